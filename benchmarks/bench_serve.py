@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import serve_fixtures
 from hardware_info import machine, versions
 from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, Peer, Running
-from serve_envs import ROOT, Unavailable
+from serve_envs import ROOT, UnavailableError
 from serve_measurements import bodies, driven, memory, prefixes
 
 CLIENTS = (1, 8, 32)
@@ -139,7 +139,7 @@ class Fleet:
     def _start(self, peer: Peer) -> None:
         try:
             self.running[peer.name] = Running(peer, self.material, self.place)
-        except Unavailable as error:
+        except UnavailableError as error:
             self._without(peer.name, error)
         else:
             self.guarded(peer.name, self._warm)
@@ -155,12 +155,12 @@ class Fleet:
         """Do something with a system; one that fails is told with the reason, and left out from then on."""
         try:
             return work(self.running[name])
-        except Unavailable as error:
+        except UnavailableError as error:
             self.running.pop(name).stop()
             self._without(name, error)
             return None
 
-    def _without(self, name: str, error: Unavailable) -> None:
+    def _without(self, name: str, error: UnavailableError) -> None:
         self.absent[name] = str(error)
         print(f"{name:16} cannot be measured here: {error}", flush=True)
 

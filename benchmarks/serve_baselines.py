@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serve_envs import ROOT, Unavailable, made
+from serve_envs import ROOT, UnavailableError, made
 from serve_fixtures import Material
 
 RUNNING = 32
@@ -168,7 +168,7 @@ class Running:
     def __init__(self, peer: Peer, material: Material, place: Path) -> None:
         """Start it.
 
-        Raises  Unavailable when its environment cannot be made, or it cannot be started.
+        Raises  UnavailableError when its environment cannot be made, or it cannot be started.
         """
         folder = place / "run" / peer.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,21 +191,21 @@ class Running:
                     start_new_session=True,  # Ctrl-C is ours to hand on
                 )
         except OSError as error:
-            raise Unavailable(str(error)) from error
+            raise UnavailableError(str(error)) from error
 
     def wait(self) -> float:
         """Wait until it can serve; seconds that it took.
 
-        Raises  Unavailable with the last line of its log when it ends, or is not ready in time.
+        Raises  UnavailableError with the last line of its log when it ends, or is not ready in time.
         """
         start = time.monotonic()
         while time.monotonic() - start < PATIENCE:
             if self.process.poll() is not None:
-                raise Unavailable(f"it ended with {self.process.returncode}: {self.last()}")
+                raise UnavailableError(f"it ended with {self.process.returncode}: {self.last()}")
             if self._answers():
                 return time.monotonic() - start
             time.sleep(0.5)
-        raise Unavailable(f"not ready after {PATIENCE} s: {self.last()}")
+        raise UnavailableError(f"not ready after {PATIENCE} s: {self.last()}")
 
     def last(self) -> str:
         """The last line of its log that says something."""

@@ -21,7 +21,7 @@ LONGEST = 3600
 """Seconds for one step of the making."""
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """A system that cannot be measured here, and why."""
 
 
@@ -52,7 +52,7 @@ ROOMS = {
 def made(name: str, place: Path) -> Path:
     """The folder of an environment; its programs are in ``bin``.
 
-    Raises  Unavailable with the last words of whatever failed.
+    Raises  UnavailableError with the last words of whatever failed.
     """
     room = ROOMS[name]
     texts = [Path(one).read_text() if one.endswith(".txt") else one for one in room.packages]
@@ -108,8 +108,8 @@ def _call(words: Sequence[str]) -> None:
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LONGEST)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unavailable(f"{words[0]}: {error}"[:300]) from error
+        raise UnavailableError(f"{words[0]}: {error}"[:300]) from error
     if done.returncode:
         said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         named = [line for line in said if line.startswith(("ERROR", "error", "CMake Error"))]
-        raise Unavailable(f"{' '.join(words[:4])} failed: {(named or said or ['without a word'])[-1][:300]}")
+        raise UnavailableError(f"{' '.join(words[:4])} failed: {(named or said or ['without a word'])[-1][:300]}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from serve_baselines import Running
-from serve_envs import Unavailable
+from serve_envs import UnavailableError
 
 HERE = Path(__file__).parent
 TURNS = 8
@@ -51,7 +51,7 @@ def _ids(one: Running, asked: list[tuple[str, int]]) -> list[list[int]]:
 def driven(one: Running, asked: list[dict[str, Any]], *, clients: int, warm: float, seconds: float) -> dict[str, Any]:
     """Let a client process drive a system; what it saw.
 
-    Raises  Unavailable when nothing was answered.
+    Raises  UnavailableError when nothing was answered.
     """
     plan = {
         "transport": "http" if one.peer.ready else "pipe",
@@ -67,10 +67,10 @@ def driven(one: Running, asked: list[dict[str, Any]], *, clients: int, warm: flo
     words = [str(client_python(one)), str(HERE / "serve_client.py")]
     done = subprocess.run(words, input=json.dumps(plan), capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Unavailable(f"the client failed: {done.stderr[-300:]}")
+        raise UnavailableError(f"the client failed: {done.stderr[-300:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if not found["tokens_per_second"] and found["failed"]:
-        raise Unavailable(found["failed"][0])
+        raise UnavailableError(found["failed"][0])
     return found
 
 

@@ -18,7 +18,7 @@ sys.path[:0] = [str(HERE), str(ROOT / "monitoring")]
 
 from loop_demo import chapters, runner, setup, simulated_users, timeline_text  # noqa: E402
 from loop_demo.console_log import Narrator  # noqa: E402
-from loop_demo.processes import Stuck  # noqa: E402
+from loop_demo.processes import NotReadyError  # noqa: E402
 from loop_demo.scenario import Commission, Scene, Town  # noqa: E402
 from synthetic_data import distribution_shift  # noqa: E402
 
@@ -45,7 +45,7 @@ def main() -> int:
     except TunectlError as error:
         console.print(str(error), style="red", markup=False)
         return error.exit_code
-    except Stuck as error:
+    except NotReadyError as error:
         console.print(f"a program does not start: {error}", style="red", markup=False)
         return 1
     except KeyboardInterrupt:

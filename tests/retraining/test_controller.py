@@ -13,8 +13,8 @@ from fake_retrain_world import NOW, SECRET, Hands, Killed, alert, driver, states
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.artifacts.lock import LockTimeout
-from tunectl.canary.canary_store import ExperimentRunning
+from tunectl.artifacts.lock import LockTimeoutError
+from tunectl.canary.canary_store import CanaryRunningError
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.retraining import alert_webhook
 from tunectl.retraining.approval_pages import ApprovalPages
@@ -256,10 +256,10 @@ def test_a_live_store_that_is_away_does_not_end_an_experiment(tmp_path):
 
 def test_what_is_busy_for_a_moment_is_waited_for(tmp_path):
     hands = Hands()
-    hands.trouble = LockTimeout("somebody copies a release")
+    hands.trouble = LockTimeoutError("somebody copies a release")
     one = driver(tmp_path, hands)
     one.book.enqueue_trigger(alert())
-    with pytest.raises(LockTimeout):
+    with pytest.raises(LockTimeoutError):
         walk(one)
     assert states(one)[-1] == "training"
     hands.trouble = None
@@ -305,7 +305,7 @@ def test_another_challenger_is_waited_for_as_long_as_an_experiment_may_last(tmp_
         one = driver(tmp_path / folder, hands)
         begin, hands.start_canary = (
             hands.start_canary,
-            lambda run, now: (_ for _ in ()).throw(ExperimentRunning("experiment x runs")),
+            lambda run, now: (_ for _ in ()).throw(CanaryRunningError("experiment x runs")),
         )
         one.book.enqueue_trigger(alert())
         assert walk(one) == "staged"

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from loop_demo import timeline as times
-from loop_demo.context import Broken, Play
+from loop_demo.context import BrokenPromiseError, Play
 from loop_demo.simulated_users import Tally
 from loop_demo.timeline import Promise, Timeline, Tone, length
 from tunectl.artifacts.records import DriftWindow
@@ -83,7 +83,7 @@ def change(play: Play) -> None:
         held=window.verdict == "drift",
         evidence=f"after {turn} {'window' if turn == 1 else 'windows'}, evidence {window.evidence:.1f} of {window.evidence_required:.1f}; {length((made_at - play.changed_at).total_seconds())} after the first new question",
     ):
-        raise Broken(f"no drift in {turn} windows: {window.reason}")
+        raise BrokenPromiseError(f"no drift in {turn} windows: {window.reason}")
     play.drifted = window, made_at
 
 
@@ -127,7 +127,7 @@ def rebuild(play: Play) -> None:
     )
     _gate(play, run)
     if not play.narrator.promise("the gate says yes", held=run.state == "canary", evidence=_reason(run)):
-        raise Broken(f"the retrain is {run.state}: {run.steps[-1].message}")
+        raise BrokenPromiseError(f"the retrain is {run.state}: {run.steps[-1].message}")
 
 
 def canary(play: Play) -> None:
@@ -144,7 +144,7 @@ def canary(play: Play) -> None:
     if not play.narrator.promise(
         "the better model is promoted", held=run.state == "promoted" and new != old, evidence=_reason(run)
     ):
-        raise Broken(f"the canary ended: {run.state}, {run.steps[-1].message}")
+        raise BrokenPromiseError(f"the canary ended: {run.state}, {run.steps[-1].message}")
     promoted = datetime.fromisoformat(play.store.champion().promoted_at)  # type: ignore[union-attr]
     seconds = _seen(play, promoted, lambda variants: variants.get("champion") == new)
     tally = play.crowd.tally
@@ -196,7 +196,7 @@ def harmful(play: Play) -> None:
     run = play.follow(play.propose(bad), "canary", seconds=play.scene.build_seconds)
     _gate(play, run)
     if not play.narrator.promise("it passes the gate", held=run.state == "canary", evidence=_reason(run)):
-        raise Broken(f"the proposal is {run.state}: {run.steps[-1].message}")
+        raise BrokenPromiseError(f"the proposal is {run.state}: {run.steps[-1].message}")
     with play.phase("people", "canary", "moved"):
         run = play.try_out(run)
     held = run.state == "withdrawn" and play.champion == before
@@ -218,7 +218,7 @@ def _gone(play: Play, run: RetrainRun) -> float | None:
 def _seen(play: Play, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
     """Seconds from a moment until the lookout saw that it ``holds``.
 
-    Raises  Stuck where it never does.
+    Raises  NotReadyError where it never does.
     """
     play.stack.service.until(lambda: play.lookout.since(moment, holds) is not None, play.scene.settle_seconds)
     return play.lookout.since(moment, holds)

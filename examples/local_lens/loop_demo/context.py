@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from loop_demo.console_log import Narrator
-from loop_demo.processes import QUIET, Stack, Stuck, plain_environment, until
+from loop_demo.processes import QUIET, NotReadyError, Stack, plain_environment, until
 from loop_demo.scenario import Bad, Commission, Scene
 from loop_demo.simulated_users import Crowd
 from loop_demo.timeline import Clock, Span, Tone
@@ -42,7 +42,7 @@ TONES: Mapping[str, Tone] = {
 }
 
 
-class Broken(Exception):
+class BrokenPromiseError(Exception):
     """The story cannot go on: the message says why."""
 
 
@@ -106,7 +106,7 @@ class Play:
         """The release that the pointer names."""
         pointer = self.store.champion()
         if pointer is None:
-            raise Broken(f"{self.store.root} has no champion")
+            raise BrokenPromiseError(f"{self.store.root} has no champion")
         return pointer.release
 
     def windows(self) -> list[tuple[DriftWindow, datetime]]:
@@ -138,7 +138,7 @@ class Play:
     def command(self, *words: str) -> str:
         """A verb of tunectl in the project; what it printed.
 
-        Raises  Broken where it fails.
+        Raises  BrokenPromiseError where it fails.
         """
         words = ("-m", "tunectl", *words)
         environment = {**plain_environment(), **QUIET}
@@ -151,7 +151,7 @@ class Play:
             check=False,
         )
         if done.returncode:
-            raise Broken(f"{' '.join(words[1:])} ended with {done.returncode}: {done.stderr.strip()}")
+            raise BrokenPromiseError(f"{' '.join(words[1:])} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
     def run(self, name: str) -> RetrainRun:
@@ -170,7 +170,7 @@ class Play:
     def follow(self, run: RetrainRun, *ends: str, seconds: float) -> RetrainRun:
         """Tell each step of a retrain until it has ended, or has come to one of ``ends``; how it stands then.
 
-        Raises  Stuck where it takes longer.
+        Raises  NotReadyError where it takes longer.
         """
         stages, told, end = Stages(Path(self.book.root) / "logs" / f"{run.id}.log"), 0, time.monotonic() + seconds
         while True:
@@ -186,7 +186,9 @@ class Play:
                 self.spans += stages.spans(self.clock(next(built, datetime.now(UTC))))
                 return run
             if time.monotonic() > end or self.stack.retrain.process.poll() is not None:
-                raise Stuck(f"retrain {run.id} is {run.state} after {seconds:.0f} s:\n{self.stack.retrain.last_words}")
+                raise NotReadyError(
+                    f"retrain {run.id} is {run.state} after {seconds:.0f} s:\n{self.stack.retrain.last_words}"
+                )
             time.sleep(0.2)
 
     def propose(self, bad: Bad) -> RetrainRun:

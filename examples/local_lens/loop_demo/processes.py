@@ -40,14 +40,14 @@ def plain_environment() -> dict[str, str]:
     }
 
 
-class Stuck(Exception):
+class NotReadyError(Exception):
     """Something did not come in time; the message says what, and what the programs printed last."""
 
 
 def until(condition: Callable[[], Found | None], seconds: float, what: str, every: float = 0.2) -> Found:
     """Wait until ``condition`` gives something true; that.
 
-    Raises  Stuck when it never does.
+    Raises  NotReadyError when it never does.
     """
     end = time.monotonic() + seconds
     while True:
@@ -55,7 +55,7 @@ def until(condition: Callable[[], Found | None], seconds: float, what: str, ever
         if found:
             return found
         if time.monotonic() > end:
-            raise Stuck(f"{what}: not within {seconds:.0f} s")
+            raise NotReadyError(f"{what}: not within {seconds:.0f} s")
         time.sleep(every)
 
 
@@ -80,20 +80,20 @@ class Program:
     def until(self, condition: Callable[[], Found | None], seconds: float, every: float = 0.2) -> Found:
         """Wait for something of this program, as long as it lives.
 
-        Raises  Stuck with its last words.
+        Raises  NotReadyError with its last words.
         """
 
         def alive() -> Found | None:
             if self.process.poll() is not None:
-                raise Stuck(f"{self.name} ended with {self.process.returncode}:\n{self.last_words}")
+                raise NotReadyError(f"{self.name} ended with {self.process.returncode}:\n{self.last_words}")
             return condition()
 
         try:
             return until(alive, seconds, self.name, every)
-        except Stuck as error:
+        except NotReadyError as error:
             if self.process.poll() is not None:
                 raise
-            raise Stuck(f"{error}\n{self.last_words}") from error
+            raise NotReadyError(f"{error}\n{self.last_words}") from error
 
     def stop(self, seconds: float = 60) -> None:
         """End it, kindly at first."""
@@ -249,12 +249,12 @@ def _answers(stack: Stack, name: str) -> bool:
 def _observe(stack: Stack, scene: Scene, held: ExitStack) -> str:
     """Start both; where Prometheus shows itself.
 
-    Raises  Stuck with the end of its log where one of them does not start.
+    Raises  NotReadyError with the end of its log where one of them does not start.
     """
     try:
         return _observed(stack, scene, held)
     except AssertionError as error:  # of local_stack
-        raise Stuck(f"Prometheus or Alertmanager: {error}") from error
+        raise NotReadyError(f"Prometheus or Alertmanager: {error}") from error
 
 
 def _observed(stack: Stack, scene: Scene, held: ExitStack) -> str:

@@ -11,8 +11,8 @@ import msgspec
 
 from loop_demo import chapters, timeline_html, timeline_png
 from loop_demo.console_log import Narrator
-from loop_demo.context import Broken, Lookout, Play
-from loop_demo.processes import Stuck, running
+from loop_demo.context import BrokenPromiseError, Lookout, Play
+from loop_demo.processes import NotReadyError, running
 from loop_demo.scenario import Scene
 from loop_demo.simulated_users import Crowd
 from loop_demo.timeline import Promise, Span, Timeline
@@ -38,7 +38,7 @@ def perform(scene: Scene, narrator: Narrator, *, began: datetime, observers: boo
         found = chapters.timeline(play, datetime.now(UTC))
         try:
             play.command("release", "log", "--page", str((scene.project / STORIES).absolute()))
-        except Broken as error:
+        except BrokenPromiseError as error:
             narrator.say(f"the stories of the retrains: {error}", "bad")
     return found
 
@@ -50,7 +50,7 @@ def _play(play: Play) -> None:
             chapter(play)
     except KeyboardInterrupt:
         _broken(play, "stopped by hand")
-    except (Broken, Stuck, TunectlError) as error:
+    except (BrokenPromiseError, NotReadyError, TunectlError) as error:
         _broken(play, str(error))
     except Exception as error:  # noqa: BLE001  a bug of this play must not take the timeline with it
         play.narrator.say(traceback.format_exc(), "bad")

@@ -59,5 +59,5 @@ class ApiError(Exception):
         """Methods that the path takes, for a 405."""
 
     def body(self) -> bytes:
-        """The JSON of the response."""
+        """Return the JSON of the response."""
         return msgspec.json.encode({"error": self.fault})

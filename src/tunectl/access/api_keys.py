@@ -52,7 +52,7 @@ class ApiKey(Struct, frozen=True):
     """Tokens of prompts and answers a minute. Null: what the server's settings say."""
 
     def allows(self, scope: KeyScope) -> bool:
-        """Whether it opens that door."""
+        """Return whether it opens that door."""
         return scope in self.scopes or "admin" in self.scopes
 
 
@@ -74,7 +74,7 @@ class _File(Struct, frozen=True):
 
 
 def upgrade_keys(record: dict[str, Any]) -> dict[str, Any]:
-    """``keys.json`` of 0.1."""
+    """Return ``keys.json`` of 0.1."""
     if not isinstance(record.get("keys"), list):
         return record
     renamed = {"made_at": "created_at"}
@@ -85,20 +85,20 @@ KEYS_FILE: Final = RecordFormat("file of keys", (upgrade_keys,))
 
 
 def hash_key(secret: str) -> str:
-    """What stands in the file for a key; hexadecimal."""
+    """Return the hash that the file has for a key, in hexadecimal."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def create_key(
     name: str, scopes: Sequence[KeyScope], per_minute: int | None, at: datetime, **more: Any
 ) -> tuple[str, ApiKey]:
-    """A new key and its entry, with ``more`` fields of it. The key is shown once and kept nowhere."""
+    """Return a new key and its entry, with ``more`` fields of it. The key is shown once and kept nowhere."""
     secret = PREFIX + secrets.token_urlsafe(32)
     return secret, ApiKey(name, hash_key(secret), list(scopes), per_minute, at, **more)
 
 
 def read(path: Path) -> list[ApiKey]:
-    """The entries of a keys file, in order; none where there is no file.
+    """Return the entries of a keys file, in order; none where there is no file.
 
     Raises  DataError when it is no keys file, or names one twice; InfrastructureError when it cannot be read.
     """
@@ -172,7 +172,7 @@ def _read_with(path: Path, name: str) -> list[ApiKey]:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Nobody else changes the file while the block runs; whoever wants to waits. The lock is the folder's, so it leaves no file."""
+    """Hold the lock of the file while the block runs. It is the folder's lock, so it leaves no file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
@@ -196,7 +196,7 @@ class TokenBucket:
     """When ``left`` was reckoned; monotonic seconds."""
 
     def measure_wait(self, now: float, count: float = 1.0) -> float:
-        """Seconds until there are ``count`` to take, or a whole minute's where that is more than there ever are."""
+        """Return the seconds until there are ``count`` to take, or a whole minute's where that is more than there ever are."""
         wanted = min(count, self.size)
         self.left = min(self.size, self.left + (now - self.at) * self.size / 60)
         self.at = now
@@ -238,7 +238,7 @@ class KeyStore:
             )
 
     def key(self, secret: str | None, scope: KeyScope | None, now: float) -> ApiKey:
-        """The key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
+        """Return the key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
 
         Raises  Problem: 401 without a key or for an unknown one, 403 without the scope.
         """
@@ -258,7 +258,7 @@ class KeyStore:
         return found
 
     def opens(self, secret: str, *scopes: KeyScope) -> bool:
-        """Whether a key may do all of this now."""
+        """Return whether a key may do all of this now."""
         try:
             return all(self.key(secret, scope, time.monotonic()) is not None for scope in scopes)
         except ApiError:
@@ -281,14 +281,14 @@ class KeyStore:
         return bucket.acquire(now, count)
 
     def limit_of(self, key: ApiKey, name: Literal["per_minute", "max_concurrency", "tokens_per_minute"]) -> int | None:
-        """A limit of a key: its own, else the one of the settings, which bounds no admin; None: no limit."""
+        """Return a limit of a key: its own, else the one of the settings, which bounds no admin; None: no limit."""
         own: int | None = getattr(key, name)
         default: int | None = getattr(self.limits, name)
         return own if own is not None or "admin" in key.scopes else default
 
     @contextmanager
     def hold(self, key: ApiKey) -> Iterator[bool]:
-        """One of the requests that a key may have at once; False where it has them all."""
+        """Hold one of the concurrent requests of a key while the block runs; yield False where it has them all."""
         most = self.limit_of(key, "max_concurrency")
         if most is not None and self._open[key.sha256] >= most:
             yield False
@@ -322,7 +322,7 @@ class KeyStore:
 
 
 def explain_refusal(key: ApiKey, now: datetime) -> str | None:
-    """Why a key that is known opens nothing now; None where it does."""
+    """Return why a key that is known opens nothing now; None where it does."""
     if not key.enabled:
         return "is disabled"
     if key.expires_at is not None and now >= key.expires_at:
@@ -339,7 +339,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def public_view(entry: ApiKey) -> dict[str, object]:
-    """What a table shows of a key."""
+    """Return the columns that a table shows for a key."""
     shown = structs.asdict(entry)
     shown["sha256"] = entry.sha256[:12]
     return shown

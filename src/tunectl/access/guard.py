@@ -36,7 +36,7 @@ class RequestHead(NamedTuple):
 
 
 def parse_authorization(header: str) -> tuple[str, str | None]:
-    """The scheme of an Authorization header in lower case, and its secret: a bearer token, or the password that a browser sends."""
+    """Return the scheme of an Authorization header in lower case, and its secret: a bearer token, or the password that a browser sends."""
     scheme, _, value = header.partition(" ")
     scheme = scheme.lower()
     if scheme == "bearer":
@@ -50,7 +50,7 @@ def parse_authorization(header: str) -> tuple[str, str | None]:
 
 
 def read_secret(head: RequestHead) -> str | None:
-    """The key that came along; None without one.
+    """Return the key that came along; None without one.
 
     Raises  ApiError (401) for a browser's sign-in on anything but reading.
     """
@@ -134,7 +134,7 @@ def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
 
 
 def list_hosts(address: str) -> frozenset[str]:
-    """The names of a service that listens on a loopback ``address``."""
+    """Return the names of a service that listens on a loopback ``address``."""
     return LOCAL_NAMES | {f"[{address}]" if ":" in address else address.lower()}
 
 
@@ -157,7 +157,7 @@ class ServiceGuard:
     """What must be shown before somebody hears that there is nothing at a path."""
 
     def admit(self, head: RequestHead) -> RouteRule:
-        """The rule of a request that may be answered.
+        """Return the rule of a request that may be answered.
 
         Raises  ApiError: 401, 403, 404, 405, 415 or 421.
         """

@@ -16,7 +16,7 @@ AsgiApplication = Callable[[AsgiEvent, AsgiReceive, AsgiSend], Awaitable[None]]
 
 
 def read_head(scope: AsgiEvent) -> RequestHead:
-    """The head of an ASGI request."""
+    """Return the head of an ASGI request."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     return RequestHead(scope["method"], scope["path"], headers)
 
@@ -55,6 +55,6 @@ class GuardMiddleware:
         await self.application(scope, receive, send_guarded)
 
     def _add_headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """What the application says itself stays."""
+        """Add the security headers; a value that the application set stays."""
         names = {name.lower() for name, _ in given}
         return [*given, *((name, value) for name, value in dict(self._headers).items() if name not in names)]

@@ -85,7 +85,7 @@ ROUTES: Final = tuple(_list_rules())
 
 
 def find_rules(service: ServiceName, path: str) -> dict[str, RouteRule]:
-    """The rules of ``path`` by method, HEAD included; empty where there is nothing."""
+    """Return the rules of ``path`` by method, HEAD included; empty where there is nothing."""
     found: dict[str, RouteRule] = {}
     for rule in ROUTES:
         if rule.service == service and _matches(rule.path, path):
@@ -96,7 +96,7 @@ def find_rules(service: ServiceName, path: str) -> dict[str, RouteRule]:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    """Whether a path is one of a pattern; what is variable stands at its end."""
+    """Return whether a path is one of a pattern; what is variable stands at its end."""
     start, _, variable = pattern.partition("{")
     if not variable:
         return path == pattern

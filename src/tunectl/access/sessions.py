@@ -37,7 +37,7 @@ class SessionStore(Generic[T]):
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
 
     def create(self, key: str, value: T) -> str:
-        """A new session of ``key``; its token."""
+        """Return a new session of ``key``; its token."""
         own = [token for token, entry in self._entries.items() if entry.owner == key]
         for token in own[: max(0, len(own) - MAX_PER_KEY + 1)]:
             del self._entries[token]
@@ -48,7 +48,7 @@ class SessionStore(Generic[T]):
         return token
 
     def find(self, token: str) -> T | None:
-        """The value of a session; None where it is over."""
+        """Return the value of a session; None where it is over."""
         entry = self._entries.get(token)
         if entry is None:
             return None
@@ -64,7 +64,7 @@ class SessionStore(Generic[T]):
 
 
 def is_https(scheme: str, headers: Mapping[str, str]) -> bool:
-    """Whether a browser reached the page over HTTPS: by the connection, by what a proxy says, or by the form's own origin.
+    """Return whether a browser reached the page over HTTPS: by the connection, by what a proxy says, or by the form's own origin.
 
     Whoever makes one of these up makes his own cookie stricter, and nobody else's weaker.
     """
@@ -86,7 +86,7 @@ def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: in
 
 
 def read_cookie(cookies: Mapping[str, str], name: str) -> str:
-    """The value of such a cookie; the one that only HTTPS may set goes first. Empty without one."""
+    """Return the value of such a cookie; the one that only HTTPS may set goes first. Empty without one."""
     return cookies.get(HOST_PREFIX + name) or cookies.get(name, "")
 
 

@@ -41,7 +41,7 @@ class NextTask:
 
 
 def preference_uncertainty(first: tuple[float, float], second: tuple[float, float]) -> float:
-    """The chance, 0 to 0.5, that a reward model has two answers in the wrong order; each has a score and its spread.
+    """Return the chance, 0 to 0.5, that a reward model has two answers in the wrong order; each has a score and its spread.
 
     Scores that are close, and members of an ensemble that disagree, make it large. After Gleave and Irving (2022),
     "Uncertainty estimation for language reward models": asking where the model is unsure teaches it most.
@@ -60,7 +60,7 @@ def next_task(
     telling: Mapping[str, float] | None = None,
     shown: Collection[str] = (),
 ) -> NextTask | None:
-    """The next question of ``annotator``, who has answered ``turn`` times; None when nothing is left to ask.
+    """Return the next question of ``annotator``, who has answered ``turn`` times; None when nothing is left to ask.
 
     ``said`` is everything that counts, of everybody; ``shown`` are questions on other people's screens now, which are kept
     from being asked twice by chance. ``telling`` has the id of a question to its ``preference_uncertainty``; a question that is not in it, and
@@ -98,7 +98,7 @@ def next_task(
 def _again(
     questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str, gap: int
 ) -> AnnotationTask | None:
-    """A question to ask again: of those that fewest people answered one that somebody else did, else an old one of one's own."""
+    """Return a question to ask again: of those that fewest people answered one that somebody else did, else an old one of one's own."""
     known = {item.id: item for item in questions if not item.attention}
     own = [one.task for one in said if one.annotator == annotator]
     votes = Counter(one.task for one in said if one.task in known)
@@ -111,6 +111,6 @@ def _again(
 
 
 def open_tasks(questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str) -> int:
-    """Questions that somebody has not answered yet, attention checks not counted."""
+    """Return questions that somebody has not answered yet, attention checks not counted."""
     own = {one.task for one in said if one.annotator == annotator}
     return sum(not item.attention and item.id not in own for item in questions)

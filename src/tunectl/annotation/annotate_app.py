@@ -60,7 +60,7 @@ class AnnotateAppConfig:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """The socket of the page, before anything else happens; port 0 takes a free one.
+    """Return the socket of the page, before anything else happens; port 0 takes a free one.
 
     Raises  InfrastructureError when the port is taken, or the address is not this machine's.
     """
@@ -92,7 +92,7 @@ def serve(desk: AnnotationQueue, setup: AnnotateAppConfig, listening: socket.soc
 
 
 def application(desk: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
-    """The ASGI application."""
+    """Return the ASGI application."""
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
@@ -135,7 +135,7 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """The question of somebody known, else the door."""
+        """Return the question of somebody known, else the door."""
         who = self._who(request)
         if who is None:
             return self._door("")
@@ -187,7 +187,7 @@ class _Routes:
         return self._responses.RedirectResponse("/", 303)
 
     async def question(self, request: Any) -> Any:
-        """The question again, while answers are still being written."""
+        """Return the question again, while answers are still being written."""
         who = self._who(request)
         return self._redirect_to_sign_in() if who is None else self._html(self._question(who))
 
@@ -237,14 +237,14 @@ class _Routes:
         )
 
     def _redirect_to_sign_in(self) -> Any:
-        """Somebody unknown: htmx is told to load the door."""
+        """Answer a request without a session: htmx loads the sign-in page."""
         return self._responses.Response(status_code=401, headers={"HX-Redirect": "/"})
 
     def _reject_form(self) -> Any:
         return self._responses.PlainTextResponse(REFUSED, 403)
 
     async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
-        """The fields of a form; None for one that is too long."""
+        """Return the fields of a form; None for one that is too long."""
         body = b""
         async for chunk in request.stream():
             body += chunk

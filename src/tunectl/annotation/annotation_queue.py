@@ -57,7 +57,7 @@ class AnnotationQueue:
         self._lock = RLock()
 
     def get_current_task(self, annotator: str) -> DisplayedTask | None:
-        """What ``annotator`` sees now: the same until it is answered, also after a reload. None when all is done."""
+        """Return the current question of ``annotator``, the same one until it is answered. None when the queue is empty."""
         with self._lock:
             found = self._showing.get(annotator)
             if found is None:
@@ -124,12 +124,12 @@ class AnnotationQueue:
             return True
 
     def _build_displayed_task(self, annotator: str, turn: int, what: NextTask) -> DisplayedTask:
-        """A showing is named by all that is on the screen: what was pressed on another one never counts for this one."""
+        """Return a showing is named by all that is on the screen: what was pressed on another one never counts for this one."""
         name = hash_to_id(turn, annotator, what.question.id, what.left, what.repeat)
         return DisplayedTask(name, what.question, what.left, what.repeat, self._clock())
 
     def progress(self, annotator: str) -> Progress:
-        """How far ``annotator`` is."""
+        """Return how far ``annotator`` is."""
         with self._lock:
             said = self._store.list_annotations(annotator)
             left = open_tasks(list(self._store.questions.values()), said, annotator)
@@ -141,7 +141,7 @@ class AnnotationQueue:
             self._telling.update(telling)
 
     def questions(self) -> list[AnnotationTask]:
-        """All questions that there are now."""
+        """Return all questions that there are now."""
         with self._lock:
             return list(self._store.questions.values())
 
@@ -152,7 +152,7 @@ class AnnotationQueue:
 
 
 def button_to_choice(button: Button, left: int) -> SaidChoice:
-    """What a button means, where the answer ``left`` (0 or 1) stands on the left."""
+    """Return the choice of a button, where the answer ``left`` (0 or 1) is shown on the left."""
     if button == "left":
         return "first" if left == 0 else "second"
     if button == "right":
@@ -161,6 +161,6 @@ def button_to_choice(button: Button, left: int) -> SaidChoice:
 
 
 def _better(edit: str | None, question: AnnotationTask) -> str | None:
-    """The edit, unless it is empty or one of the answers unchanged."""
+    """Return the edit, unless it is empty or one of the answers unchanged."""
     text = (edit or "").replace("\r\n", "\n").strip()
     return text if text and text not in {answer.strip() for answer in question.answers} else None

@@ -82,7 +82,7 @@ class Conversation:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def build_messages(self, text: str) -> list[Message]:
-        """The conversation with ``text`` as its next turn; nothing is kept before ``compare``."""
+        """Return the conversation with ``text`` as its next turn; nothing is kept before ``compare``."""
         return [*self.turns, Message("user", text.replace("\r\n", "\n").strip())]
 
     def compare(self, messages: Sequence[Message], answers: tuple[BattleAnswer, BattleAnswer]) -> Battle:
@@ -91,7 +91,7 @@ class Conversation:
         return self.bout
 
     def decide(self, bout: str, button: Button, tags: Sequence[str], edit: str | None) -> Vote | None:
-        """What a press means; None when ``bout`` is not on the screen any more. Nothing changes before ``go_on``."""
+        """Return the outcome of a vote; None when ``bout`` is not on the screen any more. Nothing changes before ``go_on``."""
         now = self.bout
         if now is None or now.id != bout:
             return None
@@ -127,14 +127,14 @@ class Conversation:
         self.bout = None
 
     def restart(self) -> None:
-        """A new conversation; a comparison that is open is dropped."""
+        """Start a new conversation and drop an open comparison."""
         self.turns, self.bout = [], None
 
 
 def mask_pii(
     question: AnnotationTask, said: AnnotationEvent, masker: PiiMasker
 ) -> tuple[AnnotationTask, AnnotationEvent]:
-    """Both without personal data, with the placeholders of ``curate``: judgments are kept and learned from."""
+    """Return both without personal data, with the placeholders of ``curate``: judgments are kept and learned from."""
     memory = PlaceholderMap()
     texts = [*(turn.content for turn in question.messages), *question.answers, said.edit or ""]
     for text in texts:

@@ -71,7 +71,7 @@ class _Session:
 
 
 def application(server: AsgiApplication, setup: ArenaAppConfig) -> Any:
-    """The ASGI application; the server hands it every path that begins with ``/arena``. It answers no other."""
+    """Return the ASGI application; the server hands it every path that begins with ``/arena``. It answers no other."""
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
@@ -108,7 +108,7 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """The conversation of somebody known, else the door."""
+        """Return the conversation of somebody known, else the door."""
         person = self._who(request)
         if person is None:
             return self._door("")
@@ -176,7 +176,7 @@ class _Routes:
         return self._html(self._talk(person))
 
     async def _answers(self, person: _Session, messages: list[Message]) -> tuple[BattleAnswer, BattleAnswer]:
-        """One answer each of champion and challenger; two of the champion where it stands alone.
+        """Return one answer each of champion and challenger; two of the champion where it stands alone.
 
         Raises  InfrastructureError with the server's own words where it refuses.
         """
@@ -265,14 +265,14 @@ class _Routes:
         )
 
     def _redirect_to_sign_in(self) -> Any:
-        """Somebody unknown: htmx is told to load the door."""
+        """Answer a request without a session: htmx loads the sign-in page."""
         return self._responses.PlainTextResponse("sign in", 401, headers={"HX-Redirect": "/arena"})
 
     def _reject_form(self) -> Any:
         return self._responses.PlainTextResponse(REFUSED, 403)
 
     async def _form(self, request: Any) -> Mapping[str, list[str]] | None:
-        """The fields of a form; None for one that is too long, or not there in time."""
+        """Return the fields of a form; None for one that is too long, or not there in time."""
         body = b""
         try:
             async with asyncio.timeout(READ):
@@ -292,7 +292,7 @@ def _answer(system: str, status: int, said: Any) -> BattleAnswer:
 
 
 def _reason(status: int, said: Any) -> str:
-    """The server's own words for its refusal."""
+    """Return the server's own words for its refusal."""
     if isinstance(said, dict) and isinstance(said.get("error"), dict):
         return str(said["error"].get("message", status))
     return f"the server answered {status}"

@@ -19,7 +19,7 @@ DOUBT = "Questions that the reward model is least sure of come first."
 
 
 def why_unranked(layout: ProjectPaths) -> str | None:
-    """Why there is no reward model to ask; None where there is one."""
+    """Return why there is no reward model to ask; None where there is one."""
     folder = layout.artifact("reward")
     if not (folder / manifest.NAME).is_file():
         return "there is no reward model yet (tunectl repro --to reward)"
@@ -32,7 +32,7 @@ def why_unranked(layout: ProjectPaths) -> str | None:
 def rank_by_uncertainty(
     layout: ProjectPaths, root: TunectlConfig, questions: Sequence[AnnotationTask]
 ) -> dict[str, float]:
-    """Id of each question to its doubt, 0 to 0.5. What was worked out before with the same models is read back.
+    """Return the id of each question to its doubt, 0 to 0.5. What was worked out before with the same models is read back.
 
     Raises  ArtifactError when the reward model belongs to other models, or one of them is not there.
     """

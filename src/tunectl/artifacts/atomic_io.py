@@ -47,7 +47,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_error(path: Path, error: OSError) -> InfrastructureError:
-    """The error of a write that the machine refused, in a user's words."""
+    """Return the error of a write that the machine refused, in a user's words."""
     reason = error.strerror or str(error)
     return InfrastructureError(
         f"cannot write {path}: {reason}", hint="check the free space and the rights of that folder, then run again"
@@ -127,7 +127,7 @@ def read_rows(path: Path, shape: type[T]) -> Iterator[T]:
 
 
 def sha256_path(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's relative names and contents; hexadecimal."""
+    """Return SHA-256 of a file, or of a folder's relative names and contents; hexadecimal."""
     if path.is_file():
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -138,7 +138,7 @@ def sha256_path(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """SHA-256 of a plain value's sorted JSON; hexadecimal."""
+    """Return SHA-256 of a plain value's sorted JSON; hexadecimal."""
     return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
 
 
@@ -158,7 +158,7 @@ def atomic_directory(target: Path, scratch: Path, *, finish: Callable[[Path], No
 
 @contextmanager
 def scratch_folder(scratch: Path, *, prefix: str = "") -> Iterator[Path]:
-    """A new folder under ``scratch`` that is gone when the block ends, unless it was moved away."""
+    """Create a folder under ``scratch`` and delete it when the block ends, unless it was moved away."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=scratch))

@@ -13,7 +13,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.core.errors import InfrastructureError
 
 
-class LockTimeout(InfrastructureError):
+class LockTimeoutError(InfrastructureError):
     """Another process holds a lock: the same call may succeed in a moment."""
 
 
@@ -37,7 +37,7 @@ def file_lock(
     """Hold the lock at ``path`` while the block runs; ``what`` is told to whoever finds it taken, after ``busy``.
 
     ``patience``: seconds that are waited for another holder.
-    Raises  Busy naming the other process when it is taken.
+    Raises  LockTimeoutError naming the other process when it is taken.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def file_lock(
         while not _try_lock(descriptor):
             if time.monotonic() >= end:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
-                raise LockTimeout(f"{busy}: {holder}", hint=hint)
+                raise LockTimeoutError(f"{busy}: {holder}", hint=hint)
             time.sleep(0.05)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{what}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)
@@ -59,7 +59,7 @@ def file_lock(
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds the lock at ``path`` now; nothing is made where it is absent."""
+    """Return whether somebody holds the lock at ``path`` now; nothing is made where it is absent."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -56,7 +56,7 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of an artifact folder.
+    """Return the manifest of an artifact folder.
 
     Raises  ArtifactError when the folder or its manifest is absent (the stage has not finished), or of another version.
     """
@@ -77,7 +77,7 @@ def read(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> Manifest:
-    """The manifest, after comparing every file with its recorded digest.
+    """Return the manifest, after comparing every file with its recorded digest.
 
     Raises  ArtifactError naming the first file that is absent or was changed.
     """

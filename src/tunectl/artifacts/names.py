@@ -21,12 +21,12 @@ _CONTENT_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
 def is_content_id(text: str) -> bool:
-    """Whether ``text`` may name a release, a snapshot or a window."""
+    """Return whether ``text`` may name a release, a snapshot or a window."""
     return _CONTENT_ID.fullmatch(text) is not None
 
 
 def below(folder: Path, name: str) -> Path:
-    """The folder of what is called ``name``, in ``folder``.
+    """Return the folder of what is called ``name``, in ``folder``.
 
     Raises  ArtifactError for a name that could lead elsewhere: whoever writes there, or deletes, would do so anywhere.
     """

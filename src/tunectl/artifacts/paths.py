@@ -33,19 +33,19 @@ class ProjectPaths:
         return self.root / "artifacts"
 
     def artifact(self, stage: str) -> Path:
-        """The folder of one stage; an artifact only once it holds a manifest."""
+        """Return the folder of one stage; an artifact only once it holds a manifest."""
         return self.artifacts / stage
 
     def config(self, stage: str) -> Path:
-        """The resolved configuration of one stage."""
+        """Return the resolved configuration of one stage."""
         return self.artifacts / "config" / f"{stage}.json"
 
     def metrics(self, stage: str) -> Path:
-        """The DVC metrics of one stage: numbers, seconds, code revision."""
+        """Return the DVC metrics of one stage: numbers, seconds, code revision."""
         return self.artifacts / "metrics" / f"{stage}.json"
 
     def plots(self, stage: str) -> Path:
-        """The DVC plots of one stage, a folder of CSV files."""
+        """Return the DVC plots of one stage, a folder of CSV files."""
         return self.artifacts / "plots" / stage
 
     @property
@@ -59,7 +59,7 @@ class ProjectPaths:
         return self.state_dir / "tmp"
 
     def work(self, stage: str, key: str) -> Path:
-        """Trainer state that survives a kill, keyed by the digest of inputs and configuration."""
+        """Return trainer state that survives a kill, keyed by the digest of inputs and configuration."""
         return self.state_dir / "work" / f"{stage}-{key}"
 
     @property

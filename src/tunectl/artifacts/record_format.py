@@ -56,7 +56,7 @@ class RecordFormat(Struct, frozen=True):
         return self.convert(msgspec.json.decode(content), shape, place)
 
     def convert(self, record: Any, shape: type[T], place: str) -> T:
-        """The same for an object that was decoded already."""
+        """Return the same for an object that was decoded already."""
         if isinstance(record, dict):
             record = self._upgrade(record, place)
         return msgspec.convert(record, shape)
@@ -91,11 +91,11 @@ class RecordFormat(Struct, frozen=True):
             ) from error
 
     def to_plain(self, record: Any) -> dict[str, Any]:
-        """The object of a record, with its version."""
+        """Return the object of a record, with its version."""
         return {self.key: self.version, **msgspec.to_builtins(record)}
 
     def encode(self, record: Any) -> bytes:
-        """One line of JSON, with its version and a line end."""
+        """Return one line of JSON, with its version and a line end."""
         return msgspec.json.encode(self.to_plain(record)) + b"\n"
 
     def write(self, path: Path, record: Any) -> None:
@@ -108,12 +108,12 @@ class RecordFormat(Struct, frozen=True):
 
 
 def rename_keys(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """The object with some of its keys under other names; those that are not there stay absent."""
+    """Return the object with some of its keys under other names; those that are not there stay absent."""
     return {names.get(key, key): value for key, value in record.items()}
 
 
 def existing(path: Path, *older: str) -> Path:
-    """``path``, or the first of the names that it had in earlier versions (beside it) under which a file lies."""
+    """Return ``path``, or the first of the names that it had in earlier versions (beside it) under which a file lies."""
     if not path.exists():
         for name in older:
             if (path.parent / name).exists():

@@ -395,6 +395,6 @@ class RejectedRow(Struct, frozen=True):
 
 
 def truncate(text: str, limit: int = 200) -> str:
-    """The start of ``text`` on one line, for ``RejectedRow.sample``."""
+    """Return the start of ``text`` on one line, for ``RejectedRow.sample``."""
     flat = " ".join(text[: 4 * limit].split())
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"

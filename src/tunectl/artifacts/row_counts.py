@@ -59,7 +59,7 @@ class RowCounter:
         self.rejects.append(reject)
 
     def finish(self, *, records_out: int) -> RowCounts:
-        """The account, proved.
+        """Return the account, proved.
 
         Raises  TunectlError when the sum does not hold, or a reason is not in the closed set: a bug in the stage, never the user's
                 mistake.
@@ -111,6 +111,6 @@ def _first(account: RowCounts, reason: str) -> str:
 
 
 def load(folder: Path) -> RowCounts:
-    """The account of a finished artifact folder."""
+    """Return the account of a finished artifact folder."""
     account: RowCounts = atomic_io.read_json(folder / ROW_COUNTS, RowCounts)
     return account

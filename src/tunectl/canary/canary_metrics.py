@@ -44,7 +44,7 @@ def collect_observations(
     slow: float,
     now: datetime,
 ) -> ExperimentData:
-    """Units of the inferences since the experiment began.
+    """Return units of the inferences since the experiment began.
 
     inferences    of both variants, the oldest first
     said         finds the feedback of inferences
@@ -102,7 +102,7 @@ def _unit(
 
 
 def _mark(opinions: Sequence[Feedback]) -> float:
-    """Satisfaction with one answer, 0 to 1; half where nobody said. Somebody who wrote a better answer was not satisfied."""
+    """Return satisfaction with one answer, 0 to 1; half where nobody said. Somebody who wrote a better answer was not satisfied."""
     found: list[float] = []
     for one in opinions:
         if one.kind == "thumb" and one.value is not None:

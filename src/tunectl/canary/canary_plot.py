@@ -8,7 +8,7 @@ from tunectl.canary.sequential_test import ExperimentResult
 
 
 def render_svg(reading: ExperimentResult, width: int = 640, height: int = 180) -> str:
-    """The difference with its confidence sequence over the identities, as an SVG; empty where there are fewer than two points."""
+    """Return the difference with its confidence sequence over the identities, as an SVG; empty where there are fewer than two points."""
     points = reading.curve
     if len(points) < 2:
         return ""

@@ -39,7 +39,7 @@ _RULES: Final = {
 
 
 def upgrade_experiment(record: dict[str, Any]) -> dict[str, Any]:
-    """A record of 0.1. The salt stays: it decides who gets the challenger."""
+    """Return a record of 0.1. The salt stays: it decides who gets the challenger."""
     found = rename_keys(record, {**AUTHORSHIP, "measure": "metric", "began": "started_at", "ended": "ended_at"})
     return {**found, "rules": rename_keys(found.get("rules", {}), _RULES)}
 
@@ -72,7 +72,7 @@ class Experiment(Struct, frozen=True, omit_defaults=True):
     """The last look."""
 
 
-class ExperimentRunning(GateError):
+class CanaryRunningError(GateError):
     """Another challenger is up: when that one is gone, this one may begin."""
 
 
@@ -83,14 +83,14 @@ class ExperimentStore:
         self.store, self.folder = store, store.root / RECORDS
 
     def all(self) -> list[Experiment]:
-        """Every experiment, the oldest first."""
+        """Return every experiment, the oldest first."""
         if not self.folder.is_dir():
             return []
         found: list[Experiment] = [EXPERIMENT.read(path, Experiment) for path in sorted(self.folder.glob("*.json"))]
         return sorted(found, key=lambda one: (one.started_at, one.id))
 
     def running(self) -> Experiment | None:
-        """The one that runs."""
+        """Return the one that runs."""
         return next((one for one in self.all() if one.ended_at is None), None)
 
     def start(self, experiment: Experiment) -> Experiment:
@@ -113,14 +113,14 @@ class ExperimentStore:
                 return before
             other = self.running()
             if other is not None and other.id != experiment.id:
-                raise ExperimentRunning(
+                raise CanaryRunningError(
                     f"experiment {other.id} with {other.challenger} runs since {other.started_at:%Y-%m-%d %H:%M} UTC",
                     hint="wait for it, or end it: tunectl release canary stop",
                 )
             made = other or replace(experiment, champion=pointer.release)
             trial = self.store.trial()
             if trial is not None and trial.salt != made.salt:
-                raise ExperimentRunning(
+                raise CanaryRunningError(
                     f"{trial.release} is challenger already, put up by {trial.author or 'somebody'}: {trial.message or 'no reason given'}",
                     hint="stop it first: tunectl release canary stop",
                 )
@@ -193,7 +193,7 @@ class ExperimentStore:
         return "left over" if trial is not None and any(one.salt == trial.salt for one in self.all()) else None
 
     def _up(self, experiment: Experiment) -> bool:
-        """Whether the challenger that servers follow is this experiment's."""
+        """Return whether the challenger that servers follow is this experiment's."""
         trial: CanaryState | None = self.store.trial()
         return trial is not None and trial.salt == experiment.salt
 
@@ -214,5 +214,5 @@ class ExperimentStore:
 
 
 def fresh_salt() -> str:
-    """Random, so that one experiment's assignment says nothing about the next one's."""
+    """Return random, so that one experiment's assignment says nothing about the next one's."""
     return secrets.token_hex(8)

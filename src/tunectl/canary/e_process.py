@@ -26,7 +26,7 @@ BETS: Final = tuple(0.9 * 0.62**step for step in range(14))
 
 
 def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> NDArray[Any]:
-    """X of the module's text; the prediction is the mean of the outcomes before, of both variants."""
+    """Return X of the module's text; the prediction is the mean of the outcomes before, of both variants."""
     np = import_optional("numpy", extra="retrain")
     before = (np.cumsum(outcome) - outcome + 0.5) / (np.arange(len(outcome)) + 1)
     weighed: NDArray[Any] = np.where(variant, 1 / share, -1 / (1 - share)) * (outcome - before)
@@ -34,7 +34,7 @@ def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> 
 
 
 def log_e_process(x: NDArray[Any], least: float, share: float) -> NDArray[Any]:
-    """Logarithm of the money after each unit of somebody who bets that the mean of ``x`` is above ``least``."""
+    """Return the logarithm of the money after each unit of somebody who bets that the mean of ``x`` is above ``least``."""
     np = import_optional("numpy", extra="retrain")
     largest = 1 / (max(1 / share, 1 / (1 - share)) + abs(least))
     total: NDArray[Any] = np.full(len(x), -np.inf)
@@ -45,7 +45,7 @@ def log_e_process(x: NDArray[Any], least: float, share: float) -> NDArray[Any]:
 
 
 def sample_ratio_mismatch(variant: NDArray[Any], share: float) -> NDArray[Any]:
-    """Logarithm of the money of somebody who bets that the challenger does not get its share, either way."""
+    """Return the logarithm of the money of somebody who bets that the challenger does not get its share, either way."""
     np = import_optional("numpy", extra="retrain")
     off = variant.astype(float) - share
     total: NDArray[Any] = np.full(len(off), -np.inf)

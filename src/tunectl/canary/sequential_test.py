@@ -93,7 +93,7 @@ class ExperimentResult(Struct, frozen=True):
 
 
 def validate_rules(rules: SequentialTestRules) -> None:
-    """Raises  UsageError for a share that leaves one variant empty."""
+    """Raise ``UsageError`` for a share that leaves one variant empty."""
     if not 0 < rules.share < 1:
         raise UsageError(f"share = {rules.share}; an experiment needs a share above 0 and below 1")
 
@@ -101,7 +101,7 @@ def validate_rules(rules: SequentialTestRules) -> None:
 def evaluate(
     units: Sequence[Observation], rules: SequentialTestRules, *, over: bool = False, curve: bool = True
 ) -> ExperimentResult:
-    """What the units say, in the order in which they became final; ``over``: the time is up.
+    """Test the units in the order in which they became final; ``over``: the time is up.
 
     Looking again with more units never takes a decision back: the first crossing counts.
     Raises  UsageError for a share that leaves one variant empty.
@@ -138,7 +138,7 @@ def evaluate(
 def first_decision(
     variant: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
 ) -> tuple[CanaryDecision, str, int | None]:
-    """The first decision alone, why, and after how many units, of arrays with one value a unit: for simulations.
+    """Return the first decision alone, why, and after how many units, of arrays with one value a unit: for simulations.
 
     variant      whether the challenger answered
     outcome  0 to 1
@@ -150,7 +150,7 @@ def first_decision(
 def _money(
     variant: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
 ) -> dict[str, NDArray[Any]]:
-    """What each bettor has after each unit, as logarithms."""
+    """Return the log e-value of each bettor after each unit."""
     weighed = e_process.ipw_outcomes(variant, outcome, rules.share)
     return {
         "better": e_process.log_e_process(weighed, -rules.margin, rules.share),
@@ -168,7 +168,7 @@ def _money(
 def _find_first_crossing(
     wealth: dict[str, NDArray[Any]], guards: Sequence[str], variant: NDArray[Any], rules: SequentialTestRules
 ) -> tuple[CanaryDecision, str, int | None]:
-    """The first line that was crossed; harm before promotion where both are at once."""
+    """Return the first line that was crossed; harm before promotion where both are at once."""
     np = import_optional("numpy", extra="retrain")
     harm_level = rules.harm_alpha / (1 + len(guards))
     enough = np.minimum(np.cumsum(variant), np.cumsum(~variant)) >= rules.min_units_per_variant
@@ -193,7 +193,7 @@ def _find_first_crossing(
 
 
 def _band(x: NDArray[Any], rules: SequentialTestRules) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Lowest and highest difference that is not refuted, after each unit; ``alpha`` on each side."""
+    """Return lowest and highest difference that is not refuted, after each unit; ``alpha`` on each side."""
     np = import_optional("numpy", extra="retrain")
     line, low, high = log(1 / rules.alpha), np.full(len(x), -1.0), np.full(len(x), 1.0)
     for place in np.linspace(-1, 1, GRID):

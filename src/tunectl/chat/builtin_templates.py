@@ -47,12 +47,12 @@ _BOS = frozenset({"llama3", "gemma", "mistral"})
 
 
 def list_templates() -> list[str]:
-    """The names, sorted."""
+    """Return the names, sorted."""
     return sorted(_BLOCKS)
 
 
 def get_template(name: str) -> str | None:
-    """The Jinja text of a named template; None where there is no such name.
+    """Return the Jinja text of a named template; None where there is no such name.
 
     ``plain`` needs nothing but an end-of-text token, so it fits every tokenizer.
     """

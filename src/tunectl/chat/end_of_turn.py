@@ -13,7 +13,7 @@ _HINT = "declare it: model.eot_token=<a token of the tokenizer>, or take another
 
 
 def find_eot_token(template: Template, tokenizer: Tokenizer, declared: str | None) -> SpecialToken:
-    """The token that closes an answer: ``declared``, or the special token that the template writes behind one.
+    """Return the token that closes an answer: ``declared``, or the special token that the template writes behind one.
 
     Raises  UsageError when the template writes none, or what is declared is not one token.
     """

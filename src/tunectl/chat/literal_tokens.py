@@ -34,7 +34,7 @@ class _TokenizerFile(msgspec.Struct):
 
 
 def load_special_texts(folder: Path) -> tuple[str, ...]:
-    """The texts of the special tokens in ``folder``'s tokenizer.json; none where there is no such file.
+    """Return the texts of the special tokens in ``folder``'s tokenizer.json; none where there is no such file.
 
     Raises  ArtifactError when it is no tokenizer.
     """
@@ -49,7 +49,7 @@ def load_special_texts(folder: Path) -> tuple[str, ...]:
 
 
 def guard_text(text: str, special: Sequence[str]) -> str:
-    """``text`` with each of the ``special`` tokens in it broken, and without marks of its own."""
+    """Return ``text`` with each of the ``special`` tokens in it broken, and without marks of its own."""
     if not text.isascii():
         text = text.translate(_RESERVED)
     places = sorted({start + 1 for start, _ in _find_all(text, special)})
@@ -59,7 +59,7 @@ def guard_text(text: str, special: Sequence[str]) -> str:
 
 
 def guard_value(value: Any, special: Sequence[str]) -> Any:
-    """The same for every string in ``value``, which is JSON."""
+    """Return the same for every string in ``value``, which is JSON."""
     if isinstance(value, str):
         return guard_text(value, special)
     if isinstance(value, list):
@@ -70,12 +70,12 @@ def guard_value(value: Any, special: Sequence[str]) -> Any:
 
 
 def remove_guards(text: str) -> str:
-    """A text as people see it."""
+    """Return a text as people see it."""
     return text.replace(GUARD, "")
 
 
 def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:
-    """Where each of the tokens begins, also inside another one. By ``str.find``: linear in a text made to be slow, too."""
+    """Return where each of the tokens begins, also inside another one. By ``str.find``: linear in a text made to be slow, too."""
     found = []
     for token in tokens:
         start = text.find(token)
@@ -110,7 +110,7 @@ class LiteralEncoder:
         self._real = {self._inner.token_to_id(self._names[token.content]): number for number, token in added.items()}
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids, and the [start, end) letters of ``text``, guards among them, that each came from."""
+        """Return ids, and the [start, end) letters of ``text``, guards among them, that each came from."""
         pieces: list[str] = []
         places: list[tuple[int, int]] = []
         end = 0
@@ -134,7 +134,7 @@ class LiteralEncoder:
         return ids, spans
 
     def _find_real(self, text: str) -> Iterator[tuple[int, str]]:
-        """Special tokens that the template wrote, the longest where several begin; one letter alone is broken by what follows it."""
+        """Yield special tokens that the template wrote, the longest where several begin; one letter alone is broken by what follows it."""
         end = 0
         for start, token in sorted(_find_all(text, self._names), key=lambda one: (one[0], -len(one[1]))):
             if start >= end and not (len(token) == 1 and text[start + 1 : start + 2] == GUARD):
@@ -150,5 +150,5 @@ def _append(text: str, start: int, end: int, pieces: list[str], places: list[tup
 
 
 def has_guard(texts: Iterable[str]) -> bool:
-    """Whether one of the texts must be encoded by a ``LiteralEncoder``."""
+    """Return whether one of the texts must be encoded by a ``LiteralEncoder``."""
     return any(GUARD in text for text in texts)

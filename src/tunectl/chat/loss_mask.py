@@ -64,7 +64,7 @@ class LossMasker:
         self._train_on = train_on
 
     def mask(self, examples: Sequence[Example]) -> list[TokenizedExample]:
-        """One result an example, in the same order.
+        """Return one result an example, in the same order.
 
         Raises  DataError when prefixes of a conversation disagree, naming the turn and showing both texts.
         """
@@ -126,7 +126,7 @@ class LossMasker:
         return texts
 
     def _turn(self, example: Example, messages: Sequence[Message], turn: Message) -> tuple[str, str]:
-        """The text before an assistant turn and with it."""
+        """Return the text before an assistant turn and with it."""
         opened = self._template.render(messages, add_generation_prompt=True, tools=example.tools)
         closed = self._template.render([*messages, turn], tools=example.tools)
         if not closed.startswith(opened):
@@ -146,7 +146,7 @@ class LossMasker:
         return final or self._train_on == "assistant"
 
     def _piece(self, text: _RenderedText, encoded: Encoding) -> tuple[TokenSpan, int]:
-        """Tokens with their mask, and the number of tokens before the answer."""
+        """Return tokens with their mask, and the number of tokens before the answer."""
         trained = [False] * len(encoded.ids)
         for start, end in text.learned:
             inside = [i for i, (a, b) in enumerate(encoded.places) if a >= start and b <= end and b > a]
@@ -181,7 +181,7 @@ def _split_shared_prefix(example: Example, pieces: list[tuple[TokenSpan, int]]) 
 def _spans(
     special: Sequence[str], example: Example, turn: Message, text: str, start: int, end: int
 ) -> list[tuple[int, int]]:
-    """The learned characters of a turn that lies at [start, end): all, or the parts that say so.
+    """Return the learned characters of a turn that lies at [start, end): all, or the parts that say so.
 
     What follows the last part, the end of the turn first of all, is learned with it.
     Raises  DataError where the template changes the words, so that the parts are not found again.

@@ -47,7 +47,7 @@ class ModelSpec(Struct, frozen=True):
 
 
 def load(folder: Path) -> ModelSpec:
-    """The contract in ``folder``.
+    """Return the contract in ``folder``.
 
     Raises  ArtifactError when it is absent or cut off.
     """

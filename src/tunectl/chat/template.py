@@ -79,7 +79,7 @@ class Template:
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] = (),
     ) -> str:
-        """The text that the model reads; ``add_generation_prompt`` opens the assistant's turn at its end."""
+        """Return the text that the model reads; ``add_generation_prompt`` opens the assistant's turn at its end."""
         return self.render_marked(messages, add_generation_prompt=add_generation_prompt, tools=tools).text
 
     def render_marked(
@@ -89,7 +89,7 @@ class Template:
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] = (),
     ) -> Rendered:
-        """The text and its generated parts.
+        """Return the text and its generated parts.
 
         Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tools``).
         Raises  DataError when the template refuses the conversation, with the template's own words.
@@ -135,7 +135,7 @@ class Template:
             return False
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:
-        """The conversation, led by the declared system text where it brings none."""
+        """Return the conversation, led by the declared system text where it brings none."""
         if self.system is None or (messages and messages[0].role == "system"):
             return list(messages)
         return [Message("system", self.system), *messages]
@@ -146,7 +146,7 @@ class Template:
 
 
 def load(folder: Path, *, system: str | None = None) -> Template:
-    """The chat template of a model folder.
+    """Return the chat template of a model folder.
 
     ``system`` is used where a conversation brings none; None takes the one of the folder's contract.
     Raises  ArtifactError when the template or the contract is absent, or the two do not belong together.
@@ -169,12 +169,12 @@ def load(folder: Path, *, system: str | None = None) -> Template:
 
 
 def digest(source: str) -> str:
-    """SHA-256 of a template's text; hexadecimal."""
+    """Return SHA-256 of a template's text; hexadecimal."""
     return hashlib.sha256(source.encode()).hexdigest()
 
 
 def compile_template(source: str) -> Any:
-    """The template, ready to render, in a sandbox that reaches neither files nor attributes of Python.
+    """Return the template, ready to render, in a sandbox that reaches neither files nor attributes of Python.
 
     Raises  UsageError when it is not Jinja.
     """
@@ -193,7 +193,7 @@ def compile_template(source: str) -> Any:
 
 
 def _generation() -> Any:
-    """The Jinja extension behind ``{% generation %}``: it puts ``OPEN`` and ``CLOSE`` around what the block writes."""
+    """Return the Jinja extension behind ``{% generation %}``: it puts ``OPEN`` and ``CLOSE`` around what the block writes."""
     ext = import_optional("jinja2.ext", extra="train")
     nodes = import_optional("jinja2.nodes", extra="train")
 
@@ -229,7 +229,7 @@ def _unmark(text: str) -> Rendered:
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """One message as a template sees it."""
+    """Return one message as a template sees it."""
     plain: dict[str, Any] = msgspec.to_builtins(message)
     for ours in ("train", "parts"):
         plain.pop(ours, None)

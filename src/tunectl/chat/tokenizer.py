@@ -60,7 +60,7 @@ class Tokenizer:
         """Whether the decoder takes one space from the start of a text."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """All ``texts`` at once, which is several times faster than one at a time."""
+        """Return all ``texts`` at once, which is several times faster than one at a time."""
         found = self._inner.encode_batch(list(texts), add_special_tokens=False)
         encoded = [Encoding(list(item.ids), list(item.offsets)) for item in found]
         if has_guard(texts):
@@ -74,21 +74,21 @@ class Tokenizer:
         return LiteralEncoder(self._inner)
 
     def id_of(self, text: str) -> int | None:
-        """The number of one whole token; None where there is no such token."""
+        """Return the number of one whole token; None where there is no such token."""
         number: int | None = self._inner.token_to_id(text)
         return number
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """The text of ``ids``, special tokens shown."""
+        """Return the text of ``ids``, special tokens shown."""
         text: str = self._inner.decode(list(ids), skip_special_tokens=False)
         return text
 
     def tokens_of(self, ids: Sequence[int]) -> list[str]:
-        """Each token's own text; the pieces of a character that spans tokens are shown as replacement signs."""
+        """Return each token's own text; the pieces of a character that spans tokens are shown as replacement signs."""
         return [self.text_of([number]) for number in ids]
 
     def ids(self, text: str) -> list[int]:
-        """The numbers of one text's tokens.
+        """Return the numbers of one text's tokens.
 
         As a batch of one: ``encode`` holds Python's lock, so nothing else would run beside a long text.
         """
@@ -98,7 +98,7 @@ class Tokenizer:
         return found
 
     def bytes_of(self, number: int) -> bytes:
-        """What one token adds to a text, in UTF-8 that may stop inside a character.
+        """Return the UTF-8 bytes that one token adds to a text; they may end inside a character.
 
         Nothing for a special token, and for a number that is no token's: models pad their vocabulary, and may draw from that.
         """
@@ -128,7 +128,7 @@ _BYTE = re.compile(r"^<0x([0-9A-F]{2})>$")
 
 
 def _alphabet() -> dict[str, int]:
-    """The letters by which byte-level tokenizers (GPT-2) write bytes: printable ones stand for themselves."""
+    """Return the letters by which byte-level tokenizers (GPT-2) write bytes: printable ones stand for themselves."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(rest)}

@@ -25,13 +25,13 @@ _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
 def render_tool_calls(turn: Message) -> str:
-    """What a turn says, its tool calls behind it as text."""
+    """Return the text of a turn, followed by its tool calls as text."""
     blocks = [f"<tool_call>\n{_json(_bare(call))}\n</tool_call>" for call in turn.tool_calls or ()]
     return "\n".join([*([turn.content] if turn.content.strip() or not blocks else []), *blocks])
 
 
 def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
-    """What a text says, and the tool calls at its end in OpenAI shape; all is said where the end is no such calls.
+    """Split a text into its content and the tool calls at its end (OpenAI shape); without valid calls all of it is content.
 
     Arguments may also be written as Python does it, as some data sets have them. Each call gets an id of nine letters and
     digits, because some templates ask for one.
@@ -45,7 +45,7 @@ def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
 
 
 def _apart(text: str) -> tuple[list[str], list[str]]:
-    """What stands around the pairs of tags, one piece more than there are pairs, and what stands between the tags of each.
+    """Return the texts outside the pairs of tags (one more than there are pairs) and the texts inside each pair.
 
     Looked for by hand, in one pass: a pattern with blanks on both sides of anything takes cubic time for blanks alone, and a client
     may dictate what the model writes.
@@ -59,12 +59,12 @@ def _apart(text: str) -> tuple[list[str], list[str]]:
 
 
 def to_answer(turn: Message, source: Source) -> ReferenceAnswer:
-    """An assistant turn as a reference answer."""
+    """Return an assistant turn as a reference answer."""
     return ReferenceAnswer(render_tool_calls(turn), source, calls=bool(turn.tool_calls), parts=turn.parts)
 
 
 def to_message(answer: ReferenceAnswer) -> Message:
-    """A reference answer as the turn that a template renders."""
+    """Return a reference answer as the turn that a template renders."""
     said, calls = parse_tool_calls(answer.text) if answer.calls else (answer.text, [])
     return Message("assistant", said, tool_calls=calls or None, parts=answer.parts)
 
@@ -72,7 +72,7 @@ def to_message(answer: ReferenceAnswer) -> Message:
 def inline_tools(
     messages: Sequence[Message], offered: Sequence[dict[str, Any]], *, own_calls: bool, own_tools: bool
 ) -> list[Message]:
-    """The conversation with everything about tools as text, but for what the template writes itself.
+    """Return the conversation with everything about tools as text, but for what the template writes itself.
 
     own_calls  the template writes calls and their results     own_tools  it writes the tools on offer
     """
@@ -95,7 +95,7 @@ _RESULTS = "\ufdd2results"
 
 
 def strip_result_tags(text: str) -> str:
-    """What a tool said, without the tags of one result around it."""
+    """Return the result of a tool without the tags around it."""
     bare = text.strip()
     inner = bare.removeprefix("<tool_response>").removesuffix("</tool_response>")
     is_one = len(inner) == len(bare) - len("<tool_response></tool_response>") and "tool_response>" not in inner
@@ -109,7 +109,7 @@ def _result(content: str) -> str:
 
 
 def _offering(turns: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:
-    """The turns with the tools in the system text, unless it names them already."""
+    """Return the turns with the tools in the system text, unless it names them already."""
     has_system = bool(turns) and turns[0].role == "system"
     if has_system and "<tools>" in turns[0].content:
         return turns

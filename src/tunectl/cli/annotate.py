@@ -158,7 +158,7 @@ class _BackgroundWriter:
         self._stop = threading.Event()
 
     def pending(self) -> str | None:
-        """How far the answers are; None when all are there."""
+        """Return how far the answers are; None when all are there."""
         return self._word
 
     @contextmanager

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def resolve_model(who: str, base: Path | None, layout: ProjectPaths) -> tuple[Path, Path | None]:
-    """Model folder and adapter folder (or None) of what a user named.
+    """Return model folder and adapter folder (or None) of the name that a user gave.
 
     Raises  ArtifactError when it is not finished; UsageError when the folder is neither a model nor an adapter.
     """
@@ -110,7 +110,7 @@ def _speaker(
 
 
 def _profile() -> Any:
-    """The machine as the project declares it for sft; a plain CPU outside a project."""
+    """Return the machine as the project declares it for sft; a plain CPU outside a project."""
     from tunectl.config.schema.hardware import HardwareProfile
     from tunectl.pipeline import resolved_config
 

@@ -75,7 +75,7 @@ def _print(checked: Any, *, as_json: bool) -> None:
 
 
 def _rows(found: list[tuple[Any, Any, str]]) -> list[tuple[str, str, str]]:
-    """One row a value, indented below the sections that it is in."""
+    """Return one row a value, indented below the sections that it is in."""
     import json
 
     rows: list[tuple[str, str, str]] = []

@@ -50,7 +50,7 @@ _HINT = "see sft.loss_on, sft.max_length and model.chat_template, then look agai
 
 
 def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
-    """The diagnosis of a project's training split.
+    """Return the diagnosis of a project's training split.
 
     Raises  ArtifactError when the model or the split is not there; DataError when prefixes disagree or nothing is there.
     """

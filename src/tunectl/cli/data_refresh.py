@@ -79,7 +79,7 @@ def _load_url_sources(layout: ProjectPaths) -> dict[str, UrlSource]:
 
 
 def _check_pages(layout: ProjectPaths, name: str, source: UrlSource, known: dict[str, str]) -> list[PageState]:
-    """The pages of one source. What was known of one is the note, or what lies in the cache since ingest fetched it."""
+    """Return the pages of one source. What was known of one is the note, or what lies in the cache since ingest fetched it."""
     from tunectl.backends.readers.web_fetch import Fetcher
     from tunectl.core import progress
 

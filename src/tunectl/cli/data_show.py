@@ -94,7 +94,7 @@ def _show(row: Shown, *, limit: int | None) -> None:
 
 
 def _format_votes(row: PreferencePair | LabeledCompletion) -> str:
-    """Who said so, how sure, and why."""
+    """Return who said so, how sure, and why."""
     names = ", ".join(sorted({vote.annotator or "unnamed" for vote in row.annotations}))
     tags = ", ".join(dict.fromkeys(tag for vote in row.annotations for tag in vote.tags))
     margin = f"  margin {row.margin:g}" if isinstance(row, PreferencePair) and row.margin is not None else ""

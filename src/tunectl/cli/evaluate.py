@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stage(out: Path | None, *, as_json: bool) -> None:
-    """The comparison of the evaluate stage once more, into ``out`` or nowhere: the artifacts that DVC knows stay."""
+    """Run the evaluate stage again into ``out``, or write nothing: the artifacts that DVC tracks stay unchanged."""
     import dataclasses
     import tempfile
 

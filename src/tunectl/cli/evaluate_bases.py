@@ -66,7 +66,7 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
 
 
 def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> Path:
-    """The model folder that ``word`` means: an option of conf/model, a folder, or a Hub id with its commit.
+    """Return the model folder that ``word`` means: an option of conf/model, a folder, or a Hub id with its commit.
 
     Raises  UsageError for anything else.
     """

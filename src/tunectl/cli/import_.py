@@ -72,7 +72,7 @@ def _translate(tool: str, file: Path) -> Any:
 
 
 def _data_sets(file: Path, folder: str) -> dict[str, Any]:
-    """LLaMA-Factory's dataset_info.json, looked for beside the file and above it; empty where there is none."""
+    """Return LLaMA-Factory's dataset_info.json, looked for beside the file and above it; empty where there is none."""
     for base in (Path(), *file.absolute().parents):
         path = base / folder / "dataset_info.json"
         if path.is_file():

@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def load_settings(layout: ProjectPaths) -> LogSettings:
-    """The settings of the project; inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
+    """Return the settings of the project; inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
     from tunectl.serving import server_settings
 
     if not layout.conf.is_dir() and server_settings.settings_path().is_file():

@@ -85,7 +85,7 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def feedback_config(root: LogSettings) -> FeedbackFromLog | None:
-    """Where snapshots lie; None where there are none, or in a container, which retrains nothing."""
+    """Return where snapshots lie; None where there are none, or in a container, which retrains nothing."""
     from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
 

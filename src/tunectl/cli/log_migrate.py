@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> in
 
 
 def _settings(root: LogSettings, url: str) -> dict[str, str]:
-    """The settings that may name the folder of 0.1, with their values."""
+    """Return the settings that may name the folder of 0.1, with their values."""
     from tunectl.cli import log_erase
 
     found = {"inference_log.url": url, "inference_log.hash_key_file": root.inference_log.hash_key_file}

@@ -68,7 +68,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """The console script."""
+    """Run the console script."""
     sys.exit(main())
 
 
@@ -97,7 +97,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _parse_args(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Options may stand between the words of a verb; argparse cannot mix them where a verb has verbs of its own."""
+    """Parse arguments; options may stand between the words of a verb, unless it has subcommands (argparse cannot mix these)."""
     try:
         return parser.parse_intermixed_args(words)
     except TypeError:
@@ -142,7 +142,7 @@ def _report(error: TunectlError) -> int:
 
 
 def _environment(error: MemoryError | OSError) -> TunectlError:
-    """A machine's refusal in a user's words; an OSError that names no file is a bug and keeps its traceback."""
+    """Return a machine's refusal in a user's words; an OSError that names no file is a bug and keeps its traceback."""
     from tunectl.core.errors import InfrastructureError
 
     if isinstance(error, MemoryError):

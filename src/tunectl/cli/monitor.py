@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
-    """Verb (empty: watch), what follows it, and settings."""
+    """Return verb (empty: watch), what follows it, and settings."""
     given = [word for word in words if "=" in word]
     rest = [word for word in words if "=" not in word]
     if rest and rest[0] not in VERBS:

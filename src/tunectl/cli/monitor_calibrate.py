@@ -107,7 +107,7 @@ def _rows_or_more(rows: int | None, most: int) -> str:
 
 
 def _smallest(rule: DetectionRule, rows: int, reference: int) -> str:
-    """Rows that a window needs for the declared smallest change, by the third and by the ninth window."""
+    """Return rows that a window needs for the declared smallest change, by the third and by the ninth window."""
     from tunectl.monitoring import window_size
 
     told = f"a change of {rule.min_effect} standard deviations in any one signal (monitor.rule.min_effect)"
@@ -125,7 +125,7 @@ def _format_interval(share: tuple[float, float, float]) -> str:
 
 
 def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Windows and verdicts that the traffic of a time would have given; nothing is kept.
+    """Return windows and verdicts that the traffic of a time would have given; nothing is kept.
 
     Raises  UsageError without --from, or where it is not before --to.
     """

@@ -53,14 +53,14 @@ def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> in
 
 
 def is_drifting(one: DriftWindow) -> bool:
-    """Whether drift stands after this window, as the alert has it: one that says nothing takes back no drift before it."""
+    """Return whether drift stands after this window, as the alert has it: one that says nothing takes back no drift before it."""
     return one.verdict == "drift" or (
         one.verdict in {"insufficient", "error"} and one.evidence >= one.evidence_required
     )
 
 
 def row(one: DriftWindow) -> tuple[object, ...]:
-    """One window in a table."""
+    """Return one window in a table."""
     return (
         one.id,
         f"{one.since:%m-%d %H:%M}",
@@ -72,7 +72,7 @@ def row(one: DriftWindow) -> tuple[object, ...]:
 
 
 def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """The newest windows."""
+    """Return the newest windows."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -90,7 +90,7 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
 
 
 def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """One window: its signals, what there is more of, and the most different inferences."""
+    """Return one window: its signals, what there is more of, and the most different inferences."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -154,7 +154,7 @@ def set_reference(
 
 
 def _find_windows(closed: Sequence[DriftWindow], start: str) -> DriftWindow:
-    """The one window whose id begins with ``start``; the newest where nothing is given."""
+    """Return the one window whose id begins with ``start``; the newest where nothing is given."""
     if not closed:
         raise DataError("no window was closed yet", hint="watch: tunectl monitor, or look once: tunectl monitor once")
     if not start:

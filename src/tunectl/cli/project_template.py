@@ -29,7 +29,7 @@ _FROM_PEOPLE = ("preferences", "reward", "align")
 
 
 def find_template_dir() -> Path:
-    """The folder with the parts: inside an installed wheel, or the checkout that this code runs from.
+    """Return the folder with the parts: inside an installed wheel, or the checkout that this code runs from.
 
     Raises  InfrastructureError where neither is there.
     """
@@ -43,12 +43,12 @@ def find_template_dir() -> Path:
 
 
 def list_examples() -> list[str]:
-    """Names of the bundled examples."""
+    """List the bundled examples."""
     return sorted(item.name for item in (find_template_dir() / "examples").glob("*") if item.is_dir())
 
 
 def project_name(folder: Path, given: str | None) -> str:
-    """The name given, or one made from the folder's.
+    """Return the name given, or one made from the folder's.
 
     Raises  UsageError for a name that the configuration would refuse.
     """
@@ -108,7 +108,7 @@ def _settle_conf(conf: Path, name: str, example: str | None) -> None:
 
 
 def _start(found: re.Match[str]) -> str:
-    """The line of a new project: the usual option, but nobody has compared answers yet, so nothing learns from that."""
+    """Return the line of a new project: the usual option, but nobody has compared answers yet, so nothing learns from that."""
     option = "none" if found[1] in _FROM_PEOPLE else "default"
     return f"  - {found[1]}: {option}".ljust(COMMENTS)
 
@@ -180,7 +180,7 @@ def _remove(place: Path) -> None:
 
 @contextmanager
 def scratch_project(target: Path) -> Iterator[Path]:
-    """An empty folder on the file system of ``target``, removed afterwards.
+    """Yield an empty folder on the file system of ``target``, removed afterwards.
 
     Raises  InfrastructureError where it cannot be made.
     """

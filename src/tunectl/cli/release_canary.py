@@ -195,7 +195,7 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:  # noqa: ARG001 - all three are called alike
-    """How many identities and days it takes, simulated, at the traffic of the last week."""
+    """Return how many identities and days it takes, simulated, at the traffic of the last week."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.canary import canary_metrics, power_analysis

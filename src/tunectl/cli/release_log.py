@@ -20,7 +20,7 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG
 
 
 def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Everything in order, or one story, or a page."""
+    """Return everything in order, or one story, or a page."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import ExperimentStore
@@ -44,7 +44,7 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]]:
-    """Entries of the store's log and the ends of retrains, by time."""
+    """Return entries of the store's log and the ends of retrains, by time."""
     from tunectl.registry.release_store import to_builtins
 
     entries = [{**to_builtins(entry), "created_at": entry.created_at[:19]} for entry in store.log()]

@@ -24,7 +24,7 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
 
 
 def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """All releases, the newest last; of a damaged one its name and what is wrong."""
+    """Return all releases, the newest last; of a damaged one its name and what is wrong."""
     from tunectl.backends.system import terminal
 
     pointer = store.champion()
@@ -48,7 +48,7 @@ def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def _readable(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, str]]:
-    """Manifests, the oldest first, and why others cannot be read."""
+    """Return manifests, the oldest first, and why others cannot be read."""
     found, damaged = [], {}
     for name in store.ids():
         try:
@@ -59,7 +59,7 @@ def _readable(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, 
 
 
 def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """One release in full."""
+    """Return one release in full."""
     from tunectl.backends.system import terminal
     from tunectl.registry.release_store import to_builtins
 
@@ -81,7 +81,7 @@ def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """What changed from one release to another."""
+    """Return the changes from one release to another."""
     from tunectl.backends.system import terminal
     from tunectl.registry import release_manifest
 

@@ -101,7 +101,7 @@ def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def add_packaged(layout: ProjectPaths, store: ReleaseRegistry, *, author: str, message: str) -> ReleaseManifest | None:
-    """The release of ``artifacts/package`` in the store; None where that stage is switched off or made none."""
+    """Return the release of ``artifacts/package`` in the store; None where that stage is switched off or made none."""
     from tunectl.artifacts import atomic_io
     from tunectl.backends.vcs import project_repo
     from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts

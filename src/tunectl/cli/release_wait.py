@@ -36,7 +36,7 @@ def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> 
 
 
 def _other(address: str, release: str) -> str:
-    """What a server serves or says instead; empty where it serves ``release``."""
+    """Return another release or state that a server reports; empty where it serves ``release``."""
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/readyz", timeout=ANSWER) as answer:  # noqa: S310  # checked above
             said = json.load(answer)

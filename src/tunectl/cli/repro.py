@@ -154,7 +154,7 @@ def _summarize(
 
 
 def _print_comparison(folder: Path) -> None:
-    """The table of all systems, and the first test inputs with the answers before and after training."""
+    """Print the table of all systems, and the first test inputs with the answers before and after training."""
     from tunectl.backends.system import terminal
     from tunectl.evaluation import results, summary
 
@@ -200,7 +200,7 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> str | None:
 
 
 def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
-    """The golden set of every later gate: drawn now, before any feedback."""
+    """Freeze the golden set of every later gate now, before there is any feedback."""
     from datetime import UTC, datetime
 
     from tunectl.artifacts.records import Example

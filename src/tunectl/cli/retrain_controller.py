@@ -54,7 +54,7 @@ def _refuse_builds(given: Sequence[str]) -> None:
 
 
 def _cost(layout: ProjectPaths) -> str:
-    """What the last build took, in words."""
+    """Return the duration of the last build as text."""
     from tunectl.artifacts import atomic_io
     from tunectl.pipeline.stages import STAGES
 

@@ -143,7 +143,7 @@ def _settings(layout: ProjectPaths, root: TunectlConfig) -> Path:
 
 
 def _first_key(root: TunectlConfig) -> str | None:
-    """A key for whoever starts the server for the first time; None where there are keys."""
+    """Return a key for whoever starts the server for the first time; None where there are keys."""
     from datetime import UTC, datetime
 
     from tunectl.access import api_keys

@@ -130,7 +130,7 @@ def _row(entry: ApiKey) -> list[Any]:
 
 
 def _audit(path: Path, *, as_json: bool) -> int:
-    """What there is to say about each key, with when it was used last: the inference log knows that."""
+    """Return a row for each key, with its last use from the inference log."""
     from tunectl.backends.storage import open_inference_log
     from tunectl.backends.system import terminal
     from tunectl.cli.log import load_settings
@@ -173,7 +173,7 @@ def _audit(path: Path, *, as_json: bool) -> int:
 
 
 def find_remarks(entry: ApiKey, used: datetime | None) -> list[str]:
-    """What an owner of keys should look at; ``used`` is of requests and feedback alone."""
+    """Return warnings about a key; ``used`` counts requests and feedback only."""
     now = datetime.now(UTC)
     found = [reason] if (reason := api_keys.explain_refusal(entry, now)) is not None else []
     if "admin" in entry.scopes:

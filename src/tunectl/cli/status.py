@@ -55,5 +55,5 @@ def _next(stages: list[StageStatus]) -> list[str]:
 
 
 def _cell(value: Any) -> Any:
-    """Numbers as they are, texts so short that all stages fit on a screen; ``--json`` has them whole."""
+    """Return numbers as they are, texts so short that all stages fit on a screen; ``--json`` has them whole."""
     return "" if value is None else truncate(value, LONGEST) if isinstance(value, str) else value

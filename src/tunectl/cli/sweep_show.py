@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def print_summary(study: SweepStudy, *, number: int, as_json: bool = False, plot: Path | None = None) -> None:
-    """The table and the lines below it, or all as JSON."""
+    """Print the table and the lines below it, or everything as JSON."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -62,7 +62,7 @@ def print_summary(study: SweepStudy, *, number: int, as_json: bool = False, plot
 
 
 def open_named(layout: ProjectPaths, words: Sequence[str]) -> tuple[SweepStudy, list[str]]:
-    """The sweep that was named, or that of ``sweep.name``, and the words behind the name.
+    """Return the sweep that was named, or that of ``sweep.name``, and the words behind the name.
 
     Raises  UsageError where there is no such sweep.
     """

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
-    """The trial that was named, or the best one.
+    """Return the trial that was named, or the best one.
 
     Raises  UsageError.
     """

@@ -9,7 +9,7 @@ from tunectl.core.errors import UsageError
 
 
 def parse_time(given: str | None) -> datetime | None:
-    """A time as it is typed: ISO 8601, or ``7d`` and ``12h`` for "ago"; without a zone it is UTC. None stays None.
+    """Return a time as it is typed: ISO 8601, or ``7d`` and ``12h`` for "ago"; without a zone it is UTC. None stays None.
 
     Raises  UsageError for anything else.
     """

@@ -12,15 +12,15 @@ DISTRIBUTION: Final = "tunectl-lm"
 
 
 def format_install_command(*extras: str) -> str:
-    """The pip command that installs this package with ``extras``."""
+    """Return the pip command that installs this package with ``extras``."""
     return f"pip install '{DISTRIBUTION}[{','.join(extras)}]'"
 
 
 def format_reinstall_command() -> str:
-    """The pip command that restores files that are missing from this installation."""
+    """Return the pip command that restores files that are missing from this installation."""
     return f"pip install --force-reinstall {DISTRIBUTION}"
 
 
 def normalize_name() -> str:
-    """The name as folders of installed metadata write it (``tunectl_lm-0.1.0.dist-info``)."""
+    """Return the name as folders of installed metadata write it (``tunectl_lm-0.1.0.dist-info``)."""
     return DISTRIBUTION.replace("-", "_")

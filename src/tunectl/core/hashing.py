@@ -10,17 +10,17 @@ import hashlib
 
 
 def hash_to_bytes(text: str) -> bytes:
-    """Eight bytes of BLAKE2b: a place in a random order that never changes. Sort by it."""
+    """Return eight bytes of BLAKE2b: a place in a random order that never changes. Sort by it."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def hash_to_unit(text: str) -> float:
-    """A number from 0 to 1, uniform over texts: ``hash_to_unit(x) < share`` selects a share that never changes."""
+    """Return a number from 0 to 1, uniform over texts: ``hash_to_unit(x) < share`` selects a share that never changes."""
     return int.from_bytes(hash_to_bytes(text)) / 2**64
 
 
 def hash_to_id(*parts: object, size: int = 8) -> str:
-    """A name that follows from the JSON of ``parts``: 2 x ``size`` hexadecimal digits."""
+    """Return a name that follows from the JSON of ``parts``: 2 x ``size`` hexadecimal digits."""
     import msgspec
 
     return hashlib.blake2b(msgspec.json.encode(parts), digest_size=size).hexdigest()

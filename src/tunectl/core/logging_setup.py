@@ -11,7 +11,7 @@ _FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of one module; pass ``__name__``."""
+    """Return the logger of one module; pass ``__name__``."""
     return logging.getLogger(name)
 
 

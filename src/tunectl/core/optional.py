@@ -48,12 +48,12 @@ def require_installed(package: str, *, extra: str) -> None:
 
 
 def find_missing(packages: Iterable[RequiredPackage]) -> list[RequiredPackage]:
-    """The packages that are not installed, in the order given; nothing is imported."""
+    """Return the packages that are not installed, in the order given; nothing is imported."""
     return [one for one in packages if find_spec(one.package) is None]
 
 
 def describe_missing(missing: Iterable[RequiredPackage]) -> MissingExtraError:
-    """One error for all absent packages: a line for each extra, and one pip command that installs all of them."""
+    """Return one error for all absent packages: a line for each extra, and one pip command that installs all of them."""
     extras: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for one in missing:
         packages, users = extras.setdefault(one.extra, ({}, {}))

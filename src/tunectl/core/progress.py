@@ -65,7 +65,7 @@ class LogProgress:
             self._open -= 1
 
     def due(self) -> float | None:
-        """The time, where enough of it has passed since the last line; None before."""
+        """Return the time, where enough of it has passed since the last line; None before."""
         now = self._clock()
         if now - self._told < self._every:
             return None

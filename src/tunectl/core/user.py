@@ -6,7 +6,7 @@ import getpass
 
 
 def current_user() -> str:
-    """The name of this account; empty where it has none, as a number that a container was started with."""
+    """Return the name of this account; empty where it has none, as a number that a container was started with."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

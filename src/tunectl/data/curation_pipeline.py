@@ -43,7 +43,7 @@ class CurationPipeline:
 
     @classmethod
     def build(cls, parts: Curate, libraries: FilterDeps, *, seed: int, threads: int | None) -> CurationPipeline:
-        """The blocks that ``parts`` declares; ``threads`` None uses all cores."""
+        """Return the blocks that ``parts`` declares; ``threads`` None uses all cores."""
         return cls(
             mend=RepairText(parts.repair, mojibake=libraries.mojibake(parts.repair)) if parts.repair else None,
             judge=QualityFilter(parts.quality) if parts.quality else None,
@@ -59,7 +59,7 @@ class CurationPipeline:
         return [block for block in order if block is not None]
 
     def collect_dropped_answers(self) -> list[RejectedRow]:
-        """Answers that were left out of records which went on with others."""
+        """Return answers that were left out of records which went on with others."""
         return [
             reject for block in (self.mend, self.judge, self.exact) if block is not None for reject in block.dropped
         ]
@@ -67,7 +67,7 @@ class CurationPipeline:
     def report(
         self, before: list[Record], after: list[Record], *, rejected: Counter[str], merged: int
     ) -> CurationReport:
-        """What the blocks counted."""
+        """Return the counts of all blocks."""
         sizes = sorted(self.alike.sizes.items()) if self.alike else []
         return CurationReport(
             records=curation_report.counts(before, after),

@@ -67,7 +67,7 @@ class CurationReport(Struct, frozen=True):
 
 
 def counts(before: Sequence[Record], after: Sequence[Record]) -> RecordCounts:
-    """Records of each sort before and after."""
+    """Return records of each sort before and after."""
     return RecordCounts(*(_sort(records, sort) for sort in (Document, Example) for records in (before, after)))
 
 
@@ -76,7 +76,7 @@ def _sort(records: Sequence[Record], sort: type[Document] | type[Example]) -> in
 
 
 def answers(before: Sequence[Record], after: Sequence[Record], dropped: Sequence[RejectedRow]) -> Answers:
-    """Reference answers before and after; what was neither kept nor dropped went with its rejected record."""
+    """Count reference answers before and after; one neither kept nor dropped went with its rejected record."""
     first, last = _answers(before), _answers(after)
     reasons: Counter[str] = Counter(reject.reason for reject in dropped)
     return Answers(
@@ -89,6 +89,6 @@ def _answers(records: Sequence[Record]) -> int:
 
 
 def sources(before: Sequence[Record], after: Sequence[Record]) -> dict[str, dict[str, int]]:
-    """Records of each declared source, before and after."""
+    """Return records of each declared source, before and after."""
     first, last = (Counter(record.kind for record in records) for records in (before, after))
     return {kind: {"before": first[kind], "after": last[kind]} for kind in sorted(first)}

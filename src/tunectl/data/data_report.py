@@ -118,7 +118,7 @@ def gather(folders: Mapping[str, Path]) -> DataFacts:
 
 
 def _optional(path: Path, shape: Any) -> Any:
-    """The file as ``shape``; None where its stage has not run."""
+    """Return the file as ``shape``; None where its stage has not run."""
     return atomic_io.read_json(path, shape) if path.is_file() else None
 
 
@@ -176,7 +176,7 @@ def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -
 
 
 def findings(facts: DataFacts) -> list[tuple[str, str]]:
-    """What a reader should look at first, as (``bad``, ``warn`` or ``good``, sentence)."""
+    """Return the main findings as (``bad``, ``warn`` or ``good``, sentence)."""
     found = [("bad", problem) for line in facts.accounts for problem in line.problems] or [
         ("good", "Every row is accounted for.")
     ]
@@ -213,7 +213,7 @@ def _split_notes(report: SplitReport) -> list[tuple[str, str]]:
 
 
 def _unlike(report: SplitReport) -> Sequence[str]:
-    """One sentence for each field whose test is clear and whose distance is not negligible."""
+    """Return one sentence for each field whose test is clear and whose distance is not negligible."""
     sentences = []
     for entry in report.balance.get("records", []):
         if entry.test is None or entry.test.p_value >= 0.05 or entry.size == "negligible":

@@ -33,7 +33,7 @@ class TrainAndScore(Protocol):
     """Tunes a model on some records and measures it on validation."""
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
-        """How likely the right answers of each validation example are, in one order for every ``train``."""
+        """Return how likely the right answers of each validation example are, in one order for every ``train``."""
 
 
 class Likelihood(Struct, frozen=True):
@@ -95,12 +95,12 @@ class Curve(Struct, frozen=True):
     """The verdict as a sentence."""
 
     def predict(self, rows: float) -> float:
-        """The loss that the law expects with ``rows`` records."""
+        """Return the loss that the law expects with ``rows`` records."""
         return power_law.PowerLaw(self.limit, self.slope, self.decay).predict(rows)
 
 
 def take_nested_subsets(train: Sequence[Example], *, seed: int) -> Iterator[tuple[float, list[Example]]]:
-    """Each share of ``SHARES`` with its records: every part holds the smaller ones, and records keep their order.
+    """Yield each share of ``SHARES`` with its records: every part holds the smaller ones, and records keep their order.
 
     Raises  DataError where train is too small for four different sizes.
     """
@@ -153,7 +153,7 @@ def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, c
 
 
 def _statistics(points: Sequence[MeasuredSize], clusters: Mapping[str, str]) -> tuple[Any, list[NDArray[Any]]]:
-    """numpy, and for each size the sums of nats and tokens of each group: (groups, 2)."""
+    """Return numpy, and for each size the sums of nats and tokens of each group: (groups, 2)."""
     np = import_optional("numpy", extra="data")
     names = [clusters.get(one.id, one.id) for one in points[0].likelihoods]
     if len(set(names)) < 2:

@@ -58,7 +58,7 @@ class StageRowCounts(Struct, frozen=True):
 
 
 def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
-    """One line for each stage of ``folders`` (stage to artifact folder, in pipeline order) that keeps an account.
+    """Return one line for each stage of ``folders`` (stage to artifact folder, in pipeline order) that keeps an account.
 
     Counts the lines of the files themselves, so an account that was changed, or a file that was cut, is found.
     Raises  ArtifactError when no folder holds an account: nothing was built yet.
@@ -71,7 +71,7 @@ def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
 
 
 def problems(lines: Sequence[StageRowCounts]) -> list[str]:
-    """All that is wrong, in pipeline order."""
+    """Return all that is wrong, in pipeline order."""
     return [problem for line in lines for problem in line.problems]
 
 
@@ -118,7 +118,7 @@ def _link(account: row_counts.RowCounts, folders: Mapping[str, Path]) -> Iterato
 
 
 def count_rows(folder: Path, names: Sequence[str]) -> int:
-    """Lines of the files ``names`` in ``folder``; a file that is absent has none."""
+    """Return lines of the files ``names`` in ``folder``; a file that is absent has none."""
     total = 0
     for name in names:
         if (folder / name).is_file():
@@ -128,7 +128,7 @@ def count_rows(folder: Path, names: Sequence[str]) -> int:
 
 
 def answers(folder: Path, names: Sequence[str]) -> int:
-    """Reference answers in the examples of the files ``names``; an example without separate answers counts as one."""
+    """Count the reference answers in the files ``names``; an example without separate answers counts as one."""
     return sum(
         max(1, len(example.answers)) for name in names for example in atomic_io.read_rows(folder / name, Example)
     )

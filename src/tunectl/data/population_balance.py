@@ -71,7 +71,7 @@ def measure_shares(
     weights: Sequence[float] | None = None,
     clusters: Sequence[str] | None = None,
 ) -> FieldBalance:
-    """The shares of ``field`` in ``rows`` (each a record's fields) beside ``target`` (value to share of the population).
+    """Return the shares of ``field`` in ``rows`` (each a record's fields) beside ``target`` (value to share of the population).
 
     With ``weights`` the shares are weighted. Rows of one name in ``clusters`` are not independent; without it each row is.
     """
@@ -105,7 +105,7 @@ def measure_shares(
 def raking_weights(
     examples: Sequence[Example], population: Mapping[str, Mapping[str, float]], *, low: float, high: float
 ) -> RakingResult:
-    """Weights from ``low`` to ``high``, mean 1, that bring all fields of ``population`` to their shares at once (raking)."""
+    """Return weights from ``low`` to ``high``, mean 1, that bring all fields of ``population`` to their shares at once (raking)."""
     margins = []
     for field, target in population.items():
         number = {value: code for code, value in enumerate(target)}
@@ -117,7 +117,7 @@ def raking_weights(
 def resample_counts(
     examples: Sequence[Example], weights: Sequence[float], *, fields: Sequence[str], most: int, seed: int
 ) -> list[int]:
-    """How often each record is written so that records follow ``weights``: as many in all as their sum, 0 to ``most`` each.
+    """Return how often each record is written so that records follow ``weights``: as many in all as their sum, 0 to ``most`` each.
 
     Systematic sampling along the records sorted by their values of ``fields``, then by hashed id: chance moves no combination of values by
     more than one record, and the order of rows plays no part.

@@ -16,7 +16,7 @@ Change: TypeAlias = Callable[[str, Place], str]
 
 
 def all_texts(record: Document | Example) -> Iterator[str]:
-    """Every text of a record in reading order; none for a row that came tokenized."""
+    """Yield every text of a record in reading order; none for a row that came tokenized."""
     if isinstance(record, Document):
         yield record.text
         return
@@ -26,7 +26,7 @@ def all_texts(record: Document | Example) -> Iterator[str]:
 
 
 def map_texts(record: Document | Example, change: Change) -> Document | Example:
-    """``record`` with ``change(text, place)`` in place of every text; the same object when nothing changed."""
+    """Return ``record`` with ``change(text, place)`` in place of every text; the same object when nothing changed."""
     if isinstance(record, Document):
         text = change(record.text, "document")
         return record if text == record.text else replace(record, text=text)
@@ -56,7 +56,7 @@ def _segment(segment: Segment, change: Change) -> Segment:
 
 
 def _strings(value: Any, change: Change) -> Any:
-    """``value`` with every string below an ``arguments`` key changed; names and ids stay."""
+    """Return ``value`` with every string below an ``arguments`` key changed; names and ids stay."""
     if isinstance(value, dict):
         return {
             key: _deep(item, change) if key == "arguments" else _strings(item, change) for key, item in value.items()
@@ -75,7 +75,7 @@ def _deep(value: Any, change: Change) -> Any:
 
 
 def input_text(example: Example) -> str:
-    """What the people in the conversation said, without the system text that rows share; segments up to the first learned one."""
+    """Return the text of the user's turns without the shared system text; of segments, those before the first learned one."""
     if example.messages:
         return "\n".join(message.content for message in example.messages if message.role != "system")
     shown = []
@@ -87,13 +87,13 @@ def input_text(example: Example) -> str:
 
 
 def text_for_language_id(example: Example) -> str:
-    """As ``output_text``, without answers that call tools: their JSON is in no language."""
+    """Return ``output_text`` without answers that call tools: their JSON is in no language."""
     spoken = [answer for answer in example.answers if not answer.calls]
     return output_text(replace(example, answers=spoken)) if spoken or not example.answers else ""
 
 
 def output_text(example: Example) -> str:
-    """All reference answers in alphabetical order, or all learned segments."""
+    """Return all reference answers in alphabetical order, or all learned segments."""
     if example.answers:
         return "\n".join(sorted(answer.text for answer in example.answers))
     return "\n".join(segment.text for segment in example.segments if segment.train)

@@ -8,7 +8,7 @@ _EDGES = ".,;:!?'\"…\u2018\u2019“”„«»"
 
 
 def normalize(text: str) -> str:
-    """Case folded, one space between words, punctuation at their edges gone; signs inside and between words stay.
+    """Return case folded, one space between words, punctuation at their edges gone; signs inside and between words stay.
 
     A text of such punctuation alone folds to itself, so that ``?`` and ``!`` differ.
     """
@@ -17,7 +17,7 @@ def normalize(text: str) -> str:
 
 
 def digest16(*parts: str | bytes) -> bytes:
-    """A 16-byte digest of parts, for sets and dictionaries of many; the length of each part counts, so parts cannot run together."""
+    """Return a 16-byte digest of parts, for sets and dictionaries of many; the length of each part counts, so parts cannot run together."""
     total = blake2b(digest_size=16)
     for part in parts:
         content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part

@@ -99,5 +99,5 @@ class Pipeline:
 
 
 def source_of(record: Record) -> Source:
-    """The file and row that a record came from."""
+    """Return the file and row that a record came from."""
     return record.source

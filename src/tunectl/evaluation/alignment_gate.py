@@ -15,7 +15,7 @@ BETTER, SAME, WORSE = "aligned_better", "aligned_no_better", "aligned_worse"
 def decide(
     gate: AlignedGate, differences: Sequence[MetricDifference], rates: Sequence[WinRate], confidence: float
 ) -> AlignedVerdict:
-    """Whether aligned beats tuned in the declared measure by enough, and costs no more than allowed in the others.
+    """Return whether aligned beats tuned in the declared measure by enough, and costs no more than allowed in the others.
 
     - aligned_better: the gain is at least ``min_difference``, its interval lies above zero, and every cost is within its limit.
     - aligned_worse (``passed`` is false): the interval of the gain lies below zero, or that of a cost above its limit.
@@ -35,14 +35,14 @@ def decide(
 
 
 def primary_gain(gate: AlignedGate, found: Results) -> float | None:
-    """Aligned minus tuned in the measure that decides; None where it was not measured."""
+    """Return aligned minus tuned in the measure that decides; None where it was not measured."""
     mine = [one for one in found.differences if (one.system, one.against) == ("aligned", "tuned")]
     decisive = _decisive(gate, mine, found.win_rates)
     return None if decisive is None else decisive.value
 
 
 def combine_verdicts(tuned: EvalVerdict, aligned: AlignedVerdict | None) -> EvalVerdict:
-    """Both decisions as one: the gate says no where either does."""
+    """Return both decisions as one: the gate says no where either does."""
     if aligned is None:
         return tuned
     return EvalVerdict(
@@ -70,7 +70,7 @@ def _explain_missing_metric(gate: AlignedGate, rates: Sequence[WinRate]) -> str:
 
 
 def _gain(difference: MetricDifference) -> MetricDifference:
-    """The difference with its sign turned where less is better, so that above zero is good."""
+    """Return the difference with its sign turned where less is better, so that above zero is good."""
     if metrics.get_metric(difference.measure).better != "lower":
         return difference
     return MetricDifference(

@@ -63,7 +63,7 @@ class BaseEvalSetup:
 def evaluate_base(
     trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer
 ) -> tuple[dict[str, Score], dict[str, Score], float | None]:
-    """Zero-shot scores, few-shot scores, and tokens a second of one loaded model."""
+    """Return zero-shot scores, few-shot scores, and tokens a second of one loaded model."""
     zero = _generate_answers(trial, generator, prompter, ZERO_SHOT)
     few = PromptDescription(None, min(trial.shots, len(trial.pool)), "random")
     found: dict[str, Score] = {}
@@ -104,7 +104,7 @@ def _scores(trial: BaseEvalSetup, one: system.SystemResult) -> dict[str, Score]:
 
 
 def rank(bases: Sequence[BaseModelResult], primary: str) -> list[BaseModelResult]:
-    """The best first, by the better of zero- and few-shot."""
+    """Return the best first, by the better of zero- and few-shot."""
 
     def best(base: BaseModelResult) -> float:
         return max(
@@ -115,7 +115,7 @@ def rank(bases: Sequence[BaseModelResult], primary: str) -> list[BaseModelResult
 
 
 def format_table(found: Bases) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows for a terminal."""
+    """Return columns and rows for a terminal."""
     title = metrics.get_metric(found.primary).title
     columns = [
         "base", f"{title} zero-shot", f"{title} {found.shots}-shot", "perplexity", "tokens/s", "parameters", "MB", "license",

@@ -12,7 +12,7 @@ Valid = Callable[[str, Mapping[str, object]], bool]
 
 
 def score(check: Check, answer: str, question: str, fields: Mapping[str, str], valid: Valid) -> float | None:
-    """How far ``answer`` passes, 0 to 1; None where the check does not apply, because the input states no facts."""
+    """Return how far ``answer`` passes, 0 to 1; None where the check does not apply, because the input states no facts."""
     if isinstance(check, RegexCheck):
         found = re.search(check.pattern, answer) is not None
         return float(found == (check.expect == "present"))
@@ -26,7 +26,7 @@ def score(check: Check, answer: str, question: str, fields: Mapping[str, str], v
 
 
 def collect_expected_facts(check: FactsCheck, question: str, fields: Mapping[str, str]) -> Sequence[str]:
-    """What the answer must contain: values of the declared fields, and what the pattern finds in the input."""
+    """Return the texts that the answer must contain: values of the declared fields, and matches of the pattern in the input."""
     found = [fields[name] for name in check.fields if fields.get(name, "").strip()]
     if check.pattern is not None:
         matches = re.finditer(check.pattern, question)

@@ -14,7 +14,7 @@ from tunectl.evaluation.system import SystemResult
 def select_cases(
     items: Sequence[Item], entries: Mapping[str, SystemResult], tables: Mapping[str, Statistics], count: int
 ) -> list[Case]:
-    """The worst, the lost and the best answers of the tuned model, and those that aligning changed most, by sentence chrF.
+    """Return the worst, the lost and the best answers of the tuned model, and those that aligning changed most, by sentence chrF.
 
     At most ``count`` of each kind.
     """
@@ -45,7 +45,7 @@ def select_cases(
 def _select_regressions(
     scores: Mapping[str, Sequence[float]], order: Sequence[int], name: str, against: str
 ) -> list[int]:
-    """Places where ``name`` did worse than ``against``, the largest fall first."""
+    """Return places where ``name`` did worse than ``against``, the largest fall first."""
     if against not in scores:
         return []
     falls = {place: scores[name][place] - scores[against][place] for place in order}

@@ -24,7 +24,7 @@ class ChatRenderer(Protocol):
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] = (),
     ) -> str:
-        """The conversation as the text that the model reads, with the system text it was trained with."""
+        """Return the conversation as the text that the model reads, with the system text it was trained with."""
 
 
 class FewShotRenderer:
@@ -35,11 +35,11 @@ class FewShotRenderer:
         self._end = end_of_turn
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> str:
-        """The text up to where the answer begins."""
+        """Return the text up to where the answer begins."""
         return self._renderer.render(messages, add_generation_prompt=True, tools=tools)
 
     def answer(self, messages: Sequence[Message], turn: Message, tools: Sequence[dict[str, Any]] = ()) -> str:
-        """The text of a right answer, the assistant's ``turn``, as it follows the prompt, up to and with the end of turn."""
+        """Return the text of a right answer, the assistant's ``turn``, as it follows the prompt, up to and with the end of turn."""
         whole = self._renderer.render([*messages, turn], tools=tools)
         prompt = self.prompt(messages, tools)
         if not whole.startswith(prompt):  # the template writes a finished turn in another way than it opens one
@@ -63,7 +63,7 @@ class FewShotSampler:
         self._order = random.Random(seed).sample(range(len(pool)), len(pool))  # noqa: S311 - an order, not a secret
 
     def of(self, prompt: PromptDescription, items: Sequence[Item]) -> list[list[Item]]:
-        """The examples of each item; the nearest one stands last, right before the input."""
+        """Return the examples of each item; the nearest one stands last, right before the input."""
         count = min(prompt.shots, len(self._pool))
         if not count:
             return [[] for _ in items]
@@ -74,7 +74,7 @@ class FewShotSampler:
 
 
 def conversation(item: Item, prompt: PromptDescription, examples: Sequence[Item]) -> list[Message]:
-    """System text, examples with their first reference, and the input's own turns."""
+    """Return system text, examples with their first reference, and the input's own turns."""
     own = [message for message in item.messages if message.role != "system"]
     system = [message for message in item.messages if message.role == "system"]
     if prompt.system is not None:
@@ -110,7 +110,7 @@ def render_items(
 def candidates(
     systems: Sequence[str | None], shots: Sequence[int], selections: Sequence[str]
 ) -> list[PromptDescription]:
-    """All prompts of a search, the cheapest first; without examples the selection makes no difference."""
+    """Return all prompts of a search, the cheapest first; without examples the selection makes no difference."""
     found = [
         PromptDescription(system, count, selection if count else None)
         for count in sorted(shots)

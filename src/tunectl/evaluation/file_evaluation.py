@@ -63,19 +63,19 @@ class EvalTask:
 
 
 def generate_answers(task: EvalTask, generator: Generator, prompter: FewShotRenderer) -> system.SystemResult:
-    """The model's answers to the inputs as they are, with the system text that it was trained with."""
+    """Return the model's answers to the inputs as they are, with the system text that it was trained with."""
     plain = few_shot.render_items(task.items, ZERO_SHOT, FewShotSampler([], None, task.seed), prompter, task.references)
     asking = GenerationSettings(task.how, task.seed, task.latency_inputs)
     return system.generate_answers("model", generator, plain, ZERO_SHOT, asking)
 
 
 def compute_scores(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> dict[str, Score]:
-    """Every measure with its interval; there is no training side here, so nothing is said about what was seen."""
+    """Return every measure with its interval; there is no training side here, so nothing is said about what was seen."""
     return paired_comparison.scores(statistics(task, one, tools), build_resampling(task))
 
 
 def statistics(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> scoring.Statistics:
-    """What the scores are made of, by measure."""
+    """Return the statistics behind each score, by metric."""
     found = scoring.compute_statistics(
         task.items,
         one.answers,
@@ -90,7 +90,7 @@ def statistics(task: EvalTask, one: system.SystemResult, tools: MetricBackends) 
 
 
 def slot_report(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> SlotReport | None:
-    """Slot errors by attribute and by the number of attributes; None without rules."""
+    """Return slot errors by attribute and by the number of attributes; None without rules."""
     if task.rules is None:
         return None
     cut = paired_comparison.SliceSettings(
@@ -101,7 +101,7 @@ def slot_report(task: EvalTask, one: system.SystemResult, tools: MetricBackends)
 
 
 def slot_table(found: SlotReport) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows for a terminal: an attribute a row."""
+    """Return columns and rows for a terminal: an attribute a row."""
     rows = []
     for part in found.parts:
         count = part.systems["model"]
@@ -111,7 +111,7 @@ def slot_table(found: SlotReport) -> tuple[list[str], list[list[str]]]:
 
 
 def build_resampling(task: EvalTask) -> paired_comparison.Resampling:
-    """The resamples that all models share."""
+    """Return the resamples that all models share."""
     return paired_comparison.make_resampling(
         [item.cluster for item in task.items],
         resamples=task.gate.resamples,
@@ -121,7 +121,7 @@ def build_resampling(task: EvalTask) -> paired_comparison.Resampling:
 
 
 def build_answer_rows(task: EvalTask, one: system.SystemResult) -> list[AnswerRow]:
-    """One line an input for ``answers.jsonl``."""
+    """Return one line an input for ``answers.jsonl``."""
     return [
         AnswerRow(item.id, item.question, list(item.references), item.fields, {one.name: text})
         for item, text in zip(task.items, one.answers, strict=True)
@@ -129,7 +129,7 @@ def build_answer_rows(task: EvalTask, one: system.SystemResult) -> list[AnswerRo
 
 
 def format_table(found: FileEvalResult) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows for a terminal."""
+    """Return columns and rows for a terminal."""
     shown = []
     for name in metrics.sort_metrics(found.scores):
         score, measure = found.scores[name], metrics.get_metric(name)

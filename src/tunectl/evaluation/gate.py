@@ -12,7 +12,7 @@ TUNED, PROMPT, KEEP, UNCLEAR = "tuned_better", "prompting_is_enough", "do_not_tu
 def gate_tuned(
     differences: Sequence[MetricDifference], *, title: str, least: float, confidence: float, items: int
 ) -> EvalVerdict:
-    """Whether the tuned model beats base and prompt by enough.
+    """Return whether the tuned model beats base and prompt by enough.
 
     ``differences`` are of the primary measure (``title``; more is better), of tuned against each rival and of the best
     prompt against the base; ``least`` is the smallest gain that matters, in points.
@@ -58,7 +58,7 @@ def _outcome(rivals: Sequence[MetricDifference], title: str, least: float) -> tu
 
 
 def sentence(difference: MetricDifference, title: str, confidence: float) -> str:
-    """One difference in words."""
+    """Return one difference in words."""
     text = f"{rival(difference.system)} against {rival(difference.against)}: {difference.value:+.2f} {title}"
     if difference.low is None:
         return f"{text} (no interval: too few inputs)"
@@ -66,7 +66,7 @@ def sentence(difference: MetricDifference, title: str, confidence: float) -> str
 
 
 def rival(name: str) -> str:
-    """A system in words."""
+    """Return a system in words."""
     words = {
         "base": "the untuned model",
         "prompted": "the best prompt",
@@ -78,12 +78,12 @@ def rival(name: str) -> str:
 
 
 def lower_bound(difference: MetricDifference) -> float:
-    """The lower end; minus infinity where undefined."""
+    """Return the lower end; minus infinity where undefined."""
     return float("-inf") if difference.low is None else difference.low
 
 
 def upper_bound(difference: MetricDifference) -> float:
-    """The upper end; infinity where undefined."""
+    """Return the upper end; infinity where undefined."""
     return float("inf") if difference.high is None else difference.high
 
 

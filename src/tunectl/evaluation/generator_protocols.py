@@ -51,12 +51,12 @@ class Generator(Protocol):
         """Most tokens of prompt and answer together; None where the model has no limit."""
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt."""
+        """Return tokens of each prompt."""
 
     def answer(
         self, requests: Sequence[GenerationPrompt], how: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """One reply a request, in their order. Equal arguments give equal texts; ``label`` names the progress bar."""
+        """Return one reply a request, in their order. Equal arguments give equal texts; ``label`` names the progress bar."""
 
     def close(self) -> None:
         """Give the memory back."""
@@ -66,7 +66,7 @@ class ModelLoader(Protocol):
     """Loads a model: the weights in ``folder``, with the adapter merged in where one is given."""
 
     def __call__(self, folder: Path, adapter: Path | None) -> Generator:
-        """The loaded model.
+        """Return the loaded model.
 
         Raises  UsageError when the folder holds no model, or the adapter belongs to another one.
         """

@@ -29,7 +29,7 @@ class Item:
     """Whether the end of each reference is tool calls; empty: of none."""
 
     def turn(self, number: int) -> Message:
-        """A reference as the turn that a template renders."""
+        """Return a reference as the turn that a template renders."""
         calls = bool(self.calls) and self.calls[number]
         return tool_calls.to_message(ReferenceAnswer(self.references[number], Source(self.id), calls))
 
@@ -43,7 +43,7 @@ class Item:
 
 
 def from_examples(examples: Iterable[Example]) -> tuple[list[Item], dict[str, int]]:
-    """Items, and how many examples cannot be one, by reason.
+    """Return items, and how many examples cannot be one, by reason.
 
     Raw segments and ready tokens have no separate input and answer, so no answer of a model can be compared with them.
     """
@@ -72,7 +72,7 @@ def from_examples(examples: Iterable[Example]) -> tuple[list[Item], dict[str, in
 
 
 def sample_items(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
-    """At most ``limit`` items drawn with ``seed``, in their first order."""
+    """Return at most ``limit`` items drawn with ``seed``, in their first order."""
     if limit is None or len(items) <= limit:
         return list(items)
     chosen = sorted(random.Random(seed).sample(range(len(items)), limit))  # noqa: S311 - a sample, not a secret

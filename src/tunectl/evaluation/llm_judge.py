@@ -41,7 +41,7 @@ class Pair:
 
 
 def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Message]:
-    """What the judge reads; ``question`` says what makes an answer better."""
+    """Return the judge's prompt; ``question`` says what makes an answer better."""
     first, second = (pair.tuned, pair.other) if tuned_first else (pair.other, pair.tuned)
     rules = (
         "You compare two answers to the same input. Which one is shown first says nothing about its quality. "
@@ -55,7 +55,7 @@ def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Messag
 
 
 def read(reply: str) -> JudgeChoice:
-    """The judge's choice; the last mark counts, and a reply of one bare letter is understood too."""
+    """Return the judge's choice; the last mark counts, and a reply of one bare letter is understood too."""
     marks = _LAST.findall(reply) or _ALONE.findall(reply.strip())
     if not marks:
         return "unreadable"
@@ -72,7 +72,7 @@ def compare(against: str, pairs: Sequence[Pair], question: str, ask: JudgeClient
 def judge_both_orders(
     pairs: Sequence[Pair], question: str, ask: JudgeClient
 ) -> list[tuple[JudgeChoice, JudgeChoice] | None]:
-    """What the judge chose of every pair: the tuned answer shown first, then second. None: equal answers, nobody was asked."""
+    """Return the judge's choice for every pair, with the tuned answer shown first, then second. None: equal answers, not judged."""
     different = [place for place, pair in enumerate(pairs) if pair.tuned.strip() != pair.other.strip()]
     talks = [conversation(question, pairs[place], tuned_first=first) for place in different for first in (True, False)]
     choices = [read(reply) for reply in ask(talks)]
@@ -83,19 +83,19 @@ def judge_both_orders(
 
 
 def resolve_orders(both: tuple[JudgeChoice, JudgeChoice] | None) -> float:
-    """1: tuned won in both positions. 0: it lost in both. 0.5: a tie, or two positions that do not agree."""
+    """Return 1: tuned won in both positions. 0: it lost in both. 0.5: a tie, or two positions that do not agree."""
     return {("first", "second"): 1.0, ("second", "first"): 0.0}.get(both or ("tie", "tie"), 0.5)
 
 
 def position_inconsistent(both: tuple[JudgeChoice, JudgeChoice] | None) -> bool:
-    """Whether the judge liked a position, not an answer."""
+    """Return whether the judge liked a position, not an answer."""
     return both in {("first", "first"), ("second", "second")}
 
 
 def count(
     against: str, both: Sequence[tuple[JudgeChoice, JudgeChoice]], *, equal: int, confidence: float
 ) -> JudgeResult:
-    """Wins, losses and ties of pairs of choices: the tuned answer shown first, then second."""
+    """Return wins, losses and ties of pairs of choices: the tuned answer shown first, then second."""
     inputs = len(both) + equal
     wins = sum(choice == ("first", "second") for choice in both)
     losses = sum(choice == ("second", "first") for choice in both)

@@ -23,14 +23,14 @@ class Index(Protocol):
     """Finds the nearest of the texts it was built from."""
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """For each query the places of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
+        """Return for each query the places of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
 
 
 class IndexBuilder(Protocol):
     """Builds an index."""
 
     def __call__(self, texts: Sequence[str]) -> Index:
-        """The index of ``texts``, which must not be empty."""
+        """Return the index of ``texts``, which must not be empty."""
 
 
 @dataclass(frozen=True, slots=True)

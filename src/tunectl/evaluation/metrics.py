@@ -26,7 +26,7 @@ class Metric:
 
 
 def bleu(sums: NDArray[Any]) -> NDArray[Any]:
-    """Corpus BLEU, 0 to 100, with sacrebleu's default smoothing (``exp``: Chen and Cherry, 2014, method 3).
+    """Return corpus BLEU, 0 to 100, with sacrebleu's default smoothing (``exp``: Chen and Cherry, 2014, method 3).
 
     ``sums`` (..., 10): answer length, closest reference length, matched 1- to 4-grams, all 1- to 4-grams.
     """
@@ -45,7 +45,7 @@ def bleu(sums: NDArray[Any]) -> NDArray[Any]:
 
 
 def chrf(sums: NDArray[Any]) -> NDArray[Any]:
-    """Corpus chrF2, 0 to 100 (Popović, 2015), with sacrebleu's defaults: character orders 1 to 6, beta 2.
+    """Return corpus chrF2, 0 to 100 (Popović, 2015), with sacrebleu's defaults: character orders 1 to 6, beta 2.
 
     ``sums`` (..., 18): for each order, n-grams of the answer, of the reference, and in both.
     """
@@ -76,7 +76,7 @@ def percentage(sums: NDArray[Any]) -> NDArray[Any]:
 
 
 def perplexity(sums: NDArray[Any]) -> NDArray[Any]:
-    """The exponential of the mean negative log-probability a token; ``sums`` (..., 2): nats (zero or below) and tokens."""
+    """Return the exponential of the mean negative log-probability a token; ``sums`` (..., 2): nats (zero or below) and tokens."""
     import numpy as np
 
     value: NDArray[Any] = np.exp(-mean(sums))
@@ -102,19 +102,19 @@ WINS = Metric("win_rate", "Win rate", "points over 50 %", "higher", percentage)
 
 
 def sort_metrics(names: Iterable[str]) -> list[str]:
-    """Names of measures in the order of the tables, single checks last."""
+    """Return the names of measures in the order of the tables, single checks last."""
     given = set(names)
     known = [measure.name for measure in MEASURES if measure.name in given]
     return known + sorted(given - set(known))
 
 
 def check(name: str) -> Metric:
-    """The measure of one declared check."""
+    """Return the measure of one declared check."""
     return Metric(f"check_{name}", f"Check {name}", "%", "higher", percentage)
 
 
 def get_metric(name: str) -> Metric:
-    """The measure called ``name``.
+    """Return the measure called ``name``.
 
     Raises  KeyError for a name that no table holds: a bug, because names come from here.
     """

@@ -32,7 +32,7 @@ def make_resampling(groups: Sequence[str], *, resamples: int, confidence: float,
 
 
 def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None:
-    """One measure of one system; None where it is undefined on these items."""
+    """Return one measure of one system; None where it is undefined on these items."""
     import numpy as np
 
     measure = metrics.get_metric(name)
@@ -46,7 +46,7 @@ def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None
 
 
 def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
-    """All measures of one system that are defined."""
+    """Return all measures of one system that are defined."""
     found = {name: score(name, table, plan) for name, table in statistics.items()}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -54,7 +54,7 @@ def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
 def differences(
     tables: Mapping[str, Statistics], pairs: Sequence[tuple[str, str]], plan: Resampling
 ) -> list[MetricDifference]:
-    """Every measure that both systems of a pair have."""
+    """Return every measure that both systems of a pair have."""
     found = []
     for system, against in pairs:
         for name, table in tables[system].items():
@@ -66,7 +66,7 @@ def differences(
 def difference(
     name: str, system: tuple[str, NDArray[Any]], against: tuple[str, NDArray[Any]], plan: Resampling
 ) -> MetricDifference | None:
-    """One measure of one pair; without ends where there are fewer than two units, None where it is undefined."""
+    """Return one measure of one pair; without ends where there are fewer than two units, None where it is undefined."""
     import numpy as np
 
     combine = metrics.get_metric(name).combine
@@ -94,7 +94,7 @@ class SliceSettings:
 
 
 def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings) -> list[SlicePart]:
-    """The primary measure of every system on each value of each field, largest part first; one-valued fields say nothing."""
+    """Return the primary measure of every system on each value of each field, largest part first; one-valued fields say nothing."""
     parts = []
     for field in ["kind", *cut.fields]:
         values: dict[str, list[int]] = {}
@@ -111,7 +111,7 @@ def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSe
 def by_number(
     field: str, numbers: Sequence[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings
 ) -> list[SlicePart]:
-    """The measure ``cut.primary`` of every system by a number that each item has, smallest first."""
+    """Return the measure ``cut.primary`` of every system by a number that each item has, smallest first."""
     places: dict[int, list[int]] = {}
     for place, number in enumerate(numbers):
         places.setdefault(number, []).append(place)

@@ -77,7 +77,7 @@ def _refusal(
 
 
 def describe(prompt: PromptDescription) -> str:
-    """A prompt in a few words."""
+    """Return a prompt in a few words."""
     system = "own system text" if prompt.system is None else f'"{prompt.system}"'
     if not prompt.shots:
         return f"{system}, no examples"

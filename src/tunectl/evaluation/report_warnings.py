@@ -14,7 +14,7 @@ CUT_SHARE = 10.0
 
 
 def collect_warnings(systems: Sequence[System], safety: SafetyResult | None) -> list[str]:
-    """One sentence a concern; empty where there is none."""
+    """Return one sentence a concern; empty where there is none."""
     return [*_cut(systems), *(() if safety is None else _unsafe(safety))]
 
 
@@ -51,7 +51,7 @@ def _unsafe(safety: SafetyResult) -> Iterator[str]:
 
 
 def _surely_less(one: Score, other: Score) -> bool:
-    """Whether the intervals of two shares do not meet, the first below the second."""
+    """Return whether the intervals of two shares do not meet, the first below the second."""
     return one.high is not None and other.low is not None and one.high < other.low
 
 

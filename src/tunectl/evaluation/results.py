@@ -329,18 +329,18 @@ class Results(Struct, frozen=True):
     version: int = VERSION
 
     def system(self, name: str) -> System | None:
-        """The competitor called ``name``, or None where it did not take part."""
+        """Return the competitor called ``name``, or None where it did not take part."""
         return next((system for system in self.systems if system.name == name), None)
 
     def difference(self, against: str, measure: str | None = None, system: str = "tuned") -> MetricDifference | None:
-        """``system`` against another in ``measure`` (None: the primary one)."""
+        """Return ``system`` against another in ``measure`` (None: the primary one)."""
         wanted = measure or self.primary
         found = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, wanted))
         return next(found, None)
 
 
 def load(path: Path) -> Results:
-    """The results of a finished evaluation.
+    """Return the results of a finished evaluation.
 
     Raises  ArtifactError when the file is absent or has another shape.
     """

@@ -96,7 +96,7 @@ class SystemOutputs:
 
 
 def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer) -> SystemOutputs:
-    """The untuned model: zero-shot, the prompt search, and the best prompt where it is not the zero-shot one.
+    """Return the untuned model: zero-shot, the prompt search, and the best prompt where it is not the zero-shot one.
 
     Raises  DataError where a search is declared and there is no validation input to search on.
     """
@@ -121,7 +121,7 @@ def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewSh
 def run_model(
     name: str, setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer
 ) -> SystemOutputs:
-    """The tuned or the aligned model, asked as it was trained: the data's own messages and nothing before them."""
+    """Return the tuned or the aligned model, asked as it was trained: the data's own messages and nothing before them."""
     plain = few_shot.render_items(
         data.items, ZERO_SHOT, FewShotSampler([], None, setting.seed), prompter, setting.cfg.max_references
     )
@@ -130,7 +130,7 @@ def run_model(
 
 
 def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
-    """The answer of the nearest training input: what pure memory would give. Empty without training inputs."""
+    """Return the answer of the nearest training input: what pure memory would give. Empty without training inputs."""
     if not data.pool:
         return SystemOutputs([], {})
     index: Index = setting.tools.index([item.question for item in data.pool])
@@ -140,7 +140,7 @@ def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
 
 
 def all_systems(rounds: Sequence[SystemOutputs]) -> dict[str, SystemResult]:
-    """Every competitor, in the order of the tables."""
+    """Return every competitor, in the order of the tables."""
     entries = {one.name: one for round_ in rounds for one in round_.entries}
     return {name: entries[name] for name in system.TITLES if name in entries}
 
@@ -240,7 +240,7 @@ def _search(
 
 
 def _safety_answers(setting: Setting, generator: Generator, prompter: FewShotRenderer) -> list[str]:
-    """The model's answers to the safety questions, always greedy; empty where safety is switched off."""
+    """Return the model's answers to the safety questions, always greedy; empty where safety is switched off."""
     cfg = setting.cfg.safety
     if cfg is None:
         return []

@@ -28,7 +28,7 @@ def compute_statistics(
     seen: train_overlap.Grams,
     rules: slot_error.SlotMatcher | None,
 ) -> dict[str, NDArray[Any]]:
-    """All statistics of one system; ``replies`` is None for answers that no model wrote (no likelihood, no cut).
+    """Return all statistics of one system; ``replies`` is None for answers that no model wrote (no likelihood, no cut).
 
     ``rules`` None measures no slot errors.
     """
@@ -55,7 +55,7 @@ def compute_statistics(
 def _checks(
     items: Sequence[Item], answers: Sequence[str], declared: Sequence[Check], tools: MetricBackends
 ) -> dict[str, NDArray[Any]]:
-    """One table a check, and ``checks``: the mean over the checks that apply to an item."""
+    """Return one table a check, and ``checks``: the mean over the checks that apply to an item."""
     import numpy as np
 
     tables: dict[str, NDArray[Any]] = {}

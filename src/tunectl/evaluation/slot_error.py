@@ -68,11 +68,11 @@ class _Match:
     end: int
 
     def inside(self, other: _Match) -> bool:
-        """Whether this lies in a longer match."""
+        """Return whether this lies in a longer match."""
         return other.start <= self.start and self.end <= other.end and other.end - other.start > self.end - self.start
 
     def overlaps(self, other: _Match) -> bool:
-        """Whether the two share a character."""
+        """Return whether the two share a character."""
         return self.start < other.end and other.start < self.end
 
 
@@ -87,11 +87,11 @@ class SlotMatcher:
     """The same for verbatim values without their optional words; used for the input's own values."""
 
     def attributes(self, item: Item) -> SlotPairs:
-        """What the input of ``item`` states; see ``input_slots``."""
+        """Return the attribute values in the input of ``item``; see ``input_slots``."""
         return input_slots(self.cfg, item)
 
     def find(self, wanted: SlotPairs, answer: str) -> SlotMatch:
-        """What ``answer`` says about the attributes ``wanted``."""
+        """Return the values that ``answer`` gives for the attributes ``wanted``."""
         text = normalize(answer)
         matches: dict[str, list[_Match]] = {name: [] for name in self.cfg.attributes}
         for name, value in wanted:
@@ -120,7 +120,7 @@ class SlotMatcher:
 
 
 def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatcher:
-    """The declared rules; verbatim attributes learn from ``items`` which other values there are."""
+    """Return the declared rules; verbatim attributes learn from ``items`` which other values there are."""
     values: dict[str, dict[str, None]] = {name: {} for name in cfg.attributes}
     for item in items:
         for name, value in input_slots(cfg, item):
@@ -141,7 +141,7 @@ def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatche
 
 
 def input_slots(cfg: SlotErrorRules, item: Item) -> SlotPairs:
-    """The attributes that an input states and the rules name, in its order; a value that is empty states nothing."""
+    """Return the attributes that an input states and the rules name, in its order; a value that is empty states nothing."""
     if cfg.parse == "fields":
         found: Iterable[tuple[str, str]] = item.fields.items()
     else:
@@ -155,7 +155,7 @@ def input_slots(cfg: SlotErrorRules, item: Item) -> SlotPairs:
 
 
 def normalize(text: str) -> str:
-    """Small letters without accents and apostrophes, blanks for hyphens, slashes and line ends, ``£`` for every pound sign."""
+    """Return small letters without accents and apostrophes, blanks for hyphens, slashes and line ends, ``£`` for every pound sign."""
     text = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", _MOJIBAKE.sub("£", text)))
     text = unicodedata.normalize("NFKD", text.casefold())
     text = "".join(letter for letter in text if not unicodedata.combining(letter))
@@ -165,7 +165,7 @@ def normalize(text: str) -> str:
 def compute_slot_statistics(
     rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """Statistics for ``measures``: ``slot_error`` (errors, attributes) and ``slot_added`` (added, 1), one row an answer."""
+    """Return statistics for ``measures``: ``slot_error`` (errors, attributes) and ``slot_added`` (added, 1), one row an answer."""
     import numpy as np
 
     found = match_answers(rules_, items, answers)
@@ -176,7 +176,7 @@ def compute_slot_statistics(
 
 
 def match_answers(rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]) -> list[SlotMatch]:
-    """What each answer says about the attributes of its input."""
+    """Return the attribute values that each answer gives for its input."""
     return [rules_.find(rules_.attributes(item), text) for item, text in zip(items, answers, strict=True)]
 
 
@@ -201,7 +201,7 @@ def _verdict(wanted: SlotPairs, matches: Mapping[str, Sequence[_Match]]) -> Slot
 
 
 def _verbatim(value: str, optional: Sequence[str]) -> re.Pattern[str]:
-    """The value as it is written, a plural or possessive s allowed; leading ``optional`` words may be missing."""
+    """Return the value as it is written, a plural or possessive s allowed; leading ``optional`` words may be missing."""
     words = normalize(value).split()
     if not words:
         return re.compile("(?!)")

@@ -23,7 +23,7 @@ def report(
     cut: paired_comparison.SliceSettings,
     worst: int,
 ) -> SlotReport:
-    """What ``results.slots`` holds; ``entries`` are in the order of the tables."""
+    """Return the value of ``results.slots``; ``entries`` are in the order of the tables."""
     answers = {name: one.answers for name, one in entries.items()}
     found = {name: match_answers(rules, items, texts) for name, texts in answers.items()}
     sizes = [len(rules.attributes(item)) for item in items]
@@ -70,7 +70,7 @@ def _cases(
 
 
 def describe_errors(found: SlotMatch) -> list[str]:
-    """What is amiss in one answer, in words."""
+    """Return the errors of one answer as text."""
     return [
         *(f"{name} missing: {value}" for name, value in found.missing),
         *(f"{name} wrong: {said}, not {value}" for name, value, said in found.wrong),

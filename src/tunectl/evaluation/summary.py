@@ -18,7 +18,7 @@ LONGEST_EXAMPLE = 220
 
 
 def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the final table: a system a row, its measures, its gain over base with interval, its speed."""
+    """Return columns and rows of the final table: a system a row, its measures, its gain over base with interval, its speed."""
     names = columns_of(results)
     title = metrics.get_metric(results.primary).title
     columns = ["system", *(metrics.get_metric(name).title for name in names), f"{title} over base", "tokens/s"]
@@ -35,14 +35,14 @@ def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def columns_of(results: Results) -> list[str]:
-    """The measures that the table shows: those that some system has, the primary one first."""
+    """Return the measures that the table shows: those that some system has, the primary one first."""
     there = {name for system in results.systems for name in system.scores}
     names = [name for name in SHOWN if name in there]
     return sorted(names, key=lambda name: name != results.primary)
 
 
 def to_dvc_metrics(results: Results) -> dict[str, dict[str, float]]:
-    """System to measure to number, for DVC metrics; speed and tokens are with each system."""
+    """Return system to measure to number, for DVC metrics; speed and tokens are with each system."""
     found = {}
     for system in results.systems:
         numbers = {name: round(score.value, 4) for name, score in system.scores.items()}
@@ -54,7 +54,7 @@ def to_dvc_metrics(results: Results) -> dict[str, dict[str, float]]:
 
 
 def win_lines(results: Results) -> list[str]:
-    """A sentence a judge that said something: how often aligned beat tuned."""
+    """Return a sentence a judge that said something: how often aligned beat tuned."""
     return [
         f"aligned against tuned, {win_rate.title(one.judge).lower()}: {100 * one.rate:.0f} % of {one.pairs} pairs "
         f"({100 * (one.low or 0):.0f} to {100 * (one.high or 0):.0f}), {one.wins} won, {one.ties} tied, {one.losses} lost"
@@ -64,14 +64,14 @@ def win_lines(results: Results) -> list[str]:
 
 
 def size_note(results: Results) -> str | None:
-    """A sentence on the number of test inputs where it is small."""
+    """Return a sentence on the number of test inputs where it is small."""
     if results.inputs >= FEW_INPUTS:
         return None
     return f"{results.inputs} test inputs: the intervals are wide"
 
 
 def example_lines(results: Results, rows: Sequence[AnswerRow]) -> Iterator[str]:
-    """The base model's answers and those of the last trained model to ``rows``, a line each, under the input."""
+    """Yield the base model's answers and those of the last trained model to ``rows``, a line each, under the input."""
     names = [system.name for system in results.systems]
     titles = {system.name: system.title for system in results.systems}
     shown = ["base", next(name for name in ("aligned", "tuned") if name in names)]
@@ -94,7 +94,7 @@ def _gain(results: Results, name: str) -> str:
 
 
 def format_difference(difference: MetricDifference) -> str:
-    """A difference with its interval: ``+12.3 (10.1 to 14.4)``."""
+    """Return a difference with its interval: ``+12.3 (10.1 to 14.4)``."""
     if difference.low is None or difference.high is None:
         return f"{difference.value:+.1f} (no interval)"
     return f"{difference.value:+.1f} ({difference.low:.1f} to {difference.high:.1f})"

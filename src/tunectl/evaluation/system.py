@@ -67,7 +67,7 @@ def generate_answers(
 
 
 def cost(replies: Sequence[GeneratedText], alone: Sequence[GeneratedText] = ()) -> Cost:
-    """What answers took together, and one at a time."""
+    """Compute the cost of answers in a batch, and one at a time."""
     seconds, tokens = sum(reply.seconds for reply in replies), sum(reply.tokens for reply in replies)
     waited, written = sum(reply.seconds for reply in alone), sum(reply.tokens for reply in alone)
     return Cost(
@@ -98,5 +98,5 @@ def check_context_length(generator: Generator, prompts: Sequence[str], new_token
 
 
 def retrieval_baseline(pool: Sequence[Item], places: Sequence[Sequence[int]]) -> SystemResult:
-    """The competitor that gives the first reference of the nearest training input."""
+    """Return the competitor that gives the first reference of the nearest training input."""
     return SystemResult("nearest", [pool[found[0]].references[0] if found else "" for found in places])

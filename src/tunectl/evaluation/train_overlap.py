@@ -13,17 +13,17 @@ Grams = frozenset[tuple[str, ...]]
 
 
 def ngrams(text: str) -> list[tuple[str, ...]]:
-    """The 4-grams of a text's words and marks, case folded, in order."""
+    """Return the 4-grams of a text's words and marks, case folded, in order."""
     words = _WORD.findall(text.casefold())
     return [tuple(words[start : start + ORDER]) for start in range(len(words) - ORDER + 1)]
 
 
 def train_ngrams(texts: Iterable[str]) -> Grams:
-    """All 4-grams of the training answers."""
+    """Return all 4-grams of the training answers."""
     return frozenset(gram for text in texts for gram in ngrams(text))
 
 
 def share(text: str, seen: Grams) -> tuple[int, int]:
-    """4-grams of ``text`` that are in ``seen``, and all of them."""
+    """Return 4-grams of ``text`` that are in ``seen``, and all of them."""
     own = ngrams(text)
     return sum(gram in seen for gram in own), len(own)

@@ -30,7 +30,7 @@ class TwoModelReport(Struct, frozen=True):
 def differences(
     task: EvalTask, entries: tuple[SystemResult, SystemResult], tools: MetricBackends, close: float
 ) -> tuple[list[MetricDifference], list[WinRate]]:
-    """Paired differences of two models' answers to the same inputs, and win rates by what the answers hold."""
+    """Return paired differences of two models' answers to the same inputs, and win rates by what the answers hold."""
     first, second = replace(entries[0], name=FIRST), replace(entries[1], name=SECOND)
     tables = {one.name: file_evaluation.statistics(task, one, tools) for one in (first, second)}
     found = paired_comparison.differences(tables, [(FIRST, SECOND)], file_evaluation.build_resampling(task))
@@ -40,7 +40,7 @@ def differences(
 
 
 def rows(task: EvalTask, entries: tuple[SystemResult, SystemResult]) -> list[AnswerRow]:
-    """One line an input for ``answers.jsonl``, with both answers."""
+    """Return one line an input for ``answers.jsonl``, with both answers."""
     return [
         AnswerRow(item.id, item.question, list(item.references), item.fields, {FIRST: mine, SECOND: theirs})
         for item, mine, theirs in zip(task.items, entries[0].answers, entries[1].answers, strict=True)
@@ -48,7 +48,7 @@ def rows(task: EvalTask, entries: tuple[SystemResult, SystemResult]) -> list[Ans
 
 
 def table(found: TwoModelReport) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows for a terminal: a measure a row, both models, the difference with its interval."""
+    """Return columns and rows for a terminal: a measure a row, both models, the difference with its interval."""
     by_measure = {one.measure: one for one in found.differences}
     shown = []
     for name in metrics.sort_metrics(by_measure):

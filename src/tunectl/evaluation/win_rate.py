@@ -48,14 +48,14 @@ class Counting(NamedTuple):
 
 
 def outcome(mine: float, theirs: float, tie: float) -> float:
-    """The outcome of two scores, where more is better; a tie where they differ by no more than ``tie``."""
+    """Return the outcome of two scores, where more is better; a tie where they differ by no more than ``tie``."""
     return 0.5 if abs(mine - theirs) <= tie else float(mine > theirs)
 
 
 def rate(
     judge: JudgeName, duels: Sequence[PairOutcome], how: Counting, *, flips: int | None = None, note: str = ""
 ) -> WinRate:
-    """The win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
+    """Return the win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
     A pair of equal answers is a tie whatever its outcome says. Without pairs the rate is absent, and says so.
     """
@@ -90,12 +90,12 @@ def rate(
 
 
 def not_judged(judge: JudgeName, why: str) -> WinRate:
-    """A judge that said nothing, and why."""
+    """Return a judge that said nothing, and why."""
     return WinRate(judge=judge, absent=why)
 
 
 def about_equal(first: str, second: str, close: float) -> bool:
-    """Whether two answers are about equally long, in words."""
+    """Return whether two answers are about equally long, in words."""
     one, other = _words(first), _words(second)
     return abs(one - other) <= close * max(one, other)
 
@@ -108,7 +108,7 @@ def _close(duels: Iterable[PairOutcome], how: Counting) -> CloseRate | None:
 
 
 def _with_ends(duels: Sequence[PairOutcome], how: Counting) -> tuple[float, float, float]:
-    """The rate with its interval."""
+    """Return the rate with its interval."""
     import numpy as np
 
     clusters = [duel.cluster for duel in duels]
@@ -129,7 +129,7 @@ def _words(text: str) -> int:
 
 
 def title(name: str) -> str:
-    """Who judged, in words."""
+    """Return who judged, in words."""
     return {
         "reward": "Reward judge",
         "checks": "Declared checks",
@@ -140,7 +140,7 @@ def title(name: str) -> str:
 
 
 def points_over_half(found: WinRate) -> tuple[float, float, float] | None:
-    """A win rate in points over 50 %, with its interval, as the verdict takes it; None where nobody judged."""
+    """Return a win rate in points over 50 %, with its interval, as the verdict takes it; None where nobody judged."""
     if found.rate is None or found.low is None or found.high is None:
         return None
     return 100 * found.rate - 50, 100 * found.low - 50, 100 * found.high - 50

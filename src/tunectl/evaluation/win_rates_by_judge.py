@@ -42,14 +42,14 @@ class AlignedPair:
     """Statistics of both, by system."""
 
     def duel(self, place: int, outcome: float) -> PairOutcome:
-        """One pair with its outcome."""
+        """Return one pair with its outcome."""
         return PairOutcome(outcome, self.items[place].cluster, self.aligned.answers[place], self.tuned.answers[place])
 
 
 def win_rates(
     match: AlignedPair, cfg: Evaluate, ask: judging.JudgeClient | None, panel: JudgeInputs, how: Counting
 ) -> list[WinRate]:
-    """Every judge, those that said nothing with the reason."""
+    """Return every judge, those that said nothing with the reason."""
     return [
         by_scores(match, panel, cfg.aligned.tie_threshold, how),
         by_checks(match, how),
@@ -60,7 +60,7 @@ def win_rates(
 
 
 def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, how: Counting) -> WinRate:
-    """The reward judge: the answer it scores higher wins."""
+    """Return the reward judge: the answer it scores higher wins."""
     if isinstance(panel.scores, str):
         return win_rate.not_judged("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
@@ -69,7 +69,7 @@ def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, how: Counting)
 
 
 def by_checks(match: AlignedPair, how: Counting) -> WinRate:
-    """Declared checks: the answer that passes more wins; inputs to which no check applies are no pairs."""
+    """Compare by declared checks: the answer that passes more wins; inputs to which no check applies are left out."""
     if "checks" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("checks", "evaluate.checks is empty")
     mine, theirs = (match.tables[one.name]["checks"] for one in (match.aligned, match.tuned))
@@ -82,7 +82,7 @@ def by_checks(match: AlignedPair, how: Counting) -> WinRate:
 
 
 def by_slots(match: AlignedPair, how: Counting) -> WinRate:
-    """Slot errors: the answer with fewer wins; inputs that state nothing are no pairs."""
+    """Return slot errors: the answer with fewer wins; inputs that state nothing are no pairs."""
     if "slot_error" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("slots", "evaluate.slots is null")
     mine, theirs = (match.tables[one.name]["slot_error"] for one in (match.aligned, match.tuned))
@@ -97,7 +97,7 @@ def by_slots(match: AlignedPair, how: Counting) -> WinRate:
 def by_language_model(
     match: AlignedPair, cfg: JudgeSettings | None, ask: judging.JudgeClient | None, how: Counting
 ) -> WinRate:
-    """The declared judge, asked in both positions; a choice that flips with the position is a tie."""
+    """Return the declared judge, asked in both positions; a choice that flips with the position is a tie."""
     if cfg is None or ask is None:
         return win_rate.not_judged("llm", "evaluate.judge is null")
     chosen = set(map(id, sample_items(match.items, cfg.inputs, how.seed)))
@@ -111,7 +111,7 @@ def by_language_model(
 
 
 def by_people(panel: JudgeInputs, how: Counting) -> WinRate:
-    """People on the page, who did not know which system wrote what: their judgments about the two systems."""
+    """Return people on the page, who did not know which system wrote what: their judgments about the two systems."""
     if isinstance(panel.judgments, str):
         return win_rate.not_judged("people", panel.judgments)
     duels = list(from_annotations(panel.judgments))
@@ -121,7 +121,7 @@ def by_people(panel: JudgeInputs, how: Counting) -> WinRate:
 
 
 def from_annotations(judgments: Iterable[Comparison]) -> Iterable[PairOutcome]:
-    """Judgments about an aligned and a tuned answer, seen from the aligned one; attention checks are none."""
+    """Return judgments about an aligned and a tuned answer, seen from the aligned one; attention checks are none."""
     for one in judgments:
         if one.check == "attention" or len(one.systems) != 2 or len(one.answers) != 2:
             continue

@@ -55,7 +55,7 @@ _PLAIN: Final = {
 
 @lru_cache(maxsize=256)
 def schema_to_ebnf(schema: str) -> str:
-    """The grammar of a schema's JSON text; its rule ``root`` is the whole answer.
+    """Return the grammar of a schema's JSON text; its rule ``root`` is the whole answer.
 
     Raises  Problem naming the place for what is not supported, refers nowhere, or could never end.
     """
@@ -74,7 +74,7 @@ class _Writer:
     deep: int = 0
 
     def value(self, schema: Any, place: str, open_refs: tuple[str, ...]) -> str:
-        """The expression of one schema; ``open_refs`` are references that were followed without a letter in between."""
+        """Return the expression of one schema; ``open_refs`` are references that were followed without a letter in between."""
         if self.deep == MOST_DEEP:
             raise _wrong(place, f"more than {MOST_DEEP} schemas lie inside one another, references followed")
         self.deep += 1
@@ -176,7 +176,7 @@ class _Writer:
         return f'"{{" {self._members(members)} "}}"'
 
     def _map(self, value: Any, place: str) -> str:
-        """An object of any names; ``value`` is the schema of what each stands for, or whether there may be any."""
+        """Return an object of any names; ``value`` is the schema of what each stands for, or whether there may be any."""
         if value is False:
             return '"{}"'
         if value is True or value == {}:
@@ -185,7 +185,7 @@ class _Writer:
         return f'"{{" ({member} (gap {member})*)? "}}"'
 
     def _members(self, members: list[tuple[bool, str]]) -> str:
-        """Members in their order, optional ones left out or not; commas stand only between two."""
+        """Return members in their order, optional ones left out or not; commas stand only between two."""
         first, later = '""', '""'
         for required, member in reversed(members):
             name = self._rule(member)
@@ -247,7 +247,7 @@ class _TerminationChecker:
     waiting: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def ends(self, schema: Any, asker: str) -> bool:
-        """Whether some text of a schema ends, as far as is known; ``asker`` is the reference that asks."""
+        """Return whether some text of a schema ends, as far as is known; ``asker`` is the reference that asks."""
         if not isinstance(schema, dict):
             return True
         if "$ref" in schema:
@@ -274,7 +274,7 @@ class _TerminationChecker:
 
 
 def _list_required_schemas(schema: Mapping[str, Any]) -> list[Any]:
-    """What every text of a schema holds."""
+    """List the schemas of the parts that every text of a schema contains."""
     required = frozenset(schema.get("required", ()))
     found = [one for name, one in schema.get("properties", {}).items() if name in required]
     return [*found, schema["items"]] if schema.get("minItems", 0) and "items" in schema else found

@@ -24,11 +24,11 @@ class TokenizerLike(Protocol):
     """Whether one space is taken from the start of a text."""
 
     def ids(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens may be spelled; nothing is added."""
+        """Return ids of a text in which special tokens may be spelled; nothing is added."""
         ...
 
     def bytes_of(self, number: int) -> bytes:
-        """What one token adds to a text; nothing for a special token or a number that is no token's."""
+        """Return the bytes that one token adds to a text; empty for a special token or an unknown id."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class PromptRenderer:
     tokenizer: TokenizerLike
 
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
-        """Ids of a conversation that the assistant is to continue.
+        """Return ids of a conversation that the assistant is to continue.
 
         Raises  Problem where the template refuses it.
         """
@@ -56,7 +56,7 @@ class PromptRenderer:
         return self.tokenizer.ids(text)
 
     def encode_text(self, prompt: str | list[int]) -> list[int]:
-        """Ids of a text that is continued as it is.
+        """Return ids of a text that is continued as it is.
 
         Raises  Problem for nothing, or for an id that the model does not have.
         """
@@ -71,7 +71,7 @@ class PromptRenderer:
 
 
 def messages(turns: Sequence[ChatMessage]) -> list[Message]:
-    """The conversation in our own words.
+    """Return the conversation in our own words.
 
     Raises  Problem for content that is not text, or tool calls that cannot be read, naming the turn.
     """
@@ -94,7 +94,7 @@ def _message(number: int, turn: ChatMessage) -> Message:
 
 
 def _call(place: str, call: dict[str, Any]) -> dict[str, Any]:
-    """A call whose arguments are an object, as templates want it; the wire has them as text."""
+    """Return a call whose arguments are an object, as templates want it; the wire has them as text."""
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ApiError(f"{place}: a call needs function.name", param=place)
@@ -109,7 +109,7 @@ def _call(place: str, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def max_new_tokens(prompt: int, wanted: int | None, *, usual: int, context: int) -> int:
-    """How many tokens an answer may have: what is wanted, else the usual, as far as ``context`` has room.
+    """Return how many tokens an answer may have: what is wanted, else the usual, as far as ``context`` has room.
 
     Raises  Problem where the prompt alone is too long, or what is wanted does not fit behind it.
     """

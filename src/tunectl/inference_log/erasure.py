@@ -16,7 +16,7 @@ from tunectl.inference_log.snapshot import FEEDBACK, INFERENCES, MANIFEST, SCRAT
 
 
 def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:
-    """Of these inferences, and of the opinions about them, those that somebody asked to have erased.
+    """Return the inferences and feedback among these that a user asked to have erased.
 
     Not only inferences: who edited somebody else's answer is erased, too, and that answer is not.
     """
@@ -76,7 +76,7 @@ def prune_snapshots(folder: Path, kept: Collection[str], before: datetime) -> in
 
 
 def _older(place: Path, before: datetime) -> bool:
-    """Whether a snapshot reaches back that far; what a kill has left of one does."""
+    """Return whether a snapshot reaches back that far; what a kill has left of one does."""
     if not (place / MANIFEST).is_file():
         return True
     first = next(snapshot.read_inferences(place), None)

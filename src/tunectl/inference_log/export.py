@@ -31,7 +31,7 @@ class Export:
         self.left_out: Counter[str] = Counter()
 
     def rows(self, inferences: Iterable[InferenceRecord], said_of: SaidOf) -> Iterator[dict[str, Any]]:
-        """The rows of ``inferences``; ``said_of`` finds feedback, and is asked only where it matters."""
+        """Yield the rows of ``inferences``; ``said_of`` finds feedback, and is asked only where it matters."""
         todo = iter(inferences)
         while some := list(islice(todo, BATCH)):
             said = said_of([one.id for one in some]) if self._approved_only else {}
@@ -43,7 +43,7 @@ class Export:
                     yield row
 
     def _row(self, one: InferenceRecord, said: Sequence[Feedback]) -> dict[str, Any] | str:
-        """The row, or why there is none."""
+        """Return the row, or why there is none."""
         if one.finished_at is None or one.response is None:
             return "unfinished"
         kept = with_accepted_answer(one, said) if self._approved_only else one
@@ -54,7 +54,7 @@ class Export:
 
 
 def to_flywheel_row(inference: InferenceRecord, workload: str) -> dict[str, Any]:
-    """One line of a flywheel log: when (Unix seconds), which task, who, and OpenAI's two bodies as they were."""
+    """Return one line of a flywheel log: when (Unix seconds), which task, who, and OpenAI's two bodies as they were."""
     return {
         "timestamp": int(inference.accepted_at.timestamp()),
         "workload_id": workload,
@@ -65,7 +65,7 @@ def to_flywheel_row(inference: InferenceRecord, workload: str) -> dict[str, Any]
 
 
 def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
-    """One line of a fine-tuning file: ``messages`` that end with the answer, and ``tools`` where there were some.
+    """Return one line of a fine-tuning file: ``messages`` that end with the answer, and ``tools`` where there were some.
 
     None where there is nothing to learn from: no conversation (a plain completion), or no answer. Of several answers the
     first is taken.
@@ -84,7 +84,7 @@ def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
 
 
 def with_accepted_answer(inference: InferenceRecord, said: Sequence[Feedback]) -> InferenceRecord | None:
-    """The inference as people would have it: with the newest edit as its answer; None where nobody approved of it.
+    """Return the inference as people would have it: with the newest edit as its answer; None where nobody approved of it.
 
     Who changes their mind is taken at their last word. One disapproval outweighs the approval of others, but not an edit: that is
     the answer as it should be. ``said`` is in order of time.
@@ -98,7 +98,7 @@ def with_accepted_answer(inference: InferenceRecord, said: Sequence[Feedback]) -
 
 
 def _sign(said: Feedback) -> bool | None:
-    """Whether somebody liked it, or not, or did not say."""
+    """Return whether somebody liked it, or not, or did not say."""
     if said.kind == "thumb" and said.value is not None:
         return bool(said.value == "up")
     if said.kind == "rating" and said.value is not None:

@@ -60,7 +60,7 @@ class FeedbackRules(Struct, frozen=True):
 
 
 def rules_of(section: FeedbackFromLog) -> FeedbackRules:
-    """The section of the configuration as this room wants it."""
+    """Return the section of the configuration as this room wants it."""
     return FeedbackRules(
         timedelta(hours=section.quarantine_hours),
         section.max_per_user,

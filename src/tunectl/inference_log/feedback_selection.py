@@ -38,7 +38,7 @@ def digest_messages(messages: Sequence[Message]) -> str:
 
 
 def prompt_digest(turns: Iterable[tuple[str, Any]]) -> str:
-    """A digest that conversations share which ask the same, whatever case, white space and system text; (role, content) a turn."""
+    """Return a digest that conversations share which ask the same, whatever case, white space and system text; (role, content) a turn."""
     plain = [[role, _normalize_content(content)] for role, content in turns if role not in ("system", "developer")]
     return hashlib.blake2b(msgspec.json.encode(plain), digest_size=12).hexdigest()
 
@@ -57,7 +57,7 @@ def select_examples(
     erased: Collection[str] = (),
     golden: Collection[str] = (),
 ) -> FeedbackSelection:
-    """Lessons of all inferences that somebody said something about.
+    """Return lessons of all inferences that somebody said something about.
 
     said       feedback by inference, the oldest first
     at         when the snapshot was frozen; opinions younger than the quarantine do not count
@@ -107,5 +107,5 @@ def _classify_inference(
 
 
 def is_held_out(prompt: str, share: float) -> bool:
-    """Whether a question, by its ``prompt_digest``, is kept for the gate; always the same for one question."""
+    """Return whether a question, by its ``prompt_digest``, is kept for the gate; always the same for one question."""
     return hash_to_unit(f"held {prompt}") < share

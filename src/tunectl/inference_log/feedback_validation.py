@@ -59,7 +59,7 @@ RULES: Final[dict[FeedbackKind, tuple[Callable[[Any], bool], str]]] = {
 
 
 def validate_feedback(kind: str, value: Any) -> FeedbackKind:
-    """The kind, once it and its value are known to be right.
+    """Return the kind, once it and its value are known to be right.
 
     Raises  DataError naming what is allowed; it never repeats a text, because that may be personal.
     """

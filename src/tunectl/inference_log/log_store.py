@@ -114,11 +114,11 @@ class InferenceLog(Protocol):
         ...
 
     def inference(self, name: str) -> InferenceRecord | None:
-        """One inference; None where there is none of that id."""
+        """Return one inference; None where there is none of that id."""
         ...
 
     def find_ids_by_prefix(self, name: str) -> list[str]:
-        """Ids that begin so, in their order; at most four."""
+        """Return ids that begin so, in their order; at most four."""
         ...
 
     def inferences(
@@ -131,7 +131,7 @@ class InferenceLog(Protocol):
         user_hash: str | None = None,
         erased: bool = False,
     ) -> Iterator[InferenceRecord]:
-        """Inferences accepted in [since, until), oldest first; without tombstones unless ``erased``.
+        """Return inferences accepted in [since, until), oldest first; without tombstones unless ``erased``.
 
         Reads in pages, so that a long reader never holds up the writer.
         """
@@ -146,23 +146,23 @@ class InferenceLog(Protocol):
         release: str | None = None,
         variant: str | None = None,
     ) -> list[InferenceRecord]:
-        """The last ``number`` inferences accepted in [since, until), newest first; without tombstones. Reads no others."""
+        """Return the last ``number`` inferences accepted in [since, until), newest first; without tombstones. Reads no others."""
         ...
 
     def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
-        """What was said about these inferences, oldest first, late or not; ids without any are left out."""
+        """Return the feedback on these inferences, oldest first, late or not; ids without feedback are left out."""
         ...
 
     def last_uses(self) -> dict[str, datetime]:
-        """When each key, by its hash, asked or said something last; keys that never did are left out."""
+        """Return when each key, by its hash, asked or said something last; keys that never did are left out."""
         ...
 
     def tombstones(self) -> Iterator[str]:
-        """Ids of inferences that were erased: no build may use them, also not out of an older snapshot."""
+        """Return ids of inferences that were erased: no build may use them, also not out of an older snapshot."""
         ...
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
-        """How much was accepted in [since, until)."""
+        """Return how much was accepted in [since, until)."""
         ...
 
     def erase(self, user_hash: str, *, by_key: bool = False) -> ErasureResult:
@@ -188,7 +188,7 @@ class InferenceLog(Protocol):
         ...
 
     def windows(self, since: datetime | None = None) -> list[TimeWindow]:
-        """Windows made since then, oldest first."""
+        """Return windows made since then, oldest first."""
         ...
 
     def add_event(self, event: LogEvent) -> bool:
@@ -196,7 +196,7 @@ class InferenceLog(Protocol):
         ...
 
     def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
-        """Events since then, oldest first."""
+        """Return events since then, oldest first."""
         ...
 
     def close(self) -> None:

@@ -130,7 +130,7 @@ class Writer:
         return ticket
 
     def _fits(self, rows: int, size: int, ticket: _PendingWrite) -> bool:
-        """Whether one more may wait beside ``rows`` of ``size`` bytes; a single one always may."""
+        """Return whether one more may wait beside ``rows`` of ``size`` bytes; a single one always may."""
         return rows < self._most and (size == 0 or size + ticket.size <= self._most_bytes)
 
     def close(self, timeout: float = 10.0) -> bool:
@@ -155,7 +155,7 @@ class Writer:
         return outcome in ("new", "known")
 
     async def _wait(self, ticket: _PendingWrite) -> WriteOutcome | LogWriteError:
-        """The outcome, or why the row is not on the disk in time."""
+        """Return the outcome, or why the row is not on the disk in time."""
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._patience)
         except TimeoutError:
@@ -171,7 +171,7 @@ class Writer:
                 self._write(batch)
 
     def _take(self) -> list[_PendingWrite] | None:
-        """What comes next: first what was late, then what is new. None: stop."""
+        """Return the next entry: first those to be retried, then new ones. None: stop."""
         with self._wake:
             self._flying = 0
             if not self._new and not self._closing:
@@ -275,7 +275,7 @@ class Writer:
 
 
 def _size(entry: LogEntry) -> int:
-    """Bytes of an entry as JSON; 0 for what is none, which will not be written either."""
+    """Return the bytes of an entry as JSON; 0 for what is none, which will not be written either."""
     try:
         return len(_ENCODE(entry))
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -292,7 +292,7 @@ def _not_kept(reason: str) -> LogWriteError:
 
 
 def unknown_record(about: Feedback | str) -> DataError:
-    """The error of something that is said about an inference which is not there, by its id or by what was said."""
+    """Return the error of something that is said about an inference which is not there, by its id or by what was said."""
     name = about if isinstance(about, str) else about.inference_id
     other = isinstance(about, Feedback) and about.kind == "preference"
     return DataError(

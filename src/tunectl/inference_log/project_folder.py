@@ -39,7 +39,7 @@ def require_new_folder(root: Path) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether nothing lies in a folder: a build in a worktree makes it, so that there is something to link to."""
+    """Return whether nothing lies in a folder: a build in a worktree makes it, so that there is something to link to."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 

@@ -30,7 +30,7 @@ _FINGERPRINT_MESSAGE: Final = b"salt"
 
 
 def pseudonymize(name: str, key: bytes) -> str:
-    """The 32 hexadecimal digits under which ``name`` is kept: of a user, a session or an annotator.
+    """Return the 32 hexadecimal digits under which ``name`` is kept: of a user, a session or an annotator.
 
     Case and outer white space do not matter, so that people find themselves again when they ask to be forgotten.
     """
@@ -43,7 +43,7 @@ def normalize_name(name: str) -> str:
 
 
 def key_holder_name(key: str) -> str:
-    """The name of whoever uses a key and names nobody."""
+    """Return the name of whoever uses a key and names nobody."""
     return f"key {key}"
 
 
@@ -57,7 +57,7 @@ def identify_caller(user: str | None, key: str) -> str:
 
 
 def address(live: InferenceLogConfig, environment: Mapping[str, str] = os.environ) -> str:
-    """The database: of the environment where it names one, else of the configuration.
+    """Return the database: of the environment where it names one, else of the configuration.
 
     Raises  InfrastructureError where several replicas would share an SQLite file.
     """
@@ -73,7 +73,7 @@ def address(live: InferenceLogConfig, environment: Mapping[str, str] = os.enviro
 def load_hash_key(
     live: InferenceLogConfig, root: Path, environment: Mapping[str, str] = os.environ, *, make: bool = True
 ) -> bytes:
-    """The key of the hashes: of the environment, else of its file, which is made at first use and is readable by its owner only.
+    """Return the key of the hashes: of the environment, else of its file, which is made at first use and is readable by its owner only.
 
     ``make`` False: who looks for somebody needs the server's own, and a new one would find nobody.
     Raises  InfrastructureError where ``tunectl log migrate`` has to come first, where it is too short to hide anything, is not there and not to be made, or its file cannot be
@@ -124,7 +124,7 @@ def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) ->
 
 
 def _fingerprint(key: bytes) -> str:
-    """Tells a key from another, not what it is; by another digest than names, so that it is nobody's hash."""
+    """Return tells a key from another, not what it is; by another digest than names, so that it is nobody's hash."""
     return hmac.new(key, _FINGERPRINT_MESSAGE, hashlib.sha512).hexdigest()[:32]
 
 

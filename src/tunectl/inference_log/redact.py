@@ -46,7 +46,7 @@ class Redactor:
         self._lock = Lock()
 
     def __call__(self, entry: LogEntry) -> LogEntry:
-        """The entry without personal data; one that is clean is equal to what it was."""
+        """Return the entry without personal data; one that is clean is equal to what it was."""
         if isinstance(entry, InferenceRecord):
             return self._redact_inference(entry)
         if isinstance(entry, FinishedRequest):
@@ -125,14 +125,14 @@ class Redactor:
 
 
 def _plain(value: Any) -> bool:
-    """Whether a value at the top of a body can be a name or a number of ours: nothing nested, short, and no address."""
+    """Return whether a value at the top of a body can be a name or a number of ours: nothing nested, short, and no address."""
     if isinstance(value, str):
         return len(value) <= 200 and "@" not in value and not value[:1].isspace()
     return value is None or isinstance(value, int)
 
 
 def _nameless(turn: Any) -> Any:
-    """A turn without the name of who speaks; a tool's own name stays."""
+    """Return a turn without the name of who speaks; a tool's own name stays."""
     if not isinstance(turn, dict) or turn.get("role") in ("tool", "function"):
         return turn
     return {key: value for key, value in turn.items() if key != "name"}

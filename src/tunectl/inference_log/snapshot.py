@@ -138,7 +138,7 @@ def _sweep(folder: Path) -> None:
 
 
 def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[str, list[Feedback]]]:
-    """Inferences of a snapshot, and what was said about each.
+    """Return inferences of a snapshot, and what was said about each.
 
     Raises  ArtifactError when it is not there, or is not what its name says.
     """
@@ -195,11 +195,11 @@ def _is_of_0_1(place: Path) -> bool:
 
 
 def content_digest(place: Path) -> str:
-    """The digest of a snapshot's files as they are."""
+    """Return the digest of a snapshot's files as they are."""
     names = (INFERENCES_0_1 if _is_of_0_1(place) else INFERENCES, FEEDBACK)
     return atomic_io.sha256_json([atomic_io.sha256_path(place / name) for name in names])
 
 
 def feedback_out_of_quarantine(folder: Path, frozen: Snapshot, quarantine: timedelta) -> int:
-    """Opinions of a snapshot that were out of quarantine when it was frozen: with time the same content teaches more."""
+    """Return opinions of a snapshot that were out of quarantine when it was frozen: with time the same content teaches more."""
     return sum(one.counted_at <= frozen.created_at - quarantine for one in read_feedback(folder / frozen.id))

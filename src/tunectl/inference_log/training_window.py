@@ -32,7 +32,7 @@ class FeedbackWindow(Struct, frozen=True):
 
 
 def load_window(path: Path) -> FeedbackWindow:
-    """What the file of ``feedback.window`` says; nothing where it is absent or null.
+    """Return the window in the file of ``feedback.window``; None where it is absent or null.
 
     Raises  ArtifactError for a damaged file, one of a newer tunectl, or where only tunectl 0.1's is there.
     """
@@ -83,7 +83,7 @@ class FeedbackExamples(Struct, frozen=True):
 
 
 def build_feedback_examples(named: FeedbackWindow, section: FeedbackFromLog, root: Path = Path()) -> FeedbackExamples:
-    """Lessons of all snapshots that ``load_window`` names; a later snapshot knows more of what was said.
+    """Return lessons of all snapshots that ``load_window`` names; a later snapshot knows more of what was said.
 
     Raises  ArtifactError for one that is absent or was changed.
     """

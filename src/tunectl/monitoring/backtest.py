@@ -28,7 +28,7 @@ class ChampionPeriod:
 def champion_periods(
     log: Sequence[ReleaseEvent], champion: ChampionPointer, since: datetime, until: datetime
 ) -> list[ChampionPeriod]:
-    """Who was champion in [since, until), in order, from the log of the release store."""
+    """Return who was champion in [since, until), in order, from the log of the release store."""
     swaps = [(datetime.fromisoformat(one.created_at), one.release) for one in release_state.swap_entries(log)]
     swaps = swaps or [(datetime.fromisoformat(champion.promoted_at), champion.release)]
     found = []
@@ -41,7 +41,7 @@ def champion_periods(
 
 
 def backtest(watching: DriftMonitor, since: datetime, until: datetime) -> Iterator[DriftWindow]:
-    """The windows that [since, until) would have given, against the references of today."""
+    """Yield the windows that [since, until) would have given, against the references of today."""
     champion = watching.releases.champion()
     if champion is None:
         return

@@ -32,14 +32,14 @@ class WindowDecision:
 
 
 def pool_sizes(available: int) -> list[int]:
-    """The sizes of the pools that can be tested with so many windows: a size that is not reached is cut short, none comes twice."""
+    """Return the sizes of the pools that can be tested with so many windows: a size that is not reached is cut short, none comes twice."""
     return sorted({min(size, available) for size in POOLS})
 
 
 def combine_pools(
     tests: Mapping[int, Sequence[DriftSignal]], weights: Mapping[str, float], budget: float
 ) -> dict[str, DriftSignal]:
-    """The signals of a window by name, with their pooled tests and adjusted p-values; ``tests`` by number of windows, from one on."""
+    """Return the signals of a window by name, with their pooled tests and adjusted p-values; ``tests`` by number of windows, from one on."""
     tested = {one.name for found in tests.values() for one in found if one.p_value is not None}
     total = sum(weights[name] for name in tested)
     pools = sum(any(one.p_value is not None for one in found) for found in tests.values())
@@ -54,7 +54,7 @@ def combine_pools(
 
 
 def _combine_signal(tests: Mapping[int, DriftSignal], factor: float, budget: float) -> DriftSignal:
-    """One signal: its smallest p-value over the pools in which the effect is over the floor, else over all, times ``factor``."""
+    """Return one signal: its smallest p-value over the pools in which the effect is over the floor, else over all, times ``factor``."""
     known = {size: one for size, one in tests.items() if one.p_value is not None}
     over = [one.p_value or 0.0 for one in known.values() if _is_over_floor(one)]
     adjusted = min(1.0, factor * min(over or [one.p_value or 0.0 for one in known.values()]))
@@ -68,7 +68,7 @@ def _is_over_floor(one: DriftSignal) -> bool:
 
 
 def strongest_pool(signal: DriftSignal) -> int:
-    """The number of windows in which a signal's p-value is smallest."""
+    """Return the number of windows in which a signal's p-value is smallest."""
     tests = {each.windows: each.p_value for each in signal.pooled}
     if signal.p_value is not None:
         tests[1] = signal.p_value
@@ -76,7 +76,7 @@ def strongest_pool(signal: DriftSignal) -> int:
 
 
 def window_evidence(signals: Mapping[str, DriftSignal], budget: float) -> float:
-    """-log10 of the smallest adjusted p-value; a signal whose effect stays under its floor is evidence of nothing that counts."""
+    """Return -log10 of the smallest adjusted p-value; a signal whose effect stays under its floor is evidence of nothing that counts."""
     counted = [
         one.adjusted_p_value
         for one in signals.values()
@@ -88,7 +88,7 @@ def window_evidence(signals: Mapping[str, DriftSignal], budget: float) -> float:
 def window_verdict(
     signals: Mapping[str, DriftSignal], *, budget: float, carried: float = 0.0, missing: Sequence[str] = ()
 ) -> WindowDecision:
-    """The verdict of an evaluation.
+    """Return the verdict of an evaluation.
 
     ``missing`` says why a side that was asked for could not be tested (no reference yet, no signal with enough rows): then a
     window in which nothing shifted is ``insufficient``, not ``ok``. ``carried`` is the evidence of the window before, which

@@ -66,7 +66,7 @@ class DriftDetector:
         return ReferenceSample(name, tuple(kept), measured, floors)
 
     def measure_rows(self, rows: Sequence[MonitoredInference]) -> MeasuredSignals:
-        """The values of a window's signals, of those rows that are looked at."""
+        """Return the values of a window's signals, of those rows that are looked at."""
         kept = self._subsample(rows)
         return {side: signals.compute_signal_values(kept, side, self.tools, without=self.without) for side in SIDES}
 
@@ -139,7 +139,7 @@ class DriftDetector:
         baselines: Mapping[SignalSide, ReferenceSample],
         judged: Mapping[str, DriftSignal],
     ) -> datetime:
-        """The begin of the window since which the rows together are the least like the reference, by the strongest signal."""
+        """Return the begin of the window since which the rows together are the least like the reference, by the strongest signal."""
         name = min((one for one in judged.values() if one.shifted), key=lambda one: one.adjusted_p_value or 0.0).name
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
         found: list[tuple[float, int]] = []
@@ -151,7 +151,7 @@ class DriftDetector:
     def _too_small(
         self, rows: Sequence[MonitoredInference], baselines: Mapping[SignalSide, ReferenceSample]
     ) -> float | None:
-        """The declared smallest effect, where windows of this size can never add up to the rows that show it."""
+        """Return the declared smallest effect, where windows of this size can never add up to the rows that show it."""
         if not baselines or len(rows) < self.rule.minimum:
             return None
         reference = min(len(baseline.rows) for baseline in baselines.values())
@@ -177,7 +177,7 @@ class DriftDetector:
         release: str,
         error: Exception,
     ) -> DriftWindow:
-        """A window that could not be examined: the evidence of the one before it stands."""
+        """Return a window that could not be examined: the evidence of the one before it stands."""
         reason = f"{type(error).__name__}: {error}"[:300]
         carried = before[-1].evidence if before else 0.0
         decision = decisions.WindowDecision("error", False, carried, 1, reason)
@@ -238,7 +238,7 @@ class DriftDetector:
         baselines: Mapping[SignalSide, ReferenceSample],
         judged: Mapping[str, DriftSignal],
     ) -> dict[str, Any]:
-        """Exemplars of a side that has texts: one that moved before one that did not, prompts before answers; segments of prompts."""
+        """Return exemplars of a side that has texts: one that moved before one that did not, prompts before answers; segments of prompts."""
         texts = [
             side
             for side, base in baselines.items()
@@ -256,7 +256,7 @@ class DriftDetector:
 
 
 def _strength(one: DriftSignal) -> float:
-    """A statistic that can be compared between numbers of rows, where p-values of strong changes are all the smallest there is."""
+    """Return a statistic that can be compared between numbers of rows, where p-values of strong changes are all the smallest there is."""
     chance = 1.0 if one.method == "mmd" else (1 / one.n + 1 / one.reference) ** 0.5
     return (one.score or 0.0) / chance
 
@@ -266,7 +266,7 @@ def _of(side: SignalSide, judged: Mapping[str, DriftSignal]) -> list[str]:
 
 
 def _silent(baselines: Mapping[SignalSide, ReferenceSample], judged: Mapping[str, DriftSignal]) -> list[str]:
-    """Of each side that has a reference, and of which no signal could be told: why."""
+    """Return the reason for each side that has a reference but no signal."""
     found = []
     for side in baselines:
         of_it = [judged[name] for name in _of(side, judged)]

@@ -72,7 +72,7 @@ class DriftMetrics:
         self._evaluations.labels("error").inc()
 
     def record_success(self, at: float) -> None:
-        """A look ended without an error; seconds since 1970."""
+        """Record the time (seconds since 1970) of a drift check that ended without an error."""
         self._success.set(at)
 
     def reset(self) -> None:
@@ -101,6 +101,6 @@ class DriftMetrics:
                     metric.labels(name).set(value)
 
     def render(self) -> bytes:
-        """The exposition, in Prometheus' text format."""
+        """Return the exposition, in Prometheus' text format."""
         written: bytes = self._library.generate_latest(self._registry)
         return written

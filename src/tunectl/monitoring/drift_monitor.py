@@ -81,7 +81,7 @@ class DriftMonitor:
         return found
 
     def find_latest_window(self) -> DriftWindow | None:
-        """The newest closed window of the champion; None where it has none yet, or since its prompts have another reference."""
+        """Return the newest closed window of the champion; None where it has none yet, or since its prompts have another reference."""
         champion = self.releases.champion()
         kept = [one for one in self.list_closed_windows() if champion and one.release == champion.release]
         return kept[-1] if kept and not self._is_stale(kept[-1]) else None
@@ -92,7 +92,7 @@ class DriftMonitor:
         return windows.is_stale(window, [one.body for one in self.store.events(window.until, windows.REFERENCE_SET)])
 
     def list_closed_windows(self) -> list[DriftWindow]:
-        """The windows that were closed so far, oldest first."""
+        """Return the windows that were closed so far, oldest first."""
         if self._before is None:
             self._before = reference_data.list_closed_windows(self.store)
         return self._before
@@ -126,7 +126,7 @@ class DriftMonitor:
         return self._close_window(champion, span, inside)
 
     def _due(self, since: datetime) -> bool:
-        """Whether a window may be ready: enough answers are finished, more than at the last look, or its time is over.
+        """Return whether a window may be ready: enough answers are finished, more than at the last look, or its time is over.
 
         Counting is cheap; reading all inferences of a day every few seconds is not.
         """
@@ -140,7 +140,7 @@ class DriftMonitor:
         return finished >= rule.max_rows and now <= settled
 
     def _since(self, champion: ChampionPointer) -> datetime | None:
-        """Where the next window begins: behind the last one, but not before the champion's promotion.
+        """Return where the next window begins: behind the last one, but not before the champion's promotion.
 
         The first one begins with the first inference; None before there is one.
         """
@@ -183,7 +183,7 @@ class DriftMonitor:
         return window
 
     def _last(self, release: str) -> MeasuredSignals | None:
-        """The values of a release's window before, with enough rows to say something; None where it has none."""
+        """Return the values of a release's window before, with enough rows to say something; None where it has none."""
         least = self.examiner.rule.minimum
         enough = [
             one
@@ -195,7 +195,7 @@ class DriftMonitor:
         return self._measure(enough[-1].id)
 
     def _measure(self, window: str) -> MeasuredSignals | None:
-        """The values of a closed window, as far as its rows are still in the inference log; None where it is gone itself."""
+        """Return the values of a closed window, as far as its rows are still in the inference log; None where it is gone itself."""
         if window not in self._columns:
             kept = next((one for one in self.store.windows() if one.id == window), None)
             if kept is None:
@@ -204,7 +204,7 @@ class DriftMonitor:
         return self._columns[window]
 
     def _earlier(self, before: Sequence[DriftWindow]) -> list[PooledWindow]:
-        """The windows that are pooled with the next one, oldest first: the rows are read from the inference log after a restart."""
+        """Return the windows that are pooled with the next one, oldest first: the rows are read from the inference log after a restart."""
         pooled = [one for one in before if one.rows and one.verdict != "error"][1 - max(POOLS) :]
         found = [(one, self._measure(one.id)) for one in pooled]
         kept = {one.id for one in pooled} | {one.id for one in self.list_closed_windows()[-1:]}
@@ -223,7 +223,7 @@ class DriftMonitor:
         )
 
     def baselines(self, release: str) -> tuple[dict[SignalSide, ReferenceSample], dict[SignalSide, str]]:
-        """What a release's windows are compared with, measured; and of each side that has nothing, why.
+        """Return the measured reference of a release, and for each side without one the reason.
 
         Raises  ArtifactError for a damaged release.
         """
@@ -256,7 +256,7 @@ class DriftMonitor:
         return reference_data.load_accepted_windows(self.store, declared.max_rows, self._within)
 
     def _answers(self, release: str) -> ReferenceData:
-        """What was recorded with it; where live ones are declared, those of its accepted windows, else of its canary, first."""
+        """Return the reference rows: of accepted windows, else of the canary, where live ones are declared; else those of the release."""
         if self.settings.monitor.answers.reference == "live":
             most = self.settings.monitor.prompts.max_rows
             for found in (

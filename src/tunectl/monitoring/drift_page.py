@@ -15,7 +15,7 @@ SHOWN = 200
 
 
 def render_index(project: str, windows: Sequence[DriftWindow], reports: Collection[str]) -> str:
-    """The page of all windows; ``windows`` oldest first, ``reports`` the files that are still there."""
+    """Return the page of all windows; ``windows`` oldest first, ``reports`` the files that are still there."""
     newest = windows[-1] if windows else None
     return render.render(
         "drift.html",
@@ -34,7 +34,7 @@ def render_index(project: str, windows: Sequence[DriftWindow], reports: Collecti
 
 
 def evidence_text(one: DriftWindow) -> str:
-    """The evidence of a window, and what makes a drift."""
+    """Return the evidence of a window, and what makes a drift."""
     return f"{one.evidence:.1f} of {one.evidence_required:.1f}"
 
 
@@ -52,7 +52,7 @@ def _window(one: DriftWindow) -> list[object]:
 def render_window(
     project: str, one: DriftWindow, rows: Mapping[str, MonitoredInference], reports: Collection[str]
 ) -> str:
-    """The page of one window; ``rows`` are its inferences by id, as far as they still are in the inference log, ``reports`` as above."""
+    """Return the page of one window; ``rows`` are its inferences by id, as far as they still are in the inference log, ``reports`` as above."""
     return render.render(
         "drift_window.html",
         project=project,
@@ -99,7 +99,7 @@ def render_window(
 
 
 def signal_rows(window: DriftWindow) -> list[list[object]]:
-    """The signals of a window as a table.
+    """Return the signals of a window as a table.
 
     Name, method, rows, p, p of several windows together, adjusted, effect, floor, score and threshold, p against the window before, moved or why not.
     """

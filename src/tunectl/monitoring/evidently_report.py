@@ -80,7 +80,7 @@ def _has_p_value(window: DriftWindow, name: str) -> bool:
 
 
 def _table(shown: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInference]]) -> dict[str, list[Any]]:
-    """Columns of equal length: a side that has fewer rows is filled up with nothing."""
+    """Return columns of equal length: a side that has fewer rows is filled up with nothing."""
     drawn = {side: some[:: -(-len(some) // DRAWN) or 1] for side, some in rows.items()}
     longest = max(len(some) for some in drawn.values())
     table: dict[str, list[Any]] = {}
@@ -93,7 +93,7 @@ def _table(shown: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInference]
 
 
 def _harmless(text: str) -> str:
-    """Without the sign that begins a tag: Evidently writes texts into a script as they are, and anybody may have asked anything."""
+    """Remove the sign that begins a tag: Evidently writes texts into a script unescaped, and users may send any text."""
     return text.replace("<", "\N{FULLWIDTH LESS-THAN SIGN}")
 
 
@@ -110,6 +110,6 @@ def _register() -> None:
 
 
 def _look_up_result(_reference: Any, current: Any, _kind: Any, _threshold: float) -> tuple[float, bool]:
-    """The p-value that the monitor computed for a column, and whether it moved."""
+    """Return the p-value that the monitor computed for a column, and whether it moved."""
     signal = _results[str(current.name)]
     return signal.p_value if signal.p_value is not None else 1.0, signal.shifted

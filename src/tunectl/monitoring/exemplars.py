@@ -22,7 +22,7 @@ _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> list[int]:
-    """The rows of ``window`` (rows, d) that are least like ``reference`` (rows, d), most different first.
+    """Return the rows of ``window`` (rows, d) that are least like ``reference`` (rows, d), most different first.
 
     They are ordered along the direction that tells the two apart best (Fisher's discriminant, with a ridge).
     """
@@ -43,7 +43,7 @@ def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> l
 def word_shifts(
     window: Sequence[MonitoredInference], reference: Sequence[MonitoredInference], count: int, *, shown: int = 3
 ) -> list[SegmentShift]:
-    """Words that more (or fewer) of the window's prompts have than of the reference's, largest change first.
+    """Return words that more (or fewer) of the window's prompts have than of the reference's, largest change first.
 
     A word is shown when the two shares lie ``SURE`` standard errors apart; of words that mark the same prompts only the first.
     """

@@ -28,7 +28,7 @@ LETTERS = 12
 
 
 def detection_rule(settings: MonitorSettings) -> DetectionRule:
-    """How windows are decided on, as the configuration has it."""
+    """Return how windows are decided on, as the configuration has it."""
     declared = settings.monitor.rule
     return DetectionRule(
         permutations=declared.permutations,
@@ -40,7 +40,7 @@ def detection_rule(settings: MonitorSettings) -> DetectionRule:
 
 
 def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> Tools:
-    """What turns texts into numbers; fetches and distils the encoder where that was not done yet.
+    """Return the text encoder; download and distill it first where that was not done yet.
 
     Raises  InfrastructureError where the encoder cannot be fetched; MissingExtraError without tokenizers, or torch to distil.
     """
@@ -100,7 +100,7 @@ def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: Infere
 
 
 def _masker(live: InferenceLogConfig) -> PiiMasker:
-    """As servers mask what they keep."""
+    """Return the masker that servers use for stored rows."""
     personal = live.pii
     known = pii_resources.tools(regions=personal.regions, locales=personal.locales)
     return PiiMasker(known, kinds=personal.kinds, keep=personal.keep)

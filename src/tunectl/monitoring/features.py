@@ -31,12 +31,12 @@ class Embedder(Protocol):
     """For reports and for the identity of a window."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """One row a text, single precision, of length one or (for a text without a known word) zero; never NaN."""
+        """Return one row a text, single precision, of length one or (for a text without a known word) zero; never NaN."""
         ...
 
 
 def char_ngram_features(texts: Sequence[str]) -> NDArray[Any]:
-    """Signed hashes of byte n-grams, square roots of counts, length one; (texts, BUCKETS). Any script, any language.
+    """Return signed hashes of byte n-grams, square roots of counts, length one; (texts, BUCKETS). Any script, any language.
 
     Source: Weinberger et al., "Feature Hashing for Large Scale Multitask Learning", ICML 2009.
     """
@@ -113,7 +113,7 @@ class Sentiment:
         self._lexicon = lexicon
 
     def score(self, texts: Sequence[str]) -> NDArray[Any]:
-        """The balance of each text, from -1 (bad) to 1; (texts,)."""
+        """Return the balance of each text, from -1 (bad) to 1; (texts,)."""
         import numpy as np
 
         return np.array([self._one(text[:LONGEST]) for text in texts], dtype=np.float64)
@@ -146,7 +146,7 @@ class Sentiment:
 
 
 def smooth_by_neighbors(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
-    """The balance of each text (rows,) together with what texts like it have; ``vectors`` (rows, d) are their embeddings.
+    """Return the balance of each text (rows,) together with what texts like it have; ``vectors`` (rows, d) are their embeddings.
 
     A lexicon does not know that "sent it back after a week" is bad; texts about the same thing that it does know tell. The
     second part is a ridge regression of balance on embedding over these rows, each predicted from all others (leave one out).
@@ -157,7 +157,7 @@ def smooth_by_neighbors(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray
 
 
 def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], taught: NDArray[Any] | None) -> NDArray[Any]:
-    """As ``smooth_by_neighbors``, with a regression that is learned from the rows ``taught`` only (all: None); for simulations."""
+    """Smooth as ``smooth_by_neighbors`` does, with a regression that is learned from the rows ``taught`` only (all: None); for simulations."""
     import numpy as np
 
     rows = np.arange(len(balance)) if taught is None else taught

@@ -45,7 +45,7 @@ class FrozenSignal:
         return self.values[places].sum(axis=0, dtype="float64"), len(places)
 
     def p_value(self, window: tuple[NDArray[Any], int], reference: tuple[NDArray[Any], int]) -> float:
-        """The p-value of two sums of ``sum_rows``."""
+        """Return the p-value of two sums of ``sum_rows``."""
         (first, n), (second, m) = window, reference
         return self.tail(first / n - second / m, n, m, first + second)
 

@@ -65,7 +65,7 @@ class MonitorApi(HttpServer):
             self._ring.load()
 
     def answer(self, asked: HttpRequest) -> HttpResponse:
-        """The answer to one request; never raises."""
+        """Return the answer to one request; never raises."""
         try:
             alive = asked.path in {"/healthz", "/livez"}
             return HttpResponse(b"ok\n", TEXT) if alive else self._page(asked.path)

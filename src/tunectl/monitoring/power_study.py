@@ -54,7 +54,7 @@ class Rates:
     """Of each sequence: the window, counted from one, with the first verdict; None where there was none."""
 
     def by_window(self, count: int) -> Rate:
-        """Sequences with a verdict in one of the first ``count`` windows."""
+        """Return sequences with a verdict in one of the first ``count`` windows."""
         return Rate(sum(each is not None and each <= count for each in self.delays), len(self.delays))
 
     @property
@@ -73,7 +73,7 @@ _Sums = list[tuple[Any, int]]
 
 
 def no_change(_random: Generator, _side: str, window: NDArray[Any]) -> NDArray[Any]:
-    """No change: the null."""
+    """Return windows without a change: the null hypothesis."""
     return window
 
 
@@ -110,7 +110,7 @@ class Simulation:
         begin: int = 0,
         each: Callable[[], None] = lambda: None,
     ) -> Rates:
-        """``trials`` sequences of ``windows`` windows, all changed, after as many unchanged ones as are pooled.
+        """Return ``trials`` sequences of ``windows`` windows, all changed, after as many unchanged ones as are pooled.
 
         ``begin`` is the number of the first trial, for runs in parts; ``each`` is called after every trial.
         """
@@ -136,7 +136,7 @@ class Simulation:
         return Rates({name: Rate(alone[name], count) for name, count in tested.items()}, delays)
 
     def count_false_verdicts(self, evaluations: int, seed: int) -> Iterator[bool]:
-        """One long run in which nothing changes, against one reference: of each evaluation, whether it said drift."""
+        """Yield one long run in which nothing changes, against one reference: of each evaluation, whether it said drift."""
         import numpy as np
 
         random = np.random.default_rng(seed)
@@ -160,7 +160,7 @@ class Simulation:
         return found
 
     def _evaluate(self, history: Sequence[_Sums], reference: _Sums) -> float:
-        """The smallest adjusted p-value, as in ``decision.combine_pools``."""
+        """Return the smallest adjusted p-value, as in ``decision.combine_pools``."""
         sizes = pool_sizes(len(history))
         smallest = 1.0
         for size in sizes:
@@ -176,7 +176,7 @@ class Simulation:
 
 
 def inject_foreign(side: str, foreign: Sequence[int], share: float) -> Shift:
-    """``share`` of a window is replaced by ``foreign`` rows of the pool."""
+    """Replace ``share`` of a window by ``foreign`` rows of the pool."""
 
     def shift(random: Generator, where: str, window: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
@@ -192,7 +192,7 @@ def inject_foreign(side: str, foreign: Sequence[int], share: float) -> Shift:
 
 
 def shift_share(side: str, marked: Sequence[int], points: float) -> Shift:
-    """The share of ``marked`` rows of a window grows by ``points`` (0.2: 20 points), as far as there are others to replace."""
+    """Return the share of ``marked`` rows of a window grows by ``points`` (0.2: 20 points), as far as there are others to replace."""
 
     def shift(random: Generator, where: str, window: NDArray[Any]) -> NDArray[Any]:
         import numpy as np

@@ -34,7 +34,7 @@ class ReferenceData:
 
 
 def load_recorded_answers(release: Path, masker: PiiMasker | None = None) -> ReferenceData:
-    """The champion's own answers to validation prompts, recorded when it was packaged.
+    """Return the champion's own answers to validation prompts, recorded when it was packaged.
 
     ``masker`` masks them as live answers are masked before they are kept: a placeholder on one side only looks like drift.
     Raises  ArtifactError or DataError for a damaged release.
@@ -69,7 +69,7 @@ def _answer(place: int, one: RecordedResponse, text: str) -> MonitoredInference:
 
 
 def training_prompts(layout: ProjectPaths, most: int) -> ReferenceData:
-    """The training prompts, where the user declares that they are what people really ask."""
+    """Return the training prompts, where the user declares that they are what people really ask."""
     path = layout.artifact("split") / "train.jsonl"
     if not path.is_file():
         return ReferenceData(windows.TRAINING, why=f"{path} does not exist; build it: tunectl repro --to split")
@@ -82,7 +82,7 @@ def training_prompts(layout: ProjectPaths, most: int) -> ReferenceData:
 
 
 def _spread(rows: Sequence[MonitoredInference], most: int) -> tuple[MonitoredInference, ...]:
-    """At most so many, as far apart as they can be: files are sorted by source, and windows by the hour."""
+    """Return at most so many, as far apart as they can be: files are sorted by source, and windows by the hour."""
     count = min(len(rows), most)
     return tuple(rows[place * len(rows) // count] for place in range(count))
 
@@ -92,7 +92,7 @@ def _find_last_user_text(messages: Sequence[Message]) -> str:
 
 
 def load_accepted_windows(store: InferenceLog, most: int, within: float, release: str | None = None) -> ReferenceData:
-    """The rows of the windows that were accepted last; what was erased meanwhile is not in them.
+    """Return the rows of the windows that were accepted last; what was erased meanwhile is not in them.
 
     ``within`` as in ``monitoring.window.to_monitored_inference``; ``release``: only windows in which that one answered.
     """
@@ -115,7 +115,7 @@ def load_accepted_windows(store: InferenceLog, most: int, within: float, release
 
 
 def canary_answers(store: InferenceLog, release: str, most: int, within: float) -> ReferenceData:
-    """What a release answered in its canary: its own answers to what people ask now, of identities drawn at random.
+    """Return the answers of a release in its canary: current requests of randomly assigned identities.
 
     Inferences whose caller asked for it by name were drawn by nobody, and are left out.
     """
@@ -131,7 +131,7 @@ def canary_answers(store: InferenceLog, release: str, most: int, within: float) 
 
 
 def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredInference]:
-    """The rows of a closed window as the inference log still has them."""
+    """Return the rows of a closed window as the inference log still has them."""
     wanted = window.body.get("release")
     found = windows.select_rows(store.inferences(window.since, window.until, release=wanted, variant=windows.CHAMPION))
     said = store.feedback_of([one.id for one in found])
@@ -139,13 +139,13 @@ def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> lis
 
 
 def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredInference]:
-    """The inferences of a closed window by id, as the inference log has them now."""
+    """Return the inferences of a closed window by id, as the inference log has them now."""
     found = next((one for one in store.windows() if one.id == name), None)
     return {} if found is None else {row.id: row for row in rows_of(store, found)}
 
 
 def list_closed_windows(store: InferenceLog, since: datetime | None = None) -> list[DriftWindow]:
-    """The windows that the monitor closed since then, oldest first; other rows of that table are not its own."""
+    """Return the windows that the monitor closed since then, oldest first; other rows of that table are not its own."""
     own = [one.body for one in store.windows(since) if "verdict" in one.body and "reference" in one.body]
     found = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
     return sorted(found, key=lambda one: one.until)

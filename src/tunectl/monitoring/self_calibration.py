@@ -68,7 +68,7 @@ class Calibration(Struct, frozen=True):
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Rows of the smallest reference that can be measured."""
+    """Return rows of the smallest reference that can be measured."""
     return 3 * rule.minimum
 
 
@@ -82,7 +82,7 @@ def calibrate(
     *,
     each: Callable[[], None] = lambda: None,
 ) -> Iterator[CalibrationRow]:
-    """One row of figures a side and change, each of ``trials`` sequences after which ``each`` is called.
+    """Yield one row of figures a side and change, each of ``trials`` sequences after which ``each`` is called.
 
     ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` has no figures.
     """
@@ -109,7 +109,7 @@ class _Benches:
         return self._bench
 
     def find_rows(self, rows: int, trials: int, seed: int, shift: Shift) -> int | None:
-        """The fewest rows, in steps of a quarter, with which half of the sequences have a verdict by the third window."""
+        """Return the fewest rows, in steps of a quarter, with which half of the sequences have a verdict by the third window."""
         few = max(20, trials // 4)
         largest, smallest = 4 * rows, self._bench.rule.minimum
         size: float = smallest
@@ -143,7 +143,7 @@ def _ends(rate: Rate) -> tuple[float, float, float]:
 
 
 def _topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
-    """More rows that are near one drawn row, by their embeddings."""
+    """Return more rows that are near one drawn row, by their embeddings."""
     column = columns.get(f"{side}_text")
     if column is None or not len(column):
         return None
@@ -162,7 +162,7 @@ def _topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | N
 
 
 def _tone(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
-    """More rows whose words are unfriendly."""
+    """Return more rows whose words are unfriendly."""
     column = columns.get(f"{side}_tone")
     if column is None or not len(column):
         return None
@@ -177,7 +177,7 @@ def _tone(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | No
 
 
 def _more(random: Generator, window: NDArray[Any], marked: NDArray[Any], amount: float) -> NDArray[Any]:
-    """``window`` with ``amount`` of its rows replaced by marked ones."""
+    """Return ``window`` with ``amount`` of its rows replaced by marked ones."""
     import numpy as np
 
     changed = window.copy()

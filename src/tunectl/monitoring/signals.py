@@ -142,7 +142,7 @@ def compute_signal_values(
     without: Sequence[str] = (),
     spoken: int = SPOKEN,
 ) -> dict[str, SignalValues]:
-    """The values of all signals of one side; those named in ``without`` are left out, language is that of ``spoken`` rows at most."""
+    """Return the values of all signals of one side; those named in ``without`` are left out, language is that of ``spoken`` rows at most."""
     import numpy as np
 
     found: dict[str, SignalValues] = {}
@@ -233,7 +233,7 @@ def test_all(
     level: float,
     minimum: int,
 ) -> list[DriftSignal]:
-    """Each signal that both sides have, tested at its own ``level``; with fewer rows than ``minimum`` on a side it says why not."""
+    """Return each signal that both sides have, tested at its own ``level``; with fewer rows than ``minimum`` on a side it says why not."""
     found = []
     for one in SIGNALS:
         if one.name in window and one.name in reference:
@@ -260,7 +260,7 @@ def test_all(
 def effect_floors(
     reference: SignalColumns, dealer: two_sample_tests.PermutationCache, *, quantile: float, minimum: int, seed: int
 ) -> dict[str, float]:
-    """The effect that ``quantile`` of random splits of the reference into halves stay below, by signal.
+    """Return the effect that ``quantile`` of random splits of the reference into halves stay below, by signal.
 
     A difference that the reference shows against itself is no drift, however many rows make it significant.
     """
@@ -282,7 +282,7 @@ def _take_rows(column: SignalValues, places: NDArray[Any]) -> SignalValues:
 
 
 def pool_columns(windows: Sequence[SignalColumns], most: int, seed: int) -> dict[str, SignalValues]:
-    """The values of several windows' rows together; of more than ``most`` rows, as many are drawn."""
+    """Return the values of several windows' rows together; of more than ``most`` rows, as many are drawn."""
     import numpy as np
 
     if len(windows) == 1:
@@ -301,7 +301,7 @@ def pool_columns(windows: Sequence[SignalColumns], most: int, seed: int) -> dict
 
 
 def subset(found: SignalColumns, places: NDArray[Any]) -> dict[str, SignalValues]:
-    """The values of the rows ``places`` (numbers of rows) only, in that order: to draw windows out of measured texts."""
+    """Return the values of the rows ``places`` (numbers of rows) only, in that order: to draw windows out of measured texts."""
     import numpy as np
 
     chosen = {}

@@ -52,14 +52,14 @@ class WeightedChiSquare:
         self._log_tail = log_ndtr(-(root + np.log(wald / root) / root))
 
     def tail(self, statistic: float) -> float:
-        """P(sum >= statistic)."""
+        """Return P(sum >= statistic)."""
         import numpy as np
 
         return float(np.exp(np.interp(statistic, self._statistics, self._log_tail)))
 
 
 def mean_difference_tail(values: NDArray[Any], n: int, difference: float) -> float:
-    """P(|mean of ``n`` of the values, drawn without replacement, minus the mean of the others| >= difference)."""
+    """Return P(|mean of ``n`` of the values, drawn without replacement, minus the mean of the others| >= difference)."""
     import numpy as np
 
     spread = float(values.std())
@@ -71,7 +71,7 @@ def mean_difference_tail(values: NDArray[Any], n: int, difference: float) -> flo
 
 
 def _sum_tail(values: NDArray[Any], n: int, total: float) -> float:
-    """P(sum of ``n`` of the values, which are centered, drawn without replacement >= total), by a double saddlepoint."""
+    """Return P(sum of ``n`` of the values, which are centered, drawn without replacement >= total), by a double saddlepoint."""
     import numpy as np
     from scipy.special import log_ndtr
 
@@ -102,7 +102,7 @@ def _sum_tail(values: NDArray[Any], n: int, total: float) -> float:
 
 
 def share_difference_tail(ones: int, n: int, m: int, difference: float) -> float:
-    """P(|difference of two shares| >= difference) where ``ones`` of ``n`` + ``m`` rows have the property: exact."""
+    """Return P(|difference of two shares| >= difference) where ``ones`` of ``n`` + ``m`` rows have the property: exact."""
     import numpy as np
     from scipy.stats import hypergeom
 
@@ -112,7 +112,7 @@ def share_difference_tail(ones: int, n: int, m: int, difference: float) -> float
 
 
 def variation_tail(codes: NDArray[Any], n: int, seed: int) -> float:
-    """P(total variation distance >= that of the first ``n`` rows), over random counts of the categories ``codes`` (rows,)."""
+    """Return P(total variation distance >= that of the first ``n`` rows), over random counts of the categories ``codes`` (rows,)."""
     import numpy as np
 
     size = int(codes.max()) + 1
@@ -132,7 +132,7 @@ def variation_tail(codes: NDArray[Any], n: int, seed: int) -> float:
 
 
 def wasserstein_tail(ordered: NDArray[Any], n: int, m: int, distance: float, seed: int) -> float:
-    """P(earth mover's distance >= distance) of the sorted pool ``ordered`` (rows,), by the Gaussian process of its ranks."""
+    """Return P(earth mover's distance >= distance) of the sorted pool ``ordered`` (rows,), by the Gaussian process of its ranks."""
     import numpy as np
 
     _, widths, levels = follow_ranks(ordered)
@@ -143,7 +143,7 @@ def wasserstein_tail(ordered: NDArray[Any], n: int, m: int, distance: float, see
 
 
 def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Points between the sorted values at which two distributions are compared: value, width around it, and rank, each (k,)."""
+    """Return points between the sorted values at which two distributions are compared: value, width around it, and rank, each (k,)."""
     import numpy as np
 
     last = len(ordered) - 1
@@ -159,7 +159,7 @@ def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDA
 
 
 def draw_rank_distances(widths: NDArray[Any], levels: NDArray[Any], draws: int, seed: int) -> NDArray[Any]:
-    """Earth mover's distances of two samples of one distribution, in units of sqrt(1/n + 1/m); (draws,)."""
+    """Return Earth mover's distances of two samples of one distribution, in units of sqrt(1/n + 1/m); (draws,)."""
     import numpy as np
 
     bridge = np.minimum.outer(levels, levels) - np.outer(levels, levels)

@@ -71,7 +71,7 @@ class Permutations:
         """Of the smaller group; (deals + 1, rows)."""
 
     def blocks(self, order: NDArray[Any] | None = None) -> Iterator[NDArray[Any]]:
-        """The smaller group as 0 and 1, single precision, some deals at a time, columns in ``order``."""
+        """Yield the smaller group as 0 and 1, single precision, some deals at a time, columns in ``order``."""
         import numpy as np
 
         step = max(1, CELLS // self._mask.shape[1])
@@ -80,7 +80,7 @@ class Permutations:
             yield (block if order is None else block[:, order]).astype(np.float32)
 
     def differences(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Mean of the smaller group minus that of the larger one; ``values`` (rows, d) -> (deals + 1, d)."""
+        """Return the mean of the smaller group minus that of the larger one; ``values`` (rows, d) -> (deals + 1, d)."""
         import numpy as np
 
         centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
@@ -96,7 +96,7 @@ class PermutationCache:
         self._kept: dict[tuple[int, int], Permutations] = {}
 
     def get_permutations(self, n: int, m: int) -> Permutations:
-        """Deals of ``n`` window rows and ``m`` reference rows."""
+        """Return deals of ``n`` window rows and ``m`` reference rows."""
         if (n, m) not in self._kept:
             if len(self._kept) >= 3:
                 del self._kept[next(iter(self._kept))]
@@ -107,7 +107,7 @@ class PermutationCache:
 def to_result(
     statistics: NDArray[Any], level: float, size: float = 1.0, tail: Callable[[float], float] | None = None
 ) -> TestResult:
-    """Score, threshold, p-value and effect from the statistics of all deals, the seen one first; ``size`` turns score into effect.
+    """Return score, threshold, p-value and effect from the statistics of all deals, the seen one first; ``size`` turns score into effect.
 
     ``tail`` is asked for the p-value where fewer than ``FEW`` deals reach the score.
     Raises  ValueError where there are too few deals to reach the level at all.
@@ -128,7 +128,7 @@ def to_result(
 
 
 def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TestResult:
-    """The squared distance of two means, regularised; ``parts``, each (rows, d), are one feature map together.
+    """Return the squared distance of two means, regularised; ``parts``, each (rows, d), are one feature map together.
 
     A kernel test with an explicit feature map. With a ridge directions weigh the more the less the pool moves in them; the
     distances at all ridges, each in its standard deviations, are added up. The effect is the score without its dependence on
@@ -159,7 +159,7 @@ def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> Tes
 
 
 def ridge_weights(variances: NDArray[Any]) -> NDArray[Any]:
-    """What the squared distance along each axis of the pool counts."""
+    """Return the weight of the squared distance along each axis of the pool."""
     import numpy as np
 
     weights = [1 / (variances + ridge * variances[-1]) for ridge in RIDGES]
@@ -168,7 +168,7 @@ def ridge_weights(variances: NDArray[Any]) -> NDArray[Any]:
 
 
 def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
-    """The earth mover's distance of two samples of numbers, in standard deviations of the pool; ``values`` (rows,)."""
+    """Return the earth mover's distance of two samples of numbers, in standard deviations of the pool; ``values`` (rows,)."""
     import numpy as np
 
     order = np.argsort(values, kind="stable")
@@ -188,7 +188,7 @@ def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> Test
 
 
 def difference_of_means(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
-    """The difference of two means in standard deviations of the pool (Cohen's d); ``values`` (rows,)."""
+    """Return the difference of two means in standard deviations of the pool (Cohen's d); ``values`` (rows,)."""
     import numpy as np
 
     spread = float(values.std())
@@ -202,7 +202,7 @@ def difference_of_means(values: NDArray[Any], deals: Permutations, level: float)
 
 
 def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> TestResult:
-    """The total variation distance of two samples of categories, 0 to 1; ``codes`` (rows,) from 0."""
+    """Return the total variation distance of two samples of categories, 0 to 1; ``codes`` (rows,) from 0."""
     import numpy as np
 
     members = np.zeros((len(codes), int(codes.max()) + 1), dtype=np.float32)
@@ -215,7 +215,7 @@ def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> T
 
 
 def difference_of_shares(flags: NDArray[Any], deals: Permutations, level: float) -> TestResult:
-    """The difference of two shares, 0 to 1; ``flags`` (rows,) of 0 and 1."""
+    """Return the difference of two shares, 0 to 1; ``flags`` (rows,) of 0 and 1."""
     import numpy as np
 
     found = np.abs(deals.differences(flags[:, None].astype(np.float32))[:, 0])

@@ -33,7 +33,7 @@ class TimeSpan(Struct, frozen=True):
 def to_monitored_inference(
     inference: InferenceRecord, said: Sequence[Feedback] = (), within: float = inf
 ) -> MonitoredInference:
-    """An inference as the monitor sees it. Feedback counts when it came ``within`` so many seconds after the request.
+    """Return an inference as the monitor sees it. Feedback counts when it came ``within`` so many seconds after the request.
 
     An older window has had more time to be liked: without the same limit for both, every new window would look neglected.
     """
@@ -54,7 +54,7 @@ def to_monitored_inference(
 
 
 def last_user_text(inference: InferenceRecord) -> str:
-    """What the person said last; empty where there is no text."""
+    """Return the text of the last user turn; empty where there is none."""
     request = inference.request or {}
     messages = request.get("messages")
     if isinstance(messages, list):
@@ -64,7 +64,7 @@ def last_user_text(inference: InferenceRecord) -> str:
 
 
 def answer_text(inference: InferenceRecord) -> str | None:
-    """What the model said; None where it said nothing because it was stopped before, and for tool calls alone."""
+    """Return the text of the answer; None where generation stopped before the first token, and for tool calls alone."""
     choices = (inference.response or {}).get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return None
@@ -74,7 +74,7 @@ def answer_text(inference: InferenceRecord) -> str | None:
 
 
 def extract_text(content: Any) -> str:
-    """The text of a message, of which OpenAI has several forms."""
+    """Return the text of a message, of which OpenAI has several forms."""
     if isinstance(content, list):
         return " ".join(
             extract_text(part.get("text")) if isinstance(part, dict) else extract_text(part) for part in content
@@ -83,7 +83,7 @@ def extract_text(content: Any) -> str:
 
 
 def select_rows(inferences: Iterable[InferenceRecord], variant: str = CHAMPION) -> list[InferenceRecord]:
-    """Those that are compared: finished answers of one variant, one a session (the first), erased ones left out.
+    """Return the rows that are compared: finished answers of one variant, one a session (the first), erased ones left out.
 
     Prompts of one session depend on each other, and retries repeat them: tests of independent rows would see too much in them.
     """
@@ -93,7 +93,7 @@ def select_rows(inferences: Iterable[InferenceRecord], variant: str = CHAMPION) 
 def select_window_rows(
     inferences: Iterable[InferenceRecord], rows: int, variant: str = CHAMPION
 ) -> list[InferenceRecord]:
-    """As ``select_rows``, no further than one window goes: ``rows`` of them, and those of the same moment as the last one.
+    """Select rows as ``select_rows`` does, up to one window: ``rows`` of them, and those with the time of the last one.
 
     ``inferences`` are oldest first, and are read no further either: a long backlog is not read once a window.
     """
@@ -123,7 +123,7 @@ def _iter_eligible_rows(inferences: Iterable[InferenceRecord], variant: str) -> 
 def closable_window(
     since: datetime, now: datetime, accepted: Sequence[datetime], *, rows: int, hours: float, settle: float
 ) -> TimeSpan | None:
-    """The window that can be closed now, or None while it must wait.
+    """Return the window that can be closed now, or None while it must wait.
 
     It ends behind its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that;
     ``settle`` seconds are given to answers that are still being written. ``find_accepted_windows`` are the times of the rows since
@@ -139,7 +139,7 @@ def closable_window(
 def compute_window_id(
     span: TimeSpan, ids: Sequence[str], release: str, reference: str, settings: Mapping[str, Any]
 ) -> str:
-    """First 16 hex digits of the SHA-256 of a window's manifest: the same traffic, looked at the same way, is the same window."""
+    """Return first 16 hex digits of the SHA-256 of a window's manifest: the same traffic, looked at the same way, is the same window."""
     manifest = {
         "since": span.since.isoformat(),
         "until": span.until.isoformat(),
@@ -152,7 +152,7 @@ def compute_window_id(
 
 
 def accept(windows: Sequence[str], *, author: str, message: str) -> dict[str, Any]:
-    """The body of the event ``REFERENCE_SET``: from now on prompts are compared with those of these windows.
+    """Return the body of the event ``REFERENCE_SET``: from now on prompts are compared with those of these windows.
 
     Raises  ValueError where no window is named.
     """
@@ -162,14 +162,14 @@ def accept(windows: Sequence[str], *, author: str, message: str) -> dict[str, An
 
 
 def find_accepted_windows(bodies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The windows that the newest of these bodies of events names (oldest first); none before the first."""
+    """Return the windows that the newest of these bodies of events names (oldest first); none before the first."""
     if not bodies:
         return []
     return [str(name) for name in bodies[-1]["windows"]]
 
 
 def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether others are the reference now than when ``window`` was examined: what it says is about a reference that is none any more.
+    """Return whether others are the reference now than when ``window`` was examined: what it says is about a reference that is none any more.
 
     ``bodies`` are those of the events ``REFERENCE_SET`` from the window's end on, oldest first. Does not apply to training prompts.
     """
@@ -177,5 +177,5 @@ def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def streak_windows(windows: Iterable[DriftWindow], release: str, reference: str) -> list[DriftWindow]:
-    """The earlier windows whose rows count as evidence: of the same release and against the same reference."""
+    """Return the earlier windows whose rows count as evidence: of the same release and against the same reference."""
     return [one for one in windows if one.release == release and one.reference == reference]

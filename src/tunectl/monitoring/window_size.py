@@ -36,7 +36,7 @@ class DetectionRule:
 
 
 def min_window_rows(rule: DetectionRule, reference: int, windows: int) -> int | None:
-    """Rows of a window with which the declared smallest change is seen by the ``windows``-th window.
+    """Return rows of a window with which the declared smallest change is seen by the ``windows``-th window.
 
     None where the reference has too few rows for it, however many a window has. In a signal of the smallest weight, by the normal approximation of a difference of means.
     """
@@ -45,12 +45,12 @@ def min_window_rows(rule: DetectionRule, reference: int, windows: int) -> int | 
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Rows of a reference with which windows of a thousand rows see the declared change by the ninth."""
+    """Return rows of a reference with which windows of a thousand rows see the declared change by the ninth."""
     return ceil(1 / (1 / _effective_rows(rule) - 1 / 9000))
 
 
 def _effective_rows(rule: DetectionRule) -> float:
-    """1 / (1/n + 1/m) that a test needs to see the declared change."""
+    """Return 1 / (1/n + 1/m) that a test needs to see the declared change."""
     normal = NormalDist()
     level = rule.false_alarms / len(POOLS) * min(WEIGHTS.values()) / sum(WEIGHTS.values())
     return float(((normal.inv_cdf(1 - level / 2) + normal.inv_cdf(POWER)) / rule.min_effect) ** 2)

@@ -99,7 +99,7 @@ class ProbeRun:
         return bool(said) and said == bare[: len(said)] and said != self.probe.answer[: len(said)]
 
     def feed(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
-        """What the engine said from here on, without the stop token that ended it."""
+        """Take the engine's next tokens, without the stop token that ended the answer."""
         if self.free is None:
             self.free = list(ids)
         for token, logprob in zip(ids, logprobs, strict=True):
@@ -116,13 +116,13 @@ class ProbeRun:
 
 
 def count_allowed_mismatches(probes: Sequence[Probe], limits: ProbeLimits) -> int:
-    """How many tokens of all probes together may go another way."""
+    """Return how many tokens of all probes together may go another way."""
     total = sum(len(probe.answer) for probe in probes)
     return int(total * (1 - limits.agreement) + 1e-9)
 
 
 def evaluate_probes(walks: Sequence[ProbeRun], limits: ProbeLimits) -> ProbeReport:
-    """The verdict over walks that are over, or that were given up because too many tokens went another way."""
+    """Return the verdict over walks that are over, or that were given up because too many tokens went another way."""
     seen = sum(walk.at for walk in walks)
     agreement = sum(walk.agreed for walk in walks) / seen if seen else 0.0
     gaps = [gap for walk in walks for gap in walk.gaps]

@@ -14,7 +14,7 @@ from tunectl.evaluation.results import Score
 def score_exported(
     cfg: Evaluate, tools: MetricBackends, items: Sequence[Item], answers: Sequence[str], *, seed: int
 ) -> Score | None:
-    """``evaluate.gate.primary_metric`` with its interval, as the evaluation computes it; None where it is undefined."""
+    """Return ``evaluate.gate.primary_metric`` with its interval, as the evaluation computes it; None where it is undefined."""
     gate = cfg.gate
     tables = scoring.compute_statistics(
         items, answers, None, tools=tools, declared=cfg.checks, seen=frozenset(), rules=None

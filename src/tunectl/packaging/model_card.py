@@ -17,7 +17,7 @@ def render_model_card(
     license_name: str | None,
     scores: Sequence[tuple[str, str]],
 ) -> str:
-    """The card; ``scores`` are rows of system and measures in words."""
+    """Return the card; ``scores`` are rows of system and measures in words."""
     lineage = facts.lineage or Lineage(contract.base.source, contract.base.revision)
     head = ["---", "library_name: peft", "pipeline_tag: text-generation"]
     if contract.base.source.count("/") == 1:  # the Hub takes names of the Hub only

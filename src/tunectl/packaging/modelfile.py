@@ -8,7 +8,7 @@ NAME = "Modelfile"
 
 
 def render_modelfile(contract: ServingContract, file: str) -> str:
-    """Text for ``ollama create NAME -f Modelfile``, beside ``file``: decoding, ends of an answer, and the system text of training."""
+    """Return the text for ``ollama create NAME -f Modelfile``, beside ``file``: decoding, ends of an answer, and the system text of training."""
     given = contract.defaults
     ends = {one.text for one in (contract.eot_token, contract.eos) if one is not None}
     lines = [

@@ -85,7 +85,7 @@ def token_agreement(
 def verdict(
     found: TokenAgreement, measured: EngineScore | None, bounds: ParityBounds, *, probes: int
 ) -> RecordedVerdict:
-    """Yes only where every bound holds and there are ``probes``; every reason against it otherwise."""
+    """Return yes only where every bound holds and there are ``probes``, else no with every reason."""
     if not probes:
         return RecordedVerdict(False, NOTHING, NOTHING_WORDS)
     wrong = []
@@ -106,7 +106,7 @@ def verdict(
 
 
 def with_gguf(report: ParityReport, share: float, least: float) -> ParityReport:
-    """The report with what the GGUF file was found to be; one that is another model turns the verdict into a no."""
+    """Return the report with what the GGUF file was found to be; one that is another model turns the verdict into a no."""
     if share >= least or not report.verdict.passed:
         return replace(report, gguf=share)
     text = (

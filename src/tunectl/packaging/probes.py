@@ -51,14 +51,14 @@ class BaseTunedComparison:
 
 
 def truncate(said: GreedyOutput, limit: int) -> GreedyOutput:
-    """The first ``limit`` tokens of an answer; greedy answers begin alike whatever their limit."""
+    """Return the first ``limit`` tokens of an answer; greedy answers begin alike whatever their limit."""
     if len(said.ids) <= limit:
         return said
     return GreedyOutput(said.ids[:limit], said.logprobs[:limit], finished=False)
 
 
 def select_probes(found: Sequence[BaseTunedComparison], count: int, *, least: float) -> list[BaseTunedComparison]:
-    """At most ``count``: those that are answered differently first, the furthest apart first among them.
+    """Return at most ``count``: those that are answered differently first, the furthest apart first among them.
 
     Where both say the same, likelihoods that are at least twice ``least`` nats apart still tell one from the other; what is
     closer proves nothing and is left out, so there may be none.
@@ -68,7 +68,7 @@ def select_probes(found: Sequence[BaseTunedComparison], count: int, *, least: fl
 
 
 def probe(one: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:
-    """As the contract has it; ``texts`` are the decoded answers of tuned and base model."""
+    """Build the probe of the contract; ``texts`` are the decoded answers of tuned and base model."""
     return ParityProbe(
         messages=one.asked.messages,
         token_ids=one.asked.ids,
@@ -96,7 +96,7 @@ class RecordedResponse(Struct, frozen=True):
 
 
 def reference(prompt: Sequence[Message], text: str, said: GreedyOutput) -> RecordedResponse:
-    """One answer of the engine."""
+    """Return one answer of the engine."""
     nats = [one for one in said.logprobs if isfinite(one)]
     return RecordedResponse(
         list(prompt),

@@ -50,13 +50,13 @@ class TrainedModel(Protocol):
     """A model on the training side."""
 
     def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
-        """Greedy answers of at most ``limit`` tokens."""
+        """Return greedy answers of at most ``limit`` tokens."""
         ...
 
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Nats of the tokens ``of`` at each place of the given ``answers``, all three as long as one another."""
+        """Return nats of the tokens ``of`` at each place of the given ``answers``, all three as long as one another."""
         ...
 
     def close(self) -> None:
@@ -70,11 +70,11 @@ class ReleaseSession(Protocol):
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
-        """Answers of at most ``limit`` tokens."""
+        """Return answers of at most ``limit`` tokens."""
         ...
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
-        """What the engine would have said at each place of given answers, on the call that serves requests."""
+        """Return the engine's prediction at each position of given answers, with the call that serves requests."""
         ...
 
     def close(self) -> None:
@@ -88,7 +88,7 @@ class PackagingBackends(Protocol):
     def load_trained_model(
         self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
     ) -> TrainedModel:
-        """The trained model, its adapter added into its weights; None is the base alone."""
+        """Return the trained model, its adapter added into its weights; None is the base alone."""
         ...
 
     def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
@@ -108,5 +108,5 @@ class PackagingBackends(Protocol):
         ...
 
     def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:
-        """A release in the engine that its contract names."""
+        """Return a release in the engine that its contract names."""
         ...

@@ -137,7 +137,7 @@ def save(contract: ServingContract, release: Path) -> None:
 
 
 def load(release: Path) -> ServingContract:
-    """The contract of a release folder.
+    """Return the contract of a release folder.
 
     Raises  ArtifactError when it is absent, cut off, or of a later format.
     """
@@ -151,7 +151,7 @@ def load(release: Path) -> ServingContract:
 
 
 def template_of(release: Path, contract: ServingContract) -> Template:
-    """The chat template of a release, ready to render (``chat.template``: Jinja in a sandbox).
+    """Return the chat template of a release, ready to render (``chat.template``: Jinja in a sandbox).
 
     Raises  ArtifactError when the file is absent or is not the contract's.
     """

@@ -109,7 +109,7 @@ def mirror_releases(layout: ProjectPaths) -> None:
 
 
 def describe_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit_code: int) -> BuildRecord:
-    """The record of the build that has just ended."""
+    """Return the record of the build that has just ended."""
     from tunectl.backends.vcs import dvc_lock, git_worktree
 
     executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
@@ -152,7 +152,7 @@ def describe_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, ex
 def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None]) -> int:
     """Send every build of the spool to every tracker, then mirror the releases; returns how many builds were sent.
 
-    Raises  LockTimeout where another process is sending; MissingExtraError; the error of the first build that was not taken,
+    Raises  LockTimeoutError where another process is sending; MissingExtraError; the error of the first build that was not taken,
             which stays in the spool, when the others were tried.
     """
     with lock.file_lock(layout.track / LOCK, "tunectl track sync", busy="another process sends them", patience=120):
@@ -180,12 +180,12 @@ def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None
 
 
 def list_waiting(layout: ProjectPaths) -> list[BuildRecord]:
-    """Builds that no tracker has yet."""
+    """List builds that no tracker has yet."""
     return [spool.load(folder) for folder in spool.list_builds(layout.track / SPOOL)]
 
 
 def _open_tracker(name: str, settings: Track, folder: Path) -> Any:
-    """The tracker of that name."""
+    """Return the tracker of that name."""
     if name == "mlflow":
         from tunectl.backends.tracking.mlflow_tracker import MlflowTracker
 

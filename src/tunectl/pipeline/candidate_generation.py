@@ -41,7 +41,7 @@ class CandidateBatch(NamedTuple):
 
 
 def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[CandidateBatch]:
-    """Questions as they are made, a few at a time. Batches that an interrupted run has finished are read back.
+    """Yield questions as they are made, a few at a time. Batches that an interrupted run has finished are read back.
 
     Raises  ArtifactError when a model is not there; DataError when there are no inputs.
     """
@@ -73,7 +73,7 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
 
 
 def _key(root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]]) -> str:
-    """Digest of all that the answers follow from."""
+    """Return the digest of all that the answers follow from."""
     stamps = [
         [to_builtins(manifest.read(folder)) if folder is not None else None for folder in pair] for pair in folders
     ]
@@ -89,7 +89,7 @@ class CandidateGenerator:
         self._loaded: dict[tuple[Path, Path | None], Write] = {}
 
     def pairs(self, chunk: Sequence[tuple[Example, str]], start: int) -> list[list[str]]:
-        """Two answers to each input."""
+        """Return two answers to each input."""
         examples = [example for example, _ in chunk]
         both = [
             self._of(pair)(examples, self._root.seed + 1000 * turn + start) for turn, pair in enumerate(self._folders)
@@ -107,7 +107,7 @@ class CandidateGenerator:
 
 
 def _folders(layout: ProjectPaths, system: str) -> tuple[Path, Path | None]:
-    """Weights and adapter of a system; the tuned one stands on the further pre-trained weights where there are any."""
+    """Return weights and adapter of a system; the tuned one stands on the further pre-trained weights where there are any."""
     model = layout.artifact("model")
     manifest.read(model)
     if system == "model":

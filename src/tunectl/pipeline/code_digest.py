@@ -49,7 +49,7 @@ class PackageSources:
 
 
 def find_package_sources() -> PackageSources:
-    """The sources of the package that is running, from a checkout or an installed wheel.
+    """Return the sources of the package that is running, from a checkout or an installed wheel.
 
     Raises  InfrastructureError where it is not a folder of Python sources.
     """
@@ -66,7 +66,7 @@ def find_package_sources() -> PackageSources:
 def stage_code_digests(
     stages: dict[str, list[str]], cache: Path | None = None, sources: PackageSources | None = None
 ) -> dict[str, str]:
-    """Digest of the code behind each stage; ``stages`` maps its name to the modules it starts from.
+    """Return the digest of the code behind each stage; ``stages`` maps its name to the modules it starts from.
 
     ``cache`` keeps what was read of each file between runs; it may be deleted. Raises  TunectlError for an unknown module.
     """
@@ -76,7 +76,7 @@ def stage_code_digests(
 
 
 def transitive_imports(modules: dict[str, Module], starts: Iterable[str]) -> set[str]:
-    """All modules that ``starts`` import, directly or through others; parent packages included."""
+    """Return all modules that ``starts`` import, directly or through others; parent packages included."""
     todo, found = list(starts), set[str]()
     for start in todo:
         if start not in modules:
@@ -122,7 +122,7 @@ def _read(name: str, file: Path, stamp: tuple[int, int]) -> Module:
 
 
 def _parse(file: Path) -> ast.Module:
-    """The syntax tree of a source file.
+    """Return the syntax tree of a source file.
 
     Raises  InfrastructureError when it cannot be read as Python: not UTF-8, or cut off.
     """
@@ -142,7 +142,7 @@ def _parse(file: Path) -> ast.Module:
 
 
 def _may_name_a_file(text: str) -> bool:
-    """Whether a text is short, on one line, and without lone surrogates, which no cache in UTF-8 can hold."""
+    """Return whether a text is short, on one line, and without lone surrogates, which no cache in UTF-8 can hold."""
     return len(text) <= 80 and "\n" not in text and text.isprintable()
 
 
@@ -180,7 +180,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 
 def _spell(node: object) -> Iterator[str]:
-    """A syntax tree as text, the same in every Python version: without positions and without empty fields."""
+    """Yield a syntax tree as text, the same in every Python version: without positions and without empty fields."""
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for field, value in ast.iter_fields(node):
@@ -207,7 +207,7 @@ def _digest(sources: PackageSources, modules: dict[str, Module], names: set[str]
 
 
 def _data_files(sources: PackageSources, modules: dict[str, Module], names: set[str]) -> list[Path]:
-    """Files beside the reached modules, or in folders beside them, that those modules name: templates, word lists."""
+    """Return files beside the reached modules, or in folders beside them, that those modules name: templates, word lists."""
     found: set[Path] = set()
     for name in names:
         folder = sources.modules[name].parent
@@ -238,5 +238,5 @@ def _parents(name: str) -> list[str]:
 
 
 def _module_of(mentioned: str, modules: dict[str, Module]) -> str | None:
-    """The module that a dotted name is, or (a name inside a module) None: its module is mentioned beside it."""
+    """Return the module that a dotted name is, or (a name inside a module) None: its module is mentioned beside it."""
     return mentioned if mentioned in modules else None

@@ -121,7 +121,7 @@ class StageCost:
 def estimate(
     root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine, *, safety_questions: int
 ) -> list[StageCost]:
-    """The plan of all stages, in their order."""
+    """Return the plan of all stages, in their order."""
     return [
         _model(root, size),
         _ingest(amounts),
@@ -139,7 +139,7 @@ def estimate(
 
 
 def train_speed(root: TunectlConfig, size: ModelShape, machine: Machine) -> float:
-    """Tokens a second of a LoRA step, prompt and answer together."""
+    """Return tokens a second of a LoRA step, prompt and answer together."""
     if machine.train_tokens_a_second is not None:
         return machine.train_tokens_a_second
     slower = SLOWER.get(root.sft.method, 1.0) * (CHECKPOINTING if root.hardware.gradient_checkpointing else 1.0)
@@ -149,12 +149,12 @@ def train_speed(root: TunectlConfig, size: ModelShape, machine: Machine) -> floa
 
 
 def prefill_seconds(tokens: float, size: ModelShape, machine: Machine) -> float:
-    """Seconds to read ``tokens`` tokens of prompts or references."""
+    """Return the seconds to read ``tokens`` tokens of prompts or references."""
     return tokens * size.layers * machine.speed.read * READ_FACTOR
 
 
 def decode_seconds(rows: float, new: float, batch: int, size: ModelShape, machine: Machine) -> float:
-    """Seconds to write ``new`` tokens in each of ``rows`` answers, ``batch`` at a time.
+    """Return the seconds to write ``new`` tokens in each of ``rows`` answers, ``batch`` at a time.
 
     A step costs something whatever the batch, and something for each row: a line through the two timed batches.
     """
@@ -210,7 +210,7 @@ def _adapt(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine:
 
 
 def sft_tokens(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int]:
-    """Tokens that sft learns on in all epochs, and reads while validating; prompt and answer together, no padding."""
+    """Return tokens that sft learns on in all epochs, and reads while validating; prompt and answer together, no padding."""
     prompts = amounts.input_characters / amounts.characters_a_token + TEMPLATE_TOKENS * amounts.inputs
     answers = amounts.answer_characters / amounts.characters_a_token + ANSWER_TOKENS * amounts.answers
     if not root.sft.prefix_sharing and amounts.inputs:
@@ -253,7 +253,7 @@ def _preferences(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, ma
 
 
 def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, str]:
-    """Pairs to learn from and to look at, tokens of one, what they are; what pairs of an input share is counted once, so there inputs count."""
+    """Return pairs to learn from and to look at, tokens of one, what they are; what pairs of an input share is counted once, so there inputs count."""
     prompt, answer = _lengths(amounts)
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
@@ -268,14 +268,14 @@ def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, s
 
 
 def _lengths(amounts: DatasetSize) -> tuple[float, float]:
-    """Tokens of an input and of an answer with what the template puts around them, on average."""
+    """Return tokens of an input and of an answer with what the template puts around them, on average."""
     prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
     answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
     return prompt, answer
 
 
 def _reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
-    """Pairs are known where they are made of references; else a first run is told what a thousand of them take."""
+    """Estimate the reward stage. Pairs are known where they are made of references; a first run gets the cost of a thousand."""
     reward = root.reward.root
     if not isinstance(reward, RewardModelConfig):
         return StageCost("reward", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
@@ -295,7 +295,7 @@ def _reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine
 
 
 def _align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
-    """A step writes answers, marks them, reads them for sft, and learns; a look writes, marks and reads twice."""
+    """Return a step writes answers, marks them, reads them for sft, and learns; a look writes, marks and reads twice."""
     align = root.align.root
     if isinstance(align, NoAlign):
         return StageCost("align", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
@@ -364,7 +364,7 @@ def _evaluate(
 
 
 def _package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
-    """Two models write and read the answers of the proof; the engine answers those of the evaluation and of the reference."""
+    """Estimate the package stage: two models write and read the probes; the engine answers the evaluation and the reference."""
     cfg = root.package.root
     if isinstance(cfg, NoPackage):
         return StageCost("package", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
@@ -382,7 +382,7 @@ def _package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machin
 
 
 def _search(root: TunectlConfig) -> list[tuple[int, bool]]:
-    """Worked examples of each prompt that the search tries, and whether all inputs get the same ones."""
+    """Return worked examples of each prompt that the search tries, and whether all inputs get the same ones."""
     found = root.evaluate.prompts
     if found is None:
         return []

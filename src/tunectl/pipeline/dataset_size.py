@@ -134,7 +134,7 @@ def _file(
 
 
 def _characters_a_token(layout: ProjectPaths, texts: Sequence[str]) -> float:
-    """Measured with the base model's tokenizer where the model stage has run."""
+    """Return measured with the base model's tokenizer where the model stage has run."""
     folder = layout.artifact("model")
     if not texts or not (folder / "tokenizer.json").is_file():
         return ASSUMED_CHARACTERS_A_TOKEN

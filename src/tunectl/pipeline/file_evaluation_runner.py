@@ -85,7 +85,7 @@ def prepare_evaluation(
 
 
 def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, SystemResult]:
-    """One model's answers to the inputs of the job, and everything measured on them."""
+    """Return one model's answers to the inputs of the job, and everything measured on them."""
     from tunectl.evaluation import file_evaluation
 
     task, backend = job.task, job.backend
@@ -115,7 +115,7 @@ def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, 
 
 
 def load_settings(layout: ProjectPaths, overrides: Sequence[str]) -> TunectlConfig:
-    """The project's configuration with the recorded and the typed overrides."""
+    """Return the project's configuration with the recorded and the typed overrides."""
     from tunectl.config.loading import checks
     from tunectl.config.loading import override_file as recorded
 
@@ -123,7 +123,7 @@ def load_settings(layout: ProjectPaths, overrides: Sequence[str]) -> TunectlConf
 
 
 def choose_decoding(options: FileEvalOptions, root: TunectlConfig) -> Greedy | BeamSearch:
-    """Greedy, or beams where they are asked for."""
+    """Return greedy, or beams where they are asked for."""
     from tunectl.config.schema.evaluate import BeamSearch, Greedy
 
     tokens = root.evaluate.decoding.max_new_tokens if options.max_new_tokens is None else options.max_new_tokens
@@ -137,7 +137,7 @@ def choose_decoding(options: FileEvalOptions, root: TunectlConfig) -> Greedy | B
 
 
 def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
-    """How the project reads its sources: as the artifacts were made, or as declared where none were yet."""
+    """Return how the project reads its sources: as the artifacts were made, or as declared where none were yet."""
     if not layout.config("ingest").is_file():
         return root.ingest
     from tunectl.pipeline import resolved_config
@@ -148,7 +148,7 @@ def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
 
 
 def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[list[Item], dict[str, int]]:
-    """The inputs of ``data``, and how many of its examples cannot be one, by reason.
+    """Return the inputs of ``data``, and how many of its examples cannot be one, by reason.
 
     Raises  DataError when the file is missing or empty, its columns tell nothing, or no row has input and reference.
     """
@@ -176,7 +176,7 @@ def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[li
 
 
 def build_source(options: FileEvalOptions, data: Path, ingest: Ingest) -> FileSource:
-    """A source that reads ``data`` as the project's own source of examples is read, with what the words change."""
+    """Return a source that reads ``data`` as the project's own source of examples is read, with what the words change."""
     from tunectl.config.schema.ingest import FileReading, FileSource
 
     like = _like(options.source, ingest)
@@ -220,7 +220,7 @@ def _validate_source(shape: type[FileSource], values: dict[str, Any]) -> FileSou
 
 
 def _like(name: str | None, ingest: Ingest) -> RowOptions:
-    """The source to read by.
+    """Return the source to read by.
 
     Raises  UsageError for a name that is not declared, or where several sources with different prompts leave a choice.
     """

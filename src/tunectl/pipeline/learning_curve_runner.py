@@ -58,7 +58,7 @@ def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: Train
 
 
 def _clusters(layout: ProjectPaths) -> dict[str, str]:
-    """Validation example to the group that split kept together."""
+    """Map each validation example to its group of the split."""
     from tunectl.pipeline import resolved_config
 
     settings, _ = resolved_config.load_stage_config(layout, "split")
@@ -68,7 +68,7 @@ def _clusters(layout: ProjectPaths) -> dict[str, str]:
 
 
 def _upstream(layout: ProjectPaths) -> Sequence[str]:
-    """The stages that tuning reads, after each was verified."""
+    """Return the stages that tuning reads, after each was verified."""
     names = ("model", "split", "cpt")
     for name in names:
         load_input_artifact(layout, name)
@@ -76,7 +76,7 @@ def _upstream(layout: ProjectPaths) -> Sequence[str]:
 
 
 def _stands(layout: ProjectPaths, digests: dict[str, str]) -> bool:
-    """Whether the sft artifact is finished, and made from this configuration and these inputs."""
+    """Return whether the sft artifact is finished, and made from this configuration and these inputs."""
     try:
         found = load_input_artifact(layout, "sft")
     except ArtifactError:
@@ -99,13 +99,13 @@ class SftTrainAndScore:
     """Tunes with the sft stage and measures with the evaluation's generator."""
 
     def __init__(self, layout: ProjectPaths, settings: Any, work: Path, *, seed: int, stands: bool) -> None:
-        """``settings`` is what the sft stage sees; ``stands`` says that its artifact can be used for all of train."""
+        """Take the settings of the sft stage; ``stands``: its artifact can be used for all of train."""
         self._layout, self._settings, self._work, self._seed, self._stands = layout, settings, work, seed, stands
         adapted = layout.artifact("cpt")
         self._base = layout.artifact("model") if (adapted / manifest.PASSED_THROUGH).is_file() else adapted
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
-        """How likely the answers of each validation example are, under an adapter that was tuned on ``train``."""
+        """Return how likely the answers of each validation example are, under an adapter that was tuned on ``train``."""
         if label == "100%" and self._stands:
             return self._score(self._layout.artifact("sft"))
         folder = self._work / label.rstrip("%")

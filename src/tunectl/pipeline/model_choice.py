@@ -25,7 +25,7 @@ class ModelChoice(NamedTuple):
 def resolve_model(
     layout: ProjectPaths, model: str | None, adapter: str | None, *, said: str = "--model"
 ) -> ModelChoice:
-    """The folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``said`` is the word that named it.
+    """Return the folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``said`` is the word that named it.
 
     Raises  UsageError where a word means nothing; ArtifactError where a stage has not run, or the adapter was trained on
             another model.
@@ -77,14 +77,14 @@ def _adapter(folder: Path, said: str) -> Path:
 
 
 def base_of_adapter(layout: ProjectPaths) -> Path:
-    """What sft trains on: the further pre-trained weights, or the base model where cpt is switched off."""
+    """Return the model that sft trains: the weights of cpt, or the base model where cpt is switched off."""
     cpt = layout.artifact("cpt")
     passed = (cpt / manifest.PASSED_THROUGH).is_file() or not (cpt / "config.json").is_file()
     return layout.artifact("model") if passed else cpt
 
 
 def from_folder(layout: ProjectPaths, folder: Path) -> Path:
-    """``folder`` itself where it has a contract, else a prepared copy of it."""
+    """Return ``folder`` itself where it has a contract, else a prepared copy of it."""
     if (folder / model_spec.NAME).is_file():
         return folder
     source = FolderModel(method="folder", path=str(folder), sha256=None)
@@ -94,7 +94,7 @@ def from_folder(layout: ProjectPaths, folder: Path) -> Path:
 
 
 def prepare_model(layout: ProjectPaths, model: BaseModelConfig) -> Path:
-    """The folder that the model stage makes of a declared model, kept in the cache.
+    """Return the folder that the model stage makes of a declared model, kept in the cache.
 
     A folder on this machine may change, so its weights are part of the key.
     """

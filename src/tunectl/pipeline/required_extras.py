@@ -31,12 +31,12 @@ REPORT = ("numpy", "jinja2", "matplotlib")
 
 
 def list_required_packages(config: Any, stages: Iterable[str]) -> list[RequiredPackage]:
-    """What the named stages import; ``config`` is the whole configuration, or the part that the one stage sees."""
+    """Return the packages of the named stages; ``config`` is the whole configuration, or the part of one stage."""
     return [RequiredPackage(package, extra, name) for name in stages for package, extra in RULES[name](config)]
 
 
 def list_build_packages(config: Any, targets: Iterable[str] = ()) -> list[RequiredPackage]:
-    """What ``tunectl repro`` imports for ``targets`` and everything that they read; without targets, for all stages."""
+    """Return the packages that ``tunectl repro`` needs for ``targets`` and their inputs; without targets, for all stages."""
     stages = list_upstream_stages(targets)
     found = [RequiredPackage("dvc", "pipeline", "repro"), *list_required_packages(config, stages)]
     if config.launch.root.method == "ray" and "sft" in stages:
@@ -45,7 +45,7 @@ def list_build_packages(config: Any, targets: Iterable[str] = ()) -> list[Requir
 
 
 def list_upstream_stages(targets: Iterable[str]) -> list[str]:
-    """The targets and all stages that they read, in the order of the pipeline; all stages where there are no targets."""
+    """Return the targets and all stages that they read, in the order of the pipeline; all stages where there are no targets."""
     todo = [name for name in targets if name in RULES]
     if not todo:
         return [stage.name for stage in STAGES]
@@ -86,7 +86,7 @@ def _readers(kinds: Iterable[str]) -> Packages:
 
 
 def _file_kinds(path: str, declared: str, key: str) -> set[str]:
-    """Kinds of the files that a path means; a path that leads nowhere is left to the stage, which says so."""
+    """Return kinds of the files that a path means; a path that leads nowhere is left to the stage, which says so."""
     if declared != "auto":
         return {declared}
     try:

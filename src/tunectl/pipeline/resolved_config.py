@@ -28,19 +28,19 @@ class ResolvedStageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 def settings_class(stage: str) -> type[BaseModel]:
-    """What a stage sees of the configuration: ``tunectl.config.schema.sft:SftStage`` for ``sft``."""
+    """Return the class of a stage's configuration: ``tunectl.config.schema.sft:SftStage`` for ``sft``."""
     found: type[BaseModel] = getattr(import_module(f"tunectl.config.schema.{stage}"), f"{stage.capitalize()}Stage")
     return found
 
 
 def stage_view(stage: str, root: BaseModel) -> dict[str, Any]:
-    """The part of the whole configuration that a stage declares, as plain values."""
+    """Return the part of the whole configuration that a stage declares, as plain values."""
     whole = root.model_dump(mode="json")
     return {name: whole[name] for name in settings_class(stage).model_fields}
 
 
 def load_stage_config(layout: ProjectPaths, stage: str) -> tuple[Any, dict[str, Any]]:
-    """The settings object of a stage, and the record as it stands in the file (for digests).
+    """Return the settings object of a stage, and the record as it stands in the file (for digests).
 
     Raises  ArtifactError when the file is absent, damaged, or does not fit the settings class of this version.
     """

@@ -64,7 +64,7 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
 
 
 def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_check.ModelSize, str]:
-    """Parameters and shape of the base model: from its artifact, its folder, or the number in its name.
+    """Return parameters and shape of the base model: from its artifact, its folder, or the number in its name.
 
     Raises  UsageError where the name of a model that is not here yet tells no size.
     """
@@ -89,7 +89,7 @@ def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_chec
 
 
 def guess_shape(parameters: int) -> resource_check.ModelSize:
-    """A usual shape for a number of parameters: wider and deeper together, as model families grow."""
+    """Return a usual shape for a number of parameters: wider and deeper together, as model families grow."""
     growth = (parameters / SMALL.parameters) ** (1 / 3)
     return resource_check.ModelSize(
         parameters=parameters,
@@ -101,7 +101,7 @@ def guess_shape(parameters: int) -> resource_check.ModelSize:
 
 
 def adapter_parameters(shape: resource_check.ModelSize, rank: int) -> int:
-    """Weights of a LoRA adapter on all linear layers of a usual block: four of attention, three of the MLP."""
+    """Return the weights of a LoRA adapter on all linear layers of a usual block: four of attention, three of the MLP."""
     attention = 4 * 2 * shape.hidden
     mlp = 3 * (shape.hidden + shape.intermediate)
     return shape.layers * rank * (attention + mlp)
@@ -119,13 +119,13 @@ def _shape(config: Path, parameters: int) -> resource_check.ModelSize:
 
 
 def _download(root: TunectlConfig, parameters: int) -> int:
-    """Bytes to fetch: 4.5 bits a weight in a GGUF file of this kind, two bytes in safetensors."""
+    """Return the bytes to fetch: 4.5 bits a weight in a GGUF file of this kind, two bytes in safetensors."""
     method = root.model.source.method
     return 0 if method == "folder" else int(parameters * (0.73 if method == "wheel" else 2))
 
 
 def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.ModelSize) -> Machine:
-    """Speeds: those of the last run where it was with this model, else measured now."""
+    """Return speeds: those of the last run where it was with this model, else measured now."""
     from tunectl.pipeline.stages import STAGES
 
     seconds: dict[str, float] = {}
@@ -159,7 +159,7 @@ def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.Mo
 
 
 def _assume_layer_speed(root: TunectlConfig, shape: resource_check.ModelSize) -> Speed:
-    """A layer's times from an assumed number of operations a second."""
+    """Return a layer's times from an assumed number of operations a second."""
     flops, batch = ASSUMED_FLOPS[root.hardware.device], root.hardware.generate_batch
     weights = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
     read = 2 * weights / flops

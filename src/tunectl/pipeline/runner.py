@@ -106,7 +106,7 @@ def join_stage(layout: ProjectPaths, name: str) -> int:
 
 
 def load_input_artifact(layout: ProjectPaths, name: str) -> manifest.Manifest:
-    """The verified manifest of an upstream artifact that was made from the configuration in force."""
+    """Return the verified manifest of an upstream artifact that was made from the configuration in force."""
     from tunectl.pipeline import resolved_config
 
     folder = layout.artifact(name)

@@ -62,7 +62,7 @@ class StageStatus(msgspec.Struct, frozen=True):
 
 
 def list_stage_status(layout: ProjectPaths) -> list[StageStatus]:
-    """One entry a stage, in the order of the pipeline.
+    """Return one entry a stage, in the order of the pipeline.
 
     Raises  ConfigError with every mistake of the configuration; ArtifactError where dvc.lock is damaged
     """
@@ -75,13 +75,13 @@ def list_stage_status(layout: ProjectPaths) -> list[StageStatus]:
 
 
 def stage_verdict(layout: ProjectPaths, stage: str) -> dict[str, Any] | None:
-    """The verdict that a stage left, or None where it leaves none."""
+    """Return the verdict that a stage left, or None where it leaves none."""
     path = layout.artifact(stage) / "verdict.json"
     return atomic_io.read_json(path) if path.is_file() else None
 
 
 def format_value(value: Any) -> str:
-    """A setting's value as people write it in YAML; a long one is cut."""
+    """Return a setting's value as people write it in YAML; a long one is cut."""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 40 else f"{text[:39]}…"
 
@@ -118,7 +118,7 @@ def _list_changes(
     lock: Mapping[str, LockedStage],
     command: str | None,
 ) -> Iterator[StageChange]:
-    """What the stage reads and differs from its last run."""
+    """Yield the inputs of the stage that differ from its last run."""
     path = layout.config(record.stage).relative_to(layout.root).as_posix()
     old = recorded.params.get(path, {})
     if command is not None and command != recorded.command:
@@ -137,7 +137,7 @@ def _list_changes(
 
 
 def _compare(old: Any, new: Any, path: str) -> Iterator[StageChange]:
-    """The settings that differ, each by its dotted path."""
+    """Yield the settings that differ, each by its dotted path."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys(), key=str):
             yield from _compare(old.get(key, ABSENT), new.get(key, ABSENT), f"{path}.{key}" if path else str(key))
@@ -148,7 +148,7 @@ def _compare(old: Any, new: Any, path: str) -> Iterator[StageChange]:
 def _list_output_changes(
     layout: ProjectPaths, stage: str, recorded: LockedStage, made: manifest.Manifest
 ) -> Iterator[StageChange]:
-    """Outputs that are absent, or differ from what the stage wrote.
+    """List outputs that are absent or differ from what the stage wrote.
 
     A file that is older than the manifest was not written since, so only newer ones are read. The model has hundreds of
     megabytes; reading all would take seconds.

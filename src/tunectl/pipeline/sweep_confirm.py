@@ -59,7 +59,7 @@ def confirm_best(
 
 
 def _build(trials: WorktreeTrials, trial: TrialSummary, stop: threading.Event) -> Path | None:
-    """The project of a trial, built up to evaluate on the test split; None where we stop."""
+    """Return the project of a trial, built up to evaluate on the test split; None where we stop."""
     project, code = trials.build(f"confirm-{trial.number}", [*trial.overrides, TEST], "evaluate", {}, stop)
     if stop.is_set():
         return None
@@ -86,7 +86,7 @@ class _BuildAnswers:
 
 
 def compare_builds(number: int, start: Any, best: Any) -> SweepConfirmation:
-    """The measure that decides at the gate, on the test inputs that both answered, with a paired interval.
+    """Return the measure that decides at the gate, on the test inputs that both answered, with a paired interval.
 
     Raises  UsageError where fewer than two inputs are common, as when the space changes the split.
     """

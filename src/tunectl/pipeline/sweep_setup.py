@@ -67,7 +67,7 @@ def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
 
 
 def read_storage(layout: ProjectPaths, words: Sequence[str] = ()) -> tuple[Sweep, str]:
-    """The section, and the address of the storage: that of the environment where its variable is set."""
+    """Return the section, and the address of the storage: that of the environment where its variable is set."""
     require_all(PACKAGES)
     overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
     section = checks.load_config(layout, overrides).root.sweep
@@ -75,12 +75,12 @@ def read_storage(layout: ProjectPaths, words: Sequence[str] = ()) -> tuple[Sweep
 
 
 def storage_url(section: Sweep) -> str:
-    """The storage of a sweep."""
+    """Return the storage of a sweep."""
     return os.environ.get(section.storage_env) or section.storage
 
 
 def open_or_create(layout: ProjectPaths, plan: SweepPlan) -> optuna_study.SweepStudy:
-    """The sweep of the plan; a new one builds the commit that is checked out.
+    """Return the sweep of the plan; a new one builds the commit that is checked out.
 
     Raises  UsageError for a tree with changes that are not committed, and for a name that another sweep has.
     """
@@ -109,7 +109,7 @@ def _where(resolved: checks.ResolvedConfig, *path: str | int) -> str:
 
 
 def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterator[str]:
-    """Stages and metrics that there are; nothing of the test split."""
+    """Yield stages and metrics that there are; nothing of the test split."""
     find(section.stage)
     stages = list_upstream_stages([section.stage])
     for place, goal in enumerate(section.objective):
@@ -133,7 +133,7 @@ def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterato
 def _check_space(
     layout: ProjectPaths, overrides: Sequence[Override], section: Sweep, resolved: checks.ResolvedConfig
 ) -> list[str]:
-    """Every bound and choice, laid over the settings in force."""
+    """Return every bound and choice, laid over the settings in force."""
     problems: dict[str, None] = {}
     for values in search_space.list_test_values(section):
         more = []
@@ -147,7 +147,7 @@ def _check_space(
 
 
 def _origin_of(resolved: checks.ResolvedConfig, key: str) -> ValueOrigin:
-    """Who put a setting into the space: an override of one of its bounds or choices, else the line of its key."""
+    """Return who put a setting into the space: an override of one of its bounds or choices, else the line of its key."""
     find_origin = resolved.composition.origins.find
     below = [find_origin(("sweep", "space", key, part)) for part in ("low", "high", 0)]
     typed = next((origin for origin in below if origin is not None and not origin.file), None)

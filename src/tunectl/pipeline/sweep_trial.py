@@ -86,7 +86,7 @@ class WorktreeTrials:
         git_worktree.remove(self._layout.root, self.folder / name)
 
     def _open_worktree(self, place: Path, overrides: Sequence[str], mark: str) -> Path:
-        """The worktree of a trial: that of an attempt before, whose checkpoints are kept, or a new one."""
+        """Return the worktree of a trial: that of an attempt before, whose checkpoints are kept, or a new one."""
         root = self._layout.root
         project = git_worktree.project_path(root, place)
         whose = {"commit": self._definition.commit, "overrides": list(overrides)}
@@ -122,7 +122,7 @@ class WorktreeTrials:
 
 
 def read_metric(layout: ProjectPaths, metric: str) -> float | None:
-    """A number of ``artifacts/metrics/STAGE.json``; None where it holds null.
+    """Return a number of ``artifacts/metrics/STAGE.json``; None where it holds null.
 
     Raises  UsageError with the nearest name where there is no such number.
     """

@@ -28,7 +28,7 @@ MAX_FAILURES = 3
 
 
 def worker_name() -> str:
-    """A name that no other worker has."""
+    """Return a name that no other worker has."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
@@ -69,7 +69,7 @@ def run_worker(
 def _run_trial(
     study: SweepStudy, trials: TrialRunner, claim: TrialClaim, stop: threading.Event, worker: str
 ) -> TrialOutcome | None:
-    """The outcome of a trial, or None where it was given back because we stop.
+    """Return the outcome of a trial, or None where it was given back because we stop.
 
     Raises  TunectlError of the runner, once the trial is recorded as failed.
     """
@@ -87,7 +87,7 @@ def _run_trial(
 def run_workers(
     layout: ProjectPaths, study: SweepStudy, count: int, tell: Callable[[str], None], *, confirm: bool = False
 ) -> int:
-    """One worker here, and ``count - 1`` more as processes; returns how many trials ended in this one.
+    """Return one worker here, and ``count - 1`` more as processes; returns how many trials ended in this one.
 
     ``confirm``: the best trial is compared with the start on the test split when all have ended.
 
@@ -126,7 +126,7 @@ def _start_worker(log: Path, study: SweepStudy) -> subprocess.Popen[bytes]:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets."""
+    """Yield an event that the first SIGINT or SIGTERM sets."""
     stop = threading.Event()
     before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

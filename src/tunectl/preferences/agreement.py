@@ -81,7 +81,7 @@ class InterAnnotatorAgreement(Struct, frozen=True):
 
 
 def inter_annotator_agreement(judgments: Sequence[Comparison], alpha: Alpha, *, seed: int) -> InterAnnotatorAgreement:
-    """Agreement of ``judgments``; attention checks count for attention alone.
+    """Return the agreement of ``judgments``; attention checks count for attention alone.
 
     A person's answers to a question asked again are compared with each other; the first of them counts beside other people's.
     Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability"; intervals as Hayes and Krippendorff (2007) advise.
@@ -106,13 +106,13 @@ def inter_annotator_agreement(judgments: Sequence[Comparison], alpha: Alpha, *, 
 
 
 def longer_wins(texts: Iterable[tuple[str, str]]) -> Proportion | None:
-    """Share of (winning, losing) texts in which the longer one won; those of equal length are left out."""
+    """Return the share of (winning, losing) texts in which the longer one won; those of equal length are left out."""
     found = [len(winner) > len(loser) for winner, loser in texts if len(winner) != len(loser)]
     return _share(sum(found), len(found))
 
 
 def pair_texts(pair: PreferencePair) -> tuple[str, str]:
-    """The winning and the losing text of a pair."""
+    """Return the winning and the losing text of a pair."""
     return _text(pair.chosen), _text(pair.rejected)
 
 
@@ -161,7 +161,7 @@ def _left(judgments: Iterable[Comparison]) -> Proportion | None:
 
 
 def _ratings(judgments: Iterable[Comparison]) -> dict[str, dict[str, int]]:
-    """Question to annotator to the first opinion; unnamed people cannot be told apart and are left out."""
+    """Return question to annotator to the first opinion; unnamed people cannot be told apart and are left out."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for one in judgments:
         if one.annotation.annotator is not None:
@@ -190,7 +190,7 @@ def _with_self(judgments: Iterable[Comparison]) -> Proportion | None:
 def _alpha(
     ratings: Mapping[str, Mapping[str, int]], alpha: Alpha, seed: int
 ) -> tuple[float | None, tuple[float, float] | None]:
-    """Alpha over questions that two or more people judged, with its interval."""
+    """Return alpha over questions that two or more people judged, with its interval."""
     import numpy as np
 
     shared = [votes for votes in ratings.values() if len(votes) > 1]
@@ -210,7 +210,7 @@ def _alpha(
 
 
 def _code(one: Comparison) -> int:
-    """An opinion as a number; which of two answers is first is settled by their texts, so numbers mean the same to everybody."""
+    """Return an opinion as a number; which of two answers is first is settled by their texts, so numbers mean the same to everybody."""
     if one.choice in CODES:
         return CODES[one.choice]
     digests = [canonical_vote(replace(one, choice=side)) for side in SIDES]
@@ -222,7 +222,7 @@ def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
 
 
 def summary(found: InterAnnotatorAgreement) -> str:
-    """The outcome in sentences, with what to do about it."""
+    """Return the outcome in sentences, with what to do about it."""
     said = [_agreement_words(found)]
     if found.left is not None and not found.left.low <= 0.5 <= found.left.high:
         side = "left" if found.left.value > 0.5 else "right"

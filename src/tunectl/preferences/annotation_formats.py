@@ -10,12 +10,12 @@ _KINDS: Final = {"said": "annotation", "undone": "retraction"}
 
 
 def upgrade_task(record: dict[str, Any]) -> dict[str, Any]:
-    """A line of ``questions.jsonl`` of 0.1, whose keys are those of today."""
+    """Return a line of ``questions.jsonl`` of 0.1, whose keys are those of today."""
     return dict(record)
 
 
 def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
-    """A line of ``said.jsonl`` of 0.1."""
+    """Return a line of ``said.jsonl`` of 0.1."""
     found = rename_keys(record, {"what": "kind", "question": "task", "at": "created_at"})
     return {**found, "kind": _KINDS.get(found.get("kind", ""), found.get("kind"))}
 

@@ -123,7 +123,7 @@ class Store:
         self._take(entry)
 
     def list_annotations(self, annotator: str | None = None) -> list[AnnotationEvent]:
-        """What counts, in its order; of one person, or of all."""
+        """Return the valid annotations in their order, of one person or of all."""
         return [
             one
             for one in self._said.values()
@@ -131,11 +131,11 @@ class Store:
         ]
 
     def get_annotation(self, name: str) -> AnnotationEvent | None:
-        """What was said at a showing; None where nothing was, or where it was taken back."""
+        """Return the annotation of a showing; None where there is none, or where it was undone."""
         return None if name in self._undone else self._said.get(name)
 
     def count_turns(self, annotator: str) -> int:
-        """How often somebody has said something, taken back or not."""
+        """Return how often somebody has said something, taken back or not."""
         return sum(one.annotator == annotator for one in self._said.values())
 
     def _take(self, entry: AnnotationEvent | Retraction) -> None:
@@ -167,7 +167,7 @@ def open_store(folder: Path) -> Iterator[Store]:
 
 
 def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
-    """Everything that people said in ``folder``: a judgment, or why it is none (``skipped``, ``taken_back``).
+    """Yield everything that people said in ``folder``: a judgment, or why it is none (``skipped``, ``taken_back``).
 
     Reads without a lock: the journal only grows, and a line that is being written is not whole yet.
     Raises  DataError when there is no store, or a line of it is wrong.
@@ -192,7 +192,7 @@ def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
 
 
 def has_annotations(folder: Path) -> bool:
-    """Whether anybody said anything there.
+    """Return whether anybody said anything there.
 
     Raises  DataError where it was said in the folder that 0.1 took.
     """
@@ -201,7 +201,7 @@ def has_annotations(folder: Path) -> bool:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """The files of a store, there or not; those of 0.1 where they are."""
+    """Return the files of a store, there or not; those of 0.1 where they are."""
     older = [folder / name for name in OLD_NAMES.values()]
     return [folder / TASKS, folder / ANNOTATIONS, *(path for path in older if path.is_file())]
 
@@ -262,7 +262,7 @@ def _judgment(entry: AnnotationEvent, choice: Choice, question: AnnotationTask, 
 
 
 def _rows(folder: Path, name: str, shape: Any) -> Iterator[Any]:
-    """The whole lines of a file, none where it is absent; a last line without an end is still being written, or was cut off."""
+    """Yield the whole lines of a file, none where it is absent; a last line without an end is still being written, or was cut off."""
     form = annotation_formats.TASK if name == TASKS else annotation_formats.EVENT
     path, content = _read(folder, name)
     for number, line in enumerate(content.splitlines(keepends=True), 1):
@@ -277,7 +277,7 @@ def _rows(folder: Path, name: str, shape: Any) -> Iterator[Any]:
 
 
 def _read(folder: Path, name: str) -> tuple[Path, bytes]:
-    """A file under its name of today or of 0.1; again under the first, where it was written anew meanwhile."""
+    """Return a file under its name of today or of 0.1; again under the first, where it was written anew meanwhile."""
     for path in (folder / name, folder / OLD_NAMES[name], folder / name):
         with suppress(FileNotFoundError):
             return path, path.read_bytes()

@@ -14,13 +14,13 @@ CHECKS = 0.15
 
 
 def sample_inputs(examples: Sequence[Example], wanted: int, seed: int) -> list[Example]:
-    """At most ``wanted`` of the inputs, by the seed; more of them later begin with the same ones."""
+    """Return at most ``wanted`` of the inputs, by the seed; more of them later begin with the same ones."""
     order = sorted((one for one in examples if one.messages), key=lambda one: hash_to_id(seed, one.id))
     return order[:wanted]
 
 
 def make_task(example: Example, prompt: str, answers: Sequence[str], systems: Sequence[str]) -> AnnotationTask | None:
-    """Two answers to one input; None where they are the same or one is empty: nobody could choose."""
+    """Return two answers to one input; None where they are the same or one is empty: nobody could choose."""
     first, second = (text.strip() for text in answers)
     if not first or not second or first.split() == second.split():
         return None
@@ -38,7 +38,7 @@ def make_task(example: Example, prompt: str, answers: Sequence[str], systems: Se
 
 
 def attention_checks(examples: Sequence[tuple[Example, str]], seed: int) -> Iterator[AnnotationTask]:
-    """Attention checks: a reference of an input against a reference of another input. ``examples`` come with their prompt key."""
+    """Yield attention checks: a reference of an input against a reference of another input. ``examples`` come with their prompt key."""
     having = [(one, prompt) for one, prompt in examples if one.answers]
     dice = random.Random(seed)  # noqa: S311  (no secret)
     for one, prompt in having[: round(CHECKS * len(having))]:

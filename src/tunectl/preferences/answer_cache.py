@@ -19,7 +19,7 @@ Write = Callable[[Sequence[Example], int], list[str]]
 def sample_answers(
     inputs: Sequence[tuple[Example, str]], answers: int, write: Callable[[], Write], seed: int, work: Path
 ) -> Iterator[SampledAnswers]:
-    """``answers`` answers to each of ``inputs`` (with their prompt key), in order.
+    """Yield ``answers`` answers to each of ``inputs`` (with their prompt key), in order.
 
     ``write`` loads the model, and is called only where there is something left to do. Finished batches lie in ``work`` and are
     read back; each has a seed of its own, so that a run that was cut off ends with the texts of one that was not.
@@ -43,7 +43,7 @@ def sample_answers(
 def read_or_generate(
     path: Path, batch: Sequence[tuple[Example, str]], write: Callable[[], Sequence[list[str]]]
 ) -> list[SampledAnswers]:
-    """The answers to ``batch``, read from ``path``; where that is absent they are written first, whole or not at all."""
+    """Return the answers to ``batch``, read from ``path``; where that is absent they are written first, whole or not at all."""
     if not path.is_file():
         texts = write()
         atomic_io.write_rows(path, (SampledAnswers(*one, answers) for one, answers in zip(batch, texts, strict=True)))

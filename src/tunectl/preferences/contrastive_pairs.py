@@ -99,7 +99,7 @@ class ContrastReport(Struct, frozen=True):
     """Pairs that are asked without one of their attributes."""
 
     def format_summary(self, wanted: int) -> str:
-        """For people."""
+        """Return the difference as text."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.differences.items())
         loans = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
         alone = f"; {self.alone} inputs have none near" if self.alone else ""
@@ -116,7 +116,7 @@ class Contrasts(NamedTuple):
 
 
 def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[AttributeDifference]:
-    """What is wrong, missing or too much in ``other`` from where ``own`` stands, by name."""
+    """Return the attributes that are wrong, missing or added in ``other`` compared with ``own``, by name."""
     found = []
     for name in sorted(own.keys() | other.keys()):
         if name not in other:
@@ -143,7 +143,7 @@ class NearestInputs:
                 self._filed[rest].append(place)
 
     def find(self, own: Mapping[str, str], dice: random.Random) -> dict[int, list[AttributeDifference]]:
-        """Place of a near input -> its differences, 1 to ``most`` of them; of a crowd under one rest some are drawn."""
+        """Map the index of each near input to its differences, 1 to ``most`` of them; large groups are sampled."""
         found: dict[int, list[AttributeDifference]] = {}
         for rest in _rests(own, self._most):
             places = self._filed.get(rest, [])
@@ -154,7 +154,7 @@ class NearestInputs:
 
 
 def _rests(attributes: Mapping[str, str], most: int) -> Iterator[int]:
-    """A number for each rest: codes of the attributes that are left, combined so that their order does not count."""
+    """Yield a number for each rest: codes of the attributes that are left, combined so that their order does not count."""
     codes = [_code(name, attributes[name]) for name in sorted(attributes)]
     whole = 0
     for code in codes:
@@ -175,7 +175,7 @@ def _code(name: str, value: str) -> int:
 def build_prompt_records(
     examples: Sequence[tuple[str, Example]], attributes: Sequence[Mapping[str, str]]
 ) -> list[PromptRecord]:
-    """Inputs with answers and attributes; equal inputs of several records count once. ``examples`` come with their key."""
+    """Build one record for each different input, with its answers and attributes. ``examples`` come with their key."""
     found: dict[str, PromptRecord] = {}
     for (prompt, example), own in zip(examples, attributes, strict=True):
         if example.messages and example.answers and 0 < len(own) <= WIDEST:
@@ -184,7 +184,7 @@ def build_prompt_records(
 
 
 def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
-    """At most ``rules.pairs`` judgments a part; every input gets one before any gets two, and so on.
+    """Return at most ``rules.pairs`` judgments a part; every input gets one before any gets two, and so on.
 
     The difference (kind and attribute) of which there are too few so far comes first, so that an attribute that few inputs
     lack is not drowned by one in which most differ. Where an input has no near one with it, the next one will do.
@@ -313,7 +313,7 @@ class _PairSampler:
         return None
 
     def _mask_attribute(self, made: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
-        """With one attribute withheld where it is this pair's turn; held-out pairs of test are asked as a policy will be."""
+        """Mask one attribute of the share of pairs that is due; held-out pairs of test stay complete, as a policy will see them."""
         dice = random.Random(f"{self.rules.seed} withhold {made.id}")  # noqa: S311  (no secret)
         wrong = [one.name for one in apart if one.kind == "wrong"]
         if self.part == "test" or len(apart) < 2 or not wrong or dice.random() >= self.rules.withhold:
@@ -331,7 +331,7 @@ class _PairSampler:
         return self.counts[one] / self.rules.kinds[one.kind]
 
     def _best(self, hand: _Candidates, wanted: AttributeDifference, lender: int) -> _Candidate | None:
-        """Of those with this difference: one little used, and with no other difference of which there is enough."""
+        """Choose a partner with this difference: one little used, and without another difference that is frequent enough."""
         return min(
             (one for one in hand.options if one.lender == lender and wanted in one.apart),
             key=lambda one: (one.uses, max(self._have(item) for item in one.apart)),
@@ -341,7 +341,7 @@ class _PairSampler:
     def _texts(
         self, card: PromptRecord, option: _Candidate, hand: _Candidates, dice: random.Random
     ) -> tuple[ReferenceAnswer, ReferenceAnswer] | None:
-        """An answer of either input that no other part uses; the losing one is none of the input's own."""
+        """Return an answer of either input that no other part uses; the losing one is none of the input's own."""
         better = [answer for answer in card.example.answers if self._free(answer)]
         worse = [
             answer

@@ -21,7 +21,7 @@ class _Slot(NamedTuple):
 
 
 def _slots(text: str) -> Iterator[_Slot]:
-    """Attributes in their order: letters, digits, blanks and hyphens in front of a pair of brackets.
+    """Yield attributes in their order: letters, digits, blanks and hyphens in front of a pair of brackets.
 
     Looked for from the brackets backwards: forwards, every letter of a long text could begin a name.
     """
@@ -35,7 +35,7 @@ def _slots(text: str) -> Iterator[_Slot]:
 
 
 def parse_mr(text: str) -> dict[str, str]:
-    """Attributes of a meaning representation such as ``name[The Vaults], eatType[pub]``; empty where there are none.
+    """Return attributes of a meaning representation such as ``name[The Vaults], eatType[pub]``; empty where there are none.
 
     Blanks at the ends do not count. A name that occurs twice has all its values, in sorted order, as one.
     Source of the form: Novikova, Dušek and Rieser (2017), "The E2E dataset", SIGDIAL.
@@ -47,7 +47,7 @@ def parse_mr(text: str) -> dict[str, str]:
 
 
 def remove_attribute(text: str, name: str) -> str:
-    """``text`` with that attribute taken out, brackets, separator and all; as it was where there is none of that name."""
+    """Return ``text`` with that attribute taken out, brackets, separator and all; as it was where there is none of that name."""
     for slot in reversed([one for one in _slots(text) if one.name == name]):
         before, after = text[: slot.start], text[slot.end :]
         rest, lead = after.lstrip(), before.rstrip()
@@ -62,5 +62,5 @@ _SEPARATORS = (",", ";")
 
 
 def from_fields(fields: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """The declared fields that are there and not empty."""
+    """Return the declared fields that are there and not empty."""
     return {name: value for name in names if (value := fields.get(name, "").strip())}

@@ -21,7 +21,7 @@ def split_by_prompt(
     shares: Mapping[SplitName, float],
     seed: int,
 ) -> dict[str, SplitName]:
-    """The part of each prompt of ``records``.
+    """Return the part of each prompt of ``records``.
 
     A prompt that ``split`` knows (``known``: prompt to part) goes where it is there, so that no test input is ever learned
     from; one that the data marks goes where it is marked; the others are dealt along a seeded line until the shares are met.
@@ -66,10 +66,10 @@ def _refuse_empty(have: Mapping[SplitName, int], prompts: int, free: int) -> Non
 
 
 def with_split(records: Sequence[R], parts: Mapping[str, SplitName]) -> list[R]:
-    """The records, each with its part."""
+    """Return the records, each with its part."""
     return [replace(record, split=parts[record.prompt]) for record in records]
 
 
 def count_moved(records: Sequence[PreferencePair | LabeledCompletion], parts: Mapping[str, SplitName]) -> int:
-    """How many records the data had marked for another part than they went to."""
+    """Return how many records the data had marked for another part than they went to."""
     return sum(record.split not in (None, parts[record.prompt]) for record in records)

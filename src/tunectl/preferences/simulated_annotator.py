@@ -56,7 +56,7 @@ class Scored:
 
 
 def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mapping[str, str]) -> Scored:
-    """How ``answer`` to ``question`` does; criteria about facts that the input does not state do not count."""
+    """Return how ``answer`` to ``question`` does; criteria about facts that the input does not state do not count."""
     parts = {one.name: value for one in rubric if (value := _one(one, answer, question, fields)) is not None}
     weights = {one.name: one.weight for one in rubric if one.name in parts}
     total = sum(weights.values())
@@ -131,7 +131,7 @@ def _sample_pairs(texts: Sequence[str], most: int | None, seed: str) -> list[tup
 def _choose(
     first: Scored, second: Scored, rules: SimulatedAnnotator, dice: random.Random
 ) -> tuple[Choice, list[str], bool] | None:
-    """The choice, the criteria that speak for it, and whether it is an error; None where it is too close to call."""
+    """Return the choice, the criteria that speak for it, and whether it is an error; None where it is too close to call."""
     gap = first.total - second.total + dice.gauss(0, rules.noise) - dice.gauss(0, rules.noise)
     turned = dice.random() < rules.flip_rate
     if abs(gap) <= rules.tie_threshold:

@@ -103,7 +103,7 @@ def _unsound(one: Comparison) -> tuple[RejectReason, str] | None:
 
 
 def _attentive(judgments: Sequence[Comparison], least: float, tally: RowCounter) -> list[Comparison]:
-    """Without the attention checks themselves, and without those who failed too many."""
+    """Drop attention checks, and annotators who failed too many."""
     shown: dict[str | None, list[bool]] = defaultdict(list)
     for one in judgments:
         if one.check == "attention":
@@ -122,7 +122,7 @@ def _attentive(judgments: Sequence[Comparison], least: float, tally: RowCounter)
 
 
 def _consistent(judgments: Sequence[Comparison], tally: RowCounter) -> list[Comparison]:
-    """One voice a person and question: the same again is a duplicate, the opposite silences both."""
+    """Return one voice a person and question: the same again is a duplicate, the opposite silences both."""
     said: dict[tuple[str | None, str], dict[str, Comparison]] = defaultdict(dict)
     for one in judgments:
         said[one.annotation.annotator, comparison_key(one)].setdefault(canonical_vote(one), one)
@@ -168,7 +168,7 @@ def _sample_ids(ids: list[str], most: int, seed: str) -> list[str]:
 def _resolve_contradictions(
     judgments: Sequence[Comparison], policy: AggregationPolicy, tally: RowCounter
 ) -> list[Comparison]:
-    """Where people disagree: the majority, or nobody."""
+    """Return where people disagree: the majority, or nobody."""
     votes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for one in judgments:
         votes[comparison_key(one)][canonical_vote(one)] += 1
@@ -213,7 +213,7 @@ def _pairs(judgments: Sequence[Comparison]) -> list[PreferencePair]:
 
 
 def _marks(judgments: Sequence[Comparison]) -> list[LabeledCompletion]:
-    """Answers called good or bad alone; of two that were called good (bad) alike, each is one."""
+    """Return answers called good or bad alone; of two that were called good (bad) alike, each is one."""
     made: dict[tuple[str, str], LabeledCompletion] = {}
     for one in judgments:
         if one.choice in {"first", "second"}:
@@ -239,7 +239,7 @@ def _marks(judgments: Sequence[Comparison]) -> list[LabeledCompletion]:
 
 
 def human_written_examples(judgments: Sequence[Comparison]) -> list[Example]:
-    """What people wrote themselves, as examples that tuning may take after somebody looked at them."""
+    """Return the answers that annotators wrote, as examples for training after a review."""
     made = {}
     for one in judgments:
         if one.edit is not None and one.edit.strip():
@@ -259,19 +259,19 @@ def _group_by_comparison(judgments: Sequence[Comparison]) -> dict[str, list[Comp
 
 
 def comparison_key(one: Comparison) -> str:
-    """What was judged, whichever answer came first: equal for equal prompts with equal answers."""
+    """Return the identity of a question without the order of its answers: equal for equal prompts with equal answers."""
     return hash_to_id(one.prompt, *sorted(_text(answer) for answer in one.answers), size=16)
 
 
 def canonical_vote(one: Comparison) -> str:
-    """What was said about it, in words that do not depend on which answer came first."""
+    """Return the judgment in a form that does not depend on the order of the answers."""
     if one.choice not in {"first", "second"}:
         return one.choice
     return hash_to_id(_text(one.answers[0 if one.choice == "first" else 1]), size=16)
 
 
 def _text(answer: Sequence[Message]) -> str:
-    """An answer to compare by: blanks do not count."""
+    """Return an answer to compare by: blanks do not count."""
     return "\n".join(f"{turn.role}: {' '.join(turn.content.split())}{_calls(turn)}" for turn in answer)
 
 

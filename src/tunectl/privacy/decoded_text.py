@@ -65,7 +65,7 @@ class DecodedText:
     """Of each letter, where it ends in the original."""
 
     def original_span(self, start: int, end: int) -> tuple[int, int]:
-        """Where the original has what stands at ``text[start:end]``; the span is not empty."""
+        """Return where the original has what stands at ``text[start:end]``; the span is not empty."""
         if self.starts is None or self.ends is None:
             return start, end
         return self.starts[start], self.ends[end - 1]
@@ -116,7 +116,7 @@ def _decode_layer(text: str) -> DecodedText:
 
 
 def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
-    """What one encoded place reads as: letters, and where each group of them begins and ends in the original."""
+    """Yield the decoded text of one encoded span, and where each group of its letters begins and ends in the original."""
     written, (start, end) = match[0], match.span()
     match match.lastgroup:
         case "escape":
@@ -135,7 +135,7 @@ def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
 
 
 def _decode_percent(written: str, start: int) -> Iterator[tuple[str, int, int]]:
-    """The letters of a run of encoded bytes; bytes that are no UTF-8 stay as they are written."""
+    """Yield the letters of a run of encoded bytes; bytes that are no UTF-8 stay as they are written."""
     raw = bytes.fromhex(written.replace("%", ""))
     try:
         letters = raw.decode()

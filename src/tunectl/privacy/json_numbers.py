@@ -15,7 +15,7 @@ _NEAR: Final = 64
 
 
 def find_json_numbers(text: str, found: Iterable[PiiSpan]) -> dict[int, str]:
-    """Where a number of JSON begins that was found, and the quotation mark that makes a string of its placeholder.
+    """Return where a number of JSON begins that was found, and the quotation mark that makes a string of its placeholder.
 
     JSON inside a string of JSON counts, too, however deep; its marks have backslashes. Empty where ``text`` is no JSON.
     """
@@ -51,7 +51,7 @@ def _is_between_values(text: str, one: PiiSpan) -> bool:
 
 
 def _level(backslashes: int) -> int:
-    """In how many strings a quotation mark is written that begins or ends a string: each layer doubles backslashes and adds one.
+    """Return the nesting depth of a quotation mark that begins or ends a string: each layer doubles backslashes and adds one.
 
     Backslashes that belong to the string's own end come in multiples of the next power of two, so this is the number of ones
     at the end of the binary number.
@@ -60,7 +60,7 @@ def _level(backslashes: int) -> int:
 
 
 def _is_json(text: str, layers: int = 0) -> bool:
-    """Whether ``text`` is JSON, once it is read as the inside of a string ``layers`` times."""
+    """Return whether ``text`` is JSON, once it is read as the inside of a string ``layers`` times."""
     try:
         for _ in range(layers):
             text = json.loads(f'"{text}"', strict=False)

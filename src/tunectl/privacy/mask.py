@@ -62,7 +62,7 @@ class PlaceholderMap:
             self.highest[match[1]] = max(self.highest.get(match[1], 0), int(match[2]))
 
     def placeholder(self, found: PiiSpan) -> str:
-        """The placeholder of a value, new ones counted from 1."""
+        """Return the placeholder of a value, new ones counted from 1."""
         slot = (found.kind, found.value)
         if slot not in self.given:
             label = LABELS[found.kind]
@@ -89,7 +89,7 @@ class PiiMasker:
         """Public values that stay, without regard to case, space and punctuation."""
 
     def find(self, text: str) -> list[PiiSpan]:
-        """Personal data in ``text`` in reading order, without overlaps."""
+        """Return personal data in ``text`` in reading order, without overlaps."""
         chosen: list[PiiSpan] = []
         taken = bytearray(len(text))
         for start, end in patterns.find_urls(text):
@@ -110,7 +110,7 @@ class PiiMasker:
         return bool(self.keep) and _normalize_value(text[found.start : found.end]) in self.keep
 
     def mask(self, text: str, memory: PlaceholderMap | None = None) -> MaskedText:
-        """``text`` with placeholders; pass one ``memory`` for all texts of a record, after reserving each of them."""
+        """Return ``text`` with placeholders; pass one ``memory`` for all texts of a record, after reserving each of them."""
         found = self.find(text)
         if not found:
             return MaskedText(text, Counter())

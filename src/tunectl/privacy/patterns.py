@@ -67,7 +67,7 @@ _SEVEN_DIGITS = re.compile(r"\d(?:[^\w\n]{0,3}\d){6}")
 
 
 def find_url_credentials(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001 one signature for all finders
-    """Login and password, or a token, inside a URL; the rest of the URL stays."""
+    """Yield login and password, or a token, inside a URL; the rest of the URL stays."""
     if "=" not in text and "://" not in text:
         return
     for pattern in (_LOGIN, _TOKEN):
@@ -76,7 +76,7 @@ def find_url_credentials(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  
 
 
 def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
-    """Mail addresses, also written with (at) and (dot)."""
+    """Yield mail addresses, also written with (at) and (dot)."""
     if "@" not in text and not _AT.search(text):
         return
     for match in _EMAIL.finditer(text):
@@ -84,7 +84,7 @@ def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: A
 
 
 def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Bank accounts whose country's form and checksum are right; words after them are left alone."""
+    """Yield bank accounts whose country's form and checksum are right; words after them are left alone."""
     for match in _IBAN.finditer(text):
         run = match[0]
         while len(run) >= 15:
@@ -95,7 +95,7 @@ def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Payment cards: an issuer's first digits and length, and a right check digit."""
+    """Yield payment cards: an issuer's first digits and length, and a right check digit."""
     for match in _CARD.finditer(text):
         digits = re.sub(r"\D", "", match[0])
         if _ISSUER.fullmatch(digits) and tools.card(digits):
@@ -103,7 +103,7 @@ def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_ssns(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Social security numbers of the United States."""
+    """Yield social security numbers of the United States."""
     for match in _SSN.finditer(text):
         digits = re.sub(r"\D", "", match[0])
         if tools.ssn(f"{digits[:3]}-{digits[3:5]}-{digits[5:]}"):
@@ -111,7 +111,7 @@ def find_ssns(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_ip_addresses(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
-    """Addresses of machines, not of this machine; a version number before which the word stands is left alone."""
+    """Yield addresses of machines, not of this machine; a version number before which the word stands is left alone."""
     if text.count(".") >= 3:
         for match in _IPV4.finditer(text):
             if _public(match[0]) and not _VERSION.search(text[max(0, match.start() - 12) : match.start()]):
@@ -131,7 +131,7 @@ def _public(text: str) -> bool:
 
 
 def find_phone_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Phone numbers: written like one of North America, or valid in a declared country, or after a word such as *call*.
+    """Yield phone numbers: written like one of North America, or valid in a declared country, or after a word such as *call*.
 
     Such words are known in seven languages; a number behind one may lack the area code, as in North America, or begin with a
     0, as elsewhere. Bare digits count only after such a word: order numbers look the same.
@@ -150,19 +150,19 @@ def find_phone_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_linked_phones(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
-    """Numbers in links that dial or open a chat, such as ``tel:`` and ``wa.me/``, and in parameters named after phones."""
+    """Yield numbers in links that dial or open a chat, such as ``tel:`` and ``wa.me/``, and in parameters named after phones."""
     for match in _LINKED.finditer(text):
         yield PiiSpan("phone", *match.span(1), _digits(match[1]))
 
 
 def _digits(phone: str) -> str:
-    """The digits of a number, without its extension and the country code of North America."""
+    """Return the digits of a number, without its extension and the country code of North America."""
     digits = re.sub(r"\D", "", re.split(r"x|ext", phone, maxsplit=1, flags=re.IGNORECASE)[0])
     return re.sub(r"^(?:00)?1(?=\d{10}$)", "", digits)
 
 
 def _without_bracket(text: str, start: int, end: int) -> tuple[int, int]:
-    """The library takes a bracket before a number for its own, also that of a list."""
+    """Return the library takes a bracket before a number for its own, also that of a list."""
     return (start + 1, end) if text[start] == "[" and "]" not in text[start:end] else (start, end)
 
 
@@ -172,7 +172,7 @@ def _looks_dialled(text: str, start: int, end: int) -> bool:
 
 
 def find_urls(text: str) -> list[tuple[int, int]]:
-    """Where URLs are, up to their parameters: numbers and names in a path belong to a machine, not to a person."""
+    """Return where URLs are, up to their parameters: numbers and names in a path belong to a machine, not to a person."""
     if "www." not in text.casefold() and not _SLASHES.search(text):
         return []
     return [match.span() for match in _URL.finditer(text)]

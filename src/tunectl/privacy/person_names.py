@@ -50,7 +50,7 @@ _DASH = re.compile(r"(?:^|[\n.!?\"”])\s*(?:[\-\u2013\u2014~]\s*|by )$", re.IGN
 
 
 def find_person_names(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Names of people; parts of a full name found in ``text`` are found wherever they stand alone in it."""
+    """Find names of people; parts of a full name found in ``text`` are found wherever they stand alone in it."""
     runs = [CapitalizedSpan(text, match) for match in _RUN.finditer(text)]
     mailboxes = {frozenset(match.groups()) for match in _MAILBOX.finditer(text.casefold())} if "@" in text else set()
     full = [found for run in runs if (found := run.person(tools, mailboxes)) is not None]
@@ -79,7 +79,7 @@ class CapitalizedSpan:
         self.bare = [_bare(word[0]) for word in self.words]
 
     def person(self, tools: PiiResources, mailboxes: Set[frozenset[str]] = frozenset()) -> PiiSpan | None:
-        """The person whom this run names, if it does; ``mailboxes`` are pairs of words that a mail address is made of."""
+        """Return the person whom this run names, if it does; ``mailboxes`` are pairs of words that a mail address is made of."""
         if len(self.words) == 1 and not self.before.strip():
             return None
         titled = self._match_after_title()
@@ -92,7 +92,7 @@ class CapitalizedSpan:
         )
 
     def stands_alone(self, word: re.Match[str]) -> bool:
-        """Whether a part of a known name may stand for the person here: no business or place is named with it."""
+        """Return whether a part of a known name may stand for the person here: no business or place is named with it."""
         place = self.words.index(word)
         near = {*self.bare[place + 1 :], self._next_word()}
         return near.isdisjoint(name_words.NO_PERSON) and not (_possessive(word[0]) and place + 1 < len(self.words))
@@ -128,7 +128,7 @@ class CapitalizedSpan:
         return None
 
     def _match_listed_name(self, tools: PiiResources) -> PiiSpan | None:
-        """A known first name, perhaps an initial or second name, and a surname, at the end of the run."""
+        """Return a known first name, perhaps an initial or second name, and a surname, at the end of the run."""
         for place in range(len(self.words) - 1):
             first = self.bare[place]
             end = self._name_end(place)
@@ -151,14 +151,14 @@ class CapitalizedSpan:
         return None
 
     def _match_email_name(self, mailboxes: Set[frozenset[str]]) -> PiiSpan | None:
-        """Two words that a mail address in the text is made of: *Ingrid Solberg, ingrid.solberg@example.com*."""
+        """Return two words that a mail address in the text is made of: *Ingrid Solberg, ingrid.solberg@example.com*."""
         for place, pair in enumerate(pairwise(self.bare)):
             if frozenset(pair) in mailboxes:
                 return self._build_span(place, place + 2)
         return None
 
     def _name_end(self, place: int) -> int:
-        """Index after the name that begins at ``place``: at most four words and a suffix, up to an ordinary word."""
+        """Return the index after the name that begins at ``place``: at most four words and a suffix, up to an ordinary word."""
         end = place + 1
         while end < len(self.words) and end - place < 4 and self.bare[end] not in name_words.ORDINARY:
             end += 1
@@ -182,7 +182,7 @@ class CapitalizedSpan:
 
 
 def _lead(run: str) -> int:
-    """Length of the ordinary and introducing words at the start of a run: *Hi* in *Hi Sarah* says what *Sarah* is."""
+    """Return the length of the ordinary and introducing words at the start of a run: *Hi* in *Hi Sarah* says what *Sarah* is."""
     pieces = list(_PIECE.finditer(run))
     for piece in pieces[:-1]:
         if _bare(piece[0]) not in name_words.ORDINARY | name_words.INTRODUCE:
@@ -191,7 +191,7 @@ def _lead(run: str) -> int:
 
 
 def _first_name(bare: str, tools: PiiResources) -> bool:
-    """On the list; of a double name (*Mary-Jane*) both parts are."""
+    """Return whether a name is on the list; of a double name (*Mary-Jane*) both parts."""
     return bare in tools.first_names or ("-" in bare and all(part in tools.first_names for part in bare.split("-")))
 
 

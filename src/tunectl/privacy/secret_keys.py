@@ -34,7 +34,7 @@ _LONGEST_HEAD: Final = 64
 
 
 def find_secrets(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001 one signature for all finders
-    """Keys of clouds and services, bearer tokens, private keys, and what stands behind a word such as *password*.
+    """Yield keys of clouds and services, bearer tokens, private keys, and what stands behind a word such as *password*.
 
     Behind a word a value counts when it has both letters and digits: *password: required* names none.
     """
@@ -50,7 +50,7 @@ def find_secrets(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: 
 
 
 def _find_private_keys(text: str) -> Iterator[PiiSpan]:
-    """Private keys in PEM; one whose end is missing goes on to the end of the text."""
+    """Yield private keys in PEM; one whose end is missing goes on to the end of the text."""
     start = text.find(_BEGIN)
     while start >= 0:
         head = text.find(_DASHES, start + len(_BEGIN), start + _LONGEST_HEAD)

@@ -64,7 +64,7 @@ _AFTER_IN = re.compile(r"\b(?:in|since|of|until|from|during|est\.?|by)\s$", re.I
 
 
 def find_street_addresses(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001 one signature for all finders
-    """House number and street, with unit, town and postal code where they follow."""
+    """Yield house number and street, with unit, town and postal code where they follow."""
     if not _DIGIT.search(text):
         return
     for pattern in (_ZIPPED, _MILITARY, _ENGLISH, _BOX, _GERMAN, _FRENCH, _SOUTHERN, _NORTHERN):

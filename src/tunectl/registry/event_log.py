@@ -12,7 +12,7 @@ from tunectl.registry.release_state import ReleaseEvent
 
 
 def parse_lines(content: bytes, place: str) -> list[ReleaseEvent]:
-    """The whole lines of a log that lies at ``place``; one that a kill cut off is no line yet.
+    """Return the whole lines of a log that lies at ``place``; one that a kill cut off is no line yet.
 
     Raises  ArtifactError for a line that is no entry.
     """
@@ -28,7 +28,7 @@ def parse_lines(content: bytes, place: str) -> list[ReleaseEvent]:
 
 
 def read_lines(path: Path, *, mend: bool = False) -> list[ReleaseEvent]:
-    """The whole lines of a file, none where it is absent; ``mend`` cuts off a last one that a kill left unfinished.
+    """Return the whole lines of a file, none where it is absent; ``mend`` cuts off a last one that a kill left unfinished.
 
     Raises  ArtifactError for a line that is no entry.
     """

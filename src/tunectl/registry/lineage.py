@@ -14,7 +14,7 @@ from tunectl.registry.release_manifest import Lineage
 def collect_lineage(
     base: str, revision: str, stages: Mapping[str, Path], layout: ProjectPaths | None = None
 ) -> Lineage:
-    """Digests of the artifacts in ``stages``, and of configuration, code and sources of every stage of the project."""
+    """Return digests of the artifacts in ``stages``, and of configuration, code and sources of every stage of the project."""
     found = {
         name: atomic_io.sha256_json(manifest.read(folder))
         for name, folder in stages.items()

@@ -23,27 +23,27 @@ class RegistryReader(Protocol):
         ...
 
     def ids(self) -> list[str]:
-        """Names of all releases."""
+        """Return the names of all releases."""
         ...
 
     def champion(self) -> ChampionPointer | None:
-        """The pointer; None before the first promotion."""
+        """Return the pointer; None before the first promotion."""
         ...
 
     def trial(self) -> CanaryState | None:
-        """The challenger; None where there is none."""
+        """Return the challenger; None where there is none."""
         ...
 
     def folder(self, release: str) -> Path:
-        """Where its files are on this machine, once ``fetch`` has returned."""
+        """Return where its files are on this machine, once ``fetch`` has returned."""
         ...
 
     def fetch(self, release: str) -> Path:
-        """Its files on this machine; may take as long as a download."""
+        """Return its files on this machine; may take as long as a download."""
         ...
 
     def log(self) -> list[ReleaseEvent]:
-        """What happened, in order."""
+        """Return all events in order."""
         ...
 
 
@@ -56,11 +56,11 @@ class ObjectStore(Protocol):
         ...
 
     def read(self, name: str) -> bytes | None:
-        """An object's content; None where there is none."""
+        """Return an object's content; None where there is none."""
         ...
 
     def names(self, folder: str) -> list[str]:
-        """What lies directly below a folder."""
+        """Return the names directly below a folder."""
         ...
 
     def write(self, name: str, content: bytes) -> None:

@@ -20,23 +20,23 @@ _STAGES: Final = {"adapt": "cpt", "harvest": "feedback"}
 
 
 def upgrade_pointer(record: dict[str, Any]) -> dict[str, Any]:
-    """``champion.json`` of 0.1."""
+    """Return ``champion.json`` of 0.1."""
     return rename_keys(record, {**AUTHORSHIP, "what": "action"})
 
 
 def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
-    """A line of ``log.jsonl`` of 0.1."""
+    """Return a line of ``log.jsonl`` of 0.1."""
     found = rename_keys(record, {**AUTHORSHIP, "what": "action", "at": "created_at"})
     return {**found, "action": _ACTIONS.get(found.get("action", ""), found.get("action"))}
 
 
 def upgrade_canary(record: dict[str, Any]) -> dict[str, Any]:
-    """``challenger.json`` of 0.1. The salt stays: it decides who gets the challenger."""
+    """Return ``challenger.json`` of 0.1. The salt stays: it decides who gets the challenger."""
     return rename_keys(record, AUTHORSHIP)
 
 
 def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
-    """``manifest.json`` of a release of 0.1: stages have other names, and so has the layout."""
+    """Return ``manifest.json`` of a release of 0.1: stages have other names, and so has the layout."""
     found = rename_keys(record, {"route": "layout"})
     found["layout"] = _LAYOUTS.get(found.get("layout", ""), found.get("layout"))
     if found.get("verdicts"):

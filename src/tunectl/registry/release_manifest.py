@@ -83,18 +83,18 @@ class ReleaseManifest(Struct, frozen=True):
 
 
 def is_committed(git: str | None) -> bool:
-    """Whether a commit is known that holds all that a release was made of."""
+    """Return whether a commit is known that holds all that a release was made of."""
     return git is not None and not git.endswith("-dirty")
 
 
 def content_id(files: Mapping[str, str]) -> str:
-    """The name of a release with these files (relative path to SHA-256): the same content, the same name."""
+    """Return the name of a release with these files (relative path to SHA-256): the same content, the same name."""
     lines = "".join(f"{path} {sha256}\n" for path, sha256 in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:LENGTH]
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Relative path to SHA-256 of every file of a release but its manifest.
+    """Return relative path to SHA-256 of every file of a release but its manifest.
 
     Raises  ArtifactError for anything that is neither file nor folder: what a link names is not part of a release.
     """
@@ -109,7 +109,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def load(folder: Path) -> ReleaseManifest:
-    """The manifest of a stored release.
+    """Return the manifest of a stored release.
 
     Raises  ArtifactError when it is absent or cut off.
     """
@@ -127,7 +127,7 @@ def save(manifest: ReleaseManifest, folder: Path) -> None:
 
 
 def verify(folder: Path, called: str = "") -> list[str]:
-    """Everything that is wrong with a stored release, a sentence each; empty where it is whole.
+    """Return everything that is wrong with a stored release, a sentence each; empty where it is whole.
 
     ``called``: what its folder will be called; empty: as it is.
     """
@@ -149,7 +149,7 @@ def verify(folder: Path, called: str = "") -> list[str]:
 
 
 def diff(one: ReleaseManifest, other: ReleaseManifest) -> dict[str, Any]:
-    """What changed from one release to another, by subject; a subject without a change is left out.
+    """Return the changes from one release to another, by subject; a subject without a change is left out.
 
     Files are told as added, removed or changed, everything else as [before, after].
     """

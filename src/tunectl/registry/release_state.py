@@ -54,12 +54,12 @@ class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
 
 
 def current_moment() -> str:
-    """Now, as the records of a registry say it: UTC, ISO 8601."""
+    """Return the current time as the records of a registry have it: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
-    """Releases as they stand on one another, the champion last."""
+    """Return releases as they stand on one another, the champion last."""
     found: list[str] = []
     for entry in entries:
         if entry.action == "promote" and found[-1:] != [entry.release]:
@@ -70,7 +70,7 @@ def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
 
 
 def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> ReleaseEvent:
-    """The line that belongs to a swap."""
+    """Return the line that belongs to a swap."""
     last = promotion_stack(before)
     return ReleaseEvent(
         champion.action,
@@ -86,13 +86,13 @@ def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> Relea
 def apply_promotion(
     release: str, entries: Sequence[ReleaseEvent], *, at: str, author: str, message: str
 ) -> ChampionPointer:
-    """The pointer after promoting ``release``."""
+    """Return the pointer after promoting ``release``."""
     last = promotion_stack(entries)
     return ChampionPointer(release, last[-1] if last else None, at, author, message, count_swaps(entries) + 1)
 
 
 def apply_rollback(entries: Sequence[ReleaseEvent], *, at: str, author: str, message: str) -> ChampionPointer | None:
-    """The pointer after a rollback; None where nothing lies below the champion."""
+    """Return the pointer after a rollback; None where nothing lies below the champion."""
     last = promotion_stack(entries)
     if len(last) < 2:
         return None
@@ -101,19 +101,19 @@ def apply_rollback(entries: Sequence[ReleaseEvent], *, at: str, author: str, mes
 
 
 def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
-    """The challenger that the log knows of: by when it was put up, or None where there is none."""
+    """Return the challenger that the log knows of: by when it was put up, or None where there is none."""
     last = last_canary_event(entries)
     return last[1].created_at if last is not None and last[1].action == "canary_start" else None
 
 
 def last_canary_event(entries: Sequence[ReleaseEvent]) -> tuple[int, ReleaseEvent] | None:
-    """The newest start or stop of a canary, and its number (from 1); None where there was none."""
+    """Return the newest start or stop of a canary, and its number (from 1); None where there was none."""
     found = [(number, entry) for number, entry in enumerate(entries, 1) if entry.action in CANARY_ACTIONS]
     return found[-1] if found else None
 
 
 def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
-    """The pointer that follows from a history."""
+    """Return the pointer that follows from a history."""
     swaps, stack = swap_entries(entries), promotion_stack(entries)
     if not swaps or not stack:
         return None
@@ -126,7 +126,7 @@ def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
 
 
 def canary_of(entries: Sequence[ReleaseEvent], known: CanaryState | None) -> CanaryState | None:
-    """The canary that follows from a history; ``known`` where its start is one of tunectl 0.1, which kept no salt."""
+    """Return the canary that follows from a history; ``known`` where its start is one of tunectl 0.1, which kept no salt."""
     last = last_canary_event(entries)
     if last is None or last[1].action == "canary_stop":
         return None
@@ -137,10 +137,10 @@ def canary_of(entries: Sequence[ReleaseEvent], known: CanaryState | None) -> Can
 
 
 def swap_entries(entries: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
-    """The promotions and rollbacks among them: from each one on, its release is the champion."""
+    """Return the promotions and rollbacks among them: from each one on, its release is the champion."""
     return [entry for entry in entries if entry.action in {"promote", "rollback"}]
 
 
 def count_swaps(entries: Sequence[ReleaseEvent]) -> int:
-    """How many promotions and rollbacks there were."""
+    """Return how many promotions and rollbacks there were."""
     return max((entry.sequence or 0 for entry in entries), default=0)

@@ -36,7 +36,7 @@ from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 SCRATCH, LOCK = "tmp", ".lock"
 
 
-class Moved(GateError):
+class ChampionMovedError(GateError):
     """Somebody else swapped the champion first: what was decided about the one before has to be decided again."""
 
 
@@ -58,14 +58,14 @@ class ReleaseRegistry:
         return ""
 
     def ids(self) -> list[str]:
-        """Names of all releases, the oldest first; damaged ones, too. Other folders there are none."""
+        """Return the names of all releases, damaged ones too, the oldest first; other folders are ignored."""
         place = self.root / RELEASES
         found = [path for path in place.iterdir() if names.is_content_id(path.name)] if place.is_dir() else []
         there = [path for path in found if (path / release_manifest.NAME).is_file()]
         return [path.name for path in sorted(there, key=lambda path: (_read_created_at(path), path.name))]
 
     def find(self, start: str) -> str:
-        """The one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` name what is that now.
+        """Return the one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` name what is that now.
 
         Raises  UsageError where there is none, or several.
         """
@@ -87,40 +87,40 @@ class ReleaseRegistry:
         return found[0]
 
     def folder(self, release: str) -> Path:
-        """The files of a release.
+        """Return the files of a release.
 
         Raises  ArtifactError for what is no name of one.
         """
         return names.below(self.root / RELEASES, release)
 
     def fetch(self, release: str) -> Path:
-        """The same: a folder has its releases here."""
+        """Return the same: a folder has its releases here."""
         return self.folder(release)
 
     def manifest(self, release: str) -> ReleaseManifest:
-        """What a release is made of.
+        """Return the manifest of a release.
 
         Raises  ArtifactError where it is not in the store.
         """
         return release_manifest.load(self.folder(release))
 
     def champion(self) -> ChampionPointer | None:
-        """The pointer; None before the first promotion."""
+        """Return the pointer; None before the first promotion."""
         path = self.root / CHAMPION
         return registry_formats.POINTER.read(path, ChampionPointer) if path.is_file() else None
 
     def trial(self) -> CanaryState | None:
-        """The release that is tried beside the champion; None where there is none."""
+        """Return the release that is tried beside the champion; None where there is none."""
         path = existing(self.root / CANARY, OLD_CANARY)
         return registry_formats.CANARY_STATE.read(path, CanaryState) if path.is_file() else None
 
     def log(self) -> list[ReleaseEvent]:
-        """What happened, in order; also what a kill kept from being written."""
+        """Return all events in order, with the one that a kill kept from being written."""
         entries = event_log.read_lines(existing(self.root / EVENTS, OLD_EVENTS))
         return [*entries, *self._missing(entries)]
 
     def verify(self, release: str) -> list[str]:
-        """Everything that is wrong with a release, a sentence each."""
+        """Return everything that is wrong with a release, a sentence each."""
         return release_manifest.verify(self.folder(release))
 
     def add(
@@ -160,13 +160,13 @@ class ReleaseRegistry:
 
         ``after`` is the sequence that the caller has seen: another one means that somebody was faster. ``force`` promotes
         what a gate refused.
-        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; Moved for a pointer that has moved.
+        Raises  ArtifactError for a damaged release; GateError for one that a gate refused; ChampionMovedError for a pointer that has moved.
         """
         self.may_serve(release, force=force)
         with self.hold_lock("promoting a release"):
             entries, now = self.log(), self.champion()
             if after is not None and after != release_state.count_swaps(entries):
-                raise Moved(
+                raise ChampionMovedError(
                     f"the champion was swapped meanwhile: sequence {release_state.count_swaps(entries)}, not {after}",
                     hint="look at it: tunectl release log",
                 )
@@ -230,7 +230,7 @@ class ReleaseRegistry:
         self._append(ReleaseEvent("canary_stop", trial.release, release_state.current_moment(), author, message))
 
     def may_serve(self, release: str, *, force: bool = False, hint: str = "go on all the same: --force") -> None:
-        """Raises  ArtifactError for a damaged release; GateError with ``hint`` for one that a gate refused, unless it is forced."""
+        """Raise ``ArtifactError`` for a damaged release, ``GateError`` with ``hint`` for one that a gate refused, unless forced."""
         wrong = self.verify(release)
         if wrong:
             raise ArtifactError(
@@ -294,7 +294,7 @@ class ReleaseRegistry:
         return known
 
     def _missing(self, entries: Sequence[ReleaseEvent]) -> Iterator[ReleaseEvent]:
-        """Lines of what was done before a kill, but not written down."""
+        """Yield lines of what was done before a kill, but not written down."""
         added = {entry.release for entry in entries if entry.action == "add"}
         absent = [name for name in self.ids() if name not in added]
         yield from (ReleaseEvent("add", name, at) for name in absent if (at := _read_created_at(self.folder(name))))
@@ -340,7 +340,7 @@ class ReleaseRegistry:
 
 
 def _read_created_at(folder: Path) -> str:
-    """When a release was stored; nothing where its manifest is damaged, which must not hide the others from a rollback."""
+    """Return when a release was stored; nothing where its manifest is damaged, which must not hide the others from a rollback."""
     try:
         return release_manifest.load(folder).created_at
     except ArtifactError:
@@ -377,5 +377,5 @@ def _copy_file(path: Path, place: Path) -> None:
 
 
 def to_builtins(value: Any) -> Any:
-    """A record as plain values, for JSON."""
+    """Return a record as plain values, for JSON."""
     return msgspec.to_builtins(value)

@@ -59,11 +59,11 @@ class RemoteRegistry:
         return self._files.address
 
     def ids(self) -> list[str]:
-        """Names of all releases."""
+        """Return the names of all releases."""
         return sorted(filter(names.is_content_id, self._files.names(RELEASES)))
 
     def champion(self) -> ChampionPointer | None:
-        """The pointer; None before the first promotion."""
+        """Return the pointer; None before the first promotion."""
         newest = self._newest(CHAMPIONS, registry_formats.POINTER, ChampionPointer)
         if newest is None:
             found = self._record(registry_formats.POINTER, ChampionPointer, OLD_CHAMPION)
@@ -77,7 +77,7 @@ class RemoteRegistry:
         return self._guard.latest(found, self.location)
 
     def trial(self) -> CanaryState | None:
-        """The challenger; None where there is none."""
+        """Return the challenger; None where there is none."""
         newest = self._newest(CANARIES, registry_formats.REMOTE_CANARY, RemoteCanary)
         if newest is not None:
             return newest[1].state
@@ -86,7 +86,7 @@ class RemoteRegistry:
         return self._record(registry_formats.CANARY_STATE, CanaryState, OLD_CANARY)
 
     def log(self) -> list[ReleaseEvent]:
-        """What happened, in order, as of the last time that a registry was copied there.
+        """Return all events in order, as of the last copy of the registry.
 
         Raises  ArtifactError where a part is missing or cannot be read.
         """
@@ -109,12 +109,12 @@ class RemoteRegistry:
         return found
 
     def _list_numbered(self, folder: str, ending: str) -> list[tuple[int, str]]:
-        """The numbered objects of a folder, in order."""
+        """Return the numbered objects of a folder, in order."""
         stems = [name.removesuffix(ending) for name in self._files.names(folder) if name.endswith(ending)]
         return sorted((int(stem), f"{stem}{ending}") for stem in stems if _is_number(stem))
 
     def _newest(self, folder: str, form: RecordFormat, shape: type[T]) -> tuple[int, T] | None:
-        """The record with the highest number, and that; it never changes, so it is read once."""
+        """Return the record with the highest number, and that; it never changes, so it is read once."""
         numbered = self._list_numbered(folder, ".json")
         if not numbered:
             return None
@@ -125,14 +125,14 @@ class RemoteRegistry:
         return (number, found) if found is not None else None
 
     def folder(self, release: str) -> Path:
-        """Where its files are once they have been brought.
+        """Return where its files are once they have been brought.
 
         Raises  ArtifactError for what is no name of a release.
         """
         return names.below(self._cache, release)
 
     def fetch(self, release: str) -> Path:
-        """Its files on this machine, brought anew where they are damaged here.
+        """Return its files on this machine, brought anew where they are damaged here.
 
         Raises  ArtifactError for what is no name of a release, and for one that is not what its manifest says; InfrastructureError for
                 one that is not there (yet), and from the place itself.
@@ -207,7 +207,7 @@ class RemoteRegistry:
 
 
 def build_object_name(folder: str, number: int, ending: str = ".json") -> str:
-    """The name of a numbered object."""
+    """Return the name of a numbered object."""
     return f"{folder}/{number:0{DIGITS}d}{ending}"
 
 

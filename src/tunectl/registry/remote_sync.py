@@ -201,18 +201,18 @@ def _common(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> int
 
 
 def _only_additions(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> bool:
-    """Whether this registry has only added releases since the two were the same: those can follow any other history."""
+    """Return whether this registry has only added releases since the two were the same: those can follow any other history."""
     return all(entry.action == "add" for entry in ours[_common(ours, theirs) :])
 
 
 def _rebase_additions(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
-    """The history at the address, and behind it the releases that only this registry has."""
+    """Return the history at the address, and behind it the releases that only this registry has."""
     known = {entry.release for entry in theirs if entry.action == "add"}
     return [*theirs, *(one for one in ours if one.action == "add" and one.release not in known)]
 
 
 def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, theirs: Sequence[ReleaseEvent]) -> bool:
-    """Whether the history at the address has anything new. Raises  GateError for a fork."""
+    """Return whether the history at the address has anything new. Raises  GateError for a fork."""
     ours = store.log()
     if ours[: len(theirs)] == theirs:
         return False

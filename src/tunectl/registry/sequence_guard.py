@@ -36,7 +36,7 @@ class SequenceGuard:
         """Why the pointer that was given last is not followed; empty where it is."""
 
     def latest(self, pointer: ChampionPointer | None, location: str) -> ChampionPointer | None:
-        """The pointer to follow: ``pointer`` of the registry at ``location``, or the newest that was seen where it is older."""
+        """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest that was seen where it is older."""
         if self._seen is None and self._path is not None and self._path.is_file():
             with suppress(TunectlError):  # a file that was damaged remembers nothing
                 self._seen = NEWEST.read(self._path, NewestPointer)

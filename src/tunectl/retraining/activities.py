@@ -40,15 +40,15 @@ class RetrainActivities(Protocol):
     """The world outside the state machine; tests pass fakes. Any TunectlError fails the run, with its words."""
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
-        """The newest window that says drift of the champion that serves, and when it was examined."""
+        """Return the newest window that says drift of the champion that serves, and when it was examined."""
         ...
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
-        """Key and frozen data of a trigger; None for an alert without such a drift window."""
+        """Return key and frozen data of a trigger; None for an alert without such a drift window."""
         ...
 
     def data(self, run: RetrainRun) -> StepResult:
-        """Whether there is enough to learn."""
+        """Return whether there is enough to learn."""
         ...
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
@@ -56,7 +56,7 @@ class RetrainActivities(Protocol):
         ...
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
-        """Challenger against champion."""
+        """Return challenger against champion."""
         ...
 
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class RetrainActivities(Protocol):
         ...
 
     def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
-        """The experiment as of now; None where somebody ended it by hand."""
+        """Return the experiment as of now; None where somebody ended it by hand."""
         ...
 
     def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
@@ -79,7 +79,7 @@ class RetrainActivities(Protocol):
         ...
 
     def is_promoted(self, run: RetrainRun) -> bool:
-        """Whether the challenger is champion: a promotion was cut, or a person was faster."""
+        """Return whether the challenger is champion: a promotion was cut, or a person was faster."""
         ...
 
     def cleanup(self, run: RetrainRun) -> None:

@@ -46,7 +46,7 @@ class _Payload(Struct, frozen=True):
 
 
 def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> list[Trigger]:
-    """The triggers of one payload, at most ``MOST``; ``names`` are the alerts that ask for a retrain.
+    """Return the triggers of one payload, at most ``MOST``; ``names`` are the alerts that ask for a retrain.
 
     An alert that ended starts nothing, and stops nothing.
     Raises  DataError for what is no such payload; it repeats nothing of it.
@@ -66,7 +66,7 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
 
 
 def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
-    """No window is named: a metric that carried one would be a new series each, so the controller takes the newest that says drift."""
+    """Build the trigger without a window: a label for it would be a new series each, so the controller takes the newest drift."""
     labels = {name: alert.labels[name][:200] for name in KEPT if name in alert.labels}
     mark = alert.fingerprint or msgspec.json.encode(sorted(alert.labels.items())).decode()
     name = hashlib.sha256(f"{mark}\0{_start(alert.starts_at)}".encode()).hexdigest()[:24]
@@ -78,7 +78,7 @@ def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
 
 
 def _start(text: str) -> str:
-    """The same moment is the same text, in whatever zone and with however many digits it was written."""
+    """Return the same moment is the same text, in whatever zone and with however many digits it was written."""
     try:
         at = datetime.fromisoformat(text[:19] + _zone(text))
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

@@ -30,11 +30,11 @@ class ApprovalPages:
         self._book, self._trials, self._project, self._secret, self._cost = book, trials, project, secret, cost
 
     def index(self) -> str:
-        """All retrains."""
+        """Return all retrains."""
         return runs_page(self._book, self._trials, self._project, linked=True)
 
     def run(self, name: str) -> str | None:
-        """One retrain; None where there is none of that id."""
+        """Return one retrain; None where there is none of that id."""
         run = next((one for one in self._book.runs() if one.id == name), None)
         if run is None:
             return None
@@ -86,7 +86,7 @@ class ApprovalPages:
 
     @staticmethod
     def _why(run: RetrainRun, given: ApprovalToken) -> str:
-        """What speaks for a promotion; a retrain says that itself."""
+        """Return the evidence for a promotion; a retrain run brings its own."""
         asked = [one for one in run.steps if one.facts.get("nonce") == given.nonce]
         return str(asked[-1].facts.get("message", "")) if asked else ""
 
@@ -112,7 +112,7 @@ class ApprovalPages:
 
 
 def runs_page(book: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
-    """All retrains as one page; ``linked`` where each has a page of its own, else their stories stand below."""
+    """Return all retrains as one page; ``linked`` where each has a page of its own, else their stories stand below."""
     runs, seen = book.runs()[::-1][:NEWEST], book.list_outcomes()
     active = next((run for run in runs if not run.ended), None)
     done = [run for run in runs if run.state == "promoted"]

@@ -24,7 +24,7 @@ LOADING: Final = timedelta(minutes=30)
 def build_experiment(
     wanted: CanaryConfig, challenger: str, *, name: str, now: datetime, author: str, message: str
 ) -> Experiment:
-    """An experiment as ``retrain.canary`` declares it; ``name`` is that of its retrain, if it has one."""
+    """Return an experiment as ``retrain.canary`` declares it; ``name`` is that of its retrain, if it has one."""
     return Experiment(
         id=name,
         challenger=challenger,
@@ -51,7 +51,7 @@ def build_experiment(
 
 
 def collect_observations(found: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
-    """The units of an experiment so far, from the challenger's first answer on.
+    """Return the units of an experiment so far, from the challenger's first answer on.
 
     While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair variants.
     """
@@ -83,7 +83,7 @@ def evaluate_canary(
 def _check_variants(
     found: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
 ) -> ExperimentResult:
-    """The reading, unless its variants are no longer those that were declared."""
+    """Return the reading, unless its variants are no longer those that were declared."""
     if pointer is not None and pointer.release == found.challenger:
         if found.reading is not None and found.reading.decision == "promote":
             return found.reading  # it won, and a kill came between its promotion and its end

@@ -15,8 +15,8 @@ from typing import Any, Final
 from msgspec import to_builtins
 from msgspec.structs import replace
 
-from tunectl.artifacts.lock import LockTimeout
-from tunectl.canary.canary_store import ExperimentRunning
+from tunectl.artifacts.lock import LockTimeoutError
+from tunectl.canary.canary_store import CanaryRunningError
 from tunectl.canary.sequential_test import CanaryDecision
 from tunectl.config.schema.retrain import RetrainingConfig
 from tunectl.core import logging_setup
@@ -59,7 +59,7 @@ class RetrainController:
         self.policy = rate_limits.policy_of(watch.limits)
 
     def current_run(self) -> RetrainRun | None:
-        """The run that has not ended."""
+        """Return the run that has not ended."""
         return next((run for run in reversed(self.book.runs()) if not run.ended), None)
 
     def reconcile(self, now: datetime) -> bool:
@@ -113,7 +113,7 @@ class RetrainController:
         return moved
 
     def _tidy_once(self) -> None:
-        """The controller before this one may have been killed between the end of a run and what follows from it."""
+        """Repeat the cleanup of the last run: the previous controller may have been killed before it."""
         if self._tidied:
             return
         self.book.adopt_old_names()
@@ -136,7 +136,7 @@ class RetrainController:
             self.book.set_schedule_mark(fresh)
 
     def _reconcile(self, now: datetime) -> None:
-        """A drift that nobody told of: Alertmanager was down, or busy was answered too often.
+        """Start a run for drift without an alert: Alertmanager was down, or too many deliveries were answered with busy.
 
         While cooldown or budget hold it up it is not taken: each window would freeze the live traffic anew, only to be turned down.
         """
@@ -170,7 +170,7 @@ class RetrainController:
     # what moves it on
 
     def _onward(self, run: RetrainRun, now: datetime) -> Transition | None:
-        """The next step; None while there is nothing to say."""
+        """Return the next step; None while there is nothing to say."""
         steps: dict[State, Callable[[RetrainRun, datetime], Transition | None]] = {
             "proposed": self._handle_proposed,
             "awaiting_approval": self._handle_awaiting_approval,
@@ -188,11 +188,11 @@ class RetrainController:
             return self._handle_error(run, now, error)
 
     def _handle_error(self, run: RetrainRun, now: datetime, error: Exception) -> Transition | None:
-        """The end of a run, unless the same step may succeed later: then the look fails, and the next one tries again."""
+        """Return the end of a run, unless the same step may succeed later: then the look fails, and the next one tries again."""
         if self.stop.is_set():
             return None
         lasts = run.state == "canary" and now < datetime.fromisoformat(run.steps[-1].facts["until"])
-        if isinstance(error, LockTimeout) or lasts or self.hands.is_promoted(run):
+        if isinstance(error, LockTimeoutError) or lasts or self.hands.is_promoted(run):
             raise error  # nothing is lost by waiting; and of a challenger that serves nobody may read that it failed
         known = isinstance(error, TunectlError | OSError)
         _log.error("retrain %s failed while %s: %s", run.id, run.state, error, exc_info=None if known else error)
@@ -218,7 +218,7 @@ class RetrainController:
         return Transition("awaiting_approval", now, words, {**facts, **told})
 
     def approval_link(self, given: ApprovalToken) -> str:
-        """The address of a decision."""
+        """Return the address of a decision."""
         return signed_links.address(self.watch.approval.url, given, self._secret)
 
     def _handle_awaiting_approval(self, run: RetrainRun, now: datetime) -> Transition | None:
@@ -273,7 +273,7 @@ class RetrainController:
             return self._asks(run, "promote", now, {"message": "the gate said yes"})
         try:
             begun = self.hands.start_canary(run, now)
-        except ExperimentRunning as error:
+        except CanaryRunningError as error:
             if now - run.steps[-1].at > timedelta(days=canary.max_days):
                 raise
             _log.info("retrain %s waits to be tried: %s", run.id, error.message)

@@ -11,7 +11,7 @@ from tunectl.retraining.schedules import WORDS, CronSchedule
 
 
 def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
-    """The first slot after a moment, in UTC.
+    """Return the first slot after a moment, in UTC.
 
     Raises  UsageError for an expression or a zone that is none.
     """

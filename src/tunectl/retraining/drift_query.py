@@ -19,7 +19,7 @@ NEWS: Final = (timedelta(days=2), timedelta(days=32))
 def latest_drift_window(
     opened: LiveOpener, champion: str, reference: Literal["live", "training"], now: datetime
 ) -> tuple[DriftWindow, datetime] | None:
-    """The newest window that says anything, and when it was examined, where it says drift of the release ``champion``; else None.
+    """Return the newest window that says anything, and when it was examined, where it says drift of the release ``champion``; else None.
 
     What is older than all of ``NEWS`` is no news, and what lies ahead was made by a clock that was wrong. A window that could not
     be told neither counts nor breaks the row, as for the monitor. ``reference``: what prompts are compared with.
@@ -36,7 +36,7 @@ def latest_drift_window(
 
 
 def _parse_decisive_window(body: dict[str, Any]) -> DriftWindow | None:
-    """A window that says something; None for others, and for rows of that table that are no windows of the monitor."""
+    """Return a window that says something; None for others, and for rows of that table that are no windows of the monitor."""
     try:
         found = msgspec.convert(body, DriftWindow, strict=False)
     except msgspec.ValidationError:
@@ -45,7 +45,7 @@ def _parse_decisive_window(body: dict[str, Any]) -> DriftWindow | None:
 
 
 def _has_newer_reference(opened: LiveOpener, window: DriftWindow, reference: Literal["live", "training"]) -> bool:
-    """Whether a person has accepted another reference since: to whoever says that this is the world now, it is no drift."""
+    """Return whether a person has accepted another reference since: to whoever says that this is the world now, it is no drift."""
     if reference == "training":
         return False
     with opened() as live:

@@ -39,7 +39,7 @@ def freeze_snapshot(
 def build_window(
     run: RetrainRun, section: FeedbackFromLog, place: RetrainWorkspace, store: ReleaseRegistry, opened: LiveOpener
 ) -> FeedbackWindow:
-    """What the build learns from: the snapshots before, this one, without those who were erased meanwhile."""
+    """Return the snapshots of the build: the earlier ones and this one, without erased users."""
     root = place.layout.root
     ours = msgspec.convert(run.facts("proposed")["snapshot"], Snapshot)
     snapshots = [one for one in training_window.load_window(root / section.window).snapshots if one.id != ours.id]
@@ -53,7 +53,7 @@ def build_window(
 
 
 def has_enough_data(named: FeedbackWindow, section: FeedbackFromLog, wanted: MinimumData, root: Path) -> StepResult:
-    """Whether there is as much as ``wanted``, and how much there is."""
+    """Return whether there is as much as ``wanted``, and how much there is."""
     found = training_window.build_feedback_examples(named, section, root)
     lessons = [lesson for lesson in found.feedback.lessons if not lesson.held]
     fresh = sum(lesson.inference.id in found.fresh for lesson in lessons)

@@ -55,7 +55,7 @@ class ReleaseOutputs(Struct, frozen=True):
 def decide(
     asked: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate, evaluate: Evaluate
 ) -> GateVerdict:
-    """The decision, given what both said."""
+    """Return the decision, given what both said."""
     settings = evaluate.gate
     limits = GateLimits(
         wanted.margin,
@@ -98,7 +98,7 @@ def _part(
 
 
 def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """The measure as one of which more is better."""
+    """Return the measure as one of which more is better."""
     measure = metrics.get_metric(primary)
     if measure.better == "lower":
         return lambda sums: -measure.combine(sums)
@@ -108,7 +108,7 @@ def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
 def check_infrastructure(
     champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate
 ) -> list[GateCheck]:
-    """Whether the challenger can serve."""
+    """Return whether the challenger can serve."""
     if challenger.trouble:
         return [GateCheck(LOADS, False, challenger.trouble)]
     said = [*challenger.golden, *challenger.drifted]
@@ -136,7 +136,7 @@ def check_infrastructure(
 def guardrails(
     asked: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate
 ) -> list[Guardrail]:
-    """What must not get worse: refusals of what should be answered, answers to what should be refused."""
+    """Return the guardrails: refusals of harmless prompts, answers to harmful ones."""
     refused = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
     found = [Guardrail("share of refusals on the golden set", round(refused, 4), wanted.max_refusal_rate, most=True)]
     if asked.harmful:

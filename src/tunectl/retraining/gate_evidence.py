@@ -43,7 +43,7 @@ def collect_evidence(
     place: RetrainWorkspace,
     stop: threading.Event,
 ) -> GateVerdict:
-    """The verdict about the challenger ``release``.
+    """Return the verdict about the challenger ``release``.
 
     Raises  InfrastructureError where the champion itself cannot answer: then nothing can be compared.
     """
@@ -69,7 +69,7 @@ def collect_evidence(
 
 
 def gate_inputs(store: ReleaseRegistry, project: Path, wanted: PromotionGate, layout: ProjectPaths) -> GateInputs:
-    """The golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
+    """Return the golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
     version, folder = _golden(store, project, wanted, layout)
     kept, _ = items.from_examples(golden_set.items(folder, version))
     learned = _read_training_digests(ProjectPaths(project).artifact("split") / "train.jsonl")
@@ -83,7 +83,7 @@ def gate_inputs(store: ReleaseRegistry, project: Path, wanted: PromotionGate, la
 def _golden(
     store: ReleaseRegistry, project: Path, wanted: PromotionGate, layout: ProjectPaths
 ) -> tuple[golden_set.GoldenSetVersion, Path]:
-    """The version in force; one that has decided often enough makes room for the next, drawn from the test split of now."""
+    """Return the version in force; one that has decided often enough makes room for the next, drawn from the test split of now."""
     found = golden_set.newest(store.root)
     if found is not None and found[0].uses < wanted.max_uses:
         return found
@@ -143,7 +143,7 @@ def _side(
 
 
 def split_answers(asked: GateInputs, said: GenerationResult) -> ReleaseOutputs:
-    """Answers in three parts; one that had no room is empty."""
+    """Return answers in three parts; one that had no room is empty."""
     texts = [text or "" for text in said.texts]
     first, second = len(asked.golden), len(asked.golden) + len(asked.drifted)
     mean = said.seconds / max(len(texts), 1)

@@ -27,7 +27,7 @@ SCRATCH: Final = "tmp-golden"
 
 
 def upgrade_golden(record: dict[str, Any]) -> dict[str, Any]:
-    """``golden.json`` of 0.1."""
+    """Return ``golden.json`` of 0.1."""
     return rename_keys(record, {"at": "created_at"})
 
 
@@ -50,7 +50,7 @@ class GoldenSetVersion(Struct, frozen=True):
 
 
 def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
-    """The version in force and its folder; None before the first."""
+    """Return the version in force and its folder; None before the first."""
     found = sorted((store / "golden").glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
     return (GOLDEN.read(found[-1], GoldenSetVersion), found[-1].parent) if found else None
 
@@ -72,7 +72,7 @@ def freeze(
 
 
 def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
-    """The items.
+    """Return the items.
 
     Raises  ArtifactError where somebody changed them.
     """

@@ -49,7 +49,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
-    """A digest of the settings that decide how a retrain ends: asked again after one of them has changed, it is no duplicate."""
+    """Return a digest of the settings that decide how a retrain ends: asked again after one of them has changed, it is no duplicate."""
     build = root.model_dump(mode="json", exclude=APART)
     return atomic_io.sha256_json({**build, "retrain": watch.model_dump(mode="json", include=DECIDING)})
 
@@ -187,7 +187,7 @@ class LocalActivities:
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": told["branch"], "left": left}
 
     def _get_expected_sequence(self, run: RetrainRun, release: str) -> int | None:
-        """The sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already.
+        """Return the sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already.
 
         Raises  GateError where another one is: nothing is known about how the challenger compares with that.
         """

@@ -36,7 +36,7 @@ def notify(words: str, project: str, variable: str, link: str = "") -> None:
 
 
 def _explain(error: Exception) -> str:
-    """What went wrong, without the error's own words where they may hold the address: its path is the key to the channel."""
+    """Return the cause of a failed delivery without the address: its path is the secret of the channel."""
     if isinstance(error, urllib.error.HTTPError):
         return f"status {error.code}"
     if isinstance(error, ValueError | http.client.InvalidURL):

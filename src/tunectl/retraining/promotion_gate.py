@@ -105,7 +105,7 @@ def compare_on_items(
     combine: Callable[[NDArray[Any]], NDArray[Any]],
     limits: GateLimits,
 ) -> GateComparison:
-    """Both sides on one set of items.
+    """Return both sides on one set of items.
 
     champion, challenger  statistics (items, statistics) of the primary measure, a row an item, the same items in the same order
     groups                one name an item; items of one group are resampled together
@@ -134,7 +134,7 @@ def decide(
     checks: Sequence[GateCheck],
     limits: GateLimits,
 ) -> GateVerdict:
-    """The verdict. Without a drifted slice (a scheduled retrain) the golden set itself must be better."""
+    """Return the verdict. Without a drifted slice (a scheduled retrain) the golden set itself must be better."""
     parts = [golden, *([drifted] if drifted is not None else [])]
     verdict, reason = _outcome(golden, drifted, floors, checks, limits)
     return GateVerdict(verdict, reason, parts, list(floors), list(checks), limits.margin)
@@ -168,7 +168,7 @@ def _outcome(
 
 
 def _worse(part: GateComparison, margin: float) -> bool:
-    """Surely worse, and by more than the margin for all that is known."""
+    """Return whether the challenger is significantly worse, by more than the margin."""
     return part.high is not None and part.low is not None and part.high < 0 and part.low <= -margin
 
 

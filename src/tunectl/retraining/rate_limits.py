@@ -31,7 +31,7 @@ class RateLimits(Struct, frozen=True):
 
 
 def policy_of(limits: RateLimitConfig) -> RateLimits:
-    """The section of the configuration as this file wants it."""
+    """Return the section of the configuration as this file wants it."""
     return RateLimits(
         timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.max_cooldown_hours), limits.max_per_week
     )
@@ -49,7 +49,7 @@ class AdmissionDecision(Struct, frozen=True):
 def admit_trigger(
     key: str, trigger: Trigger, runs: Sequence[RetrainRun], now: datetime, policy: RateLimits
 ) -> AdmissionDecision:
-    """Whether ``trigger`` may start a run of ``key``, given all ``runs`` so far, the oldest first."""
+    """Return whether ``trigger`` may start a run of ``key``, given all ``runs`` so far, the oldest first."""
     same = [run for run in runs if run.key == key]
     done = next((run for run in same if run.state in CONCLUDED), None)
     if done is not None:
@@ -66,7 +66,7 @@ def admit_trigger(
 def rate_limited(
     trigger: Trigger, runs: Sequence[RetrainRun], now: datetime, policy: RateLimits
 ) -> AdmissionDecision | None:
-    """Whether cooldown or budget hold ``trigger`` up, whatever its key is."""
+    """Return whether cooldown or budget hold ``trigger`` up, whatever its key is."""
     if trigger.ignore_limits:
         return None
     until = cooldown_until(runs, now, policy, nags=trigger.kind in RECURRING_TRIGGERS)
@@ -82,7 +82,7 @@ def rate_limited(
 def cooldown_until(
     runs: Sequence[RetrainRun], now: datetime, policy: RateLimits, *, nags: bool = False
 ) -> datetime | None:
-    """When the cooldown ends; None where it has, or nothing has run yet.
+    """Return when the cooldown ends; None where it has, or nothing has run yet.
 
     A dismissal trained nothing, so nobody rests after it, but what ``nags`` does not ask the same person again in an hour.
     An end that lies further ahead than the cooldown itself was written by a clock that was wrong, and holds nobody up.
@@ -97,14 +97,14 @@ def cooldown_until(
 
 
 def _rest(ended: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
-    """The cooldown after the last of these runs; in seconds, because a year of rejections doubles beyond what a timedelta holds."""
+    """Return the cooldown after the last of these runs; in seconds, because a year of rejections doubles beyond what a timedelta holds."""
     fruitless = sum(1 for _ in takewhile(lambda run: run.state in UNSUCCESSFUL, reversed(ended)))
     doubled = policy.cooldown.total_seconds() * 2.0 ** min(fruitless, 64)
     return timedelta(seconds=min(doubled, policy.longest.total_seconds()))
 
 
 def runs_within(runs: Sequence[RetrainRun], now: datetime, span: timedelta = WEEK) -> int:
-    """Runs that began training in the last ``span``; what lies further ahead was written by a clock that was wrong."""
+    """Count runs that began training within ``span``; times further ahead come from a wrong clock and do not count."""
     return sum(any(step.state == "training" and abs(now - step.at) < span for step in run.steps) for run in runs)
 
 

@@ -44,7 +44,7 @@ class RetrainReport(Struct, frozen=True):
 
 
 def build_report(run: RetrainRun, experiment: Experiment | None = None) -> RetrainReport:
-    """The story so far."""
+    """Return the story so far."""
     chapters = [
         ReportSection("why", "Why", ("what", "value"), list(_why(run))),
         ReportSection("data", "What data", ("what", "value"), list(_data(run))),
@@ -185,7 +185,7 @@ def _experiment(experiment: Experiment | None) -> Iterator[ReportSection]:
 
 
 def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
-    """What a look at an experiment found, a line each."""
+    """Yield the findings of one check of a canary, a line each."""
     yield "champion", f"{_number(reading.champion)} ({reading.champion_units} identities)"
     yield "challenger", f"{_number(reading.challenger)} ({reading.challenger_units} identities)"
     if reading.low is not None and reading.high is not None:

@@ -45,7 +45,7 @@ class RetrainMetrics:
         champion: ChampionPointer | None,
         experiment: Experiment | None,
     ) -> bytes:
-        """The exposition, in Prometheus' text format."""
+        """Return the exposition, in Prometheus' text format."""
         registry = self._library.CollectorRegistry(auto_describe=False)
         families = [*self._retrain(runs, seen), *self._release(runs, champion), *self._experiment(experiment)]
         registry.register(_StaticCollector(families))

@@ -20,12 +20,12 @@ _DATA: Final = {
 
 
 def upgrade_trigger(record: dict[str, Any]) -> dict[str, Any]:
-    """A trigger of 0.1. Its id stays: it is how a repeat is recognized."""
+    """Return a trigger of 0.1. Its id stays: it is how a repeat is recognized."""
     return rename_keys(record, {**AUTHORSHIP, "urgent": "ignore_limits"})
 
 
 def upgrade_run(record: dict[str, Any]) -> dict[str, Any]:
-    """A run of 0.1. Its key stays: it is a hash of what the run depends on."""
+    """Return a run of 0.1. Its key stays: it is a hash of what the run depends on."""
     return {
         **record,
         "trigger": upgrade_trigger(record.get("trigger", {})),
@@ -42,7 +42,7 @@ def _upgrade_step(step: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a step found out: the drift window, the snapshot, what the data gate counted, and why a person is asked."""
+    """Return the results of a step: the drift window, the snapshot, the counts of the data gate, the reason for an approval."""
     if "lessons" in facts:
         return rename_keys(facts, _DATA)
     found = rename_keys(facts, AUTHORSHIP)
@@ -56,17 +56,17 @@ def _upgrade_facts(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_outcome(record: dict[str, Any]) -> dict[str, Any]:
-    """What became of a trigger, as 0.1 wrote it."""
+    """Return the outcome of a trigger in the format of 0.1."""
     return rename_keys({**record, "trigger": upgrade_trigger(record.get("trigger", {}))}, {"words": "detail"})
 
 
 def upgrade_decision(record: dict[str, Any]) -> dict[str, Any]:
-    """A person's decision of 0.1."""
+    """Return a person's decision of 0.1."""
     return rename_keys(record, {"yes": "approved", "by": "author"})
 
 
 def upgrade_marks(record: dict[str, Any]) -> dict[str, Any]:
-    """``calendar.json`` of 0.1: the marks stood at the top."""
+    """Return ``calendar.json`` of 0.1: the marks stood at the top."""
     return {"marks": record}
 
 

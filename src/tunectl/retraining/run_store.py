@@ -66,7 +66,7 @@ class RunStore:
         self.root = root
 
     def runs(self) -> list[RetrainRun]:
-        """All runs, the oldest first.
+        """Return all runs, the oldest first.
 
         Raises  ArtifactError for a file that was changed by hand.
         """
@@ -85,11 +85,11 @@ class RunStore:
         return create_exclusive.create_exclusive(self._place(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
 
     def is_pending(self, trigger: str) -> bool:
-        """Whether a trigger was received and is not dealt with."""
+        """Return whether a trigger was received and is not dealt with."""
         return self._place(INBOX, trigger).is_file()
 
     def list_pending_triggers(self) -> list[Trigger]:
-        """Triggers that wait, the oldest first; changes nothing."""
+        """Return triggers that wait, the oldest first; changes nothing."""
         waiting = [path for path in self._files(INBOX) if not self._is_resolved(path)]
         found: list[Trigger] = [run_formats.TRIGGER.read(path, Trigger) for path in waiting]
         return sorted(found, key=lambda trigger: (trigger.at, trigger.id))
@@ -120,12 +120,12 @@ class RunStore:
         self._place(INBOX, seen.trigger.id).unlink(missing_ok=True)
 
     def get_outcome(self, trigger: str) -> TriggerOutcome | None:
-        """What became of a trigger; None where it waits or never came."""
+        """Return the outcome of a trigger; None where it waits or never came."""
         path = self._find(OUTCOMES, trigger)
         return run_formats.OUTCOME.read(path, TriggerOutcome) if path.is_file() else None
 
     def list_outcomes(self) -> list[TriggerOutcome]:
-        """What became of every trigger, the oldest first."""
+        """Return the outcome of every trigger, the oldest first."""
         found = [run_formats.OUTCOME.read(path, TriggerOutcome) for path in self._files(OUTCOMES)]
         return sorted(found, key=lambda one: one.at)
 
@@ -137,12 +137,12 @@ class RunStore:
         return create_exclusive.create_exclusive(path, run_formats.DECISION.encode(answer))
 
     def get_decision(self, run: str, question: str) -> ApprovalDecision | None:
-        """The decision; None while nobody has decided."""
+        """Return the decision; None while nobody has decided."""
         path = self._find(APPROVALS, f"{run}-{question}")
         return run_formats.DECISION.read(path, ApprovalDecision) if path.is_file() else None
 
     def get_schedule_marks(self) -> dict[str, datetime]:
-        """The last slot of each schedule that was dealt with."""
+        """Return the last slot of each schedule that was dealt with."""
         path = record_format.existing(self.root / MARKS, OLD_MARKS)
         return run_formats.MARKS.read(path, ScheduleMarks).marks if path.is_file() else {}
 
@@ -156,7 +156,7 @@ class RunStore:
         return self.root / folder / f"{name}.json"
 
     def _find(self, folder: str, name: str) -> Path:
-        """Where a record lies; where it would be written, if it is nowhere."""
+        """Return where a record lies; where it would be written, if it is nowhere."""
         path = self._place(folder, name)
         older = self.root / OLD_FOLDERS[folder] / path.name
         return older if older.is_file() and not path.is_file() else path
@@ -165,7 +165,7 @@ class RunStore:
         return self._find(OUTCOMES, path.stem).is_file()
 
     def _files(self, folder: str) -> list[Path]:
-        """The records of a folder, by name; one that lies under the old and the new name (a kill came between) counts once."""
+        """Return the records of a folder, by name; one that lies under the old and the new name (a kill came between) counts once."""
         older = _list_records(self.root / OLD_FOLDERS[folder]) if folder in OLD_FOLDERS else []
         found = {path.name: path for path in (*older, *_list_records(self.root / folder))}
         return [found[name] for name in sorted(found)]

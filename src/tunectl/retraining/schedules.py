@@ -38,7 +38,7 @@ Next = Callable[[CronSchedule, datetime], datetime]
 def due_slot(
     schedule: CronSchedule, last: datetime | None, now: datetime, following: Next
 ) -> tuple[datetime | None, datetime]:
-    """The newest slot after ``last`` that has come, if any, and the mark to keep.
+    """Return the newest slot after ``last`` that has come, if any, and the mark to keep.
 
     Slots that were missed while nobody looked are one: the newest. A schedule that is seen for the first time begins now, and
     so does one whose mark lies in the far future.
@@ -53,7 +53,7 @@ def due_slot(
 
 
 def trigger(schedule: CronSchedule, slot: datetime, now: datetime) -> Trigger:
-    """A due slot as a trigger: its id is the slot, so that it starts one run however often it is found."""
+    """Return a due slot as a trigger: its id is the slot, so that it starts one run however often it is found."""
     local = f"{slot:%Y-%m-%dT%H:%MZ}"
     why = f"schedule {schedule.name} ({schedule.cron}, {schedule.zone}), due {slot:%Y-%m-%d %H:%M} UTC"
     return Trigger("schedule", f"schedule-{schedule.name}-{local}", now, why, schedule.name)

@@ -32,7 +32,7 @@ def load_token(root: Path, token_file: str) -> str:
 
 
 def load_or_create(path: Path, *, signs: bool = False) -> str:
-    """The text of a secret file, made at first use, readable by its owner only.
+    """Return the text of a secret file, made at first use, readable by its owner only.
 
     ``signs``: whoever has read it can sign what we sign, so one that is open to others is refused. A token has other readers
     (Alertmanager's account); that everybody may read ours is only told.

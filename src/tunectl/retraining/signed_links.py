@@ -34,18 +34,18 @@ class ApprovalToken(Struct, frozen=True):
 
 
 def sign(given: ApprovalToken, secret: bytes) -> str:
-    """The token of a link."""
+    """Return the token of a link."""
     body = msgspec.json.encode(given)
     return f"{_text(body)}.{_text(_mac(body, secret))}"
 
 
 def address(url: str, given: ApprovalToken, secret: bytes) -> str:
-    """The link itself, below the ``url`` under which people reach the retrain controller."""
+    """Return the link itself, below the ``url`` under which people reach the retrain controller."""
     return f"{url.rstrip('/')}/decide/{sign(given, secret)}"
 
 
 def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
-    """What a token stands for.
+    """Return the approval that a token stands for.
 
     Raises  UsageError for one that was not signed here, or is too old.
     """

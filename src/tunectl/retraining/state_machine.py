@@ -113,30 +113,30 @@ class RetrainRun(Struct, frozen=True, omit_defaults=True):
         return self.state in ENDS
 
     def facts(self, state: State) -> dict[str, Any]:
-        """What the newest step of that state found out; empty where there was none."""
+        """Return the results of the newest step in that state; empty where there was none."""
         return next((step.facts for step in reversed(self.steps) if step.state == state), {})
 
 
-class InvalidTransition(TunectlError):
+class InvalidTransitionError(TunectlError):
     """A step that the machine does not know: our bug."""
 
 
 def run_key(window: str, config: str, code: str, base: str) -> str:
-    """SHA-256 of what a retrain depends on: digests of window manifest and composed configuration, revisions of code and base."""
+    """Return SHA-256 of what a retrain depends on: digests of window manifest and composed configuration, revisions of code and base."""
     return atomic_io.sha256_json({"window": window, "config": config, "code": code, "base": base})
 
 
 def new_run(key: str, attempt: int, trigger: Trigger, at: datetime, facts: dict[str, Any]) -> RetrainRun:
-    """A run that was just proposed."""
+    """Return a run that was just proposed."""
     return RetrainRun(key, attempt, trigger, [Transition("proposed", at, trigger.message, facts)])
 
 
 def apply_transition(run: RetrainRun, step: Transition) -> RetrainRun:
-    """The run after one more step; a clock that went back never makes a step older than the one before it.
+    """Return the run after one more step; a clock that went back never makes a step older than the one before it.
 
     Raises  IllegalStep for one that may not follow.
     """
     if step.state not in NEXT[run.state]:
         allowed = ", ".join(sorted(NEXT[run.state])) or "nothing"
-        raise InvalidTransition(f"retrain {run.id}: {step.state} after {run.state}; allowed is {allowed}")
+        raise InvalidTransitionError(f"retrain {run.id}: {step.state} after {run.state}; allowed is {allowed}")
     return replace(run, steps=[*run.steps, replace(step, at=max(step.at, run.steps[-1].at))])

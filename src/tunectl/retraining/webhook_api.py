@@ -41,7 +41,7 @@ FORM: Final = 10_000
 
 
 def json_reply(code: int, /, **words: object) -> HttpResponse:
-    """A JSON answer."""
+    """Return a JSON answer."""
     headers = {"Retry-After": "60"} if code == 503 else {}
     return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, headers)
 
@@ -101,7 +101,7 @@ class RetrainApi(HttpServer):
         )
 
     def answer(self, asked: HttpRequest) -> HttpResponse:
-        """The answer to one request; never raises."""
+        """Return the answer to one request; never raises."""
         try:
             return self._answer(asked)
         except UsageError as error:

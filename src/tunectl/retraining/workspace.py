@@ -33,15 +33,15 @@ class RetrainWorkspace:
         return self.book / "secret"
 
     def log_path(self, run: RetrainRun) -> Path:
-        """What a run's processes printed."""
+        """Return the log file of a run's processes."""
         return self.book / "logs" / f"{run.id}.log"
 
     def window_path(self, run: RetrainRun) -> Path:
-        """The ``inference_log/window.json`` of a run, before it is committed."""
+        """Return the ``inference_log/window.json`` of a run, before it is committed."""
         return self.book / "windows" / f"{run.id}.json"
 
     def scratch_dir(self, run: RetrainRun) -> Path:
-        """Questions and answers of the gate."""
+        """Return questions and answers of the gate."""
         return self.layout.gates / run.id
 
     @property
@@ -51,5 +51,5 @@ class RetrainWorkspace:
 
     @staticmethod
     def branch(run: RetrainRun) -> str:
-        """Where a run's commits go."""
+        """Return where a run's commits go."""
         return BRANCH + run.id

@@ -30,7 +30,7 @@ RUNNING = ".tunectl/retrain.json"
 """In the worktree: whose it is, and how often it was begun."""
 
 
-class TrainingFailed(TunectlError):
+class TrainingFailedError(TunectlError):
     """The pipeline of a retrain ended with an error; the message has its own words."""
 
     exit_code = 5
@@ -46,12 +46,12 @@ def build_release(
 ) -> StepResult:
     """Train, commit, and put the package into the store; goes on where an earlier call was killed.
 
-    Raises  UsageError for a dirty tree; TrainingFailed with the words of the stage that failed, or after too many attempts.
+    Raises  UsageError for a dirty tree; TrainingFailedError with the words of the stage that failed, or after too many attempts.
     """
     layout = place.layout
     project, attempt = _worktree(run, place)
     if attempt > watch.train.max_attempts:
-        raise TrainingFailed(
+        raise TrainingFailedError(
             f"retrain {run.id} was begun {attempt - 1} times and never ended",
             hint=f"its words are in {place.log_path(run)}",
         )
@@ -83,13 +83,13 @@ def build_release(
         atomic_io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
         return StepResult(False, "stopped")
     if code not in {0, 3}:
-        raise TrainingFailed(_words(project, code, watch), hint=f"its words are in {place.log_path(run)}")
+        raise TrainingFailedError(_words(project, code, watch), hint=f"its words are in {place.log_path(run)}")
     commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.message[:200]}")
     return _register_release(run, project, store, commit, place, layout)
 
 
 def use_existing_release(run: RetrainRun, release: str, place: RetrainWorkspace, store: ReleaseRegistry) -> StepResult:
-    """A release that is there already, with the project beside it as it is committed: the gate finds its questions there.
+    """Return a release that is there already, with the project beside it as it is committed: the gate finds its questions there.
 
     Raises  UsageError for a dirty tree; ArtifactError where the release is not in the store.
     """
@@ -100,7 +100,7 @@ def use_existing_release(run: RetrainRun, release: str, place: RetrainWorkspace,
 
 
 def check_gate_data(run: RetrainRun, place: RetrainWorkspace) -> None:
-    """The gate reads the drifted slice, and what was learned, in the worktree; without it it would ask less, and nobody would know.
+    """Raise unless the worktree has the data of the gate: without it the gate would check less, silently.
 
     Raises  InfrastructureError where the worktree is not there any more, or another run's.
     """
@@ -113,7 +113,7 @@ def check_gate_data(run: RetrainRun, place: RetrainWorkspace) -> None:
 
 
 def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths) -> list[str]:
-    """The override that lets fine-tuning go on from the champion's adapter, once that is where its configuration can name it."""
+    """Return the override that lets fine-tuning go on from the champion's adapter, once that is where its configuration can name it."""
     champion = store.champion()
     if watch.train.start == "base" or champion is None:
         return []
@@ -125,12 +125,12 @@ def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths
 
 
 def _window(run: RetrainRun) -> str:
-    """The file that names what is learned from, in the project."""
+    """Return the file that names what is learned from, in the project."""
     return str(run.facts("proposed")["window_file"])
 
 
 def _worktree(run: RetrainRun, place: RetrainWorkspace) -> tuple[Path, int]:
-    """The project in the worktree of ``run``, made where it is not there, and how often it was used."""
+    """Return the project in the worktree of ``run``, made where it is not there, and how often it was used."""
     root = place.layout.root
     note = git_worktree.project_path(root, place.worktree) / RUNNING
     if note.is_file():

@@ -52,7 +52,7 @@ class AsgiBentoService(bentoml.Service):
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """The application: BentoML's own for its life cycle, ours for everything else."""
+        """Return the application: BentoML's own for its life cycle, ours for everything else."""
         inner = super().to_asgi(is_main)
 
         async def application(scope: Any, receive: Any, send: Any) -> None:

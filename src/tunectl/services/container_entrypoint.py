@@ -17,7 +17,7 @@ from tunectl.serving.server_settings import settings
 
 
 def bentoml_command(environment: Mapping[str, str]) -> list[str]:
-    """The words that start BentoML's server.
+    """Return the words that start BentoML's server.
 
     Raises  ConfigError for settings that are absent or wrong.
     """

@@ -60,7 +60,7 @@ def run(
 
 
 def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[CalibrationRow]:
-    """What was measured of the references that the newest window was compared with; figures of others say nothing about it."""
+    """Return the calibration of the references that the newest window was compared with."""
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):

@@ -50,7 +50,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
-    """The release store that the configuration, or the environment, names.
+    """Return the release store that the configuration, or the environment, names.
 
     Raises  UsageError for an address: what is built here is promoted in a folder, and copied from there.
     """
@@ -170,13 +170,13 @@ class _RetrainerProcess:
             self._door.close()
 
     def _until_told(self, told: SimpleQueue[None]) -> None:
-        """A handler of signals may do no more than put something into a queue: an event's lock may be held by whom it interrupts."""
+        """Wait for a stop. A signal handler may only put into a queue: the interrupted thread may hold an event's lock."""
         told.get()
         self._driver.stop.set()
         self._wake.set()
 
     def _look(self, *, once: bool) -> tuple[bool, float]:
-        """One look: whether to look again at once, else seconds to wait."""
+        """Return one look: whether to look again at once, else seconds to wait."""
         began = time.monotonic()
         try:
             if self._driver.reconcile(datetime.now(UTC)):
@@ -192,7 +192,7 @@ class _RetrainerProcess:
         return False, self._pause(began)
 
     def _beside(self) -> None:
-        """What a training of hours must not hold up: people's own experiments, and servers that look at an address."""
+        """Run what a long training must not delay: canaries started by people, and the mirror of the registry."""
         while not self._driver.stop.is_set():
             began = time.monotonic()
             try:
@@ -211,7 +211,7 @@ class _RetrainerProcess:
         _log.error("%s: %s", what, error, exc_info=None if known else error)
 
     def _publish(self) -> None:
-        """A place that is away keeps servers there from hearing of it, and nothing else from going on."""
+        """Mirror the registry. A storage failure delays its servers only; the controller goes on."""
         with self._publishing:
             try:
                 self._publisher.sync_if_changed()
@@ -220,7 +220,7 @@ class _RetrainerProcess:
                 self._record_error("servers at serve.registry do not hear of the last change yet", error)
 
     def _experiments(self, now: datetime) -> None:
-        """A person's own experiment is looked at, ended and promoted by the same rules; one whose retrain has ended is ended."""
+        """Check canaries that people started, by the same rules; end one whose retrain run has ended."""
         found = self._trials.running()
         if found is None:
             self._trials.repair()
@@ -242,7 +242,7 @@ class _RetrainerProcess:
             words, seen = f"experiment {found.id}: {reading.reason}", pointer.sequence if pointer else 0
             try:
                 self._store.promote(found.challenger, author="tunectl retrain controller", message=words, after=seen)
-            except Moved as error:
+            except ChampionMovedError as error:
                 _log.info("experiment %s: %s", found.id, error.message)
                 self._advance_canary(found, now)  # its variants are another's now, and this look says so
                 return

@@ -34,7 +34,7 @@ class CapacityLimits:
     """Prompt and answer tokens, as far as they can be foreseen, of all that run or wait."""
 
 
-class Overloaded(ApiError):
+class OverloadedError(ApiError):
     """Not now; the reason is for the metrics."""
 
     def __init__(self, reason: RefusalReason, message: str, wait: float, *, status: int = 429) -> None:
@@ -93,7 +93,7 @@ class AdmissionController:
                 wait = promise.due - now
             else:
                 self._promises.make(name, answers, wait := self.estimate_wait_seconds(answers), now)
-            raise Overloaded(*refused, max(SOONEST, wait))
+            raise OverloadedError(*refused, max(SOONEST, wait))
         self._last += 1
         ticket = AdmissionTicket(self._last, answers, tokens, now, go)
         self.waiting += answers
@@ -103,7 +103,7 @@ class AdmissionController:
         return ticket
 
     def leave(self, ticket: AdmissionTicket, now: float) -> None:
-        """A request is over, in whatever state; whoever waits moves up. Call it once."""
+        """Release the slot of a request in whatever state, and admit the next. Call it once."""
         self.tokens -= ticket.tokens
         if ticket.started_at is None:
             del self._queue[ticket.number]
@@ -115,7 +115,7 @@ class AdmissionController:
         self._advance(now)
 
     def estimate_wait_seconds(self, answers: int = 1) -> float:
-        """Seconds after which a place that nobody was promised is likely to be free."""
+        """Return the seconds after which a place that nobody was promised is likely to be free."""
         turns = (self._promises.ahead + answers) / self.bounds.running
         return min(LATEST, max(SOONEST, MARGIN * self._pace * turns))
 
@@ -131,7 +131,7 @@ class AdmissionController:
             )
 
     def _find_rejection(self, answers: int, tokens: int, held: float) -> tuple[RefusalReason, str] | None:
-        """Why there is no place; ``held`` places of those who may wait are kept for others, but never one that could run."""
+        """Return why there is no place; ``held`` places of those who may wait are kept for others, but never one that could run."""
         bounds, inside = self.bounds, self.running + self.waiting
         places = bounds.running + max(0.0, bounds.waiting - held)
         if inside + answers > places:
@@ -158,5 +158,5 @@ class AdmissionController:
 
 
 def estimate_tokens(letters: int, max_tokens: int, answers: int) -> int:
-    """Tokens that a request may take, before it is tokenized: a token for three letters of JSON, and all that it may write."""
+    """Return tokens that a request may take, before it is tokenized: a token for three letters of JSON, and all that it may write."""
     return letters // 3 + max_tokens * answers

@@ -20,8 +20,8 @@ from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.inference_log.pseudonyms import identify_caller
 from tunectl.serving import generation_task, metadata_endpoints, request_job, requests
-from tunectl.serving.admission_control import AdmissionController, AdmissionTicket, Overloaded, estimate_tokens
-from tunectl.serving.http_io import AsgiScope, ClientDisconnected, Receive, RequestContext, Send, UploadSlots
+from tunectl.serving.admission_control import AdmissionController, AdmissionTicket, OverloadedError, estimate_tokens
+from tunectl.serving.http_io import AsgiScope, ClientDisconnectedError, Receive, RequestContext, Send, UploadSlots
 from tunectl.serving.inference_logger import InferenceLogger
 from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.requests import ChatRequest, CompletionRequest, FeedbackRequest
@@ -87,7 +87,7 @@ class Server:
         try:
             if not await self._cors(call):
                 await self._answer(call)
-        except ClientDisconnected:
+        except ClientDisconnectedError:
             return
         except ApiError as problem:
             await self._refuse(call, problem)
@@ -97,13 +97,13 @@ class Server:
                 await call.refuse(ApiError("this server failed; its log says why", "server_error"))
 
     async def _refuse(self, call: RequestContext, problem: ApiError) -> None:
-        if isinstance(problem, Overloaded):
+        if isinstance(problem, OverloadedError):
             self.metrics.rejected.labels(problem.reason).inc()
         if not call.started:
             await call.refuse(problem)
 
     def _sanitize_path(self, path: str) -> str:
-        """A path as it may be logged: what people make up is not."""
+        """Return a path as it may be logged: what people make up is not."""
         return path if path in self.routes or path in HEALTH else "another path"
 
     async def _answer(self, call: RequestContext) -> None:
@@ -120,7 +120,7 @@ class Server:
         guard.check_content_type(call.head, route.rule.body)
         wait = self.ring.consume(key, time.monotonic())
         if wait:
-            raise Overloaded(
+            raise OverloadedError(
                 "rate_limit",
                 f"the key {key.name} may make {self.ring.limit_of(key, 'per_minute')} requests a minute",
                 max(1.0, wait),
@@ -131,11 +131,11 @@ class Server:
         with self.ring.hold(key) as free:
             if not free:
                 most = self.ring.limit_of(key, "max_concurrency")
-                raise Overloaded("rate_limit", f"the key {key.name} may have {most} requests at once", 1.0)
+                raise OverloadedError("rate_limit", f"the key {key.name} may have {most} requests at once", 1.0)
             await route.handler(call, key)
 
     async def _cors(self, call: RequestContext) -> bool:
-        """Headers for a web origin that is declared; True where that was all (a preflight)."""
+        """Return headers for a web origin that is declared; True where that was all (a preflight)."""
         origin, declared = call.header("origin"), self.settings.serve.cors
         if not origin or not (origin in declared or "*" in declared):
             return False
@@ -213,7 +213,7 @@ class Server:
         wait = self.ring.consume_tokens(key, tokens, time.monotonic())
         if wait:
             most = self.ring.limit_of(key, "tokens_per_minute")
-            raise Overloaded("rate_limit", f"the key {key.name} may use {most} tokens a minute", max(1.0, wait))
+            raise OverloadedError("rate_limit", f"the key {key.name} may use {most} tokens a minute", max(1.0, wait))
 
     async def _write(
         self,
@@ -237,7 +237,7 @@ class Server:
                     writing.start()
                 await generation_task.respond(call, writing, kept, self.keeper)
         except TimeoutError as error:
-            raise ClientDisconnected from error
+            raise ClientDisconnectedError from error
         finally:
             timer.cancel()
             watch.cancel()
@@ -274,10 +274,10 @@ class Server:
 
     def _refuse_unready(self) -> None:
         if self.draining:
-            raise Overloaded("draining", "this server is stopping; another one will answer", 1.0, status=503)
+            raise OverloadedError("draining", "this server is stopping; another one will answer", 1.0, status=503)
         if not self.residents.ready:
             reason = self.residents.trouble.get("champion", "the champion is being loaded")
-            raise Overloaded("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)
+            raise OverloadedError("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)
 
     async def models(self, call: RequestContext, key: ApiKey) -> None:
         """``GET /v1/models``."""

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 async def run_in_thread(work: Callable[[], T], *, late: Callable[[T], object] = lambda _: None) -> T:
-    """What ``work`` gives or raises, from a thread of its own. Who is cancelled waits no longer; ``late`` gets what comes then."""
+    """Return what ``work`` gives or raises, from a thread of its own. Who is cancelled waits no longer; ``late`` gets what comes then."""
     told: Future[T] = Future()
     threading.Thread(target=_work, args=(work, told, late), name="aside", daemon=True).start()
     try:

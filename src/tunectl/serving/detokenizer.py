@@ -24,7 +24,7 @@ class IncrementalDetokenizer:
         self.done = False
 
     def push(self, ids: Sequence[int], *, last: bool = False) -> str:
-        """The text that ``ids`` make certain. ``last``: nothing follows, so what is held back comes out as well."""
+        """Return the text that ``ids`` make certain. ``last``: nothing follows, so what is held back comes out as well."""
         if self.done:
             return ""
         text = self._decoder.decode(b"".join(map(self._tokenizer.bytes_of, ids)), last)
@@ -45,7 +45,7 @@ class IncrementalDetokenizer:
         return given
 
     def _tail(self) -> int:
-        """How many letters at the end may be the start of a stop text."""
+        """Return how many letters at the end may be the start of a stop text."""
         for size in range(min(self._longest, len(self._held)), 0, -1):
             end = self._held[-size:]
             if any(stop.startswith(end) for stop in self._stops):

@@ -14,7 +14,7 @@ from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import ApiKey
 from tunectl.core import logging_setup
 from tunectl.generation.engine import TokenChunk
-from tunectl.serving.http_io import ClientDisconnected, RequestContext
+from tunectl.serving.http_io import ClientDisconnectedError, RequestContext
 from tunectl.serving.request_job import ChatJob, GeneratedAnswer
 from tunectl.serving.response_encoding import DONE, ResponseChoice, StreamEncoder, TokenUsage, encode_body
 from tunectl.serving.serving_metrics import ServingMetrics
@@ -25,13 +25,13 @@ class RequestLogger(Protocol):
     """What is told about a job."""
 
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
-        """It was let in."""
+        """Log an admitted request."""
         ...
 
     async def log_response(
         self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[ResponseChoice]
     ) -> None:
-        """It ended."""
+        """Log the end of a request."""
         ...
 
 
@@ -67,7 +67,7 @@ class GenerationTask:
             self.job.resident.pipeline.cancel(number)
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, GeneratedAnswer, str]]]:
-        """What is new, until every answer has its finish.
+        """Yield new events until every answer is finished.
 
         Raises  Problem when the engine fails or time is over; Gone when the client left.
         """
@@ -87,7 +87,7 @@ class GenerationTask:
                         self.job.resident.pipeline.cancel(self.numbers[index])
                 fresh.append((index, answer, text))
             if self.over is not None and unfinished:
-                raise ClientDisconnected if self.over == "cancelled" else _timeout()
+                raise ClientDisconnectedError if self.over == "cancelled" else _timeout()
             if fresh:
                 yield fresh
 
@@ -130,7 +130,7 @@ async def respond(
         else:
             await _whole(call, writing, kept, keeper)
         _record_metrics(writing, [one.finish or "error" for one in job.answers])
-    except (ClientDisconnected, ApiError, asyncio.CancelledError) as error:
+    except (ClientDisconnectedError, ApiError, asyncio.CancelledError) as error:
         reason = writing.over or ("error" if isinstance(error, ApiError) else "cancelled")
         _record_metrics(writing, [reason] * len(job.answers))
         await _log_partial_response(job, kept, keeper, reason)

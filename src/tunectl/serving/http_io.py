@@ -24,7 +24,7 @@ LINGER: Final = 2.0
 """Seconds for which a client that is refused may go on sending; a connection that is closed on it would lose it the answer."""
 
 
-class ClientDisconnected(Exception):
+class ClientDisconnectedError(Exception):
     """The client went away."""
 
 
@@ -38,7 +38,7 @@ class UploadSlots:
 
     @contextmanager
     def hold(self, owner: str) -> Iterator[None]:
-        """One place of ``owner`` while the block runs.
+        """Hold one connection of ``owner`` while the block runs.
 
         Raises  ApiError (429) where there is none left.
         """
@@ -70,13 +70,13 @@ class RequestContext:
         self._receive, self._send = receive, send
 
     def header(self, name: str) -> str:
-        """A header's value; empty where it is not sent."""
+        """Return a header's value; empty where it is not sent."""
         return self.head.headers.get(name, "")
 
     async def body(self, most: int, seconds: float, slots: UploadSlots, owner: str) -> bytes:
-        """The whole body, which takes one of ``slots`` for ``owner`` while it is on its way.
+        """Return the whole body, which takes one of ``slots`` for ``owner`` while it is on its way.
 
-        Raises  ApiError (413, 408, 429) for one that is too large or too slow, or one too many; ClientDisconnected when the client left.
+        Raises  ApiError (413, 408, 429) for one that is too large or too slow, or one too many; ClientDisconnectedError when the client left.
         """
         declared = self.header("content-length")
         if declared.isdigit() and int(declared) > most:
@@ -103,14 +103,14 @@ class RequestContext:
         return body
 
     async def _part(self) -> tuple[bytes, bool]:
-        """The next part of the body, and whether there are more."""
+        """Return the next part of the body, and whether there are more."""
         event = await self._receive()
         if event["type"] == "http.disconnect":
-            raise ClientDisconnected
+            raise ClientDisconnectedError
         return event.get("body", b""), event.get("more_body", False)
 
     async def left(self) -> None:
-        """Returns when the client goes away; call it after ``body``."""
+        """Wait until the client disconnects; call it after ``body``."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -144,7 +144,7 @@ class RequestContext:
             headers.append((b"www-authenticate", b"Bearer"))
             if self.method in SAFE_METHODS:
                 headers.append((b"www-authenticate", b'Basic realm="tunectl"'))
-        with suppress(ClientDisconnected):
+        with suppress(ClientDisconnectedError):
             await self.reply(problem.status, problem.body(), JSON, headers)
 
     async def stream(self, part: bytes, headers: Iterable[Header] = ()) -> None:
@@ -172,7 +172,7 @@ class RequestContext:
             with suppress(TimeoutError):  # uvicorn has refused by itself, because what followed was no HTTP, and closes
                 async with asyncio.timeout(LINGER):
                     await self.left()
-            raise ClientDisconnected from error
+            raise ClientDisconnectedError from error
 
 
 def _too_large(size: str, most: int) -> ApiError:

@@ -132,7 +132,7 @@ class InferenceLogger:
         return new, name, await self._read_variant(given.inference_id)
 
     async def _read_variant(self, inference_id: str) -> Variant:
-        """The variant that an inference was answered by; the champion where the database does not say: what was said is kept by now."""
+        """Return the variant that an inference was answered by; the champion where the database does not say: what was said is kept by now."""
         try:
             inference = await asyncio.to_thread(self.store.inference, inference_id)
         except InfrastructureError as error:
@@ -142,14 +142,14 @@ class InferenceLogger:
 
 
 def _not_kept() -> ApiError:
-    """What a client hears; the writer has logged why, in words that name the database."""
+    """Return the error for the client; the writer has logged the cause, which names the database."""
     return ApiError(
         "this cannot be kept just now, so it is refused; try again", "unavailable_error", code="not_kept", wait=5
     )
 
 
 def _moment(text: str) -> datetime:
-    """A time in UTC; one without a zone is in UTC already."""
+    """Return a time in UTC; one without a zone is in UTC already."""
     at = datetime.fromisoformat(text)
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
@@ -159,7 +159,7 @@ def _annotator(given: FeedbackRequest, key: ApiKey) -> str:
 
 
 def _derive_feedback_id(given: FeedbackRequest, key: ApiKey) -> str:
-    """The id of feedback that brings none: the same words about the same inference count once."""
+    """Return the id of feedback that brings none: the same words about the same inference count once."""
     told = [given.inference_id, given.kind, given.value, _annotator(given, key)]
     return f"fb-{hashlib.sha256(msgspec.json.encode(told, order='sorted')).hexdigest()[:32]}"
 
@@ -198,7 +198,7 @@ def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], 
 
 
 def build_masker(live: InferenceLogConfig) -> PiiMasker:
-    """What masks personal data in everything that is kept."""
+    """Return the masker of personal data for everything that is stored."""
     personal = live.pii
     tools = pii_resources.tools(regions=personal.regions, locales=personal.locales)
     return PiiMasker(tools, kinds=personal.kinds, keep=personal.keep)

@@ -77,7 +77,7 @@ class ServerLifecycle:
 
 
 def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) -> Server:
-    """A server that is wired up and has loaded nothing yet."""
+    """Return a server that is wired up and has loaded nothing yet."""
     serve, limits, place = given.serve, given.serve.limits, home_dir()
     metrics = ServingMetrics()
     declared = serve.key_limits
@@ -107,7 +107,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
 
 
 def find_bundled_release() -> Path | None:
-    """The release that the Bento brought: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
+    """Return the release that the Bento brought: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
     named = os.environ.get(SEED)
     if named:
         return Path(named)
@@ -134,7 +134,7 @@ def _drain_on_sigterm(server: Server) -> None:
 
 
 def _terminate_on_failure(task: asyncio.Task[None]) -> None:
-    """The loop that follows the store never ends by itself: if it does, the process must not live on as if it did."""
+    """End the process when the loop that follows the registry fails: without it the server would serve an old release."""
     if not task.cancelled() and task.exception() is not None:
         logging_setup.get_logger(__name__).error("following the release store failed", exc_info=task.exception())
         os.kill(os.getpid(), signal.SIGTERM)

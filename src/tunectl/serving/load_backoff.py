@@ -41,7 +41,7 @@ class LoadBackoff:
         self._known: dict[Variant, LoadFailure] = {}
 
     def standing(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
-        """Why files with this stamp are not tried now; None where they are. ``idle``: nothing answers meanwhile."""
+        """Return why files with this stamp are not tried now; None where they are. ``idle``: nothing answers meanwhile."""
         known = self._known.get(variant)
         if known is None or known.stamp != stamp:
             return None
@@ -49,7 +49,7 @@ class LoadBackoff:
         return None if due else known.reason
 
     def add(self, variant: Variant, stamp: object, reason: str, now: float, *, lasting: bool) -> None:
-        """It was tried and refused."""
+        """Record a failed load."""
         before = self._known.get(variant)
         pause = FIRST_PAUSE if before is None else min(LONGEST_PAUSE, 2 * before.pause)
         self._known[variant] = LoadFailure(stamp, reason, lasting, pause, now + pause)
@@ -60,14 +60,14 @@ class LoadBackoff:
 
 
 def is_permanent(error: Exception, folder: Path) -> bool:
-    """Whether the files in ``folder``, or this installation, are to blame for an error; they may not have come yet."""
+    """Return whether the files in ``folder``, or this installation, are to blame for an error; they may not have come yet."""
     if isinstance(error, ArtifactError):
         return folder.is_dir()
     return isinstance(error, TunectlError) and not isinstance(error, InfrastructureError)
 
 
 def files_stamp(folder: Path) -> object:
-    """Changes when somebody puts other files there."""
+    """Return a stamp that changes with the files of the release."""
     try:
         return sorted((item.name, item.stat().st_mtime_ns, item.stat().st_size) for item in folder.rglob("*"))
     except OSError:

@@ -80,7 +80,7 @@ async def close_pipeline(pipeline: EngineSession) -> None:
 
 
 def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
-    """The contract of a release and how its prompts are made, once every file of it is as the contract says.
+    """Return the contract of a release and how its prompts are made, once every file of it is as the contract says.
 
     Raises  ArtifactError for the first promise that does not hold.
     """
@@ -163,7 +163,7 @@ async def _open_pipeline(engine: Engine, folder: Path, board: StreamRouter, *, a
 async def _alive(
     folder: Path, contract: ServingContract, pipeline: EngineSession, board: StreamRouter, stops: frozenset[int]
 ) -> ProbeReport:
-    """The proof of a pipeline, which is closed where there is none."""
+    """Return the proof of a pipeline, which is closed where there is none."""
     try:
         proof = await run_probes(contract, pipeline, board, stops)
         _refuse_dead(folder, proof)

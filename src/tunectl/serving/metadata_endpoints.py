@@ -13,7 +13,7 @@ from tunectl.serving.routing import VARIANTS
 
 
 def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, Any]]:
-    """Every name that a request may ask for, with its release and the model that it was made from."""
+    """Return every name that a request may ask for, with its release and the model that it was made from."""
     found: list[dict[str, Any]] = []
     champion = residents.loaded.get("champion")
     if champion is None:
@@ -57,7 +57,7 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
 
 
 def readiness_body(residents: ModelManager) -> dict[str, Any]:
-    """What ``/readyz`` says beside yes or no: each variant's release, its proof, and what is wrong."""
+    """Return the body of ``/readyz``: each variant's release, its liveness proof, and errors."""
     variants: dict[str, Any] = {}
     for variant, one in residents.loaded.items():
         variants[variant] = {"release": one.id}
@@ -78,12 +78,12 @@ def readiness_body(residents: ModelManager) -> dict[str, Any]:
 
 
 def openapi(project: str) -> bytes:
-    """The OpenAPI document."""
+    """Return the OpenAPI document."""
     return serving_openapi.build_openapi(project, __version__)
 
 
 def docs_page(project: str, host: str) -> bytes:
-    """A page that lists the routes; no script, nothing from elsewhere. ``host`` is how the reader called this server."""
+    """Return a page that lists the routes; no script, nothing from elsewhere. ``host`` is how the reader called this server."""
     rows = "".join(
         f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
         for route in serving_openapi.ROUTES

@@ -39,7 +39,7 @@ class DesiredState:
     """Why the pointer that lies there is not followed."""
 
     def release(self, variant: Variant) -> str | None:
-        """The release that a variant should have."""
+        """Return the release that a variant should have."""
         if variant == "challenger":
             return self.trial.release if self.trial is not None else None
         return self.champion
@@ -134,7 +134,7 @@ class ModelManager:
             await asyncio.gather(*self._loading.values())
 
     def _read_desired_state(self) -> DesiredState:
-        """What the store says now. A folder that is not mounted any more looks like an empty one, so a pointer does not vanish.
+        """Return what the store says now. A folder that is not mounted any more looks like an empty one, so a pointer does not vanish.
 
         Raises  InfrastructureError where it does.
         """
@@ -180,14 +180,14 @@ class ModelManager:
             self._begin(variant, release)
 
     def _failure(self, resident: LoadedRelease) -> str | None:
-        """Why a release in memory cannot answer any more; None while it can."""
+        """Return why a release in memory cannot answer any more; None while it can."""
         silence = resident.board.idle_seconds(time.monotonic())
         if resident.pipeline.broken is None and silence >= self._patience:
             return f"it has said nothing for {silence:.0f} s"
         return resident.pipeline.broken
 
     def _at_hand(self, variant: Variant, release: str) -> LoadedRelease | None:
-        """A release that is in memory already: as the other variant, or at rest. The base is never another variant's."""
+        """Return a release that is in memory already: as the other variant, or at rest. The base is never another variant's."""
         if variant == "base":
             return None
         held = [one for other, one in self.loaded.items() if other != "base"]

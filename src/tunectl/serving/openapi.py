@@ -68,7 +68,7 @@ ROUTES: Final = (
 
 
 def build_openapi(title: str, version: str) -> bytes:
-    """The document as JSON."""
+    """Return the document as JSON."""
     shapes = [shape for route in ROUTES for shape in (route.body, *route.fine.values()) if isinstance(shape, type)]
     shapes = [*dict.fromkeys([responses.Error, *shapes])]
     schemas, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")

@@ -67,7 +67,7 @@ class GeneratedAnswer:
         return text
 
     def take_unsent_tokens(self) -> Sequence[Token] | None:
-        """Tokens that the stream has not told yet; None where nobody asked."""
+        """Return tokens that the stream has not told yet; None where nobody asked."""
         if not self.wants:
             return None
         found, self.told = self.tokens[self.told :], len(self.tokens)
@@ -79,7 +79,7 @@ class GeneratedAnswer:
         return "".join(self.parts)
 
     def choice(self, *, calls: bool) -> ResponseChoice:
-        """The finished answer; ``calls``: tool calls at its end are taken out."""
+        """Return the finished answer; ``calls``: tool calls at its end are taken out."""
         said, found = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
         finish: Finish = "tool_calls" if found else self.finish or "error"
         return ResponseChoice(said, finish, self.tokens if self.wants else None, found)
@@ -117,7 +117,7 @@ class ChatJob:
 
 
 def count_answers(request: Request) -> int:
-    """How many answers a request wants."""
+    """Return how many answers a request wants."""
     prompts = len(request.prompts) if isinstance(request, CompletionRequest) else 1
     return prompts * (request.n or 1)
 
@@ -125,7 +125,7 @@ def count_answers(request: Request) -> int:
 async def build_job(
     request: Request, variant: Variant, resident: LoadedRelease, arrived: float, model: str, *, size: int
 ) -> ChatJob:
-    """A job from a request; ``size`` is its body's in bytes, so that tools and their calls count as well as texts.
+    """Return a job from a request; ``size`` is its body's in bytes, so that tools and their calls count as well as texts.
 
     Raises  Problem for a prompt that cannot be rendered or is too long, or a schema that is too large.
     """
@@ -173,5 +173,5 @@ def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:
 
 
 async def _beside(work: Callable[[], T], size: int) -> T:
-    """What ``work`` gives; a large one does not hold up the others."""
+    """Return what ``work`` gives; a large one does not hold up the others."""
     return await asyncio.to_thread(work) if size > LONG else work()

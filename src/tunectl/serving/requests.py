@@ -165,7 +165,7 @@ _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
 
 
 def parse(body: bytes, shape: type[R], *, depth: int) -> R:
-    """The body as ``shape``.
+    """Return the body as ``shape``.
 
     Raises  Problem that names the parameter, for what is not JSON, too deep, or has another type or bound.
     """
@@ -186,7 +186,7 @@ def parse(body: bytes, shape: type[R], *, depth: int) -> R:
 
 
 def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionRequest]) -> dict[str, Any]:
-    """What is kept of a body that was ``parse``: the fields that the server knows, as they were sent.
+    """Return the part of a request body that is stored: the fields that the server knows, as they were sent.
 
     Raises  Problem for an unknown field that is not JSON: ``parse`` passes over those.
     """
@@ -249,7 +249,7 @@ def check_supported(request: ChatRequest | CompletionRequest) -> None:
 
 
 def schema_of(given: ResponseFormat | None) -> str | None:
-    """The JSON Schema that the answer must fit, as JSON; None where it is free.
+    """Return the JSON Schema that the answer must fit, as JSON; None where it is free.
 
     Raises  Problem for a schema that is absent or too large.
     """

@@ -50,7 +50,7 @@ class TokenUsage(Struct, frozen=True):
     completion_tokens: int
 
     def body(self) -> dict[str, int]:
-        """As OpenAI says it."""
+        """Return OpenAI's finish reason."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -59,7 +59,7 @@ class TokenUsage(Struct, frozen=True):
 
 
 def encode_body(head: ResponseHead, choices: Sequence[ResponseChoice], usage: TokenUsage) -> dict[str, Any]:
-    """A whole answer."""
+    """Return a whole answer."""
     kind = "chat.completion" if head.chat else "text_completion"
     return {
         **_head(head, kind),
@@ -89,7 +89,7 @@ def _choice(head: ResponseHead, index: int, choice: ResponseChoice) -> dict[str,
 
 
 def encode_tool_calls(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tool calls as the wire has them: arguments are text."""
+    """Return tool calls as the wire has them: arguments are text."""
     return [
         {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
         for call in calls
@@ -97,7 +97,7 @@ def encode_tool_calls(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | None:
-    """Log-probabilities in the shape of a route; each token is its own only alternative."""
+    """Return log-probabilities in the shape of a route; each token is its own only alternative."""
     if tokens is None:
         return None
     if chat:
@@ -132,24 +132,24 @@ class StreamEncoder:
         self._text_end = b"}" if head.chat else b""
 
     def opening(self, index: int) -> bytes:
-        """Says who speaks; nothing for completions."""
+        """Return the first chunk, which holds the role; empty for completions."""
         return self._event(index, b',"delta":{"role":"assistant","content":""}', None, None) if self._head.chat else b""
 
     def text(self, index: int, text: str, tokens: Sequence[Token] | None) -> bytes:
-        """New text of one answer."""
+        """Return new text of one answer."""
         return self._event(index, self._text_start + msgspec.json.encode(text) + self._text_end, tokens, None)
 
     def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> bytes:
-        """Tool calls, whole."""
+        """Return tool calls, whole."""
         told = [{"index": place, **call} for place, call in enumerate(encode_tool_calls(calls))]
         return self._event(index, b',"delta":' + msgspec.json.encode({"tool_calls": told}), None, None)
 
     def closing(self, index: int, finish: Finish) -> bytes:
-        """Why an answer ended."""
+        """Return why an answer ended."""
         return self._event(index, b',"delta":{}' if self._head.chat else b',"text":""', None, finish)
 
     def usage(self, usage: TokenUsage) -> bytes:
-        """The chunk that has no choices."""
+        """Return the chunk that has no choices."""
         return self._start + b'],"usage":' + msgspec.json.encode(usage.body()) + b"}\n\n"
 
     def _event(self, index: int, body: bytes, tokens: Sequence[Token] | None, finish: Finish | None) -> bytes:

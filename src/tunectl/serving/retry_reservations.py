@@ -52,7 +52,7 @@ class Reservations:
         return self._answers * self._share
 
     def of(self, name: bytes, now: float) -> Reservation | None:
-        """The oldest promise that was made to a name and still holds."""
+        """Return the oldest promise that was made to a name and still holds."""
         self._forget(now)
         found = self._made.get(name)
         return found[0] if found else None
@@ -68,7 +68,7 @@ class Reservations:
         self._answers += answers
 
     def close(self, made: Reservation, *, kept: bool) -> None:
-        """The client came and is let in, or told another time; or it did not come."""
+        """Close a reservation: the client was admitted, got a new time, or did not come."""
         made.open = False
         self._answers -= made.answers
         mine = self._made[made.name]

@@ -14,14 +14,14 @@ VARIANTS: tuple[Variant, ...] = ("champion", "challenger", "base")
 
 
 def assign_variant(identity: str, trial: CanaryState) -> Variant:
-    """The variant of an identity (a user, else a key, else a session): always the same one in one trial."""
+    """Return the variant of an identity (a user, else a key, else a session): always the same one in one trial."""
     return "challenger" if hash_to_unit(f"{trial.salt}\0{identity}") < trial.share else "champion"
 
 
 def resolve_variant(
     model: str, identity: str, releases: Mapping[Variant, str], names: Sequence[str], trial: CanaryState | None
 ) -> Variant:
-    """The variant for a request.
+    """Return the variant for a request.
 
     model     as asked: a variant, a release, or one of ``names``, which leave the choice to us
     releases  what is loaded, by variant

@@ -14,12 +14,12 @@ SETTINGS, HOME = "TUNECTL_SERVE", "TUNECTL_HOME"
 
 
 def settings_path() -> Path:
-    """The file: the one that TUNECTL_SERVE names, ``serve.json`` of the working folder by default."""
+    """Return the file: the one that TUNECTL_SERVE names, ``serve.json`` of the working folder by default."""
     return Path(os.environ.get(SETTINGS, "serve.json"))
 
 
 def settings() -> ServeSettings:
-    """What the file says.
+    """Return the content of the file.
 
     Raises  ConfigError for a file that is absent or wrong.
     """
@@ -35,7 +35,7 @@ def settings() -> ServeSettings:
 
 
 def home_dir() -> Path:
-    """Where relative paths begin: TUNECTL_HOME where it is set; else the folder in which the server was started.
+    """Return where relative paths begin: TUNECTL_HOME where it is set; else the folder in which the server was started.
 
     ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgments must not lie
     there, so then it is the folder of whoever typed that.

@@ -23,7 +23,7 @@ FINISHED: Final = ("stop", "length", "cancelled", "error", "timeout")
 
 
 def _library() -> Any:
-    """prometheus_client with values in memory.
+    """Return prometheus_client with values in memory.
 
     ``bentoml serve`` points PROMETHEUS_MULTIPROC_DIR at a folder that all servers of a host share, and a file that a kill
     left broken there would spoil every scrape. One process holds all our numbers, so they need no file.
@@ -86,7 +86,7 @@ class ServingMetrics:
             self.model.labels(release, base, variant).set(1)
 
     def render(self) -> bytes:
-        """The exposition, in Prometheus' text format."""
+        """Return the exposition, in Prometheus' text format."""
         written: bytes = self._library.generate_latest(self._registry)
         return written
 

@@ -30,7 +30,7 @@ class TokenStream:
         self._came.set()
 
     async def take(self) -> list[tuple[int, TokenChunk]]:
-        """Everything that came since the last call; waits for one piece at least."""
+        """Return everything that came since the last call; waits for one piece at least."""
         await self._came.wait()
         self._came.clear()
         found, self._pieces = self._pieces, []
@@ -52,11 +52,11 @@ class StreamRouter:
         return len(self._lines)
 
     def idle_seconds(self, now: float) -> float:
-        """Seconds for which answers are under way and none of them has got anything; ``now`` is monotonic."""
+        """Return the seconds for which answers are under way and none of them has got anything; ``now`` is monotonic."""
         return now - self._heard if self._lines else 0.0
 
     def deliver(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
-        """What a pipeline calls, from its own thread."""
+        """Deliver events of the engine; an engine session calls this from its own thread."""
         try:
             self._loop.call_soon_threadsafe(self._hand, batch)
         except RuntimeError:  # the loop is closed: the server ends, and nobody waits any more

@@ -26,7 +26,7 @@ def die_with_parent() -> None:
 
 
 def listening_sockets() -> list[socket.socket]:
-    """Copies of the sockets on which this process takes connections."""
+    """Return copies of the sockets on which this process takes connections."""
     numbers = []
     for number in range(3, MOST_FILES):
         with suppress(OSError):

@@ -41,7 +41,7 @@ class PairedDifference:
 
 
 def resample_counts(items: int, resamples: int, seed: int) -> NDArray[Any]:
-    """How often each item occurs in each resample; shape (resamples, items), each row sums to ``items``."""
+    """Return how often each item occurs in each resample; shape (resamples, items), each row sums to ``items``."""
     import numpy as np
 
     random = np.random.default_rng(seed)
@@ -62,7 +62,7 @@ def sum_by_group(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any
 
 
 def interval(statistics: NDArray[Any], combine: Combine, counts: NDArray[Any], confidence: float) -> Interval | None:
-    """The measure of one system with its percentile interval.
+    """Return the measure of one system with its percentile interval.
 
     ``statistics`` (items, statistics); ``counts`` as ``resample_counts`` makes them. None with fewer than two items, where no
     resample differs from the data, or where the measure is undefined.
@@ -77,7 +77,7 @@ def interval(statistics: NDArray[Any], combine: Combine, counts: NDArray[Any], c
 def difference(
     first: NDArray[Any], second: NDArray[Any], combine: Combine, counts: NDArray[Any], confidence: float
 ) -> PairedDifference | None:
-    """First system minus second on the same items and the same resamples; None as in ``interval``."""
+    """Return first system minus second on the same items and the same resamples; None as in ``interval``."""
     import numpy as np
 
     left, right = _on_all(first, combine), _on_all(second, combine)
@@ -101,7 +101,7 @@ def _on_all(statistics: NDArray[Any], combine: Combine) -> float | None:
 
 
 def _ends(samples: NDArray[Any], confidence: float) -> tuple[float, float] | None:
-    """Percentiles of the resamples in which the measure is defined; None where it is in fewer than nine of ten."""
+    """Return percentiles of the resamples in which the measure is defined; None where it is in fewer than nine of ten."""
     import numpy as np
 
     defined = samples[np.isfinite(samples)]

@@ -22,7 +22,7 @@ class EffectiveSize:
 def effective_size(
     codes: Sequence[int], values: int, weights: Sequence[float], clusters: Sequence[str]
 ) -> EffectiveSize:
-    """What rows with value ``codes`` (0 to ``values`` - 1), loss weights and cluster names are worth.
+    """Return the effective sample size of rows with value ``codes`` (0 to ``values`` - 1), loss weights and cluster names.
 
     Ten ads of one business say as much about its neighbourhood as one. The variance of each share is taken between clusters
     (linearised), and the worth is what gives the same variance to independent rows; never more than Kish's number of rows.
@@ -50,7 +50,7 @@ def effective_size(
 
 
 def _together(shares: Sequence[float], each: Sequence[float], least: float) -> float:
-    """Rao and Scott's first correction: the mean design effect, weighted by one minus the share."""
+    """Return Rao and Scott's first correction: the mean design effect, weighted by one minus the share."""
     seen = [(share, number) for share, number in zip(shares, each, strict=True) if 0 < share < 1]
     if len(seen) < 2:
         return least

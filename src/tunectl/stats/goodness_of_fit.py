@@ -101,7 +101,7 @@ def _monte_carlo(statistic: float, shares: list[float], total: int, seed: int) -
 
 
 def effect_size_label(effect: float | None) -> str:
-    """Cohen's words for w."""
+    """Return Cohen's words for w."""
     if effect is None:
         return "impossible by chance"
     names = ((0.1, "negligible"), (0.3, "small"), (0.5, "medium"))

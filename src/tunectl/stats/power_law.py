@@ -21,14 +21,14 @@ class PowerLaw:
     decay: float
 
     def predict(self, rows: float) -> float:
-        """The score expected with ``rows`` training rows."""
+        """Return the score expected with ``rows`` training rows."""
         return float(self.limit + self.slope * rows**-self.decay)
 
 
 def fit(
     rows: Sequence[float], scores: Sequence[float], *, higher_is_better: bool, floor: float | None = None
 ) -> PowerLaw:
-    """Least squares over ``rows`` (three or more different sizes) and their ``scores``.
+    """Return least squares over ``rows`` (three or more different sizes) and their ``scores``.
 
     The curve never gets worse with more rows: where the points say so, the best flat line is returned (slope 0).
     ``floor`` is the least that the limit may be: 0 for a loss, which no amount of data brings below it.
@@ -42,7 +42,7 @@ def fit(
 def fit_many(
     rows: Sequence[float], scores: Any, *, higher_is_better: bool, floor: float | None = None
 ) -> tuple[Any, Any, Any]:
-    """``fit`` for many curves at once: ``scores`` is (curves, sizes); returns limits, slopes and decays, (curves,) each."""
+    """Return ``fit`` for many curves at once: ``scores`` is (curves, sizes); returns limits, slopes and decays, (curves,) each."""
     np = import_optional("numpy", extra="data")
 
     sizes, y = np.asarray(rows, dtype=float), np.asarray(scores, dtype=float)

@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 
 def wilson_interval(successes: float, total: float, *, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share, low and high from 0 to 1.
+    """Return Wilson's score interval of a share, low and high from 0 to 1.
 
     ``successes`` of ``total`` independent rows; ``level`` is the coverage aimed at. Unlike the textbook interval it keeps
     its coverage for rare values and small totals, and is never empty: 0 of 10 gives 0 to 0.28.

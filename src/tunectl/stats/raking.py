@@ -33,7 +33,7 @@ class RakingResult:
 
 
 def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> RakingResult:
-    """Iterative proportional fitting with limits: weights from ``low`` to ``high`` (around a mean of 1) that reach each margin's shares.
+    """Fit weights from ``low`` to ``high`` (around a mean of 1) to each margin's shares by iterative proportional fitting.
 
     A value without a row cannot be reached: its share is spread over the others in proportion. A value whose share is 0
     gets the smallest weight. Rows unknown to a field are left as they are in that field.
@@ -57,13 +57,13 @@ def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> Ra
 
 
 def effective_sample_size(weights: Sequence[float]) -> float:
-    """Kish's effective number of rows of ``weights``; equal weights give their number."""
+    """Return Kish's effective number of rows of ``weights``; equal weights give their number."""
     squares = sum(weight * weight for weight in weights)
     return sum(weights) ** 2 / squares if squares else 0.0
 
 
 def _reachable(margin: Margin) -> Any:
-    """The shares, with those of values that no row has spread over the others."""
+    """Return the shares, with those of values that no row has spread over the others."""
     np = import_optional("numpy", extra="data")
 
     shares = np.asarray(margin.shares, dtype=float)

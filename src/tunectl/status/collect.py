@@ -85,7 +85,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
 
 
 def process_state(place: Path) -> Program:
-    """What the lock of a program says of it."""
+    """Return the state of a program from its lock."""
     return "runs" if lock.is_locked(place) else "stopped" if place.is_file() else "never"
 
 
@@ -137,7 +137,7 @@ def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:
 
 
 def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: TunectlConfig) -> PendingApproval | None:
-    """Prompts are compared with windows that somebody accepted, and nobody has accepted one."""
+    """Return the pending acceptance of a first reference window; None where nobody has to accept one."""
     from tunectl.monitoring.window import REFERENCE_SET
 
     declared, least = root.monitor.prompts, root.monitor.window.min_rows
@@ -150,7 +150,7 @@ def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: T
 
 
 def _slots(root: TunectlConfig, book: RunStore, now: datetime) -> list[NextSchedule]:
-    """The next slot of each schedule, as the retrain controller would see it."""
+    """Return the next slot of each schedule, as the retrain controller would see it."""
     from tunectl.retraining import cron
     from tunectl.retraining.schedules import AHEAD, CronSchedule
 
@@ -174,7 +174,7 @@ def _limits(root: TunectlConfig, runs: Sequence[RetrainRun], now: datetime) -> t
 def _waits(
     layout: ProjectPaths, root: TunectlConfig, runs: Sequence[RetrainRun], book: RunStore, now: datetime
 ) -> Iterator[PendingApproval]:
-    """Questions that are open, and a branch that was left to be looked at."""
+    """Yield questions that are open, and a branch that was left to be looked at."""
     from tunectl.backends.vcs import git_worktree
     from tunectl.retraining import signed_links
 
@@ -194,7 +194,7 @@ def _waits(
 
 
 def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: datetime) -> str | None:
-    """The very link that people were sent; None for who may not read the secret that signs it."""
+    """Return the very link that people were sent; None for who may not read the secret that signs it."""
     from tunectl.retraining import signed_links
     from tunectl.retraining.workspace import RetrainWorkspace
 
@@ -208,7 +208,7 @@ def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: dat
 
 
 def _idle(store: ReleaseRegistry, book: RunStore) -> Iterator[PendingApproval]:
-    """What nobody takes up while no retrain controller runs."""
+    """Yield the entries that wait for a retrain controller."""
     from tunectl.canary.canary_store import ExperimentStore
 
     waiting, running = book.list_pending_triggers(), ExperimentStore(store).running()

@@ -17,7 +17,7 @@ LONGEST: Final = 160
 
 
 def format_rows(glance: StatusReport, now: datetime) -> Iterator[Row]:
-    """One row a part, in the order in which people ask."""
+    """Yield one row a part, in the order in which people ask."""
     yield "champion", _part(glance, "champion", _champion(glance))
     if glance.challenger is not None:
         yield "challenger", f"{glance.challenger.release}, {glance.challenger.share:.0%} of the people"
@@ -82,7 +82,7 @@ def _retrain(found: Retrain) -> str:
 
 
 def _next(glance: StatusReport, now: datetime) -> str:
-    """The calendar first, then what may start one besides, then what holds it up."""
+    """Return the calendar first, then what may start one besides, then what holds it up."""
     slots = [
         f"{'was due' if slot.at <= now else 'due'} {_at(slot.at)} ({slot.schedule}: {slot.cron})"
         for slot in glance.next
@@ -118,7 +118,7 @@ def _short(text: str) -> str:
 
 
 def humanize_age(at: datetime, now: datetime) -> str:
-    """How long ago, in its largest unit; a clock that was set back makes it 0 s."""
+    """Return how long ago, in its largest unit; a clock that was set back makes it 0 s."""
     seconds = max(0.0, (now - at).total_seconds())
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:

@@ -19,17 +19,17 @@ class Suggester(Protocol):
     """What chooses values: Optuna's trial, or a fixed combination."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """A number between two bounds."""
+        """Return a number between two bounds."""
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
-        """A whole number between two bounds, both included."""
+        """Return a whole number between two bounds, both included."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the choices."""
+        """Return one of the choices."""
 
 
 def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | None = None) -> dict[str, Any]:
-    """Setting to value for one trial, in the order of the space; a setting whose condition does not hold is left out.
+    """Suggest a value for each setting of one trial, in the order of the space; skip settings whose condition is false.
 
     ``only``: settings beyond these are left out, too.
     """
@@ -52,17 +52,17 @@ def _is_active(section: Sweep, key: str, values: Mapping[str, Any]) -> bool:
 
 
 def encode_choice(value: Any) -> Any:
-    """A value as Optuna stores it: lists as JSON."""
+    """Return a value as Optuna stores it: lists as JSON."""
     return json.dumps(value) if isinstance(value, list) else value
 
 
 def decode_choice(value: Any) -> Any:
-    """The value that ``encode_choice`` was given."""
+    """Return the value that ``encode_choice`` was given."""
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
 def expand_grid(section: Sweep) -> list[dict[str, Any]]:
-    """Every combination of a space of lists, each once, in the order of the space."""
+    """Return every combination of a space of lists, each once, in the order of the space."""
     return list(_combine(section, list(section.space), {}))
 
 
@@ -80,7 +80,7 @@ def _combine(section: Sweep, keys: list[str], values: dict[str, Any]) -> Iterato
 
 
 def list_test_values(section: Sweep) -> list[dict[str, Any]]:
-    """Few combinations in which every bound and every choice of the space occurs, to check them against the schema."""
+    """Return few combinations in which every bound and every choice of the space occurs, to check them against the schema."""
     columns = {
         key: [values.low, values.high] if isinstance(values, SweepRange) else list(values)
         for key, values in section.space.items()
@@ -94,7 +94,7 @@ def list_test_values(section: Sweep) -> list[dict[str, Any]]:
 
 
 def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
-    """Values of other settings with which alone ``key`` is varied, theirs included, in the order of the space."""
+    """Return values of other settings with which alone ``key`` is varied, theirs included, in the order of the space."""
     found: dict[str, Any] = {}
     for other, value in section.only_if.get(key, {}).items():
         found |= {**_conditions_of(section, other), other: value}
@@ -102,7 +102,7 @@ def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
 
 
 def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """What the settings of the space are now, as far as the space contains it.
+    """Return the current values of the settings in the space, where the space contains them.
 
     ``tree``: the composed configuration; ``choices``: group to the file that was taken.
     """
@@ -129,7 +129,7 @@ def _contains(allowed: SweepRange | Sequence[Any], value: Any) -> bool:
 
 
 def format_override(key: str, value: Any) -> str:
-    """``key=value`` as the grammar of overrides reads it back."""
+    """Return ``key=value`` as the grammar of overrides reads it back."""
     return f"{key}={_format(value)}"
 
 

@@ -11,7 +11,7 @@ from tunectl.sweeps.trial_records import SweepConfirmation, SweepSummary, TrialC
 
 
 def describe_outcome(claim: TrialClaim, outcome: TrialOutcome, section: Sweep) -> str:
-    """A line about a trial that ended."""
+    """Return a line about a trial that ended."""
     reused = f"{outcome.reused} of {outcome.stages} stages reused, {outcome.seconds:.0f} s"
     settings = " ".join(claim.overrides) or "the settings as they are"
     if outcome.state == "complete":
@@ -21,7 +21,7 @@ def describe_outcome(claim: TrialClaim, outcome: TrialOutcome, section: Sweep) -
 
 
 def table(summary: SweepSummary, section: Sweep, number: int | None = None) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows, the best trials first; at most ``number`` rows."""
+    """Return columns and rows, the best trials first; at most ``number`` rows."""
     metrics = [goal.metric for goal in section.objective]
     keys = list(section.space)
     columns = ["trial", "state", *metrics, *keys, "steps", "reused", "seconds"]
@@ -30,7 +30,7 @@ def table(summary: SweepSummary, section: Sweep, number: int | None = None) -> t
 
 
 def rank_trials(summary: SweepSummary, section: Sweep) -> list[TrialSummary]:
-    """Trials by the first objective, best first; then those without a value, by number."""
+    """Return trials by the first objective, best first; then those without a value, by number."""
     sign = -1.0 if section.objective[0].direction == "maximize" else 1.0
 
     def rank(trial: TrialSummary) -> tuple[bool, bool, float, int]:
@@ -67,7 +67,7 @@ def _show(trial: TrialSummary, key: str) -> str:
 
 
 def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
-    """Counts, what was reused, what is best, and what decides."""
+    """Return counts, what was reused, what is best, and what decides."""
     done = [trial for trial in summary.trials if trial.seconds is not None and trial.stages]
     stages, reused = sum(trial.stages for trial in done), sum(trial.reused for trial in done)
     counts = ", ".join(
@@ -92,7 +92,7 @@ def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
 
 
 def describe_confirmation(found: SweepConfirmation, summary: SweepSummary) -> str:
-    """What the test split says; also where another trial has become the best since."""
+    """Return the result on the test split, also where another trial became the best since."""
     ends = f" ({found.low:+.2f} to {found.high:+.2f})" if found.low is not None and found.high is not None else ""
     words = {"better": "better", "worse": "worse", "no_difference": "no difference"}[found.verdict]
     line = (

@@ -22,7 +22,7 @@ class SweepDefinition(msgspec.Struct, frozen=True, kw_only=True):
     project: str
 
     def describe_difference(self, other: SweepDefinition) -> str:
-        """The settings in which two definitions differ; empty where trials of both can be compared."""
+        """Return the settings in which two definitions differ; empty where trials of both can be compared."""
         names = [name for name in COMPARED if self.section.get(name) != other.section.get(name)]
         return ", ".join(
             names + [name for name in ("seed", "overrides") if getattr(self, name) != getattr(other, name)]
@@ -111,9 +111,9 @@ class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Setting to its share of the spread of the first objective; empty where too few trials have ended."""
 
     def find(self, number: int) -> TrialSummary | None:
-        """The trial of that number."""
+        """Return the trial of that number."""
         return next((trial for trial in self.trials if trial.number == number), None)
 
     def count(self, state: TrialState) -> int:
-        """Number of trials in a state."""
+        """Count the trials in a state."""
         return sum(1 for trial in self.trials if trial.state == state)

@@ -56,7 +56,7 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def select_params(overrides: Iterable[str], sections: Iterable[str]) -> dict[str, str]:
-    """The overrides of settings that a build reads: what differs from ``conf/``. Addresses with a password are left out."""
+    """Return the overrides of settings that a build reads: what differs from ``conf/``. Addresses with a password are left out."""
     allowed = {*sections, "seed", "data", "hardware", "experiment", "project"}
     params: dict[str, str] = {}
     for text in overrides:
@@ -67,14 +67,14 @@ def select_params(overrides: Iterable[str], sections: Iterable[str]) -> dict[str
 
 
 def read_stage(layout: ProjectPaths, name: str) -> StageRecord:
-    """Metrics and curves of a stage."""
+    """Return metrics and curves of a stage."""
     file = layout.metrics(name)
     metrics = dict(flatten(atomic_io.read_json(file))) if file.is_file() else {}
     return StageRecord(name=name, metrics=metrics, curves=read_curves(layout.plots(name) / "history.csv"))
 
 
 def flatten(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
-    """Every finite number of a tree, with its dotted name."""
+    """Yield every finite number of a tree, with its dotted name."""
     if isinstance(value, Mapping):
         for key, below in value.items():
             yield from flatten(below, f"{above}.{key}" if above else str(key))
@@ -83,7 +83,7 @@ def flatten(value: Any, above: str = "") -> Iterator[tuple[str, float]]:
 
 
 def read_curves(file: Path) -> dict[str, list[tuple[int, float]]]:
-    """The columns of ``history.csv`` by step; empty where a stage has none."""
+    """Return the columns of ``history.csv`` by step; empty where a stage has none."""
     curves: dict[str, list[tuple[int, float]]] = {}
     if not file.is_file():
         return curves
@@ -97,7 +97,7 @@ def read_curves(file: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def read_scores(layout: ProjectPaths) -> dict[str, float]:
-    """Every score of every system with the ends of its interval: ``bleu``, ``bleu_low``, ``bleu_high`` are the tuned model's."""
+    """Return every score of every system with the ends of its interval: ``bleu``, ``bleu_low``, ``bleu_high`` are the tuned model's."""
     file = layout.artifact("evaluate") / results.NAME
     if not file.is_file():
         return {}

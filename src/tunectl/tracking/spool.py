@@ -29,12 +29,12 @@ def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) ->
 
 
 def list_builds(spool: Path) -> list[Path]:
-    """The folders of the builds, oldest first."""
+    """Return the folders of the builds, oldest first."""
     return sorted(path.parent for path in spool.glob(f"*/{RECORD}"))
 
 
 def load(folder: Path) -> BuildRecord:
-    """A build of the spool.
+    """Return a build of the spool.
 
     Raises  ArtifactError where it is damaged.
     """

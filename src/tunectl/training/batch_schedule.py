@@ -38,7 +38,7 @@ class OptimizerStep:
 def build_schedule(
     rows: Sequence[Batchable], *, epochs: float, answers: int, tokens: int, seed: int
 ) -> list[OptimizerStep]:
-    """All steps of a training run.
+    """Return all steps of a training run.
 
     ``answers`` a step; ``tokens`` of one micro-batch at most, padding included (one row alone may be longer). A fraction of
     an epoch at the end takes that share of its steps.
@@ -95,7 +95,7 @@ def token_batches(rows: Sequence[Batchable], order: Sequence[int], tokens: int) 
 def rank_batches(
     rows: Sequence[Batchable], order: Sequence[int], tokens: int, *, rank: int, world_size: int
 ) -> tuple[tuple[int, ...], ...]:
-    """The micro-batches that one of several ranks reads of ``order``: dealt in turn by rising length, so that all have equal work.
+    """Return the micro-batches that one of several ranks reads of ``order``: dealt in turn by rising length, so that all have equal work.
 
     Ranks together read each row once. A rank gets none where there are fewer rows than ranks.
     """

@@ -122,18 +122,18 @@ class Crash(Struct, frozen=True):
 
 
 def encode_plan(plan: TrainingArgs | RewardArgs) -> dict[str, Any]:
-    """``plan`` as plain values."""
+    """Return ``plan`` as plain values."""
     found: dict[str, Any] = msgspec.to_builtins(plan, enc_hook=_encode)
     return found
 
 
 def decode_plan(plan: dict[str, Any], shape: type[T]) -> T:
-    """What ``encode_plan`` was given."""
+    """Decode the plan that ``encode_plan`` encoded."""
     return msgspec.convert(plan, shape, dec_hook=_decode)
 
 
 def build_request(job: FitJob, work: Path, *, sharded: bool, collective_timeout_seconds: int) -> FitRequest:
-    """The request of ``job``, with its checkpoints in ``work``."""
+    """Return the request of ``job``, with its checkpoints in ``work``."""
     fit = replace(job.fit, init_adapter=job.fit.init_adapter.absolute() if job.fit.init_adapter else None)
     return FitRequest(
         trainer=job.trainer,
@@ -154,7 +154,7 @@ def write_rows(folder: Path, train: Sequence[FitRow], validation: Sequence[FitRo
 
 
 def read_rows(folder: Path, shape: type[T]) -> tuple[list[T], list[T]]:
-    """Training and validation rows of ``shape``, as ``write_rows`` got them."""
+    """Return training and validation rows of ``shape``, as ``write_rows`` got them."""
     content = (folder / ROWS).read_bytes()
     found: tuple[list[T], list[T]] = msgspec.msgpack.decode(content, type=tuple[list[shape], list[shape]])  # type: ignore[valid-type]
     return found
@@ -172,7 +172,7 @@ def record_crash(folder: Path, traceback: str, rank: int) -> None:
 
 
 def first_crash(folder: Path) -> Crash | None:
-    """The crash of the last attempt that came first: the others followed from it."""
+    """Return the crash of the last attempt that came first: the others followed from it."""
     found: list[Crash] = [atomic_io.read_json(path, Crash) for path in sorted(folder.glob("crash-*.json"))]
     return min(found, key=lambda crash: crash.at, default=None)
 
@@ -192,7 +192,7 @@ def raise_failure(folder: Path) -> None:
 
 
 def read_end(folder: Path) -> FitEnd:
-    """How the fit went.
+    """Return how the fit went.
 
     Raises  the error that ended it; ArtifactError where it neither ended well nor said why.
     """

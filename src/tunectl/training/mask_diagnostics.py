@@ -110,7 +110,7 @@ def _nothing(answers: ExampleSpans) -> DiagnosticCheck:
 
 
 def _ends(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticCheck:
-    """A model whose end of turn is never in the loss never stops. Segments and token rows say themselves what is trained."""
+    """Return a model whose end of turn is never in the loss never stops. Segments and token rows say themselves what is trained."""
     bad = []
     for item, answer in answers:
         if item.example.answers and any(answer.trained):

@@ -14,7 +14,7 @@ SHORTEST = 8
 
 
 def pack(tokenizer: Tokenizer, texts: Sequence[str], *, size: int, end: int) -> list[PackedRow]:
-    """Blocks of ``size`` tokens out of ``texts``; ``end`` closes each text. Every token is learned.
+    """Return blocks of ``size`` tokens out of ``texts``; ``end`` closes each text. Every token is learned.
 
     A special token that stands in a text is text: it closes nothing.
     """

@@ -44,7 +44,7 @@ class PackedRow:
 
 
 def pack_example(masked: TokenizedExample, *, share: bool, limit: int) -> list[PackedRow]:
-    """The rows of one example; with ``share``, its answers share rows of up to ``limit`` tokens.
+    """Return the rows of one example; with ``share``, its answers share rows of up to ``limit`` tokens.
 
     Answers are dealt out evenly, so that no row is left with a short rest.
     """
@@ -58,7 +58,7 @@ def pack_example(masked: TokenizedExample, *, share: bool, limit: int) -> list[P
 
 
 def one_answer_per_row(rows: Iterable[PackedRow]) -> list[PackedRow]:
-    """The same answers, each in a row of its own."""
+    """Return the same answers, each in a row of its own."""
     return [replace(row, branches=(branch,)) for row in rows for branch in row.branches]
 
 

@@ -25,7 +25,7 @@ class ModelSize:
 def estimate_memory(
     size: ModelSize, *, tokens: int, trainable: int, checkpointing: bool, weight_bytes: float = 2.0
 ) -> int:
-    """Bytes that a fit needs at its peak, about.
+    """Return the bytes that a fit needs at its peak, about.
 
     Weights; 16 bytes a trained weight (value, gradient, two moments); what the backward pass keeps of each layer, about
     16 hidden and 5 intermediate vectors a token in 2 bytes, and as much again that the allocator holds between batches of
@@ -38,7 +38,7 @@ def estimate_memory(
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that this machine can still give; None where it does not say."""
+    """Return the bytes that this machine can still give; None where it does not say."""
     if not meminfo.is_file():
         return None
     for line in meminfo.read_text().splitlines():
@@ -59,7 +59,7 @@ def check_memory(needed: int, free: int | None, *, hint: str) -> None:
 
 
 def memory_hint(tokens: int, section: str) -> str:
-    """What a user can do about memory; ``section`` holds the settings that could be lower."""
+    """Return the settings of ``section`` that lower the memory, for a hint."""
     return (
         f"lower hardware.train_batch_tokens (now {tokens}), {section}.max_length or {section}.lora_rank, switch on hardware.gradient_checkpointing, "
         "or take a smaller model"

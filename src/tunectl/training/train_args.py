@@ -61,7 +61,7 @@ class TrainingArgs:
 
 
 def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, project: str) -> TrainingArgs:
-    """The plan of the sft stage."""
+    """Return the plan of the sft stage."""
     targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     return TrainingArgs(
@@ -91,7 +91,7 @@ def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, projec
 
 
 def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) -> TrainingArgs:
-    """The plan of the cpt stage: blocks of text count as answers."""
+    """Return the plan of the cpt stage: blocks of text count as answers."""
     return TrainingArgs(
         label="cpt",
         adapter=LoraArgs("lora", section.lora_rank, section.lora_alpha, 0.0, "all-linear"),

@@ -151,7 +151,7 @@ def test_a_look_is_kept_and_a_busy_store_is_waited_for(trials: tuple[ExperimentS
     assert kept.record_result(found, reading).reading == reading
     patient = ExperimentStore(ReleaseRegistry(kept.store.root, patience=20.0))
     with lock.file_lock(kept.store.root / ".experiment.lock", "a test"):
-        with pytest.raises(lock.LockTimeout, match="another process changes its experiment: a test"):
+        with pytest.raises(lock.LockTimeoutError, match="another process changes its experiment: a test"):
             kept.end(found, "harm", NOW, None)
         waiting = Thread(target=patient.end, args=(found, "harm", NOW, None))
         waiting.start()

@@ -14,7 +14,7 @@ from tunectl.data.formats.format_registry import FORMATS, UnsupportedFormat, det
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.format_detection import DetectedFormat, detect
 from tunectl.data.readers.record_builder import build_record
-from tunectl.data.readers.row import FormatMismatch, RawRow, RowError, scalar
+from tunectl.data.readers.row import FormatMismatchError, RawRow, RowError, scalar
 
 VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -557,7 +557,9 @@ def test_pinned_columns_template_system_and_fields():
 
 
 def test_template_with_an_unknown_column_is_a_misfit():
-    with pytest.raises(FormatMismatch, match=r"no column 'town' for prompt\.template; there are prompt, completion"):
+    with pytest.raises(
+        FormatMismatchError, match=r"no column 'town' for prompt\.template; there are prompt, completion"
+    ):
         example({"prompt": "a", "completion": "b"}, prompt={"template": "{town}", "system": None})
 
 

@@ -276,7 +276,7 @@ def test_programs_are_not_led_to_the_users_own_store(monkeypatch: pytest.MonkeyP
 
 def test_what_never_comes_is_told_with_the_last_words(tmp_path: Path) -> None:
     program = processes.Program("check", ["--help"], tmp_path, {})
-    with pytest.raises(processes.Stuck, match="check ended with 0"):
+    with pytest.raises(processes.NotReadyError, match="check ended with 0"):
         program.until(lambda: False, 60)
     assert "usage" in program.last_words.casefold()
     program.stop()

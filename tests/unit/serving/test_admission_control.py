@@ -10,7 +10,7 @@ from tunectl.serving.admission_control import (
     AdmissionController,
     AdmissionTicket,
     CapacityLimits,
-    Overloaded,
+    OverloadedError,
     estimate_tokens,
 )
 
@@ -35,7 +35,7 @@ class Door(RuleBasedStateMachine):
             ticket = self.admission.admit(
                 answers, tokens, self.now, lambda: self.started.append(number[0]) if number else early.append(True)
             )
-        except Overloaded as refused:
+        except OverloadedError as refused:
             self.waits.append((refused.status, refused.wait or 0))
             return
         number.append(ticket.number)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tunectl.serving.admission_control import AdmissionController, CapacityLimits, Overloaded
+from tunectl.serving.admission_control import AdmissionController, CapacityLimits, OverloadedError
 from tunectl.serving.retry_reservations import MOST, Reservations
 
 
@@ -41,7 +41,7 @@ class Crowd:
         started = []
         try:
             ticket = self.door.admit(1, 1, now, lambda: started.append(now), name=client.encode(), again=tries > 0)
-        except Overloaded as refused:
+        except OverloadedError as refused:
             wait = -(-refused.wait // 1) if self.whole else refused.wait
             if tries == 2 or not self.returns:
                 self.failed += 1
@@ -81,14 +81,14 @@ def test_those_who_never_come_again_cost_nothing():
 def test_a_promise_is_kept_for_its_own_client_and_told_once():
     door = AdmissionController(CapacityLimits(1, 1, 100))
     inside = [door.admit(1, 1, 0, lambda: None, name=b"%d" % number) for number in range(2)]
-    with pytest.raises(Overloaded) as first:
+    with pytest.raises(OverloadedError) as first:
         door.admit(1, 1, 0, lambda: None, name=b"late")
-    with pytest.raises(Overloaded) as early:
+    with pytest.raises(OverloadedError) as early:
         door.admit(1, 1, 0.2, lambda: None, name=b"late")
     assert early.value.wait == pytest.approx(max(1.0, first.value.wait - 0.2))
     door._promises._share = 1.0
     door.leave(inside[0], 1.0)
-    with pytest.raises(Overloaded, match="1 answers are being written and 0 wait and 1 are expected back"):
+    with pytest.raises(OverloadedError, match="1 answers are being written and 0 wait and 1 are expected back"):
         door.admit(1, 1, 1.1, lambda: None, name=b"new")
     assert door.admit(1, 1, first.value.wait, lambda: None, name=b"late").started_at is None
 

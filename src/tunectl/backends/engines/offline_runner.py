@@ -56,7 +56,7 @@ class LocalRunner:
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
-        """Answers of at most ``limit`` tokens; the stop token is put back, its log-probability is not known (NaN)."""
+        """Return answers of at most ``limit`` tokens; the stop token is put back, its log-probability is not known (NaN)."""
         stop = min(self._stops)
         found = self._all([(list(prompt), limit) for prompt in prompts], how)
         return [
@@ -67,7 +67,7 @@ class LocalRunner:
         ]
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
-        """What the engine would have said at each place of given answers.
+        """Return the engine's prediction at each position of given answers.
 
         It is asked to go on; where it goes another way it is put back, so each answer costs one question and one more a
         difference, most of which the prefix cache has read already.
@@ -94,7 +94,7 @@ class LocalRunner:
     def _all(
         self, asks: Sequence[tuple[list[int], int]], how: SamplingParams = GREEDY
     ) -> list[tuple[list[int], list[float], bool]]:
-        """Ids, log-probabilities, and whether a stop token ended it, of each; ``TOGETHER`` at a time."""
+        """Return ids, log-probabilities, and whether a stop token ended it, of each; ``TOGETHER`` at a time."""
         made: list[tuple[list[int], list[float]]] = [([], []) for _ in asks]
         ended = [False] * len(asks)
         waiting, at_work = list(range(len(asks)))[::-1], 0
@@ -155,7 +155,7 @@ class SubprocessRunner:
 
 
 def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> LocalRunner:
-    """A release in an engine of this environment: OpenVINO, or transformers for everything that reads its files.
+    """Return a release in an engine of this environment: OpenVINO, or transformers for everything that reads its files.
 
     Raises  ArtifactError for files that it cannot load; MissingExtraError where it is not installed.
     """

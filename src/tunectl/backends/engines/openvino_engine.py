@@ -74,7 +74,7 @@ class OpenVinoEngine:
 
 
 def _adapter(genai: Any, folder: Path) -> Any:
-    """The adapter at the strength that it was trained with, which the library does not read from PEFT's files."""
+    """Return the adapter at the strength that it was trained with, which the library does not read from PEFT's files."""
     strength = peft_adapter.lora_scaling(folder, "OpenVINO")
     try:
         return genai.AdapterConfig(genai.Adapter(str(folder / peft_adapter.WEIGHTS)), strength)
@@ -149,7 +149,7 @@ class OpenVinoPipeline:
             self._refuse_all()
 
     def _refuse_all(self) -> None:
-        """A step that failed leaves the library unusable: whoever still asks hears so, until the pipeline is closed."""
+        """Fail every active request: after a failed step the library is unusable until the pipeline is closed."""
         while (item := self._inbox.get()) is not None:
             number, ask = item
             if ask is not None:
@@ -241,7 +241,7 @@ class OpenVinoPipeline:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    """Return the engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
     require_installed("openvino_genai", extra=EXTRA)
     given = serve.engine
     settings = {

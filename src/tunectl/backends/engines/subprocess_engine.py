@@ -54,7 +54,7 @@ def _encode_frame(message: Any) -> bytes:
 
 
 def _frames(connection: socket.socket) -> Iterator[bytes]:
-    """Every message until the other end is gone."""
+    """Yield every message until the other end is gone."""
     with connection.makefile("rb", buffering=1 << 16) as stream:
         while len(head := stream.read(4)) == 4:
             (size,) = struct.unpack("<I", head)
@@ -135,7 +135,7 @@ class SubprocessSession:
             thread.start()
 
     def _first(self) -> str:
-        """Why the pipeline is not open; empty when it is."""
+        """Return why the pipeline is not open; empty when it is."""
         said = next(self._heard, None)
         if said is None:
             return f"the engine {self._name} cannot be opened: its process {self._fate()}"

@@ -159,7 +159,7 @@ class TransformersSession:
 
 
 def _nucleus(logprobs: Any, top_p: float) -> Any:
-    """The likeliest tokens that together reach ``top_p``, renormalized (Holtzman et al., 2019)."""
+    """Return the likeliest tokens that together reach ``top_p``, renormalized (Holtzman et al., 2019)."""
     if top_p >= 1:
         return logprobs
     ordered, places = logprobs.sort(descending=True)
@@ -168,7 +168,7 @@ def _nucleus(logprobs: Any, top_p: float) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    """Return the engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
     require_installed("transformers", extra=EXTRA)
     settings = {"threads": serve.engine.threads}
     return SubprocessEngine("transformers", f"{__name__}:{TransformersEngine.__name__}", settings)

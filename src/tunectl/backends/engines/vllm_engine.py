@@ -70,7 +70,7 @@ class VllmEngine:
 
 
 def _rank(release: Path) -> int:
-    """The smallest rank that vLLM knows and that holds the adapter's."""
+    """Return the smallest rank that vLLM knows and that holds the adapter's."""
     told: AdapterConfigFields = atomic_io.read_json(release / "adapter" / "adapter_config.json", AdapterConfigFields)
     most = max([told.r, *told.rank_pattern.values()])
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= most), most)
@@ -192,7 +192,7 @@ def _sampling(vllm: Any, ask: GenerationRequest) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """The engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    """Return the engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
     require_installed("vllm", extra=EXTRA)
     settings = {
         "running": serve.limits.max_concurrency,

@@ -78,14 +78,14 @@ def build_context(
 
 
 def _requirements(engine: str, store: str) -> str:
-    """What the engine needs, and the package that knows the address of the release store."""
+    """Return the requirements of the engine, and the package that opens the registry's address."""
     needed = template_file(f"requirements/serve-{engine}.txt").read_text()
     driver = DRIVERS.get(store.partition("://")[0]) if "://" in store else None
     return f"{needed}{driver}\n" if driver else needed
 
 
 def template_file(name: str) -> Path:
-    """A file of the project, or the one that came with this installation.
+    """Return a file of the project, or the one that came with this installation.
 
     Raises  InfrastructureError where there is neither.
     """

@@ -31,7 +31,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def lock_file(name: str = LOCK) -> Path:
-    """The lock of the environment: inside an installed wheel, or in the checkout that this code runs from.
+    """Return the lock of the environment: inside an installed wheel, or in the checkout that this code runs from.
 
     Raises  InfrastructureError where neither is there.
     """
@@ -42,7 +42,7 @@ def lock_file(name: str = LOCK) -> Path:
 
 
 def ensure_interpreter(exporters: Path | None = None) -> Path:
-    """The interpreter of the environment, which is made where it is absent (some minutes and 2 GB, once).
+    """Return the interpreter of the environment, which is made where it is absent (some minutes and 2 GB, once).
 
     Raises  InfrastructureError with pip's last words where it cannot be made.
     """
@@ -109,7 +109,7 @@ def _call(words: Sequence[str], what: str) -> None:
 
 
 def error_line(stderr: str) -> str:
-    """The line that names the error, or the last one; a message may go on below that line."""
+    """Return the line that names the error, or the last one; a message may go on below that line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b.*:|.*\bNo module named\b", line)]
     return (named or lines or [""])[-1][:500]

@@ -22,7 +22,7 @@ def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> flo
 
 
 def agreement(file: Path, probes: Sequence[ParityProbe]) -> float:
-    """Share of the probes' answer tokens that the model in ``file`` likes best, read by transformers."""
+    """Return the share of the probes' answer tokens that the model in ``file`` likes best, read by transformers."""
     torch = import_optional("torch", extra="train")
     model = gguf_import.load_gguf(file)[0].eval()
     same = total = 0

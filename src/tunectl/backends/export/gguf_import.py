@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 
 
 def load_gguf(file: Path) -> tuple[Any, Any]:
-    """Model (float32) and tokenizer of a GGUF file, as transformers reads them.
+    """Return model (float32) and tokenizer of a GGUF file, as transformers reads them.
 
     Raises  UsageError when transformers does not know the architecture, or it is no GGUF file.
     """

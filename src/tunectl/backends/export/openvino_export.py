@@ -35,7 +35,7 @@ def export(model: Path, out: Path, weights: str) -> None:
 
 
 def kinds(out: Path) -> set[str]:
-    """Element types of the constants of an exported model."""
+    """Return element types of the constants of an exported model."""
     path = out / MODEL
     if not path.is_file():
         return set()

@@ -80,7 +80,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) -> InfrastructureError:
-    """One error for a rank that failed more often than it may."""
+    """Return one error for a rank that failed more often than it may."""
     if code == torchrun_agent.NOBODY_THERE:
         return InfrastructureError(
             f"{label}: the machines did not meet at {agent.rdzv_endpoint} within {agent.join_timeout_seconds} s "

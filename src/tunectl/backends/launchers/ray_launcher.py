@@ -170,7 +170,7 @@ def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch)
 
 
 def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlError:
-    """One error of ours for what Ray raises."""
+    """Return one error of ours for what Ray raises."""
     if _BLIND in str(error):
         return UsageError(
             f"launch.storage_path = {settings.storage_path}: the other nodes do not see what is in it",

@@ -38,7 +38,7 @@ class FitControl:
         self._stop = True
 
     def is_stopping(self) -> bool:
-        """Whether that was asked."""
+        """Return whether that was asked."""
         return self._stop
 
     def begin(self) -> int:
@@ -51,7 +51,7 @@ class FitControl:
         self._failure = self._failure or failure
 
     def read_failure(self) -> bytes | None:
-        """What ``record_failure`` got."""
+        """Return the failure that ``record_failure`` recorded."""
         return self._failure
 
 
@@ -86,7 +86,7 @@ def run_rank(config: dict[str, Any]) -> None:
 
 
 def _join_ranks(request: FitRequest, context: Any, asked_to_stop: Callable[[], bool]) -> ProcessGroup:
-    """The ranks that Ray has brought together; libraries must believe in one process."""
+    """Return the ranks that Ray has brought together; libraries must believe in one process."""
     for name in (*worker.HIDDEN, "NODE_RANK", "ACCELERATE_TORCH_DEVICE"):
         os.environ.pop(name, None)
     return ProcessGroup(
@@ -123,7 +123,7 @@ def _fetch_checkpoint(work: Path) -> str | None:
 
 
 def _report_end(adapter: Path, end: FitEnd, group: ProcessGroup) -> None:
-    """The last checkpoint is the adapter, with how the fit went."""
+    """Report the adapter as the last checkpoint, with the result of the fit."""
     if group.first:
         atomic_io.write_json(adapter / fit_request.RESULT, end)
     _report(adapter if group.first else None)

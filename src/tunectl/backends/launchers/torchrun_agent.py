@@ -88,7 +88,7 @@ def main(folder: Path) -> int:
 
 
 def choose_failed(failures: Mapping[int, Any]) -> FailedRank:
-    """The rank that was ended by a signal, or else the first: those that wait for it fail too, and torchrun ends the rest by SIGTERM."""
+    """Return the rank that was ended by a signal, or else the first: those that wait for it fail too, and torchrun ends the rest by SIGTERM."""
     ends = [FailedRank(rank, failure.exitcode) for rank, failure in sorted(failures.items())]
     order = {True: 0, False: 1}  # a signal of its own, an error, torchrun's SIGTERM
     return min(ends, key=lambda end: 2 if end.exit_code == -signal.SIGTERM else order[end.exit_code < 0])

@@ -76,7 +76,7 @@ def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Seque
 
 
 def is_listening(endpoint: str) -> bool:
-    """Whether the first machine waits at ``endpoint``; torch would wait a minute for it."""
+    """Return whether the first machine waits at ``endpoint``; torch would wait a minute for it."""
     host, _, port = endpoint.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):
@@ -105,7 +105,7 @@ def _write_settings(folder: Path, stage: str, settings: TorchrunLaunch, worker: 
 
 
 def find_own_address(endpoint: str) -> str:
-    """The address of this machine from which it reaches ``endpoint``: by it the others reach this machine.
+    """Return the address of this machine from which it reaches ``endpoint``: by it the others reach this machine.
 
     Raises  InfrastructureError where there is no way to it.
     """
@@ -129,6 +129,6 @@ def _read_session(storage: Path, stage: str) -> FitSession | None:
 
 
 def _has_ended(storage: Path, stage: str, before: FitSession | None) -> bool:
-    """Whether the stage has ended since we came; the end of an earlier run does not count."""
+    """Return whether the stage has ended since we came; the end of an earlier run does not count."""
     session = _read_session(storage, stage)
     return session is not None and session.ended and session != before

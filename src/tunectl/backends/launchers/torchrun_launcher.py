@@ -37,7 +37,7 @@ class FitSession(Struct, frozen=True):
 
 
 def fit_folder(storage: Path, stage: str) -> Path:
-    """Where the machines look for the fits of a stage."""
+    """Return where the machines look for the fits of a stage."""
     return storage.absolute() / f"{stage}.fit"
 
 
@@ -47,7 +47,7 @@ def write_session(storage: Path, stage: str, *, ended: bool) -> None:
 
 
 def session_path(storage: Path, stage: str) -> Path:
-    """File of ``write_session``."""
+    """Return the file of ``write_session``."""
     return storage.absolute() / f"{stage}.session.json"
 
 
@@ -96,12 +96,12 @@ class TorchrunLauncher:
         return end
 
     def _move_work(self, job: FitJob) -> FitJob:
-        """Checkpoints lie where all machines see them."""
+        """Return the job with its checkpoints where all machines see them."""
         storage = self.settings.storage_path
         return replace(job, work=Path(storage).absolute() / job.work.name) if storage else job
 
     def find_folder(self, job: FitJob) -> Path:
-        """Folder of the request: beside the checkpoints, or where the other machines look for the fits of a stage."""
+        """Return the folder of the request: beside the checkpoints, or where the other machines look for the fits of a stage."""
         storage = self.settings.storage_path
         return fit_folder(Path(storage), job.fit.label) if storage else job.work.absolute() / FOLDER
 
@@ -126,7 +126,7 @@ class TorchrunLauncher:
 
 
 def count_ranks(settings: TorchrunLaunch, device: str) -> int:
-    """Ranks of this machine.
+    """Return ranks of this machine.
 
     Raises  UsageError where ``auto`` has no cards to count; InfrastructureError where there are too few.
     """

@@ -81,7 +81,7 @@ def _choose_card(local_rank: int) -> str:
 
 
 def _read_request(folder: Path) -> FitRequest | None:
-    """The request, or None on a machine that does not see its folder."""
+    """Return the request, or None on a machine that does not see its folder."""
     if not (folder / fit_request.REQUEST).is_file():
         return None
     request: FitRequest = atomic_io.read_json(folder / fit_request.REQUEST, FitRequest)
@@ -151,7 +151,7 @@ def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResu
 
 
 def _own_plan(plan: TrainingArgs, group: ProcessGroup) -> TrainingArgs:
-    """The plan of this rank: the cores of a machine are divided among its ranks."""
+    """Return the plan of this rank: the cores of a machine are divided among its ranks."""
     profile = plan.profile
     if profile.threads is None:
         cores = len(os.sched_getaffinity(0))

@@ -46,7 +46,7 @@ def to_tensor_batch(rows: Sequence[PackedRow], device: str, *, added: Any = None
 
 
 def _mask(flat: PaddedBatch, device: str, added: Any) -> Any:
-    """Each place attends to what is before it in the prompt and in its own answer; padding to itself."""
+    """Return each place attends to what is before it in the prompt and in its own answer; padding to itself."""
     torch = import_optional("torch", extra="train")
     short = added is not None and len(flat.ids[0]) <= short_attention.LONGEST
     if not flat.branched and not short:
@@ -75,12 +75,12 @@ class ForwardPath:
     """Type of masks that are added to scores; None where masks are of bool."""
 
     def batch(self, rows: Sequence[PackedRow]) -> TensorBatch:
-        """``rows`` as this route wants them."""
+        """Return ``rows`` as this route wants them."""
         return to_tensor_batch(rows, self.device, added=self.added)
 
 
 def forward_path(model: Any, *, plain_head: bool, autocast: bool) -> ForwardPath:
-    """The route through a (peft) model.
+    """Return the route through a (peft) model.
 
     ``plain_head`` false goes through the model's own forward, for models that scale or cap their logits; ``autocast``
     computes in bfloat16 where adapter layers mix types.
@@ -97,7 +97,7 @@ def forward_path(model: Any, *, plain_head: bool, autocast: bool) -> ForwardPath
 
 
 def cross_entropy_loss(route: ForwardPath, batch: TensorBatch, *, smoothing: float = 0.0) -> Any:
-    """Weighted sum of the cross-entropies of a batch, nats; a float32 scalar."""
+    """Return the weighted sum of the cross-entropies of a batch, nats; a float32 scalar."""
     inputs = {
         "input_ids": batch.ids,
         "position_ids": batch.positions,

@@ -23,7 +23,7 @@ class ChatSession:
         self._end = end_of_turn
 
     def answer(self, prompt: str, *, max_new_tokens: int, temperature: float, seen: Callable[[str], None]) -> str:
-        """The answer to ``prompt``; ``seen`` gets each piece of it as soon as it is whole words.
+        """Return the answer to ``prompt``; ``seen`` gets each piece of it as soon as it is whole words.
 
         ``temperature`` 0 takes the likeliest token each time.
         """
@@ -59,7 +59,7 @@ def _streamer(tokenizer: Any, seen: Callable[[str], None]) -> Any:
         """Hands finished text on."""
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            """Called by transformers whenever some text is final."""
+            """Print text that is final; transformers calls this."""
             seen(text)
 
     return Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -30,7 +30,7 @@ class GenerationState:
     """Log-probability of each token of the answer at the temperature in force, where it was asked for."""
 
     def is_done(self, limit: int) -> bool:
-        """Whether nothing is to be added."""
+        """Return whether nothing is to be added."""
         return self.finished or len(self.answer) >= limit
 
 
@@ -58,7 +58,7 @@ class Decoder:
     """One transformers model as a writer of tokens."""
 
     def __init__(self, model: Any, stops: Sequence[int]) -> None:
-        """``stops`` are the tokens that end an answer."""
+        """Take the loaded model; ``stops`` are the tokens that end an answer."""
         self._model = model
         self._stops = tuple(stops)
         self._torch = import_optional("torch", extra="train")
@@ -70,7 +70,7 @@ class Decoder:
         self._model = None
 
     def tensor(self, values: Any) -> Any:
-        """Whole numbers on the model's device."""
+        """Return whole numbers on the model's device."""
         return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
 
     def prefill_prefix(self, ids: Sequence[int]) -> SharedPrefix:
@@ -157,7 +157,7 @@ class Decoder:
         state.position = state.position + 1
 
     def _pick(self, logits: Any, how: Greedy | Sampling, random: Any) -> tuple[Any, Any]:
-        """The next token of each row, and where it was drawn, the chance that it had before top_p; both of shape (rows,)."""
+        """Return the next token of each row, and where it was drawn, the chance that it had before top_p; both of shape (rows,)."""
         if isinstance(how, Greedy):
             return logits.argmax(dim=-1), None
         chances = (logits.float() / how.temperature).softmax(dim=-1)
@@ -171,7 +171,7 @@ class Decoder:
         return drawn[:, 0], chances.gather(1, drawn)[:, 0]
 
     def _sample_indices(self, weights: Any, random: Any) -> Any:
-        """A place of each row, drawn with ``weights`` (rows, places); (rows, 1).
+        """Return a place of each row, drawn with ``weights`` (rows, places); (rows, 1).
 
         By the inverse of the distribution function: one random number a row, where ``torch.multinomial`` draws one a place
         (32 rows of 49,152 places on 2 cores: 0.8 against 31 ms). Raises  UsageError where a weight is no number.
@@ -189,14 +189,14 @@ class Decoder:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Tokens that end an answer: the tokenizer's and the generation settings'."""
+    """Return tokens that end an answer: the tokenizer's and the generation settings'."""
     declared = getattr(model.generation_config, "eos_token_id", None)
     several = declared if isinstance(declared, list) else [declared]
     return tuple(dict.fromkeys(token for token in [tokenizer.eos_token_id, *several] if token is not None))
 
 
 def text_of(tokenizer: Any, line: GenerationState) -> str:
-    """The words of an answer, without the token that ended it."""
+    """Return the words of an answer, without the token that ended it."""
     kept = line.answer[:-1] if line.finished else line.answer
     return str(tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
@@ -216,6 +216,6 @@ def split_elapsed_time(lines: Sequence[GenerationState]) -> Iterator[None]:
 
 
 def _select_rows(state: BatchState, keep: Any) -> BatchState:
-    """The state of the rows ``keep``, which may name one more than once."""
+    """Return the state of the rows ``keep``, which may name one more than once."""
     state.cache.batch_select_indices(keep)
     return BatchState(state.cache, state.mask[keep], state.position[keep], state.logits[keep])

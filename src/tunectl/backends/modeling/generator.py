@@ -40,7 +40,7 @@ SCORED_TOKENS = 2048
 
 
 def model_loader(profile: HardwareProfile) -> Any:
-    """An ``evaluation.generator_protocols.ModelLoader`` for the machine of ``profile``."""
+    """Return an ``evaluation.generator_protocols.ModelLoader`` for the machine of ``profile``."""
 
     def load(folder: Path, adapter: Path | None) -> HfGenerator:
         from tunectl.backends.modeling import model_loader as modeling_model_loader
@@ -56,7 +56,7 @@ def model_loader(profile: HardwareProfile) -> Any:
 
 
 def merge_adapter(model: Any) -> Any:
-    """The model with its LoRA adapter added into the weights, where it has one; otherwise unchanged."""
+    """Return the model with its LoRA adapter added into the weights, where it has one; otherwise unchanged."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
@@ -87,7 +87,7 @@ class HfGenerator:
         return int(limit) if limit else None
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Tokens of each prompt; special tokens are in the text already."""
+        """Return tokens of each prompt; special tokens are in the text already."""
         return [len(ids) for ids in self._encode(prompts)]
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class HfGenerator:
     def answer(
         self, requests: Sequence[GenerationPrompt], how: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """One reply a request; rows of similar length share a batch, the longest first."""
+        """Return one reply a request; rows of similar length share a batch, the longest first."""
         if not requests:
             return []
         rows = [
@@ -235,7 +235,7 @@ class HfGenerator:
 
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two sequences begin with in common."""
+    """Return how many tokens two sequences begin with in common."""
     for place, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
             return place

@@ -14,7 +14,7 @@ ROOM = 64
 
 @once
 def _roomy_layer() -> type[Any]:
-    """The layer class; made late because its base is transformers'."""
+    """Return the layer class; made late because its base is transformers'."""
     dynamic = import_optional("transformers.cache_utils", extra="train").DynamicLayer
 
     class RoomyLayer(dynamic):  # type: ignore[misc, valid-type]
@@ -59,7 +59,7 @@ def _roomy_layer() -> type[Any]:
 
 
 def _grow_buffer(have: Any, fresh: Any, length: int, room: int) -> Any:
-    """A buffer with space for ``room`` tokens that begins with the ``length`` tokens of ``have``."""
+    """Return a buffer with space for ``room`` tokens that begins with the ``length`` tokens of ``have``."""
     shape = (*fresh.shape[:-2], room, fresh.shape[-1])
     buffer = fresh.new_zeros(shape)
     if length:
@@ -68,7 +68,7 @@ def _grow_buffer(have: Any, fresh: Any, length: int, room: int) -> Any:
 
 
 def new_cache(config: Any) -> Any:
-    """A new cache for a model of ``config``; layers of another kind than full attention stay transformers' own."""
+    """Return a new cache for a model of ``config``; layers of another kind than full attention stay transformers' own."""
     utils = import_optional("transformers.cache_utils", extra="train")
     fresh = utils.DynamicCache(config=config)
     fresh.layers = [_roomy_layer()() if type(layer) is utils.DynamicLayer else layer for layer in fresh.layers]
@@ -76,12 +76,12 @@ def new_cache(config: Any) -> Any:
 
 
 def expand(shared: Any, rows: int) -> Any:
-    """A copy of a one-row cache, for ``rows`` rows."""
+    """Return a copy of a one-row cache, for ``rows`` rows."""
     fresh = copy.deepcopy(shared)
     fresh.batch_repeat_interleave(rows)
     return fresh
 
 
 def clone(original: Any) -> Any:
-    """An independent copy."""
+    """Return an independent copy."""
     return copy.deepcopy(original)

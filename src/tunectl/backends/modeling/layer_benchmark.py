@@ -49,7 +49,7 @@ class Speed:
 def layer_speed(
     profile: HardwareProfile, *, hidden: int, intermediate: int, vocabulary: int, rank: int, batch: int
 ) -> Speed | None:
-    """Seconds a token of one layer: learning, reading, writing one answer at a time and ``batch`` at a time; and of the head.
+    """Return seconds a token of one layer: learning, reading, writing one answer at a time and ``batch`` at a time; and of the head.
 
     None where the profile asks for CUDA and this machine has none. Raises  MissingExtraError without torch.
     """
@@ -138,7 +138,7 @@ class _Layer:
         return (self.torch.randn(*shape, device=self.device) * 0.02).to(self.dtype)
 
     def inputs(self, rows: int, length: int) -> Any:
-        """Random activations (rows, length, hidden)."""
+        """Return random activations (rows, length, hidden)."""
         return self._random(rows, length, self.hidden)
 
     def _linear(self, part: int, x: Any) -> Any:
@@ -154,7 +154,7 @@ class _Layer:
         return x.view(x.shape[0], x.shape[1], -1, HEAD).transpose(1, 2)
 
     def forward(self, x: Any, linear: Any = None, past: Any = None) -> Any:
-        """The layer; ``past`` (rows, heads, context, 64) stands for earlier keys and values."""
+        """Return the layer; ``past`` (rows, heads, context, 64) stands for earlier keys and values."""
         function, linear = self.torch.nn.functional, linear or self._linear
         inner = function.rms_norm(x, (self.hidden,), self.norm)
         query, key, value = (self._heads(linear(part, inner)) for part in range(3))
@@ -166,11 +166,11 @@ class _Layer:
         return x + linear(6, function.silu(linear(4, inner)) * linear(5, inner))
 
     def past(self, rows: int) -> Any:
-        """Keys or values of ``CONTEXT`` earlier tokens."""
+        """Return keys or values of ``CONTEXT`` earlier tokens."""
         return self._random(rows, self.hidden // HEAD, CONTEXT, HEAD)
 
     def write(self, x: Any, past: Any) -> Any:
-        """One new token a row, after those of ``past``; adapters are merged by then."""
+        """Return one new token a row, after those of ``past``; adapters are merged by then."""
         return self.forward(x, self._plain, past)
 
     def learn(self, x: Any) -> None:

@@ -19,7 +19,7 @@ from tunectl.training.prefix_sharing import PackedRow, one_answer_per_row
 
 @cache
 def _function() -> Any:
-    """The autograd function; torch is imported here."""
+    """Return the autograd function; torch is imported here."""
     torch = import_optional("torch", extra="train")
 
     class TokenLogps(torch.autograd.Function):  # type: ignore[name-defined]
@@ -27,7 +27,7 @@ def _function() -> Any:
 
         @staticmethod
         def forward(ctx: Any, hidden: Any, head: Any, bias: Any, sources: Any, targets: Any, temperature: float) -> Any:
-            """Nats, shape (places,), float32. ``hidden`` is (tokens, hidden size); see ``token_logps`` for the rest."""
+            """Return nats, shape (places,), float32. ``hidden`` is (tokens, hidden size); see ``token_logps`` for the rest."""
             wanted = ctx.needs_input_grad[0]
             values, grads = [], []
             for start in range(0, len(sources), SLICE):
@@ -42,7 +42,7 @@ def _function() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
-            """The gradient of ``hidden`` from that of the log-probabilities, shape (places,)."""
+            """Return the gradient of ``hidden`` from that of the log-probabilities, shape (places,)."""
             sources, unit = ctx.saved_tensors
             # index_add_ on the CPU goes through the places in order, so equal runs give equal bytes
             whole = unit.new_zeros(ctx.shape).index_add_(0, sources, unit * grad[:, None].to(unit.dtype))
@@ -52,7 +52,7 @@ def _function() -> Any:
 
 
 def _slice(picked: Any, head: Any, bias: Any, targets: Any, temperature: float, *, wanted: bool) -> tuple[Any, Any]:
-    """Log-probabilities of one slice, and the gradient of each with respect to its row of ``picked`` where ``wanted``."""
+    """Return log-probabilities of one slice, and the gradient of each with respect to its row of ``picked`` where ``wanted``."""
     torch = import_optional("torch", extra="train")
     weights = head.to(picked.dtype)
     logits = torch.nn.functional.linear(picked, weights, bias).float()
@@ -70,7 +70,7 @@ def _slice(picked: Any, head: Any, bias: Any, targets: Any, temperature: float, 
 
 
 def token_logps(route: ForwardPath, batch: TensorBatch, *, temperature: float = 1.0) -> Any:
-    """Log-probabilities (nats) of the learned tokens of a batch, in the order of ``batch.targets``; float32, (places,)."""
+    """Return log-probabilities (nats) of the learned tokens of a batch, in the order of ``batch.targets``; float32, (places,)."""
     with route.autocast:
         if route.whole is None:
             hidden = route.decoder(**_inputs(batch)).last_hidden_state.flatten(0, 1)
@@ -121,7 +121,7 @@ def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], Abst
 
 
 def _places(route: ForwardPath, batch: TensorBatch) -> tuple[Any, Callable[[Any], Any]]:
-    """What the logits of the learned tokens are made of, a line a place, and how they are made."""
+    """Return the hidden states of the learned tokens, one row a position, and the function from them to logits."""
     torch = import_optional("torch", extra="train")
     with route.autocast:
         if route.whole is not None:
@@ -143,7 +143,7 @@ class AnswerLogps(NamedTuple):
 def answer_logps(
     route: ForwardPath, rows: Sequence[PackedRow], *, shared: bool = True, temperature: float = 1.0
 ) -> AnswerLogps:
-    """Log-probabilities of all answers of ``rows``, row by row; ``shared`` false reads each with a prompt of its own.
+    """Return log-probabilities of all answers of ``rows``, row by row; ``shared`` false reads each with a prompt of its own.
 
     No token of a prompt may be learned from.
     """
@@ -156,6 +156,6 @@ def answer_logps(
 
 
 def target_positions(row: PackedRow, number: int) -> int:
-    """Learned tokens of answer ``number`` of ``row``; without a prompt, nothing predicts its first token."""
+    """Return learned tokens of answer ``number`` of ``row``; without a prompt, nothing predicts its first token."""
     trained = row.branches[number].trained
     return sum(trained if row.prompt.ids else trained[1:])

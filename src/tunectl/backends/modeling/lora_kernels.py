@@ -19,7 +19,7 @@ SLICE = 512
 
 @cache
 def _lora_product() -> Any:
-    """The autograd function of the adapter's products; torch is imported here."""
+    """Return the autograd function of the adapter's products; torch is imported here."""
     torch = import_optional("torch", extra="train")
 
     class LoraProduct(torch.autograd.Function):  # type: ignore[name-defined]
@@ -39,7 +39,7 @@ def _lora_product() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
-            """Gradients of x, A and B from that of y (..., out); None for what is frozen."""
+            """Return the gradients of x, A and B from that of y (..., out); None for what is frozen."""
             flat, weight, a_low, b_low, inner = ctx.saved_tensors
             shape = grad.shape[:-1]
             grad = grad.reshape(-1, grad.shape[-1])
@@ -56,7 +56,7 @@ def _lora_product() -> Any:
 
 @cache
 def _head_loss() -> Any:
-    """The autograd function of the output layer's loss; torch is imported here."""
+    """Return the autograd function of the output layer's loss; torch is imported here."""
     torch = import_optional("torch", extra="train")
 
     class HeadLoss(torch.autograd.Function):  # type: ignore[name-defined]
@@ -64,7 +64,7 @@ def _head_loss() -> Any:
 
         @staticmethod
         def forward(ctx: Any, hidden: Any, head: Any, bias: Any, places: Any, smoothing: float) -> Any:
-            """The loss, a float32 scalar in nats; ``places`` are sources, targets and weights, each (places,).
+            """Return the loss, a float32 scalar in nats; ``places`` are sources, targets and weights, each (places,).
 
             The gradient of ``hidden`` (tokens, hidden size) is worked out here, so that no logits are kept.
             """
@@ -86,7 +86,7 @@ def _head_loss() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
-            """The gradient of ``hidden`` made by ``forward``, times that of the loss, a scalar."""
+            """Return the gradient of ``hidden`` made by ``forward``, times that of the loss, a scalar."""
             (saved,) = ctx.saved_tensors
             return saved * grad.to(saved.dtype), None, None, None, None
 
@@ -96,7 +96,7 @@ def _head_loss() -> Any:
 def _slice_loss(
     picked: Any, head: Any, bias: Any, targets: Any, weights: Any, smoothing: float, *, wanted: bool
 ) -> tuple[Any, Any]:
-    """Loss of one slice, and its gradient with respect to ``picked`` (places, hidden) where ``wanted``."""
+    """Return the loss of one slice, and its gradient with respect to ``picked`` (places, hidden) where ``wanted``."""
     torch = import_optional("torch", extra="train")
     logits = torch.nn.functional.linear(picked, head.to(picked.dtype), bias).float()
     log_total = logits.logsumexp(dim=-1)

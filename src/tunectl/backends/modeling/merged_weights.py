@@ -17,7 +17,7 @@ class MergedWeights:
     """The second copy of a peft model's adapted weights."""
 
     def __init__(self, model: Any) -> None:
-        """Makes room for plain LoRA layers; others (DoRA, quantised) stay as they are."""
+        """Allocate merged weights for plain LoRA layers; others (DoRA, quantized) stay as they are."""
         torch = import_optional("torch", extra="train")
         layer = import_optional("peft.tuners.lora.layer", extra="train")
         self._linear = torch.nn.functional.linear
@@ -29,7 +29,7 @@ class MergedWeights:
 
     @contextmanager
     def swap_in(self) -> Iterator[None]:
-        """While the block runs, the adapted layers are plain ones with the weights as they are now."""
+        """Replace the adapted layers by plain ones with the current weights while the block runs."""
         before = [module.__dict__.get("forward") for module, _ in self._layers]
         for module, room in self._layers:
             name = module.active_adapters[0]

@@ -39,7 +39,7 @@ def require_safetensors(folder: Path) -> None:
 
 
 def lora_scaling(folder: Path, engine: str) -> float:
-    """By what the product of its matrices is multiplied: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
+    """Return the factor of the product of its matrices: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
 
     Raises  ArtifactError where the file is absent, or ``engine`` cannot apply what it says: patterns of ranks, DoRA.
     """

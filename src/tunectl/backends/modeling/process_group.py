@@ -36,15 +36,15 @@ class ProcessGroup:
         return self.rank == 0
 
     def sum(self, *numbers: float) -> list[float]:
-        """Each number summed over the ranks, in float64."""
+        """Return each number summed over the ranks, in float64."""
         return self._reduce(numbers, "SUM")
 
     def max(self, *numbers: float) -> list[float]:
-        """The largest of each number over the ranks."""
+        """Return the largest of each number over the ranks."""
         return self._reduce(numbers, "MAX")
 
     def gather(self, number: float) -> list[float]:
-        """The number of each rank, in their order."""
+        """Return the number of each rank, in their order."""
         own = [0.0] * self.world_size
         own[self.rank] = number
         return self.sum(*own)
@@ -84,7 +84,7 @@ class ProcessGroup:
             self.publish(folder)
 
     def agree_to_stop(self, stopped: bool) -> bool:
-        """Whether any rank was asked to stop: the same answer on all, after the same step."""
+        """Return whether any rank was asked to stop: the same answer on all, after the same step."""
         if self.world_size == 1:
             return stopped
         asked = stopped or (self.first and self.asked_to_stop is not None and self.asked_to_stop())

@@ -30,7 +30,7 @@ class ReferenceModel:
         self._batch = profile.generate_batch
 
     def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
-        """Greedy answers of at most ``limit`` tokens; the longest prompts first, so that rows of a batch are alike."""
+        """Return greedy answers of at most ``limit`` tokens; the longest prompts first, so that rows of a batch are alike."""
         lines = [GenerationState(list(ids)) for ids in prompts]
         with self._torch.inference_mode():
             for batch in self._batches([len(ids) for ids in prompts]):
@@ -44,7 +44,7 @@ class ReferenceModel:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Nats of the tokens ``of`` at each place of ``answers``; one pass a batch, padded on the right."""
+        """Return nats of the tokens ``of`` at each place of ``answers``; one pass a batch, padded on the right."""
         found: list[list[float]] = [[] for _ in prompts]
         with self._torch.inference_mode():
             for batch in self._batches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
@@ -63,12 +63,12 @@ class ReferenceModel:
         self._decoder.close()
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Places in batches of about equal length, longest first."""
+        """Return places in batches of about equal length, longest first."""
         order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
         return [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
 
     def _logits(self, rows: Sequence[Sequence[int]]) -> Any:
-        """Of shape (rows, time, vocabulary)."""
+        """Return logits of shape (rows, time, vocabulary)."""
         longest = max(map(len, rows))
         ids = self._decoder.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
         mask = self._decoder.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])

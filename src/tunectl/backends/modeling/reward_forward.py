@@ -30,7 +30,7 @@ class RewardRoute:
 
 
 def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -> LoadedModel:
-    """The model in ``folder`` with ``adapter`` merged in, and a fresh score head in the place of its output layer.
+    """Return the model in ``folder`` with ``adapter`` merged in, and a fresh score head in the place of its output layer.
 
     The sum is made in float32 and rounded once. ``seed`` draws the head, in float32, as transformers would.
     Raises  ArtifactError where a file is absent or does not fit; UsageError where transformers knows no such form of the model.
@@ -63,18 +63,18 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
 
 
 def route_of(model: Any, *, autocast: bool) -> RewardRoute:
-    """The route through a (peft) model that ``build`` made."""
+    """Return the route through a (peft) model that ``build`` made."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return RewardRoute(batching.forward_path(model, plain_head=True, autocast=autocast), base.score)
 
 
 def rewards_of(how: RewardRoute, rows: Sequence[PackedRow]) -> Any:
-    """Raw rewards of all answers of ``rows`` in their order; (answers,) float32."""
+    """Return raw rewards of all answers of ``rows`` in their order; (answers,) float32."""
     return how.head(_ends(how, rows))[:, 0]
 
 
 def _ends(how: RewardRoute, rows: Sequence[PackedRow]) -> Any:
-    """Hidden states of the last token of each answer; (answers, hidden size) float32."""
+    """Return hidden states of the last token of each answer; (answers, hidden size) float32."""
     batch = how.route.batch(rows)
     with how.route.autocast:
         hidden = how.route.decoder(
@@ -105,7 +105,7 @@ def loss_of(how: RewardRoute, bundles: Sequence[PromptGroup], *, centring: float
 
 
 def supports_side_by_side(how: RewardRoute, bundles: Sequence[PromptGroup]) -> bool:
-    """Whether answers that lie side by side in one row do not see each other in this model, tried on a real row."""
+    """Return whether answers that lie side by side in one row do not see each other in this model, tried on a real row."""
     torch = import_optional("torch", extra="train")
     shared = [bundle for bundle in bundles if len(bundle.rows) == 1 and len(bundle.branches) > 1]
     if not shared:

@@ -38,7 +38,7 @@ WHERE = Source("answer")
 
 
 def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareProfile) -> RewardModel:
-    """The reward model in the artifact ``reward``, on top of ``base`` with the adapter ``sft`` merged in.
+    """Return the reward model in the artifact ``reward``, on top of ``base`` with the adapter ``sft`` merged in.
 
     ``part`` is the ensemble that may be learned from, or the judge that evaluation reads.
     Raises  ArtifactError where reward.json names another base, adapter or template, where a file was changed, or where there
@@ -49,7 +49,7 @@ def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareP
 
 
 def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
-    """What ``reward`` says of itself, compared with the models at hand and with its own files.
+    """Return the record of ``reward``, checked against the models here and its own files.
 
     Raises  ArtifactError with both values.
     """
@@ -81,7 +81,7 @@ def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
 
 
 def folders(reward: Path, part: Which, found: Read) -> list[Path]:
-    """Where the members of a part lie."""
+    """Return where the members of a part lie."""
     return [reward / JUDGE] if part == JUDGE else [reward / MEMBERS / str(number) for number in range(len(found.seeds))]
 
 
@@ -89,7 +89,7 @@ class EnsembleReader:
     """Members of an ensemble on one base in memory, read one after the other."""
 
     def __init__(self, model: Path, sft: Path, members: Sequence[Path], profile: HardwareProfile) -> None:
-        """Raises  ArtifactError where a file is absent or does not fit."""
+        """Load the reward model; raise ``ArtifactError`` where a file is absent or does not fit."""
         peft = import_optional("peft", extra="train")
         torch = import_optional("torch", extra="train")
         files = import_optional("safetensors.torch", extra="train")
@@ -111,11 +111,11 @@ class EnsembleReader:
         self._how = reward_forward.route_of(self._model, autocast=low and sped < layers)
 
     def keeps_apart(self, bundles: Sequence[PromptGroup]) -> bool:
-        """Whether answers may lie side by side in a row."""
+        """Return whether answers may lie side by side in a row."""
         return reward_forward.supports_side_by_side(self._how, bundles)
 
     def read(self, rows: Sequence[PackedRow], label: str) -> list[list[float]]:
-        """Raw rewards: a list a member, in it one number an answer, in the order of ``rows``."""
+        """Return raw rewards: a list a member, in it one number an answer, in the order of ``rows``."""
         torch = import_optional("torch", extra="train")
         peft = import_optional("peft", extra="train")
         starts = [0, *accumulate(len(row.branches) for row in rows)]
@@ -151,7 +151,7 @@ class RewardScorer:
     """A loaded reward model; see ``training.rewards.RewardModel``."""
 
     def __init__(self, base: Path, sft: Path, members: Sequence[Path], found: Read, profile: HardwareProfile) -> None:
-        """Raises  ArtifactError where a file is absent or does not fit."""
+        """Load the reward model; raise ``ArtifactError`` where a file is absent or does not fit."""
         agreed = model_spec.load(sft)
         self._part, self._where = found, members[0]
         self._masker = LossMasker(
@@ -176,7 +176,7 @@ class RewardScorer:
         return [score for score in scores if score is not None]
 
     def _rows(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> tuple[list[PackedRow], list[list[int]]]:
-        """Rows of answers side by side, and for each answer in them the numbers of those who asked."""
+        """Return rows of answers side by side, and for each answer in them the numbers of those who asked."""
         groups: dict[bytes, dict[str, list[int]]] = {}
         for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             groups.setdefault(msgspec.json.encode((list(prompt.messages), list(prompt.tools))), {}).setdefault(
@@ -198,7 +198,7 @@ class RewardScorer:
         return rows, owners
 
     def _shares(self, whole: list[tuple[int, ...]]) -> bool:
-        """Whether this model keeps answers of one row apart; tried once."""
+        """Return whether this model keeps answers of one row apart; tried once."""
         if self._share is None:
             if len(whole) < 2:
                 return False

@@ -41,7 +41,7 @@ def use_short_attention(model: Any) -> None:
 
 
 def _is_plain(torch: Any, module: Any) -> bool:
-    """Whether a norm does what ``_apply_rms_norm`` does: some families add 1 to the weight, some cast in another order."""
+    """Return whether a norm does what ``_apply_rms_norm`` does: some families add 1 to the weight, some cast in another order."""
     with torch.no_grad():
         size = module.weight.shape[0]
         sample = torch.linspace(-2, 2, 2 * size, dtype=module.weight.dtype).view(2, size)
@@ -71,7 +71,7 @@ def _norm() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
-            """The gradient of x (..., size) from that of the result; the weight is frozen."""
+            """Return the gradient of x (..., size) from that of the result; the weight is frozen."""
             normal, scale, weight = ctx.saved_tensors
             inner = grad * weight
             shared = (inner * normal).mean(-1, keepdim=True)
@@ -99,7 +99,7 @@ def _attention(
     dropout: float = 0.0,
     **rest: Any,
 ) -> tuple[Any, None]:
-    """The signature of transformers. query (rows, heads, new, size), key and value (rows, groups, time, size).
+    """Return the signature of transformers. query (rows, heads, new, size), key and value (rows, groups, time, size).
 
     The last of ``time`` places are the ``new`` ones: what a cache holds comes before them. Rows that are long, read one token,
     come without a mask or ask for anything else go to sdpa, which reads single tokens as fast.

@@ -51,7 +51,7 @@ class TrainerState:
 
     @classmethod
     def load(cls, folder: Path) -> TrainerState:
-        """What ``save`` wrote."""
+        """Return the state that ``save`` wrote."""
         files = import_optional("safetensors.torch", extra="train")
         facts: dict[str, Any] = atomic_io.read_json(folder / FACTS, dict[str, Any])
         facts["history"] = msgspec.convert(facts["history"], list[LogPoint])
@@ -75,13 +75,13 @@ def finish_checkpoint(folder: Path) -> None:
 
 
 def checkpoints(work: Path) -> list[Path]:
-    """Folders of checkpoints by rising step, complete or not."""
+    """Return folders of checkpoints by rising step, complete or not."""
     found = [path for path in work.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def latest_checkpoint(work: Path) -> Path | None:
-    """The newest complete checkpoint; what a kill left half-written is removed."""
+    """Return the newest complete checkpoint; what a kill left half-written is removed."""
     newest = None
     for folder in checkpoints(work):
         if (folder / MARKER).is_file():

@@ -51,11 +51,11 @@ class TrainingRun:
         return step_loss(self, step, backward)
 
     def validate(self, model: Any) -> float:
-        """The loss by which weights are chosen (nats)."""
+        """Return the loss by which weights are chosen (nats)."""
         return validation_loss(self, model)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
-        """Tokens of one step, and the same had every answer been read with a prompt of its own; padding not counted."""
+        """Return tokens of one step, and the same had every answer been read with a prompt of its own; padding not counted."""
         rows = [self.rows[number] for group in step.batches for number in group]
         return sum(row.length + len(row.branches) for row in rows), sum(row.apart for row in rows)
 
@@ -65,14 +65,14 @@ class TrainingRun:
         return self.rows
 
     def rank_batches(self, step: OptimizerStep) -> tuple[tuple[int, ...], ...]:
-        """The micro-batches of ``step`` that this rank reads: all of them where it is alone."""
+        """Return the micro-batches of ``step`` that this rank reads: all of them where it is alone."""
         if self.group.world_size == 1:
             return step.batches
         order = [number for group in step.batches for number in group]
         return self._deal(self.batchables, order)
 
     def rank_validation(self, rows: Sequence[batch_schedule.Batchable]) -> tuple[tuple[int, ...], ...]:
-        """The micro-batches of the validation rows that this rank reads."""
+        """Return the micro-batches of the validation rows that this rank reads."""
         if self.group.world_size == 1:
             return batch_schedule.token_batches(rows, range(len(rows)), self.plan.profile.train_batch_tokens)
         return self._deal(rows, range(len(rows)))
@@ -107,7 +107,7 @@ def step_loss(run: TrainingRun, step: OptimizerStep, backward: Any) -> float:
 
 
 def validation_loss(run: TrainingRun, model: Any) -> float:
-    """Nats a learned token on the validation rows, with the moving average where one is kept."""
+    """Return nats a learned token on the validation rows, with the moving average where one is kept."""
     model.eval()
     with swap_in_ema(model, run.state.average), no_gradients(run):
         total, weight = 0.0, 0.0
@@ -146,7 +146,7 @@ def check_ranks(run: TrainingRun) -> None:
 
 
 def no_gradients(run: TrainingRun) -> Any:
-    """The context of a validation. FSDP2 cannot gather weights under ``inference_mode``, which is the faster one."""
+    """Return the context of a validation. FSDP2 cannot gather weights under ``inference_mode``, which is the faster one."""
     torch = import_optional("torch", extra="train")
     return torch.no_grad() if run.group.sharded else torch.inference_mode()
 
@@ -191,7 +191,7 @@ def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
 
 
 def trainable_state(model: Any) -> dict[str, Any]:
-    """Trained weights by name, detached."""
+    """Return trained weights by name, detached."""
     return {name: weights.detach() for name, weights in model.named_parameters() if weights.requires_grad}
 
 

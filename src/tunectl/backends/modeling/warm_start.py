@@ -36,7 +36,7 @@ def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs) -> None:
 
 
 def _refuse_another_strength(folder: Path, plan: LoraArgs) -> None:
-    """The same matrices under another factor are another model."""
+    """Raise for another LoRA scale: the same matrices with another factor are another model."""
     told: AdapterConfigFields = atomic_io.read_json(folder / peft_adapter.NAME, AdapterConfigFields)
     ours = plan.lora_alpha / (math.sqrt(plan.lora_rank) if plan.method == "rslora" else plan.lora_rank)
     theirs = told.lora_alpha / (math.sqrt(told.r) if told.use_rslora else told.r)

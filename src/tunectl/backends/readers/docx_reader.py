@@ -20,7 +20,7 @@ SMALL = 1 << 20
 
 
 def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """A document as one row, with ``title``, ``author`` and ``date``: paragraphs and tables in their order.
+    """Yield a document as one row, with ``title``, ``author`` and ``date``: paragraphs and tables in their order.
 
     A file that is no Word document is a reject ``unreadable``; one without text, ``image_without_text`` or ``no_text``; one
     that unpacks to more than ``limits.max_file_bytes`` or to ``RATIO`` times its size, ``file_too_big``.
@@ -52,7 +52,7 @@ def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
 
 
 def _explain_size(path: Path, limit: int) -> str | None:
-    """Why a document is not unpacked, from the directory of its archive, by which ``zipfile`` cuts what it unpacks; else None."""
+    """Return why a document is not unpacked, from the directory of its archive, by which ``zipfile`` cuts what it unpacks; else None."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     whole = sum(item.file_size for item in members)
@@ -79,7 +79,7 @@ def _text(item: Any) -> str:
 
 
 def _cells(row: Any) -> list[Any]:
-    """The cells of a table row; a merged cell is given once a column it spans, and wanted once."""
+    """Return the cells of a table row; a merged cell is given once a column it spans, and wanted once."""
     found: list[Any] = []
     for cell in row.cells:
         if not found or cell._tc is not found[-1]._tc:  # noqa: SLF001  (python-docx has no public identity of a cell)

@@ -13,7 +13,7 @@ from tunectl.config.schema.ingest import FileReading
 from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile, open_decompressed, sniff_binary
 from tunectl.data.readers.row import RawRow
-from tunectl.data.readers.text_reader import NotText, open_text_file, usable_charset
+from tunectl.data.readers.text_reader import NotTextError, open_text_file, usable_charset
 
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*+=\s*+[\"']?\s*+([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _HEAD = 4096
@@ -24,10 +24,10 @@ _PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
 
 
 def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """The text of a page as one row, with ``title``, ``date``, ``author``, ``site`` and its named ``<meta>`` tags.
+    """Yield the text of a page as one row, with ``title``, ``date``, ``author``, ``site`` and its named ``<meta>`` tags.
 
     A page without text is a reject ``no_text``, or ``image_without_text`` where it shows pictures.
-    Raises  Undecodable, NotText.
+    Raises  DecodeError, NotTextError.
     """
     encoding = reading.encoding or file.columns.get("charset") or _read_declared_encoding(file)
     with open_text_file(file, encoding, newline=None) as stream:
@@ -42,12 +42,12 @@ def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
 
 
 def _read_declared_encoding(file: SourceFile) -> str | None:
-    """The encoding that the page itself names, if it is one that exists; UTF-8 stays the careful default."""
+    """Return the encoding that the page itself names, if it is one that exists; UTF-8 stays the careful default."""
     with open_decompressed(file.path) as stream:
         head = stream.read(_HEAD)
     what = sniff_binary(head)
     if what is not None:
-        raise NotText(file, what)
+        raise NotTextError(file, what)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"  # as browsers do: the mark counts for more than any label
     found = _XML_ENCODING.search(head) or _CHARSET.search(head)
@@ -55,7 +55,7 @@ def _read_declared_encoding(file: SourceFile) -> str | None:
 
 
 def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
-    """The main text of a page, paragraphs on lines of their own, and what is known about it."""
+    """Return the main text of a page, paragraphs on lines of their own, and what is known about it."""
     library = import_optional("trafilatura", extra="data")
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # a page without text is our reject, not its warning
     html = _XML.sub("", html)  # the parser takes no text that names an encoding, and it is decoded already

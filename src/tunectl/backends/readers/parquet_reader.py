@@ -14,7 +14,7 @@ BATCH = 1024
 
 
 def read_batches(file: SourceFile) -> Iterator[Any]:
-    """The batches of a Parquet or Arrow file, as pyarrow has them.
+    """Yield the batches of a Parquet or Arrow file, as pyarrow has them.
 
     Raises  DataError when it cannot be read.
     """
@@ -55,7 +55,7 @@ def require_pyarrow() -> None:
 
 
 def pack_batch(batch: Any) -> bytes:
-    """A batch of pyarrow as a stream of Arrow."""
+    """Return a batch of pyarrow as a stream of Arrow."""
     arrow = import_optional("pyarrow", extra="data")
     ipc = import_optional("pyarrow.ipc", extra="data")
     sink = arrow.BufferOutputStream()
@@ -66,7 +66,7 @@ def pack_batch(batch: Any) -> bytes:
 
 
 def unpack_batch(data: bytes) -> list[dict[str, Any]]:
-    """The rows of what ``pack_batch`` made."""
+    """Return the rows of what ``pack_batch`` made."""
     ipc = import_optional("pyarrow.ipc", extra="data")
     with ipc.open_stream(data) as stream:
         found: list[dict[str, Any]] = stream.read_all().to_pylist()

@@ -83,7 +83,7 @@ def keep_child() -> Iterator[None]:
 
 
 def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
-    """A reader of ``kind`` that works in the child: ``pdf``, ``docx``, ``parquet`` or ``arrow``."""
+    """Return a reader of ``kind`` that works in the child: ``pdf``, ``docx``, ``parquet`` or ``arrow``."""
 
     def read(file: SourceFile, reading: FileOptions) -> ReaderRows:
         if kind in TABLES:
@@ -116,7 +116,7 @@ class ReaderProcess:
         """Whether it waits for a file."""
 
     def read(self, request: ReadRequest) -> ReaderRows:
-        """The rows of one file. Raises what the reader raises: DataError, MissingExtraError."""
+        """Return the rows of one file. Raises what the reader raises: DataError, MissingExtraError."""
         self.idle = False
         number = 0
         try:

@@ -28,7 +28,7 @@ from tunectl.data.readers.file_discovery import (
 )
 from tunectl.data.readers.json_reader import read_json, read_json_lines
 from tunectl.data.readers.row import RawRow
-from tunectl.data.readers.text_reader import CorruptArchive, DecodeError, NotText
+from tunectl.data.readers.text_reader import CorruptArchiveError, DecodeError, NotTextError
 
 Declared = TypeVar("Declared", bound=FileOptions)
 TABLE_READERS: Mapping[str, Callable[[SourceFile, FileOptions], Iterator[RawRow | RejectedRow]]] = {
@@ -43,7 +43,7 @@ TABLE_READERS: Mapping[str, Callable[[SourceFile, FileOptions], Iterator[RawRow 
 
 
 def with_progress(rows: Iterator[RawRow | RejectedRow], label: str) -> Iterator[RawRow | RejectedRow]:
-    """The rows, with a bar that moves by a thousand: one a row would cost more than reading it."""
+    """Yield the rows, with a bar that moves by a thousand: one a row would cost more than reading it."""
     with progress.bar(label) as shown:
         for number, row in enumerate(rows, 1):
             yield row
@@ -52,7 +52,7 @@ def with_progress(rows: Iterator[RawRow | RejectedRow], label: str) -> Iterator[
 
 
 def files(path: str, declared: FileOptions, limit: int, key: str) -> list[SourceFile]:
-    """The files that ``path`` means, none opened yet; at most ``limit``; ``key`` is the source's dotted key, for messages.
+    """Return the files that ``path`` means, none opened yet; at most ``limit``; ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when there are none, too many, or none of a known kind.
     """
@@ -71,7 +71,7 @@ def files(path: str, declared: FileOptions, limit: int, key: str) -> list[Source
 
 
 def with_type(file: SourceFile, declared: FileOptions) -> SourceFile:
-    """The file as the kind that is pinned, where one is."""
+    """Return the file as the kind that is pinned, where one is."""
     kind = file.type if declared.type == "auto" else declared.type
     return SourceFile(file.path, file.name, kind, file.columns)
 
@@ -82,7 +82,7 @@ def rows(
     key: str,
     readers: Mapping[str, Callable[[SourceFile, Declared], Iterator[RawRow | RejectedRow]]],
 ) -> Iterator[RawRow | RejectedRow]:
-    """The rows of a file. A page that cannot be read is a reject; a table that cannot be read is an error."""
+    """Yield the rows of a file. A page that cannot be read is a reject; a table that cannot be read is an error."""
     if is_dead_link(file.path):
         yield RejectedRow(Source(file.name), "unreadable", "it is a link to a file that is not there")
         return
@@ -109,18 +109,18 @@ def rows(
         yield from readers[file.type](file, declared)
     except DecodeError as error:
         yield _wrong_encoding(error, key)
-    except NotText as error:
+    except NotTextError as error:
         if file.type in TABLES:
             raise DataError(f"{key}: {error.message}", hint=error.hint) from error
         yield RejectedRow(Source(file.name), "binary_file", f"it is {error.what}")
-    except CorruptArchive as error:
+    except CorruptArchiveError as error:
         if file.type in TABLES:
             raise DataError(f"{key}: {error.message}", hint=error.hint) from error
         yield RejectedRow(Source(file.name), "unreadable", error.what)
 
 
 def _explain_size(path: Path, limit: int) -> str | None:
-    """Why a file is not opened, packed or unpacked; None where it is small enough."""
+    """Return why a file is not opened, packed or unpacked; None where it is small enough."""
     size = path.stat().st_size
     if size > limit:
         return f"{size} bytes; limits.max_file_bytes is {limit}"

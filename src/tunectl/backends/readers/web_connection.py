@@ -20,7 +20,7 @@ NAT64 = IPv6Network("64:ff9b::/96")
 """Addresses that a gateway translates to the IPv4 address in their last 32 bits (RFC 6052)."""
 
 
-class FetchRefused(Exception):
+class FetchRefusedError(Exception):
     """A page that is not fetched, and why."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
@@ -46,7 +46,7 @@ class Deadline:
     def limit(self, timeout: float | None) -> Iterator[float]:
         """Give the seconds that one operation may take: ``timeout``, or what is left where that is less.
 
-        Raises  FetchRefused ``unreachable`` where the response has no time left.
+        Raises  FetchRefusedError ``unreachable`` where the response has no time left.
         """
         left = self._end - time.monotonic()
         if left <= 0:
@@ -59,8 +59,8 @@ class Deadline:
                 raise self._build_refusal() from error
             raise
 
-    def _build_refusal(self) -> FetchRefused:
-        return FetchRefused("unreachable", f"the response was not complete after {self._seconds:g} s")
+    def _build_refusal(self) -> FetchRefusedError:
+        return FetchRefusedError("unreachable", f"the response was not complete after {self._seconds:g} s")
 
 
 class DeadlineStream:
@@ -117,7 +117,7 @@ class CheckedBackend:
     ) -> DeadlineStream:
         """Connect to the first address of ``host`` that answers.
 
-        Raises  FetchRefused ``private_address`` where any address of ``host`` is not public.
+        Raises  FetchRefusedError ``private_address`` where any address of ``host`` is not public.
         """
         failure: Exception | None = None
         for address in self._resolve(host, port):
@@ -134,7 +134,7 @@ class CheckedBackend:
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> Any:
         """Refuse: a page never comes from a socket of this machine."""
-        raise FetchRefused("private_address", f"{path} is a socket of this machine")
+        raise FetchRefusedError("private_address", f"{path} is a socket of this machine")
 
     def sleep(self, seconds: float) -> None:
         """Wait between tries."""
@@ -148,7 +148,7 @@ class CheckedBackend:
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         for address in addresses:
             if not self._allow_private and not is_public(address):
-                raise FetchRefused(
+                raise FetchRefusedError(
                     "private_address",
                     f"{host} leads to {address}, which is no public address; fetch.allow_private: true allows it",
                 )

@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import RejectedRow, Source
-from tunectl.backends.readers.web_connection import CheckedBackend, CheckedTransport, Deadline, FetchRefused
+from tunectl.backends.readers.web_connection import CheckedBackend, CheckedTransport, Deadline, FetchRefusedError
 from tunectl.config.schema.ingest import Fetch
 from tunectl.core import logging_setup
 from tunectl.core.optional import import_optional
@@ -87,7 +87,7 @@ class Fetcher:
         self._sleep = sleep
         self._free_at: dict[str, float] = {}
         self._robots: dict[str, Any] = {}
-        self._silent: dict[str, FetchRefused] = {}
+        self._silent: dict[str, FetchRefusedError] = {}
         self._httpx = import_optional("httpx", extra="data")
         self._deadline = Deadline(DEADLINE_FACTOR * manners.timeout_seconds)
         self._client = self._httpx.Client(
@@ -107,7 +107,7 @@ class Fetcher:
         self._client.close()
 
     def get(self, url: str) -> SourceFile | RejectedRow:
-        """The page at ``url`` as a file of the cache, fresh or known to be unchanged.
+        """Return the page at ``url`` as a file of the cache, fresh or known to be unchanged.
 
         Rejects ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``, ``too_many_redirects``,
         ``private_address``. A page whose server cannot be reached, or is too slow, comes from the cache, with a warning,
@@ -123,7 +123,7 @@ class Fetcher:
                 known = None
         try:
             final, answer = self._follow(url, known)
-        except FetchRefused as refusal:
+        except FetchRefusedError as refusal:
             if refusal.reason != "unreachable" or known is None:
                 return RejectedRow(Source(url), refusal.reason, refusal.detail)
             _log.warning("%s: %s; the copy fetched before is used", url, refusal.detail)
@@ -135,7 +135,7 @@ class Fetcher:
         return SourceFile(body, url, known.type, {"charset": known.charset} if known.charset else {})
 
     def cache_path(self, url: str) -> Path:
-        """Where the cache keeps the page at ``url``; absent where it was not fetched yet."""
+        """Return where the cache keeps the page at ``url``; absent where it was not fetched yet."""
         return self._cache / f"{atomic_io.sha256_json(url)}.body"
 
     def _follow(self, url: str, known: CacheEntry | None) -> tuple[str, FetchResponse]:
@@ -151,9 +151,9 @@ class Fetcher:
                 break
             here = _require_web_address(here, answer.headers.get("location", ""))
         else:
-            raise FetchRefused("too_many_redirects", f"more than {HOPS}, the last to {here}")
+            raise FetchRefusedError("too_many_redirects", f"more than {HOPS}, the last to {here}")
         if answer.status != 200 and not (answer.status == 304 and known is not None):
-            raise FetchRefused("http_error", f"status {answer.status}")
+            raise FetchRefusedError("http_error", f"status {answer.status}")
         return here, answer
 
     def _require_allowed(self, url: str) -> None:
@@ -164,11 +164,11 @@ class Fetcher:
         if origin not in self._robots:
             try:
                 self._robots[origin] = self._read_robots(origin)
-            except FetchRefused as refusal:
+            except FetchRefusedError as refusal:
                 self._silent[origin] = refusal
                 raise
         if not self._robots[origin].can_fetch(url, self._token):
-            raise FetchRefused("robots_disallowed", f"{origin}/robots.txt does not allow {parts.path or '/'}")
+            raise FetchRefusedError("robots_disallowed", f"{origin}/robots.txt does not allow {parts.path or '/'}")
 
     @property
     def _token(self) -> str:
@@ -184,14 +184,14 @@ class Fetcher:
                 break
             here = _require_web_address(here, answer.headers.get("location", ""))
         if answer.status >= 500:
-            raise FetchRefused(
+            raise FetchRefusedError(
                 "unreachable", f"{origin}/robots.txt says status {answer.status}, so nothing may be fetched"
             )
         text = answer.body.decode(errors="replace") if answer.status == 200 else ""
         rules = protego.Protego.parse(text)
         asked = float(rules.crawl_delay(self._token) or 0)
         if not asked <= max(CRAWL_DELAY_SECONDS, self._manners.delay_seconds):  # this way around it refuses NaN, too
-            raise FetchRefused(
+            raise FetchRefusedError(
                 "robots_disallowed",
                 f"{origin}/robots.txt asks for a pause of {asked:g} s; more than {CRAWL_DELAY_SECONDS:g} s are not waited",
             )
@@ -206,14 +206,14 @@ class Fetcher:
                 answer = self._ask(url, headers, limit)
             except self._httpx.HTTPError as error:
                 if last:
-                    raise FetchRefused("unreachable", f"{type(error).__name__}: {error}") from error
+                    raise FetchRefusedError("unreachable", f"{type(error).__name__}: {error}") from error
                 self._sleep(min(2.0**attempt, PATIENCE_SECONDS))
                 continue
             if answer.status not in BUSY or last:
                 return answer
             wait = _parse_retry_after(answer)
             if wait is not None and wait > PATIENCE_SECONDS:
-                raise FetchRefused("http_error", f"status {answer.status}, and asks to wait {wait:.0f} s")
+                raise FetchRefusedError("http_error", f"status {answer.status}, and asks to wait {wait:.0f} s")
             self._sleep(wait if wait is not None else 2.0**attempt)
         raise AssertionError("the last try returns or raises")
 
@@ -227,14 +227,14 @@ class Fetcher:
                 for chunk in response.iter_bytes():
                     size += len(chunk)
                     if size > most and limit is None:
-                        raise FetchRefused("file_too_big", f"more than limits.max_file_bytes, {most}")
+                        raise FetchRefusedError("file_too_big", f"more than limits.max_file_bytes, {most}")
                     chunks.append(chunk)
                     if size > most:
                         break
                 named = {key.lower(): value for key, value in response.headers.items()}
                 return FetchResponse(response.status_code, named, b"".join(chunks)[:most])
         except self._httpx.InvalidURL as error:
-            raise FetchRefused("http_error", f"{url} is no web address: {error}") from error
+            raise FetchRefusedError("http_error", f"{url} is no web address: {error}") from error
         finally:
             self._free_at[urlsplit(url).netloc] = time.monotonic() + self._pause(url)
 
@@ -253,7 +253,7 @@ class Fetcher:
 def _require_web_address(base: str, location: str | None = None) -> str:
     """Return the address that ``location`` stands for on the page ``base``; ``base`` itself without one.
 
-    Raises  FetchRefused ``http_error`` where it is no address of the web.
+    Raises  FetchRefusedError ``http_error`` where it is no address of the web.
     """
     here = base if location is None else location
     try:
@@ -263,7 +263,7 @@ def _require_web_address(base: str, location: str | None = None) -> str:
     except ValueError:  # brackets around what is no IPv6 address
         pass
     moved = location is not None
-    raise FetchRefused(
+    raise FetchRefusedError(
         "http_error", f"it moved to {here}, which is no web address" if moved else f"{here} is no web address"
     )
 
@@ -282,7 +282,7 @@ def _describe(url: str, answer: FetchResponse) -> CacheEntry:
 
 
 def _parse_retry_after(answer: FetchResponse) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date; None without one."""
+    """Return the seconds of a Retry-After header, which is a number or a date; None without one."""
     said = answer.headers.get("retry-after", "").strip()
     if said.isascii() and said.isdigit():
         return float(said)

@@ -15,7 +15,7 @@ SHARES = {
 
 
 def page(project: str, found: InterAnnotatorAgreement) -> str:
-    """The page; plots are drawn for what was measured."""
+    """Return the page; plots are drawn for what was measured."""
     figures = []
     for name, title in SHARES.items():
         known = [(person.name, share) for person in found.people if (share := getattr(person, name)) is not None]

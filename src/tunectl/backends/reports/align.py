@@ -14,7 +14,7 @@ Figure = tuple[str, str]
 
 
 def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
-    """The page of one run. ``aligned`` needs a look before the first step, and one at the weights that were kept.
+    """Return the page of one run. ``aligned`` needs a look before the first step, and one at the weights that were kept.
 
     No clock is in it, so that equal runs leave equal files.
     """
@@ -119,7 +119,7 @@ def _by_step(
 
 
 def _frontier(looks: Sequence[ValidationPoint]) -> Figure:
-    """Reward against the square root of KL: about a line while the reward is honest (Bai et al., arXiv 2204.05862)."""
+    """Return reward against the square root of KL: about a line while the reward is honest (Bai et al., arXiv 2204.05862)."""
     x, y = [max(0.0, look.kl) ** 0.5 for look in looks], [look.reward for look in looks]
     svg = svg_plots.lines(
         {"validations": (x, y)},

@@ -18,7 +18,7 @@ WORDS = {"records": "All records", "documents": "Raw documents", "train": "Train
 
 
 def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
-    """The whole page."""
+    """Return the whole page."""
     population = _population(facts)
     return report_render.render(
         "data.html",
@@ -47,7 +47,7 @@ def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
 
 
 def format_source(source: Any) -> str:
-    """Where a row came from."""
+    """Return where a row came from."""
     return f"{source.file}:{source.row}" if source.row else str(source.file)
 
 
@@ -196,7 +196,7 @@ def _population(facts: DataFacts) -> list[dict[str, Any]]:
 
 
 def by_target(entry: FieldBalance) -> list[ValueShare]:
-    """The values with the largest share of the population first."""
+    """Return the values with the largest share of the population first."""
     return sorted(entry.values, key=lambda value: (-value.target, value.value))
 
 

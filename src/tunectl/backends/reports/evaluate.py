@@ -28,7 +28,7 @@ CURVES = {"train_loss": "training loss", "loss": "training loss", "validation_lo
 
 
 def page(results: Results, *, history: Path, split: Path) -> str:
-    """The page of ``results``, with the training curve of ``history`` (CSV) and the data summary of ``split`` (JSON).
+    """Return the page of ``results``, with the training curve of ``history`` (CSV) and the data summary of ``split`` (JSON).
 
     Both may be absent; their sections are left out then.
     """
@@ -80,12 +80,12 @@ def page(results: Results, *, history: Path, split: Path) -> str:
 
 
 def _tuned_reason(found: EvalVerdict) -> str:
-    """The sentence about the tuned model alone."""
+    """Return the sentence about the tuned model alone."""
     return found.reason if found.aligned is None else found.reason.removesuffix(found.aligned.reason).strip()
 
 
 def _list_metric_names(results: Results) -> list[str]:
-    """Every measure that some system has, in the order of the tables; single checks at the end."""
+    """Return every measure that some system has, in the order of the tables; single checks at the end."""
     return metrics.sort_metrics(name for system in results.systems for name in system.scores)
 
 
@@ -110,7 +110,7 @@ def _tiles(results: Results) -> list[tuple[str, str]]:
 
 
 def _score_rows(results: Results) -> list[list[str]]:
-    """A system a row; only the primary measure shows its interval, so that the table fits a screen."""
+    """Return a system a row; only the primary measure shows its interval, so that the table fits a screen."""
     names = summary.columns_of(results)
     return [
         [
@@ -122,7 +122,7 @@ def _score_rows(results: Results) -> list[list[str]]:
 
 
 def _interval_rows(results: Results) -> list[list[str]]:
-    """A measure a row, a system a column, all with intervals."""
+    """Return a measure a row, a system a column, all with intervals."""
     return [
         [
             metrics.get_metric(name).title,
@@ -147,7 +147,7 @@ def _score(score: Score | None, name: str, *, ends: bool) -> str:
 
 
 def _forest(results: Results) -> str:
-    """Every difference of the primary measure that has an interval."""
+    """Return every difference of the primary measure that has an interval."""
     shown = [d for d in results.differences if d.measure == results.primary and d.low is not None]
     if not shown:
         return ""
@@ -166,7 +166,7 @@ def _pair(difference: MetricDifference) -> str:
 
 
 def _bars(results: Results) -> str:
-    """The measures on a scale of 0 to 100, a bar a system."""
+    """Return the measures on a scale of 0 to 100, a bar a system."""
     names = [
         name
         for name in _list_metric_names(results)
@@ -211,7 +211,7 @@ def _probability(value: float, resamples: int) -> str:
 
 
 def _slices(results: Results) -> list[dict[str, Any]]:
-    """One block a field: a table and a picture of base and tuned."""
+    """Return one block a field: a table and a picture of base and tuned."""
     fields: dict[str, list[SlicePart]] = {}
     for part in results.slices:
         fields.setdefault(part.field, []).append(part)
@@ -338,7 +338,7 @@ def _length_plot(results: Results) -> str:
 
 
 def _curve(history: Path) -> str:
-    """Losses by step; empty where there is no curve."""
+    """Return losses by step; empty where there is no curve."""
     if not history.is_file():
         return ""
     with history.open(newline="", encoding="utf-8") as stream:
@@ -355,7 +355,7 @@ def _curve(history: Path) -> str:
 
 
 def _data(split: Path) -> dict[str, Any] | None:
-    """What the split stage reported; None where it is not there."""
+    """Return the report of the split stage; None where it is absent."""
     if not split.is_file():
         return None
     found: dict[str, Any] = atomic_io.read_json(split)

@@ -15,7 +15,7 @@ WIN_COLUMNS = (
 
 
 def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
-    """A judge a row; those that said nothing are left out here."""
+    """Return a judge a row; those that said nothing are left out here."""
     none = render.number(None)
     return [
         [
@@ -38,7 +38,7 @@ def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
 
 
 def judge_notes(rates: Sequence[WinRate]) -> list[str]:
-    """How far judges can be trusted, what flipped with the position, and who said nothing, a sentence each."""
+    """Return how far judges can be trusted, what flipped with the position, and who said nothing, a sentence each."""
     silent = [f"{win_rate.title(one.judge)}: {one.absent}." for one in rates if one.absent]
     flips = [
         f"{win_rate.title(one.judge)}: {one.flips} of {one.pairs} pairs were judged differently with the positions swapped; they are ties."
@@ -50,7 +50,7 @@ def judge_notes(rates: Sequence[WinRate]) -> list[str]:
 
 
 def win_plot(rates: Sequence[WinRate]) -> str:
-    """Win rates with intervals; the line is no difference. Empty where nobody judged."""
+    """Return win rates with intervals; the line is no difference. Empty where nobody judged."""
     shown = [one for one in rates if one.rate is not None]
     if not shown:
         return ""
@@ -73,7 +73,7 @@ def _share(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def slot_rows(results: Results) -> list[list[str]]:
-    """An attribute a row; for each system the share of its inputs in which it is missing or wrong."""
+    """Return an attribute a row; for each system the share of its inputs in which it is missing or wrong."""
     if results.slots is None:
         return []
     return [
@@ -91,7 +91,7 @@ def slot_rows(results: Results) -> list[list[str]]:
 
 
 def added_rows(results: Results) -> list[list[str]]:
-    """An attribute a row; for each system how often it was said though the input does not have it."""
+    """Return an attribute a row; for each system how often it was said though the input does not have it."""
     if results.slots is None:
         return []
     return [
@@ -102,7 +102,7 @@ def added_rows(results: Results) -> list[list[str]]:
 
 
 def slot_plot(results: Results) -> str:
-    """Errors by attribute of the models that were trained, or of every system where none was. Empty without slots."""
+    """Return errors by attribute of the models that were trained, or of every system where none was. Empty without slots."""
     if results.slots is None:
         return ""
     parts = [part for part in results.slots.parts if part.stated]
@@ -123,7 +123,7 @@ def slot_plot(results: Results) -> str:
 
 
 def size_rows(results: Results) -> list[list[str]]:
-    """The slot error rate by the number of attributes of the input."""
+    """Return the slot error rate by the number of attributes of the input."""
     if results.slots is None:
         return []
     names = [system.name for system in results.systems]

@@ -30,7 +30,7 @@ from tunectl.core.optional import import_optional
 
 
 def render(template: str, **values: Any) -> str:
-    """The page of ``template`` filled with ``values``.
+    """Return the page of ``template`` filled with ``values``.
 
     A value that the template names and nobody passed is an error, never a blank.
     """
@@ -53,7 +53,7 @@ def _environment() -> Any:
 
 
 def number(value: float | None) -> str:
-    """A count with thousands marks, or four significant digits; n/a where there is none."""
+    """Return a count with thousands marks, or four significant digits; n/a where there is none."""
     if value is None:
         return "n/a"
     if float(value).is_integer():
@@ -62,12 +62,12 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """A share from 0 to 1 as per cent."""
+    """Return a share from 0 to 1 as per cent."""
     return "n/a" if value is None else f"{value * 100:.1f} %"
 
 
 def interval(value: tuple[float, float] | None) -> str:
-    """Both ends of an interval, in the digits of ``number``."""
+    """Return both ends of an interval, in the digits of ``number``."""
     return "n/a" if value is None else f"{number(value[0])} to {number(value[1])}"
 
 

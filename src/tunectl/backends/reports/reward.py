@@ -15,7 +15,7 @@ SHORT = 60
 
 
 def page(results: RewardResults, history: Sequence[LogPoint]) -> str:
-    """The page of ``results``, with the curve of the first member. Equal results give equal bytes."""
+    """Return the page of ``results``, with the curve of the first member. Equal results give equal bytes."""
     sections = [("scores", "Scores"), ("calibration", "Calibration"), ("length", "Length")]
     sections += [("slices", "Kinds and fields")] if results.slices else []
     sections += [("worst", "Worst judged")] if results.worst else []
@@ -114,7 +114,7 @@ def _bin_row(one: CalibrationBin) -> list[str]:
 
 
 def _slices(results: RewardResults) -> list[tuple[str, list[list[str]], str]]:
-    """One block a field: name, table, picture."""
+    """Return one block a field: name, table, picture."""
     blocks = []
     for field in dict.fromkeys(one.field for one in results.slices):
         parts = [one for one in results.slices if one.field == field]
@@ -150,7 +150,7 @@ def _fit_row(one: Fit) -> list[str]:
 
 
 def _curve(history: Sequence[LogPoint]) -> str:
-    """Losses by step; empty where nothing was measured."""
+    """Return losses by step; empty where nothing was measured."""
     series: dict[str, tuple[list[float], list[float]]] = {}
     for name, values in (
         ("training loss", [(point.step, point.loss) for point in history]),

@@ -96,7 +96,7 @@ def histogram(
     bins: int = 30,
     log_x: bool = False,
 ) -> str:
-    """Distributions on common bins, drawn as outlines over a light fill.
+    """Return distributions on common bins, drawn as outlines over a light fill.
 
     ``series`` maps a name to its values; ``log_x`` needs values above zero, others are left out.
     """
@@ -131,7 +131,7 @@ def bars(
     targets: Sequence[float | None] | None = None,
     percent: bool = False,
 ) -> str:
-    """Horizontal bars, first label on top.
+    """Return horizontal bars, first label on top.
 
     ``intervals`` are drawn as whiskers; ``targets`` as diamonds (None: no mark); ``percent`` shows shares from 0 to 1 as per cent.
     """
@@ -168,7 +168,7 @@ def grouped_bars(
     intervals: Mapping[str, Sequence[PlotInterval]] | None = None,
     percent: bool = False,
 ) -> str:
-    """Horizontal bars side by side: for each label one bar of each series."""
+    """Return horizontal bars side by side: for each label one bar of each series."""
     numpy = import_optional("numpy", extra="data")
     rows, thick = numpy.arange(len(labels)), 0.8 / max(1, len(series))
     with _canvas(_height(len(labels) * max(1, len(series) * 0.6)), alt) as canvas:
@@ -184,7 +184,7 @@ def grouped_bars(
 
 
 def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, alt: str) -> str:
-    """Horizontal bars end to end: for each label the series one after another."""
+    """Return horizontal bars end to end: for each label the series one after another."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         reached = [0.0] * len(labels)
@@ -205,7 +205,7 @@ def forest(
     alt: str,
     zero: float | None = 0.0,
 ) -> str:
-    """A point with its interval for each label, first label on top; ``zero`` is the line of no difference."""
+    """Return a point with its interval for each label, first label on top; ``zero`` is the line of no difference."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         if zero is not None:
@@ -229,7 +229,7 @@ def lines(
     log_x: bool = False,
     x_ticks: Sequence[float] | None = None,
 ) -> str:
-    """Lines through ``(x, y)`` of each name; ``bands`` are intervals at the same x; ``dashed`` names are fits, without points.
+    """Return lines through ``(x, y)`` of each name; ``bands`` are intervals at the same x; ``dashed`` names are fits, without points.
 
     ``x_ticks`` are the places named on the axis; None: as they fall.
     """
@@ -256,7 +256,7 @@ def lines(
 def scatter(
     points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str, alt: str, log_x: bool = False
 ) -> str:
-    """Named points, for example quality against latency."""
+    """Return named points, for example quality against latency."""
     with _canvas(2.8, alt) as canvas:
         for name, color in zip(points, _colors(len(points)), strict=True):
             x, y = points[name]
@@ -283,7 +283,7 @@ def _height(rows: float) -> float:
 
 
 def _arms(values: Sequence[float], intervals: Sequence[PlotInterval]) -> list[list[float]]:
-    """Lengths below and above each value, as matplotlib wants them; a value outside its interval has no arm there."""
+    """Return lengths below and above each value, as matplotlib wants them; a value outside its interval has no arm there."""
     pairs = list(zip(values, intervals, strict=True))
     return [[max(0.0, v - low) for v, (low, _) in pairs], [max(0.0, high - v) for v, (_, high) in pairs]]
 

@@ -9,7 +9,7 @@ from tunectl.sweeps.trial_records import SweepSummary, TrialSummary
 
 
 def page(summary: SweepSummary, section: Sweep) -> str:
-    """The page; plots are drawn for trials that ended."""
+    """Return the page; plots are drawn for trials that ended."""
     ended = [trial for trial in summary.trials if trial.values]
     columns, rows = sweep_report.table(summary, section)
     lines = sweep_report.summary_lines(summary, section)
@@ -30,7 +30,7 @@ def page(summary: SweepSummary, section: Sweep) -> str:
 
 
 def _progress(ended: list[TrialSummary], section: Sweep) -> list[tuple[str, str]]:
-    """The best value so far; with several objectives there is none."""
+    """Return the best value so far; with several objectives there is none."""
     if len(ended) < 2 or len(section.objective) > 1:
         return []
     best: list[float] = []
@@ -47,7 +47,7 @@ def _progress(ended: list[TrialSummary], section: Sweep) -> list[tuple[str, str]
 
 
 def _front(ended: list[TrialSummary], summary: SweepSummary, section: Sweep) -> list[tuple[str, str]]:
-    """The first two objectives against each other."""
+    """Return the first two objectives against each other."""
     if len(section.objective) < 2 or not ended:
         return []
     first, second = (goal.metric for goal in section.objective[:2])
@@ -71,7 +71,7 @@ def _importance(summary: SweepSummary) -> list[tuple[str, str]]:
 
 
 def _setting(ended: list[TrialSummary], section: Sweep, key: str) -> list[tuple[str, str]]:
-    """One numeric setting against the first objective."""
+    """Return one numeric setting against the first objective."""
     values = section.space[key]
     points = sorted(
         (float(trial.settings[key]), trial.values[0])

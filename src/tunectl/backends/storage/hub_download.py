@@ -12,7 +12,7 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "README.md"]
 
 
 def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
-    """The folder of ``repo`` at ``revision``, from the cache where it is there already.
+    """Return the folder of ``repo`` at ``revision``, from the cache where it is there already.
 
     Raises  UsageError when the repository or the commit does not exist or is closed; InfrastructureError without a connection.
     """
@@ -44,7 +44,7 @@ def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
 
 
 def license_of(folder: Path) -> str | None:
-    """What a model card in ``folder`` says about the license; None where there is none."""
+    """Return the license of the model card in ``folder``; None where there is none."""
     card = folder / "README.md"
     if not card.is_file():
         return None

@@ -76,7 +76,7 @@ def read_version(connection: Any) -> str | None:
 
 
 def is_outdated(version: str | None) -> bool:
-    """Whether there is a way from this version to the current one."""
+    """Return whether there is a way from this version to the current one."""
     return version is not None and version < CURRENT
 
 

@@ -124,7 +124,7 @@ def _time_type(sa: Any) -> Any:
         cache_ok = True
 
         def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
-            """Into the database; a time without a zone is an error."""
+            """Convert a value for the database; a time without a zone is an error."""
             if value is None:
                 return None
             if value.tzinfo is None:
@@ -133,7 +133,7 @@ def _time_type(sa: Any) -> Any:
             return inside.replace(tzinfo=None) if dialect.name == "sqlite" else inside
 
         def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
-            """Out of the database, in UTC."""
+            """Convert a value from the database, in UTC."""
             if value is None:
                 return None
             return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -142,7 +142,7 @@ def _time_type(sa: Any) -> Any:
 
 
 def to_row(row: Any) -> dict[str, Any]:
-    """The columns of a record; bodies as JSON."""
+    """Return the columns of a record; bodies as JSON."""
     return {
         name: _json(value) if name in JSON else value
         for name in row.__struct_fields__
@@ -158,7 +158,7 @@ _decode: Callable[[str], Any] = msgspec.json.decode
 
 
 def from_row(row: Any, shape: type[T]) -> T:
-    """A record out of a database row."""
+    """Return a record out of a database row."""
     values = {
         name: _decode(value) if name in JSON and value is not None else value
         for name, value in row._mapping.items()  # noqa: SLF001  public by its documentation
@@ -167,7 +167,7 @@ def from_row(row: Any, shape: type[T]) -> T:
 
 
 def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
-    """Connections to the database at ``url``; a relative SQLite file is below ``root``, and its folder is made.
+    """Create the SQLAlchemy engine for ``url``; a relative SQLite file is below ``root``, and its folder is created.
 
     ``application`` is what PostgreSQL shows as the name of the program.
 
@@ -201,7 +201,7 @@ def translate_errors(found: Any) -> Iterator[None]:
 
 
 def wrap_error(found: Any, error: Any) -> InfrastructureError:
-    """The database's refusal: its own first line, never the statement or the values."""
+    """Return the database's refusal: its own first line, never the statement or the values."""
     reason = (str(getattr(error, "orig", None) or type(error).__name__).splitlines() or [type(error).__name__])[0]
     return InfrastructureError(
         f"inference log {found.url.render_as_string(hide_password=True)}: {reason}",
@@ -210,7 +210,7 @@ def wrap_error(found: Any, error: Any) -> InfrastructureError:
 
 
 def database_file(url: str, root: Path) -> Path | None:
-    """The file of an SQLite address, None for a server."""
+    """Return the file of an SQLite address, None for a server."""
     return root / url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else None
 
 

@@ -41,7 +41,7 @@ TEXT_OF_FEEDBACK: Final = {"value": None, "annotator": None, "key_hash": None}
 
 @contextmanager
 def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInferenceLog]:
-    """The store at ``url``, made where it is absent. ``serving``: this process is the server that writes to it.
+    """Yield the store at ``url``, made where it is absent. ``serving``: this process is the server that writes to it.
 
     A SQLite file of an older version is copied and migrated first.
     Raises  InfrastructureError when the database says no, when another server writes to the same SQLite file, or when
@@ -82,7 +82,7 @@ class SqlInferenceLog:
 
     @contextmanager
     def _transaction(self, *, writes: bool = True) -> Iterator[Any]:
-        """One transaction; errors of the database become ours."""
+        """Run one transaction; translate errors of the database."""
         with self._errors(), self._engine.connect().execution_options(writes=writes) as connection, connection.begin():
             yield connection
 
@@ -97,7 +97,7 @@ class SqlInferenceLog:
             raise inference_log_schema.wrap_error(self._engine, error) from error
 
     def _misfit(self, error: Any) -> bool:
-        """Whether a row is at fault, not the database: a value of a wrong type, too large, without a time zone."""
+        """Return whether a row is at fault, not the database: a value of a wrong type, too large, without a time zone."""
         errors = self._sa.exc
         if not isinstance(error, errors.DBAPIError):
             return isinstance(error, errors.StatementError)
@@ -134,7 +134,7 @@ class SqlInferenceLog:
         return "new"
 
     def _state(self, connection: Any, name: str) -> Any:
-        """Whether an inference is finished or erased; held against others until the transaction ends."""
+        """Return whether an inference is finished or erased; held against others until the transaction ends."""
         table = self._tables.inferences
         asked = self._sa.select(table.c.finished_at, table.c.erased_at).where(table.c.id == name).with_for_update()
         return connection.execute(asked).first()
@@ -148,7 +148,7 @@ class SqlInferenceLog:
         return self._add(connection, self._tables.feedback, feedback)
 
     def _knows_other(self, connection: Any, feedback: Feedback) -> bool:
-        """Whether the other inference of a preference is there; what is no id is never kept as one."""
+        """Return whether the other inference of a preference is there; what is no id is never kept as one."""
         if feedback.kind != "preference" or feedback.value is None:
             return True
         c = self._tables.inferences.c
@@ -224,7 +224,7 @@ class SqlInferenceLog:
         return asked
 
     def _pages(self, asked: Any) -> Iterator[Any]:
-        """Rows of inferences in order, a page a transaction."""
+        """Yield rows of inferences in order, a page a transaction."""
         c = self._tables.inferences.c
         asked = asked.order_by(c.accepted_at, c.id).limit(PAGE)
         found = self._read(asked)
@@ -395,5 +395,5 @@ class SqlInferenceLog:
 
 
 def _in_pages(names: Sequence[str]) -> Iterator[list[str]]:
-    """As many at once as one statement takes."""
+    """Return as many at once as one statement takes."""
     return (list(names[start : start + PAGE]) for start in range(0, len(names), PAGE))

@@ -19,12 +19,12 @@ _RUN: Final = re.compile(r"\S+")
 
 
 def redact_url(text: str) -> str:
-    """An address, or words about one, without the user and password that may stand in it."""
+    """Return an address, or words about one, without the user and password that may stand in it."""
     return _RUN.sub(lambda run: _bare(run[0]), text) if "://" in text else text
 
 
 def _bare(run: str) -> str:
-    """``run``, which has no blanks, without what stands between ``://`` and the last ``@``: a password may hold anything."""
+    """Return ``run``, which has no blanks, without what stands between ``://`` and the last ``@``: a password may hold anything."""
     kind, mark, rest = run.partition("://")
     end = rest.rfind("@")
     if ":" not in rest[: max(end, 0)]:
@@ -36,7 +36,7 @@ class FsspecObjectStore:
     """A ``registry.protocols.ObjectStore``."""
 
     def __init__(self, address: str) -> None:
-        """Raises  UsageError for a kind of address that nobody knows; MissingExtraError where its package is not installed."""
+        """Open the address; raise ``UsageError`` for an unknown kind, ``MissingExtraError`` where its package is missing."""
         core = import_optional("fsspec.core", extra="serve")
         self.address = redact_url(address.rstrip("/"))
         kind = address.partition("://")[0]
@@ -54,7 +54,7 @@ class FsspecObjectStore:
             ) from error
 
     def read(self, name: str) -> bytes | None:
-        """An object's content; None where there is none."""
+        """Return an object's content; None where there is none."""
         try:
             with self._asking(name):
                 content: bytes = self._files.cat_file(self._path(name))
@@ -63,7 +63,7 @@ class FsspecObjectStore:
         return content
 
     def names(self, folder: str) -> list[str]:
-        """What lies directly below a folder."""
+        """Return the names directly below a folder."""
         try:
             with self._asking(folder):
                 self._files.invalidate_cache()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog | None]:
-    """The inference log; None where nothing was kept yet.
+    """Yield the inference log; None where nothing was kept yet.
 
     Raises  InfrastructureError where it cannot be had.
     """
@@ -31,7 +31,7 @@ def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
 
 @contextmanager
 def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
-    """The inference log.
+    """Yield the inference log.
 
     Raises  DataError where nothing was kept yet; InfrastructureError where it cannot be had.
     """
@@ -46,7 +46,7 @@ def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
 
 
 def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
-    """The inference of that id, or of the only id that begins so; None where there is none.
+    """Return the inference of that id, or of the only id that begins so; None where there is none.
 
     Raises  DataError where several ids begin so.
     """
@@ -61,7 +61,7 @@ def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
 
 
 def _absent(live: InferenceLogConfig, layout: ProjectPaths) -> Path | None:
-    """The file of the database, where it is one and is not there."""
+    """Return the file of the database, where it is one and is not there."""
     from tunectl.backends.storage import inference_log_schema
     from tunectl.inference_log import project_folder, pseudonyms
 

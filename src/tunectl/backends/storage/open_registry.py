@@ -11,7 +11,7 @@ from tunectl.registry.remote import RemoteRegistry
 
 
 def open_registry(place: str, home: Path) -> RegistryReader:
-    """The store in the folder ``place`` (relative to ``home``), or behind that address; ``home`` keeps what is brought from there.
+    """Return the store in the folder ``place`` (relative to ``home``), or behind that address; ``home`` keeps what is brought from there.
 
     Raises  UsageError for a kind of address that nobody knows; MissingExtraError where its package is not installed.
     """

@@ -14,7 +14,7 @@ from tunectl.core.errors import InfrastructureError, UsageError
 
 
 def download_wheel_file(package: str, version: str, file: str, cache: Path) -> Path:
-    """``file`` of the wheel ``package`` ``version``, unpacked under ``cache``; downloaded only where it is not there.
+    """Return ``file`` of the wheel ``package`` ``version``, unpacked under ``cache``; downloaded only where it is not there.
 
     Raises  InfrastructureError when pip cannot get the wheel, with pip's own last words; UsageError when it has no such file.
     """
@@ -33,7 +33,7 @@ def download_wheel_file(package: str, version: str, file: str, cache: Path) -> P
 
 
 def _wheel(package: str, version: str, cache: Path) -> Path:
-    """The wheel in ``cache``, fetched by pip where it is not there."""
+    """Return the wheel in ``cache``, fetched by pip where it is not there."""
     name = f"{package.replace('-', '_').replace('.', '_')}-{version}-*.whl"
     found = sorted(cache.glob(name))
     if found:

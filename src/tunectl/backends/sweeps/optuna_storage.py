@@ -18,7 +18,7 @@ DRIVER = "postgresql+psycopg://"
 
 
 def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: int) -> Any:
-    """Optuna's storage at ``url``; a relative SQLite file lies in the project.
+    """Return Optuna's storage at ``url``; a relative SQLite file lies in the project.
 
     Raises  InfrastructureError where it cannot be reached; MissingExtraError.
     """
@@ -53,7 +53,7 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
 
 
 def hide_password(url: str) -> str:
-    """The address as messages show it."""
+    """Return the address as messages show it."""
     head, slashes, rest = url.partition("://")
     who, at, place = rest.rpartition("@")
     shown = f"{who.partition(':')[0]}{at}{place}"
@@ -61,7 +61,7 @@ def hide_password(url: str) -> str:
 
 
 def render_url(storage: Any) -> str:
-    """The address with its password, for a process that we start."""
+    """Return the address with its password, for a process that we start."""
     text: str = storage.engine.url.render_as_string(hide_password=False)
     return text.replace(DRIVER, "postgresql://")
 

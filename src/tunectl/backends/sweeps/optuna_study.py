@@ -81,7 +81,7 @@ class SweepStudy:
         return optuna_storage.render_url(self._storage)
 
     def claim(self, worker: str) -> TrialClaim | None:
-        """The next trial for ``worker``: one whose worker died, else a new one; None where there is none to give now."""
+        """Return the next trial for ``worker``: one whose worker died, else a new one; None where there is none to give now."""
         with self._exclusive():
             for trial in self._list_orphans():
                 attempts = _lease(trial).attempt
@@ -99,7 +99,7 @@ class SweepStudy:
             return self._begin(trial.number, trial._trial_id, worker, 1)  # noqa: SLF001
 
     def is_finished(self) -> bool:
-        """Whether no trial runs, and none is to come."""
+        """Return whether no trial runs, and none is to come."""
         with self._exclusive():
             open_trials = [trial for trial in self._trials() if trial.state.name == "RUNNING"]
             return not open_trials and (self._is_stopped() or not self._has_room())
@@ -165,7 +165,7 @@ class SweepStudy:
         self._study.set_user_attr(DEADLINE, deadline)
 
     def summarize(self) -> SweepSummary:
-        """The sweep as it stands."""
+        """Return the sweep as it stands."""
         trials = [self._summarize_trial(trial) for trial in self._trials()]
         complete = any(trial.state == "complete" for trial in trials)
         best = sorted(trial.number for trial in self._study.best_trials) if complete else []
@@ -180,7 +180,7 @@ class SweepStudy:
         )
 
     def stage_note(self, claim: TrialClaim) -> dict[str, Any]:
-        """What the process of a stage needs to report to this trial."""
+        """Return the address and settings with which a stage's process reports to this trial."""
         return {
             "storage": self.url,
             "study": self.name,
@@ -217,7 +217,7 @@ class SweepStudy:
         return [search_space.format_override(key, value) for key, value in values.items()]
 
     def _tell(self, trial_id: int, outcome: TrialOutcome) -> None:
-        """The outcome goes first: where a kill comes between, the trial is taken over and ends the same way again."""
+        """Record the outcome before the trial ends: after a kill between the two, the next worker ends it the same way."""
         optuna = import_optional("optuna", extra="sweep")
         states = optuna.trial.TrialState
         state = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[outcome.state]
@@ -228,7 +228,7 @@ class SweepStudy:
             self._study.tell(number, outcome.values if outcome.state == "complete" else None, state=state)
 
     def _list_orphans(self) -> list[Any]:
-        """Running trials that nobody works on: released, silent for too long, or not yet begun when their worker died."""
+        """List running trials without a worker: released, without a heartbeat for too long, or not begun when it died."""
         with _quiet():
             stale = set(self._storage._get_stale_trial_ids(self._study._study_id))  # noqa: SLF001
         return [
@@ -257,7 +257,7 @@ class SweepStudy:
         return found
 
     def _sampler(self, number: int) -> Any:
-        """A sampler with a seed of its own for each trial, so that a worker that starts anew chooses as one that went on."""
+        """Return a sampler with a seed of its own for each trial, so that a worker that starts anew chooses as one that went on."""
         seed = zlib.crc32(f"{self.definition.seed}:{number}".encode())
         samplers = import_optional("optuna", extra="sweep").samplers
         if self.section.sampler == "tpe":
@@ -314,7 +314,7 @@ class SweepStudy:
 
 
 def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[str, Any] | None) -> SweepStudy:
-    """The sweep of that name, made where it is not there; ``start``: the values of the first trial, null for none.
+    """Return the sweep of that name, made where it is not there; ``start``: the values of the first trial, null for none.
 
     Raises  UsageError where it is there with another space, objective, seed or overrides; InfrastructureError without storage.
     """
@@ -344,7 +344,7 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
 
 
 def open_study(url: str, name: str, root: Path) -> SweepStudy:
-    """The sweep of that name.
+    """Return the sweep of that name.
 
     Raises  UsageError naming those that there are; InfrastructureError without storage.
     """
@@ -364,13 +364,13 @@ def open_study(url: str, name: str, root: Path) -> SweepStudy:
 
 
 def list_sweeps(url: str, root: Path) -> list[str]:
-    """Names of the sweeps in a storage."""
+    """List the sweeps in a storage."""
     optuna = import_optional("optuna", extra="sweep")
     return sorted(optuna.get_all_study_names(optuna_storage.open_storage(url, root, 60, MISSING_BEATS)))
 
 
 def _enqueue(study: Any, section: Sweep, start: dict[str, Any] | None) -> None:
-    """The current settings, and all combinations of a grid, wait as trials; what an earlier call enqueued is not doubled."""
+    """Enqueue the current settings and all combinations of a grid as trials; skip what an earlier call enqueued."""
     waiting = [(start, {START: True})] if start is not None else []
     if section.sampler == "grid":
         waiting += [(values, {}) for values in search_space.expand_grid(section) if values != start]
@@ -380,7 +380,7 @@ def _enqueue(study: Any, section: Sweep, start: dict[str, Any] | None) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's notes about its own interfaces: ask and tell with heartbeats, and experimental samplers."""
+    """Mute Optuna's warnings about its own interfaces: ask and tell with heartbeats, and experimental samplers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -66,7 +66,7 @@ def _open_trial(note: str) -> tuple[Any, dict[str, Any]]:
 
 
 def describe_pruner(pruner: AshaPruner | HyperbandPruner | MedianPruner | None) -> dict[str, Any] | None:
-    """A pruner as a stage's process builds it: the stage that it is for, Optuna's class, and its arguments."""
+    """Return a pruner as a stage's process builds it: the stage that it is for, Optuna's class, and its arguments."""
     if pruner is None:
         return None
     if isinstance(pruner, AshaPruner):

@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 
 
 def console(*, stderr: bool = False) -> Any:
-    """A rich console on stdout or stderr; wide enough for whole paths when the output is not a terminal."""
+    """Return a rich console on stdout or stderr; wide enough for whole paths when the output is not a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else 160
     return import_optional("rich.console", extra="all").Console(
@@ -37,13 +37,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
 
 
 def escape(text: str) -> str:
-    """``text`` with rich's markup made harmless."""
+    """Return ``text`` with rich's markup made harmless."""
     escaped: str = import_optional("rich.markup", extra="all").escape(text)
     return escaped
 
 
 def strip_control(text: str) -> str:
-    """One line without control codes: what strangers typed must not steer a terminal."""
+    """Return one line without control codes: what strangers typed must not steer a terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 

@@ -20,7 +20,7 @@ class Bm25Index:
         self._index.index(self._tokens(texts), show_progress=False)
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Places of the ``count`` best texts for each query, best first."""
+        """Return places of the ``count`` best texts for each query, best first."""
         if not queries or not count:
             return [[] for _ in queries]
         places, _ = self._index.retrieve(self._tokens(queries), k=min(count, self._size), show_progress=False)

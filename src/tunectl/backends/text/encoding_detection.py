@@ -18,7 +18,7 @@ WESTERN = "cp1252"
 
 
 def detect_encoding(file: SourceFile, offset: int) -> str | None:
-    """The name of the likeliest encoding of a text file around a byte, or None where nothing fits."""
+    """Return the name of the likeliest encoding of a text file around a byte, or None where nothing fits."""
     library = import_optional("charset_normalizer", extra="data")
     with open_decompressed(file.path) as stream:
         stream.seek(max(0, offset - SAMPLE // 2))
@@ -30,7 +30,7 @@ def detect_encoding(file: SourceFile, offset: int) -> str | None:
 
 
 def _is_western(sample: bytes, best: Any) -> bool:
-    """Whether Windows-1252 gives the same text as the best guess, or there is too little text to guess from."""
+    """Return whether Windows-1252 gives the same text as the best guess, or there is too little text to guess from."""
     try:
         text = sample.decode(WESTERN)
     except UnicodeDecodeError:

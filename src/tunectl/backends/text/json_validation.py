@@ -11,7 +11,7 @@ from tunectl.core.optional import import_optional
 
 
 def valid(text: str, document: Mapping[str, Any]) -> bool:
-    """True where ``text`` is JSON and the schema ``document`` (draft 2020-12) accepts it.
+    """Return whether ``text`` is JSON that the schema ``document`` (draft 2020-12) accepts.
 
     Python would take NaN and Infinity, which are no JSON. Endless digits and brackets, as of a model that repeats itself, are none.
     """

@@ -8,7 +8,7 @@ from tunectl.core.optional import import_optional
 
 
 def alpha(ratings: Sequence[Sequence[int | None]]) -> float | None:
-    """Krippendorff's alpha of nominal ``ratings`` (raters, questions); None of them means that a rater was not asked.
+    """Return Krippendorff's alpha of nominal ``ratings`` (raters, questions); None of them means that a rater was not asked.
 
     None where it is undefined: nothing was rated twice, or only one value was ever given.
     """

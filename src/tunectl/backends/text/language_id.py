@@ -11,7 +11,7 @@ Guess = tuple[str, float]
 
 
 def make_detector(allowed: list[str]) -> Callable[[str], Guess]:
-    """A function from text to (likeliest ISO 639-1 code, confidence from 0 to 1).
+    """Return a function from text to (likeliest ISO 639-1 code, confidence from 0 to 1).
 
     The confidence is that the text is in one of ``allowed`` when the code is, and that it is in none of them otherwise: a
     text that may be Spanish or Galician is surely not English.

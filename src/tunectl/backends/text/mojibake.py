@@ -8,7 +8,7 @@ from tunectl.core.optional import import_optional
 
 
 def make_fixer() -> Callable[[str], str]:
-    """A function that undoes mojibake line by line, and gives sound text back unchanged.
+    """Return a function that undoes mojibake line by line, and gives sound text back unchanged.
 
     ASCII cannot be mojibake, so such lines cost nothing. Lines are mended apart, because files are often mixed.
     """

@@ -11,7 +11,7 @@ _FIRST = ("first_names", "first_names_male", "first_names_female", "first_names_
 
 
 def names(locales: list[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """First names and surnames of ``locales``, case folded.
+    """Return first names and surnames of ``locales``, case folded.
 
     Raises  ConfigError when there is no list for a locale.
     """

@@ -8,18 +8,18 @@ from tunectl.core.optional import import_optional
 
 
 def card() -> Callable[[str], bool]:
-    """Whether digits pass Luhn's check (ISO/IEC 7812-1)."""
+    """Return whether digits pass Luhn's check (ISO/IEC 7812-1)."""
     valid: Callable[[str], bool] = import_optional("stdnum.luhn", extra="data").is_valid
     return valid
 
 
 def iban() -> Callable[[str], bool]:
-    """Whether an account number has the form of its country and the checksum of ISO 13616."""
+    """Return whether an account number has the form of its country and the checksum of ISO 13616."""
     valid: Callable[[str], bool] = import_optional("stdnum.iban", extra="data").is_valid
     return valid
 
 
 def ssn() -> Callable[[str], bool]:
-    """Whether a social security number can have been issued."""
+    """Return whether a social security number can have been issued."""
     valid: Callable[[str], bool] = import_optional("stdnum.us.ssn", extra="data").is_valid
     return valid

@@ -9,7 +9,7 @@ from tunectl.core.optional import import_optional
 
 
 def finder(regions: list[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
-    """A function from text to the (start, end) of numbers that are valid in one of ``regions``, or written with a ``+``.
+    """Return a function from text to the (start, end) of numbers that are valid in one of ``regions``, or written with a ``+``.
 
     Raises  ConfigError when a region is none that the library knows.
     """

@@ -9,7 +9,7 @@ from tunectl.privacy.resources import PiiResources
 
 
 def tools(*, regions: Iterable[str], locales: Iterable[str]) -> PiiResources:
-    """Tools for phone numbers of ``regions`` (for example ``US``) and names of ``locales`` (for example ``en_US``).
+    """Return tools for phone numbers of ``regions`` (for example ``US``) and names of ``locales`` (for example ``en_US``).
 
     Raises  ConfigError for a region or locale that is not known; MissingExtraError when a library is not installed.
     """

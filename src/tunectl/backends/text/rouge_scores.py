@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-    """ROUGE-L F1 (Lin, 2004) of each answer with its best reference, and 1, ready to be averaged; shape (answers, 2)."""
+    """Return ROUGE-L F1 (Lin, 2004) of each answer with its best reference, and 1, ready to be averaged; shape (answers, 2)."""
     scorer = import_optional("rouge_score.rouge_scorer", extra="evaluate").RougeScorer(["rougeL"], use_stemmer=False)
     numpy = import_optional("numpy", extra="evaluate")
     best = [

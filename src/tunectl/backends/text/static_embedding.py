@@ -56,11 +56,11 @@ class StaticEmbedding:
         self.name = folder.name
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """One row a text, of length one or zero."""
+        """Return one row a text, of length one or zero."""
         return l2_normalize(self._means(texts))
 
     def _means(self, texts: Sequence[str]) -> NDArray[Any]:
-        """The mean vector of each text's tokens, zero for a text without any."""
+        """Return the mean vector of each text's tokens, zero for a text without any."""
         import numpy as np
 
         sums = np.zeros((len(texts), DIMENSIONS), dtype=np.float32)
@@ -75,7 +75,7 @@ class StaticEmbedding:
 
 
 def distill(encoder: Path, cache: Path) -> Path:
-    """The folder of the static table made of ``encoder``; made once, in about half a minute."""
+    """Return the folder of the static table made of ``encoder``; made once, in about half a minute."""
     folder = cache / f"static-{_digest(encoder)}"
     if (folder / "table.npz").is_file():
         return folder
@@ -96,7 +96,7 @@ def _digest(encoder: Path) -> str:
 
 
 def _reduce_and_weight(tokens: NDArray[Any]) -> NDArray[Any]:
-    """Token vectors (tokens, d) in their principal components, weighted by how rare a token is.
+    """Return token vectors (tokens, d) in their principal components, weighted by how rare a token is.
 
     The vocabulary of BERT's tokenizer is sorted by how common a word is.
     """

@@ -15,7 +15,7 @@ PACKAGE, FILE = "vaderSentiment", "vader_lexicon.txt"
 
 
 def lexicon() -> dict[str, float]:
-    """Word (in small letters) or emoticon to valence.
+    """Return word (in small letters) or emoticon to valence.
 
     Raises  MissingExtraError where the package is not installed; ArtifactError where its file is not what it was.
     """

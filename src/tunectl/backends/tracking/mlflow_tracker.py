@@ -148,7 +148,7 @@ class MlflowTracker:
             )
 
     def _add_version(self, name: str, release: str, folder: Path, metrics: Mapping[str, float]) -> str:
-        """A version whose files are the contract, the model card, and an ``MLmodel`` with a signature."""
+        """Return a version whose files are the contract, the model card, and an ``MLmodel`` with a signature."""
         tags = {"mlflow.runName": f"release {release}", "tunectl.release": release}
         run = self._client.create_run(self._find_experiment(), tags=tags)
         self._log(run.info.run_id, metrics, {}, run.info.start_time, [])
@@ -190,7 +190,7 @@ class MlflowTracker:
 
 
 def describe_model(release: str, run: str) -> str:
-    """The text of ``MLmodel``: a signature of messages in and text out, which Unity Catalog asks for, and no weights."""
+    """Return the text of ``MLmodel``: a signature of messages in and text out, which Unity Catalog asks for, and no weights."""
     inputs = json.dumps([{"type": "string", "name": "prompt", "required": True}])
     outputs = json.dumps([{"type": "string", "name": "answer", "required": True}])
     return (

@@ -59,7 +59,7 @@ class WandbTracker:
 
 
 def _by_step(stage: StageRecord) -> list[tuple[int, dict[str, float]]]:
-    """The points of all curves of a stage, one dictionary a step, in order."""
+    """Return the points of all curves of a stage, one dictionary a step, in order."""
     steps: dict[int, dict[str, float]] = {}
     for name, curve in stage.curves.items():
         for step, value in curve:

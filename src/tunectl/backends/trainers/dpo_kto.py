@@ -37,11 +37,11 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
     model: Any
 
     def _prepare_dataset(self, dataset: Any, *_args: Any, **_kwargs: Any) -> Any:
-        """Ours is elsewhere, as tokens."""
+        """Return a placeholder: the tokens of the data are kept elsewhere."""
         return dataset
 
     def training_step(self, model: Any, inputs: dict[str, OptimizerStep], num_items_in_batch: Any = None) -> Any:
-        """All micro-batches of one step; returns its mean loss, a scalar."""
+        """Return all micro-batches of one step; returns its mean loss, a scalar."""
         run, number = self.run, self.state.global_step + 1
         model.train()
         with run.state.time_block("learn"):
@@ -74,7 +74,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return total, _margin(ratios, kinds, run.settings.beta), kl
 
     def loss_of(self, reading: PairLogprobs, apart: tuple[Any, Any] | None) -> Any:
-        """TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto); ``apart`` as of ``OfflineRun.compute_kl_logprobs``."""
+        """Return TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto); ``apart`` as of ``OfflineRun.compute_kl_logprobs``."""
         torch = import_optional("torch", extra="train")
         settings = self.run.settings
         if isinstance(settings, Dpo):
@@ -87,7 +87,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return loss if bool(torch.isfinite(reading.policy.values.detach()).all()) else loss * torch.nan
 
     def evaluate_held_out(self) -> tuple[float, float | None]:
-        """Mean loss of the judgments of validation, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
+        """Return mean loss of the judgments of validation, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
         run, torch = self.run, import_optional("torch", extra="train")
         rows = [item.row for item in run.data.held_out]
         self.model.eval()
@@ -173,14 +173,14 @@ def _sizes(reading: PairLogprobs) -> list[int]:
 
 
 def _margin(ratios: Sequence[float], kinds: Sequence[bool], beta: float) -> float | None:
-    """Mean reward of the good answers over that of the bad ones; None where either kind is absent."""
+    """Return mean reward of the good answers over that of the bad ones; None where either kind is absent."""
     good = [ratio for ratio, kind in zip(ratios, kinds, strict=True) if kind]
     bad = [ratio for ratio, kind in zip(ratios, kinds, strict=True) if not kind]
     return beta * (sum(good) / len(good) - sum(bad) / len(bad)) if good and bad else None
 
 
 def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any, steps: int, work: Path) -> Any:
-    """The trainer of ``settings`` over a peft model."""
+    """Return the trainer of ``settings`` over a peft model."""
     datasets = import_optional("datasets", extra="train")
     hooks = trainer_base.hooks()()
     with warnings.catch_warnings():
@@ -203,5 +203,5 @@ def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any,
 
 @cache
 def _trainer_class(name: str) -> Any:
-    """TRL's trainer ``name`` behind ``OfflineTrainerMixin``; made at the first use, because TRL takes seconds to import."""
+    """Return TRL's trainer ``name`` behind ``OfflineTrainerMixin``; made at the first use, because TRL takes seconds to import."""
     return type(name, (OfflineTrainerMixin, getattr(import_optional("trl", extra="train"), name)), {})

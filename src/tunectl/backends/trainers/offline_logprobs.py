@@ -37,7 +37,7 @@ class PairLogprobs:
     """(answers, longest) float32: nats of each token under sft, 0 in the padding."""
 
     def ratios(self) -> Any:
-        """Log-ratio of each answer to sft, (answers,), nats, without gradients."""
+        """Return log-ratio of each answer to sft, (answers,), nats, without gradients."""
         return self.policy.values.detach().sum(dim=1) - self.reference.sum(dim=1)
 
 
@@ -45,11 +45,11 @@ class PrecomputedModel:
     """Stands where TRL calls its model."""
 
     def __init__(self, passes: dict[int, Any]) -> None:
-        """``passes`` hold nats, (answers, longest)."""
+        """Take one log-probability array (nats, answers x longest) for each forward pass."""
         self._passes = passes
 
     def __call__(self, *, input_ids: Any, **_inputs: Any) -> SimpleNamespace:
-        """What TRL takes from a model's output; the figures that it only logs are left out of the logs by the trainer."""
+        """Return the fields that TRL reads from a model's output; the trainer drops the ones it would only log."""
         nats = self._passes[int(input_ids[0, 0])]
         none = nats.detach().new_zeros(nats.shape)
         return SimpleNamespace(log_probs=nats, entropy=none, mean_logits=none, is_top1=none.bool(), aux_loss=None)
@@ -60,7 +60,7 @@ NOT_MEASURED = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accur
 
 
 def build_dpo_inputs(reading: PairLogprobs, tail_weight: float | None) -> tuple[PrecomputedModel, dict[str, Any]]:
-    """Model and batch of ``DPOTrainer``: first the chosen answers, then the rejected ones."""
+    """Return model and batch of ``DPOTrainer``: first the chosen answers, then the rejected ones."""
     torch = import_optional("torch", extra="train")
     order = [*range(0, len(reading.policy.mask), 2), *range(1, len(reading.policy.mask), 2)]
     mask = reading.policy.mask[order]
@@ -72,7 +72,7 @@ def build_dpo_inputs(reading: PairLogprobs, tail_weight: float | None) -> tuple[
 def build_kto_inputs(
     reading: PairLogprobs, strangers: Any, strangers_reference: Any
 ) -> tuple[PrecomputedModel, dict[str, Any]]:
-    """Model and batch of ``KTOTrainer``; strangers are nats of whole answers behind other prompts, (any number,)."""
+    """Return model and batch of ``KTOTrainer``; strangers are nats of whole answers behind other prompts, (any number,)."""
     torch = import_optional("torch", extra="train")
     device = reading.policy.mask.device
     good = [kind for judged in reading.judged for kind in judged.good]
@@ -87,7 +87,7 @@ def build_kto_inputs(
 
 
 def _batch(mask: Any, number: int, prefix: str) -> dict[str, Any]:
-    """TRL predicts a token from the one before it, so each line begins with one that counts as the prompt."""
+    """Begin each line with one prompt token: TRL predicts a token from the one before it."""
     torch = import_optional("torch", extra="train")
     answer = torch.nn.functional.pad(mask, (1, 0)).long()
     return {
@@ -98,7 +98,7 @@ def _batch(mask: Any, number: int, prefix: str) -> dict[str, Any]:
 
 
 def _sum_logprobs(nats: Any, mask: Any, tail_weight: float | None) -> Any:
-    """Nats of whole answers, (answers,): those beyond the shorter answer's length count ``tail_weight`` (arXiv 2409.06411)."""
+    """Return nats of whole answers, (answers,): those beyond the shorter answer's length count ``tail_weight`` (arXiv 2409.06411)."""
     torch = import_optional("torch", extra="train")
     if tail_weight is None:
         return nats.sum(dim=1)
@@ -119,11 +119,11 @@ class LogprobReader:
     """Most tokens of one pass, padding included."""
 
     def logprobs(self, rows: Sequence[PackedRow]) -> AnswerLogps:
-        """One pass, with gradients where they are on."""
+        """Return one pass, with gradients where they are on."""
         return answer_logps(self.route, rows, shared=self.shared)
 
     def compute_without_grad(self, rows: Sequence[PackedRow], label: str | None = None) -> list[Any]:
-        """Nats of each token of each answer, row by row, a float32 tensor (tokens,) an answer; no gradients.
+        """Return nats of each token of each answer, row by row, a float32 tensor (tokens,) an answer; no gradients.
 
         ``label`` names a progress bar, for what takes long.
         """
@@ -166,14 +166,14 @@ class References:
         return cls({name: _by_row(found[name], some) for name, some in rows.items()})
 
     def gather_padded(self, name: str, numbers: Sequence[int], width: int) -> Any:
-        """Of the answers of some rows: (answers, width), 0 in the padding."""
+        """Return the values of the answers of some rows: (answers, width), 0 in the padding."""
         torch = import_optional("torch", extra="train")
         lines = [line for number in numbers for line in self._lines[name][number]]
         found = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)
         return torch.nn.functional.pad(found, (0, width - found.shape[1]))
 
     def gather_sums(self, name: str, numbers: Sequence[int]) -> Any:
-        """Of whole answers of some rows: (answers,)."""
+        """Return the values of whole answers of some rows: (answers,)."""
         torch = import_optional("torch", extra="train")
         return torch.stack([line.sum() for number in numbers for line in self._lines[name][number]])
 

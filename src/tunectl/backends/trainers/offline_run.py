@@ -51,11 +51,11 @@ class OfflineRun:
         )
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """What the progress bar shows of a step."""
+        """Return the values that the progress bar shows for a step."""
         return {"loss": f"{point.loss:.3f}", "margin": "-" if point.reward is None else f"{point.reward:.2f}"}
 
     def get_labeled_completions(self, name: str) -> Sequence[LabeledCompletions]:
-        """Of the training part, or of what is held out."""
+        """Return the rows of the training part, or of the held-out part."""
         return self.data.judged if name == TRAIN else self.data.held_out
 
     def compute_logprobs(self, name: str, numbers: Sequence[int]) -> PairLogprobs:
@@ -65,7 +65,7 @@ class OfflineRun:
         return PairLogprobs(some, found, self.references.gather_padded(name, numbers, found.values.shape[1]))
 
     def compute_kl_logprobs(self, name: str, numbers: Sequence[int]) -> tuple[Any, Any]:
-        """Nats of the strangers ``numbers`` under the policy and under sft, (answers,) each; no gradients."""
+        """Return nats of the strangers ``numbers`` under the policy and under sft, (answers,) each; no gradients."""
         torch = import_optional("torch", extra="train")
         rows = [self.strangers[name][number] for number in numbers]
         own = torch.stack([line.sum() for line in self.reader.compute_without_grad(rows)])
@@ -82,7 +82,7 @@ def prepare_run(
     state: RlTrainerState,
     work: Path,
 ) -> OfflineRun:
-    """The run, with what sft says of every answer."""
+    """Return the run, with what sft says of every answer."""
     reader = LogprobReader(policy.route, policy.shared, policy.tokens)
     named = {TRAIN: [item.row for item in data.judged], HELD_OUT: [item.row for item in data.held_out]}
     strangers: dict[str, list[PackedRow]] = {}
@@ -98,7 +98,7 @@ def prepare_run(
 
 
 def _strangers(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[PackedRow]:
-    """Rows of one step with the answers of its other rows; one that is alone gets those of the next row of all."""
+    """Return rows of one step with the answers of its other rows; one that is alone gets those of the next row of all."""
     if len(numbers) > 1:
         return preference_batches.kto_mismatched_pairs([rows[number] for number in numbers])
     (only,) = numbers
@@ -106,5 +106,5 @@ def _strangers(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[Packed
 
 
 def row_indices(step: OptimizerStep) -> list[int]:
-    """The rows of a step, in the order in which they are read."""
+    """Return the rows of a step, in the order in which they are read."""
     return [number for group in step.batches for number in group]

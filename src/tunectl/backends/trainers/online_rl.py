@@ -86,7 +86,7 @@ def _fit(
 
 
 def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -> RlResult:
-    """How it went."""
+    """Return how it went."""
     return RlResult(
         steps=steps,
         planned_steps=planned,
@@ -102,7 +102,7 @@ def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -
 
 
 def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
-    """The base with the adapter of sft on it, ready to be trained on, and the tokenizer.
+    """Return the base with the adapter of sft on it, ready to be trained on, and the tokenizer.
 
     Raises  ArtifactError where the adapter belongs to another base or cannot be loaded.
     """
@@ -121,7 +121,7 @@ def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
 
 
 def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -> PolicyModel:
-    """``model`` made fast, and everything that reads and writes with it."""
+    """Return ``model`` made fast, and everything that reads and writes with it."""
     torch = import_optional("torch", extra="train")
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model.get_base_model())

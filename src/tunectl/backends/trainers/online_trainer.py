@@ -54,11 +54,11 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return total
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        """They are tokens already."""
+        """Return the token ids of the prompts, which were tokenized before."""
         return [list(asked.ids) for asked in self.run.turn.questions], None, {}
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal: Any, *rest: Any, **more: Any) -> Any:
-        """Token lists of the answers; GRPO wants likelihoods beside them, which only vLLM's need."""
+        """Return token lists of the answers; GRPO wants likelihoods beside them, which only vLLM's need."""
         run = self.run
         with run.state.time_block("generate"):
             if not self.use_vllm:
@@ -74,7 +74,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
             return found
 
     def _calculate_rewards(self, *_args: Any, **_kwargs: Any) -> Any:
-        """(answers, 1): the declared reward; NaN, which TRL leaves out of every mean, for answers that were cut."""
+        """Return (answers, 1): the declared reward; NaN, which TRL leaves out of every mean, for answers that were cut."""
         with self.run.state.time_block("reward"):
             found = rollout.score_answers(self.run)
         torch = import_optional("torch", extra="train")
@@ -83,7 +83,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *_args: Any, **_kwargs: Any
     ) -> tuple[Any, Any, None]:
-        """(answers, longest): nats of each token. With gradients where the loss asks, else of the writer or of sft."""
+        """Return (answers, longest): nats of each token. With gradients where the loss asks, else of the writer or of sft."""
         run = self.run
         if import_optional("torch", extra="train").is_grad_enabled():
             return self._read_part(logits_to_keep)
@@ -109,7 +109,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
 
 
 def build_trainer(plan: RlArgs, settings: Rloo | Grpo, model: Any, tokenizer: Any, work: Path) -> Any:
-    """The trainer of ``settings`` over a peft model."""
+    """Return the trainer of ``settings`` over a peft model."""
     datasets = import_optional("datasets", extra="train")
     kind = _trainer_class("RLOOTrainer" if isinstance(settings, Rloo) else "GRPOTrainer")
     hooks = trainer_base.hooks()()
@@ -131,16 +131,16 @@ def build_trainer(plan: RlArgs, settings: Rloo | Grpo, model: Any, tokenizer: An
 
 
 def _reward(**_kwargs: Any) -> list[float]:
-    """TRL wants a function by name; the declared rewards are asked in ``_calculate_rewards``."""
+    """Return the placeholder that TRL requires; ``_calculate_rewards`` computes the declared rewards."""
     raise NotImplementedError
 
 
 def _adapters_off(model: Any) -> bool:
-    """Whether TRL has switched the adapter off, which is how it asks for the reference."""
+    """Return whether TRL has switched the adapter off, which is how it asks for the reference."""
     return any(getattr(module, "disable_adapters", False) is True for module in model.modules())
 
 
 @cache
 def _trainer_class(name: str) -> Any:
-    """TRL's trainer ``name`` behind ``OnlineTrainerMixin``; made at the first use, because TRL takes seconds to import."""
+    """Return TRL's trainer ``name`` behind ``OnlineTrainerMixin``; made at the first use, because TRL takes seconds to import."""
     return type(name, (OnlineTrainerMixin, getattr(import_optional("trl", extra="train"), name)), {})

@@ -59,7 +59,7 @@ class RewardTrainingRun(training_run.TrainingRun):
         return self.bundles
 
     def validate(self, model: Any) -> float:
-        """Log-loss a pair (nats) of the held-out pairs, without margins and centring."""
+        """Return log-loss a pair (nats) of the held-out pairs, without margins and centring."""
         model.eval()
         total = 0.0
         with training_run.no_gradients(self):
@@ -74,7 +74,7 @@ class RewardTrainingRun(training_run.TrainingRun):
         return self.group.sum(total)[0] / sum(len(bundle.duels) for bundle in self.held_out)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
-        """Tokens of one step, and the same had both answers of every pair been read with a prompt of their own."""
+        """Return tokens of one step, and the same had both answers of every pair been read with a prompt of their own."""
         some = [self.bundles[number] for group in step.batches for number in group]
         return sum(bundle.tokens for bundle in some), sum(bundle.apart for bundle in some)
 

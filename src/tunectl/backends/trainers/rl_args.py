@@ -35,7 +35,7 @@ def refuse_no_vllm(vllm: VllmColocate | None, device: str) -> None:
 
 
 def to_rl_config(plan: RlArgs, settings: Rloo | Grpo, work: Path) -> Any:
-    """The ``RLOOConfig`` or ``GRPOConfig``: one generation a step, one step a generation."""
+    """Return the ``RLOOConfig`` or ``GRPOConfig``: one generation a step, one step a generation."""
     trl = import_optional("trl", extra="train")
     made = trl.RLOOConfig if isinstance(settings, Rloo) else trl.GRPOConfig
     with warnings.catch_warnings():
@@ -48,7 +48,7 @@ def to_rl_config(plan: RlArgs, settings: Rloo | Grpo, work: Path) -> Any:
 
 
 def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Path) -> Any:
-    """The ``DPOConfig`` or ``KTOConfig``: one item of our loader is one step."""
+    """Return the ``DPOConfig`` or ``KTOConfig``: one item of our loader is one step."""
     trl = import_optional("trl", extra="train")
     if isinstance(settings, Dpo):
         made = trl.DPOConfig

@@ -64,7 +64,7 @@ class RlTrainerState:
 
     @classmethod
     def load(cls, folder: Path) -> RlTrainerState:
-        """What ``save`` wrote."""
+        """Return the state that ``save`` wrote."""
         files = import_optional("safetensors.torch", extra="train")
         facts: _Facts = atomic_io.read_json(folder / FACTS, _Facts)
         known = {name: getattr(facts, name) for name in facts.__struct_fields__}

@@ -51,7 +51,7 @@ class PolicyModel:
 
     @contextmanager
     def as_sft(self) -> Iterator[None]:
-        """While the block runs, the weights are those of sft."""
+        """Use the weights of sft while the block runs."""
         torch = import_optional("torch", extra="train")
         every = dict(self.model.named_parameters())  # by name: TRL may have frozen them for the moment
         own = {name: every[name].detach().clone() for name in self.start}
@@ -65,7 +65,7 @@ class PolicyModel:
                     every[name].copy_(value)
 
     def likelihoods(self, rows: Sequence[PackedRow], *, temperature: float = 1.0) -> list[Any]:
-        """Nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) an answer. No gradients."""
+        """Return nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) an answer. No gradients."""
         torch = import_optional("torch", extra="train")
         with torch.no_grad():
             return self._of_answers(
@@ -73,7 +73,7 @@ class PolicyModel:
             )
 
     def apart(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
-        """How far every answer of ``rows`` is from sft, nats: log-ratio of its tokens, and divergence of what was expected."""
+        """Return how far every answer of ``rows`` is from sft, nats: log-ratio of its tokens, and divergence of what was expected."""
         torch = import_optional("torch", extra="train")
 
         def read(batch: Any) -> Any:
@@ -83,7 +83,7 @@ class PolicyModel:
         return [ratio for ratio, _ in sums], [kl for _, kl in sums]
 
     def _of_answers(self, rows: Sequence[PackedRow], read: Callable[[Any], Any]) -> list[Any]:
-        """What ``read`` says of every token of a batch, cut into answers, in the order of ``rows``."""
+        """Return the values of ``read`` for every token of a batch, split by answer, in the order of ``rows``."""
         found: dict[int, list[Any]] = {}
         for group in batch_schedule.token_batches(rows, range(len(rows)), self.tokens):
             some = [rows[number] for number in group]
@@ -95,14 +95,14 @@ class PolicyModel:
 
 
 def token_logprobs(policy: PolicyModel, rows: Sequence[PackedRow], width: int, temperature: float) -> Any:
-    """Nats of every token of every answer of ``rows``, (answers, width), 0 in the padding; with gradients."""
+    """Return nats of every token of every answer of ``rows``, (answers, width), 0 in the padding; with gradients."""
     torch = import_optional("torch", extra="train")
     found = logprobs.answer_logps(policy.route, rows, temperature=temperature).values
     return torch.nn.functional.pad(found, (0, width - found.shape[1]))
 
 
 def row_of(question: Prompt, answers: Sequence[Sequence[int]]) -> PackedRow:
-    """Answers of one prompt side by side; every token of them counts, none of the prompt."""
+    """Return answers of one prompt side by side; every token of them counts, none of the prompt."""
     prompt = TokenSpan(list(question.ids), [False] * len(question.ids))
     return PackedRow(prompt, tuple(TokenSpan(list(ids), [True] * len(ids)) for ids in answers), 1.0)
 
@@ -163,7 +163,7 @@ def _marks(
     answers: Sequence[Completion],
     ratios: Sequence[float],
 ) -> list[RewardBreakdown]:
-    """Declared rewards; without them the method's own: beta times the log-ratio to sft."""
+    """Score with the declared rewards; without them, with the method's own: beta times the log-ratio to sft."""
     if judges.rewards is not None:
         return judges.rewards.score(questions, answers, fixed=True)
     return [

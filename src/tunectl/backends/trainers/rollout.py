@@ -84,7 +84,7 @@ class PolicyRun:
         return rl_validation.run_validation(self.plan, self.policy, self.judges, self.data.validation, self.state, step)
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """What the progress bar shows of a step."""
+        """Return the values that the progress bar shows for a step."""
         assert point.reward is not None
         assert point.kl is not None
         assert point.length is not None
@@ -133,7 +133,7 @@ def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
 
 
 def score_answers(run: PolicyRun) -> list[float]:
-    """The reward of each answer; NaN for those that were cut.
+    """Return the reward of each answer; NaN for those that were cut.
 
     Raises  UsageError or ArtifactError where a reward is no number, with step and answer.
     """
@@ -155,7 +155,7 @@ def score_answers(run: PolicyRun) -> list[float]:
 
 
 def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
-    """The answers of the step that ended, in rows, in micro-batches of hardware.train_batch_tokens."""
+    """Return the answers of the step that ended, in rows, in micro-batches of hardware.train_batch_tokens."""
     turn, copies = run.turn, run.settings.num_generations
     rows: list[PackedRow] = []
     places: list[list[int]] = []
@@ -176,7 +176,7 @@ def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
 
 
 def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
-    """Likelihoods from writing, (answers, width); None where whoever wrote did not keep them."""
+    """Return likelihoods from writing, (answers, width); None where whoever wrote did not keep them."""
     torch = import_optional("torch", extra="train")
     lines = run.turn.lines
     if not all(line.nats for line in lines):
@@ -186,7 +186,7 @@ def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
 
 
 def compute_logprobs(run: PolicyRun, width: int) -> Any:
-    """Likelihoods under the weights as they are now, (answers, width), 0 for answers that were cut; no gradients."""
+    """Return likelihoods under the weights as they are now, (answers, width), 0 for answers that were cut; no gradients."""
     torch = import_optional("torch", extra="train")
     found = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
     for part in split_micro_batches(run):
@@ -197,7 +197,7 @@ def compute_logprobs(run: PolicyRun, width: int) -> Any:
 
 
 def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
-    """``compute_logprobs`` under sft; once a step."""
+    """Return ``compute_logprobs`` under sft; once a step."""
     if run.turn.reference is None:
         with run.state.time_block("reference"), run.policy.as_sft():
             run.turn.reference = compute_logprobs(run, width)
@@ -205,7 +205,7 @@ def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
 
 
 def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], whole: dict[str, Any]) -> float:
-    """What the loss of a part counts in that of the step: its share of what the loss is a mean of."""
+    """Return the weight of a micro-batch in the loss of the step: its share of the items that the loss is a mean of."""
     if isinstance(settings, Grpo) and settings.loss == "dapo":
         return 1.0  # TRL divides by the tokens of the whole step already
     if isinstance(settings, Grpo) and settings.loss == "bnpo":
@@ -229,7 +229,7 @@ def check_kl(run: PolicyRun) -> None:
 
 
 def build_step_metrics(run: PolicyRun, loss: float, rate: float) -> StepMetrics:
-    """The line of the curve for the step that was just learned."""
+    """Return the line of the curve for the step that was just learned."""
     turn, copies = run.turn, run.settings.num_generations
     totals = [found.total for found in turn.marks]
     groups = [

@@ -33,7 +33,7 @@ class RolloutGenerator:
     def sample_completions(
         self, questions: Sequence[Prompt], copies: int, how: Sampling, seed: int
     ) -> list[GenerationState]:
-        """``copies`` answers to each of ``questions``, side by side, with the likelihood of their tokens."""
+        """Sample ``copies`` answers to each of ``questions`` side by side, with the log-probability of their tokens."""
         lines = [[GenerationState(list(asked.ids)) for _ in range(copies)] for asked in questions]
         order = sorted(range(len(lines)), key=lambda place: (-len(questions[place].ids), place))
         width = max(1, TOGETHER * self._batch // copies)
@@ -46,7 +46,7 @@ class RolloutGenerator:
         return [line for group in lines for line in group]
 
     def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
-        """The likeliest answer to each of ``questions``, up to ``limit`` tokens."""
+        """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""
         lines = [GenerationState(list(asked.ids)) for asked in questions]
         order = sorted(lines, key=lambda line: -len(line.ids))
         with self._writing():
@@ -57,12 +57,12 @@ class RolloutGenerator:
         return lines
 
     def to_completion(self, line: GenerationState) -> Completion:
-        """An answer as those who judge it see it."""
+        """Return an answer as those who judge it see it."""
         return Completion(tuple(line.answer), decoding.text_of(self._tokenizer, line), line.finished)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """No gradients, no dropout, and the adapter inside the weights."""
+        """Generate without gradients and dropout, with the adapter merged into the weights."""
         training = self._model.training
         self._model.eval()
         try:

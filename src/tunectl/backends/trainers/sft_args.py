@@ -23,7 +23,7 @@ NO_CLIP = 0.0
 
 
 def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, steps: int, work: Path) -> Any:
-    """TRL's arguments of a plan: one item of our loader is one step, so nothing is accumulated by the library.
+    """Return TRL's arguments of a plan: one item of our loader is one step, so nothing is accumulated by the library.
 
     ``config`` is the name of their class (SFTConfig), ``settings`` what only that class knows.
     """
@@ -74,7 +74,7 @@ def _values(plan: TrainingArgs, steps: int, work: Path) -> dict[str, Any]:
 
 
 def peft_config(adapter: LoraArgs, task: str) -> Any:
-    """The ``LoraConfig`` of an adapter; ``task`` is peft's name of what the model does."""
+    """Return the ``LoraConfig`` of an adapter; ``task`` is peft's name of what the model does."""
     return import_optional("peft", extra="train").LoraConfig(
         task_type=task,
         r=adapter.lora_rank,

@@ -82,7 +82,7 @@ class SftTrainer:
 
 
 def _load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool]:
-    """The model with the adapter that is to be fitted, its tokenizer, and whether it has to run under autocast."""
+    """Return the model with the adapter that is to be fitted, its tokenizer, and whether it has to run under autocast."""
     peft = import_optional("peft", extra="train")
     loaded = model_loader.load(folder, adapter=None, profile=plan.profile, four_bit=plan.four_bit)
     model = loaded.model

@@ -46,7 +46,7 @@ class TrainRun(Protocol):
         """Look at greedy answers after ``step``."""
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
-        """What the progress bar shows of a step."""
+        """Return the values that the progress bar shows for a step."""
 
 
 class PolicyTrainerMixin(Base):
@@ -58,14 +58,14 @@ class PolicyTrainerMixin(Base):
     run: Any
 
     def get_train_dataloader(self) -> Any:
-        """One item a step."""
+        """Return one item a step."""
         data = import_optional("torch.utils.data", extra="train")
         return data.DataLoader(
             self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"numbers": items[0]}
         )
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """One look at greedy answers, and what follows from it."""
+        """Return one look at greedy answers, and what follows from it."""
         run: TrainRun = self.run
         found = run.run_validation(self.state.global_step)
         run.clock = time.monotonic()  # the time of a look is not the steps'
@@ -88,7 +88,7 @@ class PolicyTrainerMixin(Base):
 
 
 def what_to_lower(plan: RlArgs) -> str:
-    """What a user can do about memory."""
+    """Return the settings that lower the memory."""
     settings = plan.settings
     if isinstance(settings, Rloo | Grpo):
         longest = f"align.max_new_tokens (now {settings.max_new_tokens})"
@@ -161,7 +161,7 @@ def mute_progress(trainer: Any) -> None:
 
 @cache
 def hooks() -> Any:
-    """The callback class that moves progress on and says when to look and to save; ``trainer`` is set once it is made."""
+    """Return the callback class that moves progress on and says when to look and to save; ``trainer`` is set once it is made."""
 
     class RolloutCallback(import_optional("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
         """Runs after every optimizer step."""

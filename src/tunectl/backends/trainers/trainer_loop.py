@@ -90,7 +90,7 @@ REWARD = TrainerKind(
 
 
 def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tuple[Any, bool]:
-    """``model`` with a fresh adapter, made fast, and whether it has to run under autocast.
+    """Return ``model`` with a fresh adapter, made fast, and whether it has to run under autocast.
 
     Raises  UsageError when a declared target does not exist; MissingExtraError.
     """
@@ -108,7 +108,7 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
 
 
 def trainable(model: Any) -> int:
-    """Number of weights that are trained."""
+    """Count the weights that are trained."""
     return sum(weights.numel() for weights in training_run.trainable_state(model).values())
 
 
@@ -208,7 +208,7 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
 
 
 def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
-    """The checkpoint to go on from: the first rank looks, and the others take what it found."""
+    """Return the checkpoint to go on from: the first rank looks, and the others take what it found."""
     found = training_checkpoint.latest_checkpoint(work) if group.first else None
     step = int(found.name.rpartition("-")[2]) if found else -1
     step = int(group.max(float(step))[0])
@@ -217,7 +217,7 @@ def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
 
 @contextmanager
 def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
-    """The first Ctrl-C ends the fit after the step under way; a second one ends it at once."""
+    """Yield the first Ctrl-C ends the fit after the step under way; a second one ends it at once."""
 
     def stop(_number: int, _frame: Any) -> None:
         if run.stopped:
@@ -237,7 +237,7 @@ def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
 
 
 def _learn(run: training_run.TrainingRun, model: Any, step: OptimizerStep, done: int, backward: Any) -> float:
-    """Gradients of one step, summed over the ranks; its mean loss. ``done`` steps came before."""
+    """Return the gradients of one step, summed over the ranks; its mean loss. ``done`` steps came before."""
     model.train()
     run.group.seed_step(run.plan.seed, done)
     loss = run.learn(step, backward)
@@ -249,7 +249,7 @@ def _learn(run: training_run.TrainingRun, model: Any, step: OptimizerStep, done:
 
 @cache
 def _trainer_class(name: str) -> Any:
-    """The subclass of TRL's trainer ``name``; made at the first use, because TRL takes seconds to import."""
+    """Return the subclass of TRL's trainer ``name``; made at the first use, because TRL takes seconds to import."""
     torch = import_optional("torch", extra="train")
     trl = import_optional("trl", extra="train")
     transformers = import_optional("transformers", extra="train")
@@ -275,18 +275,18 @@ def _trainer_class(name: str) -> Any:
                 self.remove_callback(callback)
 
         def get_train_dataloader(self) -> Any:
-            """One item a step, in the order of the schedule."""
+            """Return one item a step, in the order of the schedule."""
             return torch.utils.data.DataLoader(
                 self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"step": items[0]}
             )
 
         def training_step(self, model: Any, inputs: dict[str, OptimizerStep], num_items_in_batch: Any = None) -> Any:
-            """All micro-batches of one step; returns its mean loss."""
+            """Return all micro-batches of one step; returns its mean loss."""
             loss = _learn(self.run, model, inputs["step"], self.state.global_step, self.accelerator.backward)
             return torch.tensor(loss, device=self.args.device)
 
         def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-            """Validation loss of the weights that would be kept, and what follows from it."""
+            """Compute the validation loss of the weights that would be kept, and update the best checkpoint."""
             loss = self.run.validate(self.model)
             training_run.update_best(self.run, self.model, loss, self.state.global_step)
             if self.run.group.first:
@@ -311,7 +311,7 @@ def _trainer_class(name: str) -> Any:
 
 @cache
 def _hooks(transformers: Any) -> Any:
-    """The callback class that moves average, totals, curve and progress on."""
+    """Return the callback class that moves average, totals, curve and progress on."""
 
     class FitCallback(transformers.TrainerCallback):
         """Runs after every optimizer step."""
@@ -357,7 +357,7 @@ def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec
 
 
 def to_result(run: training_run.TrainingRun, steps: int, trainable: int, *, shared: bool) -> TrainResult:
-    """How the fit of ``run`` went.
+    """Return how the fit of ``run`` went.
 
     Raises  TunectlError where nothing was validated: a bug.
     """

@@ -19,7 +19,7 @@ SHARED_FOLDERS = ("cache", "exporters", "inference_log", "init_adapters", "track
 def add(
     root: Path, folder: Path, branch: str | None, commit: str, marks: Mapping[str, str] = MappingProxyType({})
 ) -> Path:
-    """A worktree of the project ``root`` at ``folder``; what stood there is removed.
+    """Return a worktree of the project ``root`` at ``folder``; what stood there is removed.
 
     ``branch`` begins anew at ``commit``; None: no branch. ``marks`` are added to the environment of what is started.
     Returns  the project inside it
@@ -34,7 +34,7 @@ def add(
 
 
 def build_environment(project: Path) -> dict[str, str]:
-    """Environment of a build in a worktree: its own code comes first where the project brings tunectl's."""
+    """Return the environment of a build in a worktree: its own code comes first where the project brings tunectl's."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     if (project / "src" / "tunectl").is_dir():
         environment["PYTHONPATH"] = (
@@ -44,7 +44,7 @@ def build_environment(project: Path) -> dict[str, str]:
 
 
 def describe_failure(project: Path, code: int) -> str:
-    """Why ``tunectl repro`` in a worktree ended with ``code``: the words of the stage that failed, where one did."""
+    """Return why ``tunectl repro`` in a worktree ended with ``code``: the words of the stage that failed, where one did."""
     failure = ProjectPaths(project).failure
     if failure.is_file():
         note: dict[str, Any] = atomic_io.read_json(failure)

@@ -43,7 +43,7 @@ class LockedStage:
 
 
 def read_lock_file(root: Path) -> dict[str, LockedStage]:
-    """Stages by name; none where nothing was built yet.
+    """Return stages by name; none where nothing was built yet.
 
     Raises  ArtifactError where the file is not what DVC writes.
     """
@@ -61,7 +61,7 @@ def read_lock_file(root: Path) -> dict[str, LockedStage]:
 
 
 def read_commands(root: Path) -> dict[str, str]:
-    """The command of each stage as dvc.yaml has it now."""
+    """Return the command of each stage as dvc.yaml has it now."""
     path = root / "dvc.yaml"
     content = _Loader(path.read_bytes()).get_single_data() if path.is_file() else {}
     return {name: stage["cmd"] for name, stage in content.get("stages", {}).items()}
@@ -78,7 +78,7 @@ def _read_stage(stage: Mapping[str, Any]) -> LockedStage:
 
 
 def is_output_unchanged(path: Path, recorded: LockedOutput) -> bool:
-    """Whether a file has its recorded digest, or a folder its recorded number of files and bytes."""
+    """Return whether a file has its recorded digest, or a folder its recorded number of files and bytes."""
     if not recorded.md5.endswith(".dir"):
         return path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == recorded.md5
     sizes = [item.stat().st_size for item in path.rglob("*") if item.is_file()]
@@ -86,7 +86,7 @@ def is_output_unchanged(path: Path, recorded: LockedOutput) -> bool:
 
 
 def is_in_cache(root: Path, recorded: LockedOutput) -> bool:
-    """Whether DVC's cache holds all of an output, so that ``dvc checkout`` brings it back."""
+    """Return whether DVC's cache holds all of an output, so that ``dvc checkout`` brings it back."""
     cache = find_cache_dir(root)
     return all((cache / "files" / "md5" / md5[:2] / md5[2:]).is_file() for md5 in _list_objects(cache, recorded.md5))
 
@@ -99,7 +99,7 @@ def _list_objects(cache: Path, md5: str) -> Iterator[str]:
 
 
 def find_cache_dir(root: Path) -> Path:
-    """The folder of DVC's cache: ``cache.dir`` of the project's configuration, or ``.dvc/cache``."""
+    """Return the folder of DVC's cache: ``cache.dir`` of the project's configuration, or ``.dvc/cache``."""
     settings = configparser.ConfigParser(interpolation=None)
     settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")  # the later one wins
     return root / ".dvc" / settings.get("cache", "dir", fallback="cache")  # an absolute path replaces the root

@@ -119,7 +119,7 @@ def clear_stale_locks(root: Path) -> int:
 
 
 def _lives(pid: int) -> bool:
-    """Whether a process runs; one that has ended but was not waited for does not."""
+    """Return whether a process runs; one that has ended but was not waited for does not."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         # the state is the first word behind the name, which stands in brackets and may hold anything

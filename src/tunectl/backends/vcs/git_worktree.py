@@ -20,7 +20,7 @@ SETTINGS = (
 
 
 def revision(root: Path) -> str:
-    """The commit that is checked out.
+    """Return the commit that is checked out.
 
     Raises  UsageError outside Git or before the first commit.
     """
@@ -34,7 +34,7 @@ def revision(root: Path) -> str:
 
 
 def require_clean(root: Path) -> None:
-    """A worktree has what is committed, so what is not would silently be left out.
+    """Raise for uncommitted changes: a worktree has committed files only.
 
     Raises  UsageError naming the first files that differ from the commit.
     """
@@ -48,7 +48,7 @@ def require_clean(root: Path) -> None:
 
 
 def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
-    """A worktree at ``folder`` on ``branch``, which begins anew at ``commit``, or on none; what stood there is removed.
+    """Return a worktree at ``folder`` on ``branch``, which begins anew at ``commit``, or on none; what stood there is removed.
 
     Returns  the project inside it (a project may be a folder of its repository).
     """
@@ -60,7 +60,7 @@ def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
 
 
 def project_path(root: Path, folder: Path) -> Path:
-    """Where the project lies in a worktree of its repository."""
+    """Return where the project lies in a worktree of its repository."""
     return folder / _check_output(root, "rev-parse", "--show-prefix").strip()
 
 
@@ -100,12 +100,12 @@ def fast_forward(root: Path, branch: str) -> str | None:
 
 
 def has_unmerged_commits(root: Path, branch: str) -> bool:
-    """Whether a branch is there and has commits that the checked-out one lacks."""
+    """Return whether a branch is there and has commits that the checked-out one lacks."""
     return _git(root, "merge-base", "--is-ancestor", branch, "HEAD").returncode == 1
 
 
 def list_changed_files(root: Path, before: str, after: str) -> list[str]:
-    """Files that differ between two commits."""
+    """Return files that differ between two commits."""
     return _check_output(root, "diff", "--name-only", before, after).splitlines()
 
 

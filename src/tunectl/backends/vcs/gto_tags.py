@@ -40,7 +40,7 @@ def register(root: Path, name: str, *, release: str, commit: str | None, stage: 
 
 
 def _version(root: Path, artifact: str, message: str) -> str | None:
-    """The version whose tag says ``message``."""
+    """Return the version whose tag says ``message``."""
     words = ["for-each-ref", f"refs/tags/{artifact}@v*", "--format=%(refname:short) %(contents:subject)"]
     for line in _call(["git", *words], root).splitlines():
         tag, _, said = line.partition(" ")

@@ -15,7 +15,7 @@ from tunectl.core.errors import InfrastructureError
 
 
 def inside_git(folder: Path) -> bool:
-    """Whether ``folder`` belongs to a Git repository; false where git is not installed."""
+    """Return whether ``folder`` belongs to a Git repository; false where git is not installed."""
     if shutil.which("git") is None:
         return False
     done = subprocess.run(
@@ -25,7 +25,7 @@ def inside_git(folder: Path) -> bool:
 
 
 def head_commit(folder: Path) -> str | None:
-    """The commit that ``folder`` is at, with ``-dirty`` behind it where tracked files differ; None outside Git or before the first one."""
+    """Return the commit that ``folder`` is at, with ``-dirty`` behind it where tracked files differ; None outside Git or before the first one."""
     if shutil.which("git") is None:
         return None
     words = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]

@@ -38,7 +38,7 @@ def limit_protocols() -> None:
 
 
 def build_server(application: Any) -> Any:
-    """A uvicorn server of an ASGI application, to be run on a socket that listens."""
+    """Return a uvicorn server of an ASGI application, to be run on a socket that listens."""
     uvicorn = import_optional("uvicorn", extra="annotate")
     return uvicorn.Server(
         uvicorn.Config(
@@ -57,7 +57,7 @@ def build_server(application: Any) -> Any:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address of this machine; port 0 takes a free one.
+    """Return a socket that listens on an address of this machine; port 0 takes a free one.
 
     Raises  OSError where it cannot.
     """
@@ -74,7 +74,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @cache
 def build_protocol(name: str) -> Any:
-    """The bounded form of uvicorn's protocol ``h11`` or ``httptools``; ``auto`` is the faster one that is installed."""
+    """Return the bounded form of uvicorn's protocol ``h11`` or ``httptools``; ``auto`` is the faster one that is installed."""
     if name == "auto":
         name = "h11" if importlib.util.find_spec("httptools") is None else "httptools"
     module = import_optional(f"uvicorn.protocols.http.{name}_impl", extra="annotate")
@@ -118,7 +118,7 @@ class _BoundedConnection(asyncio.Protocol):
             self.start_timer(HEAD_SECONDS)
 
     def waits(self) -> bool:
-        """Whether no request is being read or answered."""
+        """Return whether no request is being read or answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def start_timer(self, seconds: float) -> None:

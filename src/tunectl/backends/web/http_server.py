@@ -148,7 +148,7 @@ class HttpServer:
             return HttpResponse(b"this failed; the log says why\n", TEXT, 500)
 
     async def _read_body(self, request: Any) -> bytes | None:
-        """The body; None for one that is too long."""
+        """Return the body; None for one that is too long."""
         declared = request.headers.get("content-length", "")
         if declared.isdigit() and int(declared) > self._largest:
             return None

@@ -36,12 +36,12 @@ class AlignBackend:
 
 
 def build_backend() -> AlignBackend:
-    """The libraries themselves."""
+    """Return the libraries themselves."""
     return AlignBackend(_trainer, _reward, _score_check, build_metric, _page)
 
 
 def checks_of(settings: AlignSettings) -> list[tuple[str, Check]]:
-    """Every declared check with its place in the settings: those of the reward, and that of the independent measure."""
+    """Return every declared check with its place in the settings: those of the reward, and that of the independent measure."""
     found: list[tuple[str, Check]] = []
     if isinstance(settings, Rloo | Grpo):
         found += [
@@ -86,7 +86,7 @@ def _score_check(check: Check, answer: str, question: str, fields: Mapping[str, 
 
 
 def build_metric(cfg: ValidationMetric) -> rl_types.ValidationScorer:
-    """The independent measure as declared."""
+    """Return the independent measure as declared."""
     if isinstance(cfg, ScoreMeasure):
         from tunectl.backends.text import sacrebleu_scores
 

@@ -22,7 +22,7 @@ class LoadReward(Protocol):
     def __call__(
         self, *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: HardwareProfile
     ) -> RewardModel:
-        """The loaded model.
+        """Return the loaded model.
 
         Raises  ArtifactError where it belongs to another base, adapter or template.
         """
@@ -45,7 +45,7 @@ class EvaluationBackend:
 
 
 def build_backend(profile: HardwareProfile, judge: LlmJudge | None) -> EvaluationBackend:
-    """The libraries themselves: transformers for answers, sacrebleu and rouge-score for measures, bm25s for retrieval, httpx for the judge.
+    """Return the libraries themselves: transformers for answers, sacrebleu and rouge-score for measures, bm25s for retrieval, httpx for the judge.
 
     Raises  UsageError where the judge's key is named but not set; MissingExtraError for an absent library.
     """
@@ -67,21 +67,21 @@ def build_backend(profile: HardwareProfile, judge: LlmJudge | None) -> Evaluatio
 def reward_model(
     *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: HardwareProfile
 ) -> RewardModel:
-    """A reward model of ``reward`` on the SFT adapter; torch is loaded only where there is one."""
+    """Return a reward model of ``reward`` on the SFT adapter; torch is loaded only where there is one."""
     from tunectl.backends.modeling import reward_scorer
 
     return reward_scorer.load(base=base, sft=sft, reward=reward, part=part, profile=profile)
 
 
 def tools() -> MetricBackends:
-    """Scorers, retrieval and JSON Schema."""
+    """Return scorers, retrieval and JSON Schema."""
     from tunectl.backends.text import bm25, json_validation, rouge_scores, sacrebleu_scores
 
     return MetricBackends((sacrebleu_scores.statistics, rouge_scores.statistics), bm25.Bm25Index, json_validation.valid)
 
 
 def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:
-    """How prompts are rendered for a model, with the system text that its adapter was trained with."""
+    """Return how prompts are rendered for a model, with the system text that its adapter was trained with."""
     from tunectl.chat import model_spec, template
 
     declared = model_spec.load(adapter or folder)

@@ -16,7 +16,7 @@ TRAINED: Final = frozenset(("cpt", "sft", "reward"))
 
 
 def _do_nothing() -> None:
-    """What ends where nothing was started."""
+    """Do nothing: there is nothing to stop."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class LaunchedBackends:
     """Called when the stage ends, well or not."""
 
     def record(self) -> dict[str, Any]:
-        """What the metrics of the stage say; nothing where nothing was fitted."""
+        """Return the metrics of the stage; empty where nothing was trained."""
         if self.method == "local":
             return {"launch": {"method": "local", "ranks": 1}}
         if not self.ends:
@@ -50,14 +50,14 @@ class LaunchedBackends:
 
 
 def read(path: Path) -> LaunchConfig:
-    """The settings that ``compose`` wrote; those of a project that was never composed are local."""
+    """Return the settings that ``compose`` wrote; those of a project that was never composed are local."""
     if not path.is_file():
         return LaunchConfig(LocalLaunch(method="local"))
     return LaunchConfig.model_validate(atomic_io.read_json(path))
 
 
 def launch_backends(stage: str, config: LaunchConfig) -> LaunchedBackends | None:
-    """The backends of ``stage``; None where it does not fit anything."""
+    """Return the backends of ``stage``; None where it does not fit anything."""
     settings = config.root
     if stage not in TRAINED:
         return None

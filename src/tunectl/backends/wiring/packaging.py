@@ -28,7 +28,7 @@ class PackagingBackend:
     def load_trained_model(
         self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
     ) -> TrainedModel:
-        """The trained model, its adapter added into its weights."""
+        """Return the trained model, its adapter added into its weights."""
         from tunectl.backends.modeling.reference_model import ReferenceModel
 
         return ReferenceModel(base, adapter, stops, self.profile.model_copy(update={"dtype": precision}))
@@ -54,7 +54,7 @@ class PackagingBackend:
         merge(model, adapter, out)
 
     def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:
-        """A release in the engine of its contract: OpenVINO in the exporter environment, others in this one."""
+        """Return a release in the engine of its contract: OpenVINO in the exporter environment, others in this one."""
         from tunectl.backends.engines import offline_runner
 
         found = contracts.load(release)

@@ -67,7 +67,7 @@ def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> Res
 
 
 def validate_config(schema: type[M], composition: ComposedConfig) -> M:
-    """The tree as ``schema``, or every mistake of composing and of the schema in one ConfigError."""
+    """Return the tree as ``schema``, or every mistake of composing and of the schema in one ConfigError."""
     noted = {problem.path for problem in composition.problems if problem.path}
     lines = [line for line in _composing(schema, composition) if line]
     settings = None
@@ -89,7 +89,7 @@ def validate_config(schema: type[M], composition: ComposedConfig) -> M:
 
 
 def _is_already_reported(mistake: _ConfigIssue, noted: set[KeyPath]) -> bool:
-    """Whether composing has said it already: at the same key, or (a section that is absent) above it."""
+    """Return whether composing has said it already: at the same key, or (a section that is absent) above it."""
     return mistake.path in noted or (mistake.kind == "missing" and mistake.path[:1] in noted)
 
 
@@ -107,7 +107,7 @@ def _not_finite(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
 
 
 def _not_named(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
-    """Keys that YAML does not read as text, such as a bare yes."""
+    """Yield keys that YAML does not read as text, such as a bare yes."""
     for path, key in _odd_keys(composition.tree, ()):
         origin = composition.origins.find(path) or composition.origins.file_of(path)
         where = f" ({origin})" if origin else ""
@@ -124,14 +124,14 @@ def _odd_keys(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _stringify_keys(tree: Any) -> Any:
-    """The tree with text for every key; a number is its digits."""
+    """Return the tree with text for every key; a number is its digits."""
     if isinstance(tree, list):
         return [_stringify_keys(item) for item in tree]
     return {str(key): _stringify_keys(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
 def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: ValidationError) -> Iterator[_ConfigIssue]:
-    """One mistake for each thing that is wrong; a misspelt key and the key that it was meant to be are one."""
+    """Yield one mistake for each thing that is wrong; a misspelt key and the key that it was meant to be are one."""
     found = [(resolve_location(schema, item["loc"]), item) for item in error.errors(include_url=False)]
     missing = {place.path: place for place, item in found if item["type"] == "missing"}
     unknown: dict[KeyPath, str] = {}
@@ -160,7 +160,7 @@ def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: Valid
 
 
 def _crowds(composition: ComposedConfig, missing: dict[KeyPath, SchemaLocation]) -> dict[KeyPath, str]:
-    """One line for a section that lacks many settings: most likely another file of its group is wanted."""
+    """Return one line for a section that lacks many settings: most likely another file of its group is wanted."""
     above: dict[KeyPath, list[SchemaLocation]] = {}
     for path, place in missing.items():
         above.setdefault(path[:-1], []).append(place)
@@ -224,7 +224,7 @@ def _close_value(value: Any, shape: TypeInfo) -> str:
 
 
 def _foreign(place: SchemaLocation) -> str:
-    """Where an unknown key belongs to another member of a tagged union, that member's tag."""
+    """Return where an unknown key belongs to another member of a tagged union, that member's tag."""
     key = str(place.path[-1])
     return next((_tag_of(other) for other in place.siblings if key in other.model_fields), "")
 
@@ -243,7 +243,7 @@ def _unknown(composition: ComposedConfig, place: SchemaLocation, near: str) -> s
 
 
 def _tag_of(model: type[BaseModel]) -> str:
-    """``method is wheel``, for a member of a tagged union; empty for any other section."""
+    """Return ``method is wheel`` for a member of a tagged union, and an empty text for any other section."""
     for name, info in model.model_fields.items():
         if get_origin(info.annotation) is Literal and len(get_args(info.annotation)) == 1:
             return f"{name} is {get_args(info.annotation)[0]}"

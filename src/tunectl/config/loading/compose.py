@@ -80,7 +80,7 @@ def compose(conf: Path, overrides: Sequence[Override] = ()) -> ComposedConfig:
 
 
 def _value(text: str) -> Any:
-    """An override's value by Hydra's grammar; unquoted text that the grammar cannot read is text as it stands.
+    """Return an override's value by Hydra's grammar; unquoted text that the grammar cannot read is text as it stands.
 
     Raises  ValueError for broken brackets and quotes, and for sweeps.
     """
@@ -110,7 +110,7 @@ def _unquote(value: Any) -> Any:
 def _hydra(
     conf: Path, groups: dict[str, Override], problems: list[OverrideError]
 ) -> tuple[dict[str, Any], list[tuple[str, KeyPath]], dict[str, str]]:
-    """The merged but unresolved tree, and the files in the order in which they were laid over each other."""
+    """Return the merged but unresolved tree, and the files in the order in which they were laid over each other."""
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -137,7 +137,7 @@ def _hydra(
 
 
 def _in_recipe(conf: Path, group: str) -> bool:
-    """Whether config.yaml picks a file of ``group``."""
+    """Return whether config.yaml picks a file of ``group``."""
     lines = key_lines(conf / "config.yaml", "")
     return any(path[0] == "defaults" and path[-1] == group and value != "null" for path, (value, _) in lines.items())
 
@@ -172,7 +172,7 @@ def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[
 def _find_recipe_problems(
     conf: Path, lines: Mapping[str, Mapping[KeyPath, tuple[Any, ValueOrigin]]], origins: Provenance
 ) -> Iterator[OverrideError]:
-    """A recipe that does not say where its own values come in, and settings of Hydra itself, which nothing reads."""
+    """Yield a recipe that does not say where its own values come in, and settings of Hydra itself, which nothing reads."""
     own = [value for path, (value, _) in lines["config.yaml"].items() if path[0] == "defaults"]
     if own and "_self_" not in own:
         text = "the defaults list lacks _self_, the place at which this file's own values come in"
@@ -190,7 +190,7 @@ def _missing_file(conf: Path, group: str, option: str, known: Sequence[str]) -> 
 
 
 def _defaults_line(conf: Path, option: str) -> str:
-    """Where a defaults list names ``option``, as a prefix for a message."""
+    """Return where a defaults list names ``option``, as a prefix for a message."""
     for file in [conf / "config.yaml", *sorted(conf.glob("*/*.yaml"))]:
         shown = _display_path(conf, file.relative_to(conf).as_posix())
         for path, (value, origin) in key_lines(file, shown).items():
@@ -200,7 +200,7 @@ def _defaults_line(conf: Path, option: str) -> str:
 
 
 def _yaml_mistakes(conf: Path) -> list[str]:
-    """Every file below ``conf/`` that is not YAML, each with line and column."""
+    """Return every file below ``conf/`` that is not YAML, each with line and column."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -224,7 +224,7 @@ def _yaml_mistakes(conf: Path) -> list[str]:
 
 
 def _plain_words(conf: Path, error: Exception) -> str:
-    """Hydra's reason without its advice, and with the cause that it hides."""
+    """Return Hydra's reason without its advice, and with the cause that it hides."""
     text = " ".join(str(error.__cause__ or error).split())
     text = re.sub(r"To append to your (config|default list) use \S+", "", text)
     return f"{conf.name}/: cannot be composed: {text.strip().rstrip('.')}"
@@ -275,7 +275,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
 
 
 def _mandatory(conf: Path, path: KeyPath, where: ValueOrigin | None) -> str:
-    """A value that only the user knows; the comment above it in the file says what it is and where to get it."""
+    """Return a value that only the user knows; the comment above it in the file says what it is and where to get it."""
     text = f"{to_dotted_key(path)}: must be given ({where}): {to_dotted_key(path)}=<value>"
     if where is None or not where.file.endswith(".yaml") or not where.line:
         return text
@@ -284,7 +284,7 @@ def _mandatory(conf: Path, path: KeyPath, where: ValueOrigin | None) -> str:
 
 
 def _dangling(raw: dict[str, Any], path: KeyPath, value: str, where: ValueOrigin | None) -> str:
-    """An interpolation that leads nowhere, with the nearest place that exists."""
+    """Return an interpolation that leads nowhere, with the nearest place that exists."""
     start = f"{to_dotted_key(path)} = {format_value(value)} ({where})"
     targets = [part.partition("${")[2].strip() for part in value.split("}")[:-1] if "${" in part]
     known = [to_dotted_key(leaf) for leaf, _ in iter_leaves(raw)]

@@ -126,7 +126,7 @@ def _apply_rules(given: Mapping[str, Any], tool: Tool) -> ImportedConfig:
 
 
 def _set_base_model(draft: ImportedConfig, name: Any, revision: Any) -> None:
-    """A Hub name or a local folder. A branch cannot be taken over: the commit must be given."""
+    """Set the base model: a Hub name or a local folder. A branch is not enough: the commit must be given."""
     text = str(name)
     if text.startswith(_LOCAL):
         draft.groups["model"] = "folder"
@@ -193,7 +193,7 @@ def _set_validation(draft: ImportedConfig, key: str) -> None:
 
 
 def _set_defaults(draft: ImportedConfig, tool: Tool, values: Mapping[str, Any]) -> None:
-    """What their tool does where the file is silent and ours would do something else."""
+    """Write the other tool's defaults where the file has no value and ours would differ."""
     for name, value in values.items():
         if name not in draft.values:
             draft.set(name, value, f"{TITLES[tool]}'s default")

@@ -206,7 +206,7 @@ KEYS: tuple[ForeignKey, ...] = (
 
 
 def list_rules(tool: Tool) -> dict[str, Apply]:
-    """Name of each setting of ``tool`` to what becomes of it."""
+    """Map the name of each setting of ``tool`` to its conversion."""
     return {
         name: key.apply for key in KEYS for name in (key.axolotl if tool == "axolotl" else key.llama_factory).split()
     }

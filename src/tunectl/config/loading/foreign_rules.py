@@ -102,7 +102,7 @@ def catch_bad_value(draft: ImportedConfig, key: str) -> Iterator[None]:
 def rename(
     axolotl: str, llama_factory: str, ours: str, convert: Callable[[Any], Any] = lambda value: value
 ) -> ForeignKey:
-    """The setting is ours under another name; ``convert`` may raise ValueError with the reason why a value cannot be."""
+    """Return the setting is ours under another name; ``convert`` may raise ValueError with the reason why a value cannot be."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
         try:
@@ -114,7 +114,7 @@ def rename(
 
 
 def lack(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
-    """There is no counterpart, and the result differs for it."""
+    """Report a setting that has no counterpart and changes the result."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
         if value not in OFF:
@@ -124,12 +124,12 @@ def lack(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
 
 
 def ignore(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
-    """There is no counterpart, and the result does not depend on it."""
+    """Report a setting that has no counterpart and does not change the result."""
     return ForeignKey(axolotl, llama_factory, reason, lambda draft, key, _: draft.drop(key, reason, NONE))
 
 
 def require(axolotl: str, llama_factory: str, allowed: Iterable[Any], reason: str) -> ForeignKey:
-    """The setting must have one of these values, which is what tunectl does anyway."""
+    """Return the setting must have one of these values, which is what tunectl does anyway."""
     values = list(allowed)
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
@@ -140,12 +140,12 @@ def require(axolotl: str, llama_factory: str, allowed: Iterable[Any], reason: st
 
 
 def combine(axolotl: str, llama_factory: str, ours: str) -> ForeignKey:
-    """The setting has its counterpart in ``ours``, and is read together with others (``foreign_import``)."""
+    """Return the setting has its counterpart in ``ours``, and is read together with others (``foreign_import``)."""
     return ForeignKey(axolotl, llama_factory, ours, lambda *_: None)
 
 
 def look_up(table: Mapping[str, Any], what: str) -> Callable[[Any], Any]:
-    """A conversion by table; anything else is refused with the names that there are."""
+    """Return a conversion by table; anything else is refused with the names that there are."""
 
     def convert(value: Any) -> Any:
         name = str(value).lower()
@@ -159,19 +159,19 @@ def look_up(table: Mapping[str, Any], what: str) -> Callable[[Any], Any]:
 
 
 def to_int(value: Any) -> int:
-    """A whole number, also where YAML read it as text; refuses fractions."""
+    """Return a whole number, also where YAML read it as text; refuses fractions."""
     if float(value) != int(float(value)):
         raise ValueError(f"{value} is not a whole number")
     return int(float(value))
 
 
 def to_float_or_none(value: Any) -> float | None:
-    """A number, also where YAML read ``1e-4`` as text; None for what is off."""
+    """Return a number, also where YAML read ``1e-4`` as text; None for what is off."""
     return float(value) or None if value else None
 
 
 def set_template(draft: ImportedConfig, key: str, value: Any) -> None:
-    """A named chat template; the model's own where we have none of that name."""
+    """Set a named chat template, or the model's own where there is none of that name."""
     name = str(value)
     if name in TEMPLATES:
         draft.set("model.chat_template", name)
@@ -185,7 +185,7 @@ def set_template(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def set_template_text(draft: ImportedConfig, key: str, value: Any) -> None:
-    """A template's text has to stand in a file of its own; a path is taken as it is."""
+    """Set a chat template: its text needs a file of its own; a path is used as it is."""
     text = str(value or "")
     if "{" in text or "\n" in text:
         draft.set("model.chat_template", "???", "a file that holds the text of chat_template_jinja")
@@ -227,14 +227,14 @@ def set_end_of_turn(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def drop_special_tokens(draft: ImportedConfig, key: str, value: Any) -> None:
-    """Special tokens are the model's own."""
+    """Drop the setting: special tokens come from the model."""
     names = sorted(name for name, token in (value or {}).items() if token)
     if names:
         draft.drop(key, f"{', '.join(names)}: special tokens are the model's own; padding is masked by length", NONE)
 
 
 def set_targets(value: Any) -> Any:
-    """LLaMA-Factory's lora_target: a list, or names separated by commas."""
+    """Return LLaMA-Factory's lora_target: a list, or names separated by commas."""
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
     return "all-linear" if names in (["all"], ["all-linear"]) else names
 
@@ -252,7 +252,7 @@ def report_to(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def report_by_key(name: str) -> Apply:
-    """Axolotl has a setting for each tracker."""
+    """Read Axolotl's trackers, which have a setting each."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
         if value:

@@ -15,7 +15,7 @@ LONGEST = 100_000
 
 
 def load_yaml(text: str, name: str) -> dict[str, Any]:
-    """The other tool's YAML as a mapping.
+    """Return the other tool's YAML as a mapping.
 
     Raises  UsageError where it is not YAML, not a mapping or too long, naming the file.
     """
@@ -43,7 +43,7 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
 
 
 def _count_characters(node: Any, known: dict[int, float]) -> float:
-    """Characters of a YAML node with every alias written out, each node visited once; infinite where it holds itself."""
+    """Return characters of a YAML node with every alias written out, each node visited once; infinite where it holds itself."""
     if id(node) in known:
         return known[id(node)]
     known[id(node)] = math.inf  # met again before it is done: a circle
@@ -57,14 +57,14 @@ def _count_characters(node: Any, known: dict[int, float]) -> float:
 
 
 def to_overrides(draft: ImportedConfig) -> list[str]:
-    """The draft as words for ``tunectl repro``; sources are left out, because they need a file."""
+    """Return the draft as words for ``tunectl repro``; sources are left out, because they need a file."""
     words = [f"{group}={option}" for group, option in sorted(draft.groups.items()) if group != "ingest"]
     plain = {name: value for name, value in draft.values.items() if not name.startswith("ingest.") and value != "???"}
     return words + [f"{name}={_word(value)}" for name, value in plain.items()]
 
 
 def to_experiment_yaml(draft: ImportedConfig, origin: str, name: str) -> str:
-    """The draft as the text of ``conf/experiment/<name>.yaml``."""
+    """Return the draft as the text of ``conf/experiment/<name>.yaml``."""
     needed = [key for key, value in draft.values.items() if value == "???"]
     lines = [
         "# @package _global_",
@@ -91,7 +91,7 @@ def _weighty(draft: ImportedConfig) -> list[UnsupportedKey]:
 
 
 def _tree_lines(draft: ImportedConfig) -> list[str]:
-    """Nested YAML of the dotted settings, notes as comments: above a value that must be given, else beside it."""
+    """Return nested YAML of the dotted settings, notes as comments: above a value that must be given, else beside it."""
     tree: dict[str, Any] = {}
     for name in draft.values:
         here = tree
@@ -116,12 +116,12 @@ def _render_tree(tree: Mapping[str, Any], draft: ImportedConfig, depth: int) -> 
 
 
 def _comment(text: str) -> str:
-    """A comment of one line: a line break in what others wrote would end it, and what follows would be a setting."""
+    """Return a comment of one line: a line break in what others wrote would end it, and what follows would be a setting."""
     return "# " + "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
 
 
 def _yaml(value: Any) -> str:
-    """One value in YAML's flow style, on one line."""
+    """Return one value in YAML's flow style, on one line."""
     if value == "???":
         return "???"
     import yaml
@@ -138,7 +138,7 @@ def _yaml(value: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    """One value for the command line, in Hydra's grammar."""
+    """Return one value for the command line, in Hydra's grammar."""
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, list):

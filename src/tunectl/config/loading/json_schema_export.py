@@ -38,14 +38,14 @@ _DEFAULTS = {
 
 
 def root_schema() -> dict[str, Any]:
-    """JSON Schema of the composed configuration, every setting required."""
+    """Return JSON Schema of the composed configuration, every setting required."""
     from tunectl.config.schema.root import TunectlConfig
 
     return _add_title_and_defaults(_of(TunectlConfig), "tunectl configuration")
 
 
 def group_schema(name: str) -> dict[str, Any]:
-    """JSON Schema of one file of a group: its section, with interpolations and a defaults list allowed."""
+    """Return JSON Schema of one file of a group: its section, with interpolations and a defaults list allowed."""
     from tunectl.config.schema.root import TunectlConfig
 
     info = TunectlConfig.model_fields[name]
@@ -54,7 +54,7 @@ def group_schema(name: str) -> dict[str, Any]:
 
 
 def experiment_schema() -> dict[str, Any]:
-    """JSON Schema of ``config.yaml`` and of experiments: any part of the whole."""
+    """Return JSON Schema of ``config.yaml`` and of experiments: any part of the whole."""
     from tunectl.config.schema.root import TunectlConfig
 
     return _add_title_and_defaults(_loosen(_of(TunectlConfig)), "conf/config.yaml and conf/experiment")
@@ -87,7 +87,7 @@ def write_folder(layout: ProjectPaths, folder: Path) -> Iterator[str]:
 
 
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """The text under each field of a section class and of the classes that it extends, read from their sources."""
+    """Return the text under each field of a section class and of the classes that it extends, read from their sources."""
     found: dict[str, str] = {}
     for kind in reversed(model.__mro__):
         if issubclass(kind, BaseModel) and kind.__module__.startswith("tunectl.") and "[" not in kind.__name__:
@@ -111,7 +111,7 @@ class _Described(GenerateJsonSchema):
     """Adds the prose of section classes to their properties."""
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
-        """The schema of one section class."""
+        """Return the schema of one section class."""
         made = super().model_schema(schema)
         texts = field_docs(schema["cls"])
         for name, value in made.get("properties", {}).items():

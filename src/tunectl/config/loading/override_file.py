@@ -19,7 +19,7 @@ _PLAIN = re.compile(r"^[A-Za-z][\w./-]*=[\w./-]+$")
 
 
 def load_overrides(layout: ProjectPaths) -> list[Override]:
-    """The recorded overrides with their lines, oldest first; none where the file is absent or empty.
+    """Return the recorded overrides with their lines, oldest first; none where the file is absent or empty.
 
     Raises  ConfigError naming file and line of what is not a list of ``key=value`` texts.
     """
@@ -46,7 +46,7 @@ def load_overrides(layout: ProjectPaths) -> list[Override]:
 
 
 def merge_overrides(recorded: Sequence[Override], typed: Sequence[str]) -> list[Override]:
-    """Recorded overrides followed by new ones; a new one takes the place of an old one of the same key."""
+    """Return recorded overrides followed by new ones; a new one replaces an old one of the same key."""
     latest: dict[str, Override] = {}
     for given in [*recorded, *(Override.from_cli(text) for text in typed)]:
         latest.pop(_key(given.text), None)

@@ -25,7 +25,7 @@ class Override:
 
     @staticmethod
     def from_cli(text: str) -> Override:
-        """An override from the command line."""
+        """Return an override from the command line."""
         return Override(text, ValueOrigin(override=text))
 
 
@@ -39,7 +39,7 @@ class OverrideError:
 
 
 def list_options(conf: Path, group: str) -> list[str]:
-    """The names that ``group=`` accepts, sorted."""
+    """Return the names that ``group=`` accepts, sorted."""
     return sorted(file.stem for file in (conf / group).glob("*.yaml"))
 
 
@@ -76,7 +76,7 @@ def classify_overrides(
 
 
 def _broken(text: str) -> bool:
-    """Whether a shell handed over bytes that are no UTF-8, which Python keeps as lone surrogates."""
+    """Return whether a shell handed over bytes that are no UTF-8, which Python keeps as lone surrogates."""
     return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
 
 
@@ -101,7 +101,7 @@ def _bad_choice(conf: Path, given: Override, group: str, option: str) -> Overrid
 
 
 def unknown_option(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
-    """That a group has no such file, which ones it has, and the nearest."""
+    """Return the message for a group without this option: the options it has, and the nearest."""
     near = get_close_matches(option, known, 1, 0.5)
     guess = f"; did you mean {group}={near[0]}?" if near else ""
     return f"{conf.name}/{group} has no option {option}; there are {', '.join(known)}{guess}"

@@ -51,7 +51,7 @@ class Provenance:
             self.found[(*path, *below)] = origin
 
     def find(self, path: Sequence[str | int]) -> ValueOrigin | None:
-        """The origin of ``path``, or of the nearest section above it; None where nothing is known."""
+        """Return the origin of ``path``, or of the nearest section above it; None where nothing is known."""
         for length in range(len(path), 0, -1):
             origin = self.found.get(tuple(path[:length]))
             if origin is not None:
@@ -59,7 +59,7 @@ class Provenance:
         return None
 
     def file_of(self, path: Sequence[str | int]) -> str:
-        """The file that holds most of a section, for a key that is missing from it; empty where none does."""
+        """Return the file that holds most of a section, for a key that is missing from it; empty where none does."""
         files = [origin.file for below, origin in self.found.items() if below[: len(path)] == tuple(path)]
         named = [file for file in files if file]
         return max(set(named), key=named.count) if named else ""
@@ -70,18 +70,18 @@ class Provenance:
 
 
 def to_dotted_key(path: Sequence[str | int]) -> str:
-    """``ingest.sources.0.path``, as overrides spell it."""
+    """Return ``ingest.sources.0.path``, as overrides spell it."""
     return ".".join(str(part) for part in path)
 
 
 def format_value(value: Any) -> str:
-    """A value as messages show it: JSON, so that a text is told from a number, cut at 80 characters."""
+    """Return a value as messages show it: JSON, so that a text is told from a number, cut at 80 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:79] + "…"
 
 
 def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Every value of a tree that is no filled mapping or list, with its path."""
+    """Yield every value of a tree that is no filled mapping or list, with its path."""
     below = list(_children(tree))
     if not below:
         yield path, tree
@@ -90,7 +90,7 @@ def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def key_lines(file: Path, name: str) -> dict[KeyPath, tuple[Any, ValueOrigin]]:
-    """Every key of a YAML file with its value and line, parents before children.
+    """Return every key of a YAML file with its value and line, parents before children.
 
     ``name`` is how messages call the file. Raises  yaml.YAMLError for a file that is not YAML.
     """
@@ -105,7 +105,7 @@ def key_lines(file: Path, name: str) -> dict[KeyPath, tuple[Any, ValueOrigin]]:
 
 
 def comment_above(file: Path, line: int) -> str:
-    """The block of comment lines right above ``line`` (from 1), joined into one text; empty where there is none."""
+    """Return the block of comment lines right above ``line`` (from 1), joined into one text; empty where there is none."""
     rows = file.read_text(encoding="utf-8").splitlines()[: line - 1]
     block: list[str] = []
     while rows and rows[-1].lstrip().startswith("#"):
@@ -136,7 +136,7 @@ def _visit(node: Any, path: KeyPath, name: str, found: dict[KeyPath, tuple[Any, 
 
 
 def _plain(node: Any) -> Any:
-    """Only what ``Provenance`` asks for: a mapping, a list, or the text of a scalar."""
+    """Return only what ``Provenance`` needs: a mapping, a list, or the text of a scalar."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):

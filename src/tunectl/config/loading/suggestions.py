@@ -15,7 +15,7 @@ Model = type[BaseModel]
 
 
 def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
-    """The end of a message about a key that was to be added: where it is already, or what it was meant to be."""
+    """Return the end of a message about a key that was to be added: where it is already, or what it was meant to be."""
     if has_path(tree, path):
         return f"; write {to_dotted_key(path)}=<value>"
     near = closest_setting(schema, tree, path, ())
@@ -23,7 +23,7 @@ def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
 
 
 def closest_setting(schema: Model, tree: Any, path: KeyPath, missing: Sequence[KeyPath]) -> str:
-    """The setting that ``path`` was most likely meant to be, dotted; empty where nothing is close.
+    """Return the setting that ``path`` was most likely meant to be, dotted; empty where nothing is close.
 
     A missing neighbor comes first, then a very close neighbor, a setting of the same name elsewhere, any close name.
     """
@@ -53,7 +53,7 @@ def _names_at(schema: Model, tree: Any, above: KeyPath) -> tuple[str, ...]:
 
 
 def _walk(schema: Model, tree: Any, path: KeyPath) -> TypeInfo | None:
-    """The shape at a key's path, picking members of tagged unions by the tag in the tree."""
+    """Return the shape at a key's path, picking members of tagged unions by the tag in the tree."""
     shape = TypeInfo((schema,), nullable=False, metadata=())
     for depth, part in enumerate(path):
         value = get_at(tree, path[:depth])
@@ -75,7 +75,7 @@ def _walk(schema: Model, tree: Any, path: KeyPath) -> TypeInfo | None:
 
 
 def _item(shape: TypeInfo) -> TypeInfo | None:
-    """The shape of what a list or mapping holds; None for anything else."""
+    """Return the shape of what a list or mapping holds; None for anything else."""
     arguments = get_args(shape.kinds[0])
     if not arguments:
         return None
@@ -83,14 +83,14 @@ def _item(shape: TypeInfo) -> TypeInfo | None:
 
 
 def _iter_settings(schema: Model, tree: Any, above: KeyPath = ()) -> Iterator[KeyPath]:
-    """Every setting of the sections in force; what lists and mappings hold is left out."""
+    """Yield every setting of the sections in force; what lists and mappings hold is left out."""
     for name in _names_at(schema, tree, above):
         yield (*above, name)
         yield from _iter_settings(schema, tree, (*above, name))
 
 
 def has_path(tree: Any, path: KeyPath) -> bool:
-    """Whether there is anything at a path, null included."""
+    """Return whether there is anything at a path, null included."""
     for part in path:
         in_list = isinstance(tree, list) and isinstance(part, int) and part < len(tree)
         if not in_list and not (isinstance(tree, dict) and part in tree):
@@ -100,7 +100,7 @@ def has_path(tree: Any, path: KeyPath) -> bool:
 
 
 def get_at(tree: Any, path: KeyPath) -> Any:
-    """The value at a path; None where there is none."""
+    """Return the value at a path; None where there is none."""
     for part in path:
         if not has_path(tree, (part,)):
             return None

@@ -37,7 +37,7 @@ class TypeInfo:
 
 
 def of_field(info: FieldInfo) -> TypeInfo:
-    """The shape of one field of a section."""
+    """Return the shape of one field of a section."""
     name = info.discriminator if isinstance(info.discriminator, str) else None
     return inspect_type(info.annotation, tuple(info.metadata), name)
 
@@ -72,7 +72,7 @@ def inspect_type(annotation: Any, metadata: tuple[Any, ...] = (), discriminator:
 
 
 def union_members(shape: TypeInfo) -> dict[str, type[BaseModel]]:
-    """The sections of a tagged union by tag (the value of ``method``); empty for any other shape."""
+    """Return the sections of a tagged union by tag (the value of ``method``); empty for any other shape."""
     found: dict[str, type[BaseModel]] = {}
     for kind in shape.kinds:
         bare, *extra = get_args(kind) if get_origin(kind) is Annotated else (kind,)
@@ -89,7 +89,7 @@ def union_members(shape: TypeInfo) -> dict[str, type[BaseModel]]:
 
 
 def section(kind: Any) -> type[BaseModel] | None:
-    """``kind`` as a section class; None where it is a plain value."""
+    """Return ``kind`` as a section class; None where it is a plain value."""
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
@@ -139,7 +139,7 @@ def resolve_location(root: type[BaseModel], location: Sequence[str | int]) -> Sc
 
 
 def _plain_kind(shape: TypeInfo, name: str) -> Any:
-    """The member that a validation error calls ``name``, for example ``int`` or ``list[str]``."""
+    """Return the member that a validation error calls ``name``, for example ``int`` or ``list[str]``."""
     for kind in shape.kinds:
         base = get_origin(kind) or kind
         if name.partition("[")[0] in {getattr(base, "__name__", ""), "constrained-" + getattr(base, "__name__", "")}:
@@ -148,7 +148,7 @@ def _plain_kind(shape: TypeInfo, name: str) -> Any:
 
 
 def names(shape: TypeInfo, value: Any) -> tuple[str, ...]:
-    """The settings that ``value`` could have under ``shape``; all members' where its tag is not known."""
+    """Return the settings that ``value`` could have under ``shape``; all members' where its tag is not known."""
     members = union_members(shape)
     if members and isinstance(value, Mapping) and str(value.get(shape.discriminator)) in members:
         return tuple(members[str(value[shape.discriminator])].model_fields)
@@ -157,7 +157,7 @@ def names(shape: TypeInfo, value: Any) -> tuple[str, ...]:
 
 
 def describe_type(shape: TypeInfo) -> str:
-    """What is allowed, for people: ``a whole number from 1 to 256, or null``."""
+    """Return the allowed values as text: ``a whole number from 1 to 256, or null``."""
     members = union_members(shape)
     if members:
         text = f"a section whose {shape.discriminator} is one of {', '.join(members)}"
@@ -232,5 +232,5 @@ def _value(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Whole numbers in full, so that 1048576 is not shown as 1.04858e+06."""
+    """Return whole numbers in full, so that 1048576 is not shown as 1.04858e+06."""
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else f"{value:g}"

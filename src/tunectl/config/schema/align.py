@@ -193,7 +193,7 @@ class OnlineRl(AlignBase):
 
 
 def _same(one: Check, other: Check) -> bool:
-    """Whether two checks are one, whatever they are called."""
+    """Return whether two checks are one, whatever they are called."""
     return one.model_copy(update={"name": ""}) == other.model_copy(update={"name": ""})
 
 

@@ -21,7 +21,7 @@ class StrictModel(BaseModel):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine by its name or its address; other names are not looked up."""
+    """Return whether a host is this machine by its name or its address; other names are not looked up."""
     if host == "localhost":
         return True
     try:

@@ -68,7 +68,7 @@ class SlotErrorRules(StrictModel):
         return self
 
     def _refuse_unknown_and_circular_terms(self) -> None:
-        """The order of terms does not matter: the resolved JSON of a stage has its keys sorted."""
+        """Raise for unknown or circular terms. Their order is free: the resolved JSON of a stage has sorted keys."""
         uses = {name: {used for piece in pieces for used in TERM.findall(piece)} for name, pieces in self.terms.items()}
         for name, pieces in self.terms.items():
             for piece in pieces:
@@ -96,14 +96,14 @@ class SlotErrorRules(StrictModel):
             raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
 
     def whole(self, pattern: str) -> str:
-        """``pattern`` with its terms put in."""
+        """Return ``pattern`` with its terms put in."""
         while TERM.search(pattern):
             pattern = TERM.sub(lambda found: f"(?:{'|'.join(self.terms[found[1]])})", pattern)
         return pattern
 
 
 def read(path: Path) -> SlotErrorRules:
-    """The rules in a YAML file: its ``slots`` key, or all of it.
+    """Return the rules in a YAML file: its ``slots`` key, or all of it.
 
     Raises  ConfigError with the file and what is wrong: no such file, no YAML, or no rules.
     """

@@ -19,12 +19,12 @@ Form = Callable[[str], str]
 
 
 def identity(text: str) -> str:
-    """The text itself: the strict form for comparing."""
+    """Return the text itself: the strict form for comparing."""
     return text
 
 
 def input_key(example: Example, form: Form = identity) -> bytes:
-    """What makes two inputs the same: roles, texts in the given form, tool calls, tools, and the user's own split.
+    """Return the identity of an input: roles, texts in the given form, tool calls, tools, and the user's own split.
 
     The split counts because an input in two splits is a leak, which the split stage handles; merging would hide it.
     """

@@ -49,7 +49,7 @@ class JaccardMatrix:
         return list(zip(np.split(left, bounds), np.split(right, bounds), strict=True))
 
     def at_least(self, left: Indexes, right: Indexes, threshold: float) -> Flags:
-        """(pairs,) whether every side of the two items is at least ``threshold`` alike."""
+        """Return (pairs,) whether every side of the two items is at least ``threshold`` alike."""
         import numpy as np
 
         alive = np.arange(len(left))
@@ -61,7 +61,7 @@ class JaccardMatrix:
         return alike
 
     def similarity(self, texts: Sequence[str], left: Indexes, right: Indexes) -> Floats:
-        """(pairs,) shared shingles over all shingles, 0 to 1; two texts without words are 1 alike."""
+        """Return (pairs,) shared shingles over all shingles, 0 to 1; two texts without words are 1 alike."""
         import numpy as np
 
         used, where = np.unique(np.concatenate((left, right)), return_inverse=True)
@@ -77,7 +77,7 @@ class JaccardMatrix:
         return np.divide(shared, either, out=np.ones(len(left)), where=either > 0)
 
     def _sets(self, texts: list[str]) -> tuple[Hashes, Indexes]:
-        """Sorted distinct shingles of each text, and (texts + 1,) where each begins."""
+        """Return sorted distinct shingles of each text, and (texts + 1,) where each begins."""
         import numpy as np
 
         found = shingles.shingle(texts, unit=self.unit, size=self.size)

@@ -44,7 +44,7 @@ class MinHashParams:
 
 
 def candidate_probability(similarity: float, *, bands: int, rows: int) -> float:
-    """The chance that a pair of this Jaccard similarity becomes a candidate, 0 to 1."""
+    """Return the chance that a pair of this Jaccard similarity becomes a candidate, 0 to 1."""
     return float(1.0 - (1.0 - similarity**rows) ** bands)
 
 
@@ -71,7 +71,7 @@ def clusters(sides: Sequence[Sequence[str]], plan: MinHashParams) -> list[int]:
 
 
 def _sign(sides: Sequence[Sequence[str]], plan: MinHashParams) -> tuple[Hashes, Hashes]:
-    """Band keys of the last side (bands, items), 0 where it has no words; fingerprints of all sides (items,)."""
+    """Return band keys of the last side (bands, items), 0 where it has no words; fingerprints of all sides (items,)."""
     import numpy as np
 
     texts = sides[-1]
@@ -93,7 +93,7 @@ def _sign(sides: Sequence[Sequence[str]], plan: MinHashParams) -> tuple[Hashes, 
 
 
 def _band_keys(found: shingles.Shingles, factors: Hashes) -> Hashes:
-    """(bands, texts): the least of each permutation over a text's shingles, the rows of a band hashed together.
+    """Return (bands, texts): the least of each permutation over a text's shingles, the rows of a band hashed together.
 
     A permutation is multiplication by an odd factor modulo 2^64: the shingles are mixed well already.
     """
@@ -114,7 +114,7 @@ def _band_keys(found: shingles.Shingles, factors: Hashes) -> Hashes:
 
 
 def _link(sides: Sequence[Sequence[str]], keys: Hashes, chosen: Indexes, plan: MinHashParams) -> Indexes:
-    """Component of each chosen item; pairs that are in one component already are not compared again."""
+    """Return component of each chosen item; pairs that are in one component already are not compared again."""
     import numpy as np
 
     group = np.arange(len(chosen), dtype=np.int64)
@@ -137,7 +137,7 @@ def _link(sides: Sequence[Sequence[str]], keys: Hashes, chosen: Indexes, plan: M
 
 
 def _candidates(key: Hashes, group: Indexes) -> Links:
-    """Pairs (left < right) with equal keys that are not in one group yet."""
+    """Return pairs (left < right) with equal keys that are not in one group yet."""
     import numpy as np
 
     order = np.argsort(key, kind="stable")
@@ -162,7 +162,7 @@ def _candidates(key: Hashes, group: Indexes) -> Links:
 
 
 def _components(count: int, left: Indexes, right: Indexes) -> Indexes:
-    """(count,) number of the connected component of each node."""
+    """Return (count,) number of the connected component of each node."""
     import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -77,7 +77,7 @@ class NearDedup:
             outcomes[places[index]] = Dropped(records[index], "near_duplicate", detail)
 
     def _best(self, records: Sequence[Record], members: list[int]) -> int:
-        """The member that stays: the first, or the longest; of equally long ones the first in the alphabet."""
+        """Return the member that stays: the first, or the longest; of equally long ones the first in the alphabet."""
         if self.near.keep == "first":
             return members[0]
         texts = {index: _length_text(records[index]) for index in members}
@@ -85,7 +85,7 @@ class NearDedup:
 
 
 def with_cluster_id(record: Record, cluster: str) -> Record:
-    """The record with its cluster written on it; documents are never split, so they carry none."""
+    """Return the record with its cluster written on it; documents are never split, so they carry none."""
     return replace(record, cluster=cluster) if isinstance(record, Example) else record
 
 
@@ -102,7 +102,7 @@ def _sides(records: Sequence[Record], near: NearDedupConfig) -> list[list[str]]:
 
 
 def _likeness(sides: list[list[str]], twins: list[tuple[int, int]], plan: minhash.MinHashParams) -> list[float]:
-    """Least Jaccard similarity over the sides of each pair."""
+    """Return least Jaccard similarity over the sides of each pair."""
     import numpy as np
 
     if not twins:

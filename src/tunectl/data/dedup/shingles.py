@@ -66,7 +66,7 @@ def shingle(texts: Sequence[str], *, unit: Unit, size: int) -> Shingles:
 
 
 def _letters(texts: Sequence[str]) -> tuple[npt.NDArray[np.uint32], Indexes]:
-    """Code points of the lower-cased texts, one separator after each; and (texts + 1,) where each begins."""
+    """Return code points of the lower-cased texts, one separator after each; and (texts + 1,) where each begins."""
     import numpy as np
 
     lowered = [text.lower() for text in texts]
@@ -90,7 +90,7 @@ class _Words:
 
     @classmethod
     def find(cls, codes: npt.NDArray[np.uint32], bounds: Indexes) -> _Words:
-        """The words of all texts, hashed by one running sum over the characters.
+        """Return the words of all texts, hashed by one running sum over the characters.
 
         With S the running sum of code x base^position, the word from s to e hashes to (S[e] - S[s]) x base^-s,
         in arithmetic modulo 2^64: no loop over words.
@@ -121,7 +121,7 @@ def _mix_bits(codes: npt.NDArray[np.uint32]) -> Hashes:
 
 
 def splitmix64_finalize(values: Hashes) -> Hashes:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014), in place: every input bit moves every output bit."""
+    """Return the finaliser of splitmix64 (Steele, Lea and Flood 2014), in place: every input bit moves every output bit."""
     import numpy as np
 
     values ^= values >> np.uint64(30)
@@ -160,7 +160,7 @@ def _windows(units: Hashes, offsets: Indexes, size: int) -> tuple[Hashes, Indexe
 
 
 def _fingerprints(words: _Words) -> Hashes:
-    """(texts,) one hash over the words of each text in their order."""
+    """Return (texts,) one hash over the words of each text in their order."""
     import numpy as np
 
     counts = np.diff(words.offsets)
@@ -172,7 +172,7 @@ def _fingerprints(words: _Words) -> Hashes:
 
 
 def _hash_characters(codes: npt.NDArray[np.uint32], words: _Words) -> tuple[Hashes, Indexes]:
-    """Characters of the words with one separator between two words of a text; and (texts + 1,) offsets."""
+    """Return characters of the words with one separator between two words of a text; and (texts + 1,) offsets."""
     import numpy as np
 
     lengths = words.ends - words.starts + 1
@@ -190,7 +190,7 @@ _tables: dict[str, Any] = {}
 
 
 def _alphanumeric() -> npt.NDArray[np.bool_]:
-    """Whether a code point up to the last letter of Unicode, and one past it, is a letter or digit, or a mark on one."""
+    """Return whether a code point up to the last letter of Unicode, and one past it, is a letter or digit, or a mark on one."""
     import unicodedata
 
     import numpy as np
@@ -203,7 +203,7 @@ def _alphanumeric() -> npt.NDArray[np.bool_]:
 
 
 def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """The first ``count`` powers of the base and of its inverse, modulo 2^64."""
+    """Return the first ``count`` powers of the base and of its inverse, modulo 2^64."""
     import numpy as np
 
     powers, inverses = _tables.get("powers", (np.empty(0, np.uint64), np.empty(0, np.uint64)))

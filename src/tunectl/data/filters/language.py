@@ -44,7 +44,7 @@ class LanguageFilter:
                 yield record
 
     def judge(self, text: str) -> tuple[str, float]:
-        """Language and confidence, or ``unknown``."""
+        """Return language and confidence, or ``unknown``."""
         # addresses, handles and tags are in no language, and neither are placeholders and digits
         said = " ".join(word for word in text.split() if not any(sign in word for sign in ("@", "#", "://")))
         words = _NO_LETTERS.sub(" ", said)

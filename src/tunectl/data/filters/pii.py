@@ -47,5 +47,5 @@ class MaskPii:
 
 
 def mask_reject(reject: RejectedRow, masker: PiiMasker) -> RejectedRow:
-    """``reject`` without personal data in its sample and detail: what is turned away must not leak it either."""
+    """Return ``reject`` without personal data in its sample and detail: what is turned away must not leak it either."""
     return replace(reject, detail=masker.mask(reject.detail).text, sample=truncate(masker.mask(reject.sample).text))

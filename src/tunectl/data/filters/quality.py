@@ -34,7 +34,7 @@ _OPEN_WORDS = frozenset(
 
 
 def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) -> list[Rule]:
-    """Fewest and most words."""
+    """Return fewest and most words."""
 
     def short(text: str) -> str | None:
         count = len(text.split())
@@ -56,7 +56,7 @@ def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) 
 
 
 def min_words_with_letters(least: float) -> list[Rule]:
-    """Least share of words with a letter in them; texts with no letter at all have a reason of their own."""
+    """Return least share of words with a letter in them; texts with no letter at all have a reason of their own."""
 
     def none(text: str) -> str | None:
         return None if any(map(str.isalpha, text)) else "no letter in it"
@@ -71,7 +71,7 @@ def min_words_with_letters(least: float) -> list[Rule]:
 
 
 def max_symbol_share(most: float) -> list[Rule]:
-    """Most share of characters that are no letter, mark, digit, space or usual punctuation."""
+    """Return most share of characters that are no letter, mark, digit, space or usual punctuation."""
 
     def check(text: str) -> str | None:
         if text.isascii():
@@ -90,7 +90,7 @@ def _mark(sign: str) -> bool:
 
 
 def repetition_bounds(bounds: Repetition) -> list[Rule]:
-    """Repeated lines and runs of words."""
+    """Return repeated lines and runs of words."""
     tops = [(2, bounds.top_2_gram_frac), (3, bounds.top_3_gram_frac), (4, bounds.top_4_gram_frac)]
 
     def lines(text: str) -> str | None:
@@ -117,7 +117,7 @@ def repetition_bounds(bounds: Repetition) -> list[Rule]:
 
 
 def boilerplate(bounds: Boilerplate) -> list[Rule]:
-    """Most share of lines that hold a phrase every page carries."""
+    """Return most share of lines that hold a phrase every page carries."""
     pattern = any_of(bounds.phrases, "curate.quality.boilerplate.phrases")
 
     def check(text: str) -> str | None:
@@ -139,7 +139,7 @@ def matches_pattern(reason: RejectReason, pattern: re.Pattern[str]) -> list[Rule
 
 
 def any_of(patterns: list[str], setting: str) -> re.Pattern[str]:
-    """One pattern out of several, without regard to case; ``^`` and ``$`` mean the whole text.
+    """Return one pattern out of several, without regard to case; ``^`` and ``$`` mean the whole text.
 
     Raises  ConfigError naming the setting, the pattern and the mistake in it.
     """
@@ -152,7 +152,7 @@ def any_of(patterns: list[str], setting: str) -> re.Pattern[str]:
 
 
 def find_truncation(text: str) -> str | None:
-    """What a text breaks off with: a comma, an opening bracket, a dash, or a word that cannot end a sentence."""
+    """Return the end at which a text is cut off: a comma, an opening bracket, a dash, or a word that cannot end a sentence."""
     end = text.rstrip()
     if end.endswith((",", ";", "(", "[", "{", "\u2013", "\u2014", "&")):
         return f"ends in {end[-1]}"
@@ -216,7 +216,7 @@ class QualityFilter:
         return replace(example, answers=good) if bad else example
 
     def _check_segments(self, example: Example) -> Outcome:
-        """Template-free rows: their learned segments together are the answer. Tokenized rows cannot be judged."""
+        """Return template-free rows: their learned segments together are the answer. Tokenized rows cannot be judged."""
         offence = first_failed_rule(self.answers, output_text(example)) if example.segments else None
         return Dropped(example, *offence) if offence else example
 
@@ -244,7 +244,7 @@ class QualityFilter:
 
 
 def first_failed_rule(rules: list[Rule], text: str) -> tuple[RejectReason, str] | None:
-    """Reason and detail of the first rule that ``text`` breaks."""
+    """Return reason and detail of the first rule that ``text`` breaks."""
     for reason, check in rules:
         detail = check(text)
         if detail is not None:

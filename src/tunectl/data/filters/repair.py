@@ -47,14 +47,14 @@ _EMPTY_LINES = re.compile(r"\n{3,}")
 
 
 def strip_control_chars(text: str) -> str:
-    """Without terminal escapes, control codes and invisible characters."""
+    """Remove terminal escapes, control codes and invisible characters."""
     if "\x1b" in text:
         text = _ESCAPES.sub("", text)
     return _CONTROLS.sub("", text)
 
 
 def strip_html(text: str) -> str:
-    """Without HTML: entities resolved, scripts and comments gone, block tags as line ends, other tags gone."""
+    """Remove HTML: entities resolved, scripts and comments gone, block tags as line ends, other tags gone."""
     for _ in range(3):  # feeds escape twice: &amp;lt;br&amp;gt;
         if "&" not in text or not _ENTITY.search(text):
             break
@@ -65,7 +65,7 @@ def strip_html(text: str) -> str:
 
 
 def _without_hidden(text: str) -> str:
-    """Without scripts, styles and comments that are closed again; one pass, however many are left open."""
+    """Remove scripts, styles and comments that are closed again, in one pass, however many are left open."""
     pieces: list[str] = []
     never: set[str] = set()
     lowered = text.lower()
@@ -86,7 +86,7 @@ def _without_hidden(text: str) -> str:
 
 
 def normalize_whitespace(text: str) -> str:
-    """One kind of blank and line end, none at the end of lines, one between words, at most one empty line."""
+    """Return one kind of blank and line end, none at the end of lines, one between words, at most one empty line."""
     text = _PARAGRAPHS.sub("\n\n", _LINE_ENDS.sub("\n", text))
     text = _INNER.sub(" ", _BLANKS.sub(" ", text))
     lines = "\n".join(line.rstrip(" ") for line in text.split("\n"))
@@ -94,7 +94,7 @@ def normalize_whitespace(text: str) -> str:
 
 
 def repair_steps(repair: Repair, mojibake: RepairStep) -> list[tuple[str, RepairStep]]:
-    """The declared steps in the order in which they must run; ``mojibake`` comes from a library."""
+    """Return the declared steps in the order in which they must run; ``mojibake`` comes from a library."""
     form = repair.unicode_form
     table: list[tuple[str, RepairStep | None]] = [
         ("mojibake", mojibake if repair.mojibake else None),

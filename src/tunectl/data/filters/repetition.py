@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 
 def duplicate_line_fraction(text: str) -> float:
-    """Share of the non-empty lines that are copies of an earlier one, 0 to 1."""
+    """Return the share of the non-empty lines that are copies of an earlier one, 0 to 1."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     return 1.0 - len(set(lines)) / len(lines) if lines else 0.0
 
 
 def top_ngram_fraction(words: Sequence[str], size: int) -> float:
-    """Share of the letters of ``words`` inside the most frequent run of ``size`` words; 0 when no run repeats.
+    """Return the share of the letters of ``words`` inside the most frequent run of ``size`` words; 0 when no run repeats.
 
     Where several runs are as frequent, the longest counts.
     """
@@ -28,7 +28,7 @@ def top_ngram_fraction(words: Sequence[str], size: int) -> float:
 
 
 def duplicate_ngram_fraction(words: Sequence[str], size: int) -> float:
-    """Share of the letters of ``words`` inside runs of ``size`` words that occurred before; each letter counts once."""
+    """Return the share of the letters of ``words`` inside runs of ``size`` words that occurred before; each letter counts once."""
     seen: set[tuple[str, ...]] = set()
     covered = end = 0
     for start in range(len(words) - size + 1):

@@ -6,11 +6,11 @@ from typing import Any
 
 from tunectl.artifacts.records import Message
 from tunectl.data.readers.conversation import parse_message, tools_of, with_calls, with_system
-from tunectl.data.readers.row import FormatMismatch, Parsed, RawRow, list_of, optional_text
+from tunectl.data.readers.row import FormatMismatchError, Parsed, RawRow, list_of, optional_text
 
 
 def parse_messages(row: RawRow) -> Parsed:
-    """``messages: [{role, content}]`` with tool calls and train flags of turns or parts; optional ``tools`` and ``system``.
+    """Read ``messages: [{role, content}]`` with tool calls and train flags of turns or parts; optional ``tools`` and ``system``.
 
     The column may be called ``conversation`` too (LMSYS-Chat).
     """
@@ -19,7 +19,7 @@ def parse_messages(row: RawRow) -> Parsed:
 
 
 def parse_sharegpt(row: RawRow) -> Parsed:
-    """``conversations: [{from, value}]``; optional ``tools`` and ``system``."""
+    """Read ``conversations: [{from, value}]``; optional ``tools`` and ``system``."""
     return _conversation(row.columns, "conversations")
 
 
@@ -30,11 +30,11 @@ def _conversation(columns: dict[str, Any], name: str) -> Parsed:
 
 
 def sharegpt_pairs(row: RawRow) -> Parsed:
-    """``conversation: [{human, assistant}]`` (swift); optional ``system``."""
+    """Read ``conversation: [{human, assistant}]`` (swift); optional ``system``."""
     turns: list[Message] = []
     for number, pair in enumerate(list_of(row.columns, "conversation"), 1):
         if not isinstance(pair, dict) or not {"human", "assistant"} <= set(pair):
-            raise FormatMismatch(f"item {number} of conversation is not an object with human and assistant")
+            raise FormatMismatchError(f"item {number} of conversation is not an object with human and assistant")
         for role in ("human", "assistant"):
             turns.append(parse_message({"role": role, "content": pair[role]}, len(turns) + 1))
     return Parsed(

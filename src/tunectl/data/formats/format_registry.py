@@ -37,7 +37,7 @@ def _has(*wanted: str) -> Callable[[dict[str, Any]], bool]:
 
 
 def _has_list(name: str, *keys: str) -> Callable[[dict[str, Any]], bool]:
-    """A column that holds a list (or its JSON) whose first item has one of ``keys``; an empty list fits too."""
+    """Return a column that holds a list (or its JSON) whose first item has one of ``keys``; an empty list fits too."""
 
     def fits(columns: dict[str, Any]) -> bool:
         value = columns.get(name)
@@ -192,19 +192,19 @@ PROMPT_ONLY = UnsupportedFormat("prompt_only", "prompts without answers (prompt)
 
 
 def find(name: str) -> InstructionFormat:
-    """The format called ``name``; the schema allows no other."""
+    """Return the format called ``name``; the schema allows no other."""
     return next(item for item in FORMATS if item.name == name)
 
 
 def detect_format(columns: dict[str, Any]) -> InstructionFormat | UnsupportedFormat | None:
-    """The format of a row with these columns, or None."""
+    """Return the format of a row with these columns, or None."""
     given = {name: value for name, value in columns.items() if value is not None}
     every: tuple[InstructionFormat | UnsupportedFormat, ...] = (*REFUSED, *FORMATS, PROMPT_ONLY)
     return next((item for item in every if item.fits(given)), None)
 
 
 def case_insensitive_match(found: InstructionFormat) -> InstructionFormat:
-    """A format that reads columns whose names are its own but for capitals and blanks around them."""
+    """Return a format that reads columns whose names are its own but for capitals and blanks around them."""
 
     def parse(row: RawRow) -> Parsed:
         return found.parse(replace(row, columns=lower(row.columns)))

@@ -9,7 +9,7 @@ from tunectl.artifacts.records import Message
 from tunectl.config.schema.ingest import ColumnMapping
 from tunectl.data.readers.conversation import parse_message, tools_of, with_calls, with_system
 from tunectl.data.readers.row import (
-    FormatMismatch,
+    FormatMismatchError,
     Parsed,
     RawRow,
     get_column,
@@ -46,12 +46,12 @@ REPLIES = ("output", "response", "answer", "answers")
 
 
 def text(row: RawRow) -> Parsed:
-    """``text``: raw text."""
+    """Read ``text``: raw text."""
     return Parsed(text=text_of(row.columns, "text"))
 
 
 def prompt_completion(row: RawRow) -> Parsed:
-    """``prompt`` and ``completion``: two texts, or two lists of messages (TRL). Only the completion is learned from."""
+    """Read ``prompt`` and ``completion``: two texts, or two lists of messages (TRL). Only the completion is learned from."""
     before = _messages(row.columns, "prompt", "user", train=False)
     after = _messages(row.columns, "completion", "assistant", train=None)
     tools = tools_of(row.columns.get("tools"))
@@ -72,7 +72,9 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
         return [parse_message({"role": role, "content": found}, 1)]
     given = list_of(columns, name)
     if given and all(isinstance(item, str) for item in given):
-        raise FormatMismatch(f"column {name!r} holds a list of texts; name it answers, or pin it as the answer column")
+        raise FormatMismatchError(
+            f"column {name!r} holds a list of texts; name it answers, or pin it as the answer column"
+        )
     turns = with_calls([parse_message(item, number) for number, item in enumerate(given, 1)])
     if train is None:
         return turns
@@ -80,7 +82,7 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
 
 
 def alpaca(row: RawRow) -> Parsed:
-    """``instruction``, optional ``input`` or ``context``, ``output`` or ``response``; optional ``system`` and ``history``."""
+    """Read ``instruction``, optional ``input`` or ``context``, ``output`` or ``response``; optional ``system`` and ``history``."""
     columns = row.columns
     return _parse_question_answer(
         columns, alpaca_input(columns), _first(columns, REPLIES), system=optional_text(columns, "system")
@@ -88,26 +90,26 @@ def alpaca(row: RawRow) -> Parsed:
 
 
 def _first(columns: dict[str, Any], wanted: tuple[str, ...]) -> str:
-    """The first of these columns that is there; the first name of all where none is."""
+    """Return the first of these columns that is there; the first name of all where none is."""
     return next((name for name in wanted if get_column(columns, name) is not None), wanted[0])
 
 
 def alpaca_input(columns: dict[str, Any]) -> str:
-    """The text of ``instruction``, with that of ``input`` or ``context`` on the next line where there is one."""
+    """Return the text of ``instruction``, with that of ``input`` or ``context`` on the next line where there is one."""
     instruction = text_of(columns, "instruction")
     extra = optional_text(columns, "input") or optional_text(columns, "context")
     return f"{instruction}\n{extra}" if extra and instruction.strip() else extra or instruction
 
 
 def openorca(row: RawRow) -> Parsed:
-    """``system_prompt``, ``question``, ``response``."""
+    """Read ``system_prompt``, ``question``, ``response``."""
     return _parse_question_answer(
         row.columns, text_of(row.columns, "question"), "response", system=optional_text(row.columns, "system_prompt")
     )
 
 
 def article_question(row: RawRow) -> Parsed:
-    """``article`` (or ``context``, ``passage``), ``question``, ``answer``: the article comes first."""
+    """Read ``article`` (or ``context``, ``passage``), ``question``, ``answer``: the article comes first."""
     columns = row.columns
     article, question = text_of(columns, _first(columns, ARTICLES)), text_of(columns, "question")
     asked = f"{article}\n\n{question}" if article.strip() else question
@@ -117,10 +119,10 @@ def article_question(row: RawRow) -> Parsed:
 
 
 def query_response(row: RawRow) -> Parsed:
-    """One input and one answer column of the usual names; optional ``system`` and ``history`` (swift)."""
+    """Return one input and one answer column of the usual names; optional ``system`` and ``history`` (swift)."""
     pair = pair_of(row.columns)
     if pair is None:
-        raise FormatMismatch(
+        raise FormatMismatchError(
             f"no input ({', '.join(INPUTS)}) with an answer ({', '.join(OUTPUTS)}); there are {names(row.columns)}"
         )
     return _parse_question_answer(
@@ -129,7 +131,7 @@ def query_response(row: RawRow) -> Parsed:
 
 
 def pair_of(columns: dict[str, Any]) -> tuple[str, str] | None:
-    """The input and answer column of the usual names, or None."""
+    """Return the input and answer column of the usual names, or None."""
     given = next((name for name in INPUTS if columns.get(name) is not None), None)
     answer = next((name for name in OUTPUTS if columns.get(name) is not None and name != given), None)
     return (given, answer) if given and answer else None
@@ -143,7 +145,7 @@ def _parse_question_answer(columns: dict[str, Any], asked: str, answer: str, *, 
 
 
 def history(columns: dict[str, Any]) -> Iterator[Message]:
-    """The earlier turns in a ``history`` column: a list of pairs of texts.
+    """Yield the earlier turns in a ``history`` column: a list of pairs of texts.
 
     Raises  Misfit when it holds something else.
     """
@@ -151,35 +153,35 @@ def history(columns: dict[str, Any]) -> Iterator[Message]:
         return
     for number, pair in enumerate(list_of(columns, "history"), 1):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(said, str) for said in pair):
-            raise FormatMismatch(f"item {number} of history is not a pair of texts")
+            raise FormatMismatchError(f"item {number} of history is not a pair of texts")
         yield Message("user", pair[0])
         yield Message("assistant", pair[1])
 
 
 def answers_of(columns: dict[str, Any], name: str) -> list[str]:
-    """The answer in a column, or the several answers of a list of texts."""
+    """Return the answer in a column, or the several answers of a list of texts."""
     value = get_column(columns, name)
     if isinstance(value, dict) and "text" in value:  # SQuAD keeps the places of its answers beside them
         value = value["text"]
     if isinstance(value, str) and value.lstrip().startswith('["'):
         try:
             value = parse_json_value(value, name)
-        except FormatMismatch:  # an answer may well begin like that
+        except FormatMismatchError:  # an answer may well begin like that
             return [text_of(columns, name)]
     if not isinstance(value, list):
         return [text_of(columns, name)]
     found = [scalar(item) for item in value]
     if not found or None in found:
-        raise FormatMismatch(f"column {name!r} holds {kind(value)} that is not a list of texts")
+        raise FormatMismatchError(f"column {name!r} holds {kind(value)} that is not a list of texts")
     return [item for item in found if item is not None]
 
 
 def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
-    """The columns that the user pinned, with the earlier rows of a chain in front."""
+    """Return the columns that the user pinned, with the earlier rows of a chain in front."""
     if columns.text is not None:
         return Parsed(text=join_columns(row.columns, columns.text))
     if columns.prompt is None or columns.answer is None:
-        raise FormatMismatch("neither text nor prompt and answer are pinned")
+        raise FormatMismatchError("neither text nor prompt and answer are pinned")
     turns: list[Message] = []
     for earlier in row.before:
         turns.append(Message("user", join_columns(earlier.columns, columns.prompt)))
@@ -195,6 +197,6 @@ def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
 
 
 def join_columns(columns: dict[str, Any], wanted: list[str]) -> str:
-    """The texts of several columns with an empty line between them; blank ones are left out."""
+    """Return the texts of several columns with an empty line between them; blank ones are left out."""
     found = [text_of(columns, name) for name in wanted]
     return "\n\n".join(item for item in found if item.strip())

@@ -14,7 +14,7 @@ from tunectl.config.schema.preferences import PreferenceColumns
 from tunectl.data.formats.instruction import alpaca_input, history
 from tunectl.data.readers.conversation import BODIES, parse_message, with_system
 from tunectl.data.readers.row import (
-    FormatMismatch,
+    FormatMismatchError,
     RawRow,
     RowError,
     get_column,
@@ -57,7 +57,7 @@ class PreferenceFormat(NamedTuple):
 
 
 def transcripts(row: RawRow) -> ParsedPreference:
-    r"""``chosen`` and ``rejected``: whole transcripts with ``\n\nHuman:`` and ``\n\nAssistant:`` (HH-RLHF).
+    r"""Read ``chosen`` and ``rejected``: whole transcripts with ``\n\nHuman:`` and ``\n\nAssistant:`` (HH-RLHF).
 
     Raises  Misfit when one is not such a text; RowError ``different_prompts`` when they begin with different questions.
     """
@@ -68,7 +68,7 @@ def _transcript(row: RawRow, name: str) -> list[Message]:
     text = text_of(row.columns, name)
     found = list(_SPEAKER.finditer(text))
     if not found or text[: found[0].start()].strip():
-        raise FormatMismatch(f"column {name!r} does not begin with Human: or Assistant:")
+        raise FormatMismatchError(f"column {name!r} does not begin with Human: or Assistant:")
     ends = [item.start() for item in found[1:]] + [len(text)]
     return _merge_adjacent_turns(
         [
@@ -79,7 +79,7 @@ def _transcript(row: RawRow, name: str) -> list[Message]:
 
 
 def _merge_adjacent_turns(turns: list[Message]) -> list[Message]:
-    """Two turns of one speaker in a row are one turn; HH has a few such."""
+    """Join consecutive turns of one speaker; HH has a few."""
     joined: list[Message] = []
     for item in turns:
         if joined and joined[-1].role == item.role:
@@ -90,7 +90,7 @@ def _merge_adjacent_turns(turns: list[Message]) -> list[Message]:
 
 
 def explicit_prompt(row: RawRow) -> ParsedPreference:
-    """``prompt`` (or ``messages``), ``chosen``, ``rejected``: texts, message lists or single messages; TRL, UltraFeedback, Axolotl.
+    """Read ``prompt`` (or ``messages``), ``chosen``, ``rejected``: texts, message lists or single messages; TRL, UltraFeedback, Axolotl.
 
     Answers that repeat the prompt's messages in front are taken without them.
     """
@@ -103,7 +103,7 @@ def explicit_prompt(row: RawRow) -> ParsedPreference:
 
 
 def implicit_prompt(row: RawRow) -> ParsedPreference:
-    """``chosen`` and ``rejected`` alone, sharing what they begin with: message lists, or texts (TRL)."""
+    """Read ``chosen`` and ``rejected`` alone, sharing what they begin with: message lists, or texts (TRL)."""
     better, worse = (row.columns.get(name) for name in ("chosen", "rejected"))
     if isinstance(better, str) and isinstance(worse, str) and not better.lstrip().startswith("[{"):
         return _common_text(better, worse)
@@ -128,14 +128,14 @@ def _common_text(better: str, worse: str) -> ParsedPreference:
 
 
 def sharegpt_pair(row: RawRow) -> ParsedPreference:
-    """``conversations`` with ``chosen`` and ``rejected`` as ``{from, value}`` (LLaMA-Factory, ranking)."""
+    """Read ``conversations`` with ``chosen`` and ``rejected`` as ``{from, value}`` (LLaMA-Factory, ranking)."""
     before = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
     better, worse = (_conversation(row.columns.get(name), name, "assistant") for name in ("chosen", "rejected"))
     return _build_pair(row, before, better, worse)
 
 
 def messages_rejected(row: RawRow) -> ParsedPreference:
-    """``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
+    """Read ``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
     whole = _conversation(list_of(row.columns, "messages"), "messages", "user")
     if not whole:
         raise RowError("empty_turn", "messages is an empty list")
@@ -153,7 +153,7 @@ def messages_rejected(row: RawRow) -> ParsedPreference:
 
 
 def axolotl_pair(row: RawRow) -> ParsedPreference:
-    """One of ``question``, ``instruction``, ``input``, ``query`` with ``chosen``/``rejected`` or ``chosen_response``/``rejected_response``.
+    """Return one of ``question``, ``instruction``, ``input``, ``query`` with ``chosen``/``rejected`` or ``chosen_response``/``rejected_response``.
 
     Axolotl's intel, argilla and icr types, and LLaMA-Factory's alpaca with ranking (``instruction``, ``input``, ``history``).
     """
@@ -166,7 +166,7 @@ def axolotl_pair(row: RawRow) -> ParsedPreference:
 
 
 def parse_unpaired(row: RawRow) -> ParsedPreference:
-    """``prompt`` (or ``question``, ``instruction``, ``input``), ``completion`` (or ``response``) and ``label`` (TRL, Axolotl KTO)."""
+    """Read ``prompt`` (or ``question``, ``instruction``, ``input``), ``completion`` (or ``response``) and ``label`` (TRL, Axolotl KTO)."""
     has_prompt = row.columns.get("prompt") is not None
     before = _conversation(row.columns["prompt"], "prompt", "user") if has_prompt else _read_prompt(row)
     answer = _conversation(*_first(row, ("completion", "response", "output")), "assistant")
@@ -174,19 +174,19 @@ def parse_unpaired(row: RawRow) -> ParsedPreference:
 
 
 def parse_unpaired_messages(row: RawRow) -> ParsedPreference:
-    """``messages`` that end with an answer, and ``label`` (swift)."""
+    """Read ``messages`` that end with an answer, and ``label`` (swift)."""
     whole = _conversation(list_of(row.columns, "messages"), "messages", "user")
     return _alone(row, whole[:-1], whole[-1:])
 
 
 def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
-    """``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
+    """Read ``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
     whole = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
     return _alone(row, whole[:-1], whole[-1:])
 
 
 def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
-    """The columns that the user pinned.
+    """Return the columns that the user pinned.
 
     Raises  Misfit when one of them is absent.
     """
@@ -203,7 +203,7 @@ def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPrefe
 def _present(row: RawRow, name: str) -> Any:
     value = get_column(row.columns, name)
     if value is None:
-        raise FormatMismatch(f"no column {name!r}; there are {names(row.columns)}")
+        raise FormatMismatchError(f"no column {name!r}; there are {names(row.columns)}")
     return value
 
 
@@ -221,7 +221,7 @@ def _read_prompt(row: RawRow) -> list[Message]:
 
 
 def _conversation(value: Any, name: str, role: str) -> list[Message]:
-    """A text as one turn of ``role``; a message, or a list of them (also as JSON), as they are."""
+    """Return a text as one turn of ``role``; a message, or a list of them (also as JSON), as they are."""
     plain = scalar(value)
     if plain is not None and (not plain.lstrip().startswith(("[{", '{"')) or _data(plain)):
         return [parse_message({"role": role, "content": plain}, 1)]
@@ -233,7 +233,7 @@ def _conversation(value: Any, name: str, role: str) -> list[Message]:
 
 
 def _data(text: str) -> bool:
-    """Whether JSON, whole or broken, is an answer or an input itself: none of its objects has anything of a turn."""
+    """Return whether JSON, whole or broken, is an answer or an input itself: none of its objects has anything of a turn."""
     try:
         found = msgspec.json.decode(text)
     except msgspec.DecodeError:
@@ -243,7 +243,7 @@ def _data(text: str) -> bool:
 
 
 def _after(before: list[Message], answer: list[Message]) -> list[Message]:
-    """An answer without the prompt that it repeats in front."""
+    """Return an answer without the prompt that it repeats in front."""
     own = [item for item in answer if item.role != "system"] if before and before[0].role != "system" else answer
     if len(own) > len(before) and [(t.role, t.content) for t in own[: len(before)]] == [
         (t.role, t.content) for t in before
@@ -253,7 +253,7 @@ def _after(before: list[Message], answer: list[Message]) -> list[Message]:
 
 
 def _split_common_prefix(better: list[Message], worse: list[Message]) -> ParsedPreference:
-    """Two whole conversations, parted where they begin to differ, but not after their last answer."""
+    """Return two whole conversations, parted where they begin to differ, but not after their last answer."""
     same = 0
     while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
         same += 1

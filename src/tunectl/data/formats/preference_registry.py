@@ -19,7 +19,7 @@ def _any(columns: dict[str, Any], *wanted: str) -> bool:
 
 
 def _has_transcripts(columns: dict[str, Any]) -> bool:
-    """Two whole transcripts; a ``prompt`` beside them repeats what they begin with."""
+    """Return two whole transcripts; a ``prompt`` beside them repeats what they begin with."""
     return all(
         isinstance(columns.get(name), str) and columns[name].lstrip().startswith(("Human:", "Assistant:"))
         for name in PAIR
@@ -93,11 +93,11 @@ PREFERENCE_FORMATS: tuple[PreferenceFormat, ...] = (
 
 
 def get_format(name: str) -> PreferenceFormat:
-    """The format called ``name``; the schema allows no other."""
+    """Return the format called ``name``; the schema allows no other."""
     return next(item for item in PREFERENCE_FORMATS if item.name == name)
 
 
 def detect_format(columns: dict[str, Any]) -> PreferenceFormat | None:
-    """The format of a row with these columns, or None."""
+    """Return the format of a row with these columns, or None."""
     given = {name: value for name, value in columns.items() if value is not None}
     return next((item for item in PREFERENCE_FORMATS if item.fits(given)), None)

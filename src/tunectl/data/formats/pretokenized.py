@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from tunectl.artifacts.records import Segment, Tokens
-from tunectl.data.readers.row import FormatMismatch, Parsed, RawRow, RowError, list_of
+from tunectl.data.readers.row import FormatMismatchError, Parsed, RawRow, RowError, list_of
 
 IGNORED = -100
 """The label of a token that is not learned from, in PyTorch and all trainers."""
 
 
 def segments(row: RawRow) -> Parsed:
-    """``segments: [{text, label}]`` (Axolotl input_output).
+    """Read ``segments: [{text, label}]`` (Axolotl input_output).
 
     Raises  RowError ``nothing_trained``, ``empty_turn``.
     """
     found: list[Segment] = []
     for number, item in enumerate(list_of(row.columns, "segments"), 1):
         if not isinstance(item, dict) or not isinstance(item.get("text"), str):
-            raise FormatMismatch(f"segment {number} is not an object with text and label")
+            raise FormatMismatchError(f"segment {number} is not an object with text and label")
         label = item.get("label", item.get("train"))
         if label not in (True, False):
-            raise FormatMismatch(f"the label of segment {number} is {label!r}; allowed are true and false")
+            raise FormatMismatchError(f"the label of segment {number} is {label!r}; allowed are true and false")
         found.append(Segment(item["text"], bool(label)))
     if not any(item.text for item in found):
         raise RowError("empty_turn", "there is no text in the segments")
@@ -30,7 +30,7 @@ def segments(row: RawRow) -> Parsed:
 
 
 def tokens(row: RawRow) -> Parsed:
-    """``input_ids`` and ``labels``, optional ``attention_mask``: padding is cut off, missing labels are the ids.
+    """Read ``input_ids`` and ``labels``, optional ``attention_mask``: padding is cut off, missing labels are the ids.
 
     Raises  RowError ``wrong_labels`` when the lists have different lengths, ``nothing_trained`` when all labels are -100.
     """
@@ -53,5 +53,5 @@ def tokens(row: RawRow) -> Parsed:
 def _numbers(row: RawRow, name: str) -> list[int]:
     found = list_of(row.columns, name)
     if not all(isinstance(item, int) and not isinstance(item, bool) for item in found):
-        raise FormatMismatch(f"column {name!r} is not a list of whole numbers")
+        raise FormatMismatchError(f"column {name!r} is not a list of whole numbers")
     return found

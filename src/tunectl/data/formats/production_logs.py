@@ -9,7 +9,7 @@ import msgspec
 from tunectl.artifacts.records import Message
 from tunectl.data.readers.conversation import content_of, parse_message, parse_tool_calls, tools_of, with_system
 from tunectl.data.readers.row import (
-    FormatMismatch,
+    FormatMismatchError,
     Parsed,
     RawRow,
     RowError,
@@ -25,7 +25,7 @@ INFERENCE_IDS = ("inference_id", "target_id", "id")
 
 
 def production_log(row: RawRow) -> Parsed:
-    """``request`` and ``response``: OpenAI payloads as objects or JSON. Several choices with text become several answers.
+    """Read ``request`` and ``response``: OpenAI payloads as objects or JSON. Several choices with text become several answers.
 
     Where all choices call tools, the first is the answer.
 
@@ -35,7 +35,7 @@ def production_log(row: RawRow) -> Parsed:
     response = object_of(row.columns.get("response"), "response")
     given = request.get("messages")
     if not isinstance(given, list):
-        raise FormatMismatch(f"request.messages is {kind(given)}, not a list")
+        raise FormatMismatchError(f"request.messages is {kind(given)}, not a list")
     turns = [parse_message(item, number) for number, item in enumerate(given, 1)]
     tools = tools_of(request.get("tools"))
     choices = response.get("choices")
@@ -57,17 +57,17 @@ def production_log(row: RawRow) -> Parsed:
 
 
 def is_demonstration(columns: dict[str, Any]) -> bool:
-    """Whether a feedback row carries what the answer should have been."""
+    """Return whether a feedback row carries what the answer should have been."""
     return columns.get("metric_name") == "demonstration" and columns.get("value") is not None
 
 
 def inference_id(columns: dict[str, Any]) -> str | None:
-    """The inference that a row is, or is about."""
+    """Return the inference that a row is, or is about."""
     return next((found for name in INFERENCE_IDS if (found := scalar(columns.get(name)))), None)
 
 
 def demonstration(row: RawRow) -> Parsed:
-    """``input: {system, messages}`` of an inference with the demonstration that people gave for it (``value``).
+    """Read ``input: {system, messages}`` of an inference with the demonstration that people gave for it (``value``).
 
     The stage has joined the two rows by the inference's id; a row with both is taken as it is.
     Raises  RowError ``no_demonstration``, ``unknown_inference``, ``not_a_demonstration``.
@@ -82,7 +82,7 @@ def demonstration(row: RawRow) -> Parsed:
     given = object_of(columns["input"], "input")
     items = given.get("messages")
     if not isinstance(items, list):
-        raise FormatMismatch(f"input.messages is {kind(items)}, not a list")
+        raise FormatMismatchError(f"input.messages is {kind(items)}, not a list")
     turns = [made for number, item in enumerate(items, 1) for made in _blocks(item, number)]
     system = given.get("system")
     said = system if isinstance(system, str) or system is None else msgspec.json.encode(system).decode()
@@ -99,12 +99,12 @@ def _answer(value: Any) -> Message:
         return Message("assistant", msgspec.json.encode(found.get("parsed", found)).decode())
     said = scalar(found)
     if said is None:
-        raise FormatMismatch(f"value is {kind(found)}, not an answer")
+        raise FormatMismatchError(f"value is {kind(found)}, not an answer")
     return Message("assistant", said)
 
 
 def _blocks(item: Any, number: int) -> list[Message]:
-    """The turns of one TensorZero message: results of tools stand in user messages there."""
+    """Return the turns of one TensorZero message: results of tools stand in user messages there."""
     if not isinstance(item, dict) or not isinstance(item.get("content"), list):
         return [parse_message(item, number)]
     typed = [block for block in item["content"] if isinstance(block, dict)]

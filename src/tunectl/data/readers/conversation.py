@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Message, Role, Segment
 from tunectl.chat import tool_calls
-from tunectl.data.readers.row import FormatMismatch, RowError, kind, object_of, parse_json_value
+from tunectl.data.readers.row import FormatMismatchError, RowError, kind, object_of, parse_json_value
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -47,16 +47,16 @@ AFTER: dict[str, tuple[str, ...]] = {
 
 
 def parse_message(value: Any, number: int) -> Message:
-    """One turn of any chat format: ``role`` and ``content``, or ``from`` and ``value``. ``number`` counts from 1.
+    """Return one turn of any chat format: ``role`` and ``content``, or ``from`` and ``value``. ``number`` counts from 1.
 
     Raises  Misfit when it has another shape; RowError ``unknown_role``, ``not_text``, ``bad_train_flag``,
             ``tool_arguments_not_json``.
     """
     if not isinstance(value, dict):
-        raise FormatMismatch(f"turn {number} is {kind(value)}, not an object with role and content")
+        raise FormatMismatchError(f"turn {number} is {kind(value)}, not an object with role and content")
     name = value.get("role", value.get("from"))
     if name is None:
-        raise FormatMismatch(
+        raise FormatMismatchError(
             f"turn {number} has neither role nor from; it has {', '.join(map(str, value)) or 'nothing'}"
         )
     role = ROLES.get(str(name).strip().lower())
@@ -70,7 +70,7 @@ def parse_message(value: Any, number: int) -> Message:
     whole = train_flag(value, number)
     found = value.get("tool_calls") or value.get("function_call")
     if key is None and not found:
-        raise FormatMismatch(f"turn {number} has neither content nor value; it has {', '.join(map(str, value))}")
+        raise FormatMismatchError(f"turn {number} has neither content nor value; it has {', '.join(map(str, value))}")
     return Message(
         role,
         said.text,
@@ -82,7 +82,7 @@ def parse_message(value: Any, number: int) -> Message:
 
 
 def train_flag(value: dict[str, Any], number: int) -> bool | None:
-    """Whether a turn says that it is learned from; None where it says nothing.
+    """Return whether a turn says that it is learned from; None where it says nothing.
 
     Raises  RowError ``bad_train_flag`` when it is not true, false, 1 or 0.
     """
@@ -105,7 +105,7 @@ class Content(NamedTuple):
 
 
 def content_of(body: Any, role: Role, number: int) -> Content:
-    """The text of a turn and the train flags of its parts; content is text, nothing, or a list of typed parts."""
+    """Return the text of a turn and the train flags of its parts; content is text, nothing, or a list of typed parts."""
     if body is None:
         return Content("", None, [])
     if isinstance(body, str):
@@ -114,11 +114,11 @@ def content_of(body: Any, role: Role, number: int) -> Content:
         return _parts(body, number)
     if role == "tool" and isinstance(body, dict | int | float | bool):
         return Content(msgspec.json.encode(body).decode(), None, [])  # results of tools are often kept as objects
-    raise FormatMismatch(f"the content of turn {number} is {kind(body)}, not text or a list of parts")
+    raise FormatMismatchError(f"the content of turn {number} is {kind(body)}, not text or a list of parts")
 
 
 def _parts(parts: list[Any], number: int) -> Content:
-    """A part without a flag is learned from unless another part of the turn says that it is."""
+    """Return a part without a flag is learned from unless another part of the turn says that it is."""
     found = [(text, said) for text, said in _iter_flagged_parts(parts, number) if text]
     text, flags = "".join(text for text, _ in found), {said for _, said in found}
     if len(flags) == 1:
@@ -137,7 +137,7 @@ def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bo
             yield part, None
             continue
         if not isinstance(part, dict):
-            raise FormatMismatch(f"a part of turn {number} is {kind(part)}, not an object with type and text")
+            raise FormatMismatchError(f"a part of turn {number} is {kind(part)}, not an object with type and text")
         found = part.get("text", part.get("content", part.get("value")))
         if part.get("type", "text") not in {"text", "input_text", "output_text"} or not isinstance(found, str):
             raise RowError("not_text", f"turn {number} has a part of type {part.get('type')!r}")
@@ -145,34 +145,34 @@ def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bo
 
 
 def parse_tool_calls(value: Any, number: int) -> list[dict[str, Any]]:
-    """Tool calls in OpenAI shape, with ``arguments`` as an object.
+    """Return tool calls in OpenAI shape, with ``arguments`` as an object.
 
     Raises  RowError ``tool_arguments_not_json``; Misfit when a call has no name.
     """
     try:
         found = parse_json_value(value, "the tool call")
-    except FormatMismatch as error:
+    except FormatMismatchError as error:
         raise RowError("tool_arguments_not_json", f"turn {number}: {error.detail}") from error
     return [_call(item, number) for item in (found if isinstance(found, list) else [found])]
 
 
 def _call(value: Any, number: int) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise FormatMismatch(f"a tool call of turn {number} is {kind(value)}, not an object")
+        raise FormatMismatchError(f"a tool call of turn {number} is {kind(value)}, not an object")
     function = value.get("function", value)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise FormatMismatch(f"a tool call of turn {number} has no name")
+        raise FormatMismatchError(f"a tool call of turn {number} has no name")
     given = function.get("arguments", function.get("parameters"))
     try:
         arguments = object_of({} if given in (None, "") else given, "arguments")
-    except FormatMismatch as error:
+    except FormatMismatchError as error:
         raise RowError("tool_arguments_not_json", f"turn {number}, {function['name']}: {error.detail}") from error
     named = {"id": value["id"]} if isinstance(value.get("id"), str) else {}
     return {**named, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
 def tools_of(value: Any) -> list[dict[str, Any]]:
-    """The tools offered in a conversation: a list of objects, also as JSON in a string; absent or blank is none.
+    """Return the tools offered in a conversation: a list of objects, also as JSON in a string; absent or blank is none.
 
     Raises  RowError ``tools_not_json``.
     """
@@ -180,7 +180,7 @@ def tools_of(value: Any) -> list[dict[str, Any]]:
         return []
     try:
         found = parse_json_value(value, "tools")
-    except FormatMismatch as error:
+    except FormatMismatchError as error:
         raise RowError("tools_not_json", error.detail) from error
     if isinstance(found, dict):
         found = [found]
@@ -214,7 +214,7 @@ def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Mes
 
 
 def with_calls(turns: list[Message]) -> list[Message]:
-    """The turns, with tool calls and results that stand as text in them (Hermes) in the shape of all others."""
+    """Return the turns, with tool calls and results that stand as text in them (Hermes) in the shape of all others."""
     return [_with_calls(turn) for turn in turns]
 
 
@@ -240,12 +240,12 @@ def _check_turn_order(turns: list[Message]) -> None:
 
 
 def with_system(turns: list[Message], system: str | None) -> list[Message]:
-    """The turns, with ``system`` in front where they have no system turn of their own."""
+    """Return the turns, with ``system`` in front where they have no system turn of their own."""
     if system is None or not system.strip() or (turns and turns[0].role == "system"):
         return turns
     return [Message("system", system), *turns]
 
 
 def with_last_user(turns: list[Message], content: str) -> list[Message]:
-    """The turns, with another text in the last one."""
+    """Return the turns, with another text in the last one."""
     return [*turns[:-1], replace(turns[-1], content=content)]

@@ -37,7 +37,7 @@ class CsvDialect:
     """Inside a quoted cell a quote is doubled, or has a backslash in front; plain: quotes mean nothing."""
 
     def __str__(self) -> str:
-        """The dialect in words, for the log."""
+        """Return the dialect in words, for the log."""
         names = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
         quotes = {
             "doubled": "doubled quotes",
@@ -47,7 +47,7 @@ class CsvDialect:
         return f"{names[self.delimiter]} between cells, {quotes[self.quotes]}"
 
     def reader(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        """The rows of these lines."""
+        """Return the rows of these lines."""
         return csv.reader(
             lines,
             delimiter=self.delimiter,
@@ -59,7 +59,7 @@ class CsvDialect:
 
 
 def detect_dialect(sample: str, *, among: str = DELIMITERS) -> CsvDialect:
-    """The dialect of the first characters of a table; ``among`` holds the delimiters that it may have.
+    """Return the dialect of the first characters of a table; ``among`` holds the delimiters that it may have.
 
     It is the one under which most lines of the sample belong to a row of the header's width, the usual ones first; a
     table of one column has commas and doubled quotes.
@@ -76,7 +76,7 @@ def detect_dialect(sample: str, *, among: str = DELIMITERS) -> CsvDialect:
 
 
 def _agreement(dialect: CsvDialect, sample: str) -> float:
-    """Share of the rows with the header's number of cells, if that is more than one; lines that break it count as rows."""
+    """Return the share of the rows with the header's number of cells, if that is more than one; lines that break it count as rows."""
     lines = list(io.StringIO(sample, newline=""))  # as the file is split, not at every Unicode line end
     if len(sample) >= SAMPLE and len(lines) > 1:
         lines.pop()  # cut off
@@ -106,7 +106,7 @@ class PushbackLines(Iterator[str]):
         self.passed = 0
 
     def __next__(self) -> str:
-        """The next line."""
+        """Return the next line."""
         line = self._back.popleft() if self._back else next(self._lines)
         self.taken.append(line)
         self.passed += 1
@@ -125,7 +125,7 @@ class PushbackLines(Iterator[str]):
 
 
 def read_table(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
-    """The rows of a CSV or TSV file; row 1 is the first after the header.
+    """Yield the rows of a CSV or TSV file; row 1 is the first after the header.
 
     Raises  DataError when the header cannot be read or names a column twice.
     """
@@ -144,7 +144,7 @@ def read_table(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | Reje
 
 
 def rows(dialect: CsvDialect, lines: Iterable[str], name: str) -> Iterator[RawRow | RejectedRow]:
-    """The rows of a table's lines, each with the names of the header.
+    """Yield the rows of a table's lines, each with the names of the header.
 
     A row with another number of cells is a reject ``wrong_cell_count``, one with a cell over the limit ``too_long``. Broken
     quoting is a reject ``broken_quotes``, and the next line begins a new row.

@@ -69,7 +69,7 @@ class ReferenceMerger:
         self._members[group].append(number)
 
     def iter_merged(self) -> Iterator[Example]:
-        """Each input once; fields, split and source are those of its first row."""
+        """Yield each input once; fields, split and source are those of its first row."""
         for members in self._members:
             first = self._spool[members[0]]
             if len(members) > 1:
@@ -80,6 +80,6 @@ class ReferenceMerger:
 
 
 def input_digest(example: Example) -> bytes:
-    """What makes an input: the conversation before the answer, the tools, and the user's own split."""
+    """Return the identity of an input: the conversation before the answer, the tools, and the user's own split."""
     shown = msgspec.json.encode((example.messages, example.tools, example.split, example.segments, example.tokens))
     return hashlib.blake2b(shown, digest_size=12).digest()

@@ -70,11 +70,11 @@ class ExampleReader(SourceReader[DetectedFormat]):
         self._wanted |= {name for _, name, _, _ in Formatter().parse(template) if name}
 
     def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedFormat:
-        """How the rows of a file are read."""
+        """Return how the rows of a file are read."""
         return detect(self._reading, file, sample, self._key)
 
     def explain_pinning(self) -> str:
-        """How a decision that was wrong is set right."""
+        """Return how a decision that was wrong is set right."""
         known = ", ".join(item.name for item in FORMATS)
         return f"pin what it is: {self._key}.format=<{known}>, or the columns: {self._key}.columns.prompt and .answer"
 

@@ -73,7 +73,7 @@ class SourceFile:
 
 
 def glob_files(path: str, root: Path, key: str) -> list[Path]:
-    """The files that a declared path means, sorted; names that begin with a dot are left out, of folders too.
+    """Return the files that a declared path means, sorted; names that begin with a dot are left out, of folders too.
 
     ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key it stands under, for messages.
     Raises  DataError when there is no such file or folder, or nothing in it.
@@ -100,7 +100,7 @@ def glob_files(path: str, root: Path, key: str) -> list[Path]:
 
 
 def _below(place: Path) -> list[Path]:
-    """A file itself, or the files anywhere below a folder, those behind links to folders too.
+    """Return a file itself, or the files anywhere below a folder, those behind links to folders too.
 
     A folder is entered once, by its own path rather than by a link, so that links in a circle end. A link to nothing counts
     as a file: whoever opens it says so.
@@ -131,17 +131,17 @@ def _is_hidden(relative: Path) -> bool:
 
 
 def is_dead_link(path: Path) -> bool:
-    """Whether a path is a link to something that is not there, or to itself."""
+    """Return whether a path is a link to something that is not there, or to itself."""
     return path.is_symlink() and not path.exists()
 
 
 def file_type(path: Path) -> str | None:
-    """The kind of a file by its extension, a compression one left off; None where it is unknown."""
+    """Return the kind of a file by its extension, a compression one left off; None where it is unknown."""
     return TYPES.get(plain_suffix(path))
 
 
 def plain_suffix(path: Path) -> str:
-    """The extension in lower case, without a compression one behind it."""
+    """Return the extension in lower case, without a compression one behind it."""
     suffixes = [item.lower() for item in path.suffixes]
     if suffixes and suffixes[-1] in OPENERS:
         suffixes.pop()
@@ -149,13 +149,13 @@ def plain_suffix(path: Path) -> str:
 
 
 def open_decompressed(path: Path) -> IO[bytes]:
-    """The bytes of a file, unpacked where its name says that it is compressed."""
+    """Return the bytes of a file, unpacked where its name says that it is compressed."""
     opener = OPENERS.get(path.suffix.lower())
     return path.open("rb") if opener is None else cast("IO[bytes]", opener(path, "rb"))
 
 
 def unpacks_beyond(path: Path, limit: int) -> bool:
-    """Whether a compressed file holds more than ``limit`` bytes; of one that holds more, or is cut off, only so much is unpacked.
+    """Return whether a compressed file holds more than ``limit`` bytes; of one that holds more, or is cut off, only so much is unpacked.
 
     Looked at before its first row is read: a file is taken whole or not at all.
     """
@@ -187,7 +187,7 @@ def require_known(files: list[SourceFile], path: str, key: str) -> None:
 
 
 def sniff_binary(head: bytes, *, zeros: bool = False) -> str | None:
-    """What a file is that should hold text but does not, from its first bytes; None where it may be text.
+    """Return the type of a file that is not text, from its first bytes; None where it may be text.
 
     UTF-16 and UTF-32 hold zero bytes and are text: they begin with a byte order mark, or ``zeros`` says that the user
     declared the encoding.

@@ -45,7 +45,7 @@ class DetectedFormat(NamedTuple):
 
 
 def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key: str) -> DetectedFormat:
-    """The format of a file from its first rows, or as pinned. ``key`` is the source's dotted key, for messages.
+    """Return the format of a file from its first rows, or as pinned. ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when the columns say nothing, say preferences, or contradict ``holds``; it shows the first row.
     """
@@ -86,12 +86,12 @@ def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Co
 
 
 def _not_an_example(row: RawRow) -> Parsed:
-    """A page among examples, say a README, is not learned from by accident."""
+    """Return a page among examples, say a README, is not learned from by accident."""
     raise RowError("not_an_example", f"{location(row)} is raw text; pin format: text to learn from it as it is")
 
 
 def _likeliest(sample: Sequence[RawRow], key: str, reading: RowOptions) -> InstructionFormat:
-    """The format of most rows of the sample."""
+    """Return the format of most rows of the sample."""
     if not sample:
         return find("text")
     found = _most([detect_format(row.columns) for row in sample])
@@ -127,12 +127,12 @@ def _decision(
 
 
 def location(row: RawRow) -> str:
-    """File and row, for messages."""
+    """Return file and row, for messages."""
     return f"{row.source.file}:{row.source.row}" if row.source.row else row.source.file
 
 
 def truncate_row(row: RawRow) -> str:
-    """The start of a row, for messages."""
+    """Return the start of a row, for messages."""
     return truncate(as_json(row.columns), SHOWN)
 
 
@@ -149,7 +149,7 @@ def _unknown(row: RawRow, key: str, reading: RowOptions) -> DataError:
 
 
 def _says_something(value: object) -> bool:
-    """Whether a value may be an input or an answer, and not the number of its row."""
+    """Return whether a value may be an input or an answer, and not the number of its row."""
     return isinstance(value, str) and bool(value.strip()) and not value.strip().isdigit()
 
 

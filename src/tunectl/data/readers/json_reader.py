@@ -22,7 +22,7 @@ _CONSTANT = re.compile(r"[:,\[]\s*(?:NaN|-?Infinity)\b")
 
 
 def read_json_lines(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
-    """A row a line; row numbers are line numbers, blank lines are not rows.
+    """Yield a row a line; row numbers are line numbers, blank lines are not rows.
 
     A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``. A list, or objects over
     several lines, are read as ``read_json`` does: they often have this name.
@@ -38,7 +38,7 @@ def read_json_lines(file: SourceFile, reading: FileOptions) -> Iterator[RawRow |
 
 
 def _spread(file: SourceFile, reading: FileOptions) -> bool:
-    """Whether the first line that is not blank opens an object or a list that it does not close, or is a list and all."""
+    """Return whether the first line that is not blank opens an object or a list that it does not close, or is a list and all."""
     with open_text_file(file, reading.encoding, newline="\n") as stream:
         first = next((line.strip() for line in stream if line.strip()), "")
         rest = next((line for line in stream if line.strip()), None)
@@ -63,7 +63,7 @@ def _row(decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: So
 
 
 def _with_constants(text: str | msgspec.Raw) -> Any:
-    """What Python writes where a number is missing is not JSON: NaN becomes null. None for anything else that is no JSON."""
+    """Replace NaN, which Python writes for a missing number and JSON lacks, by null. None for any other invalid JSON."""
     whole = text if isinstance(text, str) else bytes(text).decode(errors="replace")
     if not _CONSTANT.search(whole):
         return None
@@ -78,7 +78,7 @@ def _decode_raw(text: str | msgspec.Raw) -> str:
 
 
 def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
-    """The objects of a list, of the only list inside an object, or one object; row numbers count from 1.
+    """Yield the objects of a list, of the only list inside an object, or one object; row numbers count from 1.
 
     The file is held in memory once, its rows are decoded one by one. JSON lines under this name are read as such.
     A file that is not JSON is one reject ``not_json``.
@@ -104,7 +104,7 @@ def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | Rejec
 
 
 def _objects_in(text: str) -> list[dict[str, Any]] | None:
-    """Objects one after the other, each over as many lines as it likes, or a list with NaN in it; None for anything else."""
+    """Return objects one after the other, each over as many lines as it likes, or a list with NaN in it; None for anything else."""
     decoder = json.JSONDecoder(parse_constant=lambda _: None)
     found: list[Any] = []
     at = _end_of_blanks(text, 0)
@@ -146,7 +146,7 @@ def _objects(items: list[msgspec.Raw]) -> bool:
 
 
 def _is_row(whole: dict[str, msgspec.Raw]) -> bool:
-    """Whether an object is itself a conversation and not a wrapper around rows."""
+    """Return whether an object is itself a conversation and not a wrapper around rows."""
     return bool({"messages", "conversations", "conversation", "segments", "input", "request"} & set(whole))
 
 

@@ -79,11 +79,11 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         self._reading, self._emit = reading, emit
 
     def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedPreferenceFormat:
-        """How the rows of a file are read."""
+        """Return how the rows of a file are read."""
         return decide(self._reading, file, sample, self._key)
 
     def explain_pinning(self) -> str:
-        """How a decision that was wrong is set right."""
+        """Return how a decision that was wrong is set right."""
         known = ", ".join(item.name for item in PREFERENCE_FORMATS)
         return f"pin what it is: {self._key}.format=<{known}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
 
@@ -109,7 +109,7 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
 
 
 def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key: str) -> DetectedPreferenceFormat:
-    """The format of a file from its first rows, or as pinned.
+    """Return the format of a file from its first rows, or as pinned.
 
     Raises  DataError when the columns fit no format of preferences; it shows the first row.
     """
@@ -138,7 +138,7 @@ def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key
 
 
 def build_comparison(row: RawRow, judged: ParsedPreference, reading: PreferenceFiles, kind_: str) -> Comparison:
-    """The record of one row.
+    """Return the record of one row.
 
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``too_long``, ``bad_margin``,
             ``unknown_split``, ``empty_answer``, ``tools_not_json``.
@@ -168,7 +168,7 @@ def build_comparison(row: RawRow, judged: ParsedPreference, reading: PreferenceF
 
 
 def prompt_key(messages: list[Message], tools: list[dict[str, Any]]) -> str:
-    """The digest that equal inputs share, here and in ``split``."""
+    """Return the digest that equal inputs share, here and in ``split``."""
     return input_key(Example("", _NOWHERE, messages=messages, tools=tools))
 
 
@@ -209,7 +209,7 @@ def _vote(row: RawRow, reading: PreferenceFiles) -> AnnotationMetadata:
 
 
 def _margin(value: object) -> float | None:
-    """A margin, written as a number or as its text.
+    """Return a margin, written as a number or as its text.
 
     Raises  RowError ``bad_margin`` when it is not a finite number of 0 or more.
     """

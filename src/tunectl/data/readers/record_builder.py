@@ -31,7 +31,7 @@ SPLITS: dict[str, Literal["train", "validation", "test"]] = {
 
 
 def build_record(row: RawRow, decision: DetectedFormat, reading: RowOptions, kind: str) -> Document | Example:
-    """The record of one row; ``kind`` is the name of its source.
+    """Return the record of one row; ``kind`` is the name of its source.
 
     Raises  RowError with one of the named reasons when the row cannot go on.
     """
@@ -76,7 +76,7 @@ def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Exa
 
 
 def apply_prompt_template(template: str, asked: Message, row: RawRow) -> str:
-    """A prompt template with ``{prompt}`` and the columns of the row in their places.
+    """Return a prompt template with ``{prompt}`` and the columns of the row in their places.
 
     Raises  Misfit when the row lacks a column.
     """
@@ -93,18 +93,18 @@ def apply_prompt_template(template: str, asked: Message, row: RawRow) -> str:
 
 
 def fields_of(row: RawRow, reading: RowOptions) -> dict[str, str]:
-    """The declared fields that this row has; blank ones are left out."""
+    """Return the declared fields that this row has; blank ones are left out."""
     found = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
     return {name: value.strip() for name, value in found.items() if value is not None and value.strip()}
 
 
 def split_of(row: RawRow, reading: RowOptions) -> Literal["train", "validation", "test"] | None:
-    """The user's own split of a row; None where the row has none."""
+    """Return the user's own split of a row; None where the row has none."""
     return read_split(row, reading.columns.split)
 
 
 def read_split(row: RawRow, pinned: str | None) -> Literal["train", "validation", "test"] | None:
-    """What a row's split column says; ``pinned`` is its name, None for a column called split.
+    """Return the split that a row's column names; ``pinned`` is the column, None for one called split.
 
     Raises  RowError ``unknown_split`` when the pinned column says something else than train, validation or test.
     """
@@ -134,5 +134,5 @@ def _example_id(example: Example, *, merged: bool) -> str:
 
 
 def digest(prefix: str, *parts: Any) -> str:
-    """A short name that follows from the content of ``parts``."""
+    """Return a short name that follows from the content of ``parts``."""
     return f"{prefix}-{hash_to_id(*parts)}"

@@ -47,7 +47,7 @@ class RowError(Exception):
         self.detail = detail
 
 
-class FormatMismatch(RowError):
+class FormatMismatchError(RowError):
     """A row that does not have the shape of the format it is read as; many of them mean that the format is wrong."""
 
     def __init__(self, detail: str) -> None:
@@ -55,7 +55,7 @@ class FormatMismatch(RowError):
 
 
 def get_column(columns: dict[str, Any], name: str) -> Any:
-    """The value of a column, or of a nested one written with dots; None where there is none."""
+    """Return the value of a column, or of a nested one written with dots; None where there is none."""
     if name in columns:
         return columns[name]
     found: Any = columns
@@ -67,7 +67,7 @@ def get_column(columns: dict[str, Any], name: str) -> Any:
 
 
 def scalar(value: Any) -> str | None:
-    """A plain value as text; None for nothing, not-a-number, lists and objects."""
+    """Return a plain value as text; None for nothing, not-a-number, lists and objects."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -81,7 +81,7 @@ def scalar(value: Any) -> str | None:
 
 
 def text_of(columns: dict[str, Any], name: str) -> str:
-    """The text of a column that must be there; null is empty text.
+    """Return the text of a column that must be there; null is empty text.
 
     Raises  Misfit when the column is absent, or is a list or an object.
     """
@@ -92,18 +92,18 @@ def text_of(columns: dict[str, Any], name: str) -> str:
         raise missing_column(columns, name)
     found = scalar(value)
     if found is None:
-        raise FormatMismatch(f"column {name!r} holds {kind(value)}, not text")
+        raise FormatMismatchError(f"column {name!r} holds {kind(value)}, not text")
     return found
 
 
 def optional_text(columns: dict[str, Any], name: str) -> str | None:
-    """The text of a column, or None where it is absent or blank."""
+    """Return the text of a column, or None where it is absent or blank."""
     found = scalar(get_column(columns, name))
     return found if found is not None and found.strip() else None
 
 
 def parse_json_value(value: Any, name: str) -> Any:
-    """A list or object, which may be written as JSON inside a string (as CSV files must).
+    """Return a list or object, which may be written as JSON inside a string (as CSV files must).
 
     Raises  Misfit when a string is not JSON.
     """
@@ -112,11 +112,11 @@ def parse_json_value(value: Any, name: str) -> Any:
     try:
         return msgspec.json.decode(value)
     except msgspec.DecodeError as error:
-        raise FormatMismatch(f"{name} is text that is not JSON: {error}") from error
+        raise FormatMismatchError(f"{name} is text that is not JSON: {error}") from error
 
 
 def list_of(columns: dict[str, Any], name: str) -> list[Any]:
-    """The list in a column that must be there, also where it is written as JSON in a string.
+    """Return the list in a column that must be there, also where it is written as JSON in a string.
 
     Raises  Misfit when the column is absent or holds something else.
     """
@@ -125,31 +125,31 @@ def list_of(columns: dict[str, Any], name: str) -> list[Any]:
         raise missing_column(columns, name)
     found = parse_json_value(value, f"column {name!r}")
     if not isinstance(found, list):
-        raise FormatMismatch(f"column {name!r} holds {kind(found)}, not a list")
+        raise FormatMismatchError(f"column {name!r} holds {kind(found)}, not a list")
     return found
 
 
 def object_of(value: Any, name: str) -> dict[str, Any]:
-    """The object in ``value``, also where it is written as JSON in a string.
+    """Return the object in ``value``, also where it is written as JSON in a string.
 
     Raises  Misfit when it is something else.
     """
     found = parse_json_value(value, name)
     if not isinstance(found, dict):
-        raise FormatMismatch(f"{name} is {kind(found)}, not an object")
+        raise FormatMismatchError(f"{name} is {kind(found)}, not an object")
     return found
 
 
-def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> FormatMismatch:
-    """The misfit of a column that is not there, with those that are and the one that may be meant."""
+def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> FormatMismatchError:
+    """Return the misfit of a column that is not there, with those that are and the one that may be meant."""
     lower = {column.lower(): column for column in columns}
     near = get_close_matches(name.lower(), list(lower), 1)
     meant = f"; did you mean {lower[near[0]]}?" if near else ""
-    return FormatMismatch(f"no column {name!r}{wanted_by}; there are {names(columns)}{meant}")
+    return FormatMismatchError(f"no column {name!r}{wanted_by}; there are {names(columns)}{meant}")
 
 
 def lower(columns: dict[str, Any]) -> dict[str, Any]:
-    """The columns with their names in small letters and without blanks around; the first of equal names counts."""
+    """Return the columns with their names in small letters and without blanks around; the first of equal names counts."""
     found: dict[str, Any] = {}
     for name, value in columns.items():
         found.setdefault(name.strip().lower(), value)
@@ -157,17 +157,17 @@ def lower(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def names(columns: dict[str, Any]) -> str:
-    """The column names for a message, at most twelve."""
+    """Return the column names for a message, at most twelve."""
     shown = ", ".join(list(columns)[:12])
     return shown + (f" and {len(columns) - 12} more" if len(columns) > 12 else "") if columns else "none"
 
 
 def kind(value: Any) -> str:
-    """What a value is, in plain words."""
+    """Return the type of a value as text."""
     words = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return "nothing" if value is None else words.get(type(value), type(value).__name__)
 
 
 def as_json(columns: dict[str, Any]) -> str:
-    """A row as one line of JSON, to be shown to people; values that JSON lacks are shown as text."""
+    """Return a row as one line of JSON, to be shown to people; values that JSON lacks are shown as text."""
     return msgspec.json.encode(columns, enc_hook=str).decode()

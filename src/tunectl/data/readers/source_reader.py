@@ -19,7 +19,7 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.format_detection import SAMPLE_ROWS, location, truncate_row
-from tunectl.data.readers.row import FormatMismatch, RawRow, RowError, as_json
+from tunectl.data.readers.row import FormatMismatchError, RawRow, RowError, as_json
 
 COLUMNS_SHOWN = 40
 """How many column names a message lists."""
@@ -102,7 +102,7 @@ class SourceReader(ABC, Generic[D]):
 
     @abstractmethod
     def decide(self, file: SourceFile, sample: list[RawRow]) -> D:
-        """How the rows of a file are read.
+        """Return how the rows of a file are read.
 
         Raises  DataError when the first rows say nothing, or contradict what is declared.
         """
@@ -116,7 +116,7 @@ class SourceReader(ABC, Generic[D]):
 
     @abstractmethod
     def explain_pinning(self) -> str:
-        """How a decision that was wrong is set right, in words."""
+        """Return how a decision that was wrong is set right, in words."""
 
     def process_row(self, row: RawRow, decision: D) -> None:
         """Take one row: by itself, unless a child joins rows first."""
@@ -153,7 +153,7 @@ class SourceReader(ABC, Generic[D]):
         try:
             self.make(row, decision)
         except RowError as error:
-            if isinstance(error, FormatMismatch):
+            if isinstance(error, FormatMismatchError):
                 count = self._misfits[0] + 1 if self._misfits else 1
                 known = self._misfits[1:] if self._misfits else (decision, row, error.detail)
                 self._misfits = (count, *known)
@@ -216,7 +216,7 @@ class SourceReader(ABC, Generic[D]):
             raise self._misread(decision, row, detail)
 
     def _misread(self, decision: D, row: RawRow, detail: str) -> DataError:
-        """The error of a format that the rows do not have: the first offending row, and what was expected."""
+        """Return the error of a format that the rows do not have: the first offending row, and what was expected."""
         lines = [
             f"{self._key}: read as {decision.format} ({decision.why}), but {location(row)} does not fit: {detail}",
             f"    the row: {truncate_row(row)}",
@@ -251,7 +251,7 @@ class SourceReader(ABC, Generic[D]):
 
 
 def _first(stream: Iterator[RawRow | RejectedRow]) -> Iterator[RawRow | RejectedRow]:
-    """The first items, up to as many rows as a decision needs; broken rows count a tenth, so that they end too."""
+    """Yield the first items, up to as many rows as a decision needs; broken rows count a tenth, so that they end too."""
     seen = 0.0
     for item in stream:
         yield item

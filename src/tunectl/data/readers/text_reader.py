@@ -36,7 +36,7 @@ class DecodeError(DataError):
         self.offset = offset
 
 
-class NotText(DataError):
+class NotTextError(DataError):
     """A file that is of another kind than its name or pin says."""
 
     def __init__(self, file: SourceFile, what: str) -> None:
@@ -45,7 +45,7 @@ class NotText(DataError):
         self.what = what
 
 
-class CorruptArchive(DataError):
+class CorruptArchiveError(DataError):
     """A compressed file that cannot be unpacked to its end."""
 
     def __init__(self, file: SourceFile, why: str) -> None:
@@ -57,7 +57,7 @@ class CorruptArchive(DataError):
 
 
 def usable_charset(label: str) -> str | None:
-    """The encoding that a page or its server means by a label; None where it is UTF-8 or nothing that exists.
+    """Return the encoding that a page or its server means by a label; None where it is UTF-8 or nothing that exists.
 
     As browsers do (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page that can be read so far as to
     find its own label is not UTF-16.
@@ -77,14 +77,14 @@ def usable_charset(label: str) -> str | None:
 def open_text_file(file: SourceFile, encoding: str | None, *, newline: str | None) -> Iterator[io.TextIOWrapper]:
     """Open a text file; ``encoding`` None is UTF-8.
 
-    Raises  Undecodable, with the offset of the first byte that does not fit; NotText for a binary file; Damaged for a
+    Raises  DecodeError, with the offset of the first byte that does not fit; NotTextError for a binary file; CorruptArchiveError for a
             compressed one that cannot be unpacked.
     """
     try:
         with open_decompressed(file.path) as stream:
             what = sniff_binary(stream.read(8192), zeros=encoding is not None)
         if what is not None:
-            raise NotText(file, what)
+            raise NotTextError(file, what)
         name = encoding or file.columns.get("charset") or UTF8
         with (
             open_decompressed(file.path) as stream,
@@ -94,15 +94,15 @@ def open_text_file(file: SourceFile, encoding: str | None, *, newline: str | Non
     except UnicodeError as error:
         raise _locate_decode_error(file, name) from error
     except (EOFError, lzma.LZMAError, zlib.error) as error:
-        raise CorruptArchive(file, str(error)) from error
+        raise CorruptArchiveError(file, str(error)) from error
     except OSError as error:
         if error.errno is not None:  # the machine's refusal, not the file's content
             raise
-        raise CorruptArchive(file, str(error)) from error
+        raise CorruptArchiveError(file, str(error)) from error
 
 
 def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
-    """Where the first byte stands that does not fit; decoders only tell the place inside their last chunk."""
+    """Return where the first byte stands that does not fit; decoders only tell the place inside their last chunk."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     passed = 0
     with open_decompressed(file.path) as stream:
@@ -121,14 +121,14 @@ def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
 
 
 def read_text(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """A text file as one row."""
+    """Yield a text file as one row."""
     with open_text_file(file, reading.encoding, newline=None) as stream:
         text = stream.read()
     yield whole_file_row(file, text, {})
 
 
 def read_lines(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """A text file with a document a line, as one row a line; blank lines are not rows."""
+    """Yield a text file with a document a line, as one row a line; blank lines are not rows."""
     with open_text_file(file, reading.encoding, newline=None) as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():
@@ -136,14 +136,14 @@ def read_lines(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Reje
 
 
 def read_markdown(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """A Markdown file as one row; plain values of its front matter become columns."""
+    """Yield a Markdown file as one row; plain values of its front matter become columns."""
     with open_text_file(file, reading.encoding, newline=None) as stream:
         body, columns = front_matter(stream.read())
     yield whole_file_row(file, body, columns)
 
 
 def front_matter(text: str) -> tuple[str, dict[str, str]]:
-    """A Markdown text without its front matter, and the plain ``key: value`` lines of that."""
+    """Return a Markdown text without its front matter, and the plain ``key: value`` lines of that."""
     found = _FRONT.match(text)
     if found is None:
         return text, {}
@@ -154,7 +154,7 @@ def front_matter(text: str) -> tuple[str, dict[str, str]]:
 
 
 def whole_file_row(file: SourceFile, text: str, columns: dict[str, str]) -> RawRow | RejectedRow:
-    """A whole file as one row, or a reject ``no_text``."""
+    """Return a whole file as one row, or a reject ``no_text``."""
     if not text.strip():
         return RejectedRow(Source(file.name), "no_text", "there is no text in it")
     return RawRow(Source(file.name), {**columns, "text": text})

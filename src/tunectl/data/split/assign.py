@@ -62,7 +62,7 @@ class _Group:
 
 
 def assign_splits(examples: Sequence[Example], rule: SplitRule) -> list[Assignment]:
-    """Where each of ``examples`` goes, in their order.
+    """Return where each of ``examples`` goes, in their order.
 
     A record that carries ``split`` (the user's own column) keeps it, and splits named there get nothing else; the others are
     taken from the unmarked records, or from those marked train where all are marked.
@@ -104,7 +104,7 @@ def _bundle(examples: Sequence[Example], group: Group, rule: SplitRule, *, all_m
 
 
 def list_allowed_splits(example: Example, held_out: Mapping[str, Mapping[SplitName, frozenset[str]]]) -> set[SplitName]:
-    """The splits that ``example`` may be in, by its values of the fields in ``held_out``; may be empty where fields disagree."""
+    """Return the splits that ``example`` may be in, by its values of the fields in ``held_out``; may be empty where fields disagree."""
     may: set[SplitName] = set(PARTS)
     for name, values in held_out.items():
         value = example.fields.get(name, "")

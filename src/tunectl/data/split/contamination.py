@@ -24,13 +24,13 @@ class Leak:
     """Place in the list of validation and test records."""
     what: What
     overlap: float
-    """Share of the held text's pieces found in the train text; 1 is all of it."""
+    """Return the share of the held text's pieces found in the train text; 1 is all of it."""
 
 
 def find_contaminated(
     train: Sequence[Example | Document], held: Sequence[Example], *, compare: Sequence[What], ngram: int, overlap: float
 ) -> list[Leak]:
-    """The worst leak of each of ``train`` that shares at least ``overlap`` of the ``ngram``-word pieces of a text of ``held``.
+    """Return the worst leak of each of ``train`` that shares at least ``overlap`` of the ``ngram``-word pieces of a text of ``held``.
 
     A document is one text, compared with all that ``compare`` names; an answer of a train example is also what the assistant
     said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they say the
@@ -76,7 +76,7 @@ def _texts(example: Example, what: What) -> list[str]:
 
 
 def _collect_train_texts(record: Example | Document, what: What) -> list[str]:
-    """The texts of a train record that could give a held text away."""
+    """Return the texts of a train record that could give a held text away."""
     if isinstance(record, Document):
         return [record.text]
     earlier = [turn.content for turn in record.messages if turn.role == "assistant"] if what == "answer" else []
@@ -84,14 +84,14 @@ def _collect_train_texts(record: Example | Document, what: What) -> list[str]:
 
 
 def ngrams(tokens: Sequence[str], size: int, *, whole: bool = False) -> set[tuple[str, ...]]:
-    """The different runs of ``size`` words; of a shorter text none, or all of it in one piece where ``whole``."""
+    """Return the different runs of ``size`` words; of a shorter text none, or all of it in one piece where ``whole``."""
     if len(tokens) < size:
         return {tuple(tokens)} if whole and tokens else set()
     return {tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)}
 
 
 def overlap_share(train: Iterable[Example], held: Iterable[Example], *, ngram: int = 4) -> float | None:
-    """Share of the ``ngram``-word runs of the held answers, counted as often as they occur, that some train answer holds too.
+    """Return the share of the ``ngram``-word runs of the held answers, counted as often as they occur, that some train answer holds too.
 
     High means that answers can be put together from memory. None where no held answer is that long.
     """

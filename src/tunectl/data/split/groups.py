@@ -17,19 +17,19 @@ _WORD = re.compile(r"\w+")
 
 
 def split_words(text: str) -> list[str]:
-    """The words of ``text``: NFKC, case folded, without punctuation. What two texts are compared by."""
+    """Return the words of ``text``: NFKC, case folded, without punctuation. What two texts are compared by."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def answer_texts(example: Example) -> list[str]:
-    """What the model should say: every reference, or every learned segment; none for a tokenized row."""
+    """Return the target texts: every reference, or every learned segment; none for a tokenized row."""
     if example.answers:
         return [answer.text for answer in example.answers]
     return [segment.text for segment in example.segments if segment.train]
 
 
 def input_key(example: Example) -> str:
-    """A digest that two records share when the model is shown the same: roles, folded words, tools, or token ids."""
+    """Return a digest that two records share when the model is shown the same: roles, folded words, tools, or token ids."""
     if example.tokens is not None:
         masked = [
             token for token, label in zip(example.tokens.ids, example.tokens.labels, strict=True) if label == -100
@@ -61,7 +61,7 @@ class Group:
 
 
 def find_connected_groups(examples: Sequence[Example], fields: Sequence[str]) -> list[Group]:
-    """Connected groups of ``examples``, in order of their first record.
+    """Return connected groups of ``examples``, in order of their first record.
 
     Two records are joined when they have the same input, the same cluster, or the same value of one of ``fields``. A record
     without a value for a field is not joined by it.

@@ -68,7 +68,7 @@ COMPOSE = "compose"
 
 
 def find(name: str) -> Stage:
-    """The stage called ``name``.
+    """Return the stage called ``name``.
 
     Raises  UsageError naming the nearest stage.
     """

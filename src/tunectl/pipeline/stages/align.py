@@ -191,7 +191,7 @@ class _PromptRenderer:
         return cls(template.load(base, system=agreed.system), Tokenizer(base), agreed, tally)
 
     def questions(self, examples: Sequence[Example], room: int, *, count: bool) -> list[Prompt]:
-        """Those that have an input of their own and leave ``room`` tokens for an answer; ``count`` accounts for each."""
+        """Return the examples that have an input of their own and leave ``room`` tokens for an answer; ``count`` accounts for each."""
         texts = [
             self.renderer.render(example.messages, add_generation_prompt=True, tools=example.tools)
             if example.messages
@@ -296,7 +296,7 @@ def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRe
 
 
 def _read_preferences(preferences: Path, part: str) -> preference_batches.PreferenceSplit:
-    """Pairs and marks of one part; none where preferences are switched off."""
+    """Return pairs and marks of one part; none where preferences are switched off."""
     if (preferences / manifest.PASSED_THROUGH).is_file():
         return preference_batches.PreferenceSplit((), ())
     marks = [
@@ -310,7 +310,7 @@ def _read_preferences(preferences: Path, part: str) -> preference_batches.Prefer
 
 
 def _sample_examples(examples: Sequence[Example], most: int, seed: int, what: str) -> list[Example]:
-    """At most ``most`` of ``examples``, in their order."""
+    """Return at most ``most`` of ``examples``, in their order."""
     if len(examples) <= most:
         return list(examples)
     places = sorted(random.Random(f"{seed}:{what}").sample(range(len(examples)), most))  # noqa: S311  a draw, not a secret

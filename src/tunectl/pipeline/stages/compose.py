@@ -55,7 +55,7 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
 def resolve_stages(
     layout: ProjectPaths, root: TunectlConfig | None = None
 ) -> dict[str, resolved_config.ResolvedStageConfig]:
-    """The resolved configuration of every stage, in the order of the pipeline.
+    """Return the resolved configuration of every stage, in the order of the pipeline.
 
     ``root`` is the composed configuration, where it is at hand. Writes no tracked file; digests of sources and code are
     remembered in ``.tunectl/cache``.
@@ -75,7 +75,7 @@ def resolve_stages(
 
 
 def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:
-    """The local paths whose content a stage reads from outside the pipeline, sorted, each once."""
+    """Yield the local paths whose content a stage reads from outside the pipeline, sorted, each once."""
     if stage == "ingest":
         sources = settings["ingest"]["sources"].values()
         yield from sorted({source["path"] for source in sources if source.get("path")})
@@ -104,7 +104,7 @@ def _list_store(folder: str | None) -> list[str]:
 
 
 def match_files(root: Path, path: str) -> list[Path]:
-    """The files that a declared path means, as ingest takes it; none where there is nothing yet (ingest says so)."""
+    """Return the files that a declared path means, as ingest takes it; none where there is nothing yet (ingest says so)."""
     try:
         return glob_files(path, root, "path")
     except DataError:
@@ -125,7 +125,7 @@ class _Digests:
                 self.known = {}  # cut off or from another version: read the files again
 
     def digest_path(self, root: Path, path: str) -> str | None:
-        """Digest of names and contents of all files that ``path`` means; None where it means none."""
+        """Return the digest of names and contents of all files that ``path`` means; None where it means none."""
         total, count = hashlib.sha256(), 0
         for file in match_files(root, path):
             name = file.relative_to(root) if file.is_relative_to(root) else file.name

@@ -107,7 +107,7 @@ def run(
 def _cut(
     texts: list[str], tokenizer: Tokenizer, agreed: model_spec.ModelSpec, section: LoraCpt, seed: int
 ) -> tuple[list[PackedRow], list[PackedRow]]:
-    """Blocks to train on, and blocks of other documents to measure with."""
+    """Return blocks to train on, and blocks of other documents to measure with."""
     order = sorted(texts)
     random.Random(seed).shuffle(order)  # noqa: S311  a seeded shuffle, not a secret
     held = max(1, round(len(order) * section.validation_share))

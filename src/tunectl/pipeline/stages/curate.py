@@ -95,7 +95,7 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
 
 
 def _read_feedback_examples(folder: Path) -> list[Example]:
-    """What people taught in live traffic; none where nothing was harvested."""
+    """Return the examples from feedback on live traffic; none where nothing was collected."""
     if (folder / manifest.PASSED_THROUGH).is_file():
         return []
     return list(atomic_io.read_rows(folder / _EXAMPLES, Example))

@@ -158,7 +158,7 @@ def _panel(
     rounds: Sequence[SystemOutputs],
     tools: evaluation.EvaluationBackend,
 ) -> JudgeInputs:
-    """What the reward judge and people say of tuned and aligned."""
+    """Return the verdicts of the reward model and of people on tuned and aligned answers."""
     people = _people(cfg.evaluate.aligned.human_judgments_dir)
     trust, why_not = _judge_facts(inputs.reward)
     if why_not:
@@ -176,7 +176,7 @@ def _panel(
 
 
 def _people(folder: str | None) -> list[Comparison] | str:
-    """What people said on the page, or why nobody did.
+    """Return the judgments of people from the page, or the reason why there are none.
 
     Raises  DataError where the declared folder holds no judgments.
     """
@@ -198,7 +198,7 @@ class _RewardGateView(Struct, frozen=True):
 
 
 def _judge_facts(reward: Path) -> tuple[str, str]:
-    """How far the reward judge can be trusted, and why there is none to ask; one of the two is empty.
+    """Return how far the reward judge can be trusted, and why there is none to ask; one of the two is empty.
 
     A judge that may be no better than chance on held-out pairs is not asked: its win rate would be noise.
     """
@@ -213,7 +213,7 @@ def _judge_facts(reward: Path) -> tuple[str, str]:
 
 
 def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
-    """The inputs to answer (of ``evaluate.split``), validation and train.
+    """Return the inputs to answer (of ``evaluate.split``), validation and train.
 
     Raises  DataError where no such example can be answered, or a declared field is in none of them.
     """
@@ -250,7 +250,7 @@ def _refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
 
 
 def _table(found: Results) -> list[str]:
-    """The comparison as lines of text for the log."""
+    """Return the comparison as lines of text for the log."""
     columns, rows = summary.summary_rows(found)
     widths = [max(len(row[place]) for row in (columns, *rows)) for place in range(len(columns))]
     return [

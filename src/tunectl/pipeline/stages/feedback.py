@@ -123,12 +123,12 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
 
 
 def _judges(lesson: FeedbackExample, fresh: Collection[str]) -> bool:
-    """Whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
+    """Return whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
     return lesson.kind == "edit" and lesson.inference.id in fresh
 
 
 def _example(lesson: FeedbackExample, snapshot_id: str) -> Example | None:
-    """A lesson as a row to learn from; None where a turn is no plain text."""
+    """Return a lesson as a row to learn from; None where a turn is no plain text."""
     row = export.to_openai_row(lesson.inference)
     messages = _turns(row["messages"]) if row else None
     if row is None or not messages or messages[-1].role != "assistant" or messages[-1].tool_calls:
@@ -147,7 +147,7 @@ def _example(lesson: FeedbackExample, snapshot_id: str) -> Example | None:
 
 
 def _judgment(lesson: FeedbackExample, example: Example, before: Any) -> Comparison | None:
-    """What an edit says about the answer that was edited; None for an approval."""
+    """Compare the edited answer with the original one; return None for an approval."""
     row = export.to_openai_row(before) if lesson.kind == "edit" else None
     turns = _turns(row["messages"]) if row else None
     if not turns or turns[-1].content == example.answers[0].text:

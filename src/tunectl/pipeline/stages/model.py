@@ -126,7 +126,7 @@ def _refuse_other_weights(source: HubModel | FolderModel | WheelModel, found: st
 
 
 def _resolve_name_and_revision(source: HubModel | FolderModel | WheelModel, weights: str) -> tuple[str, str]:
-    """Name and revision for the contract; no path of this machine is in them."""
+    """Return name and revision for the contract, without paths of this machine."""
     if isinstance(source, HubModel):
         return source.repo, source.revision
     if isinstance(source, WheelModel):
@@ -135,7 +135,7 @@ def _resolve_name_and_revision(source: HubModel | FolderModel | WheelModel, weig
 
 
 def _template(section: BaseModelConfig, own: str | None, name: str) -> str:
-    """The text of the declared template, or the model's own."""
+    """Return the text of the declared template, or the model's own."""
     if section.chat_template is None:
         if own is None:
             raise UsageError(

@@ -118,7 +118,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
 
 
 def _refuse_chosen_by(found: Results) -> None:
-    """A release is judged by inputs that chose nothing.
+    """Raise where the judging inputs also chose the checkpoint: the estimate would be biased.
 
     Raises  UsageError.
     """
@@ -130,7 +130,7 @@ def _refuse_chosen_by(found: Results) -> None:
 
 
 def _which(settings: ReleaseConfig, inputs: Inputs, found: Results) -> str:
-    """Which adapter is shipped: sft or align.
+    """Return which adapter is shipped: sft or align.
 
     Raises  UsageError where align is declared and switched off.
     """
@@ -187,7 +187,7 @@ class _ReleaseBuilder:
         self.tools.export(origin, self.release / serving_contract.MODEL, engine=engine, weights=weights)
 
     def render_conversations(self) -> list[RenderedConversation]:
-        """Validation inputs, rendered, as many as somebody wants; those that leave no room for an answer are left out."""
+        """Render validation inputs, as many as needed; those that leave no room for an answer are left out."""
         settings = self.settings
         rows = [row for row in atomic_io.read_rows(self.inputs.split / "validation.jsonl", Example) if row.messages]
         chat = templates.load(self.base, system=self.agreed.system)
@@ -215,7 +215,7 @@ class _ReleaseBuilder:
     def collect_answers_and_probes(
         self, asked: Sequence[RenderedConversation]
     ) -> tuple[list[GreedyOutput], list[BaseTunedComparison]]:
-        """The trained model's answers to the inputs of the proof, and the probes among them."""
+        """Return the trained model's answers to the inputs of the proof, and the probes among them."""
         wanted, probes = self.settings.parity, self.settings.probing
         prompts = [one.ids for one in asked[: wanted.prompts]]
         few = min(len(prompts), 4 * probes.prompts)
@@ -242,7 +242,7 @@ class _ReleaseBuilder:
     def contract(
         self, asked: Sequence[RenderedConversation], compared: Sequence[BaseTunedComparison]
     ) -> ServingContract:
-        """What the server must hold."""
+        """Return the contract that the server must fulfill."""
         agreed, settings, probes = self.agreed, self.settings, self.settings.probing
         given = settings.decoding
         return ServingContract(
@@ -269,7 +269,7 @@ class _ReleaseBuilder:
         )
 
     def render_written_tokens(self) -> list[RenderFixture]:
-        """A conversation in which somebody writes special tokens: a server that read them as such would not be ready."""
+        """Return a conversation in which somebody writes special tokens: a server that read them as such would not be ready."""
         special = self.tokenizer.special_texts
         if not special:
             return []
@@ -278,7 +278,7 @@ class _ReleaseBuilder:
         return [RenderFixture(asked, text, self.tokenizer.ids(text))]
 
     def decode_answer(self, said: GreedyOutput) -> str:
-        """An answer without special tokens, as evaluate compares it."""
+        """Return an answer without special tokens, as evaluate compares it."""
         return self.tokenizer.text_of([token for token in said.ids if token not in self.tokenizer.special]).strip()
 
     def report(
@@ -299,7 +299,7 @@ class _ReleaseBuilder:
         return ParityReport(found, measured, parity.verdict(found, measured, bounds, probes=probes))
 
     def _score_engine(self, side: ReleaseSession, model: TrainedModel) -> EngineScore | None:
-        """The evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
+        """Return the evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
         cfg, count = self.cfg.evaluate, self.settings.parity.inputs
         rows = items.from_examples(atomic_io.read_rows(self.inputs.split / "test.jsonl", Example))[0]
         wanted = items.sample_items(items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed)
@@ -332,7 +332,7 @@ class _ReleaseBuilder:
         return EngineScore(cfg.gate.primary_metric, len(wanted), one.value, low, other.value)
 
     def with_gguf(self, report: ParityReport) -> ParityReport:
-        """The report, after writing the GGUF file where one is wanted; a file that is another model is not kept."""
+        """Return the report, after writing the GGUF file where one is wanted; a file that is another model is not kept."""
         wanted = self.settings.gguf
         if wanted is None:
             return report
@@ -347,7 +347,7 @@ class _ReleaseBuilder:
         return found
 
     def keep_reference(self, asked: Sequence[RenderedConversation], side: ReleaseSession) -> None:
-        """What this release answers to validation inputs, drawn as for a request that says nothing: drift is measured against it."""
+        """Save answers to validation inputs, sampled with the default settings: the reference of drift monitoring."""
         given = self.settings.decoding
         limit = (self.agreed.context or 1 << 30) - given.max_tokens
         some = [one for one in asked if len(one.ids) <= limit][: self.settings.reference_responses]
@@ -360,7 +360,7 @@ class _ReleaseBuilder:
         atomic_io.write_rows(self.release / serving_contract.REFERENCE, rows)
 
     def facts(self, found: Results, report: ParityReport) -> BuildFacts:
-        """What the store keeps beside the files."""
+        """Return the facts that the registry stores beside the files."""
         name = "aligned" if self.which == "align" else "tuned"
         system = found.system(name)
         scores = {measure: one.value for measure, one in system.scores.items()} if system else {}

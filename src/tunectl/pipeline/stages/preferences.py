@@ -198,7 +198,7 @@ def _rules(cfg: PreferencesConfig, seed: int) -> vote_aggregation.AggregationRul
 
 
 def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], dict[str, PreferenceSourceReport]]:
-    """All judgments, imported first; rows that are none are rejected already."""
+    """Return all judgments, imported first; rows that are none are rejected already."""
     found: list[Comparison] = []
     reports = {}
     for kind, declared in cfg.sources.items():
@@ -222,7 +222,7 @@ def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], 
 
 
 def _read_edits(feedback: Path, tally: RowCounter) -> list[Comparison]:
-    """Edits of live answers: the edited one is the better one."""
+    """Return edits of live answers: the edited one is the better one."""
     path = feedback / "judgments.jsonl"
     found = list(atomic_io.read_rows(path, Comparison)) if path.is_file() else []
     tally.read(len(found))
@@ -230,7 +230,7 @@ def _read_edits(feedback: Path, tally: RowCounter) -> list[Comparison]:
 
 
 def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter) -> contrastive_pairs.Contrasts:
-    """Pairs of references, where they are declared.
+    """Return pairs of references, where they are declared.
 
     Raises  DataError when no input has attributes, or a part has no two inputs that are near
     """
@@ -265,7 +265,7 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
 def _simulate_annotator(
     cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
 ) -> tuple[list[Comparison], simulated_annotator.Asked | None]:
-    """What a rubric says about answers that the tuned model samples, where one is declared.
+    """Return the judgments of a rubric on answers that the tuned model samples, where one is declared.
 
     Raises  ArtifactError where the adapter belongs to another model; DataError without an input to answer
     """
@@ -333,5 +333,5 @@ def _write_account(
 
 
 def _read_split_assignments(split: Path) -> dict[str, SplitName]:
-    """The part of every input that ``split`` has placed."""
+    """Return the part of every input that ``split`` has placed."""
     return {input_key(row): part for part in PARTS for row in atomic_io.read_rows(split / f"{part}.jsonl", Example)}

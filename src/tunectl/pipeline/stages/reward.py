@@ -172,7 +172,7 @@ def _refuse_no_pairs(preferences: Path) -> None:
 def _read(
     inputs: Inputs, base: Path, section: RewardModelConfig, seed: int, folder: Path
 ) -> tuple[tuple[_Part, _Part, _Part], RowCounts]:
-    """The three parts as rows, and the account of their pairs.
+    """Return the three parts as rows, and the account of their pairs.
 
     Raises  DataError where a part has none, or too many were rejected.
     """
@@ -217,7 +217,7 @@ def _refuse_empty(name: str, found: Sequence[object]) -> None:
 def _shares(
     items: Sequence[TokenizedPair], section: RewardModelConfig, seed: int
 ) -> tuple[list[TokenizedPair], list[TokenizedPair]]:
-    """The training pairs of the members, and those of the judge: no prompt is in both.
+    """Return the training pairs of the members, and those of the judge: no prompt is in both.
 
     Raises  DataError where one of them would get none.
     """
@@ -279,7 +279,7 @@ class _ResumableTrainer:
         self.records.append(reward_artifacts.fit(name, seed, fitted))
 
     def _plan(self, train: Sequence[PromptGroup], seed: int) -> RewardArgs:
-        """An optimizer step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
+        """Return an optimizer step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
         pairs = sum(len(bundle.duels) for bundle in train)
         answers = sum(len(bundle.branches) for bundle in train)
         step = max(1, round(self._section.batch_size * answers / max(1, pairs)))
@@ -287,7 +287,7 @@ class _ResumableTrainer:
         return from_config(self._section, answers=step, seed=seed, profile=cfg.hardware, project=cfg.project)
 
     def rewards(self, bundles: Sequence[PromptGroup]) -> list[list[list[float]]]:
-        """Raw rewards of all that were fitted, in their order.
+        """Return raw rewards of all that were fitted, in their order.
 
         Raises  UsageError where one is no number.
         """
@@ -300,7 +300,7 @@ class _ResumableTrainer:
         return found
 
     def folder(self, name: str) -> Path:
-        """Where the weights of ``name`` lie until all is finished."""
+        """Return where the weights of ``name`` lie until all is finished."""
         return self._work / name
 
 

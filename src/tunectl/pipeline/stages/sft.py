@@ -124,7 +124,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
 def _rows(
     path: Path, masker: LossMasker, section: Sft, tally: RowCounter, tokenizer: Tokenizer
 ) -> tuple[list[PackedRow], list[report.TokenView]]:
-    """The rows of one split, and one of them to look at."""
+    """Return the rows of one split, and one of them to look at."""
     examples = list(atomic_io.read_rows(path, Example))
     masked = sft_dataset.tokenize_examples(examples, masker, sft_dataset.LengthLimits(section.max_length), tally)
     found = [

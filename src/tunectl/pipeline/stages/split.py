@@ -103,7 +103,7 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
 
 
 def _rule(cfg: Split, seed: int) -> SplitRule:
-    """The split section as plain values."""
+    """Return the split section as plain values."""
     shares: dict[SplitName, float] = {
         "train": cfg.shares.train,
         "validation": cfg.shares.validation,
@@ -130,7 +130,7 @@ def _divide(examples: Sequence[Example], cfg: Split, seed: int, tally: RowCounte
 
 
 def _refuse_unknown_fields(examples: Sequence[Example], cfg: Split) -> None:
-    """A field that no record carries is a mistake in the YAML, not a field without values."""
+    """Raise for a field that no record has: it is a mistake in the YAML."""
     if not examples:
         raise DataError(
             "split: no example came in, so there is nothing to train and test on",
@@ -179,7 +179,7 @@ def _without_leaks(
 def _leaking(
     records: list[_R], held: list[Example], cfg: ContaminationCheck, tally: RowCounter
 ) -> tuple[list[_R], list[contamination.Leak]]:
-    """The records that stay, and the leaks that were found; with ``report`` all stay."""
+    """Return the records that stay, and the leaks that were found; with ``report`` all stay."""
     found = contamination.find_contaminated(
         records, held, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.min_overlap
     )
@@ -295,19 +295,19 @@ def _report(
 
 
 def _clusters(together: Sequence[Group]) -> list[str | None]:
-    """The group of each record, in their order; None where it stands alone. Later intervals resample by it."""
+    """Return the group of each record, in their order; None where it stands alone. Later intervals resample by it."""
     alone = {group.key for group in together if len(group.rows) == 1}
     return [None if name in alone else name for name in _names(together)]
 
 
 def _names(together: Sequence[Group]) -> list[str]:
-    """The group of each record, in their order."""
+    """Return the group of each record, in their order."""
     names = {row: group.key for group in together for row in group.rows}
     return [names[row] for row in range(len(names))]
 
 
 def _document_names(documents: Sequence[Document], fields: Sequence[str]) -> list[str]:
-    """Documents of one declared value are one group; the others stand alone."""
+    """Group documents by their declared value; a document without one is its own group."""
     return [next((f"{name}={d.fields[name]}" for name in fields if d.fields.get(name)), d.id) for d in documents]
 
 

@@ -130,7 +130,7 @@ def _reject(pair: PreferencePair, reason: RejectReason, detail: str) -> Rejected
 
 
 def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequence[Message]]]) -> list[tuple[int, ...]]:
-    """Whole sequences up to and with the end of the final turn."""
+    """Return whole sequences up to and with the end of the final turn."""
     examples = []
     for pair, side in sides:
         source = pair.annotations[0].source
@@ -142,12 +142,12 @@ def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequenc
 
 
 def sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
-    """The whole sequence of each answer, prompt included."""
+    """Return the whole sequence of each answer, prompt included."""
     return [(*masked.prompt.ids, *answer.ids) for answer in masked.answers]
 
 
 def row_of(whole: Sequence[tuple[int, ...]]) -> PackedRow:
-    """One row of whole sequences; what all begin with is its prompt. Each answer keeps at least its last token."""
+    """Return one row of whole sequences; what all begin with is its prompt. Each answer keeps at least its last token."""
     first, most = whole[0], min(map(len, whole)) - 1
     cut = next((place for place in range(most) if any(one[place] != first[place] for one in whole)), most)
     branches = []
@@ -158,7 +158,7 @@ def row_of(whole: Sequence[tuple[int, ...]]) -> PackedRow:
 
 
 def side_by_side(whole: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
-    """Rows of the whole sequences of one prompt, each with the places of its answers; ``share`` off: a row an answer."""
+    """Return rows of the whole sequences of one prompt, each with the places of its answers; ``share`` off: a row an answer."""
     parts: list[list[int]] = []
     for place in range(len(whole)):
         if share and parts and row_of([whole[at] for at in (*parts[-1], place)]).length <= ROW_TOKENS:
@@ -169,7 +169,7 @@ def side_by_side(whole: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple
 
 
 def group_pairs(items: Sequence[TokenizedPair], *, share: bool, margins: bool) -> list[PromptGroup]:
-    """The pairs of each prompt side by side, as many as fit a row; with ``share`` off, each answer has a row of its own.
+    """Return the pairs of each prompt side by side, as many as fit a row; with ``share`` off, each answer has a row of its own.
 
     An answer that several pairs of a bundle name is read once.
     """
@@ -192,7 +192,7 @@ def _parts(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> Iterator[l
 
 
 def _answers(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> list[tuple[int, ...]]:
-    """The different answers of some pairs, in order of appearance."""
+    """Return the different answers of some pairs, in order of appearance."""
     return list(dict.fromkeys(side for number in numbers for side in (items[number].chosen, items[number].rejected)))
 
 
@@ -212,7 +212,7 @@ def _bundle(items: Sequence[TokenizedPair], numbers: Sequence[int], *, share: bo
 
 
 def separate(some: Sequence[PromptGroup]) -> list[PromptGroup]:
-    """The same bundles with a row for each answer."""
+    """Return the same bundles with a row for each answer."""
     return [
         PromptGroup(
             tuple(row_of([(*row.prompt.ids, *branch.ids[:-1])]) for row in bundle.rows for branch in row.branches),
@@ -223,7 +223,7 @@ def separate(some: Sequence[PromptGroup]) -> list[PromptGroup]:
 
 
 def subsample_prompts(pairs: Sequence[PreferencePair], most: int | None, seed: int) -> list[PreferencePair]:
-    """At most ``most`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their first order."""
+    """Return at most ``most`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their first order."""
     if most is None or len(pairs) <= most:
         return list(pairs)
     counts = Counter(pair.prompt for pair in pairs)
@@ -237,7 +237,7 @@ def subsample_prompts(pairs: Sequence[PreferencePair], most: int | None, seed: i
 
 
 def position(prompt: str, line: str) -> bytes:
-    """Place of a prompt on the random line called ``line``: the same in every run."""
+    """Return the pseudorandom position of a prompt in the order called ``line``, the same in every run."""
     return hash_to_bytes(f"{line} {prompt}")
 
 
@@ -250,7 +250,7 @@ class MeanStd:
 
 
 def mean_std(scores: Sequence[float]) -> MeanStd:
-    """Mean and standard deviation of ``scores``; a deviation of 0 counts as 1, so that dividing by it changes nothing."""
+    """Return mean and standard deviation of ``scores``; a deviation of 0 counts as 1, so that dividing by it changes nothing."""
     center = sum(scores) / len(scores)
     deviation = sqrt(sum((score - center) ** 2 for score in scores) / len(scores))
     return MeanStd(center, deviation or 1.0)

@@ -31,7 +31,7 @@ class RewardModel(Protocol):
     """A loaded reward model."""
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
-        """One score an answer, in their order.
+        """Return one score an answer, in their order.
 
         Answers are batched by length inside; prompts that neighbors share are read once.
         Raises  ArtifactError where a score is no number.

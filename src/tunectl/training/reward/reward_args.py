@@ -26,7 +26,7 @@ class RewardArgs:
 def from_config(
     section: RewardModelConfig, *, answers: int, seed: int, profile: HardwareProfile, project: str
 ) -> RewardArgs:
-    """The plan of one reward model; ``answers`` are those of one optimizer step."""
+    """Return the plan of one reward model; ``answers`` are those of one optimizer step."""
     targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     fit = TrainingArgs(
@@ -77,7 +77,7 @@ class RewardTrainer(Protocol):
     def rewards(
         self, plan: RewardArgs, *, model: Path, sft: Path, members: Sequence[Path], bundles: Sequence[PromptGroup]
     ) -> list[list[list[float]]]:
-        """Raw rewards (natural log units): of each member a list a bundle, in it one number an answer, in their order.
+        """Return raw rewards (natural log units): of each member a list a bundle, in it one number an answer, in their order.
 
         ``members`` are folders that ``fit`` wrote.
         """

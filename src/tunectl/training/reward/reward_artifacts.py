@@ -90,7 +90,7 @@ class Fit(Struct, frozen=True):
 
 
 def fit(name: str, seed: int, fitted: TrainResult) -> Fit:
-    """The record of one fit."""
+    """Return the record of one fit."""
     return Fit(
         name=name,
         seed=seed,

@@ -87,7 +87,7 @@ def center_and_combine(raw: Raw, validation: Sequence[PromptGroup], test: Sequen
 
 
 def _pairs(rewards: Sequence[Sequence[float]], bundles: Sequence[PromptGroup]) -> CenteredRewards:
-    """Rewards by pair instead of by bundle."""
+    """Return rewards by pair instead of by bundle."""
     found: dict[int, tuple[float, float]] = {}
     for of, bundle in zip(rewards, bundles, strict=True):
         for duel in bundle.duels:
@@ -132,7 +132,7 @@ def results(
 def _lengths(
     told: EvalContext, gaps: Sequence[float], prompts: Sequence[str], how: measures.IntervalSettings
 ) -> tuple[list[float], LengthBaseline]:
-    """What lengths alone say of the test pairs, and how well."""
+    """Return the predictions from lengths alone on the test pairs, and their accuracy."""
     weight = measures.fit_length([_longer(pair) for pair in told.train])
     longer = [_longer(pair) for pair in told.test]
     said = [weight * gap for gap in longer]
@@ -148,7 +148,7 @@ def _lengths(
 
 
 def text(answer: Sequence[Message]) -> str:
-    """An answer for people and for counting characters."""
+    """Return an answer for people and for counting characters."""
     return "\n".join(map(tool_calls.render_tool_calls, answer))
 
 
@@ -157,7 +157,7 @@ def _longer(pair: PreferencePair) -> int:
 
 
 def _worst(pairs: Sequence[PreferencePair], found: EnsembleScores) -> list[MisrankedPair]:
-    """The pairs whose worse answer got the better reward, by how much."""
+    """Return the pairs whose worse answer got the better reward, by how much."""
     gaps = found.test.differences
     order = sorted((place for place, gap in enumerate(gaps) if gap < 0), key=lambda place: gaps[place])
     return [

@@ -114,7 +114,7 @@ def _helps(test: RewardMeasurement, bar: float, around: GateContext) -> list[str
 
 
 def _more_pairs(test: RewardMeasurement, bar: float, train: int) -> str:
-    """How many held-out pairs would settle it, were the accuracy what it seems to be: widths fall with the square root."""
+    """Return how many held-out pairs would settle it, were the accuracy what it seems to be: widths fall with the square root."""
     figure = test.accuracy
     if figure.low is None:
         return f"More pairs of more prompts: {test.prompts} held-out prompts give no interval, and a few hundred are usual."
@@ -129,13 +129,13 @@ def _more_pairs(test: RewardMeasurement, bar: float, train: int) -> str:
 
 
 def percent(figure: Estimate) -> str:
-    """A share with its interval, in words: ``88.4 % (84.1 to 92.0)``."""
+    """Return a share with its interval, in words: ``88.4 % (84.1 to 92.0)``."""
     ends = "" if figure.low is None or figure.high is None else f" ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
     return f"{100 * figure.value:.1f} %{ends}"
 
 
 def points(figure: Estimate) -> str:
-    """A difference of shares with its interval, in percentage points."""
+    """Return a difference of shares with its interval, in percentage points."""
     ends = (
         "" if figure.low is None or figure.high is None else f" ({100 * figure.low:+.1f} to {100 * figure.high:+.1f})"
     )
@@ -143,6 +143,6 @@ def points(figure: Estimate) -> str:
 
 
 def number(figure: Estimate) -> str:
-    """A figure with its interval, three decimals."""
+    """Return a figure with its interval, three decimals."""
     ends = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f} to {figure.high:.3f})"
     return f"{figure.value:.3f}{ends}"

@@ -104,14 +104,14 @@ def measure(differences: Sequence[float], prompts: Sequence[str], how: IntervalS
 
 
 def accuracy(differences: Sequence[float], prompts: Sequence[str], how: IntervalSettings) -> Estimate:
-    """The accuracy alone, as in ``measure``."""
+    """Return the accuracy alone, as in ``measure``."""
     return measure(differences, prompts, replace(how, bins=2)).accuracy
 
 
 def accuracy_gain(
     first: Sequence[float], second: Sequence[float], prompts: Sequence[str], how: IntervalSettings
 ) -> Estimate:
-    """Accuracy of one model minus that of another on the same pairs and the same resamples."""
+    """Return the accuracy of one model minus that of another on the same pairs and the same resamples."""
     left, right = (bootstrap.sum_by_group(_statistics(one, 2), prompts) for one in (first, second))
     counts = bootstrap.resample_counts(len(left), how.resamples, how.seed)
     found = bootstrap.difference(left, right, _accuracy, counts, how.confidence)
@@ -128,7 +128,7 @@ def slices(
     *,
     most: int,
 ) -> list[Slice]:
-    """Accuracy by each value of each field that has two to ``most`` values, largest first; ``values`` are one dict a pair."""
+    """Return accuracy by each value of each field that has two to ``most`` values, largest first; ``values`` are one dict a pair."""
     found = []
     for field in dict.fromkeys(name for one in values for name in one):
         places: dict[str, list[int]] = {}
@@ -165,7 +165,7 @@ def fit_length(differences: Sequence[int]) -> float:
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Pearson's, -1 to 1; None where one of them does not vary."""
+    """Return Pearson's, -1 to 1; None where one of them does not vary."""
     import numpy as np
 
     table = np.asarray([first, second], dtype=float)
@@ -175,7 +175,7 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def _statistics(differences: Sequence[float], bins: int) -> NDArray[Any]:
-    """A row a pair: 1, right, loss; then a bin's pairs, confidence and right, for each bin."""
+    """Return a row a pair: 1, right, loss; then a bin's pairs, confidence and right, for each bin."""
     import numpy as np
 
     gaps = np.asarray(differences, dtype=float)
@@ -213,7 +213,7 @@ def _figure(groups: NDArray[Any], combine: bootstrap.Combine, counts: NDArray[An
 
 
 def _honest(figure: Estimate, prompts: int, confidence: float) -> Estimate:
-    """Where all prompts say the same, resampling them says nothing: Wilson's interval of the prompts then."""
+    """Return where all prompts say the same, resampling them says nothing: Wilson's interval of the prompts then."""
     if figure.low is None or figure.high is None or figure.high - figure.low > SAME:
         return figure
     low, high = wilson_interval(figure.value * prompts, prompts, level=confidence)
@@ -221,7 +221,7 @@ def _honest(figure: Estimate, prompts: int, confidence: float) -> Estimate:
 
 
 def _bins(sums: NDArray[Any], how: IntervalSettings) -> list[CalibrationBin]:
-    """Bins that hold any pair."""
+    """Return bins that hold any pair."""
     found = []
     for number in range(how.bins):
         pairs, sure, right = (float(value) for value in sums[3 + 3 * number : 6 + 3 * number])

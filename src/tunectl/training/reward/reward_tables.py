@@ -10,7 +10,7 @@ from tunectl.training.reward.reward_metrics import CalibrationBin
 
 
 def reliability(bins: Sequence[CalibrationBin]) -> str:
-    """A line a bin: the mean chance of its predicted winners, the share that won, and how many pairs."""
+    """Return a line a bin: the mean chance of its predicted winners, the share that won, and how many pairs."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["confidence", "accuracy", "low", "high", "pairs"])

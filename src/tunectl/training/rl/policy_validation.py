@@ -79,7 +79,7 @@ def measure_validation(
 
 
 def all_truncated(step: int, answers: int, limit: int) -> UsageError:
-    """What to say where no answer ended its turn."""
+    """Return the error of a step whose answers were all cut at the limit."""
     return UsageError(
         f"align: all {answers} answers of step {step} were cut at {limit} tokens, so none could be rewarded",
         hint=f"raise align.max_new_tokens (now {limit})",
@@ -89,7 +89,7 @@ def all_truncated(step: int, answers: int, limit: int) -> UsageError:
 def compare_with_start(
     now: ValidationSample, first: ValidationSample, measure: ValidationScorer, settings: ValidationConfig, seed: int
 ) -> ValidationPoint:
-    """``now`` beside the look before the first step; in both, at least one answer was not cut."""
+    """Return ``now`` beside the look before the first step; in both, at least one answer was not cut."""
     import numpy as np
 
     def bootstrap_difference(
@@ -132,14 +132,14 @@ def compare_with_start(
 
 
 def _unsure(change: float) -> tuple[float, float, float]:
-    """A change without an interval, as of inputs that are all of one cluster: anything may be true."""
+    """Return a change without an interval, as of inputs that are all of one cluster: anything may be true."""
     return change, -100.0, 100.0
 
 
 def detect_reward_hacking(
     found: ValidationPoint, first: ValidationPoint, measure: str, settings: ValidationConfig
 ) -> str | None:
-    """Why to stop, in a sentence; None where there is no reason.
+    """Return why to stop, in a sentence; None where there is no reason.
 
     The reward must have risen, the measure fallen by more than the tolerance, and the whole paired interval of its fall must
     lie below zero. Where judgments are learned from, nothing rewards the answers, and the fall is enough.
@@ -158,7 +158,7 @@ def detect_reward_hacking(
 
 
 def best_checkpoint(looks: Sequence[ValidationPoint]) -> ValidationPoint:
-    """The highest mean reward among the looks whose measure is within tolerance; the first of equals.
+    """Return the highest mean reward among the looks whose measure is within tolerance; the first of equals.
 
     The look before the first step always is, so a policy that never got better in this sense gives back the weights of sft.
     Where judgments are learned from, the lowest loss on held-out ones decides: there, a reward that rises says no more than
@@ -176,7 +176,7 @@ def _mean(values: Sequence[float | None]) -> float:
 
 
 def _build_sums_and_counts(values: Sequence[float | None]) -> NDArray[Any]:
-    """Totals and counts, so that an answer without a reward is left out of means."""
+    """Return totals and counts, so that an answer without a reward is left out of means."""
     import numpy as np
 
     return np.asarray([(0.0, 0.0) if value is None else (value, 1.0) for value in values])

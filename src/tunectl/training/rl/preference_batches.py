@@ -51,7 +51,7 @@ class PreferenceSplit(NamedTuple):
 def build_rows(
     settings: Dpo | Kto, train: PreferenceSplit, validation: PreferenceSplit, masker: LossMasker, tally: RowCounter
 ) -> tuple[list[LabeledCompletions], list[LabeledCompletions]]:
-    """What is learned from, and what is held out of it; the second may be empty.
+    """Return the training records and the held-out records; the second may be empty.
 
     dpo takes pairs. kto takes marks, or pairs as a good and a bad answer each where nothing was marked in training.
     Raises  DataError where nothing can be learned from, or kto would see only good or only bad answers.
@@ -102,7 +102,7 @@ def _refuse_one_kind(found: Sequence[LabeledCompletions]) -> None:
 def of_pairs(
     pairs: Sequence[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
-    """One row a pair; each pair counts once in the account.
+    """Return one row a pair; each pair counts once in the account.
 
     Rejected are pairs with an answer that is ``no_answer`` (its last turn is not the assistant's), that is ``too_long`` with
     its prompt, that has ``nothing_trained``, or that is the ``same_answer`` once the template has trimmed both.
@@ -121,7 +121,7 @@ def of_pairs(
 def of_marks(
     marks: Sequence[LabeledCompletion], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
-    """The marked answers of one input in one row, or in several where they are long; each mark counts in the account.
+    """Return the marked answers of one input in one row, or in several where they are long; each mark counts in the account.
 
     Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, or have ``nothing_trained``.
     """
@@ -139,7 +139,7 @@ def _read(
     max_tokens: int,
     tally: RowCounter,
 ) -> Iterator[tuple[R, tuple[TokenSpan, ...]]]:
-    """Records with the whole sequence of each side; those that do not fit are rejected."""
+    """Yield records with the whole sequence of each side; those that do not fit are rejected."""
     rest = iter(records)
     while chunk := list(islice(rest, CHUNK)):
         tally.read(len(chunk))
@@ -167,7 +167,7 @@ def _side_by_side(group: list[tuple[TokenSpan, bool]]) -> Iterator[LabeledComple
 
 
 def kto_mismatched_pairs(rows: Sequence[PackedRow]) -> list[PackedRow]:
-    """Each row's prompt with the answers of the row before it (of the first: of the last).
+    """Return each row's prompt with the answers of the row before it (of the first: of the last).
 
     KTO estimates its KL on answers that do not belong to their prompts (Ethayarajh et al., arXiv 2402.01306, section 4.1).
     """
@@ -175,7 +175,7 @@ def kto_mismatched_pairs(rows: Sequence[PackedRow]) -> list[PackedRow]:
 
 
 def _example(record: PreferencePair | LabeledCompletion, answer: Sequence[Message]) -> Example:
-    """One answer as an example: of the turns before the final one, only the answer's own are learned from."""
+    """Return one answer as an example: of the turns before the final one, only the answer's own are learned from."""
     before = [replace(message, train=False) for message in record.messages]
     between = [replace(message, train=message.role == "assistant") for message in answer[:-1]]
     source = record.annotations[0].source
@@ -184,7 +184,7 @@ def _example(record: PreferencePair | LabeledCompletion, answer: Sequence[Messag
 
 
 def _pieces(masker: LossMasker, examples: Sequence[Example]) -> list[TokenSpan]:
-    """Whole sequences."""
+    """Return whole sequences."""
     return [
         TokenSpan(masked.prompt.ids + masked.answers[0].ids, masked.prompt.trained + masked.answers[0].trained)
         for masked in masker.mask(examples)
@@ -201,7 +201,7 @@ def _refusal(pieces: Sequence[TokenSpan], max_tokens: int) -> tuple[RejectReason
 
 
 def _row(pieces: Sequence[TokenSpan]) -> PackedRow:
-    """What all share before anything is learned is the prompt."""
+    """Pack answers into one row; the tokens that all share before the first learned one are its prompt."""
     first = pieces[0]
     most = min(piece.trained.index(True) for piece in pieces)
     same = (place for place in range(most) if any(piece.ids[place] != first.ids[place] for piece in pieces[1:]))

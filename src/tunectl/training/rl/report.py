@@ -64,18 +64,18 @@ class AnswerHistory:
 
 
 def measure_title(settings: AlignSettings) -> str:
-    """The independent measure as a reader knows it."""
+    """Return the independent measure as a reader knows it."""
     measure = settings.validation.metric
     return TITLES[measure.name] if isinstance(measure, ScoreMeasure) else f"check {measure.check.name}"
 
 
 def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
-    """The look at the weights that were kept."""
+    """Return the look at the weights that were kept."""
     return next(look for look in aligned.validation if look.step == aligned.best_step)
 
 
 def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
-    """How it ended."""
+    """Return how it ended."""
     kept = find_selected_checkpoint(aligned)
     why = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
     if kept.step == 0:
@@ -90,7 +90,7 @@ def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
 
 
 def _sure(aligned: RlResult) -> bool:
-    """Whether the kept weights are surely better by what they learned from."""
+    """Return whether the kept weights are surely better by what they learned from."""
     first, kept = aligned.validation[0], find_selected_checkpoint(aligned)
     if kept.held_out_loss is not None and first.held_out_loss is not None:
         return kept.held_out_loss < first.held_out_loss
@@ -113,12 +113,12 @@ def _gain(aligned: RlResult) -> str:
 
 
 def format_metric_change(look: ValidationPoint) -> str:
-    """The change of the independent measure since step 0, with its interval, in points."""
+    """Return the change of the independent measure since step 0, with its interval, in points."""
     return f"{look.metric_change:+.1f} ({look.metric_low:+.1f} to {look.metric_high:+.1f})"
 
 
 def run_summary(settings: AlignSettings, aligned: RlResult) -> list[str]:
-    """What was done, a sentence a line."""
+    """Summarize the run, a sentence a line."""
     lines = [
         _method(settings),
         f"{_describe_kl_penalty(settings)} The peak learning rate was {settings.learning_rate:g}.",
@@ -168,7 +168,7 @@ def _describe_kl_penalty(settings: AlignSettings) -> str:
 
 
 def describe_reward_term(term: RewardTerm) -> str:
-    """A part of the reward in words."""
+    """Return a part of the reward in words."""
     if isinstance(term, RewardModelTerm):
         return "the reward model"
     if isinstance(term, CheckTerm):
@@ -179,7 +179,7 @@ def describe_reward_term(term: RewardTerm) -> str:
 
 
 def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
-    """One sentence a concern; empty where there is none."""
+    """Return one sentence a concern; empty where there is none."""
     return [
         *_warn_reward_hacking(settings, aligned),
         *_longer(aligned),
@@ -190,13 +190,13 @@ def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
 
 
 def _select_final_point(aligned: RlResult) -> ValidationPoint:
-    """The look that matters: at the kept weights, or at the last ones where sft's were kept."""
+    """Return the look that matters: at the kept weights, or at the last ones where sft's were kept."""
     kept = find_selected_checkpoint(aligned)
     return kept if kept.step else aligned.validation[-1]
 
 
 def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
-    """The measure fell surely: while the reward rose, or, where nothing is rewarded, while judgments were learned."""
+    """Yield the measure fell surely: while the reward rose, or, where nothing is rewarded, while judgments were learned."""
     first, judged = aligned.validation[0], isinstance(settings, Dpo | Kto)
     fell = (look for look in aligned.validation[1:] if look.metric_high < 0)
     found = next((look for look in fell if judged or look.reward_low > first.reward), None)
@@ -256,7 +256,7 @@ def _cut(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
 
 
 def answer_histories(aligned: RlResult) -> list[AnswerHistory]:
-    """Answers over time, an input a story, in the order in which they were first looked at."""
+    """Return answers over time, an input a story, in the order in which they were first looked at."""
     by_id: dict[str, list[Sample]] = {}
     for sample in aligned.samples:
         by_id.setdefault(sample.id, []).append(sample)

@@ -31,7 +31,7 @@ class RewardFunction:
     def score(
         self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """One mark an answer; ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
+        """Return one mark an answer; ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
         places = [place for place, answer in enumerate(answers) if answer.finished]
         asked = [questions[place] for place in places]
         given = [answers[place] for place in places]
@@ -74,19 +74,19 @@ class RewardFunction:
 
 
 def name_of(term: RewardTerm) -> str:
-    """What a part is called in tables: its method, and for a check the check's name."""
+    """Return the name of a reward in tables: its method, or the check's name."""
     return f"check_{term.check.name}" if isinstance(term, CheckTerm) else term.method
 
 
 def impute_mean(values: Sequence[float | None]) -> list[float]:
-    """A check that does not apply counts as the mean of those that do, so that it moves nobody."""
+    """Return a check that does not apply counts as the mean of those that do, so that it moves nobody."""
     known = [value for value in values if value is not None]
     usual = statistics.fmean(known) if known else 0.0
     return [usual if value is None else value for value in values]
 
 
 def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool) -> list[float]:
-    """Normalized by the step where declared and not ``fixed``, then clipped."""
+    """Normalize by the statistics of the step where declared and not ``fixed``, then clip."""
     found = list(values)
     if term.normalize == "step" and not fixed and len(found) > 1:
         middle, spread = statistics.fmean(found), statistics.pstdev(found)
@@ -98,12 +98,12 @@ def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool
 
 
 def length_penalty(tokens: int, term: LengthTerm) -> float:
-    """0 inside the declared range, falling evenly to -1 at ``soft`` tokens outside."""
+    """Return 0 inside the declared range, falling evenly to -1 at ``soft`` tokens outside."""
     outside = max(term.min_tokens - tokens, tokens - term.max_tokens, 0)
     return -min(1.0, outside / term.soft)
 
 
 def ngram_repetition(words: Sequence[str], size: int) -> float:
-    """Share of the runs of ``size`` words that occurred before, 0 to 1."""
+    """Return the share of the runs of ``size`` words that occurred before, 0 to 1."""
     runs = list(zip(*(words[start:] for start in range(size)), strict=False))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0

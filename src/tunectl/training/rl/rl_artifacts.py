@@ -34,7 +34,7 @@ class AlignResultRecord(Struct, frozen=True):
 
 
 def to_record(aligned: RlResult, *, method: str, inputs: int, measure: str) -> AlignResultRecord:
-    """The record of a run."""
+    """Return the record of a run."""
     return AlignResultRecord(
         method=method,
         steps=aligned.steps,
@@ -50,13 +50,13 @@ def to_record(aligned: RlResult, *, method: str, inputs: int, measure: str) -> A
 
 
 def curve(points: Sequence[StepMetrics], *, timed: bool) -> str:
-    """One line a step as CSV; an empty cell was not measured. ``timed`` keeps the seconds."""
+    """Return one line a step as CSV; an empty cell was not measured. ``timed`` keeps the seconds."""
     names = [name for name in StepMetrics.__struct_fields__ if timed or name != "seconds"]
     return _csv(names, [structs.asdict(point) for point in points])
 
 
 def validation_csv(found: Sequence[ValidationPoint]) -> str:
-    """One line a look as CSV."""
+    """Return one line a look as CSV."""
     return _csv(list(ValidationPoint.__struct_fields__), [structs.asdict(look) for look in found])
 
 

@@ -84,7 +84,7 @@ class Rewards(Protocol):
     def score(
         self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """One mark an answer. ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
+        """Return one mark an answer. ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
 
 
 class ValidationScorer(Protocol):

@@ -12,7 +12,7 @@ from tunectl.training.prefix_sharing import ROW_TOKENS
 
 
 def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
-    """``each`` different numbers of questions a step (all, where there are fewer); every question is asked once a pass."""
+    """Return ``each`` different numbers of questions a step (all, where there are fewer); every question is asked once a pass."""
     rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
     size = min(each, questions)
     left: list[int] = []
@@ -28,12 +28,12 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
 
 
 def step_seed(seed: int, step: int) -> int:
-    """The seed of what is written at one step."""
+    """Return the seed of what is written at one step."""
     return random.Random(f"{seed}:write:{step}").getrandbits(48)  # noqa: S311  a draw, not a secret
 
 
 def pack_answers(lengths: Sequence[int], prompt: int, *, shared: bool, limit: int = ROW_TOKENS) -> list[list[int]]:
-    """Places of the answers of one prompt, dealt evenly to rows of about ``limit`` tokens; one a row unless ``shared``."""
+    """Return places of the answers of one prompt, dealt evenly to rows of about ``limit`` tokens; one a row unless ``shared``."""
     if not lengths:
         return []
     room = max(1, limit - prompt)

@@ -52,7 +52,7 @@ class TrainingRecord(Struct, frozen=True):
 def training(
     fitted: TrainResult, train: Sequence[PackedRow], validation: Sequence[PackedRow], example: list[TokenView]
 ) -> TrainingRecord:
-    """The record of a fit."""
+    """Return the record of a fit."""
     return TrainingRecord(
         steps=fitted.steps,
         planned_steps=fitted.planned_steps,
@@ -71,7 +71,7 @@ def training(
 
 
 def example_tokens(row: PackedRow, tokenizer: Tokenizer) -> list[TokenView]:
-    """The tokens of a row as the collator lays them out, and which of them the loss asks for.
+    """Return the tokens of a row as the collator lays them out, and which of them the loss asks for.
 
     The last token of an answer is only ever a target, so it is shown behind the token that predicts it.
     """
@@ -91,7 +91,7 @@ def example_tokens(row: PackedRow, tokenizer: Tokenizer) -> list[TokenView]:
 
 
 def curve(points: Sequence[LogPoint], *, timed: bool) -> str:
-    """The training curve as CSV, one line a point; an empty cell was not measured. ``timed``: with the ``TIMED`` columns."""
+    """Return the training curve as CSV, one line a point; an empty cell was not measured. ``timed``: with the ``TIMED`` columns."""
     columns = [name for name in LogPoint.__struct_fields__ if timed or name not in TIMED]
     out = text_io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
@@ -101,5 +101,5 @@ def curve(points: Sequence[LogPoint], *, timed: bool) -> str:
 
 
 def first_of(masked: Sequence[TokenizedExample]) -> TokenizedExample:
-    """The shortest example with an answer: the easiest to look at."""
+    """Return the shortest example with an answer: the easiest to look at."""
     return min(masked, key=lambda item: len(item.prompt.ids) + len(item.answers[0].ids))
