@@ -65,7 +65,7 @@ class KeyLimits(Struct, frozen=True):
 
 
 def find_keys_file(root: Path, keys_file: str) -> Path:
-    """The file of keys: the one that TUNECTL_KEYS names, else ``keys_file`` below the project."""
+    """Return the file of keys: the one that TUNECTL_KEYS names, else ``keys_file`` below the project."""
     return Path(os.environ.get(KEYS_ENV) or root / keys_file)
 
 

@@ -127,7 +127,7 @@ class _Routes:
         self._people: SessionStore[str] = SessionStore(lambda key: keys is not None and keys.opens(key, "annotate"))
 
     def _who(self, request: Any) -> str | None:
-        """The name of the person, if they came in properly; without keys the cookie is that name."""
+        """Return the name of the person, if they came in properly; without keys the cookie is that name."""
         cookie = sessions.read_cookie(request.cookies, WHO)
         return (unquote(cookie) or None) if self._setup.keys is None else self._people.find(cookie)
 

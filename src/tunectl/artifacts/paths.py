@@ -88,7 +88,7 @@ class ProjectPaths:
         return self.state_dir / "executed"
 
     def progress(self, stage: str) -> Path:
-        """Where the running, or the last, run of a stage is: JSON lines. Safe to delete."""
+        """Return where the running, or the last, run of a stage is: JSON lines. Safe to delete."""
         return self.state_dir / "progress" / f"{stage}.jsonl"
 
     @property

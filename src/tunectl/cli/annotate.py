@@ -124,7 +124,7 @@ def _hosts(root: TunectlConfig, keys: KeyStore | None) -> frozenset[str] | None:
 
 
 def _open_keys(layout: ProjectPaths, root: TunectlConfig) -> KeyStore | None:
-    """The keys that people type; None where only this machine reaches the page and no key is for it.
+    """Return the keys that people type; None where only this machine reaches the page and no key is for it.
 
     Raises  UsageError where others reach the page and no key opens it.
     """

@@ -88,7 +88,7 @@ def _release(store: ReleaseRegistry, name: str) -> str | None:
 
 
 def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> dict[str, Any]:
-    """What a release is made of: its retrain, stages, sources, and the raw rows where the artifacts at hand are its own."""
+    """Return what a release is made of: its retrain, stages, sources, and the raw rows where the artifacts at hand are its own."""
     from tunectl.pipeline import lineage_trace
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining.run_store import RunStore

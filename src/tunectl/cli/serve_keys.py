@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_path(typed: list[str]) -> Path:
-    """The file of keys: of the environment where it names one, else of the configuration."""
+    """Return the file of keys: of the environment where it names one, else of the configuration."""
     if os.environ.get(api_keys.KEYS_ENV):
         return Path(os.environ[api_keys.KEYS_ENV])
     from tunectl.config.loading import checks, override_file

@@ -160,7 +160,7 @@ def continue_journal() -> None:
 
 
 def read_lines(path: Path) -> list[JournalLine]:
-    """The lines of a journal; empty where there is none. What cannot be read is left out, such as a last line that was cut off."""
+    """Return the lines of a journal; empty where there is none. What cannot be read is left out, such as a last line that was cut off."""
     try:
         content = path.read_bytes()
     except OSError:

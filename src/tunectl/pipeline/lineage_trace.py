@@ -65,7 +65,7 @@ def trace_row(layout: ProjectPaths, word: str) -> Iterator[RowStep]:
 
 
 def _encode_needle(word: str) -> bytes:
-    """The part of ``word`` that a line of JSON holds as it is: a row's number stands in a field of its own."""
+    """Return the part of ``word`` that a line of JSON holds as it is: a row's number stands in a field of its own."""
     head, _, tail = word.rpartition(":")
     return msgspec.json.encode(head if head and tail.isdecimal() else word)[1:-1]
 
@@ -94,19 +94,19 @@ def _matches_source(place: Any, word: str) -> bool:
 
 
 def format_source(place: Any) -> str:
-    """FILE:ROW, or FILE where all of it is meant."""
+    """Return FILE:ROW, or FILE where all of it is meant."""
     if not isinstance(place, dict):
         return ""
     return f"{place['file']}:{place['row']}" if place.get("row") else str(place["file"])
 
 
 def is_in_train_split(steps: Sequence[RowStep]) -> bool:
-    """Whether the split at hand trains on the row."""
+    """Return whether the split at hand trains on the row."""
     return any((step.stage, step.file) == ("split", TRAIN) for step in steps)
 
 
 def is_split_of_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
-    """Whether the split of this project as it is now is the one that the release was trained on."""
+    """Return whether the split of this project as it is now is the one that the release was trained on."""
     expected = release.lineage.stages.get("split") if release.lineage else None
     folder = layout.artifact("split")
     if expected is None or not (folder / manifest.NAME).is_file():
@@ -115,14 +115,14 @@ def is_split_of_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
 
 
 def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: Sequence[RowStep]) -> list[str]:
-    """Releases whose split is the one at hand, where the row is in the part that is trained on."""
+    """Return releases whose split is the one at hand, where the row is in the part that is trained on."""
     if not is_in_train_split(steps):
         return []
     return [name for name in store.ids() if is_split_of_release(layout, store.manifest(name))]
 
 
 def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
-    """Raw file to how many answers of it were trained on, validated and tested with."""
+    """Return raw file to how many answers of it were trained on, validated and tested with."""
     found: dict[str, Counter[str]] = {}
     for part in PARTS:
         for source in _read_answer_sources(layout.artifact("split") / f"{part}.jsonl"):
@@ -132,7 +132,7 @@ def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
 
 
 def list_raw_rows(layout: ProjectPaths) -> list[str]:
-    """Every raw row that the split at hand trains on, as FILE:ROW."""
+    """Return every raw row that the split at hand trains on, as FILE:ROW."""
     sources = _read_answer_sources(layout.artifact("split") / TRAIN)
     return sorted({format_source({"file": source.file, "row": source.row}) for source in sources})
 

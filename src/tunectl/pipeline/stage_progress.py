@@ -80,7 +80,7 @@ def _describe(start: JournalStart, state: ProgressState, lines: list[JournalLine
 
 
 def _is_running(layout: ProjectPaths, start: JournalStart) -> bool:
-    """Whether the process that began the journal holds the stage's lock, which ends with it even by ``kill -9``."""
+    """Return whether the process that began the journal holds the stage's lock, which ends with it even by ``kill -9``."""
     if not lock.is_locked(layout.stage_lock):
         return False
     try:
@@ -91,7 +91,7 @@ def _is_running(layout: ProjectPaths, start: JournalStart) -> bool:
 
 
 def _collect_bars(steps: list[JournalStep]) -> list[BarProgress]:
-    """One entry a label. A label that begins again, such as a second fit, takes the place of the first."""
+    """Return one entry a label. A label that begins again, such as a second fit, takes the place of the first."""
     runs: dict[str, list[JournalStep]] = {}
     for step in steps:
         before = runs.get(step.label)
