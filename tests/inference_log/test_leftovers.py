@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from inference_rows import finish, inference, thumb
 
-from tunectl.artifacts.lock import LockTimeout, file_lock
+from tunectl.artifacts.lock import LockTimeoutError, file_lock
 from tunectl.backends.storage.inference_log_sql import open_log
 from tunectl.inference_log import erasure, pseudonyms, snapshot
 
@@ -135,7 +135,7 @@ def test_who_purges_waits_for_who_freezes(tmp_path, monkeypatch):
         snapshot.freeze(store, folder, **SPAN)
         with file_lock(tmp_path / "snapshots.lock", "freezing a snapshot"):
             with pytest.raises(
-                LockTimeout, match=r"snapshots is being written by another process: freezing a snapshot"
+                LockTimeoutError, match=r"snapshots is being written by another process: freezing a snapshot"
             ):
                 erasure.purge(folder, store)
             monkeypatch.setattr(snapshot, "LOCK_TIMEOUT_SECONDS", 30.0)

@@ -152,7 +152,7 @@ def _delete_half_written(layout: ProjectPaths) -> bool:
     try:
         with lock.file_lock(layout.stage_lock, "tunectl log purge"):
             shutil.rmtree(layout.scratch, ignore_errors=True)
-    except lock.LockTimeout:
+    except lock.LockTimeoutError:
         return False
     return True
 

@@ -29,7 +29,7 @@ def purge(folder: Path, store: InferenceLog) -> int:
     """Delete what ``store`` has erased from every snapshot in ``folder``, and what killed processes have left there.
 
     Returns how many snapshots had some.
-    Raises  LockTimeout where another process writes snapshots for too long.
+    Raises  LockTimeoutError where another process writes snapshots for too long.
     """
     if not folder.is_dir():
         return 0
@@ -60,7 +60,7 @@ def prune_snapshots(folder: Path, kept: Collection[str], before: datetime) -> in
     """Delete snapshots with inferences from before ``before``, but those ``kept``: builds need them. Returns how many.
 
     What killed processes have left in ``folder`` is deleted, too.
-    Raises  LockTimeout where another process writes snapshots for too long.
+    Raises  LockTimeoutError where another process writes snapshots for too long.
     """
     if not folder.is_dir():
         return 0

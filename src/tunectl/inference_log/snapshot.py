@@ -114,7 +114,7 @@ def _write_snapshot(
 def lock_folder(folder: Path, what: str) -> Iterator[None]:
     """Hold the lock of a folder of snapshots; what a killed process has left there is deleted first.
 
-    Raises  LockTimeout where another process writes for too long.
+    Raises  LockTimeoutError where another process writes for too long.
     """
     busy = f"{folder} is being written by another process"
     lock = folder.with_name(f"{folder.name}.lock")  # outside: the folder may be tracked by content
