@@ -155,7 +155,7 @@ def list_runs(layout: ProjectPaths) -> list[str]:
 
 
 def read_summaries(layout: ProjectPaths, names: list[str]) -> tuple[list[RunSummary], list[str]]:
-    """The small records of ``names``, and a sentence for each that cannot be read."""
+    """Return the small records of ``names``, and a sentence for each that cannot be read."""
     found, problems = list[RunSummary](), list[str]()
     for name in names:
         try:
@@ -166,7 +166,7 @@ def read_summaries(layout: ProjectPaths, names: list[str]) -> tuple[list[RunSumm
 
 
 def read_run(layout: ProjectPaths, name: str) -> RunRecord:
-    """The whole record of a run.
+    """Return the whole record of a run.
 
     Raises  ArtifactError where there is none of that name, or it cannot be read.
     """
@@ -232,7 +232,7 @@ def _read_config(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
 
 
 def _list_stages(layout: ProjectPaths) -> Iterator[RunStage]:
-    """The stages whose artifact was made from the configuration and the inputs that are there now."""
+    """Yield the stages whose artifact was made from the configuration and the inputs that are there now."""
     from tunectl.backends.vcs import dvc_lock
 
     executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
@@ -272,7 +272,7 @@ def _read_failure(layout: ProjectPaths, error: str) -> RunFailure | None:
 
 
 def _add_results(layout: ProjectPaths, record: RunRecord) -> RunRecord:
-    """What evaluate measured."""
+    """Return what evaluate measured."""
     path = layout.artifact("evaluate") / results.NAME
     if not path.is_file():
         return record

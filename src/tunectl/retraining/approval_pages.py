@@ -52,7 +52,7 @@ class ApprovalPages:
         return report.build_report(run, next((one for one in self._trials.all() if one.run == run.id), None))
 
     def decide(self, token: str, now: datetime, decision: ApprovalDecision | None = None, trouble: str = "") -> str:
-        """The page of a link; a ``decision`` is kept first, under the question of the link.
+        """Return the page of a link; a ``decision`` is kept first, under the question of the link.
 
         Raises  UsageError for a link that is not ours, too old, or not of the question that is open.
         """
@@ -77,7 +77,7 @@ class ApprovalPages:
         )
 
     def _record(self, run: RetrainRun, given: ApprovalToken, decision: ApprovalDecision | None) -> str:
-        """What there is to say about a decision: empty while it is open."""
+        """Return what there is to say about a decision: empty while it is open."""
         if decision is not None:
             decision = replace(decision, nonce=given.nonce)
             if approvals.record(self._book, run, given.question, decision):

@@ -24,7 +24,7 @@ class Approvers(NamedTuple):
     """Names of keys, as ``retrain.approval.people`` has them. None: every key of scope decide."""
 
     def verify(self, secret: str) -> str:
-        """The name of the key of somebody who may decide.
+        """Return the name of the key of somebody who may decide.
 
         Raises  ApiError: 401 for a key that is not known, 403 for one that may not decide.
         """
@@ -47,7 +47,7 @@ def check_person(key: ApiKey, people: Collection[str] | None) -> None:
 
 
 def list_approvers(entries: Iterable[ApiKey], people: Collection[str] | None) -> list[str]:
-    """The names of the keys that may decide."""
+    """Return the names of the keys that may decide."""
     return [entry.name for entry in entries if entry.allows("decide") and (people is None or entry.name in people)]
 
 

@@ -166,7 +166,7 @@ class RetrainApi(HttpServer):
         return HttpResponse(page.encode())
 
     def _verify_person(self, address: str, key: str) -> str:
-        """The name of the key of somebody who may decide; wrong keys of one address are counted.
+        """Return the name of the key of somebody who may decide; wrong keys of one address are counted.
 
         Raises  ApiError (401, 403, 429).
         """
