@@ -24,7 +24,7 @@ from tunectl.core.errors import TunectlError, UsageError
 from tunectl.inference_log import pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
 from tunectl.pipeline.build_tracking import ReleaseMirror
-from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.registry.release_store import ChampionMovedError, ReleaseRegistry
 from tunectl.retraining import approvals, canary_run, cron, secret_files
 from tunectl.retraining import run_store as books
 from tunectl.retraining.approval_pages import ApprovalPages
