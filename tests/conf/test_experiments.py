@@ -62,6 +62,17 @@ def test_e2e_align_starts_from_the_sft_of_e2e() -> None:
     assert aligned.evaluate.slots is not None
 
 
+def test_small_goes_on_from_the_sft_of_first() -> None:
+    """Whatever stages up to sft see of the configuration is the same, so that nothing is trained again after a first look."""
+    from tunectl.pipeline import resolved_config
+
+    first, small = (_load(f"experiment={name}").root for name in ("first", "small"))
+    for stage in ("model", "ingest", "curate", "split", "cpt", "sft"):
+        assert resolved_config.stage_view(stage, first) == resolved_config.stage_view(stage, small), stage
+    for stage in (first.preferences, first.reward, first.align, first.package):
+        assert stage.root.method == "none"
+
+
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 @pytest.mark.parametrize("align", ["none", "rloo"])
 def test_hh_composes_for_a_cpu_and_a_gpu(profile: str, align: str) -> None:

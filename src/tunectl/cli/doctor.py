@@ -1,4 +1,4 @@
-"""Check this machine: Python, cores, memory, disk, torch build, GPU, Git, Docker, extras; each with what to do.
+"""Check this machine: Python, cores, memory, disk, torch build, GPU, Git, Docker, ports, extras; each with what to do.
 
 tunectl doctor           one row for each check; exit code 5 where a build would stop
 tunectl doctor --json    the same as JSON
@@ -25,18 +25,12 @@ def run(args: argparse.Namespace) -> int:
     Raises  InfrastructureError where one of them is a problem.
     """
     from tunectl.backends.system import terminal
-    from tunectl.core.errors import InfrastructureError
-    from tunectl.pipeline.system_check import check_system
+    from tunectl.pipeline.system_check import check_system, refuse_problems
 
     found = check_system(Path())
     if args.json:
         terminal.print_json([one._asdict() for one in found])
     else:
         terminal.table("", COLUMNS, [tuple(one) for one in found])
-    problems = [one for one in found if one.status == "problem"]
-    if problems:
-        raise InfrastructureError(
-            "; ".join(f"{one.name}: {one.found}" for one in problems),
-            hint="\n  ".join(one.advice for one in problems),
-        )
+    refuse_problems(found)
     return 0

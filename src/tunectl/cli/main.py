@@ -29,7 +29,9 @@ VERBS: tuple[Command, ...] = (
     Command("repro", "check, then rebuild whatever changed (dvc repro)"),
     Command("run", "run one stage, as dvc.yaml does"),
     Command("status", "in one screen: stages, champion, traffic, drift, retrains, what waits for a person"),
-    Command("doctor", "check this machine: Python, memory, disk, torch, GPU, Docker, extras; each with what to do"),
+    Command(
+        "doctor", "check this machine: Python, memory, disk, torch, GPU, Docker, ports, extras; each with what to do"
+    ),
     Command("chat", "talk to any artifact"),
     Command("data", "look at the data: counts, report, inspect, show, rejects, refresh, agreement, lineage"),
     Command("annotate", "compare answers on a page, to learn from people"),

@@ -20,11 +20,11 @@ from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import GateError, InfrastructureError
 from tunectl.core.optional import require_all
-from tunectl.pipeline import build_tracking, run_ledger
+from tunectl.pipeline import build_tracking, first_look, run_ledger
 from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES, find
 
-EXAMPLES = 2
+EXAMPLES = 3
 """Test inputs that are shown with their answers: the first ones, not the best ones."""
 
 if TYPE_CHECKING:
@@ -144,13 +144,23 @@ def _summarize(
     if path and not as_json:
         terminal.print_line(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
     left = names[len(rebuilt) :]
-    if left and not as_json:
-        terminal.print_line(f"left as before: {', '.join(left)}; tunectl repro goes on with them")
+    if not as_json:
+        _print_next(layout, left, evaluated=path is not None)
     if not left and not unattended:
         release = _release(layout, as_json=as_json)
         if end is not None:
             end.release = release
     _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
+
+
+def _print_next(layout: ProjectPaths, left: Sequence[str], *, evaluated: bool) -> None:
+    """What this run left out, and what goes on from it."""
+    from tunectl.backends.system import terminal
+
+    if left:
+        terminal.print_line(f"left as before: {', '.join(left)}; tunectl repro goes on with them")
+    for line in first_look.next_lines(layout) if evaluated else ():
+        terminal.print_line(line)
 
 
 def _print_comparison(folder: Path) -> None:

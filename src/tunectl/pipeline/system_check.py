@@ -1,4 +1,4 @@
-"""Check the machine: Python, cores, memory, disk, torch build, GPU, programs, extras. Each result says what to do.
+"""Check the machine: Python, cores, memory, disk, torch build, GPU, programs, ports, extras. Each result says what to do.
 
 Nothing heavy is imported and nothing is written: versions come from installed metadata, the GPU from ``nvidia-smi``.
 """
@@ -8,13 +8,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.distribution import DISTRIBUTION, format_install_command
+from tunectl.core.errors import InfrastructureError, TunectlError
 from tunectl.training.resource_check import available_memory
 
 Status = Literal["ok", "note", "problem"]
@@ -23,6 +27,8 @@ MIN_PYTHON = (3, 11)
 MIN_CORES = 2
 MIN_MEMORY = MIN_DISK = 6_000_000_000
 """Bytes. The bundled example needs about 6 GB of memory, and 5 GB of disk with its environments."""
+PORTS = {"serve": 3000, "monitor": 3001, "retrain": 3200, "annotate": 8321, "console": 8300}
+"""Section to the port that a new project declares."""
 SECONDS = 10.0
 """A program that answers later counts as one that does not answer."""
 _REQUIREMENT = re.compile(r"^([\w.-]{1,100})(?:\[([\w,-]{1,200})\])?")
@@ -53,8 +59,19 @@ def check_system(folder: Path) -> list[SystemCheck]:
         check_docker(
             shutil.which("docker") is not None, run_program("docker", "info", "--format", "{{.ServerVersion}}")
         ),
+        check_ports(list_ports(folder)),
         check_extras(find_missing_by_extra()),
     ]
+
+
+def refuse_problems(checks: Sequence[SystemCheck]) -> None:
+    """Raises  InfrastructureError with every problem and what to do, where there is one."""
+    problems = [one for one in checks if one.status == "problem"]
+    if problems:
+        raise InfrastructureError(
+            "; ".join(f"{one.name}: {one.found}" for one in problems),
+            hint="\n  ".join(one.advice for one in problems),
+        )
 
 
 def check_python(version: tuple[int, ...]) -> SystemCheck:
@@ -122,6 +139,20 @@ def check_docker(installed: bool, version: str | None) -> SystemCheck:
     return SystemCheck("Docker", "note", "not found", "only images and monitoring/compose.yaml need it")
 
 
+def check_ports(ports: dict[str, int]) -> SystemCheck:
+    """Check that nobody listens where the services of this project will; ``ports`` has the port of each section."""
+    taken = {section: port for section, port in ports.items() if port and not is_port_free(port)}
+    shown = ", ".join(f"{port} {section}" for section, port in ports.items())
+    if not taken:
+        return SystemCheck("ports", "ok", f"free: {shown}", "")
+    names = ", ".join(f"{port} ({section})" for section, port in taken.items())
+    example = next(iter(taken))
+    advice = f"it runs already, or another program listens there: choose another port, for example {example}.port=0"
+    if example == "serve":
+        advice = advice.replace(".port=0", f".port={taken[example] + 10}")
+    return SystemCheck("ports", "note", f"taken: {names}", advice)
+
+
 def check_extras(missing: dict[str, list[str]]) -> SystemCheck:
     """Say which extras are complete; ``missing`` has the absent packages of each."""
     complete = [extra for extra, packages in missing.items() if not packages]
@@ -160,6 +191,31 @@ def find_version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def list_ports(folder: Path) -> dict[str, int]:
+    """Section to the port of its service: as the project in ``folder`` declares them, else as a new project does."""
+    from tunectl.config.loading import checks, override_file
+
+    layout = ProjectPaths(folder)
+    if not (layout.conf / "config.yaml").is_file():
+        return dict(PORTS)
+    try:
+        root = checks.load_config(layout, override_file.load_overrides(layout)).root
+    except TunectlError:  # tunectl check says what is wrong there
+        return dict(PORTS)
+    return {name: getattr(root, name).port for name in PORTS if hasattr(root, name)}
+
+
+def is_port_free(port: int) -> bool:
+    """Whether a program could listen on this port of the machine itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def list_gpus() -> list[str]:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
+from pathlib import Path
 
 import pytest
 
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
+from tunectl.config.loading import override_file
+from tunectl.config.loading.override_parsing import Override
 from tunectl.pipeline import system_check
 from tunectl.pipeline.system_check import SystemCheck
 
+ROOT = Path(__file__).parents[3]
 GPU = ["NVIDIA L4, 23034 MiB, 550.54.15"]
 
 
@@ -34,6 +41,7 @@ GPU = ["NVIDIA L4, 23034 MiB, 550.54.15"]
         (system_check.check_docker(installed=True, version=None), "note", "start it"),
         (system_check.check_docker(installed=False, version=None), "note", "only images"),
         (system_check.check_docker(installed=True, version="28.1"), "ok", ""),
+        (system_check.check_ports({}), "ok", ""),
         (system_check.check_extras({"data": [], "train": ["torch"]}), "note", "tunectl check"),
         (system_check.check_extras({"data": []}), "ok", ""),
     ],
@@ -57,6 +65,28 @@ def test_an_extra_that_is_made_of_others_lacks_what_they_lack() -> None:
         "data": [],
         "train": ["no-such-package"],
     }
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = system_check.check_ports({"monitor": 0, "serve": port})
+    assert (found.status, found.found) == ("note", f"taken: {port} (serve)")
+    assert found.advice.endswith(f"for example serve.port={port + 10}")
+    assert system_check.check_ports({"monitor": 0, "serve": port}).found == f"free: 0 monitor, {port} serve"
+
+
+def test_the_ports_are_those_of_the_project(tmp_path: Path) -> None:
+    declared = system_check.list_ports(ROOT)
+    assert declared == {name: port for name, port in system_check.PORTS.items() if name in declared}
+    assert {"serve", "monitor", "retrain", "annotate"} <= declared.keys()
+    assert system_check.list_ports(tmp_path) == system_check.PORTS
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    layout = ProjectPaths(tmp_path)
+    override_file.save_overrides(layout, [Override.from_cli("serve.port=4000")])
+    assert system_check.list_ports(tmp_path)["serve"] == 4000
+    override_file.save_overrides(layout, [Override.from_cli("serve.port=word")])
+    assert system_check.list_ports(tmp_path)["serve"] == 3000
 
 
 def test_a_program_that_is_absent_or_fails_is_none() -> None:
