@@ -31,10 +31,10 @@ ROOMS = {
         "cli/serve.py",
         "backends/export/bento_",
     ),  # the service, its start, its build
-    "jinja2": ("backends/reports/render.py", "chat/template.py"),  # pages; chat templates in a sandbox
+    "jinja2": ("backends/reports/render.py", "chat/template.py", "console/html_pages.py"),  # pages; chat templates in a sandbox
     "huggingface_hub": ("backends/storage/hub_",),
     "yaml": ("config/", "backends/vcs/"),
-    "starlette": ("annotation/", "backends/web/http_server.py"),
+    "starlette": ("annotation/", "backends/web/http_server.py", "console/"),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
     "ray": ("backends/launchers/ray_",),
     "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),

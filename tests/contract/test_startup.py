@@ -51,6 +51,7 @@ def test_help_imports_no_library() -> None:
         "chat",
         "data",
         "annotate",
+        "console",
         "serve",
         "evaluate",
         "import",

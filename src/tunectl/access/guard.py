@@ -124,7 +124,7 @@ def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
             code="proxy",
         )
     host = head.headers.get("host", "")
-    if _strip_port(host) not in hosts:
+    if strip_port(host) not in hosts:
         names = ", ".join(sorted(hosts))
         raise ApiError(
             f"without a key this service answers to {names}, not to {host[:200] or 'no name'}",
@@ -138,7 +138,8 @@ def list_hosts(address: str) -> frozenset[str]:
     return LOCAL_NAMES | {f"[{address}]" if ":" in address else address.lower()}
 
 
-def _strip_port(host: str) -> str:
+def strip_port(host: str) -> str:
+    """The name in a Host header, in lower case, without the port."""
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()
@@ -155,6 +156,11 @@ class ServiceGuard:
     """Its names while no key is asked for; None while one is."""
     unknown: Credential
     """What must be shown before somebody hears that there is nothing at a path."""
+
+    @property
+    def challenge(self) -> str:
+        """The realm that browsers are asked to sign in to; empty where the service asks on its own pages."""
+        return "" if self.unknown == "nothing" else f"tunectl {self.service}"
 
     def admit(self, head: RequestHead) -> RouteRule:
         """Return the rule of a request that may be answered.

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from tunectl.access.api_errors import ApiError
-from tunectl.access.guard import SAFE_METHODS, RequestHead, ServiceGuard
+from tunectl.access.guard import SAFE_METHODS, RequestHead
 from tunectl.access.security_headers import APP_POLICY, ASGI_HEADERS
 
 AsgiEvent = MutableMapping[str, Any]
 AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
 AsgiSend = Callable[[AsgiEvent], Awaitable[None]]
 AsgiApplication = Callable[[AsgiEvent, AsgiReceive, AsgiSend], Awaitable[None]]
+
+
+class RequestGuard(Protocol):
+    """Decides whether a request is answered."""
+
+    @property
+    def challenge(self) -> str:
+        """The realm that a browser is asked to sign in to where it may not read; empty where it is not asked."""
+
+    def admit(self, head: RequestHead) -> object:
+        """Raises  ApiError where it is not."""
 
 
 def read_head(scope: AsgiEvent) -> RequestHead:
@@ -24,7 +35,7 @@ def read_head(scope: AsgiEvent) -> RequestHead:
 class GuardMiddleware:
     """An ASGI application behind the guard of its service."""
 
-    def __init__(self, application: AsgiApplication, guard: ServiceGuard, policy: str = APP_POLICY) -> None:
+    def __init__(self, application: AsgiApplication, guard: RequestGuard, policy: str = APP_POLICY) -> None:
         """``policy`` is the Content-Security-Policy of its pages."""
         self.application, self._guard = application, guard
         self._headers = [*ASGI_HEADERS, (b"content-security-policy", policy.encode())]
@@ -47,8 +58,8 @@ class GuardMiddleware:
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
             if problem.allow:
                 headers.append((b"allow", problem.allow.encode()))
-            if problem.status == 401 and scope["method"] in SAFE_METHODS and self._guard.unknown != "nothing":
-                headers.append((b"www-authenticate", f'Basic realm="tunectl {self._guard.service}"'.encode()))
+            if problem.status == 401 and scope["method"] in SAFE_METHODS and self._guard.challenge:
+                headers.append((b"www-authenticate", f'Basic realm="{self._guard.challenge}"'.encode()))
             await send_guarded({"type": "http.response.start", "status": problem.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
             return

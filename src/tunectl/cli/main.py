@@ -32,6 +32,8 @@ VERBS: tuple[Command, ...] = (
     Command(
         "doctor", "check this machine: Python, memory, disk, torch, GPU, Docker, ports, extras; each with what to do"
     ),
+    Command("doctor", "check this machine: Python, memory, disk, torch, GPU, Docker, extras; each with what to do"),
+    Command("console", "the project in a browser: builds, rows, verdicts, releases, drift, decisions"),
     Command("chat", "talk to any artifact"),
     Command("data", "look at the data: counts, report, inspect, show, rejects, refresh, agreement, lineage"),
     Command("annotate", "compare answers on a page, to learn from people"),

@@ -61,10 +61,50 @@ def read_lock_file(root: Path) -> dict[str, LockedStage]:
 
 
 def read_commands(root: Path) -> dict[str, str]:
-    """Return the command of each stage as dvc.yaml has it now."""
+    """Return the command of each stage as dvc.yaml has it now.
+
+    Raises  ArtifactError where the file is no description of stages.
+    """
+    return {name: stage.get("cmd", "") for name, stage in _read_pipeline(root).items()}
+
+
+def read_dependencies(root: Path) -> dict[str, list[str]]:
+    """Return the stages whose outputs each stage of dvc.yaml reads, without those that only repeat a longer way; ``compose`` is left out.
+
+    Raises  ArtifactError where dvc.yaml is no description of stages.
+    """
+    stages = {name: stage for name, stage in _read_pipeline(root).items() if name != "compose"}
+    writers = {
+        output if isinstance(output, str) else next(iter(output)): name
+        for name, stage in stages.items()
+        for output in stage.get("outs", ())
+    }
+    direct = {
+        name: sorted({writers[path] for path in stage.get("deps", ()) if writers.get(path, name) != name})
+        for name, stage in stages.items()
+    }
+
+    def list_upstream(name: str) -> set[str]:
+        return {above for one in direct[name] for above in (one, *list_upstream(one))}
+
+    return {
+        name: [one for one in above if not any(one in list_upstream(other) for other in above)]
+        for name, above in direct.items()
+    }
+
+
+def _read_pipeline(root: Path) -> dict[str, dict[str, Any]]:
     path = root / "dvc.yaml"
-    content = _Loader(path.read_bytes()).get_single_data() if path.is_file() else {}
-    return {name: stage["cmd"] for name, stage in content.get("stages", {}).items()}
+    if not path.is_file():
+        return {}
+    try:
+        content = _Loader(path.read_bytes()).get_single_data() or {}
+        return {name: dict(stage) for name, stage in (content.get("stages") or {}).items()}
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{path} is not a pipeline of DVC: {str(error).splitlines()[0]}",
+            hint="take the committed one back: git checkout dvc.yaml",
+        ) from error
 
 
 def _read_stage(stage: Mapping[str, Any]) -> LockedStage:

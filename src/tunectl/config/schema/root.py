@@ -7,6 +7,7 @@ from pydantic import Field
 from tunectl.config.schema.align import AlignConfig
 from tunectl.config.schema.annotate import Annotate
 from tunectl.config.schema.base import StrictModel
+from tunectl.config.schema.console import ConsoleConfig
 from tunectl.config.schema.cpt import ContinuedPretraining
 from tunectl.config.schema.curate import Curate
 from tunectl.config.schema.evaluate import Evaluate
@@ -63,5 +64,6 @@ class TunectlConfig(StrictModel):
     serve: Serve
     monitor: Monitor
     retrain: RetrainingConfig
+    console: ConsoleConfig
     sweep: Sweep
     track: Track

@@ -1,0 +1,52 @@
+"""The console section: the web page of a project, ``tunectl console``. No stage reads it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from tunectl.config.schema.base import StrictModel, validate_host
+
+HostName = Annotated[str, Field(pattern=r"^[a-z0-9.\-\[\]:]+$")]
+WebAddress = Annotated[str, Field(pattern=r"^https?://")]
+
+
+class ConsoleConfig(StrictModel):
+    """The console section of ``conf/``."""
+
+    host: str = Field(min_length=1)
+    """Address to listen on; localhost or an IP address. One that other machines reach needs ``keys_file`` and ``hosts``."""
+    port: int = Field(ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    hosts: list[HostName]
+    """Names by which browsers reach the console besides this machine's own, lower case, without port."""
+    proxies: list[str]
+    """Addresses of proxies that may say ``X-Forwarded-Proto``; of any other client that header is ignored."""
+    acts: bool
+    """Whether anything can be changed from the page. False: it only shows."""
+    servers: list[WebAddress]
+    """Servers of this project's champion, each as the beginning of its address; the console asks their ``/readyz``."""
+    prometheus_url: WebAddress | None
+    """A Prometheus that scrapes the servers. Null: the console reads the records of this project alone."""
+    keys_file: str | None
+    """File of keys that sign in besides the link that is printed at the start, relative to the project. Null: the link alone."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine reaches the console."""
+        return self.host == "localhost" or ip_address(self.host).is_loopback
+
+    @model_validator(mode="after")
+    def _require_keys_unless_loopback(self) -> Self:
+        validate_host(self.host)
+        if self.loopback:
+            return self
+        if self.keys_file is None:
+            raise ValueError(
+                f"host is {self.host}, which others reach, and keys_file is null; name a file of keys: .tunectl/keys.json"
+            )
+        if not self.hosts:
+            raise ValueError(f"host is {self.host}, which others reach, and hosts is empty; list the names that browsers use")
+        return self

@@ -1,0 +1,152 @@
+"""How the build stands, a node a stage: state with its reasons, rows, seconds, verdict, and what runs at this moment."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from tunectl.artifacts import lock
+from tunectl.artifacts.row_counts import ROW_COUNTS, RowCounts
+from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.pipeline.stage_status import StageChange, StageStatus
+from tunectl.pipeline.stages import STAGES
+
+NodeState = Literal["not built", "stale", "in the cache", "up to date", "switched off", "running", "failed", "unknown"]
+WORDS: Final[dict[str, str]] = {
+    "not built": "not built yet",
+    "stale": "out of date",
+    "in the cache": "in DVC's cache",
+    "up to date": "up to date",
+    "switched off": "switched off",
+    "running": "running",
+    "failed": "failed",
+    "unknown": "cannot be told",
+}
+"""What people read for each state."""
+TAIL_BYTES: Final = 4096
+
+
+class StageProgress(Struct, frozen=True):
+    """How far a running stage is, as its progress journal says."""
+
+    label: str
+    done: float
+    total: float | None
+    figures: dict[str, str] = field(default_factory=dict)
+    at: str = ""
+
+    @property
+    def share(self) -> float | None:
+        """Done of the whole, 0 to 1."""
+        return min(1.0, self.done / self.total) if self.total else None
+
+
+class StageFailure(Struct, frozen=True):
+    """Why a stage ended without a result."""
+
+    message: str
+    hint: str | None = None
+
+
+class StageNode(Struct, frozen=True):
+    """One stage of the build."""
+
+    stage: str
+    help: str
+    """What it does."""
+    state: NodeState
+    words: str
+    changes: list[StageChange] = field(default_factory=list)
+    """Why it would run again."""
+    why: str = ""
+    seconds: float | None = None
+    verdict: str | None = None
+    passed: bool | None = None
+    """What its gate said; None where it has none."""
+    rows_in: int | None = None
+    rows_kept: int | None = None
+    rows_rejected: int | None = None
+    progress: StageProgress | None = None
+    failure: StageFailure | None = None
+
+
+def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
+    """One node a stage, in the order of the pipeline."""
+    status = {one.stage: one for one in problems.attempt("stages", context.list_stages, [])}
+    running = find_running_stage(context)
+    failure = problems.attempt("failure", lambda: context.read_json(context.layout.failure), None) or {}
+    return [
+        _build_node(context, problems, stage.name, stage.help, status.get(stage.name), running, failure)
+        for stage in STAGES
+    ]
+
+
+def find_running_stage(context: ReadContext) -> str | None:
+    """The stage whose lock is held now."""
+    path = context.layout.stage_lock
+    if not lock.is_locked(path):
+        return None
+    try:
+        found = re.match(r"stage (\w+)", path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def read_progress(context: ReadContext, stage: str) -> StageProgress | None:
+    """The last line of a stage's progress journal; None without one."""
+    path = context.layout.state_dir / "progress" / f"{stage}.jsonl"
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            lines = stream.read().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            facts = msgspec.json.decode(line)
+            if "label" in facts:
+                figures = {str(name): str(value) for name, value in (facts.get("figures") or {}).items()}
+                return StageProgress(str(facts["label"]), facts["done"], facts.get("total"), figures, str(facts["at"]))
+        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
+            continue  # cut off by the first byte that was read, or by a kill
+    return None
+
+
+def _build_node(
+    context: ReadContext,
+    problems: ProblemList,
+    stage: str,
+    text: str,
+    status: StageStatus | None,
+    running: str | None,
+    failure: dict[str, Any],
+) -> StageNode:
+    folder = context.layout.artifact(stage)
+    counts: RowCounts | None = problems.attempt(stage, lambda: context.read_json(folder / ROW_COUNTS, RowCounts), None)
+    verdict = problems.attempt(stage, lambda: context.read_json(folder / "verdict.json"), None) or {}
+    lost = (
+        StageFailure(str(failure["message"]), failure.get("hint"))
+        if failure.get("stage") == stage and running is None
+        else None
+    )
+    state: NodeState = "running" if running == stage else "failed" if lost else status.state if status else "unknown"
+    return StageNode(
+        stage,
+        text,
+        state,
+        WORDS[state],
+        status.changes if status else [],
+        status.why if status else "",
+        status.seconds if status else None,
+        status.verdict if status else verdict.get("reason"),
+        verdict.get("passed"),
+        counts.rows_in if counts else None,
+        counts.kept if counts else None,
+        sum(counts.rejected.values()) if counts else None,
+        read_progress(context, stage) if state == "running" else None,
+        lost,
+    )

@@ -1,0 +1,253 @@
+"""The ASGI application of the console: routes made from the table of screens, each page with its ``.json`` twin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from tunectl.access import sessions
+from tunectl.access.api_errors import ApiError
+from tunectl.access.guard_middleware import GuardMiddleware
+from tunectl.access.security_headers import APP_POLICY
+from tunectl.access.throttle import KeyThrottle
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.console import console_guard, html_pages
+from tunectl.console.console_guard import ConsoleDoor
+from tunectl.console.console_sessions import SignIn, Visitor
+from tunectl.console.event_stream import ChangeWatcher, stamp_project, stream_changes
+from tunectl.console.read_context import ReadCache, ReadContext
+from tunectl.console.screen_table import SCREENS, Screen, twin_path
+from tunectl.core import logging_setup
+from tunectl.core.errors import TunectlError
+from tunectl.core.optional import import_optional
+
+FORM_SECONDS: Final = 30.0
+"""Longest time for a form, however slowly it drips."""
+KEEP_STATIC: Final = {"Cache-Control": "private, max-age=31536000, immutable"}
+WRONG: Final = "That link or key does not open this console: a link works once, for ten minutes."
+Endpoint = Callable[[Any], Awaitable[Any]]
+
+
+class ConsoleApp:
+    """The routes, and what they share."""
+
+    def __init__(
+        self,
+        layout: ProjectPaths,
+        door: ConsoleDoor,
+        sign_in: SignIn,
+        *,
+        project: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """``project``: its name, for the frame."""
+        self.layout, self.door, self.sign_in, self.project, self.clock = layout, door, sign_in, project, clock
+        self.cache = ReadCache()
+        self.watcher = ChangeWatcher(lambda: stamp_project(layout))
+        self._throttle = KeyThrottle()
+        self._responses = import_optional("starlette.responses", extra="console")
+
+    def build(self) -> GuardMiddleware:
+        """The ASGI application behind its guard."""
+        applications = import_optional("starlette.applications", extra="console")
+        routing = import_optional("starlette.routing", extra="console")
+        gzip = import_optional("starlette.middleware.gzip", extra="console")
+        middleware = import_optional("starlette.middleware", extra="console")
+        static = import_optional("starlette.staticfiles", extra="console")
+        routes = [
+            routing.Route("/healthz", self._health),
+            routing.Route("/enter", self._show_sign_in),
+            routing.Route("/enter", self._catch(self._sign_in), methods=["POST"]),
+            routing.Route("/events", self._catch(self._stream)),
+            routing.Route("/leave", self._catch(self._sign_out), methods=["POST"]),
+            routing.Mount("/static", _KeepFiles(static.StaticFiles(directory=html_pages.STATIC))),
+        ]
+        for screen in SCREENS:
+            routes += [
+                routing.Route(twin_path(screen.path), self._catch(self._answer(screen, as_json=True))),
+                routing.Route(screen.path, self._catch(self._answer(screen, as_json=False))),
+            ]
+        inner = applications.Starlette(
+            routes=routes,
+            middleware=[middleware.Middleware(gzip.GZipMiddleware, minimum_size=1000)],
+            exception_handlers={404: self._show_absent},
+        )
+        return GuardMiddleware(inner, self.door, APP_POLICY)
+
+    def context(self, visitor: Visitor) -> ReadContext:
+        """What a reader is given."""
+        scopes = visitor.scopes if self.door.acts else visitor.scopes & {"look"}
+        return ReadContext(self.layout, self.clock(), scopes, visitor.name, self.cache)
+
+    def _answer(self, screen: Screen, *, as_json: bool) -> Endpoint:
+        async def answer(request: Any) -> Any:
+            visitor = self.door.identify(request)
+            if visitor is None:
+                return self._ask_who(request, as_json=as_json)
+            self.door.require(visitor, screen.scope)
+            query = {**request.query_params, **request.path_params}
+            context = self.context(visitor)
+            try:
+                shown = await asyncio.to_thread(screen.read, context, query)
+            except LookupError:
+                return await self._show_absent(request, None)
+            if as_json:
+                return self._responses.Response(msgspec.json.encode(shown), media_type="application/json")
+            return self._responses.HTMLResponse(
+                await asyncio.to_thread(self.render, screen.template, context, screen, request, screen=shown)
+            )
+
+        return answer
+
+    def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:
+        """A page inside the frame."""
+        query = request.url.query
+        return html_pages.render_page(
+            template,
+            project=self.project,
+            title=entry.title,
+            now=context.now,
+            scopes=context.scopes,
+            visitor=context.visitor,
+            navigation=list_groups(),
+            active=entry.parent or entry.path,
+            path=request.url.path,
+            query=dict(request.query_params),
+            twin=twin_path(request.url.path) + (f"?{query}" if query else "") if entry in SCREENS else "",
+            **values,
+        )
+
+    def _ask_who(self, request: Any, *, as_json: bool) -> Any:
+        if as_json:
+            raise ApiError("sign in first: the console prints a link when it starts", "authentication_error")
+        target = console_guard.sign_in_address(request.url.path, request.url.query)
+        return self._responses.RedirectResponse(target, 303)
+
+    async def _stream(self, request: Any) -> Any:
+        visitor = self.door.identify(request)
+        if visitor is None:
+            raise ApiError("sign in first", "authentication_error")
+        self.door.require(visitor, "look")
+        heard = self.watcher.subscribe()
+        if heard is None:
+            raise ApiError("too many pages are open", "rate_limit_error", status=503)
+        return self._responses.StreamingResponse(
+            stream_changes(self.watcher, heard, lambda: self.door.identify(request) is not None),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},
+        )
+
+    async def _health(self, _request: Any) -> Any:
+        return self._responses.PlainTextResponse("ok\n")
+
+    async def _show_sign_in(self, request: Any) -> Any:
+        return self._show_form(console_guard.check_target(request.query_params.get("next", "/")), "")
+
+    def _show_form(self, target: str, trouble: str, status: int = 200) -> Any:
+        page = html_pages.render_page("enter.html", project=self.project, target=target, trouble=trouble)
+        return self._responses.HTMLResponse(page, status)
+
+    async def _sign_in(self, request: Any) -> Any:
+        form = await self.read_form(request)
+        target, address = (
+            console_guard.check_target(form.get("next", "/")),
+            request.client.host if request.client else "",
+        )
+        self._throttle.check(address)
+        cookie = self.sign_in.open_session(form.get("secret", "").strip().rpartition("#")[2])
+        if cookie is None:
+            self._throttle.count(address)
+            return self._show_form(target, WRONG, 401)
+        response = self._responses.RedirectResponse(target, 303)
+        sessions.set_cookie(
+            response,
+            self.door.cookie_name(request),
+            cookie,
+            https=self.door.is_https(request),
+            max_age=sessions.MAX_AGE_SECONDS,
+        )
+        return response
+
+    async def _sign_out(self, request: Any) -> Any:
+        name = self.door.cookie_name(request)
+        self.sign_in.close_session(sessions.read_cookie(request.cookies, name))
+        response = self._responses.RedirectResponse("/enter", 303)
+        sessions.delete_cookie(response, name)
+        return response
+
+    async def read_form(self, request: Any) -> dict[str, str]:
+        """The fields of a form.
+
+        Raises  ApiError: 413 for one that is too long, 408 for one that does not come.
+        """
+        try:
+            async with asyncio.timeout(FORM_SECONDS):
+                return await console_guard.read_form(request)
+        except TimeoutError as error:
+            raise ApiError(f"the form did not arrive within {FORM_SECONDS:g} s", status=408) from error
+
+    async def _show_absent(self, request: Any, _error: Any) -> Any:
+        visitor = self.door.identify(request)
+        if visitor is None or request.url.path.endswith(".json"):
+            return self._responses.PlainTextResponse("there is nothing here\n", 404 if visitor else 401)
+        entry = Screen(request.url.path, "Not found", "absent.html", lambda _context, _query: None)
+        return self._responses.HTMLResponse(self.render("absent.html", self.context(visitor), entry, request), 404)
+
+    def _catch(self, endpoint: Endpoint) -> Endpoint:
+        """What refuses or fails becomes a page that says why."""
+
+        async def answer(request: Any) -> Any:
+            try:
+                return await endpoint(request)
+            except ApiError as problem:
+                return self._refuse(request, str(problem), problem.status)
+            except TunectlError as problem:
+                return self._refuse(request, str(problem), 409)
+            except Exception:  # noqa: BLE001  a bug in one screen keeps no other from being shown
+                logging_setup.get_logger(__name__).exception("%s failed", request.url.path)
+                return self._refuse(request, "This failed; the log of the console says why.", 500)
+
+        return answer
+
+    def _refuse(self, request: Any, text: str, status: int) -> Any:
+        visitor = self.door.identify(request)
+        if visitor is None or request.url.path.endswith(".json"):
+            return self._responses.PlainTextResponse(f"{text}\n", status)
+        entry = Screen(request.url.path, "This did not work", "refusal.html", lambda _context, _query: None)
+        page = self.render("refusal.html", self.context(visitor), entry, request, text=text, status=status)
+        return self._responses.HTMLResponse(page, status)
+
+
+class _KeepFiles:
+    """Static files, whose address changes with their content: a browser may keep them."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_kept(event: Any) -> None:
+            if event["type"] == "http.response.start" and event["status"] in {200, 304}:
+                more = [(name.lower().encode(), value.encode()) for name, value in KEEP_STATIC.items()]
+                event = {**event, "headers": [*event.get("headers", []), *more]}
+            await send(event)
+
+        await self._inner(scope, receive, send_kept)
+
+
+def list_groups() -> list[tuple[str, list[Screen]]]:
+    """The navigation: groups in the order of the table, with their screens."""
+    groups: dict[str, list[Screen]] = {}
+    for screen in SCREENS:
+        if screen.group:
+            groups.setdefault(screen.group, []).append(screen)
+    return list(groups.items())
+
+
+def link_file(layout: ProjectPaths) -> Path:
+    """Where the link for a further browser lies."""
+    return layout.state_dir / "console" / "sign_in_link"

@@ -1,0 +1,105 @@
+"""What stands before every request of the console: the name it was sent to, the page that sent it, and who is signed in.
+
+The table of screens says what opens a screen; acts say it themselves. There is no way in without a session: other accounts,
+containers and web pages reach this machine's own address, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote
+
+from tunectl.access import guard, sessions
+from tunectl.access.api_errors import ApiError
+from tunectl.access.guard import RequestHead
+from tunectl.console.console_sessions import SignIn, Visitor
+
+COOKIE: Final = "tunectl_console"
+FORM_TYPE: Final = "application/x-www-form-urlencoded"
+MAX_FORM_BYTES: Final = 65_536
+OPEN_PATHS: Final = ("/enter", "/healthz", "/static/")
+"""What is answered without a session: signing in, and files of ours that say nothing of the project."""
+
+
+class ConsoleDoor:
+    """Decides whether a request is answered, and who sent it."""
+
+    def __init__(self, hosts: Collection[str], proxies: Collection[str], sign_in: SignIn, *, acts: bool) -> None:
+        """``hosts``: names that the console is reached by; ``acts`` False: nothing is changed from here."""
+        self._hosts, self._proxies, self._sign_in, self.acts = frozenset(hosts), frozenset(proxies), sign_in, acts
+
+    challenge: Final = ""
+
+    def admit(self, head: RequestHead) -> None:
+        """Refuse what came under a foreign name or from a foreign page.
+
+        Raises  ApiError: 421, 403, 415.
+        """
+        host = head.headers.get("host", "")
+        if guard.strip_port(host) not in self._hosts:
+            names = ", ".join(sorted(self._hosts))
+            raise ApiError(
+                f"this console answers to {names}, not to {host[:200] or 'no name'}", code="host", status=421
+            )
+        if head.method in guard.SAFE_METHODS:
+            return
+        guard.check_origin(head, strict=True)
+        kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != FORM_TYPE:
+            raise ApiError(f"a form is sent as Content-Type: {FORM_TYPE}", code="content_type", status=415)
+
+    def identify(self, request: Any) -> Visitor | None:
+        """Who is signed in; None for nobody."""
+        return self._sign_in.find(sessions.read_cookie(request.cookies, self.cookie_name(request)))
+
+    def require(self, visitor: Visitor, scope: str, *, act: bool = False) -> None:
+        """Hold a visitor to a scope.
+
+        Raises  ApiError (403).
+        """
+        if act and not self.acts:
+            raise ApiError("this console only shows: console.acts is false", "permission_error", code="acts")
+        if scope not in visitor.scopes:
+            raise ApiError(
+                f"{visitor.name} may {', '.join(sorted(visitor.scopes))}, not {scope}", "permission_error", code="scope"
+            )
+
+    def is_https(self, request: Any) -> bool:
+        """Whether the browser reached the console over HTTPS; a proxy is believed where it is declared."""
+        client = request.client.host if request.client else ""
+        if (
+            client in self._proxies
+            and request.headers.get("x-forwarded-proto", "").partition(",")[0].strip() == "https"
+        ):
+            return True
+        return request.url.scheme == "https"
+
+    def cookie_name(self, request: Any) -> str:
+        """Browsers share cookies between ports, so the port is part of the name."""
+        return f"{COOKIE}_{request.url.port or 'default'}"
+
+
+async def read_form(request: Any) -> dict[str, str]:
+    """The fields of a form; the last value of each.
+
+    Raises  ApiError (413) for one that is too long.
+    """
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_FORM_BYTES:
+            raise ApiError(f"a form has at most {MAX_FORM_BYTES} bytes", code="body", status=413)
+    return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+
+
+def sign_in_address(path: str, query: str) -> str:
+    """The page that asks who somebody is, and brings them back to where they wanted to go."""
+    target = path + (f"?{query}" if query else "")
+    return "/enter" if target == "/" else f"/enter?next={quote(target, safe='')}"
+
+
+def check_target(target: str) -> str:
+    """A path of this console, as a form names it; anything else becomes Home."""
+    own = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
+    return target if own and len(target) <= 2000 and not target.startswith("/enter") else "/"

@@ -1,0 +1,114 @@
+"""Who is signed in: a link that is printed at the start and good once, or a key of the file of keys.
+
+The link carries its token behind ``#``, which no log and no Referer sees; the page sends it by POST, and it is good once, for ten
+minutes. Whoever may read the project's files finds a further link in ``.tunectl/console/sign_in_link``, which is replaced when used.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final, get_args
+
+from tunectl.access.api_errors import ApiError
+from tunectl.access.api_keys import KeyStore
+from tunectl.access.sessions import SessionStore
+from tunectl.console.screen_table import ConsoleScope
+from tunectl.core import user
+
+LINK_SECONDS: Final = 600.0
+ALL_SCOPES: Final = frozenset(get_args(ConsoleScope))
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody who is signed in."""
+
+    name: str
+    """Acts are recorded under it."""
+    scopes: frozenset[str]
+
+
+class SignIn:
+    """Tokens of links, keys, and the sessions that come of them."""
+
+    def __init__(self, link_file: Path, keys: KeyStore | None, clock: Callable[[], float] = monotonic) -> None:
+        """``keys`` None: only links open the console."""
+        self._link_file, self._keys, self._clock = link_file, keys, clock
+        self._lock = threading.Lock()
+        self._tokens: dict[str, float] = {}
+        """Token to when it ends."""
+        self._file_token = ""
+        self._sessions: SessionStore[Visitor] = SessionStore(self._is_open)
+        self.address = ""
+        """Beginning of the console's address; set once its port is known."""
+
+    def create_link(self) -> str:
+        """A new link, good once, for ten minutes."""
+        token = secrets.token_urlsafe(32)
+        with self._lock:
+            self._tokens[token] = self._clock() + LINK_SECONDS
+        return f"{self.address}/enter#{token}"
+
+    def write_link_file(self) -> None:
+        """Leave a link for a further browser, where only the owner of the project reads it."""
+        with self._lock:
+            self._file_token = secrets.token_urlsafe(32)
+        self._link_file.parent.mkdir(parents=True, exist_ok=True)
+        self._link_file.unlink(missing_ok=True)
+        handle = os.open(self._link_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(f"{self.address}/enter#{self._file_token}\n")
+
+    def remove_link_file(self) -> None:
+        """The console ends, and its link with it."""
+        self._link_file.unlink(missing_ok=True)
+
+    def open_session(self, secret: str) -> str | None:
+        """The cookie of a new session; None where ``secret`` opens nothing."""
+        if self._use_token(secret):
+            return self._sessions.create("", Visitor(user.current_user(), ALL_SCOPES))
+        if self._keys is None or not secret:
+            return None
+        try:
+            key = self._keys.key(secret, None, monotonic())
+        except ApiError:
+            return None
+        scopes = ALL_SCOPES if "admin" in key.scopes else ALL_SCOPES & frozenset(map(str, key.scopes))
+        return self._sessions.create(secret, Visitor(key.name, scopes)) if scopes else None
+
+    def _use_token(self, secret: str) -> bool:
+        with self._lock:
+            now = self._clock()
+            self._tokens = {token: end for token, end in self._tokens.items() if end > now}
+            for token in self._tokens:
+                if hmac.compare_digest(token.encode(), secret.encode()):
+                    del self._tokens[token]
+                    return True
+            if not self._file_token or not hmac.compare_digest(self._file_token.encode(), secret.encode()):
+                return False
+        self.write_link_file()
+        return True
+
+    def _is_open(self, key: str) -> bool:
+        """Sessions of a key end with it; those of a link with the console."""
+        if not key or self._keys is None:
+            return not key
+        try:
+            return self._keys.key(key, None, monotonic()) is not None
+        except ApiError:
+            return False
+
+    def find(self, cookie: str) -> Visitor | None:
+        """Who is behind a cookie."""
+        return self._sessions.find(cookie) if cookie else None
+
+    def close_session(self, cookie: str) -> None:
+        """Sign out."""
+        self._sessions.remove(cookie)

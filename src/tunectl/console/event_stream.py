@@ -1,0 +1,126 @@
+"""Tells open pages that something changed: one thread looks at files once a second, only while somebody is connected.
+
+A stream says that a change happened and not what: each page then asks for itself again, so filters and rights hold. A beat every
+15 seconds keeps proxies from closing it and finds out who is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from tunectl.artifacts import lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.console.read_context import stamp_files
+
+LOOK_SECONDS: Final = 1.0
+BEAT_SECONDS: Final = 15.0
+MAX_STREAMS: Final = 64
+
+
+def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
+    """The records that screens are read from."""
+    state = layout.state_dir
+    yield from sorted(layout.conf.rglob("*.yaml"))
+    yield from (layout.root / "dvc.lock", layout.pipeline, layout.failure, layout.executed, layout.calibration)
+    for folder in (
+        "progress",
+        "runs",
+        "retrain",
+        "retrain/inbox",
+        "retrain/runs",
+        "sweeps",
+        "console/jobs",
+        "inference_log",
+        "monitor",
+    ):
+        place = state / folder
+        yield place
+        yield from sorted(
+            path for path in place.glob("*") if path.suffix in {".json", ".jsonl", ".db", ".sqlite", ".db-wal", ".log"}
+        )
+    yield from (layout.releases / name for name in ("champion.json", "canary.json", "events.jsonl", "releases"))
+    yield from layout.artifacts.glob("*/manifest.json")
+
+
+def stamp_project(layout: ProjectPaths) -> Any:
+    """Changes whenever something that a screen shows may have changed."""
+    locks = (layout.repro_lock, layout.stage_lock, layout.monitor_lock, layout.retrain / "lock")
+    return stamp_files(list_watched_files(layout)), tuple(map(lock.is_locked, locks))
+
+
+class ChangeWatcher:
+    """The one thread, and who listens."""
+
+    def __init__(self, stamp: Callable[[], Any], seconds: float = LOOK_SECONDS) -> None:
+        self._stamp, self._seconds = stamp, seconds
+        self._lock = threading.Lock()
+        self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None
+
+    def subscribe(self) -> asyncio.Event | None:
+        """An event that is set at each change; None where too many listen."""
+        heard = asyncio.Event()
+        with self._lock:
+            if len(self._listeners) >= MAX_STREAMS:
+                return None
+            self._listeners[heard] = asyncio.get_running_loop()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._look, name="changes", daemon=True)
+                self._thread.start()
+        return heard
+
+    def unsubscribe(self, heard: asyncio.Event) -> None:
+        """Stop listening; the thread ends with the last one."""
+        with self._lock:
+            self._listeners.pop(heard, None)
+
+    def _look(self) -> None:
+        pause, last = threading.Event(), self._stamp()
+        while True:
+            pause.wait(self._seconds)
+            with self._lock:
+                if not self._listeners:
+                    self._thread = None
+                    return
+            now = self._stamp()
+            if now == last:
+                continue
+            last = now
+            with self._lock:
+                listeners = list(self._listeners.items())
+            for heard, loop in listeners:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(heard.set)
+
+
+async def stream_changes(
+    watcher: ChangeWatcher, heard: asyncio.Event, is_open: Callable[[], bool], beat: float = BEAT_SECONDS
+) -> AsyncIterator[bytes]:
+    """Server-sent events until the browser or the session is gone."""
+    number = 0
+    try:
+        yield b"retry: 1000\nevent: hello\ndata: \n\n"
+        while True:
+            try:
+                await asyncio.wait_for(heard.wait(), beat)
+            except TimeoutError:
+                if not is_open():
+                    return
+                yield b": beat\n\n"
+                continue
+            heard.clear()
+            if not is_open():
+                return
+            number += 1
+            yield f"id: {number}\nevent: changed\ndata: \n\n".encode()
+    finally:
+        watcher.unsubscribe(heard)

@@ -1,0 +1,169 @@
+"""What a screen's reader is given: paths, time, the composed settings and the state of the stages, each read once while nothing changed.
+
+Readers only read. What cannot be read becomes an entry of ``problems`` of its screen, by part, and keeps nothing else from being shown.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from msgspec import MsgspecError
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import TunectlError
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.pipeline.stage_status import StageStatus
+
+T = TypeVar("T")
+Stamp = tuple[tuple[str, int, int], ...]
+MAX_ENTRIES: Final = 200
+MAX_AGE_SECONDS: Final = 60.0
+"""Of the state of the stages: raw files that no settings name yet are not stamped."""
+
+
+class ReadCache:
+    """What was read, by name, while its stamp stays the same; shared by all visitors."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[str, tuple[Any, Any, float]] = {}
+        self._building: dict[str, threading.Lock] = {}
+
+    def get(self, name: str, stamp: Any, build: Callable[[], T], *, max_age: float = float("inf")) -> T:
+        """The value of ``name``, built anew where ``stamp`` differs; two that ask at once build once."""
+        with self._lock:
+            own = self._building.setdefault(name, threading.Lock())
+        with own:
+            entry = self._entries.get(name)
+            if entry is None or entry[0] != stamp or monotonic() - entry[2] >= max_age:
+                entry = (stamp, self._try(build), monotonic())
+                self._keep(name, entry)
+        if isinstance(entry[1], TunectlError):
+            raise entry[1]
+        value: T = entry[1]
+        return value
+
+    def _try(self, build: Callable[[], T]) -> T | TunectlError:
+        """What is broken stays so until a file changes, and is not read again before."""
+        try:
+            return build()
+        except TunectlError as error:
+            return error
+
+    def _keep(self, name: str, entry: tuple[Any, Any, float]) -> None:
+        with self._lock:
+            self._entries.pop(name, None)
+            self._entries[name] = entry
+            while len(self._entries) > MAX_ENTRIES:
+                oldest = next(iter(self._entries))
+                del self._entries[oldest]
+                self._building.pop(oldest, None)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContext:
+    """One request's view of a project."""
+
+    layout: ProjectPaths
+    now: datetime
+    """The time; UTC."""
+    scopes: frozenset[str] = frozenset()
+    """What the visitor may do."""
+    visitor: str = ""
+    """The name that acts are recorded under."""
+    cache: ReadCache = field(default_factory=ReadCache)
+
+    def load_settings(self) -> TunectlConfig:
+        """The composed configuration.
+
+        Raises  ConfigError with every mistake.
+        """
+
+        def load() -> TunectlConfig:
+            from tunectl.config.loading import checks, override_file
+
+            return checks.load_config(self.layout, override_file.load_overrides(self.layout)).root
+
+        return self.cache.get("settings", stamp_files(list_setting_files(self.layout)), load)
+
+    def list_stages(self) -> list[StageStatus]:
+        """How the stages stand.
+
+        Raises  ConfigError with every mistake; ArtifactError where dvc.lock is damaged.
+        """
+        from tunectl.pipeline.stage_status import list_stage_status
+
+        return self.cache.get(
+            "stages",
+            stamp_files(list_build_files(self.layout)),
+            lambda: list_stage_status(self.layout),
+            max_age=MAX_AGE_SECONDS,
+        )
+
+    def read_json(self, path: Path, shape: type[T] | Any = Any) -> Any:
+        """A JSON file, decoded once while it stays the same; None where it is absent."""
+        stamp = stamp_files([path])
+        if not stamp:
+            return None
+        return self.cache.get(f"json {path}", stamp, lambda: atomic_io.read_json(path, shape))
+
+
+def stamp_files(paths: Iterator[Path] | list[Path]) -> Stamp:
+    """Name, size and time of change of the files among ``paths`` that are there."""
+    stamp = []
+    for path in paths:
+        try:
+            facts = path.stat()
+        except OSError:
+            continue
+        stamp.append((str(path), facts.st_size, facts.st_mtime_ns))
+    return tuple(stamp)
+
+
+def list_setting_files(layout: ProjectPaths) -> Iterator[Path]:
+    """The files that the configuration is composed of."""
+    yield from sorted(layout.conf.rglob("*.yaml"))
+
+
+def list_build_files(layout: ProjectPaths) -> Iterator[Path]:
+    """The files that the state of the stages follows from; of raw data those that the stages last read."""
+    from tunectl.pipeline.stages import STAGES
+
+    yield from list_setting_files(layout)
+    yield from (layout.root / "dvc.lock", layout.pipeline)
+    for stage in STAGES:
+        folder = layout.artifact(stage.name)
+        yield from (folder, folder / "manifest.json", folder / "verdict.json", layout.metrics(stage.name))
+        record = layout.config(stage.name)
+        yield record
+        try:
+            sources: Mapping[str, Any] = atomic_io.read_json(record)["sources"] if record.is_file() else {}
+        except (TunectlError, KeyError, TypeError):
+            continue
+        yield from (layout.root / name for name in sources)
+
+
+class ProblemList:
+    """Collects what cannot be read, by part; the other parts go on."""
+
+    def __init__(self) -> None:
+        self.problems: dict[str, str] = {}
+
+    def attempt(self, part: str, read: Callable[[], T], otherwise: T) -> T:
+        """What ``read`` says, or ``otherwise`` with the reason under ``part``."""
+        try:
+            return read()
+        except TunectlError as error:
+            self.problems.setdefault(part, error.message + (f" ({error.hint})" if error.hint else ""))
+        except (OSError, MsgspecError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.problems.setdefault(part, f"{type(error).__name__}: {error}")
+        return otherwise

@@ -1,0 +1,45 @@
+"""The screens of the console: the one table that routes, ``.json`` twins, navigation and tests are made from.
+
+A new screen is a file in ``screens/``, a template, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+from tunectl.console.read_context import ReadContext
+from tunectl.console.screens import build, home, stage
+
+ConsoleScope = Literal["look", "annotate", "operate", "decide", "admin"]
+Query = Mapping[str, str]
+"""What stands behind the question mark of an address, and the variable parts of its path."""
+
+
+class Screen(NamedTuple):
+    """One screen."""
+
+    path: str
+    """``{name}`` stands for one part; the twin is the same path with ``.json`` behind it (``/home.json`` for ``/``)."""
+    title: str
+    template: str
+    """File of ``templates/``."""
+    read: Callable[[ReadContext, Query], Any]
+    """The struct that the page shows; LookupError where there is no such thing."""
+    scope: ConsoleScope = "look"
+    group: str = ""
+    """Group of the navigation; empty: it is reached from another screen and is not listed."""
+    parent: str = ""
+    """Path of the screen that is marked in the navigation while this one is open; empty: its own."""
+
+
+SCREENS: Final[tuple[Screen, ...]] = (
+    Screen("/", "Home", "home.html", home.read_home, group="Project"),
+    Screen("/build", "Build", "build.html", build.read_build, group="Project"),
+    Screen("/build/{stage}", "Stage", "stage.html", stage.read_stage, parent="/build"),
+)
+
+
+def twin_path(path: str) -> str:
+    """Where the JSON of a screen lies."""
+    return "/home.json" if path == "/" else f"{path}.json"

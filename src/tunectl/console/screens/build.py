@@ -1,0 +1,36 @@
+"""Build: the stages as a graph, each with its state and why, rows, seconds and verdict."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import lock
+from tunectl.backends.vcs import dvc_lock
+from tunectl.console.build_state import StageNode, list_nodes
+from tunectl.console.read_context import ProblemList, ReadContext
+
+
+class BuildScreen(Struct, frozen=True):
+    """The pipeline as it stands."""
+
+    stages: list[StageNode]
+    above: dict[str, list[str]]
+    """Stage to the stages that it reads."""
+    stale: list[str]
+    """Stages that a build would run."""
+    building: bool
+    """Whether somebody builds now."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_build(context: ReadContext, query: object) -> BuildScreen:  # noqa: ARG001 - every reader is called alike
+    """Read the state of every stage."""
+    problems = ProblemList()
+    stages = list_nodes(context, problems)
+    return BuildScreen(
+        stages,
+        problems.attempt("graph", lambda: dvc_lock.read_dependencies(context.layout.root), {}),
+        [node.stage for node in stages if node.state in {"stale", "not built"}],
+        lock.is_locked(context.layout.repro_lock) or lock.is_locked(context.layout.stage_lock),
+        problems.problems,
+    )

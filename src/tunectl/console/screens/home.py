@@ -1,0 +1,80 @@
+"""Home: what waits for a person, the last verdict, the champion, the build as a strip, and the last day."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from tunectl.console.build_state import StageNode, list_nodes
+from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.status import collect, status_text
+from tunectl.status.status_report import StatusReport
+
+
+class NextStep(Struct, frozen=True):
+    """What to do next, and how it is typed."""
+
+    text: str
+    command: str
+    link: str = ""
+
+
+class HomeScreen(Struct, frozen=True):
+    """How a project stands."""
+
+    project: str
+    verdict: str | None
+    """What the last evaluation said; None before the first."""
+    passed: bool | None
+    stages: list[StageNode]
+    status: StatusReport | None
+    loop: list[tuple[str, str]]
+    """The rows of ``tunectl status``: part and words."""
+    next: NextStep | None
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_home(context: ReadContext, query: object) -> HomeScreen:  # noqa: ARG001 - every reader is called alike
+    """Read everything that Home shows."""
+    problems = ProblemList()
+    stages = list_nodes(context, problems)
+    settings = problems.attempt("settings", context.load_settings, None)
+    status = (
+        problems.attempt("loop", lambda: collect.collect_status(context.layout, settings, context.now), None)
+        if settings is not None
+        else None
+    )
+    evaluated = next((node for node in stages if node.stage == "evaluate"), None)
+    return HomeScreen(
+        settings.project if settings else context.layout.root.resolve().name,
+        evaluated.verdict if evaluated else None,
+        evaluated.passed if evaluated else None,
+        stages,
+        status,
+        list(status_text.format_rows(status, context.now)) if status else [],
+        _choose_next(stages, status, problems),
+        {**problems.problems, **(status.troubles if status else {})},
+    )
+
+
+def _choose_next(stages: list[StageNode], status: StatusReport | None, problems: ProblemList) -> NextStep | None:
+    if "settings" in problems.problems or "stages" in problems.problems:
+        return NextStep("The settings have mistakes. This names each, with file and line.", "tunectl check")
+    failed = next((node for node in stages if node.state == "failed"), None)
+    if failed is not None:
+        return NextStep(f"The stage {failed.stage} failed.", "tunectl repro", f"/build/{failed.stage}")
+    if any(node.state == "running" for node in stages):
+        return None
+    if all(node.state in {"not built", "switched off"} for node in stages):
+        return NextStep(
+            "Nothing is built yet. This builds everything, and says how long it will take.", "tunectl repro", "/build"
+        )
+    stale = [node.stage for node in stages if node.state in {"stale", "not built"}]
+    if stale:
+        return NextStep(
+            f"{len(stale)} of {len(stages)} stages are out of date. This rebuilds what changed.",
+            "tunectl repro",
+            "/build",
+        )
+    if status is not None and status.champion is None and status.releases:
+        return NextStep("A release is there, and none is the champion that servers load.", "tunectl release promote ID")
+    return None

@@ -1,0 +1,86 @@
+// The console's own script: signs in with the link behind "#", keeps pages fresh, copies commands. Pages work without it.
+"use strict";
+
+function signIn() {
+  const form = document.getElementById("enter");
+  if (!form || location.hash.length < 20) return;
+  form.secret.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname + location.search); // the token stays in no history
+  form.submit();
+}
+
+// Several pages change while one looks: a stream says that something changed, and the page asks for itself again.
+// Focus, selection, open folds and the scroll position stay, because only what differs is replaced.
+const live = {source: null, wait: 1000, busy: false, again: false};
+
+async function refresh() {
+  if (live.busy) { live.again = true; return; }
+  live.busy = true;
+  try {
+    const open = new Set([...document.querySelectorAll("#live details[open]")].map(one => one.querySelector("summary").textContent));
+    await htmx.ajax("GET", location.pathname + location.search, {target: "#live", select: "#live > *", swap: "innerMorph"});
+    for (const fold of document.querySelectorAll("#live details")) {
+      if (open.has(fold.querySelector("summary").textContent)) fold.open = true;
+    }
+    draw();
+  } finally {
+    live.busy = false;
+    if (live.again) { live.again = false; refresh(); }
+  }
+}
+
+function tell(text) {
+  const box = document.getElementById("connection");
+  if (box && box.textContent !== text) box.textContent = text;
+}
+
+function connect() {
+  if (document.hidden || live.source || !document.querySelector("[data-live]")) return;
+  const source = live.source = new EventSource("/events");
+  let first = true;
+  source.addEventListener("hello", () => {
+    tell("");
+    if (!first || live.wait > 1000) refresh();
+    first = false;
+    live.wait = 1000;
+  });
+  source.addEventListener("changed", refresh);
+  source.addEventListener("error", () => {
+    disconnect();
+    tell("The console does not answer. This page shows what was last known.");
+    setTimeout(connect, live.wait);
+    live.wait = Math.min(30000, live.wait * 2);
+  });
+}
+
+function disconnect() {
+  if (live.source) live.source.close();
+  live.source = null;
+}
+
+// Curves over time. A table of the same numbers stands beside each, so nothing is told by the picture alone.
+async function draw() {
+  for (const box of document.querySelectorAll("[data-curve]:not([data-drawn])")) {
+    if (typeof uPlot === "undefined") return;
+    box.dataset.drawn = "yes";
+    const answer = await fetch(box.dataset.curve);
+    if (!answer.ok) continue;
+    const {x, series} = await answer.json();
+    const style = getComputedStyle(document.documentElement), ink = style.getPropertyValue("--soft"), line = style.getPropertyValue("--line");
+    const strokes = ["--link", "--warn", "--good", "--bad"].map(name => style.getPropertyValue(name));
+    const axis = {stroke: ink, grid: {stroke: line}, ticks: {stroke: line}};
+    new uPlot({
+      width: box.clientWidth, height: 220, scales: {x: {time: false}}, axes: [axis, axis],
+      series: [{label: x.label}, ...series.map((one, at) => ({label: one.label, stroke: strokes[at % 4], width: 2}))],
+    }, [x.values, ...series.map(one => one.values)], box);
+  }
+}
+
+document.addEventListener("visibilitychange", () => document.hidden ? disconnect() : connect());
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape") for (const menu of document.querySelectorAll("details.narrow[open]")) menu.open = false;
+});
+addEventListener("pagehide", disconnect);
+addEventListener("pageshow", connect);
+signIn();
+draw();

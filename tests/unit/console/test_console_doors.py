@@ -1,0 +1,153 @@
+"""Who gets in: links that work once, sessions, hosts, foreign pages, scopes, bodies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from console_projects import Console, build, initialize
+
+from tunectl.access import api_keys
+from tunectl.access.api_keys import KeyStore
+from tunectl.console import console_sessions
+from tunectl.console.console_guard import MAX_FORM_BYTES, check_target
+from tunectl.console.console_sessions import SignIn
+from tunectl.console.screen_table import SCREENS, twin_path
+
+OWN = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Console:
+    return Console(initialize(tmp_path / "shop"))
+
+
+def test_without_a_session_no_screen_opens(console: Console) -> None:
+    stranger = console.stranger()
+    for screen in SCREENS:
+        page, twin = stranger.get(screen.path), stranger.get(twin_path(screen.path))
+        assert page.status_code == 303 and page.headers["location"].startswith("/enter"), screen.path
+        assert twin.status_code == 401, screen.path
+    assert stranger.get("/events").status_code == 401
+    assert stranger.get("/nothing").status_code == 401
+    assert stranger.get("/enter").status_code == 200
+
+
+def test_a_link_works_once(console: Console) -> None:
+    link = console.sign_in.create_link()
+    assert "#" in link
+    assert link.count("/enter") == 1
+    first, second = console.stranger(), console.stranger()
+    assert first.post("/enter", data={"secret": link, "next": "/build"}, headers=OWN).headers["location"] == "/build"
+    refused = second.post("/enter", data={"secret": link}, headers=OWN)
+    assert refused.status_code == 401
+    assert "works once" in refused.text
+    assert second.get("/").status_code == 303
+
+
+def test_a_link_ends_after_ten_minutes(tmp_path: Path) -> None:
+    now = [100.0]
+    sign_in = SignIn(tmp_path / "link", None, lambda: now[0])
+    token = sign_in.create_link().partition("#")[2]
+    now[0] += console_sessions.LINK_SECONDS
+    assert sign_in.open_session(token) is None
+
+
+def test_the_file_has_a_link_that_only_its_owner_reads_and_that_is_replaced_when_used(tmp_path: Path) -> None:
+    sign_in = SignIn(tmp_path / "console" / "link", None)
+    sign_in.write_link_file()
+    first = (tmp_path / "console" / "link").read_text().strip().partition("#")[2]
+    assert (tmp_path / "console" / "link").stat().st_mode & 0o777 == 0o600
+    assert sign_in.open_session(first) is not None
+    assert sign_in.open_session(first) is None
+    assert (tmp_path / "console" / "link").read_text().strip().partition("#")[2] != first
+
+
+def test_a_session_is_a_strict_cookie_of_its_own_and_ends_with_signing_out(console: Console) -> None:
+    browser = console.stranger()
+    browser.cookies.set("tunectl_console_default", "chosen-by-somebody-else")
+    reply = browser.post("/enter", data={"secret": console.sign_in.create_link()}, headers=OWN)
+    cookie = reply.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Path=/" in cookie
+    assert "chosen-by-somebody-else" not in cookie
+    value = cookie.partition("=")[2].partition(";")[0]
+    assert (
+        browser.post(
+            "/leave", data={}, headers={**OWN, "content-type": "application/x-www-form-urlencoded"}
+        ).status_code
+        == 303
+    )
+    assert console.sign_in.find(value) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://other.localhost"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({}, 403),
+        ({**OWN, "content-type": "text/plain"}, 415),
+        ({**OWN, "Host": "evil.example"}, 421),
+        ({**OWN, "Host": ""}, 421),
+    ],
+)
+def test_a_forged_form_is_refused(console: Console, headers: dict[str, str], status: int) -> None:
+    sent = {"content-type": "application/x-www-form-urlencoded", **headers}
+    assert console.client.post("/leave", content="a=b", headers=sent).status_code == status
+    assert console.client.get("/").status_code == 200  # still signed in
+
+
+def test_a_foreign_name_reads_nothing(console: Console) -> None:
+    assert console.client.get("/", headers={"Host": "rebound.example"}).status_code == 421
+
+
+def test_a_form_that_is_too_long_is_refused(console: Console) -> None:
+    reply = console.client.post("/enter", data={"secret": "x" * (MAX_FORM_BYTES + 1)}, headers=OWN)
+    assert reply.status_code == 413
+
+
+def test_every_answer_has_the_headers(console: Console) -> None:
+    for path in ("/", "/build", "/enter", "/home.json", "/nothing", "/static/console.css"):
+        headers = console.client.get(path).headers
+        assert (
+            "script-src 'self'" in headers["content-security-policy"]
+        )
+        assert (
+            "unsafe" not in headers["content-security-policy"]
+        )
+        assert headers["cross-origin-opener-policy"] == "same-origin"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == ("private, max-age=31536000, immutable" if "static" in path else "no-store")
+
+
+@pytest.mark.parametrize("target", ["//evil.example", "https://evil.example", "/\\evil.example", "/enter", "", "/a\nb"])
+def test_signing_in_leads_to_no_other_site(target: str) -> None:
+    assert check_target(target) == "/"
+
+
+def test_a_key_opens_what_its_scopes_say_and_ends_its_session_when_it_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    secrets = {}
+    for scope in ("admin", "chat"):
+        secrets[scope], entry = api_keys.create_key(f"key-{scope}", [scope], None, datetime.now(UTC))
+        api_keys.add(path, entry)
+    keys = KeyStore(path, 0.0)
+    keys.load()
+    sign_in = SignIn(tmp_path / "link", keys)
+    assert sign_in.open_session(secrets["chat"]) is None
+    cookie = sign_in.open_session(secrets["admin"])
+    assert cookie is not None
+    assert sign_in.find(cookie).name == "key-admin"
+    assert "operate" in sign_in.find(cookie).scopes
+    api_keys.remove(path, "key-admin")
+    assert sign_in.find(cookie) is None
+
+
+def test_a_console_without_acts_shows_none(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"), acts=False)
+    assert "<form" not in console.client.get("/").text.replace('<form class="leave"', "")

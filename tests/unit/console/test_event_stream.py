@@ -1,0 +1,67 @@
+"""The stream: a change is heard soon, nobody looks while nobody listens, a session that ends ends its stream."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from console_projects import build
+
+from tunectl.console.event_stream import MAX_STREAMS, ChangeWatcher, stamp_project, stream_changes
+
+
+def test_a_change_is_heard_by_all_and_the_thread_ends_with_the_last_listener() -> None:
+    async def play() -> None:
+        stamp = [0]
+        watcher = ChangeWatcher(lambda: stamp[0], seconds=0.02)
+        assert not watcher.is_looking
+        streams = [stream_changes(watcher, watcher.subscribe(), lambda: True) for _ in range(3)]
+        assert all([b"hello" in await anext(one) for one in streams])
+        assert watcher.is_looking
+        await asyncio.sleep(0.05)
+        stamp[0] = 1
+        for one in streams:
+            assert b"event: changed" in await asyncio.wait_for(anext(one), 2)
+        for one in streams:
+            await one.aclose()
+        end = time.monotonic() + 2
+        while watcher.is_looking and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        assert not watcher.is_looking
+
+    asyncio.run(play())
+
+
+def test_a_stream_ends_with_its_session() -> None:
+    async def play() -> None:
+        watcher, open_ = ChangeWatcher(lambda: 0, seconds=0.02), [True]
+        stream = stream_changes(watcher, watcher.subscribe(), lambda: open_[0], beat=0.02)
+        await anext(stream)
+        assert await anext(stream) == b": beat\n\n"
+        open_[0] = False
+        assert [one async for one in stream] in ([], [b": beat\n\n"])
+
+    asyncio.run(play())
+
+
+def test_so_many_streams_are_open_at_most() -> None:
+    async def play() -> None:
+        watcher = ChangeWatcher(lambda: 0, seconds=0.02)
+        heard = [watcher.subscribe() for _ in range(MAX_STREAMS)]
+        assert watcher.subscribe() is None
+        watcher.unsubscribe(heard[0])
+        assert watcher.subscribe() is not None
+
+    asyncio.run(play())
+
+
+def test_each_record_changes_the_stamp(tmp_path: Path) -> None:
+    layout = build(tmp_path / "shop")
+    for name in ("progress/sft.jsonl", "failure.json", "releases/events.jsonl", "runs/a.json", "retrain/inbox/a.json"):
+        before = stamp_project(layout)
+        path = layout.state_dir / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as stream:
+            stream.write("x")
+        assert stamp_project(layout) != before, name

@@ -1,0 +1,134 @@
+"""Every screen on every kind of project: it opens, it is valid, its twin decodes, strangers' markup is text, and looking changes nothing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from console_projects import MARKUP, NOW, Console, PageFacts, build, crawl, digest_project, initialize
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import truncate
+from tunectl.console.read_context import ReadContext
+from tunectl.console.screen_table import SCREENS, Screen, twin_path
+
+EXAMPLES = {"stage": "curate"}
+"""Values of the variable parts of paths."""
+KINDS = ("empty", "initialized", "part", "built")
+
+
+def make_project(kind: str, folder: Path) -> ProjectPaths:
+    if kind == "empty":
+        folder.mkdir()
+        return ProjectPaths(folder)
+    if kind == "initialized":
+        return initialize(folder)
+    layout = build(folder)
+    if kind == "part":
+        for stage in ("curate", "split", "evaluate"):
+            shutil.rmtree(layout.artifact(stage))
+        shutil.rmtree(layout.releases)
+    return layout
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def console(request, tmp_path_factory) -> Console:
+    return Console(make_project(request.param, tmp_path_factory.mktemp("console") / request.param))
+
+
+def fill(path: str) -> str:
+    for name, value in EXAMPLES.items():
+        path = path.replace(f"{{{name}}}", value)
+    return path
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.path)
+def test_a_screen_opens_and_is_valid(console: Console, screen: Screen) -> None:
+    reply = console.client.get(fill(screen.path))
+    if reply.status_code == 404:  # what it would show is not in this project
+        assert "{" in screen.path
+    else:
+        assert reply.status_code == 200, reply.text[-800:]
+    facts = PageFacts(reply.text)
+    assert facts.errors == []
+    assert facts.headings == 1
+    assert facts.title.endswith("shop")
+    assert len(facts.title) > 6
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.path)
+def test_the_twin_of_a_screen_is_its_struct(console: Console, screen: Screen) -> None:
+    reply = console.client.get(twin_path(fill(screen.path)))
+    query = EXAMPLES
+    try:
+        expected = screen.read(
+            ReadContext(
+                console.layout, NOW, frozenset(console.sign_in.find(next(iter(console.client.cookies.values()))).scopes)
+            ),
+            query,
+        )
+    except LookupError:
+        assert reply.status_code == 404
+        return
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"] == "application/json"
+    assert msgspec.json.decode(reply.content, type=type(expected)) is not None
+    assert reply.json().keys() == msgspec.to_builtins(expected).keys()
+
+
+def test_looking_changes_nothing_and_no_link_is_dead(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    before = digest_project(tmp_path / "shop")
+    pages = dict(crawl(console))
+    assert len(pages) > 10
+    assert {path: reply.status_code for path, reply in pages.items() if reply.status_code != 200} == {}
+    assert digest_project(tmp_path / "shop") == before
+
+
+def test_what_strangers_wrote_is_text(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    seen = 0
+    for path, reply in crawl(console):
+        if not reply.headers["content-type"].startswith("text/html"):
+            continue
+        assert "<script>alert" not in reply.text, path
+        assert "<img" not in reply.text, path
+        assert "\u202e" not in reply.text, path
+        seen += "&lt;script&gt;alert" in reply.text
+    assert seen >= 3
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "dvc.lock",
+        "dvc.yaml",
+        "conf/config.yaml",
+        "artifacts/curate/manifest.json",
+        "artifacts/curate/row_counts.json",
+        "artifacts/evaluate/verdict.json",
+        "artifacts/metrics/sft.json",
+        ".tunectl/failure.json",
+        ".tunectl/releases/champion.json",
+    ],
+)
+def test_a_broken_file_is_told_and_keeps_nothing_else_from_being_shown(tmp_path: Path, broken: str) -> None:
+    layout = build(tmp_path / "shop")
+    path = layout.root / broken
+    path.write_text('{"half\n')
+    console = Console(layout)
+    told = []
+    for screen in SCREENS:
+        reply = console.client.get(fill(screen.path))
+        assert reply.status_code in (200, 404), f"{screen.path}: {reply.text[-500:]}"
+        told.append("could not be read" in reply.text or "have mistakes" in reply.text)
+    assert any(told)
+
+
+def test_home_says_what_is_next_on_an_empty_project(tmp_path: Path) -> None:
+    console = Console(initialize(tmp_path / "shop"))
+    found = console.client.get("/home.json").json()
+    assert found["next"]["command"] in {"tunectl repro", "tunectl check"}
+    assert truncate(MARKUP) not in found["project"]
