@@ -74,7 +74,7 @@ class StageNode(Struct, frozen=True):
 
 
 def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
-    """One node a stage, in the order of the pipeline."""
+    """Return one node a stage, in the order of the pipeline."""
     status = {one.stage: one for one in problems.attempt("stages", context.list_stages, [])}
     running = find_running_stage(context)
     failure = problems.attempt("failure", lambda: context.read_json(context.layout.failure), None) or {}
@@ -85,7 +85,7 @@ def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
 
 
 def find_running_stage(context: ReadContext) -> str | None:
-    """The stage whose lock is held now."""
+    """Return the stage whose lock is held now."""
     path = context.layout.stage_lock
     if not lock.is_locked(path):
         return None
@@ -97,7 +97,7 @@ def find_running_stage(context: ReadContext) -> str | None:
 
 
 def read_progress(context: ReadContext, stage: str) -> StageProgress | None:
-    """The last line of a stage's progress journal; None without one."""
+    """Return the last line of a stage's progress journal; None without one."""
     path = context.layout.state_dir / "progress" / f"{stage}.jsonl"
     try:
         with path.open("rb") as stream:

@@ -53,7 +53,7 @@ class ConsoleApp:
         self._responses = import_optional("starlette.responses", extra="console")
 
     def build(self) -> GuardMiddleware:
-        """The ASGI application behind its guard."""
+        """Return the ASGI application behind its guard."""
         applications = import_optional("starlette.applications", extra="console")
         routing = import_optional("starlette.routing", extra="console")
         gzip = import_optional("starlette.middleware.gzip", extra="console")
@@ -80,7 +80,7 @@ class ConsoleApp:
         return GuardMiddleware(inner, self.door, APP_POLICY)
 
     def context(self, visitor: Visitor) -> ReadContext:
-        """What a reader is given."""
+        """Return what a reader is given."""
         scopes = visitor.scopes if self.door.acts else visitor.scopes & {"look"}
         return ReadContext(self.layout, self.clock(), scopes, visitor.name, self.cache)
 
@@ -105,7 +105,7 @@ class ConsoleApp:
         return answer
 
     def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:
-        """A page inside the frame."""
+        """Return a page inside the frame."""
         query = request.url.query
         return html_pages.render_page(
             template,
@@ -181,7 +181,7 @@ class ConsoleApp:
         return response
 
     async def read_form(self, request: Any) -> dict[str, str]:
-        """The fields of a form.
+        """Return the fields of a form.
 
         Raises  ApiError: 413 for one that is too long, 408 for one that does not come.
         """
@@ -199,7 +199,7 @@ class ConsoleApp:
         return self._responses.HTMLResponse(self.render("absent.html", self.context(visitor), entry, request), 404)
 
     def _catch(self, endpoint: Endpoint) -> Endpoint:
-        """What refuses or fails becomes a page that says why."""
+        """Return what refuses or fails becomes a page that says why."""
 
         async def answer(request: Any) -> Any:
             try:
@@ -240,7 +240,7 @@ class _KeepFiles:
 
 
 def list_groups() -> list[tuple[str, list[Screen]]]:
-    """The navigation: groups in the order of the table, with their screens."""
+    """Return the navigation: groups in the order of the table, with their screens."""
     groups: dict[str, list[Screen]] = {}
     for screen in SCREENS:
         if screen.group:
@@ -249,5 +249,5 @@ def list_groups() -> list[tuple[str, list[Screen]]]:
 
 
 def link_file(layout: ProjectPaths) -> Path:
-    """Where the link for a further browser lies."""
+    """Return where the link for a further browser lies."""
     return layout.state_dir / "console" / "sign_in_link"

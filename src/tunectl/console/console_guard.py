@@ -50,7 +50,7 @@ class ConsoleDoor:
             raise ApiError(f"a form is sent as Content-Type: {FORM_TYPE}", code="content_type", status=415)
 
     def identify(self, request: Any) -> Visitor | None:
-        """Who is signed in; None for nobody."""
+        """Return who is signed in; None for nobody."""
         return self._sign_in.find(sessions.read_cookie(request.cookies, self.cookie_name(request)))
 
     def require(self, visitor: Visitor, scope: str, *, act: bool = False) -> None:
@@ -66,7 +66,7 @@ class ConsoleDoor:
             )
 
     def is_https(self, request: Any) -> bool:
-        """Whether the browser reached the console over HTTPS; a proxy is believed where it is declared."""
+        """Say whether the browser reached the console over HTTPS; a proxy is believed where it is declared."""
         client = request.client.host if request.client else ""
         if (
             client in self._proxies
@@ -81,7 +81,7 @@ class ConsoleDoor:
 
 
 async def read_form(request: Any) -> dict[str, str]:
-    """The fields of a form; the last value of each.
+    """Return the fields of a form; the last value of each.
 
     Raises  ApiError (413) for one that is too long.
     """
@@ -94,12 +94,12 @@ async def read_form(request: Any) -> dict[str, str]:
 
 
 def sign_in_address(path: str, query: str) -> str:
-    """The page that asks who somebody is, and brings them back to where they wanted to go."""
+    """Return the page that asks who somebody is, and brings them back to where they wanted to go."""
     target = path + (f"?{query}" if query else "")
     return "/enter" if target == "/" else f"/enter?next={quote(target, safe='')}"
 
 
 def check_target(target: str) -> str:
-    """A path of this console, as a form names it; anything else becomes Home."""
+    """Return a path of this console, as a form names it; anything else becomes Home."""
     own = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
     return target if own and len(target) <= 2000 and not target.startswith("/enter") else "/"

@@ -14,16 +14,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final, get_args
+from typing import Final
 
 from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyStore
+from tunectl.access.scopes import SCOPES
 from tunectl.access.sessions import SessionStore
-from tunectl.console.screen_table import ConsoleScope
 from tunectl.core import user
 
 LINK_SECONDS: Final = 600.0
-ALL_SCOPES: Final = frozenset(get_args(ConsoleScope))
+ALL_SCOPES: Final = frozenset[str](SCOPES) - {"chat", "feedback", "scrape", "acts_for"}
+"""What opens something here; the others are the server's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class SignIn:
         """Beginning of the console's address; set once its port is known."""
 
     def create_link(self) -> str:
-        """A new link, good once, for ten minutes."""
+        """Return a new link, good once, for ten minutes."""
         token = secrets.token_urlsafe(32)
         with self._lock:
             self._tokens[token] = self._clock() + LINK_SECONDS
@@ -67,11 +68,11 @@ class SignIn:
             stream.write(f"{self.address}/enter#{self._file_token}\n")
 
     def remove_link_file(self) -> None:
-        """The console ends, and its link with it."""
+        """Return the console ends, and its link with it."""
         self._link_file.unlink(missing_ok=True)
 
     def open_session(self, secret: str) -> str | None:
-        """The cookie of a new session; None where ``secret`` opens nothing."""
+        """Return the cookie of a new session; None where ``secret`` opens nothing."""
         if self._use_token(secret):
             return self._sessions.create("", Visitor(user.current_user(), ALL_SCOPES))
         if self._keys is None or not secret:
@@ -106,7 +107,7 @@ class SignIn:
             return False
 
     def find(self, cookie: str) -> Visitor | None:
-        """Who is behind a cookie."""
+        """Return who is behind a cookie."""
         return self._sessions.find(cookie) if cookie else None
 
     def close_session(self, cookie: str) -> None:

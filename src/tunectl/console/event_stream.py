@@ -22,7 +22,7 @@ MAX_STREAMS: Final = 64
 
 
 def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
-    """The records that screens are read from."""
+    """Return the records that screens are read from."""
     state = layout.state_dir
     yield from sorted(layout.conf.rglob("*.yaml"))
     yield from (layout.root / "dvc.lock", layout.pipeline, layout.failure, layout.executed, layout.calibration)
@@ -63,11 +63,11 @@ class ChangeWatcher:
 
     @property
     def is_looking(self) -> bool:
-        """Whether the thread runs."""
+        """Say whether the thread runs."""
         return self._thread is not None
 
     def subscribe(self) -> asyncio.Event | None:
-        """An event that is set at each change; None where too many listen."""
+        """Return an event that is set at each change; None where too many listen."""
         heard = asyncio.Event()
         with self._lock:
             if len(self._listeners) >= MAX_STREAMS:

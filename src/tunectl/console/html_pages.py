@@ -33,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u
 
 
 def render_page(template: str, **values: Any) -> str:
-    """The page of ``template``; a value that it names and nobody passed is an error."""
+    """Return the page of ``template``; a value that it names and nobody passed is an error."""
     text: str = _environment().get_template(template).render(**values)
     return text
 
@@ -61,13 +61,13 @@ def _draw_build(screen: Any) -> str:
 
 @cache
 def asset_address(name: str) -> str:
-    """Where a file of ``static/`` lies; the address changes with its content, so browsers may keep it."""
+    """Return where a file of ``static/`` lies; the address changes with its content, so browsers may keep it."""
     digest = hashlib.sha256((STATIC / name).read_bytes()).hexdigest()[:12]
     return f"/static/{name}?v={digest}"
 
 
 def format_seconds(value: float | None) -> str:
-    """A duration in its two largest units."""
+    """Return a duration in its two largest units."""
     if value is None:
         return "n/a"
     if value < 10:
@@ -81,13 +81,13 @@ def format_seconds(value: float | None) -> str:
 
 
 def format_moment(value: datetime | str | None) -> str:
-    """A time in UTC, to the minute."""
+    """Return a time in UTC, to the minute."""
     at = _parse_time(value)
     return "n/a" if at is None else f"{at.day} {at:%b %Y, %H:%M} UTC"
 
 
 def format_age(value: datetime | str | None, now: datetime) -> str:
-    """How long before ``now``, in the largest unit."""
+    """Return how long before ``now``, in the largest unit."""
     at = _parse_time(value)
     if at is None:
         return "never"
@@ -99,7 +99,7 @@ def format_age(value: datetime | str | None, now: datetime) -> str:
 
 
 def format_bytes(value: float) -> str:
-    """A size in its largest decimal unit."""
+    """Return a size in its largest decimal unit."""
     for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= size:
             return f"{value / size:.1f} {unit}"
@@ -112,12 +112,12 @@ def show_control(text: str) -> str:
 
 
 def raise_first(text: str) -> str:
-    """The text with a capital first letter; names in it stay as they are."""
+    """Return the text with a capital first letter; names in it stay as they are."""
     return text[:1].upper() + text[1:]
 
 
 def mark_safe(svg: str) -> Any:
-    """An SVG of our own as markup.
+    """Return an SVG of our own as markup.
 
     Raises  ValueError for anything that is no SVG, or carries script or style.
     """

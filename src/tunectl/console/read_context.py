@@ -39,7 +39,7 @@ class ReadCache:
         self._building: dict[str, threading.Lock] = {}
 
     def get(self, name: str, stamp: Any, build: Callable[[], T], *, max_age: float = float("inf")) -> T:
-        """The value of ``name``, built anew where ``stamp`` differs; two that ask at once build once."""
+        """Return the value of ``name``, built anew where ``stamp`` differs; two that ask at once build once."""
         with self._lock:
             own = self._building.setdefault(name, threading.Lock())
         with own:
@@ -53,7 +53,7 @@ class ReadCache:
         return value
 
     def _try(self, build: Callable[[], T]) -> T | TunectlError:
-        """What is broken stays so until a file changes, and is not read again before."""
+        """Return what is broken stays so until a file changes, and is not read again before."""
         try:
             return build()
         except TunectlError as error:
@@ -71,7 +71,7 @@ class ReadCache:
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """One request's view of a project."""
+    """Return one request's view of a project."""
 
     layout: ProjectPaths
     now: datetime
@@ -83,7 +83,7 @@ class ReadContext:
     cache: ReadCache = field(default_factory=ReadCache)
 
     def load_settings(self) -> TunectlConfig:
-        """The composed configuration.
+        """Return the composed configuration.
 
         Raises  ConfigError with every mistake.
         """
@@ -96,7 +96,7 @@ class ReadContext:
         return self.cache.get("settings", stamp_files(list_setting_files(self.layout)), load)
 
     def list_stages(self) -> list[StageStatus]:
-        """How the stages stand.
+        """Return how the stages stand.
 
         Raises  ConfigError with every mistake; ArtifactError where dvc.lock is damaged.
         """
@@ -110,7 +110,7 @@ class ReadContext:
         )
 
     def read_json(self, path: Path, shape: type[T] | Any = Any) -> Any:
-        """A JSON file, decoded once while it stays the same; None where it is absent."""
+        """Return a JSON file, decoded once while it stays the same; None where it is absent."""
         stamp = stamp_files([path])
         if not stamp:
             return None
@@ -130,12 +130,12 @@ def stamp_files(paths: Iterator[Path] | list[Path]) -> Stamp:
 
 
 def list_setting_files(layout: ProjectPaths) -> Iterator[Path]:
-    """The files that the configuration is composed of."""
+    """Return the files that the configuration is composed of."""
     yield from sorted(layout.conf.rglob("*.yaml"))
 
 
 def list_build_files(layout: ProjectPaths) -> Iterator[Path]:
-    """The files that the state of the stages follows from; of raw data those that the stages last read."""
+    """Return the files that the state of the stages follows from; of raw data those that the stages last read."""
     from tunectl.pipeline.stages import STAGES
 
     yield from list_setting_files(layout)
@@ -159,7 +159,7 @@ class ProblemList:
         self.problems: dict[str, str] = {}
 
     def attempt(self, part: str, read: Callable[[], T], otherwise: T) -> T:
-        """What ``read`` says, or ``otherwise`` with the reason under ``part``."""
+        """Return what ``read`` says, or ``otherwise`` with the reason under ``part``."""
         try:
             return read()
         except TunectlError as error:

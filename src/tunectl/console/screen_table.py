@@ -6,12 +6,12 @@ A new screen is a file in ``screens/``, a template, and a line here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from tunectl.access.scopes import KeyScope
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screens import build, home, stage
 
-ConsoleScope = Literal["look", "annotate", "operate", "decide", "admin"]
 Query = Mapping[str, str]
 """What stands behind the question mark of an address, and the variable parts of its path."""
 
@@ -26,7 +26,7 @@ class Screen(NamedTuple):
     """File of ``templates/``."""
     read: Callable[[ReadContext, Query], Any]
     """The struct that the page shows; LookupError where there is no such thing."""
-    scope: ConsoleScope = "look"
+    scope: KeyScope = "look"
     group: str = ""
     """Group of the navigation; empty: it is reached from another screen and is not listed."""
     parent: str = ""
@@ -41,5 +41,5 @@ SCREENS: Final[tuple[Screen, ...]] = (
 
 
 def twin_path(path: str) -> str:
-    """Where the JSON of a screen lies."""
+    """Return where the JSON of a screen lies."""
     return "/home.json" if path == "/" else f"{path}.json"

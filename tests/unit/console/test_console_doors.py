@@ -27,7 +27,8 @@ def test_without_a_session_no_screen_opens(console: Console) -> None:
     stranger = console.stranger()
     for screen in SCREENS:
         page, twin = stranger.get(screen.path), stranger.get(twin_path(screen.path))
-        assert page.status_code == 303 and page.headers["location"].startswith("/enter"), screen.path
+        assert page.status_code == 303, screen.path
+        assert page.headers["location"].startswith("/enter"), screen.path
         assert twin.status_code == 401, screen.path
     assert stranger.get("/events").status_code == 401
     assert stranger.get("/nothing").status_code == 401

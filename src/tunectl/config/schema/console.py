@@ -35,7 +35,7 @@ class ConsoleConfig(StrictModel):
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine reaches the console."""
+        """Say whether only this machine reaches the console."""
         return self.host == "localhost" or ip_address(self.host).is_loopback
 
     @model_validator(mode="after")

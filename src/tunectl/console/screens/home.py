@@ -57,24 +57,21 @@ def read_home(context: ReadContext, query: object) -> HomeScreen:  # noqa: ARG00
 
 
 def _choose_next(stages: list[StageNode], status: StatusReport | None, problems: ProblemList) -> NextStep | None:
-    if "settings" in problems.problems or "stages" in problems.problems:
-        return NextStep("The settings have mistakes. This names each, with file and line.", "tunectl check")
-    failed = next((node for node in stages if node.state == "failed"), None)
-    if failed is not None:
-        return NextStep(f"The stage {failed.stage} failed.", "tunectl repro", f"/build/{failed.stage}")
-    if any(node.state == "running" for node in stages):
+    states = {node.state for node in stages}
+    failed = next((node.stage for node in stages if node.state == "failed"), None)
+    stale = sum(node.state in {"stale", "not built"} for node in stages)
+    if problems.problems.keys() & {"settings", "stages"}:
+        step = NextStep("The settings have mistakes. This names each, with file and line.", "tunectl check")
+    elif failed is not None:
+        step = NextStep(f"The stage {failed} failed.", "tunectl repro", f"/build/{failed}")
+    elif states <= {"not built", "switched off"}:
+        text = "Nothing is built yet. This builds everything."
+        step = NextStep(text, "tunectl repro", "/build")
+    elif stale and "running" not in states:
+        text = f"{stale} of {len(stages)} stages are out of date. This rebuilds what changed."
+        step = NextStep(text, "tunectl repro", "/build")
+    elif status is not None and status.champion is None and status.releases:
+        step = NextStep("No release is the champion that servers load.", "tunectl release promote ID")
+    else:
         return None
-    if all(node.state in {"not built", "switched off"} for node in stages):
-        return NextStep(
-            "Nothing is built yet. This builds everything, and says how long it will take.", "tunectl repro", "/build"
-        )
-    stale = [node.stage for node in stages if node.state in {"stale", "not built"}]
-    if stale:
-        return NextStep(
-            f"{len(stale)} of {len(stages)} stages are out of date. This rebuilds what changed.",
-            "tunectl repro",
-            "/build",
-        )
-    if status is not None and status.champion is None and status.releases:
-        return NextStep("A release is there, and none is the champion that servers load.", "tunectl release promote ID")
-    return None
+    return step
