@@ -199,7 +199,7 @@ class ConsoleApp:
         return self._responses.HTMLResponse(self.render("absent.html", self.context(visitor), entry, request), 404)
 
     def _catch(self, endpoint: Endpoint) -> Endpoint:
-        """Return what refuses or fails becomes a page that says why."""
+        """Turn what refuses or fails into a page that says why."""
 
         async def answer(request: Any) -> Any:
             try:

@@ -68,7 +68,7 @@ class SignIn:
             stream.write(f"{self.address}/enter#{self._file_token}\n")
 
     def remove_link_file(self) -> None:
-        """Return the console ends, and its link with it."""
+        """Take the link away: the console ends."""
         self._link_file.unlink(missing_ok=True)
 
     def open_session(self, secret: str) -> str | None:

@@ -53,7 +53,7 @@ class ReadCache:
         return value
 
     def _try(self, build: Callable[[], T]) -> T | TunectlError:
-        """Return what is broken stays so until a file changes, and is not read again before."""
+        """Keep what is broken until a file changes; it is not read again before."""
         try:
             return build()
         except TunectlError as error:
@@ -71,7 +71,7 @@ class ReadCache:
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """Return one request's view of a project."""
+    """One request's view of a project."""
 
     layout: ProjectPaths
     now: datetime
