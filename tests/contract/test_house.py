@@ -31,7 +31,11 @@ ROOMS = {
         "cli/serve.py",
         "backends/export/bento_",
     ),  # the service, its start, its build
-    "jinja2": ("backends/reports/render.py", "chat/template.py", "console/html_pages.py"),  # pages; chat templates in a sandbox
+    "jinja2": (
+        "backends/reports/render.py",
+        "chat/template.py",
+        "console/html_pages.py",
+    ),  # pages; chat templates in a sandbox
     "huggingface_hub": ("backends/storage/hub_",),
     "yaml": ("config/", "backends/vcs/"),
     "starlette": ("annotation/", "backends/web/http_server.py", "console/"),

@@ -17,7 +17,15 @@ FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.p
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 STAGE_CLASSES = {"Inputs", "Outputs", "Metrics"}
-FAMILIES = ("cli/", "pipeline/stages/", "config/schema/", "backends/reports/", "backends/wiring/", "console/screens/", "console/acts/")
+FAMILIES = (
+    "cli/",
+    "pipeline/stages/",
+    "config/schema/",
+    "backends/reports/",
+    "backends/wiring/",
+    "console/screens/",
+    "console/acts/",
+)
 """Folders whose modules may be called like a module elsewhere: a stage, its section and its verb share one name."""
 FAMILY_NAMES = {"protocols", "report"}
 PARTICIPLES = frozenset(

@@ -189,7 +189,9 @@ def digest_project(folder: Path) -> dict[str, str]:
 class PageFacts(HTMLParser):
     """Reads a page as a browser would, and notes what must not be there."""
 
-    VOID = frozenset(["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"])
+    VOID = frozenset(
+        ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+    )
     SHAPES = frozenset(["path", "rect", "circle", "line", "polyline", "polygon", "ellipse", "use"])
 
     def __init__(self, text: str) -> None:

@@ -115,12 +115,8 @@ def test_a_form_that_is_too_long_is_refused(console: Console) -> None:
 def test_every_answer_has_the_headers(console: Console) -> None:
     for path in ("/", "/build", "/enter", "/home.json", "/nothing", "/static/console.css"):
         headers = console.client.get(path).headers
-        assert (
-            "script-src 'self'" in headers["content-security-policy"]
-        )
-        assert (
-            "unsafe" not in headers["content-security-policy"]
-        )
+        assert "script-src 'self'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
         assert headers["cross-origin-opener-policy"] == "same-origin"
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["cache-control"] == ("private, max-age=31536000, immutable" if "static" in path else "no-store")

@@ -48,5 +48,7 @@ class ConsoleConfig(StrictModel):
                 f"host is {self.host}, which others reach, and keys_file is null; name a file of keys: .tunectl/keys.json"
             )
         if not self.hosts:
-            raise ValueError(f"host is {self.host}, which others reach, and hosts is empty; list the names that browsers use")
+            raise ValueError(
+                f"host is {self.host}, which others reach, and hosts is empty; list the names that browsers use"
+            )
         return self
