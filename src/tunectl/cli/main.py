@@ -32,7 +32,6 @@ VERBS: tuple[Command, ...] = (
     Command(
         "doctor", "check this machine: Python, memory, disk, torch, GPU, Docker, ports, extras; each with what to do"
     ),
-    Command("doctor", "check this machine: Python, memory, disk, torch, GPU, Docker, extras; each with what to do"),
     Command("console", "the project in a browser: builds, rows, verdicts, releases, drift, decisions"),
     Command("chat", "talk to any artifact"),
     Command("data", "look at the data: counts, report, inspect, show, rejects, refresh, agreement, lineage"),

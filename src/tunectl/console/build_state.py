@@ -75,7 +75,8 @@ class StageNode(Struct, frozen=True):
 
 def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
     """Return one node a stage, in the order of the pipeline."""
-    status = {one.stage: one for one in problems.attempt("stages", context.list_stages, [])}
+    no_stages: list[StageStatus] = []
+    status = {one.stage: one for one in problems.attempt("stages", context.list_stages, no_stages)}
     running = find_running_stage(context)
     failure = problems.attempt("failure", lambda: context.read_json(context.layout.failure), None) or {}
     return [

@@ -73,7 +73,7 @@ class ConsoleDoor:
             and request.headers.get("x-forwarded-proto", "").partition(",")[0].strip() == "https"
         ):
             return True
-        return request.url.scheme == "https"
+        return str(request.url.scheme) == "https"
 
     def cookie_name(self, request: Any) -> str:
         """Browsers share cookies between ports, so the port is part of the name."""
