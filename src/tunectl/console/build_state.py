@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, Final, Literal
 
-import msgspec
 from msgspec import Struct, field
 
 from tunectl.artifacts import lock
 from tunectl.artifacts.row_counts import ROW_COUNTS, RowCounts
 from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.pipeline import stage_progress
 from tunectl.pipeline.stage_status import StageChange, StageStatus
 from tunectl.pipeline.stages import STAGES
 
@@ -26,17 +26,16 @@ WORDS: Final[dict[str, str]] = {
     "unknown": "cannot be told",
 }
 """What people read for each state."""
-TAIL_BYTES: Final = 4096
 
 
-class StageProgress(Struct, frozen=True):
+class NodeProgress(Struct, frozen=True):
     """How far a running stage is, as its progress journal says."""
 
     label: str
     done: float
     total: float | None
     figures: dict[str, str] = field(default_factory=dict)
-    at: str = ""
+    seconds_left: float | None = None
 
     @property
     def share(self) -> float | None:
@@ -69,7 +68,7 @@ class StageNode(Struct, frozen=True):
     rows_in: int | None = None
     rows_kept: int | None = None
     rows_rejected: int | None = None
-    progress: StageProgress | None = None
+    progress: NodeProgress | None = None
     failure: StageFailure | None = None
 
 
@@ -97,24 +96,13 @@ def find_running_stage(context: ReadContext) -> str | None:
     return found[1] if found else None
 
 
-def read_progress(context: ReadContext, stage: str) -> StageProgress | None:
-    """Return the last line of a stage's progress journal; None without one."""
-    path = context.layout.state_dir / "progress" / f"{stage}.jsonl"
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
-            lines = stream.read().splitlines()
-    except OSError:
+def read_progress(context: ReadContext, stage: str) -> NodeProgress | None:
+    """Return the newest bar of a stage's progress journal; None without one."""
+    found = stage_progress.read_stage_progress(context.layout, stage)
+    if found is None or not found.bars:
         return None
-    for line in reversed(lines):
-        try:
-            facts = msgspec.json.decode(line)
-            if "label" in facts:
-                figures = {str(name): str(value) for name, value in (facts.get("figures") or {}).items()}
-                return StageProgress(str(facts["label"]), facts["done"], facts.get("total"), figures, str(facts["at"]))
-        except (msgspec.DecodeError, KeyError, TypeError, AttributeError):
-            continue  # cut off by the first byte that was read, or by a kill
-    return None
+    bar = max(found.bars, key=lambda one: one.updated_at)
+    return NodeProgress(bar.label, bar.done, bar.total, bar.figures, bar.seconds_left)
 
 
 def _build_node(
