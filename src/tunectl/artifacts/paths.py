@@ -87,6 +87,16 @@ class ProjectPaths:
         """Names of the stages that ran since ``tunectl repro`` began, a line each; the others were up to date or in DVC's cache."""
         return self.state_dir / "executed"
 
+    @property
+    def up_lock(self) -> Path:
+        """Held by ``tunectl up`` while it runs."""
+        return self.state_dir / "up.lock"
+
+    @property
+    def up_log(self) -> Path:
+        """What ``tunectl up`` and all that it started said; the log before it has the ending ``.previous``."""
+        return self.state_dir / "up.log"
+
     def progress(self, stage: str) -> Path:
         """Return where the running, or the last, run of a stage is: JSON lines. Safe to delete."""
         return self.state_dir / "progress" / f"{stage}.jsonl"

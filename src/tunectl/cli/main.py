@@ -27,6 +27,7 @@ VERBS: tuple[Command, ...] = (
     Command("check", "compose conf/, report every mistake at once, show where each value comes from"),
     Command("estimate", "estimate tokens, memory and minutes of each stage, before anything runs"),
     Command("repro", "check, then rebuild whatever changed (dvc repro)"),
+    Command("up", "start the console and a build; on request server, monitor and retrain controller; Ctrl-C ends all"),
     Command("run", "run one stage, as dvc.yaml does"),
     Command("status", "in one screen: stages, champion, traffic, drift, retrains, what waits for a person"),
     Command(

@@ -1,0 +1,136 @@
+"""Several commands side by side with one log: each line stands behind the name of its command, on the terminal and in a file.
+
+Every command has a process group whose guard ends it when this process dies, even by ``kill -9`` (``process_guard``).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+from tunectl.backends.system import process_guard
+from tunectl.core.errors import InfrastructureError
+
+PATIENCE_SECONDS: Final = 20.0
+"""From SIGINT to SIGTERM, and from there to SIGKILL."""
+POLL_SECONDS: Final = 0.1
+
+
+class ChildGroup:
+    """Starts commands, copies what they say, and ends them all when the block ends."""
+
+    def __init__(
+        self, folder: Path, log: Path, tell: Callable[[str], None], patience: float = PATIENCE_SECONDS
+    ) -> None:
+        """``folder``: where the commands run. ``tell`` gets each line; ``log`` gets it with the time, too."""
+        self._folder, self._log, self._tell, self._patience = folder, log, tell, patience
+        self._children: dict[str, subprocess.Popen[str]] = {}
+        self._readers: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._stream: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        """Begin a new log; the one before is kept under ``*.previous``."""
+        try:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            if self._log.is_file():
+                self._log.replace(self._log.with_suffix(".previous"))
+            self._stream = self._log.open("w", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise InfrastructureError(
+                f"cannot write {self._log}: {error.strerror}", hint="check the free space and the rights of that folder"
+            ) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End what still runs, the last command first."""
+        try:
+            self.stop()
+        finally:
+            if self._stream is not None:
+                self._stream.close()
+
+    def start(self, name: str, words: Sequence[str]) -> None:
+        """Start a command in a group of its own."""
+        guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
+        child = subprocess.Popen(
+            guard,
+            cwd=self._folder,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._children[name] = child
+        reader = threading.Thread(target=self._copy, args=(name, child), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def say(self, name: str, text: str) -> None:
+        """Add one line to the log."""
+        with self._lock:
+            self._tell(f"{name:<8} {text}")
+            if self._stream is not None and not self._stream.closed:
+                self._stream.write(f"{time.strftime('%H:%M:%S')} {name:<8} {text}\n")
+
+    def list_running(self) -> list[str]:
+        """Names of the commands that have not ended."""
+        return [name for name, child in self._children.items() if child.poll() is None]
+
+    def wait(self, name: str) -> int:
+        """Wait for the end of a command; returns its exit code. Says so where another one ends meanwhile."""
+        before = set(self.list_running())
+        while (code := self._children[name].poll()) is None:
+            time.sleep(POLL_SECONDS)
+            before = self._report_ended(before, but=name)
+        self._join()
+        return code
+
+    def wait_all(self) -> None:
+        """Wait until every command has ended."""
+        before = set(self.list_running())
+        while before:
+            time.sleep(POLL_SECONDS)
+            before = self._report_ended(before)
+        self._join()
+
+    def stop(self) -> None:
+        """End every command: as Ctrl-C does, then by SIGTERM, then by SIGKILL."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+            for name in reversed(self.list_running()):
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._children[name].pid, number)
+            end = time.monotonic() + self._patience
+            while self.list_running() and time.monotonic() < end:
+                time.sleep(POLL_SECONDS)
+        self._join()
+
+    def _report_ended(self, before: set[str], but: str | None = None) -> set[str]:
+        now = set(self.list_running())
+        for name in sorted(before - now - {but}):
+            self.say(name, f"ended with exit code {self._children[name].returncode}")
+        return now
+
+    def _join(self) -> None:
+        for reader in self._readers:
+            reader.join(timeout=1)
+
+    def _copy(self, name: str, child: subprocess.Popen[str]) -> None:
+        stream = child.stdout
+        if stream is not None:
+            for line in stream:
+                self.say(name, line.rstrip())

@@ -1,0 +1,73 @@
+"""``tunectl up``: one command that starts a build and what runs beside it, and ends all of it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import sweep_project as project
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli.main import main
+from tunectl.pipeline import run_ledger
+
+
+def test_outside_a_project_it_says_where_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["up"]) == 2
+    assert "is not a tunectl project: there is no conf/config.yaml in it" in capsys.readouterr().err
+    assert not (tmp_path / ".tunectl").exists()
+
+
+def test_it_builds_and_a_mistake_stops_it_before_anything_starts(tmp_path: Path) -> None:
+    folder = project.make(tmp_path / "shop", build=False)
+    text = project.tunectl(folder, "up", "--no-console", "sft.lora_rnak=8", code=2)
+    assert "lora_rank" in text
+    assert not (folder / ".tunectl" / "up.log").exists()
+    text = project.tunectl(folder, "up", "--no-console", "--serve", "sft.lora_rank=8")
+    assert "up       tunectl repro sft.lora_rank=8\n" in text
+    assert "up       the build is done\n" in text
+    assert "up       not started: serve; there is no champion yet: tunectl up experiment=small\n" in text
+    layout = ProjectPaths(folder)
+    last = run_ledger.read_run(layout, run_ledger.list_runs(layout)[0])
+    assert (last.exit_code, last.overrides) == (0, ["sft.lora_rank=8"])
+    assert "tunectl repro sft.lora_rank=8" in (folder / ".tunectl" / "up.log").read_text()
+
+
+def test_ctrl_c_ends_the_build_too(tmp_path: Path) -> None:
+    folder = project.make(tmp_path / "shop", build=False)
+    words = [sys.executable, "-m", "tunectl", "up", "--no-console", "seed=3"]
+    up = subprocess.Popen(
+        words,
+        cwd=folder,
+        env={**project.ENVIRONMENT, "FAKE_SECONDS": "60"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 90
+    while not (folder / ".tunectl" / "executed").is_file():  # split is done, so sft runs next and takes a minute
+        assert time.monotonic() < end
+        assert up.poll() is None
+        time.sleep(0.1)
+    up.send_signal(signal.SIGINT)
+    text, _ = up.communicate(timeout=60)
+    assert up.returncode == 130, text
+    left = [one for one in Path("/proc").glob("[0-9]*") if _works_in(one, folder)]
+    assert left == []
+    layout = ProjectPaths(folder)
+    assert run_ledger.read_run(layout, run_ledger.list_runs(layout)[0]).exit_code != 0
+
+
+def _works_in(process: Path, folder: Path) -> bool:
+    try:
+        return process.joinpath("cwd").resolve(strict=True) == folder.resolve()
+    except OSError:
+        return False
