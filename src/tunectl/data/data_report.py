@@ -138,16 +138,16 @@ def _measure(lengths: Lengths, example: Example) -> None:
 
 
 def _losses(folders: Mapping[str, Path]) -> list[RejectCount]:
-    found = []
+    losses = []
     for stage, folder in folders.items():
         if not (folder / row_counts.ROW_COUNTS).is_file():
             continue
         account = row_counts.load(folder)
-        found += [
+        losses += [
             RejectCount(stage, reason, rows, account.samples.get(reason, [])[:SAMPLES])
             for reason, rows in account.rejected.items()
         ]
-    return sorted(found, key=lambda loss: -loss.rows)
+    return sorted(losses, key=lambda loss: -loss.rows)
 
 
 def _slices(folder: Path) -> tuple[list[FieldShares], list[float]]:
@@ -161,13 +161,13 @@ def _slices(folder: Path) -> tuple[list[FieldShares], list[float]]:
                 weights.append(example.weight)
             for name, value in example.fields.items():
                 counts.setdefault(name, {part: Counter() for part in PARTS})[part][value] += 1
-    found = [_slice(name, parts, totals) for name, parts in counts.items()]
-    return [entry for entry in found if 2 <= len(entry.values) <= MOST_VALUES], weights if set(weights) != {1.0} else []
+    slices = [_slice(name, parts, totals) for name, parts in counts.items()]
+    return [entry for entry in slices if 2 <= len(entry.values) <= MOST_VALUES], weights if set(weights) != {1.0} else []
 
 
 def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -> FieldShares:
-    whole = sum(parts.values(), Counter[str]())
-    values = [value for value, _ in sorted(whole.items(), key=lambda item: (-item[1], item[0]))]
+    counts = sum(parts.values(), Counter[str]())
+    values = [value for value, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     return FieldShares(
         name,
         values,
@@ -177,39 +177,39 @@ def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -
 
 def findings(facts: DataFacts) -> list[tuple[str, str]]:
     """Return the main findings as (``bad``, ``warn`` or ``good``, sentence)."""
-    found = [("bad", problem) for line in facts.accounts for problem in line.problems] or [
+    notes = [("bad", problem) for line in facts.accounts for problem in line.problems] or [
         ("good", "Every row is accounted for.")
     ]
     for line in facts.accounts:
         share = sum(line.rejected.values()) / line.rows_in if line.rows_in else 0.0
         if share > 0.2:
-            found.append(("warn", f"{line.stage} rejected {share:.0%} of its {line.rows_in:,} rows."))
-    return found + (_split_notes(facts.split) if facts.split else [])
+            notes.append(("warn", f"{line.stage} rejected {share:.0%} of its {line.rows_in:,} rows."))
+    return notes + (_split_notes(facts.split) if facts.split else [])
 
 
 def _split_notes(report: SplitReport) -> list[tuple[str, str]]:
-    found = []
+    notes = []
     records = sum(report.sizes.values())
     if report.largest_group > 0.3 * records:
-        found.append(
+        notes.append(
             (
                 "warn",
                 f"One group of {report.largest_group:,} records must stay together, out of {records:,}: the splits hang on where it goes.",
             )
         )
     if report.leaks and report.leaks.found + report.leaks.documents and not report.leaks.removed:
-        found.append(
+        notes.append(
             (
                 "warn",
                 f"{report.leaks.found + report.leaks.documents:,} train records and documents hold most of a validation or test text, and were left in.",
             )
         )
     if report.sizes["test"] < 100:
-        found.append(
+        notes.append(
             ("warn", f"Test has {report.sizes['test']} records: only large differences between models will show.")
         )
-    found.extend(("warn", sentence) for sentence in _unlike(report))
-    return found
+    notes.extend(("warn", sentence) for sentence in _unlike(report))
+    return notes
 
 
 def _unlike(report: SplitReport) -> Sequence[str]:
@@ -220,7 +220,7 @@ def _unlike(report: SplitReport) -> Sequence[str]:
             continue
         over = [value.value for value in entry.values if value.out_of_balance and value.share > value.target]
         under = [value.value for value in entry.values if value.out_of_balance and value.share < value.target]
-        words = [f"too much {', '.join(over)}"] if over else []
-        words += [f"too little {', '.join(under)}"] if under else []
-        sentences.append(f"{entry.field} is not that of the population ({entry.size} distance): {'; '.join(words)}.")
+        descriptions = [f"too much {', '.join(over)}"] if over else []
+        descriptions += [f"too little {', '.join(under)}"] if under else []
+        sentences.append(f"{entry.field} is not that of the population ({entry.size} distance): {'; '.join(descriptions)}.")
     return sentences

@@ -155,13 +155,13 @@ def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, c
 def _statistics(points: Sequence[MeasuredSize], clusters: Mapping[str, str]) -> tuple[Any, list[NDArray[Any]]]:
     """Return numpy, and for each size the sums of nats and tokens of each group: (groups, 2)."""
     np = import_optional("numpy", extra="data")
-    names = [clusters.get(one.id, one.id) for one in points[0].likelihoods]
+    names = [clusters.get(likelihood.id, likelihood.id) for likelihood in points[0].likelihoods]
     if len(set(names)) < 2:
         raise DataError(
             f"a learning curve needs at least two groups of validation examples with answers; there are {len(set(names))}",
             hint="raise split.shares.validation",
         )
-    tables = [np.asarray([(one.nats, one.tokens) for one in point.likelihoods], dtype=float) for point in points]
+    tables = [np.asarray([(likelihood.nats, likelihood.tokens) for likelihood in point.likelihoods], dtype=float) for point in points]
     return np, [bootstrap.sum_by_group(table, names) for table in tables]
 
 

@@ -101,18 +101,18 @@ def _files(account: row_counts.RowCounts, folder: Path, written: int | None) -> 
 
 
 def _link(account: row_counts.RowCounts, folders: Mapping[str, Path]) -> Iterator[str]:
-    reads = [one for one in READS.get(account.stage, ()) if one.stage in folders]
+    reads = [source for source in READS.get(account.stage, ()) if source.stage in folders]
     if not reads:
         return
-    given = [
-        count_rows(folders[one.stage], one.files) if one.unit == "record" else answers(folders[one.stage], one.files)
-        for one in reads
+    counts = [
+        count_rows(folders[source.stage], source.files) if source.unit == "record" else answers(folders[source.stage], source.files)
+        for source in reads
     ]
-    if sum(given) != account.rows_in:
+    if sum(counts) != account.rows_in:
         wrote = [
-            f"{one.stage} wrote {rows} {'' if one.unit == 'record' else 'answers '}({' + '.join(one.files)} in {folders[one.stage]})"
-            for one, rows in zip(reads, given, strict=True)
-            if rows or one is reads[0]
+            f"{source.stage} wrote {rows} {'' if source.unit == 'record' else 'answers '}({' + '.join(source.files)} in {folders[source.stage]})"
+            for source, rows in zip(reads, counts, strict=True)
+            if rows or source is reads[0]
         ]
         yield f"{folders[account.stage]}: {account.rows_in} rows in, but {' and '.join(wrote)}"
 

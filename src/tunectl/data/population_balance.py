@@ -77,29 +77,29 @@ def measure_shares(
     """
     number = {value: code for code, value in enumerate(target)}
     counts = Counter(row.get(field, "") for row in rows)
-    known = [place for place, row in enumerate(rows) if row.get(field, "") in number]
+    indexes = [index for index, row in enumerate(rows) if row.get(field, "") in number]
     strange = Counter({value: count for value, count in counts.items() if value and value not in number})
-    named = dict(strange.most_common(MOST_UNKNOWN))
-    if not known:
+    most_common_unknown = dict(strange.most_common(MOST_UNKNOWN))
+    if not indexes:
         nothing = [ValueShare(value, 0, 0.0, 0.0, 1.0, target[value]) for value in target]
-        return FieldBalance(field, nothing, 0, counts[""], named, 0.0, None)
-    codes = [number[rows[place][field]] for place in known]
-    kept = [weights[place] for place in known] if weights is not None else [1.0] * len(known)
+        return FieldBalance(field, nothing, 0, counts[""], most_common_unknown, 0.0, None)
+    codes = [number[rows[index][field]] for index in indexes]
+    row_weights = [weights[index] for index in indexes] if weights is not None else [1.0] * len(indexes)
     if clusters is None:
-        found = EffectiveSize([effective_sample_size(kept)] * len(target), effective_sample_size(kept))
+        effective = EffectiveSize([effective_sample_size(row_weights)] * len(target), effective_sample_size(row_weights))
     else:
-        found = effective_size(codes, len(target), kept, [clusters[place] for place in known])
+        effective = effective_size(codes, len(target), row_weights, [clusters[index] for index in indexes])
     sums = [0.0] * len(target)
-    for code, weight in zip(codes, kept, strict=True):
+    for code, weight in zip(codes, row_weights, strict=True):
         sums[code] += weight
     shares = [part / sum(sums) for part in sums]
     values = [
         ValueShare(value, counts[value], share, *wilson_interval(min(1.0, share) * size, size), target[value])
-        for value, share, size in zip(target, shares, found.each, strict=True)
+        for value, share, size in zip(target, shares, effective.each, strict=True)
     ]
-    scaled = [round(share * found.all) for share in shares]
+    scaled = [round(share * effective.all) for share in shares]
     test = goodness_of_fit.chi_square_test(scaled, list(target.values()), seed=seed) if sum(scaled) else None
-    return FieldBalance(field, values, len(known), counts[""], named, found.all, test)
+    return FieldBalance(field, values, len(indexes), counts[""], most_common_unknown, effective.all, test)
 
 
 def raking_weights(

@@ -78,12 +78,12 @@ def input_text(example: Example) -> str:
     """Return the text of the user's turns without the shared system text; of segments, those before the first learned one."""
     if example.messages:
         return "\n".join(message.content for message in example.messages if message.role != "system")
-    shown = []
+    texts = []
     for segment in example.segments:
         if segment.train:
             break
-        shown.append(segment.text)
-    return "".join(shown)
+        texts.append(segment.text)
+    return "".join(texts)
 
 
 def text_for_language_id(example: Example) -> str:

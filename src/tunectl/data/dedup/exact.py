@@ -60,22 +60,22 @@ class ExactDedup:
         return record
 
     def _answers(self, example: Example, seen: dict[bytes, str]) -> Outcome:
-        shown = input_key(example, self.form)
-        fresh: list[ReferenceAnswer] = []
+        input_digest = input_key(example, self.form)
+        new_answers: list[ReferenceAnswer] = []
         twins: list[RejectedRow] = []
         for answer in example.answers:
-            digest = digest16(b"answer", shown, self.form(answer.text))
+            digest = digest16(b"answer", input_digest, self.form(answer.text))
             if digest in seen:
                 twins.append(
                     RejectedRow(answer.source, "exact_duplicate", f"same as {seen[digest]}", truncate(answer.text))
                 )
             else:
                 seen[digest] = example.id
-                fresh.append(answer)
-        if not fresh:
+                new_answers.append(answer)
+        if not new_answers:
             return Dropped(example, "exact_duplicate", twins[0].detail)
         self.dropped += twins
-        return replace(example, answers=fresh) if twins else example
+        return replace(example, answers=new_answers) if twins else example
 
 
 def _body(example: Example) -> bytes:
@@ -97,15 +97,15 @@ class MergeReferences:
         """Give each record, with all its references, or ``Merged`` into an earlier one."""
         groups: dict[bytes, list[Example]] = {}
         merged: dict[int, MergedInto] = {}
-        kept = list(records)
-        for record in kept:
+        collected = list(records)
+        for record in collected:
             if isinstance(record, Example) and record.answers:
                 group = groups.setdefault(input_key(record), [])
                 if group:
                     merged[id(record)] = MergedInto(record, group[0].id)
                     self.conflicts += record.fields != group[0].fields
                 group.append(record)
-        for record in kept:
+        for record in collected:
             if id(record) in merged:
                 yield merged[id(record)]
             elif isinstance(record, Example) and record.answers:

@@ -80,9 +80,9 @@ class JaccardMatrix:
         """Return sorted distinct shingles of each text, and (texts + 1,) where each begins."""
         import numpy as np
 
-        found = shingles.shingle(texts, unit=self.unit, size=self.size)
-        owner = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(found.offsets))
-        keys = np.unique((found.values >> np.uint64(64 - _KEPT_BITS)) | (owner << np.uint64(_KEPT_BITS)))
+        result = shingles.shingle(texts, unit=self.unit, size=self.size)
+        owner = np.repeat(np.arange(len(texts), dtype=np.uint64), np.diff(result.offsets))
+        keys = np.unique((result.values >> np.uint64(64 - _KEPT_BITS)) | (owner << np.uint64(_KEPT_BITS)))
         marks = np.arange(len(texts) + 1, dtype=np.uint64) << np.uint64(_KEPT_BITS)
         offsets = np.searchsorted(keys, marks).astype(np.int64)
         return keys & np.uint64(2**_KEPT_BITS - 1), offsets
@@ -93,5 +93,5 @@ def _ranges(starts: Indexes, lengths: Indexes) -> Indexes:
     import numpy as np
 
     before = np.cumsum(lengths) - lengths
-    found: Indexes = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - before, lengths)
-    return found
+    indexes: Indexes = np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(starts - before, lengths)
+    return indexes

@@ -66,8 +66,8 @@ def clusters(sides: Sequence[Sequence[str]], plan: MinHashParams) -> list[int]:
     smallest = np.full(len(chosen), len(prints), dtype=np.int64)
     np.minimum.at(smallest, group[twin], worded)
     labels[worded] = smallest[group[twin]]
-    found: list[int] = labels.tolist()
-    return found
+    clusters_of_text: list[int] = labels.tolist()
+    return clusters_of_text
 
 
 def _sign(sides: Sequence[Sequence[str]], plan: MinHashParams) -> tuple[Hashes, Hashes]:
@@ -82,31 +82,31 @@ def _sign(sides: Sequence[Sequence[str]], plan: MinHashParams) -> tuple[Hashes, 
 
     def fill(bounds: tuple[int, int]) -> None:
         part = slice(*bounds)
-        found = shingles.shingle(texts[part], unit=plan.unit, size=plan.size)
-        prints[part] = found.prints
+        result = shingles.shingle(texts[part], unit=plan.unit, size=plan.size)
+        prints[part] = result.prints
         for other in sides[:-1]:
             prints[part] = shingles.combine(prints[part], shingles.shingle(other[part], unit="word", size=1).prints)
-        keys[:, part] = _band_keys(found, factors)
+        keys[:, part] = _band_keys(result, factors)
 
     map_threads(fill, list(shingles.char_batches(texts)), plan.threads)
     return keys, prints
 
 
-def _band_keys(found: shingles.Shingles, factors: Hashes) -> Hashes:
+def _band_keys(shingle_sets: shingles.Shingles, factors: Hashes) -> Hashes:
     """Return (bands, texts): the least of each permutation over a text's shingles, the rows of a band hashed together.
 
     A permutation is multiplication by an odd factor modulo 2^64: the shingles are mixed well already.
     """
     import numpy as np
 
-    filled = np.flatnonzero(np.diff(found.offsets))
-    starts = found.offsets[filled]
-    keys = np.zeros((len(factors), len(found.offsets) - 1), np.uint64)
-    permuted = np.empty_like(found.values)
+    filled = np.flatnonzero(np.diff(shingle_sets.offsets))
+    starts = shingle_sets.offsets[filled]
+    keys = np.zeros((len(factors), len(shingle_sets.offsets) - 1), np.uint64)
+    permuted = np.empty_like(shingle_sets.values)
     for band, rows in enumerate(factors):
         key = np.zeros(len(filled), np.uint64)
         for factor in rows:
-            np.multiply(found.values, factor, out=permuted)
+            np.multiply(shingle_sets.values, factor, out=permuted)
             if len(starts):
                 key = shingles.combine(key, np.minimum.reduceat(permuted, starts))
         keys[band, filled] = np.maximum(key, 1)  # 0 says "no words"

@@ -44,15 +44,15 @@ class NearDedup:
         """Give each record, marked with its cluster, or rejected as ``near_duplicate`` with twin and similarity."""
         everything = list(records)
         outcomes: dict[int, Outcome] = {}
-        for places in (
-            [place for place, record in enumerate(everything) if isinstance(record, Document)],
-            [place for place, record in enumerate(everything) if isinstance(record, Example) and record.tokens is None],
+        for indexes in (
+            [index for index, record in enumerate(everything) if isinstance(record, Document)],
+            [index for index, record in enumerate(everything) if isinstance(record, Example) and record.tokens is None],
         ):
-            self._compare([everything[place] for place in places], places, outcomes)
-        for place, record in enumerate(everything):
-            yield outcomes.get(place, record)
+            self._compare([everything[index] for index in indexes], indexes, outcomes)
+        for index, record in enumerate(everything):
+            yield outcomes.get(index, record)
 
-    def _compare(self, records: list[Record], places: list[int], outcomes: dict[int, Outcome]) -> None:
+    def _compare(self, records: list[Record], indexes: list[int], outcomes: dict[int, Outcome]) -> None:
         if len(records) < 2:
             return
         sides = _sides(records, self.near)
@@ -68,13 +68,13 @@ class NearDedup:
             cluster = digest16(*sorted(records[index].id for index in members)).hex()[:16]
             for index in members:
                 if self.near.action == "cluster" or index == best:
-                    outcomes[places[index]] = with_cluster_id(records[index], cluster)
+                    outcomes[indexes[index]] = with_cluster_id(records[index], cluster)
                 else:
                     twins.append((index, best))
         likeness = _likeness(sides, twins, self.plan)
         for (index, best), share in zip(twins, likeness, strict=True):
             detail = f"{share:.2f} like {records[best].id}"
-            outcomes[places[index]] = Dropped(records[index], "near_duplicate", detail)
+            outcomes[indexes[index]] = Dropped(records[index], "near_duplicate", detail)
 
     def _best(self, records: Sequence[Record], members: list[int]) -> int:
         """Return the member that stays: the first, or the longest; of equally long ones the first in the alphabet."""
@@ -110,6 +110,6 @@ def _likeness(sides: list[list[str]], twins: list[tuple[int, int]], plan: minhas
     measure = JaccardMatrix(sides, plan.unit, plan.size)
     left, right = np.array(twins, dtype=np.int64).T
     parts = measure.parts(left, right, np.arange(len(sides[0]), dtype=np.int64))
-    found = [np.min([measure.similarity(side, *part) for side in sides], axis=0) for part in parts]
-    shares: list[float] = np.concatenate(found).tolist()
+    similarities = [np.min([measure.similarity(side, *part) for side in sides], axis=0) for part in parts]
+    shares: list[float] = np.concatenate(similarities).tolist()
     return shares

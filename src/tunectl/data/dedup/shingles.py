@@ -164,10 +164,10 @@ def _fingerprints(words: _Words) -> Hashes:
     import numpy as np
 
     counts = np.diff(words.offsets)
-    place = np.arange(len(words.hashes), dtype=np.int64) - np.repeat(words.offsets[:-1], counts)
+    index = np.arange(len(words.hashes), dtype=np.int64) - np.repeat(words.offsets[:-1], counts)
     powers, _ = _powers(int(counts.max(initial=0)) + 1)
     sums = np.zeros(len(words.hashes) + 1, np.uint64)
-    np.cumsum(words.hashes * powers[place], out=sums[1:])
+    np.cumsum(words.hashes * powers[index], out=sums[1:])
     return splitmix64_finalize(sums[words.offsets[1:]] - sums[words.offsets[:-1]])
 
 

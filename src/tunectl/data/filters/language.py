@@ -46,8 +46,8 @@ class LanguageFilter:
     def judge(self, text: str) -> tuple[str, float]:
         """Return language and confidence, or ``unknown``."""
         # addresses, handles and tags are in no language, and neither are placeholders and digits
-        said = " ".join(word for word in text.split() if not any(sign in word for sign in ("@", "#", "://")))
-        words = _NO_LETTERS.sub(" ", said)
+        plain_text = " ".join(word for word in text.split() if not any(sign in word for sign in ("@", "#", "://")))
+        words = _NO_LETTERS.sub(" ", plain_text)
         if len(words) - words.count(" ") < self.rule.min_letters:
             return UNKNOWN, 0.0
         code, sure = self.guess(words)

@@ -201,13 +201,13 @@ class QualityFilter:
             return Dropped(example, *offence)
         if not example.answers:
             return self._check_segments(example)
-        asked = normalize(input_text(example)) if self.echo else None
+        question = normalize(input_text(example)) if self.echo else None
         # the rules are about sentences, and tool calls are none
-        judged = [(answer, None if answer.calls else self._answer(answer.text, asked)) for answer in example.answers]
-        good = [answer for answer, offence in judged if offence is None]
+        results = [(answer, None if answer.calls else self._answer(answer.text, question)) for answer in example.answers]
+        good = [answer for answer, offence in results if offence is None]
         bad = [
             RejectedRow(answer.source, *offence, truncate(answer.text))
-            for answer, offence in judged
+            for answer, offence in results
             if offence is not None
         ]
         if not good:
@@ -220,9 +220,9 @@ class QualityFilter:
         offence = first_failed_rule(self.answers, output_text(example)) if example.segments else None
         return Dropped(example, *offence) if offence else example
 
-    def _answer(self, text: str, asked: str | None) -> tuple[RejectReason, str] | None:
+    def _answer(self, text: str, question: str | None) -> tuple[RejectReason, str] | None:
         offence = first_failed_rule(self.answers, text)
-        if offence is None and asked is not None and normalize(text) == asked:
+        if offence is None and question is not None and normalize(text) == question:
             return "echo", "the answer is the input"
         return offence
 

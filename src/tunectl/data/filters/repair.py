@@ -70,19 +70,19 @@ def _without_hidden(text: str) -> str:
     never: set[str] = set()
     lowered = text.lower()
     lowered = lowered if len(lowered) == len(text) else text  # a few letters change length; positions must fit
-    done = 0
+    start = 0
     for opening in _OPENING.finditer(text):
         end = "-->" if opening[1] is None else f"</{opening[1].casefold()}"
-        if opening.start() < done or end in never:
+        if opening.start() < start or end in never:
             continue
         close = lowered.find(end, opening.end())
         stop = lowered.find(">", close)
         if close < 0 or stop < 0:
             never.add(end)
             continue
-        pieces += [text[done : opening.start()], " "]
-        done = stop + 1
-    return "".join([*pieces, text[done:]])
+        pieces += [text[start : opening.start()], " "]
+        start = stop + 1
+    return "".join([*pieces, text[start:]])
 
 
 def normalize_whitespace(text: str) -> str:

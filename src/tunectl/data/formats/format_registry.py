@@ -32,8 +32,8 @@ class UnsupportedFormat(NamedTuple):
     fits: Callable[[dict[str, Any]], bool]
 
 
-def _has(*wanted: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda columns: all(name in columns for name in wanted)
+def _has(*names: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda columns: all(name in columns for name in names)
 
 
 def _has_list(name: str, *keys: str) -> Callable[[dict[str, Any]], bool]:
@@ -59,8 +59,8 @@ def _is_unpaired(columns: dict[str, Any]) -> bool:
 def _feedback(columns: dict[str, Any]) -> bool:
     if "metric_name" in columns and "value" in columns:
         return True
-    given = columns.get("input")
-    return isinstance(given, dict) and "messages" in given and production_logs.inference_id(columns) is not None
+    input_value = columns.get("input")
+    return isinstance(input_value, dict) and "messages" in input_value and production_logs.inference_id(columns) is not None
 
 
 def _only(*names: str) -> Callable[[dict[str, Any]], Collection[str]]:
@@ -198,19 +198,19 @@ def find(name: str) -> InstructionFormat:
 
 def detect_format(columns: dict[str, Any]) -> InstructionFormat | UnsupportedFormat | None:
     """Return the format of a row with these columns, or None."""
-    given = {name: value for name, value in columns.items() if value is not None}
+    present = {name: value for name, value in columns.items() if value is not None}
     every: tuple[InstructionFormat | UnsupportedFormat, ...] = (*REFUSED, *FORMATS, PROMPT_ONLY)
-    return next((item for item in every if item.fits(given)), None)
+    return next((item for item in every if item.fits(present)), None)
 
 
-def case_insensitive_match(found: InstructionFormat) -> InstructionFormat:
+def case_insensitive_match(form: InstructionFormat) -> InstructionFormat:
     """Return a format that reads columns whose names are its own but for capitals and blanks around them."""
 
     def parse(row: RawRow) -> Parsed:
-        return found.parse(replace(row, columns=lower(row.columns)))
+        return form.parse(replace(row, columns=lower(row.columns)))
 
     def uses(columns: dict[str, Any]) -> Collection[str]:
-        read = found.uses(lower(columns))
+        read = form.uses(lower(columns))
         return [name for name in columns if name.strip().lower() in read]
 
-    return found._replace(parse=parse, uses=uses)
+    return form._replace(parse=parse, uses=uses)

@@ -70,12 +70,12 @@ def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | No
     found = scalar(value)
     if found is not None and not found.lstrip().startswith("[{"):
         return [parse_message({"role": role, "content": found}, 1)]
-    given = list_of(columns, name)
-    if given and all(isinstance(item, str) for item in given):
+    items = list_of(columns, name)
+    if items and all(isinstance(item, str) for item in items):
         raise FormatMismatchError(
             f"column {name!r} holds a list of texts; name it answers, or pin it as the answer column"
         )
-    turns = with_calls([parse_message(item, number) for number, item in enumerate(given, 1)])
+    turns = with_calls([parse_message(item, number) for number, item in enumerate(items, 1)])
     if train is None:
         return turns
     return [Message(t.role, t.content, t.name, t.tool_calls, train if t.role == "assistant" else None) for t in turns]
@@ -89,9 +89,9 @@ def alpaca(row: RawRow) -> Parsed:
     )
 
 
-def _first(columns: dict[str, Any], wanted: tuple[str, ...]) -> str:
+def _first(columns: dict[str, Any], choices: tuple[str, ...]) -> str:
     """Return the first of these columns that is there; the first name of all where none is."""
-    return next((name for name in wanted if get_column(columns, name) is not None), wanted[0])
+    return next((name for name in choices if get_column(columns, name) is not None), choices[0])
 
 
 def alpaca_input(columns: dict[str, Any]) -> str:
@@ -112,9 +112,9 @@ def article_question(row: RawRow) -> Parsed:
     """Read ``article`` (or ``context``, ``passage``), ``question``, ``answer``: the article comes first."""
     columns = row.columns
     article, question = text_of(columns, _first(columns, ARTICLES)), text_of(columns, "question")
-    asked = f"{article}\n\n{question}" if article.strip() else question
+    prompt = f"{article}\n\n{question}" if article.strip() else question
     return _parse_question_answer(
-        columns, asked, _first(columns, ("answer", *REPLIES)), system=optional_text(columns, "system")
+        columns, prompt, _first(columns, ("answer", *REPLIES)), system=optional_text(columns, "system")
     )
 
 
@@ -132,13 +132,13 @@ def query_response(row: RawRow) -> Parsed:
 
 def pair_of(columns: dict[str, Any]) -> tuple[str, str] | None:
     """Return the input and answer column of the usual names, or None."""
-    given = next((name for name in INPUTS if columns.get(name) is not None), None)
-    answer = next((name for name in OUTPUTS if columns.get(name) is not None and name != given), None)
-    return (given, answer) if given and answer else None
+    input_column = next((name for name in INPUTS if columns.get(name) is not None), None)
+    answer = next((name for name in OUTPUTS if columns.get(name) is not None and name != input_column), None)
+    return (input_column, answer) if input_column and answer else None
 
 
-def _parse_question_answer(columns: dict[str, Any], asked: str, answer: str, *, system: str | None) -> Parsed:
-    turns = [*history(columns), Message("user", asked)]
+def _parse_question_answer(columns: dict[str, Any], question_column: str, answer: str, *, system: str | None) -> Parsed:
+    turns = [*history(columns), Message("user", question_column)]
     return Parsed(
         turns=with_system(turns, system), answers=answers_of(columns, answer), tools=tools_of(columns.get("tools"))
     )
@@ -170,10 +170,10 @@ def answers_of(columns: dict[str, Any], name: str) -> list[str]:
             return [text_of(columns, name)]
     if not isinstance(value, list):
         return [text_of(columns, name)]
-    found = [scalar(item) for item in value]
-    if not found or None in found:
+    texts = [scalar(item) for item in value]
+    if not texts or None in texts:
         raise FormatMismatchError(f"column {name!r} holds {kind(value)} that is not a list of texts")
-    return [item for item in found if item is not None]
+    return [item for item in texts if item is not None]
 
 
 def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
@@ -191,12 +191,12 @@ def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
     turns.append(Message("user", join_columns(row.columns, columns.prompt)))
     system = None
     if columns.system is not None:
-        said = [optional_text(item.columns, columns.system) for item in (row, *reversed(row.before))]
-        system = next((item for item in said if item is not None), None)
+        systems = [optional_text(item.columns, columns.system) for item in (row, *reversed(row.before))]
+        system = next((item for item in systems if item is not None), None)
     return Parsed(turns=with_system(turns, system), answers=answers_of(row.columns, columns.answer))
 
 
 def join_columns(columns: dict[str, Any], wanted: list[str]) -> str:
     """Return the texts of several columns with an empty line between them; blank ones are left out."""
-    found = [text_of(columns, name) for name in wanted]
-    return "\n\n".join(item for item in found if item.strip())
+    texts = [text_of(columns, name) for name in wanted]
+    return "\n\n".join(item for item in texts if item.strip())

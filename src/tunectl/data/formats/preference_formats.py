@@ -66,14 +66,14 @@ def transcripts(row: RawRow) -> ParsedPreference:
 
 def _transcript(row: RawRow, name: str) -> list[Message]:
     text = text_of(row.columns, name)
-    found = list(_SPEAKER.finditer(text))
-    if not found or text[: found[0].start()].strip():
+    matches = list(_SPEAKER.finditer(text))
+    if not matches or text[: matches[0].start()].strip():
         raise FormatMismatchError(f"column {name!r} does not begin with Human: or Assistant:")
-    ends = [item.start() for item in found[1:]] + [len(text)]
+    ends = [item.start() for item in matches[1:]] + [len(text)]
     return _merge_adjacent_turns(
         [
             Message("user" if item[1] == "Human" else "assistant", text[item.end() : end].strip())
-            for item, end in zip(found, ends, strict=True)
+            for item, end in zip(matches, ends, strict=True)
         ]
     )
 
@@ -114,7 +114,7 @@ def implicit_prompt(row: RawRow) -> ParsedPreference:
 
 def _common_text(better: str, worse: str) -> ParsedPreference:
     length = next(
-        (at for at, (one, other) in enumerate(zip(better, worse, strict=False)) if one != other),
+        (index for index, (first, other) in enumerate(zip(better, worse, strict=False)) if first != other),
         min(len(better), len(worse)),
     )
     if not better[:length].strip():
@@ -123,8 +123,8 @@ def _common_text(better: str, worse: str) -> ParsedPreference:
         length = max(better.rfind(sign, 0, length) for sign in " \n") + 1  # not in the middle of a word
     if not better[:length].strip():
         raise RowError("different_prompts", "chosen and rejected have no whole word in common at their beginning")
-    asked, ends = better[:length].strip(), (better[length:].strip(), worse[length:].strip())
-    return ParsedPreference([Message("user", asked)], [[Message("assistant", end)] for end in ends], "first")
+    prompt, ends = better[:length].strip(), (better[length:].strip(), worse[length:].strip())
+    return ParsedPreference([Message("user", prompt)], [[Message("assistant", end)] for end in ends], "first")
 
 
 def sharegpt_pair(row: RawRow) -> ParsedPreference:
@@ -136,20 +136,20 @@ def sharegpt_pair(row: RawRow) -> ParsedPreference:
 
 def messages_rejected(row: RawRow) -> ParsedPreference:
     """Read ``messages`` that end with the better answer, and ``rejected_response`` or ``rejected_messages`` (swift)."""
-    whole = _conversation(list_of(row.columns, "messages"), "messages", "user")
-    if not whole:
+    conversation = _conversation(list_of(row.columns, "messages"), "messages", "user")
+    if not conversation:
         raise RowError("empty_turn", "messages is an empty list")
     if row.columns.get("rejected_messages") is not None:
         other = _conversation(row.columns["rejected_messages"], "rejected_messages", "assistant")
-        if other and other[0].role == "assistant" and whole[0].role != "assistant":  # the answer alone
-            return _build_pair(row, whole[:-1], whole[-1:], other)
-        return _split_common_prefix(whole, other)
-    if whole[-1].role != "assistant":
-        raise RowError("last_turn_not_assistant", f"the last of {len(whole)} messages is {whole[-1].role}")
-    said = get_column(row.columns, "rejected_response")
-    if isinstance(said, list) and len(said) == 1:
-        said = said[0]
-    return _build_pair(row, whole[:-1], whole[-1:], _conversation(said, "rejected_response", "assistant"))
+        if other and other[0].role == "assistant" and conversation[0].role != "assistant":  # the answer alone
+            return _build_pair(row, conversation[:-1], conversation[-1:], other)
+        return _split_common_prefix(conversation, other)
+    if conversation[-1].role != "assistant":
+        raise RowError("last_turn_not_assistant", f"the last of {len(conversation)} messages is {conversation[-1].role}")
+    rejected = get_column(row.columns, "rejected_response")
+    if isinstance(rejected, list) and len(rejected) == 1:
+        rejected = rejected[0]
+    return _build_pair(row, conversation[:-1], conversation[-1:], _conversation(rejected, "rejected_response", "assistant"))
 
 
 def axolotl_pair(row: RawRow) -> ParsedPreference:
@@ -175,14 +175,14 @@ def parse_unpaired(row: RawRow) -> ParsedPreference:
 
 def parse_unpaired_messages(row: RawRow) -> ParsedPreference:
     """Read ``messages`` that end with an answer, and ``label`` (swift)."""
-    whole = _conversation(list_of(row.columns, "messages"), "messages", "user")
-    return _alone(row, whole[:-1], whole[-1:])
+    conversation = _conversation(list_of(row.columns, "messages"), "messages", "user")
+    return _alone(row, conversation[:-1], conversation[-1:])
 
 
 def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
     """Read ``conversations`` that end with an answer, and ``kto_tag`` (LLaMA-Factory)."""
-    whole = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
-    return _alone(row, whole[:-1], whole[-1:])
+    conversation = _conversation(list_of(row.columns, "conversations"), "conversations", "user")
+    return _alone(row, conversation[:-1], conversation[-1:])
 
 
 def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
@@ -207,17 +207,17 @@ def _present(row: RawRow, name: str) -> Any:
     return value
 
 
-def _first(row: RawRow, wanted: tuple[str, ...]) -> tuple[Any, str]:
-    name = next((name for name in wanted if row.columns.get(name) is not None), wanted[0])
+def _first(row: RawRow, choices: tuple[str, ...]) -> tuple[Any, str]:
+    name = next((name for name in choices if row.columns.get(name) is not None), choices[0])
     return _present(row, name), name
 
 
 def _read_prompt(row: RawRow) -> list[Message]:
     if row.columns.get("instruction") is not None:
-        asked = alpaca_input(row.columns)
+        prompt = alpaca_input(row.columns)
     else:
-        asked = text_of(row.columns, next((name for name in ASKED if row.columns.get(name) is not None), ASKED[0]))
-    return [*history(row.columns), Message("user", asked)]
+        prompt = text_of(row.columns, next((name for name in ASKED if row.columns.get(name) is not None), ASKED[0]))
+    return [*history(row.columns), Message("user", prompt)]
 
 
 def _conversation(value: Any, name: str, role: str) -> list[Message]:
@@ -235,20 +235,20 @@ def _conversation(value: Any, name: str, role: str) -> list[Message]:
 def _data(text: str) -> bool:
     """Return whether JSON, whole or broken, is an answer or an input itself: none of its objects has anything of a turn."""
     try:
-        found = msgspec.json.decode(text)
+        decoded = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return not _TURN.search(text)
-    objects = found if isinstance(found, list) else [found]
+    objects = decoded if isinstance(decoded, list) else [decoded]
     return not any(isinstance(item, dict) and TURN_KEYS & item.keys() for item in objects)
 
 
 def _after(before: list[Message], answer: list[Message]) -> list[Message]:
     """Return an answer without the prompt that it repeats in front."""
-    own = [item for item in answer if item.role != "system"] if before and before[0].role != "system" else answer
-    if len(own) > len(before) and [(t.role, t.content) for t in own[: len(before)]] == [
+    turns = [item for item in answer if item.role != "system"] if before and before[0].role != "system" else answer
+    if len(turns) > len(before) and [(t.role, t.content) for t in turns[: len(before)]] == [
         (t.role, t.content) for t in before
     ]:
-        return own[len(before) :]
+        return turns[len(before) :]
     return answer
 
 
@@ -274,9 +274,9 @@ def _system(row: RawRow) -> str | None:
 
 def _alone(row: RawRow, before: list[Message], answer: list[Message]) -> ParsedPreference:
     name = "kto_tag" if row.columns.get("kto_tag") is not None else "label"
-    said = scalar(row.columns.get(name))
-    word = "" if said is None else said.strip().lower()
+    text = scalar(row.columns.get(name))
+    word = "" if text is None else text.strip().lower()
     if word not in _YES | _NO:
-        shown = kind(row.columns.get(name)) if said is None else repr(said)
-        raise RowError("bad_label", f"{name} is {shown}; allowed are true and false")
+        shown_value = kind(row.columns.get(name)) if text is None else repr(text)
+        raise RowError("bad_label", f"{name} is {shown_value}; allowed are true and false")
     return ParsedPreference(with_system(before, _system(row)), [answer], "good" if word in _YES else "bad")

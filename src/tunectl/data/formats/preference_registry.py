@@ -99,5 +99,5 @@ def get_format(name: str) -> PreferenceFormat:
 
 def detect_format(columns: dict[str, Any]) -> PreferenceFormat | None:
     """Return the format of a row with these columns, or None."""
-    given = {name: value for name, value in columns.items() if value is not None}
-    return next((item for item in PREFERENCE_FORMATS if item.fits(given)), None)
+    present = {name: value for name, value in columns.items() if value is not None}
+    return next((item for item in PREFERENCE_FORMATS if item.fits(present)), None)

@@ -14,19 +14,19 @@ def segments(row: RawRow) -> Parsed:
 
     Raises  RowError ``nothing_trained``, ``empty_turn``.
     """
-    found: list[Segment] = []
+    result: list[Segment] = []
     for number, item in enumerate(list_of(row.columns, "segments"), 1):
         if not isinstance(item, dict) or not isinstance(item.get("text"), str):
             raise FormatMismatchError(f"segment {number} is not an object with text and label")
         label = item.get("label", item.get("train"))
         if label not in (True, False):
             raise FormatMismatchError(f"the label of segment {number} is {label!r}; allowed are true and false")
-        found.append(Segment(item["text"], bool(label)))
-    if not any(item.text for item in found):
+        result.append(Segment(item["text"], bool(label)))
+    if not any(item.text for item in result):
         raise RowError("empty_turn", "there is no text in the segments")
-    if not any(item.train and item.text for item in found):
+    if not any(item.train and item.text for item in result):
         raise RowError("nothing_trained", "every segment has label false")
-    return Parsed(segments=found)
+    return Parsed(segments=result)
 
 
 def tokens(row: RawRow) -> Parsed:
@@ -43,15 +43,15 @@ def tokens(row: RawRow) -> Parsed:
         raise RowError("wrong_labels", f"input_ids holds {min(ids)}; token ids are 0 or more")
     if any(item < 0 and item != IGNORED for item in labels):
         raise RowError("wrong_labels", f"labels holds {min(labels)}; only {IGNORED} is below 0")
-    kept = [at for at, seen in enumerate(mask) if seen]
-    made = Tokens([ids[at] for at in kept], [labels[at] for at in kept])
-    if not any(label != IGNORED for label in made.labels):
+    learned_indexes = [index for index, flag in enumerate(mask) if flag]
+    result = Tokens([ids[index] for index in learned_indexes], [labels[index] for index in learned_indexes])
+    if not any(label != IGNORED for label in result.labels):
         raise RowError("nothing_trained", f"every label is {IGNORED}")
-    return Parsed(tokens=made)
+    return Parsed(tokens=result)
 
 
 def _numbers(row: RawRow, name: str) -> list[int]:
-    found = list_of(row.columns, name)
-    if not all(isinstance(item, int) and not isinstance(item, bool) for item in found):
+    items = list_of(row.columns, name)
+    if not all(isinstance(item, int) and not isinstance(item, bool) for item in items):
         raise FormatMismatchError(f"column {name!r} is not a list of whole numbers")
-    return found
+    return items

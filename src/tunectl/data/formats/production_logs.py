@@ -33,10 +33,10 @@ def production_log(row: RawRow) -> Parsed:
     """
     request = object_of(row.columns.get("request"), "request")
     response = object_of(row.columns.get("response"), "response")
-    given = request.get("messages")
-    if not isinstance(given, list):
-        raise FormatMismatchError(f"request.messages is {kind(given)}, not a list")
-    turns = [parse_message(item, number) for number, item in enumerate(given, 1)]
+    messages = request.get("messages")
+    if not isinstance(messages, list):
+        raise FormatMismatchError(f"request.messages is {kind(messages)}, not a list")
+    turns = [parse_message(item, number) for number, item in enumerate(messages, 1)]
     tools = tools_of(request.get("tools"))
     choices = response.get("choices")
     if not isinstance(choices, list) or not choices:
@@ -63,7 +63,7 @@ def is_demonstration(columns: dict[str, Any]) -> bool:
 
 def inference_id(columns: dict[str, Any]) -> str | None:
     """Return the inference that a row is, or is about."""
-    return next((found for name in INFERENCE_IDS if (found := scalar(columns.get(name)))), None)
+    return next((inference for name in INFERENCE_IDS if (inference := scalar(columns.get(name)))), None)
 
 
 def demonstration(row: RawRow) -> Parsed:
@@ -79,28 +79,28 @@ def demonstration(row: RawRow) -> Parsed:
         raise RowError("unknown_inference", f"no row with input for inference {inference_id(columns)}")
     if columns.get("value") is None:
         raise RowError("no_demonstration", f"inference {inference_id(columns)} got no demonstration")
-    given = object_of(columns["input"], "input")
-    items = given.get("messages")
+    input_object = object_of(columns["input"], "input")
+    items = input_object.get("messages")
     if not isinstance(items, list):
         raise FormatMismatchError(f"input.messages is {kind(items)}, not a list")
-    turns = [made for number, item in enumerate(items, 1) for made in _blocks(item, number)]
-    system = given.get("system")
-    said = system if isinstance(system, str) or system is None else msgspec.json.encode(system).decode()
+    turns = [block for number, item in enumerate(items, 1) for block in _blocks(item, number)]
+    system = input_object.get("system")
+    system_text = system if isinstance(system, str) or system is None else msgspec.json.encode(system).decode()
     final = _answer(columns["value"])
-    return Parsed(turns=with_system([*turns, final], said), tools=tools_of(columns.get("tools")))
+    return Parsed(turns=with_system([*turns, final], system_text), tools=tools_of(columns.get("tools")))
 
 
 def _answer(value: Any) -> Message:
-    found = parse_json_value(value, "value") if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"} else value
-    if isinstance(found, list):
-        made = _blocks({"role": "assistant", "content": found}, 1)
-        return made[-1]
-    if isinstance(found, dict):  # a JSON function: the demonstration is the object itself
-        return Message("assistant", msgspec.json.encode(found.get("parsed", found)).decode())
-    said = scalar(found)
-    if said is None:
-        raise FormatMismatchError(f"value is {kind(found)}, not an answer")
-    return Message("assistant", said)
+    parsed = parse_json_value(value, "value") if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"} else value
+    if isinstance(parsed, list):
+        blocks = _blocks({"role": "assistant", "content": parsed}, 1)
+        return blocks[-1]
+    if isinstance(parsed, dict):  # a JSON function: the demonstration is the object itself
+        return Message("assistant", msgspec.json.encode(parsed.get("parsed", parsed)).decode())
+    text = scalar(parsed)
+    if text is None:
+        raise FormatMismatchError(f"value is {kind(parsed)}, not an answer")
+    return Message("assistant", text)
 
 
 def _blocks(item: Any, number: int) -> list[Message]:
@@ -121,5 +121,5 @@ def _blocks(item: Any, number: int) -> list[Message]:
     ]
     if not rest and not called:
         return results
-    said = parse_message({**item, "content": rest}, number)
-    return [*results, Message(said.role, said.content, tool_calls=called or None)]
+    message = parse_message({**item, "content": rest}, number)
+    return [*results, Message(message.role, message.content, tool_calls=called or None)]

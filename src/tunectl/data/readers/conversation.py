@@ -66,18 +66,18 @@ def parse_message(value: Any, number: int) -> Message:
     body = value[key] if key is not None else None
     if name == "function_call":
         return Message(role, "", tool_calls=parse_tool_calls(body, number), train=train_flag(value, number))
-    said = content_of(body, role, number)
-    whole = train_flag(value, number)
-    found = value.get("tool_calls") or value.get("function_call")
-    if key is None and not found:
+    content = content_of(body, role, number)
+    flag = train_flag(value, number)
+    calls = value.get("tool_calls") or value.get("function_call")
+    if key is None and not calls:
         raise FormatMismatchError(f"turn {number} has neither content nor value; it has {', '.join(map(str, value))}")
     return Message(
         role,
-        said.text,
+        content.text,
         name=value.get("name") if isinstance(value.get("name"), str) else None,
-        tool_calls=parse_tool_calls(found, number) if found else None,
-        train=said.train if said.train is not None else whole,
-        parts=said.parts if role == "assistant" and whole is not False else [],
+        tool_calls=parse_tool_calls(calls, number) if calls else None,
+        train=content.train if content.train is not None else flag,
+        parts=content.parts if role == "assistant" and flag is not False else [],
     )
 
 
@@ -86,12 +86,12 @@ def train_flag(value: dict[str, Any], number: int) -> bool | None:
 
     Raises  RowError ``bad_train_flag`` when it is not true, false, 1 or 0.
     """
-    found = next((value[key] for key in FLAGS if value.get(key) is not None), None)
-    if found is None:
+    flag = next((value[key] for key in FLAGS if value.get(key) is not None), None)
+    if flag is None:
         return None
-    if found in (True, False):  # 1 and 0 too
-        return bool(found)
-    raise RowError("bad_train_flag", f"turn {number}: {found!r}; allowed are true, false, 1 and 0")
+    if flag in (True, False):  # 1 and 0 too
+        return bool(flag)
+    raise RowError("bad_train_flag", f"turn {number}: {flag!r}; allowed are true, false, 1 and 0")
 
 
 class Content(NamedTuple):
@@ -119,14 +119,14 @@ def content_of(body: Any, role: Role, number: int) -> Content:
 
 def _parts(parts: list[Any], number: int) -> Content:
     """Return a part without a flag is learned from unless another part of the turn says that it is."""
-    found = [(text, said) for text, said in _iter_flagged_parts(parts, number) if text]
-    text, flags = "".join(text for text, _ in found), {said for _, said in found}
+    flagged_texts = [(text, flag) for text, flag in _iter_flagged_parts(parts, number) if text]
+    text, flags = "".join(text for text, _ in flagged_texts), {flag for _, flag in flagged_texts}
     if len(flags) == 1:
         return Content(text, flags.pop(), [])
-    if not found:
+    if not flagged_texts:
         return Content("", None, [])
     rest = True not in flags
-    pieces = [Segment(text, rest if said is None else said) for text, said in found]
+    pieces = [Segment(text, rest if flag is None else flag) for text, flag in flagged_texts]
     same = len({piece.train for piece in pieces}) == 1
     return Content(text, pieces[0].train, []) if same else Content(text, None, pieces)
 
@@ -138,10 +138,10 @@ def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bo
             continue
         if not isinstance(part, dict):
             raise FormatMismatchError(f"a part of turn {number} is {kind(part)}, not an object with type and text")
-        found = part.get("text", part.get("content", part.get("value")))
-        if part.get("type", "text") not in {"text", "input_text", "output_text"} or not isinstance(found, str):
+        text = part.get("text", part.get("content", part.get("value")))
+        if part.get("type", "text") not in {"text", "input_text", "output_text"} or not isinstance(text, str):
             raise RowError("not_text", f"turn {number} has a part of type {part.get('type')!r}")
-        yield found, train_flag(part, number) if found else None
+        yield text, train_flag(part, number) if text else None
 
 
 def parse_tool_calls(value: Any, number: int) -> list[dict[str, Any]]:
@@ -150,10 +150,10 @@ def parse_tool_calls(value: Any, number: int) -> list[dict[str, Any]]:
     Raises  RowError ``tool_arguments_not_json``; Misfit when a call has no name.
     """
     try:
-        found = parse_json_value(value, "the tool call")
+        parsed = parse_json_value(value, "the tool call")
     except FormatMismatchError as error:
         raise RowError("tool_arguments_not_json", f"turn {number}: {error.detail}") from error
-    return [_call(item, number) for item in (found if isinstance(found, list) else [found])]
+    return [_call(item, number) for item in (parsed if isinstance(parsed, list) else [parsed])]
 
 
 def _call(value: Any, number: int) -> dict[str, Any]:
@@ -167,8 +167,8 @@ def _call(value: Any, number: int) -> dict[str, Any]:
         arguments = object_of({} if given in (None, "") else given, "arguments")
     except FormatMismatchError as error:
         raise RowError("tool_arguments_not_json", f"turn {number}, {function['name']}: {error.detail}") from error
-    named = {"id": value["id"]} if isinstance(value.get("id"), str) else {}
-    return {**named, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    id_field = {"id": value["id"]} if isinstance(value.get("id"), str) else {}
+    return {**id_field, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
 def tools_of(value: Any) -> list[dict[str, Any]]:
@@ -179,14 +179,14 @@ def tools_of(value: Any) -> list[dict[str, Any]]:
     if value is None or (isinstance(value, str) and not value.strip()):
         return []
     try:
-        found = parse_json_value(value, "tools")
+        parsed = parse_json_value(value, "tools")
     except FormatMismatchError as error:
         raise RowError("tools_not_json", error.detail) from error
-    if isinstance(found, dict):
-        found = [found]
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise RowError("tools_not_json", f"tools holds {kind(found)}, not a list of objects")
-    return [item if "function" in item else {"type": "function", "function": item} for item in found]
+    if isinstance(parsed, dict):
+        parsed = [parsed]
+    if not isinstance(parsed, list) or not all(isinstance(item, dict) for item in parsed):
+        raise RowError("tools_not_json", f"tools holds {kind(parsed)}, not a list of objects")
+    return [item if "function" in item else {"type": "function", "function": item} for item in parsed]
 
 
 def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Message], list[Message]]:
@@ -204,10 +204,10 @@ def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Mes
     _check_turn_order(turns)
     if turns[-1].role != "assistant":
         raise RowError("last_turn_not_assistant", f"the last of {len(turns)} turns is {turns[-1].role}")
-    learned = [at for at, item in enumerate(turns) if item.role == "assistant" and item.train is not False]
-    if not learned:
+    indexes = [index for index, item in enumerate(turns) if item.role == "assistant" and item.train is not False]
+    if not indexes:
         raise RowError("nothing_trained", "every assistant turn is marked as not learned from")
-    before, final = turns[: learned[-1]], turns[learned[-1]]
+    before, final = turns[: indexes[-1]], turns[indexes[-1]]
     if any(not answer.strip() for answer in answers):
         raise RowError("empty_turn", "one of the answers is empty")
     return before, [Message("assistant", answer) for answer in answers] or [final]
@@ -220,8 +220,8 @@ def with_calls(turns: list[Message]) -> list[Message]:
 
 def _with_calls(turn: Message) -> Message:
     if turn.role == "assistant" and not turn.tool_calls and not turn.parts:
-        said, found = tool_calls.parse_tool_calls(turn.content)
-        return replace(turn, content=said, tool_calls=found) if found else turn
+        content, calls = tool_calls.parse_tool_calls(turn.content)
+        return replace(turn, content=content, tool_calls=calls) if calls else turn
     if turn.role == "tool":
         return replace(turn, content=tool_calls.strip_result_tags(turn.content))
     return turn
@@ -232,8 +232,8 @@ def _check_turn_order(turns: list[Message]) -> None:
     for number, item in enumerate(turns, 1):
         if item.role not in AFTER[state]:
             allowed = " or ".join(AFTER[state])
-            place = "first" if state == "start" else f"after {'a tool call' if state == 'call' else state}"
-            raise RowError("role_order", f"turn {number} is {item.role}; {place} comes {allowed}")
+            position = "first" if state == "start" else f"after {'a tool call' if state == 'call' else state}"
+            raise RowError("role_order", f"turn {number} is {item.role}; {position} comes {allowed}")
         if not item.content.strip() and not item.tool_calls:
             raise RowError("empty_turn", f"turn {number} ({item.role}) is empty")
         state = "call" if item.role == "assistant" and item.tool_calls else item.role

@@ -131,14 +131,14 @@ def read_table(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | Reje
     """
     with open_text_file(file, reading.encoding, newline="") as stream:
         sample = stream.read(SAMPLE)
-    told = _EXCEL.match(sample)
-    if told is not None:
-        sample = sample[told.end() :]
-    dialect = detect_dialect(sample, among=told[1] if told else "\t" if file.type == "tsv" else DELIMITERS)
+    match = _EXCEL.match(sample)
+    if match is not None:
+        sample = sample[match.end() :]
+    dialect = detect_dialect(sample, among=match[1] if match else "\t" if file.type == "tsv" else DELIMITERS)
     _log.info("%s: %s", file.name, dialect)
     csv.field_size_limit(min(reading.limits.max_characters, 2**31 - 1))
     with open_text_file(file, reading.encoding, newline="") as stream:
-        if told is not None:
+        if match is not None:
             stream.readline()
         yield from rows(dialect, stream, file.name)
 
@@ -184,7 +184,7 @@ def _header(table: Iterator[list[str]], name: str) -> list[str]:
         raise DataError(
             f"{name}: the header cannot be read: {error}", hint="the first line must name the columns"
         ) from error
-    header = [cell.strip() or f"column_{at}" for at, cell in enumerate(cells or [], 1)]
+    header = [cell.strip() or f"column_{index}" for index, cell in enumerate(cells or [], 1)]
     twice = [cell for cell, count in Counter(header).items() if count > 1]
     if twice:
         raise DataError(f"{name}: the header names {', '.join(twice)} twice", hint="rename one of the columns")

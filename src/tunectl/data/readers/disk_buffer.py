@@ -35,10 +35,10 @@ class DiskBuffer(Generic[T]):
 
     def add(self, record: T) -> int:
         """Write a record; returns its number, from 0."""
-        written = self._encoder.encode(record)
+        line = self._encoder.encode(record)
         self._file.seek(0, 2)
-        self._file.write(written)
-        self._ends.append((self._ends[-1] if self._ends else 0) + len(written))
+        self._file.write(line)
+        self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
         return len(self._ends) - 1
 
     def __getitem__(self, number: int) -> T:
@@ -81,5 +81,5 @@ class ReferenceMerger:
 
 def input_digest(example: Example) -> bytes:
     """Return the identity of an input: the conversation before the answer, the tools, and the user's own split."""
-    shown = msgspec.json.encode((example.messages, example.tools, example.split, example.segments, example.tokens))
-    return hashlib.blake2b(shown, digest_size=12).digest()
+    encoded = msgspec.json.encode((example.messages, example.tools, example.split, example.segments, example.tokens))
+    return hashlib.blake2b(encoded, digest_size=12).digest()

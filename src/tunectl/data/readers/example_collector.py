@@ -75,8 +75,8 @@ class ExampleReader(SourceReader[DetectedFormat]):
 
     def explain_pinning(self) -> str:
         """Return how a decision that was wrong is set right."""
-        known = ", ".join(item.name for item in FORMATS)
-        return f"pin what it is: {self._key}.format=<{known}>, or the columns: {self._key}.columns.prompt and .answer"
+        format_names = ", ".join(item.name for item in FORMATS)
+        return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt and .answer"
 
     def finish(self) -> SourceReport:
         """Join what belongs together, and close the account of the source.

@@ -78,38 +78,38 @@ def glob_files(path: str, root: Path, key: str) -> list[Path]:
     ``path`` is a file, a folder or a glob relative to ``root``; ``key`` is the dotted key it stands under, for messages.
     Raises  DataError when there is no such file or folder, or nothing in it.
     """
-    place = root / Path(path).expanduser()
-    if has_magic(path) and not place.exists():
-        hits = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
-        plain = next(above for above in place.parents if not has_magic(str(above)))
-        found = sorted({item for hit in hits for item in _below(hit) if not _is_hidden(item.relative_to(plain))})
-        if not found:
+    pattern = root / Path(path).expanduser()
+    if has_magic(path) and not pattern.exists():
+        hits = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+        plain = next(above for above in pattern.parents if not has_magic(str(above)))
+        files = sorted({item for hit in hits for item in _below(hit) if not _is_hidden(item.relative_to(plain))})
+        if not files:
             raise DataError(
                 f"{key} = {path}: no file matches", hint="a glob is relative to the project; ** goes into folders"
             )
-        return found
-    if not place.exists():
+        return files
+    if not pattern.exists():
         raise DataError(
             f"{key} = {path}: there is no such file or folder",
             hint="paths are relative to the project, where dvc.yaml is",
         )
-    found = _below(place)
-    if not found:
+    files = _below(pattern)
+    if not files:
         raise DataError(f"{key} = {path}: the folder is empty", hint="put the raw files there")
-    return found
+    return files
 
 
-def _below(place: Path) -> list[Path]:
+def _below(path: Path) -> list[Path]:
     """Return a file itself, or the files anywhere below a folder, those behind links to folders too.
 
     A folder is entered once, by its own path rather than by a link, so that links in a circle end. A link to nothing counts
     as a file: whoever opens it says so.
     """
-    if not place.is_dir():
-        return [place]
-    found: list[Path] = []
+    if not path.is_dir():
+        return [path]
+    files: list[Path] = []
     entered: set[Path] = set()
-    folders: list[Path] = [place]
+    folders: list[Path] = [path]
     links: list[Path] = []
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
@@ -122,8 +122,8 @@ def _below(place: Path) -> list[Path]:
             if item.is_dir():
                 (links if item.is_symlink() else folders).append(item)
             elif item.is_file() or is_dead_link(item):
-                found.append(item)
-    return sorted(found)
+                files.append(item)
+    return sorted(files)
 
 
 def _is_hidden(relative: Path) -> bool:
@@ -161,14 +161,14 @@ def unpacks_beyond(path: Path, limit: int) -> bool:
     """
     if path.suffix.lower() not in OPENERS:
         return False
-    left = limit
+    remaining = limit
     try:
         with open_decompressed(path) as stream:
-            while left >= 0 and (chunk := stream.read(min(_CHUNK, left + 1))):
-                left -= len(chunk)
+            while remaining >= 0 and (chunk := stream.read(min(_CHUNK, remaining + 1))):
+                remaining -= len(chunk)
     except (EOFError, OSError, lzma.LZMAError, zlib.error):  # who reads it says so
         return False
-    return left < 0
+    return remaining < 0
 
 
 def require_known(files: list[SourceFile], path: str, key: str) -> None:
@@ -178,12 +178,12 @@ def require_known(files: list[SourceFile], path: str, key: str) -> None:
     """
     if any(item.type is not None for item in files):
         return
-    found = ", ".join(sorted({item.path.suffix or "no extension" for item in files}))
+    extensions = ", ".join(sorted({item.path.suffix or "no extension" for item in files}))
     if len(files) == 1:
-        what = f"{key} = {path}: the kind of this file is not known ({found})"
+        problem = f"{key} = {path}: the kind of this file is not known ({extensions})"
     else:
-        what = f"{key} = {path}: none of its {len(files)} files is of a known kind ({found})"
-    raise DataError(what, hint=f"known are {' '.join(TYPES)}; pin another name with {key.rpartition('.')[0]}.type")
+        problem = f"{key} = {path}: none of its {len(files)} files is of a known kind ({extensions})"
+    raise DataError(problem, hint=f"known are {' '.join(TYPES)}; pin another name with {key.rpartition('.')[0]}.type")
 
 
 def sniff_binary(head: bytes, *, zeros: bool = False) -> str | None:

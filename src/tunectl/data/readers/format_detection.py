@@ -53,15 +53,15 @@ def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key:
     pins = reading.columns
     if pins.text is not None or pins.prompt is not None:
         holds: Holds = "documents" if pins.text is not None and reading.holds != "examples" else "examples"
-        named = [name for name in (*(pins.text or ()), *(pins.prompt or ()), pins.answer) if name]
-        shown = ", ".join(named)
-        unused = _find_unused_columns(sample, reading, [*named, *filter(None, (pins.system, pins.id, pins.parent))])
+        columns = [name for name in (*(pins.text or ()), *(pins.prompt or ()), pins.answer) if name]
+        column_names = ", ".join(columns)
+        unused = _find_unused_columns(sample, reading, [*columns, *filter(None, (pins.system, pins.id, pins.parent))])
         return DetectedFormat(
             kind,
             "columns",
             holds,
-            f"pinned: {shown}",
-            shown,
+            f"pinned: {column_names}",
+            column_names,
             partial(instruction.parse_pinned_columns, columns=pins),
             unused,
         )
@@ -72,8 +72,8 @@ def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key:
         return page._replace(parse=_not_an_example) if page.holds == "examples" else page
     has_text = reading.holds == "documents" and bool(sample) and "text" in sample[0].columns
     found = find("text") if has_text else _likeliest(sample, key, reading)
-    why = f"columns {names(sample[0].columns)}" if sample else "no rows"
-    return _decision(reading, kind, found, why, sample, key)
+    reason = f"columns {names(sample[0].columns)}" if sample else "no rows"
+    return _decision(reading, kind, found, reason, sample, key)
 
 
 def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Collection[str]) -> tuple[str, ...]:
@@ -94,36 +94,36 @@ def _likeliest(sample: Sequence[RawRow], key: str, reading: RowOptions) -> Instr
     """Return the format of most rows of the sample."""
     if not sample:
         return find("text")
-    found = _most([detect_format(row.columns) for row in sample])
-    if found is None:
-        found = _most([detect_format(lower(row.columns)) for row in sample])
-        found = case_insensitive_match(found) if isinstance(found, InstructionFormat) else found
-    if found is None:
+    detected = _most([detect_format(row.columns) for row in sample])
+    if detected is None:
+        detected = _most([detect_format(lower(row.columns)) for row in sample])
+        detected = case_insensitive_match(detected) if isinstance(detected, InstructionFormat) else detected
+    if detected is None:
         raise _unknown(sample[0], key, reading)
-    if isinstance(found, UnsupportedFormat):
-        first = next(row for row in sample if found in (detect_format(row.columns), detect_format(lower(row.columns))))
-        raise _build_unsupported_error(found, first, key)
-    return found
+    if isinstance(detected, UnsupportedFormat):
+        first = next(row for row in sample if detected in (detect_format(row.columns), detect_format(lower(row.columns))))
+        raise _build_unsupported_error(detected, first, key)
+    return detected
 
 
-def _most(seen: list[InstructionFormat | UnsupportedFormat | None]) -> InstructionFormat | UnsupportedFormat | None:
-    counts = Counter(item for item in seen if item is not None)
+def _most(formats: list[InstructionFormat | UnsupportedFormat | None]) -> InstructionFormat | UnsupportedFormat | None:
+    counts = Counter(item for item in formats if item is not None)
     return max(counts, key=lambda item: counts[item]) if counts else None
 
 
 def _decision(
-    reading: RowOptions, kind: str, found: InstructionFormat, why: str, sample: Sequence[RawRow], key: str
+    reading: RowOptions, kind: str, format_: InstructionFormat, reason: str, sample: Sequence[RawRow], key: str
 ) -> DetectedFormat:
-    natural: Holds = "documents" if found.name == "text" else "examples"
+    natural: Holds = "documents" if format_.name == "text" else "examples"
     if reading.holds == "documents" and natural == "examples":
-        shown = f"\n    {truncate_row(sample[0])}" if sample else ""
+        example_row = f"\n    {truncate_row(sample[0])}" if sample else ""
         raise DataError(
-            f"{key}: holds is documents, but {location(sample[0]) if sample else 'the rows'} looks like {found.name} ({why}){shown}",
+            f"{key}: holds is documents, but {location(sample[0]) if sample else 'the rows'} looks like {format_.name} ({reason}){example_row}",
             hint=f"let holds be examples, or pin the text: {key}.columns.text=[<column>]",
         )
     holds: Holds = "examples" if reading.holds == "examples" else natural
-    unused = _find_unused_columns(sample, reading, found.uses(sample[0].columns) if sample else ())
-    return DetectedFormat(kind, found.name, holds, why, found.expects, found.parse, unused)
+    unused = _find_unused_columns(sample, reading, format_.uses(sample[0].columns) if sample else ())
+    return DetectedFormat(kind, format_.name, holds, reason, format_.expects, format_.parse, unused)
 
 
 def location(row: RawRow) -> str:
@@ -137,8 +137,8 @@ def truncate_row(row: RawRow) -> str:
 
 
 def _unknown(row: RawRow, key: str, reading: RowOptions) -> DataError:
-    given = [name for name, value in row.columns.items() if _says_something(value)]
-    first, second = (given[0], given[1]) if len(given) > 1 else ("<input>", "<answer>")
+    columns = [name for name, value in row.columns.items() if _says_something(value)]
+    first, second = (columns[0], columns[1]) if len(columns) > 1 else ("<input>", "<answer>")
     pairs = f"{key}.columns.prompt=[{first}] {key}.columns.answer={second}"
     text = f"{key}.columns.text=[<column>]"
     choices = {"documents": text, "examples": pairs, "auto": f"{pairs}; or for raw text: {text}"}
@@ -153,16 +153,16 @@ def _says_something(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip()) and not value.strip().isdigit()
 
 
-def _build_unsupported_error(found: UnsupportedFormat, row: RawRow, key: str) -> DataError:
-    where = (
+def _build_unsupported_error(format_: UnsupportedFormat, row: RawRow, key: str) -> DataError:
+    place_text = (
         "ingest takes documents and examples; prompts to practise on are not among them yet"
-        if found.name == "prompt_only"
+        if format_.name == "prompt_only"
         else "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources"
     )
-    asked = next((name for name in ("instruction", *instruction.INPUTS) if row.columns.get(name) is not None), None)
+    input_column = next((name for name in ("instruction", *instruction.INPUTS) if row.columns.get(name) is not None), None)
     liked = next((name for name in ("chosen", "chosen_response") if row.columns.get(name) is not None), None)
-    pins = f", or learn from its better answers: {key}.columns.prompt=[{asked}] {key}.columns.answer={liked}"
+    pins = f", or learn from its better answers: {key}.columns.prompt=[{input_column}] {key}.columns.answer={liked}"
     return DataError(
-        f"{key}: {location(row)} holds {found.what}, which supervised tuning cannot learn from\n    {truncate_row(row)}",
-        hint=f"{where}; take this source out of ingest.sources{pins if asked and liked else ''}",
+        f"{key}: {location(row)} holds {format_.what}, which supervised tuning cannot learn from\n    {truncate_row(row)}",
+        hint=f"{place_text}; take this source out of ingest.sources{pins if input_column and liked else ''}",
     )

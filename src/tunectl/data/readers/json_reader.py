@@ -64,11 +64,11 @@ def _row(decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: So
 
 def _with_constants(text: str | msgspec.Raw) -> Any:
     """Replace NaN, which Python writes for a missing number and JSON lacks, by null. None for any other invalid JSON."""
-    whole = text if isinstance(text, str) else bytes(text).decode(errors="replace")
-    if not _CONSTANT.search(whole):
+    content = text if isinstance(text, str) else bytes(text).decode(errors="replace")
+    if not _CONSTANT.search(content):
         return None
     try:
-        return json.loads(whole, parse_constant=lambda _: None)
+        return json.loads(content, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
 
@@ -106,48 +106,48 @@ def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | Rejec
 def _objects_in(text: str) -> list[dict[str, Any]] | None:
     """Return objects one after the other, each over as many lines as it likes, or a list with NaN in it; None for anything else."""
     decoder = json.JSONDecoder(parse_constant=lambda _: None)
-    found: list[Any] = []
-    at = _end_of_blanks(text, 0)
-    while at < len(text):
+    objects: list[Any] = []
+    position = _end_of_blanks(text, 0)
+    while position < len(text):
         try:
-            item, at = decoder.raw_decode(text, at)
+            item, position = decoder.raw_decode(text, position)
         except (ValueError, RecursionError):
             return None
-        found.append(item)
-        at = _end_of_blanks(text, at)
-    rows = found[0] if len(found) == 1 and isinstance(found[0], list) else found
+        objects.append(item)
+        position = _end_of_blanks(text, position)
+    rows = objects[0] if len(objects) == 1 and isinstance(objects[0], list) else objects
     return rows if all(isinstance(item, dict) for item in rows) else None
 
 
-def _end_of_blanks(text: str, at: int) -> int:
-    found = _BLANKS.match(text, at)
-    return at if found is None else found.end()
+def _end_of_blanks(text: str, position: int) -> int:
+    match = _BLANKS.match(text, position)
+    return position if match is None else match.end()
 
 
 def _items(text: str) -> list[msgspec.Raw]:
     if text.lstrip()[:1] == "[":
         return msgspec.json.decode(text, type=list[msgspec.Raw])
-    whole = msgspec.json.decode(text, type=dict[str, msgspec.Raw] | msgspec.Raw)
-    if isinstance(whole, dict):
-        lists = [bytes(value) for value in whole.values() if bytes(value)[:1] == b"["]
+    content = msgspec.json.decode(text, type=dict[str, msgspec.Raw] | msgspec.Raw)
+    if isinstance(content, dict):
+        lists = [bytes(value) for value in content.values() if bytes(value)[:1] == b"["]
         rows = [
             items
             for value in lists
             if (items := msgspec.json.decode(value, type=list[msgspec.Raw])) and _objects(items)
         ]
-        if len(rows) == 1 and not _is_row(whole):
+        if len(rows) == 1 and not _is_row(content):
             return rows[0]
         return [msgspec.Raw(text.encode())]
-    return [whole]
+    return [content]
 
 
 def _objects(items: list[msgspec.Raw]) -> bool:
     return all(bytes(item)[:1] == b"{" for item in items)
 
 
-def _is_row(whole: dict[str, msgspec.Raw]) -> bool:
+def _is_row(content: dict[str, msgspec.Raw]) -> bool:
     """Return whether an object is itself a conversation and not a wrapper around rows."""
-    return bool({"messages", "conversations", "conversation", "segments", "input", "request"} & set(whole))
+    return bool({"messages", "conversations", "conversation", "segments", "input", "request"} & set(content))
 
 
 def _looks_like_lines(text: str) -> bool:

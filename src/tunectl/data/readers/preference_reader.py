@@ -84,15 +84,15 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
 
     def explain_pinning(self) -> str:
         """Return how a decision that was wrong is set right."""
-        known = ", ".join(item.name for item in PREFERENCE_FORMATS)
-        return f"pin what it is: {self._key}.format=<{known}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
+        format_names = ", ".join(item.name for item in PREFERENCE_FORMATS)
+        return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
 
     def make(self, row: RawRow, decision: DetectedPreferenceFormat) -> None:
         """Build the judgment of one row and hand it on; the row is counted by whoever takes it."""
-        made = build_comparison(row, decision.parse(row), self._reading, self._kind)
+        comparison = build_comparison(row, decision.parse(row), self._reading, self._kind)
         self._counts["kept"] += 1
-        self._fields_seen.update(made.fields)
-        self._emit(made)
+        self._fields_seen.update(comparison.fields)
+        self._emit(comparison)
 
     def finish(self) -> PreferenceSourceReport:
         """Close the account of the source.
@@ -121,8 +121,8 @@ def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key
         parse = partial(preference_formats.parse_pinned_columns, columns=columns)
         return DetectedPreferenceFormat(type_, "columns", "preferences", f"pinned: {pins}", pins, parse)
     if reading.format != "auto":
-        found = get_format(reading.format)
-        return DetectedPreferenceFormat(type_, found.name, "preferences", "pinned", found.expects, found.parse)
+        format_ = get_format(reading.format)
+        return DetectedPreferenceFormat(type_, format_.name, "preferences", "pinned", format_.expects, format_.parse)
     counts = Counter(detect_format(row.columns) for row in sample)
     counts.pop(None, None)
     if not counts:
@@ -133,35 +133,35 @@ def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key
         )
     likeliest, _ = counts.most_common(1)[0]
     assert likeliest is not None
-    why = f"columns {names(sample[0].columns)}"
-    return DetectedPreferenceFormat(type_, likeliest.name, "preferences", why, likeliest.expects, likeliest.parse)
+    reason = f"columns {names(sample[0].columns)}"
+    return DetectedPreferenceFormat(type_, likeliest.name, "preferences", reason, likeliest.expects, likeliest.parse)
 
 
-def build_comparison(row: RawRow, judged: ParsedPreference, reading: PreferenceFiles, kind_: str) -> Comparison:
+def build_comparison(row: RawRow, parsed: ParsedPreference, reading: PreferenceFiles, kind_: str) -> Comparison:
     """Return the record of one row.
 
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``too_long``, ``bad_margin``,
             ``unknown_split``, ``empty_answer``, ``tools_not_json``.
     """
-    judged = replace(judged, turns=with_calls(judged.turns), answers=[with_calls(answer) for answer in judged.answers])
-    if all(_blank(answer) for answer in judged.answers):
+    parsed = replace(parsed, turns=with_calls(parsed.turns), answers=[with_calls(answer) for answer in parsed.answers])
+    if all(_blank(answer) for answer in parsed.answers):
         raise RowError("empty_answer", "there is no text in any answer")
-    for answer in judged.answers:
-        _sound(judged.turns, answer)
+    for answer in parsed.answers:
+        _sound(parsed.turns, answer)
     offered = tools_of(next(filter(None, (row.columns.get(name) for name in ("tools", "functions"))), None))
-    size = sum(len(turn.content) for turns in (judged.turns, *judged.answers) for turn in turns)
+    size = sum(len(turn.content) for turns in (parsed.turns, *parsed.answers) for turn in turns)
     if size > reading.limits.max_characters:
         raise RowError("too_long", f"{size} characters; limits.max_characters is {reading.limits.max_characters}")
-    found = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
+    fields = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
     return Comparison(
-        id=digest("j", kind_, row.source.file, row.source.row, judged.turns, judged.answers),
-        prompt=prompt_key(judged.turns, offered),
-        messages=judged.turns,
-        answers=judged.answers,
-        choice=judged.choice,
+        id=digest("j", kind_, row.source.file, row.source.row, parsed.turns, parsed.answers),
+        prompt=prompt_key(parsed.turns, offered),
+        messages=parsed.turns,
+        answers=parsed.answers,
+        choice=parsed.choice,
         annotation=_vote(row, reading),
         kind=kind_,
-        fields={name: value.strip() for name, value in found.items() if value is not None and value.strip()},
+        fields={name: value.strip() for name, value in fields.items() if value is not None and value.strip()},
         split=read_split(row, reading.columns.split),
         tools=offered,
     )
@@ -192,8 +192,8 @@ def _vote(row: RawRow, reading: PreferenceFiles) -> AnnotationMetadata:
     pins = reading.columns
 
     def read_column(pinned: str | None, *usual: str) -> str | None:
-        found = (scalar(get_column(row.columns, name)) for name in ([pinned] if pinned else usual))
-        return next((value.strip() for value in found if value is not None and value.strip()), None)
+        texts = (scalar(get_column(row.columns, name)) for name in ([pinned] if pinned else usual))
+        return next((value.strip() for value in texts if value is not None and value.strip()), None)
 
     tags = get_column(row.columns, pins.tags or "tags")
     listed = (
@@ -217,11 +217,11 @@ def _margin(value: object) -> float | None:
         return None
     text = scalar(value)
     try:
-        found = math.nan if text is None or isinstance(value, bool) else float(text)
+        margin = math.nan if text is None or isinstance(value, bool) else float(text)
     except ValueError:
-        found = math.nan
-    if not math.isfinite(found) or found < 0:
+        margin = math.nan
+    if not math.isfinite(margin) or margin < 0:
         raise RowError(
             "bad_margin", f"margin is {text if text is not None else kind(value)!r}; allowed is a number of 0 or more"
         )
-    return found
+    return margin

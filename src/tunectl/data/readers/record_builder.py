@@ -71,11 +71,11 @@ def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Exa
     if reading.prompt.template is not None and messages[-1].role == "user":
         messages = with_last_user(messages, apply_prompt_template(reading.prompt.template, messages[-1], row))
     messages = with_system(messages, reading.prompt.system)
-    place = row.answer_source or row.source
-    return Example(messages=messages, answers=[tool_calls.to_answer(turn, place) for turn in answers], **shared)
+    fields = row.answer_source or row.source
+    return Example(messages=messages, answers=[tool_calls.to_answer(turn, fields) for turn in answers], **shared)
 
 
-def apply_prompt_template(template: str, asked: Message, row: RawRow) -> str:
+def apply_prompt_template(template: str, message: Message, row: RawRow) -> str:
     """Return a prompt template with ``{prompt}`` and the columns of the row in their places.
 
     Raises  Misfit when the row lacks a column.
@@ -85,7 +85,7 @@ def apply_prompt_template(template: str, asked: Message, row: RawRow) -> str:
         pieces.append(literal)
         if name is None:
             continue
-        value = asked.content if name == "prompt" else scalar(get_column(row.columns, name))
+        value = message.content if name == "prompt" else scalar(get_column(row.columns, name))
         if value is None:
             raise missing_column(row.columns, name, " for prompt.template")
         pieces.append(value)
@@ -94,8 +94,8 @@ def apply_prompt_template(template: str, asked: Message, row: RawRow) -> str:
 
 def fields_of(row: RawRow, reading: RowOptions) -> dict[str, str]:
     """Return the declared fields that this row has; blank ones are left out."""
-    found = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
-    return {name: value.strip() for name, value in found.items() if value is not None and value.strip()}
+    fields = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
+    return {name: value.strip() for name, value in fields.items() if value is not None and value.strip()}
 
 
 def split_of(row: RawRow, reading: RowOptions) -> Literal["train", "validation", "test"] | None:
@@ -108,11 +108,11 @@ def read_split(row: RawRow, pinned: str | None) -> Literal["train", "validation"
 
     Raises  RowError ``unknown_split`` when the pinned column says something else than train, validation or test.
     """
-    said = scalar(get_column(row.columns, pinned or "split"))
-    found = None if said is None else SPLITS.get(said.strip().lower())
-    if pinned is not None and found is None:
-        raise RowError("unknown_split", f"column {pinned!r} says {said!r}; known are {', '.join(SPLITS)}")
-    return found
+    label = scalar(get_column(row.columns, pinned or "split"))
+    split = None if label is None else SPLITS.get(label.strip().lower())
+    if pinned is not None and split is None:
+        raise RowError("unknown_split", f"column {pinned!r} says {label!r}; known are {', '.join(SPLITS)}")
+    return split
 
 
 def _check_length(characters: int, reading: RowOptions) -> None:

@@ -58,12 +58,12 @@ def get_column(columns: dict[str, Any], name: str) -> Any:
     """Return the value of a column, or of a nested one written with dots; None where there is none."""
     if name in columns:
         return columns[name]
-    found: Any = columns
+    value: Any = columns
     for part in name.split("."):
-        if not isinstance(found, dict) or part not in found:
+        if not isinstance(value, dict) or part not in value:
             return None
-        found = found[part]
-    return found
+        value = value[part]
+    return value
 
 
 def scalar(value: Any) -> str | None:
@@ -90,16 +90,16 @@ def text_of(columns: dict[str, Any], name: str) -> str:
         return ""
     if value is None:
         raise missing_column(columns, name)
-    found = scalar(value)
-    if found is None:
+    text = scalar(value)
+    if text is None:
         raise FormatMismatchError(f"column {name!r} holds {kind(value)}, not text")
-    return found
+    return text
 
 
 def optional_text(columns: dict[str, Any], name: str) -> str | None:
     """Return the text of a column, or None where it is absent or blank."""
-    found = scalar(get_column(columns, name))
-    return found if found is not None and found.strip() else None
+    text = scalar(get_column(columns, name))
+    return text if text is not None and text.strip() else None
 
 
 def parse_json_value(value: Any, name: str) -> Any:
@@ -123,10 +123,10 @@ def list_of(columns: dict[str, Any], name: str) -> list[Any]:
     value = get_column(columns, name)
     if value is None:
         raise missing_column(columns, name)
-    found = parse_json_value(value, f"column {name!r}")
-    if not isinstance(found, list):
-        raise FormatMismatchError(f"column {name!r} holds {kind(found)}, not a list")
-    return found
+    items = parse_json_value(value, f"column {name!r}")
+    if not isinstance(items, list):
+        raise FormatMismatchError(f"column {name!r} holds {kind(items)}, not a list")
+    return items
 
 
 def object_of(value: Any, name: str) -> dict[str, Any]:
@@ -134,10 +134,10 @@ def object_of(value: Any, name: str) -> dict[str, Any]:
 
     Raises  Misfit when it is something else.
     """
-    found = parse_json_value(value, name)
-    if not isinstance(found, dict):
-        raise FormatMismatchError(f"{name} is {kind(found)}, not an object")
-    return found
+    parsed = parse_json_value(value, name)
+    if not isinstance(parsed, dict):
+        raise FormatMismatchError(f"{name} is {kind(parsed)}, not an object")
+    return parsed
 
 
 def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> FormatMismatchError:
@@ -150,22 +150,22 @@ def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> F
 
 def lower(columns: dict[str, Any]) -> dict[str, Any]:
     """Return the columns with their names in small letters and without blanks around; the first of equal names counts."""
-    found: dict[str, Any] = {}
+    lowered: dict[str, Any] = {}
     for name, value in columns.items():
-        found.setdefault(name.strip().lower(), value)
-    return found
+        lowered.setdefault(name.strip().lower(), value)
+    return lowered
 
 
 def names(columns: dict[str, Any]) -> str:
     """Return the column names for a message, at most twelve."""
-    shown = ", ".join(list(columns)[:12])
-    return shown + (f" and {len(columns) - 12} more" if len(columns) > 12 else "") if columns else "none"
+    listed = ", ".join(list(columns)[:12])
+    return listed + (f" and {len(columns) - 12} more" if len(columns) > 12 else "") if columns else "none"
 
 
 def kind(value: Any) -> str:
     """Return the type of a value as text."""
-    words = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return "nothing" if value is None else words.get(type(value), type(value).__name__)
+    descriptions = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return "nothing" if value is None else descriptions.get(type(value), type(value).__name__)
 
 
 def as_json(columns: dict[str, Any]) -> str:

@@ -65,18 +65,18 @@ class ConversationThreads:
             parent = self._parents[number]
             problem: RejectReason | None = None
             while parent is not None and problem is None:
-                at = self._numbers.get(parent)
-                if at is None:
+                index = self._numbers.get(parent)
+                if index is None:
                     problem = "unknown_parent"
-                elif at == number or at in chain:
+                elif index == number or index in chain:
                     problem = "parent_cycle"
                 else:
-                    chain.append(at)
-                    parent = self._parents[at]
+                    chain.append(index)
+                    parent = self._parents[index]
             if problem is not None:
                 yield _reject(row, problem, f"{self._parent} {parent!r}")
             else:
-                yield replace(row, before=[self._spool[at] for at in reversed(chain)])
+                yield replace(row, before=[self._spool[index] for index in reversed(chain)])
         self._spool.close()
 
 
@@ -111,16 +111,16 @@ class InferenceJoin:
         yield from self._rejects
         for number in self._others:
             row = self._spool[number]
-            at = None if row.columns.get("input") is None else self._shown.pop(inference_id(row.columns) or "", None)
-            if at is None:
+            index = None if row.columns.get("input") is None else self._shown.pop(inference_id(row.columns) or "", None)
+            if index is None:
                 yield row
                 continue
-            feedback = self._spool[at]
+            feedback = self._spool[index]
             self.joined += 1
             columns = {**row.columns, "metric_name": "demonstration", "value": feedback.columns["value"]}
             yield replace(row, columns=columns, answer_source=feedback.source)
-        for at in self._shown.values():
-            yield self._spool[at]
+        for index in self._shown.values():
+            yield self._spool[index]
         self._spool.close()
 
 

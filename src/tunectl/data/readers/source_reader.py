@@ -191,8 +191,8 @@ class SourceReader(ABC, Generic[D]):
             return
         self._decisions[kind] = FormatDecision(*kind, decision.why, file.name, list(decision.unused))
         rest = f"; not used: {', '.join(decision.unused)}" if decision.unused else ""
-        words = f"{decision.holds}, {decision.format} ({decision.why}){rest}"
-        _log.info("%s: %s is read as %s", self._kind, file.name, words)
+        description = f"{decision.holds}, {decision.format} ({decision.why}){rest}"
+        _log.info("%s: %s is read as %s", self._kind, file.name, description)
 
     def _count_row(self, file: SourceFile) -> None:
         self._counts["rows"] += 1
@@ -235,8 +235,8 @@ class SourceReader(ABC, Generic[D]):
             f"    {count:>7}  {_format_reject(self._firsts[reason])}" for reason, count in self._rejected.most_common()
         ]
         rows = self._counts["rows"]
-        what = f"all {rows} rows of {self._declared} were" if rows > 1 else f"the one row of {self._declared} was"
-        text = f"{self._key}: {what} rejected; at most {self._share:.0%} may be"
+        subject = f"all {rows} rows of {self._declared} were" if rows > 1 else f"the one row of {self._declared} was"
+        text = f"{self._key}: {subject} rejected; at most {self._share:.0%} may be"
         raise DataError("\n".join([text, *lines]), hint=f"mend the data, or take the source out of {self._section}")
 
     def _require_fields(self) -> None:

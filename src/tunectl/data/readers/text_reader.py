@@ -29,8 +29,8 @@ class DecodeError(DataError):
     """A file that is not in the encoding it is read in."""
 
     def __init__(self, file: SourceFile, encoding: str, offset: int, byte: int) -> None:
-        shown = "UTF-8" if encoding == UTF8 else encoding
-        self.what = f"byte {offset} (0x{byte:02x}) is not {shown}"
+        encoding_name = "UTF-8" if encoding == UTF8 else encoding
+        self.what = f"byte {offset} (0x{byte:02x}) is not {encoding_name}"
         super().__init__(f"{file.name}: {self.what}", hint="declare its encoding, or write the file as UTF-8")
         self.file = file
         self.offset = offset
@@ -39,21 +39,21 @@ class DecodeError(DataError):
 class NotTextError(DataError):
     """A file that is of another kind than its name or pin says."""
 
-    def __init__(self, file: SourceFile, what: str) -> None:
-        super().__init__(f"{file.name} is read as {file.type}, but it is {what}", hint=NOT_TEXT)
+    def __init__(self, file: SourceFile, description: str) -> None:
+        super().__init__(f"{file.name} is read as {file.type}, but it is {description}", hint=NOT_TEXT)
         self.file = file
-        self.what = what
+        self.what = description
 
 
 class CorruptArchiveError(DataError):
     """A compressed file that cannot be unpacked to its end."""
 
-    def __init__(self, file: SourceFile, why: str) -> None:
+    def __init__(self, file: SourceFile, reason: str) -> None:
         super().__init__(
-            f"{file.name} cannot be unpacked: {why}", hint="it was cut off, or has a wrong name; copy it again"
+            f"{file.name} cannot be unpacked: {reason}", hint="it was cut off, or has a wrong name; copy it again"
         )
         self.file = file
-        self.what = f"it cannot be unpacked: {why}"
+        self.what = f"it cannot be unpacked: {reason}"
 
 
 def usable_charset(label: str) -> str | None:
@@ -64,13 +64,13 @@ def usable_charset(label: str) -> str | None:
     """
     name = label.strip().strip("\"'").lower()
     try:
-        known = codecs.lookup(name).name
+        codec_name = codecs.lookup(name).name
         "".encode(name)
     except LookupError:
         return None
-    if known in {"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}:
+    if codec_name in {"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}:
         return None
-    return "cp1252" if known in {"iso8859-1", "ascii"} else known
+    return "cp1252" if codec_name in {"iso8859-1", "ascii"} else codec_name
 
 
 @contextmanager
@@ -82,9 +82,9 @@ def open_text_file(file: SourceFile, encoding: str | None, *, newline: str | Non
     """
     try:
         with open_decompressed(file.path) as stream:
-            what = sniff_binary(stream.read(8192), zeros=encoding is not None)
-        if what is not None:
-            raise NotTextError(file, what)
+            description = sniff_binary(stream.read(8192), zeros=encoding is not None)
+        if description is not None:
+            raise NotTextError(file, description)
         name = encoding or file.columns.get("charset") or UTF8
         with (
             open_decompressed(file.path) as stream,
@@ -111,8 +111,8 @@ def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
             try:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
-                kept = len(error.object) - len(chunk)  # bytes of a character that began in the chunk before
-                return DecodeError(file, encoding, passed - kept + error.start, error.object[error.start])
+                carried_bytes = len(error.object) - len(chunk)  # bytes of a character that began in the chunk before
+                return DecodeError(file, encoding, passed - carried_bytes + error.start, error.object[error.start])
             except UnicodeError:  # UTF-16 without a byte order mark
                 return DecodeError(file, encoding, 0, chunk[0] if chunk else 0)
             if not chunk:
@@ -144,13 +144,13 @@ def read_markdown(file: SourceFile, reading: FileReading) -> Iterator[RawRow | R
 
 def front_matter(text: str) -> tuple[str, dict[str, str]]:
     """Return a Markdown text without its front matter, and the plain ``key: value`` lines of that."""
-    found = _FRONT.match(text)
-    if found is None:
+    match = _FRONT.match(text)
+    if match is None:
         return text, {}
-    pairs = [_PAIR.match(line) for line in found.group(1).splitlines()]
+    pairs = [_PAIR.match(line) for line in match.group(1).splitlines()]
     values = [(pair.group(1), pair.group(2).strip(" \t")) for pair in pairs if pair is not None]
     columns = {name: value.strip("\"'") for name, value in values if value}
-    return text[found.end() :], columns
+    return text[match.end() :], columns
 
 
 def whole_file_row(file: SourceFile, text: str, columns: dict[str, str]) -> RawRow | RejectedRow:

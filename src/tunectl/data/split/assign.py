@@ -74,16 +74,16 @@ def assign_splits(examples: Sequence[Example], rule: SplitRule) -> list[Assignme
     bundles = [
         _bundle(examples, group, rule, all_marked=all_marked) for group in find_connected_groups(examples, rule.group)
     ]
-    wanted = [part for part in HELD if part not in marked]
-    _deal(bundles, wanted, rule.shares)
-    _fill_empty(bundles, wanted)
+    missing_parts = [part for part in HELD if part not in marked]
+    _deal(bundles, missing_parts, rule.shares)
+    _fill_empty(bundles, missing_parts)
     placed: list[Assignment | None] = [None] * len(examples)
     for bundle in bundles:
         for row in bundle.group.rows:
             placed[row] = _place(examples[row], bundle, rule)
-    whole = [place for place in placed if place is not None]
-    _refuse_empty(whole, bundles, rule)
-    return whole
+    assignments = [assignment for assignment in placed if assignment is not None]
+    _refuse_empty(assignments, bundles, rule)
+    return assignments
 
 
 def _bundle(examples: Sequence[Example], group: Group, rule: SplitRule, *, all_marked: bool) -> _Group:
@@ -115,12 +115,12 @@ def list_allowed_splits(example: Example, held_out: Mapping[str, Mapping[SplitNa
     return may
 
 
-def _deal(bundles: list[_Group], wanted: list[SplitName], shares: Mapping[SplitName, float]) -> None:
-    carry = dict.fromkeys(wanted, 0.0)
+def _deal(bundles: list[_Group], parts: list[SplitName], shares: Mapping[SplitName, float]) -> None:
+    carry = dict.fromkeys(parts, 0.0)
     for stratum in sorted({bundle.stratum for bundle in bundles}):
         inside = sorted((b for b in bundles if b.stratum == stratum), key=lambda b: (b.at, b.group.key))
         total = sum(bundle.size for bundle in inside)
-        for part in wanted:
+        for part in parts:
             room = shares[part] * total + carry[part] - sum(b.size for b in inside if b.part == part)
             for bundle in inside:
                 if bundle.part is None and part in bundle.may and bundle.size <= 2 * room:
@@ -131,9 +131,9 @@ def _deal(bundles: list[_Group], wanted: list[SplitName], shares: Mapping[SplitN
             bundle.part = bundle.part or "train"
 
 
-def _fill_empty(bundles: list[_Group], wanted: list[SplitName]) -> None:
+def _fill_empty(bundles: list[_Group], parts: list[SplitName]) -> None:
     """Small data: a split that got no group takes the first one along the line of whichever split has most groups."""
-    for part in wanted:
+    for part in parts:
         counts = Counter(bundle.part for bundle in bundles)
         if counts[part]:
             continue
@@ -158,12 +158,12 @@ def _place(example: Example, bundle: _Group, rule: SplitRule) -> Assignment:
 
 
 def _refuse_empty(placed: list[Assignment], bundles: list[_Group], rule: SplitRule) -> None:
-    sizes = Counter(place.part for place in placed if place.reason is None)
+    sizes = Counter(assignment.part for assignment in placed if assignment.reason is None)
     empty = [part for part in PARTS if not sizes[part]]
     if not empty:
         return
     names = ", ".join(("equal inputs", "near duplicates", *rule.group))
-    lost = Counter(place.reason for place in placed if place.reason is not None)
+    lost = Counter(assignment.reason for assignment in placed if assignment.reason is not None)
     rejects = "".join(f"; {count} rejected as {reason}" for reason, count in sorted(lost.items()))
     raise DataError(
         f"split: {' and '.join(empty)} would be empty: {_count(len(placed), 'record')} in {_count(len(bundles), 'group')} "

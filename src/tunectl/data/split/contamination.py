@@ -52,23 +52,23 @@ def _find_one(
         for row, example in enumerate(held)
         for text in _texts(example, what)
     ]
-    where: dict[tuple[str, ...], list[int]] = {}
-    for place, (_, grams) in enumerate(texts):
+    indexes_by_gram: dict[tuple[str, ...], list[int]] = {}
+    for index, (_, grams) in enumerate(texts):
         for gram in grams:
-            where.setdefault(gram, []).append(place)
-    if not where:
+            indexes_by_gram.setdefault(gram, []).append(index)
+    if not indexes_by_gram:
         return
     for row, record in enumerate(train):
         for text in _collect_train_texts(record, what):
             shared = Counter(
-                place
+                index
                 for gram in ngrams(split_words(text), ngram, whole=what == "input")
-                for place in where.get(gram, ())
+                for index in indexes_by_gram.get(gram, ())
             )
-            for place, count in shared.items():
-                share = count / len(texts[place][1])
+            for index, count in shared.items():
+                share = count / len(texts[index][1])
                 if share >= overlap:
-                    yield Leak(row, texts[place][0], what, share)
+                    yield Leak(row, texts[index][0], what, share)
 
 
 def _texts(example: Example, what: What) -> list[str]:

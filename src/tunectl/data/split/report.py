@@ -92,9 +92,9 @@ def imbalance_sentences(balance: dict[str, list[FieldBalance]], rows: str) -> It
 
 def _format_unknown_values(field: FieldBalance) -> str:
     folded = {value.value.strip().casefold(): value.value for value in field.values}
-    shown = []
+    notes = []
     for name, count in list(field.unknown.items())[:5]:
         near = get_close_matches(name.strip().casefold(), list(folded), 1)
-        shown.append(f"{name!r} ({count}{f', did you mean {folded[near[0]]}?' if near else ''})")
-    more = len(field.unknown) - len(shown)
-    return ", ".join(shown) + (f" and {more} more values" if more else "")
+        notes.append(f"{name!r} ({count}{f', did you mean {folded[near[0]]}?' if near else ''})")
+    more = len(field.unknown) - len(notes)
+    return ", ".join(notes) + (f" and {more} more values" if more else "")
