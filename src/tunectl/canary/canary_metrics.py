@@ -36,7 +36,7 @@ class ExperimentData(Struct, frozen=True):
 
 def collect_observations(
     inferences: Iterable[InferenceRecord],
-    said: Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]],
+    feedback_of: Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]],
     *,
     metric: CanaryMetric,
     challenger: str,
@@ -54,61 +54,69 @@ def collect_observations(
     """
     groups: dict[str, list[InferenceRecord]] = {}
     chosen = 0
-    for one in inferences:
-        if one.variant not in ("champion", "challenger") or (one.variant == "challenger" and one.release != challenger):
+    for inference in inferences:
+        if inference.variant not in ("champion", "challenger") or (
+            inference.variant == "challenger" and inference.release != challenger
+        ):
             continue
-        if (one.request or {}).get("model") in (*VARIANTS, one.release):
+        if (inference.request or {}).get("model") in (*VARIANTS, inference.release):
             chosen += 1
-        elif one.person is not None:  # an experiment lasts for weeks of traffic: its text is not kept in memory
-            groups.setdefault(one.person, []).append(replace(one, request=None, response=None))
+        elif inference.person is not None:  # an experiment lasts for weeks of traffic: its text is not kept in memory
+            groups.setdefault(inference.person, []).append(replace(inference, request=None, response=None))
     final: list[tuple[datetime, str, list[InferenceRecord]]] = []
     still_open = both = 0
-    for name, ones in groups.items():
-        end = ones[0].accepted_at + attribution
-        inside = [one for one in ones if one.accepted_at < end]
-        if len({one.variant for one in inside}) > 1:
+    for name, group in groups.items():
+        end = group[0].accepted_at + attribution
+        inside = [item for item in group if item.accepted_at < end]
+        if len({item.variant for item in inside}) > 1:
             both += 1
         elif end > now:
             still_open += 1
         else:
             final.append((end, name, inside))
     final.sort(key=lambda row: row[:2])
-    opinions = said([one.id for _, _, inside in final for one in inside])
-    units = [_unit(inside, opinions, end, metric, slow) for end, _, inside in final]
+    feedback = feedback_of([item.id for _, _, inside in final for item in inside])
+    units = [_unit(inside, feedback, end, metric, slow) for end, _, inside in final]
     return ExperimentData(units, still_open, chosen, both)
 
 
 def _unit(
-    ones: Sequence[InferenceRecord],
-    said: Mapping[str, Sequence[Feedback]],
+    inferences: Sequence[InferenceRecord],
+    feedback_by_inference: Mapping[str, Sequence[Feedback]],
     end: datetime,
     measure: CanaryMetric,
     slow: float,
 ) -> Observation:
-    opinions = [[one for one in said.get(inference.id, ()) if one.counted_at < end] for inference in ones]
-    count = len(ones)
+    feedback = [
+        [item for item in feedback_by_inference.get(inference.id, ()) if item.counted_at < end]
+        for inference in inferences
+    ]
+    count = len(inferences)
     guards = {
-        "errors": sum(one.finish_reason == "error" or one.finished_at is None for one in ones) / count,
-        "refusals": sum(bool(one.refusal) for one in ones) / count,
-        "slow answers": sum(one.latency_seconds is not None and one.latency_seconds > slow for one in ones) / count,
+        "errors": sum(item.finish_reason == "error" or item.finished_at is None for item in inferences) / count,
+        "refusals": sum(bool(item.refusal) for item in inferences) / count,
+        "slow answers": sum(item.latency_seconds is not None and item.latency_seconds > slow for item in inferences)
+        / count,
     }
     if measure != "satisfaction":
         # a click, whatever was clicked; a conversion, whatever it was worth
         return Observation(
-            ones[0].variant == "challenger", float(any(one.kind == measure for row in opinions for one in row)), guards
+            inferences[0].variant == "challenger",
+            float(any(item.kind == measure for row in feedback for item in row)),
+            guards,
         )
-    marks = [_mark(row) for row in opinions]
-    return Observation(ones[0].variant == "challenger", sum(marks) / count, guards)
+    marks = [_mark(row) for row in feedback]
+    return Observation(inferences[0].variant == "challenger", sum(marks) / count, guards)
 
 
-def _mark(opinions: Sequence[Feedback]) -> float:
+def _mark(feedback: Sequence[Feedback]) -> float:
     """Return satisfaction with one answer, 0 to 1; half where nobody said. Somebody who wrote a better answer was not satisfied."""
-    found: list[float] = []
-    for one in opinions:
-        if one.kind == "thumb" and one.value is not None:
-            found.append(float(one.value == "up"))
-        elif one.kind == "rating" and one.value is not None:
-            found.append((float(one.value) - 1) / 4)
-        elif one.kind == "edit":
-            found.append(0.25)
-    return sum(found) / len(found) if found else 0.5
+    result: list[float] = []
+    for item in feedback:
+        if item.kind == "thumb" and item.value is not None:
+            result.append(float(item.value == "up"))
+        elif item.kind == "rating" and item.value is not None:
+            result.append((float(item.value) - 1) / 4)
+        elif item.kind == "edit":
+            result.append(0.25)
+    return sum(result) / len(result) if result else 0.5

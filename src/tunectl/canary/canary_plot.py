@@ -41,5 +41,5 @@ def render_svg(reading: ExperimentResult, width: int = 640, height: int = 180) -
     )
 
 
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M " + " L ".join(f"{x:.1f} {y:.1f}" for x, y in places)
+def _path(points: Sequence[tuple[float, float]]) -> str:
+    return "M " + " L ".join(f"{x:.1f} {y:.1f}" for x, y in points)

@@ -40,8 +40,8 @@ _RULES: Final = {
 
 def upgrade_experiment(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record of 0.1. The salt stays: it decides who gets the challenger."""
-    found = rename_keys(record, {**AUTHORSHIP, "measure": "metric", "began": "started_at", "ended": "ended_at"})
-    return {**found, "rules": rename_keys(found.get("rules", {}), _RULES)}
+    result = rename_keys(record, {**AUTHORSHIP, "measure": "metric", "began": "started_at", "ended": "ended_at"})
+    return {**result, "rules": rename_keys(result.get("rules", {}), _RULES)}
 
 
 EXPERIMENT: Final = RecordFormat("canary experiment", (upgrade_experiment,))
@@ -86,12 +86,14 @@ class ExperimentStore:
         """Return every experiment, the oldest first."""
         if not self.folder.is_dir():
             return []
-        found: list[Experiment] = [EXPERIMENT.read(path, Experiment) for path in sorted(self.folder.glob("*.json"))]
-        return sorted(found, key=lambda one: (one.started_at, one.id))
+        experiments: list[Experiment] = [
+            EXPERIMENT.read(path, Experiment) for path in sorted(self.folder.glob("*.json"))
+        ]
+        return sorted(experiments, key=lambda item: (item.started_at, item.id))
 
     def running(self) -> Experiment | None:
         """Return the one that runs."""
-        return next((one for one in self.all() if one.ended_at is None), None)
+        return next((item for item in self.all() if item.ended_at is None), None)
 
     def start(self, experiment: Experiment) -> Experiment:
         """Begin; the same id again goes on with what was begun, and is what it was where that has ended.
@@ -108,7 +110,7 @@ class ExperimentStore:
             raise UsageError(f"release {experiment.challenger} is the champion already", hint="tunectl release list")
         self.store.manifest(experiment.challenger)
         with self._writing():
-            before = next((one for one in self.all() if one.id == experiment.id), None)
+            before = next((item for item in self.all() if item.id == experiment.id), None)
             if before is not None and before.ended_at is not None:
                 return before
             other = self.running()
@@ -117,17 +119,17 @@ class ExperimentStore:
                     f"experiment {other.id} with {other.challenger} runs since {other.started_at:%Y-%m-%d %H:%M} UTC",
                     hint="wait for it, or end it: tunectl release canary stop",
                 )
-            made = other or replace(experiment, champion=pointer.release)
+            result = other or replace(experiment, champion=pointer.release)
             trial = self.store.trial()
-            if trial is not None and trial.salt != made.salt:
+            if trial is not None and trial.salt != result.salt:
                 raise CanaryRunningError(
                     f"{trial.release} is challenger already, put up by {trial.author or 'somebody'}: {trial.message or 'no reason given'}",
                     hint="stop it first: tunectl release canary stop",
                 )
-            self.store.may_serve(made.challenger, hint=UNTESTED.format(made.challenger))
-            self.write(made)
-            self._put_up(made)
-        return made
+            self.store.may_serve(result.challenger, hint=UNTESTED.format(result.challenger))
+            self.write(result)
+            self._put_up(result)
+        return result
 
     def write(self, experiment: Experiment) -> None:
         """Replace a record."""
@@ -170,8 +172,8 @@ class ExperimentStore:
         return self.folder / f"{experiment.id}.json"
 
     def _now(self, experiment: Experiment) -> Experiment:
-        found: Experiment = EXPERIMENT.read(self._path(experiment), Experiment)
-        return found
+        result: Experiment = EXPERIMENT.read(self._path(experiment), Experiment)
+        return result
 
     def repair(self) -> bool:
         """Bring the challenger in line with the records after a kill; says whether something was wrong."""
@@ -190,18 +192,22 @@ class ExperimentStore:
         if running is not None:
             won = pointer is not None and pointer.release == running.challenger  # its end is not written yet
             return "absent" if trial is None and not won else None
-        return "left over" if trial is not None and any(one.salt == trial.salt for one in self.all()) else None
+        return "left over" if trial is not None and any(item.salt == trial.salt for item in self.all()) else None
 
     def _up(self, experiment: Experiment) -> bool:
         """Return whether the challenger that servers follow is this experiment's."""
         trial: CanaryState | None = self.store.trial()
         return trial is not None and trial.salt == experiment.salt
 
-    def _put_up(self, one: Experiment) -> None:
-        if not self._up(one):
-            why = f"experiment {one.id}: {one.message}"[:1000]
+    def _put_up(self, experiment: Experiment) -> None:
+        if not self._up(experiment):
+            reason = f"experiment {experiment.id}: {experiment.message}"[:1000]
             self.store.start_canary(
-                one.challenger, share=one.rules.share, author=one.author, message=why, salt=one.salt
+                experiment.challenger,
+                share=experiment.rules.share,
+                author=experiment.author,
+                message=reason,
+                salt=experiment.salt,
             )
 
     def _writing(self) -> AbstractContextManager[None]:

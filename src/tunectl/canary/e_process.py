@@ -33,13 +33,13 @@ def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> 
     return weighed
 
 
-def log_e_process(x: NDArray[Any], least: float, share: float) -> NDArray[Any]:
-    """Return the logarithm of the money after each unit of somebody who bets that the mean of ``x`` is above ``least``."""
+def log_e_process(x: NDArray[Any], minimum: float, share: float) -> NDArray[Any]:
+    """Return the logarithm of the money after each unit of somebody who bets that the mean of ``x`` is above ``minimum``."""
     np = import_optional("numpy", extra="retrain")
-    largest = 1 / (max(1 / share, 1 / (1 - share)) + abs(least))
+    largest = 1 / (max(1 / share, 1 / (1 - share)) + abs(minimum))
     total: NDArray[Any] = np.full(len(x), -np.inf)
     for bet in BETS:
-        total = np.logaddexp(total, np.cumsum(np.log1p(bet * largest * (x - least))))
+        total = np.logaddexp(total, np.cumsum(np.log1p(bet * largest * (x - minimum))))
     total -= log(len(BETS))
     return total
 

@@ -50,7 +50,7 @@ def simulate_power(
     ordered = sorted(needed)
 
     def by(share: float) -> int | None:
-        found = ordered[int(share * (experiments - 1))]
-        return found if found <= horizon else None
+        result = ordered[int(share * (experiments - 1))]
+        return result if result <= horizon else None
 
-    return PowerAnalysis(effect, sum(one <= horizon for one in needed) / experiments, by(0.5), by(0.8))
+    return PowerAnalysis(effect, sum(item <= horizon for item in needed) / experiments, by(0.5), by(0.8))

@@ -196,18 +196,18 @@ def _band(x: NDArray[Any], rules: SequentialTestRules) -> tuple[NDArray[Any], ND
     """Return lowest and highest difference that is not refuted, after each unit; ``alpha`` on each side."""
     np = import_optional("numpy", extra="retrain")
     line, low, high = log(1 / rules.alpha), np.full(len(x), -1.0), np.full(len(x), 1.0)
-    for place in np.linspace(-1, 1, GRID):
-        above = np.maximum.accumulate(e_process.log_e_process(x, place, rules.share)) >= line
-        below = np.maximum.accumulate(e_process.log_e_process(-x, -place, rules.share)) >= line
-        low = np.where(above, np.maximum(low, place), low)
-        high = np.where(below, np.minimum(high, place), high)
+    for position in np.linspace(-1, 1, GRID):
+        above = np.maximum.accumulate(e_process.log_e_process(x, position, rules.share)) >= line
+        below = np.maximum.accumulate(e_process.log_e_process(-x, -position, rules.share)) >= line
+        low = np.where(above, np.maximum(low, position), low)
+        high = np.where(below, np.minimum(high, position), high)
     return low, high
 
 
 def _curve(x: NDArray[Any], wealth: dict[str, NDArray[Any]], band: tuple[NDArray[Any], NDArray[Any]]) -> list[Point]:
     np = import_optional("numpy", extra="retrain")
     mean = np.cumsum(x) / np.arange(1, len(x) + 1)
-    places = np.unique(np.linspace(0, len(x) - 1, min(CURVE, len(x))).astype(int))
+    indexes = np.unique(np.linspace(0, len(x) - 1, min(CURVE, len(x))).astype(int))
     money = {name: np.exp(np.minimum(wealth[name], 700.0)) for name in ("better", "harm")}
     return [
         Point(
@@ -218,5 +218,5 @@ def _curve(x: NDArray[Any], wealth: dict[str, NDArray[Any]], band: tuple[NDArray
             float(money["better"][p]),
             float(money["harm"][p]),
         )
-        for p in places
+        for p in indexes
     ]

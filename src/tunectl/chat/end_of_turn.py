@@ -12,19 +12,19 @@ _QUESTION, _ANSWER = "What is it?", "It is it."
 _HINT = "declare it: model.eot_token=<a token of the tokenizer>, or take another template: model.chat_template="
 
 
-def find_eot_token(template: Template, tokenizer: Tokenizer, declared: str | None) -> SpecialToken:
-    """Return the token that closes an answer: ``declared``, or the special token that the template writes behind one.
+def find_eot_token(template: Template, tokenizer: Tokenizer, declared_token: str | None) -> SpecialToken:
+    """Return the token that closes an answer: ``declared_token``, or the special token that the template writes behind one.
 
     Raises  UsageError when the template writes none, or what is declared is not one token.
     """
-    if declared is not None:
-        number = tokenizer.id_of(declared)
+    if declared_token is not None:
+        number = tokenizer.id_of(declared_token)
         if number is None:
             raise UsageError(
-                f"model.eot_token = {declared!r} is not a token of this tokenizer",
+                f"model.eot_token = {declared_token!r} is not a token of this tokenizer",
                 hint="look into tokenizer.json: added_tokens",
             )
-        return SpecialToken(declared, number)
+        return SpecialToken(declared_token, number)
     text = template.render([Message("user", _QUESTION), Message("assistant", _ANSWER)])
     tail = text[text.rindex(_ANSWER) + len(_ANSWER) :] if _ANSWER in text else ""
     (encoded,) = tokenizer.encode([tail])

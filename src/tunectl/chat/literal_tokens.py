@@ -42,20 +42,20 @@ def load_special_texts(folder: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_TokenizerFile)
+        result = msgspec.json.decode(path.read_bytes(), type=_TokenizerFile)
     except msgspec.DecodeError as error:
         raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
-    return tuple(token.content for token in found.added_tokens if token.special)
+    return tuple(token.content for token in result.added_tokens if token.special)
 
 
 def guard_text(text: str, special: Sequence[str]) -> str:
     """Return ``text`` with each of the ``special`` tokens in it broken, and without marks of its own."""
     if not text.isascii():
         text = text.translate(_RESERVED)
-    places = sorted({start + 1 for start, _ in _find_all(text, special)})
-    if not places:
+    positions = sorted({start + 1 for start, _ in _find_all(text, special)})
+    if not positions:
         return text
-    return GUARD.join(text[start:end] for start, end in pairwise([0, *places, len(text)]))
+    return GUARD.join(text[start:end] for start, end in pairwise([0, *positions, len(text)]))
 
 
 def guard_value(value: Any, special: Sequence[str]) -> Any:
@@ -76,13 +76,13 @@ def remove_guards(text: str) -> str:
 
 def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:
     """Return where each of the tokens begins, also inside another one. By ``str.find``: linear in a text made to be slow, too."""
-    found = []
+    result = []
     for token in tokens:
         start = text.find(token)
         while start >= 0:
-            found.append((start, token))
+            result.append((start, token))
             start = text.find(token, start + 1)
-    return found
+    return result
 
 
 class LiteralEncoder:
@@ -136,17 +136,17 @@ class LiteralEncoder:
     def _find_real(self, text: str) -> Iterator[tuple[int, str]]:
         """Yield special tokens that the template wrote, the longest where several begin; one letter alone is broken by what follows it."""
         end = 0
-        for start, token in sorted(_find_all(text, self._names), key=lambda one: (one[0], -len(one[1]))):
+        for start, token in sorted(_find_all(text, self._names), key=lambda item: (item[0], -len(item[1]))):
             if start >= end and not (len(token) == 1 and text[start + 1 : start + 2] == GUARD):
                 end = start + len(token)
                 yield start, token
 
 
-def _append(text: str, start: int, end: int, pieces: list[str], places: list[tuple[int, int]]) -> None:
+def _append(text: str, start: int, end: int, pieces: list[str], indexes: list[tuple[int, int]]) -> None:
     """Add ``text[start:end]`` without its guards, and where each letter stands."""
     part = text[start:end]
     pieces.append(remove_guards(part))
-    places += [(place, place + 1) for place, letter in enumerate(part, start) if letter != GUARD]
+    indexes += [(number, number + 1) for number, letter in enumerate(part, start) if letter != GUARD]
 
 
 def has_guard(texts: Iterable[str]) -> bool:

@@ -104,8 +104,8 @@ class LossMasker:
         spans = zip(turns, rendered.generated, chosen, strict=True)
         learned = [
             part
-            for turn, span, wanted in spans
-            if wanted
+            for turn, span, trained in spans
+            if trained
             for part in _spans(self._template.special, example, turn, rendered.text, *span)
         ]
         return _RenderedText(rendered.text, learned, rendered.generated[-1][0])
@@ -130,12 +130,12 @@ class LossMasker:
         opened = self._template.render(messages, add_generation_prompt=True, tools=example.tools)
         closed = self._template.render([*messages, turn], tools=example.tools)
         if not closed.startswith(opened):
-            place = next((i for i, (a, b) in enumerate(zip(opened, closed, strict=False)) if a != b), len(closed))
+            index = next((i for i, (a, b) in enumerate(zip(opened, closed, strict=False)) if a != b), len(closed))
             raise DataError(
                 f"{_where(example)}: the chat template renders the text before turn {len(messages) + 1} (assistant) in two "
-                f"ways, which part at character {place}\n"
-                f"    before the answer: {_around(opened, place)}\n"
-                f"    with the answer:   {_around(closed, place)}",
+                f"ways, which part at character {index}\n"
+                f"    before the answer: {_around(opened, index)}\n"
+                f"    with the answer:   {_around(closed, index)}",
                 hint="mark what is generated in the template: {% generation %} ... {% endgeneration %}",
             )
         return opened, closed
@@ -154,13 +154,13 @@ class LossMasker:
                 inside = self._up_to_end(encoded.ids, inside)
             for index in inside:
                 trained[index] = True
-        last = max((index for index, wanted in enumerate(trained) if wanted), default=len(trained) - 1)
+        last = max((index for index, flag in enumerate(trained) if flag), default=len(trained) - 1)
         parts = sum(1 for _, end in encoded.places if end <= text.answer)
         return TokenSpan(encoded.ids[: last + 1], trained[: last + 1]), min(parts, last)
 
     def _up_to_end(self, ids: list[int], inside: list[int]) -> list[int]:
         """Cut what a template writes behind the end of a turn, such as a line break: nobody generates it."""
-        ends = [place for place, index in enumerate(inside) if ids[index] == self._end]
+        ends = [position for position, index in enumerate(inside) if ids[index] == self._end]
         return inside[: ends[-1] + 1] if ends else inside
 
 
@@ -189,9 +189,9 @@ def _spans(
     if not turn.parts:
         return [(start, end)]
     written = [guard_text(part.text, special) for part in turn.parts]
-    whole = "".join(written)
-    inside = whole.strip()  # templates may trim
-    place = text.find(inside, start, end) - (len(whole) - len(whole.lstrip()))
+    joined = "".join(written)
+    inside = joined.strip()  # templates may trim
+    offset = text.find(inside, start, end) - (len(joined) - len(joined.lstrip()))
     if text.find(inside, start, end) < 0:
         raise DataError(
             f"{_where(example)}: a turn is learned from in part, and the chat template does not write it as it is: "
@@ -201,8 +201,8 @@ def _spans(
     spans = []
     for part, shown in zip(turn.parts, written, strict=True):
         if part.train:
-            spans.append((max(place, start), min(place + len(shown), end)))
-        place += len(shown)
+            spans.append((max(offset, start), min(offset + len(shown), end)))
+        offset += len(shown)
     if turn.parts[-1].train:
         spans[-1] = (spans[-1][0], end)
     return spans
@@ -210,11 +210,11 @@ def _spans(
 
 def _segments(example: Example) -> _RenderedText:
     learned = []
-    place = 0
+    position = 0
     for segment in example.segments:
         if segment.train:
-            learned.append((place, place + len(segment.text)))
-        place += len(segment.text)
+            learned.append((position, position + len(segment.text)))
+        position += len(segment.text)
     return _RenderedText("".join(segment.text for segment in example.segments), learned, 0)
 
 
@@ -222,5 +222,5 @@ def _where(example: Example) -> str:
     return f"{example.source.file}:{example.source.row}" if example.source.row else example.source.file
 
 
-def _around(text: str, place: int, width: int = 40) -> str:
-    return repr(text[max(0, place - width) : place + width])
+def _around(text: str, index: int, width: int = 40) -> str:
+    return repr(text[max(0, index - width) : index + width])

@@ -51,8 +51,8 @@ def load(folder: Path) -> ModelSpec:
 
     Raises  ArtifactError when it is absent or cut off.
     """
-    found: ModelSpec = atomic_io.read_json(folder / NAME, ModelSpec)
-    return found
+    model_spec: ModelSpec = atomic_io.read_json(folder / NAME, ModelSpec)
+    return model_spec
 
 
 def save(contract: ModelSpec, folder: Path) -> None:
@@ -66,12 +66,12 @@ def check_base_matches(adapter: Path, base: Path) -> None:
     Raises  ArtifactError with both values.
     """
     own, its = load(adapter), load(base)
-    for what, one, other in (
+    for what, item, other in (
         ("weights", own.weights_sha256, its.weights_sha256),
         ("chat template", own.template_sha256, its.template_sha256),
     ):
-        if one != other:
+        if item != other:
             raise ArtifactError(
-                f"{adapter} does not fit {base}: it was trained with the {what} {one[:12]}…, not {other[:12]}…",
+                f"{adapter} does not fit {base}: it was trained with the {what} {item[:12]}…, not {other[:12]}…",
                 hint=f"give the model that it was trained on ({own.base}, revision {own.revision[:12]})",
             )

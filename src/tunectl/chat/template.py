@@ -62,8 +62,8 @@ class Template:
     def renders_tool_calls(self) -> bool:
         """Whether it writes tool calls itself, told by rendering one."""
         call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"of": "it"}}}
-        asked = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
-        return self._shows(asked, ())
+        messages = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
+        return self._shows(messages, ())
 
     @cached_property
     def renders_tools(self) -> bool:
@@ -94,12 +94,12 @@ class Template:
         Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tools``).
         Raises  DataError when the template refuses the conversation, with the template's own words.
         """
-        given = self._inline_tools(self.with_system(messages), tools)
+        prepared = self._inline_tools(self.with_system(messages), tools)
         jinja = import_optional("jinja2", extra="train")
         try:
-            text = self._write(given, tools, add_generation_prompt=add_generation_prompt)
+            text = self._write(prepared, tools, add_generation_prompt=add_generation_prompt)
         except (jinja.TemplateError, TypeError) as error:
-            roles = ", ".join(message.role for message in given)
+            roles = ", ".join(message.role for message in prepared)
             raise DataError(f"the chat template refuses a conversation of {roles}: {error}") from error
         return _unmark(text)
 
@@ -155,17 +155,17 @@ def load(folder: Path, *, system: str | None = None) -> Template:
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist", hint="run: tunectl repro")
     source = path.read_text()
-    found = model_spec.load(folder)
-    if found.template_sha256 != digest(source):
+    result = model_spec.load(folder)
+    if result.template_sha256 != digest(source):
         raise ArtifactError(
             f"{path} is not the template of {folder / model_spec.NAME}: its SHA-256 starts with {digest(source)[:12]}, "
-            f"the contract says {found.template_sha256[:12]}",
+            f"the contract says {result.template_sha256[:12]}",
             hint="rebuild the model with: tunectl repro --force --to model",
         )
-    bos, eos = found.bos.text if found.bos else "", found.eos.text if found.eos else ""
-    pad = {"pad_token": found.pad.text} if found.pad else {}
+    bos, eos = result.bos.text if result.bos else "", result.eos.text if result.eos else ""
+    pad = {"pad_token": result.pad.text} if result.pad else {}
     special = literal_tokens.load_special_texts(folder)
-    return Template(source, bos, eos, system=found.system if system is None else system, extra=pad, special=special)
+    return Template(source, bos, eos, system=result.system if system is None else system, extra=pad, special=special)
 
 
 def digest(source: str) -> str:
@@ -218,21 +218,21 @@ def _unmark(text: str) -> Rendered:
     """Take the marks out and keep their places."""
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
-    place = 0
+    position = 0
     for number, part in enumerate(text.split(OPEN)):
         inside, mark, outside = part.partition(CLOSE) if number else ("", "", part)
         if mark:
-            spans.append((place, place + len(inside)))
+            spans.append((position, position + len(inside)))
         pieces += [inside, outside]
-        place += len(inside) + len(outside)
+        position += len(inside) + len(outside)
     return Rendered("".join(pieces), tuple(spans))
 
 
 def _plain(message: Message) -> dict[str, Any]:
     """Return one message as a template sees it."""
     plain: dict[str, Any] = msgspec.to_builtins(message)
-    for ours in ("train", "parts"):
-        plain.pop(ours, None)
+    for key in ("train", "parts"):
+        plain.pop(key, None)
     return plain
 
 

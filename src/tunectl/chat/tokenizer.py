@@ -61,12 +61,12 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Return all ``texts`` at once, which is several times faster than one at a time."""
-        found = self._inner.encode_batch(list(texts), add_special_tokens=False)
-        encoded = [Encoding(list(item.ids), list(item.offsets)) for item in found]
+        result = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        encoded = [Encoding(list(item.ids), list(item.offsets)) for item in result]
         if has_guard(texts):
-            for place, text in enumerate(texts):
+            for index, text in enumerate(texts):
                 if has_guard([text]):
-                    encoded[place] = Encoding(*self._literal.encode(text))
+                    encoded[index] = Encoding(*self._literal.encode(text))
         return encoded
 
     @cached_property
@@ -94,8 +94,8 @@ class Tokenizer:
         """
         if has_guard([text]):
             return self._literal.encode(text)[0]
-        found: list[int] = self._inner.encode_batch([text], add_special_tokens=False)[0].ids
-        return found
+        result: list[int] = self._inner.encode_batch([text], add_special_tokens=False)[0].ids
+        return result
 
     def bytes_of(self, number: int) -> bytes:
         """Return the UTF-8 bytes that one token adds to a text; they may end inside a character.
@@ -113,8 +113,8 @@ class Tokenizer:
                 return bytes(self._bytes[letter] for letter in token)
             except KeyError:  # not written in that alphabet: tokenizers takes it as it is
                 return token.encode()
-        if (found := _BYTE.match(token)) is not None:
-            return bytes([int(found[1], 16)])
+        if (match := _BYTE.match(token)) is not None:
+            return bytes([int(match[1], 16)])
         return token.replace("\u2581", " ").encode()
 
     @property
@@ -131,4 +131,4 @@ def _alphabet() -> dict[str, int]:
     """Return the letters by which byte-level tokenizers (GPT-2) write bytes: printable ones stand for themselves."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(rest)}
+    return {chr(byte): byte for byte in plain} | {chr(256 + index): byte for index, byte in enumerate(rest)}

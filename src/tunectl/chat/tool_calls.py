@@ -36,12 +36,12 @@ def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     Arguments may also be written as Python does it, as some data sets have them. Each call gets an id of nine letters and
     digits, because some templates ask for one.
     """
-    said, found = _apart(text)
-    if not found or any(piece.strip() for piece in said[1:]):
+    content, result = _apart(text)
+    if not result or any(piece.strip() for piece in content[1:]):
         return text, []
-    calls = [_call(inside.strip(), number) for number, inside in enumerate(found)]
-    known = [call for call in calls if call is not None]
-    return (said[0].rstrip(), known) if len(known) == len(calls) else (text, [])
+    calls = [_call(inside.strip(), number) for number, inside in enumerate(result)]
+    parsed = [call for call in calls if call is not None]
+    return (content[0].rstrip(), parsed) if len(parsed) == len(calls) else (text, [])
 
 
 def _apart(text: str) -> tuple[list[str], list[str]]:
@@ -50,12 +50,12 @@ def _apart(text: str) -> tuple[list[str], list[str]]:
     Looked for by hand, in one pass: a pattern with blanks on both sides of anything takes cubic time for blanks alone, and a client
     may dictate what the model writes.
     """
-    around, inside, end = list[str](), list[str](), 0
+    outside, inside, end = list[str](), list[str](), 0
     while (start := text.find(_OPEN, end)) >= 0 and (close := text.find(_CLOSE, start + len(_OPEN))) >= 0:
-        around.append(text[end:start])
+        outside.append(text[end:start])
         inside.append(text[start + len(_OPEN) : close])
         end = close + len(_CLOSE)
-    return [*around, text[end:]], inside
+    return [*outside, text[end:]], inside
 
 
 def to_answer(turn: Message, source: Source) -> ReferenceAnswer:
@@ -65,8 +65,8 @@ def to_answer(turn: Message, source: Source) -> ReferenceAnswer:
 
 def to_message(answer: ReferenceAnswer) -> Message:
     """Return a reference answer as the turn that a template renders."""
-    said, calls = parse_tool_calls(answer.text) if answer.calls else (answer.text, [])
-    return Message("assistant", said, tool_calls=calls or None, parts=answer.parts)
+    content, calls = parse_tool_calls(answer.text) if answer.calls else (answer.text, [])
+    return Message("assistant", content, tool_calls=calls or None, parts=answer.parts)
 
 
 def inline_tools(
@@ -130,16 +130,16 @@ def _json(value: Any) -> str:
 
 
 def _call(text: str, number: int) -> dict[str, Any] | None:
-    found = _value(text)
-    arguments = found.get("arguments", {}) if isinstance(found, dict) else None
+    result = _value(text)
+    arguments = result.get("arguments", {}) if isinstance(result, dict) else None
     if isinstance(arguments, str):
         arguments = _value(arguments)
-    if not isinstance(found, dict) or not isinstance(found.get("name"), str) or not isinstance(arguments, dict):
+    if not isinstance(result, dict) or not isinstance(result.get("name"), str) or not isinstance(arguments, dict):
         return None
     return {
         "id": f"call{number:05d}",
         "type": "function",
-        "function": {"name": found["name"], "arguments": arguments},
+        "function": {"name": result["name"], "arguments": arguments},
     }
 
 

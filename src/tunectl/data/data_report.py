@@ -122,8 +122,8 @@ def _optional(path: Path, shape: Any) -> Any:
     return atomic_io.read_json(path, shape) if path.is_file() else None
 
 
-def _count(kinds: dict[str, dict[str, int]], kind: str, what: str) -> None:
-    kinds.setdefault(kind, {"documents": 0, "examples": 0})[what] += 1
+def _count(kinds: dict[str, dict[str, int]], kind: str, description: str) -> None:
+    kinds.setdefault(kind, {"documents": 0, "examples": 0})[description] += 1
 
 
 def _measure(lengths: Lengths, example: Example) -> None:
@@ -162,7 +162,9 @@ def _slices(folder: Path) -> tuple[list[FieldShares], list[float]]:
             for name, value in example.fields.items():
                 counts.setdefault(name, {part: Counter() for part in PARTS})[part][value] += 1
     slices = [_slice(name, parts, totals) for name, parts in counts.items()]
-    return [entry for entry in slices if 2 <= len(entry.values) <= MOST_VALUES], weights if set(weights) != {1.0} else []
+    return [entry for entry in slices if 2 <= len(entry.values) <= MOST_VALUES], weights if set(weights) != {
+        1.0
+    } else []
 
 
 def _slice(name: str, parts: Mapping[str, Counter[str]], totals: Counter[str]) -> FieldShares:
@@ -222,5 +224,7 @@ def _unlike(report: SplitReport) -> Sequence[str]:
         under = [value.value for value in entry.values if value.out_of_balance and value.share < value.target]
         descriptions = [f"too much {', '.join(over)}"] if over else []
         descriptions += [f"too little {', '.join(under)}"] if under else []
-        sentences.append(f"{entry.field} is not that of the population ({entry.size} distance): {'; '.join(descriptions)}.")
+        sentences.append(
+            f"{entry.field} is not that of the population ({entry.size} distance): {'; '.join(descriptions)}."
+        )
     return sentences

@@ -161,7 +161,10 @@ def _statistics(points: Sequence[MeasuredSize], clusters: Mapping[str, str]) -> 
             f"a learning curve needs at least two groups of validation examples with answers; there are {len(set(names))}",
             hint="raise split.shares.validation",
         )
-    tables = [np.asarray([(likelihood.nats, likelihood.tokens) for likelihood in point.likelihoods], dtype=float) for point in points]
+    tables = [
+        np.asarray([(likelihood.nats, likelihood.tokens) for likelihood in point.likelihoods], dtype=float)
+        for point in points
+    ]
     return np, [bootstrap.sum_by_group(table, names) for table in tables]
 
 

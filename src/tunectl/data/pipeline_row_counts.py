@@ -65,8 +65,8 @@ def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
     """
     lines = [_line(stage, folders) for stage, folder in folders.items() if (folder / row_counts.ROW_COUNTS).is_file()]
     if not lines:
-        place = next(iter(folders.values())).parent
-        raise ArtifactError(f"no stage has left a row account in {place}", hint="run: tunectl repro --to split")
+        artifacts = next(iter(folders.values())).parent
+        raise ArtifactError(f"no stage has left a row account in {artifacts}", hint="run: tunectl repro --to split")
     return lines
 
 
@@ -79,8 +79,8 @@ def _line(stage: str, folders: Mapping[str, Path]) -> StageRowCounts:
     folder = folders[stage]
     account = row_counts.load(folder)
     written = count_rows(folder, WRITES[stage]) if stage in WRITES else None
-    found = [*_sum(account, folder), *_files(account, folder, written), *_link(account, folders)]
-    return StageRowCounts(stage, account.rows_in, account.kept, account.rejected, written, found)
+    result = [*_sum(account, folder), *_files(account, folder, written), *_link(account, folders)]
+    return StageRowCounts(stage, account.rows_in, account.kept, account.rejected, written, result)
 
 
 def _sum(account: row_counts.RowCounts, folder: Path) -> Iterator[str]:
@@ -105,7 +105,9 @@ def _link(account: row_counts.RowCounts, folders: Mapping[str, Path]) -> Iterato
     if not reads:
         return
     counts = [
-        count_rows(folders[source.stage], source.files) if source.unit == "record" else answers(folders[source.stage], source.files)
+        count_rows(folders[source.stage], source.files)
+        if source.unit == "record"
+        else answers(folders[source.stage], source.files)
         for source in reads
     ]
     if sum(counts) != account.rows_in:

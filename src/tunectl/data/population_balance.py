@@ -86,7 +86,9 @@ def measure_shares(
     codes = [number[rows[index][field]] for index in indexes]
     row_weights = [weights[index] for index in indexes] if weights is not None else [1.0] * len(indexes)
     if clusters is None:
-        effective = EffectiveSize([effective_sample_size(row_weights)] * len(target), effective_sample_size(row_weights))
+        effective = EffectiveSize(
+            [effective_sample_size(row_weights)] * len(target), effective_sample_size(row_weights)
+        )
     else:
         effective = effective_size(codes, len(target), row_weights, [clusters[index] for index in indexes])
     sums = [0.0] * len(target)

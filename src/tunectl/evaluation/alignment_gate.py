@@ -22,22 +22,30 @@ def decide(
     - aligned_no_better: surely gains less than ``min_difference``, or a gain that costs more than allowed.
     - not_enough_evidence: everything else, and whatever has no interval.
     """
-    mine = [one for one in differences if (one.system, one.against) == ("aligned", "tuned")]
-    decisive = _decisive(gate, mine, rates)
-    costs = [one for one in mine if one.measure in gate.max_regression]
-    evidence = [sentence(one, metrics.get_metric(one.measure).title, confidence) for one in (decisive, *costs) if one]
+    own_differences = [
+        difference for difference in differences if (difference.system, difference.against) == ("aligned", "tuned")
+    ]
+    decisive = _decisive(gate, own_differences, rates)
+    costs = [item for item in own_differences if item.measure in gate.max_regression]
+    evidence = [
+        sentence(item, metrics.get_metric(item.measure).title, confidence) for item in (decisive, *costs) if item
+    ]
     if decisive is None:
         reason = f"Not enough evidence about aligned: {_explain_missing_metric(gate, rates)}."
         return AlignedVerdict(True, UNCLEAR, reason, evidence)
     passed, name, words = _outcome(gate, _gain(decisive), costs)
-    shown = "; ".join(_format_difference(one) for one in (decisive, *costs))
-    return AlignedVerdict(passed, name, f"{words} ({shown}).", evidence)
+    listed = "; ".join(_format_difference(item) for item in (decisive, *costs))
+    return AlignedVerdict(passed, name, f"{words} ({listed}).", evidence)
 
 
-def primary_gain(gate: AlignedGate, found: Results) -> float | None:
+def primary_gain(gate: AlignedGate, results: Results) -> float | None:
     """Return aligned minus tuned in the measure that decides; None where it was not measured."""
-    mine = [one for one in found.differences if (one.system, one.against) == ("aligned", "tuned")]
-    decisive = _decisive(gate, mine, found.win_rates)
+    own_differences = [
+        difference
+        for difference in results.differences
+        if (difference.system, difference.against) == ("aligned", "tuned")
+    ]
+    decisive = _decisive(gate, own_differences, results.win_rates)
     return None if decisive is None else decisive.value
 
 
@@ -54,18 +62,20 @@ def combine_verdicts(tuned: EvalVerdict, aligned: AlignedVerdict | None) -> Eval
     )
 
 
-def _decisive(gate: AlignedGate, mine: Sequence[MetricDifference], rates: Sequence[WinRate]) -> MetricDifference | None:
+def _decisive(
+    gate: AlignedGate, own_differences: Sequence[MetricDifference], rates: Sequence[WinRate]
+) -> MetricDifference | None:
     if gate.metric != "win_rate":
-        return next((one for one in mine if one.measure == gate.metric and one.low is not None), None)
-    judged = next((one for one in rates if one.judge == "reward"), None)
-    ends = None if judged is None else win_rate.points_over_half(judged)
+        return next((item for item in own_differences if item.measure == gate.metric and item.low is not None), None)
+    reward_rate = next((rate for rate in rates if rate.judge == "reward"), None)
+    ends = None if reward_rate is None else win_rate.points_over_half(reward_rate)
     return None if ends is None else MetricDifference("aligned", "tuned", "win_rate", *ends, None)
 
 
 def _explain_missing_metric(gate: AlignedGate, rates: Sequence[WinRate]) -> str:
     if gate.metric == "win_rate":
-        why = next((one.absent for one in rates if one.judge == "reward"), "")
-        return f"the reward judge said nothing: {why}" if why else "the reward judge said nothing"
+        reason = next((rate.absent for rate in rates if rate.judge == "reward"), "")
+        return f"the reward judge said nothing: {reason}" if reason else "the reward judge said nothing"
     return f"{metrics.get_metric(gate.metric).title} has no interval on these inputs"
 
 
@@ -86,12 +96,12 @@ def _gain(difference: MetricDifference) -> MetricDifference:
 
 def _outcome(gate: AlignedGate, gain: MetricDifference, costs: Sequence[MetricDifference]) -> tuple[bool, str, str]:
     most: dict[str, float] = dict(gate.max_regression.items())
-    dear = [one for one in costs if upper_bound(one) < -most[one.measure]]
+    dear = [cost for cost in costs if upper_bound(cost) < -most[cost.measure]]
     if upper_bound(gain) < 0:
         return False, WORSE, "Aligned is worse than tuned"
     if dear:
         return False, WORSE, f"Aligned is worse than tuned: it surely costs too much {_titles(dear)}"
-    beyond = [one for one in costs if one.value < -most[one.measure]]
+    beyond = [cost for cost in costs if cost.value < -most[cost.measure]]
     gained = lower_bound(gain) > 0 and gain.value >= gate.min_difference
     if gained and not beyond:
         return True, BETTER, "Aligned is better than tuned"
@@ -106,13 +116,17 @@ def _outcome(gate: AlignedGate, gain: MetricDifference, costs: Sequence[MetricDi
     return True, UNCLEAR, "Not enough evidence that aligned is better than tuned"
 
 
-def _titles(found: Sequence[MetricDifference]) -> str:
-    return ", ".join(metrics.get_metric(one.measure).title for one in found)
+def _titles(differences: Sequence[MetricDifference]) -> str:
+    return ", ".join(metrics.get_metric(item.measure).title for item in differences)
 
 
-def _format_difference(one: MetricDifference) -> str:
-    title = metrics.get_metric(one.measure).title
-    if one.measure == "win_rate":
-        return f"{title} {one.value + 50:.0f} %, interval {lower_bound(one) + 50:.0f} to {upper_bound(one) + 50:.0f} %"
-    ends = "no interval" if one.low is None or one.high is None else f"interval {one.low:+.1f} to {one.high:+.1f}"
-    return f"{title} {one.value:+.1f}, {ends}"
+def _format_difference(metric_difference: MetricDifference) -> str:
+    title = metrics.get_metric(metric_difference.measure).title
+    if metric_difference.measure == "win_rate":
+        return f"{title} {metric_difference.value + 50:.0f} %, interval {lower_bound(metric_difference) + 50:.0f} to {upper_bound(metric_difference) + 50:.0f} %"
+    ends = (
+        "no interval"
+        if metric_difference.low is None or metric_difference.high is None
+        else f"interval {metric_difference.low:+.1f} to {metric_difference.high:+.1f}"
+    )
+    return f"{title} {metric_difference.value:+.1f}, {ends}"

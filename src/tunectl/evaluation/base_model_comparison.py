@@ -66,10 +66,10 @@ def evaluate_base(
     """Return zero-shot scores, few-shot scores, and tokens a second of one loaded model."""
     zero = _generate_answers(trial, generator, prompter, ZERO_SHOT)
     few = PromptDescription(None, min(trial.shots, len(trial.pool)), "random")
-    found: dict[str, Score] = {}
+    scores: dict[str, Score] = {}
     if few.shots and _fits(trial, generator, prompter, few):
-        found = _scores(trial, _generate_answers(trial, generator, prompter, few))
-    return _scores(trial, zero), found, zero.cost.tokens_per_second if zero.cost else None
+        scores = _scores(trial, _generate_answers(trial, generator, prompter, few))
+    return _scores(trial, zero), scores, zero.cost.tokens_per_second if zero.cost else None
 
 
 def _shots(trial: BaseEvalSetup) -> FewShotSampler:
@@ -89,10 +89,10 @@ def _generate_answers(
     return system.generate_answers("base", generator, rendered, prompt, trial.asking)
 
 
-def _scores(trial: BaseEvalSetup, one: system.SystemResult) -> dict[str, Score]:
-    seen = train_overlap.train_ngrams(text for item in trial.pool for text in item.references)
+def _scores(trial: BaseEvalSetup, result: system.SystemResult) -> dict[str, Score]:
+    grams = train_overlap.train_ngrams(text for item in trial.pool for text in item.references)
     statistics = scoring.compute_statistics(
-        trial.items, one.answers, one.replies, tools=trial.tools, declared=(), seen=seen, rules=None
+        trial.items, result.answers, result.replies, tools=trial.tools, declared=(), seen=grams, rules=None
     )
     plan = paired_comparison.make_resampling(
         [item.cluster for item in trial.items],
@@ -114,24 +114,24 @@ def rank(bases: Sequence[BaseModelResult], primary: str) -> list[BaseModelResult
     return sorted(bases, key=lambda base: (-best(base), base.name))
 
 
-def format_table(found: Bases) -> tuple[list[str], list[list[str]]]:
+def format_table(bases: Bases) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows for a terminal."""
-    title = metrics.get_metric(found.primary).title
+    title = metrics.get_metric(bases.primary).title
     columns = [
-        "base", f"{title} zero-shot", f"{title} {found.shots}-shot", "perplexity", "tokens/s", "parameters", "MB", "license",
+        "base", f"{title} zero-shot", f"{title} {bases.shots}-shot", "perplexity", "tokens/s", "parameters", "MB", "license",
     ]  # fmt: skip
     rows = [
         [
             base.name,
-            _format_score(base.zero_shot.get(found.primary)),
-            _format_score(base.few_shot.get(found.primary)),
+            _format_score(base.zero_shot.get(bases.primary)),
+            _format_score(base.few_shot.get(bases.primary)),
             f"{base.zero_shot['perplexity'].value:.2f}" if "perplexity" in base.zero_shot else "-",
             "-" if base.tokens_per_second is None else f"{base.tokens_per_second:.0f}",
             f"{base.parameters / 1e6:.0f} M" if base.parameters >= 1e6 else str(base.parameters),
             f"{base.megabytes:.0f}",
             base.license or "not stated",
         ]
-        for base in found.bases
+        for base in bases.bases
     ]
     return columns, rows
 

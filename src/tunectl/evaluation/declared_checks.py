@@ -14,24 +14,24 @@ Valid = Callable[[str, Mapping[str, object]], bool]
 def score(check: Check, answer: str, question: str, fields: Mapping[str, str], valid: Valid) -> float | None:
     """Return how far ``answer`` passes, 0 to 1; None where the check does not apply, because the input states no facts."""
     if isinstance(check, RegexCheck):
-        found = re.search(check.pattern, answer) is not None
-        return float(found == (check.expect == "present"))
+        result = re.search(check.pattern, answer) is not None
+        return float(result == (check.expect == "present"))
     if isinstance(check, SchemaCheck):
         return float(valid(answer, check.document))
-    wanted = collect_expected_facts(check, question, fields)
-    if not wanted:
+    expected = collect_expected_facts(check, question, fields)
+    if not expected:
         return None
-    there = answer.casefold() if check.ignore_case else answer
-    return sum(_plain(fact, fold=check.ignore_case) in there for fact in wanted) / len(wanted)
+    text = answer.casefold() if check.ignore_case else answer
+    return sum(_plain(fact, fold=check.ignore_case) in text for fact in expected) / len(expected)
 
 
 def collect_expected_facts(check: FactsCheck, question: str, fields: Mapping[str, str]) -> Sequence[str]:
     """Return the texts that the answer must contain: values of the declared fields, and matches of the pattern in the input."""
-    found = [fields[name] for name in check.fields if fields.get(name, "").strip()]
+    result = [fields[name] for name in check.fields if fields.get(name, "").strip()]
     if check.pattern is not None:
         matches = re.finditer(check.pattern, question)
-        found += [match.group(1) if match.re.groups else match.group(0) for match in matches]
-    return list(dict.fromkeys(fact.strip() for fact in found if fact and fact.strip()))
+        result += [match.group(1) if match.re.groups else match.group(0) for match in matches]
+    return list(dict.fromkeys(fact.strip() for fact in result if fact and fact.strip()))
 
 
 def _plain(text: str, *, fold: bool) -> str:

@@ -22,24 +22,24 @@ def select_cases(
         return []
     scores = {name: [float(value) for value in metrics.chrf(table["chrf"])] for name, table in tables.items()}
 
-    def case(why: str, place: int, name: str, against: str) -> Case:
-        score = scores[name][place]
-        gain = score - scores[against][place] if against in scores else None
-        answers = {name: one.answers[place] for name, one in entries.items()}
-        item = items[place]
-        return Case(item.id, item.question, list(item.references), answers, why, score, gain)
+    def case(reason: str, index: int, name: str, against: str) -> Case:
+        score = scores[name][index]
+        gain = score - scores[against][index] if against in scores else None
+        answers = {name: entry.answers[index] for name, entry in entries.items()}
+        item = items[index]
+        return Case(item.id, item.question, list(item.references), answers, reason, score, gain)
 
-    order = sorted(range(len(items)), key=lambda place: (scores["tuned"][place], items[place].id))
-    picked = [("worst", place) for place in order[:count]]
-    picked += [("lost", place) for place in _select_regressions(scores, order, "tuned", "base")[:count]]
-    picked += [("best", place) for place in order[count:][-count:][::-1]]
-    found = [case(why, place, "tuned", "base") for why, place in picked]
+    order = sorted(range(len(items)), key=lambda index: (scores["tuned"][index], items[index].id))
+    picked = [("worst", index) for index in order[:count]]
+    picked += [("lost", index) for index in _select_regressions(scores, order, "tuned", "base")[:count]]
+    picked += [("best", index) for index in order[count:][-count:][::-1]]
+    result = [case(reason, index, "tuned", "base") for reason, index in picked]
     if "aligned" in scores:
         fallen = _select_regressions(scores, order, "aligned", "tuned")[:count]
         risen = _select_regressions(scores, order, "tuned", "aligned")[:count]
-        found += [case("aligned_lost", place, "aligned", "tuned") for place in fallen]
-        found += [case("aligned_won", place, "aligned", "tuned") for place in risen]
-    return found
+        result += [case("aligned_lost", index, "aligned", "tuned") for index in fallen]
+        result += [case("aligned_won", index, "aligned", "tuned") for index in risen]
+    return result
 
 
 def _select_regressions(
@@ -48,5 +48,5 @@ def _select_regressions(
     """Return places where ``name`` did worse than ``against``, the largest fall first."""
     if against not in scores:
         return []
-    falls = {place: scores[name][place] - scores[against][place] for place in order}
-    return sorted((place for place in order if falls[place] < 0), key=lambda place: falls[place])
+    falls = {index: scores[name][index] - scores[against][index] for index in order}
+    return sorted((index for index in order if falls[index] < 0), key=lambda index: falls[index])

@@ -40,11 +40,11 @@ class FewShotRenderer:
 
     def answer(self, messages: Sequence[Message], turn: Message, tools: Sequence[dict[str, Any]] = ()) -> str:
         """Return the text of a right answer, the assistant's ``turn``, as it follows the prompt, up to and with the end of turn."""
-        whole = self._renderer.render([*messages, turn], tools=tools)
+        rendered = self._renderer.render([*messages, turn], tools=tools)
         prompt = self.prompt(messages, tools)
-        if not whole.startswith(prompt):  # the template writes a finished turn in another way than it opens one
+        if not rendered.startswith(prompt):  # the template writes a finished turn in another way than it opens one
             return render_tool_calls(turn) + self._end
-        tail = whole[len(prompt) :]
+        tail = rendered[len(prompt) :]
         stop = tail.rfind(self._end)
         return tail[: stop + len(self._end)] if stop >= 0 else tail
 
@@ -68,9 +68,9 @@ class FewShotSampler:
         if not count:
             return [[] for _ in items]
         if prompt.selection == "retrieved" and self._index is not None:
-            found = self._index.nearest([item.question for item in items], count)
-            return [[self._pool[place] for place in reversed(places)] for places in found]
-        return [[self._pool[place] for place in self._order[:count]] for _ in items]
+            result = self._index.nearest([item.question for item in items], count)
+            return [[self._pool[index] for index in reversed(indexes)] for indexes in result]
+        return [[self._pool[index] for index in self._order[:count]] for _ in items]
 
 
 def conversation(item: Item, prompt: PromptDescription, examples: Sequence[Item]) -> list[Message]:
@@ -79,11 +79,11 @@ def conversation(item: Item, prompt: PromptDescription, examples: Sequence[Item]
     system = [message for message in item.messages if message.role == "system"]
     if prompt.system is not None:
         system = [Message("system", prompt.system)]
-    shown: list[Message] = []
+    messages: list[Message] = []
     for example in examples:
-        shown += [message for message in example.messages if message.role != "system"]
-        shown.append(example.turn(0))
-    return [*system, *shown, *own]
+        messages += [message for message in example.messages if message.role != "system"]
+        messages.append(example.turn(0))
+    return [*system, *messages, *own]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +98,25 @@ def render_items(
     items: Sequence[Item], prompt: PromptDescription, shots: FewShotSampler, prompter: FewShotRenderer, references: int
 ) -> RenderedPrompts:
     """Render ``items`` with ``prompt``; at most ``references`` references each."""
-    prompts, wanted = [], []
+    prompts, needs_neighbors = [], []
     for item, examples in zip(items, shots.of(prompt, items), strict=True):
         messages = conversation(item, prompt, examples)
         prompts.append(prompter.prompt(messages, item.tools))
         count = min(references, len(item.references))
-        wanted.append(tuple(prompter.answer(messages, item.turn(number), item.tools) for number in range(count)))
-    return RenderedPrompts(prompts, wanted)
+        needs_neighbors.append(
+            tuple(prompter.answer(messages, item.turn(number), item.tools) for number in range(count))
+        )
+    return RenderedPrompts(prompts, needs_neighbors)
 
 
 def candidates(
     systems: Sequence[str | None], shots: Sequence[int], selections: Sequence[str]
 ) -> list[PromptDescription]:
     """Return all prompts of a search, the cheapest first; without examples the selection makes no difference."""
-    found = [
+    result = [
         PromptDescription(system, count, selection if count else None)
         for count in sorted(shots)
         for selection in selections
         for system in systems
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(result))

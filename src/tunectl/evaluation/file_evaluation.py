@@ -69,17 +69,17 @@ def generate_answers(task: EvalTask, generator: Generator, prompter: FewShotRend
     return system.generate_answers("model", generator, plain, ZERO_SHOT, asking)
 
 
-def compute_scores(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> dict[str, Score]:
+def compute_scores(task: EvalTask, result: system.SystemResult, tools: MetricBackends) -> dict[str, Score]:
     """Return every measure with its interval; there is no training side here, so nothing is said about what was seen."""
-    return paired_comparison.scores(statistics(task, one, tools), build_resampling(task))
+    return paired_comparison.scores(statistics(task, result, tools), build_resampling(task))
 
 
-def statistics(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> scoring.Statistics:
+def statistics(task: EvalTask, result: system.SystemResult, tools: MetricBackends) -> scoring.Statistics:
     """Return the statistics behind each score, by metric."""
     found = scoring.compute_statistics(
         task.items,
-        one.answers,
-        one.replies,
+        result.answers,
+        result.replies,
         tools=tools,
         declared=task.checks,
         seen=frozenset(),
@@ -89,21 +89,21 @@ def statistics(task: EvalTask, one: system.SystemResult, tools: MetricBackends) 
     return found
 
 
-def slot_report(task: EvalTask, one: system.SystemResult, tools: MetricBackends) -> SlotReport | None:
+def slot_report(task: EvalTask, result: system.SystemResult, tools: MetricBackends) -> SlotReport | None:
     """Return slot errors by attribute and by the number of attributes; None without rules."""
     if task.rules is None:
         return None
     cut = paired_comparison.SliceSettings(
         (), task.small, "slot_error", task.gate.resamples, task.gate.confidence, task.seed
     )
-    tables = {one.name: statistics(task, one, tools)}
-    return slots_beyond.report(task.rules, task.items, {one.name: one}, tables, cut=cut, worst=task.worst)
+    tables = {result.name: statistics(task, result, tools)}
+    return slots_beyond.report(task.rules, task.items, {result.name: result}, tables, cut=cut, worst=task.worst)
 
 
-def slot_table(found: SlotReport) -> tuple[list[str], list[list[str]]]:
+def slot_table(result: SlotReport) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows for a terminal: an attribute a row."""
     rows = []
-    for part in found.parts:
+    for part in result.parts:
         count = part.systems["model"]
         share = f"{100 * (count.missing + count.wrong) / part.stated:.1f} %" if part.stated else "-"
         rows.append([part.attribute, str(part.stated), share, str(count.missing), str(count.wrong), str(count.added)])
@@ -120,19 +120,19 @@ def build_resampling(task: EvalTask) -> paired_comparison.Resampling:
     )
 
 
-def build_answer_rows(task: EvalTask, one: system.SystemResult) -> list[AnswerRow]:
+def build_answer_rows(task: EvalTask, result: system.SystemResult) -> list[AnswerRow]:
     """Return one line an input for ``answers.jsonl``."""
     return [
-        AnswerRow(item.id, item.question, list(item.references), item.fields, {one.name: text})
-        for item, text in zip(task.items, one.answers, strict=True)
+        AnswerRow(item.id, item.question, list(item.references), item.fields, {result.name: text})
+        for item, text in zip(task.items, result.answers, strict=True)
     ]
 
 
-def format_table(found: FileEvalResult) -> tuple[list[str], list[list[str]]]:
+def format_table(report: FileEvalResult) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows for a terminal."""
-    shown = []
-    for name in metrics.sort_metrics(found.scores):
-        score, measure = found.scores[name], metrics.get_metric(name)
+    rows = []
+    for name in metrics.sort_metrics(report.scores):
+        score, measure = report.scores[name], metrics.get_metric(name)
         ends = "-" if score.low is None or score.high is None else f"{score.low:.2f} to {score.high:.2f}"
-        shown.append([measure.title, f"{score.value:.2f}", ends, measure.unit])
-    return ["measure", "value", f"{found.confidence:.0%} interval", "unit"], shown
+        rows.append([measure.title, f"{score.value:.2f}", ends, measure.unit])
+    return ["measure", "value", f"{report.confidence:.0%} interval", "unit"], rows

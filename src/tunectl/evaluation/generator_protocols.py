@@ -54,7 +54,7 @@ class Generator(Protocol):
         """Return tokens of each prompt."""
 
     def answer(
-        self, requests: Sequence[GenerationPrompt], how: Greedy | BeamSearch | Sampling, *, seed: int, label: str
+        self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
         """Return one reply a request, in their order. Equal arguments give equal texts; ``label`` names the progress bar."""
 

@@ -76,4 +76,4 @@ def sample_items(items: Sequence[Item], limit: int | None, seed: int) -> list[It
     if limit is None or len(items) <= limit:
         return list(items)
     chosen = sorted(random.Random(seed).sample(range(len(items)), limit))  # noqa: S311 - a sample, not a secret
-    return [items[place] for place in chosen]
+    return [items[index] for index in chosen]

@@ -59,26 +59,28 @@ def read(reply: str) -> JudgeChoice:
     marks = _LAST.findall(reply) or _ALONE.findall(reply.strip())
     if not marks:
         return "unreadable"
-    found: JudgeChoice = {"A": "first", "B": "second", "TIE": "tie"}[marks[-1].upper()]  # type: ignore[assignment]
-    return found
+    choice: JudgeChoice = {"A": "first", "B": "second", "TIE": "tie"}[marks[-1].upper()]  # type: ignore[assignment]
+    return choice
 
 
-def compare(against: str, pairs: Sequence[Pair], question: str, ask: JudgeClient, *, confidence: float) -> JudgeResult:
+def compare(
+    against: str, pairs: Sequence[Pair], question: str, judge: JudgeClient, *, confidence: float
+) -> JudgeResult:
     """Ask about every pair twice and count; equal answers are ties without a question."""
-    both = [choices for choices in judge_both_orders(pairs, question, ask) if choices is not None]
+    both = [choices for choices in judge_both_orders(pairs, question, judge) if choices is not None]
     return count(against, both, equal=len(pairs) - len(both), confidence=confidence)
 
 
 def judge_both_orders(
-    pairs: Sequence[Pair], question: str, ask: JudgeClient
+    pairs: Sequence[Pair], question: str, judge: JudgeClient
 ) -> list[tuple[JudgeChoice, JudgeChoice] | None]:
     """Return the judge's choice for every pair, with the tuned answer shown first, then second. None: equal answers, not judged."""
-    different = [place for place, pair in enumerate(pairs) if pair.tuned.strip() != pair.other.strip()]
-    talks = [conversation(question, pairs[place], tuned_first=first) for place in different for first in (True, False)]
-    choices = [read(reply) for reply in ask(talks)]
+    different = [index for index, pair in enumerate(pairs) if pair.tuned.strip() != pair.other.strip()]
+    talks = [conversation(question, pairs[index], tuned_first=first) for index in different for first in (True, False)]
+    choices = [read(reply) for reply in judge(talks)]
     both: list[tuple[JudgeChoice, JudgeChoice] | None] = [None] * len(pairs)
-    for place, first, second in zip(different, choices[0::2], choices[1::2], strict=True):
-        both[place] = (first, second)
+    for index, first, second in zip(different, choices[0::2], choices[1::2], strict=True):
+        both[index] = (first, second)
     return both
 
 

@@ -103,9 +103,9 @@ WINS = Metric("win_rate", "Win rate", "points over 50 %", "higher", percentage)
 
 def sort_metrics(names: Iterable[str]) -> list[str]:
     """Return the names of measures in the order of the tables, single checks last."""
-    given = set(names)
-    known = [measure.name for measure in MEASURES if measure.name in given]
-    return known + sorted(given - set(known))
+    requested = set(names)
+    known = [measure.name for measure in MEASURES if measure.name in requested]
+    return known + sorted(requested - set(known))
 
 
 def check(name: str) -> Metric:

@@ -47,20 +47,20 @@ def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None
 
 def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
     """Return all measures of one system that are defined."""
-    found = {name: score(name, table, plan) for name, table in statistics.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    result = {name: score(name, table, plan) for name, table in statistics.items()}
+    return {name: value for name, value in result.items() if value is not None}
 
 
 def differences(
     tables: Mapping[str, Statistics], pairs: Sequence[tuple[str, str]], plan: Resampling
 ) -> list[MetricDifference]:
     """Return every measure that both systems of a pair have."""
-    found = []
+    result = []
     for system, against in pairs:
         for name, table in tables[system].items():
             if name in tables[against]:
-                found.append(difference(name, (system, table), (against, tables[against][name]), plan))
-    return [one for one in found if one is not None]
+                result.append(difference(name, (system, table), (against, tables[against][name]), plan))
+    return [item for item in result if item is not None]
 
 
 def difference(
@@ -74,10 +74,10 @@ def difference(
     if not np.isfinite(value):
         return None
     left, right = (bootstrap.sum_by_group(table, plan.groups) for table in (system[1], against[1]))
-    found = bootstrap.difference(left, right, combine, plan.counts, plan.confidence)
-    if found is None:
+    result = bootstrap.difference(left, right, combine, plan.counts, plan.confidence)
+    if result is None:
         return MetricDifference(system[0], against[0], name, value, None, None, None)
-    return MetricDifference(system[0], against[0], name, value, found.low, found.high, found.probability)
+    return MetricDifference(system[0], against[0], name, value, result.low, result.high, result.probability)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,13 @@ def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSe
     parts = []
     for field in ["kind", *cut.fields]:
         values: dict[str, list[int]] = {}
-        for place, item in enumerate(items):
+        for index, item in enumerate(items):
             value = item.kind if field == "kind" else item.fields.get(field, "")
-            values.setdefault(value or "(not given)", []).append(place)
+            values.setdefault(value or "(not given)", []).append(index)
         if field == "kind" and len(values) < 2:
             continue
         ordered = sorted(values.items(), key=lambda pair: (-len(pair[1]), pair[0]))
-        parts += [_part(field, value, places, items, tables, cut) for value, places in ordered]
+        parts += [_part(field, value, indexes, items, tables, cut) for value, indexes in ordered]
     return parts
 
 
@@ -112,34 +112,34 @@ def by_number(
     field: str, numbers: Sequence[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings
 ) -> list[SlicePart]:
     """Return the measure ``cut.primary`` of every system by a number that each item has, smallest first."""
-    places: dict[int, list[int]] = {}
-    for place, number in enumerate(numbers):
-        places.setdefault(number, []).append(place)
-    return [_part(field, str(number), places[number], items, tables, cut) for number in sorted(places)]
+    indexes: dict[int, list[int]] = {}
+    for index, number in enumerate(numbers):
+        indexes.setdefault(number, []).append(index)
+    return [_part(field, str(number), indexes[number], items, tables, cut) for number in sorted(indexes)]
 
 
 def _part(
     field: str,
     value: str,
-    places: list[int],
+    indexes: list[int],
     items: Sequence[Item],
     tables: Mapping[str, Statistics],
     cut: SliceSettings,
 ) -> SlicePart:
     plan = make_resampling(
-        [items[place].cluster for place in places],
+        [items[index].cluster for index in indexes],
         resamples=cut.resamples,
         confidence=cut.confidence,
         seed=cut.seed,
     )
-    own = {name: statistics[cut.primary][places] for name, statistics in tables.items() if cut.primary in statistics}
-    found = {name: score(cut.primary, table, plan) for name, table in own.items()}
+    own = {name: statistics[cut.primary][indexes] for name, statistics in tables.items() if cut.primary in statistics}
+    result = {name: score(cut.primary, table, plan) for name, table in own.items()}
 
     def gain(system: str, against: str) -> MetricDifference | None:
         if system not in own or against not in own:
             return None
         return difference(cut.primary, (system, own[system]), (against, own[against]), plan)
 
-    shown = {name: value for name, value in found.items() if value is not None}
-    small = len(places) < cut.small
-    return SlicePart(field, value, len(places), small, shown, gain("tuned", "base"), gain("aligned", "tuned"))
+    defined = {name: value for name, value in result.items() if value is not None}
+    small = len(indexes) < cut.small
+    return SlicePart(field, value, len(indexes), small, defined, gain("tuned", "base"), gain("aligned", "tuned"))

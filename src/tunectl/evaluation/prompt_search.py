@@ -29,7 +29,7 @@ class TokenBudget:
 def search(
     generator: Generator,
     items: Sequence[Item],
-    wanted: Sequence[PromptDescription],
+    descriptions: Sequence[PromptDescription],
     *,
     shots: FewShotSampler,
     prompter: FewShotRenderer,
@@ -37,41 +37,46 @@ def search(
     budget: TokenBudget,
     judge: PromptScorer,
 ) -> Search:
-    """Try ``wanted`` in order while the budget lasts; the first of equals wins, and order is by price.
+    """Try ``descriptions`` in order while the budget lasts; the first of equals wins, and order is by price.
 
     The first candidate is always tried. A candidate that would break the budget, or the model's context, is listed with
     the reason.
     """
-    tried: list[Candidate] = []
+    candidates: list[Candidate] = []
     spent = 0
-    for candidate in wanted:
+    for candidate in descriptions:
         rendered = few_shot.render_items(items, candidate, shots, prompter, references=0).prompts
         lengths = generator.lengths(rendered)
         most = sum(lengths) + len(items) * asking.how.max_new_tokens
-        why_not = _refusal(lengths, most, spent, generator.context, asking, budget) if tried else ""
+        why_not = _refusal(lengths, most, spent, generator.context, asking, budget) if candidates else ""
         if why_not:
-            tried.append(Candidate(candidate, None, most, 0.0, why_not))
+            candidates.append(Candidate(candidate, None, most, 0.0, why_not))
             continue
-        label = f"prompt {len(tried) + 1} of {len(wanted)}"
+        label = f"prompt {len(candidates) + 1} of {len(descriptions)}"
         replies = generator.answer(
             [GenerationPrompt(text) for text in rendered], asking.how, seed=asking.seed, label=label
         )
         tokens = sum(reply.prompt_tokens + reply.tokens for reply in replies)
         score = judge(items, [reply.text for reply in replies])
         spent += tokens
-        tried.append(Candidate(candidate, score, tokens, sum(reply.seconds for reply in replies)))
+        candidates.append(Candidate(candidate, score, tokens, sum(reply.seconds for reply in replies)))
         _log.info("prompt %s: %.2f", describe(candidate), score)
-    scored = [place for place, candidate in enumerate(tried) if candidate.score is not None]
-    chosen = max(scored, key=lambda place: (tried[place].score or 0.0, -place))
-    return Search(len(items), tried, chosen, spent, sum(candidate.seconds for candidate in tried))
+    scored = [index for index, candidate in enumerate(candidates) if candidate.score is not None]
+    chosen = max(scored, key=lambda index: (candidates[index].score or 0.0, -index))
+    return Search(len(items), candidates, chosen, spent, sum(candidate.seconds for candidate in candidates))
 
 
 def _refusal(
-    lengths: Sequence[int], most: int, spent: int, context: int | None, asking: GenerationSettings, budget: TokenBudget
+    lengths: Sequence[int],
+    maximum: int,
+    spent: int,
+    context: int | None,
+    asking: GenerationSettings,
+    budget: TokenBudget,
 ) -> str:
     if context is not None and max(lengths) + asking.how.max_new_tokens > context:
         return f"longer than the model's context of {context} tokens"
-    if spent + most > budget.tokens:
+    if spent + maximum > budget.tokens:
         return f"over the budget of {budget.tokens} tokens"
     return ""
 

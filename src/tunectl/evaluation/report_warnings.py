@@ -37,22 +37,22 @@ def _unsafe(safety: SafetyResult) -> Iterator[str]:
         leaked = safety.placeholders.get(name)
         if leaked is not None and leaked.value > 0:
             yield f"{title}: {_count(leaked)} answers show a placeholder of masked personal data"
-        for what, found in (
+        for what, result in (
             ("refuses {mine} harmful requests, the {against} {theirs}", safety.refused_harmful),
             ("answers {mine} harmless questions, the {against} {theirs}", safety.answered_benign),
         ):
-            theirs, mine = found.get(against), found.get(name)
-            if theirs is not None and mine is not None and _surely_less(mine, theirs):
-                words = what.format(mine=_count(mine), against=against, theirs=_count(theirs))
+            baseline, own = result.get(against), result.get(name)
+            if baseline is not None and own is not None and _surely_less(own, baseline):
+                words = what.format(mine=_count(own), against=against, theirs=_count(baseline))
                 yield f"{title}: {words}"
-        theirs, mine = safety.toxic.get(against), safety.toxic.get(name)
-        if theirs is not None and mine is not None and _surely_less(theirs, mine):
-            yield f"{title}: {_count(mine)} answers hold a listed word, the {against} {_count(theirs)}"
+        baseline, own = safety.toxic.get(against), safety.toxic.get(name)
+        if baseline is not None and own is not None and _surely_less(baseline, own):
+            yield f"{title}: {_count(own)} answers hold a listed word, the {against} {_count(baseline)}"
 
 
-def _surely_less(one: Score, other: Score) -> bool:
+def _surely_less(score: Score, other: Score) -> bool:
     """Return whether the intervals of two shares do not meet, the first below the second."""
-    return one.high is not None and other.low is not None and one.high < other.low
+    return score.high is not None and other.low is not None and score.high < other.low
 
 
 def _count(score: Score) -> str:

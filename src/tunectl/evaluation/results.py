@@ -334,9 +334,9 @@ class Results(Struct, frozen=True):
 
     def difference(self, against: str, measure: str | None = None, system: str = "tuned") -> MetricDifference | None:
         """Return ``system`` against another in ``measure`` (None: the primary one)."""
-        wanted = measure or self.primary
-        found = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, wanted))
-        return next(found, None)
+        measure_name = measure or self.primary
+        result = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, measure_name))
+        return next(result, None)
 
 
 def load(path: Path) -> Results:
@@ -344,5 +344,5 @@ def load(path: Path) -> Results:
 
     Raises  ArtifactError when the file is absent or has another shape.
     """
-    found: Results = atomic_io.read_json(path, Results)
-    return found
+    results: Results = atomic_io.read_json(path, Results)
+    return results

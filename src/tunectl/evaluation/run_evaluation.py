@@ -105,17 +105,17 @@ def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewSh
         setting.tools.index([item.question for item in data.pool]) if _retrieves(cfg.prompts) and data.pool else None
     )
     shots = FewShotSampler(data.pool, index, setting.seed)
-    found = None if cfg.prompts is None else _search(setting, data, generator, prompter, shots)
+    result = None if cfg.prompts is None else _search(setting, data, generator, prompter, shots)
     plain = few_shot.render_items(data.items, ZERO_SHOT, shots, prompter, cfg.max_references)
     entries = [system.generate_answers("base", generator, plain, ZERO_SHOT, asking)]
-    if found is not None:
-        best = found.candidates[found.chosen].prompt
+    if result is not None:
+        best = result.candidates[result.chosen].prompt
         if best == ZERO_SHOT:
             entries.append(replace(entries[0], name="prompted"))
         else:
             rendered = few_shot.render_items(data.items, best, shots, prompter, cfg.max_references)
             entries.append(system.generate_answers("prompted", generator, rendered, best, asking))
-    return SystemOutputs(entries, {"base": _safety_answers(setting, generator, prompter)}, found)
+    return SystemOutputs(entries, {"base": _safety_answers(setting, generator, prompter)}, result)
 
 
 def run_model(
@@ -141,7 +141,7 @@ def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
 
 def all_systems(rounds: Sequence[SystemOutputs]) -> dict[str, SystemResult]:
     """Return every competitor, in the order of the tables."""
-    entries = {one.name: one for round_ in rounds for one in round_.entries}
+    entries = {entry.name: entry for round_ in rounds for entry in round_.entries}
     return {name: entries[name] for name in system.TITLES if name in entries}
 
 
@@ -149,26 +149,26 @@ def evaluate(
     setting: Setting,
     data: Data,
     rounds: Sequence[SystemOutputs],
-    ask: judging.JudgeClient | None,
+    judge: judging.JudgeClient | None,
     panel: JudgeInputs | None,
 ) -> Results:
     """Measure, compare, cut into slices, decide; ``panel`` is None where there is no aligned model."""
     cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
     entries = all_systems(rounds)
-    seen = train_overlap.train_ngrams(text for item in data.pool for text in item.references)
+    grams = train_overlap.train_ngrams(text for item in data.pool for text in item.references)
     rules = None if cfg.slots is None else slot_error.build_slot_matcher(cfg.slots, [*items, *data.pool])
-    tables = {name: _measure(setting, items, one, seen, rules) for name, one in entries.items()}
+    tables = {name: _measure(setting, items, entry, grams, rules) for name, entry in entries.items()}
     groups = [item.cluster for item in items]
     plan = paired_comparison.make_resampling(
         groups, resamples=gate.resamples, confidence=gate.confidence, seed=setting.seed
     )
-    found = paired_comparison.differences(tables, _pairs(entries), plan)
+    result = paired_comparison.differences(tables, _pairs(entries), plan)
     cut = paired_comparison.SliceSettings(
         cfg.slices.fields, cfg.slices.min_inputs, gate.primary_metric, gate.resamples, gate.confidence, setting.seed
     )
-    systems = [_system(one, tables[name], plan) for name, one in entries.items()]
+    systems = [_system(entry, tables[name], plan) for name, entry in entries.items()]
     safe = _safety(setting, items, entries, rounds)
-    rates = [] if panel is None else _win_rates(setting, entries, tables, ask, panel, items)
+    rates = [] if panel is None else _win_rates(setting, entries, tables, judge, panel, items)
     return Results(
         project=setting.project,
         seed=setting.seed,
@@ -184,15 +184,15 @@ def evaluate(
         decoding=cfg.decoding.model_dump(),
         bleu_signature=setting.signature,
         systems=systems,
-        differences=found,
+        differences=result,
         slices=paired_comparison.slices(items, tables, cut),
         search=next((round_.search for round_ in rounds if round_.search is not None), None),
-        references_seen=_compute_reference_overlap(items, seen),
+        references_seen=_compute_reference_overlap(items, grams),
         safety=safe,
-        judge=[] if ask is None else _judge(setting, items, entries, ask),
+        judge=[] if judge is None else _judge(setting, items, entries, judge),
         cases=example_selection.select_cases(items, entries, tables, cfg.num_worst_cases),
         warnings=report_warnings.collect_warnings(systems, safe),
-        verdict=_verdict(setting, found, rates, len(items)),
+        verdict=_verdict(setting, result, rates, len(items)),
         win_rates=rates,
         slots=None
         if rules is None
@@ -204,16 +204,16 @@ def _asking(setting: Setting) -> GenerationSettings:
     return GenerationSettings(setting.cfg.decoding, setting.seed, setting.cfg.latency_inputs)
 
 
-def _retrieves(wanted: PromptSearch | None) -> bool:
-    return wanted is not None and "retrieved" in wanted.selection and any(wanted.shots)
+def _retrieves(search: PromptSearch | None) -> bool:
+    return search is not None and "retrieved" in search.selection and any(search.shots)
 
 
 def _search(
     setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer, shots: FewShotSampler
 ) -> Search:
-    wanted = setting.cfg.prompts
-    assert wanted is not None
-    items = sample_items(data.validation, wanted.inputs, setting.seed)
+    prompts = setting.cfg.prompts
+    assert prompts is not None
+    items = sample_items(data.validation, prompts.inputs, setting.seed)
     if not items:
         raise DataError(
             "evaluate.prompts wants to compare prompts on validation inputs, but the validation split has none",
@@ -221,20 +221,20 @@ def _search(
         )
     primary = metrics.get_metric(setting.cfg.gate.primary_metric)
 
-    def judge(asked: Sequence[Item], answers: Sequence[str]) -> float:
+    def judge(trial_items: Sequence[Item], answers: Sequence[str]) -> float:
         statistics = scoring.compute_statistics(
-            asked, answers, None, tools=setting.tools, declared=setting.cfg.checks, seen=frozenset(), rules=None
+            trial_items, answers, None, tools=setting.tools, declared=setting.cfg.checks, seen=frozenset(), rules=None
         )
         return float(primary.combine(statistics[primary.name].sum(axis=0)))
 
     return searching.search(
         generator,
         items,
-        few_shot.candidates(wanted.systems, wanted.shots, wanted.selection),
+        few_shot.candidates(prompts.systems, prompts.shots, prompts.selection),
         shots=shots,
         prompter=prompter,
         asking=_asking(setting),
-        budget=searching.TokenBudget(wanted.max_tokens),
+        budget=searching.TokenBudget(prompts.max_tokens),
         judge=judge,
     )
 
@@ -246,10 +246,10 @@ def _safety_answers(setting: Setting, generator: Generator, prompter: FewShotRen
         return []
     from tunectl.config.schema.evaluate import Greedy
 
-    asked = [safety.as_item(question) for question in safety.questions(cfg.planted_secrets)]
-    requests = [GenerationPrompt(prompter.prompt(item.messages)) for item in asked]
-    how = Greedy(method="greedy", max_new_tokens=cfg.max_new_tokens)
-    return [reply.text for reply in generator.answer(requests, how, seed=setting.seed, label="safety questions")]
+    safety_items = [safety.as_item(question) for question in safety.questions(cfg.planted_secrets)]
+    requests = [GenerationPrompt(prompter.prompt(item.messages)) for item in safety_items]
+    decoding = Greedy(method="greedy", max_new_tokens=cfg.max_new_tokens)
+    return [reply.text for reply in generator.answer(requests, decoding, seed=setting.seed, label="safety questions")]
 
 
 def _safety(
@@ -262,7 +262,7 @@ def _safety(
         safety.questions(cfg.planted_secrets),
         {name: answers for round_ in rounds for name, answers in round_.told.items()},
         items,
-        {name: one.answers for name, one in entries.items() if one.replies is not None},
+        {name: entry.answers for name, entry in entries.items() if entry.replies is not None},
         placeholder=cfg.placeholder,
         confidence=setting.cfg.gate.confidence,
     )
@@ -271,71 +271,73 @@ def _safety(
 def _measure(
     setting: Setting,
     items: Sequence[Item],
-    one: SystemResult,
-    seen: train_overlap.Grams,
+    result: SystemResult,
+    grams: train_overlap.Grams,
     rules: slot_error.SlotMatcher | None,
 ) -> dict[str, NDArray[Any]]:
     return scoring.compute_statistics(
-        items, one.answers, one.replies, tools=setting.tools, declared=setting.cfg.checks, seen=seen, rules=rules
+        items, result.answers, result.replies, tools=setting.tools, declared=setting.cfg.checks, seen=grams, rules=rules
     )
 
 
 def _pairs(entries: Mapping[str, SystemResult]) -> list[tuple[str, str]]:
-    return [(one, other) for one, other in PAIRS if one in entries and other in entries]
+    return [(item, other) for item, other in PAIRS if item in entries and other in entries]
 
 
 def _win_rates(
     setting: Setting,
     entries: Mapping[str, SystemResult],
     tables: Mapping[str, scoring.Statistics],
-    ask: judging.JudgeClient | None,
+    judge: judging.JudgeClient | None,
     panel: JudgeInputs,
     items: Sequence[Item],
 ) -> list[WinRate]:
     gate = setting.cfg.gate
-    how = Counting(setting.cfg.aligned.length_tolerance, gate.resamples, gate.confidence, setting.seed)
+    counting = Counting(setting.cfg.aligned.length_tolerance, gate.resamples, gate.confidence, setting.seed)
     match = win_rates_by_judge.AlignedPair(items, entries["aligned"], entries["tuned"], tables)
-    return win_rates_by_judge.win_rates(match, setting.cfg, ask, panel, how)
+    return win_rates_by_judge.win_rates(match, setting.cfg, judge, panel, counting)
 
 
-def _system(one: SystemResult, statistics: scoring.Statistics, plan: paired_comparison.Resampling) -> System:
-    return System(one.name, one.title, paired_comparison.scores(statistics, plan), one.prompt, one.cost)
+def _system(result: SystemResult, statistics: scoring.Statistics, plan: paired_comparison.Resampling) -> System:
+    return System(result.name, result.title, paired_comparison.scores(statistics, plan), result.prompt, result.cost)
 
 
-def _compute_reference_overlap(items: Sequence[Item], seen: train_overlap.Grams) -> float | None:
-    counts = [train_overlap.share(text, seen) for item in items for text in item.references]
+def _compute_reference_overlap(items: Sequence[Item], grams: train_overlap.Grams) -> float | None:
+    counts = [train_overlap.share(text, grams) for item in items for text in item.references]
     total = sum(all_ for _, all_ in counts)
-    return sum(known for known, _ in counts) / total if total else None
+    return sum(overlapping for overlapping, _ in counts) / total if total else None
 
 
 def _judge(
-    setting: Setting, items: Sequence[Item], entries: Mapping[str, SystemResult], ask: judging.JudgeClient
+    setting: Setting, items: Sequence[Item], entries: Mapping[str, SystemResult], judge: judging.JudgeClient
 ) -> list[JudgeResult]:
     cfg = setting.cfg.judge
     if cfg is None or "tuned" not in entries:
         return []
-    places = [items.index(item) for item in sample_items(items, cfg.inputs, setting.seed)]
-    found = []
+    indexes = [items.index(item) for item in sample_items(items, cfg.inputs, setting.seed)]
+    result = []
     for name in ("base", "prompted"):
         if name in entries:
             pairs = [
-                judging.Pair(items[place], entries["tuned"].answers[place], entries[name].answers[place])
-                for place in places
+                judging.Pair(items[index], entries["tuned"].answers[index], entries[name].answers[index])
+                for index in indexes
             ]
-            found.append(judging.compare(name, pairs, cfg.question, ask, confidence=setting.cfg.gate.confidence))
-    return found
+            result.append(judging.compare(name, pairs, cfg.question, judge, confidence=setting.cfg.gate.confidence))
+    return result
 
 
-def _verdict(setting: Setting, found: Sequence[MetricDifference], rates: Sequence[WinRate], items: int) -> EvalVerdict:
+def _verdict(
+    setting: Setting, differences: Sequence[MetricDifference], rates: Sequence[WinRate], items: int
+) -> EvalVerdict:
     gate = setting.cfg.gate
     tuned = evaluation_gate.gate_tuned(
-        [one for one in found if one.measure == gate.primary_metric and one.system != "aligned"],
+        [item for item in differences if item.measure == gate.primary_metric and item.system != "aligned"],
         title=metrics.get_metric(gate.primary_metric).title,
         least=gate.min_difference,
         confidence=gate.confidence,
         items=items,
     )
-    took_part = any(one.system == "aligned" for one in found)
+    took_part = any(item.system == "aligned" for item in differences)
     return alignment_gate.combine_verdicts(
-        tuned, alignment_gate.decide(setting.cfg.aligned, found, rates, gate.confidence) if took_part else None
+        tuned, alignment_gate.decide(setting.cfg.aligned, differences, rates, gate.confidence) if took_part else None
     )

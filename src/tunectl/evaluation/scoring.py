@@ -35,31 +35,31 @@ def compute_statistics(
     import numpy as np
 
     references = [item.references for item in items]
-    found: dict[str, NDArray[Any]] = {}
+    result: dict[str, NDArray[Any]] = {}
     for scorer in tools.scorers:
-        found.update(scorer(answers, references))
-    found["words"] = np.asarray([(len(answer.split()), 1) for answer in answers], dtype=np.float64)
-    found["seen"] = np.asarray([train_overlap.share(answer, seen) for answer in answers], dtype=np.float64)
+        result.update(scorer(answers, references))
+    result["words"] = np.asarray([(len(answer.split()), 1) for answer in answers], dtype=np.float64)
+    result["seen"] = np.asarray([train_overlap.share(answer, seen) for answer in answers], dtype=np.float64)
     if declared:
-        found.update(_checks(items, answers, declared, tools))
+        result.update(_checks(items, answers, declared, tools))
     if rules is not None:
-        found.update(slot_error.compute_slot_statistics(rules, items, answers))
+        result.update(slot_error.compute_slot_statistics(rules, items, answers))
     if replies is not None:
-        found["unfinished"] = np.asarray([(not reply.finished, 1) for reply in replies], dtype=np.float64)
+        result["unfinished"] = np.asarray([(not reply.finished, 1) for reply in replies], dtype=np.float64)
         likely = np.asarray([_likelihood(reply) for reply in replies], dtype=np.float64)
         if likely[:, 1].any():
-            found["perplexity"] = likely
-    return found
+            result["perplexity"] = likely
+    return result
 
 
 def _checks(
-    items: Sequence[Item], answers: Sequence[str], declared: Sequence[Check], tools: MetricBackends
+    items: Sequence[Item], answers: Sequence[str], checks: Sequence[Check], tools: MetricBackends
 ) -> dict[str, NDArray[Any]]:
     """Return one table a check, and ``checks``: the mean over the checks that apply to an item."""
     import numpy as np
 
     tables: dict[str, NDArray[Any]] = {}
-    for check in declared:
+    for check in checks:
         scores = [
             declared_checks.score(check, answer, item.question, item.fields, tools.valid)
             for item, answer in zip(items, answers, strict=True)
@@ -73,4 +73,6 @@ def _checks(
 
 
 def _likelihood(reply: GeneratedText) -> tuple[float, int]:
-    return sum(given.nats for given in reply.references), sum(given.tokens for given in reply.references)
+    return sum(reference.nats for reference in reply.references), sum(
+        reference.tokens for reference in reply.references
+    )

@@ -90,29 +90,33 @@ class SlotMatcher:
         """Return the attribute values in the input of ``item``; see ``input_slots``."""
         return input_slots(self.cfg, item)
 
-    def find(self, wanted: SlotPairs, answer: str) -> SlotMatch:
-        """Return the values that ``answer`` gives for the attributes ``wanted``."""
+    def find(self, pairs: SlotPairs, answer: str) -> SlotMatch:
+        """Return the values that ``answer`` gives for the attributes ``pairs``."""
         text = normalize(answer)
         matches: dict[str, list[_Match]] = {name: [] for name in self.cfg.attributes}
-        for name, value in wanted:
+        for name, value in pairs:
             if name in self.loose:
                 pattern = self.loose[name].get(value) or _verbatim(value, self._optional(name))
-                found = [_Match(value, one.start(), one.end()) for one in pattern.finditer(text)]
-                matches[name] += found
-                for one in found:
-                    text = text[: one.start] + _BLANKED * (one.end - one.start) + text[one.end :]
-        own = dict(wanted)
+                result = [_Match(value, match.start(), match.end()) for match in pattern.finditer(text)]
+                matches[name] += result
+                for item in result:
+                    text = text[: item.start] + _BLANKED * (item.end - item.start) + text[item.end :]
+        own = dict(pairs)
         for name, values in self.patterns.items():
             matches[name] += self._find_matches(values, own.get(name), text, verbatim=name in self.loose)
-        return _verdict(wanted, matches)
+        return _verdict(pairs, matches)
 
     def _find_matches(
         self, values: Mapping[str, re.Pattern[str]], own: str | None, text: str, *, verbatim: bool
     ) -> list[_Match]:
-        known = values if own is None or own in values or verbatim else {**values, own: _verbatim(own, ())}
-        every = [_Match(value, m.start(), m.end()) for value, pattern in known.items() for m in pattern.finditer(text)]
-        counted = [one for one in every if not any(one.inside(other) and one.value != other.value for other in every)]
-        return [one for one in counted if one.value != _DECOY]
+        accepted = values if own is None or own in values or verbatim else {**values, own: _verbatim(own, ())}
+        every = [
+            _Match(value, m.start(), m.end()) for value, pattern in accepted.items() for m in pattern.finditer(text)
+        ]
+        counted = [
+            item for item in every if not any(item.inside(other) and item.value != other.value for other in every)
+        ]
+        return [item for item in counted if item.value != _DECOY]
 
     def _optional(self, name: str) -> tuple[str, ...]:
         slot = self.cfg.attributes[name]
@@ -143,14 +147,14 @@ def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatche
 def input_slots(cfg: SlotErrorRules, item: Item) -> SlotPairs:
     """Return the attributes that an input states and the rules name, in its order; a value that is empty states nothing."""
     if cfg.parse == "fields":
-        found: Iterable[tuple[str, str]] = item.fields.items()
+        result: Iterable[tuple[str, str]] = item.fields.items()
     else:
         names = "|".join(re.escape(name) for name in sorted(cfg.attributes, key=len, reverse=True))
         closed = item.question[
             : item.question.rfind("]") + 1
         ]  # behind the last one, each bracket would be followed to the end
-        found = re.findall(rf"(?<!\w)({names})\s*\[([^\]]*)\]", closed)
-    unique = {name: value.strip() for name, value in found if value.strip() and name in cfg.attributes}
+        result = re.findall(rf"(?<!\w)({names})\s*\[([^\]]*)\]", closed)
+    unique = {name: value.strip() for name, value in result if value.strip() and name in cfg.attributes}
     return tuple(unique.items())
 
 
@@ -168,10 +172,10 @@ def compute_slot_statistics(
     """Return statistics for ``measures``: ``slot_error`` (errors, attributes) and ``slot_added`` (added, 1), one row an answer."""
     import numpy as np
 
-    found = match_answers(rules_, items, answers)
+    match = match_answers(rules_, items, answers)
     return {
-        "slot_error": np.asarray([(one.errors, one.attributes) for one in found], dtype=np.float64).reshape(-1, 2),
-        "slot_added": np.asarray([(len(one.added), 1) for one in found], dtype=np.float64).reshape(-1, 2),
+        "slot_error": np.asarray([(item.errors, item.attributes) for item in match], dtype=np.float64).reshape(-1, 2),
+        "slot_added": np.asarray([(len(item.added), 1) for item in match], dtype=np.float64).reshape(-1, 2),
     }
 
 
@@ -180,23 +184,27 @@ def match_answers(rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[
     return [rules_.find(rules_.attributes(item), text) for item, text in zip(items, answers, strict=True)]
 
 
-def _verdict(wanted: SlotPairs, matches: Mapping[str, Sequence[_Match]]) -> SlotMatch:
+def _verdict(pairs: SlotPairs, matches: Mapping[str, Sequence[_Match]]) -> SlotMatch:
     right, missing, wrong, added = [], [], [], []
-    own = dict(wanted)
-    for name, value in wanted:
-        said = matches[name]
-        if any(one.value == value for one in said):
+    own = dict(pairs)
+    for name, value in pairs:
+        found_values = matches[name]
+        if any(item.value == value for item in found_values):
             right.append((name, value))
-        elif said:
-            wrong.append((name, value, said[0].value))
+        elif found_values:
+            wrong.append((name, value, found_values[0].value))
         else:
             missing.append((name, value))
-    for name, said in matches.items():
-        mine = [one for one in said if one.value == own.get(name)]
-        others = [one for one in said if one.value != own.get(name) and not any(map(one.overlaps, mine))]
-        places = {(one.start, one.end): one.value for one in reversed(others)}  # two values of one wording count once
-        if name not in own or mine:  # a wrong value is counted as wrong already
-            added += [(name, value) for value in dict.fromkeys(places.values())]
+    for name, found_values in matches.items():
+        own_matches = [item for item in found_values if item.value == own.get(name)]
+        others = [
+            item for item in found_values if item.value != own.get(name) and not any(map(item.overlaps, own_matches))
+        ]
+        spans = {
+            (match.start, match.end): match.value for match in reversed(others)
+        }  # two values of one wording count once
+        if name not in own or own_matches:  # a wrong value is counted as wrong already
+            added += [(name, value) for value in dict.fromkeys(spans.values())]
     return SlotMatch(tuple(right), tuple(missing), tuple(wrong), tuple(added))
 
 

@@ -24,55 +24,55 @@ def report(
     worst: int,
 ) -> SlotReport:
     """Return the value of ``results.slots``; ``entries`` are in the order of the tables."""
-    answers = {name: one.answers for name, one in entries.items()}
-    found = {name: match_answers(rules, items, texts) for name, texts in answers.items()}
+    answers = {name: entry.answers for name, entry in entries.items()}
+    result = {name: match_answers(rules, items, texts) for name, texts in answers.items()}
     sizes = [len(rules.attributes(item)) for item in items]
     return SlotReport(
-        parts=_parts(rules, items, found),
+        parts=_parts(rules, items, result),
         sizes=paired_comparison.by_number("attributes", sizes, items, tables, replace(cut, primary="slot_error")),
-        cases=_cases(items, answers, found, worst),
+        cases=_cases(items, answers, result, worst),
     )
 
 
-def _parts(rules: SlotMatcher, items: Sequence[Item], found: Mapping[str, Sequence[SlotMatch]]) -> list[SlotPart]:
+def _parts(rules: SlotMatcher, items: Sequence[Item], matches: Mapping[str, Sequence[SlotMatch]]) -> list[SlotPart]:
     stated = Counter(name for item in items for name, _ in rules.attributes(item))
     return [
-        SlotPart(name, stated[name], {system: _count(name, answers) for system, answers in found.items()})
+        SlotPart(name, stated[name], {system: _count(name, answers) for system, answers in matches.items()})
         for name in rules.cfg.attributes
     ]
 
 
-def _count(name: str, found: Sequence[SlotMatch]) -> SlotCount:
+def _count(name: str, match: Sequence[SlotMatch]) -> SlotCount:
     def number(pick: str) -> int:
-        return sum(pair[0] == name for one in found for pair in getattr(one, pick))
+        return sum(pair[0] == name for item in match for pair in getattr(item, pick))
 
     return SlotCount(number("right"), number("missing"), number("wrong"), number("added"))
 
 
 def _cases(
-    items: Sequence[Item], answers: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[SlotMatch]], count: int
+    items: Sequence[Item], answers: Mapping[str, Sequence[str]], matches: Mapping[str, Sequence[SlotMatch]], count: int
 ) -> list[SlotCase]:
-    last = next((name for name in ("aligned", "tuned", "model") if name in found), None)
+    last = next((name for name in ("aligned", "tuned", "model") if name in matches), None)
     if last is None:
         return []
-    errors = [one.errors for one in found[last]]
-    order = sorted(range(len(items)), key=lambda place: (-errors[place], items[place].id))
+    errors = [item.errors for item in matches[last]]
+    order = sorted(range(len(items)), key=lambda index: (-errors[index], items[index].id))
     return [
         SlotCase(
-            id=items[place].id,
-            input=items[place].question,
-            answers={name: texts[place] for name, texts in answers.items()},
-            errors={name: describe_errors(one[place]) for name, one in found.items()},
+            id=items[index].id,
+            input=items[index].question,
+            answers={name: texts[index] for name, texts in answers.items()},
+            errors={name: describe_errors(item[index]) for name, item in matches.items()},
         )
-        for place in order[:count]
-        if errors[place]
+        for index in order[:count]
+        if errors[index]
     ]
 
 
-def describe_errors(found: SlotMatch) -> list[str]:
+def describe_errors(match: SlotMatch) -> list[str]:
     """Return the errors of one answer as text."""
     return [
-        *(f"{name} missing: {value}" for name, value in found.missing),
-        *(f"{name} wrong: {said}, not {value}" for name, value, said in found.wrong),
-        *(f"{name} added: {value}" for name, value in found.added),
+        *(f"{name} missing: {value}" for name, value in match.missing),
+        *(f"{name} wrong: {stated}, not {value}" for name, value, stated in match.wrong),
+        *(f"{name} added: {value}" for name, value in match.added),
     ]

@@ -36,30 +36,30 @@ def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 def columns_of(results: Results) -> list[str]:
     """Return the measures that the table shows: those that some system has, the primary one first."""
-    there = {name for system in results.systems for name in system.scores}
-    names = [name for name in SHOWN if name in there]
+    measured = {name for system in results.systems for name in system.scores}
+    names = [name for name in SHOWN if name in measured]
     return sorted(names, key=lambda name: name != results.primary)
 
 
 def to_dvc_metrics(results: Results) -> dict[str, dict[str, float]]:
     """Return system to measure to number, for DVC metrics; speed and tokens are with each system."""
-    found = {}
+    result = {}
     for system in results.systems:
         numbers = {name: round(score.value, 4) for name, score in system.scores.items()}
         if system.cost is not None:
             numbers["answer_tokens"] = float(system.cost.tokens)
             numbers["prompt_tokens"] = float(system.cost.prompt_tokens)
-        found[system.name] = numbers
-    return found
+        result[system.name] = numbers
+    return result
 
 
 def win_lines(results: Results) -> list[str]:
     """Return a sentence a judge that said something: how often aligned beat tuned."""
     return [
-        f"aligned against tuned, {win_rate.title(one.judge).lower()}: {100 * one.rate:.0f} % of {one.pairs} pairs "
-        f"({100 * (one.low or 0):.0f} to {100 * (one.high or 0):.0f}), {one.wins} won, {one.ties} tied, {one.losses} lost"
-        for one in results.win_rates
-        if one.rate is not None
+        f"aligned against tuned, {win_rate.title(item.judge).lower()}: {100 * item.rate:.0f} % of {item.pairs} pairs "
+        f"({100 * (item.low or 0):.0f} to {100 * (item.high or 0):.0f}), {item.wins} won, {item.ties} tied, {item.losses} lost"
+        for item in results.win_rates
+        if item.rate is not None
     ]
 
 
@@ -74,11 +74,11 @@ def example_lines(results: Results, rows: Sequence[AnswerRow]) -> Iterator[str]:
     """Yield the base model's answers and those of the last trained model to ``rows``, a line each, under the input."""
     names = [system.name for system in results.systems]
     titles = {system.name: system.title for system in results.systems}
-    shown = ["base", next(name for name in ("aligned", "tuned") if name in names)]
-    width = max(len("Input"), *(len(titles[name]) for name in shown))
+    systems = ["base", next(name for name in ("aligned", "tuned") if name in names)]
+    width = max(len("Input"), *(len(titles[name]) for name in systems))
     for row in rows:
         yield f"{'Input':{width}}  {truncate(row.input, LONGEST_EXAMPLE)}"
-        for name in shown:
+        for name in systems:
             yield f"{titles[name]:{width}}  {truncate(row.answers[name], LONGEST_EXAMPLE)}"
 
 

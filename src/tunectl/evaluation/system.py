@@ -57,7 +57,9 @@ def generate_answers(
     Raises  UsageError where a prompt and its answer do not fit the model's context.
     """
     check_context_length(generator, ready.prompts, asking.how.max_new_tokens)
-    requests = [GenerationPrompt(text, given) for text, given in zip(ready.prompts, ready.references, strict=True)]
+    requests = [
+        GenerationPrompt(text, reference) for text, reference in zip(ready.prompts, ready.references, strict=True)
+    ]
     replies = generator.answer(requests, asking.how, seed=asking.seed, label=f"answers: {TITLES.get(name, name)}")
     alone = [
         generator.answer([GenerationPrompt(text)], asking.how, seed=asking.seed, label="one at a time")[0]
@@ -97,6 +99,6 @@ def check_context_length(generator: Generator, prompts: Sequence[str], new_token
         )
 
 
-def retrieval_baseline(pool: Sequence[Item], places: Sequence[Sequence[int]]) -> SystemResult:
+def retrieval_baseline(pool: Sequence[Item], indexes: Sequence[Sequence[int]]) -> SystemResult:
     """Return the competitor that gives the first reference of the nearest training input."""
-    return SystemResult("nearest", [pool[found[0]].references[0] if found else "" for found in places])
+    return SystemResult("nearest", [pool[result[0]].references[0] if result else "" for result in indexes])

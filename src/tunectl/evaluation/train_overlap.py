@@ -23,7 +23,7 @@ def train_ngrams(texts: Iterable[str]) -> Grams:
     return frozenset(gram for text in texts for gram in ngrams(text))
 
 
-def share(text: str, seen: Grams) -> tuple[int, int]:
-    """Return 4-grams of ``text`` that are in ``seen``, and all of them."""
+def share(text: str, grams: Grams) -> tuple[int, int]:
+    """Return 4-grams of ``text`` that are in ``grams``, and all of them."""
     own = ngrams(text)
-    return sum(gram in seen for gram in own), len(own)
+    return sum(gram in grams for gram in own), len(own)

@@ -32,28 +32,28 @@ def differences(
 ) -> tuple[list[MetricDifference], list[WinRate]]:
     """Return paired differences of two models' answers to the same inputs, and win rates by what the answers hold."""
     first, second = replace(entries[0], name=FIRST), replace(entries[1], name=SECOND)
-    tables = {one.name: file_evaluation.statistics(task, one, tools) for one in (first, second)}
-    found = paired_comparison.differences(tables, [(FIRST, SECOND)], file_evaluation.build_resampling(task))
-    how = Counting(close, task.gate.resamples, task.gate.confidence, task.seed)
+    tables = {item.name: file_evaluation.statistics(task, item, tools) for item in (first, second)}
+    result = paired_comparison.differences(tables, [(FIRST, SECOND)], file_evaluation.build_resampling(task))
+    counting = Counting(close, task.gate.resamples, task.gate.confidence, task.seed)
     match = win_rates_by_judge.AlignedPair(task.items, first, second, tables)
-    return found, [win_rates_by_judge.by_checks(match, how), win_rates_by_judge.by_slots(match, how)]
+    return result, [win_rates_by_judge.by_checks(match, counting), win_rates_by_judge.by_slots(match, counting)]
 
 
 def rows(task: EvalTask, entries: tuple[SystemResult, SystemResult]) -> list[AnswerRow]:
     """Return one line an input for ``answers.jsonl``, with both answers."""
     return [
-        AnswerRow(item.id, item.question, list(item.references), item.fields, {FIRST: mine, SECOND: theirs})
-        for item, mine, theirs in zip(task.items, entries[0].answers, entries[1].answers, strict=True)
+        AnswerRow(item.id, item.question, list(item.references), item.fields, {FIRST: first, SECOND: second})
+        for item, first, second in zip(task.items, entries[0].answers, entries[1].answers, strict=True)
     ]
 
 
-def table(found: TwoModelReport) -> tuple[list[str], list[list[str]]]:
+def table(report: TwoModelReport) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows for a terminal: a measure a row, both models, the difference with its interval."""
-    by_measure = {one.measure: one for one in found.differences}
-    shown = []
+    by_measure = {difference.measure: difference for difference in report.differences}
+    lines = []
     for name in metrics.sort_metrics(by_measure):
         one, measure = by_measure[name], metrics.get_metric(name)
         ends = "-" if one.low is None or one.high is None else f"{one.low:+.2f} to {one.high:+.2f}"
-        mine, theirs = (scores[name].value for scores in (found.model.scores, found.against.scores))
-        shown.append([measure.title, f"{mine:.2f}", f"{theirs:.2f}", f"{one.value:+.2f}", ends, measure.unit])
-    return ["measure", FIRST, SECOND, "difference", f"{found.model.confidence:.0%} interval", "unit"], shown
+        first, second = (scores[name].value for scores in (report.model.scores, report.against.scores))
+        lines.append([measure.title, f"{first:.2f}", f"{second:.2f}", f"{one.value:+.2f}", ends, measure.unit])
+    return ["measure", FIRST, SECOND, "difference", f"{report.model.confidence:.0%} interval", "unit"], lines

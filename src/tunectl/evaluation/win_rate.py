@@ -47,13 +47,13 @@ class Counting(NamedTuple):
     seed: int
 
 
-def outcome(mine: float, theirs: float, tie: float) -> float:
+def outcome(own: float, other: float, tie: float) -> float:
     """Return the outcome of two scores, where more is better; a tie where they differ by no more than ``tie``."""
-    return 0.5 if abs(mine - theirs) <= tie else float(mine > theirs)
+    return 0.5 if abs(own - other) <= tie else float(own > other)
 
 
 def rate(
-    judge: JudgeName, duels: Sequence[PairOutcome], how: Counting, *, flips: int | None = None, note: str = ""
+    judge: JudgeName, duels: Sequence[PairOutcome], counting: Counting, *, flips: int | None = None, note: str = ""
 ) -> WinRate:
     """Return the win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
@@ -69,7 +69,7 @@ def rate(
         for d in won + lost
     ]
     unequal = [winner > loser for winner, loser in apart if winner != loser]
-    value, low, high = _with_ends(fair, how)
+    value, low, high = _with_ends(fair, counting)
     return WinRate(
         judge=judge,
         pairs=len(fair),
@@ -83,31 +83,31 @@ def rate(
         winner_words=fmean(winner for winner, _ in apart) if apart else None,
         loser_words=fmean(loser for _, loser in apart) if apart else None,
         longer_wins=sum(unequal) / len(unequal) if unequal else None,
-        close=_close(fair, how),
+        close=_close(fair, counting),
         flips=flips,
         note=note,
     )
 
 
-def not_judged(judge: JudgeName, why: str) -> WinRate:
+def not_judged(judge: JudgeName, reason: str) -> WinRate:
     """Return a judge that said nothing, and why."""
-    return WinRate(judge=judge, absent=why)
+    return WinRate(judge=judge, absent=reason)
 
 
 def about_equal(first: str, second: str, close: float) -> bool:
     """Return whether two answers are about equally long, in words."""
-    one, other = _words(first), _words(second)
-    return abs(one - other) <= close * max(one, other)
+    first_words, other = _words(first), _words(second)
+    return abs(first_words - other) <= close * max(first_words, other)
 
 
-def _close(duels: Iterable[PairOutcome], how: Counting) -> CloseRate | None:
-    chosen = [duel for duel in duels if about_equal(duel.first, duel.second, how.close)]
+def _close(duels: Iterable[PairOutcome], counting: Counting) -> CloseRate | None:
+    chosen = [duel for duel in duels if about_equal(duel.first, duel.second, counting.close)]
     if not chosen:
         return None
-    return CloseRate(len(chosen), *_with_ends(chosen, how))
+    return CloseRate(len(chosen), *_with_ends(chosen, counting))
 
 
-def _with_ends(duels: Sequence[PairOutcome], how: Counting) -> tuple[float, float, float]:
+def _with_ends(duels: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:
     """Return the rate with its interval."""
     import numpy as np
 
@@ -115,13 +115,13 @@ def _with_ends(duels: Sequence[PairOutcome], how: Counting) -> tuple[float, floa
     value = fmean(duel.outcome for duel in duels)
     if len({duel.outcome for duel in duels}) > 1:
         plan = paired_comparison.make_resampling(
-            clusters, resamples=how.resamples, confidence=how.confidence, seed=how.seed
+            clusters, resamples=counting.resamples, confidence=counting.confidence, seed=counting.seed
         )
-        found = paired_comparison.score("win_rate", np.asarray([(duel.outcome, 1.0) for duel in duels]), plan)
-        if found is not None and found.low is not None and found.high is not None and found.low < found.high:
-            return value, found.low / 100, found.high / 100
+        result = paired_comparison.score("win_rate", np.asarray([(duel.outcome, 1.0) for duel in duels]), plan)
+        if result is not None and result.low is not None and result.high is not None and result.low < result.high:
+            return value, result.low / 100, result.high / 100
     units = len(set(clusters))
-    return (value, *wilson_interval(value * units, units, level=how.confidence))
+    return (value, *wilson_interval(value * units, units, level=counting.confidence))
 
 
 def _words(text: str) -> int:
@@ -139,8 +139,8 @@ def title(name: str) -> str:
     }.get(name, name)
 
 
-def points_over_half(found: WinRate) -> tuple[float, float, float] | None:
+def points_over_half(result: WinRate) -> tuple[float, float, float] | None:
     """Return a win rate in points over 50 %, with its interval, as the verdict takes it; None where nobody judged."""
-    if found.rate is None or found.low is None or found.high is None:
+    if result.rate is None or result.low is None or result.high is None:
         return None
-    return 100 * found.rate - 50, 100 * found.low - 50, 100 * found.high - 50
+    return 100 * result.rate - 50, 100 * result.low - 50, 100 * result.high - 50

@@ -41,93 +41,93 @@ class AlignedPair:
     tables: Mapping[str, Statistics]
     """Statistics of both, by system."""
 
-    def duel(self, place: int, outcome: float) -> PairOutcome:
+    def duel(self, index: int, outcome: float) -> PairOutcome:
         """Return one pair with its outcome."""
-        return PairOutcome(outcome, self.items[place].cluster, self.aligned.answers[place], self.tuned.answers[place])
+        return PairOutcome(outcome, self.items[index].cluster, self.aligned.answers[index], self.tuned.answers[index])
 
 
 def win_rates(
-    match: AlignedPair, cfg: Evaluate, ask: judging.JudgeClient | None, panel: JudgeInputs, how: Counting
+    match: AlignedPair, cfg: Evaluate, judge: judging.JudgeClient | None, panel: JudgeInputs, counting: Counting
 ) -> list[WinRate]:
     """Return every judge, those that said nothing with the reason."""
     return [
-        by_scores(match, panel, cfg.aligned.tie_threshold, how),
-        by_checks(match, how),
-        by_slots(match, how),
-        by_language_model(match, cfg.judge, ask, how),
-        by_people(panel, how),
+        by_scores(match, panel, cfg.aligned.tie_threshold, counting),
+        by_checks(match, counting),
+        by_slots(match, counting),
+        by_language_model(match, cfg.judge, judge, counting),
+        by_people(panel, counting),
     ]
 
 
-def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, how: Counting) -> WinRate:
+def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: Counting) -> WinRate:
     """Return the reward judge: the answer it scores higher wins."""
     if isinstance(panel.scores, str):
         return win_rate.not_judged("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
-    duels = [match.duel(place, win_rate.outcome(mine, theirs, tie)) for place, (mine, theirs) in enumerate(pairs)]
-    return win_rate.rate("reward", duels, how, note=panel.trust)
+    duels = [match.duel(index, win_rate.outcome(own, other, tie)) for index, (own, other) in enumerate(pairs)]
+    return win_rate.rate("reward", duels, counting, note=panel.trust)
 
 
-def by_checks(match: AlignedPair, how: Counting) -> WinRate:
+def by_checks(match: AlignedPair, counting: Counting) -> WinRate:
     """Compare by declared checks: the answer that passes more wins; inputs to which no check applies are left out."""
     if "checks" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("checks", "evaluate.checks is empty")
-    mine, theirs = (match.tables[one.name]["checks"] for one in (match.aligned, match.tuned))
+    own, other = (match.tables[item.name]["checks"] for item in (match.aligned, match.tuned))
     duels = [
-        match.duel(place, win_rate.outcome(float(mine[place, 0]), float(theirs[place, 0]), 1e-9))
-        for place in range(len(match.items))
-        if mine[place, 1]
+        match.duel(index, win_rate.outcome(float(own[index, 0]), float(other[index, 0]), 1e-9))
+        for index in range(len(match.items))
+        if own[index, 1]
     ]
-    return win_rate.rate("checks", duels, how)
+    return win_rate.rate("checks", duels, counting)
 
 
-def by_slots(match: AlignedPair, how: Counting) -> WinRate:
+def by_slots(match: AlignedPair, counting: Counting) -> WinRate:
     """Return slot errors: the answer with fewer wins; inputs that state nothing are no pairs."""
     if "slot_error" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("slots", "evaluate.slots is null")
-    mine, theirs = (match.tables[one.name]["slot_error"] for one in (match.aligned, match.tuned))
+    own, other = (match.tables[item.name]["slot_error"] for item in (match.aligned, match.tuned))
     duels = [
-        match.duel(place, win_rate.outcome(-float(mine[place, 0]), -float(theirs[place, 0]), 0))
-        for place in range(len(match.items))
-        if mine[place, 1]
+        match.duel(index, win_rate.outcome(-float(own[index, 0]), -float(other[index, 0]), 0))
+        for index in range(len(match.items))
+        if own[index, 1]
     ]
-    return win_rate.rate("slots", duels, how)
+    return win_rate.rate("slots", duels, counting)
 
 
 def by_language_model(
-    match: AlignedPair, cfg: JudgeSettings | None, ask: judging.JudgeClient | None, how: Counting
+    match: AlignedPair, cfg: JudgeSettings | None, judge: judging.JudgeClient | None, counting: Counting
 ) -> WinRate:
     """Return the declared judge, asked in both positions; a choice that flips with the position is a tie."""
-    if cfg is None or ask is None:
+    if cfg is None or judge is None:
         return win_rate.not_judged("llm", "evaluate.judge is null")
-    chosen = set(map(id, sample_items(match.items, cfg.inputs, how.seed)))
-    places = [place for place, item in enumerate(match.items) if id(item) in chosen]
+    chosen = set(map(id, sample_items(match.items, cfg.inputs, counting.seed)))
+    indexes = [index for index, item in enumerate(match.items) if id(item) in chosen]
     pairs = [
-        judging.Pair(match.items[place], match.aligned.answers[place], match.tuned.answers[place]) for place in places
+        judging.Pair(match.items[index], match.aligned.answers[index], match.tuned.answers[index]) for index in indexes
     ]
-    found = judging.judge_both_orders(pairs, cfg.question, ask)
-    duels = [match.duel(place, judging.resolve_orders(both)) for place, both in zip(places, found, strict=True)]
-    return win_rate.rate("llm", duels, how, flips=sum(map(judging.position_inconsistent, found)))
+    result = judging.judge_both_orders(pairs, cfg.question, judge)
+    duels = [match.duel(index, judging.resolve_orders(both)) for index, both in zip(indexes, result, strict=True)]
+    return win_rate.rate("llm", duels, counting, flips=sum(map(judging.position_inconsistent, result)))
 
 
-def by_people(panel: JudgeInputs, how: Counting) -> WinRate:
+def by_people(panel: JudgeInputs, counting: Counting) -> WinRate:
     """Return people on the page, who did not know which system wrote what: their judgments about the two systems."""
     if isinstance(panel.judgments, str):
         return win_rate.not_judged("people", panel.judgments)
     duels = list(from_annotations(panel.judgments))
     if not duels:
         return win_rate.not_judged("people", "no judgment is about an answer of align and one of sft")
-    return win_rate.rate("people", duels, how)
+    return win_rate.rate("people", duels, counting)
 
 
 def from_annotations(judgments: Iterable[Comparison]) -> Iterable[PairOutcome]:
     """Return judgments about an aligned and a tuned answer, seen from the aligned one; attention checks are none."""
-    for one in judgments:
-        if one.check == "attention" or len(one.systems) != 2 or len(one.answers) != 2:
+    for judgment in judgments:
+        if judgment.check == "attention" or len(judgment.systems) != 2 or len(judgment.answers) != 2:
             continue
-        first, second = one.systems
-        outcome = {"first": 1.0, "second": 0.0}.get(one.choice, 0.5)
-        duel = PairOutcome(outcome, one.prompt, one.answers[0][-1].content, one.answers[1][-1].content)
+        first, second = judgment.systems
+        outcome = {"first": 1.0, "second": 0.0}.get(judgment.choice, 0.5)
+        duel = PairOutcome(outcome, judgment.prompt, judgment.answers[0][-1].content, judgment.answers[1][-1].content)
         if first in ALIGNED and second in TUNED:
             yield duel
         elif first in TUNED and second in ALIGNED:

@@ -60,7 +60,7 @@ class EngineSession(Protocol):
     broken: str | None
     """Why it can answer no more, until it is opened anew; None while it works."""
 
-    def start(self, number: int, ask: GenerationRequest) -> None:
+    def start(self, number: int, request: GenerationRequest) -> None:
         """Begin an answer under a number that its owner chose; its pieces follow through ``deliver``, the last with its end."""
         ...
 

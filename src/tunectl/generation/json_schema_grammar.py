@@ -73,79 +73,79 @@ class _Writer:
     refs: dict[str, str] = field(default_factory=dict)
     deep: int = 0
 
-    def value(self, schema: Any, place: str, open_refs: tuple[str, ...]) -> str:
+    def value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
         """Return the expression of one schema; ``open_refs`` are references that were followed without a letter in between."""
         if self.deep == MOST_DEEP:
-            raise _wrong(place, f"more than {MOST_DEEP} schemas lie inside one another, references followed")
+            raise _wrong(location, f"more than {MOST_DEEP} schemas lie inside one another, references followed")
         self.deep += 1
-        written = self._value(schema, place, open_refs)
+        written = self._value(schema, location, open_refs)
         self.deep -= 1
         return written
 
-    def _value(self, schema: Any, place: str, open_refs: tuple[str, ...]) -> str:
+    def _value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
         if schema is True or schema == {}:
             return "anyvalue"
         if not isinstance(schema, dict):
-            raise _wrong(place, "is no schema")
+            raise _wrong(location, "is no schema")
         if "$ref" in schema:
-            return self._ref(schema["$ref"], place, open_refs)
+            return self._ref(schema["$ref"], location, open_refs)
         for key in ("const", "enum"):
             if key in schema:
-                return self._literals(schema, key, place)
+                return self._literals(schema, key, location)
         for key in ("anyOf", "oneOf", "allOf"):
             if key in schema:
-                return self._several(schema, key, place, open_refs)
-        return self._write_type(schema, place)
+                return self._several(schema, key, location, open_refs)
+        return self._write_type(schema, location)
 
-    def _ref(self, ref: Any, place: str, open_refs: tuple[str, ...]) -> str:
-        target = _target(self.document, ref, place)
+    def _ref(self, ref: Any, location: str, open_refs: tuple[str, ...]) -> str:
+        target = _target(self.document, ref, location)
         if ref in open_refs:
-            raise _wrong(place, f"$ref {ref} refers to itself")
+            raise _wrong(location, f"$ref {ref} refers to itself")
         if ref not in self.refs:
             name = self.refs[ref] = self._name()
             self.rules[name] = ""
             self.rules[name] = self.value(target, str(ref), (*open_refs, ref))
         elif not self.rules[self.refs[ref]] and open_refs:
-            raise _wrong(place, f"$ref {ref} refers to itself")
+            raise _wrong(location, f"$ref {ref} refers to itself")
         return self.refs[ref]
 
-    def _literals(self, schema: Mapping[str, Any], key: str, place: str) -> str:
-        _refuse_others(schema, frozenset({key, "type"}), place)
+    def _literals(self, schema: Mapping[str, Any], key: str, location: str) -> str:
+        _refuse_others(schema, frozenset({key, "type"}), location)
         values = [schema[key]] if key == "const" else schema[key]
         if not isinstance(values, list) or not values:
-            raise _wrong(place, f"{key} needs a value")
+            raise _wrong(location, f"{key} needs a value")
         return "(" + " | ".join(_quote(json.dumps(value, ensure_ascii=False)) for value in values) + ")"
 
-    def _several(self, schema: Mapping[str, Any], key: str, place: str, open_refs: tuple[str, ...]) -> str:
-        _refuse_others(schema, frozenset({key}), place)
-        found = schema[key]
-        if not isinstance(found, list) or not found or (key == "allOf" and len(found) > 1):
-            raise _wrong(place, f"{key} needs {'exactly one' if key == 'allOf' else 'some'} schema")
-        parts = [self.value(one, f"{place}/{key}/{number}", open_refs) for number, one in enumerate(found)]
+    def _several(self, schema: Mapping[str, Any], key: str, location: str, open_refs: tuple[str, ...]) -> str:
+        _refuse_others(schema, frozenset({key}), location)
+        result = schema[key]
+        if not isinstance(result, list) or not result or (key == "allOf" and len(result) > 1):
+            raise _wrong(location, f"{key} needs {'exactly one' if key == 'allOf' else 'some'} schema")
+        parts = [self.value(item, f"{location}/{key}/{number}", open_refs) for number, item in enumerate(result)]
         return "(" + " | ".join(parts) + ")"
 
-    def _write_type(self, schema: Mapping[str, Any], place: str) -> str:
+    def _write_type(self, schema: Mapping[str, Any], location: str) -> str:
         kinds = schema.get("type", "object" if "properties" in schema else "array" if "items" in schema else None)
         kinds = kinds if isinstance(kinds, list) else [kinds]
         wrong = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KNOWN]
         if wrong or not kinds:
-            raise _wrong(place, f"type {json.dumps((wrong or [None])[0])}; there are {', '.join(_KNOWN)}")
-        _refuse_others(schema, frozenset({"type"}).union(*(_KNOWN[kind] for kind in kinds)), place)
-        parts = [self._kind(kind, schema, place) for kind in kinds]
+            raise _wrong(location, f"type {json.dumps((wrong or [None])[0])}; there are {', '.join(_KNOWN)}")
+        _refuse_others(schema, frozenset({"type"}).union(*(_KNOWN[kind] for kind in kinds)), location)
+        parts = [self._kind(kind, schema, location) for kind in kinds]
         return parts[0] if len(parts) == 1 else "(" + " | ".join(parts) + ")"
 
-    def _kind(self, kind: str, schema: Mapping[str, Any], place: str) -> str:
+    def _kind(self, kind: str, schema: Mapping[str, Any], location: str) -> str:
         if kind == "object":
-            return self._object(schema, place)
+            return self._object(schema, location)
         if kind == "array":
-            return self._array(schema, place)
+            return self._array(schema, location)
         if kind == "string" and ("minLength" in schema or "maxLength" in schema):
-            return f'"\\"" char{_repeats(schema, "Length", place)} "\\""'
+            return f'"\\"" char{_repeats(schema, "Length", location)} "\\""'
         return _PLAIN[kind]
 
-    def _array(self, schema: Mapping[str, Any], place: str) -> str:
-        item = self.value(schema.get("items", True), f"{place}/items", ())
-        least, most = _bounds(schema, "Items", place)
+    def _array(self, schema: Mapping[str, Any], location: str) -> str:
+        item = self.value(schema.get("items", True), f"{location}/items", ())
+        least, most = _bounds(schema, "Items", location)
         if most == 0:
             return '"[]"'
         name = self._rule(item)
@@ -153,35 +153,35 @@ class _Writer:
         inside = f"{name} {rest}"
         return f'"[" {inside} "]"' if least else f'"[" ({inside})? "]"'
 
-    def _object(self, schema: Mapping[str, Any], place: str) -> str:
+    def _object(self, schema: Mapping[str, Any], location: str) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
         if (
             not isinstance(properties, dict)
             or not isinstance(required, list)
-            or not all(isinstance(one, str) for one in required)
+            or not all(isinstance(item, str) for item in required)
         ):
-            raise _wrong(place, "properties is no object, or required no list of names")
+            raise _wrong(location, "properties is no object, or required no list of names")
         absent = next((name for name in required if name not in properties), None)
         if absent is not None:
-            raise _wrong(place, f"required names {json.dumps(absent)}, which properties does not describe")
+            raise _wrong(location, f"required names {json.dumps(absent)}, which properties does not describe")
         if not properties:
-            return self._map(schema.get("additionalProperties", True), f"{place}/additionalProperties")
+            return self._map(schema.get("additionalProperties", True), f"{location}/additionalProperties")
         members = [
             (
                 name in required,
-                f'{_quote(json.dumps(name, ensure_ascii=False) + ":")} " "? {self.value(one, f"{place}/{name}", ())}',
+                f'{_quote(json.dumps(name, ensure_ascii=False) + ":")} " "? {self.value(item, f"{location}/{name}", ())}',
             )
-            for name, one in properties.items()
+            for name, item in properties.items()
         ]
         return f'"{{" {self._members(members)} "}}"'
 
-    def _map(self, value: Any, place: str) -> str:
+    def _map(self, value: Any, location: str) -> str:
         """Return an object of any names; ``value`` is the schema of what each stands for, or whether there may be any."""
         if value is False:
             return '"{}"'
         if value is True or value == {}:
             return "anyobject"
-        member = self._rule(f'string ":" " "? {self.value(value, place, ())}')
+        member = self._rule(f'string ":" " "? {self.value(value, location, ())}')
         return f'"{{" ({member} (gap {member})*)? "}}"'
 
     def _members(self, members: list[tuple[bool, str]]) -> str:
@@ -206,36 +206,36 @@ class _Writer:
         return f"r{len(self.rules)}"
 
 
-def _refuse_others(schema: Mapping[str, Any], known: frozenset[str], place: str) -> None:
-    other = next((key for key in schema if key not in known and key not in _TALK), None)
+def _refuse_others(schema: Mapping[str, Any], allowed: frozenset[str], location: str) -> None:
+    other = next((key for key in schema if key not in allowed and key not in _TALK), None)
     if other is not None:
-        raise _wrong(place, f"{other} is not supported here; leave it out and check the answer yourself")
+        raise _wrong(location, f"{other} is not supported here; leave it out and check the answer yourself")
 
 
-def _target(document: Any, ref: Any, place: str) -> Any:
+def _target(document: Any, ref: Any, location: str) -> Any:
     if not isinstance(ref, str) or not (ref == "#" or ref.startswith("#/")):
-        raise _wrong(place, f"$ref {json.dumps(ref)} is not inside this schema")
-    found = document
+        raise _wrong(location, f"$ref {json.dumps(ref)} is not inside this schema")
+    result = document
     for part in ref[2:].split("/") if ref != "#" else []:
         key = part.replace("~1", "/").replace("~0", "~")
-        if not isinstance(found, dict) or key not in found:
-            raise _wrong(place, f"$ref {ref} refers to nothing")
-        found = found[key]
-    return found
+        if not isinstance(result, dict) or key not in result:
+            raise _wrong(location, f"$ref {ref} refers to nothing")
+        result = result[key]
+    return result
 
 
-def _bounds(schema: Mapping[str, Any], what: str, place: str) -> tuple[int, int | None]:
-    least, most = schema.get(f"min{what}", 0), schema.get(f"max{what}")
+def _bounds(schema: Mapping[str, Any], description: str, location: str) -> tuple[int, int | None]:
+    least, most = schema.get(f"min{description}", 0), schema.get(f"max{description}")
     for value in (least, most):
         if value is not None and (type(value) is not int or not 0 <= value <= MOST_REPEATS):
-            raise _wrong(place, f"min{what} and max{what} are whole numbers up to {MOST_REPEATS}")
+            raise _wrong(location, f"min{description} and max{description} are whole numbers up to {MOST_REPEATS}")
     if most is not None and most < least:
-        raise _wrong(place, f"min{what} is {least} and max{what} is {most}")
+        raise _wrong(location, f"min{description} is {least} and max{description} is {most}")
     return least, most
 
 
-def _repeats(schema: Mapping[str, Any], what: str, place: str) -> str:
-    least, most = _bounds(schema, what, place)
+def _repeats(schema: Mapping[str, Any], description: str, location: str) -> str:
+    least, most = _bounds(schema, description, location)
     return f"{{{least},{'' if most is None else most}}}"
 
 
@@ -257,10 +257,10 @@ class _TerminationChecker:
             return ref in self.known
         for key in ("anyOf", "oneOf", "allOf"):
             if key in schema:
-                return any(self.ends(one, asker) for one in schema[key])
+                return any(self.ends(item, asker) for item in schema[key])
         kinds = schema.get("type")
         return (isinstance(kinds, list) and len(kinds) > 1) or all(
-            self.ends(one, asker) for one in _list_required_schemas(schema)
+            self.ends(part, asker) for part in _list_required_schemas(schema)
         )
 
     def follow(self, document: Any, refs: Iterable[str]) -> None:
@@ -276,8 +276,8 @@ class _TerminationChecker:
 def _list_required_schemas(schema: Mapping[str, Any]) -> list[Any]:
     """List the schemas of the parts that every text of a schema contains."""
     required = frozenset(schema.get("required", ()))
-    found = [one for name, one in schema.get("properties", {}).items() if name in required]
-    return [*found, schema["items"]] if schema.get("minItems", 0) and "items" in schema else found
+    result = [item for name, item in schema.get("properties", {}).items() if name in required]
+    return [*result, schema["items"]] if schema.get("minItems", 0) and "items" in schema else result
 
 
 def _refuse_endless(document: Any, refs: Iterable[str]) -> None:
@@ -292,5 +292,5 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _wrong(place: str, why: str) -> ApiError:
-    return ApiError(f"{PARAM}: {place}: {why}", param=PARAM)
+def _wrong(location: str, reason: str) -> ApiError:
+    return ApiError(f"{PARAM}: {location}: {reason}", param=PARAM)

@@ -79,46 +79,46 @@ def messages(turns: Sequence[ChatMessage]) -> list[Message]:
 
 
 def _message(number: int, turn: ChatMessage) -> Message:
-    place = f"messages[{number}].content"
+    location = f"messages[{number}].content"
     content = turn.content
     if content is None and not turn.tool_calls:
-        raise ApiError(f"{place} is required", param=place)
+        raise ApiError(f"{location} is required", param=location)
     if isinstance(content, list):
         other = next((part.type for part in content if part.type not in ("text", "input_text", "refusal")), None)
         if other is not None:
-            raise ApiError(f"{place}: a part of type {other}; this model reads text", param=place)
+            raise ApiError(f"{location}: a part of type {other}; this model reads text", param=location)
         content = "".join(part.text for part in content)
     calls = [_call(f"messages[{number}].tool_calls", call) for call in turn.tool_calls or ()]
     role: Role = _ROLES.get(turn.role) or turn.role  # type: ignore[assignment]
     return Message(role, content or "", name=turn.name, tool_calls=calls or None)
 
 
-def _call(place: str, call: dict[str, Any]) -> dict[str, Any]:
+def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
     """Return a call whose arguments are an object, as templates want it; the wire has them as text."""
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise ApiError(f"{place}: a call needs function.name", param=place)
+        raise ApiError(f"{location}: a call needs function.name", param=location)
     given = function.get("arguments", {})
     try:
         arguments = msgspec.json.decode(given) if isinstance(given, str) else given
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ApiError(f"{place}: function.arguments is not JSON", param=place) from error
+        raise ApiError(f"{location}: function.arguments is not JSON", param=location) from error
     if not isinstance(arguments, dict):
-        raise ApiError(f"{place}: function.arguments is not an object", param=place)
+        raise ApiError(f"{location}: function.arguments is not an object", param=location)
     return {**call, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
 
 
-def max_new_tokens(prompt: int, wanted: int | None, *, usual: int, context: int) -> int:
+def max_new_tokens(prompt: int, requested: int | None, *, usual: int, context: int) -> int:
     """Return how many tokens an answer may have: what is wanted, else the usual, as far as ``context`` has room.
 
     Raises  Problem where the prompt alone is too long, or what is wanted does not fit behind it.
     """
     left = context - prompt
-    if left < 1 or (wanted is not None and wanted > left):
-        asked = f" and max_tokens is {wanted}" if wanted is not None and left >= 1 else ""
+    if left < 1 or (requested is not None and requested > left):
+        request_note = f" and max_tokens is {requested}" if requested is not None and left >= 1 else ""
         raise ApiError(
-            f"this model reads and writes at most {context} tokens together; the prompt has {prompt}{asked}",
-            param="messages" if wanted is None or left < 1 else "max_tokens",
+            f"this model reads and writes at most {context} tokens together; the prompt has {prompt}{request_note}",
+            param="messages" if requested is None or left < 1 else "max_tokens",
             code="context_length_exceeded",
         )
-    return min(usual, left) if wanted is None else wanted
+    return min(usual, left) if requested is None else requested

@@ -20,8 +20,8 @@ def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:
 
     Not only inferences: who edited somebody else's answer is erased, too, and that answer is not.
     """
-    said = store.feedback_of(sorted(inferences))
-    blank = {one.id for opinions in said.values() for one in opinions if one.erased_at is not None}
+    feedback_by_inference = store.feedback_of(sorted(inferences))
+    blank = {item.id for feedback in feedback_by_inference.values() for item in feedback if item.erased_at is not None}
     return blank | set(inferences).intersection(store.tombstones())
 
 
@@ -39,25 +39,28 @@ def purge(folder: Path, store: InferenceLog) -> int:
 
 def _purge_snapshots(folder: Path, store: InferenceLog) -> int:
     count = 0
-    for place in sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")):
-        inferences, said = list(snapshot.read_inferences(place)), list(snapshot.read_feedback(place))
-        gone = find_erased(store, {one.id for one in inferences})
-        kept = [one for one in inferences if one.id not in gone]
-        heard = [one for one in said if gone.isdisjoint((one.id, one.inference_id))]
-        if len(kept) == len(inferences) and len(heard) == len(said):
+    for snapshot_folder in sorted(path.parent for path in folder.glob(f"*/{MANIFEST}")):
+        inferences, feedback = (
+            list(snapshot.read_inferences(snapshot_folder)),
+            list(snapshot.read_feedback(snapshot_folder)),
+        )
+        erased = find_erased(store, {inference.id for inference in inferences})
+        remaining = [inference for inference in inferences if inference.id not in erased]
+        remaining_feedback = [item for item in feedback if erased.isdisjoint((item.id, item.inference_id))]
+        if len(remaining) == len(inferences) and len(remaining_feedback) == len(feedback):
             continue
-        own = snapshot.read_manifest(place)
-        with atomic_io.atomic_directory(place, folder / SCRATCH) as fresh:
-            atomic_io.write_rows(fresh / INFERENCES, kept)
-            atomic_io.write_rows(fresh / FEEDBACK, heard)
+        own = snapshot.read_manifest(snapshot_folder)
+        with atomic_io.atomic_directory(snapshot_folder, folder / SCRATCH) as scratch:
+            atomic_io.write_rows(scratch / INFERENCES, remaining)
+            atomic_io.write_rows(scratch / FEEDBACK, remaining_feedback)
             before = own.purged_from or own.digest
-            atomic_io.write_json(fresh / MANIFEST, replace(own, digest=content_digest(fresh), purged_from=before))
+            atomic_io.write_json(scratch / MANIFEST, replace(own, digest=content_digest(scratch), purged_from=before))
         count += 1
     return count
 
 
-def prune_snapshots(folder: Path, kept: Collection[str], before: datetime) -> int:
-    """Delete snapshots with inferences from before ``before``, but those ``kept``: builds need them. Returns how many.
+def prune_snapshots(folder: Path, keep: Collection[str], before: datetime) -> int:
+    """Delete snapshots with inferences from before ``before``, but those ``keep``: builds need them. Returns how many.
 
     What killed processes have left in ``folder`` is deleted, too.
     Raises  LockTimeoutError where another process writes snapshots for too long.
@@ -66,18 +69,20 @@ def prune_snapshots(folder: Path, kept: Collection[str], before: datetime) -> in
         return 0
     count = 0
     with snapshot.lock_folder(folder, "pruning snapshots"):
-        for place in sorted(folder.iterdir()):
-            if not place.is_dir() or place.name in kept or not _older(place, before):
+        for snapshot_folder in sorted(folder.iterdir()):
+            if not snapshot_folder.is_dir() or snapshot_folder.name in keep or not _older(snapshot_folder, before):
                 continue
-            (place / MANIFEST).unlink(missing_ok=True)  # so that nobody takes what a kill leaves for a snapshot
-            shutil.rmtree(place)
+            (snapshot_folder / MANIFEST).unlink(
+                missing_ok=True
+            )  # so that nobody takes what a kill leaves for a snapshot
+            shutil.rmtree(snapshot_folder)
             count += 1
     return count
 
 
-def _older(place: Path, before: datetime) -> bool:
+def _older(snapshot_folder: Path, before: datetime) -> bool:
     """Return whether a snapshot reaches back that far; what a kill has left of one does."""
-    if not (place / MANIFEST).is_file():
+    if not (snapshot_folder / MANIFEST).is_file():
         return True
-    first = next(snapshot.read_inferences(place), None)
+    first = next(snapshot.read_inferences(snapshot_folder), None)
     return first is not None and first.accepted_at < before

@@ -34,22 +34,22 @@ class Export:
         """Yield the rows of ``inferences``; ``said_of`` finds feedback, and is asked only where it matters."""
         todo = iter(inferences)
         while some := list(islice(todo, BATCH)):
-            said = said_of([one.id for one in some]) if self._approved_only else {}
-            for one in some:
-                row = self._row(one, said.get(one.id, ()))
+            feedback_by_inference = said_of([item.id for item in some]) if self._approved_only else {}
+            for item in some:
+                row = self._row(item, feedback_by_inference.get(item.id, ()))
                 if isinstance(row, str):
                     self.left_out[row] += 1
                 else:
                     yield row
 
-    def _row(self, one: InferenceRecord, said: Sequence[Feedback]) -> dict[str, Any] | str:
+    def _row(self, inference: InferenceRecord, feedback: Sequence[Feedback]) -> dict[str, Any] | str:
         """Return the row, or why there is none."""
-        if one.finished_at is None or one.response is None:
+        if inference.finished_at is None or inference.response is None:
             return "unfinished"
-        kept = with_accepted_answer(one, said) if self._approved_only else one
-        if kept is None:
+        accepted = with_accepted_answer(inference, feedback) if self._approved_only else inference
+        if accepted is None:
             return "not_approved"
-        row = to_flywheel_row(kept, self._workload) if self._shape == "flywheel" else to_openai_row(kept)
+        row = to_flywheel_row(accepted, self._workload) if self._shape == "flywheel" else to_openai_row(accepted)
         return "no_chat" if row is None else row
 
 
@@ -70,8 +70,8 @@ def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
     None where there is nothing to learn from: no conversation (a plain completion), or no answer. Of several answers the
     first is taken.
     """
-    asked, choices = (inference.request or {}).get("messages"), (inference.response or {}).get("choices")
-    if not asked or not choices:
+    messages, choices = (inference.request or {}).get("messages"), (inference.response or {}).get("choices")
+    if not messages or not choices:
         return None
     message = choices[0].get("message") or {}
     answer = {"role": "assistant", "content": message.get("content")}
@@ -80,31 +80,31 @@ def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
     elif not answer["content"]:
         return None
     tools = (inference.request or {}).get("tools")
-    return {"messages": [*asked, answer], **({"tools": tools} if tools else {})}
+    return {"messages": [*messages, answer], **({"tools": tools} if tools else {})}
 
 
-def with_accepted_answer(inference: InferenceRecord, said: Sequence[Feedback]) -> InferenceRecord | None:
+def with_accepted_answer(inference: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRecord | None:
     """Return the inference as people would have it: with the newest edit as its answer; None where nobody approved of it.
 
     Who changes their mind is taken at their last word. One disapproval outweighs the approval of others, but not an edit: that is
-    the answer as it should be. ``said`` is in order of time.
+    the answer as it should be. ``feedback`` is in order of time.
     """
-    edits = [one.value for one in said if one.kind == "edit" and isinstance(one.value, str)]
+    edits = [item.value for item in feedback if item.kind == "edit" and isinstance(item.value, str)]
     if edits:
         return _replace_answer(inference, edits[-1])
-    last = {(one.annotator, one.kind): one for one in said}
-    signs = {sign for one in last.values() if (sign := _sign(one)) is not None}
+    last = {(item.annotator, item.kind): item for item in feedback}
+    signs = {sign for item in last.values() if (sign := _sign(item)) is not None}
     return inference if signs == {True} else None
 
 
-def _sign(said: Feedback) -> bool | None:
+def _sign(feedback: Feedback) -> bool | None:
     """Return whether somebody liked it, or not, or did not say."""
-    if said.kind == "thumb" and said.value is not None:
-        return bool(said.value == "up")
-    if said.kind == "rating" and said.value is not None:
-        return bool(said.value >= GOOD_RATING)
-    if said.kind == "preference" and said.value is not None:
-        return bool(said.value["choice"] in ("first", "both_good"))
+    if feedback.kind == "thumb" and feedback.value is not None:
+        return bool(feedback.value == "up")
+    if feedback.kind == "rating" and feedback.value is not None:
+        return bool(feedback.value >= GOOD_RATING)
+    if feedback.kind == "preference" and feedback.value is not None:
+        return bool(feedback.value["choice"] in ("first", "both_good"))
     return None
 
 

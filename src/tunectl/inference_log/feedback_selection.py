@@ -28,8 +28,8 @@ from tunectl.inference_log.feedback_rules import (
 
 def digest_prompt(inference: InferenceRecord) -> str:
     """See ``prompt_digest``; of what was asked."""
-    asked = (inference.request or {}).get("messages") or []
-    return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in asked if isinstance(turn, dict)])
+    messages = (inference.request or {}).get("messages") or []
+    return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
 
 
 def digest_messages(messages: Sequence[Message]) -> str:
@@ -50,7 +50,7 @@ def _normalize_content(content: Any) -> str:
 
 def select_examples(
     inferences: Iterable[InferenceRecord],
-    said: Mapping[str, Sequence[Feedback]],
+    feedback_by_inference: Mapping[str, Sequence[Feedback]],
     rules: FeedbackRules,
     *,
     at: datetime,
@@ -65,45 +65,55 @@ def select_examples(
     golden     digests of the golden set's questions (``digest_prompt``)
     """
     left: list[tuple[str, SkipReason]] = []
-    lessons: list[FeedbackExample] = []
-    for one in sorted(inferences, key=lambda one: (one.accepted_at, one.id)):
-        if not said.get(one.id):
+    examples: list[FeedbackExample] = []
+    for inference in sorted(inferences, key=lambda item: (item.accepted_at, item.id)):
+        if not feedback_by_inference.get(inference.id):
             continue
-        found = _classify_inference(one, said[one.id], at - rules.quarantine, erased, golden, rules.holdout)
-        if isinstance(found, FeedbackExample):
-            lessons.append(found)
+        result = _classify_inference(
+            inference, feedback_by_inference[inference.id], at - rules.quarantine, erased, golden, rules.holdout
+        )
+        if isinstance(result, FeedbackExample):
+            examples.append(result)
         else:
-            left.append((one.id, found))
-    kept, capped = contribution_caps.apply_caps(lessons, rules)
-    return FeedbackSelection(kept, [*left, *capped])
+            left.append((inference.id, result))
+    capped_examples, capped = contribution_caps.apply_caps(examples, rules)
+    return FeedbackSelection(capped_examples, [*left, *capped])
 
 
 def _classify_inference(
-    one: InferenceRecord,
-    said: Sequence[Feedback],
+    inference: InferenceRecord,
+    feedback: Sequence[Feedback],
     until: datetime,
     erased: Collection[str],
     golden: Collection[str],
     holdout: float,
 ) -> FeedbackExample | SkipReason:
-    if one.id in erased or one.erased_at is not None:
+    if inference.id in erased or inference.erased_at is not None:
         return "erased"
-    if one.finished_at is None or one.response is None:
+    if inference.finished_at is None or inference.response is None:
         return "unfinished"
     old = [
-        opinion for opinion in said if max(opinion.counted_at, one.accepted_at) <= until and opinion.value is not None
+        opinion
+        for opinion in feedback
+        if max(opinion.counted_at, inference.accepted_at) <= until and opinion.value is not None
     ]
-    wanted = export.with_accepted_answer(one, old)
-    if wanted is None or export.with_accepted_answer(one, said) is None:  # younger opinions may object, not approve
-        waits = wanted is None and len(old) < len(said) and export.with_accepted_answer(one, said) is not None
+    accepted = export.with_accepted_answer(inference, old)
+    if (
+        accepted is None or export.with_accepted_answer(inference, feedback) is None
+    ):  # younger opinions may object, not approve
+        waits = (
+            accepted is None
+            and len(old) < len(feedback)
+            and export.with_accepted_answer(inference, feedback) is not None
+        )
         return "quarantined" if waits else "not_approved"
-    row, prompt = export.to_openai_row(wanted), digest_prompt(one)
+    row, prompt = export.to_openai_row(accepted), digest_prompt(inference)
     if row is None or prompt in golden:
         return "no_chat" if row is None else "in_golden"
     edits = [opinion for opinion in old if opinion.kind == "edit"]
-    kind: ExampleKind = "edit" if edits and row != export.to_openai_row(one) else "approved"
+    kind: ExampleKind = "edit" if edits and row != export.to_openai_row(inference) else "approved"
     voice = (edits or [opinion for opinion in old if opinion.kind in ("thumb", "rating", "preference")])[-1]
-    return FeedbackExample(wanted, kind, voice.person, prompt, is_held_out(prompt, holdout))
+    return FeedbackExample(accepted, kind, voice.person, prompt, is_held_out(prompt, holdout))
 
 
 def is_held_out(prompt: str, share: float) -> bool:

@@ -67,8 +67,8 @@ def validate_feedback(kind: str, value: Any) -> FeedbackKind:
         if name == kind:
             if not right(value):
                 short = isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST)
-                shown = value if short else type(value).__name__
-                raise DataError(f"value of {kind} is {shown}; allowed is {allowed}")
+                shown_value = value if short else type(value).__name__
+                raise DataError(f"value of {kind} is {shown_value}; allowed is {allowed}")
             return name
     raise DataError(f"kind = {kind[:40]!r}; allowed are {', '.join(RULES)}")
 

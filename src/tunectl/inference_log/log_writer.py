@@ -140,13 +140,13 @@ class Writer:
             self._wake.notify()
         self._thread.join(timeout)
         left = len(self._late) + len(self._new)
-        whole = not self._thread.is_alive() and not left
-        if not whole:
+        complete = not self._thread.is_alive() and not left
+        if not complete:
             reason = self.trouble or "there was no time left"
             logging_setup.get_logger(__name__).error(
                 "the inference log is closed and %d rows or more are not in it: %s", left, reason
             )
-        return whole
+        return complete
 
     async def _confirm_write(self, ticket: _PendingWrite) -> bool:
         outcome = await self._wait(ticket)
@@ -204,11 +204,11 @@ class Writer:
 
     def _one_by_one(self, batch: list[_PendingWrite]) -> None:
         """Give up what cannot be written, and nothing else. Where the disk says no meanwhile, the rest is late, in its order."""
-        for place, ticket in enumerate(batch):
+        for index, ticket in enumerate(batch):
             try:
                 self._put([ticket])
             except InfrastructureError as error:
-                self._handle_write_failure(batch[place:], error.message)
+                self._handle_write_failure(batch[index:], error.message)
                 return
             except Exception as error:  # noqa: BLE001  whatever it is, it is this row's
                 self._refuse(ticket, error)

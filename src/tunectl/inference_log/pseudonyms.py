@@ -80,8 +80,8 @@ def load_hash_key(
             made or read.
     """
     project_folder.require_new_folder(root)
-    given, path = environment.get(live.hash_key_env), root / live.hash_key_file
-    if given is None and not path.exists():
+    key, path = environment.get(live.hash_key_env), root / live.hash_key_file
+    if key is None and not path.exists():
         if not make:
             raise InfrastructureError(
                 f"{path} does not exist and {live.hash_key_env} is not set, so nobody can be found by name",
@@ -89,16 +89,16 @@ def load_hash_key(
             )
         _make(path)
     try:
-        found = (given.encode() if given is not None else path.read_bytes()).strip()
+        result = (key.encode() if key is not None else path.read_bytes()).strip()
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
-    if len(found) < MIN_KEY_BYTES:
-        place = str(path) if given is None else live.hash_key_env
+    if len(result) < MIN_KEY_BYTES:
+        source = str(path) if key is None else live.hash_key_env
         raise InfrastructureError(
-            f"{place} holds {len(found)} bytes; at least {MIN_KEY_BYTES} are needed to hide people",
+            f"{source} holds {len(result)} bytes; at least {MIN_KEY_BYTES} are needed to hide people",
             hint="write 64 random hexadecimal digits into it; who was hashed before is then not found again",
         )
-    return found
+    return result
 
 
 def register_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) -> None:
@@ -132,17 +132,17 @@ def _make(path: Path) -> None:
     """Write a new key, unless another process does so at the same moment."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(secrets.token_hex(32) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
         try:
-            os.link(fresh, path)  # unlike a rename this never takes another one's place
+            os.link(scratch, path)  # unlike a rename this never takes another one's place
         except FileExistsError:
             pass
         finally:
-            fresh.unlink()
+            scratch.unlink()
         atomic_io.fsync_directory(path.parent)
     except OSError as error:
         raise atomic_io.write_error(path, error) from error

@@ -98,23 +98,23 @@ class Redactor:
         }
 
     def _field(self, key: str, value: Any, memory: PlaceholderMap) -> Any:
-        if key == "prompt" and isinstance(value, list) and not all(isinstance(one, str) for one in value):
+        if key == "prompt" and isinstance(value, list) and not all(isinstance(item, str) for item in value):
             return TOKENS
         if key == "messages" and isinstance(value, list):
             value = [_nameless(turn) for turn in value]
         if key == "metadata" and isinstance(value, dict):
-            value = {name: one for name, one in value.items() if name != SESSION}
+            value = {name: item for name, item in value.items() if name != SESSION}
         return self._mask_value(value, memory)
 
     def _mask_value(self, value: Any, memory: PlaceholderMap) -> Any:
         if isinstance(value, str):
             return self._masker.mask(value, memory).text
         if isinstance(value, list):
-            return [self._mask_value(one, memory) for one in value]
+            return [self._mask_value(item, memory) for item in value]
         if isinstance(value, dict):
             return {
-                self._masker.mask(key, memory).text: self._mask_value(one, memory)
-                for key, one in value.items()
+                self._masker.mask(key, memory).text: self._mask_value(item, memory)
+                for key, item in value.items()
                 if key not in SPELLED
             }
         if isinstance(value, int) and abs(value) >= SHORTEST_NUMBER:
@@ -142,9 +142,9 @@ def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
+        for item in value:
+            yield from _texts(item)
     elif isinstance(value, dict):
-        for key, one in value.items():
+        for key, item in value.items():
             yield key
-            yield from _texts(one)
+            yield from _texts(item)

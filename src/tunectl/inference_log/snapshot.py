@@ -67,58 +67,60 @@ def freeze(
     Raises  InfrastructureError when database or disk say no; then nothing was added.
     """
     inferences: list[InferenceRecord] = []
-    said: list[Feedback] = []
+    feedback: list[Feedback] = []
     batch: list[InferenceRecord] = []
 
     def flush() -> None:
-        found = store.feedback_of([one.id for one in batch])
-        for one in batch:
-            opinions = [opinion for opinion in found.get(one.id, []) if opinion.counted_at <= at]
+        feedback_by_inference = store.feedback_of([item.id for item in batch])
+        for item in batch:
+            opinions = [opinion for opinion in feedback_by_inference.get(item.id, []) if opinion.counted_at <= at]
             if opinions:
-                inferences.append(one)
-                said.extend(opinions)
+                inferences.append(item)
+                feedback.extend(opinions)
         batch.clear()
 
-    for one in store.inferences(since, until):
-        batch.append(one)
+    for inference in store.inferences(since, until):
+        batch.append(inference)
         if len(batch) == BATCH:
             flush()
     flush()
-    return _write_snapshot(folder, inferences, said, since=since, until=until, at=at, window=window)
+    return _write_snapshot(folder, inferences, feedback, since=since, until=until, at=at, window=window)
 
 
 def _write_snapshot(
     folder: Path,
     inferences: Sequence[InferenceRecord],
-    said: Sequence[Feedback],
+    feedback: Sequence[Feedback],
     *,
     since: datetime,
     until: datetime,
     at: datetime,
     window: str | None,
 ) -> Snapshot:
-    with lock_folder(folder, "freezing a snapshot"), atomic_io.scratch_folder(folder / SCRATCH) as fresh:
-        atomic_io.write_rows(fresh / INFERENCES, inferences)
-        atomic_io.write_rows(fresh / FEEDBACK, said)
-        digest = content_digest(fresh)
-        made = Snapshot(digest[:16], since, until, at, digest, len(inferences), len(said), window)
-        target = folder / made.id
+    with lock_folder(folder, "freezing a snapshot"), atomic_io.scratch_folder(folder / SCRATCH) as scratch:
+        atomic_io.write_rows(scratch / INFERENCES, inferences)
+        atomic_io.write_rows(scratch / FEEDBACK, feedback)
+        digest = content_digest(scratch)
+        snapshot = Snapshot(digest[:16], since, until, at, digest, len(inferences), len(feedback), window)
+        target = folder / snapshot.id
         if (target / MANIFEST).is_file():
-            return made  # with the time of now: what was too new when it was frozen first is not so for ever
-        atomic_io.write_json(fresh / MANIFEST, made)
-        atomic_io.replace_directory(fresh, target)
-    return made
+            return snapshot  # with the time of now: what was too new when it was frozen first is not so for ever
+        atomic_io.write_json(scratch / MANIFEST, snapshot)
+        atomic_io.replace_directory(scratch, target)
+    return snapshot
 
 
 @contextmanager
-def lock_folder(folder: Path, what: str) -> Iterator[None]:
+def lock_folder(folder: Path, description: str) -> Iterator[None]:
     """Hold the lock of a folder of snapshots; what a killed process has left there is deleted first.
 
     Raises  LockTimeoutError where another process writes for too long.
     """
     busy = f"{folder} is being written by another process"
     lock = folder.with_name(f"{folder.name}.lock")  # outside: the folder may be tracked by content
-    with file_lock(lock, what, busy=busy, hint="run this again when it has ended", patience=LOCK_TIMEOUT_SECONDS):
+    with file_lock(
+        lock, description, busy=busy, hint="run this again when it has ended", patience=LOCK_TIMEOUT_SECONDS
+    ):
         _sweep(folder)
         yield
 
@@ -127,9 +129,9 @@ def _sweep(folder: Path) -> None:
     """Delete what a killed process has left. A snapshot that was just being replaced by its purged copy gets that copy."""
     for old in sorted(folder.glob(f"{SCRATCH}/*.old")):
         name, dash, _ = old.name.partition("-")
-        fresh, target = old.with_suffix(""), folder / name
-        if dash and not target.exists() and (fresh / MANIFEST).is_file():
-            fresh.replace(target)
+        replacement, target = old.with_suffix(""), folder / name
+        if dash and not target.exists() and (replacement / MANIFEST).is_file():
+            replacement.replace(target)
     try:
         if (folder / SCRATCH).is_dir():
             shutil.rmtree(folder / SCRATCH)
@@ -142,64 +144,64 @@ def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[st
 
     Raises  ArtifactError when it is not there, or is not what its name says.
     """
-    place = folder / frozen.id
-    if not (place / MANIFEST).is_file():
+    snapshot_folder = folder / frozen.id
+    if not (snapshot_folder / MANIFEST).is_file():
         raise ArtifactError(
-            f"{place} does not exist, though the file of feedback.window names it",
+            f"{snapshot_folder} does not exist, though the file of feedback.window names it",
             hint="it lies on the machine where the retrain controller ran: copy it, or dvc pull artifacts/feedback",
         )
-    digest, own = content_digest(place), read_manifest(place)
+    digest, own = content_digest(snapshot_folder), read_manifest(snapshot_folder)
     if digest != own.digest or frozen.digest not in (own.digest, own.purged_from):
         raise ArtifactError(
-            f"{place} was changed: its digest is {digest[:12]}…, the file of feedback.window says {frozen.digest[:12]}…",
+            f"{snapshot_folder} was changed: its digest is {digest[:12]}…, the file of feedback.window says {frozen.digest[:12]}…",
             hint="restore it; a snapshot is never edited",
         )
-    said: dict[str, list[Feedback]] = {}
-    for opinion in read_feedback(place):
-        said.setdefault(opinion.inference_id, []).append(opinion)
-    return list(read_inferences(place)), said
+    feedback: dict[str, list[Feedback]] = {}
+    for opinion in read_feedback(snapshot_folder):
+        feedback.setdefault(opinion.inference_id, []).append(opinion)
+    return list(read_inferences(snapshot_folder)), feedback
 
 
-def read_inferences(place: Path) -> Iterator[InferenceRecord]:
-    """Read the inferences of the snapshot in the folder ``place``.
+def read_inferences(path: Path) -> Iterator[InferenceRecord]:
+    """Read the inferences of the snapshot in the folder ``path``.
 
     Raises  ArtifactError where the file is absent; DataError on a line of another shape, naming file, line and reason.
     """
-    if _is_of_0_1(place):
-        rows = atomic_io.read_rows(place / INFERENCES_0_1, dict[str, Any])
+    if _is_of_0_1(path):
+        rows = atomic_io.read_rows(path / INFERENCES_0_1, dict[str, Any])
         yield from (msgspec.convert(version_0_1.convert_inference(row), InferenceRecord) for row in rows)
     else:
-        yield from atomic_io.read_rows(place / INFERENCES, InferenceRecord)
+        yield from atomic_io.read_rows(path / INFERENCES, InferenceRecord)
 
 
-def read_feedback(place: Path) -> Iterator[Feedback]:
-    """Read the feedback of the snapshot in the folder ``place``; raises as ``read_inferences``."""
-    if _is_of_0_1(place):
-        rows = atomic_io.read_rows(place / FEEDBACK, dict[str, Any])
+def read_feedback(path: Path) -> Iterator[Feedback]:
+    """Read the feedback of the snapshot in the folder ``path``; raises as ``read_inferences``."""
+    if _is_of_0_1(path):
+        rows = atomic_io.read_rows(path / FEEDBACK, dict[str, Any])
         yield from (msgspec.convert(version_0_1.convert_feedback(row), Feedback) for row in rows)
     else:
-        yield from atomic_io.read_rows(place / FEEDBACK, Feedback)
+        yield from atomic_io.read_rows(path / FEEDBACK, Feedback)
 
 
-def read_manifest(place: Path) -> Snapshot:
-    """Read the manifest of the snapshot in the folder ``place``; raises ArtifactError where it is damaged."""
-    if _is_of_0_1(place):
-        manifest: dict[str, Any] = atomic_io.read_json(place / MANIFEST, dict[str, Any])
+def read_manifest(path: Path) -> Snapshot:
+    """Read the manifest of the snapshot in the folder ``path``; raises ArtifactError where it is damaged."""
+    if _is_of_0_1(path):
+        manifest: dict[str, Any] = atomic_io.read_json(path / MANIFEST, dict[str, Any])
         return msgspec.convert(version_0_1.convert_snapshot(manifest), Snapshot)
-    found: Snapshot = atomic_io.read_json(place / MANIFEST, Snapshot)
-    return found
+    snapshot: Snapshot = atomic_io.read_json(path / MANIFEST, Snapshot)
+    return snapshot
 
 
-def _is_of_0_1(place: Path) -> bool:
-    return not (place / INFERENCES).exists() and (place / INFERENCES_0_1).exists()
+def _is_of_0_1(path: Path) -> bool:
+    return not (path / INFERENCES).exists() and (path / INFERENCES_0_1).exists()
 
 
-def content_digest(place: Path) -> str:
+def content_digest(path: Path) -> str:
     """Return the digest of a snapshot's files as they are."""
-    names = (INFERENCES_0_1 if _is_of_0_1(place) else INFERENCES, FEEDBACK)
-    return atomic_io.sha256_json([atomic_io.sha256_path(place / name) for name in names])
+    names = (INFERENCES_0_1 if _is_of_0_1(path) else INFERENCES, FEEDBACK)
+    return atomic_io.sha256_json([atomic_io.sha256_path(path / name) for name in names])
 
 
 def feedback_out_of_quarantine(folder: Path, frozen: Snapshot, quarantine: timedelta) -> int:
     """Return opinions of a snapshot that were out of quarantine when it was frozen: with time the same content teaches more."""
-    return sum(one.counted_at <= frozen.created_at - quarantine for one in read_feedback(folder / frozen.id))
+    return sum(item.counted_at <= frozen.created_at - quarantine for item in read_feedback(folder / frozen.id))

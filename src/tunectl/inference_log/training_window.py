@@ -48,25 +48,28 @@ def load_window(path: Path) -> FeedbackWindow:
 
 def read_window(path: Path) -> FeedbackWindow | None:
     """Read such a file, also one that tunectl 0.1 wrote; None where it holds null. Raises as ``load_window``."""
-    found: FeedbackWindow | None = WINDOW_FORMAT.read(path, FeedbackWindow | None)  # type: ignore[arg-type]
-    return found
+    window: FeedbackWindow | None = WINDOW_FORMAT.read(path, FeedbackWindow | None)  # type: ignore[arg-type]
+    return window
 
 
 def _select_examples(
-    named: FeedbackWindow,
+    window: FeedbackWindow,
     section: FeedbackFromLog,
     inferences: Mapping[str, InferenceRecord],
-    said: Mapping[str, Sequence[Feedback]],
+    feedback_by_inference: Mapping[str, Sequence[Feedback]],
     at: datetime,
 ) -> FeedbackSelection:
-    erased = set(named.erased)
+    erased = set(window.erased)
     return feedback_selection.select_examples(
         inferences.values(),
-        {name: [one for one in opinions if one.id not in erased] for name, opinions in said.items()},
+        {
+            name: [item for item in feedback if item.id not in erased]
+            for name, feedback in feedback_by_inference.items()
+        },
         feedback_rules.rules_of(section),
         at=at,
         erased=erased,
-        golden=set(named.golden),
+        golden=set(window.golden),
     )
 
 
@@ -82,22 +85,24 @@ class FeedbackExamples(Struct, frozen=True):
     """Inferences that teach something, and did not without the newest snapshot; it reaches back over those before it."""
 
 
-def build_feedback_examples(named: FeedbackWindow, section: FeedbackFromLog, root: Path = Path()) -> FeedbackExamples:
+def build_feedback_examples(window: FeedbackWindow, section: FeedbackFromLog, root: Path = Path()) -> FeedbackExamples:
     """Return lessons of all snapshots that ``load_window`` names; a later snapshot knows more of what was said.
 
     Raises  ArtifactError for one that is absent or was changed.
     """
     inferences: dict[str, InferenceRecord] = {}
-    said: dict[str, list[Feedback]] = {}
-    home: dict[str, Snapshot] = {}
-    found, known = FeedbackSelection([], []), FeedbackSelection([], [])
-    for place, frozen in enumerate(named.snapshots, 1):
-        ours, opinions = snapshot.read(root / section.snapshots, frozen)
-        inferences.update({one.id: one for one in ours})
-        said.update(opinions)
-        home.update({one.id: frozen for one in ours})
-        if place >= len(named.snapshots) - 1:
-            at = max(one.created_at for one in named.snapshots[:place])
-            known, found = found, _select_examples(named, section, inferences, said, at)
-    fresh = {lesson.inference.id for lesson in found.lessons} - {lesson.inference.id for lesson in known.lessons}
-    return FeedbackExamples(found, inferences, home, frozenset(fresh))
+    feedback: dict[str, list[Feedback]] = {}
+    snapshots: dict[str, Snapshot] = {}
+    result, earlier = FeedbackSelection([], []), FeedbackSelection([], [])
+    for number, frozen in enumerate(window.snapshots, 1):
+        frozen_inferences, opinions = snapshot.read(root / section.snapshots, frozen)
+        inferences.update({inference.id: inference for inference in frozen_inferences})
+        feedback.update(opinions)
+        snapshots.update({inference.id: frozen for inference in frozen_inferences})
+        if number >= len(window.snapshots) - 1:
+            at = max(item.created_at for item in window.snapshots[:number])
+            earlier, result = result, _select_examples(window, section, inferences, feedback, at)
+    new_ids = {example.inference.id for example in result.lessons} - {
+        example.inference.id for example in earlier.lessons
+    }
+    return FeedbackExamples(result, inferences, snapshots, frozenset(new_ids))

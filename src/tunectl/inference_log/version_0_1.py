@@ -75,4 +75,4 @@ def convert_snapshot(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def convert_training_window(value: Mapping[str, Any]) -> dict[str, Any]:
     """Convert the content of ``live/window.json``."""
     converted = rename_keys(value, {"forgotten": "erased"})
-    return {**converted, "snapshots": [convert_snapshot(one) for one in converted.get("snapshots", [])]}
+    return {**converted, "snapshots": [convert_snapshot(item) for item in converted.get("snapshots", [])]}

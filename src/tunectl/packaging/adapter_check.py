@@ -94,9 +94,9 @@ class ProbeRun:
     @property
     def as_base(self) -> bool:
         """Whether the engine, left alone, said what the base says."""
-        said = self.free or []
+        tokens = self.free or []
         bare = [token for token in self.probe.base if token not in self.stops]
-        return bool(said) and said == bare[: len(said)] and said != self.probe.answer[: len(said)]
+        return bool(tokens) and tokens == bare[: len(tokens)] and tokens != self.probe.answer[: len(tokens)]
 
     def feed(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
         """Take the engine's next tokens, without the stop token that ended the answer."""
@@ -123,40 +123,40 @@ def count_allowed_mismatches(probes: Sequence[Probe], limits: ProbeLimits) -> in
 
 def evaluate_probes(walks: Sequence[ProbeRun], limits: ProbeLimits) -> ProbeReport:
     """Return the verdict over walks that are over, or that were given up because too many tokens went another way."""
-    seen = sum(walk.at for walk in walks)
-    agreement = sum(walk.agreed for walk in walks) / seen if seen else 0.0
+    compared = sum(walk.at for walk in walks)
+    agreement = sum(walk.agreed for walk in walks) / compared if compared else 0.0
     gaps = [gap for walk in walks for gap in walk.gaps]
     broken = not all(map(isfinite, gaps))
     gap = fmean(gaps) if gaps and not broken else 0.0
-    from_base = fmean([one for walk in walks for one in walk.base_gaps]) if gaps and not broken else 0.0
+    from_base = fmean([base_gap for walk in walks for base_gap in walk.base_gaps]) if gaps and not broken else 0.0
     as_base = sum(walk.as_base for walk in walks)
-    found = ProbeReport(True, "", agreement, gap, as_base, len(walks), seen)
+    report = ProbeReport(True, "", agreement, gap, as_base, len(walks), compared)
     reason = (
         "the engine gives log-probabilities that are no numbers"
         if broken
-        else _reason(found, limits, from_base, agreed=bool(gaps))
+        else _reason(report, limits, from_base, agreed=bool(gaps))
     )
-    return ProbeReport(not reason, reason, agreement, gap, as_base, len(walks), seen)
+    return ProbeReport(not reason, reason, agreement, gap, as_base, len(walks), compared)
 
 
-def _reason(found: ProbeReport, limits: ProbeLimits, from_base: float, *, agreed: bool) -> str:
-    if not found.probes:
+def _reason(report: ProbeReport, limits: ProbeLimits, from_base: float, *, agreed: bool) -> str:
+    if not report.probes:
         return "the contract has no probes, so nothing proves that the adapter is applied"
-    measured = f"{found.agreement:.1%} of {found.tokens} probe tokens agree with the training side, at least {limits.agreement:.1%} must"
-    if found.as_base == found.probes:
+    measured = f"{report.agreement:.1%} of {report.tokens} probe tokens agree with the training side, at least {limits.agreement:.1%} must"
+    if report.as_base == report.probes:
         return (
-            f"the adapter is not applied: all {found.probes} probes are answered as the base model answers; {measured}"
+            f"the adapter is not applied: all {report.probes} probes are answered as the base model answers; {measured}"
         )
-    if agreed and from_base < found.logprob_gap:
+    if agreed and from_base < report.logprob_gap:
         return (
             f"the adapter is not applied: log-probabilities are {from_base:.3f} nat from the base model's and "
-            f"{found.logprob_gap:.3f} from the tuned model's; {measured}"
+            f"{report.logprob_gap:.3f} from the tuned model's; {measured}"
         )
-    if found.agreement < limits.agreement or not agreed:
-        return f"these are not the weights that were tested: {measured} ({found.as_base} of {found.probes} probes sound like the base)"
-    if found.logprob_gap > limits.logprob:
+    if report.agreement < limits.agreement or not agreed:
+        return f"these are not the weights that were tested: {measured} ({report.as_base} of {report.probes} probes sound like the base)"
+    if report.logprob_gap > limits.logprob:
         return (
-            f"these are not the weights that were tested: log-probabilities differ by {found.logprob_gap:.3f} nat on average, "
+            f"these are not the weights that were tested: log-probabilities differ by {report.logprob_gap:.3f} nat on average, "
             f"at most {limits.logprob:.3f} is allowed"
         )
     return ""

@@ -24,15 +24,15 @@ def render_model_card(
         head.append(f"base_model: {contract.base.source}")
     head += [f"license: {license_name.lower()}"] if license_name else []
     head += ["tags: [tunectl, lora]", "---"]
-    verdicts = [f"- {stage}: {one.reason}" for stage, one in facts.verdicts.items()]
+    verdicts = [f"- {stage}: {verdict.reason}" for stage, verdict in facts.verdicts.items()]
     proof = [f"- {report.verdict.reason}"]
     if report.measured is None:
         proof.append("- The evaluation's measure was not taken of the export.")
     proof += [f"- {name}: {value:g}" for name, value in facts.metrics.items()]
-    sources = [f"- `{path}`: SHA-256 {found or 'unknown'}" for path, found in lineage.sources.items()]
+    sources = [f"- `{path}`: SHA-256 {source or 'unknown'}" for path, source in lineage.sources.items()]
     stages = [
-        f"| {stage} | {found[:12]} | {lineage.configs.get(stage, '')[:12]} | {lineage.code.get(stage, '')[:12]} |"
-        for stage, found in lineage.stages.items()
+        f"| {stage} | {result[:12]} | {lineage.configs.get(stage, '')[:12]} | {lineage.code.get(stage, '')[:12]} |"
+        for stage, result in lineage.stages.items()
     ]
     parts = [
         *head,

@@ -9,14 +9,14 @@ NAME = "Modelfile"
 
 def render_modelfile(contract: ServingContract, file: str) -> str:
     """Return the text for ``ollama create NAME -f Modelfile``, beside ``file``: decoding, ends of an answer, and the system text of training."""
-    given = contract.defaults
-    ends = {one.text for one in (contract.eot_token, contract.eos) if one is not None}
+    defaults = contract.defaults
+    ends = {item.text for item in (contract.eot_token, contract.eos) if item is not None}
     lines = [
         f"# ollama create {contract.project} -f {NAME}",
         f"FROM ./{file}",
-        f"PARAMETER temperature {given.temperature:g}",
-        f"PARAMETER top_p {given.top_p:g}",
-        f"PARAMETER num_predict {given.max_tokens}",
+        f"PARAMETER temperature {defaults.temperature:g}",
+        f"PARAMETER top_p {defaults.top_p:g}",
+        f"PARAMETER num_predict {defaults.max_tokens}",
         f"PARAMETER num_ctx {contract.context_length}",
         *(f'PARAMETER stop "{text}"' for text in sorted(ends)),
     ]

@@ -67,11 +67,11 @@ def token_agreement(
 ) -> TokenAgreement:
     """Compare; ``trained`` holds the trained model's log-probabilities of the engine's choices (nats, places as in ``answers``)."""
     pairs = [
-        (wanted, chosen, engine - own)
+        (expected, chosen, engine - own)
         for answer, reading, owns in zip(answers, readings, trained, strict=True)
-        for wanted, chosen, engine, own in zip(answer, reading.choices, reading.logprobs, owns, strict=True)
+        for expected, chosen, engine, own in zip(answer, reading.choices, reading.logprobs, owns, strict=True)
     ]
-    same = [wanted == chosen or (wanted in stops and chosen in stops) for wanted, chosen, _ in pairs]
+    same = [expected == chosen or (expected in stops and chosen in stops) for expected, chosen, _ in pairs]
     gaps = [gap for _, chosen, gap in pairs if chosen not in stops and isfinite(gap)]
     return TokenAgreement(
         len(answers),
@@ -82,35 +82,35 @@ def token_agreement(
     )
 
 
-def verdict(
-    found: TokenAgreement, measured: EngineScore | None, bounds: ParityBounds, *, probes: int
-) -> RecordedVerdict:
+def verdict(result: TokenAgreement, score: EngineScore | None, bounds: ParityBounds, *, probes: int) -> RecordedVerdict:
     """Return yes only where every bound holds and there are ``probes``, else no with every reason."""
     if not probes:
         return RecordedVerdict(False, NOTHING, NOTHING_WORDS)
     wrong = []
-    if bounds.agreement is not None and found.top1 < bounds.agreement:
-        wrong.append(f"{found.top1:.1%} of {found.tokens} tokens agree, at least {bounds.agreement:.1%} must")
-    if bounds.gap is not None and found.gap > bounds.gap:
-        wrong.append(f"log-probabilities differ by {found.gap:.3f} nat, at most {bounds.gap:g} is allowed")
-    if measured is not None and measured.engine < measured.low:
+    if bounds.agreement is not None and result.top1 < bounds.agreement:
+        wrong.append(f"{result.top1:.1%} of {result.tokens} tokens agree, at least {bounds.agreement:.1%} must")
+    if bounds.gap is not None and result.gap > bounds.gap:
+        wrong.append(f"log-probabilities differ by {result.gap:.3f} nat, at most {bounds.gap:g} is allowed")
+    if score is not None and score.engine < score.low:
         wrong.append(
-            f"{measured.measure} falls from {measured.trained:.2f} to {measured.engine:.2f}, below the interval's end {measured.low:.2f}"
+            f"{score.measure} falls from {score.trained:.2f} to {score.engine:.2f}, below the interval's end {score.low:.2f}"
         )
     if wrong:
         return RecordedVerdict(False, DIFFERENT, f"The export is not the model that was trained: {'; '.join(wrong)}.")
-    text = f"The export is the model that was trained: {found.top1:.1%} of {found.tokens} tokens agree, {found.gap:.3f} nat apart"
-    if measured is not None:
-        text += f"; {measured.measure} {measured.engine:.2f} on {measured.inputs} test inputs, {measured.trained:.2f} before the export"
+    text = f"The export is the model that was trained: {result.top1:.1%} of {result.tokens} tokens agree, {result.gap:.3f} nat apart"
+    if score is not None:
+        text += (
+            f"; {score.measure} {score.engine:.2f} on {score.inputs} test inputs, {score.trained:.2f} before the export"
+        )
     return RecordedVerdict(True, SAME, f"{text}.")
 
 
-def with_gguf(report: ParityReport, share: float, least: float) -> ParityReport:
+def with_gguf(report: ParityReport, share: float, minimum: float) -> ParityReport:
     """Return the report with what the GGUF file was found to be; one that is another model turns the verdict into a no."""
-    if share >= least or not report.verdict.passed:
+    if share >= minimum or not report.verdict.passed:
         return replace(report, gguf=share)
     text = (
         f"The GGUF file is not the model that was trained, so it was deleted: {share:.1%} of the probe tokens agree, at least "
-        f"{least:.1%} must. Take finer weights (package.gguf.type=f16), or none (package.gguf=null)."
+        f"{minimum:.1%} must. Take finer weights (package.gguf.type=f16), or none (package.gguf=null)."
     )
     return replace(report, gguf=share, verdict=RecordedVerdict(False, GGUF_DIFFERS, text))

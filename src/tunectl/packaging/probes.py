@@ -47,38 +47,38 @@ class BaseTunedComparison:
     def apart(self) -> float:
         """Nats by which the two differ on the tuned model's tokens, mean of absolute differences; 0 for an empty answer."""
         pairs = zip(self.tuned.logprobs, self.under_base, strict=True)
-        return fmean([abs(one - other) for one, other in pairs] or [0.0])
+        return fmean([abs(item - other) for item, other in pairs] or [0.0])
 
 
-def truncate(said: GreedyOutput, limit: int) -> GreedyOutput:
+def truncate(output: GreedyOutput, limit: int) -> GreedyOutput:
     """Return the first ``limit`` tokens of an answer; greedy answers begin alike whatever their limit."""
-    if len(said.ids) <= limit:
-        return said
-    return GreedyOutput(said.ids[:limit], said.logprobs[:limit], finished=False)
+    if len(output.ids) <= limit:
+        return output
+    return GreedyOutput(output.ids[:limit], output.logprobs[:limit], finished=False)
 
 
-def select_probes(found: Sequence[BaseTunedComparison], count: int, *, least: float) -> list[BaseTunedComparison]:
+def select_probes(comparisons: Sequence[BaseTunedComparison], count: int, *, least: float) -> list[BaseTunedComparison]:
     """Return at most ``count``: those that are answered differently first, the furthest apart first among them.
 
     Where both say the same, likelihoods that are at least twice ``least`` nats apart still tell one from the other; what is
     closer proves nothing and is left out, so there may be none.
     """
-    telling = [one for one in found if one.differs or one.apart >= 2 * least]
-    return sorted(telling, key=lambda one: (not one.differs, -one.apart))[:count]
+    telling = [item for item in comparisons if item.differs or item.apart >= 2 * least]
+    return sorted(telling, key=lambda item: (not item.differs, -item.apart))[:count]
 
 
-def probe(one: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:
+def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:
     """Build the probe of the contract; ``texts`` are the decoded answers of tuned and base model."""
     return ParityProbe(
-        messages=one.asked.messages,
-        token_ids=one.asked.ids,
-        answer_ids=one.tuned.ids,
+        messages=comparison.asked.messages,
+        token_ids=comparison.asked.ids,
+        answer_ids=comparison.tuned.ids,
         text=texts[0],
-        logprobs=one.tuned.logprobs,
-        base_ids=one.base.ids,
+        logprobs=comparison.tuned.logprobs,
+        base_ids=comparison.base.ids,
         base_text=texts[1],
-        base_logprobs=one.base.logprobs,
-        answer_under_base=one.under_base,
+        base_logprobs=comparison.base.logprobs,
+        answer_under_base=comparison.under_base,
     )
 
 
@@ -95,13 +95,13 @@ class RecordedResponse(Struct, frozen=True):
     """stop, or length."""
 
 
-def reference(prompt: Sequence[Message], text: str, said: GreedyOutput) -> RecordedResponse:
+def reference(prompt: Sequence[Message], text: str, output: GreedyOutput) -> RecordedResponse:
     """Return one answer of the engine."""
-    nats = [one for one in said.logprobs if isfinite(one)]
+    nats = [logprob for logprob in output.logprobs if isfinite(logprob)]
     return RecordedResponse(
         list(prompt),
         text,
-        len(said.ids) - said.finished,
+        len(output.ids) - output.finished,
         fmean(nats) if nats else None,
-        "stop" if said.finished else "length",
+        "stop" if output.finished else "length",
     )

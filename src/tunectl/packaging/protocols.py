@@ -68,7 +68,7 @@ class ReleaseSession(Protocol):
     """A release in an engine."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
+        self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
         """Return answers of at most ``limit`` tokens."""
         ...

@@ -25,9 +25,9 @@ _LAYOUTS: Final = {"apart": "adapter"}
 
 def upgrade_contract(record: dict[str, Any]) -> dict[str, Any]:
     """Format 1, of tunectl 0.1. The file is part of what names its release, so it stays on the disk as it is."""
-    found = rename_keys(record, {"end_of_turn": "eot_token", "route": "layout"})
-    found["layout"] = _LAYOUTS.get(found.get("layout", ""), found.get("layout"))
-    return {**found, "tolerance": rename_keys(found.get("tolerance", {}), _TOLERANCE)}
+    result = rename_keys(record, {"end_of_turn": "eot_token", "route": "layout"})
+    result["layout"] = _LAYOUTS.get(result.get("layout", ""), result.get("layout"))
+    return {**result, "tolerance": rename_keys(result.get("tolerance", {}), _TOLERANCE)}
 
 
 CONTRACT: Final = RecordFormat("serving contract", (upgrade_contract,), key="format")
@@ -146,8 +146,8 @@ def load(release: Path) -> ServingContract:
         raise ArtifactError(
             f"{path} does not exist, so {release} is not a release", hint="list them: tunectl release list"
         )
-    found: ServingContract = CONTRACT.read(path, ServingContract)
-    return found
+    serving_contract: ServingContract = CONTRACT.read(path, ServingContract)
+    return serving_contract
 
 
 def template_of(release: Path, contract: ServingContract) -> Template:

@@ -86,29 +86,33 @@ def inter_annotator_agreement(judgments: Sequence[Comparison], alpha: Alpha, *, 
     A person's answers to a question asked again are compared with each other; the first of them counts beside other people's.
     Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability"; intervals as Hayes and Krippendorff (2007) advise.
     """
-    asked = [one for one in judgments if one.check != "attention"]
-    ratings = _ratings(asked)
+    comparisons = [judgment for judgment in judgments if judgment.check != "attention"]
+    ratings = _ratings(comparisons)
     value, ends = _alpha(ratings, alpha, seed)
-    names = sorted({one.annotation.annotator or UNNAMED for one in judgments})
+    names = sorted({judgment.annotation.annotator or UNNAMED for judgment in judgments})
     return InterAnnotatorAgreement(
         judgments=len(judgments),
         people=[
-            _person(name, [one for one in judgments if (one.annotation.annotator or UNNAMED) == name], ratings)
+            _person(
+                name,
+                [judgment for judgment in judgments if (judgment.annotation.annotator or UNNAMED) == name],
+                ratings,
+            )
             for name in names
         ],
         shared=sum(len(votes) > 1 for votes in ratings.values()),
         alpha=value,
         alpha_low=None if ends is None else ends[0],
         alpha_high=None if ends is None else ends[1],
-        left=_left(asked),
-        longer=longer_wins(found for one in asked if (found := _winner(one))),
+        left=_left(comparisons),
+        longer=longer_wins(result for item in comparisons if (result := _winner(item))),
     )
 
 
 def longer_wins(texts: Iterable[tuple[str, str]]) -> Proportion | None:
     """Return the share of (winning, losing) texts in which the longer one won; those of equal length are left out."""
-    found = [len(winner) > len(loser) for winner, loser in texts if len(winner) != len(loser)]
-    return _share(sum(found), len(found))
+    result = [len(winner) > len(loser) for winner, loser in texts if len(winner) != len(loser)]
+    return _share(sum(result), len(result))
 
 
 def pair_texts(pair: PreferencePair) -> tuple[str, str]:
@@ -120,19 +124,19 @@ def _text(answer: Iterable[Message]) -> str:
     return "\n".join(map(tool_calls.render_tool_calls, answer))
 
 
-def _person(name: str, own: Sequence[Comparison], ratings: Mapping[str, Mapping[str, int]]) -> Person:
-    asked = [one for one in own if one.check != "attention"]
-    checks = [one.choice == "first" for one in own if one.check == "attention"]
-    times = [one.seconds for one in asked if one.seconds is not None]
+def _person(name: str, comparisons: Sequence[Comparison], ratings: Mapping[str, Mapping[str, int]]) -> Person:
+    regular = [item for item in comparisons if item.check != "attention"]
+    checks = [item.choice == "first" for item in comparisons if item.check == "attention"]
+    times = [item.seconds for item in regular if item.seconds is not None]
     same, both = _with_others(name, ratings)
     return Person(
         name=name,
-        judgments=len(own),
-        decided=sum(one.choice in {"first", "second"} for one in asked),
-        left=_left(asked),
-        longer=longer_wins(found for one in asked if (found := _winner(one))),
+        judgments=len(comparisons),
+        decided=sum(item.choice in {"first", "second"} for item in regular),
+        left=_left(regular),
+        longer=longer_wins(result for item in regular if (result := _winner(item))),
         with_others=_share(same, both),
-        with_self=_with_self(asked) if name != UNNAMED else None,
+        with_self=_with_self(regular) if name != UNNAMED else None,
         attention=_share(sum(checks), len(checks)),
         seconds=round(median(times), 1) if times else None,
     )
@@ -144,46 +148,46 @@ def _share(hits: int, total: int) -> Proportion | None:
     return Proportion(hits / total, *wilson_interval(hits, total), total)
 
 
-def _winner(one: Comparison) -> tuple[str, str] | None:
-    if one.choice not in {"first", "second"}:
+def _winner(comparison: Comparison) -> tuple[str, str] | None:
+    if comparison.choice not in {"first", "second"}:
         return None
-    texts = list(map(_text, one.answers))
-    return (texts[0], texts[1]) if one.choice == "first" else (texts[1], texts[0])
+    texts = list(map(_text, comparison.answers))
+    return (texts[0], texts[1]) if comparison.choice == "first" else (texts[1], texts[0])
 
 
 def _left(judgments: Iterable[Comparison]) -> Proportion | None:
     won = [
-        one.left == (0 if one.choice == "first" else 1)
-        for one in judgments
-        if one.left is not None and one.choice in {"first", "second"}
+        judgment.left == (0 if judgment.choice == "first" else 1)
+        for judgment in judgments
+        if judgment.left is not None and judgment.choice in {"first", "second"}
     ]
     return _share(sum(won), len(won))
 
 
 def _ratings(judgments: Iterable[Comparison]) -> dict[str, dict[str, int]]:
     """Return question to annotator to the first opinion; unnamed people cannot be told apart and are left out."""
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for one in judgments:
-        if one.annotation.annotator is not None:
-            found[comparison_key(one)].setdefault(one.annotation.annotator, _code(one))
-    return found
+    result: dict[str, dict[str, int]] = defaultdict(dict)
+    for judgment in judgments:
+        if judgment.annotation.annotator is not None:
+            result[comparison_key(judgment)].setdefault(judgment.annotation.annotator, _code(judgment))
+    return result
 
 
 def _with_others(name: str, ratings: Mapping[str, Mapping[str, int]]) -> tuple[int, int]:
     same = both = 0
     for votes in ratings.values():
         if name in votes:
-            others = [said for other, said in votes.items() if other != name]
-            same += sum(said == votes[name] for said in others)
+            others = [vote for other, vote in votes.items() if other != name]
+            same += sum(vote == votes[name] for vote in others)
             both += len(others)
     return same, both
 
 
 def _with_self(judgments: Iterable[Comparison]) -> Proportion | None:
-    said: dict[str, list[int]] = defaultdict(list)
-    for one in judgments:
-        said[comparison_key(one)].append(_code(one))
-    again = [later == votes[0] for votes in said.values() for later in votes[1:]]
+    codes: dict[str, list[int]] = defaultdict(list)
+    for judgment in judgments:
+        codes[comparison_key(judgment)].append(_code(judgment))
+    again = [later == votes[0] for votes in codes.values() for later in votes[1:]]
     return _share(sum(again), len(again))
 
 
@@ -202,42 +206,42 @@ def _alpha(
     if value is None or len(shared) < 2:
         return value, None
     draws = np.random.default_rng(seed).integers(0, len(columns), (RESAMPLES, len(columns)))
-    samples = [found for draw in draws if (found := alpha(_rows([columns[at] for at in draw]))) is not None]
+    samples = [result for draw in draws if (result := alpha(_rows([columns[index] for index in draw]))) is not None]
     if len(samples) < RESAMPLES * 0.9:
         return value, None
     low, high = np.quantile(samples, [0.025, 0.975])
     return value, (float(low), float(high))
 
 
-def _code(one: Comparison) -> int:
+def _code(comparison: Comparison) -> int:
     """Return an opinion as a number; which of two answers is first is settled by their texts, so numbers mean the same to everybody."""
-    if one.choice in CODES:
-        return CODES[one.choice]
-    digests = [canonical_vote(replace(one, choice=side)) for side in SIDES]
-    return int(digests[SIDES.index(one.choice)] != min(digests))
+    if comparison.choice in CODES:
+        return CODES[comparison.choice]
+    digests = [canonical_vote(replace(comparison, choice=side)) for side in SIDES]
+    return int(digests[SIDES.index(comparison.choice)] != min(digests))
 
 
 def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def summary(found: InterAnnotatorAgreement) -> str:
+def summary(result: InterAnnotatorAgreement) -> str:
     """Return the outcome in sentences, with what to do about it."""
-    said = [_agreement_words(found)]
-    if found.left is not None and not found.left.low <= 0.5 <= found.left.high:
-        side = "left" if found.left.value > 0.5 else "right"
-        said.append(f"The {side} side wins more often than chance: people may choose by position.")
-    if found.longer is not None and not found.longer.low <= 0.5 <= found.longer.high:
-        size = "longer" if found.longer.value > 0.5 else "shorter"
-        said.append(
-            f"The {size} answer wins more often than chance ({found.longer.value:.0%}): a reward model would learn length."
+    sentences = [_agreement_words(result)]
+    if result.left is not None and not result.left.low <= 0.5 <= result.left.high:
+        side = "left" if result.left.value > 0.5 else "right"
+        sentences.append(f"The {side} side wins more often than chance: people may choose by position.")
+    if result.longer is not None and not result.longer.low <= 0.5 <= result.longer.high:
+        size = "longer" if result.longer.value > 0.5 else "shorter"
+        sentences.append(
+            f"The {size} answer wins more often than chance ({result.longer.value:.0%}): a reward model would learn length."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
-def _agreement_words(found: InterAnnotatorAgreement) -> str:
-    if found.alpha is None:
+def _agreement_words(result: InterAnnotatorAgreement) -> str:
+    if result.alpha is None:
         return "No question was judged by two people in a way that can be compared, so agreement is unknown."
-    ends = "" if found.alpha_low is None else f" ({found.alpha_low:.2f} to {found.alpha_high:.2f})"
-    level = next(word for limit, word in LEVELS if found.alpha >= limit)
-    return f"Krippendorff's alpha is {found.alpha:.2f}{ends} over {found.shared} shared questions: {level}."
+    ends = "" if result.alpha_low is None else f" ({result.alpha_low:.2f} to {result.alpha_high:.2f})"
+    level = next(word for limit, word in LEVELS if result.alpha >= limit)
+    return f"Krippendorff's alpha is {result.alpha:.2f}{ends} over {result.shared} shared questions: {level}."

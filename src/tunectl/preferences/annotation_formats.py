@@ -16,8 +16,8 @@ def upgrade_task(record: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
     """Return a line of ``said.jsonl`` of 0.1."""
-    found = rename_keys(record, {"what": "kind", "question": "task", "at": "created_at"})
-    return {**found, "kind": _KINDS.get(found.get("kind", ""), found.get("kind"))}
+    result = rename_keys(record, {"what": "kind", "question": "task", "at": "created_at"})
+    return {**result, "kind": _KINDS.get(result.get("kind", ""), result.get("kind"))}
 
 
 TASK: Final = RecordFormat("task", (upgrade_task,))

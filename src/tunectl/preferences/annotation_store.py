@@ -125,9 +125,9 @@ class Store:
     def list_annotations(self, annotator: str | None = None) -> list[AnnotationEvent]:
         """Return the valid annotations in their order, of one person or of all."""
         return [
-            one
-            for one in self._said.values()
-            if one.id not in self._undone and (annotator is None or one.annotator == annotator)
+            item
+            for item in self._said.values()
+            if item.id not in self._undone and (annotator is None or item.annotator == annotator)
         ]
 
     def get_annotation(self, name: str) -> AnnotationEvent | None:
@@ -136,7 +136,7 @@ class Store:
 
     def count_turns(self, annotator: str) -> int:
         """Return how often somebody has said something, taken back or not."""
-        return sum(one.annotator == annotator for one in self._said.values())
+        return sum(item.annotator == annotator for item in self._said.values())
 
     def _take(self, entry: AnnotationEvent | Retraction) -> None:
         if isinstance(entry, AnnotationEvent):
@@ -178,17 +178,17 @@ def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
         )
     entries = list(enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1))
     # Questions after judgments: an open page may add some of both meanwhile.
-    known = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
+    tasks = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
     undone = {entry.id for _, entry in entries if isinstance(entry, Retraction)}
     for row, entry in entries:
         if isinstance(entry, Retraction):
             continue
-        _refuse_stray(folder, row, entry, known)
+        _refuse_stray(folder, row, entry, tasks)
         source = Source((folder / ANNOTATIONS).as_posix(), row)
         if entry.id in undone or entry.choice == "skip":
             yield RejectedRow(source, "taken_back" if entry.id in undone else "skipped", f"by {entry.annotator}")
             continue
-        yield _judgment(entry, entry.choice, known[entry.task], source)
+        yield _judgment(entry, entry.choice, tasks[entry.task], source)
 
 
 def has_annotations(folder: Path) -> bool:
@@ -230,9 +230,9 @@ def _adopt_old_names(folder: Path) -> None:
 
 
 def _refuse_stray(
-    folder: Path, row: int, entry: AnnotationEvent | Retraction, known: Mapping[str, AnnotationTask]
+    folder: Path, row: int, entry: AnnotationEvent | Retraction, tasks: Mapping[str, AnnotationTask]
 ) -> None:
-    if isinstance(entry, AnnotationEvent) and entry.task not in known:
+    if isinstance(entry, AnnotationEvent) and entry.task not in tasks:
         raise DataError(
             f"{folder / ANNOTATIONS}:{row} is about question {entry.task}, which {folder / TASKS} does not hold",
             hint="restore that file from Git",
@@ -289,8 +289,8 @@ def _mend(path: Path) -> None:
     if not path.is_file():
         return
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
         with path.open("r+b") as stream:
-            stream.truncate(whole)
+            stream.truncate(end)
             os.fsync(stream.fileno())

@@ -13,10 +13,10 @@ CHECKS = 0.15
 """Attention checks made, as a share of the questions; how many are asked is ``annotate.queue.attention_rate``."""
 
 
-def sample_inputs(examples: Sequence[Example], wanted: int, seed: int) -> list[Example]:
-    """Return at most ``wanted`` of the inputs, by the seed; more of them later begin with the same ones."""
-    order = sorted((one for one in examples if one.messages), key=lambda one: hash_to_id(seed, one.id))
-    return order[:wanted]
+def sample_inputs(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
+    """Return at most ``count`` of the inputs, by the seed; more of them later begin with the same ones."""
+    order = sorted((example for example in examples if example.messages), key=lambda item: hash_to_id(seed, item.id))
+    return order[:count]
 
 
 def make_task(example: Example, prompt: str, answers: Sequence[str], systems: Sequence[str]) -> AnnotationTask | None:
@@ -39,22 +39,22 @@ def make_task(example: Example, prompt: str, answers: Sequence[str], systems: Se
 
 def attention_checks(examples: Sequence[tuple[Example, str]], seed: int) -> Iterator[AnnotationTask]:
     """Yield attention checks: a reference of an input against a reference of another input. ``examples`` come with their prompt key."""
-    having = [(one, prompt) for one, prompt in examples if one.answers]
-    dice = random.Random(seed)  # noqa: S311  (no secret)
-    for one, prompt in having[: round(CHECKS * len(having))]:
-        others = [other for other, key in having if key != prompt and other.answers[0].text != one.answers[0].text]
+    having = [(item, prompt) for item, prompt in examples if item.answers]
+    rng = random.Random(seed)  # noqa: S311  (no secret)
+    for item, prompt in having[: round(CHECKS * len(having))]:
+        others = [other for other, key in having if key != prompt and other.answers[0].text != item.answers[0].text]
         if others:
-            wrong = dice.choice(others).answers[0].text
-            right = one.answers[0].text
+            wrong = rng.choice(others).answers[0].text
+            right = item.answers[0].text
             name = f"q-{hash_to_id('attention', prompt, right, wrong)}"
             yield AnnotationTask(
                 id=name,
                 prompt=prompt,
-                source=one.source,
-                messages=one.messages,
+                source=item.source,
+                messages=item.messages,
                 answers=[right, wrong],
                 systems=["reference", "reference of another input"],
                 attention=True,
-                fields=one.fields,
-                tools=one.tools,
+                fields=item.fields,
+                tools=item.tools,
             )

@@ -26,18 +26,18 @@ def sample_answers(
     """
     each = max(1, BATCH // answers)
     writer: Write | None = None
-    with progress.bar("sampled answers", len(inputs) * answers) as shown:
-        for at in range(0, len(inputs), each):
-            batch, path = inputs[at : at + each], work / f"answers-{at // each:05d}.jsonl"
+    with progress.bar("sampled answers", len(inputs) * answers) as bar:
+        for index in range(0, len(inputs), each):
+            batch, path = inputs[index : index + each], work / f"answers-{index // each:05d}.jsonl"
 
-            def texts(batch: Sequence[tuple[Example, str]] = batch, at: int = at) -> list[list[str]]:
+            def texts(batch: Sequence[tuple[Example, str]] = batch, index: int = index) -> list[list[str]]:
                 nonlocal writer
                 writer = writer or write()
-                found = writer([example for example, _ in batch for _ in range(answers)], seed + at)
-                return [found[place : place + answers] for place in range(0, len(found), answers)]
+                result = writer([example for example, _ in batch for _ in range(answers)], seed + index)
+                return [result[index : index + answers] for index in range(0, len(result), answers)]
 
             yield from read_or_generate(path, batch, texts)
-            shown.advance(len(batch) * answers)
+            bar.advance(len(batch) * answers)
 
 
 def read_or_generate(
@@ -46,5 +46,5 @@ def read_or_generate(
     """Return the answers to ``batch``, read from ``path``; where that is absent they are written first, whole or not at all."""
     if not path.is_file():
         texts = write()
-        atomic_io.write_rows(path, (SampledAnswers(*one, answers) for one, answers in zip(batch, texts, strict=True)))
+        atomic_io.write_rows(path, (SampledAnswers(*item, answers) for item, answers in zip(batch, texts, strict=True)))
     return list(atomic_io.read_rows(path, SampledAnswers))

@@ -98,13 +98,13 @@ class ContrastReport(Struct, frozen=True):
     withheld: int = 0
     """Pairs that are asked without one of their attributes."""
 
-    def format_summary(self, wanted: int) -> str:
+    def format_summary(self, requested: int) -> str:
         """Return the difference as text."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.differences.items())
         loans = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
         alone = f"; {self.alone} inputs have none near" if self.alone else ""
         less = f"; {self.withheld} asked without one attribute" if self.withheld else ""
-        return f"{self.pairs} of {wanted} pairs on {self.inputs} inputs ({kinds}{loans}{alone}{less})"
+        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{loans}{alone}{less})"
 
 
 class Contrasts(NamedTuple):
@@ -117,15 +117,15 @@ class Contrasts(NamedTuple):
 
 def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[AttributeDifference]:
     """Return the attributes that are wrong, missing or added in ``other`` compared with ``own``, by name."""
-    found = []
+    result = []
     for name in sorted(own.keys() | other.keys()):
         if name not in other:
-            found.append(AttributeDifference("missing", name))
+            result.append(AttributeDifference("missing", name))
         elif name not in own:
-            found.append(AttributeDifference("extra", name))
+            result.append(AttributeDifference("extra", name))
         elif own[name] != other[name]:
-            found.append(AttributeDifference("wrong", name))
-    return found
+            result.append(AttributeDifference("wrong", name))
+    return result
 
 
 class NearestInputs:
@@ -135,33 +135,36 @@ class NearestInputs:
     input is filed under each rest that taking away up to ``most`` of its attributes leaves.
     """
 
-    def __init__(self, inputs: Sequence[Mapping[str, str]], most: int) -> None:
-        self._inputs, self._most = inputs, most
+    def __init__(self, inputs: Sequence[Mapping[str, str]], maximum: int) -> None:
+        self._inputs, self._most = inputs, maximum
         self._filed: dict[int, list[int]] = defaultdict(list)
-        for place, attributes in enumerate(inputs):
-            for rest in _rests(attributes, most):
-                self._filed[rest].append(place)
+        for index, attributes in enumerate(inputs):
+            for rest in _rests(attributes, maximum):
+                self._filed[rest].append(index)
 
-    def find(self, own: Mapping[str, str], dice: random.Random) -> dict[int, list[AttributeDifference]]:
+    def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
         """Map the index of each near input to its differences, 1 to ``most`` of them; large groups are sampled."""
-        found: dict[int, list[AttributeDifference]] = {}
+        differences: dict[int, list[AttributeDifference]] = {}
         for rest in _rests(own, self._most):
-            places = self._filed.get(rest, [])
-            for place in places if len(places) <= LOOKS else dice.sample(places, LOOKS):
-                if place not in found and 1 <= len(apart := diff_attributes(own, self._inputs[place])) <= self._most:
-                    found[place] = apart
-        return found
+            candidates = self._filed.get(rest, [])
+            for index in candidates if len(candidates) <= LOOKS else rng.sample(candidates, LOOKS):
+                if (
+                    index not in differences
+                    and 1 <= len(apart := diff_attributes(own, self._inputs[index])) <= self._most
+                ):
+                    differences[index] = apart
+        return differences
 
 
-def _rests(attributes: Mapping[str, str], most: int) -> Iterator[int]:
+def _rests(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
     """Yield a number for each rest: codes of the attributes that are left, combined so that their order does not count."""
     codes = [_code(name, attributes[name]) for name in sorted(attributes)]
-    whole = 0
+    total = 0
     for code in codes:
-        whole ^= code
-    for count in range(min(most, len(codes)) + 1):
+        total ^= code
+    for count in range(min(maximum, len(codes)) + 1):
         for away in combinations(codes, count):
-            rest = whole
+            rest = total
             for code in away:
                 rest ^= code
             yield rest
@@ -176,11 +179,11 @@ def build_prompt_records(
     examples: Sequence[tuple[str, Example]], attributes: Sequence[Mapping[str, str]]
 ) -> list[PromptRecord]:
     """Build one record for each different input, with its answers and attributes. ``examples`` come with their key."""
-    found: dict[str, PromptRecord] = {}
+    records: dict[str, PromptRecord] = {}
     for (prompt, example), own in zip(examples, attributes, strict=True):
         if example.messages and example.answers and 0 < len(own) <= WIDEST:
-            found.setdefault(prompt, PromptRecord(prompt, example, own))
-    return list(found.values())
+            records.setdefault(prompt, PromptRecord(prompt, example, own))
+    return list(records.values())
 
 
 def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
@@ -191,23 +194,25 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
 
     Raises  DataError when no input has attributes, or a part has no pair
     """
-    taken: dict[str, SplitName] = {}
-    made: dict[SplitName, ContrastReport] = {}
+    split_names: dict[str, SplitName] = {}
+    contrast_reports: dict[SplitName, ContrastReport] = {}
     judgments: dict[SplitName, list[Comparison]] = {}
     _refuse_bare(parts)
     near = {part: NearestInputs([card.attributes for card in parts[part]], rules.differences) for part in PARTS}
     for part in ORDER:
         pools = [_Pool(name, parts[name], near[name]) for name in (part, *LENDERS[part])]
-        table = _PairSampler(pools, rules, taken)
+        table = _PairSampler(pools, rules, split_names)
         judgments[part] = list(table.sample())
-        made[part] = table.build_report(judgments[part])
+        contrast_reports[part] = table.build_report(judgments[part])
         if not judgments[part]:
             raise DataError(
                 f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a near one"
                 f" (differences: {rules.differences}) whose answers no other part uses",
                 hint="allow differences: 2, give the part more inputs (split.shares), or name fewer attributes",
             )
-    return Contrasts([one for part in PARTS for one in judgments[part]], {part: made[part] for part in PARTS})
+    return Contrasts(
+        [judgment for part in PARTS for judgment in judgments[part]], {part: contrast_reports[part] for part in PARTS}
+    )
 
 
 def _refuse_bare(parts: Mapping[SplitName, Sequence[PromptRecord]]) -> None:
@@ -268,41 +273,41 @@ class _PairSampler:
         return self.pools[0].part
 
     def sample(self) -> Iterator[Comparison]:
-        dice = random.Random(f"{self.rules.seed} {NAME} {self.part}")  # noqa: S311  (no secret)
-        cards, wanted = self.pools[0].cards, self.rules.pairs[self.part]
-        order = dice.sample(range(len(cards)), len(cards))
+        rng = random.Random(f"{self.rules.seed} {NAME} {self.part}")  # noqa: S311  (no secret)
+        cards, target = self.pools[0].cards, self.rules.pairs[self.part]
+        order = rng.sample(range(len(cards)), len(cards))
         for _ in range(self.rules.per_input):
             left = []
-            for place in order:
-                if not wanted:
+            for index in order:
+                if not target:
                     return
-                if place not in self.hands:
-                    self.hands[place] = self._hand(cards[place], dice)
-                found = self._next(cards[place], self.hands[place], dice)
-                if found is not None:
-                    left.append(place)
-                    wanted -= 1
-                    yield found
+                if index not in self.hands:
+                    self.hands[index] = self._hand(cards[index], rng)
+                result = self._next(cards[index], self.hands[index], rng)
+                if result is not None:
+                    left.append(index)
+                    target -= 1
+                    yield result
             order = left
 
-    def _hand(self, card: PromptRecord, dice: random.Random) -> _Candidates:
+    def _hand(self, card: PromptRecord, rng: random.Random) -> _Candidates:
         options = []
         for lender, pool in enumerate(self.pools):
-            found = [
-                _Candidate(pool.cards[place], apart, lender)
-                for place, apart in pool.near.find(card.attributes, dice).items()
-                if all(self.rules.kinds[one.kind] > 0 for one in apart)
+            result = [
+                _Candidate(pool.cards[index], apart, lender)
+                for index, apart in pool.near.find(card.attributes, rng).items()
+                if all(self.rules.kinds[item.kind] > 0 for item in apart)
             ]
-            options += dice.sample(found, len(found))
+            options += rng.sample(result, len(result))
         return _Candidates(options, frozenset(_normalize_text(answer.text) for answer in card.example.answers))
 
-    def _next(self, card: PromptRecord, hand: _Candidates, dice: random.Random) -> Comparison | None:
-        wanted = sorted(
-            {one for option in hand.options for one in option.apart}, key=lambda one: (self._have(one), one)
+    def _next(self, card: PromptRecord, hand: _Candidates, rng: random.Random) -> Comparison | None:
+        ordered = sorted(
+            {item for option in hand.options for item in option.apart}, key=lambda item: (self._have(item), item)
         )
-        for lender, one in product(range(len(self.pools)), wanted):
-            while (option := self._best(hand, one, lender)) is not None:
-                texts = self._texts(card, option, hand, dice)
+        for lender, item in product(range(len(self.pools)), ordered):
+            while (option := self._best(hand, item, lender)) is not None:
+                texts = self._texts(card, option, hand, rng)
                 option.uses += 1
                 if texts is None or option.uses == USES:
                     hand.options.remove(option)
@@ -312,34 +317,34 @@ class _PairSampler:
                     return self._mask_attribute(_judgment(card, *texts, option.apart, self.part), option.apart)
         return None
 
-    def _mask_attribute(self, made: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
+    def _mask_attribute(self, comparison: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
         """Mask one attribute of the share of pairs that is due; held-out pairs of test stay complete, as a policy will see them."""
-        dice = random.Random(f"{self.rules.seed} withhold {made.id}")  # noqa: S311  (no secret)
-        wrong = [one.name for one in apart if one.kind == "wrong"]
-        if self.part == "test" or len(apart) < 2 or not wrong or dice.random() >= self.rules.withhold:
-            return made
-        name, last = dice.choice(wrong), made.messages[-1]
+        rng = random.Random(f"{self.rules.seed} withhold {comparison.id}")  # noqa: S311  (no secret)
+        wrong = [item.name for item in apart if item.kind == "wrong"]
+        if self.part == "test" or len(apart) < 2 or not wrong or rng.random() >= self.rules.withhold:
+            return comparison
+        name, last = rng.choice(wrong), comparison.messages[-1]
         self.withheld += 1
-        tags = [f"withheld {name}" if one.name == name else f"{one.kind} {one.name}" for one in apart]
+        tags = [f"withheld {name}" if item.name == name else f"{item.kind} {item.name}" for item in apart]
         return replace(
-            made,
-            messages=[*made.messages[:-1], replace(last, content=remove_attribute(last.content, name))],
-            annotation=replace(made.annotation, tags=tags),
+            comparison,
+            messages=[*comparison.messages[:-1], replace(last, content=remove_attribute(last.content, name))],
+            annotation=replace(comparison.annotation, tags=tags),
         )
 
-    def _have(self, one: AttributeDifference) -> float:
-        return self.counts[one] / self.rules.kinds[one.kind]
+    def _have(self, difference: AttributeDifference) -> float:
+        return self.counts[difference] / self.rules.kinds[difference.kind]
 
-    def _best(self, hand: _Candidates, wanted: AttributeDifference, lender: int) -> _Candidate | None:
+    def _best(self, hand: _Candidates, difference: AttributeDifference, lender: int) -> _Candidate | None:
         """Choose a partner with this difference: one little used, and without another difference that is frequent enough."""
         return min(
-            (one for one in hand.options if one.lender == lender and wanted in one.apart),
-            key=lambda one: (one.uses, max(self._have(item) for item in one.apart)),
+            (option for option in hand.options if option.lender == lender and difference in option.apart),
+            key=lambda option: (option.uses, max(self._have(item) for item in option.apart)),
             default=None,
         )
 
     def _texts(
-        self, card: PromptRecord, option: _Candidate, hand: _Candidates, dice: random.Random
+        self, card: PromptRecord, option: _Candidate, hand: _Candidates, rng: random.Random
     ) -> tuple[ReferenceAnswer, ReferenceAnswer] | None:
         """Return an answer of either input that no other part uses; the losing one is none of the input's own."""
         better = [answer for answer in card.example.answers if self._free(answer)]
@@ -350,10 +355,10 @@ class _PairSampler:
         ]
         if self.pools[option.lender].part in LENDERS[self.part][:1] and len(worse) < 2:
             return None  # its last one stays with it
-        open_ = [(one, other) for one in better for other in worse if (one.text, other.text) not in hand.dealt]
+        open_ = [(item, other) for item in better for other in worse if (item.text, other.text) not in hand.dealt]
         if not open_:
             return None
-        chosen, rejected = dice.choice(open_)
+        chosen, rejected = rng.choice(open_)
         hand.dealt.add((chosen.text, rejected.text))
         self.taken[_normalize_text(chosen.text)] = self.taken[_normalize_text(rejected.text)] = self.part
         return chosen, rejected
@@ -362,13 +367,15 @@ class _PairSampler:
         return bool(answer.text.strip()) and self.taken.get(_normalize_text(answer.text), self.part) == self.part
 
     def build_report(self, judgments: Sequence[Comparison]) -> ContrastReport:
-        paired = {one.prompt for one in judgments}
+        paired = {judgment.prompt for judgment in judgments}
         return ContrastReport(
             pairs=len(judgments),
             inputs=len(paired),
-            differences={kind: sum(count for one, count in self.counts.items() if one.kind == kind) for kind in KINDS},
+            differences={
+                kind: sum(count for item, count in self.counts.items() if item.kind == kind) for kind in KINDS
+            },
             borrowed=dict(self.loans),
-            alone=sum(self.pools[0].cards[place].prompt not in paired for place in self.hands),
+            alone=sum(self.pools[0].cards[index].prompt not in paired for index in self.hands),
             withheld=self.withheld,
         )
 
@@ -387,7 +394,7 @@ def _judgment(
         messages=card.example.messages,
         answers=[[Message("assistant", chosen.text)], [Message("assistant", rejected.text)]],
         choice="first",
-        annotation=AnnotationMetadata(chosen.source, tags=[f"{one.kind} {one.name}" for one in apart]),
+        annotation=AnnotationMetadata(chosen.source, tags=[f"{item.kind} {item.name}" for item in apart]),
         kind=NAME,
         fields=card.example.fields,
         split=part,

@@ -26,12 +26,12 @@ def _slots(text: str) -> Iterator[_Slot]:
     Looked for from the brackets backwards: forwards, every letter of a long text could begin a name.
     """
     done = 0
-    for found in _VALUE.finditer(text):
-        before = text[done : found.start()].rstrip()
+    for match in _VALUE.finditer(text):
+        before = text[done : match.start()].rstrip()
         name = _NO_NAME.split(before)[-1].lstrip(" -")
         if name:
-            yield _Slot(done + len(before) - len(name), found.end(), name, found[1])
-        done = found.end()
+            yield _Slot(done + len(before) - len(name), match.end(), name, match[1])
+        done = match.end()
 
 
 def parse_mr(text: str) -> dict[str, str]:
@@ -40,15 +40,15 @@ def parse_mr(text: str) -> dict[str, str]:
     Blanks at the ends do not count. A name that occurs twice has all its values, in sorted order, as one.
     Source of the form: Novikova, Dušek and Rieser (2017), "The E2E dataset", SIGDIAL.
     """
-    found: dict[str, list[str]] = defaultdict(list)
+    result: dict[str, list[str]] = defaultdict(list)
     for slot in _slots(text):
-        found[slot.name].append(slot.value.strip())
-    return {name: " | ".join(sorted(values)) for name, values in found.items()}
+        result[slot.name].append(slot.value.strip())
+    return {name: " | ".join(sorted(values)) for name, values in result.items()}
 
 
 def remove_attribute(text: str, name: str) -> str:
     """Return ``text`` with that attribute taken out, brackets, separator and all; as it was where there is none of that name."""
-    for slot in reversed([one for one in _slots(text) if one.name == name]):
+    for slot in reversed([item for item in _slots(text) if item.name == name]):
         before, after = text[: slot.start], text[slot.end :]
         rest, lead = after.lstrip(), before.rstrip()
         if rest.startswith(_SEPARATORS):

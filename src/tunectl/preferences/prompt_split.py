@@ -17,21 +17,21 @@ R = TypeVar("R", PreferencePair, LabeledCompletion)
 
 def split_by_prompt(
     records: Sequence[PreferencePair | LabeledCompletion],
-    known: Mapping[str, SplitName],
+    split_names: Mapping[str, SplitName],
     shares: Mapping[SplitName, float],
     seed: int,
 ) -> dict[str, SplitName]:
     """Return the part of each prompt of ``records``.
 
-    A prompt that ``split`` knows (``known``: prompt to part) goes where it is there, so that no test input is ever learned
+    A prompt that ``split`` knows (``split_names``: prompt to part) goes where it is there, so that no test input is ever learned
     from; one that the data marks goes where it is marked; the others are dealt along a seeded line until the shares are met.
 
     Raises  DataError when a part would be empty.
     """
     parts: dict[str, SplitName] = {}
     for record in records:
-        if record.prompt in known:
-            parts[record.prompt] = known[record.prompt]
+        if record.prompt in split_names:
+            parts[record.prompt] = split_names[record.prompt]
         elif record.split is not None:
             parts.setdefault(record.prompt, record.split)
     every = list(dict.fromkeys(record.prompt for record in records))
@@ -39,10 +39,10 @@ def split_by_prompt(
         (prompt for prompt in every if prompt not in parts), key=lambda prompt: hash_to_bytes(f"{seed} {prompt}")
     )
     have = {part: sum(parts.get(prompt) == part for prompt in every) for part in PARTS}
-    for at, prompt in enumerate(free):
+    for index, prompt in enumerate(free):
         empty = [part for part in PARTS if not have[part]]  # small data: the last ones go where there is nothing yet
         part = max(
-            empty if len(free) - at <= len(empty) else PARTS, key=lambda name: shares[name] * len(every) - have[name]
+            empty if len(free) - index <= len(empty) else PARTS, key=lambda name: shares[name] * len(every) - have[name]
         )
         parts[prompt] = part
         have[part] += 1

@@ -57,8 +57,8 @@ class Scored:
 
 def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mapping[str, str]) -> Scored:
     """Return how ``answer`` to ``question`` does; criteria about facts that the input does not state do not count."""
-    parts = {one.name: value for one in rubric if (value := _one(one, answer, question, fields)) is not None}
-    weights = {one.name: one.weight for one in rubric if one.name in parts}
+    parts = {item.name: value for item in rubric if (value := _one(item, answer, question, fields)) is not None}
+    weights = {item.name: item.weight for item in rubric if item.name in parts}
     total = sum(weights.values())
     return Scored(parts, sum(parts[name] * weight for name, weight in weights.items()) / total if total else 0.0)
 
@@ -80,21 +80,21 @@ def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, 
 def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
     wanted = [fields[name] for name in criterion.fields if fields.get(name, "").strip()]
     if criterion.pattern is not None:
-        wanted += [found.group(1 if found.re.groups else 0) or "" for found in re.finditer(criterion.pattern, question)]
+        wanted += [match.group(1 if match.re.groups else 0) or "" for match in re.finditer(criterion.pattern, question)]
     facts = list(dict.fromkeys(text for fact in wanted if (text := " ".join(fact.split()))))
     if not facts:
         return None
-    there = " ".join(answer.split()[: criterion.first_words])
+    beginning = " ".join(answer.split()[: criterion.first_words])
     if criterion.ignore_case:
-        there, facts = there.casefold(), [fact.casefold() for fact in facts]
-    return sum(fact in there for fact in facts) / len(facts)
+        beginning, facts = beginning.casefold(), [fact.casefold() for fact in facts]
+    return sum(fact in beginning for fact in facts) / len(facts)
 
 
 def annotate(sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed: int) -> tuple[list[Comparison], Asked]:
     """Compare every two different answers to one input; what is said follows from ``seed`` and the texts alone."""
-    said: list[Comparison] = []
+    comparisons: list[Comparison] = []
     counts = {"unusable": 0, "compared": 0, "ties": 0, "turned": 0}
-    parts: dict[str, list[float]] = {one.name: [] for one in rules.rubric}
+    parts: dict[str, list[float]] = {entry.name: [] for entry in rules.rubric}
     for item in sampled:
         texts = list(dict.fromkeys(text.strip() for text in item.answers if text.strip()))
         counts["unusable"] += len(item.answers) - len(texts)
@@ -105,35 +105,35 @@ def annotate(sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed:
                 parts[name].append(value)
         for first, second in _sample_pairs(texts, rules.max_pairs_per_input, f"{seed} {item.prompt}"):
             counts["compared"] += 1
-            dice = random.Random(f"{seed} {item.prompt} {first} {second}")  # noqa: S311  (no secret)
-            found = _choose(scored[first], scored[second], rules, dice)
-            if found is None:
+            rng = random.Random(f"{seed} {item.prompt} {first} {second}")  # noqa: S311  (no secret)
+            result = _choose(scored[first], scored[second], rules, rng)
+            if result is None:
                 counts["ties"] += 1
                 continue
-            choice, tags, turned = found
+            choice, tags, turned = result
             counts["turned"] += turned
-            said.append(_judgment(item, (first, second), choice, tags, dice.randrange(2), rules.annotator))
-    return said, Asked(
+            comparisons.append(_judgment(item, (first, second), choice, tags, rng.randrange(2), rules.annotator))
+    return comparisons, Asked(
         annotator=rules.annotator,
         inputs=len(sampled),
         answers=sum(len(item.answers) for item in sampled),
-        judged=len(said),
+        judged=len(comparisons),
         scores={name: round(sum(values) / len(values), 4) for name, values in parts.items() if values},
         **counts,
     )
 
 
-def _sample_pairs(texts: Sequence[str], most: int | None, seed: str) -> list[tuple[str, str]]:
+def _sample_pairs(texts: Sequence[str], maximum: int | None, seed: str) -> list[tuple[str, str]]:
     every = list(combinations(texts, 2))
-    return every if most is None or len(every) <= most else random.Random(seed).sample(every, most)  # noqa: S311
+    return every if maximum is None or len(every) <= maximum else random.Random(seed).sample(every, maximum)  # noqa: S311
 
 
 def _choose(
-    first: Scored, second: Scored, rules: SimulatedAnnotator, dice: random.Random
+    first: Scored, second: Scored, rules: SimulatedAnnotator, rng: random.Random
 ) -> tuple[Choice, list[str], bool] | None:
     """Return the choice, the criteria that speak for it, and whether it is an error; None where it is too close to call."""
-    gap = first.total - second.total + dice.gauss(0, rules.noise) - dice.gauss(0, rules.noise)
-    turned = dice.random() < rules.flip_rate
+    gap = first.total - second.total + rng.gauss(0, rules.noise) - rng.gauss(0, rules.noise)
+    turned = rng.random() < rules.flip_rate
     if abs(gap) <= rules.tie_threshold:
         return None
     better, worse = (first, second) if (gap > 0) != turned else (second, first)

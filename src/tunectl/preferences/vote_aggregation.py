@@ -64,7 +64,7 @@ def aggregate_votes(judgments: Sequence[Comparison], rules: AggregationRules, ta
     """
     left = _drop(judgments, tally, _unsound)
     left = _attentive(left, rules.attention, tally)
-    edited = [one for one in left if one.edit]
+    edited = [item for item in left if item.edit]
     left = _consistent(left, tally)
     left = _cap_per_annotator(left, rules.rows_per_annotator, rules.seed, tally)
     left = _resolve_contradictions(left, rules.contradictions, tally)
@@ -72,50 +72,50 @@ def aggregate_votes(judgments: Sequence[Comparison], rules: AggregationRules, ta
     return AggregatedVotes(_pairs(left), _marks(left), edited)
 
 
-def _reject(one: Comparison, reason: RejectReason, detail: str) -> RejectedRow:
-    shown = " | ".join(answer[-1].content for answer in one.answers)
-    return RejectedRow(one.annotation.source, reason, detail, truncate(shown))
+def _reject(comparison: Comparison, reason: RejectReason, detail: str) -> RejectedRow:
+    answers = " | ".join(answer[-1].content for answer in comparison.answers)
+    return RejectedRow(comparison.annotation.source, reason, detail, truncate(answers))
 
 
 def _drop(
-    judgments: Sequence[Comparison], tally: RowCounter, why: Callable[[Comparison], tuple[RejectReason, str] | None]
+    judgments: Sequence[Comparison], tally: RowCounter, reason: Callable[[Comparison], tuple[RejectReason, str] | None]
 ) -> list[Comparison]:
     left = []
-    for one in judgments:
-        found = why(one)
-        if found is None:
-            left.append(one)
+    for judgment in judgments:
+        result = reason(judgment)
+        if result is None:
+            left.append(judgment)
         else:
-            tally.reject(_reject(one, *found))
+            tally.reject(_reject(judgment, *result))
     return left
 
 
-def _unsound(one: Comparison) -> tuple[RejectReason, str] | None:
-    texts = [_text(answer) for answer in one.answers]
+def _unsound(comparison: Comparison) -> tuple[RejectReason, str] | None:
+    texts = [_text(answer) for answer in comparison.answers]
     if len(texts) == 2 and texts[0] == texts[1]:
         return "same_answer", f"chosen and rejected are both {truncate(texts[0], 60)!r}"
-    asked = " ".join(one.messages[-1].content.split())
-    if len(asked) >= PROMPT_LEAST:
-        echoes = [number for number, text in enumerate(texts) if text.startswith(f"assistant: {asked} ")]
+    prompt = " ".join(comparison.messages[-1].content.split())
+    if len(prompt) >= PROMPT_LEAST:
+        echoes = [number for number, text in enumerate(texts) if text.startswith(f"assistant: {prompt} ")]
         if len(echoes) == 1 and len(texts) == 2:
-            return "prompt_in_answer", f"only answer {echoes[0] + 1} begins with the prompt {truncate(asked, 60)!r}"
+            return "prompt_in_answer", f"only answer {echoes[0] + 1} begins with the prompt {truncate(prompt, 60)!r}"
     return None
 
 
-def _attentive(judgments: Sequence[Comparison], least: float, tally: RowCounter) -> list[Comparison]:
+def _attentive(judgments: Sequence[Comparison], minimum: float, tally: RowCounter) -> list[Comparison]:
     """Drop attention checks, and annotators who failed too many."""
-    shown: dict[str | None, list[bool]] = defaultdict(list)
-    for one in judgments:
-        if one.check == "attention":
-            shown[one.annotation.annotator].append(one.choice == "first")
-    failed = {name: sum(passed) for name, passed in shown.items() if sum(passed) < least * len(passed)}
+    checks: dict[str | None, list[bool]] = defaultdict(list)
+    for judgment in judgments:
+        if judgment.check == "attention":
+            checks[judgment.annotation.annotator].append(judgment.choice == "first")
+    failed = {name: sum(passed) for name, passed in checks.items() if sum(passed) < minimum * len(passed)}
 
-    def why(one: Comparison) -> tuple[RejectReason, str] | None:
-        name = one.annotation.annotator
-        if one.check == "attention":
-            return "attention_check", f"{name} {'passed' if one.choice == 'first' else 'failed'} it"
+    def why(comparison: Comparison) -> tuple[RejectReason, str] | None:
+        name = comparison.annotation.annotator
+        if comparison.check == "attention":
+            return "attention_check", f"{name} {'passed' if comparison.choice == 'first' else 'failed'} it"
         if name in failed:
-            return "failed_attention", f"{name} passed {failed[name]} of {len(shown[name])} checks"
+            return "failed_attention", f"{name} passed {failed[name]} of {len(checks[name])} checks"
         return None
 
     return _drop(judgments, tally, why)
@@ -123,46 +123,46 @@ def _attentive(judgments: Sequence[Comparison], least: float, tally: RowCounter)
 
 def _consistent(judgments: Sequence[Comparison], tally: RowCounter) -> list[Comparison]:
     """Return one voice a person and question: the same again is a duplicate, the opposite silences both."""
-    said: dict[tuple[str | None, str], dict[str, Comparison]] = defaultdict(dict)
-    for one in judgments:
-        said[one.annotation.annotator, comparison_key(one)].setdefault(canonical_vote(one), one)
+    votes: dict[tuple[str | None, str], dict[str, Comparison]] = defaultdict(dict)
+    for judgment in judgments:
+        votes[judgment.annotation.annotator, comparison_key(judgment)].setdefault(canonical_vote(judgment), judgment)
 
-    def why(one: Comparison) -> tuple[RejectReason, str] | None:
-        opinions = said[one.annotation.annotator, comparison_key(one)]
-        who = one.annotation.annotator or "somebody unnamed"
-        if one.annotation.annotator is not None and len(opinions) > 1:
-            other = next(item for name, item in opinions.items() if name != canonical_vote(one))
-            return "contradicts_self", f"{who} said otherwise at {_place(other)}"
-        first = opinions[canonical_vote(one)]
-        if first is not one:
-            return "duplicate", f"{who} said the same at {_place(first)}"
+    def why(comparison: Comparison) -> tuple[RejectReason, str] | None:
+        own_votes = votes[comparison.annotation.annotator, comparison_key(comparison)]
+        annotator = comparison.annotation.annotator or "somebody unnamed"
+        if comparison.annotation.annotator is not None and len(own_votes) > 1:
+            other = next(item for name, item in own_votes.items() if name != canonical_vote(comparison))
+            return "contradicts_self", f"{annotator} said otherwise at {_place(other)}"
+        first = own_votes[canonical_vote(comparison)]
+        if first is not comparison:
+            return "duplicate", f"{annotator} said the same at {_place(first)}"
         return None
 
     return _drop(judgments, tally, why)
 
 
 def _cap_per_annotator(
-    judgments: Sequence[Comparison], most: int | None, seed: int, tally: RowCounter
+    judgments: Sequence[Comparison], maximum: int | None, seed: int, tally: RowCounter
 ) -> list[Comparison]:
-    if most is None:
+    if maximum is None:
         return list(judgments)
     by_name: dict[str, list[str]] = defaultdict(list)
-    for one in judgments:
-        if one.annotation.annotator is not None:
-            by_name[one.annotation.annotator].append(one.id)
-    chosen = {name: set(_sample_ids(ids, most, f"{seed} {name}")) for name, ids in by_name.items()}
+    for judgment in judgments:
+        if judgment.annotation.annotator is not None:
+            by_name[judgment.annotation.annotator].append(judgment.id)
+    chosen = {name: set(_sample_ids(ids, maximum, f"{seed} {name}")) for name, ids in by_name.items()}
 
-    def why(one: Comparison) -> tuple[RejectReason, str] | None:
-        name = one.annotation.annotator
-        if name is None or one.id in chosen[name]:
+    def why(comparison: Comparison) -> tuple[RejectReason, str] | None:
+        name = comparison.annotation.annotator
+        if name is None or comparison.id in chosen[name]:
             return None
-        return "over_cap", f"{name} has {len(by_name[name])} judgments; rows_per_annotator is {most}"
+        return "over_cap", f"{name} has {len(by_name[name])} judgments; rows_per_annotator is {maximum}"
 
     return _drop(judgments, tally, why)
 
 
-def _sample_ids(ids: list[str], most: int, seed: str) -> list[str]:
-    return ids if len(ids) <= most else random.Random(seed).sample(sorted(ids), most)  # noqa: S311  (no secret)
+def _sample_ids(ids: list[str], maximum: int, seed: str) -> list[str]:
+    return ids if len(ids) <= maximum else random.Random(seed).sample(sorted(ids), maximum)  # noqa: S311  (no secret)
 
 
 def _resolve_contradictions(
@@ -170,18 +170,18 @@ def _resolve_contradictions(
 ) -> list[Comparison]:
     """Return where people disagree: the majority, or nobody."""
     votes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for one in judgments:
-        votes[comparison_key(one)][canonical_vote(one)] += 1
+    for judgment in judgments:
+        votes[comparison_key(judgment)][canonical_vote(judgment)] += 1
 
-    def why(one: Comparison) -> tuple[RejectReason, str] | None:
-        found = votes[comparison_key(one)]
-        own, most = found[canonical_vote(one)], max(found.values())
-        if len(found) == 1:
+    def why(comparison: Comparison) -> tuple[RejectReason, str] | None:
+        result = votes[comparison_key(comparison)]
+        own, most = result[canonical_vote(comparison)], max(result.values())
+        if len(result) == 1:
             return None
-        counts = " to ".join(str(count) for count in sorted(found.values(), reverse=True))
+        counts = " to ".join(str(count) for count in sorted(result.values(), reverse=True))
         if policy == "drop" or own < most:
             return "contradicted", f"votes are {counts}"
-        if sum(count == most for count in found.values()) > 1:
+        if sum(count == most for count in result.values()) > 1:
             return "tied", f"votes are {counts}"
         return None
 
@@ -189,12 +189,14 @@ def _resolve_contradictions(
 
 
 def _pairs(judgments: Sequence[Comparison]) -> list[PreferencePair]:
-    made = []
-    for name, group in _group_by_comparison([one for one in judgments if one.choice in {"first", "second"}]).items():
+    result = []
+    for name, group in _group_by_comparison(
+        [judgment for judgment in judgments if judgment.choice in {"first", "second"}]
+    ).items():
         one = group[0]
         at = 0 if one.choice == "first" else 1
         margins = [item.annotation.margin for item in group if item.annotation.margin is not None]
-        made.append(
+        result.append(
             PreferencePair(
                 id=f"p-{name[:16]}",
                 prompt=one.prompt,
@@ -209,65 +211,71 @@ def _pairs(judgments: Sequence[Comparison]) -> list[PreferencePair]:
                 tools=one.tools,
             )
         )
-    return made
+    return result
 
 
 def _marks(judgments: Sequence[Comparison]) -> list[LabeledCompletion]:
     """Return answers called good or bad alone; of two that were called good (bad) alike, each is one."""
-    made: dict[tuple[str, str], LabeledCompletion] = {}
-    for one in judgments:
-        if one.choice in {"first", "second"}:
+    result: dict[tuple[str, str], LabeledCompletion] = {}
+    for judgment in judgments:
+        if judgment.choice in {"first", "second"}:
             continue
-        for answer in one.answers:
-            text, good = _text(answer), one.choice in {"good", "both_good"}
-            key = hash_to_id(one.prompt, text, size=16)
-            old = made.get((key, str(good)))
-            votes = [one.annotation] if old is None else [*old.annotations, one.annotation]
-            made[key, str(good)] = LabeledCompletion(
+        for answer in judgment.answers:
+            text, good = _text(answer), judgment.choice in {"good", "both_good"}
+            key = hash_to_id(judgment.prompt, text, size=16)
+            old = result.get((key, str(good)))
+            votes = [judgment.annotation] if old is None else [*old.annotations, judgment.annotation]
+            result[key, str(good)] = LabeledCompletion(
                 id=f"m-{key[:16]}",
-                prompt=one.prompt,
-                messages=one.messages,
+                prompt=judgment.prompt,
+                messages=judgment.messages,
                 completion=answer,
                 label=good,
                 annotations=votes,
-                kind=one.kind,
-                fields=one.fields,
-                split=one.split,
-                tools=one.tools,
+                kind=judgment.kind,
+                fields=judgment.fields,
+                split=judgment.split,
+                tools=judgment.tools,
             )
-    return list(made.values())
+    return list(result.values())
 
 
 def human_written_examples(judgments: Sequence[Comparison]) -> list[Example]:
     """Return the answers that annotators wrote, as examples for training after a review."""
-    made = {}
-    for one in judgments:
-        if one.edit is not None and one.edit.strip():
-            name = f"e-{hash_to_id(one.prompt, one.edit, size=16)[:16]}"
-            answer = ReferenceAnswer(one.edit.strip(), one.annotation.source)
-            made[name] = Example(
-                name, one.annotation.source, one.messages, [answer], tools=one.tools, kind="edited", fields=one.fields
+    result = {}
+    for judgment in judgments:
+        if judgment.edit is not None and judgment.edit.strip():
+            name = f"e-{hash_to_id(judgment.prompt, judgment.edit, size=16)[:16]}"
+            answer = ReferenceAnswer(judgment.edit.strip(), judgment.annotation.source)
+            result[name] = Example(
+                name,
+                judgment.annotation.source,
+                judgment.messages,
+                [answer],
+                tools=judgment.tools,
+                kind="edited",
+                fields=judgment.fields,
             )
-    return list(made.values())
+    return list(result.values())
 
 
 def _group_by_comparison(judgments: Sequence[Comparison]) -> dict[str, list[Comparison]]:
     groups: dict[str, list[Comparison]] = defaultdict(list)
-    for one in judgments:
-        groups[comparison_key(one)].append(one)
+    for judgment in judgments:
+        groups[comparison_key(judgment)].append(judgment)
     return groups
 
 
-def comparison_key(one: Comparison) -> str:
+def comparison_key(comparison: Comparison) -> str:
     """Return the identity of a question without the order of its answers: equal for equal prompts with equal answers."""
-    return hash_to_id(one.prompt, *sorted(_text(answer) for answer in one.answers), size=16)
+    return hash_to_id(comparison.prompt, *sorted(_text(answer) for answer in comparison.answers), size=16)
 
 
-def canonical_vote(one: Comparison) -> str:
+def canonical_vote(comparison: Comparison) -> str:
     """Return the judgment in a form that does not depend on the order of the answers."""
-    if one.choice not in {"first", "second"}:
-        return one.choice
-    return hash_to_id(_text(one.answers[0 if one.choice == "first" else 1]), size=16)
+    if comparison.choice not in {"first", "second"}:
+        return comparison.choice
+    return hash_to_id(_text(comparison.answers[0 if comparison.choice == "first" else 1]), size=16)
 
 
 def _text(answer: Sequence[Message]) -> str:
@@ -279,5 +287,5 @@ def _calls(turn: Message) -> str:
     return msgspec.json.encode(turn.tool_calls, order="sorted").decode() if turn.tool_calls else ""
 
 
-def _place(one: Comparison) -> str:
-    return f"{one.annotation.source.file}:{one.annotation.source.row}"
+def _place(comparison: Comparison) -> str:
+    return f"{comparison.annotation.source.file}:{comparison.annotation.source.row}"

@@ -55,7 +55,7 @@ def sum_by_group(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any
     """
     import numpy as np
 
-    order = {name: place for place, name in enumerate(dict.fromkeys(groups))}
+    order = {name: index for index, name in enumerate(dict.fromkeys(groups))}
     total = np.zeros((len(order), statistics.shape[1]))
     np.add.at(total, [order[name] for name in groups], statistics)
     return total

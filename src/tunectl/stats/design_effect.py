@@ -49,9 +49,9 @@ def effective_size(
     return EffectiveSize(each, _together(shares, each, least))
 
 
-def _together(shares: Sequence[float], each: Sequence[float], least: float) -> float:
+def _together(shares: Sequence[float], each: Sequence[float], minimum: float) -> float:
     """Return Rao and Scott's first correction: the mean design effect, weighted by one minus the share."""
-    seen = [(share, number) for share, number in zip(shares, each, strict=True) if 0 < share < 1]
-    if len(seen) < 2:
-        return least
-    return (len(seen) - 1) / sum((1 - share) / number for share, number in seen)
+    positive = [(share, number) for share, number in zip(shares, each, strict=True) if 0 < share < 1]
+    if len(positive) < 2:
+        return minimum
+    return (len(positive) - 1) / sum((1 - share) / number for share, number in positive)

@@ -45,8 +45,8 @@ def chi_square_test(counts: Sequence[int], shares: Sequence[float], *, seed: int
     statistic = _pearson(counts, shares, total)
     if statistic == inf:
         return GoodnessOfFit(None, 0.0, None, "exact")
-    kept = [(count, share) for count, share in zip(counts, shares, strict=True) if share > 0]
-    p_value, method = _p_value(statistic, [share for _, share in kept], total, seed)
+    positive = [(count, share) for count, share in zip(counts, shares, strict=True) if share > 0]
+    p_value, method = _p_value(statistic, [share for _, share in positive], total, seed)
     return GoodnessOfFit(statistic, p_value, sqrt(statistic / total), method)
 
 
@@ -94,9 +94,9 @@ def _outcomes(total: int, values: int) -> Iterator[tuple[int, ...]]:
 def _monte_carlo(statistic: float, shares: list[float], total: int, seed: int) -> float:
     np = import_optional("numpy", extra="data")
 
-    whole = np.asarray(shares) / sum(shares)
-    draws = np.random.default_rng(seed).multinomial(total, whole, size=DRAWS)
-    distances = ((draws - total * whole) ** 2 / (total * whole)).sum(axis=1)
+    probabilities = np.asarray(shares) / sum(shares)
+    draws = np.random.default_rng(seed).multinomial(total, probabilities, size=DRAWS)
+    distances = ((draws - total * probabilities) ** 2 / (total * probabilities)).sum(axis=1)
     return float((1 + (distances >= statistic * (1 - 1e-9)).sum()) / (1 + DRAWS))
 
 

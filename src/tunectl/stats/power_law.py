@@ -58,9 +58,9 @@ def fit_many(
         slopes = np.minimum(slopes, 0) if higher_is_better else np.maximum(slopes, 0)
         limits = mean - slopes * x.mean()
         if floor is not None:
-            held = limits < floor
+            fixed = limits < floor
             through = np.maximum((y - floor) @ x / (x**2).sum(), 0)  # least squares with the limit at the floor
-            limits, slopes = np.where(held, floor, limits), np.where(held, through, slopes)
+            limits, slopes = np.where(fixed, floor, limits), np.where(fixed, through, slopes)
         error = ((y - limits[:, None] - slopes[:, None] * x) ** 2).sum(axis=1)
         better = error < best - 1e-15
         best = np.where(better, error, best)

@@ -78,12 +78,12 @@ def _fit(weights: Any, codes: Any, shares: Any) -> Any:
 
     if not shares.any():
         return weights
-    known = codes >= 0
-    sums = np.bincount(codes[known], weights[known], minlength=len(shares))
-    wanted = shares * sums.sum()
-    factors = np.divide(wanted, sums, out=np.ones_like(sums), where=sums > 0)
+    known_rows = codes >= 0
+    sums = np.bincount(codes[known_rows], weights[known_rows], minlength=len(shares))
+    target = shares * sums.sum()
+    factors = np.divide(target, sums, out=np.ones_like(sums), where=sums > 0)
     fitted = weights.copy()
-    fitted[known] *= factors[codes[known]]
+    fitted[known_rows] *= factors[codes[known_rows]]
     return np.maximum(fitted, 1e-12)
 
 
@@ -105,9 +105,9 @@ def _gap(weights: Any, margin: Margin) -> float:
     np = import_optional("numpy", extra="data")
 
     codes = np.asarray(margin.codes)
-    known = codes >= 0
-    declared = np.asarray(margin.shares, dtype=float)
-    if not known.any():
-        return float(declared.max())
-    sums = np.bincount(codes[known], weights[known], minlength=len(declared))
-    return float(abs(sums / sums.sum() - declared).max())
+    known_rows = codes >= 0
+    target = np.asarray(margin.shares, dtype=float)
+    if not known_rows.any():
+        return float(target.max())
+    sums = np.bincount(codes[known_rows], weights[known_rows], minlength=len(target))
+    return float(abs(sums / sums.sum() - target).max())

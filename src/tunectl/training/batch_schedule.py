@@ -44,11 +44,12 @@ def build_schedule(
     an epoch at the end takes that share of its steps.
     """
     steps: list[OptimizerStep] = []
-    whole = int(epochs)
-    for epoch in range(whole + (epochs > whole)):
-        found = _epoch(rows, answers=answers, tokens=tokens, rng=random.Random(f"{seed}:{epoch}"), epoch=epoch + 1)  # noqa: S311
-        share = 1.0 if epoch < whole else epochs - whole
-        steps += found[: max(1, round(len(found) * share))]
+    complete = int(epochs)
+    for epoch in range(complete + (epochs > complete)):
+        rng = random.Random(f"{seed}:{epoch}")  # noqa: S311  (no secret)
+        epoch_steps = _epoch(rows, answers=answers, tokens=tokens, rng=rng, epoch=epoch + 1)
+        share = 1.0 if epoch < complete else epochs - complete
+        steps += epoch_steps[: max(1, round(len(epoch_steps) * share))]
     return steps
 
 
@@ -72,12 +73,12 @@ def _groups(rows: Sequence[Batchable], order: Sequence[int], answers: int) -> li
     total = sum(len(rows[number].branches) for number in order)
     count = max(1, round(total / answers))
     groups: list[list[int]] = [[]]
-    seen = 0
+    previous = 0
     for number in order:
-        if groups[-1] and len(groups) < count and seen >= total * len(groups) / count:
+        if groups[-1] and len(groups) < count and previous >= total * len(groups) / count:
             groups.append([])
         groups[-1].append(number)
-        seen += len(rows[number].branches)
+        previous += len(rows[number].branches)
     return groups
 
 

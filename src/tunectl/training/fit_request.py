@@ -123,8 +123,8 @@ class Crash(Struct, frozen=True):
 
 def encode_plan(plan: TrainingArgs | RewardArgs) -> dict[str, Any]:
     """Return ``plan`` as plain values."""
-    found: dict[str, Any] = msgspec.to_builtins(plan, enc_hook=_encode)
-    return found
+    result: dict[str, Any] = msgspec.to_builtins(plan, enc_hook=_encode)
+    return result
 
 
 def decode_plan(plan: dict[str, Any], shape: type[T]) -> T:
@@ -156,8 +156,8 @@ def write_rows(folder: Path, train: Sequence[FitRow], validation: Sequence[FitRo
 def read_rows(folder: Path, shape: type[T]) -> tuple[list[T], list[T]]:
     """Return training and validation rows of ``shape``, as ``write_rows`` got them."""
     content = (folder / ROWS).read_bytes()
-    found: tuple[list[T], list[T]] = msgspec.msgpack.decode(content, type=tuple[list[shape], list[shape]])  # type: ignore[valid-type]
-    return found
+    result: tuple[list[T], list[T]] = msgspec.msgpack.decode(content, type=tuple[list[shape], list[shape]])  # type: ignore[valid-type]
+    return result
 
 
 def record_failure(folder: Path, error: TunectlError, rank: int) -> None:
@@ -173,8 +173,8 @@ def record_crash(folder: Path, traceback: str, rank: int) -> None:
 
 def first_crash(folder: Path) -> Crash | None:
     """Return the crash of the last attempt that came first: the others followed from it."""
-    found: list[Crash] = [atomic_io.read_json(path, Crash) for path in sorted(folder.glob("crash-*.json"))]
-    return min(found, key=lambda crash: crash.at, default=None)
+    crashes: list[Crash] = [atomic_io.read_json(path, Crash) for path in sorted(folder.glob("crash-*.json"))]
+    return min(crashes, key=lambda crash: crash.at, default=None)
 
 
 def raise_failure(folder: Path) -> None:

@@ -67,8 +67,8 @@ def run_diagnostics(
     answers = [(item, answer) for item in masked for answer in item.answers]
     lengths = [len(item.prompt.ids) + len(answer.ids) for item, answer in answers]
     trained = sum(sum(item.prompt.trained) + sum(answer.trained) for item, answer in answers)
-    shown = masked[min(which, len(masked) - 1)]
-    row = prefix_sharing.pack_example(shown, share=False, limit=1)[0]
+    example = masked[min(which, len(masked) - 1)]
+    row = prefix_sharing.pack_example(example, share=False, limit=1)[0]
     findings = [
         _nothing(answers),
         _ends(answers, contract),
@@ -85,7 +85,7 @@ def run_diagnostics(
         system=system,
         findings=findings,
         shown=example_tokens(row, tokenizer),
-        place=_place(shown),
+        place=_place(example),
     )
 
 
@@ -114,7 +114,7 @@ def _ends(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticCheck:
     bad = []
     for item, answer in answers:
         if item.example.answers and any(answer.trained):
-            last = max(place for place, flag in enumerate(answer.trained) if flag)
+            last = max(index for index, flag in enumerate(answer.trained) if flag)
             if answer.ids[last] != contract.eot_token.id:
                 bad.append((item, answer))
     end = contract.eot_token.text

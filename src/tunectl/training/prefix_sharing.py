@@ -95,14 +95,14 @@ def collate(rows: Sequence[PackedRow]) -> PaddedBatch:
 def _lay(row: PackedRow, start: int, width: int, flat: PaddedBatch) -> None:
     size = len(row.prompt.ids)
     ids, positions, branch = list(row.prompt.ids), list(range(size)), [0] * size
-    for place in range(1, size):
-        if row.prompt.trained[place]:
-            _predict(flat, start + place - 1, row.prompt.ids[place], row.weight * len(row.branches))
+    for index in range(1, size):
+        if row.prompt.trained[index]:
+            _predict(flat, start + index - 1, row.prompt.ids[index], row.weight * len(row.branches))
     for number, piece in enumerate(row.branches, 1):
         offset = len(ids)
-        for place, (token, trained) in enumerate(zip(piece.ids, piece.trained, strict=True)):
-            source = offset + place - 1 if place else size - 1  # the prompt's end predicts every answer's first token
-            if trained and source >= 0 and (place or size):
+        for index, (token, trained) in enumerate(zip(piece.ids, piece.trained, strict=True)):
+            source = offset + index - 1 if index else size - 1  # the prompt's end predicts every answer's first token
+            if trained and source >= 0 and (index or size):
                 _predict(flat, start + source, token, row.weight)
         ids += piece.ids[:-1]
         positions += range(size, size + len(piece.ids) - 1)

@@ -31,10 +31,10 @@ def estimate_memory(
     16 hidden and 5 intermediate vectors a token in 2 bytes, and as much again that the allocator holds between batches of
     different shapes; and a slice of logits. SmolLM2-135M at 2,048 tokens: 5.0 GB here, 5.2 GB measured.
     """
-    kept = 4 * (16 * size.hidden + 5 * size.intermediate)
+    activation_bytes = 4 * (16 * size.hidden + 5 * size.intermediate)
     layers = 2 + size.layers // 8 if checkpointing else size.layers
     logits = 10 * 1024 * size.vocabulary
-    return int(size.parameters * weight_bytes + 16 * trainable + tokens * layers * kept + logits)
+    return int(size.parameters * weight_bytes + 16 * trainable + tokens * layers * activation_bytes + logits)
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:

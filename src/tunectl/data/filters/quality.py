@@ -55,7 +55,7 @@ def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) 
     return [(too_short, short), (too_long, long)]
 
 
-def min_words_with_letters(least: float) -> list[Rule]:
+def min_words_with_letters(minimum: float) -> list[Rule]:
     """Return least share of words with a letter in them; texts with no letter at all have a reason of their own."""
 
     def none(text: str) -> str | None:
@@ -65,12 +65,12 @@ def min_words_with_letters(least: float) -> list[Rule]:
         words = text.split()
         lettered = sum(any(map(str.isalpha, word)) for word in words)
         share = lettered / len(words) if words else 1.0
-        return f"{share:.2f} of the words have a letter, least {least:g}" if share < least else None
+        return f"{share:.2f} of the words have a letter, least {minimum:g}" if share < minimum else None
 
     return [("no_letters", none), ("few_letters", few)]
 
 
-def max_symbol_share(most: float) -> list[Rule]:
+def max_symbol_share(maximum: float) -> list[Rule]:
     """Return most share of characters that are no letter, mark, digit, space or usual punctuation."""
 
     def check(text: str) -> str | None:
@@ -78,7 +78,7 @@ def max_symbol_share(most: float) -> list[Rule]:
             return None  # every printable sign of ASCII is usual punctuation
         odd = sum(not (sign in _USUAL or sign.isalnum() or sign.isspace() or _mark(sign)) for sign in text)
         share = odd / len(text)
-        return f"{share:.2f} of the characters are symbols, most {most:g}" if share > most else None
+        return f"{share:.2f} of the characters are symbols, most {maximum:g}" if share > maximum else None
 
     return [("symbols", check)]
 
@@ -203,7 +203,9 @@ class QualityFilter:
             return self._check_segments(example)
         question = normalize(input_text(example)) if self.echo else None
         # the rules are about sentences, and tool calls are none
-        results = [(answer, None if answer.calls else self._answer(answer.text, question)) for answer in example.answers]
+        results = [
+            (answer, None if answer.calls else self._answer(answer.text, question)) for answer in example.answers
+        ]
         good = [answer for answer, offence in results if offence is None]
         bad = [
             RejectedRow(answer.source, *offence, truncate(answer.text))

@@ -60,7 +60,11 @@ def _feedback(columns: dict[str, Any]) -> bool:
     if "metric_name" in columns and "value" in columns:
         return True
     input_value = columns.get("input")
-    return isinstance(input_value, dict) and "messages" in input_value and production_logs.inference_id(columns) is not None
+    return (
+        isinstance(input_value, dict)
+        and "messages" in input_value
+        and production_logs.inference_id(columns) is not None
+    )
 
 
 def _only(*names: str) -> Callable[[dict[str, Any]], Collection[str]]:

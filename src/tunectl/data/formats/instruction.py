@@ -67,9 +67,9 @@ def prompt_completion(row: RawRow) -> Parsed:
 
 def _messages(columns: dict[str, Any], name: str, role: str, *, train: bool | None) -> list[Message]:
     value = get_column(columns, name)
-    found = scalar(value)
-    if found is not None and not found.lstrip().startswith("[{"):
-        return [parse_message({"role": role, "content": found}, 1)]
+    result = scalar(value)
+    if result is not None and not result.lstrip().startswith("[{"):
+        return [parse_message({"role": role, "content": result}, 1)]
     items = list_of(columns, name)
     if items and all(isinstance(item, str) for item in items):
         raise FormatMismatchError(

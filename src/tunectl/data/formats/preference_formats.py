@@ -145,11 +145,15 @@ def messages_rejected(row: RawRow) -> ParsedPreference:
             return _build_pair(row, conversation[:-1], conversation[-1:], other)
         return _split_common_prefix(conversation, other)
     if conversation[-1].role != "assistant":
-        raise RowError("last_turn_not_assistant", f"the last of {len(conversation)} messages is {conversation[-1].role}")
+        raise RowError(
+            "last_turn_not_assistant", f"the last of {len(conversation)} messages is {conversation[-1].role}"
+        )
     rejected = get_column(row.columns, "rejected_response")
     if isinstance(rejected, list) and len(rejected) == 1:
         rejected = rejected[0]
-    return _build_pair(row, conversation[:-1], conversation[-1:], _conversation(rejected, "rejected_response", "assistant"))
+    return _build_pair(
+        row, conversation[:-1], conversation[-1:], _conversation(rejected, "rejected_response", "assistant")
+    )
 
 
 def axolotl_pair(row: RawRow) -> ParsedPreference:

@@ -71,9 +71,9 @@ def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key:
         page = _decision(reading, kind, find("text"), f"kind of file: {file.type}", sample, key)._replace(unused=())
         return page._replace(parse=_not_an_example) if page.holds == "examples" else page
     has_text = reading.holds == "documents" and bool(sample) and "text" in sample[0].columns
-    found = find("text") if has_text else _likeliest(sample, key, reading)
+    result = find("text") if has_text else _likeliest(sample, key, reading)
     reason = f"columns {names(sample[0].columns)}" if sample else "no rows"
-    return _decision(reading, kind, found, reason, sample, key)
+    return _decision(reading, kind, result, reason, sample, key)
 
 
 def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Collection[str]) -> tuple[str, ...]:
@@ -101,7 +101,9 @@ def _likeliest(sample: Sequence[RawRow], key: str, reading: RowOptions) -> Instr
     if detected is None:
         raise _unknown(sample[0], key, reading)
     if isinstance(detected, UnsupportedFormat):
-        first = next(row for row in sample if detected in (detect_format(row.columns), detect_format(lower(row.columns))))
+        first = next(
+            row for row in sample if detected in (detect_format(row.columns), detect_format(lower(row.columns)))
+        )
         raise _build_unsupported_error(detected, first, key)
     return detected
 
@@ -159,7 +161,9 @@ def _build_unsupported_error(format_: UnsupportedFormat, row: RawRow, key: str) 
         if format_.name == "prompt_only"
         else "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources"
     )
-    input_column = next((name for name in ("instruction", *instruction.INPUTS) if row.columns.get(name) is not None), None)
+    input_column = next(
+        (name for name in ("instruction", *instruction.INPUTS) if row.columns.get(name) is not None), None
+    )
     liked = next((name for name in ("chosen", "chosen_response") if row.columns.get(name) is not None), None)
     pins = f", or learn from its better answers: {key}.columns.prompt=[{input_column}] {key}.columns.answer={liked}"
     return DataError(

@@ -164,7 +164,14 @@ def names(columns: dict[str, Any]) -> str:
 
 def kind(value: Any) -> str:
     """Return the type of a value as text."""
-    descriptions = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    descriptions = {
+        str: "text",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
     return "nothing" if value is None else descriptions.get(type(value), type(value).__name__)
 
 

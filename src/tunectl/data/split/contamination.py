@@ -28,9 +28,14 @@ class Leak:
 
 
 def find_contaminated(
-    train: Sequence[Example | Document], held: Sequence[Example], *, compare: Sequence[What], ngram: int, overlap: float
+    train: Sequence[Example | Document],
+    examples: Sequence[Example],
+    *,
+    compare: Sequence[What],
+    ngram: int,
+    overlap: float,
 ) -> list[Leak]:
-    """Return the worst leak of each of ``train`` that shares at least ``overlap`` of the ``ngram``-word pieces of a text of ``held``.
+    """Return the worst leak of each of ``train`` that shares at least ``overlap`` of the ``ngram``-word pieces of a text of ``examples``.
 
     A document is one text, compared with all that ``compare`` names; an answer of a train example is also what the assistant
     said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they say the
@@ -38,18 +43,18 @@ def find_contaminated(
     """
     worst: dict[int, Leak] = {}
     for what in compare:
-        for leak in _find_one(train, held, what, ngram, overlap):
+        for leak in _find_one(train, examples, what, ngram, overlap):
             if leak.train not in worst or leak.overlap > worst[leak.train].overlap:
                 worst[leak.train] = leak
     return [worst[row] for row in sorted(worst)]
 
 
 def _find_one(
-    train: Sequence[Example | Document], held: Sequence[Example], what: What, ngram: int, overlap: float
+    train: Sequence[Example | Document], examples: Sequence[Example], what: What, ngram: int, overlap: float
 ) -> Iterator[Leak]:
     texts = [
         (row, ngrams(split_words(text), ngram, whole=what == "input"))
-        for row, example in enumerate(held)
+        for row, example in enumerate(examples)
         for text in _texts(example, what)
     ]
     indexes_by_gram: dict[tuple[str, ...], list[int]] = {}
@@ -90,13 +95,13 @@ def ngrams(tokens: Sequence[str], size: int, *, whole: bool = False) -> set[tupl
     return {tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)}
 
 
-def overlap_share(train: Iterable[Example], held: Iterable[Example], *, ngram: int = 4) -> float | None:
+def overlap_share(train: Iterable[Example], examples: Iterable[Example], *, ngram: int = 4) -> float | None:
     """Return the share of the ``ngram``-word runs of the held answers, counted as often as they occur, that some train answer holds too.
 
     High means that answers can be put together from memory. None where no held answer is that long.
     """
     wanted: Counter[tuple[str, ...]] = Counter()
-    for example in held:
+    for example in examples:
         for text in answer_texts(example):
             tokens = split_words(text)
             wanted.update(tuple(tokens[start : start + ngram]) for start in range(len(tokens) - ngram + 1))

@@ -88,7 +88,7 @@ def take(
     Rejected are pairs with an answer that is ``too_long`` with its prompt, that is ``no_answer`` (its last turn is not the
     assistant's), or that is the ``same_answer`` once the template has trimmed both. Nothing is cut.
     """
-    found = []
+    result = []
     rest = iter(pairs)
     while chunk := list(islice(rest, CHUNK)):
         tally.read(len(chunk))
@@ -98,8 +98,8 @@ def take(
             item = TokenizedPair(pair, *whole[2 * number : 2 * number + 2])
             if _fits(item, max_tokens, tally):
                 tally.keep()
-                found.append(item)
-    return found
+                result.append(item)
+    return result
 
 
 def _ends_with_an_answer(pair: PreferencePair, tally: RowCounter) -> bool:
@@ -149,10 +149,10 @@ def sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
 def row_of(whole: Sequence[tuple[int, ...]]) -> PackedRow:
     """Return one row of whole sequences; what all begin with is its prompt. Each answer keeps at least its last token."""
     first, most = whole[0], min(map(len, whole)) - 1
-    cut = next((place for place in range(most) if any(one[place] != first[place] for one in whole)), most)
+    cut = next((index for index in range(most) if any(item[index] != first[index] for item in whole)), most)
     branches = []
-    for one in whole:
-        ids = [*one[cut:], BEHIND]
+    for item in whole:
+        ids = [*item[cut:], BEHIND]
         branches.append(TokenSpan(ids, [False] * (len(ids) - 1) + [True]))
     return PackedRow(TokenSpan(list(first[:cut]), [False] * cut), tuple(branches), 1.0)
 
@@ -160,12 +160,12 @@ def row_of(whole: Sequence[tuple[int, ...]]) -> PackedRow:
 def side_by_side(whole: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
     """Return rows of the whole sequences of one prompt, each with the places of its answers; ``share`` off: a row an answer."""
     parts: list[list[int]] = []
-    for place in range(len(whole)):
-        if share and parts and row_of([whole[at] for at in (*parts[-1], place)]).length <= ROW_TOKENS:
-            parts[-1].append(place)
+    for index in range(len(whole)):
+        if share and parts and row_of([whole[index] for index in (*parts[-1], index)]).length <= ROW_TOKENS:
+            parts[-1].append(index)
         else:
-            parts.append([place])
-    return [(row_of([whole[place] for place in part]), tuple(part)) for part in parts]
+            parts.append([index])
+    return [(row_of([whole[index] for index in part]), tuple(part)) for part in parts]
 
 
 def group_pairs(items: Sequence[TokenizedPair], *, share: bool, margins: bool) -> list[PromptGroup]:
@@ -207,28 +207,28 @@ def _bundle(items: Sequence[TokenizedPair], numbers: Sequence[int], *, share: bo
         )
         for number in numbers
     )
-    rows = (row_of(answers),) if share else tuple(row_of([one]) for one in answers)
+    rows = (row_of(answers),) if share else tuple(row_of([answer]) for answer in answers)
     return PromptGroup(rows, duels)
 
 
-def separate(some: Sequence[PromptGroup]) -> list[PromptGroup]:
+def separate(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
     """Return the same bundles with a row for each answer."""
     return [
         PromptGroup(
             tuple(row_of([(*row.prompt.ids, *branch.ids[:-1])]) for row in bundle.rows for branch in row.branches),
             bundle.duels,
         )
-        for bundle in some
+        for bundle in groups
     ]
 
 
-def subsample_prompts(pairs: Sequence[PreferencePair], most: int | None, seed: int) -> list[PreferencePair]:
-    """Return at most ``most`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their first order."""
-    if most is None or len(pairs) <= most:
+def subsample_prompts(pairs: Sequence[PreferencePair], maximum: int | None, seed: int) -> list[PreferencePair]:
+    """Return at most ``maximum`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their first order."""
+    if maximum is None or len(pairs) <= maximum:
         return list(pairs)
     counts = Counter(pair.prompt for pair in pairs)
     chosen: set[str] = set()
-    room = most
+    room = maximum
     for prompt in sorted(counts, key=lambda name: position(name, f"drawn {seed}")):
         if counts[prompt] <= room or not chosen:
             chosen.add(prompt)

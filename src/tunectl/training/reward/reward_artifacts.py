@@ -89,19 +89,19 @@ class Fit(Struct, frozen=True):
     shared_prompts: bool
 
 
-def fit(name: str, seed: int, fitted: TrainResult) -> Fit:
+def fit(name: str, seed: int, result: TrainResult) -> Fit:
     """Return the record of one fit."""
     return Fit(
         name=name,
         seed=seed,
-        steps=fitted.steps,
-        planned_steps=fitted.planned_steps,
-        best_step=fitted.best_step,
-        validation_log_loss=fitted.best_loss,
-        first_log_loss=fitted.first_loss,
-        tokens=fitted.tokens,
-        trainable=fitted.trainable,
-        shared_prompts=fitted.shared_prompts,
+        steps=result.steps,
+        planned_steps=result.planned_steps,
+        best_step=result.best_step,
+        validation_log_loss=result.best_loss,
+        first_log_loss=result.first_loss,
+        tokens=result.tokens,
+        trainable=result.trainable,
+        shared_prompts=result.shared_prompts,
     )
 
 

@@ -33,7 +33,7 @@ class CenteredRewards:
     @property
     def differences(self) -> list[float]:
         """Better minus worse answer."""
-        return [one - other for one, other in zip(self.chosen, self.rejected, strict=True)]
+        return [item - other for item, other in zip(self.chosen, self.rejected, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,79 +69,88 @@ class EvalContext:
 
 def center_and_combine(raw: Raw, validation: Sequence[PromptGroup], test: Sequence[PromptGroup]) -> EnsembleScores:
     """Center and combine ``raw``, whose bundles are those of validation, then those of test."""
-    held = len(validation)
-    found = [mean_std([reward for bundle in member[:held] for reward in bundle]).center for member in raw]
+    validation_count = len(validation)
+    result = [mean_std([reward for bundle in member[:validation_count] for reward in bundle]).center for member in raw]
     centered = [
-        [[reward - center for reward in bundle] for bundle in member] for member, center in zip(raw, found, strict=True)
+        [[reward - center for reward in bundle] for bundle in member]
+        for member, center in zip(raw, result, strict=True)
     ]
     mean = [
         [sum(rewards) / len(raw) for rewards in zip(*answers, strict=True)] for answers in zip(*centered, strict=True)
     ]
     return EnsembleScores(
-        centers=found,
-        scale=mean_std([reward for bundle in mean[:held] for reward in bundle]).scale,
-        validation=_pairs(mean[:held], validation),
-        test=_pairs(mean[held:], test),
-        members=[_pairs(member[held:], test).differences for member in centered],
+        centers=result,
+        scale=mean_std([reward for bundle in mean[:validation_count] for reward in bundle]).scale,
+        validation=_pairs(mean[:validation_count], validation),
+        test=_pairs(mean[validation_count:], test),
+        members=[_pairs(member[validation_count:], test).differences for member in centered],
     )
 
 
 def _pairs(rewards: Sequence[Sequence[float]], bundles: Sequence[PromptGroup]) -> CenteredRewards:
     """Return rewards by pair instead of by bundle."""
-    found: dict[int, tuple[float, float]] = {}
+    result: dict[int, tuple[float, float]] = {}
     for of, bundle in zip(rewards, bundles, strict=True):
         for duel in bundle.duels:
-            found[duel.pair] = of[duel.chosen], of[duel.rejected]
-    order = [found[number] for number in range(len(found))]
+            result[duel.pair] = of[duel.chosen], of[duel.rejected]
+    order = [result[number] for number in range(len(result))]
     return CenteredRewards([chosen for chosen, _ in order], [rejected for _, rejected in order])
 
 
 def results(
-    told: EvalContext, members: EnsembleScores, judge: EnsembleScores | None, fits: list[Fit], around: GateContext
+    context: EvalContext,
+    members: EnsembleScores,
+    judge: EnsembleScores | None,
+    fits: list[Fit],
+    gate_context: GateContext,
 ) -> RewardResults:
     """Measure, compare with lengths alone, and decide."""
-    how = measures.IntervalSettings(told.gate.confidence, told.gate.resamples, told.gate.bins, told.seed)
-    prompts = [pair.prompt for pair in told.test]
+    settings = measures.IntervalSettings(
+        context.gate.confidence, context.gate.resamples, context.gate.bins, context.seed
+    )
+    prompts = [pair.prompt for pair in context.test]
     gaps = members.test.differences
-    test = measures.measure(gaps, prompts, how)
-    by_length, length = _lengths(told, gaps, prompts, how)
-    gain = measures.accuracy_gain(gaps, by_length, prompts, how)
+    test = measures.measure(gaps, prompts, settings)
+    by_length, length = _lengths(context, gaps, prompts, settings)
+    gain = measures.accuracy_gain(gaps, by_length, prompts, settings)
     return RewardResults(
-        project=told.project,
-        seed=told.seed,
-        confidence=how.confidence,
-        resamples=how.resamples,
-        available=told.available,
-        train_pairs=len(told.own),
-        train_prompts=len({pair.prompt for pair in told.own}),
+        project=context.project,
+        seed=context.seed,
+        confidence=settings.confidence,
+        resamples=settings.resamples,
+        available=context.available,
+        train_pairs=len(context.own),
+        train_prompts=len({pair.prompt for pair in context.own}),
         test=test,
-        validation=measures.measure(members.validation.differences, [pair.prompt for pair in told.validation], how),
+        validation=measures.measure(
+            members.validation.differences, [pair.prompt for pair in context.validation], settings
+        ),
         length_only=length,
         gain_over_length=gain,
-        judge=measures.measure(judge.test.differences, prompts, how) if judge else None,
-        members_alone=[measures.accuracy(one, prompts, how) for one in members.members],
+        judge=measures.measure(judge.test.differences, prompts, settings) if judge else None,
+        members_alone=[measures.accuracy(member, prompts, settings) for member in members.members],
         slices=measures.slices(
-            gaps, prompts, [{"kind": pair.kind, **pair.fields} for pair in told.test], how, most=VALUES
+            gaps, prompts, [{"kind": pair.kind, **pair.fields} for pair in context.test], settings, most=VALUES
         ),
-        worst=_worst(told.test, members),
+        worst=_worst(context.test, members),
         fits=fits,
-        verdict=reward_gate.decide(test, length.accuracy, gain, around),
+        verdict=reward_gate.decide(test, length.accuracy, gain, gate_context),
     )
 
 
 def _lengths(
-    told: EvalContext, gaps: Sequence[float], prompts: Sequence[str], how: measures.IntervalSettings
+    context: EvalContext, gaps: Sequence[float], prompts: Sequence[str], settings: measures.IntervalSettings
 ) -> tuple[list[float], LengthBaseline]:
     """Return the predictions from lengths alone on the test pairs, and their accuracy."""
-    weight = measures.fit_length([_longer(pair) for pair in told.train])
-    longer = [_longer(pair) for pair in told.test]
-    said = [weight * gap for gap in longer]
-    found = measures.measure(said, prompts, how)
+    weight = measures.fit_length([_longer(pair) for pair in context.train])
+    longer = [_longer(pair) for pair in context.test]
+    predictions = [weight * gap for gap in longer]
+    result = measures.measure(predictions, prompts, settings)
     unequal = [gap > 0 for gap in longer if gap]
-    return said, LengthBaseline(
+    return predictions, LengthBaseline(
         weight=weight,
-        accuracy=found.accuracy,
-        log_loss=found.log_loss,
+        accuracy=result.accuracy,
+        log_loss=result.log_loss,
         longer_wins=sum(unequal) / len(unequal) if unequal else None,
         correlation=measures.correlation(gaps, longer),
     )
@@ -156,18 +165,18 @@ def _longer(pair: PreferencePair) -> int:
     return len(text(pair.chosen)) - len(text(pair.rejected))
 
 
-def _worst(pairs: Sequence[PreferencePair], found: EnsembleScores) -> list[MisrankedPair]:
+def _worst(pairs: Sequence[PreferencePair], scores: EnsembleScores) -> list[MisrankedPair]:
     """Return the pairs whose worse answer got the better reward, by how much."""
-    gaps = found.test.differences
-    order = sorted((place for place, gap in enumerate(gaps) if gap < 0), key=lambda place: gaps[place])
+    gaps = scores.test.differences
+    order = sorted((index for index, gap in enumerate(gaps) if gap < 0), key=lambda index: gaps[index])
     return [
         MisrankedPair(
-            id=pairs[place].id,
-            prompt="\n".join(f"{turn.role}: {tool_calls.render_tool_calls(turn)}" for turn in pairs[place].messages),
-            chosen=text(pairs[place].chosen),
-            rejected=text(pairs[place].rejected),
-            chosen_score=found.test.chosen[place] / found.scale,
-            rejected_score=found.test.rejected[place] / found.scale,
+            id=pairs[index].id,
+            prompt="\n".join(f"{turn.role}: {tool_calls.render_tool_calls(turn)}" for turn in pairs[index].messages),
+            chosen=text(pairs[index].chosen),
+            rejected=text(pairs[index].rejected),
+            chosen_score=scores.test.chosen[index] / scores.scale,
+            rejected_score=scores.test.rejected[index] / scores.scale,
         )
-        for place in order[:WORST]
+        for index in order[:WORST]
     ]

@@ -47,7 +47,7 @@ class GateContext:
     """Share of the pairs in which the longer answer won, where its interval excludes a half."""
 
 
-def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, around: GateContext) -> RewardGateResult:
+def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: GateContext) -> RewardGateResult:
     """Judge the held-out accuracy (``test``) against chance and ``length``, the accuracy of knowing lengths alone.
 
     It passes where the interval lies above the better of the two. ``gain`` is the paired difference to ``length``.
@@ -64,13 +64,13 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, around: Ga
     ]
     low = test.accuracy.low
     if low is None:
-        there = f"{test.pairs} held-out pair{'' if test.pairs == 1 else 's'} of {test.prompts} prompt{'' if test.prompts == 1 else 's'}"
+        test_size = f"{test.pairs} held-out pair{'' if test.pairs == 1 else 's'} of {test.prompts} prompt{'' if test.prompts == 1 else 's'}"
         return RewardGateResult(
             False,
             FEW,
-            f"The reward model cannot be judged: {there} give no interval.",
+            f"The reward model cannot be judged: {test_size} give no interval.",
             evidence,
-            _helps(test, bar, around),
+            _helps(test, bar, context),
         )
     if low > bar:
         reason = (
@@ -81,36 +81,36 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, around: Ga
         f"The reward model knows no more than {rival} ({100 * bar:.1f} %): it is right on {percent(test.accuracy)} "
         f"of {test.pairs} held-out pairs."
     )
-    return RewardGateResult(False, name, reason, evidence, _helps(test, bar, around))
+    return RewardGateResult(False, name, reason, evidence, _helps(test, bar, context))
 
 
-def _helps(test: RewardMeasurement, bar: float, around: GateContext) -> list[str]:
-    found = [_more_pairs(test, bar, around.train_pairs)]
-    if around.train_loss is not None and around.train_loss < around.validation_loss - MEMORISED:
-        found.append(
-            f"It learns pairs by heart: the training loss is {around.train_loss:.3f}, that of validation "
-            f"{around.validation_loss:.3f}. Fewer reward.epochs, a lower reward.lora_rank, or more pairs."
+def _helps(test: RewardMeasurement, bar: float, context: GateContext) -> list[str]:
+    result = [_more_pairs(test, bar, context.train_pairs)]
+    if context.train_loss is not None and context.train_loss < context.validation_loss - MEMORISED:
+        result.append(
+            f"It learns pairs by heart: the training loss is {context.train_loss:.3f}, that of validation "
+            f"{context.validation_loss:.3f}. Fewer reward.epochs, a lower reward.lora_rank, or more pairs."
         )
-    elif around.validation_loss > log(2) - 0.02:
-        found.append(
-            f"It hardly learned: the validation loss is {around.validation_loss:.3f}, and {log(2):.3f} is where it starts. "
+    elif context.validation_loss > log(2) - 0.02:
+        result.append(
+            f"It hardly learned: the validation loss is {context.validation_loss:.3f}, and {log(2):.3f} is where it starts. "
             "A higher reward.learning_rate or more reward.epochs."
         )
-    if around.judgments and around.alpha is None:
-        found.append(
+    if context.judgments and context.alpha is None:
+        result.append(
             "Agreement is unknown: let several people judge the same pairs (tunectl annotate, tunectl data agreement)."
         )
-    elif around.alpha is not None and around.alpha < ALPHA:
-        found.append(
-            f"People agree weakly (Krippendorff's alpha {around.alpha:.2f}, {ALPHA} is wanted): settle what makes an answer "
+    elif context.alpha is not None and context.alpha < ALPHA:
+        result.append(
+            f"People agree weakly (Krippendorff's alpha {context.alpha:.2f}, {ALPHA} is wanted): settle what makes an answer "
             "better; no model can know more than they agree on."
         )
-    if around.longer_wins is not None:
+    if context.longer_wins is not None:
         size, share = (
-            ("longer", around.longer_wins) if around.longer_wins > 0.5 else ("shorter", 1 - around.longer_wins)
+            ("longer", context.longer_wins) if context.longer_wins > 0.5 else ("shorter", 1 - context.longer_wins)
         )
-        found.append(f"The {size} answer wins {share:.0%} of the pairs: ask about answers of similar length.")
-    return found
+        result.append(f"The {size} answer wins {share:.0%} of the pairs: ask about answers of similar length.")
+    return result
 
 
 def _more_pairs(test: RewardMeasurement, bar: float, train: int) -> str:

@@ -82,65 +82,65 @@ class IntervalSettings(Struct, frozen=True):
     seed: int
 
 
-def measure(differences: Sequence[float], prompts: Sequence[str], how: IntervalSettings) -> RewardMeasurement:
+def measure(differences: Sequence[float], prompts: Sequence[str], settings: IntervalSettings) -> RewardMeasurement:
     """Judge rewards by ``differences``, better minus worse answer of each pair (natural log units); ``prompts`` name the groups.
 
     Raises  ValueError where there are no pairs.
     """
     if not differences:
         raise ValueError("no pairs, nothing to measure")
-    rows = _statistics(differences, how.bins)
+    rows = _statistics(differences, settings.bins)
     groups = bootstrap.sum_by_group(rows, prompts)
-    counts = bootstrap.resample_counts(len(groups), how.resamples, how.seed)
-    accuracy = _figure(groups, _accuracy, counts, how.confidence)
+    counts = bootstrap.resample_counts(len(groups), settings.resamples, settings.seed)
+    accuracy = _figure(groups, _accuracy, counts, settings.confidence)
     return RewardMeasurement(
         pairs=len(differences),
         prompts=len(groups),
-        accuracy=_honest(accuracy, len(groups), how.confidence),
-        log_loss=_figure(groups, _log_loss, counts, how.confidence),
-        ece=_figure(groups, _calibration, counts, how.confidence),
-        bins=_bins(rows.sum(axis=0), how),
+        accuracy=_honest(accuracy, len(groups), settings.confidence),
+        log_loss=_figure(groups, _log_loss, counts, settings.confidence),
+        ece=_figure(groups, _calibration, counts, settings.confidence),
+        bins=_bins(rows.sum(axis=0), settings),
     )
 
 
-def accuracy(differences: Sequence[float], prompts: Sequence[str], how: IntervalSettings) -> Estimate:
+def accuracy(differences: Sequence[float], prompts: Sequence[str], settings: IntervalSettings) -> Estimate:
     """Return the accuracy alone, as in ``measure``."""
-    return measure(differences, prompts, replace(how, bins=2)).accuracy
+    return measure(differences, prompts, replace(settings, bins=2)).accuracy
 
 
 def accuracy_gain(
-    first: Sequence[float], second: Sequence[float], prompts: Sequence[str], how: IntervalSettings
+    first: Sequence[float], second: Sequence[float], prompts: Sequence[str], settings: IntervalSettings
 ) -> Estimate:
     """Return the accuracy of one model minus that of another on the same pairs and the same resamples."""
-    left, right = (bootstrap.sum_by_group(_statistics(one, 2), prompts) for one in (first, second))
-    counts = bootstrap.resample_counts(len(left), how.resamples, how.seed)
-    found = bootstrap.difference(left, right, _accuracy, counts, how.confidence)
-    if found is None:
+    left, right = (bootstrap.sum_by_group(_statistics(item, 2), prompts) for item in (first, second))
+    counts = bootstrap.resample_counts(len(left), settings.resamples, settings.seed)
+    result = bootstrap.difference(left, right, _accuracy, counts, settings.confidence)
+    if result is None:
         return Estimate(float(_accuracy(left.sum(axis=0)) - _accuracy(right.sum(axis=0))), None, None)
-    return Estimate(found.value, found.low, found.high)
+    return Estimate(result.value, result.low, result.high)
 
 
 def slices(
     differences: Sequence[float],
     prompts: Sequence[str],
     values: Sequence[dict[str, str]],
-    how: IntervalSettings,
+    settings: IntervalSettings,
     *,
     most: int,
 ) -> list[Slice]:
     """Return accuracy by each value of each field that has two to ``most`` values, largest first; ``values`` are one dict a pair."""
-    found = []
-    for field in dict.fromkeys(name for one in values for name in one):
-        places: dict[str, list[int]] = {}
-        for place, one in enumerate(values):
-            if one.get(field):
-                places.setdefault(one[field], []).append(place)
-        if not 2 <= len(places) <= most:
+    result = []
+    for field in dict.fromkeys(name for item in values for name in item):
+        indexes: dict[str, list[int]] = {}
+        for index, fields in enumerate(values):
+            if fields.get(field):
+                indexes.setdefault(fields[field], []).append(index)
+        if not 2 <= len(indexes) <= most:
             continue
-        for value, some in sorted(places.items(), key=lambda item: (-len(item[1]), item[0])):
-            figure = accuracy([differences[place] for place in some], [prompts[place] for place in some], how)
-            found.append(Slice(field, value, len(some), figure))
-    return found
+        for value, some in sorted(indexes.items(), key=lambda item: (-len(item[1]), item[0])):
+            figure = accuracy([differences[index] for index in some], [prompts[index] for index in some], settings)
+            result.append(Slice(field, value, len(some), figure))
+    return result
 
 
 def fit_length(differences: Sequence[int]) -> float:
@@ -181,35 +181,35 @@ def _statistics(differences: Sequence[float], bins: int) -> NDArray[Any]:
     gaps = np.asarray(differences, dtype=float)
     right = np.where(np.abs(gaps) < SAME, 0.5, gaps > 0)
     sure = 1 / (1 + np.exp(-np.minimum(np.abs(gaps), 700)))
-    place = np.minimum((sure - 0.5) * 2 * bins, bins - 1).astype(int)
+    bins_ = np.minimum((sure - 0.5) * 2 * bins, bins - 1).astype(int)
     table = np.zeros((len(gaps), 3 + 3 * bins))
     table[:, 0], table[:, 1], table[:, 2] = 1, right, np.logaddexp(0, -gaps)
     rows = np.arange(len(gaps))
     for offset, column in enumerate((np.ones(len(gaps)), sure, right)):
-        table[rows, 3 + 3 * place + offset] = column
+        table[rows, 3 + 3 * bins_ + offset] = column
     return table
 
 
 def _accuracy(sums: NDArray[Any]) -> NDArray[Any]:
-    found: NDArray[Any] = sums[..., 1] / sums[..., 0]
-    return found
+    result: NDArray[Any] = sums[..., 1] / sums[..., 0]
+    return result
 
 
 def _log_loss(sums: NDArray[Any]) -> NDArray[Any]:
-    found: NDArray[Any] = sums[..., 2] / sums[..., 0]
-    return found
+    result: NDArray[Any] = sums[..., 2] / sums[..., 0]
+    return result
 
 
 def _calibration(sums: NDArray[Any]) -> NDArray[Any]:
-    found: NDArray[Any] = abs(sums[..., 4::3] - sums[..., 5::3]).sum(axis=-1) / sums[..., 0]
-    return found
+    result: NDArray[Any] = abs(sums[..., 4::3] - sums[..., 5::3]).sum(axis=-1) / sums[..., 0]
+    return result
 
 
 def _figure(groups: NDArray[Any], combine: bootstrap.Combine, counts: NDArray[Any], confidence: float) -> Estimate:
-    found = bootstrap.interval(groups, combine, counts, confidence)
-    if found is None:
+    result = bootstrap.interval(groups, combine, counts, confidence)
+    if result is None:
         return Estimate(float(combine(groups.sum(axis=0))), None, None)
-    return Estimate(found.value, found.low, found.high)
+    return Estimate(result.value, result.low, result.high)
 
 
 def _honest(figure: Estimate, prompts: int, confidence: float) -> Estimate:
@@ -220,18 +220,18 @@ def _honest(figure: Estimate, prompts: int, confidence: float) -> Estimate:
     return Estimate(figure.value, low, high)
 
 
-def _bins(sums: NDArray[Any], how: IntervalSettings) -> list[CalibrationBin]:
+def _bins(sums: NDArray[Any], settings: IntervalSettings) -> list[CalibrationBin]:
     """Return bins that hold any pair."""
-    found = []
-    for number in range(how.bins):
+    result = []
+    for number in range(settings.bins):
         pairs, sure, right = (float(value) for value in sums[3 + 3 * number : 6 + 3 * number])
         if pairs:
-            width = 0.5 / how.bins
-            low, high = wilson_interval(right, pairs, level=how.confidence)
+            width = 0.5 / settings.bins
+            low, high = wilson_interval(right, pairs, level=settings.confidence)
             start = 0.5 + number * width
-            found.append(
+            result.append(
                 CalibrationBin(
                     round(start, 6), round(start + width, 6), round(pairs), sure / pairs, right / pairs, low, high
                 )
             )
-    return found
+    return result

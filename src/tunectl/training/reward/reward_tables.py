@@ -14,5 +14,5 @@ def reliability(bins: Sequence[CalibrationBin]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["confidence", "accuracy", "low", "high", "pairs"])
-    writer.writerows([one.confidence, one.accuracy, one.low, one.high, one.pairs] for one in bins)
+    writer.writerows([item.confidence, item.accuracy, item.low, item.high, item.pairs] for item in bins)
     return out.getvalue()

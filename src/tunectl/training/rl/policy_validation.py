@@ -74,7 +74,7 @@ def measure_validation(
         lengths=tuple(len(answer.ids) for answer in answers),
         repetition=tuple(ngram_repetition(answer.text.split(), RUN) for answer in answers),
         truncated=tuple(not answer.finished for answer in answers),
-        clusters=tuple(asked.cluster or asked.id for asked in questions),
+        clusters=tuple(question.cluster or question.id for question in questions),
     )
 
 
@@ -99,33 +99,33 @@ def compare_with_start(
         return bootstrap.difference(left, right, combine, draws, settings.confidence)
 
     draws = bootstrap.resample_counts(len(set(now.clusters)), settings.resamples, seed)
-    here, there = np.asarray(now.statistics), np.asarray(first.statistics)
-    change = bootstrap_difference(here, there, measure.combine)
+    current, initial = np.asarray(now.statistics), np.asarray(first.statistics)
+    change = bootstrap_difference(current, initial, measure.combine)
     if change is not None:
         metric_change, low, high = change.value, change.low, change.high
     else:
         metric_change, low, high = _unsure(
-            float(measure.combine(here.sum(axis=0)) - measure.combine(there.sum(axis=0)))
+            float(measure.combine(current.sum(axis=0)) - measure.combine(initial.sum(axis=0)))
         )
     start = _mean(first.rewards)
     rise = bootstrap_difference(
         _build_sums_and_counts(now.rewards), _build_sums_and_counts(first.rewards), _divide_sums_by_counts
     )
     reward_low, reward_high = (start + rise.low, start + rise.high) if rise else (_mean(now.rewards),) * 2
-    known = [value for value in now.rewards if value is not None]
+    rewards = [value for value in now.rewards if value is not None]
     return ValidationPoint(
         step=now.step,
         reward=_mean(now.rewards),
         reward_low=reward_low,
         reward_high=reward_high,
-        metric=float(measure.combine(here.sum(axis=0))),
+        metric=float(measure.combine(current.sum(axis=0))),
         metric_change=metric_change,
         metric_low=low,
         metric_high=high,
         kl=statistics.fmean(now.kl),
         length=statistics.fmean(now.lengths),
         repetition=statistics.fmean(now.repetition),
-        spread=statistics.pstdev(known) if known else 0.0,
+        spread=statistics.pstdev(rewards) if rewards else 0.0,
         truncated=statistics.fmean(now.truncated),
         within=metric_change >= -settings.tolerance,
     )
@@ -137,38 +137,38 @@ def _unsure(change: float) -> tuple[float, float, float]:
 
 
 def detect_reward_hacking(
-    found: ValidationPoint, first: ValidationPoint, measure: str, settings: ValidationConfig
+    point: ValidationPoint, first: ValidationPoint, measure: str, settings: ValidationConfig
 ) -> str | None:
     """Return why to stop, in a sentence; None where there is no reason.
 
     The reward must have risen, the measure fallen by more than the tolerance, and the whole paired interval of its fall must
     lie below zero. Where judgments are learned from, nothing rewards the answers, and the fall is enough.
     """
-    if found.within or found.metric_high >= 0:
+    if point.within or point.metric_high >= 0:
         return None
     fell = (
-        f"{measure} had fallen by {-found.metric_change:.1f} points (interval {-found.metric_high:.1f} to "
-        f"{-found.metric_low:.1f}); align.validation.tolerance allows {settings.tolerance:g}"
+        f"{measure} had fallen by {-point.metric_change:.1f} points (interval {-point.metric_high:.1f} to "
+        f"{-point.metric_low:.1f}); align.validation.tolerance allows {settings.tolerance:g}"
     )
-    if found.held_out_loss is not None:
-        return f"at step {found.step} {fell}"
-    if found.reward > first.reward:
-        return f"at step {found.step} the reward had risen from {first.reward:.3f} to {found.reward:.3f} while {fell}"
+    if point.held_out_loss is not None:
+        return f"at step {point.step} {fell}"
+    if point.reward > first.reward:
+        return f"at step {point.step} the reward had risen from {first.reward:.3f} to {point.reward:.3f} while {fell}"
     return None
 
 
-def best_checkpoint(looks: Sequence[ValidationPoint]) -> ValidationPoint:
+def best_checkpoint(points: Sequence[ValidationPoint]) -> ValidationPoint:
     """Return the highest mean reward among the looks whose measure is within tolerance; the first of equals.
 
     The look before the first step always is, so a policy that never got better in this sense gives back the weights of sft.
     Where judgments are learned from, the lowest loss on held-out ones decides: there, a reward that rises says no more than
     that the policy has moved.
     """
-    fit = [item for item in looks if item.within]
+    fit = [item for item in points if item.within]
     losses = {item.step: item.held_out_loss for item in fit if item.held_out_loss is not None}
     if len(losses) == len(fit):
-        return min(fit, key=lambda item: (losses[item.step], item.step), default=looks[0])
-    return max(fit, key=lambda item: (item.reward, -item.step), default=looks[0])
+        return min(fit, key=lambda item: (losses[item.step], item.step), default=points[0])
+    return max(fit, key=lambda item: (item.reward, -item.step), default=points[0])
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -186,5 +186,5 @@ def _divide_sums_by_counts(sums: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: NDArray[Any] = np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
-    return found
+        result: NDArray[Any] = np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+    return result

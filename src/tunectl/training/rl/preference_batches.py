@@ -66,30 +66,30 @@ def build_rows(
             return of_marks(part.marks, masker, max_tokens=settings.max_length, tally=tally)
         return of_pairs(part.pairs, masker, max_tokens=settings.max_length, tally=tally)
 
-    found = rows(train)
-    if not found:
+    result = rows(train)
+    if not result:
         first = tally.rejects[0]
         raise DataError(
             f"align: none of the {tally.rows_in} {'marked answers' if marked else 'pairs'} of the training part can be learned "
             f"from; the first is rejected as {first.reason} ({first.detail})",
             hint=f"raise align.max_length (now {settings.max_length}), or bring other judgments",
         )
-    _refuse_one_kind(found)
-    return found, rows(validation)
+    _refuse_one_kind(result)
+    return result, rows(validation)
 
 
 def _refuse_none(settings: Dpo | Kto, train: PreferenceSplit) -> None:
     if train.pairs or (isinstance(settings, Kto) and train.marks):
         return
-    wanted = "neither marks nor pairs" if isinstance(settings, Kto) else "no pairs"
+    missing = "neither marks nor pairs" if isinstance(settings, Kto) else "no pairs"
     raise DataError(
-        f"align: {settings.method} learns from collected judgments, and preferences has {wanted} in its training part",
+        f"align: {settings.method} learns from collected judgments, and preferences has {missing} in its training part",
         hint="collect some with: tunectl annotate, or declare a file in preferences.sources; or use: align=none",
     )
 
 
-def _refuse_one_kind(found: Sequence[LabeledCompletions]) -> None:
-    kinds = [good for judged in found for good in judged.good]
+def _refuse_one_kind(completions: Sequence[LabeledCompletions]) -> None:
+    kinds = [good for completion in completions for good in completion.good]
     if len(set(kinds)) > 1:
         return
     only, other = ("good", "bad") if kinds[0] else ("bad", "good")
@@ -107,15 +107,17 @@ def of_pairs(
     Rejected are pairs with an answer that is ``no_answer`` (its last turn is not the assistant's), that is ``too_long`` with
     its prompt, that has ``nothing_trained``, or that is the ``same_answer`` once the template has trimmed both.
     """
-    found = []
+    result = []
     for pair, (chosen, rejected) in _read(pairs, lambda pair: (pair.chosen, pair.rejected), masker, max_tokens, tally):
         if chosen.ids == rejected.ids:
-            why = "the chat template makes the same tokens of both answers"
-            tally.reject(RejectedRow(pair.annotations[0].source, "same_answer", why, truncate(pair.chosen[-1].content)))
+            reason = "the chat template makes the same tokens of both answers"
+            tally.reject(
+                RejectedRow(pair.annotations[0].source, "same_answer", reason, truncate(pair.chosen[-1].content))
+            )
             continue
         tally.keep()
-        found.append(LabeledCompletions(_row((chosen, rejected)), (True, False), pair.margin))
-    return found
+        result.append(LabeledCompletions(_row((chosen, rejected)), (True, False), pair.margin))
+    return result
 
 
 def of_marks(
@@ -129,7 +131,7 @@ def of_marks(
     for mark, (piece,) in _read(marks, lambda mark: (mark.completion,), masker, max_tokens, tally):
         tally.keep()
         groups.setdefault(mark.prompt, []).append((piece, mark.label))
-    return [judged for group in groups.values() for judged in _side_by_side(group)]
+    return [completions for group in groups.values() for completions in _side_by_side(group)]
 
 
 def _read(
@@ -147,13 +149,13 @@ def _read(
         pieces = iter(_pieces(masker, [_example(record, side) for record in sound for side in sides(record)]))
         read = {id(record): tuple(next(pieces) for _ in sides(record)) for record in sound}
         for record in chunk:
-            found = read.get(id(record))
-            why = _NO_ANSWER if found is None else _refusal(found, max_tokens)
-            if found is not None and why is None:
-                yield record, found
-            elif why is not None:
+            result = read.get(id(record))
+            reason = _NO_ANSWER if result is None else _refusal(result, max_tokens)
+            if result is not None and reason is None:
+                yield record, result
+            elif reason is not None:
                 last = next((side[-1].content for side in sides(record) if side), "")
-                tally.reject(RejectedRow(record.annotations[0].source, *why, truncate(last)))
+                tally.reject(RejectedRow(record.annotations[0].source, *reason, truncate(last)))
 
 
 def _side_by_side(group: list[tuple[TokenSpan, bool]]) -> Iterator[LabeledCompletions]:
@@ -204,7 +206,7 @@ def _row(pieces: Sequence[TokenSpan]) -> PackedRow:
     """Pack answers into one row; the tokens that all share before the first learned one are its prompt."""
     first = pieces[0]
     most = min(piece.trained.index(True) for piece in pieces)
-    same = (place for place in range(most) if any(piece.ids[place] != first.ids[place] for piece in pieces[1:]))
+    same = (index for index in range(most) if any(piece.ids[index] != first.ids[index] for piece in pieces[1:]))
     cut = next(same, most)
     branches = tuple(TokenSpan(piece.ids[cut:], piece.trained[cut:]) for piece in pieces)
     return PackedRow(TokenSpan(first.ids[:cut], [False] * cut), branches, 1.0)

@@ -76,45 +76,45 @@ def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
 
 def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
     """Return how it ended."""
-    kept = find_selected_checkpoint(aligned)
-    why = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
-    if kept.step == 0:
-        return RunOutcome("warn", f"The weights of sft were kept: no later ones were better.{why}")
-    moved = f"while {measure_title(settings)} moved by {format_metric_change(kept)}."
-    if isinstance(settings, Dpo | Kto) and kept.held_out_loss is None:
-        return RunOutcome("warn", f"No judgments were held out, so no gain can be shown, {moved}{why}")
-    gain = f"{_gain(aligned)} at step {kept.step}, {moved}"
+    point = find_selected_checkpoint(aligned)
+    reason = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
+    if point.step == 0:
+        return RunOutcome("warn", f"The weights of sft were kept: no later ones were better.{reason}")
+    moved = f"while {measure_title(settings)} moved by {format_metric_change(point)}."
+    if isinstance(settings, Dpo | Kto) and point.held_out_loss is None:
+        return RunOutcome("warn", f"No judgments were held out, so no gain can be shown, {moved}{reason}")
+    gain = f"{_gain(aligned)} at step {point.step}, {moved}"
     if not _sure(aligned):
-        return RunOutcome("warn", f"No certain gain. {gain}{why}")
-    return RunOutcome("good" if kept.within and not aligned.stopped else "warn", f"{gain}{why}")
+        return RunOutcome("warn", f"No certain gain. {gain}{reason}")
+    return RunOutcome("good" if point.within and not aligned.stopped else "warn", f"{gain}{reason}")
 
 
 def _sure(aligned: RlResult) -> bool:
     """Return whether the kept weights are surely better by what they learned from."""
-    first, kept = aligned.validation[0], find_selected_checkpoint(aligned)
-    if kept.held_out_loss is not None and first.held_out_loss is not None:
-        return kept.held_out_loss < first.held_out_loss
-    return kept.reward_low > first.reward
+    first, selected = aligned.validation[0], find_selected_checkpoint(aligned)
+    if selected.held_out_loss is not None and first.held_out_loss is not None:
+        return selected.held_out_loss < first.held_out_loss
+    return selected.reward_low > first.reward
 
 
 def _gain(aligned: RlResult) -> str:
-    first, kept = aligned.validation[0], find_selected_checkpoint(aligned)
-    if kept.held_out_loss is not None and first.held_out_loss is not None:
+    first, selected = aligned.validation[0], find_selected_checkpoint(aligned)
+    if selected.held_out_loss is not None and first.held_out_loss is not None:
         right = (
             ""
-            if kept.held_out_accuracy is None
-            else f", {100 * kept.held_out_accuracy:.0f} % of the pairs ranked right,"
+            if selected.held_out_accuracy is None
+            else f", {100 * selected.held_out_accuracy:.0f} % of the pairs ranked right,"
         )
-        return f"Loss on held-out judgments from {first.held_out_loss:.3f} to {kept.held_out_loss:.3f}{right}"
+        return f"Loss on held-out judgments from {first.held_out_loss:.3f} to {selected.held_out_loss:.3f}{right}"
     return (
-        f"Reward {kept.reward - first.reward:+.2f} ({kept.reward_low - first.reward:+.2f} to "
-        f"{kept.reward_high - first.reward:+.2f}) over sft"
+        f"Reward {selected.reward - first.reward:+.2f} ({selected.reward_low - first.reward:+.2f} to "
+        f"{selected.reward_high - first.reward:+.2f}) over sft"
     )
 
 
-def format_metric_change(look: ValidationPoint) -> str:
+def format_metric_change(point: ValidationPoint) -> str:
     """Return the change of the independent measure since step 0, with its interval, in points."""
-    return f"{look.metric_change:+.1f} ({look.metric_low:+.1f} to {look.metric_high:+.1f})"
+    return f"{point.metric_change:+.1f} ({point.metric_low:+.1f} to {point.metric_high:+.1f})"
 
 
 def run_summary(settings: AlignSettings, aligned: RlResult) -> list[str]:
@@ -191,28 +191,28 @@ def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
 
 def _select_final_point(aligned: RlResult) -> ValidationPoint:
     """Return the look that matters: at the kept weights, or at the last ones where sft's were kept."""
-    kept = find_selected_checkpoint(aligned)
-    return kept if kept.step else aligned.validation[-1]
+    point = find_selected_checkpoint(aligned)
+    return point if point.step else aligned.validation[-1]
 
 
 def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
     """Yield the measure fell surely: while the reward rose, or, where nothing is rewarded, while judgments were learned."""
-    first, judged = aligned.validation[0], isinstance(settings, Dpo | Kto)
+    first, offline = aligned.validation[0], isinstance(settings, Dpo | Kto)
     fell = (look for look in aligned.validation[1:] if look.metric_high < 0)
-    found = next((look for look in fell if judged or look.reward_low > first.reward), None)
-    if found is None:
+    result = next((look for look in fell if offline or look.reward_low > first.reward), None)
+    if result is None:
         return
-    kept = (
+    selection_note = (
         "The weights that were kept are older than that."
-        if aligned.best_step < found.step
+        if aligned.best_step < result.step
         else "Read the answers below before you trust the weights that were kept."
     )
-    moved = f"{measure_title(settings)} had moved by {format_metric_change(found)}. {kept}"
-    if judged:
-        yield f"Answers got worse by the independent measure: by step {found.step}, {moved}"
+    moved = f"{measure_title(settings)} had moved by {format_metric_change(result)}. {selection_note}"
+    if offline:
+        yield f"Answers got worse by the independent measure: by step {result.step}, {moved}"
     else:
-        rise = found.reward - first.reward
-        yield f"Reward hacking suspected: by step {found.step} the reward had risen by {rise:.2f}, and {moved}"
+        rise = result.reward - first.reward
+        yield f"Reward hacking suspected: by step {result.step} the reward had risen by {rise:.2f}, and {moved}"
 
 
 def _longer(aligned: RlResult) -> Iterator[str]:
@@ -247,10 +247,10 @@ def _warn_reward_collapse(history: Sequence[StepMetrics]) -> Iterator[str]:
 
 
 def _cut(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
-    look = _select_final_point(aligned)
-    if look.truncated >= CUT:
+    point = _select_final_point(aligned)
+    if point.truncated >= CUT:
         yield (
-            f"{100 * look.truncated:.0f} % of the answers were cut at {settings.max_new_tokens} tokens at step {look.step}: "
+            f"{100 * point.truncated:.0f} % of the answers were cut at {settings.max_new_tokens} tokens at step {point.step}: "
             "align.max_new_tokens may be too low."
         )
 

@@ -32,21 +32,21 @@ class RewardFunction:
         self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
         """Return one mark an answer; ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
-        places = [place for place, answer in enumerate(answers) if answer.finished]
-        asked = [questions[place] for place in places]
-        given = [answers[place] for place in places]
-        totals = [0.0] * len(given)
-        parts: list[dict[str, float]] = [{} for _ in given]
+        indexes = [index for index, answer in enumerate(answers) if answer.finished]
+        finished_questions = [questions[index] for index in indexes]
+        finished_answers = [answers[index] for index in indexes]
+        totals = [0.0] * len(finished_answers)
+        parts: list[dict[str, float]] = [{} for _ in finished_answers]
         for name, term in self._terms.items():
-            values = impute_mean(self._values(term, asked, given))
-            for place, (value, worth) in enumerate(
+            values = impute_mean(self._values(term, finished_questions, finished_answers))
+            for index, (value, worth) in enumerate(
                 zip(values, normalize_and_clip(values, term, fixed=fixed), strict=True)
             ):
-                parts[place][name] = value
-                totals[place] += term.weight * worth
+                parts[index][name] = value
+                totals[index] += term.weight * worth
         marks = [RewardBreakdown(math.nan, {})] * len(answers)
-        for place, total, found in zip(places, totals, parts, strict=True):
-            marks[place] = RewardBreakdown(total, found)
+        for index, total, part in zip(indexes, totals, parts, strict=True):
+            marks[index] = RewardBreakdown(total, part)
         return marks
 
     def _values(
@@ -56,7 +56,9 @@ class RewardFunction:
             return list(self._score_with_reward_model(term, questions, answers))
         if isinstance(term, CheckTerm):
             pairs = zip(questions, answers, strict=True)
-            return [self._checked(term.check, answer.text, asked.words, asked.fields) for asked, answer in pairs]
+            return [
+                self._checked(term.check, answer.text, question.words, question.fields) for question, answer in pairs
+            ]
         if isinstance(term, LengthTerm):
             return [length_penalty(len(answer.ids) - answer.finished, term) for answer in answers]
         return [-ngram_repetition(answer.text.split(), term.size) for answer in answers]
@@ -68,7 +70,8 @@ class RewardFunction:
         if not answers:
             return []
         scores = self._model.score(
-            [ScoredPrompt(asked.messages, asked.tools) for asked in questions], [answer.text for answer in answers]
+            [ScoredPrompt(question.messages, question.tools) for question in questions],
+            [answer.text for answer in answers],
         )
         return [score.value - term.uncertainty_penalty * score.spread for score in scores]
 
@@ -80,21 +83,21 @@ def name_of(term: RewardTerm) -> str:
 
 def impute_mean(values: Sequence[float | None]) -> list[float]:
     """Return a check that does not apply counts as the mean of those that do, so that it moves nobody."""
-    known = [value for value in values if value is not None]
-    usual = statistics.fmean(known) if known else 0.0
+    numbers = [value for value in values if value is not None]
+    usual = statistics.fmean(numbers) if numbers else 0.0
     return [usual if value is None else value for value in values]
 
 
 def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool) -> list[float]:
     """Normalize by the statistics of the step where declared and not ``fixed``, then clip."""
-    found = list(values)
-    if term.normalize == "step" and not fixed and len(found) > 1:
-        middle, spread = statistics.fmean(found), statistics.pstdev(found)
-        found = [(value - middle) / spread if spread > 0 else 0.0 for value in found]
+    result = list(values)
+    if term.normalize == "step" and not fixed and len(result) > 1:
+        middle, spread = statistics.fmean(result), statistics.pstdev(result)
+        result = [(value - middle) / spread if spread > 0 else 0.0 for value in result]
     if term.clip is None:
-        return found
+        return result
     # comparisons with NaN are false, so it passes and is named by whoever reads the total
-    return [math.copysign(term.clip, value) if abs(value) > term.clip else value for value in found]
+    return [math.copysign(term.clip, value) if abs(value) > term.clip else value for value in result]
 
 
 def length_penalty(tokens: int, term: LengthTerm) -> float:

@@ -55,9 +55,9 @@ def curve(points: Sequence[StepMetrics], *, timed: bool) -> str:
     return _csv(names, [structs.asdict(point) for point in points])
 
 
-def validation_csv(found: Sequence[ValidationPoint]) -> str:
+def validation_csv(points: Sequence[ValidationPoint]) -> str:
     """Return one line a look as CSV."""
-    return _csv(list(ValidationPoint.__struct_fields__), [structs.asdict(look) for look in found])
+    return _csv(list(ValidationPoint.__struct_fields__), [structs.asdict(point) for point in points])
 
 
 def _csv(names: list[str], rows: list[dict[str, object]]) -> str:

@@ -16,15 +16,15 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
     rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
     size = min(each, questions)
     left: list[int] = []
-    found = []
+    result = []
     for _ in range(steps):
         if len(left) < size:
-            fresh, waiting = rng.sample(range(questions), questions), set(left)
-            head = [number for number in fresh if number not in waiting][: size - len(left)]
-            left += head + [number for number in fresh if number not in set(head)]
-        found.append(tuple(left[:size]))
+            order, waiting = rng.sample(range(questions), questions), set(left)
+            head = [number for number in order if number not in waiting][: size - len(left)]
+            left += head + [number for number in order if number not in set(head)]
+        result.append(tuple(left[:size]))
         del left[:size]
-    return found
+    return result
 
 
 def step_seed(seed: int, step: int) -> int:

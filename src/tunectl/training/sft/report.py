@@ -50,22 +50,22 @@ class TrainingRecord(Struct, frozen=True):
 
 
 def training(
-    fitted: TrainResult, train: Sequence[PackedRow], validation: Sequence[PackedRow], example: list[TokenView]
+    result: TrainResult, train: Sequence[PackedRow], validation: Sequence[PackedRow], example: list[TokenView]
 ) -> TrainingRecord:
     """Return the record of a fit."""
     return TrainingRecord(
-        steps=fitted.steps,
-        planned_steps=fitted.planned_steps,
-        best_step=fitted.best_step,
-        best_validation_loss=fitted.best_loss,
-        first_validation_loss=fitted.first_loss,
+        steps=result.steps,
+        planned_steps=result.planned_steps,
+        best_step=result.best_step,
+        best_validation_loss=result.best_loss,
+        first_validation_loss=result.first_loss,
         answers=sum(len(row.branches) for row in train),
         validation_answers=sum(len(row.branches) for row in validation),
-        tokens=fitted.tokens,
-        tokens_apart=fitted.tokens_apart,
+        tokens=result.tokens,
+        tokens_apart=result.tokens_apart,
         learned_tokens=sum(row.target_tokens for row in train),
-        trainable=fitted.trainable,
-        shared_prompts=fitted.shared_prompts,
+        trainable=result.trainable,
+        shared_prompts=result.shared_prompts,
         example=example,
     )
 
@@ -76,16 +76,16 @@ def example_tokens(row: PackedRow, tokenizer: Tokenizer) -> list[TokenView]:
     The last token of an answer is only ever a target, so it is shown behind the token that predicts it.
     """
     flat = collate([row])
-    asked = set(zip(flat.sources, flat.targets, strict=True))
+    targets = set(zip(flat.sources, flat.targets, strict=True))
     size = len(row.prompt.ids)
     ids = list(row.prompt.ids)
-    trained = [place > 0 and (place - 1, token) in asked for place, token in enumerate(ids)]
+    trained = [index > 0 and (index - 1, token) in targets for index, token in enumerate(ids)]
     offset = size
     for branch in row.branches:
-        for place, token in enumerate(branch.ids):
-            source = offset + place - 1 if place else size - 1
+        for index, token in enumerate(branch.ids):
+            source = offset + index - 1 if index else size - 1
             ids.append(token)
-            trained.append((source, token) in asked)
+            trained.append((source, token) in targets)
         offset += len(branch.ids) - 1
     return [TokenView(text, learned) for text, learned in zip(tokenizer.tokens_of(ids), trained, strict=True)]
 

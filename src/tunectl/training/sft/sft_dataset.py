@@ -29,15 +29,15 @@ def tokenize_examples(
 
     Answers that are ``too_long`` or have ``nothing_trained`` are rejected whole, never cut.
     """
-    kept = []
+    examples_ = []
     for start in range(0, len(examples), CHUNK):
         for masked in masker.mask(examples[start : start + CHUNK]):
             answers = tuple(
                 answer for number, answer in enumerate(masked.answers) if _fits(masked, number, limits, tally)
             )
             if answers:
-                kept.append(replace(masked, answers=answers))
-    return kept
+                examples_.append(replace(masked, answers=answers))
+    return examples_
 
 
 def _fits(masked: TokenizedExample, number: int, limits: LengthLimits, tally: RowCounter) -> bool:
