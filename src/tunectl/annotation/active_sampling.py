@@ -66,9 +66,9 @@ def next_task(
     from being asked twice by chance. ``telling`` has the id of a question to its ``preference_uncertainty``; a question that is not in it, and
     all of them where it is None, come in random order, after those that are in it.
     """
-    dice = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
-    kind, order, left = dice.random(), dice.random(), dice.randrange(2)
-    own = [one.task for one in said if one.annotator == annotator]
+    rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
+    kind, order, left = rng.random(), rng.random(), rng.randrange(2)
+    own = [item.task for item in said if item.annotator == annotator]
     fresh = [item for item in questions if not item.attention and item.id not in own]
     if kind < plan.attention:
         checks = [item for item in questions if item.attention and item.id not in own]
@@ -78,7 +78,7 @@ def next_task(
         again = _again(questions, said, annotator, plan.gap)
         if again is not None:
             return NextTask(again, left, repeat=True)
-    others = {one.task for one in said if one.annotator != annotator} | set(shown)
+    others = {item.task for item in said if item.annotator != annotator} | set(shown)
     new = [item for item in fresh if item.id not in others] or fresh
     if not new:
         return None
@@ -100,8 +100,8 @@ def _again(
 ) -> AnnotationTask | None:
     """Return a question to ask again: of those that fewest people answered one that somebody else did, else an old one of one's own."""
     known = {item.id: item for item in questions if not item.attention}
-    own = [one.task for one in said if one.annotator == annotator]
-    votes = Counter(one.task for one in said if one.task in known)
+    own = [item.task for item in said if item.annotator == annotator]
+    votes = Counter(item.task for item in said if item.task in known)
     of_others = [name for name in votes if name not in own]
     if of_others:
         return known[min(of_others, key=lambda name: (votes[name], name))]
@@ -112,5 +112,5 @@ def _again(
 
 def open_tasks(questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str) -> int:
     """Return questions that somebody has not answered yet, attention checks not counted."""
-    own = {one.task for one in said if one.annotator == annotator}
+    own = {item.task for item in said if item.annotator == annotator}
     return sum(not item.attention and item.id not in own for item in questions)

@@ -59,23 +59,23 @@ class AnnotationQueue:
     def get_current_task(self, annotator: str) -> DisplayedTask | None:
         """Return the current question of ``annotator``, the same one until it is answered. None when the queue is empty."""
         with self._lock:
-            found = self._showing.get(annotator)
-            if found is None:
-                found = self._choose(annotator)
-                if found is not None:
-                    self._showing[annotator] = found
-            return found
+            result = self._showing.get(annotator)
+            if result is None:
+                result = self._choose(annotator)
+                if result is not None:
+                    self._showing[annotator] = result
+            return result
 
     def _choose(self, annotator: str) -> DisplayedTask | None:
         turn = self._store.count_turns(annotator)
-        others = [one.question.id for name, one in self._showing.items() if name != annotator]
+        others = [item.question.id for name, item in self._showing.items() if name != annotator]
         questions = list(self._store.questions.values())
-        found = next_task(
+        result = next_task(
             questions, self._store.list_annotations(), annotator, turn, self._plan, telling=self._telling, shown=others
         )
-        if found is None:
+        if result is None:
             return None
-        return self._build_displayed_task(annotator, turn, found)
+        return self._build_displayed_task(annotator, turn, result)
 
     def submit(self, annotator: str, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
         """Record a choice; it is on the disk when this returns. False when ``showing`` is not on the screen any more.
@@ -105,11 +105,15 @@ class AnnotationQueue:
             return True
 
     def _is_repeat_submission(self, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
-        said = self._store.get_annotation(showing)
-        if said is None:
+        annotation = self._store.get_annotation(showing)
+        if annotation is None:
             return False
-        better = _better(edit, self._store.questions[said.task])
-        return (said.choice, said.tags, said.edit) == (button_to_choice(button, said.left), list(tags), better)
+        better = _better(edit, self._store.questions[annotation.task])
+        return (annotation.choice, annotation.tags, annotation.edit) == (
+            button_to_choice(button, annotation.left),
+            list(tags),
+            better,
+        )
 
     def undo(self, annotator: str) -> bool:
         """Take back the last thing that ``annotator`` said, and show it again. False when there is nothing."""
@@ -132,8 +136,8 @@ class AnnotationQueue:
         """Return how far ``annotator`` is."""
         with self._lock:
             said = self._store.list_annotations(annotator)
-            left = open_tasks(list(self._store.questions.values()), said, annotator)
-            return Progress(len(said), left, bool(said))
+            tasks = open_tasks(list(self._store.questions.values()), said, annotator)
+            return Progress(len(said), tasks, bool(said))
 
     def rank(self, telling: Mapping[str, float]) -> None:
         """From now on ask first what has most doubt: id of a question to the chance that a reward model is wrong about it."""

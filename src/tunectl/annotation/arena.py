@@ -107,7 +107,7 @@ class Conversation:
         at, words = self.clock(), (edit or "").replace("\r\n", "\n").strip()
         better = words if words and words not in {first.text.strip(), second.text.strip()} else None
         choice = button_to_choice(button, now.left)
-        said = AnnotationEvent(
+        annotation = AnnotationEvent(
             id=now.id,
             task=question.id,
             annotator=self.who,
@@ -119,7 +119,7 @@ class Conversation:
             edit=better,
         )
         after = {"first": first, "second": second}.get(choice, now.answers[now.left])
-        return Vote(question, said, first, second, after, better or after.text)
+        return Vote(question, annotation, first, second, after, better or after.text)
 
     def go_on(self, verdict: Vote) -> None:
         """Take the chosen answer into the conversation, once the judgment is on the disk."""
@@ -132,15 +132,15 @@ class Conversation:
 
 
 def mask_pii(
-    question: AnnotationTask, said: AnnotationEvent, masker: PiiMasker
+    question: AnnotationTask, annotation: AnnotationEvent, masker: PiiMasker
 ) -> tuple[AnnotationTask, AnnotationEvent]:
     """Return both without personal data, with the placeholders of ``curate``: judgments are kept and learned from."""
     memory = PlaceholderMap()
-    texts = [*(turn.content for turn in question.messages), *question.answers, said.edit or ""]
+    texts = [*(turn.content for turn in question.messages), *question.answers, annotation.edit or ""]
     for text in texts:
         memory.reserve(text)
     clean = [masker.mask(text, memory).text for text in texts]
     messages = [replace(turn, content=text) for turn, text in zip(question.messages, clean, strict=False)]
     prompt = atomic_io.sha256_json(messages)[:16]
     hidden = replace(question, prompt=prompt, messages=messages, answers=clean[-3:-1])
-    return hidden, replace(said, edit=clean[-1] or None)
+    return hidden, replace(annotation, edit=clean[-1] or None)

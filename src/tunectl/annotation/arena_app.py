@@ -183,7 +183,7 @@ class _Routes:
         status, said = await ask(self._server, "GET", "/v1/models", person.key)
         if status != 200:
             raise InfrastructureError(_reason(status, said))
-        releases = {one.get("variant"): one.get("release") for one in said["data"]}
+        releases = {item.get("variant"): item.get("release") for item in said["data"]}
         variants = ("champion", "challenger" if "challenger" in releases else "champion")
         body: dict[str, Any] = {
             "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
@@ -194,7 +194,7 @@ class _Routes:
             body["temperature"] = WARMTH
         wanted = [{**body, "model": variant, "seed": secrets.randbelow(2**31)} for variant in variants]
         both = await asyncio.gather(
-            *(ask(self._server, "POST", "/v1/chat/completions", person.key, one) for one in wanted)
+            *(ask(self._server, "POST", "/v1/chat/completions", person.key, item) for item in wanted)
         )
         first, second = (
             _answer(f"{variant} {releases.get(variant)}", status, said)

@@ -44,7 +44,7 @@ def rank_by_uncertainty(
     stamps = {name: atomic_io.sha256_json(to_builtins(manifest.read(folder))) for name, folder in folders.items()}
     path = layout.cache / f"doubt-{atomic_io.sha256_json(stamps)[:16]}.json"
     known: dict[str, float] = atomic_io.read_json(path, dict[str, float]) if path.is_file() else {}
-    new = [one for one in questions if not one.attention and one.id not in known]
+    new = [question for question in questions if not question.attention and question.id not in known]
     if new:
         base = folders["model"] if manifest.read(folders["cpt"]).passed_through else folders["cpt"]
         model = reward_scorer.load(
@@ -52,14 +52,14 @@ def rank_by_uncertainty(
         )
         try:
             scores = model.score(
-                [ScoredPrompt(one.messages, one.tools) for one in new for _ in range(2)],
-                [text for one in new for text in one.answers],
+                [ScoredPrompt(item.messages, item.tools) for item in new for _ in range(2)],
+                [text for item in new for text in item.answers],
             )
         finally:
             model.close()
         pairs = zip(scores[::2], scores[1::2], strict=True)
         known |= {
-            one.id: preference_uncertainty(first, second) for one, (first, second) in zip(new, pairs, strict=True)
+            item.id: preference_uncertainty(first, second) for item, (first, second) in zip(new, pairs, strict=True)
         }
         atomic_io.write_json(path, known)
     return known

@@ -149,11 +149,11 @@ def atomic_directory(target: Path, scratch: Path, *, finish: Callable[[Path], No
     ``finish`` runs last inside the new folder, for example to write its manifest. What stood at ``target`` before is
     removed after the swap; ``scratch`` must be on the same file system.
     """
-    with scratch_folder(scratch, prefix=f"{target.name}-") as fresh:
-        yield fresh
+    with scratch_folder(scratch, prefix=f"{target.name}-") as folder:
+        yield folder
         if finish is not None:
-            finish(fresh)
-        replace_directory(fresh, target)
+            finish(folder)
+        replace_directory(folder, target)
 
 
 @contextmanager
@@ -171,14 +171,14 @@ def scratch_folder(scratch: Path, *, prefix: str = "") -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def replace_directory(fresh: Path, target: Path) -> None:
-    """Put the folder ``fresh`` where ``target`` is, and remove what was there."""
+def replace_directory(folder: Path, target: Path) -> None:
+    """Put the folder ``folder`` where ``target`` is, and remove what was there."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        old = fresh.with_name(fresh.name + ".old")
+        old = folder.with_name(folder.name + ".old")
         if target.exists():
             target.replace(old)
-        fresh.replace(target)
+        folder.replace(target)
         fsync_directory(target.parent)
     except OSError as error:
         raise write_error(target, error) from error

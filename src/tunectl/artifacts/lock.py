@@ -28,13 +28,13 @@ def _try_lock(descriptor: int) -> bool:
 @contextmanager
 def file_lock(
     path: Path,
-    what: str,
+    description: str,
     *,
     busy: str = "another run is working in this project",
     hint: str = "wait for it, or end that process, then run again",
     patience: float = 0.0,
 ) -> Iterator[None]:
-    """Hold the lock at ``path`` while the block runs; ``what`` is told to whoever finds it taken, after ``busy``.
+    """Hold the lock at ``path`` while the block runs; ``description`` is told to whoever finds it taken, after ``busy``.
 
     ``patience``: seconds that are waited for another holder.
     Raises  LockTimeoutError naming the other process when it is taken.
@@ -52,7 +52,7 @@ def file_lock(
                 raise LockTimeoutError(f"{busy}: {holder}", hint=hint)
             time.sleep(0.05)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{what}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)
+        os.pwrite(descriptor, f"{description}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -72,8 +72,8 @@ def read(folder: Path) -> Manifest:
             f"{path} is a manifest of version {stamp.version}; this tunectl reads version {VERSION}",
             hint="a newer tunectl wrote it: install that one here, too",
         )
-    found: Manifest = atomic_io.read_json(path, Manifest)
-    return found
+    manifest: Manifest = atomic_io.read_json(path, Manifest)
+    return manifest
 
 
 def verify(folder: Path) -> Manifest:
@@ -81,13 +81,13 @@ def verify(folder: Path) -> Manifest:
 
     Raises  ArtifactError naming the first file that is absent or was changed.
     """
-    found = read(folder)
-    hint = f"restore it with: dvc checkout, or rebuild it with: tunectl repro --force --to {found.stage}"
-    for name, recorded in found.outputs.items():
+    result = read(folder)
+    hint = f"restore it with: dvc checkout, or rebuild it with: tunectl repro --force --to {result.stage}"
+    for name, recorded in result.outputs.items():
         if not (folder / name).is_file():
             raise ArtifactError(f"{folder / name} is missing, though the manifest lists it", hint=hint)
         if atomic_io.sha256_path(folder / name) != recorded:
             raise ArtifactError(
                 f"{folder / name} is corrupted: its SHA-256 is not the recorded {recorded[:12]}…", hint=hint
             )
-    return found
+    return result

@@ -31,13 +31,13 @@ def champion_periods(
     """Return who was champion in [since, until), in order, from the log of the release store."""
     swaps = [(datetime.fromisoformat(one.created_at), one.release) for one in release_state.swap_entries(log)]
     swaps = swaps or [(datetime.fromisoformat(champion.promoted_at), champion.release)]
-    found = []
-    for place, (start, release) in enumerate(swaps):
-        end = swaps[place + 1][0] if place + 1 < len(swaps) else until
+    result = []
+    for index, (start, release) in enumerate(swaps):
+        end = swaps[index + 1][0] if index + 1 < len(swaps) else until
         first, last = max(start, since), min(end, until)
         if first < last:
-            found.append(ChampionPeriod(release, first, last))
-    return found
+            result.append(ChampionPeriod(release, first, last))
+    return result
 
 
 def backtest(watching: DriftMonitor, since: datetime, until: datetime) -> Iterator[DriftWindow]:

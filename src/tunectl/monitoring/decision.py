@@ -40,13 +40,13 @@ def combine_pools(
     tests: Mapping[int, Sequence[DriftSignal]], weights: Mapping[str, float], budget: float
 ) -> dict[str, DriftSignal]:
     """Return the signals of a window by name, with their pooled tests and adjusted p-values; ``tests`` by number of windows, from one on."""
-    tested = {one.name for found in tests.values() for one in found if one.p_value is not None}
+    tested = {item.name for found in tests.values() for item in found if item.p_value is not None}
     total = sum(weights[name] for name in tested)
-    pools = sum(any(one.p_value is not None for one in found) for found in tests.values())
+    pools = sum(any(item.p_value is not None for item in found) for found in tests.values())
     by_name: dict[str, dict[int, DriftSignal]] = {}
-    for size, found in sorted(tests.items()):
-        for one in found:
-            by_name.setdefault(one.name, {})[size] = one
+    for size, result in sorted(tests.items()):
+        for item in result:
+            by_name.setdefault(item.name, {})[size] = item
     return {
         name: _combine_signal(each, pools * total / weights[name], budget) if name in tested else each[min(each)]
         for name, each in by_name.items()
@@ -56,15 +56,17 @@ def combine_pools(
 def _combine_signal(tests: Mapping[int, DriftSignal], factor: float, budget: float) -> DriftSignal:
     """Return one signal: its smallest p-value over the pools in which the effect is over the floor, else over all, times ``factor``."""
     known = {size: one for size, one in tests.items() if one.p_value is not None}
-    over = [one.p_value or 0.0 for one in known.values() if _is_over_floor(one)]
-    adjusted = min(1.0, factor * min(over or [one.p_value or 0.0 for one in known.values()]))
-    pooled = [PooledTest(size, one.n, one.p_value or 0.0, one.effect or 0.0) for size, one in known.items() if size > 1]
+    over = [item.p_value or 0.0 for item in known.values() if _is_over_floor(item)]
+    adjusted = min(1.0, factor * min(over or [item.p_value or 0.0 for item in known.values()]))
+    pooled = [
+        PooledTest(size, item.n, item.p_value or 0.0, item.effect or 0.0) for size, item in known.items() if size > 1
+    ]
     alone = tests[min(tests)]
     return replace(alone, adjusted_p_value=adjusted, shifted=bool(over) and adjusted <= budget, pooled=pooled)
 
 
-def _is_over_floor(one: DriftSignal) -> bool:
-    return one.effect is not None and one.effect_floor is not None and one.effect > one.effect_floor
+def _is_over_floor(signal: DriftSignal) -> bool:
+    return signal.effect is not None and signal.effect_floor is not None and signal.effect > signal.effect_floor
 
 
 def strongest_pool(signal: DriftSignal) -> int:
@@ -78,9 +80,9 @@ def strongest_pool(signal: DriftSignal) -> int:
 def window_evidence(signals: Mapping[str, DriftSignal], budget: float) -> float:
     """Return -log10 of the smallest adjusted p-value; a signal whose effect stays under its floor is evidence of nothing that counts."""
     counted = [
-        one.adjusted_p_value
-        for one in signals.values()
-        if one.adjusted_p_value is not None and (one.shifted or one.adjusted_p_value > budget)
+        signal.adjusted_p_value
+        for signal in signals.values()
+        if signal.adjusted_p_value is not None and (signal.shifted or signal.adjusted_p_value > budget)
     ]
     return round(max(0.0, -log10(min(counted, default=1.0))), 3)
 
@@ -94,18 +96,20 @@ def window_verdict(
     window in which nothing shifted is ``insufficient``, not ``ok``. ``carried`` is the evidence of the window before, which
     stands where nothing was tested.
     """
-    tested = [one for one in signals.values() if one.adjusted_p_value is not None]
+    tested = [signal for signal in signals.values() if signal.adjusted_p_value is not None]
     evidence = window_evidence(signals, budget) if tested else carried
-    shifted = sorted((one for one in tested if one.shifted), key=lambda one: one.adjusted_p_value or 0.0)
+    shifted = sorted((item for item in tested if item.shifted), key=lambda item: item.adjusted_p_value or 0.0)
     if shifted:
         pool = strongest_pool(shifted[0])
-        names = ", ".join(one.name for one in shifted)
+        names = ", ".join(item.name for item in shifted)
         return WindowDecision("drift", True, evidence, pool, f"shifted {_over(pool)}: {names}; {_chance(evidence)}")
     if not tested or missing:
-        silent = [f"{one.name}: {one.reason}" for one in signals.values() if one.p_value is None and one.reason]
+        silent = [
+            f"{signal.name}: {signal.reason}" for signal in signals.values() if signal.p_value is None and signal.reason
+        ]
         reasons = list(dict.fromkeys(missing or silent))  # what is missing as a whole is why each of them is silent
         return WindowDecision("insufficient", False, evidence, 1, "; ".join(reasons) or "no rows")
-    silent = [one.name for one in signals.values() if one.adjusted_p_value is None]
+    silent = [signal.name for signal in signals.values() if signal.adjusted_p_value is None]
     quiet = f"none of {len(tested)} signals shifted, evidence {evidence:.1f} of {-log10(budget):.1f}"
     few = f"; too few rows for {', '.join(silent)}" if silent else ""
     return WindowDecision("ok", False, evidence, 1, quiet + few)

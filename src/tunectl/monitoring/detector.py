@@ -57,18 +57,20 @@ class DriftDetector:
 
     def measure_reference(self, name: str, rows: Sequence[MonitoredInference], side: SignalSide) -> ReferenceSample:
         """Measure a reference and work out its floors."""
-        kept = self._subsample(rows, MAX_POOLED_ROWS)
-        measured = signals.compute_signal_values(kept, side, self.tools, without=self.without)
+        inferences = self._subsample(rows, MAX_POOLED_ROWS)
+        signal_values = signals.compute_signal_values(inferences, side, self.tools, without=self.without)
         dealer = two_sample_tests.PermutationCache(self.rule.permutations, self.seed)
         floors = signals.effect_floors(
-            measured, dealer, quantile=self.rule.quantile, minimum=self.rule.minimum, seed=self.seed
+            signal_values, dealer, quantile=self.rule.quantile, minimum=self.rule.minimum, seed=self.seed
         )
-        return ReferenceSample(name, tuple(kept), measured, floors)
+        return ReferenceSample(name, tuple(inferences), signal_values, floors)
 
     def measure_rows(self, rows: Sequence[MonitoredInference]) -> MeasuredSignals:
         """Return the values of a window's signals, of those rows that are looked at."""
-        kept = self._subsample(rows)
-        return {side: signals.compute_signal_values(kept, side, self.tools, without=self.without) for side in SIDES}
+        inferences = self._subsample(rows)
+        return {
+            side: signals.compute_signal_values(inferences, side, self.tools, without=self.without) for side in SIDES
+        }
 
     def examine_window(
         self,
@@ -91,27 +93,27 @@ class DriftDetector:
         rule = self.rule
         dealer = two_sample_tests.PermutationCache(rule.permutations, self.seed)
         windows = list(pooled) or [PooledWindow(span.since, self.measure_rows(rows))]
-        measured = windows[-1].columns
+        columns = windows[-1].columns
         tests = {
             size: self._test_pool(windows[-size:], baselines, dealer) for size in decisions.pool_sizes(len(windows))
         }
         judged = decisions.combine_pools(tests, signals.WEIGHTS, rule.false_alarms)
-        untested = all(one.adjusted_p_value is None for one in judged.values())
+        untested = all(item.adjusted_p_value is None for item in judged.values())
         few = untested and len(rows) < rule.minimum
-        why = (
+        reason = (
             [f"too few rows: {len(rows)} of {rule.minimum}"]
             if few
             else [*missing.values(), *_silent(baselines, judged)]
         )
         carried = before[-1].evidence if before else 0.0
-        decision = decisions.window_verdict(judged, budget=rule.false_alarms, carried=carried, missing=why)
+        decision = decisions.window_verdict(judged, budget=rule.false_alarms, carried=carried, missing=reason)
         shown: dict[str, Any] = {}
         if decision.shifted:
-            shown = self._select_exemplars(self._subsample(rows), measured, baselines, judged)
+            shown = self._select_exemplars(self._subsample(rows), columns, baselines, judged)
             since = self._find_change(windows, baselines, judged)
             shown |= {"changed_since": since}
             decision = replace(decision, reason=f"{decision.reason}; likely since {since:%Y-%m-%d %H:%M} UTC")
-        beside = self._beside(measured, last or {})
+        beside = self._beside(columns, last or {})
         return self._build_window(
             span, rows, baselines, release, decision, signals=judged, previous_p_values=beside,
             too_small_for=self._too_small(rows, baselines), **shown,
@@ -140,13 +142,15 @@ class DriftDetector:
         judged: Mapping[str, DriftSignal],
     ) -> datetime:
         """Return the begin of the window since which the rows together are the least like the reference, by the strongest signal."""
-        name = min((one for one in judged.values() if one.shifted), key=lambda one: one.adjusted_p_value or 0.0).name
+        name = min(
+            (item for item in judged.values() if item.shifted), key=lambda item: item.adjusted_p_value or 0.0
+        ).name
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
-        found: list[tuple[float, int]] = []
+        result: list[tuple[float, int]] = []
         for size in range(1, len(windows) + 1):
-            for one in self._test_pool(windows[-size:], baselines, dealer, [name]):
-                found += [] if one.score is None else [(_strength(one), size)]
-        return windows[-max(found)[1]].since if found else windows[-1].since
+            for item in self._test_pool(windows[-size:], baselines, dealer, [name]):
+                result += [] if item.score is None else [(_strength(item), size)]
+        return windows[-max(result)[1]].since if result else windows[-1].since
 
     def _too_small(
         self, rows: Sequence[MonitoredInference], baselines: Mapping[SignalSide, ReferenceSample]
@@ -158,14 +162,14 @@ class DriftDetector:
         needed = window_size.min_window_rows(self.rule, reference, max(decisions.POOLS))
         return None if needed is not None and len(rows) >= needed else self.rule.min_effect
 
-    def _beside(self, measured: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
+    def _beside(self, values: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
-        found = [
+        result = [
             signal
             for side, columns in last.items()
-            for signal in signals.test_all(measured[side], columns, {}, dealer, level=0.05, minimum=self.rule.minimum)
+            for signal in signals.test_all(values[side], columns, {}, dealer, level=0.05, minimum=self.rule.minimum)
         ]
-        return {one.name: one.p_value for one in found if one.p_value is not None}
+        return {item.name: item.p_value for item in result if item.p_value is not None}
 
     def build_error_window(
         self,
@@ -190,7 +194,7 @@ class DriftDetector:
         baselines: Mapping[SignalSide, ReferenceSample],
         release: str,
         decision: decisions.WindowDecision,
-        **found: Any,
+        **result: Any,
     ) -> DriftWindow:
         reference = baselines["prompt"].name if "prompt" in baselines else EMPTY
         return DriftWindow(
@@ -206,7 +210,7 @@ class DriftDetector:
             release=release,
             reference=reference,
             reason=decision.reason,
-            **found,
+            **result,
         )
 
     def _settings(self) -> dict[str, Any]:
@@ -222,19 +226,19 @@ class DriftDetector:
             "seed": self.seed,
         }
 
-    def _subsample(self, rows: Sequence[MonitoredInference], most: int | None = None) -> list[MonitoredInference]:
+    def _subsample(self, rows: Sequence[MonitoredInference], maximum: int | None = None) -> list[MonitoredInference]:
         import numpy as np
 
-        most = most or self.most
-        if len(rows) <= most:
+        maximum = maximum or self.most
+        if len(rows) <= maximum:
             return list(rows)
-        places = np.random.default_rng(self.seed).choice(len(rows), most, replace=False)
-        return [rows[place] for place in sorted(places)]
+        places = np.random.default_rng(self.seed).choice(len(rows), maximum, replace=False)
+        return [rows[index] for index in sorted(places)]
 
     def _select_exemplars(
         self,
         rows: Sequence[MonitoredInference],
-        measured: MeasuredSignals,
+        values: MeasuredSignals,
         baselines: Mapping[SignalSide, ReferenceSample],
         judged: Mapping[str, DriftSignal],
     ) -> dict[str, Any]:
@@ -242,34 +246,34 @@ class DriftDetector:
         texts = [
             side
             for side, base in baselines.items()
-            if len(measured[side].get(f"{side}_text", ())) and len(base.columns.get(f"{side}_text", ()))
+            if len(values[side].get(f"{side}_text", ())) and len(base.columns.get(f"{side}_text", ()))
         ]
         if not texts:
             return {}
-        side = next((one for one in texts if any(judged[name].shifted for name in _of(one, judged))), texts[0])
-        ours, theirs = measured[side][f"{side}_text"], baselines[side].columns[f"{side}_text"]
+        side = next((text for text in texts if any(judged[name].shifted for name in _of(text, judged))), texts[0])
+        ours, theirs = values[side][f"{side}_text"], baselines[side].columns[f"{side}_text"]
         places = exemplars.most_shifted(ours.parts[0], theirs.parts[0], SHOWN)
-        told = {"exemplars": [rows[int(ours.rows[place])].id for place in places]}
+        told = {"exemplars": [rows[int(ours.rows[index])].id for index in places]}
         if "prompt" not in baselines:
             return told
         return told | {"segments": exemplars.word_shifts(rows, baselines["prompt"].rows, SHOWN)}
 
 
-def _strength(one: DriftSignal) -> float:
+def _strength(signal: DriftSignal) -> float:
     """Return a statistic that can be compared between numbers of rows, where p-values of strong changes are all the smallest there is."""
-    chance = 1.0 if one.method == "mmd" else (1 / one.n + 1 / one.reference) ** 0.5
-    return (one.score or 0.0) / chance
+    chance = 1.0 if signal.method == "mmd" else (1 / signal.n + 1 / signal.reference) ** 0.5
+    return (signal.score or 0.0) / chance
 
 
 def _of(side: SignalSide, judged: Mapping[str, DriftSignal]) -> list[str]:
-    return [one.name for one in signals.SIGNALS if one.side == side and one.name in judged]
+    return [item.name for item in signals.SIGNALS if item.side == side and item.name in judged]
 
 
 def _silent(baselines: Mapping[SignalSide, ReferenceSample], judged: Mapping[str, DriftSignal]) -> list[str]:
     """Return the reason for each side that has a reference but no signal."""
-    found = []
+    result = []
     for side in baselines:
         of_it = [judged[name] for name in _of(side, judged)]
-        if of_it and all(one.adjusted_p_value is None for one in of_it):
-            found.append(f"{side}s: {of_it[0].reason}")
-    return found
+        if of_it and all(item.adjusted_p_value is None for item in of_it):
+            result.append(f"{side}s: {of_it[0].reason}")
+    return result

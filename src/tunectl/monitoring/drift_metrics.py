@@ -64,8 +64,8 @@ class DriftMetrics:
     def record_calibration(self, figures: Sequence[CalibrationRow]) -> None:
         """Carry what the newest calibration measured, for alerts to say how much they are worth."""
         self._calibrated.clear()
-        for one in figures:
-            self._calibrated.labels(one.side, one.change).set(one.third[0])
+        for figure in figures:
+            self._calibrated.labels(figure.side, figure.change).set(figure.third[0])
 
     def record_failure(self) -> None:
         """Count a look that failed; the gauges stay at the newest window."""
@@ -81,15 +81,15 @@ class DriftMetrics:
         self._evidence.set(0)
 
     def _clear(self) -> None:
-        for one in (self._score, self._threshold, self._p_value):
-            one.clear()
+        for item in (self._score, self._threshold, self._p_value):
+            item.clear()
 
     def _show(self, window: DriftWindow) -> None:
         self._clear()
         self._evidence.set(window.evidence)
         self._required.set(window.evidence_required)
         self._samples.labels("window").set(window.rows)
-        compared = [one.reference for one in window.signals.values() if one.p_value is not None]
+        compared = [item.reference for item in window.signals.values() if item.p_value is not None]
         self._samples.labels("reference").set(min(compared, default=0))
         for name, signal in window.signals.items():
             for metric, value in (

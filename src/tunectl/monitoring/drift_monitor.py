@@ -83,13 +83,15 @@ class DriftMonitor:
     def find_latest_window(self) -> DriftWindow | None:
         """Return the newest closed window of the champion; None where it has none yet, or since its prompts have another reference."""
         champion = self.releases.champion()
-        kept = [one for one in self.list_closed_windows() if champion and one.release == champion.release]
+        kept = [window for window in self.list_closed_windows() if champion and window.release == champion.release]
         return kept[-1] if kept and not self._is_stale(kept[-1]) else None
 
     def _is_stale(self, window: DriftWindow) -> bool:
         if self.settings.monitor.prompts.reference == "training":
             return False
-        return windows.is_stale(window, [one.body for one in self.store.events(window.until, windows.REFERENCE_SET)])
+        return windows.is_stale(
+            window, [event.body for event in self.store.events(window.until, windows.REFERENCE_SET)]
+        )
 
     def list_closed_windows(self) -> list[DriftWindow]:
         """Return the windows that were closed so far, oldest first."""
@@ -115,14 +117,14 @@ class DriftMonitor:
         span = windows.closable_window(
             since,
             self.now(),
-            [one.accepted_at for one in waiting],
+            [item.accepted_at for item in waiting],
             rows=rule.max_rows,
             hours=rule.max_hours,
             settle=rule.settle_seconds,
         )
         if span is None:
             return None
-        inside = [one for one in waiting if span.since <= one.accepted_at < span.until]
+        inside = [item for item in waiting if span.since <= item.accepted_at < span.until]
         return self._close_window(champion, span, inside)
 
     def _due(self, since: datetime) -> bool:
@@ -154,8 +156,11 @@ class DriftMonitor:
     def _close_window(
         self, champion: ChampionPointer, span: TimeSpan, inside: Sequence[InferenceRecord]
     ) -> DriftWindow:
-        said = self.store.feedback_of([one.id for one in inside])
-        rows = [windows.to_monitored_inference(one, said.get(one.id, ()), self._within) for one in inside]
+        feedback_by_inference = self.store.feedback_of([item.id for item in inside])
+        rows = [
+            windows.to_monitored_inference(item, feedback_by_inference.get(item.id, ()), self._within)
+            for item in inside
+        ]
         baselines, missing = self.baselines(champion.release)
         name = baselines["prompt"].name if "prompt" in baselines else windows.EMPTY
         before = windows.streak_windows(self.list_closed_windows(), champion.release, name)
@@ -184,11 +189,11 @@ class DriftMonitor:
 
     def _last(self, release: str) -> MeasuredSignals | None:
         """Return the values of a release's window before, with enough rows to say something; None where it has none."""
-        least = self.examiner.rule.minimum
+        minimum = self.examiner.rule.minimum
         enough = [
-            one
-            for one in self.list_closed_windows()
-            if one.release == release and one.rows >= least and one.verdict != "error"
+            window
+            for window in self.list_closed_windows()
+            if window.release == release and window.rows >= minimum and window.verdict != "error"
         ]
         if not enough:
             return None
@@ -197,7 +202,7 @@ class DriftMonitor:
     def _measure(self, window: str) -> MeasuredSignals | None:
         """Return the values of a closed window, as far as its rows are still in the inference log; None where it is gone itself."""
         if window not in self._columns:
-            kept = next((one for one in self.store.windows() if one.id == window), None)
+            kept = next((item for item in self.store.windows() if item.id == window), None)
             if kept is None:
                 return None
             self._columns[window] = self.examiner.measure_rows(reference_data.rows_of(self.store, kept, self._within))
@@ -205,11 +210,11 @@ class DriftMonitor:
 
     def _earlier(self, before: Sequence[DriftWindow]) -> list[PooledWindow]:
         """Return the windows that are pooled with the next one, oldest first: the rows are read from the inference log after a restart."""
-        pooled = [one for one in before if one.rows and one.verdict != "error"][1 - max(POOLS) :]
-        found = [(one, self._measure(one.id)) for one in pooled]
-        kept = {one.id for one in pooled} | {one.id for one in self.list_closed_windows()[-1:]}
+        pooled = [item for item in before if item.rows and item.verdict != "error"][1 - max(POOLS) :]
+        result = [(item, self._measure(item.id)) for item in pooled]
+        kept = {item.id for item in pooled} | {window.id for window in self.list_closed_windows()[-1:]}
         self._columns = {name: columns for name, columns in self._columns.items() if name in kept}
-        return [PooledWindow(one.since, columns) for one, columns in found if columns is not None]
+        return [PooledWindow(item.since, columns) for item, columns in result if columns is not None]
 
     def _warn_once(self, window: DriftWindow) -> None:
         if window.too_small_for is None or self._warned:
@@ -231,40 +236,40 @@ class DriftMonitor:
             "prompt": self._prompts(),
             "answer": self._answers(release),
         }
-        found: dict[SignalSide, ReferenceSample] = {}
+        samples: dict[SignalSide, ReferenceSample] = {}
         missing: dict[SignalSide, str] = {}
         for side, reference in sides.items():
-            least = self.examiner.rule.minimum
-            if len(reference.rows) >= least:
-                found[side] = self._baseline(side, reference)
+            minimum = self.examiner.rule.minimum
+            if len(reference.rows) >= minimum:
+                samples[side] = self._baseline(side, reference)
             else:
-                rows = f"the reference has {len(reference.rows)} rows of {least}"
+                rows = f"the reference has {len(reference.rows)} rows of {minimum}"
                 missing[side] = f"{side}s: {reference.why or rows}"
-        return found, missing
+        return samples, missing
 
     def _baseline(self, side: SignalSide, reference: ReferenceData) -> ReferenceSample:
         key = (side, f"{reference.name} {len(reference.rows)}")  # rows may have been erased since
         if key not in self._measured:
-            self._measured = {one: kept for one, kept in self._measured.items() if one[0] != side}
+            self._measured = {item: kept for item, kept in self._measured.items() if item[0] != side}
             self._measured[key] = self.examiner.measure_reference(reference.name, reference.rows, side)
         return self._measured[key]
 
     def _prompts(self) -> ReferenceData:
-        declared = self.settings.monitor.prompts
-        if declared.reference == "training":
-            return reference_data.training_prompts(self.layout, declared.max_rows)
-        return reference_data.load_accepted_windows(self.store, declared.max_rows, self._within)
+        prompts = self.settings.monitor.prompts
+        if prompts.reference == "training":
+            return reference_data.training_prompts(self.layout, prompts.max_rows)
+        return reference_data.load_accepted_windows(self.store, prompts.max_rows, self._within)
 
     def _answers(self, release: str) -> ReferenceData:
         """Return the reference rows: of accepted windows, else of the canary, where live ones are declared; else those of the release."""
         if self.settings.monitor.answers.reference == "live":
-            most = self.settings.monitor.prompts.max_rows
-            for found in (
-                reference_data.load_accepted_windows(self.store, most, self._within, release),
-                reference_data.canary_answers(self.store, release, most, self._within),
+            max_rows = self.settings.monitor.prompts.max_rows
+            for result in (
+                reference_data.load_accepted_windows(self.store, max_rows, self._within, release),
+                reference_data.canary_answers(self.store, release, max_rows, self._within),
             ):
-                if len(found.rows) >= self.examiner.rule.minimum:
-                    return found
+                if len(result.rows) >= self.examiner.rule.minimum:
+                    return result
         return reference_data.load_recorded_answers(self.releases.fetch(release), self.masker)
 
     @property
@@ -272,8 +277,8 @@ class DriftMonitor:
         return self.settings.monitor.window.settle_seconds
 
     def _accept_first(self, window: DriftWindow) -> None:
-        declared = self.settings.monitor.prompts
-        wanted = declared.reference == "live" and declared.accept_first
+        prompts = self.settings.monitor.prompts
+        wanted = prompts.reference == "live" and prompts.accept_first
         enough = window.rows >= self.examiner.rule.minimum and window.verdict != "error"
         if wanted and enough and window.reference == windows.EMPTY:
             body = windows.accept(
@@ -289,7 +294,9 @@ class DriftMonitor:
         folder = self.layout.root / self.settings.monitor.reports
         name = f"{window.id}.html"
         try:
-            sides: dict[str, Sequence[MonitoredInference]] = {side: one.rows for side, one in baselines.items()}
+            sides: dict[str, Sequence[MonitoredInference]] = {
+                side: baseline.rows for side, baseline in baselines.items()
+            }
             self.report(window, rows, sides, folder / name)
         except TunectlError as error:
             logging_setup.get_logger(__name__).error("%s", error)

@@ -24,47 +24,47 @@ def render_index(project: str, windows: Sequence[DriftWindow], reports: Collecti
         good=newest is not None and newest.verdict == "ok",
         tiles=[
             (render.number(len(windows)), "windows"),
-            (sum(one.verdict == "drift" for one in windows), "drift"),
+            (sum(window.verdict == "drift" for window in windows), "drift"),
             (evidence_text(newest) if newest else "0", "evidence"),
         ],
         columns=["window", "from", "to (UTC)", "rows", "verdict", "evidence", "what", ""],
-        rows=[(one, _window(one), one.report in reports) for one in reversed(windows[-SHOWN:])],
+        rows=[(window, _window(window), window.report in reports) for window in reversed(windows[-SHOWN:])],
         sections=[("windows", "Windows")],
     )
 
 
-def evidence_text(one: DriftWindow) -> str:
+def evidence_text(window: DriftWindow) -> str:
     """Return the evidence of a window, and what makes a drift."""
-    return f"{one.evidence:.1f} of {one.evidence_required:.1f}"
+    return f"{window.evidence:.1f} of {window.evidence_required:.1f}"
 
 
-def _window(one: DriftWindow) -> list[object]:
+def _window(window: DriftWindow) -> list[object]:
     return [
-        f"{one.since:%Y-%m-%d %H:%M}",
-        f"{one.until:%Y-%m-%d %H:%M}",
-        render.number(one.rows),
-        one.verdict,
-        evidence_text(one),
-        one.reason,
+        f"{window.since:%Y-%m-%d %H:%M}",
+        f"{window.until:%Y-%m-%d %H:%M}",
+        render.number(window.rows),
+        window.verdict,
+        evidence_text(window),
+        window.reason,
     ]
 
 
 def render_window(
-    project: str, one: DriftWindow, rows: Mapping[str, MonitoredInference], reports: Collection[str]
+    project: str, window: DriftWindow, rows: Mapping[str, MonitoredInference], reports: Collection[str]
 ) -> str:
     """Return the page of one window; ``rows`` are its inferences by id, as far as they still are in the inference log, ``reports`` as above."""
     return render.render(
         "drift_window.html",
         project=project,
-        window=one,
-        reported=one.report in reports,
-        summary=f"{one.verdict}: {one.reason}",
-        good=one.verdict == "ok",
+        window=window,
+        reported=window.report in reports,
+        summary=f"{window.verdict}: {window.reason}",
+        good=window.verdict == "ok",
         tiles=[
-            (render.number(one.rows), "rows"),
-            (evidence_text(one), "evidence"),
-            (one.release[:8], "release"),
-            (one.reference[:16], "prompts compared with"),
+            (render.number(window.rows), "rows"),
+            (evidence_text(window), "evidence"),
+            (window.release[:8], "release"),
+            (window.reference[:16], "prompts compared with"),
         ],
         columns=[
             "signal",
@@ -79,7 +79,7 @@ def render_window(
             "p, window before",
             "moved",
         ],
-        rows=signal_rows(one),
+        rows=signal_rows(window),
         slices=[
             (
                 each.name,
@@ -87,11 +87,11 @@ def render_window(
                 render.percent(each.reference),
                 _join_previews(each.exemplars, rows),
             )
-            for each in one.segments
+            for each in window.segments
         ],
         exemplars=[
             (name, truncate(rows[name].prompt or "", LENGTH), truncate(rows[name].answer or "", LENGTH))
-            for name in one.exemplars
+            for name in window.exemplars
             if name in rows
         ],
         sections=[("signals", "Signals"), ("slices", "What there is more of"), ("exemplars", "Examples")],
@@ -103,21 +103,21 @@ def signal_rows(window: DriftWindow) -> list[list[object]]:
 
     Name, method, rows, p, p of several windows together, adjusted, effect, floor, score and threshold, p against the window before, moved or why not.
     """
-    return [_signal_row(one, window.previous_p_values.get(one.name)) for one in window.signals.values()]
+    return [_signal_row(signal, window.previous_p_values.get(signal.name)) for signal in window.signals.values()]
 
 
-def _signal_row(one: DriftSignal, last: float | None) -> list[object]:
+def _signal_row(signal: DriftSignal, last: float | None) -> list[object]:
     before = "" if last is None else f"{last:.3f}"
-    if one.p_value is None:
-        return [one.name, one.method, one.n, "", "", "", "", "", "", before, one.reason]
-    pooled = ", ".join(f"{each.p_value:.2g}" for each in one.pooled)
-    numbers = [one.effect, one.effect_floor]
+    if signal.p_value is None:
+        return [signal.name, signal.method, signal.n, "", "", "", "", "", "", before, signal.reason]
+    pooled = ", ".join(f"{each.p_value:.2g}" for each in signal.pooled)
+    numbers = [signal.effect, signal.effect_floor]
     shown = [
-        f"{one.p_value:.2g}", pooled, "" if one.adjusted_p_value is None else f"{one.adjusted_p_value:.2g}",
+        f"{signal.p_value:.2g}", pooled, "" if signal.adjusted_p_value is None else f"{signal.adjusted_p_value:.2g}",
         *("" if value is None else f"{value:.4f}" for value in numbers),
     ]  # fmt: skip
-    statistic = f"{one.score:.3f} / {one.threshold:.3f}"
-    return [one.name, one.method, one.n, *shown, statistic, before, "moved" if one.shifted else ""]
+    statistic = f"{signal.score:.3f} / {signal.threshold:.3f}"
+    return [signal.name, signal.method, signal.n, *shown, statistic, before, "moved" if signal.shifted else ""]
 
 
 def _join_previews(names: Sequence[str], rows: Mapping[str, MonitoredInference]) -> str:

@@ -50,17 +50,17 @@ def write(
     pandas = import_optional("pandas", extra=EXTRA)
     evidently = import_optional("evidently", extra=EXTRA)
     _register()
-    shown = [one for one in SIGNALS if one.kind in KINDS and _has_p_value(window, one.name)]
+    shown = [item for item in SIGNALS if item.kind in KINDS and _has_p_value(window, item.name)]
     if not shown:
         return
     _results.clear()
-    _results.update({one.name: window.signals[one.name] for one in shown})
+    _results.update({item.name: window.signals[item.name] for item in shown})
     metrics = import_optional("evidently.metrics", extra=EXTRA)
-    kinds = {kind: [one.name for one in shown if KINDS[one.kind][0] == kind] for kind in ("text", "num", "cat")}
+    kinds = {kind: [item.name for item in shown if KINDS[item.kind][0] == kind] for kind in ("text", "num", "cat")}
     definition = evidently.DataDefinition(
         text_columns=kinds["text"], numerical_columns=kinds["num"], categorical_columns=kinds["cat"]
     )
-    parts = [metrics.ValueDrift(column=one.name, method=KINDS[one.kind][1], threshold=0.05) for one in shown]
+    parts = [metrics.ValueDrift(column=item.name, method=KINDS[item.kind][1], threshold=0.05) for item in shown]
     ours, theirs = (
         evidently.Dataset.from_pandas(pandas.DataFrame(table), data_definition=definition)
         for table in (_table(shown, dict.fromkeys(references, rows)), _table(shown, references))
@@ -81,14 +81,14 @@ def _has_p_value(window: DriftWindow, name: str) -> bool:
 
 def _table(shown: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInference]]) -> dict[str, list[Any]]:
     """Return columns of equal length: a side that has fewer rows is filled up with nothing."""
-    drawn = {side: some[:: -(-len(some) // DRAWN) or 1] for side, some in rows.items()}
+    drawn = {side: row[:: -(-len(row) // DRAWN) or 1] for side, row in rows.items()}
     longest = max(len(some) for some in drawn.values())
     table: dict[str, list[Any]] = {}
-    for one in shown:
-        values = [one.value(row) for row in drawn[one.side]]
-        if one.kind != "number":
+    for item in shown:
+        values = [item.value(row) for row in drawn[item.side]]
+        if item.kind != "number":
             values = [None if value is None else _harmless(str(value)) for value in values]
-        table[one.name] = values + [None] * (longest - len(values))
+        table[item.name] = values + [None] * (longest - len(values))
     return table
 
 

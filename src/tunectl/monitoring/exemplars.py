@@ -37,7 +37,7 @@ def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> l
         return []
     apart = window.mean(axis=0) - reference.mean(axis=0)
     direction = np.linalg.solve(covariance + RIDGE * largest * np.eye(len(covariance)), apart)
-    return [int(place) for place in np.argsort(-(window @ direction), kind="stable")[:count]]
+    return [int(index) for index in np.argsort(-(window @ direction), kind="stable")[:count]]
 
 
 def word_shifts(
@@ -51,21 +51,21 @@ def word_shifts(
     if not ours or not theirs:
         return []
     now, then = Counter(word for words in ours for word in words), Counter(word for words in theirs for word in words)
-    found: list[tuple[float, str, float, float]] = []
+    result: list[tuple[float, str, float, float]] = []
     for word in now.keys() | then.keys():
         new, old = now[word] / len(ours), then[word] / len(theirs)
         both = (now[word] + then[word]) / (len(ours) + len(theirs))
         error = sqrt(both * (1 - both) * (1 / len(ours) + 1 / len(theirs)))
         if error > 0 and abs(new - old) >= SURE * error:
-            found.append((abs(new - old), word, new, old))
+            result.append((abs(new - old), word, new, old))
     chosen: list[SegmentShift] = []
     marked: list[frozenset[int]] = []
-    for _, word, new, old in sorted(found, key=lambda each: (-each[0], each[1])):
-        rows = frozenset(place for place, words in enumerate(ours) if word in words)
+    for _, word, new, old in sorted(result, key=lambda each: (-each[0], each[1])):
+        rows = frozenset(index for index, words in enumerate(ours) if word in words)
         if any(len(rows & other) > 0.8 * len(rows | other) for other in marked if rows):
             continue
         marked.append(rows)
-        names = [window[place].id for place in sorted(rows)[:shown]]
+        names = [window[row].id for row in sorted(rows)[:shown]]
         chosen.append(SegmentShift(f"word:{word}", round(new, 4), round(old, 4), names))
         if len(chosen) == count:
             break

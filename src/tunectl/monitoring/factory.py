@@ -29,13 +29,13 @@ LETTERS = 12
 
 def detection_rule(settings: MonitorSettings) -> DetectionRule:
     """Return how windows are decided on, as the configuration has it."""
-    declared = settings.monitor.rule
+    rule = settings.monitor.rule
     return DetectionRule(
-        permutations=declared.permutations,
-        quantile=declared.effect_floor_quantile,
+        permutations=rule.permutations,
+        quantile=rule.effect_floor_quantile,
         minimum=settings.monitor.window.min_rows,
-        false_alarms=declared.false_alarms_per_1000 / 1000,
-        min_effect=declared.min_effect,
+        false_alarms=rule.false_alarms_per_1000 / 1000,
+        min_effect=rule.min_effect,
     )
 
 
@@ -47,8 +47,8 @@ def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> Tools:
     words = vader.lexicon()
     folder = sentence_encoder.download(settings.monitor.encoder, layout.embeddings)
     embedder: Embedder
-    wanted = settings.monitor.embedding
-    if wanted == "encoder" or (wanted == "auto" and sentence_encoder.is_installed(settings.monitor.encoder)):
+    embedding = settings.monitor.embedding
+    if embedding == "encoder" or (embedding == "auto" and sentence_encoder.is_installed(settings.monitor.encoder)):
         embedder = sentence_encoder.EncoderEmbedding(folder)
     else:
         embedder = static_embedding.StaticEmbedding(static_embedding.distill(folder, layout.embeddings))
@@ -86,16 +86,16 @@ def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[Dr
 
 def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: InferenceLog) -> DriftMonitor:
     """Build the drift monitor of ``store``."""
-    declared = settings.monitor
+    monitor = settings.monitor
     releases = open_registry.open_registry(os.environ.get("TUNECTL_REGISTRY") or settings.registry, layout.root)
     examiner = DriftDetector(
         detection_rule(settings),
         feature_tools(settings, layout),
-        tuple(declared.disabled_signals),
+        tuple(monitor.disabled_signals),
         settings.seed,
-        declared.window.max_sampled_rows,
+        monitor.window.max_sampled_rows,
     )
-    report = evidently_report.write if declared.evidently else None
+    report = evidently_report.write if monitor.evidently else None
     return DriftMonitor(settings, layout, store, releases, examiner, report, masker=_masker(settings.inference_log))
 
 

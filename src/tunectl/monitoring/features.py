@@ -59,16 +59,16 @@ def _hash_ngrams(texts: Sequence[str]) -> NDArray[Any]:
         if count < 1:
             break
         code = np.full(count, length, dtype=np.uint64)
-        for place in range(length):
-            code = code * np.uint64(257) + data[place : place + count]
+        for index in range(length):
+            code = code * np.uint64(257) + data[index : index + count]
         code = (code * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)  # Fibonacci hashing; wraps around on purpose
         whole = row[:count] == row[length - 1 :]
         bucket = row[:count] * BUCKETS + (code % np.uint64(BUCKETS)).astype(np.int64)
         sign = 1.0 - 2.0 * ((code >> np.uint64(32)) & np.uint64(1)).astype(np.float64)
         total += np.bincount(bucket[whole], weights=sign[whole], minlength=len(total))
     rooted = np.sign(total) * np.sqrt(np.abs(total))
-    found: NDArray[Any] = rooted.reshape(len(texts), BUCKETS).astype(np.float32)
-    return found
+    result: NDArray[Any] = rooted.reshape(len(texts), BUCKETS).astype(np.float32)
+    return result
 
 
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?|[:;=8xX][-o*']?[)\](\[dDpP/\\|@3<]|<3|!")
@@ -119,27 +119,28 @@ class Sentiment:
         return np.array([self._one(text[:LONGEST]) for text in texts], dtype=np.float64)
 
     def _one(self, text: str) -> float:
-        words = [found.casefold().replace("\u2019", "'") for found in _WORD.findall(text)]
+        words = [result.casefold().replace("\u2019", "'") for result in _WORD.findall(text)]
         known = [self._lexicon.get(word, 0.0) for word in words]
-        valences = [self._valence(words, known, place) for place in range(len(words))]
+        valences = [self._valence(words, known, index) for index in range(len(words))]
         if "but" in words:
             turn = words.index("but")
-            valences = [one * (0.5 if place < turn else 1.5) for place, one in enumerate(valences)]
+            valences = [valence * (0.5 if index < turn else 1.5) for index, valence in enumerate(valences)]
         balance = sum(valences)
         louder = 0.292 * min(words.count("!"), 4)
         balance += louder if balance > 0 else -louder if balance < 0 else 0.0
         return float(balance / (balance * balance + 15.0) ** 0.5)
 
-    def _valence(self, words: Sequence[str], known: Sequence[float], place: int) -> float:
-        valence = known[place]
-        if words[place] in _NEGATIONS and not any(known[place + 1 : place + 4]):
+    def _valence(self, words: Sequence[str], known: Sequence[float], index: int) -> float:
+        valence = known[index]
+        if words[index] in _NEGATIONS and not any(known[index + 1 : index + 4]):
             return valence + _COMPLAINT
         if not valence:
             return 0.0
-        before = words[max(0, place - 3) : place]
+        before = words[max(0, index - 3) : index]
         degree = sum(
-            (_STEP if word in _STRONGER else -_STEP if word in _WEAKER else 0.0) * (1.0 - 0.05 * (len(before) - 1 - at))
-            for at, word in enumerate(before)
+            (_STEP if word in _STRONGER else -_STEP if word in _WEAKER else 0.0)
+            * (1.0 - 0.05 * (len(before) - 1 - index))
+            for index, word in enumerate(before)
         )
         valence += degree if valence > 0 else -degree
         return valence * _FLIP if any(word in _NEGATIONS for word in before) else valence
@@ -178,5 +179,5 @@ def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], taught: 
     others = centered @ weights
     others[rows] = target[rows] - (target[rows] - known @ weights) / (1 - own)
     spread = float(others[rows].std())
-    found: NDArray[Any] = target + (others - others[rows].mean()) / (spread if spread > _NOTHING else 1.0)
-    return found
+    result: NDArray[Any] = target + (others - others[rows].mean()) / (spread if spread > _NOTHING else 1.0)
+    return result

@@ -64,11 +64,11 @@ class MonitorApi(HttpServer):
         if not self.local or keys.is_file():
             self._ring.load()
 
-    def answer(self, asked: HttpRequest) -> HttpResponse:
+    def answer(self, request: HttpRequest) -> HttpResponse:
         """Return the answer to one request; never raises."""
         try:
-            alive = asked.path in {"/healthz", "/livez"}
-            return HttpResponse(b"ok\n", TEXT) if alive else self._page(asked.path)
+            alive = request.path in {"/healthz", "/livez"}
+            return HttpResponse(b"ok\n", TEXT) if alive else self._page(request.path)
         except (TunectlError, OSError) as error:
             logging_setup.get_logger(__name__).error("%s", error)
             return HttpResponse(b"the monitor cannot say that now; its log says why\n", TEXT, 503)

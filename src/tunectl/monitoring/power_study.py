@@ -153,11 +153,11 @@ class Simulation:
         return [signal.sum_rows(rows[side]) for side, signal in self._signals]
 
     def _p_values(self, window: _Sums, reference: _Sums) -> dict[str, float]:
-        found = {}
+        result = {}
         for (_, signal), ours, theirs in zip(self._signals, window, reference, strict=True):
             if min(ours[1], theirs[1]) >= self.rule.minimum:
-                found[signal.spec.name] = signal.p_value(ours, theirs)
-        return found
+                result[signal.spec.name] = signal.p_value(ours, theirs)
+        return result
 
     def _evaluate(self, history: Sequence[_Sums], reference: _Sums) -> float:
         """Return the smallest adjusted p-value, as in ``decision.combine_pools``."""

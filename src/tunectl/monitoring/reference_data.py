@@ -45,107 +45,114 @@ def load_recorded_answers(release: Path, masker: PiiMasker | None = None) -> Ref
             release.name, why=f"release {release.name} holds no answers (package.reference_responses is 0)"
         )
     rows = enumerate(atomic_io.read_rows(path, RecordedResponse))
-    return ReferenceData(release.name, tuple(_answer(place, one, _mask_answer(one, masker)) for place, one in rows))
+    return ReferenceData(release.name, tuple(_answer(index, item, _mask_answer(item, masker)) for index, item in rows))
 
 
-def _mask_answer(one: RecordedResponse, masker: PiiMasker | None) -> str:
+def _mask_answer(response: RecordedResponse, masker: PiiMasker | None) -> str:
     if masker is None:
-        return one.answer
+        return response.answer
     memory = PlaceholderMap()
-    for text in (*(turn.content for turn in one.prompt), one.answer):
+    for text in (*(turn.content for turn in response.prompt), response.answer):
         memory.reserve(text)
-    return masker.mask(one.answer, memory).text
+    return masker.mask(response.answer, memory).text
 
 
-def _answer(place: int, one: RecordedResponse, text: str) -> MonitoredInference:
+def _answer(index: int, response: RecordedResponse, text: str) -> MonitoredInference:
     return MonitoredInference(
-        id=f"reference-{place}",
+        id=f"reference-{index}",
         answer=text or None,
-        answer_tokens=one.tokens,
-        finish_reason=one.finish_reason,
-        refused=not one.answer.strip() or refuses(one.answer),
-        mean_logprob=one.mean_logprob,
+        answer_tokens=response.tokens,
+        finish_reason=response.finish_reason,
+        refused=not response.answer.strip() or refuses(response.answer),
+        mean_logprob=response.mean_logprob,
     )
 
 
-def training_prompts(layout: ProjectPaths, most: int) -> ReferenceData:
+def training_prompts(layout: ProjectPaths, maximum: int) -> ReferenceData:
     """Return the training prompts, where the user declares that they are what people really ask."""
     path = layout.artifact("split") / "train.jsonl"
     if not path.is_file():
         return ReferenceData(windows.TRAINING, why=f"{path} does not exist; build it: tunectl repro --to split")
     rows = []
-    for one in atomic_io.read_rows(path, Example):
-        text = _find_last_user_text(one.messages)
+    for row in atomic_io.read_rows(path, Example):
+        text = _find_last_user_text(row.messages)
         if text:
-            rows.append(MonitoredInference(id=f"training-{one.id}", prompt=text))
-    return ReferenceData(windows.TRAINING, _spread(rows, most))
+            rows.append(MonitoredInference(id=f"training-{row.id}", prompt=text))
+    return ReferenceData(windows.TRAINING, _spread(rows, maximum))
 
 
-def _spread(rows: Sequence[MonitoredInference], most: int) -> tuple[MonitoredInference, ...]:
+def _spread(rows: Sequence[MonitoredInference], maximum: int) -> tuple[MonitoredInference, ...]:
     """Return at most so many, as far apart as they can be: files are sorted by source, and windows by the hour."""
-    count = min(len(rows), most)
-    return tuple(rows[place * len(rows) // count] for place in range(count))
+    count = min(len(rows), maximum)
+    return tuple(rows[index * len(rows) // count] for index in range(count))
 
 
 def _find_last_user_text(messages: Sequence[Message]) -> str:
-    return next((one.content for one in reversed(messages) if one.role == "user"), "")
+    return next((message.content for message in reversed(messages) if message.role == "user"), "")
 
 
-def load_accepted_windows(store: InferenceLog, most: int, within: float, release: str | None = None) -> ReferenceData:
+def load_accepted_windows(
+    store: InferenceLog, maximum: int, within: float, release: str | None = None
+) -> ReferenceData:
     """Return the rows of the windows that were accepted last; what was erased meanwhile is not in them.
 
     ``within`` as in ``monitoring.window.to_monitored_inference``; ``release``: only windows in which that one answered.
     """
-    named = windows.find_accepted_windows([one.body for one in store.events(kind=windows.REFERENCE_SET)])
-    if not named:
+    accepted_windows = windows.find_accepted_windows([event.body for event in store.events(kind=windows.REFERENCE_SET)])
+    if not accepted_windows:
         return ReferenceData(
             windows.EMPTY, why="no window of prompts was accepted yet: tunectl monitor set-reference ID"
         )
-    known = {one.id: one for one in store.windows()}
-    absent = [name for name in named if name not in known]
+    known = {window.id: window for window in store.windows()}
+    absent = [name for name in accepted_windows if name not in known]
     if absent:
         return ReferenceData(windows.EMPTY, why=f"the accepted window {absent[0]} is not in the inference log")
-    named = [name for name in named if release in {None, known[name].body.get("release")}]
-    if not named:
+    accepted_windows = [name for name in accepted_windows if release in {None, known[name].body.get("release")}]
+    if not accepted_windows:
         return ReferenceData(windows.EMPTY, why=f"no accepted window has answers of release {release}")
     rows: list[MonitoredInference] = []
-    for name in named:
+    for name in accepted_windows:
         rows += rows_of(store, known[name], within)
-    return ReferenceData("+".join(named), _spread(rows, most))
+    return ReferenceData("+".join(accepted_windows), _spread(rows, maximum))
 
 
-def canary_answers(store: InferenceLog, release: str, most: int, within: float) -> ReferenceData:
+def canary_answers(store: InferenceLog, release: str, maximum: int, within: float) -> ReferenceData:
     """Return the answers of a release in its canary: current requests of randomly assigned identities.
 
     Inferences whose caller asked for it by name were drawn by nobody, and are left out.
     """
     name = f"canary-{release}"
-    found = windows.select_rows(store.inferences(release=release, variant=windows.CHALLENGER), windows.CHALLENGER)
-    drawn = [one for one in found if (one.request or {}).get("model") not in (windows.CHALLENGER, release)][-most:]
+    inferences = windows.select_rows(store.inferences(release=release, variant=windows.CHALLENGER), windows.CHALLENGER)
+    drawn = [item for item in inferences if (item.request or {}).get("model") not in (windows.CHALLENGER, release)][
+        -maximum:
+    ]
     if not drawn:
         return ReferenceData(name, why=f"release {release} had no canary")
-    said = store.feedback_of([one.id for one in drawn])
+    feedback_by_inference = store.feedback_of([item.id for item in drawn])
     return ReferenceData(
-        name, tuple(windows.to_monitored_inference(one, said.get(one.id, ()), within) for one in drawn)
+        name,
+        tuple(windows.to_monitored_inference(item, feedback_by_inference.get(item.id, ()), within) for item in drawn),
     )
 
 
 def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredInference]:
     """Return the rows of a closed window as the inference log still has them."""
     wanted = window.body.get("release")
-    found = windows.select_rows(store.inferences(window.since, window.until, release=wanted, variant=windows.CHAMPION))
-    said = store.feedback_of([one.id for one in found])
-    return [windows.to_monitored_inference(one, said.get(one.id, ()), within) for one in found]
+    inferences = windows.select_rows(
+        store.inferences(window.since, window.until, release=wanted, variant=windows.CHAMPION)
+    )
+    feedback_by_inference = store.feedback_of([item.id for item in inferences])
+    return [windows.to_monitored_inference(item, feedback_by_inference.get(item.id, ()), within) for item in inferences]
 
 
 def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredInference]:
     """Return the inferences of a closed window by id, as the inference log has them now."""
-    found = next((one for one in store.windows() if one.id == name), None)
-    return {} if found is None else {row.id: row for row in rows_of(store, found)}
+    result = next((window for window in store.windows() if window.id == name), None)
+    return {} if result is None else {row.id: row for row in rows_of(store, result)}
 
 
 def list_closed_windows(store: InferenceLog, since: datetime | None = None) -> list[DriftWindow]:
     """Return the windows that the monitor closed since then, oldest first; other rows of that table are not its own."""
-    own = [one.body for one in store.windows(since) if "verdict" in one.body and "reference" in one.body]
-    found = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
-    return sorted(found, key=lambda one: one.until)
+    own = [window.body for window in store.windows(since) if "verdict" in window.body and "reference" in window.body]
+    result = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
+    return sorted(result, key=lambda item: item.until)

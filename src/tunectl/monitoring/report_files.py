@@ -10,8 +10,8 @@ from tunectl.artifacts import names
 
 def list_reports(folder: Path) -> list[Path]:
     """Return the reports that are there, newest first; other files in that folder are none of ours."""
-    found = [path for path in folder.glob("*.html") if names.is_content_id(path.stem)]
-    return sorted(found, key=os.path.getmtime, reverse=True)
+    result = [path for path in folder.glob("*.html") if names.is_content_id(path.stem)]
+    return sorted(result, key=os.path.getmtime, reverse=True)
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -90,12 +90,12 @@ def calibrate(
         if sizes[side] < min_reference_rows(rule):
             continue
         benches = _Benches(side, columns, sizes[side], rule, seed)
-        for place, (change, kind, amount) in enumerate(CHANGES):
+        for index, (change, kind, amount) in enumerate(CHANGES):
             shift = _SHIFTS[kind](side, columns, amount)
             if shift is not None:
-                found = benches.at(rows).run(trials, seed + place, shift, each=each)
-                needed = None if change == NOTHING else benches.find_rows(rows, trials, seed + place, shift)
-                yield _to_row(change, side, benches.at(rows), found, needed)
+                result = benches.at(rows).run(trials, seed + index, shift, each=each)
+                needed = None if change == NOTHING else benches.find_rows(rows, trials, seed + index, shift)
+                yield _to_row(change, side, benches.at(rows), result, needed)
 
 
 class _Benches:
@@ -114,24 +114,24 @@ class _Benches:
         largest, smallest = 4 * rows, self._bench.rule.minimum
         size: float = smallest
         while size <= largest:
-            found = self.at(round(size)).run(few, seed, shift, windows=3)
-            if found.by_window(3).share >= 0.5:
+            result = self.at(round(size)).run(few, seed, shift, windows=3)
+            if result.by_window(3).share >= 0.5:
                 return round(size)
             size *= 1.25
         return None
 
 
-def _to_row(change: str, side: str, bench: Simulation, found: Rates, needed: int | None) -> CalibrationRow:
-    delay = found.median_delay
+def _to_row(change: str, side: str, bench: Simulation, rates: Rates, needed: int | None) -> CalibrationRow:
+    delay = rates.median_delay
     return CalibrationRow(
         change,
         side,
         bench.rows,
         bench.reference,
-        len(found.delays),
-        {name: round(rate.share, 4) for name, rate in found.alone.items()},
-        _ends(found.by_window(3)),
-        _ends(found.by_window(9)),
+        len(rates.delays),
+        {name: round(rate.share, 4) for name, rate in rates.alone.items()},
+        _ends(rates.by_window(3)),
+        _ends(rates.by_window(9)),
         None if delay is None else delay * bench.rows,
         needed,
     )

@@ -31,7 +31,7 @@ class TimeSpan(Struct, frozen=True):
 
 
 def to_monitored_inference(
-    inference: InferenceRecord, said: Sequence[Feedback] = (), within: float = inf
+    inference: InferenceRecord, feedback: Sequence[Feedback] = (), within: float = inf
 ) -> MonitoredInference:
     """Return an inference as the monitor sees it. Feedback counts when it came ``within`` so many seconds after the request.
 
@@ -49,7 +49,7 @@ def to_monitored_inference(
         refused=True if text is not None and not text.strip() else refused,
         format_valid=inference.format_valid,
         mean_logprob=inference.mean_logprob,
-        feedback=any((one.counted_at - inference.accepted_at).total_seconds() <= within for one in said),
+        feedback=any((item.counted_at - inference.accepted_at).total_seconds() <= within for item in feedback),
     )
 
 
@@ -58,7 +58,7 @@ def last_user_text(inference: InferenceRecord) -> str:
     request = inference.request or {}
     messages = request.get("messages")
     if isinstance(messages, list):
-        spoken = [one for one in messages if isinstance(one, dict) and one.get("role") == "user"]
+        spoken = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
         return extract_text(spoken[-1].get("content")) if spoken else ""
     return extract_text(request.get("prompt"))
 
@@ -107,17 +107,20 @@ def select_window_rows(
 
 def _iter_eligible_rows(inferences: Iterable[InferenceRecord], variant: str) -> Iterator[InferenceRecord]:
     seen: set[str] = set()
-    for one in inferences:
+    for inference in inferences:
         usable = (
-            one.variant == variant and one.finished_at is not None and one.erased_at is None and one.request is not None
+            inference.variant == variant
+            and inference.finished_at is not None
+            and inference.erased_at is None
+            and inference.request is not None
         )
-        if not usable or one.finish_reason in {"cancelled", "error", "timeout"}:
+        if not usable or inference.finish_reason in {"cancelled", "error", "timeout"}:
             continue
-        if one.session is not None:
-            if one.session in seen:
+        if inference.session is not None:
+            if inference.session in seen:
                 continue
-            seen.add(one.session)
-        yield one
+            seen.add(inference.session)
+        yield inference
 
 
 def closable_window(
@@ -130,7 +133,7 @@ def closable_window(
     ``since``, oldest first. A clock that was set back makes it wait: a window never ends before it began.
     """
     end, latest = since + timedelta(hours=hours), now - timedelta(seconds=settle)
-    inside = [at for at in accepted if since <= at < min(end, latest)]
+    inside = [time for time in accepted if since <= time < min(end, latest)]
     if len(inside) >= rows:
         return TimeSpan(since, inside[rows - 1] + timedelta(microseconds=1))
     return TimeSpan(since, end) if end <= latest else None
@@ -178,4 +181,4 @@ def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
 
 def streak_windows(windows: Iterable[DriftWindow], release: str, reference: str) -> list[DriftWindow]:
     """Return the earlier windows whose rows count as evidence: of the same release and against the same reference."""
-    return [one for one in windows if one.release == release and one.reference == reference]
+    return [window for window in windows if window.release == release and window.reference == reference]

@@ -113,7 +113,7 @@ def describe_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, ex
     from tunectl.backends.vcs import dvc_lock, git_worktree
 
     executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
-    overrides = [given.text for given in override_file.load_overrides(layout)]
+    overrides = [override.text for override in override_file.load_overrides(layout)]
     started = time.time() - seconds
     tags = {"tunectl.exit_code": str(exit_code)}
     if layout.failure.is_file():
@@ -130,7 +130,7 @@ def describe_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, ex
         if stage in locked and (output := locked[stage].outputs.get(f"artifacts/{stage}")) is not None
     }
     tags["dvc.lock"] = atomic_io.sha256_json(
-        {name: [one.md5 for one in stage.outputs.values()] for name, stage in locked.items()}
+        {name: [item.md5 for item in stage.outputs.values()] for name, stage in locked.items()}
     )[:16]
     if trial_pruning.VARIABLE in os.environ:
         tags["tunectl.sweep_trial"] = trial_pruning.describe_trial(os.environ[trial_pruning.VARIABLE])

@@ -55,7 +55,7 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
         raise DataError(
             f"{path} holds no input to answer", hint="check split.shares, or choose the other annotate.prepare.part"
         )
-    keyed = [(one, input_key(one)) for one in examples]
+    keyed = [(example, input_key(example)) for example in examples]
     folders = [_folders(layout, system) for system in wanted.systems]
     work = layout.work("annotate", _key(root, folders))
     left_out = 0
@@ -65,11 +65,15 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
         for start in range(0, len(keyed), CHUNK):
             chunk = keyed[start : start + CHUNK]
             names = atomic_io.sha256_json([prompt for _, prompt in chunk])[:12]
-            both = answer_cache.read_or_generate(work / f"{names}.jsonl", chunk, partial(writers.pairs, chunk, start))
-            made = [annotation_tasks.make_task(one.example, one.prompt, one.answers, wanted.systems) for one in both]
-            found = [item for item in made if item is not None]
-            left_out += len(made) - len(found)
-            yield CandidateBatch(found, start + len(chunk), len(keyed), left_out)
+            samples = answer_cache.read_or_generate(
+                work / f"{names}.jsonl", chunk, partial(writers.pairs, chunk, start)
+            )
+            result = [
+                annotation_tasks.make_task(item.example, item.prompt, item.answers, wanted.systems) for item in samples
+            ]
+            results = [item for item in result if item is not None]
+            left_out += len(result) - len(results)
+            yield CandidateBatch(results, start + len(chunk), len(keyed), left_out)
 
 
 def _key(root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]]) -> str:

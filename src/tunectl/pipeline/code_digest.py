@@ -77,38 +77,38 @@ def stage_code_digests(
 
 def transitive_imports(modules: dict[str, Module], starts: Iterable[str]) -> set[str]:
     """Return all modules that ``starts`` import, directly or through others; parent packages included."""
-    todo, found = list(starts), set[str]()
+    todo, result = list(starts), set[str]()
     for start in todo:
         if start not in modules:
             raise TunectlError(f"{start} is not a module of {PACKAGE}")
     while todo:
         name = todo.pop()
-        if name in found or name in TABLES:
+        if name in result or name in TABLES:
             continue
-        found.add(name)
+        result.add(name)
         todo += [parent for parent in _parents(name) if parent in modules]
         todo += [hit for mentioned in modules[name].imports if (hit := _module_of(mentioned, modules))]
-    return found
+    return result
 
 
 def _read_all(sources: PackageSources, cache: Path | None) -> dict[str, Module]:
-    known: dict[str, Module] = {}
+    modules: dict[str, Module] = {}
     if cache is not None and cache.is_file():
         try:
-            known = msgspec.json.decode(cache.read_bytes(), type=dict[str, Module])
+            modules = msgspec.json.decode(cache.read_bytes(), type=dict[str, Module])
         except atomic_io.NOT_JSON:
-            known = {}  # an older tunectl wrote it
-    found: dict[str, Module] = {}
+            modules = {}  # an older tunectl wrote it
+    result: dict[str, Module] = {}
     for name, file in sources.modules.items():
         stat = file.stat()
         stamp = (stat.st_size, stat.st_mtime_ns)
-        old = known.get(str(file))
-        found[name] = old if old is not None and old.stamp == stamp else _read(name, file, stamp)
+        old = modules.get(str(file))
+        result[name] = old if old is not None and old.stamp == stamp else _read(name, file, stamp)
     if cache is not None:
-        fresh = {str(sources.modules[name]): module for name, module in found.items()}
-        if fresh != known:
+        fresh = {str(sources.modules[name]): module for name, module in result.items()}
+        if fresh != modules:
             atomic_io.write_bytes(cache, msgspec.json.encode(fresh))
-    return found
+    return result
 
 
 def _read(name: str, file: Path, stamp: tuple[int, int]) -> Module:

@@ -257,10 +257,10 @@ def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, s
     prompt, answer = _lengths(amounts)
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
-        how, made = cfg.contrast.attributes, cfg.contrast.max_pairs
+        how, result = cfg.contrast.attributes, cfg.contrast.max_pairs
         alone = how.masked_attribute_share if isinstance(how, BracketedAttributes) else 0.0
         tokens = 2 * answer + prompt * (alone + (1 - alone) / cfg.contrast.max_pairs_per_input)
-        return made.train, made.validation, tokens, "pairs made of references"
+        return result.train, result.validation, tokens, "pairs made of references"
     if isinstance(cfg, PreferencesConfig) and cfg.simulated is not None:
         tokens = prompt + cfg.simulated.answers * min(answer, cfg.simulated.decoding.max_new_tokens)
         return cfg.simulated.inputs.train, cfg.simulated.inputs.validation, tokens, "inputs with all their answers"
@@ -383,10 +383,12 @@ def _package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machin
 
 def _search(root: TunectlConfig) -> list[tuple[int, bool]]:
     """Return worked examples of each prompt that the search tries, and whether all inputs get the same ones."""
-    found = root.evaluate.prompts
-    if found is None:
+    prompts = root.evaluate.prompts
+    if prompts is None:
         return []
     one = [
-        (count, how == "random") for count in sorted(found.shots) for how in (found.selection if count else ("random",))
+        (count, how == "random")
+        for count in sorted(prompts.shots)
+        for how in (prompts.selection if count else ("random",))
     ]
-    return one * len(found.systems)
+    return one * len(prompts.systems)

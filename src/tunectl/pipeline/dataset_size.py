@@ -70,16 +70,16 @@ def estimate_dataset_size(layout: ProjectPaths, ingest: Ingest) -> DatasetSize:
     Raises  DataError for a source that is missing, or whose format cannot be decided.
     """
     count = _RunningTotal()
-    for name, declared in ingest.sources.items():
-        if isinstance(declared, FileSource):
-            _files(layout, name, declared, count)
-        elif isinstance(declared, HubDataset):
+    for name, source in ingest.sources.items():
+        if isinstance(source, FileSource):
+            _files(layout, name, source, count)
+        elif isinstance(source, HubDataset):
             count.counted = False
         else:
             count.counted = False
-            count.files["html"] += len(declared.urls)
-            count.sums["documents"] += len(declared.urls)
-            count.sums["document_characters"] += 4000 * len(declared.urls)  # an article
+            count.files["html"] += len(source.urls)
+            count.sums["documents"] += len(source.urls)
+            count.sums["document_characters"] += 4000 * len(source.urls)  # an article
     sums = {key: int(value) for key, value in count.sums.items()}
     names = ("rows", "documents", "document_characters", "inputs", "input_characters", "answers", "answer_characters")
     ratio = _characters_a_token(layout, count.texts)
@@ -91,31 +91,29 @@ def estimate_dataset_size(layout: ProjectPaths, ingest: Ingest) -> DatasetSize:
     )
 
 
-def _files(layout: ProjectPaths, name: str, declared: FileSource, count: _RunningTotal) -> None:
+def _files(layout: ProjectPaths, name: str, source: FileSource, count: _RunningTotal) -> None:
     paths = [
-        path for path in glob_files(declared.path, layout.root, f"ingest.sources.{name}.path") if not is_dead_link(path)
+        path for path in glob_files(source.path, layout.root, f"ingest.sources.{name}.path") if not is_dead_link(path)
     ]
     kinds: dict[str, list[Path]] = {}
     for path in paths:
-        kind = file_type(path) if declared.type == "auto" else declared.type
+        kind = file_type(path) if source.type == "auto" else source.type
         if kind is not None:
             kinds.setdefault(kind, []).append(path)
     seen: set[str] = set()
-    for kind, found in kinds.items():
-        count.files[kind] += len(found)
-        sample = found if kind in TABLES else found[:: max(1, len(found) // PAGES)]
-        count.counted &= len(sample) == len(found)
+    for kind, result in kinds.items():
+        count.files[kind] += len(result)
+        sample = result if kind in TABLES else result[:: max(1, len(result) // PAGES)]
+        count.counted &= len(sample) == len(result)
         for path in sample:
             file = SourceFile(path, path.as_posix(), kind, {"file": path.stem, "folder": path.parent.name})
-            _file(file, name, declared, count, seen, len(found) / len(sample))
+            _file(file, name, source, count, seen, len(result) / len(sample))
 
 
-def _file(
-    file: SourceFile, name: str, declared: FileSource, count: _RunningTotal, seen: set[str], factor: float
-) -> None:
+def _file(file: SourceFile, name: str, source: FileSource, count: _RunningTotal, seen: set[str], factor: float) -> None:
     size = file.path.stat().st_size
     is_large = file.type in TABLES and size > WHOLE_BYTES
-    read_rows = source_rows.rows(file, declared, f"ingest.sources.{name}", READERS)
+    read_rows = source_rows.rows(file, source, f"ingest.sources.{name}", READERS)
     rows = [row for row in islice(read_rows, FIRST_ROWS if is_large else None) if isinstance(row, RawRow)]
     if not rows:
         return
@@ -123,11 +121,11 @@ def _file(
         read = sum(len(json.dumps(row.columns, default=str, ensure_ascii=False).encode()) for row in rows)
         factor *= max(1.0, size / read)
         count.counted = False
-    decision = detect(declared, file, rows[:100], f"ingest.sources.{name}")
+    decision = detect(source, file, rows[:100], f"ingest.sources.{name}")
     for row in rows:
         count.sums["rows"] += factor  # type: ignore[assignment]
         try:
-            record = build_record(row, decision, declared, name)
+            record = build_record(row, decision, source, name)
         except RowError:
             continue
         count.add(record, factor, seen)

@@ -95,7 +95,7 @@ def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, 
     finally:
         generator.close()
     assert one.cost is not None
-    found = file_evaluation.FileEvalResult(
+    report = file_evaluation.FileEvalResult(
         data=str(job.data),
         model=str(chosen.folder),
         adapter=None if chosen.adapter is None else str(chosen.adapter),
@@ -111,7 +111,7 @@ def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, 
         bleu_signature=backend.signature,
         slots=file_evaluation.slot_report(task, one, backend.tools),
     )
-    return found, one
+    return report, one
 
 
 def load_settings(layout: ProjectPaths, overrides: Sequence[str]) -> TunectlConfig:
@@ -142,8 +142,8 @@ def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
         return root.ingest
     from tunectl.pipeline import resolved_config
 
-    found, _ = resolved_config.load_stage_config(layout, "ingest")
-    ingest: Ingest = found.ingest
+    result, _ = resolved_config.load_stage_config(layout, "ingest")
+    ingest: Ingest = result.ingest
     return ingest
 
 
@@ -165,14 +165,14 @@ def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[li
             stage.run(cfg, stage.Inputs(), stage.Outputs(Path(folder)))
         except DataError as error:  # it names a declared source; here there are only the options of a command
             raise DataError(error.message.replace("ingest.sources.data: ", ""), hint=COLUMNS) from error
-        found, skipped = items.from_examples(atomic_io.read_rows(Path(folder) / "examples.jsonl", Example))
-    if not found:
+        result, skipped = items.from_examples(atomic_io.read_rows(Path(folder) / "examples.jsonl", Example))
+    if not result:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
         raise DataError(
             f"{data} holds no input with a reference answer{': ' + reasons if reasons else ''}",
             hint=COLUMNS,
         )
-    return found, skipped
+    return result, skipped
 
 
 def build_source(options: FileEvalOptions, data: Path, ingest: Ingest) -> FileSource:
@@ -230,13 +230,13 @@ def _like(name: str | None, ingest: Ingest) -> RowOptions:
             raise UsageError(f"--source {name}: ingest has no such source; there are {known}")
         return ingest.sources[name]
     examples = {key: source for key, source in ingest.sources.items() if source.holds != "documents"}
-    found = list((examples or ingest.sources).values())
-    if any(source.prompt != found[0].prompt or source.columns != found[0].columns for source in found):
+    result = list((examples or ingest.sources).values())
+    if any(source.prompt != result[0].prompt or source.columns != result[0].columns for source in result):
         raise UsageError(
             f"ingest has several sources that are read in different ways: {', '.join(examples)}",
             hint="say which one the file is like: --source NAME",
         )
-    return found[0]
+    return result[0]
 
 
 def _task(

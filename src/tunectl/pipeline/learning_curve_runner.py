@@ -78,17 +78,17 @@ def _upstream(layout: ProjectPaths) -> Sequence[str]:
 def _stands(layout: ProjectPaths, digests: dict[str, str]) -> bool:
     """Return whether the sft artifact is finished, and made from this configuration and these inputs."""
     try:
-        found = load_input_artifact(layout, "sft")
+        result = load_input_artifact(layout, "sft")
     except ArtifactError:
         return False
-    return all(digests[name] == digest for name, digest in found.inputs.items() if name in digests)
+    return all(digests[name] == digest for name, digest in result.inputs.items() if name in digests)
 
 
 def _point(work: Path, share: float, rows: Sequence[Example], learner: TrainAndScore) -> MeasuredSize:
     kept = work / f"point-{share:.2f}.json"
     if kept.is_file():
-        found: MeasuredSize = atomic_io.read_json(kept, MeasuredSize)
-        return found
+        measured_size: MeasuredSize = atomic_io.read_json(kept, MeasuredSize)
+        return measured_size
     _log.info("learning curve: %.0f %% of train, %d records", 100 * share, len(rows))
     point = MeasuredSize(share, len(rows), learner.learn(rows, label=f"{share:.0%}"))
     atomic_io.write_json(kept, point)
@@ -112,26 +112,26 @@ class SftTrainAndScore:
         adapter = folder / "adapter"
         if not adapter.is_dir():
             self._tune(train, folder, adapter)
-        found = self._score(adapter)
+        result = self._score(adapter)
         shutil.rmtree(folder, ignore_errors=True)
-        return found
+        return result
 
     def _tune(self, train: Sequence[Example], folder: Path, adapter: Path) -> None:
         from tunectl.pipeline.stages import sft
 
         part = folder / "split"
         atomic_io.write_rows(part / "train.jsonl", train)
-        whole = self._layout.artifact("split")
+        split_folder = self._layout.artifact("split")
         for name in ("validation.jsonl", "test.jsonl", "documents.jsonl"):
-            shutil.copyfile(whole / name, part / name)
+            shutil.copyfile(split_folder / name, part / name)
         upstream = {field.name: self._layout.artifact(field.name) for field in dataclasses.fields(sft.Inputs)}
         inputs = sft.Inputs(**{**upstream, "split": part})
         with atomic_io.atomic_directory(adapter, folder / "tmp") as fresh:
             places = {"artifact": fresh, "plots": folder / "plots", "work": folder / "trainer"}
-            for place in places.values():
-                place.mkdir(parents=True, exist_ok=True)
+            for path in places.values():
+                path.mkdir(parents=True, exist_ok=True)
             names = {field.name for field in dataclasses.fields(sft.Outputs)}
-            outputs = sft.Outputs(**{name: place for name, place in places.items() if name in names})
+            outputs = sft.Outputs(**{name: path for name, path in places.items() if name in names})
             sft.run(self._settings, inputs, outputs)
 
     def _score(self, adapter: Path) -> list[Likelihood]:
@@ -163,6 +163,10 @@ class SftTrainAndScore:
         finally:
             generator.close()
         return [
-            Likelihood(item.id, sum(one.nats for one in reply.references), sum(one.tokens for one in reply.references))
+            Likelihood(
+                item.id,
+                sum(reference.nats for reference in reply.references),
+                sum(reference.tokens for reference in reply.references),
+            )
             for item, reply in zip(items, replies, strict=True)
         ]

@@ -55,7 +55,7 @@ def trace_row(layout: ProjectPaths, word: str) -> Iterator[RowStep]:
         for name in names:
             for row in _read_matching_rows(folder / name, needle):
                 places = [row.get("source"), *(answer.get("source") for answer in row.get("answers") or ())]
-                if row.get("id") == word or any(_matches_source(place, word) for place in places):
+                if row.get("id") == word or any(_matches_source(source, word) for source in places):
                     yield RowStep(stage, name, "kept", str(row.get("id", "")), format_source(places[0]))
         for row in _read_matching_rows(folder / row_counts.REJECTS, needle):
             reject = msgspec.convert(row, RejectedRow)
@@ -123,12 +123,12 @@ def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: 
 
 def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
     """Return raw file to how many answers of it were trained on, validated and tested with."""
-    found: dict[str, Counter[str]] = {}
+    result: dict[str, Counter[str]] = {}
     for part in PARTS:
         for source in _read_answer_sources(layout.artifact("split") / f"{part}.jsonl"):
             place = source.file if not source.file.startswith("inference_log/") else source.file.rpartition("/")[0]
-            found.setdefault(place, Counter())[part] += 1
-    return {name: dict(counts) for name, counts in sorted(found.items())}
+            result.setdefault(place, Counter())[part] += 1
+    return {name: dict(counts) for name, counts in sorted(result.items())}
 
 
 def list_raw_rows(layout: ProjectPaths) -> list[str]:

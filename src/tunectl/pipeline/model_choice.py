@@ -32,8 +32,8 @@ def resolve_model(
     """
     chosen = _model(layout, model, adapter, said)
     if adapter is not None and chosen.adapter is None:
-        found = layout.artifact("sft") if adapter == "auto" else Path(adapter)
-        chosen = chosen._replace(adapter=_adapter(found, f"--adapter {adapter}"))
+        result = layout.artifact("sft") if adapter == "auto" else Path(adapter)
+        chosen = chosen._replace(adapter=_adapter(result, f"--adapter {adapter}"))
     if chosen.adapter is not None:
         from tunectl.chat.model_spec import check_base_matches
 
@@ -41,7 +41,7 @@ def resolve_model(
     return chosen
 
 
-def _model(layout: ProjectPaths, word: str | None, adapter: str | None, said: str) -> ModelChoice:
+def _model(layout: ProjectPaths, word: str | None, adapter: str | None, text: str) -> ModelChoice:
     if word is None:
         raise UsageError("--model is missing: which model shall answer?", hint="for example: --model sft")
     stage = word if word in STAGES else next((name for name in STAGES if Path(word) == layout.artifact(name)), None)
@@ -50,7 +50,7 @@ def _model(layout: ProjectPaths, word: str | None, adapter: str | None, said: st
         manifest.read(folder)
         if (folder / manifest.PASSED_THROUGH).is_file() and stage == "align":
             raise UsageError(
-                f"{said} align: align was switched off (align: none), so there is no aligned model",
+                f"{text} align: align was switched off (align: none), so there is no aligned model",
                 hint="switch it on, for example tunectl repro align=rloo, or evaluate --model sft",
             )
         if stage in {"sft", "align"}:
@@ -59,20 +59,20 @@ def _model(layout: ProjectPaths, word: str | None, adapter: str | None, said: st
     folder = Path(word)
     if (folder / ADAPTER).is_file():
         if adapter is not None:
-            raise UsageError(f"{said} {word} is an adapter already; leave --adapter out")
+            raise UsageError(f"{text} {word} is an adapter already; leave --adapter out")
         return ModelChoice(base_of_adapter(layout), folder)
     if (folder / "config.json").is_file():
         return ModelChoice(from_folder(layout, folder), None)
     what = "holds neither config.json nor adapter_config.json" if folder.is_dir() else "is no folder"
     raise UsageError(
-        f"{said} {word}: no stage with a model has that name, and it {what}",
+        f"{text} {word}: no stage with a model has that name, and it {what}",
         hint=f"give one of {', '.join(STAGES)}, a model folder or an adapter folder",
     )
 
 
-def _adapter(folder: Path, said: str) -> Path:
+def _adapter(folder: Path, text: str) -> Path:
     if not (folder / ADAPTER).is_file():
-        raise UsageError(f"{said}: {folder / ADAPTER} does not exist", hint="give the folder of an adapter")
+        raise UsageError(f"{text}: {folder / ADAPTER} does not exist", hint="give the folder of an adapter")
     return folder
 
 
@@ -108,6 +108,6 @@ def prepare_model(layout: ProjectPaths, model: BaseModelConfig) -> Path:
         )
     target = layout.cache / "bases" / atomic_io.sha256_json(values)[:16]
     if not target.is_dir():
-        with atomic_io.atomic_directory(target, layout.scratch) as fresh:
-            stage.run(ModelStage(model=model), stage.Inputs(), stage.Outputs(fresh))
+        with atomic_io.atomic_directory(target, layout.scratch) as folder:
+            stage.run(ModelStage(model=model), stage.Inputs(), stage.Outputs(folder))
     return target

@@ -38,10 +38,10 @@ def list_required_packages(config: Any, stages: Iterable[str]) -> list[RequiredP
 def list_build_packages(config: Any, targets: Iterable[str] = ()) -> list[RequiredPackage]:
     """Return the packages that ``tunectl repro`` needs for ``targets`` and their inputs; without targets, for all stages."""
     stages = list_upstream_stages(targets)
-    found = [RequiredPackage("dvc", "pipeline", "repro"), *list_required_packages(config, stages)]
+    result = [RequiredPackage("dvc", "pipeline", "repro"), *list_required_packages(config, stages)]
     if config.launch.root.method == "ray" and "sft" in stages:
-        found.append(RequiredPackage("ray", "ray", "launch"))
-    return found
+        result.append(RequiredPackage("ray", "ray", "launch"))
+    return result
 
 
 def list_upstream_stages(targets: Iterable[str]) -> list[str]:
@@ -49,13 +49,13 @@ def list_upstream_stages(targets: Iterable[str]) -> list[str]:
     todo = [name for name in targets if name in RULES]
     if not todo:
         return [stage.name for stage in STAGES]
-    found: set[str] = set()
+    result: set[str] = set()
     while todo:
         name = todo.pop()
-        if name not in found:
-            found.add(name)
+        if name not in result:
+            result.add(name)
             todo += [field.name for field in fields(import_module(find(name).module).Inputs)]
-    return [stage.name for stage in STAGES if stage.name in found]
+    return [stage.name for stage in STAGES if stage.name in result]
 
 
 def _extra(extra: str, packages: Iterable[str]) -> Packages:

@@ -29,8 +29,8 @@ class ResolvedStageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 def settings_class(stage: str) -> type[BaseModel]:
     """Return the class of a stage's configuration: ``tunectl.config.schema.sft:SftStage`` for ``sft``."""
-    found: type[BaseModel] = getattr(import_module(f"tunectl.config.schema.{stage}"), f"{stage.capitalize()}Stage")
-    return found
+    result: type[BaseModel] = getattr(import_module(f"tunectl.config.schema.{stage}"), f"{stage.capitalize()}Stage")
+    return result
 
 
 def stage_view(stage: str, root: BaseModel) -> dict[str, Any]:

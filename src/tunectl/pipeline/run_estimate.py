@@ -42,7 +42,7 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
     size = ModelShape(shape.parameters, shape.layers, source, _download(root, shape.parameters), fit)
     machine = _machine(layout, root, shape)
     questions = len(safety.questions(()))
-    found = estimate(root, estimate_dataset_size(layout, root.ingest), size, machine, safety_questions=questions)
+    stage_costs = estimate(root, estimate_dataset_size(layout, root.ingest), size, machine, safety_questions=questions)
     stages = [
         {
             "stage": item.stage,
@@ -52,12 +52,12 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
             "last": machine.seconds.get(item.stage),
             "basis": item.basis,
         }
-        for item in found
+        for item in stage_costs
     ]
     return {
         "stages": stages,
-        "minutes": round(sum(item.minutes for item in found), 2),
-        "memory_gb": round(max(item.memory_bytes for item in found) / 1e9, 2),
+        "minutes": round(sum(item.minutes for item in stage_costs), 2),
+        "memory_gb": round(max(item.memory_bytes for item in stage_costs) / 1e9, 2),
         "model": {"parameters": shape.parameters, "layers": shape.layers, "source": source},
         "machine": {"layer_seconds": dataclasses.asdict(machine.speed), "source": machine.source},
     }
@@ -71,8 +71,8 @@ def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_chec
     contract = layout.artifact("model") / "model_spec.json"
     source = root.model.source
     if contract.is_file() and (contract.parent / "config.json").is_file():
-        found: dict[str, Any] = atomic_io.read_json(contract)
-        return _shape(contract.parent / "config.json", int(found["parameters"])), "contract"
+        result: dict[str, Any] = atomic_io.read_json(contract)
+        return _shape(contract.parent / "config.json", int(result["parameters"])), "contract"
     if source.method == "folder" and (Path(source.path) / "config.json").is_file():
         weights = sum(file.stat().st_size for file in Path(source.path).glob("*.safetensors"))
         return _shape(Path(source.path) / "config.json", weights // ASSUMED_BYTES_A_PARAMETER), "folder"
@@ -108,13 +108,13 @@ def adapter_parameters(shape: resource_check.ModelSize, rank: int) -> int:
 
 
 def _shape(config: Path, parameters: int) -> resource_check.ModelSize:
-    found = json.loads(config.read_text(encoding="utf-8"))
+    result = json.loads(config.read_text(encoding="utf-8"))
     return resource_check.ModelSize(
         parameters=parameters,
-        layers=int(found["num_hidden_layers"]),
-        hidden=int(found["hidden_size"]),
-        intermediate=int(found.get("intermediate_size") or 4 * found["hidden_size"]),
-        vocabulary=int(found["vocab_size"]),
+        layers=int(result["num_hidden_layers"]),
+        hidden=int(result["hidden_size"]),
+        intermediate=int(result.get("intermediate_size") or 4 * result["hidden_size"]),
+        vocabulary=int(result["vocab_size"]),
     )
 
 
@@ -136,12 +136,12 @@ def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.Mo
     reached = None
     metrics, contract = layout.metrics("sft"), layout.artifact("model") / "model_spec.json"
     if metrics.is_file() and contract.is_file():
-        found: dict[str, Any] = atomic_io.read_json(metrics)
-        if int(atomic_io.read_json(contract)["parameters"]) == shape.parameters and found.get("tokens_per_second"):
-            reached = float(found["tokens_per_second"])
+        result: dict[str, Any] = atomic_io.read_json(metrics)
+        if int(atomic_io.read_json(contract)["parameters"]) == shape.parameters and result.get("tokens_per_second"):
+            reached = float(result["tokens_per_second"])
     from tunectl.backends.modeling.layer_benchmark import layer_speed
 
-    why = f"assumed: there is no {root.hardware.device} here"
+    reason = f"assumed: there is no {root.hardware.device} here"
     try:
         speed = layer_speed(
             root.hardware,
@@ -152,9 +152,9 @@ def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.Mo
             batch=root.hardware.generate_batch,
         )
     except MissingExtraError:
-        speed, why = None, "assumed: torch is not installed"
+        speed, reason = None, "assumed: torch is not installed"
     if speed is None:
-        return Machine(_assume_layer_speed(root, shape), why, reached, seconds)
+        return Machine(_assume_layer_speed(root, shape), reason, reached, seconds)
     return Machine(speed, "timed now", reached, seconds)
 
 

@@ -156,13 +156,13 @@ def list_runs(layout: ProjectPaths) -> list[str]:
 
 def read_summaries(layout: ProjectPaths, names: list[str]) -> tuple[list[RunSummary], list[str]]:
     """Return the small records of ``names``, and a sentence for each that cannot be read."""
-    found, problems = list[RunSummary](), list[str]()
+    result, problems = list[RunSummary](), list[str]()
     for name in names:
         try:
-            found.append(_read(layout, name, RunSummary))
+            result.append(_read(layout, name, RunSummary))
         except ArtifactError as error:
             problems.append(str(error.message))
-    return found, problems
+    return result, problems
 
 
 def read_run(layout: ProjectPaths, name: str) -> RunRecord:
@@ -172,18 +172,18 @@ def read_run(layout: ProjectPaths, name: str) -> RunRecord:
     """
     if name not in list_runs(layout):
         raise ArtifactError(f"{layout.runs} has no run called {name[:80]!r}", hint="the console's page Runs lists them")
-    found: RunRecord = _read(layout, name, RunRecord)
-    return found
+    run_record: RunRecord = _read(layout, name, RunRecord)
+    return run_record
 
 
 def _read(layout: ProjectPaths, name: str, shape: type[Any]) -> Any:
-    found: Any = atomic_io.read_json(layout.runs / f"{name}.json", shape)
-    if found.version > VERSION:
+    result: Any = atomic_io.read_json(layout.runs / f"{name}.json", shape)
+    if result.version > VERSION:
         raise ArtifactError(
-            f"{layout.runs / name}.json is of version {found.version}; this tunectl reads version {VERSION}",
+            f"{layout.runs / name}.json is of version {result.version}; this tunectl reads version {VERSION}",
             hint="a newer tunectl wrote it: install that one here, too",
         )
-    return found
+    return result
 
 
 def _describe_run(
@@ -193,13 +193,13 @@ def _describe_run(
 
     stages = list(_list_stages(layout))
     there = {stage.name for stage in stages}
-    overrides = [_PASSWORD.sub("://***@", given.text) for given in override_file.load_overrides(layout)]
+    overrides = [_PASSWORD.sub("://***@", override.text) for override in override_file.load_overrides(layout)]
     settings = {name: config["settings"] for name in _names() if (config := _read_config(layout, name))}
-    built = atomic_io.sha256_json({"settings": settings, "stages": {one.name: one.manifest for one in stages}})
+    built = atomic_io.sha256_json({"settings": settings, "stages": {stage.name: stage.manifest for stage in stages}})
     verdicts = {
-        name: msgspec.convert(found, RunVerdict)
+        name: msgspec.convert(result, RunVerdict)
         for name in _names()
-        if name in there and (found := stage_verdict(layout, name))
+        if name in there and (result := stage_verdict(layout, name))
     }
     record = RunRecord(
         id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_at))}-{built[:8]}",
@@ -241,20 +241,20 @@ def _list_stages(layout: ProjectPaths) -> Iterator[RunStage]:
     for name in _names():
         config = _read_config(layout, name)
         try:
-            found = manifest.read(layout.artifact(name))
+            result = manifest.read(layout.artifact(name))
         except ArtifactError:
             continue
-        same_inputs = all(digests.get(upstream) == digest for upstream, digest in found.inputs.items())
-        if config is None or found.config != atomic_io.sha256_json(config) or not same_inputs:
+        same_inputs = all(digests.get(upstream) == digest for upstream, digest in result.inputs.items())
+        if config is None or result.config != atomic_io.sha256_json(config) or not same_inputs:
             continue
-        digests[name] = atomic_io.sha256_json(found)
+        digests[name] = atomic_io.sha256_json(result)
         output = locked[name].outputs.get(f"artifacts/{name}") if name in locked else None
         yield RunStage(
             name=name,
             manifest=digests[name],
             executed=name in executed,
             seconds=_read_seconds(layout.metrics(name)),
-            passed_through=found.passed_through,
+            passed_through=result.passed_through,
             output=output.md5 if output else None,
         )
 
@@ -266,8 +266,8 @@ def _read_seconds(path: Path) -> float | None:
 def _read_failure(layout: ProjectPaths, error: str) -> RunFailure | None:
     if layout.failure.is_file():
         with suppress(ArtifactError):
-            found: RunFailure = atomic_io.read_json(layout.failure, RunFailure)
-            return found
+            run_failure: RunFailure = atomic_io.read_json(layout.failure, RunFailure)
+            return run_failure
     return RunFailure(error) if error else None
 
 
@@ -276,19 +276,19 @@ def _add_results(layout: ProjectPaths, record: RunRecord) -> RunRecord:
     path = layout.artifact("evaluate") / results.NAME
     if not path.is_file():
         return record
-    found = results.load(path)
+    result = results.load(path)
     with suppress(ArtifactError):
         record = msgspec.structs.replace(
-            record, test_set=manifest.read(layout.artifact("split")).outputs.get(f"{found.split}.jsonl")
+            record, test_set=manifest.read(layout.artifact("split")).outputs.get(f"{result.split}.jsonl")
         )
-    scores = {system.name: system.scores for system in found.systems}
+    scores = {system.name: system.scores for system in result.systems}
     return msgspec.structs.replace(
         record,
-        primary=found.primary,
-        inputs=found.inputs,
+        primary=result.primary,
+        inputs=result.inputs,
         scores=scores,
-        primary_scores={name: own[found.primary] for name, own in scores.items() if found.primary in own},
-        differences=[one for one in found.differences if one.measure == found.primary],
+        primary_scores={name: score[result.primary] for name, score in scores.items() if result.primary in score},
+        differences=[difference for difference in result.differences if difference.measure == result.primary],
     )
 
 

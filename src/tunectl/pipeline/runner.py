@@ -83,8 +83,8 @@ def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, rec
         inputs = module.Inputs(**{upstream: layout.artifact(upstream) for upstream in digests})
         metrics = dataclasses.asdict(module.run(settings, inputs, outputs, **(launched.backends if launched else {})))
         passed = (outputs.artifact / manifest.PASSED_THROUGH).is_file()
-        made = manifest.Manifest(name, atomic_io.sha256_json(record), digests, passed_through=passed)
-        manifest.write(outputs.artifact, made)
+        result = manifest.Manifest(name, atomic_io.sha256_json(record), digests, passed_through=passed)
+        manifest.write(outputs.artifact, result)
     seconds = round(time.monotonic() - started, 3)
     record = launched.record() if launched and not passed else {}
     atomic_io.write_json(layout.metrics(name), {**metrics, **record, "seconds": seconds})
@@ -110,14 +110,14 @@ def load_input_artifact(layout: ProjectPaths, name: str) -> manifest.Manifest:
     from tunectl.pipeline import resolved_config
 
     folder = layout.artifact(name)
-    found = manifest.verify(folder)
+    result = manifest.verify(folder)
     _, record = resolved_config.load_stage_config(layout, name)
-    if found.config != atomic_io.sha256_json(record):
+    if result.config != atomic_io.sha256_json(record):
         raise ArtifactError(
             f"{folder} was made from another configuration or other code than {layout.config(name)} holds now",
             hint=f"rebuild it with: tunectl repro --to {name}",
         )
-    return found
+    return result
 
 
 def _fields(shape: Any) -> list[str]:

@@ -98,7 +98,7 @@ def _stage_status(
         return StageStatus(name, NOT_BUILT, [], seconds, reason)
     changes = [*_list_changes(layout, record, recorded, lock, commands.get(name))]
     try:
-        found = manifest.read(layout.artifact(name))
+        result = manifest.read(layout.artifact(name))
     except ArtifactError:
         cached = all(
             dvc_lock.is_in_cache(layout.root, output)
@@ -106,8 +106,8 @@ def _stage_status(
             if not (layout.root / path).exists()
         )
         return StageStatus(name, KEPT if cached and not changes else NOT_BUILT, changes, seconds, reason)
-    changes += _list_output_changes(layout, name, recorded, found)
-    state: StageState = STALE if changes else "switched off" if found.passed_through else "up to date"
+    changes += _list_output_changes(layout, name, recorded, result)
+    state: StageState = STALE if changes else "switched off" if result.passed_through else "up to date"
     return StageStatus(name, state, changes, seconds, reason)
 
 
@@ -146,7 +146,7 @@ def _compare(old: Any, new: Any, path: str) -> Iterator[StageChange]:
 
 
 def _list_output_changes(
-    layout: ProjectPaths, stage: str, recorded: LockedStage, made: manifest.Manifest
+    layout: ProjectPaths, stage: str, recorded: LockedStage, result: manifest.Manifest
 ) -> Iterator[StageChange]:
     """List outputs that are absent or differ from what the stage wrote.
 
@@ -161,7 +161,7 @@ def _list_output_changes(
             return
     folder = layout.artifact(stage)
     written = (folder / manifest.NAME).stat().st_mtime_ns
-    for name, digest in made.outputs.items():
+    for name, digest in result.outputs.items():
         file = folder / name
         if file.stat().st_mtime_ns > written and atomic_io.sha256_path(file) != digest:
             yield StageChange(f"output {file.relative_to(layout.root).as_posix()}")

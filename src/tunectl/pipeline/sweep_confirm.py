@@ -35,9 +35,9 @@ def confirm_best(
     A sweep is confirmed once: who looks at the test split again and again chooses by it.
     Raises  UsageError where one of the two builds fails, or they have no test inputs in common.
     """
-    known = study.confirmation
-    if known is not None:
-        return known
+    confirmation = study.confirmation
+    if confirmation is not None:
+        return confirmation
     summary = study.summarize()
     start = next((trial for trial in summary.trials if trial.start and trial.state == "complete"), None)
     best = summary.find(summary.best[0]) if len(summary.best) == 1 else None
@@ -106,9 +106,9 @@ def compare_builds(number: int, start: Any, best: Any) -> SweepConfirmation:
         [item.cluster for item in rows], resamples=gate.resamples, confidence=gate.confidence, seed=start.seed
     )
     metric = metrics.get_metric(gate.primary_metric)
-    found = paired_comparison.difference(metric.name, ("best", tables[0]), ("start", tables[1]), plan)
+    result = paired_comparison.difference(metric.name, ("best", tables[0]), ("start", tables[1]), plan)
     values = [float(metric.combine(table.sum(axis=0))) for table in tables]
-    low, high = (found.low, found.high) if found is not None else (None, None)
+    low, high = (result.low, result.high) if result is not None else (None, None)
     return SweepConfirmation(
         trial=number,
         system=system,

@@ -112,8 +112,8 @@ def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterato
     """Yield stages and metrics that there are; nothing of the test split."""
     find(section.stage)
     stages = list_upstream_stages([section.stage])
-    for place, goal in enumerate(section.objective):
-        head = f"sweep.objective.{place}.metric = {goal.metric}{_where(resolved, 'objective', place)}"
+    for index, goal in enumerate(section.objective):
+        head = f"sweep.objective.{index}.metric = {goal.metric}{_where(resolved, 'objective', index)}"
         if goal.stage not in stages:
             yield f"{head}: sweep.stage = {section.stage} does not build {goal.stage}; it builds {', '.join(stages)}"
             continue

@@ -85,27 +85,27 @@ class WorktreeTrials:
         """Forget a worktree of ``build``."""
         git_worktree.remove(self._layout.root, self.folder / name)
 
-    def _open_worktree(self, place: Path, overrides: Sequence[str], mark: str) -> Path:
+    def _open_worktree(self, path: Path, overrides: Sequence[str], mark: str) -> Path:
         """Return the worktree of a trial: that of an attempt before, whose checkpoints are kept, or a new one."""
         root = self._layout.root
-        project = git_worktree.project_path(root, place)
+        project = git_worktree.project_path(root, path)
         whose = {"commit": self._definition.commit, "overrides": list(overrides)}
         note = project / NOTE
         if note.is_file() and atomic_io.read_json(note) == whose:
             git_worktree.remove_stale_locks(project)
             return project
-        project = build_worktree.add(root, place, None, self._definition.commit, {supervised_process.MARK: mark})
+        project = build_worktree.add(root, path, None, self._definition.commit, {supervised_process.MARK: mark})
         atomic_io.write_json(note, whose)
         return project
 
     def _read_outcome(self, project: Path, code: int, seconds: float) -> TrialOutcome:
         layout = ProjectPaths(project)
-        needed = list_upstream_stages([self._section.stage])
+        stages = list_upstream_stages([self._section.stage])
         executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
         facts: dict[str, Any] = {
             "seconds": round(seconds, 1),
-            "stages": len(needed),
-            "reused": sum(1 for stage in needed if stage not in executed),
+            "stages": len(stages),
+            "reused": sum(1 for stage in stages if stage not in executed),
         }
         if code == PRUNED:
             reason: str = atomic_io.read_json(layout.failure)["message"]

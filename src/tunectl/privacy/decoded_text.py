@@ -140,8 +140,8 @@ def _decode_percent(written: str, start: int) -> Iterator[tuple[str, int, int]]:
     try:
         letters = raw.decode()
     except UnicodeDecodeError:
-        for place, letter in enumerate(written, start):
-            yield letter, place, place + 1
+        for number, letter in enumerate(written, start):
+            yield letter, number, number + 1
         return
     for letter in letters:
         length = 3 * len(letter.encode())

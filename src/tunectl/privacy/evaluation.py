@@ -58,18 +58,18 @@ def parse(line: str) -> LabeledText:
 def score(find: Callable[[str], list[PiiSpan]], planted: Iterable[LabeledText]) -> Mapping[EntityType, EntityScore]:
     """Recall and precision of ``find`` by kind."""
     counts: dict[str, Counter[EntityType]] = {name: Counter() for name in ("planted", "found", "reported", "right")}
-    for one in planted:
-        reported = find(one.text)
-        masked = {place for found in reported for place in range(found.start, found.end)}
-        for kind, start, end in one.spans:
+    for item in planted:
+        reported = find(item.text)
+        masked = {index for result in reported for index in range(result.start, result.end)}
+        for kind, start, end in item.spans:
             counts["planted"][kind] += 1
             counts["found"][kind] += masked.issuperset(
-                place for place in range(start, end) if one.text[place].isalnum()
+                index for index in range(start, end) if item.text[index].isalnum()
             )
-        for found in reported:
-            counts["reported"][found.kind] += 1
-            counts["right"][found.kind] += any(
-                kind == found.kind and start < found.end and found.start < end for kind, start, end in one.spans
+        for result in reported:
+            counts["reported"][result.kind] += 1
+            counts["right"][result.kind] += any(
+                kind == result.kind and start < result.end and result.start < end for kind, start, end in item.spans
             )
     kinds = sorted({kind for counter in counts.values() for kind in counter})
     return {

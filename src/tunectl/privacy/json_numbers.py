@@ -14,14 +14,14 @@ _NEAR: Final = 64
 """Letters around a number in which its punctuation must stand."""
 
 
-def find_json_numbers(text: str, found: Iterable[PiiSpan]) -> dict[int, str]:
+def find_json_numbers(text: str, spans: Iterable[PiiSpan]) -> dict[int, str]:
     """Return where a number of JSON begins that was found, and the quotation mark that makes a string of its placeholder.
 
     JSON inside a string of JSON counts, too, however deep; its marks have backslashes. Empty where ``text`` is no JSON.
     """
     if text.lstrip()[:1] not in ("{", "[", '"'):
         return {}
-    bare = [one for one in found if text[one.start : one.end].isdigit() and _is_between_values(text, one)]
+    bare = [item for item in spans if text[item.start : item.end].isdigit() and _is_between_values(text, item)]
     if not bare or not _is_json(text):
         return {}
     quotes = [(match.start(), match.end(), _level(len(match[0]) - 1)) for match in _QUOTE.finditer(text)]
@@ -29,8 +29,8 @@ def find_json_numbers(text: str, found: Iterable[PiiSpan]) -> dict[int, str]:
     holds_json: dict[int, bool] = {}
     opened: list[int] = []
     place = 0
-    for one in bare:
-        while place < len(quotes) and quotes[place][1] <= one.start:
+    for item in bare:
+        while place < len(quotes) and quotes[place][1] <= item.start:
             if quotes[place][2] == len(opened):
                 opened.append(quotes[place][1])
             else:  # the end of a string of that layer, and of a mark in it that began nothing
@@ -41,12 +41,12 @@ def find_json_numbers(text: str, found: Iterable[PiiSpan]) -> dict[int, str]:
             end = next((start for start, _, level in quotes[place:] if level == depth - 1), len(text))
             holds_json[opened[-1]] = _is_json(text[opened[-1] : end], depth)
         if not depth or holds_json[opened[-1]]:
-            marks[one.start] = "\\" * (2**depth - 1) + '"'
+            marks[item.start] = "\\" * (2**depth - 1) + '"'
     return marks
 
 
-def _is_between_values(text: str, one: PiiSpan) -> bool:
-    before, after = text[max(0, one.start - _NEAR) : one.start], text[one.end : one.end + _NEAR]
+def _is_between_values(text: str, span: PiiSpan) -> bool:
+    before, after = text[max(0, span.start - _NEAR) : span.start], text[span.end : span.end + _NEAR]
     return before.rstrip()[-1:] in (":", "[", ",") and after.lstrip()[:1] in (",", "]", "}")
 
 

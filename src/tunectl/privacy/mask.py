@@ -61,11 +61,11 @@ class PlaceholderMap:
         for match in PLACEHOLDER.finditer(text):
             self.highest[match[1]] = max(self.highest.get(match[1], 0), int(match[2]))
 
-    def placeholder(self, found: PiiSpan) -> str:
+    def placeholder(self, span: PiiSpan) -> str:
         """Return the placeholder of a value, new ones counted from 1."""
-        slot = (found.kind, found.value)
+        slot = (span.kind, span.value)
         if slot not in self.given:
-            label = LABELS[found.kind]
+            label = LABELS[span.kind]
             self.highest[label] = self.highest.get(label, 0) + 1
             self.given[slot] = f"[{label}_{self.highest[label]}]"
         return self.given[slot]
@@ -98,32 +98,32 @@ class PiiMasker:
             taken[match.start() : match.end()] = _CLOSED * len(match[0])
         decoded = decode_text(text)
         for finder, barred in self.finders:
-            for found in finder(decoded.text, self.tools):
-                start, end = decoded.original_span(found.start, found.end)
+            for result in finder(decoded.text, self.tools):
+                start, end = decoded.original_span(result.start, result.end)
                 place = taken[start:end]
-                if not any(bar in place for bar in barred) and not self._public(decoded.text, found):
+                if not any(bar in place for bar in barred) and not self._public(decoded.text, result):
                     taken[start:end] = _CLOSED * len(place)
-                    chosen.append(PiiSpan(found.kind, start, end, found.value))
-        return sorted(chosen, key=lambda found: found.start)
+                    chosen.append(PiiSpan(result.kind, start, end, result.value))
+        return sorted(chosen, key=lambda result: result.start)
 
-    def _public(self, text: str, found: PiiSpan) -> bool:
-        return bool(self.keep) and _normalize_value(text[found.start : found.end]) in self.keep
+    def _public(self, text: str, span: PiiSpan) -> bool:
+        return bool(self.keep) and _normalize_value(text[span.start : span.end]) in self.keep
 
     def mask(self, text: str, memory: PlaceholderMap | None = None) -> MaskedText:
         """Return ``text`` with placeholders; pass one ``memory`` for all texts of a record, after reserving each of them."""
-        found = self.find(text)
-        if not found:
+        result = self.find(text)
+        if not result:
             return MaskedText(text, Counter())
         if memory is None:
             memory = PlaceholderMap()
             memory.reserve(text)
-        numbers = find_json_numbers(text, found)
+        numbers = find_json_numbers(text, result)
         pieces, end = [], 0
-        for one in found:
-            quote = numbers.get(one.start, "")
-            pieces += [text[end : one.start], quote, memory.placeholder(one), quote]
-            end = one.end
-        return MaskedText("".join([*pieces, text[end:]]), Counter(one.kind for one in found))
+        for item in result:
+            quote = numbers.get(item.start, "")
+            pieces += [text[end : item.start], quote, memory.placeholder(item), quote]
+            end = item.end
+        return MaskedText("".join([*pieces, text[end:]]), Counter(item.kind for item in result))
 
 
 def _normalize_value(text: str) -> str:

@@ -53,10 +53,10 @@ def find_person_names(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     """Find names of people; parts of a full name found in ``text`` are found wherever they stand alone in it."""
     runs = [CapitalizedSpan(text, match) for match in _RUN.finditer(text)]
     mailboxes = {frozenset(match.groups()) for match in _MAILBOX.finditer(text.casefold())} if "@" in text else set()
-    full = [found for run in runs if (found := run.person(tools, mailboxes)) is not None]
+    full = [result for run in runs if (result := run.person(tools, mailboxes)) is not None]
     yield from full
-    known = {part: found.value for found in reversed(full) for part in _parts(found.value)}
-    taken = {position for found in full for position in range(found.start, found.end)}
+    known = {part: result.value for result in reversed(full) for part in _parts(result.value)}
+    taken = {position for result in full for position in range(result.start, result.end)}
     if not known:
         return
     for run in runs:
@@ -98,18 +98,18 @@ class CapitalizedSpan:
         return near.isdisjoint(name_words.NO_PERSON) and not (_possessive(word[0]) and place + 1 < len(self.words))
 
     def _match_after_title(self) -> PiiSpan | None:
-        for place, bare in enumerate(self.bare[:-1]):
-            if bare in name_words.TITLES and (place == 0 or self.bare[place - 1] in name_words.ORDINARY):
-                end = place + 1
+        for index, bare in enumerate(self.bare[:-1]):
+            if bare in name_words.TITLES and (index == 0 or self.bare[index - 1] in name_words.ORDINARY):
+                end = index + 1
                 while (
                     end < len(self.words)
                     and self.bare[end] not in name_words.ORDINARY | name_words.NO_PERSON
-                    and end - place <= 3
+                    and end - index <= 3
                 ):
                     end += 1
                 business = not name_words.NO_PERSON.isdisjoint(self.bare[end:])
-                if end > place + 1 and not business:
-                    return self._build_span(place + 1, end)
+                if end > index + 1 and not business:
+                    return self._build_span(index + 1, end)
         return None
 
     def _match_after_introduction(self, tools: PiiResources) -> PiiSpan | None:
@@ -152,15 +152,15 @@ class CapitalizedSpan:
 
     def _match_email_name(self, mailboxes: Set[frozenset[str]]) -> PiiSpan | None:
         """Return two words that a mail address in the text is made of: *Ingrid Solberg, ingrid.solberg@example.com*."""
-        for place, pair in enumerate(pairwise(self.bare)):
+        for index, pair in enumerate(pairwise(self.bare)):
             if frozenset(pair) in mailboxes:
-                return self._build_span(place, place + 2)
+                return self._build_span(index, index + 2)
         return None
 
-    def _name_end(self, place: int) -> int:
-        """Return the index after the name that begins at ``place``: at most four words and a suffix, up to an ordinary word."""
-        end = place + 1
-        while end < len(self.words) and end - place < 4 and self.bare[end] not in name_words.ORDINARY:
+    def _name_end(self, index: int) -> int:
+        """Return the index after the name that begins at ``index``: at most four words and a suffix, up to an ordinary word."""
+        end = index + 1
+        while end < len(self.words) and end - index < 4 and self.bare[end] not in name_words.ORDINARY:
             end += 1
         return end
 

@@ -54,15 +54,15 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
     if len(body) > LARGEST:
         raise DataError(f"a payload of {len(body)} bytes; at most {LARGEST} are read")
     try:
-        found = msgspec.json.decode(body, type=_Payload)
+        result = msgspec.json.decode(body, type=_Payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"this is no payload of Alertmanager or Grafana: {_short(error)}") from error
-    if found.version not in VERSIONS:
-        raise DataError(f"payload version {found.version[:10]!r}; understood are 4 (Alertmanager) and 1 (Grafana)")
-    sender = VERSIONS[found.version]
-    ours = [one for one in found.alerts if one.status == "firing" and one.labels.get("alertname") in names]
-    triggers = {one.id: one for one in (_trigger(alert, sender, now) for alert in ours)}
-    return sorted(triggers.values(), key=lambda one: str(one.facts["startsAt"]), reverse=True)[:MOST]
+    if result.version not in VERSIONS:
+        raise DataError(f"payload version {result.version[:10]!r}; understood are 4 (Alertmanager) and 1 (Grafana)")
+    sender = VERSIONS[result.version]
+    ours = [alert for alert in result.alerts if alert.status == "firing" and alert.labels.get("alertname") in names]
+    triggers = {item.id: item for item in (_trigger(alert, sender, now) for alert in ours)}
+    return sorted(triggers.values(), key=lambda item: str(item.facts["startsAt"]), reverse=True)[:MOST]
 
 
 def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:

@@ -24,10 +24,10 @@ class ApprovalPages:
     """Everything that people see; reads records, and writes decisions."""
 
     def __init__(
-        self, book: RunStore, trials: ExperimentStore, project: str, secret: bytes, cost: Callable[[], str]
+        self, store: RunStore, trials: ExperimentStore, project: str, secret: bytes, cost: Callable[[], str]
     ) -> None:
         """``cost`` says in words what a retrain takes."""
-        self._book, self._trials, self._project, self._secret, self._cost = book, trials, project, secret, cost
+        self._book, self._trials, self._project, self._secret, self._cost = store, trials, project, secret, cost
 
     def index(self) -> str:
         """Return all retrains."""
@@ -35,7 +35,7 @@ class ApprovalPages:
 
     def run(self, name: str) -> str | None:
         """Return one retrain; None where there is none of that id."""
-        run = next((one for one in self._book.runs() if one.id == name), None)
+        run = next((item for item in self._book.runs() if item.id == name), None)
         if run is None:
             return None
         told = self._build_report(run)
@@ -49,7 +49,7 @@ class ApprovalPages:
         )
 
     def _build_report(self, run: RetrainRun) -> report.RetrainReport:
-        return report.build_report(run, next((one for one in self._trials.all() if one.run == run.id), None))
+        return report.build_report(run, next((item for item in self._trials.all() if item.run == run.id), None))
 
     def decide(self, token: str, now: datetime, decision: ApprovalDecision | None = None, trouble: str = "") -> str:
         """Return the page of a link; a ``decision`` is kept first, under the question of the link.
@@ -57,7 +57,7 @@ class ApprovalPages:
         Raises  UsageError for a link that is not ours, too old, or not of the question that is open.
         """
         given = signed_links.verify(token, self._secret, now)
-        run = next((one for one in self._book.runs() if one.id == given.run), None)
+        run = next((item for item in self._book.runs() if item.id == given.run), None)
         if run is None:
             raise UsageError("the retrain of this link is not in the book", hint="tunectl release log")
         outcome = self._record(run, given, decision)
@@ -76,18 +76,18 @@ class ApprovalPages:
             sections=[(chapter.name, chapter.title) for chapter in story.chapters],
         )
 
-    def _record(self, run: RetrainRun, given: ApprovalToken, decision: ApprovalDecision | None) -> str:
+    def _record(self, run: RetrainRun, token: ApprovalToken, decision: ApprovalDecision | None) -> str:
         """Return what there is to say about a decision: empty while it is open."""
         if decision is not None:
-            decision = replace(decision, nonce=given.nonce)
-            if approvals.record(self._book, run, given.question, decision):
+            decision = replace(decision, nonce=token.nonce)
+            if approvals.record(self._book, run, token.question, decision):
                 return f"Thank you, {decision.author}: {'yes' if decision.approved else 'no'}."
-        return approvals.find_obstacle(self._book, run, given.question, given.nonce)
+        return approvals.find_obstacle(self._book, run, token.question, token.nonce)
 
     @staticmethod
-    def _why(run: RetrainRun, given: ApprovalToken) -> str:
+    def _why(run: RetrainRun, token: ApprovalToken) -> str:
         """Return the evidence for a promotion; a retrain run brings its own."""
-        asked = [one for one in run.steps if one.facts.get("nonce") == given.nonce]
+        asked = [one for one in run.steps if one.facts.get("nonce") == token.nonce]
         return str(asked[-1].facts.get("message", "")) if asked else ""
 
     def _retrain(self, run: RetrainRun) -> list[tuple[str, str]]:
@@ -111,12 +111,12 @@ class ApprovalPages:
         ]
 
 
-def runs_page(book: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
+def runs_page(store: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
     """Return all retrains as one page; ``linked`` where each has a page of its own, else their stories stand below."""
-    runs, seen = book.runs()[::-1][:NEWEST], book.list_outcomes()
+    runs, seen = store.runs()[::-1][:NEWEST], store.list_outcomes()
     active = next((run for run in runs if not run.ended), None)
     done = [run for run in runs if run.state == "promoted"]
-    by_run = {one.run: one for one in trials.all() if one.run}
+    by_run = {item.run: item for item in trials.all() if item.run}
     rows = [
         {
             "began": f"{r.steps[0].at:%Y-%m-%d %H:%M}",
@@ -128,7 +128,7 @@ def runs_page(book: RunStore, trials: ExperimentStore, project: str, *, linked: 
         for r in runs
     ]
     suppressed = [
-        (f"{one.at:%Y-%m-%d %H:%M}", one.trigger.kind, one.reason, one.detail) for one in seen[::-1] if one.reason
+        (f"{item.at:%Y-%m-%d %H:%M}", item.trigger.kind, item.reason, item.detail) for item in seen[::-1] if item.reason
     ][:NEWEST]
     stories = [] if linked else [report.build_report(run, by_run.get(run.id)) for run in runs]
     return render.render(
@@ -140,5 +140,9 @@ def runs_page(book: RunStore, trials: ExperimentStore, project: str, *, linked: 
         linked=linked,
         suppressed=suppressed,
         stories=stories,
-        sections=[("runs", "Retrains"), ("suppressed", "What started nothing"), *((one.id, one.id) for one in stories)],
+        sections=[
+            ("runs", "Retrains"),
+            ("suppressed", "What started nothing"),
+            *((story.id, story.id) for story in stories),
+        ],
     )

@@ -51,9 +51,9 @@ def list_approvers(entries: Iterable[ApiKey], people: Collection[str] | None) ->
     return [entry.name for entry in entries if entry.allows("decide") and (people is None or entry.name in people)]
 
 
-def find_obstacle(book: RunStore, run: RetrainRun, question: ApprovalQuestion, nonce: str) -> str:
+def find_obstacle(store: RunStore, run: RetrainRun, question: ApprovalQuestion, nonce: str) -> str:
     """Why a question takes no decision now; empty while it is open. ``nonce`` is of the question that somebody saw."""
-    decision = book.get_decision(run.id, question)
+    decision = store.get_decision(run.id, question)
     if decision is not None:
         word, at = "yes" if decision.approved else "no", f"{decision.at:%Y-%m-%d %H:%M} UTC"
         return f"{decision.author or 'Somebody'} said {word} at {at}; this question is decided."
@@ -63,8 +63,8 @@ def find_obstacle(book: RunStore, run: RetrainRun, question: ApprovalQuestion, n
     return ""
 
 
-def record(book: RunStore, run: RetrainRun, question: ApprovalQuestion, decision: ApprovalDecision) -> bool:
+def record(store: RunStore, run: RetrainRun, question: ApprovalQuestion, decision: ApprovalDecision) -> bool:
     """Keep a decision durably; False where the question is open no longer: somebody was quicker."""
-    if find_obstacle(book, run, question, decision.nonce):
+    if find_obstacle(store, run, question, decision.nonce):
         return False
-    return book.record_decision(run.id, question, decision)
+    return store.record_decision(run.id, question, decision)

@@ -22,27 +22,27 @@ LOADING: Final = timedelta(minutes=30)
 
 
 def build_experiment(
-    wanted: CanaryConfig, challenger: str, *, name: str, now: datetime, author: str, message: str
+    settings: CanaryConfig, challenger: str, *, name: str, now: datetime, author: str, message: str
 ) -> Experiment:
     """Return an experiment as ``retrain.canary`` declares it; ``name`` is that of its retrain, if it has one."""
     return Experiment(
         id=name,
         challenger=challenger,
         champion="",
-        metric=wanted.metric,
+        metric=settings.metric,
         rules=SequentialTestRules(
-            wanted.share,
-            wanted.margin,
-            wanted.alpha,
-            wanted.harm_alpha,
-            wanted.guardrail_tolerance,
-            wanted.min_units_per_variant,
-            wanted.max_total_units,
+            settings.share,
+            settings.margin,
+            settings.alpha,
+            settings.harm_alpha,
+            settings.guardrail_tolerance,
+            settings.min_units_per_variant,
+            settings.max_total_units,
         ),
-        attribution_hours=wanted.attribution_hours,
-        slow_seconds=wanted.slow_threshold_seconds,
+        attribution_hours=settings.attribution_hours,
+        slow_seconds=settings.slow_threshold_seconds,
         started_at=now,
-        until=now + timedelta(days=wanted.max_days),
+        until=now + timedelta(days=settings.max_days),
         salt=canary_store.fresh_salt(),
         author=author,
         message=message,
@@ -50,50 +50,53 @@ def build_experiment(
     )
 
 
-def collect_observations(found: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
+def collect_observations(experiment: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
     """Return the units of an experiment so far, from the challenger's first answer on.
 
     While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair variants.
     """
-    tried = live.inferences(found.started_at, now, release=found.challenger, variant="challenger")
-    first = next((one.accepted_at for one in tried), None)
-    loading = now if now < found.started_at + LOADING else found.started_at
+    inferences = live.inferences(experiment.started_at, now, release=experiment.challenger, variant="challenger")
+    first = next((item.accepted_at for item in inferences), None)
+    loading = now if now < experiment.started_at + LOADING else experiment.started_at
     return canary_metrics.collect_observations(
         live.inferences(first or loading, now),
         live.feedback_of,
-        metric=found.metric,
-        challenger=found.challenger,
-        attribution=timedelta(hours=found.attribution_hours),
-        slow=found.slow_seconds,
+        metric=experiment.metric,
+        challenger=experiment.challenger,
+        attribution=timedelta(hours=experiment.attribution_hours),
+        slow=experiment.slow_seconds,
         now=now,
     )
 
 
 def evaluate_canary(
-    found: Experiment, live: InferenceLog, kept: ExperimentStore, now: datetime
+    experiment: Experiment, live: InferenceLog, experiments: ExperimentStore, now: datetime
 ) -> ExperimentResult | None:
     """Read an experiment and keep what it says; None where somebody has ended it meanwhile."""
-    units = collect_observations(found, live, now).units
+    units = collect_observations(experiment, live, now).units
     reading = _check_variants(
-        found, tests.evaluate(units, found.rules, over=now >= found.until), kept.store.champion(), now
+        experiment,
+        tests.evaluate(units, experiment.rules, over=now >= experiment.until),
+        experiments.store.champion(),
+        now,
     )
-    return reading if kept.record_result(found, reading).ended_at is None else None
+    return reading if experiments.record_result(experiment, reading).ended_at is None else None
 
 
 def _check_variants(
-    found: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
+    experiment: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
 ) -> ExperimentResult:
     """Return the reading, unless its variants are no longer those that were declared."""
-    if pointer is not None and pointer.release == found.challenger:
-        if found.reading is not None and found.reading.decision == "promote":
-            return found.reading  # it won, and a kill came between its promotion and its end
+    if pointer is not None and pointer.release == experiment.challenger:
+        if experiment.reading is not None and experiment.reading.decision == "promote":
+            return experiment.reading  # it won, and a kill came between its promotion and its end
         words = f"{pointer.author or 'somebody'} has made it the champion: {pointer.message}".rstrip(": ")
         return replace(reading, decision="promote", reason=words)
-    if pointer is None or pointer.release != found.champion:
+    if pointer is None or pointer.release != experiment.champion:
         there = pointer.release if pointer else "nobody"
-        words = f"the champion is {there} now; {found.champion} was when it began"
-    elif found.started_at > now + schedules.AHEAD:
-        words = f"it began at {found.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
+        words = f"the champion is {there} now; {experiment.champion} was when it began"
+    elif experiment.started_at > now + schedules.AHEAD:
+        words = f"it began at {experiment.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
     else:
         return reading
     return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=words)

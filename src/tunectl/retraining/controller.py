@@ -42,15 +42,15 @@ class RetrainController:
 
     def __init__(
         self,
-        book: RunStore,
-        hands: RetrainActivities,
+        store: RunStore,
+        activities: RetrainActivities,
         watch: RetrainingConfig,
         secret: bytes,
         following: Next,
         *,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.book, self.hands, self.watch, self._secret, self._following = book, hands, watch, secret, following
+        self.book, self.hands, self.watch, self._secret, self._following = store, activities, watch, secret, following
         self._seconds = seconds
         """Tells how long work took, whatever happens to the clock meanwhile."""
         self.stop = threading.Event()
@@ -81,8 +81,8 @@ class RetrainController:
         if run is not None and run.state == "awaiting_approval":
             facts = run.steps[-1].facts
             until = int(datetime.fromisoformat(facts["until"]).timestamp())
-            given = ApprovalToken(run.id, facts["question"], until, facts["nonce"])
-            self.hands.request_approval(run, given.question, self.approval_link(given))
+            token = ApprovalToken(run.id, facts["question"], until, facts["nonce"])
+            self.hands.request_approval(run, token.question, self.approval_link(token))
 
     def _write(self, run: RetrainRun) -> None:
         step = run.steps[-1]
@@ -126,26 +126,26 @@ class RetrainController:
     def _schedules(self, now: datetime) -> None:
         """Put every slot that has come into the inbox, then mark it: a kill between the two finds a known trigger."""
         marks = self.book.get_schedule_marks()
-        fresh: dict[str, datetime] = {}
+        times: dict[str, datetime] = {}
         for name, declared in self.watch.schedules.items():
             schedule = CronSchedule(name, declared.cron, declared.zone)
-            slot, fresh[name] = schedules.due_slot(schedule, marks.get(name), now, self._following)
+            slot, times[name] = schedules.due_slot(schedule, marks.get(name), now, self._following)
             if slot is not None:
                 self.book.enqueue_trigger(schedules.trigger(schedule, slot, now))
-        if fresh != marks:
-            self.book.set_schedule_mark(fresh)
+        if times != marks:
+            self.book.set_schedule_mark(times)
 
     def _reconcile(self, now: datetime) -> None:
         """Start a run for drift without an alert: Alertmanager was down, or too many deliveries were answered with busy.
 
         While cooldown or budget hold it up it is not taken: each window would freeze the live traffic anew, only to be turned down.
         """
-        found = self.hands.drift(now)
-        if found is None or now - found[1] < timedelta(minutes=self.watch.reconcile_minutes):
+        result = self.hands.drift(now)
+        if result is None or now - result[1] < timedelta(minutes=self.watch.reconcile_minutes):
             return
-        window = found[0]
-        why = f"drift: {window.reason}"
-        trigger = Trigger("poll", f"drift-{window.id}", now, why, window=window.id)
+        window = result[0]
+        reason = f"drift: {window.reason}"
+        trigger = Trigger("poll", f"drift-{window.id}", now, reason, window=window.id)
         if rate_limits.rate_limited(trigger, self.book.runs(), now, self.policy) is None:
             self.book.enqueue_trigger(trigger)
 
@@ -155,11 +155,11 @@ class RetrainController:
         if prepared is None:
             self._settle(trigger, now, "no_drift", "no window of the champion's traffic says drift")
             return
-        found = rate_limits.admit_trigger(prepared.key, trigger, self.book.runs(), now, self.policy)
-        if found.attempt is None:
-            self._settle(trigger, now, found.reason, found.words)
+        decision = rate_limits.admit_trigger(prepared.key, trigger, self.book.runs(), now, self.policy)
+        if decision.attempt is None:
+            self._settle(trigger, now, decision.reason, decision.words)
             return
-        run = state_machine.new_run(prepared.key, found.attempt, trigger, now, prepared.facts)
+        run = state_machine.new_run(prepared.key, decision.attempt, trigger, now, prepared.facts)
         self._write(run)
         self.book.resolve_trigger(TriggerOutcome(trigger, now, run.id))
 
@@ -203,9 +203,9 @@ class RetrainController:
 
     def _handle_proposed(self, run: RetrainRun, now: datetime) -> Transition:
         if self.watch.approval.training == "required" and run.trigger.kind in ("alert", "poll"):
-            found = self.hands.data(run)
-            if found.fine:  # nobody is asked about what would be turned down anyway
-                return self._asks(run, "retrain", now, {"data": found.facts})
+            result = self.hands.data(run)
+            if result.fine:  # nobody is asked about what would be turned down anyway
+                return self._asks(run, "retrain", now, {"data": result.facts})
         return Transition("data_gate", now)
 
     def _asks(self, run: RetrainRun, question: ApprovalQuestion, now: datetime, facts: dict[str, Any]) -> Transition:
@@ -217,25 +217,25 @@ class RetrainController:
         words = f"a person is asked until {until:%Y-%m-%d %H:%M} UTC"
         return Transition("awaiting_approval", now, words, {**facts, **told})
 
-    def approval_link(self, given: ApprovalToken) -> str:
+    def approval_link(self, token: ApprovalToken) -> str:
         """Return the address of a decision."""
-        return signed_links.address(self.watch.approval.url, given, self._secret)
+        return signed_links.address(self.watch.approval.url, token, self._secret)
 
     def _handle_awaiting_approval(self, run: RetrainRun, now: datetime) -> Transition | None:
         facts = run.steps[-1].facts
         question: ApprovalQuestion = facts["question"]
-        found = self.book.get_decision(run.id, question)
-        if question == "promote" and not (found and found.approved) and self.hands.is_promoted(run):
+        decision = self.book.get_decision(run.id, question)
+        if question == "promote" and not (decision and decision.approved) and self.hands.is_promoted(run):
             return self._promote(run, ALREADY, now)
-        if found is None:
+        if decision is None:
             return self._check_approval_timeout(run, now)
         if question == "retrain":
-            said = f"{found.author or 'somebody'} said {'yes' if found.approved else 'no'}"
-            return Transition("data_gate" if found.approved else "dismissed", now, said)
-        if not found.approved:
-            return Transition("rejected", now, f"{found.author or 'somebody'} said no")
+            text = f"{decision.author or 'somebody'} said {'yes' if decision.approved else 'no'}"
+            return Transition("data_gate" if decision.approved else "dismissed", now, text)
+        if not decision.approved:
+            return Transition("rejected", now, f"{decision.author or 'somebody'} said no")
         return self._promote(
-            run, f"{found.author or 'somebody'} said yes; {facts.get('message', '')}".rstrip("; "), now
+            run, f"{decision.author or 'somebody'} said yes; {facts.get('message', '')}".rstrip("; "), now
         )
 
     def _check_approval_timeout(self, run: RetrainRun, now: datetime) -> Transition | None:
@@ -247,14 +247,14 @@ class RetrainController:
         return Transition("dismissed", now, f"nobody answered in {self.watch.approval.timeout_hours:g} hours")
 
     def _handle_data_gate(self, run: RetrainRun, now: datetime) -> Transition:
-        found = self.hands.data(run)
-        return Transition("training" if found.fine else "insufficient", now, found.words, found.facts)
+        result = self.hands.data(run)
+        return Transition("training" if result.fine else "insufficient", now, result.words, result.facts)
 
     def _handle_training(self, run: RetrainRun, now: datetime) -> Transition | None:
-        found: StepResult = self.hands.train(run, self.stop)
+        result: StepResult = self.hands.train(run, self.stop)
         if self.stop.is_set():
             return None
-        return Transition("evaluating" if found.fine else "rejected", now, found.words, found.facts)
+        return Transition("evaluating" if result.fine else "rejected", now, result.words, result.facts)
 
     def _handle_evaluating(self, run: RetrainRun, now: datetime) -> Transition | None:
         verdict = self.hands.judge(run, self.stop)
@@ -296,7 +296,7 @@ class RetrainController:
             return self._asks(run, "promote", now, {"message": reading.reason, "reading": facts})
         return Transition(AFTER_CANARY[reading.decision], now, reading.reason, facts)
 
-    def _promote(self, run: RetrainRun, why: str, now: datetime, facts: dict[str, Any] | None = None) -> Transition:
+    def _promote(self, run: RetrainRun, reason: str, now: datetime, facts: dict[str, Any] | None = None) -> Transition:
         """Swap the pointer, then say so: a kill between the two swaps to what is champion already."""
-        done = self.hands.promote(run, why, now)
-        return Transition("promoted", now, why, {**(facts or {}), **done})
+        done = self.hands.promote(run, reason, now)
+        return Transition("promoted", now, reason, {**(facts or {}), **done})

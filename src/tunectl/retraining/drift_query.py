@@ -17,7 +17,7 @@ NEWS: Final = (timedelta(days=2), timedelta(days=32))
 
 
 def latest_drift_window(
-    opened: LiveOpener, champion: str, reference: Literal["live", "training"], now: datetime
+    open_live: LiveOpener, champion: str, reference: Literal["live", "training"], now: datetime
 ) -> tuple[DriftWindow, datetime] | None:
     """Return the newest window that says anything, and when it was examined, where it says drift of the release ``champion``; else None.
 
@@ -25,29 +25,33 @@ def latest_drift_window(
     be told neither counts nor breaks the row, as for the monitor. ``reference``: what prompts are compared with.
     """
     for back in NEWS:
-        with opened() as live:
+        with open_live() as live:
             rows = live.windows(now - back)
         for row in reversed(rows):
-            found = _parse_decisive_window(row.body) if row.created_at <= now + schedules.AHEAD else None
-            if found is not None:
-                fits = found.verdict == "drift" and found.release == champion
-                return (found, row.created_at) if fits and not _has_newer_reference(opened, found, reference) else None
+            result = _parse_decisive_window(row.body) if row.created_at <= now + schedules.AHEAD else None
+            if result is not None:
+                fits = result.verdict == "drift" and result.release == champion
+                return (
+                    (result, row.created_at)
+                    if fits and not _has_newer_reference(open_live, result, reference)
+                    else None
+                )
     return None
 
 
 def _parse_decisive_window(body: dict[str, Any]) -> DriftWindow | None:
     """Return a window that says something; None for others, and for rows of that table that are no windows of the monitor."""
     try:
-        found = msgspec.convert(body, DriftWindow, strict=False)
+        result = msgspec.convert(body, DriftWindow, strict=False)
     except msgspec.ValidationError:
         return None
-    return found if found.verdict in {"ok", "drift"} else None
+    return result if result.verdict in {"ok", "drift"} else None
 
 
-def _has_newer_reference(opened: LiveOpener, window: DriftWindow, reference: Literal["live", "training"]) -> bool:
+def _has_newer_reference(open_live: LiveOpener, window: DriftWindow, reference: Literal["live", "training"]) -> bool:
     """Return whether a person has accepted another reference since: to whoever says that this is the world now, it is no drift."""
     if reference == "training":
         return False
-    with opened() as live:
+    with open_live() as live:
         events = live.events(window.until, windows.REFERENCE_SET)
-    return windows.is_stale(window, [one.body for one in events])
+    return windows.is_stale(window, [event.body for event in events])

@@ -27,44 +27,50 @@ DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def freeze_snapshot(
-    opened: LiveOpener, layout: ProjectPaths, section: FeedbackFromLog, now: datetime, window: str | None
+    open_live: LiveOpener, layout: ProjectPaths, section: FeedbackFromLog, now: datetime, window: str | None
 ) -> Snapshot:
     """Freeze what was said until ``now``; ``window``: the drift window that asks for it."""
     before = training_window.load_window(layout.root / section.window).snapshots
     since = min(before[-1].until, now) - BACK if before else DAWN
-    with opened() as live:
+    with open_live() as live:
         return snapshot.freeze(live, layout.root / section.snapshots, since=since, until=now, at=now, window=window)
 
 
 def build_window(
-    run: RetrainRun, section: FeedbackFromLog, place: RetrainWorkspace, store: ReleaseRegistry, opened: LiveOpener
+    run: RetrainRun,
+    section: FeedbackFromLog,
+    workspace: RetrainWorkspace,
+    store: ReleaseRegistry,
+    open_live: LiveOpener,
 ) -> FeedbackWindow:
     """Return the snapshots of the build: the earlier ones and this one, without erased users."""
-    root = place.layout.root
+    root = workspace.layout.root
     ours = msgspec.convert(run.facts("proposed")["snapshot"], Snapshot)
-    snapshots = [one for one in training_window.load_window(root / section.window).snapshots if one.id != ours.id]
+    snapshots = [item for item in training_window.load_window(root / section.window).snapshots if item.id != ours.id]
     snapshots.append(ours)
-    ids = {one.id for frozen in snapshots for one in snapshot.read(root / section.snapshots, frozen)[0]}
-    with opened() as live:
+    ids = {item.id for frozen in snapshots for item in snapshot.read(root / section.snapshots, frozen)[0]}
+    with open_live() as live:
         erased = sorted(erasure.find_erased(live, ids))
-    found = golden_set.newest(store.root)
-    asked = golden_set.items(found[1], found[0]) if found else []
-    return FeedbackWindow(snapshots, erased, sorted({digest_messages(one.messages) for one in asked if one.messages}))
+    result = golden_set.newest(store.root)
+    asked = golden_set.items(result[1], result[0]) if result else []
+    return FeedbackWindow(
+        snapshots, erased, sorted({digest_messages(item.messages) for item in asked if item.messages})
+    )
 
 
-def has_enough_data(named: FeedbackWindow, section: FeedbackFromLog, wanted: MinimumData, root: Path) -> StepResult:
+def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, wanted: MinimumData, root: Path) -> StepResult:
     """Return whether there is as much as ``wanted``, and how much there is."""
-    found = training_window.build_feedback_examples(named, section, root)
-    lessons = [lesson for lesson in found.feedback.lessons if not lesson.held]
-    fresh = sum(lesson.inference.id in found.fresh for lesson in lessons)
+    examples = training_window.build_feedback_examples(window, section, root)
+    lessons = [lesson for lesson in examples.feedback.lessons if not lesson.held]
+    fresh = sum(lesson.inference.id in examples.fresh for lesson in lessons)
     people = len({lesson.by for lesson in lessons if lesson.by is not None})
     told = {
         "examples": len(lessons),
         "new_examples": fresh,
         "annotators": people,
         "edits": sum(lesson.kind == "edit" for lesson in lessons),
-        "held_out": len(found.feedback.lessons) - len(lessons),
-        "left_out": found.feedback.reasons,
+        "held_out": len(examples.feedback.lessons) - len(lessons),
+        "left_out": examples.feedback.reasons,
     }
     short = [
         f"{count} {what}, {least} are needed"

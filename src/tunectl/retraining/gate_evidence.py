@@ -40,7 +40,7 @@ def collect_evidence(
     store: ReleaseRegistry,
     watch: RetrainingConfig,
     evaluate: Evaluate,
-    place: RetrainWorkspace,
+    workspace: RetrainWorkspace,
     stop: threading.Event,
 ) -> GateVerdict:
     """Return the verdict about the challenger ``release``.
@@ -50,57 +50,59 @@ def collect_evidence(
     champion = store.champion()
     if champion is None:
         raise InfrastructureError("there is no champion to compare with", hint="tunectl release promote ID")
-    asked = gate_inputs(store, git_worktree.project_path(place.layout.root, place.worktree), watch.gate, place.layout)
+    asked = gate_inputs(
+        store, git_worktree.project_path(workspace.layout.root, workspace.worktree), watch.gate, workspace.layout
+    )
     sides: list[ReleaseOutputs] = []
     names = champion.release, release
     engines = {store.manifest(name).engine for name in names}
     gpus = watch.resources.device == "any" or ON_GPUS in engines  # of both sides: their times are compared
     for name in names:
-        sides.append(_side(name, asked, store, watch, place, run, stop, gpus=gpus))
+        sides.append(_side(name, asked, store, watch, workspace, run, stop, gpus=gpus))
         if stop.is_set():
             return GateVerdict("insufficient", "stopped")
     if sides[0].trouble:
         raise InfrastructureError(
-            f"the champion does not answer: {sides[0].trouble}", hint=f"look into {place.log_path(run)}"
+            f"the champion does not answer: {sides[0].trouble}", hint=f"look into {workspace.log_path(run)}"
         )
-    found = gate_decision.decide(asked, sides[0], sides[1], watch.gate, evaluate)
+    result = gate_decision.decide(asked, sides[0], sides[1], watch.gate, evaluate)
     golden_set.count_use(store.root)  # now that it has decided: of a gate that is killed and asked again nothing wears
-    return replace(found, against=champion.release, version=asked.version, leaked=asked.leaked)
+    return replace(result, against=champion.release, version=asked.version, leaked=asked.leaked)
 
 
-def gate_inputs(store: ReleaseRegistry, project: Path, wanted: PromotionGate, layout: ProjectPaths) -> GateInputs:
+def gate_inputs(store: ReleaseRegistry, project: Path, settings: PromotionGate, layout: ProjectPaths) -> GateInputs:
     """Return the golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
-    version, folder = _golden(store, project, wanted, layout)
+    version, folder = _golden(store, project, settings, layout)
     kept, _ = items.from_examples(golden_set.items(folder, version))
-    learned = _read_training_digests(ProjectPaths(project).artifact("split") / "train.jsonl")
-    clean = [item for item in kept if digest_messages(item.messages) not in learned]
+    training_digests = _read_training_digests(ProjectPaths(project).artifact("split") / "train.jsonl")
+    clean = [item for item in kept if digest_messages(item.messages) not in training_digests]
     path = ProjectPaths(project).artifact("feedback") / "slice.jsonl"
     drifted = items.from_examples(atomic_io.read_rows(path, Example))[0] if path.is_file() else []
-    harmful = [safety.as_item(one) for one in safety.questions(()) if one.kind == "harmful"]
+    harmful = [safety.as_item(question) for question in safety.questions(()) if question.kind == "harmful"]
     return GateInputs(clean, drifted, harmful, len(kept) - len(clean), version.version)
 
 
 def _golden(
-    store: ReleaseRegistry, project: Path, wanted: PromotionGate, layout: ProjectPaths
+    store: ReleaseRegistry, project: Path, settings: PromotionGate, layout: ProjectPaths
 ) -> tuple[golden_set.GoldenSetVersion, Path]:
     """Return the version in force; one that has decided often enough makes room for the next, drawn from the test split of now."""
-    found = golden_set.newest(store.root)
-    if found is not None and found[0].uses < wanted.max_uses:
-        return found
+    result = golden_set.newest(store.root)
+    if result is not None and result[0].uses < settings.max_uses:
+        return result
     here, there = layout.artifact("split"), ProjectPaths(project).artifact("split")
-    source = (here if found is None and (here / "test.jsonl").is_file() else there) / "test.jsonl"
-    if found is not None and not source.is_file():
-        return found
-    rows, number = list(atomic_io.read_rows(source, Example)), found[0].version + 1 if found else 1
+    source = (here if result is None and (here / "test.jsonl").is_file() else there) / "test.jsonl"
+    if result is not None and not source.is_file():
+        return result
+    rows, number = list(atomic_io.read_rows(source, Example)), result[0].version + 1 if result else 1
     return golden_set.freeze(
-        store.root, rows, wanted.golden_set_size, seed=number, at=datetime.now(UTC), source="test split"
+        store.root, rows, settings.golden_set_size, seed=number, at=datetime.now(UTC), source="test split"
     )
 
 
 def _read_training_digests(path: Path) -> set[str]:
     if not path.is_file():
         return set()
-    return {digest_messages(one.messages) for one in atomic_io.read_rows(path, Example) if one.messages}
+    return {digest_messages(row.messages) for row in atomic_io.read_rows(path, Example) if row.messages}
 
 
 def _side(
@@ -108,13 +110,13 @@ def _side(
     asked: GateInputs,
     store: ReleaseRegistry,
     watch: RetrainingConfig,
-    place: RetrainWorkspace,
+    workspace: RetrainWorkspace,
     run: RetrainRun,
     stop: threading.Event,
     *,
     gpus: bool,
 ) -> ReleaseOutputs:
-    scratch = place.scratch_dir(run)
+    scratch = workspace.scratch_dir(run)
     job, answers = scratch / f"{release}.job.json", scratch / f"{release}.answers.json"
     given = GenerationJob(str(store.folder(release).absolute()), asked.asked, watch.gate.max_new_tokens)
     if not answers.is_file() or not job.is_file() or atomic_io.read_json(job, GenerationJob) != given:
@@ -128,23 +130,25 @@ def _side(
                 str(job.absolute()),
                 str(answers.absolute()),
             ],
-            cwd=place.layout.root,
+            cwd=workspace.layout.root,
             environment=os.environ,
-            mark=place.mark,
-            log=place.log_path(run),
+            mark=workspace.mark,
+            log=workspace.log_path(run),
             stop=stop,
             limits=supervised_process.ProcessLimits(
                 HOURS * 3600, watch.resources.nice, watch.resources.threads, gpus=gpus
             ),
         )
         if code:
-            return ReleaseOutputs(trouble=f"it ended with exit code {code} (its words are in {place.log_path(run)})")
+            return ReleaseOutputs(
+                trouble=f"it ended with exit code {code} (its words are in {workspace.log_path(run)})"
+            )
     return split_answers(asked, atomic_io.read_json(answers, GenerationResult))
 
 
-def split_answers(asked: GateInputs, said: GenerationResult) -> ReleaseOutputs:
+def split_answers(asked: GateInputs, result: GenerationResult) -> ReleaseOutputs:
     """Return answers in three parts; one that had no room is empty."""
-    texts = [text or "" for text in said.texts]
+    texts = [text or "" for text in result.texts]
     first, second = len(asked.golden), len(asked.golden) + len(asked.drifted)
-    mean = said.seconds / max(len(texts), 1)
-    return ReleaseOutputs(texts[:first], texts[first:second], texts[second:], mean, said.peak_bytes)
+    mean = result.seconds / max(len(texts), 1)
+    return ReleaseOutputs(texts[:first], texts[first:second], texts[second:], mean, result.peak_bytes)

@@ -51,23 +51,25 @@ class GoldenSetVersion(Struct, frozen=True):
 
 def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
     """Return the version in force and its folder; None before the first."""
-    found = sorted((store / "golden").glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
-    return (GOLDEN.read(found[-1], GoldenSetVersion), found[-1].parent) if found else None
+    result = sorted((store / "golden").glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
+    return (GOLDEN.read(result[-1], GoldenSetVersion), result[-1].parent) if result else None
 
 
 def freeze(
     store: Path, examples: Sequence[Example], size: int, *, seed: int, at: datetime, source: str
 ) -> tuple[GoldenSetVersion, Path]:
     """Draw at most ``size`` of ``examples`` as the next version, in a folder of its own."""
-    usable = [one for one in examples if one.messages and any(answer.text.strip() for answer in one.answers)]
+    usable = [
+        example for example in examples if example.messages and any(answer.text.strip() for answer in example.answers)
+    ]
     drawn = sorted(random.Random(f"{seed}:golden").sample(range(len(usable)), min(size, len(usable))))  # noqa: S311
     before = newest(store)
     shutil.rmtree(store / SCRATCH, ignore_errors=True)  # of a process that was killed
     version = before[0].version + 1 if before else 1
-    with atomic_io.atomic_directory(store / "golden" / f"v{version}", store / SCRATCH) as fresh:
-        atomic_io.write_rows(fresh / ITEMS, (usable[place] for place in drawn))
-        made = GoldenSetVersion(version, at, len(drawn), atomic_io.sha256_path(fresh / ITEMS), 0, source)
-        GOLDEN.write(fresh / NAME, made)
+    with atomic_io.atomic_directory(store / "golden" / f"v{version}", store / SCRATCH) as folder:
+        atomic_io.write_rows(folder / ITEMS, (usable[index] for index in drawn))
+        made = GoldenSetVersion(version, at, len(drawn), atomic_io.sha256_path(folder / ITEMS), 0, source)
+        GOLDEN.write(folder / NAME, made)
     return made, store / "golden" / f"v{version}"
 
 
@@ -86,6 +88,6 @@ def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
 
 def count_use(store: Path) -> None:
     """Count one decision of the version in force."""
-    found = newest(store)
-    if found is not None:
-        GOLDEN.write(found[1] / NAME, replace(found[0], uses=found[0].uses + 1))
+    result = newest(store)
+    if result is not None:
+        GOLDEN.write(result[1] / NAME, replace(result[0], uses=result[0].uses + 1))

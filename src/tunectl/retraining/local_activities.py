@@ -57,9 +57,11 @@ def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
 class LocalActivities:
     """See ``activities.RetrainActivities``."""
 
-    def __init__(self, place: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig) -> None:
+    def __init__(
+        self, workspace: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig
+    ) -> None:
         """``root`` is the configuration as this controller began with it."""
-        self.place, self.store, self._live, self._root = place, store, live, root
+        self.place, self.store, self._live, self._root = workspace, store, live, root
         self.watch, self.trials = root.retrain, ExperimentStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
@@ -111,16 +113,16 @@ class LocalActivities:
         if proposal is not None:
             return StepResult(True, f"release {proposal} is there already: nothing is learned for it")
         section = _section(self._root)
-        named = feedback_snapshot.build_window(run, section, self.place, self.store, self._live)
-        training_window.WINDOW_FORMAT.write(self.place.window_path(run), named)
-        return feedback_snapshot.has_enough_data(named, section, self.watch.data, self.place.layout.root)
+        window = feedback_snapshot.build_window(run, section, self.place, self.store, self._live)
+        training_window.WINDOW_FORMAT.write(self.place.window_path(run), window)
+        return feedback_snapshot.has_enough_data(window, section, self.watch.data, self.place.layout.root)
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
         proposal = run.facts("proposed").get("proposal")
         if proposal is not None:
             return worktree_build.use_existing_release(run, proposal, self.place, self.store)
-        named = training_window.load_window(self.place.window_path(run))
-        return worktree_build.build_release(run, named, self.watch, self.place, self.store, stop)
+        window = training_window.load_window(self.place.window_path(run))
+        return worktree_build.build_release(run, window, self.watch, self.place, self.store, stop)
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
         release = run.facts("evaluating")["release"]
@@ -130,12 +132,12 @@ class LocalActivities:
         )
 
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
-        wanted = self.watch.canary
-        if wanted is None:
+        canary = self.watch.canary
+        if canary is None:
             raise UsageError("retrain.canary is null, so there is no experiment to begin", hint="tunectl check")
-        made = self.trials.start(
+        result = self.trials.start(
             canary_run.build_experiment(
-                wanted,
+                canary,
                 run.facts("evaluating")["release"],
                 name=run.id,
                 now=now,
@@ -143,22 +145,22 @@ class LocalActivities:
                 message=run.trigger.message,
             )
         )
-        return {"experiment": made.id, "share": made.rules.share, "until": made.until.isoformat()}
+        return {"experiment": result.id, "share": result.rules.share, "until": result.until.isoformat()}
 
     def poll_canary(self, run: RetrainRun, now: datetime) -> ExperimentResult | None:
-        found = next((one for one in self.trials.all() if one.id == run.id), None)
-        if found is None or found.ended_at is not None:
-            return None if found is None or found.decision in (None, "running") else found.reading
+        result = next((item for item in self.trials.all() if item.id == run.id), None)
+        if result is None or result.ended_at is not None:
+            return None if result is None or result.decision in (None, "running") else result.reading
         with self._live() as live:
-            reading = canary_run.evaluate_canary(found, live, self.trials, now)
+            reading = canary_run.evaluate_canary(result, live, self.trials, now)
         if reading is not None and reading.decision == "running":
             self.trials.repair()  # after the look: what does harm is not put up again for a moment
         return reading
 
     def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
-        found = self.trials.running()
-        if found is not None and found.run == run.id:
-            self.trials.end(found, reading.decision if reading else "running", now, reading)
+        result = self.trials.running()
+        if result is not None and result.run == run.id:
+            self.trials.end(result, reading.decision if reading else "running", now, reading)
 
     def _get_approver(self, run: RetrainRun) -> str:
         """Who promotes: the key of the person who said yes, else this program."""

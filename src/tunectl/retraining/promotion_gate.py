@@ -117,14 +117,14 @@ def compare_on_items(
         return GateComparison(name, 0, 0)
     left, right = (bootstrap.sum_by_group(table, groups) for table in (challenger, champion))
     counts = bootstrap.resample_counts(units, limits.resamples, limits.seed)
-    found = bootstrap.difference(left, right, combine, counts, limits.confidence)
+    result = bootstrap.difference(left, right, combine, counts, limits.confidence)
     values = float(combine(champion.sum(axis=0))), float(combine(challenger.sum(axis=0)))
-    if found is None:
+    if result is None:
         return GateComparison(name, len(champion), units, *values, values[1] - values[0])
     normal = NormalDist()
     z = normal.inv_cdf(0.5 + limits.confidence / 2)
-    sees = (found.high - found.low) / (2 * z) * (z + normal.inv_cdf(POWER))
-    return GateComparison(name, len(champion), units, *values, found.value, found.low, found.high, sees)
+    sees = (result.high - result.low) / (2 * z) * (z + normal.inv_cdf(POWER))
+    return GateComparison(name, len(champion), units, *values, result.value, result.low, result.high, sees)
 
 
 def decide(
@@ -147,7 +147,7 @@ def _outcome(
     checks: Sequence[GateCheck],
     limits: GateLimits,
 ) -> tuple[GateOutcome, str]:
-    broken = [f"{one.name}: {one.said}" for one in checks if not one.holds]
+    broken = [f"{check.name}: {check.said}" for check in checks if not check.holds]
     if broken:
         return "reject", f"The challenger cannot serve: {'; '.join(broken)}."
     low = [_breach(one) for one in floors if not one.holds]
@@ -181,10 +181,10 @@ def _gain(aim: GateComparison, limits: GateLimits) -> tuple[GateOutcome, str]:
     return "reject", f"The challenger is not better on {_set(aim)}: {_ends(aim)}; equal is not enough."
 
 
-def _few(part: GateComparison, least: int) -> str | None:
-    if part.groups >= least and part.difference is not None:
+def _few(part: GateComparison, minimum: int) -> str | None:
+    if part.groups >= minimum and part.difference is not None:
         return None
-    return f"Too few items in {_set(part)}: {part.groups}; at least {least} are needed."
+    return f"Too few items in {_set(part)}: {part.groups}; at least {minimum} are needed."
 
 
 def _set(part: GateComparison) -> str:

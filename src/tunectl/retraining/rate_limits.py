@@ -93,12 +93,14 @@ def cooldown_until(
     if nags and ended and ended[-1].state == "dismissed":
         rests.append((ended[-1], policy.cooldown))
     moments = [(run.steps[-1].at, rest) for run, rest in rests]
-    return max((at + rest for at, rest in moments if at <= now + rest and now < at + rest), default=None)
+    return max(
+        (moment + rest for moment, rest in moments if moment <= now + rest and now < moment + rest), default=None
+    )
 
 
-def _rest(ended: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
+def _rest(runs: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
     """Return the cooldown after the last of these runs; in seconds, because a year of rejections doubles beyond what a timedelta holds."""
-    fruitless = sum(1 for _ in takewhile(lambda run: run.state in UNSUCCESSFUL, reversed(ended)))
+    fruitless = sum(1 for _ in takewhile(lambda run: run.state in UNSUCCESSFUL, reversed(runs)))
     doubled = policy.cooldown.total_seconds() * 2.0 ** min(fruitless, 64)
     return timedelta(seconds=min(doubled, policy.longest.total_seconds()))
 

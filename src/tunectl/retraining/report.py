@@ -77,9 +77,9 @@ def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
             yield "what", str(window.get("reason", ""))
         else:  # a run of version 0.1
             yield "windows in a row", str(window.get("consecutive", ""))
-        for name, one in (window.get("signals") or {}).items():
-            if one.get("shifted"):
-                yield f"signal {name}", _signal(one)
+        for name, item in (window.get("signals") or {}).items():
+            if item.get("shifted"):
+                yield f"signal {name}", _signal(item)
         for part in (window.get("segments") or [])[:5]:
             yield "more of", f"{part['name']}: {part['window']:.0%}, was {part['reference']:.0%}"
     if "proposal" in proposed:
@@ -109,7 +109,7 @@ def _data(run: RetrainRun) -> Iterator[tuple[str, ...]]:
             "snapshot",
             f"{frozen['id']}, {frozen['inferences']} inferences that people talked about, {frozen['feedback']} opinions",
         )
-    found = run.facts("training") or run.facts("awaiting_approval").get("data") or run.facts("insufficient")
+    result = run.facts("training") or run.facts("awaiting_approval").get("data") or run.facts("insufficient")
     for name, title in (
         ("examples", "rows to learn"),
         ("new_examples", "of them new"),
@@ -117,29 +117,29 @@ def _data(run: RetrainRun) -> Iterator[tuple[str, ...]]:
         ("annotators", "people"),
         ("held_out", "kept for the gate"),
     ):
-        if name in found:
-            yield title, str(found[name])
-    for reason, count in (found.get("left_out") or {}).items():
+        if name in result:
+            yield title, str(result[name])
+    for reason, count in (result.get("left_out") or {}).items():
         yield f"left out: {reason}", str(count)
 
 
 def _change(run: RetrainRun) -> Iterator[tuple[str, ...]]:
-    found = run.facts("evaluating") or run.facts("rejected")
+    result = run.facts("evaluating") or run.facts("rejected")
     for name in ("release", "branch", "commit"):
-        if name in found:
-            yield name, str(found[name])
-    for path in (found.get("changed") or [])[:20]:
+        if name in result:
+            yield name, str(result[name])
+    for path in (result.get("changed") or [])[:20]:
         yield "file", str(path)
     left = run.facts("promoted").get("left")
     if left:
         yield "not brought forward", str(left)
-    for name, value in (found.get("metrics") or {}).items():
+    for name, value in (result.get("metrics") or {}).items():
         yield f"metric {name}", f"{value:g}"
 
 
 def _gate(run: RetrainRun) -> Iterator[ReportSection]:
-    found = next((step.facts for step in run.steps if "parts" in step.facts), None)
-    if found is None:
+    result = next((step.facts for step in run.steps if "parts" in step.facts), None)
+    if result is None:
         return
     rows: Rows = [
         (
@@ -151,18 +151,19 @@ def _gate(run: RetrainRun) -> Iterator[ReportSection]:
             f"{_format_signed(part.get('low'))} to {_format_signed(part.get('high'))}",
             _number(part.get("sees")),
         )
-        for part in found["parts"]
+        for part in result["parts"]
     ]
     columns = ("set", "items", "champion", "challenger", "difference", "interval", "sees")
-    yield ReportSection("gate", f"Gate: {found['verdict']}", columns, rows)
-    leaked = f"{found.get('leaked', 0)} items left out: the challenger has learned them"
-    golden = [("golden set", f"version {found['version']}", leaked)] if found.get("version") else []
+    yield ReportSection("gate", f"Gate: {result['verdict']}", columns, rows)
+    leaked = f"{result.get('leaked', 0)} items left out: the challenger has learned them"
+    golden = [("golden set", f"version {result['version']}", leaked)] if result.get("version") else []
     bounds = [
-        (one["name"], f"{one['value']:g}", f"{'at most' if one['most'] else 'at least'} {one['bound']:g}")
-        for one in found.get("floors") or []
+        (item["name"], f"{item['value']:g}", f"{'at most' if item['most'] else 'at least'} {item['bound']:g}")
+        for item in result.get("floors") or []
     ]
     checks = [
-        (one["name"], "holds" if one["holds"] else "does not hold", one["said"]) for one in found.get("checks") or []
+        (item["name"], "holds" if item["holds"] else "does not hold", item["said"])
+        for item in result.get("checks") or []
     ]
     yield ReportSection("bounds", "Floors and checks", ("what", "value", "bound"), [*golden, *bounds, *checks])
 

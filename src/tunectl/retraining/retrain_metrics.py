@@ -41,18 +41,18 @@ class RetrainMetrics:
     def text(
         self,
         runs: Sequence[RetrainRun],
-        seen: Sequence[TriggerOutcome],
+        outcomes: Sequence[TriggerOutcome],
         champion: ChampionPointer | None,
         experiment: Experiment | None,
     ) -> bytes:
         """Return the exposition, in Prometheus' text format."""
         registry = self._library.CollectorRegistry(auto_describe=False)
-        families = [*self._retrain(runs, seen), *self._release(runs, champion), *self._experiment(experiment)]
+        families = [*self._retrain(runs, outcomes), *self._release(runs, champion), *self._experiment(experiment)]
         registry.register(_StaticCollector(families))
         written: bytes = self._library.generate_latest(registry)
         return written
 
-    def _retrain(self, runs: Sequence[RetrainRun], seen: Sequence[TriggerOutcome]) -> list[Any]:
+    def _retrain(self, runs: Sequence[RetrainRun], outcomes: Sequence[TriggerOutcome]) -> list[Any]:
         ended = [run for run in runs if run.ended]
         done = Counter((run.trigger.kind, run.state) for run in ended)
         total = self._core.CounterMetricFamily(
@@ -61,7 +61,7 @@ class RetrainMetrics:
         for kind in KINDS:
             for end in sorted(ENDS):
                 total.add_metric((kind, end), done[kind, end])
-        why = Counter(one.reason for one in seen if one.reason is not None)
+        why = Counter(item.reason for item in outcomes if item.reason is not None)
         suppressed = self._core.CounterMetricFamily(
             "tunectl_retrain_suppressed", "Triggers that started no retrain, by reason.", labels=("reason",)
         )

@@ -34,25 +34,25 @@ def upgrade_run(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _upgrade_step(step: dict[str, Any]) -> dict[str, Any]:
-    found = rename_keys(step, AUTHORSHIP)
-    found["state"] = _STATES.get(found.get("state", ""), found.get("state"))
-    if "facts" in found:
-        found["facts"] = _upgrade_facts(found["facts"])
-    return found
+    result = rename_keys(step, AUTHORSHIP)
+    result["state"] = _STATES.get(result.get("state", ""), result.get("state"))
+    if "facts" in result:
+        result["facts"] = _upgrade_facts(result["facts"])
+    return result
 
 
 def _upgrade_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """Return the results of a step: the drift window, the snapshot, the counts of the data gate, the reason for an approval."""
     if "lessons" in facts:
         return rename_keys(facts, _DATA)
-    found = rename_keys(facts, AUTHORSHIP)
-    if "window" in found:
-        found["window"] = version_0_1.convert_window(found["window"])
-    if "snapshot" in found:
-        found["snapshot"] = version_0_1.convert_snapshot(found["snapshot"])
-    if "data" in found:
-        found["data"] = rename_keys(found["data"], _DATA)
-    return found
+    result = rename_keys(facts, AUTHORSHIP)
+    if "window" in result:
+        result["window"] = version_0_1.convert_window(result["window"])
+    if "snapshot" in result:
+        result["snapshot"] = version_0_1.convert_snapshot(result["snapshot"])
+    if "data" in result:
+        result["data"] = rename_keys(result["data"], _DATA)
+    return result
 
 
 def upgrade_outcome(record: dict[str, Any]) -> dict[str, Any]:

@@ -91,8 +91,8 @@ class RunStore:
     def list_pending_triggers(self) -> list[Trigger]:
         """Return triggers that wait, the oldest first; changes nothing."""
         waiting = [path for path in self._files(INBOX) if not self._is_resolved(path)]
-        found: list[Trigger] = [run_formats.TRIGGER.read(path, Trigger) for path in waiting]
-        return sorted(found, key=lambda trigger: (trigger.at, trigger.id))
+        triggers: list[Trigger] = [run_formats.TRIGGER.read(path, Trigger) for path in waiting]
+        return sorted(triggers, key=lambda trigger: (trigger.at, trigger.id))
 
     def remove_resolved_triggers(self) -> None:
         """Remove from the inbox what a kill left there although it was dealt with. For the lock's holder."""
@@ -114,10 +114,10 @@ class RunStore:
             self.set_schedule_mark(self.get_schedule_marks())
             (self.root / OLD_MARKS).unlink()
 
-    def resolve_trigger(self, seen: TriggerOutcome) -> None:
+    def resolve_trigger(self, outcome: TriggerOutcome) -> None:
         """Write what became of a trigger, then forget that it waits."""
-        run_formats.OUTCOME.write(self._place(OUTCOMES, seen.trigger.id), seen)
-        self._place(INBOX, seen.trigger.id).unlink(missing_ok=True)
+        run_formats.OUTCOME.write(self._place(OUTCOMES, outcome.trigger.id), outcome)
+        self._place(INBOX, outcome.trigger.id).unlink(missing_ok=True)
 
     def get_outcome(self, trigger: str) -> TriggerOutcome | None:
         """Return the outcome of a trigger; None where it waits or never came."""
@@ -126,8 +126,8 @@ class RunStore:
 
     def list_outcomes(self) -> list[TriggerOutcome]:
         """Return the outcome of every trigger, the oldest first."""
-        found = [run_formats.OUTCOME.read(path, TriggerOutcome) for path in self._files(OUTCOMES)]
-        return sorted(found, key=lambda one: one.at)
+        result = [run_formats.OUTCOME.read(path, TriggerOutcome) for path in self._files(OUTCOMES)]
+        return sorted(result, key=lambda item: item.at)
 
     def record_decision(self, run: str, question: str, answer: ApprovalDecision) -> bool:
         """Keep a decision; False where there is one already."""
@@ -167,8 +167,8 @@ class RunStore:
     def _files(self, folder: str) -> list[Path]:
         """Return the records of a folder, by name; one that lies under the old and the new name (a kill came between) counts once."""
         older = _list_records(self.root / OLD_FOLDERS[folder]) if folder in OLD_FOLDERS else []
-        found = {path.name: path for path in (*older, *_list_records(self.root / folder))}
-        return [found[name] for name in sorted(found)]
+        result = {path.name: path for path in (*older, *_list_records(self.root / folder))}
+        return [result[name] for name in sorted(result)]
 
 
 def _list_records(folder: Path) -> list[Path]:

@@ -46,14 +46,14 @@ def due_slot(
     if last is None or last > now + AHEAD:
         return None, now
     starts = (now - back for back in BACK if last < now - back)
-    found, mark = None, next((start for start in starts if following(schedule, start) <= now), last)
+    result, mark = None, next((start for start in starts if following(schedule, start) <= now), last)
     while (slot := following(schedule, mark)) <= now:
-        found = mark = slot
-    return found, mark
+        result = mark = slot
+    return result, mark
 
 
 def trigger(schedule: CronSchedule, slot: datetime, now: datetime) -> Trigger:
     """Return a due slot as a trigger: its id is the slot, so that it starts one run however often it is found."""
     local = f"{slot:%Y-%m-%dT%H:%MZ}"
-    why = f"schedule {schedule.name} ({schedule.cron}, {schedule.zone}), due {slot:%Y-%m-%d %H:%M} UTC"
-    return Trigger("schedule", f"schedule-{schedule.name}-{local}", now, why, schedule.name)
+    reason = f"schedule {schedule.name} ({schedule.cron}, {schedule.zone}), due {slot:%Y-%m-%d %H:%M} UTC"
+    return Trigger("schedule", f"schedule-{schedule.name}-{local}", now, reason, schedule.name)

@@ -41,7 +41,7 @@ def load_or_create(path: Path, *, signs: bool = False) -> str:
     try:
         if not path.exists():
             create_exclusive.create_exclusive(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
-        there, found = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
+        there, result = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
         raise InfrastructureError(
             f"{path} cannot be read: {error.strerror}",
@@ -55,8 +55,8 @@ def load_or_create(path: Path, *, signs: bool = False) -> str:
         )
     if rights & 0o004 and there.st_uid == os.getuid():
         _log.warning("everybody on this machine may read %s (mode %o)", path, rights)
-    if len(found) < 32:
+    if len(result) < 32:
         raise InfrastructureError(
-            f"{path} holds {len(found)} characters; at least 32 are needed", hint="delete it: a new one is made"
+            f"{path} holds {len(result)} characters; at least 32 are needed", hint="delete it: a new one is made"
         )
-    return found
+    return result

@@ -33,15 +33,15 @@ class ApprovalToken(Struct, frozen=True):
     nonce: str
 
 
-def sign(given: ApprovalToken, secret: bytes) -> str:
+def sign(token: ApprovalToken, secret: bytes) -> str:
     """Return the token of a link."""
-    body = msgspec.json.encode(given)
+    body = msgspec.json.encode(token)
     return f"{_text(body)}.{_text(_mac(body, secret))}"
 
 
-def address(url: str, given: ApprovalToken, secret: bytes) -> str:
+def address(url: str, token: ApprovalToken, secret: bytes) -> str:
     """Return the link itself, below the ``url`` under which people reach the retrain controller."""
-    return f"{url.rstrip('/')}/decide/{sign(given, secret)}"
+    return f"{url.rstrip('/')}/decide/{sign(token, secret)}"
 
 
 def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
@@ -58,13 +58,13 @@ def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
         raise UsageError(
             "this link is not one of ours", hint="open the newest one; tunectl release log says what waits"
         )
-    found = msgspec.json.decode(body, type=ApprovalToken)
-    if now.timestamp() > found.until:
-        at = datetime.fromtimestamp(found.until, UTC)
+    result = msgspec.json.decode(body, type=ApprovalToken)
+    if now.timestamp() > result.until:
+        at = datetime.fromtimestamp(result.until, UTC)
         raise UsageError(
             f"this link ended on {at:%Y-%m-%d %H:%M} UTC", hint="tunectl release log says what became of it"
         )
-    return found
+    return result
 
 
 def _mac(body: bytes, secret: bytes) -> bytes:

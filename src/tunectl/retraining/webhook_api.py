@@ -70,7 +70,7 @@ class RetrainApi(HttpServer):
 
     def __init__(
         self,
-        book: RunStore,
+        store: RunStore,
         pages: ApprovalPages,
         metrics: Callable[[], bytes],
         *,
@@ -84,7 +84,7 @@ class RetrainApi(HttpServer):
 
         Raises  InfrastructureError for a port in use; DataError for a broken file of keys.
         """
-        self._book, self._pages, self._metrics, self._nudge = book, pages, metrics, nudge
+        self._book, self._pages, self._metrics, self._nudge = store, pages, metrics, nudge
         self._names, self._throttle = alert_names, KeyThrottle()
         self._approvers = Approvers(secrets.keys, secrets.people)
         if secrets.keys.path.is_file():
@@ -100,25 +100,25 @@ class RetrainApi(HttpServer):
             max_body_bytes=alert_webhook.LARGEST,
         )
 
-    def answer(self, asked: HttpRequest) -> HttpResponse:
+    def answer(self, request: HttpRequest) -> HttpResponse:
         """Return the answer to one request; never raises."""
         try:
-            return self._answer(asked)
+            return self._answer(request)
         except UsageError as error:
             return HttpResponse(f"{error.message}\n{error.hint}\n".encode(), "text/plain; charset=utf-8", 410)
         except (TunectlError, OSError) as error:
             logging_setup.get_logger(__name__).error(
-                "%s %s: %s", asked.method, asked.path.partition("/decide/")[0] or "/decide", error
+                "%s %s: %s", request.method, request.path.partition("/decide/")[0] or "/decide", error
             )
             return json_reply(503, status="error", error="this cannot be kept now; the log says why")
 
-    def _answer(self, asked: HttpRequest) -> HttpResponse:
-        method, path = asked.method, asked.path
+    def _answer(self, request: HttpRequest) -> HttpResponse:
+        method, path = request.method, request.path
         if path in {"/healthz", "/livez"}:
             return HttpResponse(b"ok\n", "text/plain")
         if path.startswith("/decide/"):
-            return self._decide(asked, unquote(path.removeprefix("/decide/")))
-        return self._webhook(asked.body) if method == "POST" else self._read(path)
+            return self._decide(request, unquote(path.removeprefix("/decide/")))
+        return self._webhook(request.body) if method == "POST" else self._read(path)
 
     def _read(self, path: str) -> HttpResponse:
         if path == "/metrics":
@@ -126,36 +126,38 @@ class RetrainApi(HttpServer):
         if path == "/":
             return HttpResponse(self._pages.index().encode())
         if path.startswith("/runs/"):
-            found = self._pages.run(path.removeprefix("/runs/"))
-            if found is not None:
-                return HttpResponse(found.encode())
+            result = self._pages.run(path.removeprefix("/runs/"))
+            if result is not None:
+                return HttpResponse(result.encode())
         return json_reply(404, status="error", error="there is nothing here")
 
     def _webhook(self, body: bytes) -> HttpResponse:
         """Keep what is new, durably, before saying so."""
         try:
-            found = alert_webhook.parse_alertmanager(body, self._names, datetime.now(UTC))
+            triggers = alert_webhook.parse_alertmanager(body, self._names, datetime.now(UTC))
         except DataError as error:
             return json_reply(400, status="error", error=error.message)
-        fresh = [one for one in found if self._book.get_outcome(one.id) is None and not self._book.is_pending(one.id)]
+        fresh = [
+            item for item in triggers if self._book.get_outcome(item.id) is None and not self._book.is_pending(item.id)
+        ]
         active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if fresh else None
         if active is not None and active.state in BUSY:
             return json_reply(503, status="busy", error=f"retrain {active.id} is {active.state}")
-        kept = sum(self._book.enqueue_trigger(one) for one in fresh)
+        kept = sum(self._book.enqueue_trigger(item) for item in fresh)
         if kept:
             self._nudge()
-        return json_reply(200, status="kept" if kept else "known" if found else "nothing", new=kept)
+        return json_reply(200, status="kept" if kept else "known" if triggers else "nothing", new=kept)
 
-    def _decide(self, asked: HttpRequest, token: str) -> HttpResponse:
-        body = asked.body
-        if asked.method in {"GET", "HEAD"}:
+    def _decide(self, request: HttpRequest, token: str) -> HttpResponse:
+        body = request.body
+        if request.method in {"GET", "HEAD"}:
             return HttpResponse(self._pages.decide(token, datetime.now(UTC)).encode())
         if len(body) > FORM:
             return json_reply(413, status="error", error="that form is too long")
         form = {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
         now = datetime.now(UTC)
         try:
-            author = self._verify_person(asked.client, form.get("key", "").strip())
+            author = self._verify_person(request.client, form.get("key", "").strip())
         except ApiError as problem:
             page = self._pages.decide(token, now, trouble=f"Not decided: {problem}.")
             return HttpResponse(page.encode(), status=problem.status)

@@ -38,9 +38,9 @@ class TrainingFailedError(TunectlError):
 
 def build_release(
     run: RetrainRun,
-    named: FeedbackWindow,
+    window: FeedbackWindow,
     watch: RetrainingConfig,
-    place: RetrainWorkspace,
+    workspace: RetrainWorkspace,
     store: ReleaseRegistry,
     stop: threading.Event,
 ) -> StepResult:
@@ -48,15 +48,15 @@ def build_release(
 
     Raises  UsageError for a dirty tree; TrainingFailedError with the words of the stage that failed, or after too many attempts.
     """
-    layout = place.layout
-    project, attempt = _worktree(run, place)
+    layout = workspace.layout
+    project, attempt = _worktree(run, workspace)
     if attempt > watch.train.max_attempts:
         raise TrainingFailedError(
             f"retrain {run.id} was begun {attempt - 1} times and never ended",
-            hint=f"its words are in {place.log_path(run)}",
+            hint=f"its words are in {workspace.log_path(run)}",
         )
-    supervised_process.kill_marked(place.mark)
-    WINDOW_FORMAT.write(project / _window(run), named)
+    supervised_process.kill_marked(workspace.mark)
+    WINDOW_FORMAT.write(project / _window(run), window)
     code = supervised_process.run(
         [
             sys.executable,
@@ -69,8 +69,8 @@ def build_release(
         ],
         cwd=project,
         environment=build_worktree.build_environment(project),
-        mark=place.mark,
-        log=place.log_path(run),
+        mark=workspace.mark,
+        log=workspace.log_path(run),
         stop=stop,
         limits=supervised_process.ProcessLimits(
             watch.train.max_hours * 3600,
@@ -83,31 +83,33 @@ def build_release(
         atomic_io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
         return StepResult(False, "stopped")
     if code not in {0, 3}:
-        raise TrainingFailedError(_words(project, code, watch), hint=f"its words are in {place.log_path(run)}")
+        raise TrainingFailedError(_words(project, code, watch), hint=f"its words are in {workspace.log_path(run)}")
     commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.message[:200]}")
-    return _register_release(run, project, store, commit, place, layout)
+    return _register_release(run, project, store, commit, workspace, layout)
 
 
-def use_existing_release(run: RetrainRun, release: str, place: RetrainWorkspace, store: ReleaseRegistry) -> StepResult:
+def use_existing_release(
+    run: RetrainRun, release: str, workspace: RetrainWorkspace, store: ReleaseRegistry
+) -> StepResult:
     """Return a release that is there already, with the project beside it as it is committed: the gate finds its questions there.
 
     Raises  UsageError for a dirty tree; ArtifactError where the release is not in the store.
     """
-    _worktree(run, place)
-    made = store.manifest(release)
-    told = {"release": made.id, "commit": run.facts("proposed")["commit"], "branch": place.branch(run)}
-    return _build_step_result({**told, "metrics": made.metrics}, made, store)
+    _worktree(run, workspace)
+    manifest = store.manifest(release)
+    told = {"release": manifest.id, "commit": run.facts("proposed")["commit"], "branch": workspace.branch(run)}
+    return _build_step_result({**told, "metrics": manifest.metrics}, manifest, store)
 
 
-def check_gate_data(run: RetrainRun, place: RetrainWorkspace) -> None:
+def check_gate_data(run: RetrainRun, workspace: RetrainWorkspace) -> None:
     """Raise unless the worktree has the data of the gate: without it the gate would check less, silently.
 
     Raises  InfrastructureError where the worktree is not there any more, or another run's.
     """
-    note = git_worktree.project_path(place.layout.root, place.worktree) / RUNNING
+    note = git_worktree.project_path(workspace.layout.root, workspace.worktree) / RUNNING
     if not note.is_file() or atomic_io.read_json(note)["run"] != run.id:
         raise InfrastructureError(
-            f"{place.worktree} is gone, so it is not known what retrain {run.id} has learned",
+            f"{workspace.worktree} is gone, so it is not known what retrain {run.id} has learned",
             hint="only the retrain controller may change that folder; ask again: tunectl retrain request -m TEXT",
         )
 
@@ -119,8 +121,8 @@ def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths
         return []
     place = layout.state_dir / INIT_ADAPTERS / champion.release
     if not (place / peft_adapter.NAME).is_file():
-        with atomic_io.atomic_directory(place, layout.scratch) as fresh:
-            shutil.copytree(store.folder(champion.release) / serving_contract.ADAPTER, fresh, dirs_exist_ok=True)
+        with atomic_io.atomic_directory(place, layout.scratch) as folder:
+            shutil.copytree(store.folder(champion.release) / serving_contract.ADAPTER, folder, dirs_exist_ok=True)
     return [f"sft.init_adapter={place.relative_to(layout.root).as_posix()}"]
 
 
@@ -129,10 +131,10 @@ def _window(run: RetrainRun) -> str:
     return str(run.facts("proposed")["window_file"])
 
 
-def _worktree(run: RetrainRun, place: RetrainWorkspace) -> tuple[Path, int]:
+def _worktree(run: RetrainRun, workspace: RetrainWorkspace) -> tuple[Path, int]:
     """Return the project in the worktree of ``run``, made where it is not there, and how often it was used."""
-    root = place.layout.root
-    note = git_worktree.project_path(root, place.worktree) / RUNNING
+    root = workspace.layout.root
+    note = git_worktree.project_path(root, workspace.worktree) / RUNNING
     if note.is_file():
         told: dict[str, Any] = atomic_io.read_json(note)
         if told["run"] == run.id:
@@ -140,8 +142,10 @@ def _worktree(run: RetrainRun, place: RetrainWorkspace) -> tuple[Path, int]:
             atomic_io.write_json(note, {"run": run.id, "attempt": told["attempt"] + 1})
             return note.parents[1], int(told["attempt"]) + 1
     git_worktree.require_clean(root)
-    marks = {supervised_process.MARK: place.mark}
-    project = build_worktree.add(root, place.worktree, place.branch(run), run.facts("proposed")["commit"], marks)
+    marks = {supervised_process.MARK: workspace.mark}
+    project = build_worktree.add(
+        root, workspace.worktree, workspace.branch(run), run.facts("proposed")["commit"], marks
+    )
     atomic_io.write_json(note, {"run": run.id, "attempt": 1})
     return project, 1
 
@@ -153,7 +157,12 @@ def _words(project: Path, code: int, watch: RetrainingConfig) -> str:
 
 
 def _register_release(
-    run: RetrainRun, project: Path, store: ReleaseRegistry, commit: str, place: RetrainWorkspace, layout: ProjectPaths
+    run: RetrainRun,
+    project: Path,
+    store: ReleaseRegistry,
+    commit: str,
+    workspace: RetrainWorkspace,
+    layout: ProjectPaths,
 ) -> StepResult:
     folder = ProjectPaths(project).artifact("package")
     if not (folder / FACTS).is_file():
@@ -162,29 +171,29 @@ def _register_release(
             hint="retraining needs package=openvino or another engine",
         )
     facts: BuildFacts = atomic_io.read_json(folder / FACTS, BuildFacts)
-    made = store.add(
+    result = store.add(
         folder / RELEASE, facts, author="tunectl retrain controller", message=f"retrain {run.id}", git=commit
     )
     before = run.facts("proposed")["commit"]
     told = {
-        "release": made.id,
+        "release": result.id,
         "commit": commit,
-        "branch": place.branch(run),
+        "branch": workspace.branch(run),
         "changed": git_worktree.list_changed_files(layout.root, before, commit)[:50],
-        "metrics": made.metrics,
+        "metrics": result.metrics,
         "feedback": _metrics(project, "feedback"),
         "curate": _metrics(project, "curate"),
     }
-    return _build_step_result(told, made, store)
+    return _build_step_result(told, result, store)
 
 
-def _build_step_result(told: dict[str, Any], made: ReleaseManifest, store: ReleaseRegistry) -> StepResult:
+def _build_step_result(told: dict[str, Any], manifest: ReleaseManifest, store: ReleaseRegistry) -> StepResult:
     champion = store.champion()
-    if champion is not None and champion.release == made.id:
+    if champion is not None and champion.release == manifest.id:
         return StepResult(False, "this release is the champion itself: nothing was learned", told)
-    if made.refusals:
-        return StepResult(False, f"the pipeline's own gate said no: {'; '.join(made.refusals)}", told)
-    return StepResult(True, f"release {made.id}", told)
+    if manifest.refusals:
+        return StepResult(False, f"the pipeline's own gate said no: {'; '.join(manifest.refusals)}", told)
+    return StepResult(True, f"release {manifest.id}", told)
 
 
 def _metrics(project: Path, stage: str) -> dict[str, Any]:

@@ -18,24 +18,24 @@ T = TypeVar("T")
 
 async def run_in_thread(work: Callable[[], T], *, late: Callable[[T], object] = lambda _: None) -> T:
     """Return what ``work`` gives or raises, from a thread of its own. Who is cancelled waits no longer; ``late`` gets what comes then."""
-    told: Future[T] = Future()
-    threading.Thread(target=_work, args=(work, told, late), name="aside", daemon=True).start()
+    future: Future[T] = Future()
+    threading.Thread(target=_work, args=(work, future, late), name="aside", daemon=True).start()
     try:
-        return await asyncio.wrap_future(told)
+        return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        if not told.cancel() and told.exception() is None:  # it came at this very moment
-            threading.Thread(target=late, args=(told.result(),), name="aside", daemon=True).start()
+        if not future.cancel() and future.exception() is None:  # it came at this very moment
+            threading.Thread(target=late, args=(future.result(),), name="aside", daemon=True).start()
         raise
 
 
-def _work(work: Callable[[], T], told: Future[T], late: Callable[[T], object]) -> None:
+def _work(work: Callable[[], T], future: Future[T], late: Callable[[T], object]) -> None:
     try:
-        found = work()
+        path = work()
     except BaseException as error:  # noqa: BLE001  # whatever it is, it is for whoever waits
         with suppress(InvalidStateError):
-            told.set_exception(error)
+            future.set_exception(error)
         return
     try:
-        told.set_result(found)
+        future.set_result(path)
     except InvalidStateError:
-        late(found)
+        late(path)

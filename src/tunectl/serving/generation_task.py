@@ -117,23 +117,23 @@ def _timeout() -> ApiError:
 
 
 async def respond(
-    call: RequestContext, writing: GenerationTask, kept: asyncio.Task[None], keeper: RequestLogger
+    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], keeper: RequestLogger
 ) -> None:
     """Write one job's answers to its caller.
 
-    ``kept`` is done once the inference is durable; nothing is sent before. The end is durable before the last part is sent.
+    ``task`` is done once the inference is durable; nothing is sent before. The end is durable before the last part is sent.
     """
     job = writing.job
     try:
         if job.request.stream:
-            await _stream(call, writing, kept, keeper)
+            await _stream(call, writing, task, keeper)
         else:
-            await _whole(call, writing, kept, keeper)
-        _record_metrics(writing, [one.finish or "error" for one in job.answers])
+            await _whole(call, writing, task, keeper)
+        _record_metrics(writing, [answer.finish or "error" for answer in job.answers])
     except (ClientDisconnectedError, ApiError, asyncio.CancelledError) as error:
         reason = writing.over or ("error" if isinstance(error, ApiError) else "cancelled")
         _record_metrics(writing, [reason] * len(job.answers))
-        await _log_partial_response(job, kept, keeper, reason)
+        await _log_partial_response(job, task, keeper, reason)
         if isinstance(error, asyncio.CancelledError):
             raise
         if isinstance(error, ApiError):
@@ -146,16 +146,16 @@ def _record_metrics(writing: GenerationTask, reasons: list[str]) -> None:
     writing.metrics.whole.observe(time.monotonic() - writing.job.arrived)
 
 
-async def _log_partial_response(job: ChatJob, kept: asyncio.Task[None], keeper: RequestLogger, reason: str) -> None:
+async def _log_partial_response(job: ChatJob, task: asyncio.Task[None], keeper: RequestLogger, reason: str) -> None:
     """Keep what there is of an answer that did not end well."""
-    choices = [one.choice(calls=False) for one in job.answers]
+    choices = [answer.choice(calls=False) for answer in job.answers]
     said = (
         encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
         if job.completion_tokens
         else None
     )
     try:
-        await kept
+        await task
         await keeper.log_response(job, said, reason, [])
     except ApiError as error:
         logging_setup.get_logger(__name__).error("inference %s: %s", job.head.id, error)
@@ -170,28 +170,28 @@ async def _tell(call: RequestContext, problem: ApiError) -> None:
 
 
 async def _whole(
-    call: RequestContext, writing: GenerationTask, kept: asyncio.Task[None], keeper: RequestLogger
+    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], keeper: RequestLogger
 ) -> None:
     job = writing.job
     async for _ in writing.chunks():
         pass
-    choices = [one.choice(calls=job.offers_tools) for one in job.answers]
+    choices = [answer.choice(calls=job.offers_tools) for answer in job.answers]
     said = encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
-    await kept
+    await task
     await keeper.log_response(job, said, choices[0].finish, choices)
     await call.reply(200, msgspec.json.encode(said))
 
 
 async def _stream(
-    call: RequestContext, writing: GenerationTask, kept: asyncio.Task[None], keeper: RequestLogger
+    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], keeper: RequestLogger
 ) -> None:
     job = writing.job
     chunks, held = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
     opened = set[int]()
     last: list[bytes] = []
-    async for fresh in writing.chunks():
+    async for chunk in writing.chunks():
         parts: list[bytes] = []
-        for index, answer, text in fresh:
+        for index, answer, text in chunk:
             if index not in opened:
                 opened.add(index)
                 parts.append(chunks.opening(index))
@@ -199,10 +199,10 @@ async def _stream(
                 parts.append(chunks.text(index, text, answer.take_unsent_tokens()))
             if answer.finish is not None:
                 last += _closing(chunks, index, answer, held=held)
-        await kept
+        await task
         if any(parts):
             await call.stream(b"".join(parts))
-    choices = [one.choice(calls=held) for one in job.answers]
+    choices = [item.choice(calls=held) for item in job.answers]
     usage = TokenUsage(job.prompt_tokens, job.completion_tokens)
     await keeper.log_response(job, encode_body(job.head, choices, usage), choices[0].finish, choices)
     if job.request.with_usage:
@@ -214,9 +214,9 @@ async def _stream(
 def _closing(chunks: StreamEncoder, index: int, answer: GeneratedAnswer, *, held: bool) -> list[bytes]:
     choice = answer.choice(calls=held)
     parts: list[bytes] = []
-    left = answer.take_unsent_tokens()
-    if (held and choice.text) or left:
-        parts.append(chunks.text(index, choice.text if held else "", left))
+    tokens = answer.take_unsent_tokens()
+    if (held and choice.text) or tokens:
+        parts.append(chunks.text(index, choice.text if held else "", tokens))
     if choice.calls:
         parts.append(chunks.calls(index, choice.calls))
     return [*parts, chunks.closing(index, choice.finish)]

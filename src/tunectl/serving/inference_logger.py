@@ -96,27 +96,27 @@ class InferenceLogger:
         except LogWriteError as error:
             raise _not_kept() from error
 
-    async def log_feedback(self, given: FeedbackRequest, key: ApiKey) -> tuple[bool, str, Variant]:
+    async def log_feedback(self, request: FeedbackRequest, key: ApiKey) -> tuple[bool, str, Variant]:
         """Keep feedback: whether it is new, its id, and the variant that it is about.
 
         Raises  Problem: 400 for a wrong value, 404 for an unknown inference, 503 when it is not on the disk.
         """
         try:
-            kind = feedback_validation.validate_feedback(given.kind, given.value)
-            feedback_validation.reject_self_preference(kind, given.value, given.inference_id)
+            kind = feedback_validation.validate_feedback(request.kind, request.value)
+            feedback_validation.reject_self_preference(kind, request.value, request.inference_id)
             received = datetime.now(UTC)
-            at = _moment(given.at) if given.at else received
+            at = _moment(request.at) if request.at else received
         except DataError as error:
             raise ApiError(error.message, param="value") from error
         except (ValueError, OverflowError) as error:
-            raise ApiError(f"at: {given.at!r} is no ISO 8601 time", param="at") from error
-        name = given.id or _derive_feedback_id(given, key)
-        annotator = pseudonymize(_annotator(given, key), self.hash_key)
+            raise ApiError(f"at: {request.at!r} is no ISO 8601 time", param="at") from error
+        name = request.id or _derive_feedback_id(request, key)
+        annotator = pseudonymize(_annotator(request, key), self.hash_key)
         feedback = Feedback(
             name,
-            given.inference_id,
+            request.inference_id,
             kind,
-            given.value,
+            request.value,
             at,
             annotator,
             key_hash=pseudonymize(key_holder_name(key.name), self.hash_key),
@@ -129,7 +129,7 @@ class InferenceLogger:
             raise ApiError(error.message, "not_found_error", param="inference_id") from error
         except LogWriteError as error:
             raise _not_kept() from error
-        return new, name, await self._read_variant(given.inference_id)
+        return new, name, await self._read_variant(request.inference_id)
 
     async def _read_variant(self, inference_id: str) -> Variant:
         """Return the variant that an inference was answered by; the champion where the database does not say: what was said is kept by now."""
@@ -154,13 +154,13 @@ def _moment(text: str) -> datetime:
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def _annotator(given: FeedbackRequest, key: ApiKey) -> str:
-    return given.annotator or key_holder_name(key.name)
+def _annotator(request: FeedbackRequest, key: ApiKey) -> str:
+    return request.annotator or key_holder_name(key.name)
 
 
-def _derive_feedback_id(given: FeedbackRequest, key: ApiKey) -> str:
+def _derive_feedback_id(request: FeedbackRequest, key: ApiKey) -> str:
     """Return the id of feedback that brings none: the same words about the same inference count once."""
-    told = [given.inference_id, given.kind, given.value, _annotator(given, key)]
+    told = [request.inference_id, request.kind, request.value, _annotator(request, key)]
     return f"fb-{hashlib.sha256(msgspec.json.encode(told, order='sorted')).hexdigest()[:32]}"
 
 

@@ -105,21 +105,21 @@ def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
 
 def _refuse_other_adapter(folder: Path, contract: ServingContract) -> None:
     path = folder / contracts.ADAPTER / ADAPTER
-    found = atomic_io.sha256_path(path) if path.is_file() else "none"
-    if found != contract.adapter_sha256:
+    result = atomic_io.sha256_path(path) if path.is_file() else "none"
+    if result != contract.adapter_sha256:
         raise ArtifactError(
-            f"{path} is not the adapter of the contract: its SHA-256 starts with {found[:12]}, the contract says "
+            f"{path} is not the adapter of the contract: its SHA-256 starts with {result[:12]}, the contract says "
             f"{(contract.adapter_sha256 or 'none')[:12]}"
         )
 
 
 def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
     """Only where the base lies there as it was trained on; other engines have their own form of it, and the probes tell."""
-    found = release_manifest.load(folder).files.get(BASE)
-    if contract.layout == APART and found is not None and found != contract.base.sha256:
+    result = release_manifest.load(folder).files.get(BASE)
+    if contract.layout == APART and result is not None and result != contract.base.sha256:
         raise ArtifactError(
             f"{folder / BASE} is not the base of the contract, {contract.base.source} at revision {contract.base.revision}: "
-            f"its SHA-256 starts with {found[:12]}, the contract says {contract.base.sha256[:12]}"
+            f"its SHA-256 starts with {result[:12]}, the contract says {contract.base.sha256[:12]}"
         )
 
 
@@ -153,7 +153,7 @@ async def _open_pipeline(engine: Engine, folder: Path, board: StreamRouter, *, a
     """Open a pipeline. Who is cancelled ends what can be ended, and what opens all the same is closed."""
     try:
         return await run_in_thread(
-            partial(engine.open, folder, board.deliver, adapter=adapter), late=lambda one: one.close()
+            partial(engine.open, folder, board.deliver, adapter=adapter), late=lambda item: item.close()
         )
     except asyncio.CancelledError:
         engine.cancel_open()
@@ -195,25 +195,29 @@ async def run_probes(
     """Walk the pipeline along every probe, all of them at once as requests would come; gives up once too much differs."""
     limits = ProbeLimits(contract.tolerance.min_token_agreement, contract.tolerance.max_logprob_diff)
     probes = [
-        Probe(one.token_ids, one.answer_ids, one.logprobs, one.base_ids, one.answer_under_base)
-        for one in contract.probes
+        Probe(probe.token_ids, probe.answer_ids, probe.logprobs, probe.base_ids, probe.answer_under_base)
+        for probe in contract.probes
     ]
     walks = [ProbeRun(probe, stops) for probe in probes]
     bound = count_allowed_mismatches(probes, limits)
 
-    async def walk(one: ProbeRun) -> None:
-        while not one.over and (one.free is None or sum(each.missed for each in walks) <= bound):
-            one.feed(*await _generate_tokens(pipeline, board, GenerationRequest(one.prompt, one.room, 0.0, 1.0, stops)))
+    async def walk(probe_run: ProbeRun) -> None:
+        while not probe_run.over and (probe_run.free is None or sum(each.missed for each in walks) <= bound):
+            probe_run.feed(
+                *await _generate_tokens(
+                    pipeline, board, GenerationRequest(probe_run.prompt, probe_run.room, 0.0, 1.0, stops)
+                )
+            )
 
     await asyncio.gather(*map(walk, walks))
     return evaluate_probes(walks, limits)
 
 
 async def _generate_tokens(
-    pipeline: EngineSession, board: StreamRouter, ask: GenerationRequest
+    pipeline: EngineSession, board: StreamRouter, request: GenerationRequest
 ) -> tuple[list[int], list[float]]:
     feed, ids, logprobs = TokenStream(1), list[int](), list[float]()
-    board.start(pipeline, ask, feed, 0)
+    board.start(pipeline, request, feed, 0)
     while feed.open:
         for _, piece in await feed.take():
             ids += piece.ids

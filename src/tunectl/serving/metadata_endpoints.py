@@ -14,33 +14,33 @@ from tunectl.serving.routing import VARIANTS
 
 def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, Any]]:
     """Return every name that a request may ask for, with its release and the model that it was made from."""
-    found: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     champion = residents.loaded.get("champion")
     if champion is None:
-        return found
+        return result
     base = champion.contract.base.source
     names = [settings.project, *settings.serve.served_model_names]
-    found += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in names]
+    result += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in names]
     for variant in VARIANTS:
         one = residents.loaded.get(variant)
         if one is None:
             continue
         source = one.contract.base
         if variant == "base":
-            found.append(
+            result.append(
                 {
                     **_model("base", one.created, one.id, variant, parent=None, root=source.source),
                     "revision": source.revision,
                 }
             )
         else:
-            found += [
+            result += [
                 _model(name, one.created, one.id, variant, parent=source.source, root=one.id)
                 for name in (variant, one.id)
             ]
     if "base" not in residents.loaded:
-        found.append({**_model(base, champion.created, champion.id, "base", parent=None, root=base), "served": False})
-    return found
+        result.append({**_model(base, champion.created, champion.id, "base", parent=None, root=base), "served": False})
+    return result
 
 
 def _model(name: str, created: int, release: str, variant: str, *, parent: str | None, root: str) -> dict[str, Any]:
@@ -59,10 +59,10 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
 def readiness_body(residents: ModelManager) -> dict[str, Any]:
     """Return the body of ``/readyz``: each variant's release, its liveness proof, and errors."""
     variants: dict[str, Any] = {}
-    for variant, one in residents.loaded.items():
-        variants[variant] = {"release": one.id}
-        if one.proof is not None:
-            proof = one.proof
+    for variant, item in residents.loaded.items():
+        variants[variant] = {"release": item.id}
+        if item.proof is not None:
+            proof = item.proof
             variants[variant] |= {
                 "agreement": round(proof.agreement, 4),
                 "logprob_gap": round(proof.logprob_gap, 4),

@@ -170,9 +170,9 @@ class ModelManager:
                 self.trouble.pop(variant, None)
                 return
             self._drop(variant, now, failure)
-        found = self._at_hand(variant, release)
-        if found is not None:
-            self._swap(variant, found)
+        loaded = self._at_hand(variant, release)
+        if loaded is not None:
+            self._swap(variant, loaded)
             return
         if variant == "challenger":
             self._rest(variant)  # whoever meets the challenger must not meet the one before it
@@ -190,9 +190,9 @@ class ModelManager:
         """Return a release that is in memory already: as the other variant, or at rest. The base is never another variant's."""
         if variant == "base":
             return None
-        held = [one for other, one in self.loaded.items() if other != "base"]
+        held = [item for other, item in self.loaded.items() if other != "base"]
         held += [one for name, (one, _) in self._resting.items() if name == release]
-        return next((one for one in held if one.id == release and self._failure(one) is None), None)
+        return next((item for item in held if item.id == release and self._failure(item) is None), None)
 
     def _begin(self, variant: Variant, release: str) -> None:
         """Load in a task of its own, unless these very files were refused before."""
@@ -267,15 +267,15 @@ class ModelManager:
         old = self.loaded.pop(variant, None)
         if old is None:
             return
-        if not any(one is old for one in self.loaded.values()):
+        if not any(item is old for item in self.loaded.values()):
             rests = variant == "champion" or (variant == "challenger" and not self._resting)
             key = old.id if variant != "base" else f"{old.id} base"
             self._resting[key] = (old, time.monotonic() + (self._observe if rests else 0))
         self._changed()
 
-    def _drop(self, variant: Variant, failed: LoadedRelease, why: str) -> None:
+    def _drop(self, variant: Variant, failed: LoadedRelease, reason: str) -> None:
         """Let go of a pipeline that failed; it is opened anew at once."""
-        self._note(variant, f"the engine failed and is started again: {why}")
+        self._note(variant, f"the engine failed and is started again: {reason}")
         del self.loaded[variant]
         self._changed()
         self._retire(failed)
@@ -302,7 +302,7 @@ class ModelManager:
         given_up = set(self._loading.values())
         for task in given_up:
             task.cancel()
-        held = {id(one): one for one in (*self.loaded.values(), *(one for one, _ in self._resting.values()))}
+        held = {id(item): item for item in (*self.loaded.values(), *(item for item, _ in self._resting.values()))}
         self.loaded.clear()
         self._resting.clear()
         await asyncio.gather(*(resident.close() for resident in held.values()))

@@ -70,8 +70,8 @@ class GeneratedAnswer:
         """Return tokens that the stream has not told yet; None where nobody asked."""
         if not self.wants:
             return None
-        found, self.told = self.tokens[self.told :], len(self.tokens)
-        return found
+        result, self.told = self.tokens[self.told :], len(self.tokens)
+        return result
 
     @property
     def text(self) -> str:
@@ -80,9 +80,9 @@ class GeneratedAnswer:
 
     def choice(self, *, calls: bool) -> ResponseChoice:
         """Return the finished answer; ``calls``: tool calls at its end are taken out."""
-        said, found = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
-        finish: Finish = "tool_calls" if found else self.finish or "error"
-        return ResponseChoice(said, finish, self.tokens if self.wants else None, found)
+        said, result = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
+        finish: Finish = "tool_calls" if result else self.finish or "error"
+        return ResponseChoice(said, finish, self.tokens if self.wants else None, result)
 
 
 @dataclass(slots=True)
@@ -169,7 +169,7 @@ def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:
     if isinstance(request, ChatRequest):
         tools = request.tools or () if request.tool_choice != "none" else ()
         return [prompts.chat(messages(request.messages), tools)]
-    return [prompts.encode_text(one) for one in request.prompts]
+    return [prompts.encode_text(prompt) for prompt in request.prompts]
 
 
 async def _beside(work: Callable[[], T], size: int) -> T:

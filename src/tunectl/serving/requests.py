@@ -88,8 +88,8 @@ class Common(Struct, frozen=True, kw_only=True):
     @property
     def session(self) -> str | None:
         """``metadata.session``, by which the inferences of one conversation are told."""
-        found = (self.metadata or {}).get("session")
-        return found[:200] if found is not None else None
+        result = (self.metadata or {}).get("session")
+        return result[:200] if result is not None else None
 
 
 class ChatRequest(Common, frozen=True, kw_only=True):
@@ -134,15 +134,15 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
         Raises  Problem for a list that mixes kinds.
         """
-        given = self.prompt
-        if isinstance(given, str):
-            return [given]
-        kinds = {type(item) for item in given}
+        prompt = self.prompt
+        if isinstance(prompt, str):
+            return [prompt]
+        kinds = {type(item) for item in prompt}
         if kinds == {int}:
-            return [[item for item in given if isinstance(item, int)]]
+            return [[item for item in prompt if isinstance(item, int)]]
         if len(kinds) > 1:
             raise ApiError("prompt mixes texts, tokens and lists; send one kind", param="prompt")
-        return [item for item in given if not isinstance(item, int)]
+        return [item for item in prompt if not isinstance(item, int)]
 
 
 class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -174,8 +174,8 @@ def parse(body: bytes, shape: type[R], *, depth: int) -> R:
         return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
         text = str(error)
-        found = _PATH.search(text)
-        place = found[1].lstrip(".") if found else ""
+        match = _PATH.search(text)
+        place = match[1].lstrip(".") if match else ""
         reason = _PATH.sub("", text)
         if (missing := re.search(r"missing required field `(\w+)`", reason)) is not None:
             place = f"{place}.{missing[1]}".lstrip(".")
@@ -248,18 +248,18 @@ def check_supported(request: ChatRequest | CompletionRequest) -> None:
             raise ApiError(f"{param} is not supported here; {instead}", param=param, code="unsupported_parameter")
 
 
-def schema_of(given: ResponseFormat | None) -> str | None:
+def schema_of(format_: ResponseFormat | None) -> str | None:
     """Return the JSON Schema that the answer must fit, as JSON; None where it is free.
 
     Raises  Problem for a schema that is absent or too large.
     """
-    if given is None or given.type == "text":
+    if format_ is None or format_.type == "text":
         return None
-    if given.type == "json_object":
+    if format_.type == "json_object":
         return '{"type":"object"}'
-    if given.json_schema is None:
+    if format_.json_schema is None:
         raise ApiError("response_format.json_schema is required", param="response_format.json_schema")
-    text = msgspec.json.encode(given.json_schema.schema)
+    text = msgspec.json.encode(format_.json_schema.schema)
     if len(text) > MOST_SCHEMA:
         raise ApiError(
             f"response_format.json_schema has {len(text)} bytes; at most {MOST_SCHEMA}",

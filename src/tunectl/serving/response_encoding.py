@@ -103,19 +103,19 @@ def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | Non
     if chat:
         return {
             "content": [
-                {"token": one.text, "logprob": one.logprob, "bytes": list(one.data), "top_logprobs": []}
-                for one in tokens
+                {"token": token.text, "logprob": token.logprob, "bytes": list(token.data), "top_logprobs": []}
+                for token in tokens
             ],
             "refusal": None,
         }
     offsets, place = list[int](), 0
-    for one in tokens:
+    for token in tokens:
         offsets.append(place)
-        place += len(one.text)
+        place += len(token.text)
     return {
-        "tokens": [one.text for one in tokens],
-        "token_logprobs": [one.logprob for one in tokens],
-        "top_logprobs": [{one.text: one.logprob} for one in tokens],
+        "tokens": [token.text for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [{token.text: token.logprob} for token in tokens],
         "text_offset": offsets,
     }
 

@@ -54,31 +54,31 @@ class Reservations:
     def of(self, name: bytes, now: float) -> Reservation | None:
         """Return the oldest promise that was made to a name and still holds."""
         self._forget(now)
-        found = self._made.get(name)
-        return found[0] if found else None
+        result = self._made.get(name)
+        return result[0] if result else None
 
     def make(self, name: bytes, answers: int, wait: float, now: float) -> None:
         """Promise a place ``wait`` seconds from now. Told in whole seconds the wait is rounded up, so it holds that long."""
         if len(self._ending) >= MOST:
             return
-        made = Reservation(name, answers, now + wait, now + math.ceil(wait) + GRACE)
-        self._made.setdefault(name, []).append(made)
+        reservation = Reservation(name, answers, now + wait, now + math.ceil(wait) + GRACE)
+        self._made.setdefault(name, []).append(reservation)
         self._last += 1
-        heapq.heappush(self._ending, (made.until, self._last, made))
+        heapq.heappush(self._ending, (reservation.until, self._last, reservation))
         self._answers += answers
 
-    def close(self, made: Reservation, *, kept: bool) -> None:
+    def close(self, reservation: Reservation, *, kept: bool) -> None:
         """Close a reservation: the client was admitted, got a new time, or did not come."""
-        made.open = False
-        self._answers -= made.answers
-        mine = self._made[made.name]
-        mine.remove(made)
+        reservation.open = False
+        self._answers -= reservation.answers
+        mine = self._made[reservation.name]
+        mine.remove(reservation)
         if not mine:
-            del self._made[made.name]
+            del self._made[reservation.name]
         self._share += LEARNING * (kept - self._share)
 
     def _forget(self, now: float) -> None:
         while self._ending and (not self._ending[0][2].open or self._ending[0][0] < now):
-            made = heapq.heappop(self._ending)[2]
-            if made.open:
-                self.close(made, kept=False)
+            result = heapq.heappop(self._ending)[2]
+            if result.open:
+                self.close(result, kept=False)

@@ -33,8 +33,8 @@ class TokenStream:
         """Return everything that came since the last call; waits for one piece at least."""
         await self._came.wait()
         self._came.clear()
-        found, self._pieces = self._pieces, []
-        return found
+        result, self._pieces = self._pieces, []
+        return result
 
 
 class StreamRouter:
@@ -62,7 +62,7 @@ class StreamRouter:
         except RuntimeError:  # the loop is closed: the server ends, and nobody waits any more
             return
 
-    def start(self, pipeline: EngineSession, ask: GenerationRequest, feed: TokenStream, index: int) -> int:
+    def start(self, pipeline: EngineSession, request: GenerationRequest, feed: TokenStream, index: int) -> int:
         """Begin an answer whose pieces go to ``feed``; returns its number."""
         number = next(_NUMBERS)
         if not self._lines:
@@ -72,7 +72,7 @@ class StreamRouter:
         if self._closed:
             self.give_up()
         else:
-            pipeline.start(number, ask)
+            pipeline.start(number, request)
         return number
 
     def give_up(self) -> None:

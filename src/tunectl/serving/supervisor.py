@@ -32,11 +32,11 @@ def listening_sockets() -> list[socket.socket]:
         with suppress(OSError):
             if stat.S_ISSOCK(os.fstat(number).st_mode):
                 numbers.append(number)
-    found = [socket.socket(fileno=os.dup(number)) for number in numbers]
-    for one in found:
-        if not _listens(one):
-            one.close()
-    return [one for one in found if one.fileno() >= 0]
+    result = [socket.socket(fileno=os.dup(number)) for number in numbers]
+    for item in result:
+        if not _listens(item):
+            item.close()
+    return [item for item in result if item.fileno() >= 0]
 
 
 def _listens(given: socket.socket) -> bool:
@@ -48,7 +48,7 @@ def _listens(given: socket.socket) -> bool:
 
 def stop_accepting(given: list[socket.socket]) -> None:
     """Refuse connections from now on. Closing would not do: the supervisor holds the same socket, and clients would wait in its line."""
-    for one in given:
+    for item in given:
         with suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
-        one.close()
+            item.shutdown(socket.SHUT_RDWR)
+        item.close()

@@ -84,9 +84,9 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
     )
 
 
-def process_state(place: Path) -> Program:
+def process_state(path: Path) -> Program:
     """Return the state of a program from its lock."""
-    return "runs" if lock.is_locked(place) else "stopped" if place.is_file() else "never"
+    return "runs" if lock.is_locked(path) else "stopped" if path.is_file() else "never"
 
 
 def _retrain(run: RetrainRun) -> Retrain:
@@ -117,10 +117,10 @@ def _live(layout: ProjectPaths, root: TunectlConfig, champion: ChampionPointer |
 
 
 def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:
-    found = [one for one in windows if one.release == release] or list(windows)
-    if not found:
+    result = [window for window in windows if window.release == release] or list(windows)
+    if not result:
         return None
-    one = found[-1]
+    one = result[-1]
     moved = sorted(name for name, signal in one.signals.items() if signal.shifted)
     return Drift(
         one.id,
@@ -141,7 +141,7 @@ def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: T
     from tunectl.monitoring.window import REFERENCE_SET
 
     declared, least = root.monitor.prompts, root.monitor.window.min_rows
-    enough = [one for one in windows if one.rows >= least]
+    enough = [window for window in windows if window.rows >= least]
     if declared.reference != "live" or declared.accept_first or not enough or live.events(kind=REFERENCE_SET):
         return None
     return PendingApproval(
@@ -149,19 +149,19 @@ def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: T
     )
 
 
-def _slots(root: TunectlConfig, book: RunStore, now: datetime) -> list[NextSchedule]:
+def _slots(root: TunectlConfig, store: RunStore, now: datetime) -> list[NextSchedule]:
     """Return the next slot of each schedule, as the retrain controller would see it."""
     from tunectl.retraining import cron
     from tunectl.retraining.schedules import AHEAD, CronSchedule
 
-    marks = book.get_schedule_marks()
-    found: list[NextSchedule] = []
-    for name, declared in root.retrain.schedules.items():
+    marks = store.get_schedule_marks()
+    next_schedules: list[NextSchedule] = []
+    for name, schedule in root.retrain.schedules.items():
         mark = marks.get(name)
         begin = now if mark is None or mark > now + AHEAD else mark
-        at = cron.next_slot(CronSchedule(name, declared.cron, declared.zone), begin)
-        found.append(NextSchedule(name, declared.cron, at))
-    return sorted(found, key=lambda slot: slot.at)
+        at = cron.next_slot(CronSchedule(name, schedule.cron, schedule.zone), begin)
+        next_schedules.append(NextSchedule(name, schedule.cron, at))
+    return sorted(next_schedules, key=lambda slot: slot.at)
 
 
 def _limits(root: TunectlConfig, runs: Sequence[RetrainRun], now: datetime) -> tuple[datetime | None, tuple[int, int]]:
@@ -172,7 +172,7 @@ def _limits(root: TunectlConfig, runs: Sequence[RetrainRun], now: datetime) -> t
 
 
 def _waits(
-    layout: ProjectPaths, root: TunectlConfig, runs: Sequence[RetrainRun], book: RunStore, now: datetime
+    layout: ProjectPaths, root: TunectlConfig, runs: Sequence[RetrainRun], store: RunStore, now: datetime
 ) -> Iterator[PendingApproval]:
     """Yield questions that are open, and a branch that was left to be looked at."""
     from tunectl.backends.vcs import git_worktree
@@ -180,7 +180,7 @@ def _waits(
 
     for run in runs:
         facts = run.steps[-1].facts
-        if run.state != "awaiting_approval" or book.get_decision(run.id, facts["question"]) is not None:
+        if run.state != "awaiting_approval" or store.get_decision(run.id, facts["question"]) is not None:
             continue
         until = datetime.fromisoformat(facts["until"])
         if now < until:
@@ -203,8 +203,8 @@ def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: dat
         secret = RetrainWorkspace(layout).secret.read_text(encoding="utf-8").strip().encode()
     except OSError:
         return None
-    given = signed_links.ApprovalToken(run.id, facts["question"], int(until.timestamp()), facts["nonce"])
-    return signed_links.address(root.retrain.approval.url, given, secret)
+    token = signed_links.ApprovalToken(run.id, facts["question"], int(until.timestamp()), facts["nonce"])
+    return signed_links.address(root.retrain.approval.url, token, secret)
 
 
 def _idle(store: ReleaseRegistry, book: RunStore) -> Iterator[PendingApproval]:

@@ -40,45 +40,45 @@ def _part(glance: StatusReport, part: str, words: str) -> str:
 
 
 def _champion(glance: StatusReport) -> str:
-    found = glance.champion
-    if found is None:
+    champion = glance.champion
+    if champion is None:
         return f"none of {glance.releases} releases" if glance.releases else "none, there is no release yet"
-    return f"{found.release}, since {found.promoted_at[:16]}{f' ({_short(found.message)})' if found.message else ''}"
+    return f"{champion.release}, since {champion.promoted_at[:16]}{f' ({_short(champion.message)})' if champion.message else ''}"
 
 
-def _traffic(found: Traffic | None, now: datetime) -> str:
-    if found is None or found.newest is None:
+def _traffic(traffic: Traffic | None, now: datetime) -> str:
+    if traffic is None or traffic.newest is None:
         return "nobody has asked anything here yet: tunectl serve"
-    newest = f"the newest {humanize_age(found.newest, now)} ago"
-    if not found.requests:
-        return f"none in {found.hours:g} h; {newest}"
-    people = f" of {found.people:,} {'person' if found.people == 1 else 'people'}" if found.people else ""
-    left = found.requests - found.answered
+    newest = f"the newest {humanize_age(traffic.newest, now)} ago"
+    if not traffic.requests:
+        return f"none in {traffic.hours:g} h; {newest}"
+    people = f" of {traffic.people:,} {'person' if traffic.people == 1 else 'people'}" if traffic.people else ""
+    left = traffic.requests - traffic.answered
     open_ = f", {left:,} of them without an answer" if left else ""
-    said = ", ".join(f"{count:,} {kind}" for kind, count in found.feedback.items()) or "none"
-    return f"{found.requests:,} requests{people} in {found.hours:g} h{open_}, {newest}; feedback: {said}"
+    said = ", ".join(f"{count:,} {kind}" for kind, count in traffic.feedback.items()) or "none"
+    return f"{traffic.requests:,} requests{people} in {traffic.hours:g} h{open_}, {newest}; feedback: {said}"
 
 
 def _drift(glance: StatusReport) -> str:
-    found, idle = glance.drift, _idle(glance.monitor, "monitor")
-    if found is None:
+    result, idle = glance.drift, _idle(glance.monitor, "monitor")
+    if result is None:
         return idle if glance.monitor == "never" else _join_parts("no window of traffic is closed yet", idle)
-    other = glance.champion is not None and found.release != glance.champion.release
-    whose = f" of {found.release}, before this champion" if other else ""
-    return _join_parts(f"{_window(found)}{whose}: {_short(found.reason) or 'no reason given'}", idle)
+    other = glance.champion is not None and result.release != glance.champion.release
+    whose = f" of {result.release}, before this champion" if other else ""
+    return _join_parts(f"{_window(result)}{whose}: {_short(result.reason) or 'no reason given'}", idle)
 
 
-def _window(found: Drift) -> str:
-    count = f"evidence {found.evidence:.1f} of {found.evidence_required:.1f}"
+def _window(drift: Drift) -> str:
+    count = f"evidence {drift.evidence:.1f} of {drift.evidence_required:.1f}"
     small = ""
-    if found.too_small_for is not None:
-        small = f" (too small for a change of {found.too_small_for}: tunectl monitor calibrate)"
-    return f"{found.verdict}, {count}, in {found.rows:,} rows until {_at(found.until)}{small}"
+    if drift.too_small_for is not None:
+        small = f" (too small for a change of {drift.too_small_for}: tunectl monitor calibrate)"
+    return f"{drift.verdict}, {count}, in {drift.rows:,} rows until {_at(drift.until)}{small}"
 
 
-def _retrain(found: Retrain) -> str:
-    reason = f"; {_short(found.reason)}" if found.reason and found.reason != found.why else ""
-    return f"{found.id} {found.state}, {_at(found.at)} ({found.trigger}: {_short(found.why)}){reason}"
+def _retrain(retrain: Retrain) -> str:
+    reason = f"; {_short(retrain.reason)}" if retrain.reason and retrain.reason != retrain.why else ""
+    return f"{retrain.id} {retrain.state}, {_at(retrain.at)} ({retrain.trigger}: {_short(retrain.why)}){reason}"
 
 
 def _next(glance: StatusReport, now: datetime) -> str:

@@ -38,7 +38,9 @@ def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | 
         if not _is_active(section, key, values) or (only is not None and key not in only):
             continue
         if not isinstance(choices, SweepRange):
-            values[key] = decode_choice(suggester.suggest_categorical(key, [encode_choice(one) for one in choices]))
+            values[key] = decode_choice(
+                suggester.suggest_categorical(key, [encode_choice(choice) for choice in choices])
+            )
         elif isinstance(choices.low, int) and isinstance(choices.high, int):
             values[key] = suggester.suggest_int(key, choices.low, choices.high, log=choices.log)
         else:
@@ -95,10 +97,10 @@ def list_test_values(section: Sweep) -> list[dict[str, Any]]:
 
 def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
     """Return values of other settings with which alone ``key`` is varied, theirs included, in the order of the space."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for other, value in section.only_if.get(key, {}).items():
-        found |= {**_conditions_of(section, other), other: value}
-    return found
+        result |= {**_conditions_of(section, other), other: value}
+    return result
 
 
 def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
@@ -135,10 +137,10 @@ def format_override(key: str, value: Any) -> str:
 
 def _format(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{','.join(_format(one) for one in value)}]"
+        return f"[{','.join(_format(item) for item in value)}]"
     if not isinstance(value, str):
         return json.dumps(value)
     if _PLAIN.match(value) and value.lower() not in _WORDS:
         return value
-    escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    escaped = re.sub(r"(\\*)('|$)", lambda result: 2 * result[1] + ("\\'" if result[2] else ""), value)
     return f"'{escaped}'"  # Hydra reads a backslash as itself, but before a quote

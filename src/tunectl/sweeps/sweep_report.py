@@ -91,15 +91,19 @@ def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
     return lines
 
 
-def describe_confirmation(found: SweepConfirmation, summary: SweepSummary) -> str:
+def describe_confirmation(confirmation: SweepConfirmation, summary: SweepSummary) -> str:
     """Return the result on the test split, also where another trial became the best since."""
-    ends = f" ({found.low:+.2f} to {found.high:+.2f})" if found.low is not None and found.high is not None else ""
-    words = {"better": "better", "worse": "worse", "no_difference": "no difference"}[found.verdict]
-    line = (
-        f"on test: trial {found.trial} has {found.metric} {found.best:.2f}, the start {found.start:.2f}: "
-        f"{found.best - found.start:+.2f}{ends}, {found.inputs} inputs, {found.system}: {words}"
+    ends = (
+        f" ({confirmation.low:+.2f} to {confirmation.high:+.2f})"
+        if confirmation.low is not None and confirmation.high is not None
+        else ""
     )
-    if summary.best and found.trial not in summary.best:
+    words = {"better": "better", "worse": "worse", "no_difference": "no difference"}[confirmation.verdict]
+    line = (
+        f"on test: trial {confirmation.trial} has {confirmation.metric} {confirmation.best:.2f}, the start {confirmation.start:.2f}: "
+        f"{confirmation.best - confirmation.start:+.2f}{ends}, {confirmation.inputs} inputs, {confirmation.system}: {words}"
+    )
+    if summary.best and confirmation.trial not in summary.best:
         line += f"; trial {summary.best[0]} became the best later, and the test split is not asked twice"
     return line
 

@@ -17,12 +17,12 @@ MAX_BUILDS = 1000
 
 def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) -> Path:
     """Keep a build and copies of its ``files`` (a file, and its name at the tracker)."""
-    with atomic_io.atomic_directory(spool / record.id, spool / ".tmp") as fresh:
+    with atomic_io.atomic_directory(spool / record.id, spool / ".tmp") as folder:
         for source, name in files:
-            target = fresh / FILES / name
+            target = folder / FILES / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        atomic_io.write_json(fresh / RECORD, record)
+        atomic_io.write_json(folder / RECORD, record)
     for old in list_builds(spool)[:-MAX_BUILDS]:
         remove(old)
     return spool / record.id

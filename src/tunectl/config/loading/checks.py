@@ -59,7 +59,7 @@ def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> Res
     try:
         return ResolvedConfig(validate_config(TunectlConfig, composition), composition)
     except ConfigError as error:
-        recorded = [given.text for given in overrides if given.origin.file]
+        recorded = [override.text for override in overrides if override.origin.file]
         if not recorded:
             raise
         replayed = f"replayed from earlier runs: {' '.join(recorded)}; tunectl repro --reset-overrides forgets them"
@@ -132,67 +132,67 @@ def _stringify_keys(tree: Any) -> Any:
 
 def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: ValidationError) -> Iterator[_ConfigIssue]:
     """Yield one mistake for each thing that is wrong; a misspelt key and the key that it was meant to be are one."""
-    found = [(resolve_location(schema, item["loc"]), item) for item in error.errors(include_url=False)]
-    missing = {place.path: place for place, item in found if item["type"] == "missing"}
+    result = [(resolve_location(schema, item["loc"]), item) for item in error.errors(include_url=False)]
+    missing = {location.path: location for location, item in result if item["type"] == "missing"}
     unknown: dict[KeyPath, str] = {}
-    for place, item in found:
+    for location, item in result:
         if item["type"] == "extra_forbidden":
             near = (
                 ""
-                if _foreign(place)
-                else closest_setting(schema, composition.tree, place.path, sorted(missing, key=to_dotted_key))
+                if _foreign(location)
+                else closest_setting(schema, composition.tree, location.path, sorted(missing, key=to_dotted_key))
             )
             missing = {path: other for path, other in missing.items() if to_dotted_key(path) != near}
-            unknown[place.path] = _unknown(composition, place, near)
+            unknown[location.path] = _unknown(composition, location, near)
     crowds = _crowds(composition, missing)
-    seen: set[KeyPath] = set()
-    for place, item in found:
-        if place.path in seen or (item["type"] == "missing" and place.path not in missing):
+    key_paths: set[KeyPath] = set()
+    for location, item in result:
+        if location.path in key_paths or (item["type"] == "missing" and location.path not in missing):
             continue
-        seen.add(place.path)
-        if item["type"] == "missing" and place.path[:-1] in crowds:
-            if place.path[:-1] not in seen:
-                yield _ConfigIssue(place.path[:-1], "missing", crowds[place.path[:-1]])
-            seen.add(place.path[:-1])
+        key_paths.add(location.path)
+        if item["type"] == "missing" and location.path[:-1] in crowds:
+            if location.path[:-1] not in key_paths:
+                yield _ConfigIssue(location.path[:-1], "missing", crowds[location.path[:-1]])
+            key_paths.add(location.path[:-1])
             continue
-        text = unknown.get(place.path) or _text(schema, composition, place, item)
-        yield _ConfigIssue(place.path, item["type"], text)
+        text = unknown.get(location.path) or _text(schema, composition, location, item)
+        yield _ConfigIssue(location.path, item["type"], text)
 
 
 def _crowds(composition: ComposedConfig, missing: dict[KeyPath, SchemaLocation]) -> dict[KeyPath, str]:
     """Return one line for a section that lacks many settings: most likely another file of its group is wanted."""
     above: dict[KeyPath, list[SchemaLocation]] = {}
-    for path, place in missing.items():
-        above.setdefault(path[:-1], []).append(place)
-    found = {}
+    for path, location in missing.items():
+        above.setdefault(path[:-1], []).append(location)
+    result = {}
     for path, places in above.items():
         if path and len(places) >= _CROWD:
             option = composition.choices.get(str(path[0]))
             origin = composition.origins.file_of(path) or f"conf/{path[0]}/{option}.yaml"
             owner = places[0].owner
             tag = f" where {_tag_of(owner)}" if owner is not None and _tag_of(owner) else ""
-            names = ", ".join(str(place.path[-1]) for place in places)
+            names = ", ".join(str(location.path[-1]) for location in places)
             text = f"{to_dotted_key(path)} ({origin}): {len(places)} settings are missing{tag}: {names}"
-            found[path] = f"{text}; choose a file of conf/{path[0]} that has them: {path[0]}=<file>"
-    return found
+            result[path] = f"{text}; choose a file of conf/{path[0]} that has them: {path[0]}=<file>"
+    return result
 
 
-def _text(schema: type[BaseModel], composition: ComposedConfig, place: SchemaLocation, item: Any) -> str:
+def _text(schema: type[BaseModel], composition: ComposedConfig, location: SchemaLocation, item: Any) -> str:
     kind = item["type"]
     if kind == "missing":
-        file = composition.origins.file_of(place.path[:-1]) if len(place.path) > 1 else "conf/config.yaml"
+        file = composition.origins.file_of(location.path[:-1]) if len(location.path) > 1 else "conf/config.yaml"
         where = f" ({file})" if file else ""
-        return f"{to_dotted_key(place.path)}: missing{where}; must be {describe_type(place.shape)}"
-    value = get_at(composition.tree, place.path)
-    head = _head(composition, place.path, value)
+        return f"{to_dotted_key(location.path)}: missing{where}; must be {describe_type(location.shape)}"
+    value = get_at(composition.tree, location.path)
+    head = _head(composition, location.path, value)
     if kind in {"value_error", "assertion_error"}:
         reason = str(item.get("ctx", {}).get("error", item["msg"]))
-        return f"{_head(composition, place.path, value, show=not isinstance(value, dict | list))}: {reason}"
+        return f"{_head(composition, location.path, value, show=not isinstance(value, dict | list))}: {reason}"
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
-        return _tag(composition, place, value)
-    shape = place.shape
-    parent = resolve_location(schema, _without_last(item["loc"], place)) if len(place.shape.kinds) == 1 else None
-    if parent is not None and parent.path == place.path:
+        return _tag(composition, location, value)
+    shape = location.shape
+    parent = resolve_location(schema, _without_last(item["loc"], location)) if len(location.shape.kinds) == 1 else None
+    if parent is not None and parent.path == location.path:
         shape = parent.shape  # a plain union: name all of its members
     guess = _close_value(value, shape)
     return f"{head}: must be {describe_type(shape)}{guess}"
@@ -202,14 +202,14 @@ def _without_last(location: Sequence[str | int], place: SchemaLocation) -> Seque
     return location[:-1] if len(location) > len(place.path) else location
 
 
-def _tag(composition: ComposedConfig, place: SchemaLocation, value: Any) -> str:
-    name = str(place.shape.discriminator)
-    known = list(union_members(place.shape))
-    path = (*place.path, name)
+def _tag(composition: ComposedConfig, location: SchemaLocation, value: Any) -> str:
+    name = str(location.shape.discriminator)
+    known = list(union_members(location.shape))
+    path = (*location.path, name)
     if not isinstance(value, dict):
-        return f"{_head(composition, place.path, value)}: must be {describe_type(place.shape)}"
+        return f"{_head(composition, location.path, value)}: must be {describe_type(location.shape)}"
     if name not in value:
-        file = composition.origins.file_of(place.path)
+        file = composition.origins.file_of(location.path)
         return f"{to_dotted_key(path)}: missing{f' ({file})' if file else ''}; must be one of {', '.join(known)}"
     given = str(value[name])
     near = get_close_matches(given, known, 1)
@@ -223,21 +223,21 @@ def _close_value(value: Any, shape: TypeInfo) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _foreign(place: SchemaLocation) -> str:
+def _foreign(location: SchemaLocation) -> str:
     """Return where an unknown key belongs to another member of a tagged union, that member's tag."""
-    key = str(place.path[-1])
-    return next((_tag_of(other) for other in place.siblings if key in other.model_fields), "")
+    key = str(location.path[-1])
+    return next((_tag_of(other) for other in location.siblings if key in other.model_fields), "")
 
 
-def _unknown(composition: ComposedConfig, place: SchemaLocation, near: str) -> str:
-    value = get_at(composition.tree, place.path)
-    head = _head(composition, place.path, value, show=not isinstance(value, dict | list))
-    if place.owner is not None and _foreign(place):
-        return f"{head}: no such setting where {_tag_of(place.owner)}, only where {_foreign(place)}"
+def _unknown(composition: ComposedConfig, location: SchemaLocation, near: str) -> str:
+    value = get_at(composition.tree, location.path)
+    head = _head(composition, location.path, value, show=not isinstance(value, dict | list))
+    if location.owner is not None and _foreign(location):
+        return f"{head}: no such setting where {_tag_of(location.owner)}, only where {_foreign(location)}"
     if near:
         return f"{head}: no such setting; did you mean {near}?"
-    known = list(place.owner.model_fields) if place.owner is not None else []
-    above = to_dotted_key(place.path[:-1]) or "conf/"
+    known = list(location.owner.model_fields) if location.owner is not None else []
+    above = to_dotted_key(location.path[:-1]) or "conf/"
     more = ", …" if len(known) > _LISTED else ""
     return f"{head}: no such setting; {above} has {', '.join(known[:_LISTED])}{more}"
 

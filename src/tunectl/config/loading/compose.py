@@ -205,7 +205,7 @@ def _yaml_mistakes(conf: Path) -> list[str]:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    found = []
+    result = []
     for file in sorted(conf.rglob("*.yaml")):
         shown = _display_path(conf, file.relative_to(conf).as_posix())
         try:
@@ -213,14 +213,14 @@ def _yaml_mistakes(conf: Path) -> list[str]:
         except YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark is not None else shown
-            found.append(f"{place}: not YAML: {getattr(error, 'problem', None) or error}")
+            result.append(f"{place}: not YAML: {getattr(error, 'problem', None) or error}")
         except UnicodeDecodeError as error:
-            found.append(f"{shown}: not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}")
+            result.append(f"{shown}: not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}")
         except OmegaConfBaseException as error:
-            found.append(f"{shown}: {str(error).splitlines()[0]}")
+            result.append(f"{shown}: {str(error).splitlines()[0]}")
         except OSError as error:
-            found.append(f"{shown}: {error.strerror}")
-    return found
+            result.append(f"{shown}: {error.strerror}")
+    return result
 
 
 def _plain_words(conf: Path, error: Exception) -> str:
@@ -274,18 +274,18 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
     return raw
 
 
-def _mandatory(conf: Path, path: KeyPath, where: ValueOrigin | None) -> str:
+def _mandatory(conf: Path, path: KeyPath, origin: ValueOrigin | None) -> str:
     """Return a value that only the user knows; the comment above it in the file says what it is and where to get it."""
-    text = f"{to_dotted_key(path)}: must be given ({where}): {to_dotted_key(path)}=<value>"
-    if where is None or not where.file.endswith(".yaml") or not where.line:
+    text = f"{to_dotted_key(path)}: must be given ({origin}): {to_dotted_key(path)}=<value>"
+    if origin is None or not origin.file.endswith(".yaml") or not origin.line:
         return text
-    note = comment_above(conf.parent / where.file, where.line)
+    note = comment_above(conf.parent / origin.file, origin.line)
     return f"{text}\n    {note}" if note else text
 
 
-def _dangling(raw: dict[str, Any], path: KeyPath, value: str, where: ValueOrigin | None) -> str:
+def _dangling(raw: dict[str, Any], path: KeyPath, value: str, origin: ValueOrigin | None) -> str:
     """Return an interpolation that leads nowhere, with the nearest place that exists."""
-    start = f"{to_dotted_key(path)} = {format_value(value)} ({where})"
+    start = f"{to_dotted_key(path)} = {format_value(value)} ({origin})"
     targets = [part.partition("${")[2].strip() for part in value.split("}")[:-1] if "${" in part]
     known = [to_dotted_key(leaf) for leaf, _ in iter_leaves(raw)]
     for target in targets:

@@ -229,11 +229,11 @@ def _add_axolotl_dataset(draft: ImportedConfig, entry: Any) -> None:
         return
     files, path = entry.get("data_files"), str(entry["path"])
     named = path in {"json", "csv", "parquet", "text", "arrow"} and files
-    for one in map(str, _to_list(files)) if named else [path]:
-        is_file = one.startswith(_LOCAL) or re.search(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)$", one)
+    for item in map(str, _to_list(files)) if named else [path]:
+        is_file = item.startswith(_LOCAL) or re.search(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)$", item)
         local = bool(is_file) or bool(entry.get("ds_type"))
-        name = one.rstrip("/").rpartition("/")[2].partition(".")[0]
-        place = _add_source(draft, name, one, local=local, revision=entry.get("revision"))
+        name = item.rstrip("/").rpartition("/")[2].partition(".")[0]
+        place = _add_source(draft, name, item, local=local, revision=entry.get("revision"))
         if not local:
             _copy_hub_keys(draft, place, entry, {"name": "subset", "split": "split"})
         _set_axolotl_format(draft, place, entry)

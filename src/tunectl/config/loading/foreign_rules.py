@@ -144,14 +144,14 @@ def combine(axolotl: str, llama_factory: str, ours: str) -> ForeignKey:
     return ForeignKey(axolotl, llama_factory, ours, lambda *_: None)
 
 
-def look_up(table: Mapping[str, Any], what: str) -> Callable[[Any], Any]:
+def look_up(table: Mapping[str, Any], description: str) -> Callable[[Any], Any]:
     """Return a conversion by table; anything else is refused with the names that there are."""
 
     def convert(value: Any) -> Any:
         name = str(value).lower()
         if name not in table:
             raise ValueError(
-                f"{what} {value} is not offered; there are {', '.join(sorted(set(map(str, table.values()))))}"
+                f"{description} {value} is not offered; there are {', '.join(sorted(set(map(str, table.values()))))}"
             )
         return table[name]
 

@@ -28,7 +28,7 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
         node = loader.get_single_node()
         if node is not None and _count_characters(node, {}) > LONGEST:
             raise UsageError(f"{name}: with its aliases written out it is longer than {LONGEST} characters")
-        found = None if node is None else loader.construct_document(node)
+        result = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{name}:{mark.line + 1}" if mark is not None else name
@@ -37,9 +37,9 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
         raise UsageError(f"{name}: nested too deeply") from error
     except ValueError as error:  # a date that does not exist, a number of thousands of digits
         raise UsageError(f"{name}: a value cannot be read: {error}") from error
-    if not isinstance(found, dict) or not found:
+    if not isinstance(result, dict) or not result:
         raise UsageError(f"{name}: must be a mapping of settings, such as learning_rate: 1.0e-4")
-    return {str(key): value for key, value in found.items()}
+    return {str(key): value for key, value in result.items()}
 
 
 def _count_characters(node: Any, known: dict[int, float]) -> float:

@@ -88,23 +88,23 @@ def write_folder(layout: ProjectPaths, folder: Path) -> Iterator[str]:
 
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
     """Return the text under each field of a section class and of the classes that it extends, read from their sources."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for kind in reversed(model.__mro__):
         if issubclass(kind, BaseModel) and kind.__module__.startswith("tunectl.") and "[" not in kind.__name__:
-            found |= _prose_of(kind)
-    return found
+            result |= _prose_of(kind)
+    return result
 
 
 def _prose_of(kind: type[BaseModel]) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     statements = body.body if isinstance(body, ast.ClassDef) else []
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for field, text in pairwise(statements):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
             value = getattr(text.value, "value", None)
             if isinstance(value, str):
-                found[field.target.id] = " ".join(value.split())
-    return found
+                result[field.target.id] = " ".join(value.split())
+    return result
 
 
 class _Described(GenerateJsonSchema):
@@ -112,13 +112,13 @@ class _Described(GenerateJsonSchema):
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
         """Return the schema of one section class."""
-        made = super().model_schema(schema)
+        result = super().model_schema(schema)
         texts = field_docs(schema["cls"])
-        for name, value in made.get("properties", {}).items():
+        for name, value in result.get("properties", {}).items():
             value.pop("title", None)
             if name in texts:
                 value["description"] = texts[name]
-        return made
+        return result
 
 
 def _of(model: type[BaseModel]) -> dict[str, Any]:
@@ -132,12 +132,12 @@ def _loosen(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     # A part of a section may fit several members of a union, so exactly one becomes at least one.
-    made = {
+    result = {
         _ANY.get(key, key): _loosen(value) for key, value in schema.items() if key not in {"required", "discriminator"}
     }
     if isinstance(schema.get("properties"), dict):
-        made["properties"] = {name: _or_later(_loosen(value)) for name, value in schema["properties"].items()}
-    return made
+        result["properties"] = {name: _or_later(_loosen(value)) for name, value in schema["properties"].items()}
+    return result
 
 
 def _or_later(schema: dict[str, Any]) -> dict[str, Any]:
@@ -147,14 +147,14 @@ def _or_later(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_title_and_defaults(schema: dict[str, Any], title: str) -> dict[str, Any]:
-    made = {"$schema": DRAFT, **schema, "title": title}
+    result = {"$schema": DRAFT, **schema, "title": title}
     if title == "tunectl configuration":
-        return made
-    named = {option["$ref"].rpartition("/")[2] for option in made.get("anyOf", []) if "$ref" in option}
-    for part in (made, *(made["$defs"][name] for name in named)):  # a section is one class, or a choice of several
+        return result
+    named = {option["$ref"].rpartition("/")[2] for option in result.get("anyOf", []) if "$ref" in option}
+    for part in (result, *(result["$defs"][name] for name in named)):  # a section is one class, or a choice of several
         if "properties" in part:
             part["properties"] = {"defaults": _DEFAULTS, **part["properties"]}
-    return made
+    return result
 
 
 def _save(folder: Path, name: str, schema: dict[str, Any]) -> str:
@@ -167,10 +167,10 @@ def _present(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         text = f"{path}: holds comments or is not JSON, so it is left alone ({error})"
         raise ConfigError([text], hint='add a "yaml.schemas" entry by hand, or move the file away') from error
-    if not isinstance(found, dict):
+    if not isinstance(result, dict):
         raise ConfigError([f"{path}: must hold a JSON object"])
-    return found
+    return result

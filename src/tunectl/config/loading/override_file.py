@@ -60,10 +60,10 @@ def save_overrides(layout: ProjectPaths, overrides: Sequence[Override]) -> None:
     Check them first: nothing is validated here.
     Raises  InfrastructureError where the file cannot be written.
     """
-    body = "".join(f"- {_quote_for_yaml(given.text)}\n" for given in overrides) or "[]\n"
+    body = "".join(f"- {_quote_for_yaml(override.text)}\n" for override in overrides) or "[]\n"
     present = layout.overrides.read_text(encoding="utf-8") if layout.overrides.is_file() else None
-    unchanged = present is not None and [given.text for given in load_overrides(layout)] == [
-        given.text for given in overrides
+    unchanged = present is not None and [override.text for override in load_overrides(layout)] == [
+        override.text for override in overrides
     ]
     if not unchanged:
         atomic_io.write_text(layout.overrides, HEADER + body)

@@ -52,26 +52,26 @@ def classify_overrides(
     """
     groups: dict[str, Override] = {}
     values: list[tuple[Override, KeyPath, Any]] = []
-    for given in overrides:
-        key, equals, text = (part.strip() for part in given.text.partition("="))
-        if not given.text.isascii() and _broken(given.text):
-            problems.append(OverrideError((), f"override {given.text!a}: not UTF-8 text"))
+    for override in overrides:
+        key, equals, text = (part.strip() for part in override.text.partition("="))
+        if not override.text.isascii() and _broken(override.text):
+            problems.append(OverrideError((), f"override {override.text!a}: not UTF-8 text"))
         elif key[:1] in {"+", "~"}:
-            problems.append(_reject_prefix(given, key))
+            problems.append(_reject_prefix(override, key))
         elif not equals or not (_KEY.match(key) or _GROUP.match(key)):
-            problems.append(OverrideError((), f"{_who(given)}: not of the form key=value, for example seed=17"))
+            problems.append(OverrideError((), f"{_who(override)}: not of the form key=value, for example seed=17"))
         elif (conf / key).is_dir():
-            problem = _bad_choice(conf, given, key, text)
+            problem = _bad_choice(conf, override, key, text)
             if problem is None:
-                groups[key] = given
+                groups[key] = override
             else:
                 problems.append(problem)
         else:
             path = _path(key)
             try:
-                values.append((given, path, read(text)))
+                values.append((override, path, read(text)))
             except ValueError as error:
-                problems.append(OverrideError(path, f"{_who(given)}: {error}"))
+                problems.append(OverrideError(path, f"{_who(override)}: {error}"))
     return groups, values
 
 
@@ -80,24 +80,24 @@ def _broken(text: str) -> bool:
     return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
 
 
-def _reject_prefix(given: Override, key: str) -> OverrideError:
+def _reject_prefix(override: Override, key: str) -> OverrideError:
     bare = key.lstrip("+~")
     path = _path(bare) if _KEY.match(bare) else ()
     if key.startswith("~"):
         text = "settings cannot be removed; set it to null, or choose another file of its group"
-        return OverrideError(path, f"{_who(given)}: {text}")
+        return OverrideError(path, f"{_who(override)}: {text}")
     text = "keys cannot be added with a plus sign, because every setting has its place in conf/ already"
-    return OverrideError(path, f"{_who(given)}: {text}", suggest=True)
+    return OverrideError(path, f"{_who(override)}: {text}", suggest=True)
 
 
-def _bad_choice(conf: Path, given: Override, group: str, option: str) -> OverrideError | None:
-    known = list_options(conf, group)
-    if option in known or (option == "null" and group == "experiment"):
+def _bad_choice(conf: Path, override: Override, group: str, option: str) -> OverrideError | None:
+    options = list_options(conf, group)
+    if option in options or (option == "null" and group == "experiment"):
         return None
     if option.startswith(("{", "[")):
         example = f"{group}.<setting>=<value> sets a value"
-        return OverrideError((group,), f"{_who(given)}: chooses a file of {conf.name}/{group}; {example}")
-    return OverrideError((group,), f"{_who(given)}: {unknown_option(conf, group, option, known)}")
+        return OverrideError((group,), f"{_who(override)}: chooses a file of {conf.name}/{group}; {example}")
+    return OverrideError((group,), f"{_who(override)}: {unknown_option(conf, group, option, options)}")
 
 
 def unknown_option(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
@@ -107,8 +107,8 @@ def unknown_option(conf: Path, group: str, option: str, known: Sequence[str]) ->
     return f"{conf.name}/{group} has no option {option}; there are {', '.join(known)}{guess}"
 
 
-def _who(given: Override) -> str:
-    return f"{given.text} ({given.origin})" if given.origin.file else f"override {given.text}"
+def _who(override: Override) -> str:
+    return f"{override.text} ({override.origin})" if override.origin.file else f"override {override.text}"
 
 
 def _path(key: str) -> KeyPath:
@@ -116,7 +116,12 @@ def _path(key: str) -> KeyPath:
 
 
 def apply_override(
-    raw: dict[str, Any], origins: Provenance, given: Override, path: KeyPath, value: Any, problems: list[OverrideError]
+    raw: dict[str, Any],
+    origins: Provenance,
+    override: Override,
+    path: KeyPath,
+    value: Any,
+    problems: list[OverrideError],
 ) -> None:
     """Set one value. A key that is not there yet is made: the check knows whether it may be."""
     here: Any = raw
@@ -124,24 +129,24 @@ def apply_override(
     for part, after in zip(path, (*path[1:], None), strict=True):
         if isinstance(here, list) and not (isinstance(part, int) and 0 <= part < len(here)):
             text = f"{to_dotted_key(walked)} is a list of {len(here)}; it has no entry {part} (the first is 0)"
-            problems.append(OverrideError(path, f"{_who(given)}: {text}"))
+            problems.append(OverrideError(path, f"{_who(override)}: {text}"))
             return
         key: Any = part if isinstance(here, list) else str(part)
         walked, inner = (*walked, key), here[key] if isinstance(here, list) else here.get(key)
         if after is None and isinstance(value, dict) and isinstance(inner, dict):
             for name, below in value.items():
-                apply_override(raw, origins, given, (*walked, name), below, problems)
+                apply_override(raw, origins, override, (*walked, name), below, problems)
         elif after is None:
             here[key] = value
-            origins.set(walked, value, given.origin)
+            origins.set(walked, value, override.origin)
         elif isinstance(inner, dict | list):
             here = inner
         elif inner is None:
             here[key] = {}
-            origins.set(walked, {}, given.origin)
+            origins.set(walked, {}, override.origin)
             here = here[key]
         else:
             problems.append(
-                OverrideError(path, f"{_who(given)}: {to_dotted_key(walked)} is a single value; it holds no {after}")
+                OverrideError(path, f"{_who(override)}: {to_dotted_key(walked)} is a single value; it holds no {after}")
             )
             return

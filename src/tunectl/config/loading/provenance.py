@@ -98,10 +98,10 @@ def key_lines(file: Path, name: str) -> dict[KeyPath, tuple[Any, ValueOrigin]]:
 
     with file.open(encoding="utf-8") as stream:
         root = yaml.compose(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    found: dict[KeyPath, tuple[Any, ValueOrigin]] = {}
+    result: dict[KeyPath, tuple[Any, ValueOrigin]] = {}
     if root is not None:
-        _visit(root, (), name, found)
-    return found
+        _visit(root, (), name, result)
+    return result
 
 
 def comment_above(file: Path, line: int) -> str:
@@ -120,19 +120,19 @@ def _children(value: Any) -> Iterator[tuple[str | int, Any]]:
         yield from enumerate(value)
 
 
-def _visit(node: Any, path: KeyPath, name: str, found: dict[KeyPath, tuple[Any, ValueOrigin]]) -> None:
+def _visit(node: Any, path: KeyPath, name: str, result: dict[KeyPath, tuple[Any, ValueOrigin]]) -> None:
     import yaml
 
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             below = (*path, key.value)
-            found[below] = (_plain(value), ValueOrigin(name, key.start_mark.line + 1))
-            _visit(value, below, name, found)
+            result[below] = (_plain(value), ValueOrigin(name, key.start_mark.line + 1))
+            _visit(value, below, name, result)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             below = (*path, index)
-            found[below] = (_plain(value), ValueOrigin(name, value.start_mark.line + 1))
-            _visit(value, below, name, found)
+            result[below] = (_plain(value), ValueOrigin(name, value.start_mark.line + 1))
+            _visit(value, below, name, result)
 
 
 def _plain(node: Any) -> Any:

@@ -73,7 +73,7 @@ def inspect_type(annotation: Any, metadata: tuple[Any, ...] = (), discriminator:
 
 def union_members(shape: TypeInfo) -> dict[str, type[BaseModel]]:
     """Return the sections of a tagged union by tag (the value of ``method``); empty for any other shape."""
-    found: dict[str, type[BaseModel]] = {}
+    result: dict[str, type[BaseModel]] = {}
     for kind in shape.kinds:
         bare, *extra = get_args(kind) if get_origin(kind) is Annotated else (kind,)
         model = section(bare)
@@ -81,11 +81,11 @@ def union_members(shape: TypeInfo) -> dict[str, type[BaseModel]]:
             continue
         for item in extra:
             if isinstance(item, Tag):
-                found[item.tag] = model
+                result[item.tag] = model
         info = model.model_fields.get(shape.discriminator or "")
         for tag in get_args(info.annotation) if info is not None else ():
-            found[str(tag)] = model
-    return found
+            result[str(tag)] = model
+    return result
 
 
 def section(kind: Any) -> type[BaseModel] | None:
@@ -109,7 +109,7 @@ def resolve_location(root: type[BaseModel], location: Sequence[str | int]) -> Sc
     """Turn the location of a validation error into a key's path: the tags of unions in it are no keys."""
     shape, path, owner = TypeInfo((root,), nullable=False, metadata=()), (), None
     siblings: tuple[type[BaseModel], ...] = ()
-    here: KeyPath = path
+    current_path: KeyPath = path
     rest = list(location)
     while rest:
         step = rest.pop(0)
@@ -124,7 +124,7 @@ def resolve_location(root: type[BaseModel], location: Sequence[str | int]) -> Sc
                 break
             continue
         kind = shape.kinds[0]
-        here = (*here, step)
+        current_path = (*current_path, step)
         model = section(kind)
         if model is not None:
             owner = model
@@ -135,7 +135,7 @@ def resolve_location(root: type[BaseModel], location: Sequence[str | int]) -> Sc
             arguments = get_args(kind)
             shape = inspect_type(arguments[-1] if arguments and arguments[-1] is not ... else (arguments or (Any,))[0])
             owner = None
-    return SchemaLocation(here, shape, owner, siblings)
+    return SchemaLocation(current_path, shape, owner, siblings)
 
 
 def _plain_kind(shape: TypeInfo, name: str) -> Any:
@@ -152,8 +152,8 @@ def names(shape: TypeInfo, value: Any) -> tuple[str, ...]:
     members = union_members(shape)
     if members and isinstance(value, Mapping) and str(value.get(shape.discriminator)) in members:
         return tuple(members[str(value[shape.discriminator])].model_fields)
-    found = [model for model in map(section, shape.kinds) if model is not None] or list(members.values())
-    return tuple(dict.fromkeys(name for model in found for name in model.model_fields))
+    result = [model for model in map(section, shape.kinds) if model is not None] or list(members.values())
+    return tuple(dict.fromkeys(name for model in result for name in model.model_fields))
 
 
 def describe_type(shape: TypeInfo) -> str:
@@ -219,8 +219,8 @@ def _size(metadata: tuple[Any, ...]) -> str:
 
 
 def _pattern(metadata: tuple[Any, ...]) -> str:
-    found = next((item.pattern for item in metadata if getattr(item, "pattern", None)), None)
-    return f" that matches {getattr(found, 'pattern', found)}" if found else ""
+    result = next((item.pattern for item in metadata if getattr(item, "pattern", None)), None)
+    return f" that matches {getattr(result, 'pattern', result)}" if result else ""
 
 
 def _bound(metadata: tuple[Any, ...], name: str) -> Any:

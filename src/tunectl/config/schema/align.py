@@ -192,9 +192,9 @@ class OnlineRl(AlignBase):
         return self
 
 
-def _same(one: Check, other: Check) -> bool:
+def _same(check: Check, other: Check) -> bool:
     """Return whether two checks are one, whatever they are called."""
-    return one.model_copy(update={"name": ""}) == other.model_copy(update={"name": ""})
+    return check.model_copy(update={"name": ""}) == other.model_copy(update={"name": ""})
 
 
 class Rloo(OnlineRl):

@@ -121,7 +121,7 @@ class SimulatedAnnotator(StrictModel):
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
-        names = [one.name for one in self.rubric]
+        names = [item.name for item in self.rubric]
         if len(set(names)) < len(names):
             raise ValueError(f"rubric has two criteria of one name: {', '.join(names)}")
         return self
@@ -134,6 +134,6 @@ def _compiles(pattern: str) -> None:
         raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from error
 
 
-def _refuse_crossed(least: int, most: int | None) -> None:
-    if most is not None and most < least:
-        raise ValueError(f"the minimum is {least} and the maximum is {most}; no answer can pass")
+def _refuse_crossed(minimum: int, maximum: int | None) -> None:
+    if maximum is not None and maximum < minimum:
+        raise ValueError(f"the minimum is {minimum} and the maximum is {maximum}; no answer can pass")

@@ -89,16 +89,16 @@ class SlotErrorRules(StrictModel):
 
     def _refuse_bad(self, where: str, pattern: str) -> None:
         try:
-            found = re.compile(self.whole(pattern)).match("")
+            match = re.compile(self.whole(pattern)).match("")
         except re.error as error:
             raise ValueError(f"{where}: {pattern!r} is not a regular expression: {error}") from error
-        if found is not None and not where.startswith("terms."):
+        if match is not None and not where.startswith("terms."):
             raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
 
     def whole(self, pattern: str) -> str:
         """Return ``pattern`` with its terms put in."""
         while TERM.search(pattern):
-            pattern = TERM.sub(lambda found: f"(?:{'|'.join(self.terms[found[1]])})", pattern)
+            pattern = TERM.sub(lambda result: f"(?:{'|'.join(self.terms[result[1]])})", pattern)
         return pattern
 
 
@@ -110,14 +110,14 @@ def read(path: Path) -> SlotErrorRules:
     import yaml
 
     try:
-        found: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        result: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError([f"{path} cannot be read: {error}"], hint=HINT) from error
     try:
-        return SlotErrorRules.model_validate(found.get("slots", found) if isinstance(found, dict) else found)
+        return SlotErrorRules.model_validate(result.get("slots", result) if isinstance(result, dict) else result)
     except ValidationError as error:
         problems = [
-            f"{path}: {'.'.join(map(str, one['loc'])) or 'slots'}: {one['msg']}"
-            for one in error.errors(include_url=False, include_input=False)
+            f"{path}: {'.'.join(map(str, item['loc'])) or 'slots'}: {item['msg']}"
+            for item in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigError(problems, hint=HINT) from error

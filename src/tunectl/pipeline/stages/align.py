@@ -198,19 +198,19 @@ class _PromptRenderer:
             else ""
             for example in examples
         ]
-        found = []
+        result = []
         limit = self.agreed.context
         for example, text, encoded in zip(examples, texts, self.tokenizer.encode(texts), strict=True):
-            why: tuple[RejectReason, str] | None = None
+            reason: tuple[RejectReason, str] | None = None
             if not example.messages:
-                why = ("no_separate_answer", "its input and answer are one text")
+                reason = ("no_separate_answer", "its input and answer are one text")
             elif limit is not None and len(encoded.ids) + room > limit:
-                why = ("too_long", f"{len(encoded.ids)} tokens and {room} for an answer, at most {limit} may be")
+                reason = ("too_long", f"{len(encoded.ids)} tokens and {room} for an answer, at most {limit} may be")
             if count:
-                self._account(example, why)
-            if why is None:
+                self._account(example, reason)
+            if reason is None:
                 answers = tuple(answer.text for answer in example.answers)
-                found.append(
+                result.append(
                     Prompt(
                         id=example.id,
                         messages=tuple(example.messages),
@@ -222,28 +222,28 @@ class _PromptRenderer:
                         cluster=example.cluster or example.id,
                     )
                 )
-        return found
+        return result
 
-    def _account(self, example: Example, why: tuple[RejectReason, str] | None) -> None:
+    def _account(self, example: Example, reason: tuple[RejectReason, str] | None) -> None:
         self.tally.read()
-        if why is None:
+        if reason is None:
             self.tally.keep()
             return
         words = example.messages[-1].content if example.messages else ""
-        self.tally.reject(RejectedRow(example.source, *why, truncate(words)))
+        self.tally.reject(RejectedRow(example.source, *reason, truncate(words)))
 
 
 def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _PromptRenderer) -> PolicyData:
     """Read the inputs or judgments to learn from, and the inputs to validate on."""
     room = settings.max_new_tokens
     validation = [row for row in atomic_io.read_rows(inputs.split / "validation.jsonl", Example) if row.answers]
-    drawn = _sample_examples(
+    examples = _sample_examples(
         validation, settings.validation.inputs, cfg.seed, "watch"
     )  # the word goes into the seed, so it stays
-    prompts = asking.questions(drawn, room, count=False)
-    if drawn and not prompts:
+    prompts = asking.questions(examples, room, count=False)
+    if examples and not prompts:
         raise DataError(
-            f"align: none of {len(drawn)} validation inputs can be answered: they leave no room for an answer of {room} tokens, "
+            f"align: none of {len(examples)} validation inputs can be answered: they leave no room for an answer of {room} tokens, "
             "or are one text with it",
             hint=f"lower align.max_new_tokens (now {room}), or bring shorter inputs",
         )
@@ -267,13 +267,13 @@ def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
 
     Raises  DataError with the setting, the field and the fields there are.
     """
-    for place, check in align.checks_of(settings):
-        asked = data.validation if place == "align.validation.metric" else data.questions
+    for key, check in align.checks_of(settings):
+        asked = data.validation if key == "align.validation.metric" else data.questions
         there = sorted({name for question in asked for name in question.fields})
         for name in check.fields if isinstance(check, FactsCheck) else ():
             if name not in there:
                 raise DataError(
-                    f"{place}.fields names {name}, but no input has that field; there are: {', '.join(there) or 'none'}",
+                    f"{key}.fields names {name}, but no input has that field; there are: {', '.join(there) or 'none'}",
                     hint="declare it in ingest.sources.<name>.fields, or take it out of this list",
                 )
 
@@ -281,8 +281,8 @@ def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
 def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRenderer) -> list[Prompt]:
     examples = list(atomic_io.read_rows(inputs.split / "train.jsonl", Example))
     if settings.prompts == "preferred":
-        found = _read_preferences(inputs.preferences, "train")
-        known = {pair.prompt for pair in found.pairs} | {mark.prompt for mark in found.marks}
+        preference_split = _read_preferences(inputs.preferences, "train")
+        known = {pair.prompt for pair in preference_split.pairs} | {mark.prompt for mark in preference_split.marks}
         examples = [example for example in examples if input_key(example) in known]
     examples = _sample_examples(examples, settings.max_inputs or len(examples), seed, "prompts")
     questions = asking.questions(examples, settings.max_new_tokens, count=True)
@@ -309,12 +309,12 @@ def _read_preferences(preferences: Path, part: str) -> preference_batches.Prefer
     )
 
 
-def _sample_examples(examples: Sequence[Example], most: int, seed: int, what: str) -> list[Example]:
-    """Return at most ``most`` of ``examples``, in their order."""
-    if len(examples) <= most:
+def _sample_examples(examples: Sequence[Example], maximum: int, seed: int, description: str) -> list[Example]:
+    """Return at most ``maximum`` of ``examples``, in their order."""
+    if len(examples) <= maximum:
         return list(examples)
-    places = sorted(random.Random(f"{seed}:{what}").sample(range(len(examples)), most))  # noqa: S311  a draw, not a secret
-    return [examples[place] for place in places]
+    places = sorted(random.Random(f"{seed}:{description}").sample(range(len(examples)), maximum))  # noqa: S311  a draw, not a secret
+    return [examples[index] for index in places]
 
 
 def _judges(settings: AlignSettings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
@@ -337,8 +337,8 @@ def _write(
     folder = outputs.artifact
     model_spec.save(model_spec.load(inputs.sft), folder)
     count = len(data.questions) or len(data.judged)
-    found = rl_artifacts.to_record(aligned, method=settings.method, inputs=count, measure=judges.measure.name)
-    atomic_io.write_json(folder / rl_artifacts.FACTS, found)
+    record = rl_artifacts.to_record(aligned, method=settings.method, inputs=count, measure=judges.measure.name)
+    atomic_io.write_json(folder / rl_artifacts.FACTS, record)
     atomic_io.write_rows(folder / rl_artifacts.SAMPLES, aligned.samples)
     atomic_io.write_text(folder / rl_artifacts.HISTORY, rl_artifacts.curve(aligned.history, timed=False))
     atomic_io.write_text(folder / rl_artifacts.VALIDATION, rl_artifacts.validation_csv(aligned.validation))
@@ -346,9 +346,9 @@ def _write(
     atomic_io.write_text(folder / "report.html", tools.page(cfg.project, settings, aligned))
 
 
-def _write_curves(history: Sequence[StepMetrics], looks: Sequence[ValidationPoint], folder: Path) -> None:
+def _write_curves(history: Sequence[StepMetrics], points: Sequence[ValidationPoint], folder: Path) -> None:
     atomic_io.write_text(folder / rl_artifacts.HISTORY, rl_artifacts.curve(history, timed=True))
-    atomic_io.write_text(folder / rl_artifacts.VALIDATION, rl_artifacts.validation_csv(looks))
+    atomic_io.write_text(folder / rl_artifacts.VALIDATION, rl_artifacts.validation_csv(points))
 
 
 def _metrics(settings: AlignSettings, aligned: RlResult, judges: RewardFunctions, rejected: int) -> Metrics:

@@ -64,13 +64,13 @@ def resolve_stages(
     root = root or checks.load_config(layout, override_file.load_overrides(layout)).root
     starts = {stage.name: [stage.module, stage.settings.partition(":")[0]] for stage in STAGES}
     codes = code_digest.stage_code_digests(starts, layout.cache / "code.json")
-    known = _Digests(layout.cache / "digests.json")
+    digests = _Digests(layout.cache / "digests.json")
     records: dict[str, resolved_config.ResolvedStageConfig] = {}
     for stage in STAGES:
         settings = resolved_config.stage_view(stage.name, root)
-        sources = {path: known.digest_path(layout.root, path) for path in list_declared_paths(stage.name, settings)}
+        sources = {path: digests.digest_path(layout.root, path) for path in list_declared_paths(stage.name, settings)}
         records[stage.name] = resolved_config.ResolvedStageConfig(stage.name, settings, codes[stage.name], sources)
-    known.save()
+    digests.save()
     return records
 
 

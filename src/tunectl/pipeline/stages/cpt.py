@@ -112,23 +112,23 @@ def _cut(
     random.Random(seed).shuffle(order)  # noqa: S311  a seeded shuffle, not a secret
     held = max(1, round(len(order) * section.validation_share))
     end = agreed.eos.id if agreed.eos else agreed.eot_token.id
-    found = [packing.pack(tokenizer, part, size=section.block_size, end=end) for part in (order[held:], order[:held])]
-    tokens = sum(len(block.branches[0].ids) for block in found[0])
-    if tokens < section.min_tokens or not found[1]:
+    result = [packing.pack(tokenizer, part, size=section.block_size, end=end) for part in (order[held:], order[:held])]
+    tokens = sum(len(block.branches[0].ids) for block in result[0])
+    if tokens < section.min_tokens or not result[1]:
         raise DataError(
             f"cpt: the documents of the training side hold {tokens} tokens of text in {len(texts)} documents; "
             f"at least {section.min_tokens} are asked for",
             hint="bring more documents, lower cpt.min_tokens, or leave the stage out: cpt=none",
         )
-    return found[0], found[1]
+    return result[0], result[1]
 
 
 def _describe(
-    fitted: TrainResult, train: list[PackedRow], validation: list[PackedRow], tokenizer: Tokenizer, folder: Path
+    result: TrainResult, train: list[PackedRow], validation: list[PackedRow], tokenizer: Tokenizer, folder: Path
 ) -> None:
     example = report.example_tokens(min(train, key=lambda row: row.length), tokenizer)
-    atomic_io.write_json(folder / report.TRAINING, report.training(fitted, train, validation, example))
-    atomic_io.write_text(folder / report.HISTORY, report.curve(fitted.history, timed=False))
+    atomic_io.write_json(folder / report.TRAINING, report.training(result, train, validation, example))
+    atomic_io.write_text(folder / report.HISTORY, report.curve(result.history, timed=False))
 
 
 def _default_trainer() -> Trainer:

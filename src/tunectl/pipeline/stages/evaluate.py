@@ -117,22 +117,22 @@ def run(
         ),
     ]
     panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
-    found = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
-    _write(found, data, rounds, inputs, outputs)
-    for line in (*_table(found), *summary.win_lines(found), *found.warnings, found.verdict.reason):
+    result = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
+    _write(result, data, rounds, inputs, outputs)
+    for line in (*_table(result), *summary.win_lines(result), *result.warnings, result.verdict.reason):
         _log.info("%s", line)
-    gain = found.difference("base")
+    gain = result.difference("base")
     return Metrics(
-        inputs=found.inputs,
-        passed=found.verdict.passed,
-        verdict=found.verdict.verdict,
+        inputs=result.inputs,
+        passed=result.verdict.passed,
+        verdict=result.verdict.verdict,
         gain=gain.value if gain else None,
         gain_low=gain.low if gain else None,
         gain_high=gain.high if gain else None,
-        aligned=found.verdict.aligned.verdict if found.verdict.aligned else None,
-        aligned_gain=alignment_gate.primary_gain(cfg.evaluate.aligned, found),
-        win_rates={one.judge: one.rate for one in found.win_rates if one.rate is not None},
-        systems=summary.to_dvc_metrics(found),
+        aligned=result.verdict.aligned.verdict if result.verdict.aligned else None,
+        aligned_gain=alignment_gate.primary_gain(cfg.evaluate.aligned, result),
+        win_rates={rate.judge: rate.rate for rate in result.win_rates if rate.rate is not None},
+        systems=summary.to_dvc_metrics(result),
     )
 
 
@@ -168,7 +168,7 @@ def _panel(
     try:
         asked = [ScoredPrompt(item.messages, item.tools) for item in data.items]
         scores = {
-            name: [one.value for one in judge.score(asked, entries[name].answers)] for name in ("tuned", "aligned")
+            name: [item.value for item in judge.score(asked, entries[name].answers)] for name in ("tuned", "aligned")
         }
     finally:
         judge.close()
@@ -188,7 +188,7 @@ def _people(folder: str | None) -> list[Comparison] | str:
             f"evaluate.aligned.human_judgments_dir = {folder}: there are no judgments",
             hint="let people compare align and sft: tunectl annotate annotate.prepare.systems=[align,sft]",
         )
-    return [one for one in annotation_store.load_annotations(place) if isinstance(one, Comparison)]
+    return [annotation for annotation in annotation_store.load_annotations(place) if isinstance(annotation, Comparison)]
 
 
 class _RewardGateView(Struct, frozen=True):
@@ -204,11 +204,11 @@ def _judge_facts(reward: Path) -> tuple[str, str]:
     """
     if (reward / manifest.PASSED_THROUGH).is_file():
         return "", "there is no reward model (reward: none)"
-    found: _RewardGateView = atomic_io.read_json(reward / reward_artifacts.RESULTS, _RewardGateView)
-    if found.judge is None or not (reward / reward_artifacts.JUDGE).is_dir():
+    result: _RewardGateView = atomic_io.read_json(reward / reward_artifacts.RESULTS, _RewardGateView)
+    if result.judge is None or not (reward / reward_artifacts.JUDGE).is_dir():
         return "", "the reward stage kept no judge apart (reward.evaluation_model is null)"
-    accuracy = found.judge.accuracy
-    words = f"it is right on {percent(accuracy)} of {found.judge.pairs} held-out pairs"
+    accuracy = result.judge.accuracy
+    words = f"it is right on {percent(accuracy)} of {result.judge.pairs} held-out pairs"
     return ("", f"{words}, which may be chance") if (accuracy.low or 0) <= 0.5 else (words, "")
 
 
@@ -249,21 +249,21 @@ def _refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
             )
 
 
-def _table(found: Results) -> list[str]:
+def _table(result: Results) -> list[str]:
     """Return the comparison as lines of text for the log."""
-    columns, rows = summary.summary_rows(found)
-    widths = [max(len(row[place]) for row in (columns, *rows)) for place in range(len(columns))]
+    columns, rows = summary.summary_rows(result)
+    widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
     return [
         "  ".join(
-            cell.ljust(width) if not place else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.ljust(width) if not index else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in (columns, *rows)
     ]
 
 
-def _write(found: Results, data: Data, rounds: Sequence[SystemOutputs], inputs: Inputs, outputs: Outputs) -> None:
-    answers = {one.name: one.answers for round_ in rounds for one in round_.entries}
+def _write(result: Results, data: Data, rounds: Sequence[SystemOutputs], inputs: Inputs, outputs: Outputs) -> None:
+    answers = {entry.name: entry.answers for round_ in rounds for entry in round_.entries}
     names = [name for name in TITLES if name in answers]
     rows = (
         AnswerRow(
@@ -271,14 +271,14 @@ def _write(found: Results, data: Data, rounds: Sequence[SystemOutputs], inputs: 
             item.question,
             list(item.references),
             item.fields,
-            {name: answers[name][place] for name in names},
+            {name: answers[name][index] for name in names},
         )
-        for place, item in enumerate(data.items)
+        for index, item in enumerate(data.items)
     )
-    atomic_io.write_json(outputs.artifact / results.NAME, found)
+    atomic_io.write_json(outputs.artifact / results.NAME, result)
     atomic_io.write_rows(outputs.artifact / results.ANSWERS, rows)
-    atomic_io.write_json(outputs.artifact / results.VERDICT, found.verdict)
-    page = evaluate.page(found, history=inputs.sft / "history.csv", split=inputs.split / "report.json")
+    atomic_io.write_json(outputs.artifact / results.VERDICT, result.verdict)
+    page = evaluate.page(result, history=inputs.sft / "history.csv", split=inputs.split / "report.json")
     atomic_io.write_text(outputs.artifact / results.REPORT, page)
-    for name, text in plot_data.csv_files(found).items():
+    for name, text in plot_data.csv_files(result).items():
         atomic_io.write_text(outputs.plots / name, text)

@@ -76,10 +76,10 @@ def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noq
     section = cfg.feedback.root
     if not isinstance(section, FeedbackFromLog):
         return _nothing(outputs.artifact, f"feedback.method is {section.method}")
-    named = training_window.load_window(Path(section.window))
-    if not named.snapshots:
+    window = training_window.load_window(Path(section.window))
+    if not window.snapshots:
         return _nothing(outputs.artifact, f"{section.window} names no snapshot")
-    return _write(training_window.build_feedback_examples(named, section), outputs.artifact, len(named.snapshots))
+    return _write(training_window.build_feedback_examples(window, section), outputs.artifact, len(window.snapshots))
 
 
 def _nothing(folder: Path, reason: str) -> Metrics:
@@ -88,18 +88,18 @@ def _nothing(folder: Path, reason: str) -> Metrics:
 
 
 def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
-    found, home, inferences = given.feedback, given.home, given.inferences
+    result, home, inferences = given.feedback, given.home, given.inferences
     total = row_counts.RowCounter("feedback")
-    total.read(len(found.lessons) + len(found.left))
+    total.read(len(result.lessons) + len(result.left))
     examples: list[tuple[FeedbackExample, Example]] = []
-    for lesson in found.lessons:
+    for lesson in result.lessons:
         example = _example(lesson, home[lesson.inference.id].id)
         if example is None:
             total.reject(_reject(lesson.inference.id, home, NOT_TEXT, "a turn is no plain text"))
         else:
             examples.append((lesson, example))
             total.keep()
-    for name, reason in found.left:
+    for name, reason in result.left:
         total.reject(_reject(name, home, reason, REASONS[reason]))
     learned = [(lesson, example) for lesson, example in examples if not lesson.held]
     held = [(lesson, example) for lesson, example in examples if lesson.held]
@@ -122,26 +122,26 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
     )
 
 
-def _judges(lesson: FeedbackExample, fresh: Collection[str]) -> bool:
+def _judges(example: FeedbackExample, fresh: Collection[str]) -> bool:
     """Return whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
-    return lesson.kind == "edit" and lesson.inference.id in fresh
+    return example.kind == "edit" and example.inference.id in fresh
 
 
-def _example(lesson: FeedbackExample, snapshot_id: str) -> Example | None:
+def _example(example: FeedbackExample, snapshot_id: str) -> Example | None:
     """Return a lesson as a row to learn from; None where a turn is no plain text."""
-    row = export.to_openai_row(lesson.inference)
+    row = export.to_openai_row(example.inference)
     messages = _turns(row["messages"]) if row else None
     if row is None or not messages or messages[-1].role != "assistant" or messages[-1].tool_calls:
         return None
-    source = Source(f"inference_log/{snapshot_id}/{lesson.inference.id}")
+    source = Source(f"inference_log/{snapshot_id}/{example.inference.id}")
     return Example(
-        id=f"live-{lesson.inference.id}",
+        id=f"live-{example.inference.id}",
         source=source,
         messages=messages[:-1],
         answers=[ReferenceAnswer(messages[-1].content, source)],
         tools=row.get("tools", []),
         kind=KIND,
-        fields={"origin": lesson.kind},
+        fields={"origin": example.kind},
         split="train",
     )
 
@@ -159,14 +159,14 @@ def _judgment(lesson: FeedbackExample, example: Example, before: Any) -> Compari
 
 
 def _turns(turns: Sequence[Any]) -> list[Message] | None:
-    found = []
+    result = []
     for turn in turns:
         text = _text(turn.get("content"))
         role = {"developer": "system"}.get(turn.get("role"), turn.get("role"))
         if role not in ("system", "user", "assistant", "tool") or (text is None and not turn.get("tool_calls")):
             return None
-        found.append(Message(role, text or "", turn.get("name"), turn.get("tool_calls")))
-    return found
+        result.append(Message(role, text or "", turn.get("name"), turn.get("tool_calls")))
+    return result
 
 
 def _text(content: Any) -> str | None:
@@ -177,15 +177,15 @@ def _text(content: Any) -> str | None:
     return None
 
 
-def _reject(name: str, home: dict[str, Snapshot], reason: RejectReason, detail: str) -> RejectedRow:
-    return RejectedRow(Source(f"inference_log/{home[name].id}/{name}"), reason, truncate(detail))
+def _reject(name: str, snapshots: dict[str, Snapshot], reason: RejectReason, detail: str) -> RejectedRow:
+    return RejectedRow(Source(f"inference_log/{snapshots[name].id}/{name}"), reason, truncate(detail))
 
 
-def _origin(lesson: FeedbackExample, example: Example, home: dict[str, Snapshot]) -> dict[str, Any]:
+def _origin(lesson: FeedbackExample, example: Example, snapshots: dict[str, Snapshot]) -> dict[str, Any]:
     return {
         "example": example.id,
         "inference": lesson.inference.id,
-        "snapshot": home[lesson.inference.id].id,
+        "snapshot": snapshots[lesson.inference.id].id,
         "release": lesson.inference.release,
         "kind": lesson.kind,
         "by": lesson.by,

@@ -86,17 +86,17 @@ def run(
     total = row_counts.RowCounter("ingest")
     reports: dict[str, SourceReport] = {}
     with _Writer(outputs.artifact) as writer, keep_child():
-        for kind, declared in cfg.ingest.sources.items():
+        for kind, source in cfg.ingest.sources.items():
             collector = ExampleReader(
                 kind,
-                declared,
-                _words(declared),
+                source,
+                _words(source),
                 folder=outputs.artifact,
                 tally=total,
                 emit=writer.write,
                 max_rejected_share=cfg.ingest.max_rejected_share,
             )
-            _read(declared, f"ingest.sources.{kind}", collector, READERS if readers is None else readers)
+            _read(source, f"ingest.sources.{kind}", collector, READERS if readers is None else readers)
             reports[kind] = collector.finish()
     records = sum(item.documents + item.examples for item in reports.values())
     atomic_io.write_json(outputs.artifact / DECISIONS, reports)
@@ -159,12 +159,12 @@ def _read(declared: Declared, key: str, collector: ExampleReader, readers: Mappi
     elif isinstance(declared, UrlSource):
         with Fetcher(declared.fetch, ProjectPaths().cache / "pages", declared.limits.max_file_bytes) as fetcher:
             for url in progress.track(declared.urls, label):
-                found = fetcher.get(url)
-                if isinstance(found, RejectedRow):
-                    collector.read_file(SourceFile(Path(), url, "html"), [found])
+                result = fetcher.get(url)
+                if isinstance(result, RejectedRow):
+                    collector.read_file(SourceFile(Path(), url, "html"), [result])
                 else:
                     collector.read_file(
-                        found, source_rows.rows(source_rows.with_type(found, declared), declared, key, readers)
+                        result, source_rows.rows(source_rows.with_type(result, declared), declared, key, readers)
                     )
     elif len(files := source_rows.files(declared.path, declared, declared.limits.max_files, key)) == 1:
         collector.read_file(

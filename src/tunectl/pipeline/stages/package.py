@@ -89,47 +89,47 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
     if isinstance(settings, NoPackage):
         atomic_io.write_json(outputs.artifact / manifest.PASSED_THROUGH, {"reason": "package: none"})
         return Metrics("none", "none", "none", True, None, None)
-    found: Results = results.load(inputs.evaluate / results.NAME)
-    _refuse_chosen_by(found)
-    which = _which(settings, inputs, found)
+    result: Results = results.load(inputs.evaluate / results.NAME)
+    _refuse_chosen_by(result)
+    which = _which(settings, inputs, result)
     job = _ReleaseBuilder(cfg, settings, inputs, outputs, tools or packaging.PackagingBackend(cfg.hardware), which)
     chats.check_base_matches(job.adapter, job.base)
     with progress.bar("package", 4) as shown:
         job.lay_out()
         shown.advance(next="the trained model's answers")
-        asked = job.render_conversations()
-        tuned, compared = job.collect_answers_and_probes(asked)
-        serving_contract.save(job.contract(asked, compared), job.release)
+        conversations = job.render_conversations()
+        tuned, compared = job.collect_answers_and_probes(conversations)
+        serving_contract.save(job.contract(conversations, compared), job.release)
         shown.advance(next="the engine against it")
         side = job.tools.open_release(job.release, job.stops)
         try:
-            report = job.with_gguf(job.report(asked, tuned, side, len(compared)))
+            report = job.with_gguf(job.report(conversations, tuned, side, len(compared)))
             shown.advance(next="the reference for drift")
-            job.keep_reference(asked, side)
+            job.keep_reference(conversations, side)
         finally:
             side.close()
         shown.advance()
-    facts = job.facts(found, report)
-    job.write(facts, report, found)
+    facts = job.facts(result, report)
+    job.write(facts, report, result)
     _log.info("%s", report.verdict.reason)
-    passed = all(one.passed for one in facts.verdicts.values())
+    passed = all(verdict.passed for verdict in facts.verdicts.values())
     same = report.agreement
     return Metrics(settings.engine, settings.layout, which, passed, same.top1, same.gap, facts.metrics)
 
 
-def _refuse_chosen_by(found: Results) -> None:
+def _refuse_chosen_by(result: Results) -> None:
     """Raise where the judging inputs also chose the checkpoint: the estimate would be biased.
 
     Raises  UsageError.
     """
-    if found.split != "test":
+    if result.split != "test":
         raise UsageError(
-            f"evaluate answered the {found.split} split, by which settings may have been chosen, so no release is made of it",
+            f"evaluate answered the {result.split} split, by which settings may have been chosen, so no release is made of it",
             hint="judge on test: tunectl repro evaluate.split=test",
         )
 
 
-def _which(settings: ReleaseConfig, inputs: Inputs, found: Results) -> str:
+def _which(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
     """Return which adapter is shipped: sft or align.
 
     Raises  UsageError where align is declared and switched off.
@@ -141,7 +141,7 @@ def _which(settings: ReleaseConfig, inputs: Inputs, found: Results) -> str:
         )
     if settings.adapter != "auto":
         return settings.adapter
-    said = found.verdict.aligned
+    said = result.verdict.aligned
     if absent or said is None or said.verdict != "aligned_better":
         if not absent:
             _log.info("package: the adapter of sft, because evaluate does not call the aligned one better")
@@ -167,7 +167,9 @@ class _ReleaseBuilder:
         self.release = self.outputs.artifact / RELEASE
         self.merged = self.outputs.work / "merged"
         self.tokenizer = Tokenizer(self.base)
-        self.stops = list(dict.fromkeys(one.id for one in (self.agreed.eot_token, self.agreed.eos) if one is not None))
+        self.stops = list(
+            dict.fromkeys(item.id for item in (self.agreed.eot_token, self.agreed.eos) if item is not None)
+        )
 
     def lay_out(self) -> None:
         """Adapter, tokenizer and what the engine loads."""
@@ -199,40 +201,40 @@ class _ReleaseBuilder:
             if not row.tools
         ]
         encoded = self.tokenizer.encode([text for _, text in texts])
-        found = [
-            RenderedConversation(list(row.messages), text, one.ids)
-            for (row, text), one in zip(texts, encoded, strict=True)
-            if len(one.ids) <= limit
+        result = [
+            RenderedConversation(list(row.messages), text, item.ids)
+            for (row, text), item in zip(texts, encoded, strict=True)
+            if len(item.ids) <= limit
         ]
-        if not found:
+        if not result:
             raise DataError(
                 "package: the validation split has no input to ask that leaves room for an answer",
                 hint="bring more data, change split.shares, or lower package.parity.max_tokens",
             )
-        random.Random(f"{self.cfg.seed}:package").shuffle(found)  # noqa: S311  an order, not a secret
-        return found[: max(settings.parity.prompts, settings.probing.fixtures, settings.reference_responses)]
+        random.Random(f"{self.cfg.seed}:package").shuffle(result)  # noqa: S311  an order, not a secret
+        return result[: max(settings.parity.prompts, settings.probing.fixtures, settings.reference_responses)]
 
     def collect_answers_and_probes(
-        self, asked: Sequence[RenderedConversation]
+        self, conversations: Sequence[RenderedConversation]
     ) -> tuple[list[GreedyOutput], list[BaseTunedComparison]]:
         """Return the trained model's answers to the inputs of the proof, and the probes among them."""
         wanted, probes = self.settings.parity, self.settings.probing
-        prompts = [one.ids for one in asked[: wanted.prompts]]
+        prompts = [item.ids for item in conversations[: wanted.prompts]]
         few = min(len(prompts), 4 * probes.prompts)
         model = self._load_model(self.adapter)
         try:
             said = model.generate(prompts, max(wanted.max_tokens, probes.max_tokens))
         finally:
             model.close()
-        tuned = [packaging_probes.truncate(one, probes.max_tokens) for one in said[:few]]
+        tuned = [packaging_probes.truncate(item, probes.max_tokens) for item in said[:few]]
         model = self._load_model(None)
         try:
             base = model.generate(prompts[:few], probes.max_tokens)
-            under = model.likelihood(prompts[:few], [one.ids for one in tuned], [one.ids for one in tuned])
+            under = model.likelihood(prompts[:few], [item.ids for item in tuned], [item.ids for item in tuned])
         finally:
             model.close()
-        pairs = [BaseTunedComparison(*row) for row in zip(asked[:few], tuned, base, under, strict=True)]
-        return [packaging_probes.truncate(one, wanted.max_tokens) for one in said], packaging_probes.select_probes(
+        pairs = [BaseTunedComparison(*row) for row in zip(conversations[:few], tuned, base, under, strict=True)]
+        return [packaging_probes.truncate(item, wanted.max_tokens) for item in said], packaging_probes.select_probes(
             pairs, probes.prompts, least=probes.max_logprob_diff
         )
 
@@ -240,11 +242,11 @@ class _ReleaseBuilder:
         return self.tools.load_trained_model(self.base, adapter, self.stops, self.settings.precision)
 
     def contract(
-        self, asked: Sequence[RenderedConversation], compared: Sequence[BaseTunedComparison]
+        self, conversations: Sequence[RenderedConversation], compared: Sequence[BaseTunedComparison]
     ) -> ServingContract:
         """Return the contract that the server must fulfill."""
         agreed, settings, probes = self.agreed, self.settings, self.settings.probing
-        given = settings.decoding
+        decoding = settings.decoding
         return ServingContract(
             project=self.cfg.project,
             base=BaseModel(agreed.base, agreed.revision, agreed.weights_sha256, settings.weights),
@@ -258,13 +260,13 @@ class _ReleaseBuilder:
             context_length=agreed.context or 4096,
             engine=settings.engine,
             layout=settings.layout,
-            defaults=DecodingDefaults(given.temperature, given.top_p, given.max_tokens),
+            defaults=DecodingDefaults(decoding.temperature, decoding.top_p, decoding.max_tokens),
             system=agreed.system,
             tolerance=Tolerance(probes.max_logprob_diff, probes.min_token_agreement),
-            fixtures=[*(one.fixture for one in asked[: probes.fixtures]), *self.render_written_tokens()],
+            fixtures=[*(item.fixture for item in conversations[: probes.fixtures]), *self.render_written_tokens()],
             probes=[
-                packaging_probes.probe(one, (self.decode_answer(one.tuned), self.decode_answer(one.base)))
-                for one in compared
+                packaging_probes.probe(item, (self.decode_answer(item.tuned), self.decode_answer(item.base)))
+                for item in compared
             ],
         )
 
@@ -277,26 +279,30 @@ class _ReleaseBuilder:
         text = templates.load(self.base, system=self.agreed.system).render(asked, add_generation_prompt=True)
         return [RenderFixture(asked, text, self.tokenizer.ids(text))]
 
-    def decode_answer(self, said: GreedyOutput) -> str:
+    def decode_answer(self, output: GreedyOutput) -> str:
         """Return an answer without special tokens, as evaluate compares it."""
-        return self.tokenizer.text_of([token for token in said.ids if token not in self.tokenizer.special]).strip()
+        return self.tokenizer.text_of([token for token in output.ids if token not in self.tokenizer.special]).strip()
 
     def report(
-        self, asked: Sequence[RenderedConversation], tuned: Sequence[GreedyOutput], side: ReleaseSession, probes: int
+        self,
+        conversations: Sequence[RenderedConversation],
+        tuned: Sequence[GreedyOutput],
+        side: ReleaseSession,
+        probes: int,
     ) -> ParityReport:
         """Hold the engine against the trained model."""
-        prompts = [one.ids for one in asked[: len(tuned)]]
-        answers = [one.ids for one in tuned]
+        prompts = [item.ids for item in conversations[: len(tuned)]]
+        answers = [item.ids for item in tuned]
         readings = side.teacher_force(prompts, answers)
         model = self._load_model(self.adapter)
         try:
-            own = model.likelihood(prompts, answers, [one.choices for one in readings])
-            measured = self._score_engine(side, model)
+            own = model.likelihood(prompts, answers, [reading.choices for reading in readings])
+            score = self._score_engine(side, model)
         finally:
             model.close()
-        found = parity.token_agreement(answers, readings, own, self.stops)
+        agreement = parity.token_agreement(answers, readings, own, self.stops)
         bounds = parity.ParityBounds(self.settings.parity.min_token_agreement, self.settings.parity.max_logprob_diff)
-        return ParityReport(found, measured, parity.verdict(found, measured, bounds, probes=probes))
+        return ParityReport(agreement, score, parity.verdict(agreement, score, bounds, probes=probes))
 
     def _score_engine(self, side: ReleaseSession, model: TrainedModel) -> EngineScore | None:
         """Return the evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
@@ -307,13 +313,13 @@ class _ReleaseBuilder:
             return None
         chat = templates.load(self.base, system=self.agreed.system)
         prompts = [
-            one.ids
-            for one in self.tokenizer.encode(
+            item.ids
+            for item in self.tokenizer.encode(
                 [chat.render(item.messages, add_generation_prompt=True, tools=item.tools) for item in wanted]
             )
         ]
         limit, libraries = cfg.decoding.max_new_tokens, evaluation.tools()
-        engine = [self.decode_answer(one) for one in side.generate(prompts, limit)]
+        engine = [self.decode_answer(item) for item in side.generate(prompts, limit)]
         if cfg.decoding.method == "greedy":
             name = "aligned" if self.which == "align" else "tuned"
             kept = {
@@ -322,7 +328,7 @@ class _ReleaseBuilder:
             }
             before = [kept[item.id] for item in wanted]
         else:  # the engine is asked greedily, so the trained model is as well
-            before = [self.decode_answer(one) for one in model.generate(prompts, limit)]
+            before = [self.decode_answer(item) for item in model.generate(prompts, limit)]
         one, other = (
             export_score.score_exported(cfg, libraries, wanted, told, seed=self.cfg.seed) for told in (before, engine)
         )
@@ -346,42 +352,46 @@ class _ReleaseBuilder:
             atomic_io.write_text(out.with_name(modelfile.NAME), modelfile.render_modelfile(told, out.name))
         return found
 
-    def keep_reference(self, asked: Sequence[RenderedConversation], side: ReleaseSession) -> None:
+    def keep_reference(self, conversations: Sequence[RenderedConversation], side: ReleaseSession) -> None:
         """Save answers to validation inputs, sampled with the default settings: the reference of drift monitoring."""
-        given = self.settings.decoding
-        limit = (self.agreed.context or 1 << 30) - given.max_tokens
-        some = [one for one in asked if len(one.ids) <= limit][: self.settings.reference_responses]
-        how = SamplingParams(given.temperature, given.top_p, self.cfg.seed)
-        said = side.generate([one.ids for one in some], given.max_tokens, how)
+        decoding = self.settings.decoding
+        limit = (self.agreed.context or 1 << 30) - decoding.max_tokens
+        some = [item for item in conversations if len(item.ids) <= limit][: self.settings.reference_responses]
+        sampling = SamplingParams(decoding.temperature, decoding.top_p, self.cfg.seed)
+        said = side.generate([item.ids for item in some], decoding.max_tokens, sampling)
         rows = [
-            packaging_probes.reference(ask.messages, self.decode_answer(one), one)
-            for ask, one in zip(some, said, strict=True)
+            packaging_probes.reference(ask.messages, self.decode_answer(item), item)
+            for ask, item in zip(some, said, strict=True)
         ]
         atomic_io.write_rows(self.release / serving_contract.REFERENCE, rows)
 
-    def facts(self, found: Results, report: ParityReport) -> BuildFacts:
+    def facts(self, result: Results, report: ParityReport) -> BuildFacts:
         """Return the facts that the registry stores beside the files."""
         name = "aligned" if self.which == "align" else "tuned"
-        system = found.system(name)
-        scores = {measure: one.value for measure, one in system.scores.items()} if system else {}
-        metrics = {measure: round(scores[measure], 3) for measure in (found.primary, "chrf") if measure in scores}
+        system = result.system(name)
+        scores = {measure: score.value for measure, score in system.scores.items()} if system else {}
+        metrics = {measure: round(scores[measure], 3) for measure in (result.primary, "chrf") if measure in scores}
         if report.measured is not None:
             metrics[f"{report.measured.measure}_engine"] = round(report.measured.engine, 3)
         metrics |= {"agreement": round(report.agreement.top1, 4), "logprob_gap": round(report.agreement.gap, 4)}
         size = sum(path.stat().st_size for path in self.release.rglob("*") if path.is_file())
         metrics["megabytes"] = round(size / 1e6, 1)
-        told = found.verdict
-        passed = told.passed or (self.which == "sft" and told.verdict == "tuned_better")
-        verdicts = {"evaluate": RecordedVerdict(passed, told.verdict, told.reason), "package": report.verdict}
+        verdict = result.verdict
+        passed = verdict.passed or (self.which == "sft" and verdict.verdict == "tuned_better")
+        verdicts = {"evaluate": RecordedVerdict(passed, verdict.verdict, verdict.reason), "package": report.verdict}
         stages = {one: getattr(self.inputs, one) for one in self.inputs.__dataclass_fields__}
         lineage = collect_lineage(self.agreed.base, self.agreed.revision, stages)
         return BuildFacts(self.cfg.project, self.settings.engine, self.settings.layout, metrics, verdicts, lineage)
 
-    def write(self, facts: BuildFacts, report: ParityReport, found: Results) -> None:
+    def write(self, facts: BuildFacts, report: ParityReport, result: Results) -> None:
         """Card, facts, verdict, and what is built of the release."""
         folder = self.outputs.artifact
-        told = [(one.title, one.scores[found.primary].value) for one in found.systems if found.primary in one.scores]
-        scores = [("system", found.primary), *((title, f"{value:.2f}") for title, value in told)]
+        told = [
+            (system.title, system.scores[result.primary].value)
+            for system in result.systems
+            if result.primary in system.scores
+        ]
+        scores = [("system", result.primary), *((title, f"{value:.2f}") for title, value in told)]
         text = model_card.render_model_card(
             facts, serving_contract.load(self.release), report, license_name=self.agreed.license, scores=scores
         )
@@ -389,7 +399,7 @@ class _ReleaseBuilder:
         atomic_io.write_json(folder / FACTS, facts)
         atomic_io.write_json(folder / "parity.json", report)
         atomic_io.write_json(folder / "verdict.json", report.verdict)
-        if self.settings.bento is not None and all(one.passed for one in facts.verdicts.values()):
+        if self.settings.bento is not None and all(verdict.passed for verdict in facts.verdicts.values()):
             self.tools.build_bento(
                 self.release, facts, self.settings.bento.name or self.cfg.project, folder / "bento", self.cfg.server
             )

@@ -110,19 +110,19 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     tools = backend or preferences.backend(cfg.hardware)
     tally = RowCounter("preferences")
     heard = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
-    found = vote_aggregation.aggregate_votes(heard.judgments, _rules(rules, cfg.seed), tally)
-    _write_account(found, heard.reports, rules, tally, outputs.artifact)
+    aggregate = vote_aggregation.aggregate_votes(heard.judgments, _rules(rules, cfg.seed), tally)
+    _write_account(aggregate, heard.reports, rules, tally, outputs.artifact)
     shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in PARTS}
-    known = _read_split_assignments(inputs.split)
-    parts = prompt_split.split_by_prompt([*found.pairs, *found.marks], known, shares, cfg.seed)
+    split_names = _read_split_assignments(inputs.split)
+    parts = prompt_split.split_by_prompt([*aggregate.pairs, *aggregate.marks], split_names, shares, cfg.seed)
     measured = agreement.inter_annotator_agreement(heard.said, tools.alpha, seed=cfg.seed)
-    report = _report(heard, found, parts, known, measured)
-    candidates = _write(heard, found, parts, report, outputs.artifact)
+    report = _report(heard, aggregate, parts, split_names, measured)
+    candidates = _write(heard, aggregate, parts, report, outputs.artifact)
     shutil.rmtree(outputs.work, ignore_errors=True)
     return Metrics(
         judgments=len(heard.judgments),
-        pairs=len(found.pairs),
-        marks=len(found.marks),
+        pairs=len(aggregate.pairs),
+        marks=len(aggregate.marks),
         candidates=candidates,
         contrasts=len(heard.contrasts.judgments),
         simulated=heard.asked.judged if heard.asked else 0,
@@ -158,18 +158,18 @@ def _hear(
 
 def _report(
     heard: _CollectedJudgments,
-    found: vote_aggregation.AggregatedVotes,
+    aggregate: vote_aggregation.AggregatedVotes,
     parts: dict[str, SplitName],
-    known: dict[str, SplitName],
+    split_names: dict[str, SplitName],
     measured: agreement.InterAnnotatorAgreement,
 ) -> PreferenceReport:
     return PreferenceReport(
-        sizes={part: sum(parts[pair.prompt] == part for pair in found.pairs) for part in PARTS},
-        marks={part: sum(parts[mark.prompt] == part for mark in found.marks) for part in PARTS},
+        sizes={part: sum(parts[pair.prompt] == part for pair in aggregate.pairs) for part in PARTS},
+        marks={part: sum(parts[mark.prompt] == part for mark in aggregate.marks) for part in PARTS},
         prompts=len(parts),
-        prompts_of_split={part: sum(known.get(prompt) == part for prompt in parts) for part in PARTS},
-        moved=prompt_split.count_moved([*found.pairs, *found.marks], parts),
-        longer_wins=agreement.longer_wins(map(agreement.pair_texts, found.pairs)),
+        prompts_of_split={part: sum(split_names.get(prompt) == part for prompt in parts) for part in PARTS},
+        moved=prompt_split.count_moved([*aggregate.pairs, *aggregate.marks], parts),
+        longer_wins=agreement.longer_wins(map(agreement.pair_texts, aggregate.pairs)),
         agreement=measured,
         contrast=heard.contrasts.made,
         simulated=heard.asked,
@@ -178,19 +178,19 @@ def _report(
 
 def _write(
     heard: _CollectedJudgments,
-    found: vote_aggregation.AggregatedVotes,
+    aggregate: vote_aggregation.AggregatedVotes,
     parts: dict[str, SplitName],
     report: PreferenceReport,
     folder: Path,
 ) -> int:
     """Write pairs, marks, judgments and candidates; returns how many candidates there are."""
-    placed = prompt_split.with_split(found.pairs, parts)
+    placed = prompt_split.with_split(aggregate.pairs, parts)
     for part in PARTS:
         atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
-    atomic_io.write_rows(folder / "labeled_completions.jsonl", prompt_split.with_split(found.marks, parts))
+    atomic_io.write_rows(folder / "labeled_completions.jsonl", prompt_split.with_split(aggregate.marks, parts))
     atomic_io.write_rows(folder / "judgments.jsonl", heard.judgments)
     atomic_io.write_json(folder / "report.json", report)
-    return atomic_io.write_rows(folder / "candidates.jsonl", vote_aggregation.human_written_examples(found.edited))
+    return atomic_io.write_rows(folder / "candidates.jsonl", vote_aggregation.human_written_examples(aggregate.edited))
 
 
 def _rules(cfg: PreferencesConfig, seed: int) -> vote_aggregation.AggregationRules:
@@ -199,16 +199,16 @@ def _rules(cfg: PreferencesConfig, seed: int) -> vote_aggregation.AggregationRul
 
 def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], dict[str, PreferenceSourceReport]]:
     """Return all judgments, imported first; rows that are none are rejected already."""
-    found: list[Comparison] = []
+    comparisons: list[Comparison] = []
     reports = {}
-    for kind, declared in cfg.sources.items():
+    for kind, source in cfg.sources.items():
         key = f"{SECTION}.{kind}"
         intake = PreferenceReader(
-            kind, declared, tally=tally, emit=found.append, max_rejected_share=cfg.max_rejected_share
+            kind, source, tally=tally, emit=comparisons.append, max_rejected_share=cfg.max_rejected_share
         )
-        for file in source_rows.files(declared.path, declared, declared.limits.max_files, key):
+        for file in source_rows.files(source.path, source, source.limits.max_files, key):
             intake.read_file(
-                file, source_rows.with_progress(source_rows.rows(file, declared, key, source_rows.TABLE_READERS), kind)
+                file, source_rows.with_progress(source_rows.rows(file, source, key, source_rows.TABLE_READERS), kind)
             )
         reports[kind] = intake.finish()
     if cfg.collected is not None:
@@ -217,16 +217,16 @@ def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], 
             if isinstance(item, RejectedRow):
                 tally.reject(item)
             else:
-                found.append(item)
-    return found, reports
+                comparisons.append(item)
+    return comparisons, reports
 
 
 def _read_edits(feedback: Path, tally: RowCounter) -> list[Comparison]:
     """Return edits of live answers: the edited one is the better one."""
     path = feedback / "judgments.jsonl"
-    found = list(atomic_io.read_rows(path, Comparison)) if path.is_file() else []
-    tally.read(len(found))
-    return found
+    result = list(atomic_io.read_rows(path, Comparison)) if path.is_file() else []
+    tally.read(len(result))
+    return result
 
 
 def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter) -> contrastive_pairs.Contrasts:
@@ -255,11 +255,11 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
         seed=seed,
         withhold=how.masked_attribute_share if isinstance(how, BracketedAttributes) else 0.0,
     )
-    made = contrastive_pairs.sample_pairs(cards, rules)
+    contrasts = contrastive_pairs.sample_pairs(cards, rules)
     for part in PARTS:
-        tally.read(made.made[part].pairs)
-        _log.info("preferences: contrast, %s: %s", part, made.made[part].format_summary(rules.pairs[part]))
-    return made
+        tally.read(contrasts.made[part].pairs)
+        _log.info("preferences: contrast, %s: %s", part, contrasts.made[part].format_summary(rules.pairs[part]))
+    return contrasts
 
 
 def _simulate_annotator(
@@ -296,20 +296,20 @@ def _simulate_annotator(
             )
         )
     atomic_io.write_rows(outputs.artifact / "sampled.jsonl", asked)
-    judgments, found = simulated_annotator.annotate(asked, wanted, seed)
+    judgments, result = simulated_annotator.annotate(asked, wanted, seed)
     _log.info(
         "preferences: %s: %d judgments of %d comparisons, %d ties",
         wanted.annotator,
-        found.judged,
-        found.compared,
-        found.ties,
+        result.judged,
+        result.compared,
+        result.ties,
     )
     tally.read(len(judgments))
-    return judgments, found
+    return judgments, result
 
 
 def _write_account(
-    found: vote_aggregation.AggregatedVotes,
+    aggregate: vote_aggregation.AggregatedVotes,
     reports: dict[str, PreferenceSourceReport],
     cfg: PreferencesConfig,
     tally: RowCounter,
@@ -319,7 +319,7 @@ def _write_account(
     account = save(
         tally,
         folder,
-        records_out=len(found.pairs) + len(found.marks),
+        records_out=len(aggregate.pairs) + len(aggregate.marks),
         max_rejected_share=cfg.max_rejected_share,
         setting="preferences.max_rejected_share",
     )
@@ -327,8 +327,8 @@ def _write_account(
         "preferences: %d judgments, %d kept; %d pairs, %d marks",
         account.rows_in,
         account.kept,
-        len(found.pairs),
-        len(found.marks),
+        len(aggregate.pairs),
+        len(aggregate.marks),
     )
 
 

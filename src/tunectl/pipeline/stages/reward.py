@@ -139,9 +139,9 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
         if section.evaluation_model
         else None
     )
-    told = _build_eval_context(cfg, section, (train, validation, test), own)
+    context = _build_eval_context(cfg, section, (train, validation, test), own)
     around = _around(inputs.preferences, len(own), fitting.fitted[0])
-    results = reward_evaluation.results(told, members, judge, fitting.records, around)
+    results = reward_evaluation.results(context, members, judge, fitting.records, around)
     _write(results, fitting, outputs)
     records, folder = fitting.records, outputs.artifact
     agreed = model_spec.load(base)
@@ -181,7 +181,7 @@ def _read(
     rendering = template.load(base, system=agreed.system)
     masker = LossMasker(rendering, Tokenizer(base), end_of_turn=agreed.eot_token.id, train_on="final_answer")
     tally = RowCounter("reward")
-    found = {}
+    result = {}
     for name in ("train", "validation", "test"):
         there = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
         _refuse_empty(name, there)
@@ -190,23 +190,23 @@ def _read(
             _log.info("reward: %d of %d pairs of %s, as reward.max_pairs.%s says", len(pairs), len(there), name, name)
         items = pair_batches.take(pairs, masker, max_tokens=section.max_length, tally=tally)
         margins = section.margins and name == "train"  # held-out losses are compared with runs without margins
-        found[name] = _Part(
+        result[name] = _Part(
             len(there), items, pair_batches.group_pairs(items, share=section.prefix_sharing, margins=margins)
         )
     account = save(
         tally,
         folder,
-        records_out=sum(len(part.items) for part in found.values()),
+        records_out=sum(len(part.items) for part in result.values()),
         max_rejected_share=section.max_rejected_share,
         setting="reward.max_rejected_share",
     )
-    for name, part in found.items():
+    for name, part in result.items():
         _refuse_empty(name, part.items)
-    return (found["train"], found["validation"], found["test"]), account
+    return (result["train"], result["validation"], result["test"]), account
 
 
-def _refuse_empty(name: str, found: Sequence[object]) -> None:
-    if not found:
+def _refuse_empty(name: str, result: Sequence[object]) -> None:
+    if not result:
         raise DataError(
             f"reward: the {name} part of preferences has no pairs to use",
             hint="one part is learned from, one chooses the weights, one judges them: bring more preferences "
@@ -263,7 +263,7 @@ class _ResumableTrainer:
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir(parents=True)
             train = pair_batches.group_pairs(items, share=self._section.prefix_sharing, margins=self._section.margins)
-            found = self._trainer.fit(
+            result = self._trainer.fit(
                 self._plan(train, seed),
                 model=self._base,
                 sft=self._sft,
@@ -272,7 +272,7 @@ class _ResumableTrainer:
                 out=out,
                 work=work,
             )
-            atomic_io.write_json(out / _DONE, found)
+            atomic_io.write_json(out / _DONE, result)
         shutil.rmtree(work, ignore_errors=True)  # a kill may have come just before
         fitted: TrainResult = atomic_io.read_json(out / _DONE, TrainResult)
         self.fitted.append(fitted)
@@ -292,12 +292,12 @@ class _ResumableTrainer:
         Raises  UsageError where one is no number.
         """
         members = [self.folder(record.name) for record in self.records]
-        found = self._trainer.rewards(
+        result = self._trainer.rewards(
             self._plan(bundles, self._cfg.seed), model=self._base, sft=self._sft, members=members, bundles=bundles
         )
-        for record, raw in zip(self.records, found, strict=True):
+        for record, raw in zip(self.records, result, strict=True):
             _refuse_no_number(record.name, [reward for rewards in raw for reward in rewards], self._section)
-        return found
+        return result
 
     def folder(self, name: str) -> Path:
         """Return where the weights of ``name`` lie until all is finished."""
@@ -305,7 +305,7 @@ class _ResumableTrainer:
 
 
 def _build_eval_context(
-    cfg: RewardStage, section: RewardModelConfig, parts: tuple[_Part, _Part, _Part], own: Sequence[TokenizedPair]
+    cfg: RewardStage, section: RewardModelConfig, parts: tuple[_Part, _Part, _Part], pairs: Sequence[TokenizedPair]
 ) -> EvalContext:
     train, validation, test = parts
     return EvalContext(
@@ -314,7 +314,7 @@ def _build_eval_context(
         gate=section.gate,
         available=[part.available for part in parts],
         train=train.pairs,
-        own=[item.pair for item in own],
+        own=[item.pair for item in pairs],
         validation=validation.pairs,
         test=test.pairs,
     )
@@ -329,15 +329,15 @@ def _refuse_no_number(name: str, rewards: Sequence[float], section: RewardModelC
         )
 
 
-def _around(preferences: Path, train: int, fitted: TrainResult) -> GateContext:
+def _around(preferences: Path, train: int, result: TrainResult) -> GateContext:
     told: _PreferenceReportView = atomic_io.read_json(preferences / "report.json", _PreferenceReportView)
     longer = told.longer_wins
     biased = longer is not None and not longer.low <= 0.5 <= longer.high
-    losses = [point.loss for point in fitted.history if point.loss is not None]
+    losses = [point.loss for point in result.history if point.loss is not None]
     return GateContext(
         train_pairs=train,
         train_loss=losses[-1] if losses else None,
-        validation_loss=fitted.best_loss,
+        validation_loss=result.best_loss,
         judgments=told.agreement.judgments,
         alpha=told.agreement.alpha,
         longer_wins=longer.value if longer is not None and biased else None,
@@ -363,13 +363,13 @@ def _plot(history: Sequence[LogPoint], bins: Sequence[CalibrationBin], folder: P
 
 
 def _part(
-    found: EnsembleScores, items: Sequence[TokenizedPair], records: Sequence[Fit], folder: Path
+    scores: EnsembleScores, items: Sequence[TokenizedPair], records: Sequence[Fit], folder: Path
 ) -> reward_artifacts.Ensemble:
     return reward_artifacts.Ensemble(
         seeds=[record.seed for record in records],
         weights=[atomic_io.sha256_path(folder / record.name / WEIGHTS) for record in records],
-        centers=found.centers,
-        scale=found.scale,
+        centers=scores.centers,
+        scale=scores.scale,
         pairs=len(items),
         prompts=len({item.pair.prompt for item in items}),
     )
@@ -390,7 +390,9 @@ def _metrics(results: RewardResults, account: RowCounts, fitted: Sequence[TrainR
         train_pairs=results.train_pairs,
         test_pairs=results.test.pairs,
         rejected=sum(account.rejected.values()),
-        tokens_per_second=round(sum(one.tokens for one in fitted) / max(1e-9, sum(one.seconds for one in fitted)), 1),
+        tokens_per_second=round(
+            sum(item.tokens for item in fitted) / max(1e-9, sum(item.seconds for item in fitted)), 1
+        ),
     )
 
 

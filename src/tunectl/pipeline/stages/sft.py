@@ -101,8 +101,8 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         work=outputs.work,
     )
     model_spec.save(replace(agreed, system=system), outputs.artifact)
-    found = report.training(fitted, train, validation, example)
-    atomic_io.write_json(outputs.artifact / report.TRAINING, found)
+    record = report.training(fitted, train, validation, example)
+    atomic_io.write_json(outputs.artifact / report.TRAINING, record)
     atomic_io.write_text(outputs.artifact / report.HISTORY, report.curve(fitted.history, timed=False))
     atomic_io.write_text(outputs.plots / report.HISTORY, report.curve(fitted.history, timed=True))
     shutil.rmtree(outputs.work, ignore_errors=True)
@@ -112,7 +112,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         best_step=fitted.best_step,
         steps=fitted.steps,
         planned_steps=fitted.planned_steps,
-        answers=found.answers,
+        answers=record.answers,
         rejected=sum(account.rejected.values()),
         trainable=fitted.trainable,
         tokens=fitted.tokens,
@@ -127,18 +127,18 @@ def _rows(
     """Return the rows of one split, and one of them to look at."""
     examples = list(atomic_io.read_rows(path, Example))
     masked = sft_dataset.tokenize_examples(examples, masker, sft_dataset.LengthLimits(section.max_length), tally)
-    found = [
+    result = [
         row
         for item in masked
         for row in prefix_sharing.pack_example(item, share=section.prefix_sharing, limit=prefix_sharing.ROW_TOKENS)
     ]
     shown = prefix_sharing.pack_example(report.first_of(masked), share=False, limit=1)[0] if masked else None
-    return found, report.example_tokens(shown, tokenizer) if shown else []
+    return result, report.example_tokens(shown, tokenizer) if shown else []
 
 
 def _refuse_empty(train: list[PackedRow], validation: list[PackedRow]) -> None:
-    for name, found in (("train", train), ("validation", validation)):
-        if not found:
+    for name, result in (("train", train), ("validation", validation)):
+        if not result:
             raise DataError(
                 f"sft: the {name} split has no answers to use",
                 hint="bring more data, or change split.shares; look at it with: tunectl data counts",

@@ -172,34 +172,34 @@ def _without_leaks(
         )
     samples = [_sample(train[leak.train], held[leak.held], leak) for leak in inside[:5]]
     samples += [_sample(documents[leak.train], held[leak.held], leak) for leak in beside[:5]]
-    told = ContaminationReport(len(inside), len(beside), cfg.action == "remove", cfg.ngram, cfg.min_overlap, samples)
-    return examples, texts, told
+    report = ContaminationReport(len(inside), len(beside), cfg.action == "remove", cfg.ngram, cfg.min_overlap, samples)
+    return examples, texts, report
 
 
 def _leaking(
-    records: list[_R], held: list[Example], cfg: ContaminationCheck, tally: RowCounter
+    records: list[_R], examples: list[Example], cfg: ContaminationCheck, tally: RowCounter
 ) -> tuple[list[_R], list[contamination.Leak]]:
     """Return the records that stay, and the leaks that were found; with ``report`` all stay."""
-    found = contamination.find_contaminated(
-        records, held, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.min_overlap
+    leaks = contamination.find_contaminated(
+        records, examples, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.min_overlap
     )
     if cfg.action == "report":
-        return records, found
-    for leak in found:
-        detail = f"{leak.overlap:.0%} of the {leak.what} of {held[leak.held].split} record {held[leak.held].id}"
+        return records, leaks
+    for leak in leaks:
+        detail = f"{leak.overlap:.0%} of the {leak.what} of {examples[leak.held].split} record {examples[leak.held].id}"
         tally.reject(_reject(records[leak.train], "leaks_into_test", detail))
-    gone = {leak.train for leak in found}
-    return [record for row, record in enumerate(records) if row not in gone], found
+    gone = {leak.train for leak in leaks}
+    return [record for row, record in enumerate(records) if row not in gone], leaks
 
 
-def _sample(train: Example | Document, held: Example, leak: contamination.Leak) -> LeakSample:
+def _sample(train: Example | Document, example: Example, leak: contamination.Leak) -> LeakSample:
     texts = [
         record.text
         if isinstance(record, Document)
         else " / ".join(answer_texts(record))
         if leak.what == "answer"
         else input_text(record)
-        for record in (train, held)
+        for record in (train, example)
     ]
     return LeakSample(leak.what, leak.overlap, truncate(texts[0]), truncate(texts[1]))
 
@@ -230,10 +230,10 @@ def _balance_train(
         raked = population_balance.raking_weights(
             train, cfg.population, low=cfg.balance.min_weight, high=cfg.balance.max_weight
         )
-        told = Weights("reweight", raked.effective, raked.gap, min(raked.weights), max(raked.weights))
+        weights = Weights("reweight", raked.effective, raked.gap, min(raked.weights), max(raked.weights))
         return [
             replace(example, weight=round(weight, 6)) for example, weight in zip(train, raked.weights, strict=True)
-        ], told
+        ], weights
     return train, None
 
 
@@ -257,7 +257,7 @@ def _report(
     examples: Sequence[Example],
     documents: Sequence[Document],
     parts: Mapping[SplitName, list[Example]],
-    found: tuple[ContaminationReport | None, Weights | None],
+    result: tuple[ContaminationReport | None, Weights | None],
     cfg: SplitStage,
 ) -> SplitReport:
     together = find_connected_groups(examples, cfg.split.group)
@@ -277,7 +277,7 @@ def _report(
         documents=0,
         groups=len(together),
         largest_group=max(len(group.rows) for group in together),
-        leaks=found[0],
+        leaks=result[0],
         test_4grams_seen=contamination.overlap_share(train, parts["test"]),
         validation_4grams_seen=contamination.overlap_share(train, parts["validation"]),
         balance={
@@ -290,7 +290,7 @@ def _report(
             for name, (rows, weights, clusters) in observed.items()
             if cfg.split.population
         },
-        weights=found[1],
+        weights=result[1],
     )
 
 
