@@ -70,8 +70,8 @@ def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json
                 opened.add(batch.questions)
         count = len(opened.questions)
     if as_json:
-        made = {"store": str(folder), "inputs": batch.of, "left_out": batch.left_out}
-        terminal.print_json({**made, "new": count - before, "questions": count})
+        result = {"store": str(folder), "inputs": batch.of, "left_out": batch.left_out}
+        terminal.print_json({**result, "new": count - before, "questions": count})
         return 0
     alike = (
         f"; {batch.left_out} of {batch.of} inputs left out: their answers were alike or empty" if batch.left_out else ""

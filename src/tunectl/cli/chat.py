@@ -79,9 +79,9 @@ def _base_of(layout: ProjectPaths) -> Path:
     adapted = layout.artifact("cpt")
     if (adapted / "config.json").is_file():
         return adapted
-    found = layout.artifact("model")
-    manifest.read(found)
-    return found
+    path = layout.artifact("model")
+    manifest.read(path)
+    return path
 
 
 def _speaker(

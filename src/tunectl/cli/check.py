@@ -56,31 +56,31 @@ def _print(checked: Any, *, as_json: bool) -> None:
     missing = find_missing(list_build_packages(checked.root))
 
     composition = checked.composition
-    found = [(path, value, str(composition.origins.find(path) or "")) for path, value in iter_leaves(composition.tree)]
+    result = [(path, value, str(composition.origins.find(path) or "")) for path, value in iter_leaves(composition.tree)]
     if as_json:
-        origins = {to_dotted_key(path): origin for path, _, origin in found}
+        origins = {to_dotted_key(path): origin for path, _, origin in result}
         terminal.print_json(
             {
                 "choices": composition.choices,
                 "settings": composition.tree,
                 "origins": origins,
-                "missing_packages": [one._asdict() for one in missing],
+                "missing_packages": [item._asdict() for item in missing],
             }
         )
         return
     files = ", ".join(f"{group}={option}" for group, option in sorted(composition.choices.items()))
-    terminal.table("", ("setting", "value", "set by"), _rows(found), caption=files)
+    terminal.table("", ("setting", "value", "set by"), _rows(result), caption=files)
     if missing:
         terminal.print_line(str(describe_missing(missing)))
 
 
-def _rows(found: list[tuple[Any, Any, str]]) -> list[tuple[str, str, str]]:
+def _rows(result: list[tuple[Any, Any, str]]) -> list[tuple[str, str, str]]:
     """Return one row a value, indented below the sections that it is in."""
     import json
 
     rows: list[tuple[str, str, str]] = []
     above: tuple[Any, ...] = ()
-    for path, value, origin in found:
+    for path, value, origin in result:
         opened = [depth for depth in range(len(path) - 1) if path[: depth + 1] != above[: depth + 1]]
         rows += [(f"{'  ' * depth}{path[depth]}", "", "") for depth in opened]
         above = path

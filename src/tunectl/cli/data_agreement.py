@@ -45,30 +45,30 @@ def run(args: argparse.Namespace) -> int:
     layout = ProjectPaths()
     root = checks.load_config(layout, override_file.load_overrides(layout)).root
     place = layout.artifact(STAGE) / "judgments.jsonl" if args.stage else layout.root / root.annotate.store
-    found = agreement.inter_annotator_agreement(_judgments(place, of_stage=args.stage), alpha, seed=root.seed)
+    result = agreement.inter_annotator_agreement(_judgments(place, of_stage=args.stage), alpha, seed=root.seed)
     if args.json:
-        terminal.print_json(to_builtins(found))
+        terminal.print_json(to_builtins(result))
         return 0
-    terminal.table("", COLUMNS, [_row(person) for person in found.people])
-    terminal.print_line(agreement.summary(found))
+    terminal.table("", COLUMNS, [_row(person) for person in result.people])
+    terminal.print_line(agreement.summary(result))
     out: Path = args.out or layout.artifacts / "agreement.html"
-    atomic_io.write_text(out, report_agreement.page(root.project, found))
+    atomic_io.write_text(out, report_agreement.page(root.project, result))
     terminal.print_line(f"page: {out}")
     return 0
 
 
-def _judgments(place: Path, *, of_stage: bool) -> list[Comparison]:
+def _judgments(path: Path, *, of_stage: bool) -> list[Comparison]:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.records import Comparison
     from tunectl.preferences import annotation_store, contrastive_pairs
 
     if of_stage:  # pairs made of references are nobody's opinion
-        found = [item for item in atomic_io.read_rows(place, Comparison) if item.kind != contrastive_pairs.NAME]
+        result = [item for item in atomic_io.read_rows(path, Comparison) if item.kind != contrastive_pairs.NAME]
     else:
-        found = [item for item in annotation_store.load_annotations(place) if isinstance(item, Comparison)]
-    if not found:
-        raise DataError(f"{place}: nobody has judged anything yet", hint="collect judgments: tunectl annotate")
-    return found
+        result = [item for item in annotation_store.load_annotations(path) if isinstance(item, Comparison)]
+    if not result:
+        raise DataError(f"{path}: nobody has judged anything yet", hint="collect judgments: tunectl annotate")
+    return result
 
 
 def _row(person: Person) -> tuple[object, ...]:

@@ -31,17 +31,17 @@ def run(args: argparse.Namespace) -> int:
     """
     from tunectl.backends.system import terminal
 
-    found = diagnose_project(ProjectPaths(), which=max(0, args.example))
+    result = diagnose_project(ProjectPaths(), which=max(0, args.example))
     if args.html is not None:
-        atomic_io.write_text(args.html, _page(found))
+        atomic_io.write_text(args.html, _page(result))
     if args.json:
-        terminal.print_json(msgspec.to_builtins(found) | {"healthy": found.healthy})
+        terminal.print_json(msgspec.to_builtins(result) | {"healthy": result.healthy})
     else:
-        _show(found)
+        _show(result)
         if args.html is not None:
             terminal.print_line(f"page: {args.html}")
-    if not found.healthy:
-        bad = [finding for finding in found.findings if not finding.ok]
+    if not result.healthy:
+        bad = [finding for finding in result.findings if not finding.ok]
         raise GateError("; ".join(f"{finding.name}: no: {finding.text}" for finding in bad), hint=_HINT)
     return 0
 
@@ -81,7 +81,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     if not examples:
         raise DataError("the train split is empty, so there is nothing to look at")
-    found = mask_diagnostics.run_diagnostics(
+    diagnostics = mask_diagnostics.run_diagnostics(
         masker.mask(examples),
         tokenizer,
         agreed,
@@ -93,42 +93,42 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     fine = mask_diagnostics.DiagnosticCheck(
         "template is that of the contract", ok=True, text=f"SHA-256 {agreed.template_sha256[:12]}…"
     )
-    return msgspec.structs.replace(found, findings=[problem or fine, *found.findings])
+    return msgspec.structs.replace(diagnostics, findings=[problem or fine, *diagnostics.findings])
 
 
-def _facts(found: Any) -> list[list[str]]:
+def _facts(result: Any) -> list[list[str]]:
     return [
-        ["examples, answers", f"{found.examples:,}, {found.answers:,}"],
-        ["mean tokens of a prompt, of an answer", f"{found.prompt_tokens}, {found.answer_tokens}"],
-        ["longest prompt with one answer", f"{found.longest:,} tokens"],
-        ["trained share of all tokens", f"{found.trained_share:.1%}"],
-        ["system text", "as the chat template does" if found.system is None else repr(found.system)],
+        ["examples, answers", f"{result.examples:,}, {result.answers:,}"],
+        ["mean tokens of a prompt, of an answer", f"{result.prompt_tokens}, {result.answer_tokens}"],
+        ["longest prompt with one answer", f"{result.longest:,} tokens"],
+        ["trained share of all tokens", f"{result.trained_share:.1%}"],
+        ["system text", "as the chat template does" if result.system is None else repr(result.system)],
     ]
 
 
-def _checks(found: Any) -> list[list[str]]:
-    return [[finding.name, "yes" if finding.ok else "NO", finding.text] for finding in found.findings]
+def _checks(result: Any) -> list[list[str]]:
+    return [[finding.name, "yes" if finding.ok else "NO", finding.text] for finding in result.findings]
 
 
-def _show(found: Any) -> None:
+def _show(result: Any) -> None:
     from tunectl.backends.system import terminal
 
-    terminal.table("What the tokens say", ["check", "", "found"], _checks(found))
-    terminal.table("", ["what", "value"], _facts(found))
-    terminal.print_line(f"One example, {found.place}: trained tokens are green (in plain text: between « and »)")
-    terminal.print_marked([(token.text, token.trained) for token in found.shown])
+    terminal.table("What the tokens say", ["check", "", "found"], _checks(result))
+    terminal.table("", ["what", "value"], _facts(result))
+    terminal.print_line(f"One example, {result.place}: trained tokens are green (in plain text: between « and »)")
+    terminal.print_marked([(token.text, token.trained) for token in result.shown])
 
 
-def _page(found: Any) -> str:
+def _page(result: Any) -> str:
     from tunectl.backends.reports import render
 
     return render.render(
         "data_inspect.html",
         project="the project",
         sections=[("checks", "Checks"), ("tokens", "Tokens")],
-        healthy=found.healthy,
-        findings=_checks(found),
-        facts=_facts(found),
-        place=found.place,
-        shown=found.shown,
+        healthy=result.healthy,
+        findings=_checks(result),
+        facts=_facts(result),
+        place=result.place,
+        shown=result.shown,
     )

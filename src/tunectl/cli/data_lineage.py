@@ -45,21 +45,21 @@ def run(args: argparse.Namespace) -> int:
     inference = _inference(layout, args.id) if "-" in args.id else None
     release = inference["release"] if inference else _release(store, args.id)
     name = inference.pop("id") if inference else args.id
-    found: dict[str, Any] = {"id": name}
+    result: dict[str, Any] = {"id": name}
     if inference is not None:
-        found["answer"] = inference
+        result["answer"] = inference
     if release is not None and release in store.ids():  # the base model answers too, and releases of other stores
-        found.update(_backwards(store, layout, release))
+        result.update(_backwards(store, layout, release))
     if inference is not None or release is None:  # people may have made a lesson of an answer
         steps = list(lineage_trace.trace_row(layout, name))
-        found["forward"] = [{column: getattr(step, column) for column in COLUMNS} for step in steps]
-        found["learned_by"] = lineage_trace.list_learning_releases(store, layout, steps)
-    if release is None and not found["forward"]:
+        result["forward"] = [{column: getattr(step, column) for column in COLUMNS} for step in steps]
+        result["learned_by"] = lineage_trace.list_learning_releases(store, layout, steps)
+    if release is None and not result["forward"]:
         raise DataError(
             f"{args.id}: no answer, release or row of that name",
             hint="tunectl log show, tunectl release list or tunectl data show name some",
         )
-    return _print(args, found)
+    return _print(args, result)
 
 
 def _inference(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
@@ -83,8 +83,8 @@ def _release(store: ReleaseRegistry, name: str) -> str | None:
     pointer = store.champion()
     if name in {"champion", "previous"}:
         return getattr(pointer, "release" if name == "champion" else name, None)
-    found = [one for one in store.ids() if len(name) >= 4 and one.startswith(name)]
-    return found[0] if len(found) == 1 else None
+    result = [item for item in store.ids() if len(name) >= 4 and item.startswith(name)]
+    return result[0] if len(result) == 1 else None
 
 
 def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> dict[str, Any]:
@@ -93,51 +93,56 @@ def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> di
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining.run_store import RunStore
 
-    one = store.manifest(release)
+    manifest = store.manifest(release)
     retrain = next(
         (run for run in RunStore(layout.retrain).runs() if run.facts("evaluating").get("release") == release), None
     )
-    found: dict[str, Any] = {
-        "release": {"id": one.id, "created_at": one.created_at, "parent": one.parent, "git": one.git},
-        "lineage": to_builtins(one.lineage) if one.lineage else None,
+    result: dict[str, Any] = {
+        "release": {
+            "id": manifest.id,
+            "created_at": manifest.created_at,
+            "parent": manifest.parent,
+            "git": manifest.git,
+        },
+        "lineage": to_builtins(manifest.lineage) if manifest.lineage else None,
     }
     if retrain is not None:
         snapshot = retrain.facts("proposed").get("snapshot")
-        found["retrain"] = {"id": retrain.id, "why": retrain.trigger.message, "snapshot": snapshot}
-    if not lineage_trace.is_split_of_release(layout, one):
-        commit = (one.git or "").removesuffix("-dirty") or "its commit"
-        found["rows"] = {
+        result["retrain"] = {"id": retrain.id, "why": retrain.trigger.message, "snapshot": snapshot}
+    if not lineage_trace.is_split_of_release(layout, manifest):
+        commit = (manifest.git or "").removesuffix("-dirty") or "its commit"
+        result["rows"] = {
             "at_hand": False,
             "hint": f"its data is in the cache of DVC: git checkout {commit}; dvc checkout",
         }
     else:
-        found["rows"] = {
+        result["rows"] = {
             "at_hand": True,
             "sources": lineage_trace.count_rows_by_file(layout),
             "raw": lineage_trace.list_raw_rows(layout),
         }
-    return found
+    return result
 
 
-def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
+def _print(args: argparse.Namespace, result: dict[str, Any]) -> int:
     from tunectl.backends.system import terminal
 
     if args.json:
-        terminal.print_json(found)
+        terminal.print_json(result)
         return 0
     rows = [
         (part, name, str(value))
         for part in ("answer", "release", "retrain")
-        for name, value in (found.get(part) or {}).items()
+        for name, value in (result.get(part) or {}).items()
         if not isinstance(value, dict)
     ]
-    lineage = found.get("lineage") or {}
+    lineage = result.get("lineage") or {}
     rows += [("base", lineage["base"], lineage["revision"][:16])] if lineage else []
     for part in ("sources", "stages", "configs", "code"):
         rows += [(part, name, str(value or "none")[:16]) for name, value in (lineage.get(part) or {}).items()]
     if rows:
         terminal.table("", ("part", "name", "value"), rows)
-    raw = found.get("rows")
+    raw = result.get("rows")
     if raw is not None and not raw["at_hand"]:
         terminal.print_line(raw["hint"])
     elif raw is not None:
@@ -147,16 +152,16 @@ def _print(args: argparse.Namespace, found: dict[str, Any]) -> int:
             ("file", *parts),
             [(name, *(counts.get(p, 0) for p in parts)) for name, counts in raw["sources"].items()],
         )
-    steps = found.get("forward") or []
+    steps = result.get("forward") or []
     if steps:
         terminal.table("", COLUMNS, [tuple(step[name] for name in COLUMNS) for step in steps[:MOST]])
         if len(steps) > MOST:
             terminal.print_line(f"and {len(steps) - MOST} more; --json prints all")
-        terminal.print_line(_fate(steps, found["learned_by"]))
+        terminal.print_line(_fate(steps, result["learned_by"]))
     return 0
 
 
 def _fate(steps: Sequence[dict[str, Any]], releases: Sequence[str]) -> str:
     if not any((step["stage"], step["file"]) == ("split", "train.jsonl") for step in steps):
         return "learned by no release: the split at hand does not train on it"
-    return f"learned by releases: {', '.join(one[:12] for one in releases) or 'none of this split yet'}"
+    return f"learned by releases: {', '.join(release[:12] for release in releases) or 'none of this split yet'}"

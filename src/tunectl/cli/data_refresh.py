@@ -86,13 +86,13 @@ def _check_pages(layout: ProjectPaths, name: str, source: UrlSource, known: dict
     pages = []
     with Fetcher(source.fetch, layout.cache / "pages", source.limits.max_file_bytes) as fetcher:
         for url in progress.track(source.urls, name):
-            kept = fetcher.cache_path(url)
-            before = known.get(url) or (atomic_io.sha256_path(kept) if kept.is_file() else None)
-            found = fetcher.get(url)
-            if isinstance(found, RejectedRow):
-                pages.append(PageState(name, url, "refused", f"{found.reason}: {found.detail}", before))
+            path = fetcher.cache_path(url)
+            before = known.get(url) or (atomic_io.sha256_path(path) if path.is_file() else None)
+            result = fetcher.get(url)
+            if isinstance(result, RejectedRow):
+                pages.append(PageState(name, url, "refused", f"{result.reason}: {result.detail}", before))
                 continue
-            now = atomic_io.sha256_path(found.path)
+            now = atomic_io.sha256_path(result.path)
             state = "unchanged" if now == before else "new" if before is None else "changed"
             pages.append(PageState(name, url, state, "", now))
     return pages

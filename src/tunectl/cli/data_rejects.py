@@ -27,10 +27,10 @@ def run(args: argparse.Namespace) -> int:
 
     from tunectl.backends.system import terminal
 
-    found = _read(ProjectPaths(), args.stage)
+    result = _read(ProjectPaths(), args.stage)
     if args.reason is None:
-        counts = Counter((stage, reject.reason) for stage, reject in found)
-        firsts = {(stage, reject.reason): reject for stage, reject in reversed(found)}
+        counts = Counter((stage, reject.reason) for stage, reject in result)
+        firsts = {(stage, reject.reason): reject for stage, reject in reversed(result)}
         rows = [
             (stage, reason, count, _place(firsts[stage, reason]), _what(firsts[stage, reason]))
             for (stage, reason), count in counts.most_common()
@@ -42,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             terminal.table("", ("stage", "reason", "rows", "first", "what"), rows)
         return 0
-    chosen = [(stage, reject) for stage, reject in found if reject.reason == args.reason]
+    chosen = [(stage, reject) for stage, reject in result if reject.reason == args.reason]
     if not chosen:
         raise UsageError(
-            f"{args.reason}: no row was rejected for this reason; there are {_names(found)}",
+            f"{args.reason}: no row was rejected for this reason; there are {_names(result)}",
             hint="tunectl data rejects counts them",
         )
     if args.json:
@@ -82,5 +82,5 @@ def _what(reject: RejectedRow) -> str:
     return reject.detail or reject.sample
 
 
-def _names(found: Iterable[tuple[str, RejectedRow]]) -> str:
-    return ", ".join(sorted({reject.reason for _, reject in found})) or "none"
+def _names(result: Iterable[tuple[str, RejectedRow]]) -> str:
+    return ", ".join(sorted({reject.reason for _, reject in result})) or "none"

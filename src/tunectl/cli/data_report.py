@@ -64,8 +64,8 @@ def _curve(layout: ProjectPaths, worth: float) -> Curve:
     from tunectl.pipeline.learning_curve_runner import measure_learning_curve
 
     with lock.file_lock(layout.stage_lock, "learning curve"):
-        found: Curve = measure_learning_curve(layout, worth=worth)
-    return found
+        curve: Curve = measure_learning_curve(layout, worth=worth)
+    return curve
 
 
 def _project(layout: ProjectPaths) -> str:

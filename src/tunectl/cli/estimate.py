@@ -37,30 +37,30 @@ def run(args: argparse.Namespace) -> int:
     layout = ProjectPaths()
     recorded = [] if args.ignore_overrides else override_file.load_overrides(layout)
     root = checks.load_config(layout, override_file.merge_overrides(recorded, args.overrides)).root
-    found = run_estimate.estimate_run(layout, root)
+    result = run_estimate.estimate_run(layout, root)
     if args.json:
-        terminal.print_json(found)
+        terminal.print_json(result)
     else:
-        _print(found, root.hardware.train_batch_tokens)
+        _print(result, root.hardware.train_batch_tokens)
     return 0
 
 
-def _print(found: dict[str, Any], batch_tokens: int) -> None:
+def _print(result: dict[str, Any], batch_tokens: int) -> None:
     from tunectl.backends.system import terminal
     from tunectl.training import resource_check
 
-    model = found["model"]
+    model = result["model"]
     terminal.table(
         "",
         COLUMNS,
-        [_row(stage) for stage in found["stages"]],
-        caption=f"{model['parameters'] / 1e6:.0f}M parameters ({model['source']}); speed {found['machine']['source']}",
+        [_row(stage) for stage in result["stages"]],
+        caption=f"{model['parameters'] / 1e6:.0f}M parameters ({model['source']}); speed {result['machine']['source']}",
     )
     terminal.print_line(
-        f"in all about {found['minutes']:.0f} minutes and {found['memory_gb']:.1f} GB of memory at the peak"
+        f"in all about {result['minutes']:.0f} minutes and {result['memory_gb']:.1f} GB of memory at the peak"
     )
     free = resource_check.available_memory()
-    if free is not None and found["memory_gb"] * 1e9 > free:
+    if free is not None and result["memory_gb"] * 1e9 > free:
         terminal.print_line(
             f"only {free / 1e9:.1f} GB are free: {resource_check.memory_hint(batch_tokens, 'sft')}", style="bold"
         )

@@ -111,15 +111,15 @@ def _print(folder: Path, *, as_json: bool) -> None:
     from tunectl.backends.system import terminal
     from tunectl.evaluation import results, summary
 
-    found = results.load(folder / results.NAME)
+    result = results.load(folder / results.NAME)
     if as_json:
-        terminal.print_json(_plain(found))
+        terminal.print_json(_plain(result))
         return
-    columns, rows = summary.summary_rows(found)
-    terminal.table(f"{found.split} split", columns, rows)
-    for line in summary.win_lines(found):
+    columns, rows = summary.summary_rows(result)
+    terminal.table(f"{result.split} split", columns, rows)
+    for line in summary.win_lines(result):
         terminal.print_line(line)
-    terminal.print_line(found.verdict.reason)
+    terminal.print_line(result.verdict.reason)
 
 
 def _plain(value: Any) -> Any:

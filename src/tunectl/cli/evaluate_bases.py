@@ -42,7 +42,7 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     folders = {word: resolve_base(layout, word, overrides) for word in words}
     backend = evaluation.build_backend(root.hardware, None)
     trial = _trial(args, layout, root, backend)
-    found = []
+    results = []
     for word, folder in folders.items():
         generator = backend.open(folder, None)
         try:
@@ -51,12 +51,12 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
             generator.close()
         facts = model_spec.load(folder)
         size = sum(item.stat().st_size for item in folder.glob("*.safetensors")) / 1e6
-        found.append(
+        results.append(
             base_model_comparison.BaseModelResult(
                 word, facts.parameters, round(size, 1), facts.license, zero, few, speed
             )
         )
-    ranked = base_model_comparison.rank(found, trial.primary)
+    ranked = base_model_comparison.rank(results, trial.primary)
     result = base_model_comparison.Bases(len(trial.items), trial.shots, trial.primary, trial.confidence, ranked)
     if args.json:
         terminal.print_json(msgspec.to_builtins(result))
@@ -75,15 +75,15 @@ def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> P
     from tunectl.pipeline.file_evaluation_runner import load_settings
     from tunectl.pipeline.model_choice import from_folder, prepare_model
 
-    known = list_options(layout.conf, "model")
-    if word in known:
+    options = list_options(layout.conf, "model")
+    if word in options:
         return prepare_model(layout, load_settings(layout, [*overrides, f"model={word}"]).model)
     if Path(word).is_dir():
         return from_folder(layout, Path(word))
     match = _HUB.match(word)
     if match is None:
         raise UsageError(
-            f"--bases {word}: neither an option of conf/model ({', '.join(known)}), nor a folder, nor a Hub id",
+            f"--bases {word}: neither an option of conf/model ({', '.join(options)}), nor a folder, nor a Hub id",
             hint="a Hub id looks like owner/name@COMMIT",
         )
     if match.group(2) is None:

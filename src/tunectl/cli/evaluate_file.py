@@ -34,15 +34,15 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     layout = ProjectPaths()
     chosen = resolve_model(layout, args.model, args.adapter)
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
-    found, one = file_evaluation_runner.run_evaluation(job, chosen)
+    result, one = file_evaluation_runner.run_evaluation(job, chosen)
     if args.out is not None:
-        atomic_io.write_json(args.out / NAME, found)
+        atomic_io.write_json(args.out / NAME, result)
         atomic_io.write_rows(args.out / ANSWERS, file_evaluation.build_answer_rows(job.task, one))
     if args.json:
-        terminal.print_json(msgspec.to_builtins(found))
+        terminal.print_json(msgspec.to_builtins(result))
         return
-    columns, rows = file_evaluation.format_table(found)
-    speed = f"{found.cost.tokens} tokens in {found.cost.seconds:.1f} s"
+    columns, rows = file_evaluation.format_table(result)
+    speed = f"{result.cost.tokens} tokens in {result.cost.seconds:.1f} s"
     terminal.table(f"{data} with {args.model}", columns, rows, caption=f"{len(job.task.items)} inputs, {speed}")
-    if found.slots is not None:
-        terminal.table("slot errors by attribute", *file_evaluation.slot_table(found.slots))
+    if result.slots is not None:
+        terminal.table("slot errors by attribute", *file_evaluation.slot_table(result.slots))

@@ -30,17 +30,17 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
         resolve_model(layout, args.against, None, said="--against"),
     ]
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
-    (first, mine), (second, theirs) = (file_evaluation_runner.run_evaluation(job, one) for one in chosen)
-    found = two_model_report.TwoModelReport(
+    (first, mine), (second, theirs) = (file_evaluation_runner.run_evaluation(job, item) for item in chosen)
+    result = two_model_report.TwoModelReport(
         first, second, *two_model_report.differences(job.task, (mine, theirs), job.backend.tools, job.close)
     )
     if args.out is not None:
-        atomic_io.write_json(args.out / NAME, found)
+        atomic_io.write_json(args.out / NAME, result)
         atomic_io.write_rows(args.out / ANSWERS, two_model_report.rows(job.task, (mine, theirs)))
     if args.json:
-        terminal.print_json(msgspec.to_builtins(found))
+        terminal.print_json(msgspec.to_builtins(result))
         return
-    columns, rows = two_model_report.table(found)
+    columns, rows = two_model_report.table(result)
     terminal.table(
         f"{data}: {args.model} against {args.against}", columns, rows, caption=f"{len(job.task.items)} inputs, paired"
     )

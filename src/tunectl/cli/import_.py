@@ -77,10 +77,10 @@ def _data_sets(file: Path, folder: str) -> dict[str, Any]:
         path = base / folder / "dataset_info.json"
         if path.is_file():
             try:
-                found = json.loads(path.read_text(encoding="utf-8"))
+                result = json.loads(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise UsageError(f"{path}: is not JSON: {error}") from error
-            return found if isinstance(found, dict) else {}
+            return result if isinstance(result, dict) else {}
     return {}
 
 
@@ -97,8 +97,13 @@ def _print_json(draft: Any, body: str, name: str) -> None:
     dropped = [
         {"key": item.key, "value": item.value, "matters": item.matters, "reason": item.reason} for item in draft.dropped
     ]
-    found = {"experiment": name, "yaml": body, "overrides": foreign_yaml.to_overrides(draft), "no_counterpart": dropped}
-    terminal.print_json(found)
+    result = {
+        "experiment": name,
+        "yaml": body,
+        "overrides": foreign_yaml.to_overrides(draft),
+        "no_counterpart": dropped,
+    }
+    terminal.print_json(result)
 
 
 def _print_dropped(draft: Any) -> None:

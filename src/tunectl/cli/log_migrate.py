@@ -29,13 +29,13 @@ def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> in
 
     url = pseudonyms.address(root.inference_log)
     moved = project_folder.move(layout.root, _settings(root, url))
-    done = inference_log_migration.migrate(url, layout.root)
-    if done is None and not moved:
+    migration = inference_log_migration.migrate(url, layout.root)
+    if migration is None and not moved:
         raise DataError("nothing was kept yet, so there is nothing to migrate", hint="serve the model: tunectl serve")
     if args.json:
-        terminal.print_json({"moved": to_builtins(moved), "migration": to_builtins(done)})
+        terminal.print_json({"moved": to_builtins(moved), "migration": to_builtins(migration)})
     else:
-        for line in _lines(moved, done):
+        for line in _lines(moved, migration):
             terminal.print_line(line)
     return 0
 
@@ -44,20 +44,20 @@ def _settings(root: LogSettings, url: str) -> dict[str, str]:
     """Return the settings that may name the folder of 0.1, with their values."""
     from tunectl.cli import log_erase
 
-    found = {"inference_log.url": url, "inference_log.hash_key_file": root.inference_log.hash_key_file}
+    result = {"inference_log.url": url, "inference_log.hash_key_file": root.inference_log.hash_key_file}
     section = log_erase.feedback_config(root)
-    return found if section is None else {**found, "feedback.snapshots": section.snapshots}
+    return result if section is None else {**result, "feedback.snapshots": section.snapshots}
 
 
-def _lines(moved: list[Move], done: Migration | None) -> Iterator[str]:
-    for one in moved:
-        yield f"{one.old} is {one.new} now" + ("; commit both" if one.new.endswith("window.json") else "")
-    if done is None:
+def _lines(moved: list[Move], migration: Migration | None) -> Iterator[str]:
+    for item in moved:
+        yield f"{item.old} is {item.new} now" + ("; commit both" if item.new.endswith("window.json") else "")
+    if migration is None:
         return
-    rows = ", ".join(f"{count} {table}" for table, count in done.rows.items())
-    if done.from_version == done.to_version:
-        yield f"{done.database} has schema version {done.to_version} already: {rows}"
+    rows = ", ".join(f"{count} {table}" for table, count in migration.rows.items())
+    if migration.from_version == migration.to_version:
+        yield f"{migration.database} has schema version {migration.to_version} already: {rows}"
         return
-    yield f"{done.database}: schema version {done.from_version} to {done.to_version} in {done.seconds:.1f} s: {rows}"
-    if done.copy is not None:
-        yield f"{done.copy} is the file as it was. tunectl log erase, prune and purge delete it; delete it when all is well."
+    yield f"{migration.database}: schema version {migration.from_version} to {migration.to_version} in {migration.seconds:.1f} s: {rows}"
+    if migration.copy is not None:
+        yield f"{migration.copy} is the file as it was. tunectl log erase, prune and purge delete it; delete it when all is well."

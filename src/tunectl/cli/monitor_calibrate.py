@@ -59,65 +59,71 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         baselines, missing = watching.baselines(champion.release)
     if not baselines:
         raise UsageError(f"there is nothing to compare with: {'; '.join(missing.values())}")
-    pools = {side: one.columns for side, one in baselines.items()}
-    sizes = {side: len(one.rows) for side, one in baselines.items()}
+    pools = {side: baseline.columns for side, baseline in baselines.items()}
+    sizes = {side: len(baseline.rows) for side, baseline in baselines.items()}
     rule = factory.detection_rule(settings)
     with progress.bar("drawing windows", total=len(pools) * len(self_calibration.CHANGES) * args.trials) as bar:
-        found = list(self_calibration.calibrate(pools, sizes, rule, rows, args.trials, settings.seed, each=bar.advance))
-    for side in pools.keys() - {one.side for one in found}:
+        result = list(
+            self_calibration.calibrate(pools, sizes, rule, rows, args.trials, settings.seed, each=bar.advance)
+        )
+    for side in pools.keys() - {item.side for item in result}:
         missing[side] = (
             f"{side}s: the reference has {sizes[side]} rows, {self_calibration.min_reference_rows(rule)} are needed"
         )
-    kept = self_calibration.Calibration(
+    calibration = self_calibration.Calibration(
         at=datetime.now(UTC).isoformat(),
         release=champion.release,
-        references={str(side): one.name for side, one in baselines.items()},
+        references={str(side): baseline.name for side, baseline in baselines.items()},
         embedder=watching.examiner.tools.embedder.name,
-        figures=found,
+        figures=result,
     )
-    atomic_io.write_json(layout.calibration, kept)
+    atomic_io.write_json(layout.calibration, calibration)
     if args.json:
         terminal.print_json(atomic_io.read_json(layout.calibration))
         return 0
-    if found:
-        terminal.table("", COLUMNS, [_row(one) for one in found])
+    if result:
+        terminal.table("", COLUMNS, [_row(item) for item in result])
         terminal.print_line(_smallest(rule, rows, min(sizes.values())))
-    for why in missing.values():
-        terminal.print_line(f"not measured: {why}")
+    for reason in missing.values():
+        terminal.print_line(f"not measured: {reason}")
     return 0
 
 
-def _row(one: CalibrationRow) -> tuple[object, ...]:
-    best = sorted(one.alone.items(), key=lambda each: -each[1])[:3]
+def _row(calibration_row: CalibrationRow) -> tuple[object, ...]:
+    best = sorted(calibration_row.alone.items(), key=lambda each: -each[1])[:3]
     return (
-        WORDS[one.change],
-        one.side,
-        one.rows,
-        one.reference,
+        WORDS[calibration_row.change],
+        calibration_row.side,
+        calibration_row.rows,
+        calibration_row.reference,
         ", ".join(f"{name} {share:.0%}" for name, share in best),
-        _format_interval(one.third),
-        _format_interval(one.ninth),
-        "" if one.change == "nothing" else _rows_or_more(one.delay_rows, 9 * one.rows),
-        "" if one.change == "nothing" else _rows_or_more(one.rows_needed, 4 * one.rows),
+        _format_interval(calibration_row.third),
+        _format_interval(calibration_row.ninth),
+        ""
+        if calibration_row.change == "nothing"
+        else _rows_or_more(calibration_row.delay_rows, 9 * calibration_row.rows),
+        ""
+        if calibration_row.change == "nothing"
+        else _rows_or_more(calibration_row.rows_needed, 4 * calibration_row.rows),
     )
 
 
-def _rows_or_more(rows: int | None, most: int) -> str:
-    return f"more than {most:,}" if rows is None else f"{rows:,}"
+def _rows_or_more(rows: int | None, maximum: int) -> str:
+    return f"more than {maximum:,}" if rows is None else f"{rows:,}"
 
 
 def _smallest(rule: DetectionRule, rows: int, reference: int) -> str:
     """Return rows that a window needs for the declared smallest change, by the third and by the ninth window."""
     from tunectl.monitoring import window_size
 
-    told = f"a change of {rule.min_effect} standard deviations in any one signal (monitor.rule.min_effect)"
+    message = f"a change of {rule.min_effect} standard deviations in any one signal (monitor.rule.min_effect)"
     third, ninth = (window_size.min_window_rows(rule, reference, count) for count in (3, 9))
     if ninth is None:
         least = window_size.min_reference_rows(rule)
-        return f"{told} is never seen with {reference:,} rows of reference: {least:,} are needed (tunectl monitor set-reference ID ID ...)"
+        return f"{message} is never seen with {reference:,} rows of reference: {least:,} are needed (tunectl monitor set-reference ID ID ...)"
     by_third = "no window is large enough" if third is None else f"windows need {third:,} rows"
     enough = "enough" if rows >= ninth else "too few"
-    return f"{told}: by the 3rd window {by_third}, by the 9th {ninth:,}; they have {rows:,}, {enough}"
+    return f"{message}: by the 3rd window {by_third}, by the 9th {ninth:,}; they have {rows:,}, {enough}"
 
 
 def _format_interval(share: tuple[float, float, float]) -> str:
@@ -145,16 +151,16 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
         )
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         windows = past.backtest(factory.build_monitor(settings, layout, store), since, until)
-        found = list(progress.track(windows, "looking at windows"))
+        result = list(progress.track(windows, "looking at windows"))
     if args.json:
-        terminal.print_json(to_builtins(found))
+        terminal.print_json(to_builtins(result))
         return 0
-    if found:
-        terminal.table("", monitor_windows.COLUMNS, [monitor_windows.row(one) for one in found])
-    counts = Counter(one.verdict for one in found)
-    verdicts = ["", *(one.verdict for one in found)]
+    if result:
+        terminal.table("", monitor_windows.COLUMNS, [monitor_windows.row(item) for item in result])
+    counts = Counter(item.verdict for item in result)
+    verdicts = ["", *(item.verdict for item in result)]
     alarms = sum(new == "drift" != old for old, new in pairwise(verdicts))
     days = (until - since).total_seconds() / 86400
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
-    terminal.print_line(f"{len(found)} windows in {days:.1f} days: {told}; it would have fired {alarms} times")
+    terminal.print_line(f"{len(result)} windows in {days:.1f} days: {told}; it would have fired {alarms} times")
     return 0

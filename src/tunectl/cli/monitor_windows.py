@@ -44,30 +44,30 @@ def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> in
     if args.json:
         terminal.print_json(to_builtins(list(closed)))
     elif closed:
-        terminal.table("", COLUMNS, [row(one) for one in closed])
+        terminal.table("", COLUMNS, [row(item) for item in closed])
     else:
         terminal.print_line("no window is due yet; tunectl monitor list shows those that are closed")
     if closed and is_drifting(closed[-1]):
         return DRIFT
-    return 1 if any(one.verdict == "error" for one in closed) else 0
+    return 1 if any(item.verdict == "error" for item in closed) else 0
 
 
-def is_drifting(one: DriftWindow) -> bool:
+def is_drifting(window: DriftWindow) -> bool:
     """Return whether drift stands after this window, as the alert has it: one that says nothing takes back no drift before it."""
-    return one.verdict == "drift" or (
-        one.verdict in {"insufficient", "error"} and one.evidence >= one.evidence_required
+    return window.verdict == "drift" or (
+        window.verdict in {"insufficient", "error"} and window.evidence >= window.evidence_required
     )
 
 
-def row(one: DriftWindow) -> tuple[object, ...]:
+def row(window: DriftWindow) -> tuple[object, ...]:
     """Return one window in a table."""
     return (
-        one.id,
-        f"{one.since:%m-%d %H:%M}",
-        one.rows,
-        one.verdict,
-        f"{one.evidence:.1f} of {one.evidence_required:.1f}",
-        one.reason,
+        window.id,
+        f"{window.since:%m-%d %H:%M}",
+        window.rows,
+        window.verdict,
+        f"{window.evidence:.1f} of {window.evidence_required:.1f}",
+        window.reason,
     )
 
 
@@ -83,7 +83,7 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
     if args.json:
         terminal.print_json(to_builtins(newest))
     elif newest:
-        terminal.table("", COLUMNS, [row(one) for one in reversed(newest)])
+        terminal.table("", COLUMNS, [row(item) for item in reversed(newest)])
     else:
         terminal.print_line("no window was closed yet; tunectl monitor closes them")
     return 0
@@ -97,27 +97,29 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
     from tunectl.monitoring import reference_data
 
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
-        one = _find_windows(reference_data.list_closed_windows(store), names[0] if names else "")
-        rows = reference_data.load_rows_by_id(store, one.id)
+        window = _find_windows(reference_data.list_closed_windows(store), names[0] if names else "")
+        rows = reference_data.load_rows_by_id(store, window.id)
     if args.json:
-        terminal.print_json(to_builtins(one))
-        return DRIFT if is_drifting(one) else 0
+        terminal.print_json(to_builtins(window))
+        return DRIFT if is_drifting(window) else 0
     from tunectl.monitoring.drift_page import signal_rows
 
-    terminal.print_line(f"{one.id}  {one.since:%Y-%m-%d %H:%M} to {one.until:%Y-%m-%d %H:%M} UTC, {one.rows} rows")
-    terminal.print_line(f"{one.verdict}: {one.reason}")
-    terminal.table("", SIGNALS, signal_rows(one))
-    if one.segments:
-        cells = [(each.name, f"{each.window:.1%}", f"{each.reference:.1%}") for each in one.segments]
+    terminal.print_line(
+        f"{window.id}  {window.since:%Y-%m-%d %H:%M} to {window.until:%Y-%m-%d %H:%M} UTC, {window.rows} rows"
+    )
+    terminal.print_line(f"{window.verdict}: {window.reason}")
+    terminal.table("", SIGNALS, signal_rows(window))
+    if window.segments:
+        cells = [(each.name, f"{each.window:.1%}", f"{each.reference:.1%}") for each in window.segments]
         terminal.table("", ("slice", "window", "reference"), cells)
     examples = [
         (name, terminal.strip_control(truncate(rows[name].prompt or rows[name].answer or "", 100)))
-        for name in one.exemplars
+        for name in window.exemplars
         if name in rows
     ]
     if examples:
         terminal.table("", ("inference", "most unlike the reference"), examples)
-    return DRIFT if is_drifting(one) else 0
+    return DRIFT if is_drifting(window) else 0
 
 
 def set_reference(
@@ -135,20 +137,20 @@ def set_reference(
             hint="tunectl monitor list; tunectl monitor set-reference ID [ID ...]",
         )
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
-        found = [_find_windows(reference_data.list_closed_windows(store), name) for name in names]
-        rows, least = sum(one.rows for one in found), settings.monitor.window.min_rows
+        result = [_find_windows(reference_data.list_closed_windows(store), name) for name in names]
+        rows, least = sum(item.rows for item in result), settings.monitor.window.min_rows
         if rows < least:
             raise UsageError(
-                f"{', '.join(one.id for one in found)}: {rows} rows together, {least} are needed",
+                f"{', '.join(item.id for item in result)}: {rows} rows together, {least} are needed",
                 hint="name a window with more rows, or several: tunectl monitor set-reference ID ID ...",
             )
-        body = windows.accept([one.id for one in found], author=user.current_user(), message=args.message)
+        body = windows.accept([item.id for item in result], author=user.current_user(), message=args.message)
         store.add_event(LogEvent(uuid.uuid4().hex, datetime.now(UTC), windows.REFERENCE_SET, body))
     if args.json:
         terminal.print_json(body)
     else:
         terminal.print_line(
-            f"prompts are compared with {rows} rows of {', '.join(one.id for one in found)} from the next window on"
+            f"prompts are compared with {rows} rows of {', '.join(item.id for item in result)} from the next window on"
         )
     return 0
 
@@ -159,8 +161,8 @@ def _find_windows(closed: Sequence[DriftWindow], start: str) -> DriftWindow:
         raise DataError("no window was closed yet", hint="watch: tunectl monitor, or look once: tunectl monitor once")
     if not start:
         return closed[-1]
-    found = [one for one in closed if one.id.startswith(start)]
-    if len(found) != 1:
-        what = "several windows begin with it" if found else "there is no such window"
+    result = [item for item in closed if item.id.startswith(start)]
+    if len(result) != 1:
+        what = "several windows begin with it" if result else "there is no such window"
         raise UsageError(f"{start}: {what}", hint="tunectl monitor list")
-    return found[0]
+    return result[0]

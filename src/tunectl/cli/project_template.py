@@ -107,10 +107,10 @@ def _settle_conf(conf: Path, name: str, example: str | None) -> None:
     recipe.write_text(text, encoding="utf-8")
 
 
-def _start(found: re.Match[str]) -> str:
+def _start(match: re.Match[str]) -> str:
     """Return the line of a new project: the usual option, but nobody has compared answers yet, so nothing learns from that."""
-    option = "none" if found[1] in _FROM_PEOPLE else "default"
-    return f"  - {found[1]}: {option}".ljust(COMMENTS)
+    option = "none" if match[1] in _FROM_PEOPLE else "default"
+    return f"  - {match[1]}: {option}".ljust(COMMENTS)
 
 
 def _replace_line(text: str, pattern: str, value: str) -> str:
@@ -129,8 +129,8 @@ def _readme(name: str, example: str | None) -> str:
 
 
 @contextmanager
-def move_atomically(fresh: Path, target: Path) -> Iterator[Path | None]:
-    """Move what is in ``fresh`` to ``target``; undone when the block raises.
+def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
+    """Move what is in ``folder`` to ``target``; undone when the block raises.
 
     What was there under the same names goes to the folder that is yielded (None where nothing was in the way).
     """
@@ -140,7 +140,7 @@ def move_atomically(fresh: Path, target: Path) -> Iterator[Path | None]:
     done: list[Path] = []
     saved: list[Path] = []
     try:
-        for entry in sorted(fresh.iterdir()):
+        for entry in sorted(folder.iterdir()):
             place = target / entry.name
             if place.exists() and entry.name in KEPT:
                 continue
@@ -171,11 +171,11 @@ def _free(folder: Path) -> Path:
     return free
 
 
-def _remove(place: Path) -> None:
-    if place.is_dir():
-        shutil.rmtree(place)
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
     else:
-        place.unlink()
+        path.unlink()
 
 
 @contextmanager

@@ -97,7 +97,7 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
     from tunectl.retraining import canary_run
 
     name = f"manual-{secrets.token_hex(4)}"
-    wanted = canary_run.build_experiment(
+    experiment = canary_run.build_experiment(
         _require_canary_config(root, args.share),
         _find(args, store),
         name=name,
@@ -105,12 +105,12 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
         author=_author(args),
         message=args.message,
     )
-    made = ExperimentStore(store).start(replace(wanted, run=None))
+    result = ExperimentStore(store).start(replace(experiment, run=None))
     if args.json:
-        terminal.print_json(to_builtins(made))
+        terminal.print_json(to_builtins(result))
         return 0
     terminal.print_line(
-        f"canary {made.id}: {made.challenger} for {made.rules.share:.0%} of the identities, by {made.metric}"
+        f"canary {result.id}: {result.challenger} for {result.rules.share:.0%} of the identities, by {result.metric}"
     )
     terminal.print_line("tunectl retrain controller evaluates and ends it; see it with: tunectl release canary status")
     return 0
@@ -125,25 +125,25 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
     from tunectl.retraining import canary_run, report
 
     trials = ExperimentStore(store)
-    found = trials.running() or next(reversed(trials.all()), None)
-    if found is None:
+    result = trials.running() or next(reversed(trials.all()), None)
+    if result is None:
         terminal.print_json(None) if args.json else terminal.print_line(
             "no canary yet: tunectl release canary start ID"
         )
         return 0
-    reading, open_, chosen = found.reading, 0, 0
+    reading, open_, chosen = result.reading, 0, 0
     with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as live:
-        if found.ended_at is None and live is not None:
+        if result.ended_at is None and live is not None:
             now = datetime.now(UTC)
-            units = canary_run.collect_observations(found, live, now)
-            reading = sequential_test.evaluate(units.units, found.rules, over=now >= found.until)
+            units = canary_run.collect_observations(result, live, now)
+            reading = sequential_test.evaluate(units.units, result.rules, over=now >= result.until)
             open_, chosen = units.open, units.chosen
     if args.json:
         told = to_builtins(reading) if reading else None
-        terminal.print_json({**to_builtins(found), "reading": told, "open": open_, "chosen": chosen})
+        terminal.print_json({**to_builtins(result), "reading": told, "open": open_, "chosen": chosen})
         return 0
-    state = f"ended: {found.decision}" if found.ended_at else f"runs until {found.until:%Y-%m-%d %H:%M} UTC at most"
-    rows = [("canary", found.id), ("challenger", found.challenger), ("measure", found.metric), ("state", state)]
+    state = f"ended: {result.decision}" if result.ended_at else f"runs until {result.until:%Y-%m-%d %H:%M} UTC at most"
+    rows = [("canary", result.id), ("challenger", result.challenger), ("measure", result.metric), ("state", state)]
     rows += list(report.describe_results(reading)) if reading else []
     rows += [("identities still open", str(open_)), ("requests that named a variant", str(chosen))]
     terminal.table("", ("what", "value"), rows)
@@ -166,12 +166,12 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
             hint="wait for its end, or end it: tunectl release canary stop",
         )
     share = 0.0 if args.share is None else args.share
-    found = store.start_canary(release, share=share, author=_author(args), message=args.message, force=args.force)
+    result = store.start_canary(release, share=share, author=_author(args), message=args.message, force=args.force)
     if args.json:
-        terminal.print_json(to_builtins(found))
+        terminal.print_json(to_builtins(result))
         return 0
     terminal.print_line(
-        f"challenger {found.release}: model=challenger, and {found.share:.0%} of the users ({store.root})"
+        f"challenger {result.release}: model=challenger, and {result.share:.0%} of the users ({store.root})"
     )
     return 0
 
@@ -183,12 +183,12 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.registry.release_store import to_builtins
 
     trials = ExperimentStore(store)
-    found = trials.running()
-    if found is None:
+    result = trials.running()
+    if result is None:
         stopped = store.stop_canary(author=_author(args), message=args.message)
         told, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
     else:
-        ended = trials.end(found, "running", datetime.now(UTC), None, author=_author(args), message=args.message)
+        ended = trials.end(result, "running", datetime.now(UTC), None, author=_author(args), message=args.message)
         told, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
     terminal.print_json(told) if args.json else terminal.print_line(words)
     return 0
@@ -202,16 +202,16 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import canary_run
 
-    wanted = _require_canary_config(root, args.share)
+    settings = _require_canary_config(root, args.share)
     now = datetime.now(UTC)
     with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as live:
         past = canary_metrics.collect_observations(
             live.inferences(now - timedelta(days=DAYS), now) if live is not None else (),
             live.feedback_of if live is not None else lambda _ids: {},
-            metric=wanted.metric,
+            metric=settings.metric,
             challenger="",
-            attribution=timedelta(hours=min(wanted.attribution_hours, 24.0)),
-            slow=wanted.slow_threshold_seconds,
+            attribution=timedelta(hours=min(settings.attribution_hours, 24.0)),
+            slow=settings.slow_threshold_seconds,
             now=now,
         )
     units = len(past.units) + past.open
@@ -221,23 +221,23 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
         raise UsageError(
             f"no outcome in {DAYS} days of traffic, so the champion's rate is not known", hint="give it: --rate 0.2"
         )
-    rules = canary_run.build_experiment(wanted, "", name="plan", now=now, author="", message="").rules
-    found = power_analysis.simulate_power(rules, rate=rate, effect=args.effect, horizon=HORIZON, seed=root.seed)
-    days = None if found.most is None or not units else found.most / (units / DAYS)
+    rules = canary_run.build_experiment(settings, "", name="plan", now=now, author="", message="").rules
+    result = power_analysis.simulate_power(rules, rate=rate, effect=args.effect, horizon=HORIZON, seed=root.seed)
+    days = None if result.most is None or not units else result.most / (units / DAYS)
     if args.json:
-        terminal.print_json({**to_builtins(found), "rate": rate, "units_a_day": units / DAYS, "days": days})
+        terminal.print_json({**to_builtins(result), "rate": rate, "units_a_day": units / DAYS, "days": days})
         return 0
     rows = [
         ("champion's rate", f"{rate:.3f} ({'given' if args.rate is not None else f'{len(past.units)} identities'})"),
         ("gain to be seen", f"{args.effect:+.3f}"),
         ("identities a day", f"{units / DAYS:.1f}"),
-        ("half of the tests end by", f"{found.half or f'more than {HORIZON}'} identities"),
-        ("four of five end by", f"{found.most or f'more than {HORIZON}'} identities"),
+        ("half of the tests end by", f"{result.half or f'more than {HORIZON}'} identities"),
+        ("four of five end by", f"{result.most or f'more than {HORIZON}'} identities"),
         ("days for that", "never, at this traffic" if days is None else f"{days:.1f}"),
     ]
     terminal.table("simulated", ("what", "value"), rows)
-    if days is not None and days > wanted.max_days:
+    if days is not None and days > settings.max_days:
         terminal.print_line(
-            f"that is more than retrain.canary.max_days = {wanted.max_days:g}: raise the share, or look for a larger gain"
+            f"that is more than retrain.canary.max_days = {settings.max_days:g}: raise the share, or look for a larger gain"
         )
     return 0

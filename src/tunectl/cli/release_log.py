@@ -49,12 +49,12 @@ def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]
 
     entries = [{**to_builtins(entry), "created_at": entry.created_at[:19]} for entry in store.log()]
     for run in runs:
-        found = run.facts("evaluating") or run.facts("rejected")
+        result = run.facts("evaluating") or run.facts("rejected")
         entries.append(
             {
                 "created_at": run.steps[-1].at.isoformat()[:19],
                 "action": f"retrain {run.state}",
-                "release": found.get("release", ""),
+                "release": result.get("release", ""),
                 "author": run.trigger.kind,
                 "message": f"{run.id}: {run.trigger.message}; {run.steps[-1].message}".rstrip("; "),
                 "retrain": run.id,
@@ -64,12 +64,12 @@ def _rows(store: ReleaseRegistry, runs: list[RetrainRun]) -> list[dict[str, Any]
 
 
 def _find(runs: list[RetrainRun], word: str) -> RetrainRun:
-    found = runs[-1:] if word == "last" else [run for run in runs if run.id.startswith(word)]
-    if len(found) != 1:
-        what = "several retrains begin with it" if found else "there is no such retrain"
-        names = ", ".join(run.id for run in (found or runs)[-8:]) or "none yet"
+    result = runs[-1:] if word == "last" else [run for run in runs if run.id.startswith(word)]
+    if len(result) != 1:
+        what = "several retrains begin with it" if result else "there is no such retrain"
+        names = ", ".join(run.id for run in (result or runs)[-8:]) or "none yet"
         raise UsageError(f"{word}: {what}", hint=f"there are: {names}")
-    return found[0]
+    return result[0]
 
 
 def _story(args: argparse.Namespace, run: RetrainRun, trials: Any) -> int:
@@ -77,7 +77,7 @@ def _story(args: argparse.Namespace, run: RetrainRun, trials: Any) -> int:
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import report
 
-    experiment = next((one for one in trials.all() if one.run == run.id), None)
+    experiment = next((item for item in trials.all() if item.run == run.id), None)
     if args.json:
         terminal.print_json(
             {"retrain": to_builtins(run), "experiment": to_builtins(experiment) if experiment else None}

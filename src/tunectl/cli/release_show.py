@@ -31,31 +31,31 @@ def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     trial = store.trial()
     names = {trial.release: f"challenger {trial.share:.0%}"} if trial else {}
     names |= {pointer.previous or "": "previous", pointer.release: "champion"} if pointer else {}
-    found, damaged = _readable(store)
+    result, damaged = _readable(store)
     if args.json:
-        told = [{**_short(one), "role": names.get(one.id)} for one in found]
-        terminal.print_json([*told, *({"release": name, "damaged": why} for name, why in damaged.items())])
+        told = [{**_short(item), "role": names.get(item.id)} for item in result]
+        terminal.print_json([*told, *({"release": name, "damaged": reason} for name, reason in damaged.items())])
         return 0
-    for name, why in damaged.items():
-        terminal.print_line(f"{name} is damaged: {why}")
-    if not found and not damaged:
+    for name, reason in damaged.items():
+        terminal.print_line(f"{name} is damaged: {reason}")
+    if not result and not damaged:
         terminal.print_line(f"{store.root}: no releases yet; make one: tunectl repro")
         return 0
     columns = ("release", "role", "created", "engine", "layout", "MB", "gates", "metrics")
-    rows = [(*_cells(one, names.get(one.id, "")),) for one in found]
+    rows = [(*_cells(item, names.get(item.id, "")),) for item in result]
     terminal.table("", columns, rows)
     return 0
 
 
 def _readable(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, str]]:
     """Return manifests, the oldest first, and why others cannot be read."""
-    found, damaged = [], {}
+    result, damaged = [], {}
     for name in store.ids():
         try:
-            found.append(store.manifest(name))
+            result.append(store.manifest(name))
         except ArtifactError as error:
             damaged[name] = error.message
-    return found, damaged
+    return result, damaged
 
 
 def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
@@ -63,20 +63,20 @@ def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.backends.system import terminal
     from tunectl.registry.release_store import to_builtins
 
-    one = store.manifest(store.find(args.release))
+    manifest = store.manifest(store.find(args.release))
     if args.json:
-        terminal.print_json({**to_builtins(one), "folder": str(store.folder(one.id))})
+        terminal.print_json({**to_builtins(manifest), "folder": str(store.folder(manifest.id))})
         return 0
-    rows = [(name, str(value)) for name, value in _short(one).items() if name not in {"metrics", "verdicts"}]
-    rows += [(f"gate {stage}", f"{found.verdict}: {found.reason}") for stage, found in one.verdicts.items()]
-    rows += [(name, f"{value:g}") for name, value in one.metrics.items()]
-    if one.lineage is not None:
-        rows += [("base", f"{one.lineage.base}, revision {one.lineage.revision[:12]}")]
-        rows += [(f"data of {path}", (found or "none")[:12]) for path, found in one.lineage.sources.items()]
-        rows += [(f"stage {stage}", found[:12]) for stage, found in one.lineage.stages.items()]
-    rows += [("folder", str(store.folder(one.id)))]
+    rows = [(name, str(value)) for name, value in _short(manifest).items() if name not in {"metrics", "verdicts"}]
+    rows += [(f"gate {stage}", f"{verdict.verdict}: {verdict.reason}") for stage, verdict in manifest.verdicts.items()]
+    rows += [(name, f"{value:g}") for name, value in manifest.metrics.items()]
+    if manifest.lineage is not None:
+        rows += [("base", f"{manifest.lineage.base}, revision {manifest.lineage.revision[:12]}")]
+        rows += [(f"data of {path}", (source or "none")[:12]) for path, source in manifest.lineage.sources.items()]
+        rows += [(f"stage {stage}", result[:12]) for stage, result in manifest.lineage.stages.items()]
+    rows += [("folder", str(store.folder(manifest.id)))]
     terminal.table("", ("what", "value"), rows)
-    terminal.table("", ("file", "SHA-256"), [(name, found[:16]) for name, found in one.files.items()])
+    terminal.table("", ("file", "SHA-256"), [(name, file[:16]) for name, file in manifest.files.items()])
     return 0
 
 
@@ -86,13 +86,13 @@ def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.registry import release_manifest
 
     one, other = (store.manifest(store.find(start)) for start in (args.one, args.other))
-    found = release_manifest.diff(one, other)
+    result = release_manifest.diff(one, other)
     if args.json:
-        terminal.print_json({"from": one.id, "to": other.id, **found})
+        terminal.print_json({"from": one.id, "to": other.id, **result})
         return 0
     rows = [
         (part, name, *([change, ""] if isinstance(change, str) else [_format_value(value) for value in change]))
-        for part, changes in found.items()
+        for part, changes in result.items()
         for name, change in changes.items()
     ]
     if not rows:
@@ -118,26 +118,35 @@ def run_verify(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     return 5 if any(wrong.values()) else 0
 
 
-def _short(one: ReleaseManifest) -> dict[str, Any]:
+def _short(manifest: ReleaseManifest) -> dict[str, Any]:
     return {
-        "release": one.id,
-        "created_at": one.created_at,
-        "project": one.project,
-        "parent": one.parent,
-        "engine": one.engine,
-        "layout": one.layout,
-        "bytes": one.bytes,
-        "git": one.git,
-        "passed": not one.refusals,
-        "metrics": one.metrics,
-        "verdicts": {stage: found.verdict for stage, found in one.verdicts.items()},
+        "release": manifest.id,
+        "created_at": manifest.created_at,
+        "project": manifest.project,
+        "parent": manifest.parent,
+        "engine": manifest.engine,
+        "layout": manifest.layout,
+        "bytes": manifest.bytes,
+        "git": manifest.git,
+        "passed": not manifest.refusals,
+        "metrics": manifest.metrics,
+        "verdicts": {stage: verdict.verdict for stage, verdict in manifest.verdicts.items()},
     }
 
 
-def _cells(one: ReleaseManifest, role: str) -> tuple[str, ...]:
-    gates = "no" if one.refusals else "yes"
-    metrics = ", ".join(f"{name} {value:g}" for name, value in list(one.metrics.items())[:3])
-    return one.id, role, one.created_at[:16], one.engine, one.layout, f"{one.bytes / 1e6:.0f}", gates, metrics
+def _cells(manifest: ReleaseManifest, role: str) -> tuple[str, ...]:
+    gates = "no" if manifest.refusals else "yes"
+    metrics = ", ".join(f"{name} {value:g}" for name, value in list(manifest.metrics.items())[:3])
+    return (
+        manifest.id,
+        role,
+        manifest.created_at[:16],
+        manifest.engine,
+        manifest.layout,
+        f"{manifest.bytes / 1e6:.0f}",
+        gates,
+        metrics,
+    )
 
 
 def _format_value(value: Any) -> str:

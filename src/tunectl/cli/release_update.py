@@ -138,21 +138,21 @@ def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer."""
     before = store.champion()
-    found = store.promote(
+    result = store.promote(
         store.find(args.release), author=args.author or user.current_user(), message=args.message, force=args.force
     )
-    _say(args, store, found, "champion already" if found == before else "promoted")
-    _wait(args, found.release)
+    _say(args, store, result, "champion already" if result == before else "promoted")
+    _wait(args, result.release)
     if args.tag:
-        _tag(store, found.release)
+        _tag(store, result.release)
     return 0
 
 
 def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer back."""
-    found = store.rollback(author=args.author or user.current_user(), message=args.message)
-    _say(args, store, found, "rolled back to")
-    _wait(args, found.release)
+    pointer = store.rollback(author=args.author or user.current_user(), message=args.message)
+    _say(args, store, pointer, "rolled back to")
+    _wait(args, pointer.release)
     return 0
 
 
@@ -175,9 +175,9 @@ def run_tag(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Register the release in Git; where it is the champion, assign that stage to it."""
     from tunectl.backends.system import terminal
 
-    made = _tag(store, store.find(args.release))
+    result = _tag(store, store.find(args.release))
     if args.json:
-        terminal.print_json({"tags": made})
+        terminal.print_json({"tags": result})
     return 0
 
 
@@ -210,14 +210,16 @@ def run_pull(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.registry import remote_sync
 
     files = FsspecObjectStore(args.address)
-    found, pointer = remote_sync.pull(store, files), store.champion()
+    result, pointer = remote_sync.pull(store, files), store.champion()
     if args.json:
         terminal.print_json(
-            {"events": found.events, "brought": found.releases, "champion": pointer.release if pointer else None}
+            {"events": result.events, "brought": result.releases, "champion": pointer.release if pointer else None}
         )
         return 0
     told = f"; champion {pointer.release}" if pointer else ""
-    terminal.print_line(f"{files.address}: {found.events} events adopted, {len(found.releases)} releases brought{told}")
+    terminal.print_line(
+        f"{files.address}: {result.events} events adopted, {len(result.releases)} releases brought{told}"
+    )
     return 0
 
 
@@ -243,17 +245,17 @@ def _tag(store: ReleaseRegistry, release: str) -> list[str]:
 
     pointer, one = store.champion(), store.manifest(release)
     stage = "champion" if pointer is not None and pointer.release == release else None
-    made = gto_tags.register(Path(), one.project, release=release, commit=one.git, stage=stage)
-    terminal.print_line(f"git tags: {', '.join(made)}; share them with: git push --tags")
-    return made
+    result = gto_tags.register(Path(), one.project, release=release, commit=one.git, stage=stage)
+    terminal.print_line(f"git tags: {', '.join(result)}; share them with: git push --tags")
+    return result
 
 
-def _say(args: argparse.Namespace, store: ReleaseRegistry, found: ChampionPointer, what: str) -> None:
+def _say(args: argparse.Namespace, store: ReleaseRegistry, pointer: ChampionPointer, description: str) -> None:
     from tunectl.backends.system import terminal
     from tunectl.registry.release_store import to_builtins
 
     if args.json:
-        terminal.print_json(to_builtins(found))
+        terminal.print_json(to_builtins(pointer))
         return
-    below = f"; before it: {found.previous}" if found.previous else ""
-    terminal.print_line(f"{what} {found.release}{below} ({store.root})")
+    below = f"; before it: {pointer.previous}" if pointer.previous else ""
+    terminal.print_line(f"{description} {pointer.release}{below} ({store.root})")

@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
     store = run_store.RunStore(ProjectPaths().retrain)
     running = lock.is_locked(store.root / run_store.LOCK)
-    runs = [_describe_run(one) for one in store.runs()[-args.number :]] if args.number > 0 else []
-    pending = [_describe_trigger(one) for one in store.list_pending_triggers()]
+    runs = [_describe_run(item) for item in store.runs()[-args.number :]] if args.number > 0 else []
+    pending = [_describe_trigger(pending_trigger) for pending_trigger in store.list_pending_triggers()]
     if args.json:
         terminal.print_json({"controller": running, "retrains": runs, "pending": pending})
         return 0

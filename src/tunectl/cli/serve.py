@@ -134,11 +134,11 @@ def _settings(layout: ProjectPaths, root: TunectlConfig) -> Path:
     from tunectl.artifacts import atomic_io
     from tunectl.config.schema.serve import ServeSettings
 
-    given = ServeSettings(
+    settings = ServeSettings(
         project=root.project, serve=root.serve, inference_log=root.inference_log, annotate=root.annotate
     )
     path = layout.state_dir / "serve.json"
-    atomic_io.write_json(path, given.model_dump(mode="json"))
+    atomic_io.write_json(path, settings.model_dump(mode="json"))
     return path
 
 

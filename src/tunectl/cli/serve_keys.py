@@ -142,7 +142,7 @@ def _audit(path: Path, *, as_json: bool) -> int:
     with open_inference_log.open_or_create(root.inference_log, layout) as store:
         pseudonyms.check_hash_key(store, root.inference_log, hash_key)
         uses = store.last_uses()
-    found = [
+    result = [
         (entry, uses.get(pseudonyms.pseudonymize(pseudonyms.key_holder_name(entry.name), hash_key)))
         for entry in api_keys.read(path)
     ]
@@ -155,7 +155,7 @@ def _audit(path: Path, *, as_json: bool) -> int:
                     "last_used": used.isoformat() if used else None,
                     "remarks": find_remarks(entry, used),
                 }
-                for entry, used in found
+                for entry, used in result
             ]
         )
         return 0
@@ -166,7 +166,7 @@ def _audit(path: Path, *, as_json: bool) -> int:
             f"{used:%Y-%m-%d %H:%M}" if used else "never",
             "; ".join(find_remarks(entry, used)),
         ]
-        for entry, used in found
+        for entry, used in result
     ]
     terminal.table(str(path), ["name", "scopes", "last used", "remarks"], rows)
     return 0
@@ -175,11 +175,11 @@ def _audit(path: Path, *, as_json: bool) -> int:
 def find_remarks(entry: ApiKey, used: datetime | None) -> list[str]:
     """Return warnings about a key; ``used`` counts requests and feedback only."""
     now = datetime.now(UTC)
-    found = [reason] if (reason := api_keys.explain_refusal(entry, now)) is not None else []
+    result = [reason] if (reason := api_keys.explain_refusal(entry, now)) is not None else []
     if "admin" in entry.scopes:
-        found.append("may do everything, without limits")
+        result.append("may do everything, without limits")
     if entry.expires_at is None:
-        found.append("never expires")
+        result.append("never expires")
     if {"chat", "feedback"} & set(entry.scopes) and (used or entry.created_at) < now - timedelta(days=UNUSED_DAYS):
-        found.append(f"not used for {UNUSED_DAYS} days")
-    return found
+        result.append(f"not used for {UNUSED_DAYS} days")
+    return result

@@ -32,14 +32,14 @@ def run(args: argparse.Namespace) -> int:
 
     layout, now = ProjectPaths(), datetime.now(UTC)
     stages = list_stage_status(layout)
-    found = collect.collect_status(layout, checks.load_config(layout, override_file.load_overrides(layout)).root, now)
+    report = collect.collect_status(layout, checks.load_config(layout, override_file.load_overrides(layout)).root, now)
     if args.json:
         rows = [{**to_builtins(stage), "why": stage.why} for stage in stages]
-        terminal.print_json({"stages": rows, **to_builtins(found)})
+        terminal.print_json({"stages": rows, **to_builtins(report)})
         return 0
     columns = ("stage", "state", "seconds", "why", "verdict")
     terminal.table("", columns, [[_cell(getattr(stage, column)) for column in columns] for stage in stages])
-    terminal.table("", ("loop", "how it stands"), list(status_text.format_rows(found, now)))
+    terminal.table("", ("loop", "how it stands"), list(status_text.format_rows(report, now)))
     for line in _next(stages):
         terminal.print_line(line)
     return 0

@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     if not words:
         terminal.print_line(f"trial {trial.number} has the settings as they are: there is nothing to take over")
         return 0
-    wanted = override_file.merge_overrides(override_file.load_overrides(layout), words)
-    checks.load_config(layout, wanted)
-    override_file.save_overrides(layout, wanted)
+    overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    checks.load_config(layout, overrides)
+    override_file.save_overrides(layout, overrides)
     terminal.print_line(f"{layout.overrides}: {' '.join(words)}")
     terminal.print_line("build with them: tunectl repro")
     return 0
@@ -56,13 +56,13 @@ def choose_trial(summary: SweepSummary, words: Sequence[str]) -> TrialSummary:
     if words and not words[0].isdigit():
         raise UsageError(f"{words[0]}: not the number of a trial", hint=f"tunectl sweep show {summary.name} lists them")
     if not words and len(summary.best) != 1:
-        why = (
+        reason = (
             f"there are {len(summary.best)}: {', '.join(map(str, summary.best))}"
             if summary.best
             else "no trial has ended"
         )
         raise UsageError(
-            f"sweep {summary.name} has no single best trial; {why}", hint=f"tunectl sweep take {summary.name} TRIAL"
+            f"sweep {summary.name} has no single best trial; {reason}", hint=f"tunectl sweep take {summary.name} TRIAL"
         )
     trial = summary.find(int(words[0]) if words else summary.best[0])
     if trial is None or trial.state != "complete":

@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.pipeline import build_tracking
 
     layout = ProjectPaths()
-    wanted = override_file.merge_overrides(override_file.load_overrides(layout), args.overrides)
-    settings = checks.load_config(layout, wanted).root.track
+    overrides = override_file.merge_overrides(override_file.load_overrides(layout), args.overrides)
+    settings = checks.load_config(layout, overrides).root.track
     if args.verb == "status":
         _print_status(layout, settings, as_json=args.json)
         return 0

@@ -32,5 +32,5 @@ def get_engine(name: str, serve: Serve) -> Engine:
             f"serve.engine.tensor_parallel_size = {cards}: the engine {name} runs a model on one device",
             hint="set it to 1, or package for vLLM: package=vllm",
         )
-    made: Engine = import_module(module).engine(serve)
-    return made
+    engine: Engine = import_module(module).engine(serve)
+    return engine

@@ -54,16 +54,16 @@ class LocalRunner:
         self._pipeline.close()
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
+        self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
         """Return answers of at most ``limit`` tokens; the stop token is put back, its log-probability is not known (NaN)."""
         stop = min(self._stops)
-        found = self._all([(list(prompt), limit) for prompt in prompts], how)
+        result = self._all([(list(prompt), limit) for prompt in prompts], sampling)
         return [
             GreedyOutput([*ids, stop], [*nats, float("nan")], finished=True)
             if ended
             else GreedyOutput(ids, nats, finished=False)
-            for ids, nats, ended in found
+            for ids, nats, ended in result
         ]
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
@@ -75,39 +75,41 @@ class LocalRunner:
         seen: list[tuple[list[int], list[float]]] = [([], []) for _ in answers]
         stop = min(self._stops)
         while True:
-            open_ = [place for place, answer in enumerate(answers) if len(seen[place][0]) < len(answer)]
+            open_ = [index for index, answer in enumerate(answers) if len(seen[index][0]) < len(answer)]
             if not open_:
                 return [TeacherForced(choices, nats) for choices, nats in seen]
             asks = [([*prompts[p], *answers[p][: len(seen[p][0])]], len(answers[p]) - len(seen[p][0])) for p in open_]
-            for place, (ids, nats, ended) in zip(open_, self._all(asks), strict=True):
-                choices, logprobs = seen[place]
+            for index, (ids, nats, ended) in zip(open_, self._all(asks), strict=True):
+                choices, logprobs = seen[index]
                 for token, nat in zip([*ids, *[stop] * ended], [*nats, *[float("nan")] * ended], strict=True):
-                    wanted = answers[place][len(choices)]
+                    wanted = answers[index][len(choices)]
                     choices.append(token)
                     logprobs.append(nat)
-                    if len(choices) == len(answers[place]) or not self._same(token, wanted):
+                    if len(choices) == len(answers[index]) or not self._same(token, wanted):
                         break
 
     def _same(self, token: int, wanted: int) -> bool:
         return token == wanted or (token in self._stops and wanted in self._stops)
 
     def _all(
-        self, asks: Sequence[tuple[list[int], int]], how: SamplingParams = GREEDY
+        self, asks: Sequence[tuple[list[int], int]], sampling: SamplingParams = GREEDY
     ) -> list[tuple[list[int], list[float], bool]]:
         """Return ids, log-probabilities, and whether a stop token ended it, of each; ``TOGETHER`` at a time."""
-        made: list[tuple[list[int], list[float]]] = [([], []) for _ in asks]
+        result: list[tuple[list[int], list[float]]] = [([], []) for _ in asks]
         ended = [False] * len(asks)
         waiting, at_work = list(range(len(asks)))[::-1], 0
         while waiting or at_work:
             while waiting and at_work < TOGETHER:
                 number = waiting.pop()
                 prompt, limit = asks[number]
-                ask = GenerationRequest(prompt, limit, how.temperature, how.top_p, self._stops, seed=how.seed + number)
-                self._pipeline.start(number, ask)
+                request = GenerationRequest(
+                    prompt, limit, sampling.temperature, sampling.top_p, self._stops, seed=sampling.seed + number
+                )
+                self._pipeline.start(number, request)
                 at_work += 1
             number, piece = self._said.get()
-            made[number][0].extend(piece.ids)
-            made[number][1].extend(piece.logprobs)
+            result[number][0].extend(piece.ids)
+            result[number][1].extend(piece.logprobs)
             if piece.end in {"failed", "cancelled"}:
                 raise InfrastructureError(
                     f"the engine failed: {piece.why or piece.end}", hint="look above for its words"
@@ -115,7 +117,7 @@ class LocalRunner:
             if piece.end is not None:
                 at_work -= 1
                 ended[number] = piece.end == "stop"
-        return [(ids, nats, stopped) for (ids, nats), stopped in zip(made, ended, strict=True)]
+        return [(ids, nats, stopped) for (ids, nats), stopped in zip(result, ended, strict=True)]
 
 
 class SubprocessRunner:
@@ -130,28 +132,28 @@ class SubprocessRunner:
         """Nothing is held between two questions."""
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], limit: int, how: SamplingParams = GREEDY
+        self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
-        return [GreedyOutput(**row) for row in self._run_job(prompts, limit, None, how)]
+        return [GreedyOutput(**row) for row in self._run_job(prompts, limit, None, sampling)]
 
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
         return [TeacherForced(**row) for row in self._run_job(prompts, 0, answers)]
 
     def _run_job(
-        self, prompts: Sequence[Any], limit: int, answers: Sequence[Any] | None, how: SamplingParams = GREEDY
+        self, prompts: Sequence[Any], limit: int, answers: Sequence[Any] | None, sampling: SamplingParams = GREEDY
     ) -> list[dict[str, Any]]:
         from tunectl.backends.export import exporter_env
 
         if not prompts:
             return []
-        job = {**self._given, "prompts": prompts, "limit": limit, "answers": answers, "how": how}
+        job = {**self._given, "prompts": prompts, "limit": limit, "answers": answers, "how": sampling}
         with tempfile.TemporaryDirectory() as scratch:
             question, answer = Path(scratch) / "job.json", Path(scratch) / "answer.json"
             question.write_bytes(msgspec.json.encode(job))
             words = ["-m", "tunectl.backends.engines.offline_runner", str(question), str(answer)]
             exporter_env.run_in_env(words, f"asking the engine {self._given['engine']}")
-            found: list[dict[str, Any]] = json.loads(answer.read_text())
-        return found
+            result: list[dict[str, Any]] = json.loads(answer.read_text())
+        return result
 
 
 def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> LocalRunner:
@@ -173,14 +175,14 @@ def main(job: Path, answer: Path) -> None:
     given = msgspec.json.decode(job.read_bytes(), type=RunnerJob)
     side = open_runner(Path(given.release), given.engine, given.stops, adapter=given.adapter)
     try:
-        found: Sequence[Any] = (
+        result: Sequence[Any] = (
             side.generate(given.prompts, given.limit, given.how)
             if given.answers is None
             else side.teacher_force(given.prompts, given.answers)
         )
     finally:
         side.close()
-    rows = [{name: getattr(row, name) for name in row.__struct_fields__} for row in found]
+    rows = [{name: getattr(row, name) for name in row.__struct_fields__} for row in result]
     answer.write_text(json.dumps(rows))
 
 

@@ -119,9 +119,9 @@ class OpenVinoPipeline:
         self._thread = threading.Thread(target=self._run, name="openvino", daemon=True)
         self._thread.start()
 
-    def start(self, number: int, ask: GenerationRequest) -> None:
+    def start(self, number: int, request: GenerationRequest) -> None:
         """Hand an answer to the thread."""
-        self._inbox.put((number, ask))
+        self._inbox.put((number, request))
 
     def cancel(self, number: int) -> None:
         """Hand a cancellation to the thread, which heeds it before its next step."""
@@ -180,44 +180,46 @@ class OpenVinoPipeline:
         del self._active[number]
         self._deliver([(number, TokenChunk([], [], "cancelled"))])
 
-    def _begin(self, number: int, ask: GenerationRequest) -> None:
-        prompt = self._tensor(self._numpy.array([ask.prompt], dtype=self._numpy.int64))
+    def _begin(self, number: int, request: GenerationRequest) -> None:
+        prompt = self._tensor(self._numpy.array([request.prompt], dtype=self._numpy.int64))
         try:
-            self._active[number] = _ActiveRequest(ask, self._inner.add_request(number, prompt, self._config(ask)))
+            self._active[number] = _ActiveRequest(
+                request, self._inner.add_request(number, prompt, self._config(request))
+            )
         except Exception as error:  # noqa: BLE001  # for example a schema that it cannot compile
             self._deliver([(number, TokenChunk([], [], "failed", str(error).strip()[:300]))])
 
-    def _config(self, ask: GenerationRequest) -> Any:
+    def _config(self, request: GenerationRequest) -> Any:
         config = self._genai.GenerationConfig(
-            max_new_tokens=ask.max_tokens,
-            stop_token_ids=set(ask.stop_ids),
-            ignore_eos=not ask.stop_ids,
+            max_new_tokens=request.max_tokens,
+            stop_token_ids=set(request.stop_ids),
+            ignore_eos=not request.stop_ids,
             logprobs=1,
-            presence_penalty=ask.presence,
-            frequency_penalty=ask.frequency,
+            presence_penalty=request.presence,
+            frequency_penalty=request.frequency,
         )
-        if ask.temperature > 0:
+        if request.temperature > 0:
             config.do_sample = True
-            config.temperature = ask.temperature
-            config.top_p = ask.top_p
-            config.rng_seed = secrets.randbits(63) if ask.seed is None else ask.seed % 2**63
-        if ask.schema is not None:
+            config.temperature = request.temperature
+            config.top_p = request.top_p
+            config.rng_seed = secrets.randbits(63) if request.seed is None else request.seed % 2**63
+        if request.schema is not None:
             config.structured_output_config = self._genai.StructuredOutputConfig(
-                grammar=json_schema_grammar.schema_to_ebnf(ask.schema)
+                grammar=json_schema_grammar.schema_to_ebnf(request.schema)
             )
         return config
 
     def _collect(self) -> None:
-        made = []
+        result = []
         for number, running in list(self._active.items()):
             piece = self._piece(running)
             if piece is None:
                 continue
-            made.append((number, piece))
+            result.append((number, piece))
             if piece.end is not None:
                 del self._active[number]
-        if made:
-            self._deliver(made)
+        if result:
+            self._deliver(result)
 
     def _piece(self, running: _ActiveRequest) -> TokenChunk | None:
         handle = running.handle
@@ -235,8 +237,8 @@ class OpenVinoPipeline:
     def _fail(self, error: Exception) -> None:
         """Tell everybody why; the library's handles are left alone, since nothing of it can be trusted now."""
         logging_setup.get_logger(__name__).error("OpenVINO failed: %s", error)
-        self.broken = why = str(error).strip()[:300] or type(error).__name__
-        self._deliver([(number, TokenChunk([], [], "failed", why)) for number in self._active])
+        self.broken = reason = str(error).strip()[:300] or type(error).__name__
+        self._deliver([(number, TokenChunk([], [], "failed", reason)) for number in self._active])
         self._active.clear()
 
 

@@ -52,7 +52,7 @@ def generate(job: GenerationJob) -> GenerationResult:
     prompts = PromptRenderer(contracts.template_of(folder, contract), tokenizer)
     ids = [prompts.chat(messages) for messages in job.asked]
     room = contract.context_length - job.limit
-    fitting = [place for place, prompt in enumerate(ids) if len(prompt) <= room]
+    fitting = [index for index, prompt in enumerate(ids) if len(prompt) <= room]
     profile = HardwareProfile(
         device="cpu",
         threads=None,
@@ -63,15 +63,15 @@ def generate(job: GenerationJob) -> GenerationResult:
     )
     side = PackagingBackend(profile).open_release(folder, contract.stop_token_ids)
     try:
-        side.generate([ids[place] for place in fitting[:1]], 1)
+        side.generate([ids[index] for index in fitting[:1]], 1)
         loaded = time.monotonic()
-        said = side.generate([ids[place] for place in fitting], job.limit)
+        said = side.generate([ids[index] for index in fitting], job.limit)
         ended = time.monotonic()
     finally:
         side.close()
     texts: list[str | None] = [None] * len(ids)
-    for place, one in zip(fitting, said, strict=True):
-        texts[place] = tokenizer.text_of([token for token in one.ids if token not in tokenizer.special]).strip()
+    for index, item in zip(fitting, said, strict=True):
+        texts[index] = tokenizer.text_of([token for token in item.ids if token not in tokenizer.special]).strip()
     peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return GenerationResult(texts, ended - loaded, loaded - begun, peak * 1024)
 

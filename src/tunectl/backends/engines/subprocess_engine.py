@@ -148,10 +148,10 @@ class SubprocessSession:
             return "does not answer"
         return f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
 
-    def start(self, number: int, ask: GenerationRequest) -> None:
+    def start(self, number: int, request: GenerationRequest) -> None:
         """Send an answer's beginning."""
         self._asked[number] = None
-        self._outbox.put(_encode_frame((number, ask)))
+        self._outbox.put(_encode_frame((number, request)))
         if self._over:
             self._give_up()
 
@@ -255,8 +255,8 @@ class _EngineServer:
             return
         except Exception as error:  # noqa: BLE001  # a library's own, for example of a full GPU
             logging_setup.get_logger(__name__).exception("the engine %s failed", engine.name)
-            why = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
-            self._socket.sendall(_encode_frame(why))
+            reason = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
+            self._socket.sendall(_encode_frame(reason))
             return
         self._socket.sendall(_encode_frame(""))
         for frame in _frames(self._socket):

@@ -76,9 +76,9 @@ class TransformersSession:
         self._thread = threading.Thread(target=self._run, name="transformers", daemon=True)
         self._thread.start()
 
-    def start(self, number: int, ask: GenerationRequest) -> None:
+    def start(self, number: int, request: GenerationRequest) -> None:
         """Hand an answer to the thread."""
-        self._inbox.put((number, ask))
+        self._inbox.put((number, request))
 
     def cancel(self, number: int) -> None:
         """Hand a cancellation to the thread."""
@@ -118,12 +118,12 @@ class TransformersSession:
             else:
                 self._active[number] = _ActiveRequest(ask, self._generator(ask), list(ask.prompt))
 
-    def _generator(self, ask: GenerationRequest) -> Any:
+    def _generator(self, request: GenerationRequest) -> Any:
         generator = self._torch.Generator(device=self._model.device)
-        if ask.seed is None:
+        if request.seed is None:
             generator.seed()
         else:
-            generator.manual_seed(ask.seed % 2**63)
+            generator.manual_seed(request.seed % 2**63)
         return generator
 
     def _step(self, running: _ActiveRequest) -> TokenChunk:

@@ -71,8 +71,8 @@ class VllmEngine:
 
 def _rank(release: Path) -> int:
     """Return the smallest rank that vLLM knows and that holds the adapter's."""
-    told: AdapterConfigFields = atomic_io.read_json(release / "adapter" / "adapter_config.json", AdapterConfigFields)
-    most = max([told.r, *told.rank_pattern.values()])
+    fields: AdapterConfigFields = atomic_io.read_json(release / "adapter" / "adapter_config.json", AdapterConfigFields)
+    most = max([fields.r, *fields.rank_pattern.values()])
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= most), most)
 
 
@@ -96,9 +96,9 @@ class VllmSession:
 
         self._engine = self._wait(start())
 
-    def start(self, number: int, ask: GenerationRequest) -> None:
+    def start(self, number: int, request: GenerationRequest) -> None:
         """Begin an answer on the engine's loop."""
-        self._loop.call_soon_threadsafe(self._begin, number, ask)
+        self._loop.call_soon_threadsafe(self._begin, number, request)
 
     def cancel(self, number: int) -> None:
         """Abort an answer."""
@@ -128,8 +128,8 @@ class VllmSession:
         except Exception as error:  # noqa: BLE001  # one that died has nothing to shut down
             logging_setup.get_logger(__name__).warning("vLLM does not end as it should: %s", error)
 
-    def _begin(self, number: int, ask: GenerationRequest) -> None:
-        task = self._loop.create_task(self._answer(number, ask))
+    def _begin(self, number: int, request: GenerationRequest) -> None:
+        task = self._loop.create_task(self._answer(number, request))
         self._tasks[number] = task
         task.add_done_callback(lambda done: self._over(number, done))
 
@@ -143,9 +143,9 @@ class VllmSession:
         if (task := self._tasks.get(number)) is not None:
             task.cancel()
 
-    async def _answer(self, number: int, ask: GenerationRequest) -> None:
+    async def _answer(self, number: int, request: GenerationRequest) -> None:
         try:
-            async for piece in self._pieces(number, ask):
+            async for piece in self._pieces(number, request):
                 self._deliver([(number, piece)])
         except Exception as error:  # noqa: BLE001  # whatever vLLM raises, whoever asked must hear of it
             if getattr(self._engine, "errored", False):
@@ -160,30 +160,30 @@ class VllmSession:
             lora = request("adapter", 1, str(self._adapter))
         prompt = {"prompt_token_ids": ask.prompt}
         async for out in self._engine.generate(prompt, _sampling(vllm, ask), str(number), lora_request=lora):
-            made = out.outputs[0]
-            ids = list(made.token_ids)
-            logprobs = [told[token].logprob for token, told in zip(ids, made.logprobs or [], strict=True)]
-            if made.finish_reason == "stop" and ids and ids[-1] in ask.stop_ids:
+            result = out.outputs[0]
+            ids = list(result.token_ids)
+            logprobs = [logprob[token].logprob for token, logprob in zip(ids, result.logprobs or [], strict=True)]
+            if result.finish_reason == "stop" and ids and ids[-1] in ask.stop_ids:
                 ids, logprobs = ids[:-1], logprobs[:-1]
-            yield TokenChunk(ids, logprobs, _ENDS.get(made.finish_reason) if out.finished else None)
+            yield TokenChunk(ids, logprobs, _ENDS.get(result.finish_reason) if out.finished else None)
 
 
-def _sampling(vllm: Any, ask: GenerationRequest) -> Any:
+def _sampling(vllm: Any, request: GenerationRequest) -> Any:
     form: dict[str, Any] = {}
-    if ask.schema is not None:
+    if request.schema is not None:
         params = import_optional("vllm.sampling_params", extra=EXTRA)
         form["structured_outputs"] = params.StructuredOutputsParams(
-            grammar=json_schema_grammar.schema_to_ebnf(ask.schema)
+            grammar=json_schema_grammar.schema_to_ebnf(request.schema)
         )
     return vllm.SamplingParams(
-        max_tokens=ask.max_tokens,
-        temperature=ask.temperature,
-        top_p=ask.top_p,
-        seed=ask.seed,
-        presence_penalty=ask.presence,
-        frequency_penalty=ask.frequency,
-        stop_token_ids=sorted(ask.stop_ids),
-        ignore_eos=not ask.stop_ids,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        presence_penalty=request.presence,
+        frequency_penalty=request.frequency,
+        stop_token_ids=sorted(request.stop_ids),
+        ignore_eos=not request.stop_ids,
         logprobs=0,
         detokenize=False,
         output_kind=import_optional("vllm.sampling_params", extra=EXTRA).RequestOutputKind.DELTA,

@@ -42,9 +42,16 @@ def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: S
     scratch = Path(tempfile.mkdtemp(prefix="bento-"))  # not under .tunectl: BentoML refuses hidden folders
     try:
         context = scratch / "context"
-        made = build_context(release, facts, context, settings=settings, at=at)
-        labels = json.dumps({"release": made.id, "project": made.project, "engine": made.engine, "layout": made.layout})
-        built = Path(_run(context, scratch / "home", [name, made.id, labels]))
+        context_folder = build_context(release, facts, context, settings=settings, at=at)
+        labels = json.dumps(
+            {
+                "release": context_folder.id,
+                "project": context_folder.project,
+                "engine": context_folder.engine,
+                "layout": context_folder.layout,
+            }
+        )
+        built = Path(_run(context, scratch / "home", [name, context_folder.id, labels]))
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(built, out)
         out.chmod(0o755)
@@ -63,25 +70,25 @@ def build_context(
     atomic_io.write_text(described, f"Metadata-Version: 2.4\nName: {DISTRIBUTION}\nVersion: {__version__}\n")
     files = release_manifest.digests(release)
     size = sum((release / name).stat().st_size for name in files)
-    made = ReleaseManifest(
+    result = ReleaseManifest(
         release_manifest.content_id(files), at, facts.project, None, facts.engine, facts.layout, files, size,
         facts.metrics, facts.verdicts, facts.lineage,
     )  # fmt: skip
-    target = context / "release" / made.id
+    target = context / "release" / result.id
     shutil.copytree(release, target)
-    release_manifest.save(made, target)
+    release_manifest.save(result, target)
     atomic_io.write_json(context / SETTINGS, settings.model_dump(mode="json"))
     atomic_io.write_text(context / "requirements.txt", _requirements(facts.engine, settings.serve.registry))
     for own in (BENTOFILE, DOCKERFILE):
         shutil.copyfile(template_file(own), context / own)
-    return made
+    return result
 
 
 def _requirements(engine: str, store: str) -> str:
     """Return the requirements of the engine, and the package that opens the registry's address."""
-    needed = template_file(f"requirements/serve-{engine}.txt").read_text()
+    text = template_file(f"requirements/serve-{engine}.txt").read_text()
     driver = DRIVERS.get(store.partition("://")[0]) if "://" in store else None
-    return f"{needed}{driver}\n" if driver else needed
+    return f"{text}{driver}\n" if driver else text
 
 
 def template_file(name: str) -> Path:
@@ -113,8 +120,8 @@ def _run(context: Path, home: Path, words: list[str]) -> str:
 def main(name: str, version: str, labels: str) -> None:
     """Build in the current folder, and print where the Bento lies."""
     bentos = import_optional("bentoml.bentos", extra="serve")
-    made = bentos.build_bentofile(BENTOFILE, name=name, version=version, labels=json.loads(labels), build_ctx=".")
-    sys.stdout.write(f"{made.path}\n")
+    bentofile = bentos.build_bentofile(BENTOFILE, name=name, version=version, labels=json.loads(labels), build_ctx=".")
+    sys.stdout.write(f"{bentofile.path}\n")
 
 
 if __name__ == "__main__":

@@ -52,9 +52,9 @@ def _refuse_no_engine() -> None:
         raise InfrastructureError(
             "docker is not installed", hint="Debian: apt install docker.io docker-cli docker-buildx"
         )
-    asked = _docker("info")
-    if asked.returncode:
-        said = (asked.stderr.strip() or "nothing").splitlines()[-1]
+    process = _docker("info")
+    if process.returncode:
+        said = (process.stderr.strip() or "nothing").splitlines()[-1]
         raise InfrastructureError(f"no Docker engine answers: {said}", hint="start one: systemctl start docker")
 
 

@@ -52,40 +52,40 @@ def ensure_interpreter(exporters: Path | None = None) -> Path:
             raise InfrastructureError(f"{VARIABLE} = {named}: there is no such file", hint=f"unset {VARIABLE}")
         return Path(named)
     exporters = exporters or ProjectPaths().exporters
-    wanted = lock_file()
-    key = hashlib.sha256(wanted.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    lock_path = lock_file()
+    key = hashlib.sha256(lock_path.read_bytes() + sys.version.encode()).hexdigest()[:12]
     place = (exporters / f"export-{key}").absolute()
-    found = place / "bin" / "python"
+    result = place / "bin" / "python"
     if (place / STAMP).is_file():
-        return found
+        return result
     with lock.file_lock(
         exporters / ".lock", "making the exporter environment", busy="the exporter environment is being made"
     ):
         if not (place / STAMP).is_file():
-            _make(place, wanted)
-    return found
+            _make(place, lock_path)
+    return result
 
 
-def _make(place: Path, wanted: Path) -> None:
-    _log.info("export: making %s from %s (once; some minutes)", place, wanted.name)
-    shutil.rmtree(place, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _make(folder: Path, lock_path: Path) -> None:
+    _log.info("export: making %s from %s (once; some minutes)", folder, lock_path.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with progress.bar("exporter environment", 2) as shown:
-        _call([sys.executable, "-m", "venv", str(place)], "python -m venv")
+        _call([sys.executable, "-m", "venv", str(folder)], "python -m venv")
         shown.advance(1)
-        python = str(place / "bin" / "python")
-        _call([python, str(wanted.with_name("install.py")), wanted.name], f"installing {wanted.name}")
+        python = str(folder / "bin" / "python")
+        _call([python, str(lock_path.with_name("install.py")), lock_path.name], f"installing {lock_path.name}")
         shown.advance(1)
-    atomic_io.write_text(place / STAMP, wanted.read_text())
+    atomic_io.write_text(folder / STAMP, lock_path.read_text())
 
 
-def _add(there: Path, wanted: Path) -> None:
+def _add(folder: Path, lock_path: Path) -> None:
     """Install one more lock file, once; its packages ask for nothing that the environment does not have."""
-    stamp = there.parents[1] / f".{wanted.stem}"
-    if stamp.is_file() and stamp.read_text() == wanted.read_text():
+    stamp = folder.parents[1] / f".{lock_path.stem}"
+    if stamp.is_file() and stamp.read_text() == lock_path.read_text():
         return
     pip = [
-        str(there),
+        str(folder),
         "-m",
         "pip",
         "install",
@@ -94,16 +94,16 @@ def _add(there: Path, wanted: Path) -> None:
         "--no-deps",
         "--require-hashes",
     ]
-    _call([*pip, "-r", str(wanted)], f"pip install -r {wanted.name}")
-    atomic_io.write_text(stamp, wanted.read_text())
+    _call([*pip, "-r", str(lock_path)], f"pip install -r {lock_path.name}")
+    atomic_io.write_text(stamp, lock_path.read_text())
 
 
-def _call(words: Sequence[str], what: str) -> None:
+def _call(words: Sequence[str], description: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise InfrastructureError(
-            f"the exporter environment cannot be made: {what} failed: {said[-1] if said else 'without a word'}",
+            f"the exporter environment cannot be made: {description} failed: {said[-1] if said else 'without a word'}",
             hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or name a Python that has {LOCK}: {VARIABLE}",
         )
 
@@ -115,7 +115,9 @@ def error_line(stderr: str) -> str:
     return (named or lines or [""])[-1][:500]
 
 
-def run_in_env(words: Sequence[str], what: str, *, exporters: Path | None = None, extras: Sequence[str] = ()) -> str:
+def run_in_env(
+    words: Sequence[str], description: str, *, exporters: Path | None = None, extras: Sequence[str] = ()
+) -> str:
     """Run ``python WORDS`` in the environment, offline and without telemetry; returns what it printed.
 
     ``extras`` names lock files beside the environment's own, installed into it when first asked for; each line has a hash.
@@ -123,14 +125,14 @@ def run_in_env(words: Sequence[str], what: str, *, exporters: Path | None = None
     """
     hidden = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "OPENVINO_TELEMETRY": "0", "TOKENIZERS_PARALLELISM": "false"}
     environment = {**os.environ, **hidden, "PYTHONPATH": str(PACKAGE.parent)}
-    there = ensure_interpreter(exporters)
+    folder = ensure_interpreter(exporters)
     for name in extras:
-        _add(there, lock_file(f"requirements/{name}.txt"))
-    done = subprocess.run([str(there), *words], env=environment, capture_output=True, text=True, check=False)
+        _add(folder, lock_file(f"requirements/{name}.txt"))
+    done = subprocess.run([str(folder), *words], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InfrastructureError(
-            f"{what} failed: {error_line(done.stderr) or f'exit code {done.returncode}'}",
+            f"{description} failed: {error_line(done.stderr) or f'exit code {done.returncode}'}",
             hint="more of it with --verbose; if it ran out of memory, close other programs",
         )
-    _log.debug("%s: %s", what, done.stderr.strip()[-2000:])
+    _log.debug("%s: %s", description, done.stderr.strip()[-2000:])
     return done.stdout

@@ -31,6 +31,6 @@ def agreement(file: Path, probes: Sequence[ParityProbe]) -> float:
             logits = model(torch.tensor([[*probe.token_ids, *probe.answer_ids]])).logits[0]
             start = len(probe.token_ids) - 1
             told = logits[start : start + len(probe.answer_ids)].argmax(dim=-1).tolist()
-            same += sum(one == other for one, other in zip(told, probe.answer_ids, strict=True))
+            same += sum(item == other for item, other in zip(told, probe.answer_ids, strict=True))
             total += len(probe.answer_ids)
     return same / total if total else 0.0

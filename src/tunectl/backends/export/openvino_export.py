@@ -26,10 +26,10 @@ def export(model: Path, out: Path, weights: str) -> None:
     words = ["-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", str(model.absolute())]
     words += ["--task", "text-generation-with-past", "--library", "transformers", *HOW[weights], str(out.absolute())]
     exporter_env.run_in_env(words, f"exporting {model.name} to OpenVINO")
-    found = kinds(out)
-    if not found & TYPES[weights]:
+    result = kinds(out)
+    if not result & TYPES[weights]:
         raise InfrastructureError(
-            f"exporting {model.name} to OpenVINO gave weights of {', '.join(sorted(found)) or 'no kind'}, not {weights}",
+            f"exporting {model.name} to OpenVINO gave weights of {', '.join(sorted(result)) or 'no kind'}, not {weights}",
             hint="the exporter's libraries changed; look at requirements/export.in",
         )
 

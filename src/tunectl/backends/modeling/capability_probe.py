@@ -33,9 +33,9 @@ def probe(model: Any, rows: Sequence[PackedRow], *, autocast: bool) -> ModelCapa
     was_training = model.training
     model.eval()
 
-    def loss(some: Sequence[PackedRow], *, plain_head: bool) -> float:
+    def loss(rows: Sequence[PackedRow], *, plain_head: bool) -> float:
         route = forward_path(model, plain_head=plain_head, autocast=autocast)
-        batch = route.batch(some)
+        batch = route.batch(rows)
         total = cross_entropy_loss(route, batch)
         return float(total) / max(1, len(batch.targets))
 

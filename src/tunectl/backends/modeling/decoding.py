@@ -126,12 +126,12 @@ class Decoder:
             nats = chances.log().tolist() if likely and chances is not None else [None] * len(at_work)
             for line, token, log in zip(at_work, tokens.tolist(), nats, strict=True):
                 self.append(line, token, limit, log)
-            busy = [place for place, line in enumerate(at_work) if not line.is_done(limit)]
+            busy = [index for index, line in enumerate(at_work) if not line.is_done(limit)]
             if not busy:
                 break
             if len(busy) <= COMPACT_BELOW * len(at_work):
                 keep = self.tensor(busy)
-                at_work = [at_work[place] for place in busy]
+                at_work = [at_work[index] for index in busy]
                 state, tokens = _select_rows(state, keep), tokens[keep]
             self._step(state, tokens)
             split_time(time.perf_counter() - started, [line for line in at_work if not line.is_done(limit)])
@@ -162,13 +162,13 @@ class Decoder:
             return logits.argmax(dim=-1), None
         chances = (logits.float() / how.temperature).softmax(dim=-1)
         if how.top_p == 1:  # nothing is left out, so nothing needs sorting
-            drawn = self._sample_indices(chances, random)
-            return drawn[:, 0], chances.gather(1, drawn)[:, 0]
+            indices = self._sample_indices(chances, random)
+            return indices[:, 0], chances.gather(1, indices)[:, 0]
         ranked, order = chances.sort(dim=-1, descending=True)
         # a token stays while those likelier than it hold less than top_p together, so at least one stays
         ranked = ranked.masked_fill(ranked.cumsum(dim=-1) - ranked >= how.top_p, 0.0)
-        drawn = order.gather(1, self._sample_indices(ranked, random))
-        return drawn[:, 0], chances.gather(1, drawn)[:, 0]
+        indices = order.gather(1, self._sample_indices(ranked, random))
+        return indices[:, 0], chances.gather(1, indices)[:, 0]
 
     def _sample_indices(self, weights: Any, random: Any) -> Any:
         """Return a place of each row, drawn with ``weights`` (rows, places); (rows, 1).

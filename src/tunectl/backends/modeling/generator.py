@@ -145,7 +145,7 @@ class HfGenerator:
         with split_elapsed_time(batch):
             state = self._decoder.prefill([row.ids for row in batch], prefix)
         for turn in range(max(map(len, references))):
-            self._score(batch, state, [given[turn] if turn < len(given) else [] for given in references])
+            self._score(batch, state, [reference[turn] if turn < len(reference) else [] for reference in references])
         if isinstance(how, BeamSearch):
             self._beams(batch, how)
         else:
@@ -202,7 +202,7 @@ class HfGenerator:
             sums.append((chosen * kept).sum(dtype=self._torch.float64))
         return self._torch.stack(sums)
 
-    def _beams(self, batch: list[_RequestState], how: BeamSearch) -> None:
+    def _beams(self, batch: list[_RequestState], settings: BeamSearch) -> None:
         """Beam search of transformers over one batch."""
         longest = max(len(row.ids) for row in batch)
         pad = self._stops[0] if self._stops else 0
@@ -212,16 +212,16 @@ class HfGenerator:
             written = self._model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                num_beams=how.beams,
+                num_beams=settings.beams,
                 do_sample=False,
-                length_penalty=how.length_penalty,
-                max_new_tokens=how.max_new_tokens,
+                length_penalty=settings.length_penalty,
+                max_new_tokens=settings.max_new_tokens,
                 eos_token_id=list(self._stops) or None,
                 pad_token_id=pad,
             )[:, longest:].tolist()
         for row, answer in zip(batch, written, strict=True):
             for token in answer:
-                self._decoder.append(row, token, how.max_new_tokens)
+                self._decoder.append(row, token, settings.max_new_tokens)
 
     def _reply(self, row: _RequestState) -> GeneratedText:
         return GeneratedText(
@@ -236,9 +236,9 @@ class HfGenerator:
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two sequences begin with in common."""
-    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+    for index, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:
-            return place
+            return index
     return min(len(one), len(other))
 
 

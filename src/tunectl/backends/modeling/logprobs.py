@@ -148,9 +148,9 @@ def answer_logps(
     No token of a prompt may be learned from.
     """
     torch = import_optional("torch", extra="train")
-    found = token_logps(route, route.batch(rows if shared else one_answer_per_row(rows)), temperature=temperature)
+    result = token_logps(route, route.batch(rows if shared else one_answer_per_row(rows)), temperature=temperature)
     counts = [target_positions(row, number) for row in rows for number in range(len(row.branches))]
-    values = torch.nn.utils.rnn.pad_sequence(list(found.split(counts)), batch_first=True)
+    values = torch.nn.utils.rnn.pad_sequence(list(result.split(counts)), batch_first=True)
     places = torch.arange(values.shape[1], device=values.device)
     return AnswerLogps(values, places < torch.tensor(counts, device=values.device)[:, None])
 

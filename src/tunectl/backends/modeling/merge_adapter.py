@@ -27,9 +27,9 @@ def merge(model: Path, adapter: Path, out: Path) -> None:
         gradient_checkpointing=False,
     )
     merged = model_loader.load(model, adapter=adapter, profile=plain).model.merge_and_unload()
-    own = safetensors.load_file(str(model / WEIGHTS))
+    file = safetensors.load_file(str(model / WEIGHTS))
     state = merged.state_dict()
-    joined = {name: state[name].to(weights.dtype).contiguous() for name, weights in own.items()}
+    joined = {name: state[name].to(weights.dtype).contiguous() for name, weights in file.items()}
     out.mkdir(parents=True, exist_ok=True)
     safetensors.save_file(joined, str(out / WEIGHTS), metadata={"format": "pt"})
     for path in sorted(model.iterdir()):

@@ -101,8 +101,8 @@ def read_model_facts(folder: Path) -> ModelFacts:
         sizes = {name: _product(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  no mapping
     if getattr(text, "tie_word_embeddings", False) and any("embed" in name for name in sizes):
         sizes.pop("lm_head.weight", None)  # some files hold the tied matrix twice
-    found = tokenizer.chat_template
-    template = found.get("default") if isinstance(found, dict) else found
+    chat_template = tokenizer.chat_template
+    template = chat_template.get("default") if isinstance(chat_template, dict) else chat_template
     limit = getattr(text, "max_position_embeddings", None)
     return ModelFacts(
         sum(sizes.values()), limit, tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, template

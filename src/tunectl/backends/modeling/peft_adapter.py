@@ -43,10 +43,10 @@ def lora_scaling(folder: Path, engine: str) -> float:
 
     Raises  ArtifactError where the file is absent, or ``engine`` cannot apply what it says: patterns of ranks, DoRA.
     """
-    told: AdapterConfigFields = atomic_io.read_json(folder / NAME, AdapterConfigFields)
-    if told.rank_pattern or told.alpha_pattern or told.use_dora:
+    fields: AdapterConfigFields = atomic_io.read_json(folder / NAME, AdapterConfigFields)
+    if fields.rank_pattern or fields.alpha_pattern or fields.use_dora:
         raise ArtifactError(
             f"{folder / NAME}: {engine} cannot apply an adapter with patterns of ranks, or DoRA",
             hint="package with the route merged: package.layout=merged",
         )
-    return told.lora_alpha / (math.sqrt(told.r) if told.use_rslora else told.r)
+    return fields.lora_alpha / (math.sqrt(fields.r) if fields.use_rslora else fields.r)

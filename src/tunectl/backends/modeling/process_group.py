@@ -56,8 +56,8 @@ class ProcessGroup:
         distributed = import_optional("torch.distributed", extra="train")
         values = torch.tensor(numbers, dtype=torch.float64)  # on the CPU, by gloo: nothing waits for a card
         distributed.all_reduce(values, op=getattr(distributed.ReduceOp, operation))
-        found: list[float] = values.tolist()
-        return found
+        result: list[float] = values.tolist()
+        return result
 
     def sum_gradients(self, model: Any) -> None:
         """Sum the gradients of all trained weights over the ranks, in one flat float32 ``all_reduce``."""

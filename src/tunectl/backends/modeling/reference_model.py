@@ -34,7 +34,7 @@ class ReferenceModel:
         lines = [GenerationState(list(ids)) for ids in prompts]
         with self._torch.inference_mode():
             for batch in self._batches([len(ids) for ids in prompts]):
-                rows = [lines[place] for place in batch]
+                rows = [lines[index] for index in batch]
                 state = self._decoder.prefill([row.ids for row in rows])
                 self._decoder.decode(rows, state, Greedy(method="greedy", max_new_tokens=limit), seed=0)
         said = [line.answer for line in lines]
@@ -45,17 +45,17 @@ class ReferenceModel:
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """Return nats of the tokens ``of`` at each place of ``answers``; one pass a batch, padded on the right."""
-        found: list[list[float]] = [[] for _ in prompts]
+        result: list[list[float]] = [[] for _ in prompts]
         with self._torch.inference_mode():
             for batch in self._batches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
-                rows = [[*prompts[place], *answers[place]] for place in batch]
+                rows = [[*prompts[index], *answers[index]] for index in batch]
                 logits = self._logits(rows)
-                for row, place in enumerate(batch):
-                    start, count = len(prompts[place]) - 1, len(answers[place])
+                for row, index in enumerate(batch):
+                    start, count = len(prompts[index]) - 1, len(answers[index])
                     nats = logits[row, start : start + count].float().log_softmax(dim=-1)
-                    wanted = self._decoder.tensor(list(of[place]))[:, None]
-                    found[place] = nats.gather(-1, wanted)[:, 0].tolist()
-        return found
+                    wanted = self._decoder.tensor(list(of[index]))[:, None]
+                    result[index] = nats.gather(-1, wanted)[:, 0].tolist()
+        return result
 
     def close(self) -> None:
         """Drop the weights."""

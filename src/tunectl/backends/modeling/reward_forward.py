@@ -68,29 +68,29 @@ def route_of(model: Any, *, autocast: bool) -> RewardRoute:
     return RewardRoute(batching.forward_path(model, plain_head=True, autocast=autocast), base.score)
 
 
-def rewards_of(how: RewardRoute, rows: Sequence[PackedRow]) -> Any:
+def rewards_of(route: RewardRoute, rows: Sequence[PackedRow]) -> Any:
     """Return raw rewards of all answers of ``rows`` in their order; (answers,) float32."""
-    return how.head(_ends(how, rows))[:, 0]
+    return route.head(_ends(route, rows))[:, 0]
 
 
-def _ends(how: RewardRoute, rows: Sequence[PackedRow]) -> Any:
+def _ends(route: RewardRoute, rows: Sequence[PackedRow]) -> Any:
     """Return hidden states of the last token of each answer; (answers, hidden size) float32."""
-    batch = how.route.batch(rows)
-    with how.route.autocast:
-        hidden = how.route.decoder(
+    batch = route.route.batch(rows)
+    with route.route.autocast:
+        hidden = route.route.decoder(
             input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask, use_cache=False
         ).last_hidden_state
     return hidden.flatten(0, 1)[batch.sources].float()
 
 
-def loss_of(how: RewardRoute, bundles: Sequence[PromptGroup], *, centring: float | None) -> Any:
+def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, centring: float | None) -> Any:
     """Sum over all pairs of the negative log-chance that the better answer wins by its margin (nats); a float32 scalar.
 
     Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``centring`` weighs (sum of both rewards) squared,
     arXiv 2312.09244 eq. 2.
     """
     torch = import_optional("torch", extra="train")
-    rewards = rewards_of(how, [row for bundle in bundles for row in bundle.rows])
+    rewards = rewards_of(route, [row for bundle in bundles for row in bundle.rows])
     chosen, rejected, margins = [], [], []
     start = 0
     for bundle in bundles:
@@ -104,7 +104,7 @@ def loss_of(how: RewardRoute, bundles: Sequence[PromptGroup], *, centring: float
     return loss if centring is None else loss + centring * (better + worse).square().sum()
 
 
-def supports_side_by_side(how: RewardRoute, bundles: Sequence[PromptGroup]) -> bool:
+def supports_side_by_side(route: RewardRoute, bundles: Sequence[PromptGroup]) -> bool:
     """Return whether answers that lie side by side in one row do not see each other in this model, tried on a real row."""
     torch = import_optional("torch", extra="train")
     shared = [bundle for bundle in bundles if len(bundle.rows) == 1 and len(bundle.branches) > 1]
@@ -112,5 +112,5 @@ def supports_side_by_side(how: RewardRoute, bundles: Sequence[PromptGroup]) -> b
         return True
     one = min(shared, key=lambda bundle: bundle.length)
     with torch.no_grad():
-        together, apart = (_ends(how, some.rows) for some in (one, separate([one])[0]))
+        together, apart = (_ends(route, some.rows) for some in (one, separate([one])[0]))
     return bool(((together - apart).norm(dim=1) < CLOSE * apart.norm(dim=1)).all())

@@ -65,19 +65,19 @@ def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
                 f"{reward} does not fit {folder}: it was trained on the {what} {own[:12]}…, not {here[:12]}…",
                 hint="rebuild it with: tunectl repro --to reward",
             )
-    found = facts.members if part == MEMBERS else facts.judge
-    if found is None:
+    result = facts.members if part == MEMBERS else facts.judge
+    if result is None:
         raise ArtifactError(
             f"{reward} has no judge: reward.evaluation_model was null when it was built",
             hint="declare one: reward.evaluation_model={share: 0.3, seed_offset: 1}",
         )
-    for folder, digest in zip(folders(reward, part, found), found.weights, strict=True):
+    for folder, digest in zip(folders(reward, part, result), result.weights, strict=True):
         if not (folder / WEIGHTS).is_file() or atomic_io.sha256_path(folder / WEIGHTS) != digest:
             raise ArtifactError(
                 f"{folder / WEIGHTS} is not what {reward / FACTS} records ({digest[:12]}…)",
                 hint="restore it with: dvc checkout, or rebuild it with: tunectl repro --force --to reward",
             )
-    return found
+    return result
 
 
 def folders(reward: Path, part: Which, found: Read) -> list[Path]:
@@ -120,7 +120,7 @@ class EnsembleReader:
         peft = import_optional("peft", extra="train")
         starts = [0, *accumulate(len(row.branches) for row in rows)]
         groups = batch_schedule.token_batches(rows, range(len(rows)), self._profile.train_batch_tokens)
-        found = []
+        result = []
         batches = len(groups) * len(self._weights)
         with progress.bar(label, batches) if batches > FEW else nullcontext() as shown:
             for weights in self._weights:
@@ -130,13 +130,13 @@ class EnsembleReader:
                 for group in groups:
                     with torch.inference_mode():
                         values = reward_forward.rewards_of(self._how, [rows[number] for number in group]).tolist()
-                    places = [place for number in group for place in range(starts[number], starts[number + 1])]
-                    for place, value in zip(places, values, strict=True):
-                        raw[place] = value
+                    places = [index for number in group for index in range(starts[number], starts[number + 1])]
+                    for index, value in zip(places, values, strict=True):
+                        raw[index] = value
                     if shown is not None:
                         shown.advance()
-                found.append(raw)
-        return found
+                result.append(raw)
+        return result
 
     def close(self) -> None:
         """Give the memory back."""
@@ -169,8 +169,8 @@ class RewardScorer:
         rows, owners = self._rows(prompts, answers)
         raw = self._reader.read(rows, "rewards")
         scores: list[RewardScore | None] = [None] * len(answers)
-        for place, numbers in enumerate(owners):
-            score = self._score([member[place] for member in raw])
+        for index, numbers in enumerate(owners):
+            score = self._score([member[index] for member in raw])
             for number in numbers:
                 scores[number] = score
         return [score for score in scores if score is not None]
@@ -183,18 +183,18 @@ class RewardScorer:
                 answer, []
             ).append(number)
         examples = []
-        for asked in groups.values():
-            first = next(iter(asked.values()))[0]
-            texts = [ReferenceAnswer(text, WHERE) for text in asked]
+        for group in groups.values():
+            first = next(iter(group.values()))[0]
+            texts = [ReferenceAnswer(text, WHERE) for text in group]
             messages, tools = prompts[first]
             examples.append(Example(str(first), WHERE, messages=list(messages), answers=texts, tools=list(tools)))
         rows: list[PackedRow] = []
         owners: list[list[int]] = []
-        for masked, asked in zip(self._masker.mask(examples), groups.values(), strict=True):
-            numbers = list(asked.values())
+        for masked, group in zip(self._masker.mask(examples), groups.values(), strict=True):
+            numbers = list(group.values())
             for row, places in side_by_side(sequences(masked), share=self._shares(sequences(masked))):
                 rows.append(row)
-                owners += [numbers[place] for place in places]
+                owners += [numbers[index] for index in places]
         return rows, owners
 
     def _shares(self, whole: list[tuple[int, ...]]) -> bool:

@@ -109,8 +109,8 @@ def _attention(
     unusual = dropout or rest.get("softcap") is not None or rest.get("s_aux") is not None
     if mask is None or new == 1 or time > LONGEST or rows * heads * new * time > MOST_SCORES or unusual:
         own = import_optional("transformers.integrations.sdpa_attention", extra="train").sdpa_attention_forward
-        found: tuple[Any, None] = own(module, query, key, value, mask, scaling=scaling, dropout=dropout, **rest)
-        return found
+        result: tuple[Any, None] = own(module, query, key, value, mask, scaling=scaling, dropout=dropout, **rest)
+        return result
     scale = size**-0.5 if scaling is None else scaling
     folded = (query * scale).reshape(rows, groups, heads // groups * new, size)
     if mask.is_floating_point():

@@ -76,8 +76,8 @@ def finish_checkpoint(folder: Path) -> None:
 
 def checkpoints(work: Path) -> list[Path]:
     """Return folders of checkpoints by rising step, complete or not."""
-    found = [path for path in work.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    result = [path for path in work.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(result, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def latest_checkpoint(work: Path) -> Path | None:

@@ -37,9 +37,9 @@ def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs) -> None:
 
 def _refuse_another_strength(folder: Path, plan: LoraArgs) -> None:
     """Raise for another LoRA scale: the same matrices with another factor are another model."""
-    told: AdapterConfigFields = atomic_io.read_json(folder / peft_adapter.NAME, AdapterConfigFields)
+    fields: AdapterConfigFields = atomic_io.read_json(folder / peft_adapter.NAME, AdapterConfigFields)
     ours = plan.lora_alpha / (math.sqrt(plan.lora_rank) if plan.method == "rslora" else plan.lora_rank)
-    theirs = told.lora_alpha / (math.sqrt(told.r) if told.use_rslora else told.r)
+    theirs = fields.lora_alpha / (math.sqrt(fields.r) if fields.use_rslora else fields.r)
     if abs(ours - theirs) > 1e-9 * max(ours, theirs):
         raise UsageError(
             f"sft.init_adapter = {folder}: it is scaled by {theirs:g}, and sft.lora_alpha and sft.lora_rank scale by {ours:g}",
@@ -48,7 +48,7 @@ def _refuse_another_strength(folder: Path, plan: LoraArgs) -> None:
 
 
 def _refuse_another_shape(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    there, here = ({name: tuple(one.shape) for name, one in found.items()} for found in (theirs, ours))
+    there, here = ({name: tuple(item.shape) for name, item in result.items()} for result in (theirs, ours))
     if there == here:
         return
     odd = min(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))

@@ -80,11 +80,11 @@ def _text(item: Any) -> str:
 
 def _cells(row: Any) -> list[Any]:
     """Return the cells of a table row; a merged cell is given once a column it spans, and wanted once."""
-    found: list[Any] = []
+    result: list[Any] = []
     for cell in row.cells:
-        if not found or cell._tc is not found[-1]._tc:  # noqa: SLF001  (python-docx has no public identity of a cell)
-            found.append(cell)
-    return found
+        if not result or cell._tc is not result[-1]._tc:  # noqa: SLF001  (python-docx has no public identity of a cell)
+            result.append(cell)
+    return result
 
 
 def _metadata(properties: Any) -> dict[str, str]:

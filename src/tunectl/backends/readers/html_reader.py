@@ -50,8 +50,8 @@ def _read_declared_encoding(file: SourceFile) -> str | None:
         raise NotTextError(file, what)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"  # as browsers do: the mark counts for more than any label
-    found = _XML_ENCODING.search(head) or _CHARSET.search(head)
-    return None if found is None else usable_charset(found.group(1).decode("ascii"))
+    result = _XML_ENCODING.search(head) or _CHARSET.search(head)
+    return None if result is None else usable_charset(result.group(1).decode("ascii"))
 
 
 def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
@@ -66,11 +66,11 @@ def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
     if tree is None:  # nothing in it looks like a page: plain text may be called .html
         return ("" if "<" in html else html.strip()), {}
     columns = _meta(tree)
-    found = library.bare_extraction(html, url=name if "://" in name else None, favor_recall=True, with_metadata=True)
-    if found is not None:
-        known = {"title": found.title, "date": found.date, "author": found.author, "site": found.sitename}
+    result = library.bare_extraction(html, url=name if "://" in name else None, favor_recall=True, with_metadata=True)
+    if result is not None:
+        known = {"title": result.title, "date": result.date, "author": result.author, "site": result.sitename}
         columns.update({key: value for key, value in known.items() if isinstance(value, str) and value})
-    text = (found.text if found is not None else "") or library.html2txt(html) or ""
+    text = (result.text if result is not None else "") or library.html2txt(html) or ""
     return text.strip(), columns
 
 

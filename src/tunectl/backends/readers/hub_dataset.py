@@ -20,8 +20,8 @@ def read_hub(hub: HubDataset) -> Iterator[RawRow | RejectedRow]:
     """
     library = import_optional("datasets", extra="train")
     try:
-        found = library.load_dataset(hub.id, name=hub.subset, revision=hub.revision, split=hub.split, streaming=True)
-        splits = found if hub.split is None else {hub.split: found}
+        dataset = library.load_dataset(hub.id, name=hub.subset, revision=hub.revision, split=hub.split, streaming=True)
+        splits = dataset if hub.split is None else {hub.split: dataset}
         for name, rows in splits.items():
             yield from _rows(hub, str(name), rows)
     except (ConnectionError, TimeoutError) as error:

@@ -42,9 +42,9 @@ def _batches(source: Any) -> Iterator[Any]:
         yield from ipc.open_stream(source)
 
 
-def _broken(file: SourceFile, what: str, error: Exception) -> DataError:
+def _broken(file: SourceFile, description: str, error: Exception) -> DataError:
     return DataError(
-        f"{file.name} cannot be read as {what}: {' '.join(str(error).split())}",
+        f"{file.name} cannot be read as {description}: {' '.join(str(error).split())}",
         hint="write the file again, or pin its kind with the source's type",
     )
 
@@ -69,5 +69,5 @@ def unpack_batch(data: bytes) -> list[dict[str, Any]]:
     """Return the rows of what ``pack_batch`` made."""
     ipc = import_optional("pyarrow.ipc", extra="data")
     with ipc.open_stream(data) as stream:
-        found: list[dict[str, Any]] = stream.read_all().to_pylist()
-    return found
+        result: list[dict[str, Any]] = stream.read_all().to_pylist()
+    return result

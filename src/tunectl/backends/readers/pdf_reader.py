@@ -52,26 +52,26 @@ def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Rejec
 
 
 def _page(document: Any, number: int, count: int, known: dict[str, str], name: str) -> RawRow | RejectedRow:
-    place = Source(name, number)
+    source = Source(name, number)
     try:
         page = document.pages[number - 1]
         text = page.extract_text().strip()
         if text:
-            return RawRow(place, {**known, "page": number, "text": text})
+            return RawRow(source, {**known, "page": number, "text": text})
         pictures = len(page.images)
     except Exception as error:  # noqa: BLE001  (as above: one broken page does not spoil the others)
-        return RejectedRow(place, "unreadable", _why(error))
+        return RejectedRow(source, "unreadable", _why(error))
     if pictures:
         detail = f"page {number} of {count} is a picture; run OCR on it first"
-        return RejectedRow(place, "image_without_text", detail)
-    return RejectedRow(place, "no_text", f"page {number} of {count} holds no text")
+        return RejectedRow(source, "image_without_text", detail)
+    return RejectedRow(source, "no_text", f"page {number} of {count} holds no text")
 
 
 def _metadata(document: Any) -> dict[str, str]:
-    found = document.metadata
-    if found is None:
+    metadata = document.metadata
+    if metadata is None:
         return {}
-    known = {"title": found.title, "author": found.author}
+    known = {"title": metadata.title, "author": metadata.author}
     return {key: str(value) for key, value in known.items() if value}
 
 

@@ -132,8 +132,8 @@ class ReaderProcess:
                         yield RawRow(Source(request.name, number), columns)
         except (_ReaderGoneError, OSError, msgspec.DecodeError) as error:
             self.close()
-            why = error.args[0] if isinstance(error, _ReaderGoneError) else "its reader answered with nonsense"
-            yield RejectedRow(Source(request.name, number + 1 if number else 0), "unreadable", why)
+            reason = error.args[0] if isinstance(error, _ReaderGoneError) else "its reader answered with nonsense"
+            yield RejectedRow(Source(request.name, number + 1 if number else 0), "unreadable", reason)
             return
         self.idle = True
         if frame.error:

@@ -51,7 +51,7 @@ def with_progress(rows: Iterator[RawRow | RejectedRow], label: str) -> Iterator[
                 shown.advance(1000)
 
 
-def files(path: str, declared: FileOptions, limit: int, key: str) -> list[SourceFile]:
+def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceFile]:
     """Return the files that ``path`` means, none opened yet; at most ``limit``; ``key`` is the source's dotted key, for messages.
 
     Raises  DataError when there are none, too many, or none of a known kind.
@@ -62,17 +62,17 @@ def files(path: str, declared: FileOptions, limit: int, key: str) -> list[Source
             f"{key}.limits.max_files = {limit}: {path} holds {len(paths)} files",
             hint="raise the limit, or name a smaller part",
         )
-    found = [
-        with_type(SourceFile(at, at.as_posix(), file_type(at), {"file": at.stem, "folder": at.parent.name}), declared)
+    result = [
+        with_type(SourceFile(at, at.as_posix(), file_type(at), {"file": at.stem, "folder": at.parent.name}), options)
         for at in paths
     ]
-    require_known(found, path, f"{key}.path")
-    return found
+    require_known(result, path, f"{key}.path")
+    return result
 
 
-def with_type(file: SourceFile, declared: FileOptions) -> SourceFile:
+def with_type(file: SourceFile, options: FileOptions) -> SourceFile:
     """Return the file as the kind that is pinned, where one is."""
-    kind = file.type if declared.type == "auto" else declared.type
+    kind = file.type if options.type == "auto" else options.type
     return SourceFile(file.path, file.name, kind, file.columns)
 
 

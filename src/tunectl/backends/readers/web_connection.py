@@ -142,10 +142,10 @@ class CheckedBackend:
 
     def _resolve(self, host: str, port: int) -> list[str]:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            result = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that is too long
             raise self._httpcore.ConnectError(str(error)) from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in result))
         for address in addresses:
             if not self._allow_private and not is_public(address):
                 raise FetchRefusedError(
@@ -210,10 +210,10 @@ class CheckedTransport:
 
 def is_public(address: str) -> bool:
     """Tell whether ``address`` belongs to the public internet; of one that carries an IPv4 address, whether that does."""
-    found = ip_address(address)
-    if isinstance(found, IPv6Address):
-        found = _extract_ipv4(found) or found
-    return found.is_global and not found.is_multicast
+    result = ip_address(address)
+    if isinstance(result, IPv6Address):
+        result = _extract_ipv4(result) or result
+    return result.is_global and not result.is_multicast
 
 
 def _extract_ipv4(address: IPv6Address) -> IPv4Address | None:

@@ -115,33 +115,33 @@ class Fetcher:
         """
         body = self.cache_path(url)
         note = body.with_suffix(".json")
-        known: CacheEntry | None = None
+        entry: CacheEntry | None = None
         if note.is_file() and body.is_file():
             try:
-                known = msgspec.json.decode(note.read_bytes(), type=CacheEntry)
+                entry = msgspec.json.decode(note.read_bytes(), type=CacheEntry)
             except atomic_io.NOT_JSON:  # a cache may be cut off at any time; it is only asked again
-                known = None
+                entry = None
         try:
-            final, answer = self._follow(url, known)
+            final, answer = self._follow(url, entry)
         except FetchRefusedError as refusal:
-            if refusal.reason != "unreachable" or known is None:
+            if refusal.reason != "unreachable" or entry is None:
                 return RejectedRow(Source(url), refusal.reason, refusal.detail)
             _log.warning("%s: %s; the copy fetched before is used", url, refusal.detail)
         else:
-            if answer.status != 304 or known is None:
-                known = _describe(final, answer)
+            if answer.status != 304 or entry is None:
+                entry = _describe(final, answer)
                 atomic_io.write_bytes(body, answer.body)
-                atomic_io.write_json(note, known)
-        return SourceFile(body, url, known.type, {"charset": known.charset} if known.charset else {})
+                atomic_io.write_json(note, entry)
+        return SourceFile(body, url, entry.type, {"charset": entry.charset} if entry.charset else {})
 
     def cache_path(self, url: str) -> Path:
         """Return where the cache keeps the page at ``url``; absent where it was not fetched yet."""
         return self._cache / f"{atomic_io.sha256_json(url)}.body"
 
-    def _follow(self, url: str, known: CacheEntry | None) -> tuple[str, FetchResponse]:
+    def _follow(self, url: str, entry: CacheEntry | None) -> tuple[str, FetchResponse]:
         conditions = {}
-        if known is not None:
-            conditions = {"If-None-Match": known.etag or "", "If-Modified-Since": known.modified or ""}
+        if entry is not None:
+            conditions = {"If-None-Match": entry.etag or "", "If-Modified-Since": entry.modified or ""}
         headers = {key: value for key, value in conditions.items() if value}
         here = _require_web_address(url)
         for _ in range(HOPS + 1):
@@ -152,7 +152,7 @@ class Fetcher:
             here = _require_web_address(here, answer.headers.get("location", ""))
         else:
             raise FetchRefusedError("too_many_redirects", f"more than {HOPS}, the last to {here}")
-        if answer.status != 200 and not (answer.status == 304 and known is not None):
+        if answer.status != 200 and not (answer.status == 304 and entry is not None):
             raise FetchRefusedError("http_error", f"status {answer.status}")
         return here, answer
 
@@ -271,10 +271,10 @@ def _require_web_address(base: str, location: str | None = None) -> str:
 def _describe(url: str, answer: FetchResponse) -> CacheEntry:
     kind, _, rest = answer.headers.get("content-type", "").partition(";")
     label = rest.lower().partition("charset=")[2].partition(";")[0]
-    found = CONTENT_TYPES.get(kind.strip().lower()) or file_type(Path(urlsplit(url).path))
+    result = CONTENT_TYPES.get(kind.strip().lower()) or file_type(Path(urlsplit(url).path))
     return CacheEntry(
         url,
-        found,
+        result,
         charset=usable_charset(label),
         etag=answer.headers.get("etag"),
         modified=answer.headers.get("last-modified"),

@@ -14,25 +14,25 @@ SHARES = {
 }
 
 
-def page(project: str, found: InterAnnotatorAgreement) -> str:
+def page(project: str, result: InterAnnotatorAgreement) -> str:
     """Return the page; plots are drawn for what was measured."""
     figures = []
     for name, title in SHARES.items():
-        known = [(person.name, share) for person in found.people if (share := getattr(person, name)) is not None]
+        known = [(person.name, share) for person in result.people if (share := getattr(person, name)) is not None]
         if known:
             figures.append((_plot(title, known), title))
     return render.render(
         "agreement.html",
         project=project,
-        summary=summary(found),
-        good=found.alpha is not None and found.alpha >= 0.667,
+        summary=summary(result),
+        good=result.alpha is not None and result.alpha >= 0.667,
         tiles=[
-            (render.number(found.judgments), "judgments"),
-            (len(found.people), "people"),
-            (found.shared, "shared questions"),
+            (render.number(result.judgments), "judgments"),
+            (len(result.people), "people"),
+            (result.shared, "shared questions"),
         ],
         columns=["who", "judgments", *SHARES.values(), "median seconds"],
-        rows=[_row(person) for person in found.people],
+        rows=[_row(person) for person in result.people],
         figures=figures,
         sections=[("people", "People"), ("plots", "Plots")],
     )

@@ -99,7 +99,7 @@ def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
 
 
 def _by_step(
-    looks: Sequence[ValidationPoint],
+    points: Sequence[ValidationPoint],
     title: str,
     value: Callable[[ValidationPoint], float],
     *,
@@ -107,7 +107,7 @@ def _by_step(
     unit: str = "",
     band: Sequence[svg_plots.PlotInterval] | None = None,
 ) -> Figure:
-    steps, values = [look.step for look in looks], [value(look) for look in looks]
+    steps, values = [point.step for point in points], [value(point) for point in points]
     svg = svg_plots.lines(
         {title: (steps, values)},
         xlabel="step",
@@ -118,9 +118,9 @@ def _by_step(
     return svg, caption
 
 
-def _frontier(looks: Sequence[ValidationPoint]) -> Figure:
+def _frontier(points: Sequence[ValidationPoint]) -> Figure:
     """Return reward against the square root of KL: about a line while the reward is honest (Bai et al., arXiv 2204.05862)."""
-    x, y = [max(0.0, look.kl) ** 0.5 for look in looks], [look.reward for look in looks]
+    x, y = [max(0.0, point.kl) ** 0.5 for point in points], [point.reward for point in points]
     svg = svg_plots.lines(
         {"validations": (x, y)},
         xlabel="square root of KL",
@@ -184,18 +184,18 @@ def _columns(settings: AlignSettings, aligned: RlResult) -> list[str]:
     return columns
 
 
-def _row(look: ValidationPoint, aligned: RlResult) -> list[str]:
-    kept = " (kept)" if look.step == aligned.best_step else ""
-    first = look.step == aligned.validation[0].step
+def _row(point: ValidationPoint, aligned: RlResult) -> list[str]:
+    kept = " (kept)" if point.step == aligned.best_step else ""
+    first = point.step == aligned.validation[0].step
     cells = [
-        f"{look.step}{' sft' if first else ''}{kept}",
-        f"{look.reward:.2f}" if first else f"{look.reward:.2f} ({look.reward_low:.2f} to {look.reward_high:.2f})",
-        f"{look.metric:.1f}" if first else f"{look.metric:.1f}, {format_metric_change(look)}",
-        f"{look.kl:.2f}",
-        f"{look.length:.1f}",
-        render.percent(look.repetition),
-        render.percent(look.truncated),
+        f"{point.step}{' sft' if first else ''}{kept}",
+        f"{point.reward:.2f}" if first else f"{point.reward:.2f} ({point.reward_low:.2f} to {point.reward_high:.2f})",
+        f"{point.metric:.1f}" if first else f"{point.metric:.1f}, {format_metric_change(point)}",
+        f"{point.kl:.2f}",
+        f"{point.length:.1f}",
+        render.percent(point.repetition),
+        render.percent(point.truncated),
     ]
     if aligned.validation[0].held_out_loss is not None:
-        cells.append(render.number(look.held_out_loss))
+        cells.append(render.number(point.held_out_loss))
     return cells

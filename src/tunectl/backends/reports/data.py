@@ -52,13 +52,13 @@ def format_source(source: Any) -> str:
 
 
 def _contents(facts: DataFacts, curve: Curve | None) -> list[tuple[str, str]]:
-    found = [("account", "Row account"), ("sources", "Sources"), ("lengths", "Lengths"), ("rejects", "Rejects")]
-    found.append(("duplicates", "Duplicates"))
+    result = [("account", "Row account"), ("sources", "Sources"), ("lengths", "Lengths"), ("rejects", "Rejects")]
+    result.append(("duplicates", "Duplicates"))
     if facts.curation is not None:
-        found.append(("curation", "Repairs, languages, personal data"))
+        result.append(("curation", "Repairs, languages, personal data"))
     if facts.split is not None:
-        found += [("who", "Who is in the data"), ("splits", "Splits and leakage")]
-    return [*found, ("curve", "Enough data?")] if curve is not None else found
+        result += [("who", "Who is in the data"), ("splits", "Splits and leakage")]
+    return [*result, ("curve", "Enough data?")] if curve is not None else result
 
 
 def _tiles(facts: DataFacts) -> list[tuple[str, str]]:
@@ -142,21 +142,21 @@ def _loss_plot(losses: Sequence[RejectCount]) -> str | None:
 
 
 def _duplicates(facts: DataFacts) -> dict[str, Any]:
-    found = [loss for loss in facts.losses if "duplicate" in loss.reason]
+    result = [loss for loss in facts.losses if "duplicate" in loss.reason]
     clusters = [size for size in facts.clusters if size > 1]
     drawn = _counts(clusters, "records in a cluster", "clusters") if clusters else None
-    return {"losses": found, "clusters": len(clusters), "inside": sum(clusters), "plot": drawn}
+    return {"losses": result, "clusters": len(clusters), "inside": sum(clusters), "plot": drawn}
 
 
 def _curation_plots(facts: DataFacts) -> list[tuple[str, str]]:
     if facts.curation is None:
         return []
-    told = facts.curation
-    hidden = f"Personal data that became placeholders, by kind; {told.personal_records or 0:,} records had some."
+    curation = facts.curation
+    hidden = f"Personal data that became placeholders, by kind; {curation.personal_records or 0:,} records had some."
     parts = (
-        (told.repairs, "texts", "Texts that each repair changed."),
-        (told.languages, "texts", "Texts by language; unknown are short or unsure."),
-        (told.personal, "places", hidden),
+        (curation.repairs, "texts", "Texts that each repair changed."),
+        (curation.languages, "texts", "Texts by language; unknown are short or unsure."),
+        (curation.personal, "places", hidden),
     )
     return [
         (_count_bars(counts, xlabel), caption) for counts, xlabel, caption in parts if counts and any(counts.values())

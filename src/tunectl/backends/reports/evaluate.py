@@ -79,9 +79,9 @@ def page(results: Results, *, history: Path, split: Path) -> str:
     )
 
 
-def _tuned_reason(found: EvalVerdict) -> str:
+def _tuned_reason(verdict: EvalVerdict) -> str:
     """Return the sentence about the tuned model alone."""
-    return found.reason if found.aligned is None else found.reason.removesuffix(found.aligned.reason).strip()
+    return verdict.reason if verdict.aligned is None else verdict.reason.removesuffix(verdict.aligned.reason).strip()
 
 
 def _list_metric_names(results: Results) -> list[str]:
@@ -254,29 +254,29 @@ def _slice_plot(parts: Sequence[SlicePart], title: str, field: str) -> str:
 def _search_rows(candidates: Sequence[Candidate], chosen: int) -> list[list[str]]:
     return [
         [
-            describe(one.prompt) + (" (chosen)" if place == chosen else ""),
-            f"{one.score:.1f}" if one.score is not None else one.why_not,
-            render.number(one.tokens),
-            f"{one.seconds:.1f}" if one.score is not None else render.number(None),
+            describe(candidate.prompt) + (" (chosen)" if index == chosen else ""),
+            f"{candidate.score:.1f}" if candidate.score is not None else candidate.why_not,
+            render.number(candidate.tokens),
+            f"{candidate.seconds:.1f}" if candidate.score is not None else render.number(None),
         ]
-        for place, one in enumerate(candidates)
+        for index, candidate in enumerate(candidates)
     ]
 
 
 def _safety_rows(results: Results) -> list[list[str]]:
-    found = results.safety
-    if found is None:
+    safety = results.safety
+    if safety is None:
         return []
-    names = [system.name for system in results.systems if system.name in found.toxic]
+    names = [system.name for system in results.systems if system.name in safety.toxic]
     titles = {system.name: system.title for system in results.systems}
     return [
         [
             _unbroken(titles[name]),
-            _count(found.refused_harmful.get(name)),
-            _count(found.answered_benign.get(name)),
-            _count(found.toxic.get(name)),
-            _count(found.placeholders.get(name)),
-            f"{found.canaries[name]} of {found.planted}" if name in found.canaries else render.number(None),
+            _count(safety.refused_harmful.get(name)),
+            _count(safety.answered_benign.get(name)),
+            _count(safety.toxic.get(name)),
+            _count(safety.placeholders.get(name)),
+            f"{safety.canaries[name]} of {safety.planted}" if name in safety.canaries else render.number(None),
         ]
         for name in names
     ]
@@ -358,5 +358,5 @@ def _data(split: Path) -> dict[str, Any] | None:
     """Return the report of the split stage; None where it is absent."""
     if not split.is_file():
         return None
-    found: dict[str, Any] = atomic_io.read_json(split)
-    return found
+    result: dict[str, Any] = atomic_io.read_json(split)
+    return result

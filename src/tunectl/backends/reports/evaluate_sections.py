@@ -19,44 +19,44 @@ def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
     none = render.number(None)
     return [
         [
-            win_rate.title(one.judge).replace(" ", "\u00a0"),
-            render.number(one.pairs),
-            render.number(one.wins),
-            render.number(one.ties),
-            render.number(one.losses),
-            _share(one.rate, one.low, one.high),
+            win_rate.title(rate.judge).replace(" ", "\u00a0"),
+            render.number(rate.pairs),
+            render.number(rate.wins),
+            render.number(rate.ties),
+            render.number(rate.losses),
+            _share(rate.rate, rate.low, rate.high),
             none
-            if one.close is None
-            else f"{_share(one.close.rate, one.close.low, one.close.high)}, n={one.close.pairs}",
-            none if one.winner_words is None else f"{one.winner_words:.1f}",
-            none if one.loser_words is None else f"{one.loser_words:.1f}",
-            none if one.longer_wins is None else f"{100 * one.longer_wins:.0f} %",
+            if rate.close is None
+            else f"{_share(rate.close.rate, rate.close.low, rate.close.high)}, n={rate.close.pairs}",
+            none if rate.winner_words is None else f"{rate.winner_words:.1f}",
+            none if rate.loser_words is None else f"{rate.loser_words:.1f}",
+            none if rate.longer_wins is None else f"{100 * rate.longer_wins:.0f} %",
         ]
-        for one in rates
-        if one.rate is not None
+        for rate in rates
+        if rate.rate is not None
     ]
 
 
 def judge_notes(rates: Sequence[WinRate]) -> list[str]:
     """Return how far judges can be trusted, what flipped with the position, and who said nothing, a sentence each."""
-    silent = [f"{win_rate.title(one.judge)}: {one.absent}." for one in rates if one.absent]
+    silent = [f"{win_rate.title(rate.judge)}: {rate.absent}." for rate in rates if rate.absent]
     flips = [
-        f"{win_rate.title(one.judge)}: {one.flips} of {one.pairs} pairs were judged differently with the positions swapped; they are ties."
-        for one in rates
-        if one.flips is not None
+        f"{win_rate.title(rate.judge)}: {rate.flips} of {rate.pairs} pairs were judged differently with the positions swapped; they are ties."
+        for rate in rates
+        if rate.flips is not None
     ]
-    notes = [f"{win_rate.title(one.judge)}: {one.note}." for one in rates if one.note]
+    notes = [f"{win_rate.title(rate.judge)}: {rate.note}." for rate in rates if rate.note]
     return notes + flips + silent
 
 
 def win_plot(rates: Sequence[WinRate]) -> str:
     """Return win rates with intervals; the line is no difference. Empty where nobody judged."""
-    shown = [one for one in rates if one.rate is not None]
+    shown = [rate for rate in rates if rate.rate is not None]
     if not shown:
         return ""
-    values = [100 * (one.rate or 0) for one in shown]
-    ends = [(100 * (one.low or 0), 100 * (one.high or 0)) for one in shown]
-    labels = [win_rate.title(one.judge) for one in shown]
+    values = [100 * (item.rate or 0) for item in shown]
+    ends = [(100 * (item.low or 0), 100 * (item.high or 0)) for item in shown]
+    labels = [win_rate.title(item.judge) for item in shown]
     words = "; ".join(
         f"{label}: {value:.0f} %, {low:.0f} to {high:.0f} %"
         for label, value, (low, high) in zip(labels, values, ends, strict=True)

@@ -28,14 +28,14 @@ def page(results: RewardResults, history: Sequence[LogPoint]) -> str:
         score_rows=_score_rows(results),
         bars=_bars(results),
         reliability=_reliability(results.test.bins),
-        bin_rows=[_bin_row(one) for one in results.test.bins],
+        bin_rows=[_bin_row(item) for item in results.test.bins],
         ece=percent(results.test.ece),
         log_loss=number(results.test.log_loss),
         gain=points(results.gain_over_length),
         length=percent(results.length_only.accuracy),
         slices=_slices(results),
-        cases=[(_short(one.prompt), one) for one in results.worst],
-        fit_rows=[_fit_row(one) for one in results.fits],
+        cases=[(_short(item.prompt), item) for item in results.worst],
+        fit_rows=[_fit_row(fit) for fit in results.fits],
         curve=_curve(history),
     )
 
@@ -61,14 +61,19 @@ def _score_rows(results: RewardResults) -> list[list[str]]:
         rows.append(["Judge, test", *_cells(results.judge)])
     if len(results.members_alone) > 1:
         rows += [
-            [f"Member {place}, test", percent(one), "n/a", "n/a", str(results.test.pairs)]
-            for place, one in enumerate(results.members_alone)
+            [f"Member {index}, test", percent(item), "n/a", "n/a", str(results.test.pairs)]
+            for index, item in enumerate(results.members_alone)
         ]
     return rows
 
 
-def _cells(found: RewardMeasurement) -> list[str]:
-    return [percent(found.accuracy), number(found.log_loss), percent(found.ece), render.number(found.pairs)]
+def _cells(measurement: RewardMeasurement) -> list[str]:
+    return [
+        percent(measurement.accuracy),
+        number(measurement.log_loss),
+        percent(measurement.ece),
+        render.number(measurement.pairs),
+    ]
 
 
 def _ends(figure: Estimate) -> tuple[float, float]:
@@ -92,38 +97,38 @@ def _bars(results: RewardResults) -> str:
 
 
 def _reliability(bins: Sequence[CalibrationBin]) -> str:
-    chances, shares = [one.confidence for one in bins], [one.accuracy for one in bins]
-    words = "; ".join(f"sure by {one.confidence:.2f}, right in {one.accuracy:.2f} of {one.pairs}" for one in bins)
+    chances, shares = [item.confidence for item in bins], [item.accuracy for item in bins]
+    words = "; ".join(f"sure by {item.confidence:.2f}, right in {item.accuracy:.2f} of {item.pairs}" for item in bins)
     return svg_plots.lines(
         {"reward model": (chances, shares), "perfect": ([0.5, 1.0], [0.5, 1.0])},
         xlabel="chance that the predicted winner wins",
         ylabel="share that won",
         alt=f"Reliability. {words}",
-        bands={"reward model": [(one.low, one.high) for one in bins]},
+        bands={"reward model": [(item.low, item.high) for item in bins]},
         dashed=["perfect"],
     )
 
 
-def _bin_row(one: CalibrationBin) -> list[str]:
+def _bin_row(bin_: CalibrationBin) -> list[str]:
     return [
-        f"{one.start:.2f} to {one.end:.2f}",
-        render.number(one.pairs),
-        f"{one.confidence:.3f}",
-        f"{one.accuracy:.3f} ({one.low:.3f} to {one.high:.3f})",
+        f"{bin_.start:.2f} to {bin_.end:.2f}",
+        render.number(bin_.pairs),
+        f"{bin_.confidence:.3f}",
+        f"{bin_.accuracy:.3f} ({bin_.low:.3f} to {bin_.high:.3f})",
     ]
 
 
 def _slices(results: RewardResults) -> list[tuple[str, list[list[str]], str]]:
     """Return one block a field: name, table, picture."""
     blocks = []
-    for field in dict.fromkeys(one.field for one in results.slices):
-        parts = [one for one in results.slices if one.field == field]
-        rows = [[one.value, render.number(one.pairs), percent(one.accuracy)] for one in parts]
+    for field in dict.fromkeys(item.field for item in results.slices):
+        parts = [item for item in results.slices if item.field == field]
+        rows = [[part.value, render.number(part.pairs), percent(part.accuracy)] for part in parts]
         words = "; ".join(f"{value}: {accuracy}" for value, _, accuracy in rows)
         picture = svg_plots.forest(
-            [f"{one.value} (n={one.pairs})" for one in parts],
-            [one.accuracy.value for one in parts],
-            [_ends(one.accuracy) for one in parts],
+            [f"{part.value} (n={part.pairs})" for part in parts],
+            [part.accuracy.value for part in parts],
+            [_ends(part.accuracy) for part in parts],
             xlabel="accuracy (0.5: chance)",
             alt=f"Accuracy by {field}. {words}",
             zero=0.5,
@@ -137,15 +142,15 @@ def _short(prompt: str) -> str:
     return flat if len(flat) <= SHORT else f"{flat[: SHORT - 1]}…"
 
 
-def _fit_row(one: Fit) -> list[str]:
+def _fit_row(fit: Fit) -> list[str]:
     return [
-        one.name,
-        render.number(one.seed),
-        f"{one.best_step} of {one.steps}"
-        + ("" if one.steps == one.planned_steps else f" ({one.planned_steps} planned)"),
-        f"{one.first_log_loss:.3f}",
-        f"{one.validation_log_loss:.3f}",
-        render.number(one.tokens),
+        fit.name,
+        render.number(fit.seed),
+        f"{fit.best_step} of {fit.steps}"
+        + ("" if fit.steps == fit.planned_steps else f" ({fit.planned_steps} planned)"),
+        f"{fit.first_log_loss:.3f}",
+        f"{fit.validation_log_loss:.3f}",
+        render.number(fit.tokens),
     ]
 
 

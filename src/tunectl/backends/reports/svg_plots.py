@@ -78,7 +78,7 @@ def _write(figure: Any, alt: str) -> str:
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" viewBox='
     # a function, because a backslash in alt would be read as a group
-    text = re.sub(r'<svg [^>]*viewBox=("[^"]+")[^>]*>', lambda found: f"{head}{found[1]}>", text, count=1)
+    text = re.sub(r'<svg [^>]*viewBox=("[^"]+")[^>]*>', lambda result: f"{head}{result[1]}>", text, count=1)
     return re.sub(r"\n\s*", "\n", text).strip()
 
 

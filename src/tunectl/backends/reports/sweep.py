@@ -29,31 +29,31 @@ def page(summary: SweepSummary, section: Sweep) -> str:
     )
 
 
-def _progress(ended: list[TrialSummary], section: Sweep) -> list[tuple[str, str]]:
+def _progress(trials: list[TrialSummary], section: Sweep) -> list[tuple[str, str]]:
     """Return the best value so far; with several objectives there is none."""
-    if len(ended) < 2 or len(section.objective) > 1:
+    if len(trials) < 2 or len(section.objective) > 1:
         return []
     best: list[float] = []
     goal = section.objective[0]
     better = max if goal.direction == "maximize" else min
-    for trial in ended:
+    for trial in trials:
         value = trial.values[0] if trial.values else 0.0
         best.append(better(value, best[-1]) if best else value)
-    numbers = [float(trial.number) for trial in ended]
-    each = [trial.values[0] for trial in ended if trial.values]
+    numbers = [float(trial.number) for trial in trials]
+    each = [trial.values[0] for trial in trials if trial.values]
     series = {"best so far": (numbers, best), "trial": (numbers, each)}
-    alt = f"{goal.metric} from {best[0]:.4g} to {best[-1]:.4g} in {len(ended)} trials"
+    alt = f"{goal.metric} from {best[0]:.4g} to {best[-1]:.4g} in {len(trials)} trials"
     return [(svg_plots.lines(series, xlabel="trial", ylabel=goal.metric, alt=alt), "Best value so far")]
 
 
-def _front(ended: list[TrialSummary], summary: SweepSummary, section: Sweep) -> list[tuple[str, str]]:
+def _front(trials: list[TrialSummary], summary: SweepSummary, section: Sweep) -> list[tuple[str, str]]:
     """Return the first two objectives against each other."""
-    if len(section.objective) < 2 or not ended:
+    if len(section.objective) < 2 or not trials:
         return []
     first, second = (goal.metric for goal in section.objective[:2])
     points = {
         f"{trial.number}": (trial.values[0], trial.values[1])
-        for trial in ended
+        for trial in trials
         if trial.values and trial.number in summary.best
     }
     alt = f"front of trials {', '.join(points)}"
@@ -70,12 +70,12 @@ def _importance(summary: SweepSummary) -> list[tuple[str, str]]:
     ]
 
 
-def _setting(ended: list[TrialSummary], section: Sweep, key: str) -> list[tuple[str, str]]:
+def _setting(trials: list[TrialSummary], section: Sweep, key: str) -> list[tuple[str, str]]:
     """Return one numeric setting against the first objective."""
     values = section.space[key]
     points = sorted(
         (float(trial.settings[key]), trial.values[0])
-        for trial in ended
+        for trial in trials
         if trial.values
         and isinstance(trial.settings.get(key), int | float)
         and not isinstance(trial.settings[key], bool)

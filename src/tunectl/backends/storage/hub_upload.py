@@ -36,7 +36,7 @@ def upload(release: Path, repo: str, *, private: bool, message: str) -> str:
         try:
             api = hub.HfApi()
             api.create_repo(repo, private=private, exist_ok=True)
-            made: Any = api.upload_folder(repo_id=repo, folder_path=scratch, commit_message=message)
+            result: Any = api.upload_folder(repo_id=repo, folder_path=scratch, commit_message=message)
         except errors.OfflineModeIsEnabled as error:
             raise InfrastructureError(
                 f"{repo} cannot be pushed: HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE, then run again"
@@ -50,7 +50,7 @@ def upload(release: Path, repo: str, *, private: bool, message: str) -> str:
             raise InfrastructureError(
                 f"{repo} cannot be pushed: {_first(error)}", hint="check the connection, or HF_ENDPOINT"
             ) from error
-    return str(made.commit_url)
+    return str(result.commit_url)
 
 
 def _first(error: Exception) -> str:

@@ -70,8 +70,8 @@ def read_version(connection: Any) -> str | None:
     sa = import_optional("sqlalchemy", extra="inference-log")
     names = sa.inspect(connection).get_table_names()
     if VERSION_TABLE in names:
-        found: str | None = connection.execute(sa.select(_version_table().c.version_num)).scalar()
-        return found
+        result: str | None = connection.execute(sa.select(_version_table().c.version_num)).scalar()
+        return result
     return "0001" if "exchanges" in names else None
 
 

@@ -98,7 +98,7 @@ def tables() -> Tables:
     kinds = {"text": sa.Text, "time": _time_type(sa), "whole": sa.Integer, "real": sa.Double, "truth": sa.Boolean}
 
     def table(name: str, columns: TableColumns) -> Any:
-        made = [
+        result = [
             sa.Column(
                 column,
                 kinds[kind],
@@ -108,7 +108,7 @@ def tables() -> Tables:
             )
             for column, kind, role in columns
         ]
-        return sa.Table(name, metadata, *made)
+        return sa.Table(name, metadata, *result)
 
     inferences = table("inferences", INFERENCES)
     sa.Index("inferences_order", inferences.c.accepted_at, inferences.c.id)
@@ -175,36 +175,36 @@ def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
     """
     sa = import_optional("sqlalchemy", extra="inference-log")
     try:
-        found = sa.make_url(url)
+        result = sa.make_url(url)
     except sa.exc.ArgumentError as error:
         raise UsageError(
             "inference_log.url cannot be read", hint="write sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error
-    if found.get_backend_name() == "postgresql":
-        return _postgres(sa, found, application)
-    if found.get_backend_name() == "sqlite" and found.database not in (None, "", ":memory:"):
-        return _sqlite(sa, found.set(database=str(database_file(url, root))))
+    if result.get_backend_name() == "postgresql":
+        return _postgres(sa, result, application)
+    if result.get_backend_name() == "sqlite" and result.database not in (None, "", ":memory:"):
+        return _sqlite(sa, result.set(database=str(database_file(url, root))))
     raise UsageError(
-        f"inference_log.url is for {found.get_backend_name()}",
+        f"inference_log.url is for {result.get_backend_name()}",
         hint="write sqlite:///FILE or postgresql://USER@HOST/NAME",
     )
 
 
 @contextmanager
-def translate_errors(found: Any) -> Iterator[None]:
-    """Raise refusals of the database ``found`` (an engine) as InfrastructureError."""
+def translate_errors(result: Any) -> Iterator[None]:
+    """Raise refusals of the database ``result`` (an engine) as InfrastructureError."""
     sa = import_optional("sqlalchemy", extra="inference-log")
     try:
         yield
     except sa.exc.SQLAlchemyError as error:
-        raise wrap_error(found, error) from error
+        raise wrap_error(result, error) from error
 
 
-def wrap_error(found: Any, error: Any) -> InfrastructureError:
+def wrap_error(result: Any, error: Any) -> InfrastructureError:
     """Return the database's refusal: its own first line, never the statement or the values."""
     reason = (str(getattr(error, "orig", None) or type(error).__name__).splitlines() or [type(error).__name__])[0]
     return InfrastructureError(
-        f"inference log {found.url.render_as_string(hide_password=True)}: {reason}",
+        f"inference log {result.url.render_as_string(hide_password=True)}: {reason}",
         hint="check the free space and the rights of that file, or the server",
     )
 
@@ -216,7 +216,7 @@ def database_file(url: str, root: Path) -> Path | None:
 
 def _postgres(sa: Any, url: Any, application: str) -> Any:
     import_optional("psycopg", extra="postgres")
-    found = sa.create_engine(
+    result = sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_pre_ping=True,  # a server that was restarted is found again
         pool_size=5,
@@ -234,7 +234,7 @@ def _postgres(sa: Any, url: Any, application: str) -> Any:
         },
     )
 
-    @sa.event.listens_for(found, "connect")
+    @sa.event.listens_for(result, "connect")
     def _check(connection: Any, _: Any) -> None:
         with connection.cursor() as cursor:
             if cursor.execute("SHOW fsync").fetchone()[0] != "on":
@@ -250,7 +250,7 @@ def _postgres(sa: Any, url: Any, application: str) -> Any:
                 )
         connection.rollback()
 
-    return found
+    return result
 
 
 def _sqlite(sa: Any, url: Any) -> Any:
@@ -259,17 +259,17 @@ def _sqlite(sa: Any, url: Any) -> Any:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise atomic_io.write_error(folder, error) from error
-    found = sa.create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False})
+    result = sa.create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False})
 
-    @sa.event.listens_for(found, "connect")
+    @sa.event.listens_for(result, "connect")
     def _prepare(connection: Any, _: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF"):
             connection.execute(f"PRAGMA {pragma}").close()
 
-    @sa.event.listens_for(found, "begin")
+    @sa.event.listens_for(result, "begin")
     def _begin(connection: Any) -> None:
         writes = connection.get_execution_options().get("writes", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
-    return found
+    return result

@@ -35,9 +35,9 @@ def download_wheel_file(package: str, version: str, file: str, cache: Path) -> P
 def _wheel(package: str, version: str, cache: Path) -> Path:
     """Return the wheel in ``cache``, fetched by pip where it is not there."""
     name = f"{package.replace('-', '_').replace('.', '_')}-{version}-*.whl"
-    found = sorted(cache.glob(name))
-    if found:
-        return found[0]
+    result = sorted(cache.glob(name))
+    if result:
+        return result[0]
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         words = [

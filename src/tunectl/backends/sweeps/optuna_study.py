@@ -145,9 +145,9 @@ class SweepStudy:
         stored = self._study.user_attrs.get(CONFIRMATION)
         return msgspec.convert(stored, SweepConfirmation) if stored is not None else None
 
-    def set_confirmation(self, found: SweepConfirmation) -> None:
+    def set_confirmation(self, confirmation: SweepConfirmation) -> None:
         """Keep it with the sweep."""
-        self._study.set_user_attr(CONFIRMATION, msgspec.to_builtins(found))
+        self._study.set_user_attr(CONFIRMATION, msgspec.to_builtins(confirmation))
 
     def set_stopped(self, stopped: bool) -> None:
         """Tell workers to begin no more trials, or to go on."""
@@ -193,12 +193,12 @@ class SweepStudy:
         """Mark a trial as ours, and choose its values where that was not done before."""
         self._storage.record_heartbeat(trial_id)
         self._set_lease(trial_id, TrialLease(owner=worker, attempt=attempt))
-        known = self._storage.get_trial(trial_id)
-        overrides = known.user_attrs.get(OVERRIDES)
+        trial = self._storage.get_trial(trial_id)
+        overrides = trial.user_attrs.get(OVERRIDES)
         if overrides is None:
-            overrides = self._suggest(number, trial_id, known)
+            overrides = self._suggest(number, trial_id, trial)
             self._storage.set_trial_user_attr(trial_id, OVERRIDES, overrides)
-        start = bool(known.user_attrs.get(START))
+        start = bool(trial.user_attrs.get(START))
         return TrialClaim(number=number, id=trial_id, overrides=overrides, attempt=attempt, start=start)
 
     def _set_lease(self, trial_id: int, lease: TrialLease) -> None:
@@ -253,8 +253,8 @@ class SweepStudy:
         return bool(attributes.get(STOPPED, False)) or (deadline is not None and time.time() > deadline)
 
     def _trials(self) -> list[Any]:
-        found: list[Any] = self._study.get_trials(deepcopy=False)
-        return found
+        result: list[Any] = self._study.get_trials(deepcopy=False)
+        return result
 
     def _sampler(self, number: int) -> Any:
         """Return a sampler with a seed of its own for each trial, so that a worker that starts anew chooses as one that went on."""
@@ -285,13 +285,13 @@ class SweepStudy:
         target = (lambda trial: trial.values[0]) if len(self.section.objective) > 1 else None
         try:
             with _quiet():
-                found = optuna.importance.get_param_importances(
+                param_importances = optuna.importance.get_param_importances(
                     self._study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), target=target
                 )
         except (ValueError, RuntimeError) as error:  # no two trials share a setting that varies
             _log.debug("no importance: %s", error)
             return {}
-        return {name: round(float(share), 4) for name, share in found.items() if math.isfinite(share)}
+        return {name: round(float(share), 4) for name, share in param_importances.items() if math.isfinite(share)}
 
     def _summarize_trial(self, trial: Any) -> TrialSummary:
         outcome = msgspec.convert(trial.user_attrs.get(OUTCOME, {"state": "failed"}), TrialOutcome)
@@ -333,14 +333,14 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
             _enqueue(study, section, start)
             study.set_user_attr(DEFINITION, msgspec.to_builtins(definition))
             return SweepStudy(study, storage, definition)
-    found = msgspec.convert(stored, SweepDefinition)
-    difference = found.describe_difference(definition)
+    result = msgspec.convert(stored, SweepDefinition)
+    difference = result.describe_difference(definition)
     if difference:
         raise UsageError(
             f"sweep {section.name} has trials already, and this one differs in {difference}",
             hint=f"give it another name: sweep.name={section.name}_2",
         )
-    return SweepStudy(study, storage, found)
+    return SweepStudy(study, storage, result)
 
 
 def open_study(url: str, name: str, root: Path) -> SweepStudy:

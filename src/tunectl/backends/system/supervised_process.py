@@ -104,21 +104,21 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def kill_marked(mark: str) -> list[int]:
     """End every process that carries ``mark``; returns which. Zombies carry nothing any more."""
-    needle, found = f"{MARK}={mark}".encode(), []
-    for place in Path("/proc").glob("[0-9]*"):
-        number = int(place.name)
+    needle, result = f"{MARK}={mark}".encode(), []
+    for process_folder in Path("/proc").glob("[0-9]*"):
+        number = int(process_folder.name)
         try:
-            theirs = number != os.getpid() and needle in (place / "environ").read_bytes().split(b"\0")
+            theirs = number != os.getpid() and needle in (process_folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
         if theirs:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(number, signal.SIGKILL)
-                found.append(number)
+                result.append(number)
     end = time.monotonic() + PATIENCE
-    while any(_lives(number) for number in found) and time.monotonic() < end:
+    while any(_lives(number) for number in result) and time.monotonic() < end:
         time.sleep(0.02)
-    return found
+    return result
 
 
 def _lives(number: int) -> bool:

@@ -24,7 +24,7 @@ class Bm25Index:
         if not queries or not count:
             return [[] for _ in queries]
         places, _ = self._index.retrieve(self._tokens(queries), k=min(count, self._size), show_progress=False)
-        return [[int(place) for place in row] for row in places]
+        return [[int(index) for index in row] for row in places]
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         # no stop words: "no" and "not" decide what an input is about

@@ -84,8 +84,8 @@ class OpenAiClient:
         except (ValueError, LookupError, TypeError) as error:
             raise self._failure(address, f"not an OpenAI answer: {response.text[:200].strip()}") from error
 
-    def _failure(self, address: str, what: str) -> InfrastructureError:
+    def _failure(self, address: str, description: str) -> InfrastructureError:
         return InfrastructureError(
-            f"the judge at {address} did not answer: {what}",
+            f"the judge at {address} did not answer: {description}",
             hint="check evaluate.judge.base_url, model and key, or switch it off: evaluate.judge=null",
         )

@@ -22,11 +22,11 @@ def statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> M
     numpy = import_optional("numpy", extra="evaluate")
     # sacrebleu wants streams: the first reference of every answer, then the second, with None where there is none
     streams = [list(stream) for stream in zip_longest(*references)]
-    found = {}
+    result = {}
     for name, metric in (("bleu", metrics.BLEU()), ("chrf", metrics.CHRF())):
         rows = metric._extract_corpus_statistics(list(answers), streams)  # noqa: SLF001 - scores alone cannot be resampled
-        found[name] = numpy.asarray(rows, dtype=numpy.float64)
-    return found
+        result[name] = numpy.asarray(rows, dtype=numpy.float64)
+    return result
 
 
 def bleu_signature() -> str:

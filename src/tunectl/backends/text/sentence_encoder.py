@@ -66,10 +66,10 @@ def _find_installed(encoder: Declared) -> Path | None:
 
 
 def _check_weights(path: Path, declared: str) -> None:
-    found = atomic_io.sha256_path(path)
-    if found != declared:
+    result = atomic_io.sha256_path(path)
+    if result != declared:
         raise ArtifactError(
-            f"{path} has SHA-256 {found}, monitor.encoder.sha256 says {declared}",
+            f"{path} has SHA-256 {result}, monitor.encoder.sha256 says {declared}",
             hint="delete the file and fetch it again; a package of that version should never change",
         )
 
@@ -98,22 +98,22 @@ class SentenceEncoder:
 
     def embed_sentences(self, texts: Sequence[str]) -> NDArray[Any]:
         """Return the embedding of each text; (texts, d)."""
-        return self._run([one.ids[:LONGEST] for one in self.tokenizer.encode(texts)], batch=64)
+        return self._run([item.ids[:LONGEST] for item in self.tokenizer.encode(texts)], batch=64)
 
     def _run(self, rows: Sequence[Sequence[int]], batch: int) -> NDArray[Any]:
         import numpy as np
 
         torch = self._torch
         order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
-        found = np.zeros((len(rows), self._model.config.hidden_size), dtype=np.float32)
+        result = np.zeros((len(rows), self._model.config.hidden_size), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(order), batch):
                 places = order[start : start + batch]
-                whole = [[self._ends[0], *rows[place], self._ends[1]] for place in places]
-                longest = max(len(one) for one in whole)
-                ids = torch.tensor([one + [0] * (longest - len(one)) for one in whole])
-                mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in whole])
+                whole = [[self._ends[0], *rows[index], self._ends[1]] for index in places]
+                longest = max(len(item) for item in whole)
+                ids = torch.tensor([item + [0] * (longest - len(item)) for item in whole])
+                mask = torch.tensor([[1] * len(item) + [0] * (longest - len(item)) for item in whole])
                 states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
                 weight = mask[..., None].to(states.dtype)
-                found[places] = ((states * weight).sum(1) / weight.sum(1)).numpy()
-        return found
+                result[places] = ((states * weight).sum(1) / weight.sum(1)).numpy()
+        return result

@@ -66,9 +66,9 @@ class StaticEmbedding:
         sums = np.zeros((len(texts), DIMENSIONS), dtype=np.float32)
         for start in range(0, len(texts), BATCH):
             encoded = self._tokenizer.encode([text[: 8 * LONGEST] for text in texts[start : start + BATCH]])
-            ids = [one.ids[:LONGEST] or [len(self._vectors) - 1] for one in encoded]
-            sizes = np.array([len(one) for one in ids])
-            flat = self._vectors[np.concatenate([np.asarray(one, dtype=np.int64) for one in ids])]
+            ids = [item.ids[:LONGEST] or [len(self._vectors) - 1] for item in encoded]
+            sizes = np.array([len(item) for item in ids])
+            flat = self._vectors[np.concatenate([np.asarray(item, dtype=np.int64) for item in ids])]
             offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
             sums[start : start + len(ids)] = np.add.reduceat(flat, offsets, axis=0) / sizes[:, None]
         return sums

@@ -26,13 +26,13 @@ def lexicon() -> dict[str, float]:
             f"{PACKAGE} is not installed, and this needs it", hint=format_install_command("monitor")
         )
     path = Path(folders[0]) / FILE
-    found = {}
+    result = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             word, valence, *_ = line.split("\t")
-            found[word] = float(valence)
+            result[word] = float(valence)
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{path} is no lexicon: {error}", hint="pip install --force-reinstall vaderSentiment"
         ) from error
-    return found
+    return result

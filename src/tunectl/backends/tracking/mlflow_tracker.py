@@ -107,11 +107,11 @@ class MlflowTracker:
         self._client.set_terminated(run, "FINISHED", end)
 
     def _log(
-        self, run: str, metrics: Mapping[str, float], curves: Mapping[str, Any], at: int, params: list[Any]
+        self, run: str, metrics: Mapping[str, float], curves: Mapping[str, Any], index: int, params: list[Any]
     ) -> None:
-        points = [self._entities.Metric(name, value, at, 0) for name, value in metrics.items() if name not in curves]
+        points = [self._entities.Metric(name, value, index, 0) for name, value in metrics.items() if name not in curves]
         points += [
-            self._entities.Metric(name, value, at, step) for name, curve in curves.items() for step, value in curve
+            self._entities.Metric(name, value, index, step) for name, curve in curves.items() for step, value in curve
         ]
         for number in range(0, len(params), 100):
             self._client.log_batch(run, params=params[number : number + 100])
@@ -134,8 +134,10 @@ class MlflowTracker:
 
     def _find_experiment(self) -> str:
         name = self._settings.experiment
-        found = self._client.get_experiment_by_name(name)
-        return str(found.experiment_id if found is not None else self._client.create_experiment(name))
+        experiment_by_name = self._client.get_experiment_by_name(name)
+        return str(
+            experiment_by_name.experiment_id if experiment_by_name is not None else self._client.create_experiment(name)
+        )
 
     def _ensure_model(self, name: str) -> None:
         try:

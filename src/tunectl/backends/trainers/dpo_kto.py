@@ -157,10 +157,10 @@ def _fit(
     return online_rl.to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
 
 
-def _steps(plan: RlArgs, settings: Dpo | Kto, judged: Sequence[LabeledCompletions]) -> list[OptimizerStep]:
+def _steps(plan: RlArgs, settings: Dpo | Kto, completions: Sequence[LabeledCompletions]) -> list[OptimizerStep]:
     answers = 2 * settings.batch_size if isinstance(settings, Dpo) else settings.batch_size
     return batch_schedule.build_schedule(
-        [item.row for item in judged],
+        [item.row for item in completions],
         epochs=settings.epochs,
         answers=answers,
         tokens=plan.profile.train_batch_tokens,

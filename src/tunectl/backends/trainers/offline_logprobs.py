@@ -128,7 +128,7 @@ class LogprobReader:
         ``label`` names a progress bar, for what takes long.
         """
         torch = import_optional("torch", extra="train")
-        found: dict[int, list[Any]] = {}
+        result: dict[int, list[Any]] = {}
         groups = batch_schedule.token_batches(rows, range(len(rows)), self.tokens)
         with torch.no_grad():
             for group in groups if label is None else progress.track(groups, label):
@@ -136,8 +136,8 @@ class LogprobReader:
                 read = self.logprobs(some)
                 lines = iter(zip(read.values, read.mask, strict=True))
                 for number, row in zip(group, some, strict=True):
-                    found[number] = [line[mask] for line, mask in (next(lines) for _ in row.branches)]
-        return [line for number in range(len(rows)) for line in found[number]]
+                    result[number] = [line[mask] for line, mask in (next(lines) for _ in row.branches)]
+        return [line for number in range(len(rows)) for line in result[number]]
 
 
 class References:
@@ -155,22 +155,22 @@ class References:
         path = work / REFERENCE
         if not path.is_file():
             flat = {
-                name: [line.cpu() for line in reader.compute_without_grad(some, f"sft: {name}")]
-                for name, some in rows.items()
+                name: [line.cpu() for line in reader.compute_without_grad(row, f"sft: {name}")]
+                for name, row in rows.items()
             }
             none = torch.zeros(0)  # a name may have no rows
             work.mkdir(parents=True, exist_ok=True)
             files.save_file({name: torch.cat([none, *lines]) for name, lines in flat.items()}, str(path) + ".part")
             path.with_name(path.name + ".part").rename(path)
-        found = files.load_file(str(path), device=reader.route.device)
-        return cls({name: _by_row(found[name], some) for name, some in rows.items()})
+        file = files.load_file(str(path), device=reader.route.device)
+        return cls({name: _by_row(file[name], row) for name, row in rows.items()})
 
     def gather_padded(self, name: str, numbers: Sequence[int], width: int) -> Any:
         """Return the values of the answers of some rows: (answers, width), 0 in the padding."""
         torch = import_optional("torch", extra="train")
         lines = [line for number in numbers for line in self._lines[name][number]]
-        found = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)
-        return torch.nn.functional.pad(found, (0, width - found.shape[1]))
+        result = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)
+        return torch.nn.functional.pad(result, (0, width - result.shape[1]))
 
     def gather_sums(self, name: str, numbers: Sequence[int]) -> Any:
         """Return the values of whole answers of some rows: (answers,)."""

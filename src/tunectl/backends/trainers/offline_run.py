@@ -61,8 +61,8 @@ class OfflineRun:
     def compute_logprobs(self, name: str, numbers: Sequence[int]) -> PairLogprobs:
         """Read some rows of ``name``."""
         some = [self.get_labeled_completions(name)[number] for number in numbers]
-        found = self.reader.logprobs([item.row for item in some])
-        return PairLogprobs(some, found, self.references.gather_padded(name, numbers, found.values.shape[1]))
+        result = self.reader.logprobs([item.row for item in some])
+        return PairLogprobs(some, result, self.references.gather_padded(name, numbers, result.values.shape[1]))
 
     def compute_kl_logprobs(self, name: str, numbers: Sequence[int]) -> tuple[Any, Any]:
         """Return nats of the strangers ``numbers`` under the policy and under sft, (answers,) each; no gradients."""

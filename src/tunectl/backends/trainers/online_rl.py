@@ -110,14 +110,14 @@ def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
     peft = import_optional("peft", extra="train")
     model_spec.check_base_matches(sft, model)
     peft_adapter.require_safetensors(sft)
-    found = model_loader.load(model, adapter=None, profile=plan.profile)
+    result = model_loader.load(model, adapter=None, profile=plan.profile)
     torch.manual_seed(plan.seed)
-    adapted = peft.PeftModel.from_pretrained(found.model, sft, is_trainable=True)
+    adapted = peft.PeftModel.from_pretrained(result.model, sft, is_trainable=True)
     for module in adapted.modules():
         if hasattr(module, "lora_dropout"):  # the policy that learns is the policy that wrote
             for name in module.lora_dropout:
                 module.lora_dropout[name] = torch.nn.Identity()
-    return adapted, found.tokenizer
+    return adapted, result.tokenizer
 
 
 def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -> PolicyModel:
@@ -130,12 +130,12 @@ def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -
     autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and sped < layers
     asked = min(data.validation, key=lambda question: len(question.ids))
     trial = [list(asked.ids[-8:]), list(asked.ids[:8])]  # any tokens will do
-    found = capability_probe.probe(model, [row_of(asked, trial)], autocast=autocast)
+    result = capability_probe.probe(model, [row_of(asked, trial)], autocast=autocast)
     return PolicyModel(
         model=model,
         writer=RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),
-        route=batching.forward_path(model, plain_head=found.plain_head, autocast=autocast),
+        route=batching.forward_path(model, plain_head=result.plain_head, autocast=autocast),
         start={name: value.clone() for name, value in training_run.trainable_state(model).items()},
         tokens=plan.profile.train_batch_tokens,
-        shared=found.shared_prompts,
+        shared=result.shared_prompts,
     )

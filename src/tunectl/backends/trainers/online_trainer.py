@@ -55,7 +55,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Return the token ids of the prompts, which were tokenized before."""
-        return [list(asked.ids) for asked in self.run.turn.questions], None, {}
+        return [list(question.ids) for question in self.run.turn.questions], None, {}
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal: Any, *rest: Any, **more: Any) -> Any:
         """Return token lists of the answers; GRPO wants likelihoods beside them, which only vLLM's need."""
@@ -65,20 +65,20 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
                 rollout.generate_completions(run)
                 ids = [list(line.answer) for line in run.turn.lines]
                 return ids if isinstance(run.settings, Rloo) else (ids, None)
-            found = super()._generate_single_turn(prompt_ids, images, multimodal, *rest, **more)
-            ids = found if isinstance(run.settings, Rloo) else found[0]
+            result = super()._generate_single_turn(prompt_ids, images, multimodal, *rest, **more)
+            ids = result if isinstance(run.settings, Rloo) else result[0]
             pairs = zip(prompt_ids, ids, strict=True)
             stops = set(self.eos_token_ids)
             lines = [GenerationState(list(asked), list(own), finished=own[-1] in stops) for asked, own in pairs]
             rollout.add_completions(run, lines)
-            return found
+            return result
 
     def _calculate_rewards(self, *_args: Any, **_kwargs: Any) -> Any:
         """Return (answers, 1): the declared reward; NaN, which TRL leaves out of every mean, for answers that were cut."""
         with self.run.state.time_block("reward"):
-            found = rollout.score_answers(self.run)
+            result = rollout.score_answers(self.run)
         torch = import_optional("torch", extra="train")
-        return torch.tensor(found, dtype=torch.float32, device=self.args.device)[:, None]
+        return torch.tensor(result, dtype=torch.float32, device=self.args.device)[:, None]
 
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *_args: Any, **_kwargs: Any
@@ -89,8 +89,12 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
             return self._read_part(logits_to_keep)
         if _adapters_off(model):
             return rollout.compute_reference_logprobs(run, logits_to_keep), None, None
-        own = rollout.get_sampling_logprobs(run, logits_to_keep)
-        return (rollout.compute_logprobs(run, logits_to_keep) if own is None else own), None, None
+        sampling_logprobs = rollout.get_sampling_logprobs(run, logits_to_keep)
+        return (
+            (rollout.compute_logprobs(run, logits_to_keep) if sampling_logprobs is None else sampling_logprobs),
+            None,
+            None,
+        )
 
     def _read_part(self, width: int) -> tuple[Any, Any, None]:
         torch = import_optional("torch", extra="train")

@@ -112,10 +112,10 @@ class RewardModelTrainer:
         with trainer_loop.oom_to_error(plan.fit):
             reader = reward_scorer.EnsembleReader(model, sft, members, plan.fit.profile)
             whole = list(bundles) if reader.keeps_apart(bundles) else separate(bundles)
-            found = reader.read([row for bundle in whole for row in bundle.rows], "rewards of held-out pairs")
+            result = reader.read([row for bundle in whole for row in bundle.rows], "rewards of held-out pairs")
             reader.close()
         cut: list[list[list[float]]] = []
-        for raw in found:
+        for raw in result:
             rest = iter(raw)
             cut.append([[next(rest) for _ in bundle.branches] for bundle in whole])
         return cut
@@ -135,8 +135,8 @@ def _fit(
     layer_sharding.shard_layers(peft_model, plan.fit, group)
     longest = max(row.length for bundle in (*train, *validation) for row in bundle.rows)
     trainer_loop.refuse_too_big(plan.fit, peft_model, longest, work, ranks=group.local_world_size)
-    how = reward_forward.route_of(peft_model, autocast=autocast)
-    shared = plan.fit.prefix_sharing and reward_forward.supports_side_by_side(how, train)
+    route = reward_forward.route_of(peft_model, autocast=autocast)
+    shared = plan.fit.prefix_sharing and reward_forward.supports_side_by_side(route, train)
     if plan.fit.prefix_sharing and not shared:
         _log.warning("this model's attention cannot keep answers of one prompt apart: each is read with its own prompt")
         train, validation = separate(train), separate(validation)
@@ -145,11 +145,11 @@ def _fit(
         [],
         _steps(plan, train),
         [],
-        how.route,
+        route.route,
         training_checkpoint.TrainerState(),
         bundles=train,
         held_out=validation,
-        how=how,
+        how=route,
         centring=plan.center_rewards_coefficient,
         group=group,
     )

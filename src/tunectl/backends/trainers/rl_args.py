@@ -37,10 +37,10 @@ def refuse_no_vllm(vllm: VllmColocate | None, device: str) -> None:
 def to_rl_config(plan: RlArgs, settings: Rloo | Grpo, work: Path) -> Any:
     """Return the ``RLOOConfig`` or ``GRPOConfig``: one generation a step, one step a generation."""
     trl = import_optional("trl", extra="train")
-    made = trl.RLOOConfig if isinstance(settings, Rloo) else trl.GRPOConfig
+    result = trl.RLOOConfig if isinstance(settings, Rloo) else trl.GRPOConfig
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        found = made(
+        found = result(
             **_common(plan, settings, settings.steps, work) | _online(settings) | _own(settings) | _vllm(settings.vllm)
         )
     found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
@@ -67,9 +67,9 @@ def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Pa
         }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        found = made(**_common(plan, settings, steps, work) | own | {"beta": settings.beta, "max_length": None})
-    found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
-    return found
+        result = made(**_common(plan, settings, steps, work) | own | {"beta": settings.beta, "max_length": None})
+    result._n_gpu = min(result.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
+    return result
 
 
 def _online(settings: Rloo | Grpo) -> dict[str, Any]:

@@ -49,11 +49,11 @@ class RlTrainerState:
     """Trained weights of the best look, by name; empty: those of sft."""
 
     @contextmanager
-    def time_block(self, what: str) -> Iterator[None]:
-        """Add the seconds of the block to ``what``."""
+    def time_block(self, description: str) -> Iterator[None]:
+        """Add the seconds of the block to ``description``."""
         started = time.monotonic()
         yield
-        self.seconds[what] = self.seconds.get(what, 0.0) + time.monotonic() - started
+        self.seconds[description] = self.seconds.get(description, 0.0) + time.monotonic() - started
 
     def save(self, folder: Path) -> None:
         """Write everything into ``folder``."""

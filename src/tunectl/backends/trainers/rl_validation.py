@@ -84,21 +84,21 @@ class PolicyModel:
 
     def _of_answers(self, rows: Sequence[PackedRow], read: Callable[[Any], Any]) -> list[Any]:
         """Return the values of ``read`` for every token of a batch, split by answer, in the order of ``rows``."""
-        found: dict[int, list[Any]] = {}
+        result: dict[int, list[Any]] = {}
         for group in batch_schedule.token_batches(rows, range(len(rows)), self.tokens):
             some = [rows[number] for number in group]
             sizes = [[len(branch.ids) for branch in row.branches] for row in some]
             parts = iter(read(self.route.batch(some)).split([size for row in sizes for size in row]))
             for number, row in zip(group, sizes, strict=True):
-                found[number] = [next(parts) for _ in row]
-        return [answer for number in range(len(rows)) for answer in found[number]]
+                result[number] = [next(parts) for _ in row]
+        return [answer for number in range(len(rows)) for answer in result[number]]
 
 
 def token_logprobs(policy: PolicyModel, rows: Sequence[PackedRow], width: int, temperature: float) -> Any:
     """Return nats of every token of every answer of ``rows``, (answers, width), 0 in the padding; with gradients."""
     torch = import_optional("torch", extra="train")
-    found = logprobs.answer_logps(policy.route, rows, temperature=temperature).values
-    return torch.nn.functional.pad(found, (0, width - found.shape[1]))
+    values = logprobs.answer_logps(policy.route, rows, temperature=temperature).values
+    return torch.nn.functional.pad(values, (0, width - values.shape[1]))
 
 
 def row_of(question: Prompt, answers: Sequence[Sequence[int]]) -> PackedRow:
@@ -126,34 +126,36 @@ def run_validation(
     answers = [
         policy.writer.to_completion(line) for line in policy.writer.generate_greedy(questions, settings.max_new_tokens)
     ]
-    ratios, kl = policy.apart([row_of(asked, [answer.ids]) for asked, answer in zip(questions, answers, strict=True)])
+    ratios, kl = policy.apart(
+        [row_of(question, [answer.ids]) for question, answer in zip(questions, answers, strict=True)]
+    )
     marks = _marks(plan, judges, questions, answers, ratios)
     now = policy_validation.measure_validation(step, questions, answers, marks, kl, judges.measure)
     if state.first is None:
         state.first = now
-    found = policy_validation.compare_with_start(now, state.first, judges.measure, settings.validation, plan.seed)
+    point = policy_validation.compare_with_start(now, state.first, judges.measure, settings.validation, plan.seed)
     if held_out is not None:
         loss, accuracy = held_out()
-        found = structs.replace(found, held_out_loss=loss, held_out_accuracy=accuracy)
-    state.looks.append(found)
+        point = structs.replace(point, held_out_loss=loss, held_out_accuracy=accuracy)
+    state.looks.append(point)
     state.samples += _samples(step, questions, answers, marks, settings.validation.samples)
-    if policy_validation.best_checkpoint(state.looks) is found:
+    if policy_validation.best_checkpoint(state.looks) is point:
         state.best_step = step
         state.best = {name: value.clone() for name, value in training_run.trainable_state(policy.model).items()}
     state.stopped = policy_validation.detect_reward_hacking(
-        found, state.looks[0], judges.measure.name, settings.validation
+        point, state.looks[0], judges.measure.name, settings.validation
     )
     state.seconds["validation"] = state.seconds.get("validation", 0.0) + time.monotonic() - started
     _log.info(
         "align: step %d, reward %.3f, %s %.1f, KL %.2f, %.1f tokens an answer",
         step,
-        found.reward,
+        point.reward,
         judges.measure.name,
-        found.metric,
-        found.kl,
-        found.length,
+        point.metric,
+        point.kl,
+        point.length,
     )
-    return found
+    return point
 
 
 def _marks(

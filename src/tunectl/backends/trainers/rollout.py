@@ -111,7 +111,7 @@ def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, s
     """Begin a step; returns what TRL calls its inputs, one an answer."""
     copies = run.settings.num_generations
     run.turn = RolloutStep(step, [run.data.questions[number] for number in numbers for _ in range(copies)])
-    return [{"prompt": asked.text} for asked in run.turn.questions]
+    return [{"prompt": question.text} for question in run.turn.questions]
 
 
 def generate_completions(run: PolicyRun) -> None:
@@ -143,11 +143,11 @@ def score_answers(run: PolicyRun) -> list[float]:
         turn.marks = run.judges.rewards.score(turn.questions, turn.written)
     except ArtifactError as error:
         raise ArtifactError(f"align: step {turn.number}: {error.message}", hint=error.hint) from error
-    for asked, answer, found in zip(turn.questions, turn.written, turn.marks, strict=True):
+    for question, answer, found in zip(turn.questions, turn.written, turn.marks, strict=True):
         if answer.finished and not math.isfinite(found.total):
             parts = ", ".join(f"{name} {value:g}" for name, value in found.parts.items())
             raise UsageError(
-                f"align: the reward of an answer of step {turn.number} is no number ({parts}); to {asked.words[:80]!r} it "
+                f"align: the reward of an answer of step {turn.number} is no number ({parts}); to {question.words[:80]!r} it "
                 f"was {answer.text[:80]!r}",
                 hint="look at the part of the reward that is nan or inf; a broken reward model is rebuilt with: tunectl repro -f reward",
             )
@@ -160,16 +160,16 @@ def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
     rows: list[PackedRow] = []
     places: list[list[int]] = []
     for first in range(0, len(turn.lines), copies):
-        ended = [place for place in range(first, first + copies) if turn.lines[place].finished]
+        ended = [index for index in range(first, first + copies) if turn.lines[index].finished]
         question = turn.questions[first]
-        sizes = [len(turn.lines[place].answer) for place in ended]
+        sizes = [len(turn.lines[index].answer) for index in ended]
         for group in rollout_order.pack_answers(sizes, len(question.ids), shared=run.policy.shared):
             own = [ended[number] for number in group]
-            rows.append(row_of(question, [turn.lines[place].answer for place in own]))
+            rows.append(row_of(question, [turn.lines[index].answer for index in own]))
             places.append(own)
     return [
         MicroBatch(
-            tuple(rows[number] for number in group), tuple(place for number in group for place in places[number])
+            tuple(rows[number] for number in group), tuple(index for number in group for index in places[number])
         )
         for group in batch_schedule.token_batches(rows, range(len(rows)), run.policy.tokens)
     ]
@@ -188,12 +188,12 @@ def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
 def compute_logprobs(run: PolicyRun, width: int) -> Any:
     """Return likelihoods under the weights as they are now, (answers, width), 0 for answers that were cut; no gradients."""
     torch = import_optional("torch", extra="train")
-    found = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
+    result = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
     for part in split_micro_batches(run):
         nats = run.policy.likelihoods(part.rows, temperature=run.settings.temperature)
-        for place, own in zip(part.places, nats, strict=True):
-            found[place, : len(own)] = own
-    return found
+        for index, own in zip(part.places, nats, strict=True):
+            result[index, : len(own)] = own
+    return result
 
 
 def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
@@ -218,11 +218,11 @@ def check_kl(run: PolicyRun) -> None:
 
     Raises  UsageError with step and value, and what to lower.
     """
-    found = sum(run.turn.kl) / len(run.turn.kl)
-    if found <= run.settings.max_kl:
+    result = sum(run.turn.kl) / len(run.turn.kl)
+    if result <= run.settings.max_kl:
         return
     raise UsageError(
-        f"align: KL explosion at step {run.turn.number}: answers are {found:.1f} nats from sft on average, "
+        f"align: KL explosion at step {run.turn.number}: answers are {result:.1f} nats from sft on average, "
         f"at most {run.settings.max_kl:g} may be (align.max_kl)",
         hint=f"lower align.learning_rate (now {run.settings.learning_rate:g}) or raise align.beta (now {run.settings.beta:g})",
     )

@@ -31,23 +31,23 @@ class RolloutGenerator:
         self._merged = MergedWeights(model)
 
     def sample_completions(
-        self, questions: Sequence[Prompt], copies: int, how: Sampling, seed: int
+        self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seed: int
     ) -> list[GenerationState]:
         """Sample ``copies`` answers to each of ``questions`` side by side, with the log-probability of their tokens."""
-        lines = [[GenerationState(list(asked.ids)) for _ in range(copies)] for asked in questions]
+        lines = [[GenerationState(list(question.ids)) for _ in range(copies)] for question in questions]
         order = sorted(range(len(lines)), key=lambda place: (-len(questions[place].ids), place))
         width = max(1, TOGETHER * self._batch // copies)
         with self._writing():
             for start in range(0, len(order), width):
                 group = order[start : start + width]
-                batch = [line for place in group for line in lines[place]]
+                batch = [line for index in group for line in lines[index]]
                 state = self._decoder.prefill([line.ids for line in batch])
-                self._decoder.decode(batch, state, how, seed=seed + start, likely=True)
+                self._decoder.decode(batch, state, sampling, seed=seed + start, likely=True)
         return [line for group in lines for line in group]
 
     def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
         """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""
-        lines = [GenerationState(list(asked.ids)) for asked in questions]
+        lines = [GenerationState(list(question.ids)) for question in questions]
         order = sorted(lines, key=lambda line: -len(line.ids))
         with self._writing():
             for start in range(0, len(order), self._batch):

@@ -29,12 +29,12 @@ def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, 
     """
     if plan.optimizer in {"adamw_8bit", "lion"}:
         import_optional("bitsandbytes", extra="gpu")
-    made = getattr(import_optional("trl", extra="train"), config)
+    result = getattr(import_optional("trl", extra="train"), config)
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # the old name of checkpointing is the one that all versions know
-        found = made(**_values(plan, steps, work) | settings)
+        found = result(**_values(plan, steps, work) | settings)
     found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
     return found
 

@@ -67,11 +67,11 @@ class SftTrainer:
         layer_sharding.shard_layers(peft_model, plan, self._group)
         longest = max(row.length for row in (*train, *validation))
         trainer_loop.refuse_too_big(plan, peft_model, longest, work, ranks=self._group.local_world_size)
-        found = capability_probe.probe(peft_model, train, autocast=autocast)
-        shared = found.shared_prompts and any(len(row.branches) > 1 for row in train)
-        if not found.shared_prompts:
+        result = capability_probe.probe(peft_model, train, autocast=autocast)
+        shared = result.shared_prompts and any(len(row.branches) > 1 for row in train)
+        if not result.shared_prompts:
             train, validation = one_answer_per_row(train), one_answer_per_row(validation)
-        route = batching.forward_path(peft_model, plain_head=found.plain_head, autocast=autocast)
+        route = batching.forward_path(peft_model, plain_head=result.plain_head, autocast=autocast)
         run = training_run.TrainingRun(
             plan, train, _steps(plan, train), validation, route, training_checkpoint.TrainerState(), group=self._group
         )

@@ -67,11 +67,11 @@ class PolicyTrainerMixin(Base):
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
         """Return one look at greedy answers, and what follows from it."""
         run: TrainRun = self.run
-        found = run.run_validation(self.state.global_step)
+        point = run.run_validation(self.state.global_step)
         run.clock = time.monotonic()  # the time of a look is not the steps'
-        figures = {"eval_reward": found.reward, "eval_kl": found.kl, "eval_measure": found.metric}
-        if found.held_out_loss is not None:
-            figures["eval_loss"] = found.held_out_loss
+        figures = {"eval_reward": point.reward, "eval_kl": point.kl, "eval_measure": point.metric}
+        if point.held_out_loss is not None:
+            figures["eval_loss"] = point.held_out_loss
         self.log(dict(figures))
         # this also tells the trainer that the look has happened; else it would look again at the end of an epoch
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)

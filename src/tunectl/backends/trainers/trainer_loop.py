@@ -98,13 +98,13 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
     peft = import_optional("peft", extra="train")
     check_target_modules(model, plan.adapter, plan.label)
     torch.manual_seed(plan.seed)
-    found = peft.get_peft_model(model, peft_config(plan.adapter, kind.task))
+    peft_model = peft.get_peft_model(model, peft_config(plan.adapter, kind.task))
     low = model_loader.dtype(plan.profile) == torch.bfloat16
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model)
-    sped = lora_kernels.use_fused_lora(found)
-    layers = sum(1 for module in found.modules() if hasattr(module, "lora_A"))
-    return found, low and sped < layers
+    sped = lora_kernels.use_fused_lora(peft_model)
+    layers = sum(1 for module in peft_model.modules() if hasattr(module, "lora_A"))
+    return peft_model, low and sped < layers
 
 
 def trainable(model: Any) -> int:
@@ -209,8 +209,8 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
 
 def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
     """Return the checkpoint to go on from: the first rank looks, and the others take what it found."""
-    found = training_checkpoint.latest_checkpoint(work) if group.first else None
-    step = int(found.name.rpartition("-")[2]) if found else -1
+    result = training_checkpoint.latest_checkpoint(work) if group.first else None
+    step = int(result.name.rpartition("-")[2]) if result else -1
     step = int(group.max(float(step))[0])
     return work / f"checkpoint-{step}" if step >= 0 else None
 

@@ -102,16 +102,16 @@ def clear_stale_locks(root: Path) -> int:
     """
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        write = {name: info for name, info in found["write"].items() if _lives(info["pid"])}
-        read = {name: [info for info in infos if _lives(info["pid"])] for name, infos in found["read"].items()}
+        result = json.loads(path.read_text(encoding="utf-8"))
+        write = {name: info for name, info in result["write"].items() if _lives(info["pid"])}
+        read = {name: [info for info in infos if _lives(info["pid"])] for name, infos in result["read"].items()}
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError, AttributeError):
         path.unlink()
         return 1
     read = {name: infos for name, infos in read.items() if infos}
-    before = len(found["write"]) + sum(map(len, found["read"].values()))
+    before = len(result["write"]) + sum(map(len, result["read"].values()))
     gone = before - len(write) - sum(map(len, read.values()))
     if gone:
         atomic_io.write_text(path, json.dumps({"write": write, "read": read}))

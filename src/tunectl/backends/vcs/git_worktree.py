@@ -24,13 +24,13 @@ def revision(root: Path) -> str:
 
     Raises  UsageError outside Git or before the first commit.
     """
-    done = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
-    if done.returncode:
+    process = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
+    if process.returncode:
         raise UsageError(
             f"{root.resolve()} has no commit, so there is nothing to build in a worktree",
             hint="git init; git add .; git commit",
         )
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def require_clean(root: Path) -> None:
@@ -93,9 +93,11 @@ def fast_forward(root: Path, branch: str) -> str | None:
     """Bring the checked-out branch forward to ``branch``; None where it was done, else why not."""
     if _git(root, "merge-base", "--is-ancestor", "HEAD", branch).returncode:
         return f"the checked-out branch has moved on; merge {branch} by hand"
-    done = _git(root, "merge", "--ff-only", "--quiet", branch)
+    process = _git(root, "merge", "--ff-only", "--quiet", branch)
     return (
-        None if not done.returncode else f"git merge --ff-only {branch}: {(done.stderr or done.stdout).strip()[:300]}"
+        None
+        if not process.returncode
+        else f"git merge --ff-only {branch}: {(process.stderr or process.stdout).strip()[:300]}"
     )
 
 
@@ -117,8 +119,8 @@ def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def _check_output(root: Path, *words: str) -> str:
-    done = _git(root, *words)
-    if done.returncode:
+    process = _git(root, *words)
+    if process.returncode:
         shown = " ".join(word for word in words[:3] if not word.startswith("-"))
-        raise InfrastructureError(f"git {shown} failed in {root}: {(done.stderr or done.stdout).strip()[:500]}")
-    return done.stdout
+        raise InfrastructureError(f"git {shown} failed in {root}: {(process.stderr or process.stdout).strip()[:500]}")
+    return process.stdout

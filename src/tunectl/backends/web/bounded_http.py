@@ -61,15 +61,15 @@ def listen(host: str, port: int) -> socket.socket:
 
     Raises  OSError where it cannot.
     """
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    result = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((host, port))
-        found.listen(128)
+        result.bind((host, port))
+        result.listen(128)
     except OSError:
-        found.close()
+        result.close()
         raise
-    return found
+    return result
 
 
 @cache
@@ -100,8 +100,8 @@ class _BoundedConnection(asyncio.Protocol):
         super().connection_made(transport)
         self.start_timer(IDLE_SECONDS)
         if len(self.connections) > MAX_CONNECTIONS:
-            waiting = [one for one in self.connections if one.waits()]
-            min(waiting, key=lambda one: one.since).transport.close()
+            waiting = [connection for connection in self.connections if connection.waits()]
+            min(waiting, key=lambda item: item.since).transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.stop_timer()

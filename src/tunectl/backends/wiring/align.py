@@ -42,13 +42,13 @@ def build_backend() -> AlignBackend:
 
 def checks_of(settings: AlignSettings) -> list[tuple[str, Check]]:
     """Return every declared check with its place in the settings: those of the reward, and that of the independent measure."""
-    found: list[tuple[str, Check]] = []
+    result: list[tuple[str, Check]] = []
     if isinstance(settings, Rloo | Grpo):
-        found += [
+        result += [
             (f"align.rewards.{term.check.name}", term.check) for term in settings.rewards if isinstance(term, CheckTerm)
         ]
     measure = settings.validation.metric
-    return [*found, ("align.validation.metric", measure.check)] if isinstance(measure, CheckMeasure) else found
+    return [*result, ("align.validation.metric", measure.check)] if isinstance(measure, CheckMeasure) else result
 
 
 def refuse_bad_schemas(settings: AlignSettings) -> None:
@@ -58,9 +58,9 @@ def refuse_bad_schemas(settings: AlignSettings) -> None:
     """
     from tunectl.backends.text import json_validation
 
-    for place, check in checks_of(settings):
+    for key, check in checks_of(settings):
         if isinstance(check, SchemaCheck):
-            json_validation.check_schema(check.document, f"{place}.document")
+            json_validation.check_schema(check.document, f"{key}.document")
 
 
 def _trainer(settings: AlignSettings) -> PolicyTrainer:
@@ -103,7 +103,7 @@ class _ScoreMetric:
     scorer: TextScorer
 
     def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
-        return self.scorer(answers, [asked.references for asked in questions])[self.name]
+        return self.scorer(answers, [question.references for question in questions])[self.name]
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class _CheckMetric:
         import numpy as np
 
         pairs = zip(questions, answers, strict=True)
-        found = [_score_check(self.check, answer, asked.words, asked.fields) for asked, answer in pairs]
-        return np.asarray([(0, 0) if share is None else (share, 1) for share in found], dtype=np.float64)
+        result = [_score_check(self.check, answer, asked.words, asked.fields) for asked, answer in pairs]
+        return np.asarray([(0, 0) if share is None else (share, 1) for share in result], dtype=np.float64)
 
 
 def _page(project: str, settings: AlignSettings, aligned: RlResult) -> str:

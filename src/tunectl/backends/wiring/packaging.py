@@ -57,10 +57,10 @@ class PackagingBackend:
         """Return a release in the engine of its contract: OpenVINO in the exporter environment, others in this one."""
         from tunectl.backends.engines import offline_runner
 
-        found = contracts.load(release)
-        adapter = found.layout == "adapter"
-        if found.engine == "openvino":
-            return offline_runner.SubprocessRunner(release, found.engine, stops, adapter=adapter)
+        result = contracts.load(release)
+        adapter = result.layout == "adapter"
+        if result.engine == "openvino":
+            return offline_runner.SubprocessRunner(release, result.engine, stops, adapter=adapter)
         # vLLM reads the same files as transformers; where it runs is not where packages are made
         return offline_runner.open_runner(release, "transformers", stops, adapter=adapter)
 

@@ -38,7 +38,7 @@ def backend(profile: HardwareProfile) -> Backend:
 
 
 def make_answer_writer(
-    tools: Backend, folder: Path, adapter: Path | None, how: Sampling, label: str, stack: ExitStack
+    tools: Backend, folder: Path, adapter: Path | None, sampling: Sampling, label: str, stack: ExitStack
 ) -> Write:
     """Load a model and let it answer: the same way in which ``evaluate`` asks it. ``stack`` gives its memory back.
 
@@ -49,7 +49,7 @@ def make_answer_writer(
     prompter = tools.prompter(folder, adapter)
 
     def write(examples: Sequence[Example], seed: int) -> list[str]:
-        asked = [GenerationPrompt(prompter.prompt(one.messages, one.tools)) for one in examples]
-        return [reply.text for reply in generator.answer(asked, how, seed=seed, label=label)]
+        asked = [GenerationPrompt(prompter.prompt(example.messages, example.tools)) for example in examples]
+        return [reply.text for reply in generator.answer(asked, sampling, seed=seed, label=label)]
 
     return write
