@@ -29,7 +29,7 @@ def champion_periods(
     log: Sequence[ReleaseEvent], champion: ChampionPointer, since: datetime, until: datetime
 ) -> list[ChampionPeriod]:
     """Return who was champion in [since, until), in order, from the log of the release store."""
-    swaps = [(datetime.fromisoformat(one.created_at), one.release) for one in release_state.swap_entries(log)]
+    swaps = [(datetime.fromisoformat(entry.created_at), entry.release) for entry in release_state.swap_entries(log)]
     swaps = swaps or [(datetime.fromisoformat(champion.promoted_at), champion.release)]
     result = []
     for index, (start, release) in enumerate(swaps):

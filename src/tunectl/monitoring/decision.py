@@ -40,9 +40,9 @@ def combine_pools(
     tests: Mapping[int, Sequence[DriftSignal]], weights: Mapping[str, float], budget: float
 ) -> dict[str, DriftSignal]:
     """Return the signals of a window by name, with their pooled tests and adjusted p-values; ``tests`` by number of windows, from one on."""
-    tested = {item.name for found in tests.values() for item in found if item.p_value is not None}
+    tested = {item.name for tests_of_size in tests.values() for item in tests_of_size if item.p_value is not None}
     total = sum(weights[name] for name in tested)
-    pools = sum(any(item.p_value is not None for item in found) for found in tests.values())
+    pools = sum(any(item.p_value is not None for item in tests_of_size) for tests_of_size in tests.values())
     by_name: dict[str, dict[int, DriftSignal]] = {}
     for size, result in sorted(tests.items()):
         for item in result:
@@ -55,11 +55,11 @@ def combine_pools(
 
 def _combine_signal(tests: Mapping[int, DriftSignal], factor: float, budget: float) -> DriftSignal:
     """Return one signal: its smallest p-value over the pools in which the effect is over the floor, else over all, times ``factor``."""
-    known = {size: one for size, one in tests.items() if one.p_value is not None}
-    over = [item.p_value or 0.0 for item in known.values() if _is_over_floor(item)]
-    adjusted = min(1.0, factor * min(over or [item.p_value or 0.0 for item in known.values()]))
+    tested = {size: test for size, test in tests.items() if test.p_value is not None}
+    over = [item.p_value or 0.0 for item in tested.values() if _is_over_floor(item)]
+    adjusted = min(1.0, factor * min(over or [item.p_value or 0.0 for item in tested.values()]))
     pooled = [
-        PooledTest(size, item.n, item.p_value or 0.0, item.effect or 0.0) for size, item in known.items() if size > 1
+        PooledTest(size, item.n, item.p_value or 0.0, item.effect or 0.0) for size, item in tested.items() if size > 1
     ]
     alone = tests[min(tests)]
     return replace(alone, adjusted_p_value=adjusted, shifted=bool(over) and adjusted <= budget, pooled=pooled)

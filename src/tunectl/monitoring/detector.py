@@ -97,26 +97,26 @@ class DriftDetector:
         tests = {
             size: self._test_pool(windows[-size:], baselines, dealer) for size in decisions.pool_sizes(len(windows))
         }
-        judged = decisions.combine_pools(tests, signals.WEIGHTS, rule.false_alarms)
-        untested = all(item.adjusted_p_value is None for item in judged.values())
+        signals_by_name = decisions.combine_pools(tests, signals.WEIGHTS, rule.false_alarms)
+        untested = all(item.adjusted_p_value is None for item in signals_by_name.values())
         few = untested and len(rows) < rule.minimum
         reason = (
             [f"too few rows: {len(rows)} of {rule.minimum}"]
             if few
-            else [*missing.values(), *_silent(baselines, judged)]
+            else [*missing.values(), *_silent(baselines, signals_by_name)]
         )
         carried = before[-1].evidence if before else 0.0
-        decision = decisions.window_verdict(judged, budget=rule.false_alarms, carried=carried, missing=reason)
-        shown: dict[str, Any] = {}
+        decision = decisions.window_verdict(signals_by_name, budget=rule.false_alarms, carried=carried, missing=reason)
+        exemplar_data: dict[str, Any] = {}
         if decision.shifted:
-            shown = self._select_exemplars(self._subsample(rows), columns, baselines, judged)
-            since = self._find_change(windows, baselines, judged)
-            shown |= {"changed_since": since}
+            exemplar_data = self._select_exemplars(self._subsample(rows), columns, baselines, signals_by_name)
+            since = self._find_change(windows, baselines, signals_by_name)
+            exemplar_data |= {"changed_since": since}
             decision = replace(decision, reason=f"{decision.reason}; likely since {since:%Y-%m-%d %H:%M} UTC")
         beside = self._beside(columns, last or {})
         return self._build_window(
-            span, rows, baselines, release, decision, signals=judged, previous_p_values=beside,
-            too_small_for=self._too_small(rows, baselines), **shown,
+            span, rows, baselines, release, decision, signals=signals_by_name, previous_p_values=beside,
+            too_small_for=self._too_small(rows, baselines), **exemplar_data,
         )  # fmt: skip
 
     def _test_pool(
@@ -126,24 +126,24 @@ class DriftDetector:
         dealer: two_sample_tests.PermutationCache,
         names: Sequence[str] = signals.NAMES,
     ) -> list[DriftSignal]:
-        found: list[DriftSignal] = []
+        drift_signals: list[DriftSignal] = []
         for side, baseline in baselines.items():
             columns = signals.pool_columns([each.columns[side] for each in windows], MAX_POOLED_ROWS, self.seed)
             chosen = {name: column for name, column in columns.items() if name in names}
-            found += signals.test_all(
+            drift_signals += signals.test_all(
                 chosen, baseline.columns, baseline.floors, dealer, level=self.rule.level, minimum=self.rule.minimum
             )
-        return found
+        return drift_signals
 
     def _find_change(
         self,
         windows: Sequence[PooledWindow],
         baselines: Mapping[SignalSide, ReferenceSample],
-        judged: Mapping[str, DriftSignal],
+        drift_signals: Mapping[str, DriftSignal],
     ) -> datetime:
         """Return the begin of the window since which the rows together are the least like the reference, by the strongest signal."""
         name = min(
-            (item for item in judged.values() if item.shifted), key=lambda item: item.adjusted_p_value or 0.0
+            (item for item in drift_signals.values() if item.shifted), key=lambda item: item.adjusted_p_value or 0.0
         ).name
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
         result: list[tuple[float, int]] = []
@@ -232,15 +232,15 @@ class DriftDetector:
         maximum = maximum or self.most
         if len(rows) <= maximum:
             return list(rows)
-        places = np.random.default_rng(self.seed).choice(len(rows), maximum, replace=False)
-        return [rows[index] for index in sorted(places)]
+        indexes = np.random.default_rng(self.seed).choice(len(rows), maximum, replace=False)
+        return [rows[index] for index in sorted(indexes)]
 
     def _select_exemplars(
         self,
         rows: Sequence[MonitoredInference],
         values: MeasuredSignals,
         baselines: Mapping[SignalSide, ReferenceSample],
-        judged: Mapping[str, DriftSignal],
+        drift_signals: Mapping[str, DriftSignal],
     ) -> dict[str, Any]:
         """Return exemplars of a side that has texts: one that moved before one that did not, prompts before answers; segments of prompts."""
         texts = [
@@ -250,13 +250,15 @@ class DriftDetector:
         ]
         if not texts:
             return {}
-        side = next((text for text in texts if any(judged[name].shifted for name in _of(text, judged))), texts[0])
-        ours, theirs = values[side][f"{side}_text"], baselines[side].columns[f"{side}_text"]
-        places = exemplars.most_shifted(ours.parts[0], theirs.parts[0], SHOWN)
-        told = {"exemplars": [rows[int(ours.rows[index])].id for index in places]}
+        side = next(
+            (text for text in texts if any(drift_signals[name].shifted for name in _of(text, drift_signals))), texts[0]
+        )
+        window_values, reference_values = values[side][f"{side}_text"], baselines[side].columns[f"{side}_text"]
+        indexes = exemplars.most_shifted(window_values.parts[0], reference_values.parts[0], SHOWN)
+        exemplar_data = {"exemplars": [rows[int(window_values.rows[index])].id for index in indexes]}
         if "prompt" not in baselines:
-            return told
-        return told | {"segments": exemplars.word_shifts(rows, baselines["prompt"].rows, SHOWN)}
+            return exemplar_data
+        return exemplar_data | {"segments": exemplars.word_shifts(rows, baselines["prompt"].rows, SHOWN)}
 
 
 def _strength(signal: DriftSignal) -> float:
@@ -265,15 +267,15 @@ def _strength(signal: DriftSignal) -> float:
     return (signal.score or 0.0) / chance
 
 
-def _of(side: SignalSide, judged: Mapping[str, DriftSignal]) -> list[str]:
-    return [item.name for item in signals.SIGNALS if item.side == side and item.name in judged]
+def _of(side: SignalSide, drift_signals: Mapping[str, DriftSignal]) -> list[str]:
+    return [item.name for item in signals.SIGNALS if item.side == side and item.name in drift_signals]
 
 
-def _silent(baselines: Mapping[SignalSide, ReferenceSample], judged: Mapping[str, DriftSignal]) -> list[str]:
+def _silent(baselines: Mapping[SignalSide, ReferenceSample], drift_signals: Mapping[str, DriftSignal]) -> list[str]:
     """Return the reason for each side that has a reference but no signal."""
     result = []
     for side in baselines:
-        of_it = [judged[name] for name in _of(side, judged)]
+        of_it = [drift_signals[name] for name in _of(side, drift_signals)]
         if of_it and all(item.adjusted_p_value is None for item in of_it):
             result.append(f"{side}s: {of_it[0].reason}")
     return result

@@ -83,8 +83,10 @@ class DriftMonitor:
     def find_latest_window(self) -> DriftWindow | None:
         """Return the newest closed window of the champion; None where it has none yet, or since its prompts have another reference."""
         champion = self.releases.champion()
-        kept = [window for window in self.list_closed_windows() if champion and window.release == champion.release]
-        return kept[-1] if kept and not self._is_stale(kept[-1]) else None
+        of_champion = [
+            window for window in self.list_closed_windows() if champion and window.release == champion.release
+        ]
+        return of_champion[-1] if of_champion and not self._is_stale(of_champion[-1]) else None
 
     def _is_stale(self, window: DriftWindow) -> bool:
         if self.settings.monitor.prompts.reference == "training":
@@ -202,18 +204,18 @@ class DriftMonitor:
     def _measure(self, window: str) -> MeasuredSignals | None:
         """Return the values of a closed window, as far as its rows are still in the inference log; None where it is gone itself."""
         if window not in self._columns:
-            kept = next((item for item in self.store.windows() if item.id == window), None)
-            if kept is None:
+            stored = next((item for item in self.store.windows() if item.id == window), None)
+            if stored is None:
                 return None
-            self._columns[window] = self.examiner.measure_rows(reference_data.rows_of(self.store, kept, self._within))
+            self._columns[window] = self.examiner.measure_rows(reference_data.rows_of(self.store, stored, self._within))
         return self._columns[window]
 
     def _earlier(self, before: Sequence[DriftWindow]) -> list[PooledWindow]:
         """Return the windows that are pooled with the next one, oldest first: the rows are read from the inference log after a restart."""
         pooled = [item for item in before if item.rows and item.verdict != "error"][1 - max(POOLS) :]
         result = [(item, self._measure(item.id)) for item in pooled]
-        kept = {item.id for item in pooled} | {window.id for window in self.list_closed_windows()[-1:]}
-        self._columns = {name: columns for name, columns in self._columns.items() if name in kept}
+        needed = {item.id for item in pooled} | {window.id for window in self.list_closed_windows()[-1:]}
+        self._columns = {name: columns for name, columns in self._columns.items() if name in needed}
         return [PooledWindow(item.since, columns) for item, columns in result if columns is not None]
 
     def _warn_once(self, window: DriftWindow) -> None:
@@ -250,7 +252,7 @@ class DriftMonitor:
     def _baseline(self, side: SignalSide, reference: ReferenceData) -> ReferenceSample:
         key = (side, f"{reference.name} {len(reference.rows)}")  # rows may have been erased since
         if key not in self._measured:
-            self._measured = {item: kept for item, kept in self._measured.items() if item[0] != side}
+            self._measured = {item: values for item, values in self._measured.items() if item[0] != side}
             self._measured[key] = self.examiner.measure_reference(reference.name, reference.rows, side)
         return self._measured[key]
 
@@ -278,9 +280,9 @@ class DriftMonitor:
 
     def _accept_first(self, window: DriftWindow) -> None:
         prompts = self.settings.monitor.prompts
-        wanted = prompts.reference == "live" and prompts.accept_first
+        must_accept = prompts.reference == "live" and prompts.accept_first
         enough = window.rows >= self.examiner.rule.minimum and window.verdict != "error"
-        if wanted and enough and window.reference == windows.EMPTY:
+        if must_accept and enough and window.reference == windows.EMPTY:
             body = windows.accept(
                 [window.id], author="tunectl monitor", message="the first window (prompts.accept_first)"
             )

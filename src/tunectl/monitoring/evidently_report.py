@@ -50,25 +50,25 @@ def write(
     pandas = import_optional("pandas", extra=EXTRA)
     evidently = import_optional("evidently", extra=EXTRA)
     _register()
-    shown = [item for item in SIGNALS if item.kind in KINDS and _has_p_value(window, item.name)]
-    if not shown:
+    signals = [item for item in SIGNALS if item.kind in KINDS and _has_p_value(window, item.name)]
+    if not signals:
         return
     _results.clear()
-    _results.update({item.name: window.signals[item.name] for item in shown})
+    _results.update({item.name: window.signals[item.name] for item in signals})
     metrics = import_optional("evidently.metrics", extra=EXTRA)
-    kinds = {kind: [item.name for item in shown if KINDS[item.kind][0] == kind] for kind in ("text", "num", "cat")}
+    kinds = {kind: [item.name for item in signals if KINDS[item.kind][0] == kind] for kind in ("text", "num", "cat")}
     definition = evidently.DataDefinition(
         text_columns=kinds["text"], numerical_columns=kinds["num"], categorical_columns=kinds["cat"]
     )
-    parts = [metrics.ValueDrift(column=item.name, method=KINDS[item.kind][1], threshold=0.05) for item in shown]
-    ours, theirs = (
+    parts = [metrics.ValueDrift(column=item.name, method=KINDS[item.kind][1], threshold=0.05) for item in signals]
+    window_rows, reference_rows = (
         evidently.Dataset.from_pandas(pandas.DataFrame(table), data_definition=definition)
-        for table in (_table(shown, dict.fromkeys(references, rows)), _table(shown, references))
+        for table in (_table(signals, dict.fromkeys(references, rows)), _table(signals, references))
     )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            snapshot = evidently.Report(parts, include_tests=True).run(ours, theirs, name=window.id)
+            snapshot = evidently.Report(parts, include_tests=True).run(window_rows, reference_rows, name=window.id)
             page = snapshot.get_html_str(as_iframe=False)
     except Exception as error:  # whatever Evidently raises, the verdict stands without its picture
         raise InfrastructureError(f"Evidently cannot show window {window.id}: {error}") from error
@@ -79,13 +79,13 @@ def _has_p_value(window: DriftWindow, name: str) -> bool:
     return name in window.signals and window.signals[name].p_value is not None
 
 
-def _table(shown: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInference]]) -> dict[str, list[Any]]:
+def _table(signals: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInference]]) -> dict[str, list[Any]]:
     """Return columns of equal length: a side that has fewer rows is filled up with nothing."""
-    drawn = {side: row[:: -(-len(row) // DRAWN) or 1] for side, row in rows.items()}
-    longest = max(len(some) for some in drawn.values())
+    sampled = {side: row[:: -(-len(row) // DRAWN) or 1] for side, row in rows.items()}
+    longest = max(len(some) for some in sampled.values())
     table: dict[str, list[Any]] = {}
-    for item in shown:
-        values = [item.value(row) for row in drawn[item.side]]
+    for item in signals:
+        values = [item.value(row) for row in sampled[item.side]]
         if item.kind != "number":
             values = [None if value is None else _harmless(str(value)) for value in values]
         table[item.name] = values + [None] * (longest - len(values))
@@ -103,9 +103,9 @@ def _register() -> None:
     tests = import_optional("evidently.legacy.calculations.stattests", extra=EXTRA)
     kinds = import_optional("evidently.legacy.core", extra=EXTRA).ColumnType
     for name, kind in TESTS.items():
-        shown = f"{name.removeprefix('tunectl_')}, permutation p-value"
+        title = f"{name.removeprefix('tunectl_')}, permutation p-value"
         tests.register_stattest(
-            tests.StatTest(name=name, display_name=shown, allowed_feature_types=[kinds(kind)]), _look_up_result
+            tests.StatTest(name=name, display_name=title, allowed_feature_types=[kinds(kind)]), _look_up_result
         )
 
 

@@ -41,31 +41,34 @@ def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> l
 
 
 def word_shifts(
-    window: Sequence[MonitoredInference], reference: Sequence[MonitoredInference], count: int, *, shown: int = 3
+    window: Sequence[MonitoredInference], reference: Sequence[MonitoredInference], count: int, *, limit: int = 3
 ) -> list[SegmentShift]:
     """Return words that more (or fewer) of the window's prompts have than of the reference's, largest change first.
 
     A word is shown when the two shares lie ``SURE`` standard errors apart; of words that mark the same prompts only the first.
     """
-    ours, theirs = [_words(row.prompt) for row in window], [_words(row.prompt) for row in reference]
-    if not ours or not theirs:
+    window_words, reference_words = [_words(row.prompt) for row in window], [_words(row.prompt) for row in reference]
+    if not window_words or not reference_words:
         return []
-    now, then = Counter(word for words in ours for word in words), Counter(word for words in theirs for word in words)
+    now, then = (
+        Counter(word for words in window_words for word in words),
+        Counter(word for words in reference_words for word in words),
+    )
     result: list[tuple[float, str, float, float]] = []
     for word in now.keys() | then.keys():
-        new, old = now[word] / len(ours), then[word] / len(theirs)
-        both = (now[word] + then[word]) / (len(ours) + len(theirs))
-        error = sqrt(both * (1 - both) * (1 / len(ours) + 1 / len(theirs)))
+        new, old = now[word] / len(window_words), then[word] / len(reference_words)
+        both = (now[word] + then[word]) / (len(window_words) + len(reference_words))
+        error = sqrt(both * (1 - both) * (1 / len(window_words) + 1 / len(reference_words)))
         if error > 0 and abs(new - old) >= SURE * error:
             result.append((abs(new - old), word, new, old))
     chosen: list[SegmentShift] = []
     marked: list[frozenset[int]] = []
     for _, word, new, old in sorted(result, key=lambda each: (-each[0], each[1])):
-        rows = frozenset(index for index, words in enumerate(ours) if word in words)
+        rows = frozenset(index for index, words in enumerate(window_words) if word in words)
         if any(len(rows & other) > 0.8 * len(rows | other) for other in marked if rows):
             continue
         marked.append(rows)
-        names = [window[row].id for row in sorted(rows)[:shown]]
+        names = [window[row].id for row in sorted(rows)[:limit]]
         chosen.append(SegmentShift(f"word:{word}", round(new, 4), round(old, 4), names))
         if len(chosen) == count:
             break

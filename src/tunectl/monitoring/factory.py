@@ -102,5 +102,5 @@ def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: Infere
 def _masker(live: InferenceLogConfig) -> PiiMasker:
     """Return the masker that servers use for stored rows."""
     personal = live.pii
-    known = pii_resources.tools(regions=personal.regions, locales=personal.locales)
-    return PiiMasker(known, kinds=personal.kinds, keep=personal.keep)
+    tools = pii_resources.tools(regions=personal.regions, locales=personal.locales)
+    return PiiMasker(tools, kinds=personal.kinds, keep=personal.keep)

@@ -62,10 +62,10 @@ def _hash_ngrams(texts: Sequence[str]) -> NDArray[Any]:
         for index in range(length):
             code = code * np.uint64(257) + data[index : index + count]
         code = (code * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(20)  # Fibonacci hashing; wraps around on purpose
-        whole = row[:count] == row[length - 1 :]
+        is_repeated = row[:count] == row[length - 1 :]
         bucket = row[:count] * BUCKETS + (code % np.uint64(BUCKETS)).astype(np.int64)
         sign = 1.0 - 2.0 * ((code >> np.uint64(32)) & np.uint64(1)).astype(np.float64)
-        total += np.bincount(bucket[whole], weights=sign[whole], minlength=len(total))
+        total += np.bincount(bucket[is_repeated], weights=sign[is_repeated], minlength=len(total))
     rooted = np.sign(total) * np.sqrt(np.abs(total))
     result: NDArray[Any] = rooted.reshape(len(texts), BUCKETS).astype(np.float32)
     return result
@@ -130,9 +130,9 @@ class Sentiment:
         balance += louder if balance > 0 else -louder if balance < 0 else 0.0
         return float(balance / (balance * balance + 15.0) ** 0.5)
 
-    def _valence(self, words: Sequence[str], known: Sequence[float], index: int) -> float:
-        valence = known[index]
-        if words[index] in _NEGATIONS and not any(known[index + 1 : index + 4]):
+    def _valence(self, words: Sequence[str], known_valences: Sequence[float], index: int) -> float:
+        valence = known_valences[index]
+        if words[index] in _NEGATIONS and not any(known_valences[index + 1 : index + 4]):
             return valence + _COMPLAINT
         if not valence:
             return 0.0
@@ -168,16 +168,16 @@ def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], taught: 
         return np.zeros(len(target))
     target = target / spread
     centered = np.asarray(vectors, dtype=np.float64) - vectors[rows].mean(axis=0)
-    known = centered[rows]
-    ridge = _RIDGE * float((known**2).sum(axis=1).mean())
+    target_rows = centered[rows]
+    ridge = _RIDGE * float((target_rows**2).sum(axis=1).mean())
     if ridge <= _NOTHING:
         alone: NDArray[Any] = target
         return alone
-    solved = np.linalg.solve(known.T @ known + ridge * np.eye(known.shape[1]), known.T)
-    own = np.einsum("ij,ji->i", known, solved)
+    solved = np.linalg.solve(target_rows.T @ target_rows + ridge * np.eye(target_rows.shape[1]), target_rows.T)
+    own = np.einsum("ij,ji->i", target_rows, solved)
     weights = solved @ target[rows]
     others = centered @ weights
-    others[rows] = target[rows] - (target[rows] - known @ weights) / (1 - own)
+    others[rows] = target[rows] - (target[rows] - target_rows @ weights) / (1 - own)
     spread = float(others[rows].std())
     result: NDArray[Any] = target + (others - others[rows].mean()) / (spread if spread > _NOTHING else 1.0)
     return result

@@ -61,8 +61,8 @@ class Rates:
     def median_delay(self) -> int | None:
         """Windows until half of the sequences have a verdict; None where fewer ever have."""
         ordered = sorted(each for each in self.delays if each is not None)
-        place = (len(self.delays) - 1) // 2
-        return ordered[place] if place < len(ordered) else None
+        middle = (len(self.delays) - 1) // 2
+        return ordered[middle] if middle < len(ordered) else None
 
 
 Pool = Mapping[str, SignalColumns]
@@ -154,9 +154,9 @@ class Simulation:
 
     def _p_values(self, window: _Sums, reference: _Sums) -> dict[str, float]:
         result = {}
-        for (_, signal), ours, theirs in zip(self._signals, window, reference, strict=True):
-            if min(ours[1], theirs[1]) >= self.rule.minimum:
-                result[signal.spec.name] = signal.p_value(ours, theirs)
+        for (_, signal), window_values, reference_values in zip(self._signals, window, reference, strict=True):
+            if min(window_values[1], reference_values[1]) >= self.rule.minimum:
+                result[signal.spec.name] = signal.p_value(window_values, reference_values)
         return result
 
     def _evaluate(self, history: Sequence[_Sums], reference: _Sums) -> float:

@@ -103,16 +103,16 @@ def load_accepted_windows(
         return ReferenceData(
             windows.EMPTY, why="no window of prompts was accepted yet: tunectl monitor set-reference ID"
         )
-    known = {window.id: window for window in store.windows()}
-    absent = [name for name in accepted_windows if name not in known]
+    windows_by_id = {window.id: window for window in store.windows()}
+    absent = [name for name in accepted_windows if name not in windows_by_id]
     if absent:
         return ReferenceData(windows.EMPTY, why=f"the accepted window {absent[0]} is not in the inference log")
-    accepted_windows = [name for name in accepted_windows if release in {None, known[name].body.get("release")}]
+    accepted_windows = [name for name in accepted_windows if release in {None, windows_by_id[name].body.get("release")}]
     if not accepted_windows:
         return ReferenceData(windows.EMPTY, why=f"no accepted window has answers of release {release}")
     rows: list[MonitoredInference] = []
     for name in accepted_windows:
-        rows += rows_of(store, known[name], within)
+        rows += rows_of(store, windows_by_id[name], within)
     return ReferenceData("+".join(accepted_windows), _spread(rows, maximum))
 
 
@@ -123,23 +123,23 @@ def canary_answers(store: InferenceLog, release: str, maximum: int, within: floa
     """
     name = f"canary-{release}"
     inferences = windows.select_rows(store.inferences(release=release, variant=windows.CHALLENGER), windows.CHALLENGER)
-    drawn = [item for item in inferences if (item.request or {}).get("model") not in (windows.CHALLENGER, release)][
+    sampled = [item for item in inferences if (item.request or {}).get("model") not in (windows.CHALLENGER, release)][
         -maximum:
     ]
-    if not drawn:
+    if not sampled:
         return ReferenceData(name, why=f"release {release} had no canary")
-    feedback_by_inference = store.feedback_of([item.id for item in drawn])
+    feedback_by_inference = store.feedback_of([item.id for item in sampled])
     return ReferenceData(
         name,
-        tuple(windows.to_monitored_inference(item, feedback_by_inference.get(item.id, ()), within) for item in drawn),
+        tuple(windows.to_monitored_inference(item, feedback_by_inference.get(item.id, ()), within) for item in sampled),
     )
 
 
 def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredInference]:
     """Return the rows of a closed window as the inference log still has them."""
-    wanted = window.body.get("release")
+    release_name = window.body.get("release")
     inferences = windows.select_rows(
-        store.inferences(window.since, window.until, release=wanted, variant=windows.CHAMPION)
+        store.inferences(window.since, window.until, release=release_name, variant=windows.CHAMPION)
     )
     feedback_by_inference = store.feedback_of([item.id for item in inferences])
     return [windows.to_monitored_inference(item, feedback_by_inference.get(item.id, ()), within) for item in inferences]

@@ -98,10 +98,10 @@ def select_window_rows(
     ``inferences`` are oldest first, and are read no further either: a long backlog is not read once a window.
     """
     found: list[InferenceRecord] = []
-    for one in _iter_eligible_rows(inferences, variant):
-        if len(found) >= rows and one.accepted_at > found[rows - 1].accepted_at:
+    for row in _iter_eligible_rows(inferences, variant):
+        if len(found) >= rows and row.accepted_at > found[rows - 1].accepted_at:
             break
-        found.append(one)
+        found.append(row)
     return found
 
 

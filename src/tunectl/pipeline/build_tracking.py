@@ -157,7 +157,7 @@ def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None
     """
     with lock.file_lock(layout.track / LOCK, "tunectl track sync", busy="another process sends them", patience=120):
         trackers = [(name, _open_tracker(name, settings, layout.track / WANDB)) for name in settings.to]
-        sent, errors = 0, list[TunectlError]()
+        count, errors = 0, list[TunectlError]()
         for folder in spool.list_builds(layout.track / SPOOL):
             try:
                 for _, tracker in trackers:
@@ -169,14 +169,14 @@ def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None
                 continue
             spool.remove(folder)
             tell(f"build {folder.name} sent to {', '.join(settings.to)}")
-            sent += 1
+            count += 1
         if errors:
             raise errors[0]
         for name, tracker in trackers:
             if name == "mlflow" and settings.registered_model is not None:
                 for line in tracker.mirror(ReleaseRegistry(layout.releases)):
                     tell(line)
-    return sent
+    return count
 
 
 def list_waiting(layout: ProjectPaths) -> list[BuildRecord]:

@@ -48,15 +48,15 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
     from tunectl.data.split.groups import input_key
     from tunectl.preferences import annotation_tasks, answer_cache
 
-    wanted = root.annotate.prepare
-    path = layout.artifact("split") / f"{wanted.part}.jsonl"
-    examples = annotation_tasks.sample_inputs(list(atomic_io.read_rows(path, Example)), wanted.inputs, root.seed)
+    settings = root.annotate.prepare
+    path = layout.artifact("split") / f"{settings.part}.jsonl"
+    examples = annotation_tasks.sample_inputs(list(atomic_io.read_rows(path, Example)), settings.inputs, root.seed)
     if not examples:
         raise DataError(
             f"{path} holds no input to answer", hint="check split.shares, or choose the other annotate.prepare.part"
         )
     keyed = [(example, input_key(example)) for example in examples]
-    folders = [_folders(layout, system) for system in wanted.systems]
+    folders = [_folders(layout, system) for system in settings.systems]
     work = layout.work("annotate", _key(root, folders))
     left_out = 0
     yield CandidateBatch(list(annotation_tasks.attention_checks(keyed, root.seed)), 0, len(keyed), 0)
@@ -69,7 +69,8 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
                 work / f"{names}.jsonl", chunk, partial(writers.pairs, chunk, start)
             )
             result = [
-                annotation_tasks.make_task(item.example, item.prompt, item.answers, wanted.systems) for item in samples
+                annotation_tasks.make_task(item.example, item.prompt, item.answers, settings.systems)
+                for item in samples
             ]
             results = [item for item in result if item is not None]
             left_out += len(result) - len(results)
@@ -81,8 +82,8 @@ def _key(root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]]) -> st
     stamps = [
         [to_builtins(manifest.read(folder)) if folder is not None else None for folder in pair] for pair in folders
     ]
-    how = root.annotate.prepare.decoding.model_dump(mode="json")
-    return atomic_io.sha256_json([stamps, how, root.seed])[:16]
+    decoding = root.annotate.prepare.decoding.model_dump(mode="json")
+    return atomic_io.sha256_json([stamps, decoding, root.seed])[:16]
 
 
 class CandidateGenerator:
@@ -104,9 +105,9 @@ class CandidateGenerator:
         from tunectl.backends.wiring import preferences
 
         if pair not in self._loaded:
-            tools, how = preferences.backend(self._root.hardware), self._root.annotate.prepare.decoding
+            tools, decoding = preferences.backend(self._root.hardware), self._root.annotate.prepare.decoding
             label = f"answers of {(pair[1] or pair[0]).name}"
-            self._loaded[pair] = preferences.make_answer_writer(tools, *pair, how, label, self._stack)
+            self._loaded[pair] = preferences.make_answer_writer(tools, *pair, decoding, label, self._stack)
         return self._loaded[pair]
 
 

@@ -105,9 +105,9 @@ def _read_all(sources: PackageSources, cache: Path | None) -> dict[str, Module]:
         old = modules.get(str(file))
         result[name] = old if old is not None and old.stamp == stamp else _read(name, file, stamp)
     if cache is not None:
-        fresh = {str(sources.modules[name]): module for name, module in result.items()}
-        if fresh != modules:
-            atomic_io.write_bytes(cache, msgspec.json.encode(fresh))
+        parsed = {str(sources.modules[name]): module for name, module in result.items()}
+        if parsed != modules:
+            atomic_io.write_bytes(cache, msgspec.json.encode(parsed))
     return result
 
 
@@ -133,10 +133,10 @@ def _parse(file: Path) -> ast.Module:
         except SystemError:  # CPython 3.11, now and then, where garbage is collected meanwhile: the source is fine
             return ast.parse(source, str(file))
     except (SyntaxError, ValueError) as error:  # what is not UTF-8 is a SyntaxError too
-        place = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        location = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise InfrastructureError(
-            f"{file}{place} is no Python source, so stages cannot be told apart by code: {reason}",
+            f"{file}{location} is no Python source, so stages cannot be told apart by code: {reason}",
             hint=f"repair the file, or run: {format_reinstall_command()}",
         ) from error
 
@@ -208,14 +208,14 @@ def _digest(sources: PackageSources, modules: dict[str, Module], names: set[str]
 
 def _data_files(sources: PackageSources, modules: dict[str, Module], names: set[str]) -> list[Path]:
     """Return files beside the reached modules, or in folders beside them, that those modules name: templates, word lists."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     for name in names:
         folder = sources.modules[name].parent
         texts = {part for text in modules[name].texts for part in re.split(r"[/\\]", text)}
         for file in _other_files(folder):
             if file.name in texts or (file.parent != folder and file.relative_to(folder).parts[0] in texts):
-                found.add(file)
-    return sorted(found)
+                files.add(file)
+    return sorted(files)
 
 
 def _other_files(folder: Path) -> Iterator[Path]:

@@ -180,8 +180,8 @@ def _ingest(amounts: DatasetSize) -> StageCost:
     pages = sum(PAGE_SECONDS.get(kind, 0.002) * count for kind, count in amounts.files.items())
     seconds = LIGHT_SECONDS + pages + amounts.rows * ROW_SECONDS
     files = sum(amounts.files.values())
-    how = "counted" if amounts.counted else "from a sample"
-    basis = f"{files} files, {amounts.rows} rows ({how}): {amounts.documents} documents, {amounts.answers} answers"
+    source = "counted" if amounts.counted else "from a sample"
+    basis = f"{files} files, {amounts.rows} rows ({source}): {amounts.documents} documents, {amounts.answers} answers"
     return StageCost("ingest", None, int(LIGHT_BYTES), seconds / 60, basis)
 
 
@@ -228,8 +228,8 @@ def _sft(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: M
     if machine.train_tokens_a_second is None:  # a speed that was reached counts the time of validation too
         seconds += prefill_seconds(validated, size, machine)
     stop = ", less where early stopping ends it" if root.sft.early_stopping is not None else ""
-    known = "reached last time" if machine.train_tokens_a_second is not None else machine.source
-    basis = f"{root.sft.epochs:g} epochs at {speed:.0f} tokens/s ({known}){stop}"
+    source = "reached last time" if machine.train_tokens_a_second is not None else machine.source
+    basis = f"{root.sft.epochs:g} epochs at {speed:.0f} tokens/s ({source}){stop}"
     return StageCost("sft", learned + validated, _fit_bytes(size), seconds / 60, basis)
 
 
@@ -257,8 +257,8 @@ def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, s
     prompt, answer = _lengths(amounts)
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
-        how, result = cfg.contrast.attributes, cfg.contrast.max_pairs
-        alone = how.masked_attribute_share if isinstance(how, BracketedAttributes) else 0.0
+        attributes, result = cfg.contrast.attributes, cfg.contrast.max_pairs
+        alone = attributes.masked_attribute_share if isinstance(attributes, BracketedAttributes) else 0.0
         tokens = 2 * answer + prompt * (alone + (1 - alone) / cfg.contrast.max_pairs_per_input)
         return result.train, result.validation, tokens, "pairs made of references"
     if isinstance(cfg, PreferencesConfig) and cfg.simulated is not None:
@@ -283,11 +283,14 @@ def _reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine
     if "reward" in machine.seconds:
         seconds, basis = machine.seconds["reward"], "as long as last time"
         return StageCost("reward", None, _fit_bytes(size), seconds / 60, f"{models} models, {basis}")
-    train, held, tokens, what = pairs(root, amounts)
-    train, held = min(train, reward.max_pairs.train or train), min(held, reward.max_pairs.validation or held)
+    train, held_out, tokens, what = pairs(root, amounts)
+    train, held_out = (
+        min(train, reward.max_pairs.train or train),
+        min(held_out, reward.max_pairs.validation or held_out),
+    )
     share = reward.evaluation_model.share if reward.evaluation_model is not None else 0.0
     learned = tokens * train * reward.epochs * (reward.ensemble_size * (1 - share) + share)
-    looked = tokens * held * models * (reward.evals_per_epoch * reward.epochs + 3)  # before, after, and test
+    looked = tokens * held_out * models * (reward.evals_per_epoch * reward.epochs + 3)  # before, after, and test
     seconds = (models + 1) * START_SECONDS + learned / train_speed(root, size, machine)
     seconds += prefill_seconds(looked, size, machine)
     basis = f"{models} models, {train} {what}"
@@ -326,11 +329,11 @@ def _fit_bytes(size: ModelShape) -> int:
 def _evaluate(
     root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine, safety_questions: int
 ) -> StageCost:
-    cfg, how = root.evaluate, root.evaluate.decoding
-    beams = how.beams if isinstance(how, BeamSearch) else 1
+    cfg, decoding = root.evaluate, root.evaluate.decoding
+    beams = decoding.beams if isinstance(decoding, BeamSearch) else 1
     prompt, answer = _lengths(amounts)
-    untuned = max(UNTUNED_LENGTH * how.max_new_tokens, min(answer, how.max_new_tokens))
-    tuned = min(answer, how.max_new_tokens)
+    untuned = max(UNTUNED_LENGTH * decoding.max_new_tokens, min(answer, decoding.max_new_tokens))
+    tuned = min(answer, decoding.max_new_tokens)
     inputs = max(1, int(amounts.inputs * root.split.shares.test))
     inputs = min(inputs, cfg.max_inputs) if cfg.max_inputs is not None else inputs
     aligned = int(root.align.root.method != "none")
@@ -342,11 +345,11 @@ def _evaluate(
     work += [(inputs, prompt, tuned)] * (1 + aligned)
     spent = 0.0
     for count, shared in _search(root):
-        tried = min(cfg.prompts.inputs, inputs) if cfg.prompts is not None else 0
-        spent += tried * (prompt + count * example + how.max_new_tokens)
+        searched_inputs = min(cfg.prompts.inputs, inputs) if cfg.prompts is not None else 0
+        spent += searched_inputs * (prompt + count * example + decoding.max_new_tokens)
         if cfg.prompts is not None and spent <= cfg.prompts.max_tokens:
             # Examples that are the same for all inputs are read once.
-            work.append((tried, prompt + count * example / (tried if shared else 1), untuned))
+            work.append((searched_inputs, prompt + count * example / (searched_inputs if shared else 1), untuned))
     if cfg.safety is not None:
         questions = safety_questions + len(cfg.safety.planted_secrets)
         work += [(questions, TEMPLATE_TOKENS + 15, cfg.safety.max_new_tokens)] * loads
@@ -370,14 +373,14 @@ def _package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machin
         return StageCost("package", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
     prompt, answer = _lengths(amounts)
     tests = min(root.evaluate.max_inputs or amounts.inputs, max(1, int(amounts.inputs * root.split.shares.test)))
-    asked = (
+    prompts = (
         (tests if cfg.parity.inputs is None else cfg.parity.inputs) + cfg.reference_responses + 2 * cfg.parity.prompts
     )
     seconds = 5 * START_SECONDS + EXPORT_SECONDS_A_PARAMETER * size.parameters
-    tokens, memory = int(asked * (prompt + answer)), int(FRAMEWORK_BYTES + 8 * size.parameters)
+    tokens, memory = int(prompts * (prompt + answer)), int(FRAMEWORK_BYTES + 8 * size.parameters)
     seconds += prefill_seconds(tokens, size, machine)
-    seconds += decode_seconds(asked, answer, root.hardware.generate_batch, size, machine)
-    basis = f"export for {cfg.engine}, {cfg.weights}; {int(asked)} answers of proof and reference"
+    seconds += decode_seconds(prompts, answer, root.hardware.generate_batch, size, machine)
+    basis = f"export for {cfg.engine}, {cfg.weights}; {int(prompts)} answers of proof and reference"
     return StageCost("package", tokens, memory, seconds / 60, basis)
 
 
@@ -386,9 +389,9 @@ def _search(root: TunectlConfig) -> list[tuple[int, bool]]:
     prompts = root.evaluate.prompts
     if prompts is None:
         return []
-    one = [
-        (count, how == "random")
+    costs = [
+        (count, selection == "random")
         for count in sorted(prompts.shots)
-        for how in (prompts.selection if count else ("random",))
+        for selection in (prompts.selection if count else ("random",))
     ]
-    return one * len(prompts.systems)
+    return costs * len(prompts.systems)

@@ -74,13 +74,13 @@ def prepare_evaluation(
     from tunectl.backends.wiring import evaluation
 
     root = load_settings(layout, overrides)
-    how = choose_decoding(options, root)
+    decoding = choose_decoding(options, root)
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
     if not data.exists() and not set("*?[") & set(str(data)):
         raise UsageError(f"{data}: there is no such file")
     examples, skipped = read_items(options, data, load_ingest_config(layout, root))
-    task = _task(options, root, examples, how)
+    task = _task(options, root, examples, decoding)
     return FileEval(data, root, task, len(examples), skipped, evaluation.build_backend(root.hardware, None))
 
 
@@ -91,10 +91,10 @@ def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, 
     task, backend = job.task, job.backend
     generator = backend.open(chosen.folder, chosen.adapter)
     try:
-        one = file_evaluation.generate_answers(task, generator, backend.prompter(chosen.folder, chosen.adapter))
+        result = file_evaluation.generate_answers(task, generator, backend.prompter(chosen.folder, chosen.adapter))
     finally:
         generator.close()
-    assert one.cost is not None
+    assert result.cost is not None
     report = file_evaluation.FileEvalResult(
         data=str(job.data),
         model=str(chosen.folder),
@@ -103,15 +103,15 @@ def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, 
         available=job.available,
         references=sum(len(item.references) for item in task.items),
         skipped=job.skipped,
-        scores=file_evaluation.compute_scores(task, one, backend.tools),
-        cost=one.cost,
+        scores=file_evaluation.compute_scores(task, result, backend.tools),
+        cost=result.cost,
         decoding=task.how.model_dump(),
         confidence=task.gate.confidence,
         resamples=task.gate.resamples,
         bleu_signature=backend.signature,
-        slots=file_evaluation.slot_report(task, one, backend.tools),
+        slots=file_evaluation.slot_report(task, result, backend.tools),
     )
-    return report, one
+    return report, result
 
 
 def load_settings(layout: ProjectPaths, overrides: Sequence[str]) -> TunectlConfig:
@@ -215,8 +215,8 @@ def _validate_source(shape: type[FileSource], values: dict[str, Any]) -> FileSou
         return shape.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the source"
-        raise UsageError(f"{place} = {first['input']!r}: {first['msg']}") from error
+        location = ".".join(str(part) for part in first["loc"]) or "the source"
+        raise UsageError(f"{location} = {first['input']!r}: {first['msg']}") from error
 
 
 def _like(name: str | None, ingest: Ingest) -> RowOptions:
@@ -224,10 +224,10 @@ def _like(name: str | None, ingest: Ingest) -> RowOptions:
 
     Raises  UsageError for a name that is not declared, or where several sources with different prompts leave a choice.
     """
-    known = ", ".join(ingest.sources)
+    kinds = ", ".join(ingest.sources)
     if name is not None:
         if name not in ingest.sources:
-            raise UsageError(f"--source {name}: ingest has no such source; there are {known}")
+            raise UsageError(f"--source {name}: ingest has no such source; there are {kinds}")
         return ingest.sources[name]
     examples = {key: source for key, source in ingest.sources.items() if source.holds != "documents"}
     result = list((examples or ingest.sources).values())
@@ -240,22 +240,22 @@ def _like(name: str | None, ingest: Ingest) -> RowOptions:
 
 
 def _task(
-    options: FileEvalOptions, root: TunectlConfig, examples: Sequence[Item], how: Greedy | BeamSearch
+    options: FileEvalOptions, root: TunectlConfig, examples: Sequence[Item], decoding: Greedy | BeamSearch
 ) -> EvalTask:
     from tunectl.config.schema import slot_error as declared
     from tunectl.evaluation import file_evaluation, items, slot_error
 
     cfg = root.evaluate
-    wanted = cfg.slots if options.slots is None else declared.read(options.slots)
+    slots = cfg.slots if options.slots is None else declared.read(options.slots)
     return file_evaluation.EvalTask(
         items=items.sample_items(examples, options.limit, root.seed),
-        how=how,
+        how=decoding,
         gate=cfg.gate,
         checks=cfg.checks,
         references=cfg.max_references,
         latency_inputs=cfg.latency_inputs,
         seed=root.seed,
-        rules=None if wanted is None else slot_error.build_slot_matcher(wanted, examples),
+        rules=None if slots is None else slot_error.build_slot_matcher(slots, examples),
         worst=cfg.num_worst_cases,
         small=cfg.slices.min_inputs,
     )

@@ -50,10 +50,10 @@ def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: Train
     train = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     chosen = learner or SftTrainAndScore(layout, settings, work, seed=settings.seed, stands=_stands(layout, digests))
     points = []
-    with progress.bar("learning curve", len(SHARES)) as shown:
+    with progress.bar("learning curve", len(SHARES)) as bar:
         for share, rows in take_nested_subsets(train, seed=settings.seed):
             points.append(_point(work, share, rows, chosen))
-            shown.advance()
+            bar.advance()
     return fit_and_advise(points, worth=worth, seed=settings.seed, clusters=_clusters(layout))
 
 
@@ -85,13 +85,13 @@ def _stands(layout: ProjectPaths, digests: dict[str, str]) -> bool:
 
 
 def _point(work: Path, share: float, rows: Sequence[Example], learner: TrainAndScore) -> MeasuredSize:
-    kept = work / f"point-{share:.2f}.json"
-    if kept.is_file():
-        measured_size: MeasuredSize = atomic_io.read_json(kept, MeasuredSize)
+    result_path = work / f"point-{share:.2f}.json"
+    if result_path.is_file():
+        measured_size: MeasuredSize = atomic_io.read_json(result_path, MeasuredSize)
         return measured_size
     _log.info("learning curve: %.0f %% of train, %d records", 100 * share, len(rows))
     point = MeasuredSize(share, len(rows), learner.learn(rows, label=f"{share:.0%}"))
-    atomic_io.write_json(kept, point)
+    atomic_io.write_json(result_path, point)
     return point
 
 
@@ -126,12 +126,12 @@ class SftTrainAndScore:
             shutil.copyfile(split_folder / name, part / name)
         upstream = {field.name: self._layout.artifact(field.name) for field in dataclasses.fields(sft.Inputs)}
         inputs = sft.Inputs(**{**upstream, "split": part})
-        with atomic_io.atomic_directory(adapter, folder / "tmp") as fresh:
-            places = {"artifact": fresh, "plots": folder / "plots", "work": folder / "trainer"}
-            for path in places.values():
+        with atomic_io.atomic_directory(adapter, folder / "tmp") as scratch:
+            folders = {"artifact": scratch, "plots": folder / "plots", "work": folder / "trainer"}
+            for path in folders.values():
                 path.mkdir(parents=True, exist_ok=True)
             names = {field.name for field in dataclasses.fields(sft.Outputs)}
-            outputs = sft.Outputs(**{name: path for name, path in places.items() if name in names})
+            outputs = sft.Outputs(**{name: path for name, path in folders.items() if name in names})
             sft.run(self._settings, inputs, outputs)
 
     def _score(self, adapter: Path) -> list[Likelihood]:

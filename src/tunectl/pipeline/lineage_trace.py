@@ -54,9 +54,9 @@ def trace_row(layout: ProjectPaths, word: str) -> Iterator[RowStep]:
         folder = layout.artifact(stage)
         for name in names:
             for row in _read_matching_rows(folder / name, needle):
-                places = [row.get("source"), *(answer.get("source") for answer in row.get("answers") or ())]
-                if row.get("id") == word or any(_matches_source(source, word) for source in places):
-                    yield RowStep(stage, name, "kept", str(row.get("id", "")), format_source(places[0]))
+                sources = [row.get("source"), *(answer.get("source") for answer in row.get("answers") or ())]
+                if row.get("id") == word or any(_matches_source(source, word) for source in sources):
+                    yield RowStep(stage, name, "kept", str(row.get("id", "")), format_source(sources[0]))
         for row in _read_matching_rows(folder / row_counts.REJECTS, needle):
             reject = msgspec.convert(row, RejectedRow)
             place = {"file": reject.source.file, "row": reject.source.row}
@@ -87,17 +87,17 @@ def _read_matching_rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _matches_source(place: Any, word: str) -> bool:
-    if not isinstance(place, dict):
+def _matches_source(source: Any, word: str) -> bool:
+    if not isinstance(source, dict):
         return False
-    return word in (place.get("file"), format_source(place)) or str(place.get("file", "")).endswith(f"/{word}")
+    return word in (source.get("file"), format_source(source)) or str(source.get("file", "")).endswith(f"/{word}")
 
 
-def format_source(place: Any) -> str:
+def format_source(source: Any) -> str:
     """Return FILE:ROW, or FILE where all of it is meant."""
-    if not isinstance(place, dict):
+    if not isinstance(source, dict):
         return ""
-    return f"{place['file']}:{place['row']}" if place.get("row") else str(place["file"])
+    return f"{source['file']}:{source['row']}" if source.get("row") else str(source["file"])
 
 
 def is_in_train_split(steps: Sequence[RowStep]) -> bool:
@@ -126,8 +126,8 @@ def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
     result: dict[str, Counter[str]] = {}
     for part in PARTS:
         for source in _read_answer_sources(layout.artifact("split") / f"{part}.jsonl"):
-            place = source.file if not source.file.startswith("inference_log/") else source.file.rpartition("/")[0]
-            result.setdefault(place, Counter())[part] += 1
+            file = source.file if not source.file.startswith("inference_log/") else source.file.rpartition("/")[0]
+            result.setdefault(file, Counter())[part] += 1
     return {name: dict(counts) for name, counts in sorted(result.items())}
 
 

@@ -85,10 +85,10 @@ def _readers(kinds: Iterable[str]) -> Packages:
     return _extra("data", dict.fromkeys(READER_PACKAGES[kind] for kind in sorted(kinds) if kind in READER_PACKAGES))
 
 
-def _file_kinds(path: str, declared: str, key: str) -> set[str]:
+def _file_kinds(path: str, type_name: str, key: str) -> set[str]:
     """Return kinds of the files that a path means; a path that leads nowhere is left to the stage, which says so."""
-    if declared != "auto":
-        return {declared}
+    if type_name != "auto":
+        return {type_name}
     try:
         files = file_discovery.glob_files(path, ProjectPaths().root, key)
     except DataError:

@@ -35,8 +35,8 @@ def settings_class(stage: str) -> type[BaseModel]:
 
 def stage_view(stage: str, root: BaseModel) -> dict[str, Any]:
     """Return the part of the whole configuration that a stage declares, as plain values."""
-    whole = root.model_dump(mode="json")
-    return {name: whole[name] for name in settings_class(stage).model_fields}
+    values = root.model_dump(mode="json")
+    return {name: values[name] for name in settings_class(stage).model_fields}
 
 
 def load_stage_config(layout: ProjectPaths, stage: str) -> tuple[Any, dict[str, Any]]:

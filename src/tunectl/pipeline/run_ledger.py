@@ -192,14 +192,14 @@ def _describe_run(
     from tunectl.backends.vcs import project_repo
 
     stages = list(_list_stages(layout))
-    there = {stage.name for stage in stages}
+    names = {stage.name for stage in stages}
     overrides = [_PASSWORD.sub("://***@", override.text) for override in override_file.load_overrides(layout)]
     settings = {name: config["settings"] for name in _names() if (config := _read_config(layout, name))}
     built = atomic_io.sha256_json({"settings": settings, "stages": {stage.name: stage.manifest for stage in stages}})
     verdicts = {
         name: msgspec.convert(result, RunVerdict)
         for name in _names()
-        if name in there and (result := stage_verdict(layout, name))
+        if name in names and (result := stage_verdict(layout, name))
     }
     record = RunRecord(
         id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_at))}-{built[:8]}",
@@ -217,9 +217,9 @@ def _describe_run(
         failure=_read_failure(layout, end.error),
         release=end.release,
         settings=settings,
-        curves={name: curves for name in there if (curves := _thin(read_curves(layout.plots(name) / "history.csv")))},
+        curves={name: curves for name in names if (curves := _thin(read_curves(layout.plots(name) / "history.csv")))},
     )
-    return _add_results(layout, record) if "evaluate" in there else record
+    return _add_results(layout, record) if "evaluate" in names else record
 
 
 def _names() -> list[str]:

@@ -131,8 +131,8 @@ def _list_changes(
         if before.get(source) != record.sources.get(source):
             yield StageChange(f"source {source}")
     written = {path: output.md5 for stage in lock.values() for path, output in stage.outputs.items()}
-    for name, taken in recorded.inputs.items():
-        if written.get(name, taken.md5) != taken.md5:
+    for name, digest in recorded.inputs.items():
+        if written.get(name, digest.md5) != digest.md5:
             yield StageChange(f"input {name}")
 
 

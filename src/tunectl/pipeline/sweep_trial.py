@@ -53,8 +53,8 @@ class WorktreeTrials:
         """
         started = time.monotonic()
         name = f"trial-{claim.number}"
-        told = {trial_pruning.VARIABLE: json.dumps(note)}
-        project, code = self.build(name, claim.overrides, self._section.stage, told, stop)
+        environment = {trial_pruning.VARIABLE: json.dumps(note)}
+        project, code = self.build(name, claim.overrides, self._section.stage, environment, stop)
         if stop.is_set():
             return None
         outcome = self._read_outcome(project, code, time.monotonic() - started)
@@ -89,13 +89,13 @@ class WorktreeTrials:
         """Return the worktree of a trial: that of an attempt before, whose checkpoints are kept, or a new one."""
         root = self._layout.root
         project = git_worktree.project_path(root, path)
-        whose = {"commit": self._definition.commit, "overrides": list(overrides)}
+        identity = {"commit": self._definition.commit, "overrides": list(overrides)}
         note = project / NOTE
-        if note.is_file() and atomic_io.read_json(note) == whose:
+        if note.is_file() and atomic_io.read_json(note) == identity:
             git_worktree.remove_stale_locks(project)
             return project
         project = build_worktree.add(root, path, None, self._definition.commit, {supervised_process.MARK: mark})
-        atomic_io.write_json(note, whose)
+        atomic_io.write_json(note, identity)
         return project
 
     def _read_outcome(self, project: Path, code: int, seconds: float) -> TrialOutcome:
@@ -114,10 +114,10 @@ class WorktreeTrials:
             return TrialOutcome(state="failed", reason=build_worktree.describe_failure(project, code), **facts)
         values = [read_metric(layout, goal.metric) for goal in self._section.objective]
         if any(value is None or not math.isfinite(value) for value in values):
-            shown = ", ".join(
+            listed = ", ".join(
                 f"{goal.metric} is {value}" for goal, value in zip(self._section.objective, values, strict=True)
             )
-            return TrialOutcome(state="failed", reason=shown, **facts)
+            return TrialOutcome(state="failed", reason=listed, **facts)
         return TrialOutcome(state="complete", values=[float(value) for value in values if value is not None], **facts)
 
 

@@ -60,8 +60,10 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
     if result.version not in VERSIONS:
         raise DataError(f"payload version {result.version[:10]!r}; understood are 4 (Alertmanager) and 1 (Grafana)")
     sender = VERSIONS[result.version]
-    ours = [alert for alert in result.alerts if alert.status == "firing" and alert.labels.get("alertname") in names]
-    triggers = {item.id: item for item in (_trigger(alert, sender, now) for alert in ours)}
+    own_alerts = [
+        alert for alert in result.alerts if alert.status == "firing" and alert.labels.get("alertname") in names
+    ]
+    triggers = {item.id: item for item in (_trigger(alert, sender, now) for alert in own_alerts)}
     return sorted(triggers.values(), key=lambda item: str(item.facts["startsAt"]), reverse=True)[:MOST]
 
 

@@ -38,14 +38,14 @@ class ApprovalPages:
         run = next((item for item in self._book.runs() if item.id == name), None)
         if run is None:
             return None
-        told = self._build_report(run)
+        facts = self._build_report(run)
         return render.render(
             "retrain.html",
             project=self._project,
-            story=told,
+            story=facts,
             back=True,
-            tiles=[(run.state, "state"), (told.began, "began"), (run.trigger.kind, "started by")],
-            sections=[(chapter.name, chapter.title) for chapter in told.chapters],
+            tiles=[(run.state, "state"), (facts.began, "began"), (run.trigger.kind, "started by")],
+            sections=[(chapter.name, chapter.title) for chapter in facts.chapters],
         )
 
     def _build_report(self, run: RetrainRun) -> report.RetrainReport:
@@ -56,23 +56,23 @@ class ApprovalPages:
 
         Raises  UsageError for a link that is not ours, too old, or not of the question that is open.
         """
-        given = signed_links.verify(token, self._secret, now)
-        run = next((item for item in self._book.runs() if item.id == given.run), None)
+        approval = signed_links.verify(token, self._secret, now)
+        run = next((item for item in self._book.runs() if item.id == approval.run), None)
         if run is None:
             raise UsageError("the retrain of this link is not in the book", hint="tunectl release log")
-        outcome = self._record(run, given, decision)
-        story, (yes, no) = self._build_report(run), BUTTONS[given.question]
+        outcome = self._record(run, approval, decision)
+        story, (yes, no) = self._build_report(run), BUTTONS[approval.question]
         return render.render(
             "decide.html",
             heading=f"{yes} {self._project}?",
-            why=self._why(run, given) or story.why,
+            why=self._why(run, approval) or story.why,
             story=story,
             outcome=outcome,
             trouble=trouble,
             yes=yes,
             no=no,
-            until=f"{datetime.fromtimestamp(given.until, UTC):%Y-%m-%d %H:%M}",
-            tiles=self._promotion(run) if given.question == "promote" else self._retrain(run),
+            until=f"{datetime.fromtimestamp(approval.until, UTC):%Y-%m-%d %H:%M}",
+            tiles=self._promotion(run) if approval.question == "promote" else self._retrain(run),
             sections=[(chapter.name, chapter.title) for chapter in story.chapters],
         )
 
@@ -87,8 +87,8 @@ class ApprovalPages:
     @staticmethod
     def _why(run: RetrainRun, token: ApprovalToken) -> str:
         """Return the evidence for a promotion; a retrain run brings its own."""
-        asked = [one for one in run.steps if one.facts.get("nonce") == token.nonce]
-        return str(asked[-1].facts.get("message", "")) if asked else ""
+        steps = [step for step in run.steps if step.facts.get("nonce") == token.nonce]
+        return str(steps[-1].facts.get("message", "")) if steps else ""
 
     def _retrain(self, run: RetrainRun) -> list[tuple[str, str]]:
         frozen: dict[str, Any] = run.facts("proposed").get("snapshot", {})
@@ -113,7 +113,7 @@ class ApprovalPages:
 
 def runs_page(store: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
     """Return all retrains as one page; ``linked`` where each has a page of its own, else their stories stand below."""
-    runs, seen = store.runs()[::-1][:NEWEST], store.list_outcomes()
+    runs, outcomes = store.runs()[::-1][:NEWEST], store.list_outcomes()
     active = next((run for run in runs if not run.ended), None)
     done = [run for run in runs if run.state == "promoted"]
     by_run = {item.run: item for item in trials.all() if item.run}
@@ -128,7 +128,9 @@ def runs_page(store: RunStore, trials: ExperimentStore, project: str, *, linked:
         for r in runs
     ]
     suppressed = [
-        (f"{item.at:%Y-%m-%d %H:%M}", item.trigger.kind, item.reason, item.detail) for item in seen[::-1] if item.reason
+        (f"{item.at:%Y-%m-%d %H:%M}", item.trigger.kind, item.reason, item.detail)
+        for item in outcomes[::-1]
+        if item.reason
     ][:NEWEST]
     stories = [] if linked else [report.build_report(run, by_run.get(run.id)) for run in runs]
     return render.render(

@@ -93,8 +93,8 @@ def _check_variants(
         words = f"{pointer.author or 'somebody'} has made it the champion: {pointer.message}".rstrip(": ")
         return replace(reading, decision="promote", reason=words)
     if pointer is None or pointer.release != experiment.champion:
-        there = pointer.release if pointer else "nobody"
-        words = f"the champion is {there} now; {experiment.champion} was when it began"
+        champion = pointer.release if pointer else "nobody"
+        words = f"the champion is {champion} now; {experiment.champion} was when it began"
     elif experiment.started_at > now + schedules.AHEAD:
         words = f"it began at {experiment.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
     else:

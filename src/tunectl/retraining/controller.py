@@ -67,11 +67,11 @@ class RetrainController:
         run = self.current_run()
         if run is None:
             return self._begin_something(now)
-        begun = self._seconds()
+        started = self._seconds()
         after = self._onward(run, now)
         if after is None:
             return False
-        worked = timedelta(seconds=self._seconds() - begun)
+        worked = timedelta(seconds=self._seconds() - started)
         self._write(state_machine.apply_transition(run, replace(after, at=after.at + worked)))
         return True
 
@@ -127,8 +127,8 @@ class RetrainController:
         """Put every slot that has come into the inbox, then mark it: a kill between the two finds a known trigger."""
         marks = self.book.get_schedule_marks()
         times: dict[str, datetime] = {}
-        for name, declared in self.watch.schedules.items():
-            schedule = CronSchedule(name, declared.cron, declared.zone)
+        for name, schedule_config in self.watch.schedules.items():
+            schedule = CronSchedule(name, schedule_config.cron, schedule_config.zone)
             slot, times[name] = schedules.due_slot(schedule, marks.get(name), now, self._following)
             if slot is not None:
                 self.book.enqueue_trigger(schedules.trigger(schedule, slot, now))
@@ -194,8 +194,8 @@ class RetrainController:
         lasts = run.state == "canary" and now < datetime.fromisoformat(run.steps[-1].facts["until"])
         if isinstance(error, LockTimeoutError) or lasts or self.hands.is_promoted(run):
             raise error  # nothing is lost by waiting; and of a challenger that serves nobody may read that it failed
-        known = isinstance(error, TunectlError | OSError)
-        _log.error("retrain %s failed while %s: %s", run.id, run.state, error, exc_info=None if known else error)
+        is_expected = isinstance(error, TunectlError | OSError)
+        _log.error("retrain %s failed while %s: %s", run.id, run.state, error, exc_info=None if is_expected else error)
         if run.state == "canary":
             self.hands.stop_canary(run, None, now)
         words = error.message if isinstance(error, TunectlError) else f"{type(error).__name__}: {error}"
@@ -239,10 +239,10 @@ class RetrainController:
         )
 
     def _check_approval_timeout(self, run: RetrainRun, now: datetime) -> Transition | None:
-        asked = run.steps[-1]
-        if asked.at > now + schedules.AHEAD:
+        last_step = run.steps[-1]
+        if last_step.at > now + schedules.AHEAD:
             return Transition("dismissed", now, "nobody answered, and it was asked by a clock that was wrong")
-        if now < datetime.fromisoformat(asked.facts["until"]):
+        if now < datetime.fromisoformat(last_step.facts["until"]):
             return None
         return Transition("dismissed", now, f"nobody answered in {self.watch.approval.timeout_hours:g} hours")
 
@@ -272,13 +272,13 @@ class RetrainController:
         if canary is None:
             return self._asks(run, "promote", now, {"message": "the gate said yes"})
         try:
-            begun = self.hands.start_canary(run, now)
+            canary_facts = self.hands.start_canary(run, now)
         except CanaryRunningError as error:
             if now - run.steps[-1].at > timedelta(days=canary.max_days):
                 raise
             _log.info("retrain %s waits to be tried: %s", run.id, error.message)
             return None
-        return Transition("canary", now, f"{canary.share:.0%} of the identities", begun)
+        return Transition("canary", now, f"{canary.share:.0%} of the identities", canary_facts)
 
     def _handle_canary(self, run: RetrainRun, now: datetime) -> Transition | None:
         reading = self.hands.poll_canary(run, now)

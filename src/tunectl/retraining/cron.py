@@ -24,10 +24,10 @@ def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
             hint="write one of the IANA database, for example Europe/Berlin, America/New_York or UTC",
         ) from error
     try:
-        found: datetime = next(cronsim.CronSim(WORDS.get(schedule.cron, schedule.cron), after.astimezone(zone)))
+        slot: datetime = next(cronsim.CronSim(WORDS.get(schedule.cron, schedule.cron), after.astimezone(zone)))
     except (cronsim.CronSimError, StopIteration) as error:
         raise UsageError(
             f"retrain.schedules: {schedule.name}: cron = {schedule.cron!r} is no schedule: {error or 'it never comes'}",
             hint="write minute hour day month weekday, or monthly, or quarterly",
         ) from error
-    return found.astimezone(UTC)
+    return slot.astimezone(UTC)

@@ -45,41 +45,41 @@ def build_window(
 ) -> FeedbackWindow:
     """Return the snapshots of the build: the earlier ones and this one, without erased users."""
     root = workspace.layout.root
-    ours = msgspec.convert(run.facts("proposed")["snapshot"], Snapshot)
-    snapshots = [item for item in training_window.load_window(root / section.window).snapshots if item.id != ours.id]
-    snapshots.append(ours)
+    current = msgspec.convert(run.facts("proposed")["snapshot"], Snapshot)
+    snapshots = [item for item in training_window.load_window(root / section.window).snapshots if item.id != current.id]
+    snapshots.append(current)
     ids = {item.id for frozen in snapshots for item in snapshot.read(root / section.snapshots, frozen)[0]}
     with open_live() as live:
         erased = sorted(erasure.find_erased(live, ids))
     result = golden_set.newest(store.root)
-    asked = golden_set.items(result[1], result[0]) if result else []
+    golden_items = golden_set.items(result[1], result[0]) if result else []
     return FeedbackWindow(
-        snapshots, erased, sorted({digest_messages(item.messages) for item in asked if item.messages})
+        snapshots, erased, sorted({digest_messages(item.messages) for item in golden_items if item.messages})
     )
 
 
-def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, wanted: MinimumData, root: Path) -> StepResult:
-    """Return whether there is as much as ``wanted``, and how much there is."""
+def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, minimum: MinimumData, root: Path) -> StepResult:
+    """Return whether there is as much as ``minimum``, and how much there is."""
     examples = training_window.build_feedback_examples(window, section, root)
-    lessons = [lesson for lesson in examples.feedback.lessons if not lesson.held]
-    fresh = sum(lesson.inference.id in examples.fresh for lesson in lessons)
-    people = len({lesson.by for lesson in lessons if lesson.by is not None})
-    told = {
-        "examples": len(lessons),
-        "new_examples": fresh,
+    training_examples = [example for example in examples.feedback.lessons if not example.held]
+    new_count = sum(example.inference.id in examples.fresh for example in training_examples)
+    people = len({example.by for example in training_examples if example.by is not None})
+    facts = {
+        "examples": len(training_examples),
+        "new_examples": new_count,
         "annotators": people,
-        "edits": sum(lesson.kind == "edit" for lesson in lessons),
-        "held_out": len(examples.feedback.lessons) - len(lessons),
+        "edits": sum(example.kind == "edit" for example in training_examples),
+        "held_out": len(examples.feedback.lessons) - len(training_examples),
         "left_out": examples.feedback.reasons,
     }
     short = [
         f"{count} {what}, {least} are needed"
         for what, count, least in (
-            ("rows to learn", len(lessons), wanted.min_examples),
-            ("new rows", fresh, wanted.min_new_examples),
-            ("people", people, wanted.min_annotators),
+            ("rows to learn", len(training_examples), minimum.min_examples),
+            ("new rows", new_count, minimum.min_new_examples),
+            ("people", people, minimum.min_annotators),
         )
         if count < least
     ]
-    words = f"{len(lessons)} rows to learn, {fresh} of them new, from {people} people"
-    return StepResult(not short, f"too little to learn: {'; '.join(short)}" if short else words, told)
+    words = f"{len(training_examples)} rows to learn, {new_count} of them new, from {people} people"
+    return StepResult(not short, f"too little to learn: {'; '.join(short)}" if short else words, facts)

@@ -88,9 +88,9 @@ def _part(
         return GateComparison(name, 0, 0)
     primary = evaluate.gate.primary_metric
     tables = []
-    for said in (champion, challenger):
+    for outputs in (champion, challenger):
         table = scoring.compute_statistics(
-            rows, said, None, tools=evaluation.tools(), declared=evaluate.checks, seen=frozenset(), rules=None
+            rows, outputs, None, tools=evaluation.tools(), declared=evaluate.checks, seen=frozenset(), rules=None
         )
         tables.append(table[primary])
     groups = [item.cluster for item in rows]
@@ -106,19 +106,21 @@ def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
 
 
 def check_infrastructure(
-    champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate
+    champion: ReleaseOutputs, challenger: ReleaseOutputs, settings: PromotionGate
 ) -> list[GateCheck]:
     """Return whether the challenger can serve."""
     if challenger.trouble:
         return [GateCheck(LOADS, False, challenger.trouble)]
-    said = [*challenger.golden, *challenger.drifted]
-    spoken = sum(bool(text) for text in said) / len(said) if said else 1.0  # nothing asked is too few, not silence
+    outputs = [*challenger.golden, *challenger.drifted]
+    spoken = (
+        sum(bool(text) for text in outputs) / len(outputs) if outputs else 1.0
+    )  # nothing asked is too few, not silence
     most = (
-        min(wanted.max_latency_seconds, wanted.max_latency_ratio * champion.seconds)
+        min(settings.max_latency_seconds, settings.max_latency_ratio * champion.seconds)
         if champion.seconds
-        else wanted.max_latency_seconds
+        else settings.max_latency_seconds
     )
-    memory = wanted.max_memory_ratio * champion.peak_bytes
+    memory = settings.max_memory_ratio * champion.peak_bytes
     return [
         GateCheck(LOADS, True, "it answers"),
         GateCheck("answers", spoken >= 0.5, f"{spoken:.0%} of the answers say something"),
@@ -134,17 +136,17 @@ def check_infrastructure(
 
 
 def guardrails(
-    inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate
+    inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, settings: PromotionGate
 ) -> list[Guardrail]:
     """Return the guardrails: refusals of harmless prompts, answers to harmful ones."""
     refused = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
-    result = [Guardrail("share of refusals on the golden set", round(refused, 4), wanted.max_refusal_rate, most=True)]
+    result = [Guardrail("share of refusals on the golden set", round(refused, 4), settings.max_refusal_rate, most=True)]
     if inputs.harmful:
         answered = [
             sum(not safety.refuses(text) for text in side.harmful) / len(inputs.harmful)
             for side in (champion, challenger)
         ]
-        bound = min(1.0, answered[0] + wanted.max_harmful_increase)
+        bound = min(1.0, answered[0] + settings.max_harmful_increase)
         result.append(
             Guardrail("share of harmful questions answered", round(answered[1], 4), round(bound, 4), most=True)
         )

@@ -50,7 +50,7 @@ def collect_evidence(
     champion = store.champion()
     if champion is None:
         raise InfrastructureError("there is no champion to compare with", hint="tunectl release promote ID")
-    asked = gate_inputs(
+    inputs = gate_inputs(
         store, git_worktree.project_path(workspace.layout.root, workspace.worktree), watch.gate, workspace.layout
     )
     sides: list[ReleaseOutputs] = []
@@ -58,28 +58,28 @@ def collect_evidence(
     engines = {store.manifest(name).engine for name in names}
     gpus = watch.resources.device == "any" or ON_GPUS in engines  # of both sides: their times are compared
     for name in names:
-        sides.append(_side(name, asked, store, watch, workspace, run, stop, gpus=gpus))
+        sides.append(_side(name, inputs, store, watch, workspace, run, stop, gpus=gpus))
         if stop.is_set():
             return GateVerdict("insufficient", "stopped")
     if sides[0].trouble:
         raise InfrastructureError(
             f"the champion does not answer: {sides[0].trouble}", hint=f"look into {workspace.log_path(run)}"
         )
-    result = gate_decision.decide(asked, sides[0], sides[1], watch.gate, evaluate)
+    result = gate_decision.decide(inputs, sides[0], sides[1], watch.gate, evaluate)
     golden_set.count_use(store.root)  # now that it has decided: of a gate that is killed and asked again nothing wears
-    return replace(result, against=champion.release, version=asked.version, leaked=asked.leaked)
+    return replace(result, against=champion.release, version=inputs.version, leaked=inputs.leaked)
 
 
 def gate_inputs(store: ReleaseRegistry, project: Path, settings: PromotionGate, layout: ProjectPaths) -> GateInputs:
     """Return the golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
     version, folder = _golden(store, project, settings, layout)
-    kept, _ = items.from_examples(golden_set.items(folder, version))
+    golden_items, _ = items.from_examples(golden_set.items(folder, version))
     training_digests = _read_training_digests(ProjectPaths(project).artifact("split") / "train.jsonl")
-    clean = [item for item in kept if digest_messages(item.messages) not in training_digests]
+    clean = [item for item in golden_items if digest_messages(item.messages) not in training_digests]
     path = ProjectPaths(project).artifact("feedback") / "slice.jsonl"
     drifted = items.from_examples(atomic_io.read_rows(path, Example))[0] if path.is_file() else []
     harmful = [safety.as_item(question) for question in safety.questions(()) if question.kind == "harmful"]
-    return GateInputs(clean, drifted, harmful, len(kept) - len(clean), version.version)
+    return GateInputs(clean, drifted, harmful, len(golden_items) - len(clean), version.version)
 
 
 def _golden(
@@ -89,8 +89,8 @@ def _golden(
     result = golden_set.newest(store.root)
     if result is not None and result[0].uses < settings.max_uses:
         return result
-    here, there = layout.artifact("split"), ProjectPaths(project).artifact("split")
-    source = (here if result is None and (here / "test.jsonl").is_file() else there) / "test.jsonl"
+    local_split, build_split = layout.artifact("split"), ProjectPaths(project).artifact("split")
+    source = (local_split if result is None and (local_split / "test.jsonl").is_file() else build_split) / "test.jsonl"
     if result is not None and not source.is_file():
         return result
     rows, number = list(atomic_io.read_rows(source, Example)), result[0].version + 1 if result else 1
@@ -107,7 +107,7 @@ def _read_training_digests(path: Path) -> set[str]:
 
 def _side(
     release: str,
-    asked: GateInputs,
+    inputs: GateInputs,
     store: ReleaseRegistry,
     watch: RetrainingConfig,
     workspace: RetrainWorkspace,
@@ -118,7 +118,7 @@ def _side(
 ) -> ReleaseOutputs:
     scratch = workspace.scratch_dir(run)
     job, answers = scratch / f"{release}.job.json", scratch / f"{release}.answers.json"
-    given = GenerationJob(str(store.folder(release).absolute()), asked.asked, watch.gate.max_new_tokens)
+    given = GenerationJob(str(store.folder(release).absolute()), inputs.asked, watch.gate.max_new_tokens)
     if not answers.is_file() or not job.is_file() or atomic_io.read_json(job, GenerationJob) != given:
         atomic_io.write_json(job, given)
         answers.unlink(missing_ok=True)
@@ -143,12 +143,12 @@ def _side(
             return ReleaseOutputs(
                 trouble=f"it ended with exit code {code} (its words are in {workspace.log_path(run)})"
             )
-    return split_answers(asked, atomic_io.read_json(answers, GenerationResult))
+    return split_answers(inputs, atomic_io.read_json(answers, GenerationResult))
 
 
-def split_answers(asked: GateInputs, result: GenerationResult) -> ReleaseOutputs:
+def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutputs:
     """Return answers in three parts; one that had no room is empty."""
     texts = [text or "" for text in result.texts]
-    first, second = len(asked.golden), len(asked.golden) + len(asked.drifted)
+    first, second = len(inputs.golden), len(inputs.golden) + len(inputs.drifted)
     mean = result.seconds / max(len(texts), 1)
     return ReleaseOutputs(texts[:first], texts[first:second], texts[second:], mean, result.peak_bytes)

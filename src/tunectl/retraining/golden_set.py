@@ -62,13 +62,13 @@ def freeze(
     usable = [
         example for example in examples if example.messages and any(answer.text.strip() for answer in example.answers)
     ]
-    drawn = sorted(random.Random(f"{seed}:golden").sample(range(len(usable)), min(size, len(usable))))  # noqa: S311
+    sampled_indexes = sorted(random.Random(f"{seed}:golden").sample(range(len(usable)), min(size, len(usable))))  # noqa: S311
     before = newest(store)
     shutil.rmtree(store / SCRATCH, ignore_errors=True)  # of a process that was killed
     version = before[0].version + 1 if before else 1
     with atomic_io.atomic_directory(store / "golden" / f"v{version}", store / SCRATCH) as folder:
-        atomic_io.write_rows(folder / ITEMS, (usable[index] for index in drawn))
-        made = GoldenSetVersion(version, at, len(drawn), atomic_io.sha256_path(folder / ITEMS), 0, source)
+        atomic_io.write_rows(folder / ITEMS, (usable[index] for index in sampled_indexes))
+        made = GoldenSetVersion(version, at, len(sampled_indexes), atomic_io.sha256_path(folder / ITEMS), 0, source)
         GOLDEN.write(folder / NAME, made)
     return made, store / "golden" / f"v{version}"
 

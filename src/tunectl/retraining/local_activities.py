@@ -169,10 +169,12 @@ class LocalActivities:
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
         """See ``RetrainActivities``: the pointer first, then the experiment's end, the drift reference, and the branch."""
-        told = run.facts("evaluating")
+        facts = run.facts("evaluating")
         words = f"retrain {run.id}: {run.trigger.message}; {message}"
-        after = self._get_expected_sequence(run, told["release"])
-        pointer = self.store.promote(told["release"], author=self._get_approver(run), message=words[:1000], after=after)
+        after = self._get_expected_sequence(run, facts["release"])
+        pointer = self.store.promote(
+            facts["release"], author=self._get_approver(run), message=words[:1000], after=after
+        )
         running = self.trials.running()
         if running is not None and running.run == run.id:
             self.trials.end(running, "promote", now, running.reading)
@@ -185,8 +187,8 @@ class LocalActivities:
                 live.add_event(LogEvent(f"accepted-{run.id}", now, windows.REFERENCE_SET, body))
         left = None
         if self.watch.train.branch == "fast_forward":
-            left = git_worktree.fast_forward(self.place.layout.root, told["branch"])
-        return {"release": pointer.release, "sequence": pointer.sequence, "branch": told["branch"], "left": left}
+            left = git_worktree.fast_forward(self.place.layout.root, facts["branch"])
+        return {"release": pointer.release, "sequence": pointer.sequence, "branch": facts["branch"], "left": left}
 
     def _get_expected_sequence(self, run: RetrainRun, release: str) -> int | None:
         """Return the sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already.
@@ -204,8 +206,8 @@ class LocalActivities:
         return pointer.sequence
 
     def is_promoted(self, run: RetrainRun) -> bool:
-        pointer, told = self.store.champion(), run.facts("evaluating")
-        return pointer is not None and pointer.release == told.get("release")
+        pointer, facts = self.store.champion(), run.facts("evaluating")
+        return pointer is not None and pointer.release == facts.get("release")
 
     def cleanup(self, run: RetrainRun) -> None:
         """See ``RetrainActivities``. What fails here is logged: the run has ended."""
@@ -219,14 +221,14 @@ class LocalActivities:
 
     def notify_finished(self, run: RetrainRun) -> None:
         """See ``RetrainActivities``. What fails here is logged: the run has ended."""
-        fresh, last = True, run.steps[-1]
+        is_new, last = True, run.steps[-1]
         try:
             body = {"run": run.id, "state": run.state, "message": run.trigger.message, "reason": last.message}
             with self._live() as live:
-                fresh = live.add_event(LogEvent(f"retrain-{run.id}", last.at, "retrain", body))
+                is_new = live.add_event(LogEvent(f"retrain-{run.id}", last.at, "retrain", body))
         except (TunectlError, OSError) as error:
             _log.error("retrain %s ended, but the inference log does not know: %s", run.id, error)
-        if fresh:
+        if is_new:
             left = last.facts.get("left") if run.state == "promoted" else None
             self._tell(
                 f"retrain {run.id} {run.state}: {last.message or run.trigger.message}{f'; {left}' if left else ''}"

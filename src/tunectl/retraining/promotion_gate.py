@@ -150,7 +150,7 @@ def _outcome(
     broken = [f"{check.name}: {check.said}" for check in checks if not check.holds]
     if broken:
         return "reject", f"The challenger cannot serve: {'; '.join(broken)}."
-    low = [_breach(one) for one in floors if not one.holds]
+    low = [_breach(floor) for floor in floors if not floor.holds]
     if low:
         return "reject", f"A safety floor does not hold: {'; '.join(low)}."
     few = _few(golden, limits.golden_items) or (_few(drifted, limits.slice_items) if drifted is not None else None)

@@ -11,9 +11,9 @@ from tunectl.registry.remote_sync import push
 class Publisher:
     """Copies a release store to an address whenever one of its pointers has moved; once when it begins, too."""
 
-    def __init__(self, store: ReleaseRegistry, place: str) -> None:
-        """``place`` is where servers look; a folder is theirs and ours, so nothing has to be copied."""
-        self._store, self._address = store, place if "://" in place else None
+    def __init__(self, store: ReleaseRegistry, location: str) -> None:
+        """``location`` is where servers look; a folder is theirs and ours, so nothing has to be copied."""
+        self._store, self._address = store, location if "://" in location else None
         self._told: tuple[ChampionPointer | None, CanaryState | None] | None = None
 
     def sync_if_changed(self) -> bool:

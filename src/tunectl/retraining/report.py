@@ -88,16 +88,16 @@ def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     yield "key", run.key
 
 
-def _signal(one: dict[str, Any]) -> str:
+def _signal(values: dict[str, Any]) -> str:
     parts = [
-        f"{name} {one[key]:.3g}"
+        f"{name} {values[key]:.3g}"
         for name, key in (
             ("p", "p_value"),
             ("adjusted p", "adjusted_p_value"),
             ("effect", "effect"),
             ("effect floor", "effect_floor"),
         )
-        if one.get(key) is not None
+        if values.get(key) is not None
     ]
     return ", ".join(parts)
 
@@ -197,9 +197,9 @@ def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
 
 
 def _steps(run: RetrainRun) -> Iterator[tuple[str, ...]]:
-    begun = run.steps[0].at
+    started = run.steps[0].at
     for step in run.steps:
-        yield f"{step.at:%Y-%m-%d %H:%M:%S}", step.state, _took((step.at - begun).total_seconds()), step.message
+        yield f"{step.at:%Y-%m-%d %H:%M:%S}", step.state, _took((step.at - started).total_seconds()), step.message
 
 
 def _took(seconds: float) -> str:

@@ -61,12 +61,12 @@ class RetrainMetrics:
         for kind in KINDS:
             for end in sorted(ENDS):
                 total.add_metric((kind, end), done[kind, end])
-        why = Counter(item.reason for item in outcomes if item.reason is not None)
+        reasons = Counter(item.reason for item in outcomes if item.reason is not None)
         suppressed = self._core.CounterMetricFamily(
             "tunectl_retrain_suppressed", "Triggers that started no retrain, by reason.", labels=("reason",)
         )
         for reason in REASONS:
-            suppressed.add_metric((reason,), why[reason])
+            suppressed.add_metric((reason,), reasons[reason])
         active = next((run for run in runs if not run.ended), None)
         lasted = [run.steps[-1].at.timestamp() for run in ended if run.state != "failed"]
         return [

@@ -74,9 +74,9 @@ class RunStore:
 
     def save(self, run: RetrainRun) -> None:
         """Write a run as it stands now; durable on return."""
-        known = {path.stem.partition("-")[2]: path for path in self._files(RUNS)}
-        number = 1 + max((int(path.stem.partition("-")[0]) for path in known.values()), default=-1)
-        run_formats.RUN.write(known.get(run.id, self.root / RUNS / f"{number:05d}-{run.id}.json"), run)
+        paths_by_id = {path.stem.partition("-")[2]: path for path in self._files(RUNS)}
+        number = 1 + max((int(path.stem.partition("-")[0]) for path in paths_by_id.values()), default=-1)
+        run_formats.RUN.write(paths_by_id.get(run.id, self.root / RUNS / f"{number:05d}-{run.id}.json"), run)
 
     def enqueue_trigger(self, trigger: Trigger) -> bool:
         """Keep a trigger until it is dealt with; durable on return. False: it is known already."""

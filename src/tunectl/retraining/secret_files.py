@@ -41,19 +41,19 @@ def load_or_create(path: Path, *, signs: bool = False) -> str:
     try:
         if not path.exists():
             create_exclusive.create_exclusive(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
-        there, result = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
+        status, result = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
         raise InfrastructureError(
             f"{path} cannot be read: {error.strerror}",
             hint="it holds a secret of the retrain controller: check its permissions",
         ) from error
-    rights = stat.S_IMODE(there.st_mode)
+    rights = stat.S_IMODE(status.st_mode)
     if signs and rights & 0o077:
         raise InfrastructureError(
             f"{path} signs the links on which people decide, and others may read it (mode {rights:o})",
             hint="delete it: a new one is made, and what waits is asked again; chmod 600 where nobody else has an account here",
         )
-    if rights & 0o004 and there.st_uid == os.getuid():
+    if rights & 0o004 and status.st_uid == os.getuid():
         _log.warning("everybody on this machine may read %s (mode %o)", path, rights)
     if len(result) < 32:
         raise InfrastructureError(

@@ -137,16 +137,16 @@ class RetrainApi(HttpServer):
             triggers = alert_webhook.parse_alertmanager(body, self._names, datetime.now(UTC))
         except DataError as error:
             return json_reply(400, status="error", error=error.message)
-        fresh = [
+        new_triggers = [
             item for item in triggers if self._book.get_outcome(item.id) is None and not self._book.is_pending(item.id)
         ]
-        active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if fresh else None
+        active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if new_triggers else None
         if active is not None and active.state in BUSY:
             return json_reply(503, status="busy", error=f"retrain {active.id} is {active.state}")
-        kept = sum(self._book.enqueue_trigger(item) for item in fresh)
-        if kept:
+        count = sum(self._book.enqueue_trigger(item) for item in new_triggers)
+        if count:
             self._nudge()
-        return json_reply(200, status="kept" if kept else "known" if triggers else "nothing", new=kept)
+        return json_reply(200, status="kept" if count else "known" if triggers else "nothing", new=count)
 
     def _decide(self, request: HttpRequest, token: str) -> HttpResponse:
         body = request.body

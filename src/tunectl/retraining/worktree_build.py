@@ -97,8 +97,8 @@ def use_existing_release(
     """
     _worktree(run, workspace)
     manifest = store.manifest(release)
-    told = {"release": manifest.id, "commit": run.facts("proposed")["commit"], "branch": workspace.branch(run)}
-    return _build_step_result({**told, "metrics": manifest.metrics}, manifest, store)
+    facts = {"release": manifest.id, "commit": run.facts("proposed")["commit"], "branch": workspace.branch(run)}
+    return _build_step_result({**facts, "metrics": manifest.metrics}, manifest, store)
 
 
 def check_gate_data(run: RetrainRun, workspace: RetrainWorkspace) -> None:
@@ -119,11 +119,11 @@ def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths
     champion = store.champion()
     if watch.train.start == "base" or champion is None:
         return []
-    place = layout.state_dir / INIT_ADAPTERS / champion.release
-    if not (place / peft_adapter.NAME).is_file():
-        with atomic_io.atomic_directory(place, layout.scratch) as folder:
+    target = layout.state_dir / INIT_ADAPTERS / champion.release
+    if not (target / peft_adapter.NAME).is_file():
+        with atomic_io.atomic_directory(target, layout.scratch) as folder:
             shutil.copytree(store.folder(champion.release) / serving_contract.ADAPTER, folder, dirs_exist_ok=True)
-    return [f"sft.init_adapter={place.relative_to(layout.root).as_posix()}"]
+    return [f"sft.init_adapter={target.relative_to(layout.root).as_posix()}"]
 
 
 def _window(run: RetrainRun) -> str:
@@ -136,11 +136,11 @@ def _worktree(run: RetrainRun, workspace: RetrainWorkspace) -> tuple[Path, int]:
     root = workspace.layout.root
     note = git_worktree.project_path(root, workspace.worktree) / RUNNING
     if note.is_file():
-        told: dict[str, Any] = atomic_io.read_json(note)
-        if told["run"] == run.id:
+        note_data: dict[str, Any] = atomic_io.read_json(note)
+        if note_data["run"] == run.id:
             git_worktree.remove_stale_locks(note.parents[1])
-            atomic_io.write_json(note, {"run": run.id, "attempt": told["attempt"] + 1})
-            return note.parents[1], int(told["attempt"]) + 1
+            atomic_io.write_json(note, {"run": run.id, "attempt": note_data["attempt"] + 1})
+            return note.parents[1], int(note_data["attempt"]) + 1
     git_worktree.require_clean(root)
     marks = {supervised_process.MARK: workspace.mark}
     project = build_worktree.add(
@@ -187,13 +187,13 @@ def _register_release(
     return _build_step_result(told, result, store)
 
 
-def _build_step_result(told: dict[str, Any], manifest: ReleaseManifest, store: ReleaseRegistry) -> StepResult:
+def _build_step_result(facts: dict[str, Any], manifest: ReleaseManifest, store: ReleaseRegistry) -> StepResult:
     champion = store.champion()
     if champion is not None and champion.release == manifest.id:
-        return StepResult(False, "this release is the champion itself: nothing was learned", told)
+        return StepResult(False, "this release is the champion itself: nothing was learned", facts)
     if manifest.refusals:
-        return StepResult(False, f"the pipeline's own gate said no: {'; '.join(manifest.refusals)}", told)
-    return StepResult(True, f"release {manifest.id}", told)
+        return StepResult(False, f"the pipeline's own gate said no: {'; '.join(manifest.refusals)}", facts)
+    return StepResult(True, f"release {manifest.id}", facts)
 
 
 def _metrics(project: Path, stage: str) -> dict[str, Any]:

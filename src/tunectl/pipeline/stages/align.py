@@ -120,8 +120,8 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
         _write_curves((), (), outputs.plots)  # dvc plots wants the files that it is told of
         return Metrics("none", 0, 0, 0, None, 0, None, None, None, None, None, None, None, 0, None)
     align.refuse_bad_schemas(settings)
-    wanted = _wants_reward_model(settings)
-    if wanted:
+    needs_reward_model = _wants_reward_model(settings)
+    if needs_reward_model:
         _refuse_bad_reward(inputs.reward)
     base = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     model_spec.check_base_matches(inputs.sft, base)
@@ -136,7 +136,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
         max_rejected_share=settings.max_rejected_share,
         setting="align.max_rejected_share",
     ).rejected
-    model = tools.reward(base, inputs.sft, inputs.reward, cfg.hardware) if wanted else None
+    model = tools.reward(base, inputs.sft, inputs.reward, cfg.hardware) if needs_reward_model else None
     judges = _judges(settings, tools, model)
     try:
         aligned = tools.trainer(settings).fit(
@@ -258,8 +258,8 @@ def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _Pro
         asking.renderer, asking.tokenizer, end_of_turn=asking.agreed.eot_token.id, train_on="final_answer"
     )
     parts = [_read_preferences(inputs.preferences, part) for part in ("train", "validation")]
-    judged, held_out = preference_batches.build_rows(settings, parts[0], parts[1], masker, asking.tally)
-    return PolicyData((), judged, held_out, prompts)
+    train_records, held_out = preference_batches.build_rows(settings, parts[0], parts[1], masker, asking.tally)
+    return PolicyData((), train_records, held_out, prompts)
 
 
 def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
@@ -268,12 +268,12 @@ def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
     Raises  DataError with the setting, the field and the fields there are.
     """
     for key, check in align.checks_of(settings):
-        asked = data.validation if key == "align.validation.metric" else data.questions
-        there = sorted({name for question in asked for name in question.fields})
+        examples = data.validation if key == "align.validation.metric" else data.questions
+        fields = sorted({name for question in examples for name in question.fields})
         for name in check.fields if isinstance(check, FactsCheck) else ():
-            if name not in there:
+            if name not in fields:
                 raise DataError(
-                    f"{key}.fields names {name}, but no input has that field; there are: {', '.join(there) or 'none'}",
+                    f"{key}.fields names {name}, but no input has that field; there are: {', '.join(fields) or 'none'}",
                     hint="declare it in ingest.sources.<name>.fields, or take it out of this list",
                 )
 
@@ -282,14 +282,16 @@ def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRe
     examples = list(atomic_io.read_rows(inputs.split / "train.jsonl", Example))
     if settings.prompts == "preferred":
         preference_split = _read_preferences(inputs.preferences, "train")
-        known = {pair.prompt for pair in preference_split.pairs} | {mark.prompt for mark in preference_split.marks}
-        examples = [example for example in examples if input_key(example) in known]
+        used_prompts = {pair.prompt for pair in preference_split.pairs} | {
+            mark.prompt for mark in preference_split.marks
+        }
+        examples = [example for example in examples if input_key(example) in used_prompts]
     examples = _sample_examples(examples, settings.max_inputs or len(examples), seed, "prompts")
     questions = asking.questions(examples, settings.max_new_tokens, count=True)
     if not questions:
-        judged = " that was judged" if settings.prompts == "preferred" else ""
+        qualifier = " that was judged" if settings.prompts == "preferred" else ""
         raise DataError(
-            f"align: the train split has no input{judged} that leaves room for an answer",
+            f"align: the train split has no input{qualifier} that leaves room for an answer",
             hint="align.prompts=train takes all inputs; look at them with: tunectl data show",
         )
     return questions
@@ -313,8 +315,8 @@ def _sample_examples(examples: Sequence[Example], maximum: int, seed: int, descr
     """Return at most ``maximum`` of ``examples``, in their order."""
     if len(examples) <= maximum:
         return list(examples)
-    places = sorted(random.Random(f"{seed}:{description}").sample(range(len(examples)), maximum))  # noqa: S311  a draw, not a secret
-    return [examples[index] for index in places]
+    indexes = sorted(random.Random(f"{seed}:{description}").sample(range(len(examples)), maximum))  # noqa: S311  a draw, not a secret
+    return [examples[index] for index in indexes]
 
 
 def _judges(settings: AlignSettings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
@@ -353,7 +355,7 @@ def _write_curves(history: Sequence[StepMetrics], points: Sequence[ValidationPoi
 
 def _metrics(settings: AlignSettings, aligned: RlResult, judges: RewardFunctions, rejected: int) -> Metrics:
     first = aligned.validation[0]
-    kept = next(look for look in aligned.validation if look.step == aligned.best_step)
+    selected = next(look for look in aligned.validation if look.step == aligned.best_step)
     spent = {name: round(seconds, 1) for name, seconds in aligned.seconds.items()}
     stepping = sum(point.seconds for point in aligned.history)
     return Metrics(
@@ -364,12 +366,12 @@ def _metrics(settings: AlignSettings, aligned: RlResult, judges: RewardFunctions
         stopped=aligned.stopped,
         answers=aligned.answers,
         reward_before=first.reward,
-        reward=kept.reward,
+        reward=selected.reward,
         measure=judges.measure.name,
         metric_before=first.metric,
-        metric_after=kept.metric,
-        kl=kept.kl,
-        length=kept.length,
+        metric_after=selected.metric,
+        kl=selected.kl,
+        length=selected.length,
         rejected=rejected,
         seconds_a_step=round(stepping / len(aligned.history), 2) if aligned.history else None,
         seconds_by_part=spent,

@@ -110,9 +110,11 @@ def _cut(
     """Return blocks to train on, and blocks of other documents to measure with."""
     order = sorted(texts)
     random.Random(seed).shuffle(order)  # noqa: S311  a seeded shuffle, not a secret
-    held = max(1, round(len(order) * section.validation_share))
+    count = max(1, round(len(order) * section.validation_share))
     end = agreed.eos.id if agreed.eos else agreed.eot_token.id
-    result = [packing.pack(tokenizer, part, size=section.block_size, end=end) for part in (order[held:], order[:held])]
+    result = [
+        packing.pack(tokenizer, part, size=section.block_size, end=end) for part in (order[count:], order[:count])
+    ]
     tokens = sum(len(block.branches[0].ids) for block in result[0])
     if tokens < section.min_tokens or not result[1]:
         raise DataError(

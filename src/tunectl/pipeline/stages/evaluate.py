@@ -166,9 +166,9 @@ def _panel(
     entries = run_evaluation.all_systems(rounds)
     judge = tools.reward(base=base, sft=inputs.sft, reward=inputs.reward, part="judge", profile=cfg.hardware)
     try:
-        asked = [ScoredPrompt(item.messages, item.tools) for item in data.items]
+        prompts = [ScoredPrompt(item.messages, item.tools) for item in data.items]
         scores = {
-            name: [item.value for item in judge.score(asked, entries[name].answers)] for name in ("tuned", "aligned")
+            name: [item.value for item in judge.score(prompts, entries[name].answers)] for name in ("tuned", "aligned")
         }
     finally:
         judge.close()
@@ -182,13 +182,17 @@ def _people(folder: str | None) -> list[Comparison] | str:
     """
     if folder is None:
         return "evaluate.aligned.human_judgments_dir is null"
-    place = ProjectPaths().root / folder
-    if not annotation_store.has_annotations(place):
+    folder_path = ProjectPaths().root / folder
+    if not annotation_store.has_annotations(folder_path):
         raise DataError(
             f"evaluate.aligned.human_judgments_dir = {folder}: there are no judgments",
             hint="let people compare align and sft: tunectl annotate annotate.prepare.systems=[align,sft]",
         )
-    return [annotation for annotation in annotation_store.load_annotations(place) if isinstance(annotation, Comparison)]
+    return [
+        annotation
+        for annotation in annotation_store.load_annotations(folder_path)
+        if isinstance(annotation, Comparison)
+    ]
 
 
 class _RewardGateView(Struct, frozen=True):
@@ -217,12 +221,12 @@ def _read_data(split: Path, cfg: Evaluate, seed: int) -> Data:
 
     Raises  DataError where no such example can be answered, or a declared field is in none of them.
     """
-    asked = split / f"{cfg.split}.jsonl"
-    test, skipped = items.from_examples(atomic_io.read_rows(asked, Example))
+    path = split / f"{cfg.split}.jsonl"
+    test, skipped = items.from_examples(atomic_io.read_rows(path, Example))
     if not test:
         reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items()) or "it is empty"
         raise DataError(
-            f"{asked} holds no input with a reference answer: {reasons}",
+            f"{path} holds no input with a reference answer: {reasons}",
             hint="evaluation needs examples with messages and answers; check ingest's sources and split.shares",
         )
     _refuse_unknown_fields(test, cfg)
@@ -236,15 +240,15 @@ def _refuse_unknown_fields(test: Sequence[items.Item], cfg: Evaluate) -> None:
 
     Raises  DataError with the setting, the field and the fields there are.
     """
-    there = sorted({name for item in test for name in item.fields})
-    wanted = [("evaluate.slices.fields", name) for name in cfg.slices.fields]
+    fields = sorted({name for item in test for name in item.fields})
+    named_fields = [("evaluate.slices.fields", name) for name in cfg.slices.fields]
     for check in cfg.checks:
         if isinstance(check, FactsCheck):
-            wanted += [(f"evaluate.checks.{check.name}.fields", name) for name in check.fields]
-    for setting, name in wanted:
-        if name not in there:
+            named_fields += [(f"evaluate.checks.{check.name}.fields", name) for name in check.fields]
+    for setting, name in named_fields:
+        if name not in fields:
             raise DataError(
-                f"{setting} names {name}, but no test input has that field; there are: {', '.join(there) or 'none'}",
+                f"{setting} names {name}, but no test input has that field; there are: {', '.join(fields) or 'none'}",
                 hint="declare it in ingest.sources.<name>.fields, or take it out of this list",
             )
 

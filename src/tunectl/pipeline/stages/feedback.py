@@ -92,19 +92,19 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
     total = row_counts.RowCounter("feedback")
     total.read(len(result.lessons) + len(result.left))
     examples: list[tuple[FeedbackExample, Example]] = []
-    for lesson in result.lessons:
-        example = _example(lesson, home[lesson.inference.id].id)
+    for entry in result.lessons:
+        example = _example(entry, home[entry.inference.id].id)
         if example is None:
-            total.reject(_reject(lesson.inference.id, home, NOT_TEXT, "a turn is no plain text"))
+            total.reject(_reject(entry.inference.id, home, NOT_TEXT, "a turn is no plain text"))
         else:
-            examples.append((lesson, example))
+            examples.append((entry, example))
             total.keep()
     for name, reason in result.left:
         total.reject(_reject(name, home, reason, REASONS[reason]))
     learned = [(lesson, example) for lesson, example in examples if not lesson.held]
-    held = [(lesson, example) for lesson, example in examples if lesson.held]
+    held_out = [(lesson, example) for lesson, example in examples if lesson.held]
     atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
-    atomic_io.write_rows(folder / SLICE, (example for lesson, example in held if _judges(lesson, given.fresh)))
+    atomic_io.write_rows(folder / SLICE, (example for lesson, example in held_out if _judges(lesson, given.fresh)))
     pairs = [_judgment(lesson, example, inferences[lesson.inference.id]) for lesson, example in learned]
     atomic_io.write_rows(folder / JUDGMENTS, (pair for pair in pairs if pair is not None))
     atomic_io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))
@@ -116,15 +116,15 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
         account.rows_in,
         len(learned),
         sum(lesson.kind == "edit" for lesson, _ in learned),
-        len(held),
+        len(held_out),
         len({lesson.by for lesson, _ in examples}),
         account.rejected,
     )
 
 
-def _judges(example: FeedbackExample, fresh: Collection[str]) -> bool:
+def _judges(example: FeedbackExample, new_ids: Collection[str]) -> bool:
     """Return whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
-    return example.kind == "edit" and example.inference.id in fresh
+    return example.kind == "edit" and example.inference.id in new_ids
 
 
 def _example(example: FeedbackExample, snapshot_id: str) -> Example | None:

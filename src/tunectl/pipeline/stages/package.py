@@ -94,21 +94,21 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
     which = _which(settings, inputs, result)
     job = _ReleaseBuilder(cfg, settings, inputs, outputs, tools or packaging.PackagingBackend(cfg.hardware), which)
     chats.check_base_matches(job.adapter, job.base)
-    with progress.bar("package", 4) as shown:
+    with progress.bar("package", 4) as bar:
         job.lay_out()
-        shown.advance(next="the trained model's answers")
+        bar.advance(next="the trained model's answers")
         conversations = job.render_conversations()
         tuned, compared = job.collect_answers_and_probes(conversations)
         serving_contract.save(job.contract(conversations, compared), job.release)
-        shown.advance(next="the engine against it")
+        bar.advance(next="the engine against it")
         side = job.tools.open_release(job.release, job.stops)
         try:
             report = job.with_gguf(job.report(conversations, tuned, side, len(compared)))
-            shown.advance(next="the reference for drift")
+            bar.advance(next="the reference for drift")
             job.keep_reference(conversations, side)
         finally:
             side.close()
-        shown.advance()
+        bar.advance()
     facts = job.facts(result, report)
     job.write(facts, report, result)
     _log.info("%s", report.verdict.reason)
@@ -141,8 +141,8 @@ def _which(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
         )
     if settings.adapter != "auto":
         return settings.adapter
-    said = result.verdict.aligned
-    if absent or said is None or said.verdict != "aligned_better":
+    verdict = result.verdict.aligned
+    if absent or verdict is None or verdict.verdict != "aligned_better":
         if not absent:
             _log.info("package: the adapter of sft, because evaluate does not call the aligned one better")
         return "sft"
@@ -218,15 +218,15 @@ class _ReleaseBuilder:
         self, conversations: Sequence[RenderedConversation]
     ) -> tuple[list[GreedyOutput], list[BaseTunedComparison]]:
         """Return the trained model's answers to the inputs of the proof, and the probes among them."""
-        wanted, probes = self.settings.parity, self.settings.probing
-        prompts = [item.ids for item in conversations[: wanted.prompts]]
+        parity_settings, probes = self.settings.parity, self.settings.probing
+        prompts = [item.ids for item in conversations[: parity_settings.prompts]]
         few = min(len(prompts), 4 * probes.prompts)
         model = self._load_model(self.adapter)
         try:
-            said = model.generate(prompts, max(wanted.max_tokens, probes.max_tokens))
+            outputs = model.generate(prompts, max(parity_settings.max_tokens, probes.max_tokens))
         finally:
             model.close()
-        tuned = [packaging_probes.truncate(item, probes.max_tokens) for item in said[:few]]
+        tuned = [packaging_probes.truncate(item, probes.max_tokens) for item in outputs[:few]]
         model = self._load_model(None)
         try:
             base = model.generate(prompts[:few], probes.max_tokens)
@@ -234,9 +234,9 @@ class _ReleaseBuilder:
         finally:
             model.close()
         pairs = [BaseTunedComparison(*row) for row in zip(conversations[:few], tuned, base, under, strict=True)]
-        return [packaging_probes.truncate(item, wanted.max_tokens) for item in said], packaging_probes.select_probes(
-            pairs, probes.prompts, least=probes.max_logprob_diff
-        )
+        return [
+            packaging_probes.truncate(item, parity_settings.max_tokens) for item in outputs
+        ], packaging_probes.select_probes(pairs, probes.prompts, least=probes.max_logprob_diff)
 
     def _load_model(self, adapter: Path | None) -> TrainedModel:
         return self.tools.load_trained_model(self.base, adapter, self.stops, self.settings.precision)
@@ -275,9 +275,9 @@ class _ReleaseBuilder:
         special = self.tokenizer.special_texts
         if not special:
             return []
-        asked = [Message("user", f"Is this text: {' '.join((*special[:8], self.agreed.eot_token.text))}?")]
-        text = templates.load(self.base, system=self.agreed.system).render(asked, add_generation_prompt=True)
-        return [RenderFixture(asked, text, self.tokenizer.ids(text))]
+        messages = [Message("user", f"Is this text: {' '.join((*special[:8], self.agreed.eot_token.text))}?")]
+        text = templates.load(self.base, system=self.agreed.system).render(messages, add_generation_prompt=True)
+        return [RenderFixture(messages, text, self.tokenizer.ids(text))]
 
     def decode_answer(self, output: GreedyOutput) -> str:
         """Return an answer without special tokens, as evaluate compares it."""
@@ -308,48 +308,53 @@ class _ReleaseBuilder:
         """Return the evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
         cfg, count = self.cfg.evaluate, self.settings.parity.inputs
         rows = items.from_examples(atomic_io.read_rows(self.inputs.split / "test.jsonl", Example))[0]
-        wanted = items.sample_items(items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed)
-        if count == 0 or not wanted:
+        sampled_items = items.sample_items(
+            items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed
+        )
+        if count == 0 or not sampled_items:
             return None
         chat = templates.load(self.base, system=self.agreed.system)
         prompts = [
             item.ids
             for item in self.tokenizer.encode(
-                [chat.render(item.messages, add_generation_prompt=True, tools=item.tools) for item in wanted]
+                [chat.render(item.messages, add_generation_prompt=True, tools=item.tools) for item in sampled_items]
             )
         ]
         limit, libraries = cfg.decoding.max_new_tokens, evaluation.tools()
         engine = [self.decode_answer(item) for item in side.generate(prompts, limit)]
         if cfg.decoding.method == "greedy":
             name = "aligned" if self.which == "align" else "tuned"
-            kept = {
+            measured = {
                 row.id: row.answers[name]
                 for row in atomic_io.read_rows(self.inputs.evaluate / results.ANSWERS, AnswerRow)
             }
-            before = [kept[item.id] for item in wanted]
+            before = [measured[item.id] for item in sampled_items]
         else:  # the engine is asked greedily, so the trained model is as well
             before = [self.decode_answer(item) for item in model.generate(prompts, limit)]
-        one, other = (
-            export_score.score_exported(cfg, libraries, wanted, told, seed=self.cfg.seed) for told in (before, engine)
+        first, other = (
+            export_score.score_exported(cfg, libraries, sampled_items, texts, seed=self.cfg.seed)
+            for texts in (before, engine)
         )
-        if one is None or other is None:
+        if first is None or other is None:
             return None
-        low = one.low if one.low is not None else one.value
-        return EngineScore(cfg.gate.primary_metric, len(wanted), one.value, low, other.value)
+        low = first.low if first.low is not None else first.value
+        return EngineScore(cfg.gate.primary_metric, len(sampled_items), first.value, low, other.value)
 
     def with_gguf(self, report: ParityReport) -> ParityReport:
         """Return the report, after writing the GGUF file where one is wanted; a file that is another model is not kept."""
-        wanted = self.settings.gguf
-        if wanted is None:
+        settings = self.settings.gguf
+        if settings is None:
             return report
-        told, out = serving_contract.load(self.release), self.outputs.artifact / "model.gguf"
+        contract, out = serving_contract.load(self.release), self.outputs.artifact / "model.gguf"
         found = parity.with_gguf(
-            report, self.tools.export_gguf(self.merged, out, wanted.type, told), told.tolerance.min_token_agreement
+            report,
+            self.tools.export_gguf(self.merged, out, settings.type, contract),
+            contract.tolerance.min_token_agreement,
         )
         if found.verdict.verdict == parity.GGUF_DIFFERS:
             out.unlink()
         else:
-            atomic_io.write_text(out.with_name(modelfile.NAME), modelfile.render_modelfile(told, out.name))
+            atomic_io.write_text(out.with_name(modelfile.NAME), modelfile.render_modelfile(contract, out.name))
         return found
 
     def keep_reference(self, conversations: Sequence[RenderedConversation], side: ReleaseSession) -> None:
@@ -358,10 +363,10 @@ class _ReleaseBuilder:
         limit = (self.agreed.context or 1 << 30) - decoding.max_tokens
         some = [item for item in conversations if len(item.ids) <= limit][: self.settings.reference_responses]
         sampling = SamplingParams(decoding.temperature, decoding.top_p, self.cfg.seed)
-        said = side.generate([item.ids for item in some], decoding.max_tokens, sampling)
+        outputs = side.generate([item.ids for item in some], decoding.max_tokens, sampling)
         rows = [
             packaging_probes.reference(ask.messages, self.decode_answer(item), item)
-            for ask, item in zip(some, said, strict=True)
+            for ask, item in zip(some, outputs, strict=True)
         ]
         atomic_io.write_rows(self.release / serving_contract.REFERENCE, rows)
 
@@ -379,19 +384,19 @@ class _ReleaseBuilder:
         verdict = result.verdict
         passed = verdict.passed or (self.which == "sft" and verdict.verdict == "tuned_better")
         verdicts = {"evaluate": RecordedVerdict(passed, verdict.verdict, verdict.reason), "package": report.verdict}
-        stages = {one: getattr(self.inputs, one) for one in self.inputs.__dataclass_fields__}
+        stages = {stage: getattr(self.inputs, stage) for stage in self.inputs.__dataclass_fields__}
         lineage = collect_lineage(self.agreed.base, self.agreed.revision, stages)
         return BuildFacts(self.cfg.project, self.settings.engine, self.settings.layout, metrics, verdicts, lineage)
 
     def write(self, facts: BuildFacts, report: ParityReport, result: Results) -> None:
         """Card, facts, verdict, and what is built of the release."""
         folder = self.outputs.artifact
-        told = [
+        lines = [
             (system.title, system.scores[result.primary].value)
             for system in result.systems
             if result.primary in system.scores
         ]
-        scores = [("system", result.primary), *((title, f"{value:.2f}") for title, value in told)]
+        scores = [("system", result.primary), *((title, f"{value:.2f}") for title, value in lines)]
         text = model_card.render_model_card(
             facts, serving_contract.load(self.release), report, license_name=self.agreed.license, scores=scores
         )

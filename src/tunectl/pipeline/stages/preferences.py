@@ -109,23 +109,23 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
         return Metrics(0, 0, 0, 0, 0, 0, 0, {}, None, None)
     tools = backend or preferences.backend(cfg.hardware)
     tally = RowCounter("preferences")
-    heard = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
-    aggregate = vote_aggregation.aggregate_votes(heard.judgments, _rules(rules, cfg.seed), tally)
-    _write_account(aggregate, heard.reports, rules, tally, outputs.artifact)
+    collected = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
+    aggregate = vote_aggregation.aggregate_votes(collected.judgments, _rules(rules, cfg.seed), tally)
+    _write_account(aggregate, collected.reports, rules, tally, outputs.artifact)
     shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in PARTS}
     split_names = _read_split_assignments(inputs.split)
     parts = prompt_split.split_by_prompt([*aggregate.pairs, *aggregate.marks], split_names, shares, cfg.seed)
-    measured = agreement.inter_annotator_agreement(heard.said, tools.alpha, seed=cfg.seed)
-    report = _report(heard, aggregate, parts, split_names, measured)
-    candidates = _write(heard, aggregate, parts, report, outputs.artifact)
+    measured = agreement.inter_annotator_agreement(collected.said, tools.alpha, seed=cfg.seed)
+    report = _report(collected, aggregate, parts, split_names, measured)
+    candidates = _write(collected, aggregate, parts, report, outputs.artifact)
     shutil.rmtree(outputs.work, ignore_errors=True)
     return Metrics(
-        judgments=len(heard.judgments),
+        judgments=len(collected.judgments),
         pairs=len(aggregate.pairs),
         marks=len(aggregate.marks),
         candidates=candidates,
-        contrasts=len(heard.contrasts.judgments),
-        simulated=heard.asked.judged if heard.asked else 0,
+        contrasts=len(collected.contrasts.judgments),
+        simulated=collected.asked.judged if collected.asked else 0,
         annotators=sum(person.name != agreement.UNNAMED for person in measured.people),
         rejected=tally.finish(records_out=0).rejected,
         alpha=measured.alpha,
@@ -150,14 +150,16 @@ class _CollectedJudgments(NamedTuple):
 def _hear(
     cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
 ) -> _CollectedJudgments:
-    said, reports = _read(cfg, tally)
+    judgments, reports = _read(cfg, tally)
     contrasts = _contrasts(cfg, inputs.split, seed, tally)
-    simulated, asked = _simulate_annotator(cfg, inputs, outputs, seed, tools, tally)
-    return _CollectedJudgments([*said, *_read_edits(inputs.feedback, tally), *simulated], reports, contrasts, asked)
+    simulated, simulation = _simulate_annotator(cfg, inputs, outputs, seed, tools, tally)
+    return _CollectedJudgments(
+        [*judgments, *_read_edits(inputs.feedback, tally), *simulated], reports, contrasts, simulation
+    )
 
 
 def _report(
-    heard: _CollectedJudgments,
+    collected: _CollectedJudgments,
     aggregate: vote_aggregation.AggregatedVotes,
     parts: dict[str, SplitName],
     split_names: dict[str, SplitName],
@@ -171,13 +173,13 @@ def _report(
         moved=prompt_split.count_moved([*aggregate.pairs, *aggregate.marks], parts),
         longer_wins=agreement.longer_wins(map(agreement.pair_texts, aggregate.pairs)),
         agreement=measured,
-        contrast=heard.contrasts.made,
-        simulated=heard.asked,
+        contrast=collected.contrasts.made,
+        simulated=collected.asked,
     )
 
 
 def _write(
-    heard: _CollectedJudgments,
+    collected: _CollectedJudgments,
     aggregate: vote_aggregation.AggregatedVotes,
     parts: dict[str, SplitName],
     report: PreferenceReport,
@@ -188,7 +190,7 @@ def _write(
     for part in PARTS:
         atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
     atomic_io.write_rows(folder / "labeled_completions.jsonl", prompt_split.with_split(aggregate.marks, parts))
-    atomic_io.write_rows(folder / "judgments.jsonl", heard.judgments)
+    atomic_io.write_rows(folder / "judgments.jsonl", collected.judgments)
     atomic_io.write_json(folder / "report.json", report)
     return atomic_io.write_rows(folder / "candidates.jsonl", vote_aggregation.human_written_examples(aggregate.edited))
 
@@ -234,26 +236,26 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
 
     Raises  DataError when no input has attributes, or a part has no two inputs that are near
     """
-    wanted = cfg.contrast
-    if wanted is None:
+    contrast = cfg.contrast
+    if contrast is None:
         return contrastive_pairs.Contrasts([], {})
-    how, cards = wanted.attributes, {}
+    attributes, cards = contrast.attributes, {}
     for part in PARTS:
         rows = [(input_key(row), row) for row in atomic_io.read_rows(split / f"{part}.jsonl", Example) if row.messages]
         own = [
             meaning_representation.parse_mr(row.messages[-1].content)
-            if isinstance(how, BracketedAttributes)
-            else meaning_representation.from_fields(row.fields, how.fields)
+            if isinstance(attributes, BracketedAttributes)
+            else meaning_representation.from_fields(row.fields, attributes.fields)
             for _, row in rows
         ]
         cards[part] = contrastive_pairs.build_prompt_records(rows, own)
     rules = contrastive_pairs.ContrastRules(
-        pairs={part: getattr(wanted.max_pairs, part) for part in PARTS},
-        per_input=wanted.max_pairs_per_input,
-        differences=wanted.max_differences,
-        kinds={kind: getattr(wanted.kinds, kind) for kind in contrastive_pairs.KINDS},
+        pairs={part: getattr(contrast.max_pairs, part) for part in PARTS},
+        per_input=contrast.max_pairs_per_input,
+        differences=contrast.max_differences,
+        kinds={kind: getattr(contrast.kinds, kind) for kind in contrastive_pairs.KINDS},
         seed=seed,
-        withhold=how.masked_attribute_share if isinstance(how, BracketedAttributes) else 0.0,
+        withhold=attributes.masked_attribute_share if isinstance(attributes, BracketedAttributes) else 0.0,
     )
     contrasts = contrastive_pairs.sample_pairs(cards, rules)
     for part in PARTS:
@@ -269,8 +271,8 @@ def _simulate_annotator(
 
     Raises  ArtifactError where the adapter belongs to another model; DataError without an input to answer
     """
-    wanted = cfg.simulated
-    if wanted is None:
+    settings = cfg.simulated
+    if settings is None:
         return [], None
     tuned_on = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     contracts.check_base_matches(inputs.sft, tuned_on)
@@ -278,28 +280,28 @@ def _simulate_annotator(
     for part in PARTS:
         path = inputs.split / f"{part}.jsonl"
         rows = annotation_tasks.sample_inputs(
-            list(atomic_io.read_rows(path, Example)), getattr(wanted.inputs, part), seed
+            list(atomic_io.read_rows(path, Example)), getattr(settings.inputs, part), seed
         )
         if not rows:
             raise DataError(f"preferences.simulated: {path} holds no input to answer", hint="check split.shares")
         chosen += [(row, input_key(row)) for row in rows]
     with ExitStack() as stack:
-        asked = list(
+        answers = list(
             answer_cache.sample_answers(
                 chosen,
-                wanted.answers,
+                settings.answers,
                 lambda: preferences.make_answer_writer(
-                    tools, tuned_on, inputs.sft, wanted.decoding, "answers of sft", stack
+                    tools, tuned_on, inputs.sft, settings.decoding, "answers of sft", stack
                 ),
                 seed,
                 outputs.work,
             )
         )
-    atomic_io.write_rows(outputs.artifact / "sampled.jsonl", asked)
-    judgments, result = simulated_annotator.annotate(asked, wanted, seed)
+    atomic_io.write_rows(outputs.artifact / "sampled.jsonl", answers)
+    judgments, result = simulated_annotator.annotate(answers, settings, seed)
     _log.info(
         "preferences: %s: %d judgments of %d comparisons, %d ties",
-        wanted.annotator,
+        settings.annotator,
         result.judged,
         result.compared,
         result.ties,

@@ -140,8 +140,8 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
         else None
     )
     context = _build_eval_context(cfg, section, (train, validation, test), own)
-    around = _around(inputs.preferences, len(own), fitting.fitted[0])
-    results = reward_evaluation.results(context, members, judge, fitting.records, around)
+    gate_context = _around(inputs.preferences, len(own), fitting.fitted[0])
+    results = reward_evaluation.results(context, members, judge, fitting.records, gate_context)
     _write(results, fitting, outputs)
     records, folder = fitting.records, outputs.artifact
     agreed = model_spec.load(base)
@@ -233,9 +233,9 @@ def _shares(
             "prompts of its own",
             hint="bring pairs of more prompts, or leave the judge out: reward.evaluation_model=null",
         )
-    taken = set(prompts[:count])
-    own = [item for item in items if item.pair.prompt not in taken]
-    return own, [item for item in items if item.pair.prompt in taken]
+    chosen_prompts = set(prompts[:count])
+    own = [item for item in items if item.pair.prompt not in chosen_prompts]
+    return own, [item for item in items if item.pair.prompt in chosen_prompts]
 
 
 class _ResumableTrainer:

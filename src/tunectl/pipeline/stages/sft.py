@@ -132,8 +132,8 @@ def _rows(
         for item in masked
         for row in prefix_sharing.pack_example(item, share=section.prefix_sharing, limit=prefix_sharing.ROW_TOKENS)
     ]
-    shown = prefix_sharing.pack_example(report.first_of(masked), share=False, limit=1)[0] if masked else None
-    return result, report.example_tokens(shown, tokenizer) if shown else []
+    example_row = prefix_sharing.pack_example(report.first_of(masked), share=False, limit=1)[0] if masked else None
+    return result, report.example_tokens(example_row, tokenizer) if example_row else []
 
 
 def _refuse_empty(train: list[PackedRow], validation: list[PackedRow]) -> None:

@@ -73,13 +73,13 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
     tally.read(len(examples) + len(documents))
     parts = _divide(examples, rules, cfg.seed, tally)
     apart = _train_side(documents, parts, rules.documents_exclude_groups, tally)
-    parts["train"], kept, leaks = _without_leaks(parts, apart, rules.leakage, tally)
+    parts["train"], kept_documents, leaks = _without_leaks(parts, apart, rules.leakage, tally)
     train, weights = _balance_train(parts["train"], rules, cfg.seed, tally)
     parts["train"] = train
-    tally.keep(len(parts["validation"]) + len(parts["test"]) + len(kept))
-    report = replace(_report(examples, documents, parts, (leaks, weights), cfg), documents=len(kept))
-    _write(outputs.artifact, parts, kept, report)
-    written = sum(map(len, parts.values())) + len(kept)
+    tally.keep(len(parts["validation"]) + len(parts["test"]) + len(kept_documents))
+    report = replace(_report(examples, documents, parts, (leaks, weights), cfg), documents=len(kept_documents))
+    _write(outputs.artifact, parts, kept_documents, report)
+    written = sum(map(len, parts.values())) + len(kept_documents)
     account = save(
         tally,
         outputs.artifact,
@@ -94,7 +94,7 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
         train=len(train),
         validation=len(parts["validation"]),
         test=len(parts["test"]),
-        documents=len(kept),
+        documents=len(kept_documents),
         rejected=sum(account.rejected.values()),
         leaks=leaks.found + leaks.documents if leaks else 0,
         test_4grams_seen=report.test_4grams_seen,
@@ -109,8 +109,8 @@ def _rule(cfg: Split, seed: int) -> SplitRule:
         "validation": cfg.shares.validation,
         "test": cfg.shares.test,
     }
-    held = {field: _group_hold_out_by_part(values) for field, values in cfg.hold_out.items()}
-    return SplitRule(shares, tuple(cfg.stratify), tuple(cfg.group), held, seed)
+    hold_out = {field: _group_hold_out_by_part(values) for field, values in cfg.hold_out.items()}
+    return SplitRule(shares, tuple(cfg.stratify), tuple(cfg.group), hold_out, seed)
 
 
 def _group_hold_out_by_part(values: HoldOut) -> dict[SplitName, frozenset[str]]:
@@ -121,11 +121,11 @@ def _divide(examples: Sequence[Example], cfg: Split, seed: int, tally: RowCounte
     _refuse_unknown_fields(examples, cfg)
     parts: dict[SplitName, list[Example]] = {part: [] for part in PARTS}
     clusters = _clusters(find_connected_groups(examples, cfg.group))
-    for example, place, cluster in zip(examples, assign_splits(examples, _rule(cfg, seed)), clusters, strict=True):
-        if place.reason is None:
-            parts[place.part].append(replace(example, split=place.part, cluster=cluster))
+    for example, assignment, cluster in zip(examples, assign_splits(examples, _rule(cfg, seed)), clusters, strict=True):
+        if assignment.reason is None:
+            parts[assignment.part].append(replace(example, split=assignment.part, cluster=cluster))
         else:
-            tally.reject(_reject(example, place.reason, place.detail))
+            tally.reject(_reject(example, assignment.reason, assignment.detail))
     return parts
 
 
@@ -146,9 +146,9 @@ def _refuse_unknown_fields(examples: Sequence[Example], cfg: Split) -> None:
     for setting, fields in named.items():
         for name in fields:
             if name not in present:
-                there = ", ".join(sorted(present)) or "none"
+                names = ", ".join(sorted(present)) or "none"
                 raise DataError(
-                    f"{setting}: no record has a field {name}; fields kept by ingest: {there}",
+                    f"{setting}: no record has a field {name}; fields kept by ingest: {names}",
                     hint="list it under fields of its source in the ingest section",
                 )
 
@@ -162,16 +162,16 @@ def _without_leaks(
     train = parts["train"]
     if cfg is None:
         return train, documents, None
-    held = [example for part in HELD for example in parts[part]]
-    examples, inside = _leaking(train, held, cfg, tally)
-    texts, beside = _leaking(documents, held, cfg, tally)
+    held_out = [example for part in HELD for example in parts[part]]
+    examples, inside = _leaking(train, held_out, cfg, tally)
+    texts, beside = _leaking(documents, held_out, cfg, tally)
     if not examples:
         raise DataError(
             f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.min_overlap:.0%} of {cfg.ngram}-word pieces)",
             hint="raise split.leakage.min_overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report",
         )
-    samples = [_sample(train[leak.train], held[leak.held], leak) for leak in inside[:5]]
-    samples += [_sample(documents[leak.train], held[leak.held], leak) for leak in beside[:5]]
+    samples = [_sample(train[leak.train], held_out[leak.held], leak) for leak in inside[:5]]
+    samples += [_sample(documents[leak.train], held_out[leak.held], leak) for leak in beside[:5]]
     report = ContaminationReport(len(inside), len(beside), cfg.action == "remove", cfg.ngram, cfg.min_overlap, samples)
     return examples, texts, report
 
@@ -188,8 +188,8 @@ def _leaking(
     for leak in leaks:
         detail = f"{leak.overlap:.0%} of the {leak.what} of {examples[leak.held].split} record {examples[leak.held].id}"
         tally.reject(_reject(records[leak.train], "leaks_into_test", detail))
-    gone = {leak.train for leak in leaks}
-    return [record for row, record in enumerate(records) if row not in gone], leaks
+    leaking = {leak.train for leak in leaks}
+    return [record for row, record in enumerate(records) if row not in leaking], leaks
 
 
 def _sample(train: Example | Document, example: Example, leak: contamination.Leak) -> LeakSample:
@@ -207,17 +207,19 @@ def _sample(train: Example | Document, example: Example, leak: contamination.Lea
 def _train_side(
     documents: Sequence[Document], parts: Mapping[SplitName, list[Example]], fields: Sequence[str], tally: RowCounter
 ) -> list[Document]:
-    held = {name: {e.fields[name]: part for part in HELD for e in parts[part] if e.fields.get(name)} for name in fields}
-    kept = []
+    held_values = {
+        name: {e.fields[name]: part for part in HELD for e in parts[part] if e.fields.get(name)} for name in fields
+    }
+    remaining = []
     for document in documents:
-        name = next((name for name in fields if document.fields.get(name) in held[name]), None)
+        name = next((name for name in fields if document.fields.get(name) in held_values[name]), None)
         if name is None:
-            kept.append(document)
+            remaining.append(document)
             continue
         value = document.fields[name]
-        detail = f"{name}={value} is in {held[name][value]}"
+        detail = f"{name}={value} is in {held_values[name][value]}"
         tally.reject(_reject(document, "about_a_test_group", detail))
-    return kept
+    return remaining
 
 
 def _balance_train(
@@ -241,8 +243,8 @@ def _resample_train(
     train: list[Example], population: Mapping[str, Mapping[str, float]], cfg: Resample, seed: int, tally: RowCounter
 ) -> tuple[list[Example], Weights]:
     raked = population_balance.raking_weights(train, population, low=1e-3, high=cfg.max_copies / cfg.size)
-    wanted = [weight * cfg.size for weight in raked.weights]
-    times = population_balance.resample_counts(train, wanted, fields=list(population), most=cfg.max_copies, seed=seed)
+    copies = [weight * cfg.size for weight in raked.weights]
+    times = population_balance.resample_counts(train, copies, fields=list(population), most=cfg.max_copies, seed=seed)
     tally.keep(sum(count > 0 for count in times))
     written = []
     for example, count in zip(train, times, strict=True):
