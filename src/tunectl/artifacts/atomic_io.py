@@ -161,14 +161,14 @@ def scratch_folder(scratch: Path, *, prefix: str = "") -> Iterator[Path]:
     """Create a folder under ``scratch`` and delete it when the block ends, unless it was moved away."""
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=scratch))
-        fresh.chmod(0o755)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=scratch))
+        folder.chmod(0o755)
     except OSError as error:
         raise write_error(scratch, error) from error
     try:
-        yield fresh
+        yield folder
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def replace_directory(folder: Path, target: Path) -> None:

@@ -19,19 +19,19 @@ def create_exclusive(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
-    fresh = Path(name)
+    scratch = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        fresh.chmod(mode)
-        os.link(fresh, path)  # unlike a rename this never takes another one's place
+        scratch.chmod(mode)
+        os.link(scratch, path)  # unlike a rename this never takes another one's place
         atomic_io.fsync_directory(path.parent)
     except FileExistsError:
         return False
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
     finally:
-        fresh.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
     return True

@@ -38,8 +38,8 @@ def below(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def refuse_outside(name: str, place: str) -> None:
-    """Raises  ArtifactError for a file's ``name`` in a manifest at ``place`` that could lead out of the folder that it lists."""
+def refuse_outside(name: str, location: str) -> None:
+    """Raises  ArtifactError for a file's ``name`` in a manifest at ``location`` that could lead out of the folder that it lists."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise ArtifactError(f"a manifest of {place} names the file {name!r}, which lies outside its release")
+        raise ArtifactError(f"a manifest of {location} names the file {name!r}, which lies outside its release")

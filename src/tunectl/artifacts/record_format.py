@@ -41,7 +41,7 @@ class RecordFormat(Struct, frozen=True):
         """The version that is written."""
         return len(self.upgrades) + 1
 
-    def decode(self, content: bytes | str, shape: type[T], place: str) -> T:
+    def decode(self, content: bytes | str, shape: type[T], location: str) -> T:
         """Decode one record of any version up to the newest.
 
         Args:
@@ -53,21 +53,21 @@ class RecordFormat(Struct, frozen=True):
             NewerRecordError: a later tunectl wrote it.
             msgspec.MsgspecError, UnicodeDecodeError: it is no such record (``atomic_io.NOT_JSON``).
         """
-        return self.convert(msgspec.json.decode(content), shape, place)
+        return self.convert(msgspec.json.decode(content), shape, location)
 
-    def convert(self, record: Any, shape: type[T], place: str) -> T:
+    def convert(self, record: Any, shape: type[T], location: str) -> T:
         """Return the same for an object that was decoded already."""
         if isinstance(record, dict):
-            record = self._upgrade(record, place)
+            record = self._upgrade(record, location)
         return msgspec.convert(record, shape)
 
-    def _upgrade(self, record: dict[str, Any], place: str) -> dict[str, Any]:
+    def _upgrade(self, record: dict[str, Any], location: str) -> dict[str, Any]:
         version = record.get(self.key, 1)
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise msgspec.ValidationError(f"{version!r} is no version - at `$.{self.key}`")
         if version > self.version:
             raise NewerRecordError(
-                f"{place} is a {self.kind} of version {version}; this tunectl reads versions up to {self.version}",
+                f"{location} is a {self.kind} of version {version}; this tunectl reads versions up to {self.version}",
                 hint="a newer tunectl wrote it: install that one here, too",
             )
         record = {name: value for name, value in record.items() if name != self.key}

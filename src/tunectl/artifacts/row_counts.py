@@ -106,8 +106,8 @@ def _too_many(account: RowCounts, allowed: float, setting: str) -> DataError:
 
 def _first(account: RowCounts, reason: str) -> str:
     reject = account.samples[reason][0]
-    place = f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
-    return f"first {place} {reject.detail or reject.sample}".rstrip()
+    location = f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
+    return f"first {location} {reject.detail or reject.sample}".rstrip()
 
 
 def load(folder: Path) -> RowCounts:

@@ -63,9 +63,9 @@ def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json
     batch = CandidateBatch([], 0, 0, 0)
     with annotation_store.open_store(folder) as opened:
         before = len(opened.questions)
-        with progress.bar("inputs answered", root.annotate.prepare.inputs) as shown:
+        with progress.bar("inputs answered", root.annotate.prepare.inputs) as bar:
             for found in generate_candidates(layout, root):
-                shown.advance(found.done - batch.done)
+                bar.advance(found.done - batch.done)
                 batch = found
                 opened.add(batch.questions)
         count = len(opened.questions)

@@ -56,13 +56,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def resolve_model(who: str, base: Path | None, layout: ProjectPaths) -> tuple[Path, Path | None]:
+def resolve_model(name: str, base: Path | None, layout: ProjectPaths) -> tuple[Path, Path | None]:
     """Return model folder and adapter folder (or None) of the name that a user gave.
 
     Raises  ArtifactError when it is not finished; UsageError when the folder is neither a model nor an adapter.
     """
-    folder = layout.artifact(who) if who in STAGES else Path(who)
-    if who in STAGES:
+    folder = layout.artifact(name) if name in STAGES else Path(name)
+    if name in STAGES:
         manifest.read(folder)
         if (folder / manifest.PASSED_THROUGH).is_file():
             folder = layout.artifact("model")

@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
     layout = ProjectPaths()
     root = checks.load_config(layout, override_file.load_overrides(layout)).root
-    place = layout.artifact(STAGE) / "judgments.jsonl" if args.stage else layout.root / root.annotate.store
-    result = agreement.inter_annotator_agreement(_judgments(place, of_stage=args.stage), alpha, seed=root.seed)
+    path = layout.artifact(STAGE) / "judgments.jsonl" if args.stage else layout.root / root.annotate.store
+    result = agreement.inter_annotator_agreement(_judgments(path, of_stage=args.stage), alpha, seed=root.seed)
     if args.json:
         terminal.print_json(to_builtins(result))
         return 0

@@ -67,15 +67,15 @@ def _inference(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
 
     root = checks.load_config(layout, override_file.load_overrides(layout)).root
     with open_inference_log.open_if_exists(root.inference_log, layout) as live:
-        one = open_inference_log.inference(live, name) if live is not None else None
-    if one is None:
+        inference = open_inference_log.inference(live, name) if live is not None else None
+    if inference is None:
         return None
     return {
-        "id": one.id,
-        "at": one.accepted_at.isoformat(),
-        "variant": one.variant,
-        "release": one.release,
-        "template": one.template_hash,
+        "id": inference.id,
+        "at": inference.accepted_at.isoformat(),
+        "variant": inference.variant,
+        "release": inference.release,
+        "template": inference.template_hash,
     }
 
 

@@ -51,10 +51,10 @@ def run(args: argparse.Namespace) -> int:
             "no source of this project is a list of addresses, so there is no page to ask for",
             hint="files are compared by themselves: tunectl repro; addresses are declared with source/urls",
         )
-    known: dict[str, str] = (
+    digests: dict[str, str] = (
         atomic_io.read_json(layout.web_page_digests, dict[str, str]) if layout.web_page_digests.is_file() else {}
     )
-    pages = [page for name, source in sources.items() for page in _check_pages(layout, name, source, known)]
+    pages = [page for name, source in sources.items() for page in _check_pages(layout, name, source, digests)]
     moved = sum(page.state in {"new", "changed"} for page in pages)
     if moved:
         atomic_io.write_json(
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     terminal.table(
         "", ("source", "address", "state", "why"), [(page.source, page.url, page.state, page.detail) for page in pages]
     )
-    told = f"noted in {layout.web_page_digests}; read them with: tunectl repro" if moved else "nothing to read again"
-    terminal.print_line(f"{moved} of {len(pages)} pages are new or changed: {told}")
+    note = f"noted in {layout.web_page_digests}; read them with: tunectl repro" if moved else "nothing to read again"
+    terminal.print_line(f"{moved} of {len(pages)} pages are new or changed: {note}")
     return 0
 
 
@@ -78,7 +78,7 @@ def _load_url_sources(layout: ProjectPaths) -> dict[str, UrlSource]:
     return {name: source for name, source in sources.items() if isinstance(source, UrlSource)}
 
 
-def _check_pages(layout: ProjectPaths, name: str, source: UrlSource, known: dict[str, str]) -> list[PageState]:
+def _check_pages(layout: ProjectPaths, name: str, source: UrlSource, digests: dict[str, str]) -> list[PageState]:
     """Return the pages of one source. What was known of one is the note, or what lies in the cache since ingest fetched it."""
     from tunectl.backends.readers.web_fetch import Fetcher
     from tunectl.core import progress
@@ -87,7 +87,7 @@ def _check_pages(layout: ProjectPaths, name: str, source: UrlSource, known: dict
     with Fetcher(source.fetch, layout.cache / "pages", source.limits.max_file_bytes) as fetcher:
         for url in progress.track(source.urls, name):
             path = fetcher.cache_path(url)
-            before = known.get(url) or (atomic_io.sha256_path(path) if path.is_file() else None)
+            before = digests.get(url) or (atomic_io.sha256_path(path) if path.is_file() else None)
             result = fetcher.get(url)
             if isinstance(result, RejectedRow):
                 pages.append(PageState(name, url, "refused", f"{result.reason}: {result.detail}", before))

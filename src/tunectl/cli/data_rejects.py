@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(layout: ProjectPaths, stage: str | None) -> list[tuple[str, RejectedRow]]:
-    names = [known.name for known in STAGES]
+    names = [stage.name for stage in STAGES]
     if stage is not None and stage not in names:
         raise UsageError(f"{stage}: no such stage; there are {', '.join(names)}")
     folders = {name: layout.artifact(name) for name in names if stage in (None, name)}

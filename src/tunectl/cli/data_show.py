@@ -81,8 +81,8 @@ def _show(row: Shown, *, limit: int | None) -> None:
     from tunectl.backends.system import terminal
 
     source = row.annotations[0].source if isinstance(row, PreferencePair | LabeledCompletion) else row.source
-    place = f"{source.file}:{source.row}" if source.row else source.file
-    notes = [row.kind, place, *(f"{name}={value}" for name, value in row.fields.items())]
+    location = f"{source.file}:{source.row}" if source.row else source.file
+    notes = [row.kind, location, *(f"{name}={value}" for name, value in row.fields.items())]
     if isinstance(row, Example):
         notes += [f"cluster {row.cluster}"] if row.cluster else []
         notes += [f"weight {row.weight:g}"] if row.weight != 1.0 else []

@@ -30,13 +30,13 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
         resolve_model(layout, args.against, None, said="--against"),
     ]
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
-    (first, mine), (second, theirs) = (file_evaluation_runner.run_evaluation(job, item) for item in chosen)
+    (first, own), (second, other) = (file_evaluation_runner.run_evaluation(job, item) for item in chosen)
     result = two_model_report.TwoModelReport(
-        first, second, *two_model_report.differences(job.task, (mine, theirs), job.backend.tools, job.close)
+        first, second, *two_model_report.differences(job.task, (own, other), job.backend.tools, job.close)
     )
     if args.out is not None:
         atomic_io.write_json(args.out / NAME, result)
-        atomic_io.write_rows(args.out / ANSWERS, two_model_report.rows(job.task, (mine, theirs)))
+        atomic_io.write_rows(args.out / ANSWERS, two_model_report.rows(job.task, (own, other)))
     if args.json:
         terminal.print_json(msgspec.to_builtins(result))
         return

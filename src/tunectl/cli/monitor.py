@@ -47,28 +47,30 @@ def run(args: argparse.Namespace) -> int:
     Raises  UsageError for an unknown verb or window; InfrastructureError where the inference log cannot be had, or another
             monitor watches it.
     """
-    verb, names, given = _split(args.words)
+    verb, names, overrides = _split(args.words)
     layout = ProjectPaths()
-    settings = _settings(layout, given)
+    settings = _settings(layout, overrides)
     return _CALLS[verb](args, names, settings, layout)
 
 
 def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
     """Return verb (empty: watch), what follows it, and settings."""
-    given = [word for word in words if "=" in word]
+    overrides = [word for word in words if "=" in word]
     rest = [word for word in words if "=" not in word]
     if rest and rest[0] not in VERBS:
         raise UsageError(f"monitor {rest[0]}: there are {', '.join(VERBS)}", hint="tunectl monitor --help")
     if rest[1:] and rest[0] not in {"show", "set-reference"}:
         raise UsageError(f"monitor {rest[0]} takes no {rest[1]}", hint="tunectl monitor --help")
-    return (rest[0] if rest else ""), rest[1:], given
+    return (rest[0] if rest else ""), rest[1:], overrides
 
 
-def _settings(layout: ProjectPaths, given: list[str]) -> MonitorSettings:
+def _settings(layout: ProjectPaths, overrides: list[str]) -> MonitorSettings:
     from tunectl.config.loading import checks, override_file
     from tunectl.config.schema.monitor import MonitorSettings
 
-    root = checks.load_config(layout, override_file.merge_overrides(override_file.load_overrides(layout), given)).root
+    root = checks.load_config(
+        layout, override_file.merge_overrides(override_file.load_overrides(layout), overrides)
+    ).root
     return MonitorSettings(
         project=root.project,
         seed=root.seed,
@@ -84,9 +86,9 @@ def _watch(_args: argparse.Namespace, _names: list[str], settings: MonitorSettin
     from tunectl.services import monitor
 
     def print_urls(port: int) -> None:
-        shown = f"[{settings.monitor.host}]" if ":" in settings.monitor.host else settings.monitor.host
+        host = f"[{settings.monitor.host}]" if ":" in settings.monitor.host else settings.monitor.host
         for what, path in (("windows", "/"), ("reports", "/reports"), ("metrics", "/metrics"), ("health", "/healthz")):
-            terminal.print_line(f"{what:<8} http://{shown}:{port}{path}")
+            terminal.print_line(f"{what:<8} http://{host}:{port}{path}")
         terminal.print_line("stop with Ctrl-C")
 
     monitor.run(settings, layout, started=print_urls)

@@ -161,6 +161,6 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
     verdicts = ["", *(item.verdict for item in result)]
     alarms = sum(new == "drift" != old for old, new in pairwise(verdicts))
     days = (until - since).total_seconds() / 86400
-    told = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
-    terminal.print_line(f"{len(result)} windows in {days:.1f} days: {told}; it would have fired {alarms} times")
+    summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common()) or "none"
+    terminal.print_line(f"{len(result)} windows in {days:.1f} days: {summary}; it would have fired {alarms} times")
     return 0

@@ -141,21 +141,21 @@ def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
     saved: list[Path] = []
     try:
         for entry in sorted(folder.iterdir()):
-            place = target / entry.name
-            if place.exists() and entry.name in KEPT:
+            target_path = target / entry.name
+            if target_path.exists() and entry.name in KEPT:
                 continue
-            if place.exists():
+            if target_path.exists():
                 backup.mkdir(exist_ok=True)
-                place.rename(backup / entry.name)
-                saved.append(place)
-            entry.rename(place)
-            done.append(place)
+                target_path.rename(backup / entry.name)
+                saved.append(target_path)
+            entry.rename(target_path)
+            done.append(target_path)
         yield backup if saved else None
     except BaseException:
-        for place in done:
-            _remove(place)
-        for place in saved:
-            (backup / place.name).rename(place)
+        for target_path in done:
+            _remove(target_path)
+        for target_path in saved:
+            (backup / target_path.name).rename(target_path)
         if saved:
             backup.rmdir()
         if not existed:
@@ -184,14 +184,14 @@ def scratch_project(target: Path) -> Iterator[Path]:
 
     Raises  InfrastructureError where it cannot be made.
     """
-    place = target if target.is_dir() else next(parent for parent in target.parents if parent.is_dir())
+    parent_folder = target if target.is_dir() else next(parent for parent in target.parents if parent.is_dir())
     try:
-        fresh = Path(tempfile.mkdtemp(prefix=".tunectl-init-", dir=place))
+        scratch = Path(tempfile.mkdtemp(prefix=".tunectl-init-", dir=parent_folder))
     except OSError as error:
         raise InfrastructureError(
-            f"cannot write in {place}: {error.strerror}", hint="choose another folder, or mend its rights"
+            f"cannot write in {parent_folder}: {error.strerror}", hint="choose another folder, or mend its rights"
         ) from error
     try:
-        yield fresh
+        yield scratch
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -139,8 +139,8 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
             reading = sequential_test.evaluate(units.units, result.rules, over=now >= result.until)
             open_, chosen = units.open, units.chosen
     if args.json:
-        told = to_builtins(reading) if reading else None
-        terminal.print_json({**to_builtins(result), "reading": told, "open": open_, "chosen": chosen})
+        facts = to_builtins(reading) if reading else None
+        terminal.print_json({**to_builtins(result), "reading": facts, "open": open_, "chosen": chosen})
         return 0
     state = f"ended: {result.decision}" if result.ended_at else f"runs until {result.until:%Y-%m-%d %H:%M} UTC at most"
     rows = [("canary", result.id), ("challenger", result.challenger), ("measure", result.metric), ("state", state)]
@@ -186,11 +186,11 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     result = trials.running()
     if result is None:
         stopped = store.stop_canary(author=_author(args), message=args.message)
-        told, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
+        facts, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
     else:
         ended = trials.end(result, "running", datetime.now(UTC), None, author=_author(args), message=args.message)
-        told, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
-    terminal.print_json(told) if args.json else terminal.print_line(words)
+        facts, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
+    terminal.print_json(facts) if args.json else terminal.print_line(words)
     return 0
 
 

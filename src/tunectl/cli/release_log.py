@@ -83,9 +83,9 @@ def _story(args: argparse.Namespace, run: RetrainRun, trials: Any) -> int:
             {"retrain": to_builtins(run), "experiment": to_builtins(experiment) if experiment else None}
         )
         return 0
-    told = report.build_report(run, experiment)
-    terminal.print_line(f"retrain {told.id}: {told.state}. {told.end or told.why}")
-    for chapter in told.chapters:
+    facts = report.build_report(run, experiment)
+    terminal.print_line(f"retrain {facts.id}: {facts.state}. {facts.end or facts.why}")
+    for chapter in facts.chapters:
         terminal.table(chapter.title, chapter.columns, chapter.rows)
     return 0
 

@@ -85,10 +85,10 @@ def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.backends.system import terminal
     from tunectl.registry import release_manifest
 
-    one, other = (store.manifest(store.find(start)) for start in (args.one, args.other))
-    result = release_manifest.diff(one, other)
+    first, other = (store.manifest(store.find(start)) for start in (args.one, args.other))
+    result = release_manifest.diff(first, other)
     if args.json:
-        terminal.print_json({"from": one.id, "to": other.id, **result})
+        terminal.print_json({"from": first.id, "to": other.id, **result})
         return 0
     rows = [
         (part, name, *([change, ""] if isinstance(change, str) else [_format_value(value) for value in change]))
@@ -96,9 +96,9 @@ def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
         for name, change in changes.items()
     ]
     if not rows:
-        terminal.print_line(f"{one.id} and {other.id} are the same")
+        terminal.print_line(f"{first.id} and {other.id} are the same")
         return 0
-    terminal.table("", ("part", "name", one.id, other.id), rows)
+    terminal.table("", ("part", "name", first.id, other.id), rows)
     return 0
 
 

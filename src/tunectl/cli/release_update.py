@@ -190,16 +190,16 @@ def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
     files = FsspecObjectStore(args.address)
     if args.keep is None:
-        sent = remote_sync.push(store, files)
+        sent_releases = remote_sync.push(store, files)
     else:
         author = args.author or user.current_user()
-        sent = remote_sync.resolve(store, files, args.keep, author=author, message=args.message)
+        sent_releases = remote_sync.resolve(store, files, args.keep, author=author, message=args.message)
     pointer = store.champion()
     if args.json:
-        terminal.print_json({"copied": sent, "champion": pointer.release if pointer else None})
+        terminal.print_json({"copied": sent_releases, "champion": pointer.release if pointer else None})
         return 0
-    told = f"; champion {pointer.release}" if pointer else ""
-    terminal.print_line(f"{files.address}: {len(sent)} of {len(store.ids())} releases copied{told}")
+    note = f"; champion {pointer.release}" if pointer else ""
+    terminal.print_line(f"{files.address}: {len(sent_releases)} of {len(store.ids())} releases copied{note}")
     return 0
 
 
@@ -216,9 +216,9 @@ def run_pull(args: argparse.Namespace, store: ReleaseRegistry) -> int:
             {"events": result.events, "brought": result.releases, "champion": pointer.release if pointer else None}
         )
         return 0
-    told = f"; champion {pointer.release}" if pointer else ""
+    note = f"; champion {pointer.release}" if pointer else ""
     terminal.print_line(
-        f"{files.address}: {result.events} events adopted, {len(result.releases)} releases brought{told}"
+        f"{files.address}: {result.events} events adopted, {len(result.releases)} releases brought{note}"
     )
     return 0
 
@@ -243,9 +243,9 @@ def _tag(store: ReleaseRegistry, release: str) -> list[str]:
     from tunectl.backends.system import terminal
     from tunectl.backends.vcs import gto_tags
 
-    pointer, one = store.champion(), store.manifest(release)
+    pointer, manifest = store.champion(), store.manifest(release)
     stage = "champion" if pointer is not None and pointer.release == release else None
-    result = gto_tags.register(Path(), one.project, release=release, commit=one.git, stage=stage)
+    result = gto_tags.register(Path(), manifest.project, release=release, commit=manifest.git, stage=stage)
     terminal.print_line(f"git tags: {', '.join(result)}; share them with: git push --tags")
     return result
 

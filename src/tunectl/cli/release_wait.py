@@ -24,11 +24,11 @@ def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> 
         if not address.startswith(("http://", "https://")):
             raise UsageError(f"--wait {address}: is no address", hint="for example --wait http://127.0.0.1:3000")
     start = time.monotonic()
-    while left := {address: said for address in addresses if (said := _other(address, release))}:
+    while left := {address: state for address in addresses if (state := _other(address, release))}:
         if time.monotonic() - start > seconds:
-            told = "; ".join(f"{address}: {said}" for address, said in left.items())
+            states = "; ".join(f"{address}: {state}" for address, state in left.items())
             raise InfrastructureError(
-                f"after {seconds:g} s {len(left)} of {len(addresses)} servers do not serve {release}: {told}",
+                f"after {seconds:g} s {len(left)} of {len(addresses)} servers do not serve {release}: {states}",
                 hint="the pointer is swapped, and they go on trying; or go back: tunectl release rollback -m TEXT",
             )
         time.sleep(EVERY)
@@ -39,17 +39,17 @@ def _other(address: str, release: str) -> str:
     """Return another release or state that a server reports; empty where it serves ``release``."""
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/readyz", timeout=ANSWER) as answer:  # noqa: S310  # checked above
-            said = json.load(answer)
+            reply = json.load(answer)
     except urllib.error.HTTPError as error:
-        said = _read(error)
+        reply = _read(error)
     except (OSError, ValueError) as error:
         return f"does not answer ({error})"
-    if not isinstance(said, dict):
+    if not isinstance(reply, dict):
         return "is no server of ours"
-    now = ((said.get("variants") or {}).get("champion") or {}).get("release")
+    now = ((reply.get("variants") or {}).get("champion") or {}).get("release")
     if now == release:
         return ""
-    trouble = (said.get("problems") or {}).get("champion") or said.get("reason")
+    trouble = (reply.get("problems") or {}).get("champion") or reply.get("reason")
     return f"serves {now or 'nothing'}" + (f" ({str(trouble).splitlines()[0]})" if trouble else "")
 
 

@@ -130,7 +130,7 @@ def _summarize(
 
     names = [stage.name for stage in STAGES]
     rebuilt = names[: 1 + max(map(names.index, targets))] if targets else names
-    verdicts = {name: found for name in rebuilt if (found := stage_verdict(layout, name))}
+    verdicts = {name: verdict for name in rebuilt if (verdict := stage_verdict(layout, name))}
     folder = layout.artifact("evaluate")
     path = folder / "results.json" if "evaluate" in rebuilt and (folder / "results.json").is_file() else None
     if as_json:
@@ -138,9 +138,9 @@ def _summarize(
         terminal.print_json({"seconds": round(seconds, 1), "verdicts": verdicts, "results": scores})
     elif path:
         _print_comparison(folder)
-    for name, found in verdicts.items():
-        if found["passed"] and not as_json:
-            terminal.print_line(f"{name}: {found['reason']}")
+    for name, verdict in verdicts.items():
+        if verdict["passed"] and not as_json:
+            terminal.print_line(f"{name}: {verdict['reason']}")
     if path and not as_json:
         terminal.print_line(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
     left = names[len(rebuilt) :]
@@ -150,7 +150,7 @@ def _summarize(
         release = _release(layout, as_json=as_json)
         if end is not None:
             end.release = release
-    _refuse(layout, {name: found for name, found in verdicts.items() if not found["passed"]})
+    _refuse(layout, {name: verdict for name, verdict in verdicts.items() if not verdict["passed"]})
 
 
 def _print_next(layout: ProjectPaths, left: Sequence[str], *, evaluated: bool) -> None:
@@ -168,13 +168,13 @@ def _print_comparison(folder: Path) -> None:
     from tunectl.backends.system import terminal
     from tunectl.evaluation import results, summary
 
-    found = summary.load(folder / results.NAME)
-    columns, rows = summary.summary_rows(found)
-    terminal.table(f"{found.split} split", columns, rows)
+    comparison = summary.load(folder / results.NAME)
+    columns, rows = summary.summary_rows(comparison)
+    terminal.table(f"{comparison.split} split", columns, rows)
     answers = islice(atomic_io.read_rows(folder / results.ANSWERS, results.AnswerRow), EXAMPLES)
-    for line in summary.example_lines(found, list(answers)):
+    for line in summary.example_lines(comparison, list(answers)):
         terminal.print_line(line)
-    note = summary.size_note(found)
+    note = summary.size_note(comparison)
     if note:
         terminal.print_line(note)
 
@@ -230,9 +230,9 @@ def _refuse(layout: ProjectPaths, refused: dict[str, dict[str, Any]]) -> None:
     """Every no with its reason, and what would help where a stage knows it."""
     if not refused:
         return
-    helps = [f"what would help: {line}" for found in refused.values() for line in found.get("helps", [])]
+    helps = [f"what would help: {line}" for verdict in refused.values() for line in verdict.get("helps", [])]
     where = " and ".join(str(layout.artifact(name)) for name in refused)
     raise GateError(
-        "\n".join(f"{name}: {found['reason']}" for name, found in refused.items()),
+        "\n".join(f"{name}: {verdict['reason']}" for name, verdict in refused.items()),
         hint="\n  ".join([*helps, f"the evidence is in {where}"]),
     )

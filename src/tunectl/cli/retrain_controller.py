@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_builds(given: Sequence[str]) -> None:
-    for text in given:
+def _refuse_builds(overrides: Sequence[str]) -> None:
+    for text in overrides:
         if re.split(r"[.=@]", text.lstrip("+~"), maxsplit=1)[0] not in READ:
             raise UsageError(
                 f"{text}: a retrain is built with the settings that the project has recorded, not with those of the controller",

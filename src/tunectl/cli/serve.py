@@ -97,9 +97,9 @@ def _refuse_nothing(root: TunectlConfig) -> None:
 
     store = open_registry.open_registry(os.environ.get("TUNECTL_REGISTRY", root.serve.registry), Path())
     if store.champion() is None:
-        known = ", ".join(store.ids()) or "none"
+        release_ids = ", ".join(store.ids()) or "none"
         raise UsageError(
-            f"{store.location}: no release is champion; there are: {known}",
+            f"{store.location}: no release is champion; there are: {release_ids}",
             hint="build one with: tunectl repro, then: tunectl release promote ID -m ...",
         )
 
@@ -163,8 +163,8 @@ def _keys(root: TunectlConfig) -> Path:
 def _say(root: TunectlConfig, secret: str | None) -> None:
     from tunectl.backends.system import terminal
 
-    shown = f"[{root.serve.host}]" if ":" in root.serve.host else root.serve.host
-    address = f"http://{shown}:{root.serve.port}"
+    host = f"[{root.serve.host}]" if ":" in root.serve.host else root.serve.host
+    address = f"http://{host}:{root.serve.port}"
     for what, path in (
         ("OpenAI", "/v1"),
         ("docs", "/docs"),

@@ -83,9 +83,9 @@ def _add(path: Path, name: str, args: argparse.Namespace) -> int:
         ) from error
     api_keys.add(path, entry)
     if args.json:
-        shown = msgspec.to_builtins(entry)
+        view = msgspec.to_builtins(entry)
         terminal.print_json(
-            {"name": name, "key": secret, **{key: shown[key] for key in shown if key not in ("name", "sha256")}}
+            {"name": name, "key": secret, **{key: view[key] for key in view if key not in ("name", "sha256")}}
         )
     else:
         terminal.print_line(f"{secret}\nfor {name}: {', '.join(scopes)}. Shown once: {path} holds only its hash.")

@@ -46,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _next(stages: list[StageStatus]) -> list[str]:
-    kept = [stage.stage for stage in stages if stage.state == KEPT]
+    kept_stages = [stage.stage for stage in stages if stage.state == KEPT]
     stale = [stage.stage for stage in stages if stage.state in {STALE, NOT_BUILT}]
-    lines = [f"next: dvc checkout brings {', '.join(kept)} here, from DVC's cache"] if kept else []
+    lines = [f"next: dvc checkout brings {', '.join(kept_stages)} here, from DVC's cache"] if kept_stages else []
     if stale:
         lines.append(f"next: tunectl repro rebuilds {', '.join(stale)}, and what reads them where it changes")
     return lines or ["every stage is up to date"]

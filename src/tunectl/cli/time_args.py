@@ -8,20 +8,18 @@ from datetime import UTC, datetime, timedelta
 from tunectl.core.errors import UsageError
 
 
-def parse_time(given: str | None) -> datetime | None:
+def parse_time(text: str | None) -> datetime | None:
     """Return a time as it is typed: ISO 8601, or ``7d`` and ``12h`` for "ago"; without a zone it is UTC. None stays None.
 
     Raises  UsageError for anything else.
     """
-    if given is None:
+    if text is None:
         return None
-    ago = re.fullmatch(r"(\d{1,5})([dh])", given)
+    ago = re.fullmatch(r"(\d{1,5})([dh])", text)
     if ago:
         return datetime.now(UTC) - timedelta(**{"d": {"days": int(ago[1])}, "h": {"hours": int(ago[1])}}[ago[2]])
     try:
-        result = datetime.fromisoformat(given)
+        result = datetime.fromisoformat(text)
         return (result if result.tzinfo else result.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise UsageError(
-            f"{given}: no such time", hint="write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h"
-        ) from error
+        raise UsageError(f"{text}: no such time", hint="write 2026-03-01, 2026-03-01T12:00+01:00, 7d or 12h") from error

@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             "track.to is empty, so there is no tracker to send to", hint="tunectl track sync 'track.to=[mlflow]'"
         )
-    sent = build_tracking.send_spool(layout, settings, terminal.print_line)
-    terminal.print_line(f"{sent} builds sent; none waits")
+    count = build_tracking.send_spool(layout, settings, terminal.print_line)
+    terminal.print_line(f"{count} builds sent; none waits")
     return 0
 
 

@@ -28,17 +28,17 @@ def find_json_numbers(text: str, spans: Iterable[PiiSpan]) -> dict[int, str]:
     marks: dict[int, str] = {}
     holds_json: dict[int, bool] = {}
     opened: list[int] = []
-    place = 0
+    position = 0
     for item in bare:
-        while place < len(quotes) and quotes[place][1] <= item.start:
-            if quotes[place][2] == len(opened):
-                opened.append(quotes[place][1])
+        while position < len(quotes) and quotes[position][1] <= item.start:
+            if quotes[position][2] == len(opened):
+                opened.append(quotes[position][1])
             else:  # the end of a string of that layer, and of a mark in it that began nothing
-                del opened[quotes[place][2] :]
-            place += 1
+                del opened[quotes[position][2] :]
+            position += 1
         depth = len(opened)
         if depth and opened[-1] not in holds_json:
-            end = next((start for start, _, level in quotes[place:] if level == depth - 1), len(text))
+            end = next((start for start, _, level in quotes[position:] if level == depth - 1), len(text))
             holds_json[opened[-1]] = _is_json(text[opened[-1] : end], depth)
         if not depth or holds_json[opened[-1]]:
             marks[item.start] = "\\" * (2**depth - 1) + '"'

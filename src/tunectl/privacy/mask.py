@@ -91,18 +91,18 @@ class PiiMasker:
     def find(self, text: str) -> list[PiiSpan]:
         """Return personal data in ``text`` in reading order, without overlaps."""
         chosen: list[PiiSpan] = []
-        taken = bytearray(len(text))
+        covered = bytearray(len(text))
         for start, end in patterns.find_urls(text):
-            taken[start:end] = _IN_URL * (end - start)
+            covered[start:end] = _IN_URL * (end - start)
         for match in PLACEHOLDER.finditer(text):
-            taken[match.start() : match.end()] = _CLOSED * len(match[0])
+            covered[match.start() : match.end()] = _CLOSED * len(match[0])
         decoded = decode_text(text)
         for finder, barred in self.finders:
             for result in finder(decoded.text, self.tools):
                 start, end = decoded.original_span(result.start, result.end)
-                place = taken[start:end]
-                if not any(bar in place for bar in barred) and not self._public(decoded.text, result):
-                    taken[start:end] = _CLOSED * len(place)
+                span_bytes = covered[start:end]
+                if not any(bar in span_bytes for bar in barred) and not self._public(decoded.text, result):
+                    covered[start:end] = _CLOSED * len(span_bytes)
                     chosen.append(PiiSpan(result.kind, start, end, result.value))
         return sorted(chosen, key=lambda result: result.start)
 

@@ -55,14 +55,14 @@ def find_person_names(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     mailboxes = {frozenset(match.groups()) for match in _MAILBOX.finditer(text.casefold())} if "@" in text else set()
     full = [result for run in runs if (result := run.person(tools, mailboxes)) is not None]
     yield from full
-    known = {part: result.value for result in reversed(full) for part in _parts(result.value)}
-    taken = {position for result in full for position in range(result.start, result.end)}
-    if not known:
+    values_by_part = {part: result.value for result in reversed(full) for part in _parts(result.value)}
+    covered = {position for result in full for position in range(result.start, result.end)}
+    if not values_by_part:
         return
     for run in runs:
         for word in run.words:
-            part = known.get(_bare(word[0]))
-            if part is not None and word.start() + run.start not in taken and run.stands_alone(word):
+            part = values_by_part.get(_bare(word[0]))
+            if part is not None and word.start() + run.start not in covered and run.stands_alone(word):
                 start = run.start + word.start()
                 yield PiiSpan("person", start, start + len(_strip_possessive(word[0])), part)
 
@@ -93,9 +93,9 @@ class CapitalizedSpan:
 
     def stands_alone(self, word: re.Match[str]) -> bool:
         """Return whether a part of a known name may stand for the person here: no business or place is named with it."""
-        place = self.words.index(word)
-        near = {*self.bare[place + 1 :], self._next_word()}
-        return near.isdisjoint(name_words.NO_PERSON) and not (_possessive(word[0]) and place + 1 < len(self.words))
+        index = self.words.index(word)
+        near = {*self.bare[index + 1 :], self._next_word()}
+        return near.isdisjoint(name_words.NO_PERSON) and not (_possessive(word[0]) and index + 1 < len(self.words))
 
     def _match_after_title(self) -> PiiSpan | None:
         for index, bare in enumerate(self.bare[:-1]):
@@ -137,7 +137,7 @@ class CapitalizedSpan:
             if any(_possessive(self.words[index][0]) for index in range(place, end - 1)):
                 continue
             last = self._surname(end)
-            known = last in tools.surnames
+            is_surname = last in tools.surnames
             short = len(last) == 1 and first not in name_words.COMMON and self.text.endswith(".")
             likely = (
                 first not in name_words.COMMON
@@ -146,7 +146,7 @@ class CapitalizedSpan:
                 and place == 0
                 and end <= 3
             )
-            if known or short or likely:
+            if is_surname or short or likely:
                 return self._build_span(place, end)
         return None
 

@@ -69,10 +69,10 @@ def find_street_addresses(text: str, tools: PiiResources) -> Iterator[PiiSpan]: 
         return
     for pattern in (_ZIPPED, _MILITARY, _ENGLISH, _BOX, _GERMAN, _FRENCH, _SOUTHERN, _NORTHERN):
         for match in pattern.finditer(text):
-            whole = match[0].rstrip(" ,.")
-            if _NAMELESS.fullmatch(whole) and "Broadway" not in whole:
+            address = match[0].rstrip(" ,.")
+            if _NAMELESS.fullmatch(address) and "Broadway" not in address:
                 continue
-            if _YEAR.match(whole) and _AFTER_IN.search(text[max(0, match.start() - 8) : match.start()]):
+            if _YEAR.match(address) and _AFTER_IN.search(text[max(0, match.start() - 8) : match.start()]):
                 continue
-            value = " ".join(whole.casefold().replace(",", " ").replace(".", "").split())
-            yield PiiSpan("address", match.start(), match.start() + len(whole), value)
+            value = " ".join(address.casefold().replace(",", " ").replace(".", "").split())
+            yield PiiSpan("address", match.start(), match.start() + len(address), value)

@@ -120,19 +120,19 @@ def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:
     result = [window for window in windows if window.release == release] or list(windows)
     if not result:
         return None
-    one = result[-1]
-    moved = sorted(name for name, signal in one.signals.items() if signal.shifted)
+    last = result[-1]
+    moved = sorted(name for name, signal in last.signals.items() if signal.shifted)
     return Drift(
-        one.id,
-        one.release,
-        one.verdict,
-        one.reason,
-        one.until,
-        one.rows,
-        one.evidence,
-        one.evidence_required,
+        last.id,
+        last.release,
+        last.verdict,
+        last.reason,
+        last.until,
+        last.rows,
+        last.evidence,
+        last.evidence_required,
         moved,
-        one.too_small_for,
+        last.too_small_for,
     )
 
 
@@ -140,9 +140,9 @@ def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: T
     """Return the pending acceptance of a first reference window; None where nobody has to accept one."""
     from tunectl.monitoring.window import REFERENCE_SET
 
-    declared, least = root.monitor.prompts, root.monitor.window.min_rows
+    prompts, least = root.monitor.prompts, root.monitor.window.min_rows
     enough = [window for window in windows if window.rows >= least]
-    if declared.reference != "live" or declared.accept_first or not enough or live.events(kind=REFERENCE_SET):
+    if prompts.reference != "live" or prompts.accept_first or not enough or live.events(kind=REFERENCE_SET):
         return None
     return PendingApproval(
         f"accept a window that prompts are compared with: tunectl monitor set-reference {enough[-1].id}"

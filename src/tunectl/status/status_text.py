@@ -55,8 +55,8 @@ def _traffic(traffic: Traffic | None, now: datetime) -> str:
     people = f" of {traffic.people:,} {'person' if traffic.people == 1 else 'people'}" if traffic.people else ""
     left = traffic.requests - traffic.answered
     open_ = f", {left:,} of them without an answer" if left else ""
-    said = ", ".join(f"{count:,} {kind}" for kind, count in traffic.feedback.items()) or "none"
-    return f"{traffic.requests:,} requests{people} in {traffic.hours:g} h{open_}, {newest}; feedback: {said}"
+    feedback_text = ", ".join(f"{count:,} {kind}" for kind, count in traffic.feedback.items()) or "none"
+    return f"{traffic.requests:,} requests{people} in {traffic.hours:g} h{open_}, {newest}; feedback: {feedback_text}"
 
 
 def _drift(glance: StatusReport) -> str:
@@ -64,8 +64,8 @@ def _drift(glance: StatusReport) -> str:
     if result is None:
         return idle if glance.monitor == "never" else _join_parts("no window of traffic is closed yet", idle)
     other = glance.champion is not None and result.release != glance.champion.release
-    whose = f" of {result.release}, before this champion" if other else ""
-    return _join_parts(f"{_window(result)}{whose}: {_short(result.reason) or 'no reason given'}", idle)
+    suffix = f" of {result.release}, before this champion" if other else ""
+    return _join_parts(f"{_window(result)}{suffix}: {_short(result.reason) or 'no reason given'}", idle)
 
 
 def _window(drift: Drift) -> str:
@@ -89,14 +89,14 @@ def _next(glance: StatusReport, now: datetime) -> str:
     ]
     drift = "on drift" if glance.approval == "none" else "on drift, once a person says yes"
     began, most = glance.budget
-    held = [
+    waiting = [
         f"not before {_at(glance.rests_until)}" if glance.rests_until else "",
         f"{began} of {most} that a week allows have run" if began >= most else "",
     ]
     return _join_parts(
         *slots,
         drift if slots else f"nothing is scheduled; {drift}",
-        *held,
+        *waiting,
         _idle(glance.controller, "retrain controller"),
     )
 

@@ -49,8 +49,8 @@ def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | 
 
 
 def _is_active(section: Sweep, key: str, values: Mapping[str, Any]) -> bool:
-    wanted = section.only_if.get(key, {})
-    return all(other in values and values[other] == value for other, value in wanted.items())
+    condition = section.only_if.get(key, {})
+    return all(other in values and values[other] == value for other, value in condition.items())
 
 
 def encode_choice(value: Any) -> Any:
@@ -125,8 +125,8 @@ def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str
 def _contains(allowed: SweepRange | Sequence[Any], value: Any) -> bool:
     if not isinstance(allowed, SweepRange):
         return value in allowed
-    whole = isinstance(allowed.low, int) and isinstance(allowed.high, int)
-    kind = int if whole else int | float
+    is_integer = isinstance(allowed.low, int) and isinstance(allowed.high, int)
+    kind = int if is_integer else int | float
     return isinstance(value, kind) and not isinstance(value, bool) and allowed.low <= value <= allowed.high
 
 

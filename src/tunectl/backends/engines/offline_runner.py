@@ -72,24 +72,30 @@ class LocalRunner:
         It is asked to go on; where it goes another way it is put back, so each answer costs one question and one more a
         difference, most of which the prefix cache has read already.
         """
-        seen: list[tuple[list[int], list[float]]] = [([], []) for _ in answers]
+        tokens_by_answer: list[tuple[list[int], list[float]]] = [([], []) for _ in answers]
         stop = min(self._stops)
         while True:
-            open_ = [index for index, answer in enumerate(answers) if len(seen[index][0]) < len(answer)]
+            open_ = [index for index, answer in enumerate(answers) if len(tokens_by_answer[index][0]) < len(answer)]
             if not open_:
-                return [TeacherForced(choices, nats) for choices, nats in seen]
-            asks = [([*prompts[p], *answers[p][: len(seen[p][0])]], len(answers[p]) - len(seen[p][0])) for p in open_]
+                return [TeacherForced(choices, nats) for choices, nats in tokens_by_answer]
+            asks = [
+                (
+                    [*prompts[p], *answers[p][: len(tokens_by_answer[p][0])]],
+                    len(answers[p]) - len(tokens_by_answer[p][0]),
+                )
+                for p in open_
+            ]
             for index, (ids, nats, ended) in zip(open_, self._all(asks), strict=True):
-                choices, logprobs = seen[index]
+                choices, logprobs = tokens_by_answer[index]
                 for token, nat in zip([*ids, *[stop] * ended], [*nats, *[float("nan")] * ended], strict=True):
-                    wanted = answers[index][len(choices)]
+                    expected = answers[index][len(choices)]
                     choices.append(token)
                     logprobs.append(nat)
-                    if len(choices) == len(answers[index]) or not self._same(token, wanted):
+                    if len(choices) == len(answers[index]) or not self._same(token, expected):
                         break
 
-    def _same(self, token: int, wanted: int) -> bool:
-        return token == wanted or (token in self._stops and wanted in self._stops)
+    def _same(self, token: int, expected: int) -> bool:
+        return token == expected or (token in self._stops and expected in self._stops)
 
     def _all(
         self, asks: Sequence[tuple[list[int], int]], sampling: SamplingParams = GREEDY
@@ -172,13 +178,13 @@ def open_runner(release: Path, engine: str, stops: Sequence[int], *, adapter: bo
 
 def main(job: Path, answer: Path) -> None:
     """Do one job; NaN is written as such, which Python's own parser reads."""
-    given = msgspec.json.decode(job.read_bytes(), type=RunnerJob)
-    side = open_runner(Path(given.release), given.engine, given.stops, adapter=given.adapter)
+    runner_job = msgspec.json.decode(job.read_bytes(), type=RunnerJob)
+    side = open_runner(Path(runner_job.release), runner_job.engine, runner_job.stops, adapter=runner_job.adapter)
     try:
         result: Sequence[Any] = (
-            side.generate(given.prompts, given.limit, given.how)
-            if given.answers is None
-            else side.teacher_force(given.prompts, given.answers)
+            side.generate(runner_job.prompts, runner_job.limit, runner_job.how)
+            if runner_job.answers is None
+            else side.teacher_force(runner_job.prompts, runner_job.answers)
         )
     finally:
         side.close()

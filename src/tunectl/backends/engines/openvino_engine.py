@@ -245,12 +245,12 @@ class OpenVinoPipeline:
 def engine(serve: Serve) -> SubprocessEngine:
     """Return the engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
     require_installed("openvino_genai", extra=EXTRA)
-    given = serve.engine
+    engine_settings = serve.engine
     settings = {
-        "threads": given.threads,
-        "cache_tokens": given.kv_cache_tokens,
-        "batch_tokens": given.max_num_batched_tokens,
+        "threads": engine_settings.threads,
+        "cache_tokens": engine_settings.kv_cache_tokens,
+        "batch_tokens": engine_settings.max_num_batched_tokens,
         "running": serve.limits.max_concurrency,
-        "precision": given.precision,
+        "precision": engine_settings.precision,
     }
     return SubprocessEngine("openvino", f"{__name__}:{OpenVinoEngine.__name__}", settings)

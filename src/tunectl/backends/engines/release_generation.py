@@ -46,7 +46,7 @@ def generate(job: GenerationJob) -> GenerationResult:
     """Load the release and answer everything, greedily."""
     from tunectl.backends.wiring.packaging import PackagingBackend
 
-    folder, begun = Path(job.release), time.monotonic()
+    folder, started = Path(job.release), time.monotonic()
     contract = contracts.load(folder)
     tokenizer = Tokenizer(folder / contracts.TOKENIZER)
     prompts = PromptRenderer(contracts.template_of(folder, contract), tokenizer)
@@ -65,15 +65,17 @@ def generate(job: GenerationJob) -> GenerationResult:
     try:
         side.generate([ids[index] for index in fitting[:1]], 1)
         loaded = time.monotonic()
-        said = side.generate([ids[index] for index in fitting], job.limit)
+        outputs = side.generate([ids[index] for index in fitting], job.limit)
         ended = time.monotonic()
     finally:
         side.close()
     texts: list[str | None] = [None] * len(ids)
-    for index, item in zip(fitting, said, strict=True):
+    for index, item in zip(fitting, outputs, strict=True):
         texts[index] = tokenizer.text_of([token for token in item.ids if token not in tokenizer.special]).strip()
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return GenerationResult(texts, ended - loaded, loaded - begun, peak * 1024)
+    peak = max(
+        resource.getrusage(process_kind).ru_maxrss for process_kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return GenerationResult(texts, ended - loaded, loaded - started, peak * 1024)
 
 
 def main(job: Path, answers: Path) -> None:

@@ -81,8 +81,13 @@ class SubprocessEngine:
 
         Raises  ArtifactError with the engine's words where it cannot, or when its process dies.
         """
-        given = {"factory": self.factory, "settings": self.settings, "release": str(release), "adapter": adapter}
-        pipeline = SubprocessSession(self.name, json.dumps(given), deliver)
+        session_settings = {
+            "factory": self.factory,
+            "settings": self.settings,
+            "release": str(release),
+            "adapter": adapter,
+        }
+        pipeline = SubprocessSession(self.name, json.dumps(session_settings), deliver)
         self._opening.append(pipeline)
         try:
             if self._given_up.is_set():
@@ -102,19 +107,26 @@ class SubprocessEngine:
 class SubprocessSession:
     """The server's side of a pipeline; its process runs from the first moment, and ``load`` waits for it."""
 
-    def __init__(self, name: str, given: str, deliver: Deliver) -> None:
+    def __init__(self, name: str, session_settings: str, deliver: Deliver) -> None:
         self.broken: str | None = None
         self._name, self._deliver = name, deliver
         self._asked: dict[int, None] = {}
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._closing = self._over = False
         paths = [str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._socket, theirs = socket.socketpair()
-        with theirs:
+        self._socket, child_socket = socket.socketpair()
+        with child_socket:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", __name__, str(theirs.fileno()), given],  # no module of the working folder
+                [
+                    sys.executable,
+                    "-P",
+                    "-m",
+                    __name__,
+                    str(child_socket.fileno()),
+                    session_settings,
+                ],  # no module of the working folder
                 stdin=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(child_socket.fileno(),),
                 process_group=0,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
@@ -127,19 +139,19 @@ class SubprocessSession:
 
         Raises  ArtifactError with the engine's words where it cannot be, or when its process dies.
         """
-        said = self._first()
-        if said:
+        message = self._first()
+        if message:
             self._end()
-            raise ArtifactError(said)
+            raise ArtifactError(message)
         for thread in self._threads:
             thread.start()
 
     def _first(self) -> str:
         """Return why the pipeline is not open; empty when it is."""
-        said = next(self._heard, None)
-        if said is None:
+        message = next(self._heard, None)
+        if message is None:
             return f"the engine {self._name} cannot be opened: its process {self._fate()}"
-        return str(_TOLD(said))
+        return str(_TOLD(message))
 
     def _fate(self) -> str:
         try:
@@ -210,14 +222,14 @@ class SubprocessSession:
         self._give_up()
         self._outbox.put(None)
 
-    def _hear(self, said: Told) -> None:
-        if isinstance(said, str):
-            self.broken = said
+    def _hear(self, message: Told) -> None:
+        if isinstance(message, str):
+            self.broken = message
             return
-        for number, piece in said:
+        for number, piece in message:
             if piece.end is not None:
                 self._asked.pop(number, None)
-        self._deliver(said)
+        self._deliver(message)
 
     def _give_up(self) -> None:
         """Tell whoever still waits that nothing will come; each once, whichever thread comes first."""
@@ -274,16 +286,16 @@ def _let_go(connection: socket.socket) -> None:
         os.close(connection.detach())
 
 
-def main(number: int, given: dict[str, Any]) -> None:
+def main(number: int, session_settings: dict[str, Any]) -> None:
     """Be the process of one pipeline. Signals that stop a server are the server's: open answers finish before it closes this."""
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     logging_setup.configure_logging(json_lines=True)
-    module, _, name = given["factory"].partition(":")
-    engine: Engine = getattr(import_module(module), name)(**given["settings"])
+    module, _, name = session_settings["factory"].partition(":")
+    engine: Engine = getattr(import_module(module), name)(**session_settings["settings"])
     with socket.socket(fileno=number) as connection:
         os.register_at_fork(after_in_child=partial(_let_go, connection))
-        _EngineServer(connection).run(engine, Path(given["release"]), adapter=given["adapter"])
+        _EngineServer(connection).run(engine, Path(session_settings["release"]), adapter=session_settings["adapter"])
     sys.stdout.flush()
     os._exit(0)  # a library that is slow or fails while it is torn down has nothing to say any more
 

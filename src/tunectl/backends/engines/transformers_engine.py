@@ -140,8 +140,8 @@ class TransformersSession:
 
     def _next(self, running: _ActiveRequest) -> tuple[int, float]:
         torch, ask = self._torch, running.ask
-        given = torch.tensor([running.tokens], device=self._model.device)
-        out = self._model(input_ids=given, past_key_values=running.cache, use_cache=True, logits_to_keep=1)
+        input_ids = torch.tensor([running.tokens], device=self._model.device)
+        out = self._model(input_ids=input_ids, past_key_values=running.cache, use_cache=True, logits_to_keep=1)
         running.cache = out.past_key_values
         logits = out.logits[0, -1].float()
         if ask.presence or ask.frequency:
@@ -162,9 +162,9 @@ def _nucleus(logprobs: Any, top_p: float) -> Any:
     """Return the likeliest tokens that together reach ``top_p``, renormalized (Holtzman et al., 2019)."""
     if top_p >= 1:
         return logprobs
-    ordered, places = logprobs.sort(descending=True)
+    ordered, indices = logprobs.sort(descending=True)
     beyond = ordered.exp().cumsum(-1) - ordered.exp() >= top_p
-    return logprobs.index_fill(0, places[beyond], float("-inf")).log_softmax(-1)
+    return logprobs.index_fill(0, indices[beyond], float("-inf")).log_softmax(-1)
 
 
 def engine(serve: Serve) -> SubprocessEngine:

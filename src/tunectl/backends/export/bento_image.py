@@ -26,9 +26,9 @@ def containerize(bento: Path, name: str) -> int:
     _refuse_no_engine()
     scratch = Path(tempfile.mkdtemp(prefix="image-")).resolve()  # not a hidden folder: BentoML refuses those
     try:
-        place = scratch / "home" / "bentos" / "bento" / "one"
-        place.parent.mkdir(parents=True)
-        place.symlink_to(bento.resolve(), target_is_directory=True)
+        bento_folder = scratch / "home" / "bentos" / "bento" / "one"
+        bento_folder.parent.mkdir(parents=True)
+        bento_folder.symlink_to(bento.resolve(), target_is_directory=True)
         _run(scratch, name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -54,8 +54,8 @@ def _refuse_no_engine() -> None:
         )
     process = _docker("info")
     if process.returncode:
-        said = (process.stderr.strip() or "nothing").splitlines()[-1]
-        raise InfrastructureError(f"no Docker engine answers: {said}", hint="start one: systemctl start docker")
+        last_line = (process.stderr.strip() or "nothing").splitlines()[-1]
+        raise InfrastructureError(f"no Docker engine answers: {last_line}", hint="start one: systemctl start docker")
 
 
 def _docker(*words: str) -> subprocess.CompletedProcess[str]:

@@ -54,15 +54,15 @@ def ensure_interpreter(exporters: Path | None = None) -> Path:
     exporters = exporters or ProjectPaths().exporters
     lock_path = lock_file()
     key = hashlib.sha256(lock_path.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    place = (exporters / f"export-{key}").absolute()
-    result = place / "bin" / "python"
-    if (place / STAMP).is_file():
+    environment = (exporters / f"export-{key}").absolute()
+    result = environment / "bin" / "python"
+    if (environment / STAMP).is_file():
         return result
     with lock.file_lock(
         exporters / ".lock", "making the exporter environment", busy="the exporter environment is being made"
     ):
-        if not (place / STAMP).is_file():
-            _make(place, lock_path)
+        if not (environment / STAMP).is_file():
+            _make(environment, lock_path)
     return result
 
 
@@ -70,12 +70,12 @@ def _make(folder: Path, lock_path: Path) -> None:
     _log.info("export: making %s from %s (once; some minutes)", folder, lock_path.name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with progress.bar("exporter environment", 2) as shown:
+    with progress.bar("exporter environment", 2) as bar:
         _call([sys.executable, "-m", "venv", str(folder)], "python -m venv")
-        shown.advance(1)
+        bar.advance(1)
         python = str(folder / "bin" / "python")
         _call([python, str(lock_path.with_name("install.py")), lock_path.name], f"installing {lock_path.name}")
-        shown.advance(1)
+        bar.advance(1)
     atomic_io.write_text(folder / STAMP, lock_path.read_text())
 
 
@@ -101,9 +101,9 @@ def _add(folder: Path, lock_path: Path) -> None:
 def _call(words: Sequence[str], description: str) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        error_lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise InfrastructureError(
-            f"the exporter environment cannot be made: {description} failed: {said[-1] if said else 'without a word'}",
+            f"the exporter environment cannot be made: {description} failed: {error_lines[-1] if error_lines else 'without a word'}",
             hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or name a Python that has {LOCK}: {VARIABLE}",
         )
 

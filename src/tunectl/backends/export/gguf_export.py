@@ -30,7 +30,7 @@ def agreement(file: Path, probes: Sequence[ParityProbe]) -> float:
         for probe in probes:
             logits = model(torch.tensor([[*probe.token_ids, *probe.answer_ids]])).logits[0]
             start = len(probe.token_ids) - 1
-            told = logits[start : start + len(probe.answer_ids)].argmax(dim=-1).tolist()
-            same += sum(item == other for item, other in zip(told, probe.answer_ids, strict=True))
+            predicted = logits[start : start + len(probe.answer_ids)].argmax(dim=-1).tolist()
+            same += sum(item == other for item, other in zip(predicted, probe.answer_ids, strict=True))
             total += len(probe.answer_ids)
     return same / total if total else 0.0

@@ -95,10 +95,10 @@ def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) 
     failed: FailedRank = atomic_io.read_json(folder / torchrun_agent.FAILED, FailedRank)
     crash = fit_request.first_crash(Path(agent.fit)) if failed.exit_code >= 0 else None
     rank = failed.rank if crash is None else crash.rank
-    how = signal.Signals(-failed.exit_code).name if failed.exit_code < 0 else f"exit code {failed.exit_code}"
+    cause = signal.Signals(-failed.exit_code).name if failed.exit_code < 0 else f"exit code {failed.exit_code}"
     tail = crash.traceback.strip().splitlines()[-LOG_LINES:] if crash else []
     words = "".join(f"\n    {line}" for line in tail)
     return InfrastructureError(
-        f"{label}: rank {rank} ended with {how}, and launch.max_restarts is {agent.max_restarts}{words}",
+        f"{label}: rank {rank} ended with {cause}, and launch.max_restarts is {agent.max_restarts}{words}",
         hint=f"logs of all ranks are in {folder / torchrun_agent.LOGS}; checkpoints are kept: run the same command to go on",
     )

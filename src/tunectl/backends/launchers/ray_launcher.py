@@ -83,8 +83,8 @@ class RayLauncher:
 
         Raises  InfrastructureError where it is not there.
         """
-        place = self.settings.address.removeprefix("ray://")
-        if ":" in place and not is_listening(place):  # Ray would try for minutes
+        ray_address = self.settings.address.removeprefix("ray://")
+        if ":" in ray_address and not is_listening(ray_address):  # Ray would try for minutes
             raise InfrastructureError(
                 f"launch.address = {self.settings.address}: nothing listens there", hint=START_HINT
             )
@@ -153,12 +153,12 @@ def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch)
 
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
-    waiting, asked = StopRequest(label), False
+    waiting, stop_sent = StopRequest(label), False
     with trainer_loop.stop_on_ctrl_c(waiting):
         while thread.is_alive():
-            if waiting.stopped and not asked:
+            if waiting.stopped and not stop_sent:
                 control.stop.remote()
-                asked = True
+                stop_sent = True
             time.sleep(0.1)
     told = ray.get(control.read_failure.remote())
     if told is not None:
@@ -188,8 +188,8 @@ def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlE
 
 def _take(result: Any, out: Path) -> FitEnd:
     """Bring the adapter from the storage to ``out``, and remove the checkpoints of this fit."""
-    with result.checkpoint.as_directory() as there:
-        shutil.copytree(there, out, dirs_exist_ok=True)
+    with result.checkpoint.as_directory() as folder:
+        shutil.copytree(folder, out, dirs_exist_ok=True)
     end: FitEnd = atomic_io.read_json(out / fit_request.RESULT, FitEnd)
     (out / fit_request.RESULT).unlink()
     result.checkpoint.filesystem.delete_dir(posixpath.dirname(result.checkpoint.path))

@@ -113,12 +113,12 @@ def _fetch_checkpoint(work: Path) -> str | None:
     checkpoint = import_optional("ray.train", extra=EXTRA).get_checkpoint()
     if checkpoint is None:
         return None
-    with checkpoint.as_directory() as there:
-        if (Path(there) / fit_request.RESULT).is_file():
+    with checkpoint.as_directory() as folder:
+        if (Path(folder) / fit_request.RESULT).is_file():
             _report(None)
             return fit_request.RESULT
-        step = json.loads((Path(there) / _STEP_FILE).read_bytes())["global_step"]
-        shutil.copytree(there, work / f"checkpoint-{step}")
+        step = json.loads((Path(folder) / _STEP_FILE).read_bytes())["global_step"]
+        shutil.copytree(folder, work / f"checkpoint-{step}")
     return None
 
 

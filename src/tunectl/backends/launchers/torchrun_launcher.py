@@ -130,18 +130,18 @@ def count_ranks(settings: TorchrunLaunch, device: str) -> int:
 
     Raises  UsageError where ``auto`` has no cards to count; InfrastructureError where there are too few.
     """
-    asked = settings.nproc_per_node
+    ranks = settings.nproc_per_node
     if device != "cuda":
-        if asked == "auto":
+        if ranks == "auto":
             raise UsageError(
                 f"launch.nproc_per_node = auto counts cards, and hardware.device is {device}",
                 hint="give the number of processes, for example launch.nproc_per_node=2, or stay in one: launch=local",
             )
-        return asked
+        return ranks
     cards = int(import_optional("torch.cuda", extra="train").device_count())
-    if cards < 1 or (asked != "auto" and asked > cards):
+    if cards < 1 or (ranks != "auto" and ranks > cards):
         raise InfrastructureError(
-            f"launch.nproc_per_node = {asked}, and torch sees {cards} cards",
+            f"launch.nproc_per_node = {ranks}, and torch sees {cards} cards",
             hint="give a smaller number, or look at nvidia-smi and CUDA_VISIBLE_DEVICES",
         )
-    return cards if asked == "auto" else asked
+    return cards if ranks == "auto" else ranks

@@ -34,13 +34,13 @@ def to_tensor_batch(rows: Sequence[PackedRow], device: str, *, added: Any = None
     """
     torch = import_optional("torch", extra="train")
     flat = collate(rows)
-    whole = {"dtype": torch.long, "device": device}
+    options = {"dtype": torch.long, "device": device}
     return TensorBatch(
-        torch.tensor(flat.ids, **whole),
-        torch.tensor(flat.positions, **whole),
+        torch.tensor(flat.ids, **options),
+        torch.tensor(flat.positions, **options),
         _mask(flat, device, added),
-        torch.tensor(flat.sources, **whole),
-        torch.tensor(flat.targets, **whole),
+        torch.tensor(flat.sources, **options),
+        torch.tensor(flat.targets, **options),
         torch.tensor(flat.weights, dtype=torch.float32, device=device),
     )
 
@@ -52,10 +52,10 @@ def _mask(flat: PaddedBatch, device: str, added: Any) -> Any:
     if not flat.branched and not short:
         return None
     branch = torch.tensor(flat.branch, device=device)
-    here, there = branch[:, :, None], branch[:, None, :]
+    query_branch, key_branch = branch[:, :, None], branch[:, None, :]
     before = torch.ones(branch.shape[1], branch.shape[1], dtype=torch.bool, device=device).tril()
-    seen = (before & ((here == there) | (there == 0)))[:, None]
-    return torch.zeros(seen.shape, dtype=added).masked_fill_(~seen, float("-inf")) if short else seen
+    visible = (before & ((query_branch == key_branch) | (key_branch == 0)))[:, None]
+    return torch.zeros(visible.shape, dtype=added).masked_fill_(~visible, float("-inf")) if short else visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +88,16 @@ def forward_path(model: Any, *, plain_head: bool, autocast: bool) -> ForwardPath
     torch = import_optional("torch", extra="train")
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     kind = base.device.type
-    around = torch.autocast(kind, torch.bfloat16) if autocast else nullcontext()
-    whole = None if plain_head else lambda **inputs: type(base).forward(base, **inputs).logits
+    autocast_context = torch.autocast(kind, torch.bfloat16) if autocast else nullcontext()
+    logits_function = None if plain_head else lambda **inputs: type(base).forward(base, **inputs).logits
     short = base.config._attn_implementation == short_attention.NAME  # noqa: SLF001
     return ForwardPath(
-        base.base_model, base.get_output_embeddings(), whole, around, kind, base.dtype if short else None
+        base.base_model,
+        base.get_output_embeddings(),
+        logits_function,
+        autocast_context,
+        kind,
+        base.dtype if short else None,
     )
 
 

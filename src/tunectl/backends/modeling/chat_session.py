@@ -52,7 +52,7 @@ class ChatSession:
         return {"input_ids": ids.to(self._model.device), "attention_mask": torch.ones_like(ids).to(self._model.device)}
 
 
-def _streamer(tokenizer: Any, seen: Callable[[str], None]) -> Any:
+def _streamer(tokenizer: Any, on_text: Callable[[str], None]) -> Any:
     transformers = import_optional("transformers", extra="train")
 
     class Streamer(transformers.TextStreamer):  # type: ignore[name-defined]
@@ -60,6 +60,6 @@ def _streamer(tokenizer: Any, seen: Callable[[str], None]) -> Any:
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             """Print text that is final; transformers calls this."""
-            seen(text)
+            on_text(text)
 
     return Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)

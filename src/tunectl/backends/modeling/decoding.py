@@ -104,14 +104,14 @@ class Decoder:
         state = BatchState(cache, mask, positions[:, -1] + 1, logits)
         if len(different) == len(prompts):
             return state
-        place = {ids: number for number, ids in enumerate(different)}
-        return _select_rows(state, self.tensor([place[tuple(ids)] for ids in prompts]))
+        index_by_prompt = {ids: number for number, ids in enumerate(different)}
+        return _select_rows(state, self.tensor([index_by_prompt[tuple(ids)] for ids in prompts]))
 
     def decode(
         self,
         lines: Sequence[GenerationState],
         state: BatchState,
-        how: Greedy | Sampling,
+        decoding: Greedy | Sampling,
         *,
         seed: int,
         likely: bool = False,
@@ -119,10 +119,10 @@ class Decoder:
         """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps the likelihood of what is drawn."""
         random = self._torch.Generator(device=state.logits.device).manual_seed(seed)
         at_work = list(lines)
-        limit = how.max_new_tokens
+        limit = decoding.max_new_tokens
         while True:
             started = time.perf_counter()
-            tokens, chances = self._pick(state.logits, how, random)
+            tokens, chances = self._pick(state.logits, decoding, random)
             nats = chances.log().tolist() if likely and chances is not None else [None] * len(at_work)
             for line, token, log in zip(at_work, tokens.tolist(), nats, strict=True):
                 self.append(line, token, limit, log)
@@ -156,17 +156,17 @@ class Decoder:
         ).logits[:, -1]
         state.position = state.position + 1
 
-    def _pick(self, logits: Any, how: Greedy | Sampling, random: Any) -> tuple[Any, Any]:
+    def _pick(self, logits: Any, decoding: Greedy | Sampling, random: Any) -> tuple[Any, Any]:
         """Return the next token of each row, and where it was drawn, the chance that it had before top_p; both of shape (rows,)."""
-        if isinstance(how, Greedy):
+        if isinstance(decoding, Greedy):
             return logits.argmax(dim=-1), None
-        chances = (logits.float() / how.temperature).softmax(dim=-1)
-        if how.top_p == 1:  # nothing is left out, so nothing needs sorting
+        chances = (logits.float() / decoding.temperature).softmax(dim=-1)
+        if decoding.top_p == 1:  # nothing is left out, so nothing needs sorting
             indices = self._sample_indices(chances, random)
             return indices[:, 0], chances.gather(1, indices)[:, 0]
         ranked, order = chances.sort(dim=-1, descending=True)
         # a token stays while those likelier than it hold less than top_p together, so at least one stays
-        ranked = ranked.masked_fill(ranked.cumsum(dim=-1) - ranked >= how.top_p, 0.0)
+        ranked = ranked.masked_fill(ranked.cumsum(dim=-1) - ranked >= decoding.top_p, 0.0)
         indices = order.gather(1, self._sample_indices(ranked, random))
         return indices[:, 0], chances.gather(1, indices)[:, 0]
 
@@ -177,21 +177,23 @@ class Decoder:
         (32 rows of 49,152 places on 2 cores: 0.8 against 31 ms). Raises  UsageError where a weight is no number.
         """
         sums = weights.cumsum(dim=-1, dtype=self._torch.float64)
-        whole = sums[:, -1:]
-        if not bool((whole.isfinite() & (whole > 0)).all()):
+        totals = sums[:, -1:]
+        if not bool((totals.isfinite() & (totals > 0)).all()):
             raise UsageError(
                 "the model gives chances that are no numbers, so no word can be drawn",
                 hint="lower the learning rate that it was trained with, or compute in more places: hardware.dtype=float32",
             )
-        drawn = self._torch.rand((len(weights), 1), dtype=self._torch.float64, device=weights.device, generator=random)
+        uniform = self._torch.rand(
+            (len(weights), 1), dtype=self._torch.float64, device=weights.device, generator=random
+        )
         # a product that rounds up to the sum itself is behind the last place
-        return self._torch.searchsorted(sums, drawn * whole, right=True).clamp_(max=weights.shape[1] - 1)
+        return self._torch.searchsorted(sums, uniform * totals, right=True).clamp_(max=weights.shape[1] - 1)
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Return tokens that end an answer: the tokenizer's and the generation settings'."""
-    declared = getattr(model.generation_config, "eos_token_id", None)
-    several = declared if isinstance(declared, list) else [declared]
+    eos_ids = getattr(model.generation_config, "eos_token_id", None)
+    several = eos_ids if isinstance(eos_ids, list) else [eos_ids]
     return tuple(dict.fromkeys(token for token in [tokenizer.eos_token_id, *several] if token is not None))
 
 

@@ -96,7 +96,7 @@ class HfGenerator:
         self._decoder.close()
 
     def answer(
-        self, requests: Sequence[GenerationPrompt], how: Greedy | BeamSearch | Sampling, *, seed: int, label: str
+        self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
         """Return one reply a request; rows of similar length share a batch, the longest first."""
         if not requests:
@@ -106,13 +106,13 @@ class HfGenerator:
             for index, ids in enumerate(self._encode([item.prompt for item in requests]))
         ]
         order = sorted(rows, key=lambda row: (-len(row.ids), row.index))
-        width = max(1, BEAM_ROWS * self._batch // how.beams) if isinstance(how, BeamSearch) else self._batch
-        with self._torch.inference_mode(), self._enough_memory(width), progress.bar(label, len(rows)) as shown:
-            prefix = self._shared_prefix(order) if not isinstance(how, BeamSearch) else None
+        width = max(1, BEAM_ROWS * self._batch // decoding.beams) if isinstance(decoding, BeamSearch) else self._batch
+        with self._torch.inference_mode(), self._enough_memory(width), progress.bar(label, len(rows)) as bar:
+            prefix = self._shared_prefix(order) if not isinstance(decoding, BeamSearch) else None
             for start in range(0, len(order), width):
                 batch = order[start : start + width]
-                self._work(batch, requests, how, prefix, seed + start)
-                shown.advance(len(batch), **_speed(order[: start + width]))
+                self._work(batch, requests, decoding, prefix, seed + start)
+                bar.advance(len(batch), **_speed(order[: start + width]))
         return [self._reply(row) for row in rows]
 
     @contextmanager
@@ -133,23 +133,23 @@ class HfGenerator:
         self,
         batch: list[_RequestState],
         requests: Sequence[GenerationPrompt],
-        how: Greedy | BeamSearch | Sampling,
+        decoding: Greedy | BeamSearch | Sampling,
         prefix: SharedPrefix | None,
         seed: int,
     ) -> None:
         """Score and answer the rows of one batch."""
         references = [self._encode(requests[row.index].references) for row in batch]
-        if isinstance(how, BeamSearch) and not any(references):
-            self._beams(batch, how)
+        if isinstance(decoding, BeamSearch) and not any(references):
+            self._beams(batch, decoding)
             return
         with split_elapsed_time(batch):
             state = self._decoder.prefill([row.ids for row in batch], prefix)
         for turn in range(max(map(len, references))):
             self._score(batch, state, [reference[turn] if turn < len(reference) else [] for reference in references])
-        if isinstance(how, BeamSearch):
-            self._beams(batch, how)
+        if isinstance(decoding, BeamSearch):
+            self._beams(batch, decoding)
         else:
-            self._decoder.decode(batch, state, how, seed=seed)
+            self._decoder.decode(batch, state, decoding, seed=seed)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
@@ -158,7 +158,8 @@ class HfGenerator:
         if has_guard(texts):
             literal = LiteralEncoder(self._tokenizer.backend_tokenizer)
             return [
-                literal.encode(text)[0] if has_guard([text]) else known for text, known in zip(texts, ids, strict=True)
+                literal.encode(text)[0] if has_guard([text]) else plain_ids
+                for text, plain_ids in zip(texts, ids, strict=True)
             ]
         return ids
 
@@ -174,32 +175,32 @@ class HfGenerator:
     def _score(self, batch: list[_RequestState], state: BatchState, answers: list[list[int]]) -> None:
         """Log-probability of one given answer a row (none where it is empty), continuing the cache of the prompts."""
         longest = max(map(len, answers))
-        wanted = self._decoder.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
+        targets = self._decoder.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
         real = self._decoder.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers])
-        total = self._log_probs(state.logits[:, None], wanted[:, :1], real[:, :1])
+        total = self._log_probs(state.logits[:, None], targets[:, :1], real[:, :1])
         fork = BatchState(kv_cache.clone(state.cache), state.mask, state.position, None)
         stride = max(1, SCORED_TOKENS // len(batch))
         for start in range(0, longest - 1, stride):
             stop = min(start + stride, longest - 1)
             fork.mask = self._torch.cat([fork.mask, real[:, start:stop]], dim=1)
             logits = self._model(
-                input_ids=wanted[:, start:stop],
+                input_ids=targets[:, start:stop],
                 attention_mask=fork.mask,
-                position_ids=fork.position[:, None] + self._torch.arange(start, stop, device=wanted.device),
+                position_ids=fork.position[:, None] + self._torch.arange(start, stop, device=targets.device),
                 use_cache=True,
                 **{self._decoder.cache_name: fork.cache},
             ).logits
-            total = total + self._log_probs(logits, wanted[:, start + 1 : stop + 1], real[:, start + 1 : stop + 1])
+            total = total + self._log_probs(logits, targets[:, start + 1 : stop + 1], real[:, start + 1 : stop + 1])
         for row, answer, nats in zip(batch, answers, total.tolist(), strict=True):
             if answer:
                 row.references.append(LogProb(nats, len(answer)))
 
-    def _log_probs(self, logits: Any, wanted: Any, real: Any) -> Any:
-        """Sum over time of the log-probability of ``wanted`` (rows, time) where ``real`` is 1; shape (rows,)."""
+    def _log_probs(self, logits: Any, targets: Any, real: Any) -> Any:
+        """Sum over time of the log-probability of ``targets`` (rows, time) where ``real`` is 1; shape (rows,)."""
         sums = []
-        for row, ids, kept in zip(logits, wanted, real, strict=True):  # a row at a time: float32 logits are large
+        for row, ids, is_real in zip(logits, targets, real, strict=True):  # a row at a time: float32 logits are large
             chosen = row.float().log_softmax(dim=-1).gather(-1, ids[:, None])[:, 0]
-            sums.append((chosen * kept).sum(dtype=self._torch.float64))
+            sums.append((chosen * is_real).sum(dtype=self._torch.float64))
         return self._torch.stack(sums)
 
     def _beams(self, batch: list[_RequestState], settings: BeamSearch) -> None:
@@ -234,12 +235,12 @@ class HfGenerator:
         )
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def _common(first: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two sequences begin with in common."""
-    for index, (left, right) in enumerate(zip(one, other, strict=False)):
+    for index, (left, right) in enumerate(zip(first, other, strict=False)):
         if left != right:
             return index
-    return min(len(one), len(other))
+    return min(len(first), len(other))
 
 
 def _speed(rows: Sequence[_RequestState]) -> dict[str, str]:

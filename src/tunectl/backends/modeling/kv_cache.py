@@ -70,16 +70,16 @@ def _grow_buffer(have: Any, fresh: Any, length: int, room: int) -> Any:
 def new_cache(config: Any) -> Any:
     """Return a new cache for a model of ``config``; layers of another kind than full attention stay transformers' own."""
     utils = import_optional("transformers.cache_utils", extra="train")
-    fresh = utils.DynamicCache(config=config)
-    fresh.layers = [_roomy_layer()() if type(layer) is utils.DynamicLayer else layer for layer in fresh.layers]
-    return fresh
+    cache = utils.DynamicCache(config=config)
+    cache.layers = [_roomy_layer()() if type(layer) is utils.DynamicLayer else layer for layer in cache.layers]
+    return cache
 
 
 def expand(shared: Any, rows: int) -> Any:
     """Return a copy of a one-row cache, for ``rows`` rows."""
-    fresh = copy.deepcopy(shared)
-    fresh.batch_repeat_interleave(rows)
-    return fresh
+    cache = copy.deepcopy(shared)
+    cache.batch_repeat_interleave(rows)
+    return cache
 
 
 def clone(original: Any) -> Any:

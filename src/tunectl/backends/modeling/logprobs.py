@@ -28,14 +28,16 @@ def _function() -> Any:
         @staticmethod
         def forward(ctx: Any, hidden: Any, head: Any, bias: Any, sources: Any, targets: Any, temperature: float) -> Any:
             """Return nats, shape (places,), float32. ``hidden`` is (tokens, hidden size); see ``token_logps`` for the rest."""
-            wanted = ctx.needs_input_grad[0]
+            needs_gradient = ctx.needs_input_grad[0]
             values, grads = [], []
             for start in range(0, len(sources), SLICE):
                 part = slice(start, start + SLICE)
-                value, grad = _slice(hidden[sources[part]], head, bias, targets[part], temperature, wanted=wanted)
+                value, grad = _slice(
+                    hidden[sources[part]], head, bias, targets[part], temperature, wanted=needs_gradient
+                )
                 values.append(value)
                 grads.append(grad)
-            if wanted:
+            if needs_gradient:
                 ctx.save_for_backward(sources, torch.cat(grads))
                 ctx.shape = hidden.shape
             return torch.cat(values) if values else hidden.new_zeros(0, dtype=torch.float32)
@@ -45,8 +47,8 @@ def _function() -> Any:
             """Return the gradient of ``hidden`` from that of the log-probabilities, shape (places,)."""
             sources, unit = ctx.saved_tensors
             # index_add_ on the CPU goes through the places in order, so equal runs give equal bytes
-            whole = unit.new_zeros(ctx.shape).index_add_(0, sources, unit * grad[:, None].to(unit.dtype))
-            return whole, None, None, None, None, None
+            gradient = unit.new_zeros(ctx.shape).index_add_(0, sources, unit * grad[:, None].to(unit.dtype))
+            return gradient, None, None, None, None, None
 
     return TokenLogps
 
@@ -151,8 +153,8 @@ def answer_logps(
     result = token_logps(route, route.batch(rows if shared else one_answer_per_row(rows)), temperature=temperature)
     counts = [target_positions(row, number) for row in rows for number in range(len(row.branches))]
     values = torch.nn.utils.rnn.pad_sequence(list(result.split(counts)), batch_first=True)
-    places = torch.arange(values.shape[1], device=values.device)
-    return AnswerLogps(values, places < torch.tensor(counts, device=values.device)[:, None])
+    positions = torch.arange(values.shape[1], device=values.device)
+    return AnswerLogps(values, positions < torch.tensor(counts, device=values.device)[:, None])
 
 
 def target_positions(row: PackedRow, number: int) -> int:

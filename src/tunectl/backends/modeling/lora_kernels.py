@@ -69,17 +69,17 @@ def _head_loss() -> Any:
             The gradient of ``hidden`` (tokens, hidden size) is worked out here, so that no logits are kept.
             """
             sources, targets, weights = places
-            wanted = ctx.needs_input_grad[0]
+            needs_gradient = ctx.needs_input_grad[0]
             picked_grads = []
             total = hidden.new_zeros((), dtype=torch.float32)
             for start in range(0, len(sources), SLICE):
                 part = slice(start, start + SLICE)
                 loss, grad = _slice_loss(
-                    hidden[sources[part]], head, bias, targets[part], weights[part], smoothing, wanted=wanted
+                    hidden[sources[part]], head, bias, targets[part], weights[part], smoothing, wanted=needs_gradient
                 )
                 total += loss
                 picked_grads.append(grad)
-            if wanted:
+            if needs_gradient:
                 # index_add_ on the CPU goes through the places in order, so equal runs give equal bytes
                 ctx.save_for_backward(torch.zeros_like(hidden).index_add_(0, sources, torch.cat(picked_grads)))
             return total

@@ -73,10 +73,10 @@ def _end_turns(model: Any, folder: Path) -> None:
     """
     if not (folder / model_spec.NAME).is_file():
         return
-    end, declared = model_spec.load(folder).eot_token.id, model.generation_config.eos_token_id
-    known = declared if isinstance(declared, list) else [] if declared is None else [declared]
-    if end not in known:
-        model.generation_config.eos_token_id = [*known, end]
+    end, eos = model_spec.load(folder).eot_token.id, model.generation_config.eos_token_id
+    eos_ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if end not in eos_ids:
+        model.generation_config.eos_token_id = [*eos_ids, end]
 
 
 def dtype(profile: HardwareProfile) -> Any:

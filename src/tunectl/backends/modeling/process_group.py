@@ -87,14 +87,14 @@ class ProcessGroup:
         """Return whether any rank was asked to stop: the same answer on all, after the same step."""
         if self.world_size == 1:
             return stopped
-        asked = stopped or (self.first and self.asked_to_stop is not None and self.asked_to_stop())
-        return self.max(float(asked))[0] > 0
+        stop = stopped or (self.first and self.asked_to_stop is not None and self.asked_to_stop())
+        return self.max(float(stop))[0] > 0
 
     def seed_step(self, seed: int, step: int) -> None:
         """Seed dropout and noise by step and rank, so that a resumed fit draws what it would have drawn. One process goes on as it is."""
         if self.world_size > 1:
-            drawn = hashlib.sha256(f"{seed}:dropout:{step}:{self.rank}".encode()).digest()
-            import_optional("torch", extra="train").manual_seed(int.from_bytes(drawn[:6], "big"))
+            digest = hashlib.sha256(f"{seed}:dropout:{step}:{self.rank}".encode()).digest()
+            import_optional("torch", extra="train").manual_seed(int.from_bytes(digest[:6], "big"))
 
 
 SINGLE = ProcessGroup()

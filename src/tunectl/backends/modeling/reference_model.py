@@ -37,9 +37,9 @@ class ReferenceModel:
                 rows = [lines[index] for index in batch]
                 state = self._decoder.prefill([row.ids for row in rows])
                 self._decoder.decode(rows, state, Greedy(method="greedy", max_new_tokens=limit), seed=0)
-        said = [line.answer for line in lines]
-        nats = self.likelihood(prompts, said, said)
-        return [GreedyOutput(ids, logs, ids[-1] in self._stops) for ids, logs in zip(said, nats, strict=True)]
+        answers = [line.answer for line in lines]
+        nats = self.likelihood(prompts, answers, answers)
+        return [GreedyOutput(ids, logs, ids[-1] in self._stops) for ids, logs in zip(answers, nats, strict=True)]
 
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
@@ -53,8 +53,8 @@ class ReferenceModel:
                 for row, index in enumerate(batch):
                     start, count = len(prompts[index]) - 1, len(answers[index])
                     nats = logits[row, start : start + count].float().log_softmax(dim=-1)
-                    wanted = self._decoder.tensor(list(of[index]))[:, None]
-                    result[index] = nats.gather(-1, wanted)[:, 0].tolist()
+                    targets = self._decoder.tensor(list(of[index]))[:, None]
+                    result[index] = nats.gather(-1, targets)[:, 0].tolist()
         return result
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class ReferenceModel:
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
         """Return places in batches of about equal length, longest first."""
-        order = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+        order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
         return [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
 
     def _logits(self, rows: Sequence[Sequence[int]]) -> Any:

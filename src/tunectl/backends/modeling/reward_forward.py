@@ -110,7 +110,7 @@ def supports_side_by_side(route: RewardRoute, bundles: Sequence[PromptGroup]) ->
     shared = [bundle for bundle in bundles if len(bundle.rows) == 1 and len(bundle.branches) > 1]
     if not shared:
         return True
-    one = min(shared, key=lambda bundle: bundle.length)
+    shortest = min(shared, key=lambda bundle: bundle.length)
     with torch.no_grad():
-        together, apart = (_ends(route, some.rows) for some in (one, separate([one])[0]))
+        together, apart = (_ends(route, some.rows) for some in (shortest, separate([shortest])[0]))
     return bool(((together - apart).norm(dim=1) < CLOSE * apart.norm(dim=1)).all())

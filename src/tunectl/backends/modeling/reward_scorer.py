@@ -44,8 +44,8 @@ def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareP
     Raises  ArtifactError where reward.json names another base, adapter or template, where a file was changed, or where there
             is no judge; MissingExtraError.
     """
-    found = load_verified(base=base, sft=sft, reward=reward, part=part)
-    return RewardScorer(base, sft, folders(reward, part, found), found, profile)
+    verified = load_verified(base=base, sft=sft, reward=reward, part=part)
+    return RewardScorer(base, sft, folders(reward, part, verified), verified, profile)
 
 
 def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
@@ -80,9 +80,11 @@ def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
     return result
 
 
-def folders(reward: Path, part: Which, found: Read) -> list[Path]:
+def folders(reward: Path, part: Which, verified: Read) -> list[Path]:
     """Return where the members of a part lie."""
-    return [reward / JUDGE] if part == JUDGE else [reward / MEMBERS / str(number) for number in range(len(found.seeds))]
+    return (
+        [reward / JUDGE] if part == JUDGE else [reward / MEMBERS / str(number) for number in range(len(verified.seeds))]
+    )
 
 
 class EnsembleReader:
@@ -122,7 +124,7 @@ class EnsembleReader:
         groups = batch_schedule.token_batches(rows, range(len(rows)), self._profile.train_batch_tokens)
         result = []
         batches = len(groups) * len(self._weights)
-        with progress.bar(label, batches) if batches > FEW else nullcontext() as shown:
+        with progress.bar(label, batches) if batches > FEW else nullcontext() as bar:
             for weights in self._weights:
                 if len(self._weights) > 1:
                     peft.set_peft_model_state_dict(self._model, weights)
@@ -130,11 +132,11 @@ class EnsembleReader:
                 for group in groups:
                     with torch.inference_mode():
                         values = reward_forward.rewards_of(self._how, [rows[number] for number in group]).tolist()
-                    places = [index for number in group for index in range(starts[number], starts[number + 1])]
-                    for index, value in zip(places, values, strict=True):
+                    indexes = [index for number in group for index in range(starts[number], starts[number + 1])]
+                    for index, value in zip(indexes, values, strict=True):
                         raw[index] = value
-                    if shown is not None:
-                        shown.advance()
+                    if bar is not None:
+                        bar.advance()
                 result.append(raw)
         return result
 
@@ -150,10 +152,12 @@ class EnsembleReader:
 class RewardScorer:
     """A loaded reward model; see ``training.rewards.RewardModel``."""
 
-    def __init__(self, base: Path, sft: Path, members: Sequence[Path], found: Read, profile: HardwareProfile) -> None:
+    def __init__(
+        self, base: Path, sft: Path, members: Sequence[Path], verified: Read, profile: HardwareProfile
+    ) -> None:
         """Load the reward model; raise ``ArtifactError`` where a file is absent or does not fit."""
         agreed = model_spec.load(sft)
-        self._part, self._where = found, members[0]
+        self._part, self._where = verified, members[0]
         self._masker = LossMasker(
             template.load(base, system=agreed.system),
             Tokenizer(base),

@@ -208,9 +208,9 @@ def swap_in_ema(model: Any, average: dict[str, Any]) -> Iterator[None]:
 
 def load_trainable(model: Any, weights: dict[str, Any]) -> None:
     """Set the trained weights that ``weights`` names."""
-    here = trainable_state(model)
+    current = trainable_state(model)
     for name, value in weights.items():
-        here[name].copy_(value)
+        current[name].copy_(value)
 
 
 def update_ema(run: TrainingRun, model: Any, step: int) -> None:

@@ -27,32 +27,34 @@ def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs) -> None:
             hint="bring that adapter here (the folder adapter of a release in the release store), or set sft.init_adapter=null",
         )
     try:
-        theirs: dict[str, Any] = files.load_file(str(path))
+        stored: dict[str, Any] = files.load_file(str(path))
     except (OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", hint="bring it again") from error
     _refuse_another_strength(folder, plan)
-    _refuse_another_shape(folder, theirs, peft.get_peft_model_state_dict(model))
-    peft.set_peft_model_state_dict(model, theirs)
+    _refuse_another_shape(folder, stored, peft.get_peft_model_state_dict(model))
+    peft.set_peft_model_state_dict(model, stored)
 
 
 def _refuse_another_strength(folder: Path, plan: LoraArgs) -> None:
     """Raise for another LoRA scale: the same matrices with another factor are another model."""
     fields: AdapterConfigFields = atomic_io.read_json(folder / peft_adapter.NAME, AdapterConfigFields)
-    ours = plan.lora_alpha / (math.sqrt(plan.lora_rank) if plan.method == "rslora" else plan.lora_rank)
-    theirs = fields.lora_alpha / (math.sqrt(fields.r) if fields.use_rslora else fields.r)
-    if abs(ours - theirs) > 1e-9 * max(ours, theirs):
+    own_scale = plan.lora_alpha / (math.sqrt(plan.lora_rank) if plan.method == "rslora" else plan.lora_rank)
+    stored_scale = fields.lora_alpha / (math.sqrt(fields.r) if fields.use_rslora else fields.r)
+    if abs(own_scale - stored_scale) > 1e-9 * max(own_scale, stored_scale):
         raise UsageError(
-            f"sft.init_adapter = {folder}: it is scaled by {theirs:g}, and sft.lora_alpha and sft.lora_rank scale by {ours:g}",
+            f"sft.init_adapter = {folder}: it is scaled by {stored_scale:g}, and sft.lora_alpha and sft.lora_rank scale by {own_scale:g}",
             hint="train with the rank and alpha of that adapter, or set sft.init_adapter=null",
         )
 
 
-def _refuse_another_shape(folder: Path, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    there, here = ({name: tuple(item.shape) for name, item in result.items()} for result in (theirs, ours))
-    if there == here:
+def _refuse_another_shape(folder: Path, stored: dict[str, Any], own: dict[str, Any]) -> None:
+    stored_shapes, own_shapes = ({name: tuple(item.shape) for name, item in result.items()} for result in (stored, own))
+    if stored_shapes == own_shapes:
         return
-    odd = min(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    odd = min(
+        name for name in stored_shapes.keys() | own_shapes.keys() if stored_shapes.get(name) != own_shapes.get(name)
+    )
     raise UsageError(
-        f"sft.init_adapter = {folder}: {odd} is {there.get(odd, 'absent')} there and {here.get(odd, 'absent')} here",
+        f"sft.init_adapter = {folder}: {odd} is {stored_shapes.get(odd, 'absent')} there and {own_shapes.get(odd, 'absent')} here",
         hint="train with the rank and the targets of that adapter, or set sft.init_adapter=null",
     )

@@ -55,11 +55,11 @@ def _explain_size(path: Path, limit: int) -> str | None:
     """Return why a document is not unpacked, from the directory of its archive, by which ``zipfile`` cuts what it unpacks; else None."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    whole = sum(item.file_size for item in members)
-    if whole > limit:
-        return f"it unpacks to {whole} bytes; limits.max_file_bytes is {limit}"
+    unpacked = sum(item.file_size for item in members)
+    if unpacked > limit:
+        return f"it unpacks to {unpacked} bytes; limits.max_file_bytes is {limit}"
     xml = (item for item in members if item.filename.lower().endswith((".xml", ".rels")))
-    sizes = [(whole, path.stat().st_size), *((item.file_size, item.compress_size) for item in xml)]
+    sizes = [(unpacked, path.stat().st_size), *((item.file_size, item.compress_size) for item in xml)]
     for size, packed in sizes:
         if size > max(SMALL, RATIO * packed):
             return f"{packed} bytes of it unpack to {size}, more than {RATIO} times as much"
@@ -88,7 +88,7 @@ def _cells(row: Any) -> list[Any]:
 
 
 def _metadata(properties: Any) -> dict[str, str]:
-    known = {"title": properties.title, "author": properties.author}
+    fields = {"title": properties.title, "author": properties.author}
     if properties.created is not None:
-        known["date"] = properties.created.date().isoformat()
-    return {key: value for key, value in known.items() if value}
+        fields["date"] = properties.created.date().isoformat()
+    return {key: value for key, value in fields.items() if value}

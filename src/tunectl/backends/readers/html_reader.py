@@ -68,8 +68,8 @@ def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
     columns = _meta(tree)
     result = library.bare_extraction(html, url=name if "://" in name else None, favor_recall=True, with_metadata=True)
     if result is not None:
-        known = {"title": result.title, "date": result.date, "author": result.author, "site": result.sitename}
-        columns.update({key: value for key, value in known.items() if isinstance(value, str) and value})
+        fields = {"title": result.title, "date": result.date, "author": result.author, "site": result.sitename}
+        columns.update({key: value for key, value in fields.items() if isinstance(value, str) and value})
     text = (result.text if result is not None else "") or library.html2txt(html) or ""
     return text.strip(), columns
 

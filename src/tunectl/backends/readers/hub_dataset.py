@@ -37,10 +37,10 @@ def read_hub(hub: HubDataset) -> Iterator[RawRow | RejectedRow]:
 
 
 def _rows(hub: HubDataset, split: str, rows: Any) -> Iterator[RawRow]:
-    place = f"hf://datasets/{hub.id}@{hub.revision}/{split}"
+    address = f"hf://datasets/{hub.id}@{hub.revision}/{split}"
     for number, columns in enumerate(rows, 1):
         named = columns if hub.split is not None else {"split": split, **columns}
-        yield RawRow(Source(place, number), named)
+        yield RawRow(Source(address, number), named)
 
 
 def _first_line(error: Exception) -> str:

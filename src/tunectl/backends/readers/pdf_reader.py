@@ -38,7 +38,7 @@ def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Rejec
         if document.is_encrypted and not document.decrypt(""):
             yield RejectedRow(Source(file.name), "encrypted", "the file asks for a password")
             return
-        known = _metadata(document)
+        metadata_fields = _metadata(document)
         count = len(document.pages)
     except pypdf.errors.DependencyError as error:
         raise MissingExtraError(f"{file.name} is encrypted: {error}", hint=format_install_command("data")) from error
@@ -48,16 +48,16 @@ def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Rejec
     if count == 0:
         yield RejectedRow(Source(file.name), "no_text", "the file has no pages")
     for number in range(1, count + 1):
-        yield _page(document, number, count, known, file.name)
+        yield _page(document, number, count, metadata_fields, file.name)
 
 
-def _page(document: Any, number: int, count: int, known: dict[str, str], name: str) -> RawRow | RejectedRow:
+def _page(document: Any, number: int, count: int, metadata_fields: dict[str, str], name: str) -> RawRow | RejectedRow:
     source = Source(name, number)
     try:
         page = document.pages[number - 1]
         text = page.extract_text().strip()
         if text:
-            return RawRow(source, {**known, "page": number, "text": text})
+            return RawRow(source, {**metadata_fields, "page": number, "text": text})
         pictures = len(page.images)
     except Exception as error:  # noqa: BLE001  (as above: one broken page does not spoil the others)
         return RejectedRow(source, "unreadable", _why(error))
@@ -71,8 +71,8 @@ def _metadata(document: Any) -> dict[str, str]:
     metadata = document.metadata
     if metadata is None:
         return {}
-    known = {"title": metadata.title, "author": metadata.author}
-    return {key: str(value) for key, value in known.items() if value}
+    fields = {"title": metadata.title, "author": metadata.author}
+    return {key: str(value) for key, value in fields.items() if value}
 
 
 def _why(error: Exception) -> str:

@@ -44,11 +44,11 @@ TABLE_READERS: Mapping[str, Callable[[SourceFile, FileOptions], Iterator[RawRow 
 
 def with_progress(rows: Iterator[RawRow | RejectedRow], label: str) -> Iterator[RawRow | RejectedRow]:
     """Yield the rows, with a bar that moves by a thousand: one a row would cost more than reading it."""
-    with progress.bar(label) as shown:
+    with progress.bar(label) as bar:
         for number, row in enumerate(rows, 1):
             yield row
             if number % 1000 == 0:
-                shown.advance(1000)
+                bar.advance(1000)
 
 
 def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceFile]:
@@ -78,7 +78,7 @@ def with_type(file: SourceFile, options: FileOptions) -> SourceFile:
 
 def rows(
     file: SourceFile,
-    declared: Declared,
+    source_config: Declared,
     key: str,
     readers: Mapping[str, Callable[[SourceFile, Declared], Iterator[RawRow | RejectedRow]]],
 ) -> Iterator[RawRow | RejectedRow]:
@@ -101,12 +101,12 @@ def rows(
             Source(file.name), "not_a_table", f"a {file.type} file holds no rows; known are {', '.join(readers)}"
         )
         return
-    too_big = _explain_size(file.path, declared.limits.max_file_bytes)
+    too_big = _explain_size(file.path, source_config.limits.max_file_bytes)
     if too_big is not None:
         yield RejectedRow(Source(file.name), "file_too_big", too_big)
         return
     try:
-        yield from readers[file.type](file, declared)
+        yield from readers[file.type](file, source_config)
     except DecodeError as error:
         yield _wrong_encoding(error, key)
     except NotTextError as error:

@@ -177,7 +177,7 @@ class CheckedTransport:
     def handle_request(self, request: Any) -> Any:
         """Send ``request`` and return the response; its body is read by whom it is given to."""
         url = request.url
-        asked = self._httpcore.Request(
+        outgoing = self._httpcore.Request(
             method=request.method,
             url=self._httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=request.headers.raw,
@@ -185,7 +185,7 @@ class CheckedTransport:
             extensions=request.extensions,
         )
         with self._translate_errors():
-            answer = self._pool.handle_request(asked)
+            answer = self._pool.handle_request(outgoing)
         return self._httpx.Response(
             answer.status, headers=answer.headers, stream=self._body(answer.stream), extensions=answer.extensions
         )

@@ -143,18 +143,18 @@ class Fetcher:
         if entry is not None:
             conditions = {"If-None-Match": entry.etag or "", "If-Modified-Since": entry.modified or ""}
         headers = {key: value for key, value in conditions.items() if value}
-        here = _require_web_address(url)
+        address = _require_web_address(url)
         for _ in range(HOPS + 1):
-            self._require_allowed(here)
-            answer = self._patiently(here, headers)
+            self._require_allowed(address)
+            answer = self._patiently(address, headers)
             if answer.status not in MOVED:
                 break
-            here = _require_web_address(here, answer.headers.get("location", ""))
+            address = _require_web_address(address, answer.headers.get("location", ""))
         else:
-            raise FetchRefusedError("too_many_redirects", f"more than {HOPS}, the last to {here}")
+            raise FetchRefusedError("too_many_redirects", f"more than {HOPS}, the last to {address}")
         if answer.status != 200 and not (answer.status == 304 and entry is not None):
             raise FetchRefusedError("http_error", f"status {answer.status}")
-        return here, answer
+        return address, answer
 
     def _require_allowed(self, url: str) -> None:
         parts = urlsplit(url)
@@ -177,23 +177,23 @@ class Fetcher:
 
     def _read_robots(self, origin: str) -> Any:
         protego = import_optional("protego", extra="data")
-        here = f"{origin}/robots.txt"
+        address = f"{origin}/robots.txt"
         for _ in range(HOPS + 1):
-            answer = self._patiently(here, {}, limit=ROBOTS_BYTES)
+            answer = self._patiently(address, {}, limit=ROBOTS_BYTES)
             if answer.status not in MOVED:
                 break
-            here = _require_web_address(here, answer.headers.get("location", ""))
+            address = _require_web_address(address, answer.headers.get("location", ""))
         if answer.status >= 500:
             raise FetchRefusedError(
                 "unreachable", f"{origin}/robots.txt says status {answer.status}, so nothing may be fetched"
             )
         text = answer.body.decode(errors="replace") if answer.status == 200 else ""
         rules = protego.Protego.parse(text)
-        asked = float(rules.crawl_delay(self._token) or 0)
-        if not asked <= max(CRAWL_DELAY_SECONDS, self._manners.delay_seconds):  # this way around it refuses NaN, too
+        delay = float(rules.crawl_delay(self._token) or 0)
+        if not delay <= max(CRAWL_DELAY_SECONDS, self._manners.delay_seconds):  # this way around it refuses NaN, too
             raise FetchRefusedError(
                 "robots_disallowed",
-                f"{origin}/robots.txt asks for a pause of {asked:g} s; more than {CRAWL_DELAY_SECONDS:g} s are not waited",
+                f"{origin}/robots.txt asks for a pause of {delay:g} s; more than {CRAWL_DELAY_SECONDS:g} s are not waited",
             )
         return rules
 
@@ -241,8 +241,8 @@ class Fetcher:
     def _pause(self, url: str) -> float:
         parts = urlsplit(url)
         rules = self._robots.get(f"{parts.scheme}://{parts.netloc}")
-        asked = None if rules is None else rules.crawl_delay(self._token)
-        return max(self._manners.delay_seconds, float(asked or 0))
+        delay = None if rules is None else rules.crawl_delay(self._token)
+        return max(self._manners.delay_seconds, float(delay or 0))
 
     def _wait_for(self, url: str) -> None:
         wait = self._free_at.get(urlsplit(url).netloc, 0.0) - time.monotonic()
@@ -255,16 +255,16 @@ def _require_web_address(base: str, location: str | None = None) -> str:
 
     Raises  FetchRefusedError ``http_error`` where it is no address of the web.
     """
-    here = base if location is None else location
+    address = base if location is None else location
     try:
-        here = urljoin(base, here)
-        if urlsplit(here).scheme in {"http", "https"}:
-            return here
+        address = urljoin(base, address)
+        if urlsplit(address).scheme in {"http", "https"}:
+            return address
     except ValueError:  # brackets around what is no IPv6 address
         pass
     moved = location is not None
     raise FetchRefusedError(
-        "http_error", f"it moved to {here}, which is no web address" if moved else f"{here} is no web address"
+        "http_error", f"it moved to {address}, which is no web address" if moved else f"{address} is no web address"
     )
 
 
@@ -283,10 +283,10 @@ def _describe(url: str, answer: FetchResponse) -> CacheEntry:
 
 def _parse_retry_after(answer: FetchResponse) -> float | None:
     """Return the seconds of a Retry-After header, which is a number or a date; None without one."""
-    said = answer.headers.get("retry-after", "").strip()
-    if said.isascii() and said.isdigit():
-        return float(said)
+    value = answer.headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(said).timestamp() - time.time()) if said else None
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time()) if value else None
     except (ValueError, OverflowError):
         return None

@@ -18,9 +18,9 @@ def page(project: str, result: InterAnnotatorAgreement) -> str:
     """Return the page; plots are drawn for what was measured."""
     figures = []
     for name, title in SHARES.items():
-        known = [(person.name, share) for person in result.people if (share := getattr(person, name)) is not None]
-        if known:
-            figures.append((_plot(title, known), title))
+        rated = [(person.name, share) for person in result.people if (share := getattr(person, name)) is not None]
+        if rated:
+            figures.append((_plot(title, rated), title))
     return render.render(
         "agreement.html",
         project=project,
@@ -38,19 +38,19 @@ def page(project: str, result: InterAnnotatorAgreement) -> str:
     )
 
 
-def _plot(title: str, known: list[tuple[str, Proportion]]) -> str:
-    said = "; ".join(f"{name} {share.value:.0%}" for name, share in known)
+def _plot(title: str, rated: list[tuple[str, Proportion]]) -> str:
+    listed = "; ".join(f"{name} {share.value:.0%}" for name, share in rated)
     return svg_plots.forest(
-        [name for name, _ in known],
-        [share.value for _, share in known],
-        [(share.low, share.high) for _, share in known],
+        [name for name, _ in rated],
+        [share.value for _, share in rated],
+        [(share.low, share.high) for _, share in rated],
         xlabel="share, with 95 % interval",
-        alt=f"{title}: {said}",
+        alt=f"{title}: {listed}",
         zero=0.5,
     )
 
 
 def _row(person: Person) -> list[object]:
     shares = [getattr(person, name) for name in SHARES]
-    shown = ["" if one is None else str(one) for one in shares]
-    return [person.name, person.judgments, *shown, "" if person.seconds is None else f"{person.seconds:g}"]
+    cells = ["" if share is None else str(share) for share in shares]
+    return [person.name, person.judgments, *cells, "" if person.seconds is None else f"{person.seconds:g}"]

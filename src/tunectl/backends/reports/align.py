@@ -40,15 +40,15 @@ def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
 
 
 def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
-    first, kept = aligned.validation[0], find_selected_checkpoint(aligned)
-    gained = (f"{kept.reward - first.reward:+.2f}", "reward, against sft")
-    if kept.held_out_accuracy is not None:
-        gained = (render.percent(kept.held_out_accuracy), "of held-out pairs ranked right")
+    first, selected = aligned.validation[0], find_selected_checkpoint(aligned)
+    gained = (f"{selected.reward - first.reward:+.2f}", "reward, against sft")
+    if selected.held_out_accuracy is not None:
+        gained = (render.percent(selected.held_out_accuracy), "of held-out pairs ranked right")
     return [
         gained,
-        (f"{kept.metric_change:+.1f}", f"points of {measure_title(settings)}"),
-        (f"{kept.kl:.1f}", "nats an answer away from sft"),
-        (f"{kept.length - first.length:+.1f}", "tokens an answer"),
+        (f"{selected.metric_change:+.1f}", f"points of {measure_title(settings)}"),
+        (f"{selected.kl:.1f}", "nats an answer away from sft"),
+        (f"{selected.length - first.length:+.1f}", "tokens an answer"),
         (f"{aligned.best_step}", f"kept step, of {aligned.steps}"),
     ]
 
@@ -56,7 +56,7 @@ def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
 def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
     looks, title = aligned.validation, measure_title(settings)
     start = looks[0].metric
-    shown = [
+    figures = [
         _by_step(
             looks,
             "reward",
@@ -95,7 +95,7 @@ def _figures(settings: AlignSettings, aligned: RlResult) -> list[Figure]:
             caption="Spread of the reward over validation inputs.",
         ),
     ]
-    return [*shown, _within_prompt(aligned), _training(settings, aligned), _plot_held_out(looks)]
+    return [*figures, _within_prompt(aligned), _training(settings, aligned), _plot_held_out(looks)]
 
 
 def _by_step(
@@ -185,10 +185,10 @@ def _columns(settings: AlignSettings, aligned: RlResult) -> list[str]:
 
 
 def _row(point: ValidationPoint, aligned: RlResult) -> list[str]:
-    kept = " (kept)" if point.step == aligned.best_step else ""
+    selected_note = " (kept)" if point.step == aligned.best_step else ""
     first = point.step == aligned.validation[0].step
     cells = [
-        f"{point.step}{' sft' if first else ''}{kept}",
+        f"{point.step}{' sft' if first else ''}{selected_note}",
         f"{point.reward:.2f}" if first else f"{point.reward:.2f} ({point.reward_low:.2f} to {point.reward_high:.2f})",
         f"{point.metric:.1f}" if first else f"{point.metric:.1f}, {format_metric_change(point)}",
         f"{point.kl:.2f}",

@@ -74,8 +74,8 @@ def _tiles(facts: DataFacts) -> list[tuple[str, str]]:
 
 def _sources(facts: DataFacts) -> str:
     kinds = sorted(facts.kinds, key=lambda kind: -sum(facts.kinds[kind].values()))
-    shown = {what: [facts.kinds[kind][what] for kind in kinds] for what in ("examples", "documents")}
-    series = {what: values for what, values in shown.items() if any(values)}
+    counts_by_kind = {what: [facts.kinds[kind][what] for kind in kinds] for what in ("examples", "documents")}
+    series = {what: values for what, values in counts_by_kind.items() if any(values)}
     alt = "; ".join(
         f"{kind}: {facts.kinds[kind]['examples']} examples, {facts.kinds[kind]['documents']} documents"
         for kind in kinds
@@ -85,21 +85,21 @@ def _sources(facts: DataFacts) -> str:
 
 def _lengths(facts: DataFacts) -> list[tuple[str, str]]:
     lengths = facts.lengths
-    drawn = []
+    plots = []
     series = {name: values for name, values in (("input", lengths.inputs), ("answer", lengths.answers)) if values}
     if series:
-        drawn.append((_histogram(series, "texts"), f"Words of inputs and answers: {_summary(series)}."))
+        plots.append((_histogram(series, "texts"), f"Words of inputs and answers: {_summary(series)}."))
     if lengths.documents:
         series = {"document": lengths.documents}
-        drawn.append((_histogram(series, "documents"), f"Words of raw documents: {_summary(series)}."))
+        plots.append((_histogram(series, "documents"), f"Words of raw documents: {_summary(series)}."))
     if lengths.references and max(lengths.references) > 1:
-        drawn.append(
+        plots.append(
             (
                 _counts(lengths.references, "reference answers of one input", "inputs"),
                 "How many reference answers an input has.",
             )
         )
-    return drawn
+    return plots
 
 
 def _histogram(series: dict[str, list[int]], ylabel: str) -> str:
@@ -135,17 +135,17 @@ def _summary(series: dict[str, list[int]]) -> str:
 def _loss_plot(losses: Sequence[RejectCount]) -> str | None:
     if not losses:
         return None
-    shown = losses[:15]
-    labels = [f"{loss.stage}: {loss.reason}" for loss in shown]
-    alt = "; ".join(f"{label} {loss.rows}" for label, loss in zip(labels, shown, strict=True))
-    return svg_plots.bars(labels, [loss.rows for loss in shown], xlabel="rows", alt=alt)
+    largest = losses[:15]
+    labels = [f"{loss.stage}: {loss.reason}" for loss in largest]
+    alt = "; ".join(f"{label} {loss.rows}" for label, loss in zip(labels, largest, strict=True))
+    return svg_plots.bars(labels, [loss.rows for loss in largest], xlabel="rows", alt=alt)
 
 
 def _duplicates(facts: DataFacts) -> dict[str, Any]:
     result = [loss for loss in facts.losses if "duplicate" in loss.reason]
     clusters = [size for size in facts.clusters if size > 1]
-    drawn = _counts(clusters, "records in a cluster", "clusters") if clusters else None
-    return {"losses": result, "clusters": len(clusters), "inside": sum(clusters), "plot": drawn}
+    figure = _counts(clusters, "records in a cluster", "clusters") if clusters else None
+    return {"losses": result, "clusters": len(clusters), "inside": sum(clusters), "plot": figure}
 
 
 def _curation_plots(facts: DataFacts) -> list[tuple[str, str]]:
@@ -164,12 +164,12 @@ def _curation_plots(facts: DataFacts) -> list[tuple[str, str]]:
 
 
 def _count_bars(counts: Mapping[str, int], xlabel: str) -> str:
-    shown = {name: count for name, count in sorted(counts.items(), key=lambda item: -item[1])[:15] if count}
+    largest = {name: count for name, count in sorted(counts.items(), key=lambda item: -item[1])[:15] if count}
     return svg_plots.bars(
-        list(shown),
-        list(shown.values()),
+        list(largest),
+        list(largest.values()),
         xlabel=xlabel,
-        alt="; ".join(f"{name} {count}" for name, count in shown.items()),
+        alt="; ".join(f"{name} {count}" for name, count in largest.items()),
     )
 
 
@@ -181,17 +181,15 @@ def _population(facts: DataFacts) -> list[dict[str, Any]]:
     shown = []
     for field in fields:
         views = [
-            (whose, next(entry for entry in balance[whose] if entry.field == field))
-            for whose in WORDS
-            if whose in balance
+            (view, next(entry for entry in balance[view] if entry.field == field)) for view in WORDS if view in balance
         ]
         views = [
-            (whose, entry)
-            for whose, entry in views
-            if entry.known and (whose != "train" or facts.weights or facts.split.weights)
+            (view, entry)
+            for view, entry in views
+            if entry.known and (view != "train" or facts.weights or facts.split.weights)
         ]
-        figures = [(_share_plot(entry), f"{WORDS[whose]}. {_test_words(entry)}") for whose, entry in views]
-        shown.append({"field": field, "views": [(WORDS[whose], entry) for whose, entry in views], "figures": figures})
+        figures = [(_share_plot(entry), f"{WORDS[view]}. {_test_words(entry)}") for view, entry in views]
+        shown.append({"field": field, "views": [(WORDS[view], entry) for view, entry in views], "figures": figures})
     return shown
 
 
@@ -225,8 +223,8 @@ def _test_words(entry: FieldBalance) -> str:
 
 
 def _split_plots(facts: DataFacts) -> list[tuple[str, str]]:
-    declared = set(_names(facts.split)) if facts.split else set()
-    order = sorted(facts.slices, key=lambda entry: entry.field not in declared)
+    declared_names = set(_names(facts.split)) if facts.split else set()
+    order = sorted(facts.slices, key=lambda entry: entry.field not in declared_names)
     return [(_slice_plot(entry), f"{entry.field} in each split.") for entry in order]
 
 

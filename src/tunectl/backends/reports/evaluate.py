@@ -148,16 +148,16 @@ def _score(score: Score | None, name: str, *, ends: bool) -> str:
 
 def _forest(results: Results) -> str:
     """Return every difference of the primary measure that has an interval."""
-    shown = [d for d in results.differences if d.measure == results.primary and d.low is not None]
-    if not shown:
+    differences = [d for d in results.differences if d.measure == results.primary and d.low is not None]
+    if not differences:
         return ""
     title = metrics.get_metric(results.primary).title
     return svg_plots.forest(
-        [_pair(d) for d in shown],
-        [d.value for d in shown],
-        [(d.low or 0.0, d.high or 0.0) for d in shown],
+        [_pair(d) for d in differences],
+        [d.value for d in differences],
+        [(d.low or 0.0, d.high or 0.0) for d in differences],
         xlabel=f"difference in {title}",
-        alt="; ".join(gate.sentence(d, title, results.confidence) for d in shown),
+        alt="; ".join(gate.sentence(d, title, results.confidence) for d in differences),
     )
 
 
@@ -239,12 +239,16 @@ def _slices(results: Results) -> list[dict[str, Any]]:
 
 
 def _slice_plot(parts: Sequence[SlicePart], title: str, field: str) -> str:
-    shown = [part for part in parts if part.difference is not None and part.difference.low is not None][:14]
-    if not shown:
+    parts_with_interval = [part for part in parts if part.difference is not None and part.difference.low is not None][
+        :14
+    ]
+    if not parts_with_interval:
         return ""
-    ends = [(part.difference.low or 0.0, part.difference.high or 0.0) for part in shown if part.difference]
-    values = [part.difference.value for part in shown if part.difference]
-    labels = [f"{part.value} (n={part.items})" for part in shown]
+    ends = [
+        (part.difference.low or 0.0, part.difference.high or 0.0) for part in parts_with_interval if part.difference
+    ]
+    values = [part.difference.value for part in parts_with_interval if part.difference]
+    labels = [f"{part.value} (n={part.items})" for part in parts_with_interval]
     words = "; ".join(f"{label}: {value:+.1f}" for label, value in zip(labels, values, strict=True))
     return svg_plots.forest(
         labels, values, ends, xlabel=f"gain in {title}, tuned over base", alt=f"Gain by {field}. {words}"
@@ -310,30 +314,30 @@ def _cost_rows(systems: Sequence[System]) -> list[list[str]]:
 
 
 def _cost_plot(systems: Sequence[System]) -> str:
-    shown = [system for system in systems if system.cost is not None]
-    if not shown:
+    priced = [system for system in systems if system.cost is not None]
+    if not priced:
         return ""
     values = {
-        "prompt": [system.cost.prompt_tokens / system.cost.answers for system in shown if system.cost],
-        "answer": [system.cost.tokens / system.cost.answers for system in shown if system.cost],
+        "prompt": [system.cost.prompt_tokens / system.cost.answers for system in priced if system.cost],
+        "answer": [system.cost.tokens / system.cost.answers for system in priced if system.cost],
     }
     words = "; ".join(
         f"{system.title}: {prompt:.0f} and {answer:.0f}"
-        for system, prompt, answer in zip(shown, values["prompt"], values["answer"], strict=True)
+        for system, prompt, answer in zip(priced, values["prompt"], values["answer"], strict=True)
     )
-    labels = [system.title for system in shown]
+    labels = [system.title for system in priced]
     return svg_plots.grouped_bars(labels, values, xlabel="tokens an answer", alt=f"Prompt and answer tokens. {words}")
 
 
 def _length_plot(results: Results) -> str:
-    shown = [(system.title, system.scores["words"]) for system in results.systems if "words" in system.scores]
-    words = "; ".join(f"{title}: {score.value:.1f}" for title, score in shown)
+    measured = [(system.title, system.scores["words"]) for system in results.systems if "words" in system.scores]
+    words = "; ".join(f"{title}: {score.value:.1f}" for title, score in measured)
     return svg_plots.bars(
-        [title for title, _ in shown],
-        [score.value for _, score in shown],
+        [title for title, _ in measured],
+        [score.value for _, score in measured],
         xlabel="words an answer",
         alt=f"Mean length. {words}",
-        intervals=[_ends(score) for _, score in shown],
+        intervals=[_ends(score) for _, score in measured],
     )
 
 

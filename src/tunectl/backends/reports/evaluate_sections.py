@@ -51,12 +51,12 @@ def judge_notes(rates: Sequence[WinRate]) -> list[str]:
 
 def win_plot(rates: Sequence[WinRate]) -> str:
     """Return win rates with intervals; the line is no difference. Empty where nobody judged."""
-    shown = [rate for rate in rates if rate.rate is not None]
-    if not shown:
+    measured = [rate for rate in rates if rate.rate is not None]
+    if not measured:
         return ""
-    values = [100 * (item.rate or 0) for item in shown]
-    ends = [(100 * (item.low or 0), 100 * (item.high or 0)) for item in shown]
-    labels = [win_rate.title(item.judge) for item in shown]
+    values = [100 * (item.rate or 0) for item in measured]
+    ends = [(100 * (item.low or 0), 100 * (item.high or 0)) for item in measured]
+    labels = [win_rate.title(item.judge) for item in measured]
     words = "; ".join(
         f"{label}: {value:.0f} %, {low:.0f} to {high:.0f} %"
         for label, value, (low, high) in zip(labels, values, ends, strict=True)

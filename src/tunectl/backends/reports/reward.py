@@ -83,13 +83,13 @@ def _ends(figure: Estimate) -> tuple[float, float]:
 
 
 def _bars(results: RewardResults) -> str:
-    shown = [("reward model", results.test.accuracy), ("lengths alone", results.length_only.accuracy)]
-    shown += [("judge", results.judge.accuracy)] if results.judge is not None else []
-    words = "; ".join(f"{name}: {percent(figure)}" for name, figure in shown)
+    bars = [("reward model", results.test.accuracy), ("lengths alone", results.length_only.accuracy)]
+    bars += [("judge", results.judge.accuracy)] if results.judge is not None else []
+    words = "; ".join(f"{name}: {percent(figure)}" for name, figure in bars)
     return svg_plots.forest(
-        [name for name, _ in shown],
-        [figure.value for _, figure in shown],
-        [_ends(figure) for _, figure in shown],
+        [name for name, _ in bars],
+        [figure.value for _, figure in bars],
+        [_ends(figure) for _, figure in bars],
         xlabel="accuracy on held-out pairs (0.5: chance)",
         alt=f"Accuracy. {words}",
         zero=0.5,

@@ -295,8 +295,8 @@ def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> No
     axes.set_xlabel(xlabel)
     if percent:
         axes.locator_params(axis="x", nbins=6)
-        whole = all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in axes.get_xticks())
-        decimals = 0 if whole else None  # None: as many as the ticks need
+        is_whole = all(abs(100 * tick - round(100 * tick)) < 1e-6 for tick in axes.get_xticks())
+        decimals = 0 if is_whole else None  # None: as many as the ticks need
         formatter = import_optional("matplotlib.ticker", extra="data").PercentFormatter(1.0, decimals=decimals)
         axes.xaxis.set_major_formatter(formatter)
 

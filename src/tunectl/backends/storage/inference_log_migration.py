@@ -161,8 +161,8 @@ def _migrate(engine: Any, file: Path | None) -> Migration:
             _run_revisions(connection, version)
         rows = _count_rows(connection)
     seconds = round(time.monotonic() - began, 3)
-    place = engine.url.render_as_string(hide_password=True)
-    return Migration(place, version, CURRENT, rows, seconds, str(copy) if copy else None)
+    database = engine.url.render_as_string(hide_password=True)
+    return Migration(database, version, CURRENT, rows, seconds, str(copy) if copy else None)
 
 
 def _lock(connection: Any) -> None:
@@ -218,19 +218,19 @@ def copies(file: Path) -> list[Path]:
 def _copy_file(file: Path, version: str) -> Path:
     """Copy a SQLite file beside it, as ``FILE.version-0001``; older copies are deleted. The caller holds its write lock."""
     target = file.with_name(f"{file.name}.version-{version}")
-    fresh = target.with_name(f"{target.name}.tmp")
+    scratch = target.with_name(f"{target.name}.tmp")
     for old in copies(file):
         old.unlink()
     try:
-        fresh.touch(mode=file.stat().st_mode & 0o777)
+        scratch.touch(mode=file.stat().st_mode & 0o777)
         with closing(sqlite3.connect(file)) as source:
-            source.execute("VACUUM INTO ?", (str(fresh),))
-        with fresh.open("rb") as stream:
+            source.execute("VACUUM INTO ?", (str(scratch),))
+        with scratch.open("rb") as stream:
             os.fsync(stream.fileno())
-        fresh.replace(target)
+        scratch.replace(target)
         atomic_io.fsync_directory(target.parent)
     except (OSError, sqlite3.Error) as error:
-        fresh.unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise InfrastructureError(
             f"{file} is not migrated: it cannot be copied to {target}: {error}",
             hint=f"the copy takes {file.stat().st_size / 1e6:.0f} MB in that folder",
@@ -246,13 +246,13 @@ def _version_table() -> Any:
 
 
 def _version_error(engine: Any, version: str) -> InfrastructureError:
-    place = engine.url.render_as_string(hide_password=True)
+    database = engine.url.render_as_string(hide_password=True)
     if is_outdated(version):
         return InfrastructureError(
-            f"inference log {place} has schema version {version}; this tunectl needs {CURRENT}",
+            f"inference log {database} has schema version {version}; this tunectl needs {CURRENT}",
             hint="stop the servers, the monitor and the retrain controller that use it, save it with pg_dump, then: tunectl log migrate",
         )
     return InfrastructureError(
-        f"inference log {place} has schema version {version}; this tunectl knows versions up to {CURRENT}",
+        f"inference log {database} has schema version {version}; this tunectl knows versions up to {CURRENT}",
         hint=f"use the tunectl that wrote it, or a newer one: {format_install_command('inference-log')}",
     )

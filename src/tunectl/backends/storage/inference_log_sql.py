@@ -50,14 +50,14 @@ def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInfe
     """
     project_folder.require_new_folder(root)
     file = inference_log_schema.database_file(url, root)
-    with ExitStack() as held:
+    with ExitStack() as stack:
         if serving and file is not None:
             busy = f"{file}: another server writes to this inference log"
             hint = "stop it, give this one another inference_log.url, or let both use PostgreSQL"
             path = inference_log_migration.lock_path(file)
-            held.enter_context(lock.file_lock(path, "tunectl serve", busy=busy, hint=hint))
+            stack.enter_context(lock.file_lock(path, "tunectl serve", busy=busy, hint=hint))
         inference_log_migration.migrate_file(url, root, locked=serving)
-        yield held.enter_context(closing(SqlInferenceLog(url, root)))
+        yield stack.enter_context(closing(SqlInferenceLog(url, root)))
 
 
 class SqlInferenceLog:

@@ -120,15 +120,15 @@ class FsspecObjectStore:
         return f"{self._root}/{name}"
 
     @contextmanager
-    def _asking(self, name: str, *kept: type[OSError]) -> Iterator[None]:
-        """Turn whatever a driver raises into our error; what is not there stays FileNotFoundError, and so do ``kept``."""
+    def _asking(self, name: str, *expected: type[OSError]) -> Iterator[None]:
+        """Turn whatever a driver raises into our error; what is not there stays FileNotFoundError, and so do ``expected``."""
         try:
             yield
         except Exception as error:
-            if isinstance(error, (FileNotFoundError, *kept)):
+            if isinstance(error, (FileNotFoundError, *expected)):
                 raise
-            told: Any = str(error).strip().splitlines() or [type(error).__name__]
+            lines: Any = str(error).strip().splitlines() or [type(error).__name__]
             raise InfrastructureError(
-                f"{self.address}/{name}: {redact_url(told[0])[:300]}",
+                f"{self.address}/{name}: {redact_url(lines[0])[:300]}",
                 hint="check the address, the network and the right to it",
             ) from error

@@ -10,13 +10,13 @@ from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import RemoteRegistry
 
 
-def open_registry(place: str, home: Path) -> RegistryReader:
-    """Return the store in the folder ``place`` (relative to ``home``), or behind that address; ``home`` keeps what is brought from there.
+def open_registry(address: str, home: Path) -> RegistryReader:
+    """Return the store in the folder ``address`` (relative to ``home``), or behind that address; ``home`` keeps what is brought from there.
 
     Raises  UsageError for a kind of address that nobody knows; MissingExtraError where its package is not installed.
     """
-    if "://" not in place:
-        return ReleaseRegistry(home / place)
+    if "://" not in address:
+        return ReleaseRegistry(home / address)
     from tunectl.backends.storage.object_store import FsspecObjectStore
 
-    return RemoteRegistry(FsspecObjectStore(place), ProjectPaths(home).remote)
+    return RemoteRegistry(FsspecObjectStore(address), ProjectPaths(home).remote)

@@ -55,9 +55,9 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
 def hide_password(url: str) -> str:
     """Return the address as messages show it."""
     head, slashes, rest = url.partition("://")
-    who, at, place = rest.rpartition("@")
-    shown = f"{who.partition(':')[0]}{at}{place}"
-    return f"{'postgresql' if head.startswith('postgresql') else head}{slashes}{shown}"
+    user, at, host = rest.rpartition("@")
+    shown_url = f"{user.partition(':')[0]}{at}{host}"
+    return f"{'postgresql' if head.startswith('postgresql') else head}{slashes}{shown_url}"
 
 
 def render_url(storage: Any) -> str:

@@ -204,15 +204,15 @@ class SweepStudy:
     def _set_lease(self, trial_id: int, lease: TrialLease) -> None:
         self._storage.set_trial_user_attr(trial_id, LEASE, msgspec.to_builtins(lease))
 
-    def _suggest(self, number: int, trial_id: int, known: Any) -> list[str]:
+    def _suggest(self, number: int, trial_id: int, trial: Any) -> list[str]:
         optuna = import_optional("optuna", extra="sweep")
         only = None
-        if known.user_attrs.get(START):
-            only = frozenset(known.system_attrs.get("fixed_params", {}))
+        if trial.user_attrs.get(START):
+            only = frozenset(trial.system_attrs.get("fixed_params", {}))
         with _quiet():
             self._study.sampler = self._sampler(number)
             values = search_space.suggest_values(self.section, optuna.trial.Trial(self._study, trial_id), only)
-        if known.user_attrs.get(START):
+        if trial.user_attrs.get(START):
             return []  # the settings are as they are
         return [search_space.format_override(key, value) for key, value in values.items()]
 
@@ -239,9 +239,9 @@ class SweepStudy:
 
     def _has_room(self) -> bool:
         trials = self._trials()
-        begun = sum(1 for trial in trials if trial.state.name != "WAITING")
-        waiting = len(trials) - begun
-        return begun < self.section.n_trials and (waiting > 0 or self.section.sampler != "grid")
+        started = sum(1 for trial in trials if trial.state.name != "WAITING")
+        waiting = len(trials) - started
+        return started < self.section.n_trials and (waiting > 0 or self.section.sampler != "grid")
 
     def _next_number(self) -> int:
         trials = self._trials()
@@ -352,8 +352,8 @@ def open_study(url: str, name: str, root: Path) -> SweepStudy:
     probe = optuna_storage.open_storage(url, root, 60, MISSING_BEATS)
     names = optuna.get_all_study_names(probe)
     if name not in names:
-        there = ", ".join(sorted(names)) or "none yet: tunectl sweep run"
-        raise UsageError(f"there is no sweep {name}; there are {there}")
+        listed = ", ".join(sorted(names)) or "none yet: tunectl sweep run"
+        raise UsageError(f"there is no sweep {name}; there are {listed}")
     with _quiet():
         study = optuna.load_study(study_name=name, storage=probe)
     definition = msgspec.convert(study.user_attrs[DEFINITION], SweepDefinition)

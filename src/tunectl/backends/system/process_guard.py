@@ -53,9 +53,9 @@ def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
     if nice:
         _stand_back(os.nice(nice))
     if threads:
-        ours = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, ours[-threads:])
-        os.environ["OMP_NUM_THREADS"] = str(min(threads, len(ours)))
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[-threads:])
+        os.environ["OMP_NUM_THREADS"] = str(min(threads, len(cores)))
     leader = os.getpid()
 
     def die_with_me() -> None:

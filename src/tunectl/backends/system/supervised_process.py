@@ -108,10 +108,10 @@ def kill_marked(mark: str) -> list[int]:
     for process_folder in Path("/proc").glob("[0-9]*"):
         number = int(process_folder.name)
         try:
-            theirs = number != os.getpid() and needle in (process_folder / "environ").read_bytes().split(b"\0")
+            is_marked = number != os.getpid() and needle in (process_folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if theirs:
+        if is_marked:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(number, signal.SIGKILL)
                 result.append(number)

@@ -71,8 +71,8 @@ def print_json(value: Any) -> None:
 
 
 class _Bar:
-    def __init__(self, drawn: Any, task: Any) -> None:
-        self._drawn = drawn
+    def __init__(self, progress_bar: Any, task: Any) -> None:
+        self._drawn = progress_bar
         self._task = task
 
     def advance(self, steps: float = 1, **figures: str) -> None:

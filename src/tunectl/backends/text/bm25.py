@@ -23,8 +23,8 @@ class Bm25Index:
         """Return places of the ``count`` best texts for each query, best first."""
         if not queries or not count:
             return [[] for _ in queries]
-        places, _ = self._index.retrieve(self._tokens(queries), k=min(count, self._size), show_progress=False)
-        return [[int(index) for index in row] for row in places]
+        indexes, _ = self._index.retrieve(self._tokens(queries), k=min(count, self._size), show_progress=False)
+        return [[int(index) for index in row] for row in indexes]
 
     def _tokens(self, texts: Sequence[str]) -> Any:
         # no stop words: "no" and "not" decide what an input is about

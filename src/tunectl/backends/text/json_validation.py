@@ -36,5 +36,5 @@ def check_schema(document: Mapping[str, Any], key: str) -> None:
     try:
         library.Draft202012Validator.check_schema(document)
     except library.SchemaError as error:
-        place = "/".join(str(part) for part in error.absolute_path) or "its top"
-        raise ConfigError([f"{key} is not a JSON Schema: at {place}: {error.message}"]) from error
+        location = "/".join(str(part) for part in error.absolute_path) or "its top"
+        raise ConfigError([f"{key} is not a JSON Schema: at {location}: {error.message}"]) from error

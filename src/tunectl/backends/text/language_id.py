@@ -20,11 +20,11 @@ def make_detector(allowed: list[str]) -> Callable[[str], Guess]:
     """
     langid = import_optional("py3langid.langid", extra="data")
     model = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
-    known = sorted(model.labels)
-    unknown = [code for code in allowed if code not in known]
+    languages = sorted(model.labels)
+    unknown = [code for code in allowed if code not in languages]
     if unknown:
         raise ConfigError(
-            [f"curate.language.allowed holds {', '.join(unknown)}; known languages are {', '.join(known)}"]
+            [f"curate.language.allowed holds {', '.join(unknown)}; known languages are {', '.join(languages)}"]
         )
 
     def guess(text: str) -> Guess:

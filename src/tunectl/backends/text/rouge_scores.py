@@ -16,7 +16,7 @@ def statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> M
     scorer = import_optional("rouge_score.rouge_scorer", extra="evaluate").RougeScorer(["rougeL"], use_stemmer=False)
     numpy = import_optional("numpy", extra="evaluate")
     best = [
-        max(scorer.score(reference, answer)["rougeL"].fmeasure for reference in given)
-        for answer, given in zip(answers, references, strict=True)
+        max(scorer.score(reference, answer)["rougeL"].fmeasure for reference in answer_references)
+        for answer, answer_references in zip(answers, references, strict=True)
     ]
     return {"rouge_l": numpy.column_stack([best, numpy.ones(len(best))])}

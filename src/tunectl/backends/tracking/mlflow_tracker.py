@@ -50,10 +50,10 @@ class MlflowTracker:
         with self._name_errors():
             experiment = self._find_experiment()
             query = f"tags.`{BUILD}` = '{record.id}'"
-            known = self._client.search_runs([experiment], query)
-            if any(COMPLETE in run.data.tags for run in known):
+            runs = self._client.search_runs([experiment], query)
+            if any(COMPLETE in run.data.tags for run in runs):
                 return
-            for run in known:
+            for run in runs:
                 self._client.delete_run(run.info.run_id)
             self._send_runs(experiment, record, folder / spool.FILES)
 
@@ -166,10 +166,10 @@ class MlflowTracker:
         version = self._client.create_model_version(name, source, run.info.run_id, tags={RELEASE: release})
         return str(version.version)
 
-    def _move_aliases(self, name: str, wanted: Mapping[str, str | None], versions: Mapping[str, str]) -> list[str]:
+    def _move_aliases(self, name: str, aliases: Mapping[str, str | None], versions: Mapping[str, str]) -> list[str]:
         now = {alias: str(version) for alias, version in self._client.get_registered_model(name).aliases.items()}
         changes = []
-        for alias, release in wanted.items():
+        for alias, release in aliases.items():
             version = versions.get(release) if release is not None else None
             if version is not None and now.get(alias) != version:
                 self._client.set_registered_model_alias(name, alias, version)

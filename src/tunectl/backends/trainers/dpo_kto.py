@@ -57,7 +57,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
     def _learn(self, step: OptimizerStep, number: int) -> tuple[float, float | None, float | None]:
         """Forward and backward; the mean loss of the step's answers, the margin of good over bad ones, and kto's KL (nats)."""
         run = self.run
-        whole = sum(len(run.data.judged[item].good) for item in row_indices(step))
+        count = sum(len(run.data.judged[item].good) for item in row_indices(step))
         apart = None
         if run.strangers:
             start = sum(len(row_indices(before)) for before in run.steps[: number - 1])
@@ -65,7 +65,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         total, ratios, kinds = 0.0, [], []
         for group in step.batches:
             reading = run.compute_logprobs(TRAIN, group)
-            loss = self.loss_of(reading, apart) * (len(reading.policy.mask) / whole)
+            loss = self.loss_of(reading, apart) * (len(reading.policy.mask) / count)
             self.accelerator.backward(loss)
             total += float(loss.detach())
             ratios += reading.ratios().tolist()

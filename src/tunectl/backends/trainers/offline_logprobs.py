@@ -75,7 +75,7 @@ def build_kto_inputs(
     """Return model and batch of ``KTOTrainer``; strangers are nats of whole answers behind other prompts, (any number,)."""
     torch = import_optional("torch", extra="train")
     device = reading.policy.mask.device
-    good = [kind for judged in reading.judged for kind in judged.good]
+    good = [kind for record in reading.judged for kind in record.good]
     one = torch.ones(len(strangers), 1, dtype=torch.bool, device=device)
     batch = _batch(reading.policy.mask, ANSWERS, "") | _batch(one, STRANGERS, "KL_")
     batch |= {
@@ -104,8 +104,8 @@ def _sum_logprobs(nats: Any, mask: Any, tail_weight: float | None) -> Any:
         return nats.sum(dim=1)
     lengths = mask.sum(dim=1)
     shared = torch.minimum(*lengths.chunk(2)).repeat(2)
-    place = torch.arange(mask.shape[1], device=mask.device)
-    return (nats * torch.where(place < shared[:, None], 1.0, tail_weight)).sum(dim=1)
+    positions = torch.arange(mask.shape[1], device=mask.device)
+    return (nats * torch.where(positions < shared[:, None], 1.0, tail_weight)).sum(dim=1)
 
 
 @dataclass

@@ -69,7 +69,7 @@ def _fit(
     work: Path,
 ) -> RlResult:
     peft_model, tokenizer = load_policy(plan, model, sft)
-    longest = max(len(asked.ids) for asked in (*data.questions, *data.validation)) + settings.max_new_tokens
+    longest = max(len(prompt.ids) for prompt in (*data.questions, *data.validation)) + settings.max_new_tokens
     trainer_base.refuse_too_big(plan, peft_model, max(longest, ROW_TOKENS), work)
     steps = rollout_order.prompts_per_step(
         len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed
@@ -128,9 +128,9 @@ def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -
     sped = lora_kernels.use_fused_lora(model)
     layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
     autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and sped < layers
-    asked = min(data.validation, key=lambda question: len(question.ids))
-    trial = [list(asked.ids[-8:]), list(asked.ids[:8])]  # any tokens will do
-    result = capability_probe.probe(model, [row_of(asked, trial)], autocast=autocast)
+    longest_prompt = min(data.validation, key=lambda question: len(question.ids))
+    trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens will do
+    result = capability_probe.probe(model, [row_of(longest_prompt, trial)], autocast=autocast)
     return PolicyModel(
         model=model,
         writer=RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),

@@ -69,7 +69,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
             ids = result if isinstance(run.settings, Rloo) else result[0]
             pairs = zip(prompt_ids, ids, strict=True)
             stops = set(self.eos_token_ids)
-            lines = [GenerationState(list(asked), list(own), finished=own[-1] in stops) for asked, own in pairs]
+            lines = [GenerationState(list(prompt), list(own), finished=own[-1] in stops) for prompt, own in pairs]
             rollout.add_completions(run, lines)
             return result
 

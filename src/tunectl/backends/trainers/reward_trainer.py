@@ -111,13 +111,13 @@ class RewardModelTrainer:
     ) -> list[list[list[float]]]:
         with trainer_loop.oom_to_error(plan.fit):
             reader = reward_scorer.EnsembleReader(model, sft, members, plan.fit.profile)
-            whole = list(bundles) if reader.keeps_apart(bundles) else separate(bundles)
-            result = reader.read([row for bundle in whole for row in bundle.rows], "rewards of held-out pairs")
+            separated = list(bundles) if reader.keeps_apart(bundles) else separate(bundles)
+            result = reader.read([row for bundle in separated for row in bundle.rows], "rewards of held-out pairs")
             reader.close()
         cut: list[list[list[float]]] = []
         for raw in result:
             rest = iter(raw)
-            cut.append([[next(rest) for _ in bundle.branches] for bundle in whole])
+            cut.append([[next(rest) for _ in bundle.branches] for bundle in separated])
         return cut
 
 

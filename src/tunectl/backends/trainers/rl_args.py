@@ -40,18 +40,18 @@ def to_rl_config(plan: RlArgs, settings: Rloo | Grpo, work: Path) -> Any:
     result = trl.RLOOConfig if isinstance(settings, Rloo) else trl.GRPOConfig
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        found = result(
+        arguments = result(
             **_common(plan, settings, settings.steps, work) | _online(settings) | _own(settings) | _vllm(settings.vllm)
         )
-    found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
-    return found
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
+    return arguments
 
 
 def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Path) -> Any:
     """Return the ``DPOConfig`` or ``KTOConfig``: one item of our loader is one step."""
     trl = import_optional("trl", extra="train")
     if isinstance(settings, Dpo):
-        made = trl.DPOConfig
+        config_class = trl.DPOConfig
         own: dict[str, Any] = {
             "loss_type": [settings.loss],
             "label_smoothing": settings.label_smoothing,
@@ -59,7 +59,7 @@ def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Pa
             "per_device_train_batch_size": 1,
         }
     else:
-        made = trl.KTOConfig
+        config_class = trl.KTOConfig
         own = {
             "desirable_weight": settings.desirable_weight,
             "undesirable_weight": settings.undesirable_weight,
@@ -67,7 +67,9 @@ def to_preference_config(plan: RlArgs, settings: Dpo | Kto, steps: int, work: Pa
         }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        result = made(**_common(plan, settings, steps, work) | own | {"beta": settings.beta, "max_length": None})
+        result = config_class(
+            **_common(plan, settings, steps, work) | own | {"beta": settings.beta, "max_length": None}
+        )
     result._n_gpu = min(result.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
     return result
 

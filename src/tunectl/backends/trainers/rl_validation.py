@@ -180,12 +180,12 @@ def _samples(
     return [
         Sample(
             step=step,
-            id=asked.id,
-            question=asked.words,
+            id=question.id,
+            question=question.words,
             answer=answer.text,
             reward=None if math.isnan(mark.total) else mark.total,
             parts=dict(mark.parts),
-            references=list(asked.references),
+            references=list(question.references),
         )
-        for asked, answer, mark in list(zip(questions, answers, marks, strict=True))[:count]
+        for question, answer, mark in list(zip(questions, answers, marks, strict=True))[:count]
     ]

@@ -143,22 +143,22 @@ def score_answers(run: PolicyRun) -> list[float]:
         turn.marks = run.judges.rewards.score(turn.questions, turn.written)
     except ArtifactError as error:
         raise ArtifactError(f"align: step {turn.number}: {error.message}", hint=error.hint) from error
-    for question, answer, found in zip(turn.questions, turn.written, turn.marks, strict=True):
-        if answer.finished and not math.isfinite(found.total):
-            parts = ", ".join(f"{name} {value:g}" for name, value in found.parts.items())
+    for question, answer, breakdown in zip(turn.questions, turn.written, turn.marks, strict=True):
+        if answer.finished and not math.isfinite(breakdown.total):
+            parts = ", ".join(f"{name} {value:g}" for name, value in breakdown.parts.items())
             raise UsageError(
                 f"align: the reward of an answer of step {turn.number} is no number ({parts}); to {question.words[:80]!r} it "
                 f"was {answer.text[:80]!r}",
                 hint="look at the part of the reward that is nan or inf; a broken reward model is rebuilt with: tunectl repro -f reward",
             )
-    return [found.total for found in turn.marks]
+    return [breakdown.total for breakdown in turn.marks]
 
 
 def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
     """Return the answers of the step that ended, in rows, in micro-batches of hardware.train_batch_tokens."""
     turn, copies = run.turn, run.settings.num_generations
     rows: list[PackedRow] = []
-    places: list[list[int]] = []
+    indexes: list[list[int]] = []
     for first in range(0, len(turn.lines), copies):
         ended = [index for index in range(first, first + copies) if turn.lines[index].finished]
         question = turn.questions[first]
@@ -166,10 +166,10 @@ def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
         for group in rollout_order.pack_answers(sizes, len(question.ids), shared=run.policy.shared):
             own = [ended[number] for number in group]
             rows.append(row_of(question, [turn.lines[index].answer for index in own]))
-            places.append(own)
+            indexes.append(own)
     return [
         MicroBatch(
-            tuple(rows[number] for number in group), tuple(index for number in group for index in places[number])
+            tuple(rows[number] for number in group), tuple(index for number in group for index in indexes[number])
         )
         for group in batch_schedule.token_batches(rows, range(len(rows)), run.policy.tokens)
     ]
@@ -204,13 +204,13 @@ def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
     return run.turn.reference
 
 
-def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], whole: dict[str, Any]) -> float:
+def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], total: dict[str, Any]) -> float:
     """Return the weight of a micro-batch in the loss of the step: its share of the items that the loss is a mean of."""
     if isinstance(settings, Grpo) and settings.loss == "dapo":
         return 1.0  # TRL divides by the tokens of the whole step already
     if isinstance(settings, Grpo) and settings.loss == "bnpo":
-        return float(part["completion_mask"].sum() / whole["completion_mask"].sum().clamp(min=1))
-    return len(part["completion_mask"]) / len(whole["completion_mask"])
+        return float(part["completion_mask"].sum() / total["completion_mask"].sum().clamp(min=1))
+    return len(part["completion_mask"]) / len(total["completion_mask"])
 
 
 def check_kl(run: PolicyRun) -> None:
@@ -231,7 +231,7 @@ def check_kl(run: PolicyRun) -> None:
 def build_step_metrics(run: PolicyRun, loss: float, rate: float) -> StepMetrics:
     """Return the line of the curve for the step that was just learned."""
     turn, copies = run.turn, run.settings.num_generations
-    totals = [found.total for found in turn.marks]
+    totals = [breakdown.total for breakdown in turn.marks]
     groups = [
         [total for total in totals[first : first + copies] if math.isfinite(total)]
         for first in range(0, len(totals), copies)

@@ -35,7 +35,7 @@ class RolloutGenerator:
     ) -> list[GenerationState]:
         """Sample ``copies`` answers to each of ``questions`` side by side, with the log-probability of their tokens."""
         lines = [[GenerationState(list(question.ids)) for _ in range(copies)] for question in questions]
-        order = sorted(range(len(lines)), key=lambda place: (-len(questions[place].ids), place))
+        order = sorted(range(len(lines)), key=lambda index: (-len(questions[index].ids), index))
         width = max(1, TOGETHER * self._batch // copies)
         with self._writing():
             for start in range(0, len(order), width):

@@ -34,9 +34,9 @@ def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, 
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # the old name of checkpointing is the one that all versions know
-        found = result(**_values(plan, steps, work) | settings)
-    found._n_gpu = min(found.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
-    return found
+        arguments = result(**_values(plan, steps, work) | settings)
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
+    return arguments
 
 
 def _values(plan: TrainingArgs, steps: int, work: Path) -> dict[str, Any]:
@@ -98,12 +98,12 @@ def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
     linear = import_optional("torch.nn", extra="train").Linear
     names = [name for name, module in model.named_modules() if isinstance(module, linear)]
     heads = [model.get_output_embeddings(), getattr(model, "score", None)]
-    known = sorted(
+    module_names = sorted(
         {name.rpartition(".")[2] for name in names if not any(model.get_submodule(name) is head for head in heads)}
     )
     for wanted in adapter.target_modules:
         if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted in {"lm_head", "score"}:
             raise UsageError(
-                f"{section}.target_modules names {wanted}, which the model does not offer; it has {', '.join(known)}",
+                f"{section}.target_modules names {wanted}, which the model does not offer; it has {', '.join(module_names)}",
                 hint=f"or train all of them: {section}.target_modules=all-linear",
             )

@@ -81,16 +81,16 @@ def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingPr
     """
     command, environment = _command(root)
     environment |= marks
-    asked = subprocess.run(
+    process = subprocess.run(
         [*command, "cache", "dir"], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
-    if asked.returncode:
-        raise InfrastructureError(f"dvc cache dir failed: {asked.stderr.strip()}")
+    if process.returncode:
+        raise InfrastructureError(f"dvc cache dir failed: {process.stderr.strip()}")
     local = root / ".dvc" / "config.local"
     if local.is_file():
         atomic_io.write_text(worktree / ".dvc" / "config.local", local.read_text(encoding="utf-8"))
-    place = (root / asked.stdout.strip()).absolute()
-    for words in (["cache", "dir", "--local", str(place)], ["checkout", "--force", "--quiet"]):
+    cache_folder = (root / process.stdout.strip()).absolute()
+    for words in (["cache", "dir", "--local", str(cache_folder)], ["checkout", "--force", "--quiet"]):
         subprocess.run([*command, *words], cwd=worktree, env=environment, capture_output=True, check=False)
 
 
@@ -112,10 +112,10 @@ def clear_stale_locks(root: Path) -> int:
         return 1
     read = {name: infos for name, infos in read.items() if infos}
     before = len(result["write"]) + sum(map(len, result["read"].values()))
-    gone = before - len(write) - sum(map(len, read.values()))
-    if gone:
+    removed = before - len(write) - sum(map(len, read.values()))
+    if removed:
         atomic_io.write_text(path, json.dumps({"write": write, "read": read}))
-    return gone
+    return removed
 
 
 def _lives(pid: int) -> bool:

@@ -81,9 +81,9 @@ def remove(root: Path, folder: Path) -> None:
 
 def commit(project: Path, paths: Sequence[str], message: str) -> str:
     """Commit ``paths`` of a worktree, ignored or not; returns the new commit, or the old one where nothing changed."""
-    there = [path for path in paths if (project / path).exists()]
-    if there:
-        _check_output(project, "add", "--force", "--", *there)
+    existing = [path for path in paths if (project / path).exists()]
+    if existing:
+        _check_output(project, "add", "--force", "--", *existing)
     if _git(project, "diff", "--cached", "--quiet").returncode:
         _check_output(project, "commit", "--quiet", "--no-verify", "--message", message)
     return revision(project)
@@ -121,6 +121,6 @@ def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def _check_output(root: Path, *words: str) -> str:
     process = _git(root, *words)
     if process.returncode:
-        shown = " ".join(word for word in words[:3] if not word.startswith("-"))
-        raise InfrastructureError(f"git {shown} failed in {root}: {(process.stderr or process.stdout).strip()[:500]}")
+        command = " ".join(word for word in words[:3] if not word.startswith("-"))
+        raise InfrastructureError(f"git {command} failed in {root}: {(process.stderr or process.stdout).strip()[:500]}")
     return process.stdout

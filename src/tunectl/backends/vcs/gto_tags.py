@@ -30,12 +30,12 @@ def register(root: Path, name: str, *, release: str, commit: str | None, stage: 
         )
     artifact, before = name.replace("_", "-"), _tags(root)
     message = f"release {release}"
-    known = _version(root, artifact, message)
-    if known is None:
+    version = _version(root, artifact, message)
+    if version is None:
         _gto(root, ["register", artifact, commit, "--message", message])
-        known = _version(root, artifact, message)
+        version = _version(root, artifact, message)
     if stage is not None:
-        _gto(root, ["assign", artifact, "--version", known or "", "--stage", stage, "--message", message])
+        _gto(root, ["assign", artifact, "--version", version or "", "--stage", stage, "--message", message])
     return sorted(_tags(root) - before)
 
 
@@ -43,8 +43,8 @@ def _version(root: Path, artifact: str, message: str) -> str | None:
     """Return the version whose tag says ``message``."""
     words = ["for-each-ref", f"refs/tags/{artifact}@v*", "--format=%(refname:short) %(contents:subject)"]
     for line in _call(["git", *words], root).splitlines():
-        tag, _, said = line.partition(" ")
-        if said == message:
+        tag, _, description = line.partition(" ")
+        if description == message:
             return tag.partition("@")[2]
     return None
 
@@ -65,7 +65,7 @@ def _call(words: Sequence[str], root: Path) -> str:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        shown = " ".join(words[2:] if words[0] == sys.executable else words)
-        said = " ".join((done.stderr or done.stdout).split())
-        raise InfrastructureError(f"{shown} failed: {said[-300:]}", hint="run it yourself in the project's folder")
+        command = " ".join(words[2:] if words[0] == sys.executable else words)
+        output = " ".join((done.stderr or done.stdout).split())
+        raise InfrastructureError(f"{command} failed: {output[-300:]}", hint="run it yourself in the project's folder")
     return done.stdout

@@ -39,30 +39,30 @@ def init_repositories(folder: Path) -> list[str]:
     Returns what was done, or what is left to do, one line each.
     Raises  InfrastructureError with the tool's own words when it fails.
     """
-    said = []
+    actions = []
     nested = inside_git(folder)
     if nested:
-        said.append("inside a Git repository already; it is used as it is")
+        actions.append("inside a Git repository already; it is used as it is")
     elif shutil.which("git") is None:
-        said.append("git is not installed: this project has no history yet")
+        actions.append("git is not installed: this project has no history yet")
     else:
         _call(["git", "init", "--quiet"], folder)
-        said.append("git init")
+        actions.append("git init")
     if (folder / ".dvc").is_dir():
-        return said
+        return actions
     if importlib.util.find_spec("dvc") is None:
-        return [*said, f"dvc is not installed: {format_install_command('pipeline')}, then run: dvc init"]
-    how = [] if inside_git(folder) else ["--no-scm"]
+        return [*actions, f"dvc is not installed: {format_install_command('pipeline')}, then run: dvc init"]
+    options = [] if inside_git(folder) else ["--no-scm"]
     # A folder below the top of somebody's repository is a DVC repository of its own.
-    how += ["--subdir"] if nested and not (folder / ".git").exists() else []
-    _call([sys.executable, "-m", "dvc", "init", "--quiet", *how], folder)
+    options += ["--subdir"] if nested and not (folder / ".git").exists() else []
+    _call([sys.executable, "-m", "dvc", "init", "--quiet", *options], folder)
     _call([sys.executable, "-m", "dvc", "config", "core.analytics", "false"], folder)
-    return [*said, f"dvc init{''.join(f' {word}' for word in how)}, analytics off"]
+    return [*actions, f"dvc init{''.join(f' {word}' for word in options)}, analytics off"]
 
 
 def _call(words: Sequence[str], folder: Path) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        shown = " ".join(words[2:] if words[0] == sys.executable else words)
-        raise InfrastructureError(f"{shown} failed in {folder}: {(done.stderr or done.stdout).strip()}")
+        command = " ".join(words[2:] if words[0] == sys.executable else words)
+        raise InfrastructureError(f"{command} failed in {folder}: {(done.stderr or done.stdout).strip()}")

@@ -140,17 +140,17 @@ class HttpServer:
         if body is None:
             return HttpResponse(f"at most {self._largest} bytes are read\n".encode(), TEXT, 413)
         client = request.client.host if request.client else ""
-        asked = HttpRequest(request.method, request.scope["path"], body, client)
+        output = HttpRequest(request.method, request.scope["path"], body, client)
         try:
-            return await asyncio.to_thread(self._handle, asked)
+            return await asyncio.to_thread(self._handle, output)
         except Exception:  # noqa: BLE001  it never raises, so this is a bug, and somebody waits
             logging_setup.get_logger(__name__).exception("a request failed")
             return HttpResponse(b"this failed; the log says why\n", TEXT, 500)
 
     async def _read_body(self, request: Any) -> bytes | None:
         """Return the body; None for one that is too long."""
-        declared = request.headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._largest:
+        length = request.headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._largest:
             return None
         body = b""
         async for chunk in request.stream():

@@ -84,5 +84,5 @@ def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:
     """Return how prompts are rendered for a model, with the system text that its adapter was trained with."""
     from tunectl.chat import model_spec, template
 
-    declared = model_spec.load(adapter or folder)
-    return FewShotRenderer(template.load(folder, system=declared.system), declared.eot_token.text)
+    declared_spec = model_spec.load(adapter or folder)
+    return FewShotRenderer(template.load(folder, system=declared_spec.system), declared_spec.eot_token.text)

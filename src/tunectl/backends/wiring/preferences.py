@@ -49,7 +49,7 @@ def make_answer_writer(
     prompter = tools.prompter(folder, adapter)
 
     def write(examples: Sequence[Example], seed: int) -> list[str]:
-        asked = [GenerationPrompt(prompter.prompt(example.messages, example.tools)) for example in examples]
-        return [reply.text for reply in generator.answer(asked, sampling, seed=seed, label=label)]
+        prompts = [GenerationPrompt(prompter.prompt(example.messages, example.tools)) for example in examples]
+        return [reply.text for reply in generator.answer(prompts, sampling, seed=seed, label=label)]
 
     return write

@@ -165,14 +165,14 @@ def _crowds(composition: ComposedConfig, missing: dict[KeyPath, SchemaLocation])
     for path, location in missing.items():
         above.setdefault(path[:-1], []).append(location)
     result = {}
-    for path, places in above.items():
-        if path and len(places) >= _CROWD:
+    for path, locations in above.items():
+        if path and len(locations) >= _CROWD:
             option = composition.choices.get(str(path[0]))
             origin = composition.origins.file_of(path) or f"conf/{path[0]}/{option}.yaml"
-            owner = places[0].owner
+            owner = locations[0].owner
             tag = f" where {_tag_of(owner)}" if owner is not None and _tag_of(owner) else ""
-            names = ", ".join(str(location.path[-1]) for location in places)
-            text = f"{to_dotted_key(path)} ({origin}): {len(places)} settings are missing{tag}: {names}"
+            names = ", ".join(str(location.path[-1]) for location in locations)
+            text = f"{to_dotted_key(path)} ({origin}): {len(locations)} settings are missing{tag}: {names}"
             result[path] = f"{text}; choose a file of conf/{path[0]} that has them: {path[0]}=<file>"
     return result
 
@@ -204,22 +204,22 @@ def _without_last(location: Sequence[str | int], place: SchemaLocation) -> Seque
 
 def _tag(composition: ComposedConfig, location: SchemaLocation, value: Any) -> str:
     name = str(location.shape.discriminator)
-    known = list(union_members(location.shape))
+    tags = list(union_members(location.shape))
     path = (*location.path, name)
     if not isinstance(value, dict):
         return f"{_head(composition, location.path, value)}: must be {describe_type(location.shape)}"
     if name not in value:
         file = composition.origins.file_of(location.path)
-        return f"{to_dotted_key(path)}: missing{f' ({file})' if file else ''}; must be one of {', '.join(known)}"
-    given = str(value[name])
-    near = get_close_matches(given, known, 1)
+        return f"{to_dotted_key(path)}: missing{f' ({file})' if file else ''}; must be one of {', '.join(tags)}"
+    tag = str(value[name])
+    near = get_close_matches(tag, tags, 1)
     guess = f"; did you mean {near[0]}?" if near else ""
-    return f"{_head(composition, path, value[name])}: must be one of {', '.join(known)}{guess}"
+    return f"{_head(composition, path, value[name])}: must be one of {', '.join(tags)}{guess}"
 
 
 def _close_value(value: Any, shape: TypeInfo) -> str:
-    known = [str(item) for kind in shape.kinds if get_origin(kind) is Literal for item in get_args(kind)]
-    near = get_close_matches(str(value), known, 1) if known else []
+    choices = [str(item) for kind in shape.kinds if get_origin(kind) is Literal for item in get_args(kind)]
+    near = get_close_matches(str(value), choices, 1) if choices else []
     return f"; did you mean {near[0]}?" if near else ""
 
 
@@ -236,10 +236,10 @@ def _unknown(composition: ComposedConfig, location: SchemaLocation, near: str) -
         return f"{head}: no such setting where {_tag_of(location.owner)}, only where {_foreign(location)}"
     if near:
         return f"{head}: no such setting; did you mean {near}?"
-    known = list(location.owner.model_fields) if location.owner is not None else []
+    names = list(location.owner.model_fields) if location.owner is not None else []
     above = to_dotted_key(location.path[:-1]) or "conf/"
-    more = ", …" if len(known) > _LISTED else ""
-    return f"{head}: no such setting; {above} has {', '.join(known[:_LISTED])}{more}"
+    more = ", …" if len(names) > _LISTED else ""
+    return f"{head}: no such setting; {above} has {', '.join(names[:_LISTED])}{more}"
 
 
 def _tag_of(model: type[BaseModel]) -> str:
@@ -252,5 +252,5 @@ def _tag_of(model: type[BaseModel]) -> str:
 
 def _head(composition: ComposedConfig, path: KeyPath, value: Any, *, show: bool = True) -> str:
     origin = composition.origins.find(path)
-    shown = f" = {format_value(value)}" if show else ""
-    return f"{to_dotted_key(path) or 'conf/'}{shown}{f' ({origin})' if origin else ''}"
+    value_text = f" = {format_value(value)}" if show else ""
+    return f"{to_dotted_key(path) or 'conf/'}{value_text}{f' ({origin})' if origin else ''}"

@@ -73,8 +73,8 @@ def compose(conf: Path, overrides: Sequence[Override] = ()) -> ComposedConfig:
     for file, package in files:
         origins.merge(package, {path: hit for path, hit in lines[file].items() if path[0] != "defaults"})
     problems += _find_recipe_problems(conf, lines, origins)
-    for given, path, value in values:
-        apply_override(raw, origins, given, path, value, problems)
+    for override, path, value in values:
+        apply_override(raw, origins, override, path, value, problems)
     tree = _resolve(conf, raw, origins, problems)
     return ComposedConfig(tree, origins, tuple(problems), choices)
 
@@ -115,7 +115,7 @@ def _hydra(
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    chosen = {group: given.text.partition("=")[2].strip() for group, given in groups.items()}
+    chosen = {group: override.text.partition("=")[2].strip() for group, override in groups.items()}
     undone = [f"~{group}" for group, option in chosen.items() if option == "null" and _in_recipe(conf, group)]
     chosen = {group: option for group, option in chosen.items() if option != "null"}
     for _ in range(_ROUNDS):
@@ -124,11 +124,11 @@ def _hydra(
         except MissingConfigException as error:
             # Go on with another option, so that the other mistakes are found too.
             group, _, option = str(error.missing_cfg_file).rpartition("/")
-            known = list_options(conf, group) if group and (conf / group).is_dir() else []
-            problems.append(OverrideError((group,), _missing_file(conf, group, option, known)))
-            if not known or group in chosen:
+            options = list_options(conf, group) if group and (conf / group).is_dir() else []
+            problems.append(OverrideError((group,), _missing_file(conf, group, option, options)))
+            if not options or group in chosen:
                 raise _stop(problems) from error
-            chosen[group] = (get_close_matches(option, known, 1, 0.0) or known)[0]
+            chosen[group] = (get_close_matches(option, options, 1, 0.0) or options)[0]
         except (YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(_yaml_mistakes(conf) or [str(error)], hint=NOTHING) from error
         except (HydraException, OmegaConfBaseException, *_FROM_HYDRA) as error:
@@ -182,18 +182,18 @@ def _find_recipe_problems(
         yield OverrideError(("hydra",), f"hydra ({where}): nothing reads it: Hydra only composes here")
 
 
-def _missing_file(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
+def _missing_file(conf: Path, group: str, option: str, options: Sequence[str]) -> str:
     where = _defaults_line(conf, option)
-    if not known:
+    if not options:
         return f"{where}there is no folder {conf.name}/{group or option}, though a defaults list names it"
-    return f"{where}{unknown_option(conf, group, option, known)}"
+    return f"{where}{unknown_option(conf, group, option, options)}"
 
 
 def _defaults_line(conf: Path, option: str) -> str:
     """Return where a defaults list names ``option``, as a prefix for a message."""
     for file in [conf / "config.yaml", *sorted(conf.glob("*/*.yaml"))]:
-        shown = _display_path(conf, file.relative_to(conf).as_posix())
-        for path, (value, origin) in key_lines(file, shown).items():
+        path_text = _display_path(conf, file.relative_to(conf).as_posix())
+        for path, (value, origin) in key_lines(file, path_text).items():
             if path[0] == "defaults" and value == option:
                 return f"{origin}: "
     return ""
@@ -207,19 +207,19 @@ def _yaml_mistakes(conf: Path) -> list[str]:
 
     result = []
     for file in sorted(conf.rglob("*.yaml")):
-        shown = _display_path(conf, file.relative_to(conf).as_posix())
+        path_text = _display_path(conf, file.relative_to(conf).as_posix())
         try:
             OmegaConf.load(file)
         except YAMLError as error:
             mark = getattr(error, "problem_mark", None)
-            place = f"{shown}:{mark.line + 1}:{mark.column + 1}" if mark is not None else shown
-            result.append(f"{place}: not YAML: {getattr(error, 'problem', None) or error}")
+            location = f"{path_text}:{mark.line + 1}:{mark.column + 1}" if mark is not None else path_text
+            result.append(f"{location}: not YAML: {getattr(error, 'problem', None) or error}")
         except UnicodeDecodeError as error:
-            result.append(f"{shown}: not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}")
+            result.append(f"{path_text}: not UTF-8 text: byte {error.object[error.start]:#04x} at {error.start}")
         except OmegaConfBaseException as error:
-            result.append(f"{shown}: {str(error).splitlines()[0]}")
+            result.append(f"{path_text}: {str(error).splitlines()[0]}")
         except OSError as error:
-            result.append(f"{shown}: {error.strerror}")
+            result.append(f"{path_text}: {error.strerror}")
     return result
 
 
@@ -287,12 +287,12 @@ def _dangling(raw: dict[str, Any], path: KeyPath, value: str, origin: ValueOrigi
     """Return an interpolation that leads nowhere, with the nearest place that exists."""
     start = f"{to_dotted_key(path)} = {format_value(value)} ({origin})"
     targets = [part.partition("${")[2].strip() for part in value.split("}")[:-1] if "${" in part]
-    known = [to_dotted_key(leaf) for leaf, _ in iter_leaves(raw)]
+    names = [to_dotted_key(leaf) for leaf, _ in iter_leaves(raw)]
     for target in targets:
         if target.split(".")[0] in raw and raw[target.split(".")[0]] is None:
             return f"{start}: {target} is not set; give it: {target}=<value>"
-        near = get_close_matches(target, known, 1)
-        if target not in known and near:
+        near = get_close_matches(target, names, 1)
+        if target not in names and near:
             return f"{start}: there is no {target}; did you mean ${{{near[0]}}}?"
     return f"{start}: cannot be resolved; it must name another setting, for example ${{seed}}"
 

@@ -34,29 +34,29 @@ _NOT_TEXT = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
 """Names that YAML reads as something else than text."""
 
 
-def import_axolotl(given: Mapping[str, Any]) -> ImportedConfig:
+def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
     """Translate one of Axolotl's files."""
-    draft = _apply_rules(given, "axolotl")
-    given = draft.given
-    if given.get("base_model"):
-        _set_base_model(draft, given["base_model"], given.get("revision_of_model"))
-    adapter = given.get("adapter")
+    draft = _apply_rules(foreign, "axolotl")
+    foreign = draft.given
+    if foreign.get("base_model"):
+        _set_base_model(draft, foreign["base_model"], foreign.get("revision_of_model"))
+    adapter = foreign.get("adapter")
     if str(adapter) not in {"lora", "qlora"}:
         draft.drop("adapter", "tunectl tunes low-rank adapters; full tuning is not offered")
-    four_bit = adapter == "qlora" or bool(given.get("load_in_4bit"))
-    _set_method(draft, qlora=four_bit, dora=given.get("peft_use_dora"), rslora=given.get("peft_use_rslora"))
+    four_bit = adapter == "qlora" or bool(foreign.get("load_in_4bit"))
+    _set_method(draft, qlora=four_bit, dora=foreign.get("peft_use_dora"), rslora=foreign.get("peft_use_rslora"))
     with catch_bad_value(draft, "lora_target_modules"):
-        _set_target_modules(draft, given.get("lora_target_modules"), every=given.get("lora_target_linear"))
+        _set_target_modules(draft, foreign.get("lora_target_modules"), every=foreign.get("lora_target_linear"))
     with catch_bad_value(draft, "micro_batch_size"):
-        if given.get("batch_size"):
-            draft.set("sft.batch_size", to_int(given["batch_size"]))
+        if foreign.get("batch_size"):
+            draft.set("sft.batch_size", to_int(foreign["batch_size"]))
         else:
             _set_batch_size(draft, "micro_batch_size", 1)
     _set_validation(draft, "val_set_size")
     _set_precision(
         draft,
-        bfloat16=given.get("bf16") is True or given.get("bfloat16"),
-        half=given.get("fp16") or given.get("float16"),
+        bfloat16=foreign.get("bf16") is True or foreign.get("bfloat16"),
+        half=foreign.get("fp16") or foreign.get("float16"),
     )
     usual = {
         "sft.epochs": 1.0,
@@ -65,31 +65,31 @@ def import_axolotl(given: Mapping[str, Any]) -> ImportedConfig:
         "sft.lora_dropout": 0.0,
         "seed": 42,
     }
-    _set_defaults(draft, "axolotl", usual | ({} if "warmup_steps" in given else {"sft.warmup_ratio": 0.03}))
-    for entry in _to_list(given.get("datasets")):
+    _set_defaults(draft, "axolotl", usual | ({} if "warmup_steps" in foreign else {"sft.warmup_ratio": 0.03}))
+    for entry in _to_list(foreign.get("datasets")):
         with catch_bad_value(draft, "datasets"):
             _add_axolotl_dataset(draft, entry)
-    if given.get("pretraining_dataset"):
+    if foreign.get("pretraining_dataset"):
         draft.groups["cpt"] = "lora"
         draft.drop("pretraining_dataset", "declare its text as a source; the cpt stage, switched on, trains on it")
     return draft
 
 
-def import_llama_factory(given: Mapping[str, Any], declared: Mapping[str, Any]) -> ImportedConfig:
-    """Translate one of LLaMA-Factory's files; ``declared`` is its ``dataset_info.json``, empty where it was not found."""
-    draft = _apply_rules(given, "llama-factory")
-    given = draft.given
-    if given.get("model_name_or_path"):
-        _set_base_model(draft, given["model_name_or_path"], given.get("model_revision"))
-    bits = given.get("quantization_bit") or given.get("bits")
+def import_llama_factory(foreign: Mapping[str, Any], datasets_info: Mapping[str, Any]) -> ImportedConfig:
+    """Translate one of LLaMA-Factory's files; ``datasets_info`` is its ``dataset_info.json``, empty where it was not found."""
+    draft = _apply_rules(foreign, "llama-factory")
+    foreign = draft.given
+    if foreign.get("model_name_or_path"):
+        _set_base_model(draft, foreign["model_name_or_path"], foreign.get("model_revision"))
+    bits = foreign.get("quantization_bit") or foreign.get("bits")
     if bits and str(bits) != "4":
         draft.drop("quantization_bit", f"{bits} bits are not offered; qlora uses 4")
-    _set_method(draft, qlora=str(bits) == "4", dora=given.get("use_dora"), rslora=given.get("use_rslora"))
+    _set_method(draft, qlora=str(bits) == "4", dora=foreign.get("use_dora"), rslora=foreign.get("use_rslora"))
     with catch_bad_value(draft, "per_device_train_batch_size"):
         _set_batch_size(draft, "per_device_train_batch_size", 8)
     _set_validation(draft, "val_size")
-    draft.set("sft.loss_on", "final_answer" if given.get("mask_history") else "assistant")
-    _set_precision(draft, bfloat16=given.get("bf16") or given.get("pure_bf16"), half=given.get("fp16"))
+    draft.set("sft.loss_on", "final_answer" if foreign.get("mask_history") else "assistant")
+    _set_precision(draft, bfloat16=foreign.get("bf16") or foreign.get("pure_bf16"), half=foreign.get("fp16"))
     usual: dict[str, Any] = {
         "sft.lora_rank": 8,
         "sft.lora_alpha": 2 * draft.values.get("sft.lora_rank", 8),
@@ -104,16 +104,16 @@ def import_llama_factory(given: Mapping[str, Any], declared: Mapping[str, Any]) 
     }
     _set_defaults(draft, "llama-factory", usual)
     with catch_bad_value(draft, "dataset"):
-        names = given.get("dataset")
+        names = foreign.get("dataset")
         parts = names.split(",") if isinstance(names, str) else [str(item) for item in names or []]
         for name in filter(None, (part.strip() for part in parts)):
-            _add_llama_factory_dataset(draft, name, declared.get(name), str(given.get("dataset_dir") or "data"))
+            _add_llama_factory_dataset(draft, name, datasets_info.get(name), str(foreign.get("dataset_dir") or "data"))
     return draft
 
 
-def _apply_rules(given: Mapping[str, Any], tool: Tool) -> ImportedConfig:
+def _apply_rules(foreign: Mapping[str, Any], tool: Tool) -> ImportedConfig:
     """Apply one rule a key, in the order of the file; an empty line there means: unset."""
-    draft = ImportedConfig({key: value for key, value in given.items() if value is not None})
+    draft = ImportedConfig({key: value for key, value in foreign.items() if value is not None})
     rules = list_rules(tool)
     for key, value in draft.given.items():
         rule = rules.get(key)
@@ -146,10 +146,10 @@ def _set_base_model(draft: ImportedConfig, name: Any, revision: Any) -> None:
 
 def _set_method(draft: ImportedConfig, **switches: Any) -> None:
     """One adapter method of ours for their switches, which can be combined there; the first one that is on wins."""
-    wanted = [name for name, on in switches.items() if on]
-    draft.groups["sft"] = wanted[0] if wanted else "lora"
-    for other in wanted[1:]:
-        draft.drop(other, f"tunectl does not combine {other} with {wanted[0]}")
+    methods = [name for name, on in switches.items() if on]
+    draft.groups["sft"] = methods[0] if methods else "lora"
+    for other in methods[1:]:
+        draft.drop(other, f"tunectl does not combine {other} with {methods[0]}")
 
 
 def _set_target_modules(draft: ImportedConfig, named: Any, *, every: Any) -> None:
@@ -175,8 +175,8 @@ def _set_batch_size(draft: ImportedConfig, each: str, default: int) -> None:
     """Answers of one optimizer step: their batch a device times accumulated batches."""
     times = "gradient_accumulation_steps"
     size = to_int(draft.given.get(each) or default) * to_int(draft.given.get(times) or 1)
-    given = each in draft.given or times in draft.given
-    draft.set("sft.batch_size", size, f"{each} x {times}" if given else "their default")
+    is_given = each in draft.given or times in draft.given
+    draft.set("sft.batch_size", size, f"{each} x {times}" if is_given else "their default")
 
 
 def _set_validation(draft: ImportedConfig, key: str) -> None:
@@ -210,17 +210,17 @@ def _add_source(draft: ImportedConfig, name: str, path: str, *, local: bool, rev
         key = f"data_{key}".rstrip("_")
     while key in draft.sources:
         key += "_2"
-    place = f"ingest.sources.{key}"
+    key_prefix = f"ingest.sources.{key}"
     draft.groups["ingest"] = "declared"
     draft.sources[key] = "files" if local else "hub"
     if local:
-        draft.set(f"{place}.path", path)
+        draft.set(f"{key_prefix}.path", path)
     else:
-        draft.set(f"{place}.id", path)
+        draft.set(f"{key_prefix}.id", path)
         pinned = str(revision) if revision and str(revision) != "main" else "???"
-        draft.set(f"{place}.revision", pinned, REVISION.format(repo=path) if pinned == "???" else "")
-    draft.set(f"{place}.holds", "examples")
-    return place
+        draft.set(f"{key_prefix}.revision", pinned, REVISION.format(repo=path) if pinned == "???" else "")
+    draft.set(f"{key_prefix}.holds", "examples")
+    return key_prefix
 
 
 def _add_axolotl_dataset(draft: ImportedConfig, entry: Any) -> None:
@@ -233,10 +233,10 @@ def _add_axolotl_dataset(draft: ImportedConfig, entry: Any) -> None:
         is_file = item.startswith(_LOCAL) or re.search(r"\.(jsonl?|csv|tsv|parquet|arrow|txt)$", item)
         local = bool(is_file) or bool(entry.get("ds_type"))
         name = item.rstrip("/").rpartition("/")[2].partition(".")[0]
-        place = _add_source(draft, name, item, local=local, revision=entry.get("revision"))
+        key_prefix = _add_source(draft, name, item, local=local, revision=entry.get("revision"))
         if not local:
-            _copy_hub_keys(draft, place, entry, {"name": "subset", "split": "split"})
-        _set_axolotl_format(draft, place, entry)
+            _copy_hub_keys(draft, key_prefix, entry, {"name": "subset", "split": "split"})
+        _set_axolotl_format(draft, key_prefix, entry)
     if files and not named:
         draft.drop(
             "datasets", f"data_files of {path}: a Hub data set is read whole; a folder can be narrowed by a glob"
@@ -250,69 +250,75 @@ def _add_axolotl_dataset(draft: ImportedConfig, entry: Any) -> None:
         draft.drop("datasets", f"roles_to_train {roles}: only assistant turns are learned from")
 
 
-def _copy_hub_keys(draft: ImportedConfig, place: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    for theirs, ours in names.items():
-        if entry.get(theirs):
-            draft.set(f"{place}.{ours}", entry[theirs])
+def _copy_hub_keys(draft: ImportedConfig, key_prefix: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    for foreign_key, own_key in names.items():
+        if entry.get(foreign_key):
+            draft.set(f"{key_prefix}.{own_key}", entry[foreign_key])
 
 
-def _set_axolotl_format(draft: ImportedConfig, place: str, entry: Mapping[str, Any]) -> None:
+def _set_axolotl_format(draft: ImportedConfig, key_prefix: str, entry: Mapping[str, Any]) -> None:
     kind = entry.get("type")
     if isinstance(kind, dict):
         prompts = [kind[key] for key in ("field_instruction", "field_input") if kind.get(key)]
         _set_columns(
-            draft, place, prompts or ["instruction"], kind.get("field_output") or "output", kind.get("field_system")
+            draft,
+            key_prefix,
+            prompts or ["instruction"],
+            kind.get("field_output") or "output",
+            kind.get("field_system"),
         )
         if kind.get("format"):
-            draft.drop("datasets", f"the prompt format {kind['format']!r}; see {place}.prompt.template")
+            draft.drop("datasets", f"the prompt format {kind['format']!r}; see {key_prefix}.prompt.template")
         return
     mapped = entry.get("message_property_mappings") or {}
     by_from = mapped.get("role") == "from" or entry.get("field_messages") == "conversations"
     format_ = FORMATS["axolotl"].get(str(kind).partition(":")[0])
     name = "sharegpt" if kind == "chat_template" and by_from else format_
     if name is None:
-        draft.drop("datasets", f"type {kind} is not offered; the format of {place} is found by its columns")
+        draft.drop("datasets", f"type {kind} is not offered; the format of {key_prefix} is found by its columns")
         return
-    draft.set(f"{place}.format", name)
+    draft.set(f"{key_prefix}.format", name)
     if name == "text":
-        draft.set(f"{place}.holds", "documents")
+        draft.set(f"{key_prefix}.holds", "documents")
         if entry.get("field"):
-            draft.set(f"{place}.format", "columns")
-            draft.set(f"{place}.columns.text", [entry["field"]])
+            draft.set(f"{key_prefix}.format", "columns")
+            draft.set(f"{key_prefix}.columns.text", [entry["field"]])
 
 
-def _set_columns(draft: ImportedConfig, place: str, prompts: list[Any], answer: Any, system: Any) -> None:
-    draft.set(f"{place}.format", "columns")
-    draft.set(f"{place}.columns.prompt", prompts)
-    draft.set(f"{place}.columns.answer", answer)
+def _set_columns(draft: ImportedConfig, key_prefix: str, prompts: list[Any], answer: Any, system: Any) -> None:
+    draft.set(f"{key_prefix}.format", "columns")
+    draft.set(f"{key_prefix}.columns.prompt", prompts)
+    draft.set(f"{key_prefix}.columns.answer", answer)
     if system:
-        draft.set(f"{place}.columns.system", system)
+        draft.set(f"{key_prefix}.columns.system", system)
 
 
 def _add_llama_factory_dataset(draft: ImportedConfig, name: str, entry: Any, folder: str) -> None:
     """One data set by its entry in ``dataset_info.json``; where there is none, the file must be given."""
     if not isinstance(entry, dict):
-        place = _add_source(draft, name, "???", local=True)
-        draft.set(f"{place}.path", "???", f"the file of data set {name}; dataset_info.json was not found or lacks it")
+        key_prefix = _add_source(draft, name, "???", local=True)
+        draft.set(
+            f"{key_prefix}.path", "???", f"the file of data set {name}; dataset_info.json was not found or lacks it"
+        )
         return
     hub = entry.get("hf_hub_url")
     if hub and not entry.get("file_name"):
-        place = _add_source(draft, name, str(hub), local=False, revision=entry.get("revision"))
+        key_prefix = _add_source(draft, name, str(hub), local=False, revision=entry.get("revision"))
     else:
-        place = _add_source(draft, name, f"{folder}/{entry.get('file_name', '???')}", local=True)
+        key_prefix = _add_source(draft, name, f"{folder}/{entry.get('file_name', '???')}", local=True)
     if entry.get("ranking"):
         draft.drop("dataset", f"{name} holds preferences (ranking); {PREFERENCES}")
     if hub:
-        _copy_hub_keys(draft, place, entry, {"subset": "subset", "split": "split"})
+        _copy_hub_keys(draft, key_prefix, entry, {"subset": "subset", "split": "split"})
     columns = entry.get("columns") or {}
     formatting = str(entry.get("formatting", "alpaca"))
     if formatting == "alpaca" and columns.get("response"):
         prompts = [columns[key] for key in ("prompt", "query") if columns.get(key)]
-        _set_columns(draft, place, prompts, columns["response"], columns.get("system"))
+        _set_columns(draft, key_prefix, prompts, columns["response"], columns.get("system"))
     elif formatting in FORMATS["llama-factory"]:
         tags = entry.get("tags") or {}
         by_role = tags.get("role_tag") == "role" or columns.get("messages") == "messages"
         named = FORMATS["llama-factory"][formatting]
-        draft.set(f"{place}.format", "messages" if formatting == "sharegpt" and by_role else named)
+        draft.set(f"{key_prefix}.format", "messages" if formatting == "sharegpt" and by_role else named)
     else:
         draft.drop("dataset", f"{name} has the format {formatting}, which is not offered")

@@ -100,17 +100,17 @@ def catch_bad_value(draft: ImportedConfig, key: str) -> Iterator[None]:
 
 
 def rename(
-    axolotl: str, llama_factory: str, ours: str, convert: Callable[[Any], Any] = lambda value: value
+    axolotl: str, llama_factory: str, own_key: str, convert: Callable[[Any], Any] = lambda value: value
 ) -> ForeignKey:
     """Return the setting is ours under another name; ``convert`` may raise ValueError with the reason why a value cannot be."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
         try:
-            draft.set(ours, convert(value))
+            draft.set(own_key, convert(value))
         except (ValueError, TypeError) as error:
             draft.drop(key, str(error))
 
-    return ForeignKey(axolotl, llama_factory, ours, apply)
+    return ForeignKey(axolotl, llama_factory, own_key, apply)
 
 
 def lack(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
@@ -139,9 +139,9 @@ def require(axolotl: str, llama_factory: str, allowed: Iterable[Any], reason: st
     return ForeignKey(axolotl, llama_factory, reason, apply)
 
 
-def combine(axolotl: str, llama_factory: str, ours: str) -> ForeignKey:
-    """Return the setting has its counterpart in ``ours``, and is read together with others (``foreign_import``)."""
-    return ForeignKey(axolotl, llama_factory, ours, lambda *_: None)
+def combine(axolotl: str, llama_factory: str, own_key: str) -> ForeignKey:
+    """Return the setting has its counterpart in ``own_key``, and is read together with others (``foreign_import``)."""
+    return ForeignKey(axolotl, llama_factory, own_key, lambda *_: None)
 
 
 def look_up(table: Mapping[str, Any], description: str) -> Callable[[Any], Any]:
@@ -242,8 +242,8 @@ def set_targets(value: Any) -> Any:
 def report_to(draft: ImportedConfig, key: str, value: Any) -> None:
     """Where curves are sent; trackers that tunectl does not know are listed."""
     names = [str(item).lower() for item in (value if isinstance(value, list) else [value]) if item]
-    known = sorted({name for name in names if name in TRACKERS} | set(draft.values.get("track.to", [])))
-    draft.set("track.to", known)
+    trackers = sorted({name for name in names if name in TRACKERS} | set(draft.values.get("track.to", [])))
+    draft.set("track.to", trackers)
     for name in names:
         if name == "tensorboard":
             draft.drop(key, "curves are in artifacts/plots/*/history.csv, and dvc plots draws them", NONE)

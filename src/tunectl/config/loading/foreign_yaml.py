@@ -31,8 +31,8 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
         result = None if node is None else loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark is not None else name
-        raise UsageError(f"{place}: not YAML: {getattr(error, 'problem', None) or error}") from error
+        location = f"{name}:{mark.line + 1}" if mark is not None else name
+        raise UsageError(f"{location}: not YAML: {getattr(error, 'problem', None) or error}") from error
     except RecursionError as error:
         raise UsageError(f"{name}: nested too deeply") from error
     except ValueError as error:  # a date that does not exist, a number of thousands of digits
@@ -42,17 +42,17 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
     return {str(key): value for key, value in result.items()}
 
 
-def _count_characters(node: Any, known: dict[int, float]) -> float:
+def _count_characters(node: Any, counts: dict[int, float]) -> float:
     """Return characters of a YAML node with every alias written out, each node visited once; infinite where it holds itself."""
-    if id(node) in known:
-        return known[id(node)]
-    known[id(node)] = math.inf  # met again before it is done: a circle
+    if id(node) in counts:
+        return counts[id(node)]
+    counts[id(node)] = math.inf  # met again before it is done: a circle
     if isinstance(node.value, str):
         size: float = 1 + len(node.value)
     else:
         parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
-        size = 1 + sum(_count_characters(part, known) for part in parts)
-    known[id(node)] = size
+        size = 1 + sum(_count_characters(part, counts) for part in parts)
+    counts[id(node)] = size
     return size
 
 
@@ -94,11 +94,11 @@ def _tree_lines(draft: ImportedConfig) -> list[str]:
     """Return nested YAML of the dotted settings, notes as comments: above a value that must be given, else beside it."""
     tree: dict[str, Any] = {}
     for name in draft.values:
-        here = tree
+        branch = tree
         *above, last = name.split(".")
         for part in above:
-            here = here.setdefault(part, {})
-        here[last] = name
+            branch = branch.setdefault(part, {})
+        branch[last] = name
     return list(_render_tree(tree, draft, 0))
 
 

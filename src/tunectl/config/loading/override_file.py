@@ -25,7 +25,7 @@ def load_overrides(layout: ProjectPaths) -> list[Override]:
     """
     import yaml
 
-    shown = f"{layout.conf.name}/{layout.overrides.name}"
+    path_text = f"{layout.conf.name}/{layout.overrides.name}"
     try:
         with layout.overrides.open(encoding="utf-8") as stream:
             node = yaml.compose(stream, Loader=yaml.SafeLoader)
@@ -33,24 +33,24 @@ def load_overrides(layout: ProjectPaths) -> list[Override]:
         return []
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"{shown}:{mark.line + 1}" if mark is not None else shown
-        raise ConfigError([f"{place}: not YAML: {getattr(error, 'problem', None) or error}"]) from error
+        location = f"{path_text}:{mark.line + 1}" if mark is not None else path_text
+        raise ConfigError([f"{location}: not YAML: {getattr(error, 'problem', None) or error}"]) from error
     if node is None:
         return []
     if not isinstance(node, yaml.SequenceNode):
-        raise ConfigError([f"{shown}:{node.start_mark.line + 1}: must be a list of key=value texts"])
+        raise ConfigError([f"{path_text}:{node.start_mark.line + 1}: must be a list of key=value texts"])
     wrong = [item.start_mark.line + 1 for item in node.value if not isinstance(item, yaml.ScalarNode)]
     if wrong:
-        raise ConfigError([f"{shown}:{line}: must be one key=value text, for example: - seed=18" for line in wrong])
-    return [Override(item.value, ValueOrigin(shown, item.start_mark.line + 1, item.value)) for item in node.value]
+        raise ConfigError([f"{path_text}:{line}: must be one key=value text, for example: - seed=18" for line in wrong])
+    return [Override(item.value, ValueOrigin(path_text, item.start_mark.line + 1, item.value)) for item in node.value]
 
 
 def merge_overrides(recorded: Sequence[Override], typed: Sequence[str]) -> list[Override]:
     """Return recorded overrides followed by new ones; a new one replaces an old one of the same key."""
     latest: dict[str, Override] = {}
-    for given in [*recorded, *(Override.from_cli(text) for text in typed)]:
-        latest.pop(_key(given.text), None)
-        latest[_key(given.text)] = given
+    for override in [*recorded, *(Override.from_cli(text) for text in typed)]:
+        latest.pop(_key(override.text), None)
+        latest[_key(override.text)] = override
     return list(latest.values())
 
 

@@ -100,11 +100,11 @@ def _bad_choice(conf: Path, override: Override, group: str, option: str) -> Over
     return OverrideError((group,), f"{_who(override)}: {unknown_option(conf, group, option, options)}")
 
 
-def unknown_option(conf: Path, group: str, option: str, known: Sequence[str]) -> str:
+def unknown_option(conf: Path, group: str, option: str, options: Sequence[str]) -> str:
     """Return the message for a group without this option: the options it has, and the nearest."""
-    near = get_close_matches(option, known, 1, 0.5)
+    near = get_close_matches(option, options, 1, 0.5)
     guess = f"; did you mean {group}={near[0]}?" if near else ""
-    return f"{conf.name}/{group} has no option {option}; there are {', '.join(known)}{guess}"
+    return f"{conf.name}/{group} has no option {option}; there are {', '.join(options)}{guess}"
 
 
 def _who(override: Override) -> str:
@@ -124,27 +124,27 @@ def apply_override(
     problems: list[OverrideError],
 ) -> None:
     """Set one value. A key that is not there yet is made: the check knows whether it may be."""
-    here: Any = raw
+    node: Any = raw
     walked: KeyPath = ()
     for part, after in zip(path, (*path[1:], None), strict=True):
-        if isinstance(here, list) and not (isinstance(part, int) and 0 <= part < len(here)):
-            text = f"{to_dotted_key(walked)} is a list of {len(here)}; it has no entry {part} (the first is 0)"
+        if isinstance(node, list) and not (isinstance(part, int) and 0 <= part < len(node)):
+            text = f"{to_dotted_key(walked)} is a list of {len(node)}; it has no entry {part} (the first is 0)"
             problems.append(OverrideError(path, f"{_who(override)}: {text}"))
             return
-        key: Any = part if isinstance(here, list) else str(part)
-        walked, inner = (*walked, key), here[key] if isinstance(here, list) else here.get(key)
+        key: Any = part if isinstance(node, list) else str(part)
+        walked, inner = (*walked, key), node[key] if isinstance(node, list) else node.get(key)
         if after is None and isinstance(value, dict) and isinstance(inner, dict):
             for name, below in value.items():
                 apply_override(raw, origins, override, (*walked, name), below, problems)
         elif after is None:
-            here[key] = value
+            node[key] = value
             origins.set(walked, value, override.origin)
         elif isinstance(inner, dict | list):
-            here = inner
+            node = inner
         elif inner is None:
-            here[key] = {}
+            node[key] = {}
             origins.set(walked, {}, override.origin)
-            here = here[key]
+            node = node[key]
         else:
             problems.append(
                 OverrideError(path, f"{_who(override)}: {to_dotted_key(walked)} is a single value; it holds no {after}")

@@ -32,15 +32,15 @@ def closest_setting(schema: Model, tree: Any, path: KeyPath, missing: Sequence[K
     near = get_close_matches(key, beside, 1, 0.5)
     if near:
         return to_dotted_key(beside[near[0]])
-    here = [name for name in _names_at(schema, tree, above) if name != key]
-    near = get_close_matches(key, here, 1, 0.85)
+    siblings = [name for name in _names_at(schema, tree, above) if name != key]
+    near = get_close_matches(key, siblings, 1, 0.85)
     if near:
         return to_dotted_key((*above, near[0]))
     everywhere = [to_dotted_key(other) for other in _iter_settings(schema, tree)]
     same = [name for name in everywhere if name.rpartition(".")[2] == key]
     if same:
         return min(same, key=len)
-    near = get_close_matches(key, here, 1, 0.6)
+    near = get_close_matches(key, siblings, 1, 0.6)
     if near:
         return to_dotted_key((*above, near[0]))
     near = get_close_matches(to_dotted_key(path), everywhere, 1, 0.8)
@@ -48,8 +48,8 @@ def closest_setting(schema: Model, tree: Any, path: KeyPath, missing: Sequence[K
 
 
 def _names_at(schema: Model, tree: Any, above: KeyPath) -> tuple[str, ...]:
-    place = _walk(schema, tree, above)
-    return names(place, get_at(tree, above)) if place is not None else ()
+    branch = _walk(schema, tree, above)
+    return names(branch, get_at(tree, above)) if branch is not None else ()
 
 
 def _walk(schema: Model, tree: Any, path: KeyPath) -> TypeInfo | None:

@@ -179,12 +179,12 @@ class OnlineRl(AlignBase):
 
     @model_validator(mode="after")
     def _independent(self) -> Self:
-        seen, own = (
+        used, own = (
             self.validation.metric,
             {term.check.name: term.check for term in self.rewards if isinstance(term, CheckTerm)},
         )
         for name, check in own.items():
-            if isinstance(seen, CheckMeasure) and _same(check, seen.check):
+            if isinstance(used, CheckMeasure) and _same(check, used.check):
                 raise ValueError(
                     f"validation.metric is the check {name}, which rewards has too, so it would rise with the reward; "
                     "take another one, or {method: score, name: chrf}"

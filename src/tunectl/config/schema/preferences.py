@@ -169,9 +169,9 @@ class PreferencesConfig(StrictModel):
                 "sources is empty and collected, contrast and simulated are null, so nobody says anything; set one of them,"
                 " or switch the stage off: preferences=none"
             )
-        taken = [name for name in self.sources if name in MADE]
-        if taken:
-            raise ValueError(f"sources names {taken[0]}, a name reserved for generated judgments; take another")
+        sources = [name for name in self.sources if name in MADE]
+        if sources:
+            raise ValueError(f"sources names {sources[0]}, a name reserved for generated judgments; take another")
         return self
 
 

@@ -84,8 +84,8 @@ class SlotErrorRules(StrictModel):
     def _refuse_unknown(self, where: str, pattern: str) -> None:
         unknown = [name for name in TERM.findall(pattern) if name not in self.terms]
         if unknown:
-            there = ", ".join(self.terms) or "none"
-            raise ValueError(f"{where}: {pattern!r} uses <{unknown[0]}>, which is no term; there are: {there}")
+            names = ", ".join(self.terms) or "none"
+            raise ValueError(f"{where}: {pattern!r} uses <{unknown[0]}>, which is no term; there are: {names}")
 
     def _refuse_bad(self, where: str, pattern: str) -> None:
         try:

@@ -147,10 +147,10 @@ class Sweep(StrictModel):
 
     def _check_conditions(self) -> None:
         order = list(self.space)
-        for key, wanted in self.only_if.items():
+        for key, allowed_values in self.only_if.items():
             if key not in self.space:
                 raise ValueError(f"only_if names {key}, which is not in space; there are {', '.join(order)}")
-            for other, value in wanted.items():
+            for other, value in allowed_values.items():
                 if other not in order[: order.index(key)]:
                     raise ValueError(f"only_if.{key} asks for {other}, which must stand in space before {key}")
                 values = self.space[other]
