@@ -69,7 +69,7 @@ def next_task(
     rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
     kind, order, left = rng.random(), rng.random(), rng.randrange(2)
     own = [item.task for item in said if item.annotator == annotator]
-    fresh = [item for item in questions if not item.attention and item.id not in own]
+    unasked = [item for item in questions if not item.attention and item.id not in own]
     if kind < plan.attention:
         checks = [item for item in questions if item.attention and item.id not in own]
         if checks:
@@ -79,7 +79,7 @@ def next_task(
         if again is not None:
             return NextTask(again, left, repeat=True)
     others = {item.task for item in said if item.annotator != annotator} | set(shown)
-    new = [item for item in fresh if item.id not in others] or fresh
+    new = [item for item in unasked if item.id not in others] or unasked
     if not new:
         return None
     recent = {item.prompt for item in questions if item.id in own[-3:]}  # not the same input again at once
@@ -99,15 +99,15 @@ def _again(
     questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str, gap: int
 ) -> AnnotationTask | None:
     """Return a question to ask again: of those that fewest people answered one that somebody else did, else an old one of one's own."""
-    known = {item.id: item for item in questions if not item.attention}
+    tasks_by_id = {item.id: item for item in questions if not item.attention}
     own = [item.task for item in said if item.annotator == annotator]
-    votes = Counter(item.task for item in said if item.task in known)
+    votes = Counter(item.task for item in said if item.task in tasks_by_id)
     of_others = [name for name in votes if name not in own]
     if of_others:
-        return known[min(of_others, key=lambda name: (votes[name], name))]
+        return tasks_by_id[min(of_others, key=lambda name: (votes[name], name))]
     times = Counter(own)
-    old = [name for name in own[: max(0, len(own) - gap)] if name in known and times[name] == 1]
-    return known[old[0]] if old else None
+    old = [name for name in own[: max(0, len(own) - gap)] if name in tasks_by_id and times[name] == 1]
+    return tasks_by_id[old[0]] if old else None
 
 
 def open_tasks(questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str) -> int:

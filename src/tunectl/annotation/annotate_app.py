@@ -77,12 +77,12 @@ def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
             f"annotate.host = {host}: this machine has no such address",
             hint="use one that it has, 0.0.0.0 for all of them, or 127.0.0.1 for this machine alone",
         )
-    taken = error.errno == errno.EADDRINUSE
-    reason = "is taken by another program" if taken else f"cannot be used: {error.strerror}"
+    port_in_use = error.errno == errno.EADDRINUSE
+    reason = "is taken by another program" if port_in_use else f"cannot be used: {error.strerror}"
     other = max(1024, min(port + 1, 65535))  # those below belong to the system
     return InfrastructureError(
         f"annotate.port = {port}: {host}:{port} {reason}",
-        hint=f"{'close that program, or ' * taken}choose another port: tunectl annotate annotate.port={other}",
+        hint=f"{'close that program, or ' * port_in_use}choose another port: tunectl annotate annotate.port={other}",
     )
 
 

@@ -197,8 +197,8 @@ class _Routes:
             *(ask(self._server, "POST", "/v1/chat/completions", person.key, item) for item in wanted)
         )
         first, second = (
-            _answer(f"{variant} {releases.get(variant)}", status, said)
-            for variant, (status, said) in zip(variants, both, strict=True)
+            _answer(f"{variant} {releases.get(variant)}", status, body)
+            for variant, (status, body) in zip(variants, both, strict=True)
         )
         return first, second
 
@@ -226,26 +226,31 @@ class _Routes:
         return self._html(self._talk(person, await self._tell(person, verdict)))
 
     def _keep(self, verdict: Vote) -> None:
-        question, said = mask_pii(verdict.question, verdict.said, self._setup.masker)
+        question, annotation = mask_pii(verdict.question, verdict.said, self._setup.masker)
         with annotation_store.open_store(self._setup.folder) as opened:
             opened.add([question])
-            opened.write(said)
+            opened.write(annotation)
 
     async def _tell(self, person: _Session, verdict: Vote) -> str:
         """Say it to the inference log as well; a sentence for the person where that fails."""
-        said = verdict.said
-        if said.choice == "skip":
+        annotation = verdict.said
+        if annotation.choice == "skip":
             return ""
-        value: Any = {"other": verdict.second.inference_id, "choice": said.choice}
+        value: Any = {"other": verdict.second.inference_id, "choice": annotation.choice}
         rows = [
-            {"id": f"arena-{said.id}", "inference_id": verdict.first.inference_id, "kind": "preference", "value": value}
+            {
+                "id": f"arena-{annotation.id}",
+                "inference_id": verdict.first.inference_id,
+                "kind": "preference",
+                "value": value,
+            }
         ]
-        if said.edit is not None:
-            better = {"inference_id": verdict.goes_on_with.inference_id, "kind": "edit", "value": said.edit}
-            rows.append({"id": f"arena-{said.id}-edit", **better})
+        if annotation.edit is not None:
+            better = {"inference_id": verdict.goes_on_with.inference_id, "kind": "edit", "value": annotation.edit}
+            rows.append({"id": f"arena-{annotation.id}-edit", **better})
         for row in rows:
             status, answer = await ask(
-                self._server, "POST", "/v1/feedback", person.key, {**row, "annotator": said.annotator}
+                self._server, "POST", "/v1/feedback", person.key, {**row, "annotator": annotation.annotator}
             )
             if status >= 400:
                 logging_setup.get_logger(__name__).warning("feedback of the arena was refused with %d", status)
@@ -285,14 +290,14 @@ class _Routes:
         return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
-def _answer(system: str, status: int, said: Any) -> BattleAnswer:
+def _answer(system: str, status: int, body: Any) -> BattleAnswer:
     if status != 200:
-        raise InfrastructureError(_reason(status, said))
-    return BattleAnswer(said["choices"][0]["message"]["content"] or "", system, said["id"])
+        raise InfrastructureError(_reason(status, body))
+    return BattleAnswer(body["choices"][0]["message"]["content"] or "", system, body["id"])
 
 
-def _reason(status: int, said: Any) -> str:
+def _reason(status: int, body: Any) -> str:
     """Return the server's own words for its refusal."""
-    if isinstance(said, dict) and isinstance(said.get("error"), dict):
-        return str(said["error"].get("message", status))
+    if isinstance(body, dict) and isinstance(body.get("error"), dict):
+        return str(body["error"].get("message", status))
     return f"the server answered {status}"

@@ -43,8 +43,8 @@ def rank_by_uncertainty(
     folders = {name: layout.artifact(name) for name in ("model", "cpt", "sft", "reward")}
     stamps = {name: atomic_io.sha256_json(to_builtins(manifest.read(folder))) for name, folder in folders.items()}
     path = layout.cache / f"doubt-{atomic_io.sha256_json(stamps)[:16]}.json"
-    known: dict[str, float] = atomic_io.read_json(path, dict[str, float]) if path.is_file() else {}
-    new = [question for question in questions if not question.attention and question.id not in known]
+    doubts: dict[str, float] = atomic_io.read_json(path, dict[str, float]) if path.is_file() else {}
+    new = [question for question in questions if not question.attention and question.id not in doubts]
     if new:
         base = folders["model"] if manifest.read(folders["cpt"]).passed_through else folders["cpt"]
         model = reward_scorer.load(
@@ -58,8 +58,8 @@ def rank_by_uncertainty(
         finally:
             model.close()
         pairs = zip(scores[::2], scores[1::2], strict=True)
-        known |= {
+        doubts |= {
             item.id: preference_uncertainty(first, second) for item, (first, second) in zip(new, pairs, strict=True)
         }
-        atomic_io.write_json(path, known)
-    return known
+        atomic_io.write_json(path, doubts)
+    return doubts

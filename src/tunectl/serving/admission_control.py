@@ -130,12 +130,14 @@ class AdmissionController:
                 f"the request may take {tokens} tokens; this server's budget is {bounds.tokens}", param="max_tokens"
             )
 
-    def _find_rejection(self, answers: int, tokens: int, held: float) -> tuple[RefusalReason, str] | None:
-        """Return why there is no place; ``held`` places of those who may wait are kept for others, but never one that could run."""
+    def _find_rejection(self, answers: int, tokens: int, reserved: float) -> tuple[RefusalReason, str] | None:
+        """Return why there is no place; ``reserved`` places of those who may wait are kept for others, but never one that could run."""
         bounds, inside = self.bounds, self.running + self.waiting
-        places = bounds.running + max(0.0, bounds.waiting - held)
-        if inside + answers > places:
-            others = f" and {held:.0f} are expected back" if inside + answers <= bounds.running + bounds.waiting else ""
+        free = bounds.running + max(0.0, bounds.waiting - reserved)
+        if inside + answers > free:
+            others = (
+                f" and {reserved:.0f} are expected back" if inside + answers <= bounds.running + bounds.waiting else ""
+            )
             return "queue_full", (
                 f"{self.running} answers are being written and {self.waiting} wait{others}, which is all this server takes; try again"
             )

@@ -36,13 +36,13 @@ class IncrementalDetokenizer:
         return self._release(last=last)
 
     def _release(self, *, last: bool) -> str:
-        cut = min((place for stop in self._stops if (place := self._held.find(stop)) >= 0), default=-1)
+        cut = min((position for stop in self._stops if (position := self._held.find(stop)) >= 0), default=-1)
         if cut >= 0:
-            self.done, given, self._held = True, self._held[:cut], ""
-            return given
+            self.done, released, self._held = True, self._held[:cut], ""
+            return released
         end = len(self._held) - (0 if last else self._tail())
-        given, self._held = self._held[:end], self._held[end:]
-        return given
+        released, self._held = self._held[:end], self._held[end:]
+        return released
 
     def _tail(self) -> int:
         """Return how many letters at the end may be the start of a stop text."""

@@ -73,7 +73,7 @@ class GenerationTask:
         """
         unfinished = len(self.job.answers)
         while unfinished:
-            fresh = []
+            new_chunks = []
             for index, piece in await self.feed.take():
                 answer = self.job.answers[index]
                 if answer.finish is not None:
@@ -85,11 +85,11 @@ class GenerationTask:
                     unfinished -= 1
                     if piece.end is None:
                         self.job.resident.pipeline.cancel(self.numbers[index])
-                fresh.append((index, answer, text))
+                new_chunks.append((index, answer, text))
             if self.over is not None and unfinished:
                 raise ClientDisconnectedError if self.over == "cancelled" else _timeout()
-            if fresh:
-                yield fresh
+            if new_chunks:
+                yield new_chunks
 
     def _refuse(self, piece: TokenChunk) -> None:
         if piece.end == "failed":
@@ -149,14 +149,14 @@ def _record_metrics(writing: GenerationTask, reasons: list[str]) -> None:
 async def _log_partial_response(job: ChatJob, task: asyncio.Task[None], keeper: RequestLogger, reason: str) -> None:
     """Keep what there is of an answer that did not end well."""
     choices = [answer.choice(calls=False) for answer in job.answers]
-    said = (
+    state_text = (
         encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
         if job.completion_tokens
         else None
     )
     try:
         await task
-        await keeper.log_response(job, said, reason, [])
+        await keeper.log_response(job, state_text, reason, [])
     except ApiError as error:
         logging_setup.get_logger(__name__).error("inference %s: %s", job.head.id, error)
 
@@ -176,17 +176,17 @@ async def _whole(
     async for _ in writing.chunks():
         pass
     choices = [answer.choice(calls=job.offers_tools) for answer in job.answers]
-    said = encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
+    body = encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
     await task
-    await keeper.log_response(job, said, choices[0].finish, choices)
-    await call.reply(200, msgspec.json.encode(said))
+    await keeper.log_response(job, body, choices[0].finish, choices)
+    await call.reply(200, msgspec.json.encode(body))
 
 
 async def _stream(
     call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], keeper: RequestLogger
 ) -> None:
     job = writing.job
-    chunks, held = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
+    chunks, buffered = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
     opened = set[int]()
     last: list[bytes] = []
     async for chunk in writing.chunks():
@@ -195,14 +195,14 @@ async def _stream(
             if index not in opened:
                 opened.add(index)
                 parts.append(chunks.opening(index))
-            if text and not held:
+            if text and not buffered:
                 parts.append(chunks.text(index, text, answer.take_unsent_tokens()))
             if answer.finish is not None:
-                last += _closing(chunks, index, answer, held=held)
+                last += _closing(chunks, index, answer, held=buffered)
         await task
         if any(parts):
             await call.stream(b"".join(parts))
-    choices = [item.choice(calls=held) for item in job.answers]
+    choices = [item.choice(calls=buffered) for item in job.answers]
     usage = TokenUsage(job.prompt_tokens, job.completion_tokens)
     await keeper.log_response(job, encode_body(job.head, choices, usage), choices[0].finish, choices)
     if job.request.with_usage:

@@ -160,8 +160,8 @@ def _annotator(request: FeedbackRequest, key: ApiKey) -> str:
 
 def _derive_feedback_id(request: FeedbackRequest, key: ApiKey) -> str:
     """Return the id of feedback that brings none: the same words about the same inference count once."""
-    told = [request.inference_id, request.kind, request.value, _annotator(request, key)]
-    return f"fb-{hashlib.sha256(msgspec.json.encode(told, order='sorted')).hexdigest()[:32]}"
+    parts = [request.inference_id, request.kind, request.value, _annotator(request, key)]
+    return f"fb-{hashlib.sha256(msgspec.json.encode(parts, order='sorted')).hexdigest()[:32]}"
 
 
 def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | None:
@@ -182,8 +182,8 @@ def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], 
             under another key.
     """
     hash_key = pseudonyms.load_hash_key(live, home)
-    with ExitStack() as held:
-        store = held.enter_context(inference_log_sql.open_log(pseudonyms.address(live), home, serving=True))
+    with ExitStack() as stack:
+        store = stack.enter_context(inference_log_sql.open_log(pseudonyms.address(live), home, serving=True))
         pseudonyms.register_hash_key(store, live, hash_key)
         writer = Writer(
             store,
@@ -194,7 +194,7 @@ def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], 
             waiting_bytes=live.max_buffered_bytes,
             on_error=on_error,
         )
-        return InferenceLogger(store, writer, hash_key, held.pop_all())
+        return InferenceLogger(store, writer, hash_key, stack.pop_all())
 
 
 def build_masker(live: InferenceLogConfig) -> PiiMasker:

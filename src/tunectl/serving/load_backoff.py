@@ -42,11 +42,11 @@ class LoadBackoff:
 
     def standing(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
         """Return why files with this stamp are not tried now; None where they are. ``idle``: nothing answers meanwhile."""
-        known = self._known.get(variant)
-        if known is None or known.stamp != stamp:
+        state = self._known.get(variant)
+        if state is None or state.stamp != stamp:
             return None
-        due = now >= known.again and (idle or not known.lasting)
-        return None if due else known.reason
+        due = now >= state.again and (idle or not state.lasting)
+        return None if due else state.reason
 
     def add(self, variant: Variant, stamp: object, reason: str, now: float, *, lasting: bool) -> None:
         """Record a failed load."""

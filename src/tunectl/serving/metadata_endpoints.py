@@ -22,21 +22,21 @@ def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, A
     names = [settings.project, *settings.serve.served_model_names]
     result += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in names]
     for variant in VARIANTS:
-        one = residents.loaded.get(variant)
-        if one is None:
+        loaded = residents.loaded.get(variant)
+        if loaded is None:
             continue
-        source = one.contract.base
+        source = loaded.contract.base
         if variant == "base":
             result.append(
                 {
-                    **_model("base", one.created, one.id, variant, parent=None, root=source.source),
+                    **_model("base", loaded.created, loaded.id, variant, parent=None, root=source.source),
                     "revision": source.revision,
                 }
             )
         else:
             result += [
-                _model(name, one.created, one.id, variant, parent=source.source, root=one.id)
-                for name in (variant, one.id)
+                _model(name, loaded.created, loaded.id, variant, parent=source.source, root=loaded.id)
+                for name in (variant, loaded.id)
             ]
     if "base" not in residents.loaded:
         result.append({**_model(base, champion.created, champion.id, "base", parent=None, root=base), "served": False})
@@ -69,12 +69,12 @@ def readiness_body(residents: ModelManager) -> dict[str, Any]:
                 "as_base": proof.as_base,
                 "probes": proof.probes,
             }
-    said: dict[str, Any] = {"variants": variants}
+    body: dict[str, Any] = {"variants": variants}
     if residents.trouble or residents.warning:
-        said["problems"] = {**residents.trouble, **({"registry": residents.warning} if residents.warning else {})}
+        body["problems"] = {**residents.trouble, **({"registry": residents.warning} if residents.warning else {})}
     if "champion" not in residents.loaded:
-        said["reason"] = residents.trouble.get("champion", "the champion is being loaded")
-    return said
+        body["reason"] = residents.trouble.get("champion", "the champion is being loaded")
+    return body
 
 
 def openapi(project: str) -> bytes:

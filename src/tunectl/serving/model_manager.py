@@ -110,22 +110,22 @@ class ModelManager:
     async def reconcile(self) -> None:
         """Bring what is loaded in line with the store, as far as that needs no load; begin the loads that it needs."""
         try:
-            wanted = await run_in_thread(self._read_desired_state)
+            desired = await run_in_thread(self._read_desired_state)
         except (TunectlError, OSError) as error:
             self._note("champion", f"the release store cannot be read: {error}")
             self._mend()
             return
-        self._pointed = wanted.pointed
-        if wanted.warning and wanted.warning != self.warning:
-            logging_setup.get_logger(__name__).error("%s", wanted.warning)
-        self.warning = wanted.warning
+        self._pointed = desired.pointed
+        if desired.warning and desired.warning != self.warning:
+            logging_setup.get_logger(__name__).error("%s", desired.warning)
+        self.warning = desired.warning
         for variant in self._variants:
-            release = wanted.release(variant)
+            release = desired.release(variant)
             if release != self._goal.get(variant):
                 self._goal[variant] = release
                 self._refusals.forget(variant)
             self._settle(variant, release)
-        self.trial = wanted.trial
+        self.trial = desired.trial
         self._let_go(time.monotonic())
 
     async def wait_for_loads(self) -> None:
@@ -190,9 +190,9 @@ class ModelManager:
         """Return a release that is in memory already: as the other variant, or at rest. The base is never another variant's."""
         if variant == "base":
             return None
-        held = [item for other, item in self.loaded.items() if other != "base"]
-        held += [one for name, (one, _) in self._resting.items() if name == release]
-        return next((item for item in held if item.id == release and self._failure(item) is None), None)
+        releases_here = [item for other, item in self.loaded.items() if other != "base"]
+        releases_here += [resting for name, (resting, _) in self._resting.items() if name == release]
+        return next((item for item in releases_here if item.id == release and self._failure(item) is None), None)
 
     def _begin(self, variant: Variant, release: str) -> None:
         """Load in a task of its own, unless these very files were refused before."""
@@ -207,12 +207,12 @@ class ModelManager:
 
     async def _load(self, variant: Variant, release: str, folder: Path) -> None:
         """Bring, load, prove, and put in its place what is still wanted by then. Nobody else's load waits for a download."""
-        tried = load_backoff.files_stamp(folder)
+        stamp = load_backoff.files_stamp(folder)
         try:
             if folder != self._seed:
                 async with self._bringing[release]:
                     await run_in_thread(partial(self._store.fetch, release))
-                tried = load_backoff.files_stamp(folder)
+                stamp = load_backoff.files_stamp(folder)
             async with self._turn:
                 if self._goal.get(variant) != release or self._at_hand(variant, release) is not None:
                     return  # the next look sees to it
@@ -223,21 +223,21 @@ class ModelManager:
             else:
                 self._retire(resident)
         except (TunectlError, OSError) as error:
-            self._refuse(variant, release, tried, str(error), lasting=load_backoff.is_permanent(error, folder))
+            self._refuse(variant, release, stamp, str(error), lasting=load_backoff.is_permanent(error, folder))
         except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
             logging_setup.get_logger(__name__).exception("release %s cannot be loaded", release)
             reason = f"release {release} cannot be loaded: {type(error).__name__}: {error}"
-            self._refuse(variant, release, tried, reason, lasting=True)
+            self._refuse(variant, release, stamp, reason, lasting=True)
         finally:
             del self._loading[(variant, release)]
 
-    def _refuse(self, variant: Variant, release: str, tried: object, reason: str, *, lasting: bool) -> None:
+    def _refuse(self, variant: Variant, release: str, stamp: object, reason: str, *, lasting: bool) -> None:
         if self._goal.get(variant) != release:
             logging_setup.get_logger(__name__).error(
                 "%s, which was to be %s a moment ago: %s", release, variant, reason
             )
             return
-        self._refusals.add(variant, tried, reason, time.monotonic(), lasting=lasting)
+        self._refusals.add(variant, stamp, reason, time.monotonic(), lasting=lasting)
         self._note(variant, reason)
 
     def _folder(self, release: str) -> Path:
@@ -255,8 +255,8 @@ class ModelManager:
         self.trouble.pop(variant, None)
         self._refusals.forget(variant)
         proof = resident.proof
-        shown = f"; {proof.agreement:.1%} of {proof.tokens} probe tokens agree" if proof else ""
-        logging_setup.get_logger(__name__).info("release %s answers as %s%s", resident.id, variant, shown)
+        proof_text = f"; {proof.agreement:.1%} of {proof.tokens} probe tokens agree" if proof else ""
+        logging_setup.get_logger(__name__).info("release %s answers as %s%s", resident.id, variant, proof_text)
         self._changed()
 
     def _rest(self, variant: Variant) -> None:
@@ -302,9 +302,11 @@ class ModelManager:
         given_up = set(self._loading.values())
         for task in given_up:
             task.cancel()
-        held = {id(item): item for item in (*self.loaded.values(), *(item for item, _ in self._resting.values()))}
+        loaded_releases = {
+            id(item): item for item in (*self.loaded.values(), *(item for item, _ in self._resting.values()))
+        }
         self.loaded.clear()
         self._resting.clear()
-        await asyncio.gather(*(resident.close() for resident in held.values()))
+        await asyncio.gather(*(resident.close() for resident in loaded_releases.values()))
         if left := self._tasks | given_up:
             await asyncio.wait(left, timeout=CLOSING)

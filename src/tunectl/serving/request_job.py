@@ -80,9 +80,9 @@ class GeneratedAnswer:
 
     def choice(self, *, calls: bool) -> ResponseChoice:
         """Return the finished answer; ``calls``: tool calls at its end are taken out."""
-        said, result = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
+        content, result = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
         finish: Finish = "tool_calls" if result else self.finish or "error"
-        return ResponseChoice(said, finish, self.tokens if self.wants else None, result)
+        return ResponseChoice(content, finish, self.tokens if self.wants else None, result)
 
 
 @dataclass(slots=True)

@@ -175,12 +175,12 @@ def parse(body: bytes, shape: type[R], *, depth: int) -> R:
     except msgspec.ValidationError as error:
         text = str(error)
         match = _PATH.search(text)
-        place = match[1].lstrip(".") if match else ""
+        location = match[1].lstrip(".") if match else ""
         reason = _PATH.sub("", text)
         if (missing := re.search(r"missing required field `(\w+)`", reason)) is not None:
-            place = f"{place}.{missing[1]}".lstrip(".")
+            location = f"{location}.{missing[1]}".lstrip(".")
             reason = "is required"
-        raise ApiError(f"{place or 'the body'}: {reason}", param=place or None) from error
+        raise ApiError(f"{location or 'the body'}: {reason}", param=location or None) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"the body is not JSON: {error}") from error
 
@@ -191,8 +191,8 @@ def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionR
     Raises  Problem for an unknown field that is not JSON: ``parse`` passes over those.
     """
     try:
-        whole = msgspec.json.decode(body, type=dict[str, Any])
-        return {name: value for name, value in whole.items() if name in shape.__struct_fields__}
+        content = msgspec.json.decode(body, type=dict[str, Any])
+        return {name: value for name, value in content.items() if name in shape.__struct_fields__}
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ApiError(f"the body is not JSON: {error}") from error
 
@@ -233,16 +233,16 @@ def check_supported(request: ChatRequest | CompletionRequest) -> None:
             ("modalities", (request.modalities or ["text"]) != ["text"], "this model writes text"),
             ("audio", request.audio is not None, "this model writes text"),
         ]
-        asked, name = request.top_logprobs or 0, "top_logprobs"
-        wrong += [(name, bool(asked) and not request.logprobs, "send logprobs: true as well")]
+        requested, name = request.top_logprobs or 0, "top_logprobs"
+        wrong += [(name, bool(requested) and not request.logprobs, "send logprobs: true as well")]
     else:
-        asked, name = max((request.logprobs or 0) - 1, 0), "logprobs"
+        requested, name = max((request.logprobs or 0) - 1, 0), "logprobs"
         wrong += [
             ("echo", bool(request.echo), "leave it out"),
             ("suffix", bool(request.suffix), "leave it out"),
             ("best_of", request.best_of not in (None, request.n or 1), "ask for n answers and choose"),
         ]
-    wrong += [(name, asked > 0, "this engine gives at most the chosen token")]
+    wrong += [(name, requested > 0, "this engine gives at most the chosen token")]
     for param, bad, instead in wrong:
         if bad:
             raise ApiError(f"{param} is not supported here; {instead}", param=param, code="unsupported_parameter")

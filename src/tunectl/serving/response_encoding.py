@@ -108,10 +108,10 @@ def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | Non
             ],
             "refusal": None,
         }
-    offsets, place = list[int](), 0
+    offsets, offset = list[int](), 0
     for token in tokens:
-        offsets.append(place)
-        place += len(token.text)
+        offsets.append(offset)
+        offset += len(token.text)
     return {
         "tokens": [token.text for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
@@ -141,8 +141,8 @@ class StreamEncoder:
 
     def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> bytes:
         """Return tool calls, whole."""
-        told = [{"index": place, **call} for place, call in enumerate(encode_tool_calls(calls))]
-        return self._event(index, b',"delta":' + msgspec.json.encode({"tool_calls": told}), None, None)
+        indexed_calls = [{"index": index, **call} for index, call in enumerate(encode_tool_calls(calls))]
+        return self._event(index, b',"delta":' + msgspec.json.encode({"tool_calls": indexed_calls}), None, None)
 
     def closing(self, index: int, finish: Finish) -> bytes:
         """Return why an answer ended."""
@@ -153,7 +153,7 @@ class StreamEncoder:
         return self._start + b'],"usage":' + msgspec.json.encode(usage.body()) + b"}\n\n"
 
     def _event(self, index: int, body: bytes, tokens: Sequence[Token] | None, finish: Finish | None) -> bytes:
-        told = b"null" if tokens is None else msgspec.json.encode(logprobs(self._head.chat, tokens))
+        logprob_json = b"null" if tokens is None else msgspec.json.encode(logprobs(self._head.chat, tokens))
         end = b"null" if finish is None else b'"' + finish.encode() + b'"'
         return b"".join(
             (
@@ -161,7 +161,7 @@ class StreamEncoder:
                 b'{"index":%d' % index,
                 body,
                 b',"logprobs":',
-                told,
+                logprob_json,
                 b',"finish_reason":',
                 end,
                 b"}",

@@ -71,9 +71,9 @@ class Reservations:
         """Close a reservation: the client was admitted, got a new time, or did not come."""
         reservation.open = False
         self._answers -= reservation.answers
-        mine = self._made[reservation.name]
-        mine.remove(reservation)
-        if not mine:
+        stored = self._made[reservation.name]
+        stored.remove(reservation)
+        if not stored:
             del self._made[reservation.name]
         self._share += LEARNING * (kept - self._share)
 

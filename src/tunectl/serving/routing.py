@@ -32,9 +32,9 @@ def resolve_variant(
     for known in VARIANTS:
         if known in releases and model in (known, releases[known]):
             return known
-    there = ", ".join([*names, *(variant for variant in VARIANTS if variant in releases)])
+    available = ", ".join([*names, *(variant for variant in VARIANTS if variant in releases)])
     raise ApiError(
-        f"model {model[:100]!r} is not served here; there are: {there}",
+        f"model {model[:100]!r} is not served here; there are: {available}",
         "not_found_error",
         param="model",
         code="model_not_found",

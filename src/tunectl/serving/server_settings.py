@@ -40,7 +40,7 @@ def home_dir() -> Path:
     ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgments must not lie
     there, so then it is the folder of whoever typed that.
     """
-    named, here, typed = os.environ.get(HOME), Path.cwd(), os.environ.get("PWD")
-    if named or not typed or not (here.parent / "bento.yaml").is_file():
-        return Path(named or here)
+    named, current, typed = os.environ.get(HOME), Path.cwd(), os.environ.get("PWD")
+    if named or not typed or not (current.parent / "bento.yaml").is_file():
+        return Path(named or current)
     return Path(typed)

@@ -39,16 +39,18 @@ def listening_sockets() -> list[socket.socket]:
     return [item for item in result if item.fileno() >= 0]
 
 
-def _listens(given: socket.socket) -> bool:
+def _listens(listener: socket.socket) -> bool:
     try:
-        return given.type == socket.SOCK_STREAM and bool(given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        return listener.type == socket.SOCK_STREAM and bool(
+            listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        )
     except OSError:
         return False
 
 
-def stop_accepting(given: list[socket.socket]) -> None:
+def stop_accepting(listeners: list[socket.socket]) -> None:
     """Refuse connections from now on. Closing would not do: the supervisor holds the same socket, and clients would wait in its line."""
-    for item in given:
+    for item in listeners:
         with suppress(OSError):
             item.shutdown(socket.SHUT_RDWR)
         item.close()
