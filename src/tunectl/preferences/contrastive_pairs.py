@@ -144,16 +144,13 @@ class NearestInputs:
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
         """Map the index of each near input to its differences, 1 to ``most`` of them; large groups are sampled."""
-        differences: dict[int, list[AttributeDifference]] = {}
+        near: dict[int, list[AttributeDifference]] = {}
         for rest in _rests(own, self._most):
             candidates = self._filed.get(rest, [])
             for index in candidates if len(candidates) <= LOOKS else rng.sample(candidates, LOOKS):
-                if (
-                    index not in differences
-                    and 1 <= len(apart := diff_attributes(own, self._inputs[index])) <= self._most
-                ):
-                    differences[index] = apart
-        return differences
+                if index not in near and 1 <= len(apart := diff_attributes(own, self._inputs[index])) <= self._most:
+                    near[index] = apart
+        return near
 
 
 def _rests(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
@@ -195,7 +192,7 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
     Raises  DataError when no input has attributes, or a part has no pair
     """
     split_names: dict[str, SplitName] = {}
-    contrast_reports: dict[SplitName, ContrastReport] = {}
+    reports: dict[SplitName, ContrastReport] = {}
     judgments: dict[SplitName, list[Comparison]] = {}
     _refuse_bare(parts)
     near = {part: NearestInputs([card.attributes for card in parts[part]], rules.differences) for part in PARTS}
@@ -203,16 +200,14 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
         pools = [_Pool(name, parts[name], near[name]) for name in (part, *LENDERS[part])]
         table = _PairSampler(pools, rules, split_names)
         judgments[part] = list(table.sample())
-        contrast_reports[part] = table.build_report(judgments[part])
+        reports[part] = table.build_report(judgments[part])
         if not judgments[part]:
             raise DataError(
                 f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a near one"
                 f" (differences: {rules.differences}) whose answers no other part uses",
                 hint="allow differences: 2, give the part more inputs (split.shares), or name fewer attributes",
             )
-    return Contrasts(
-        [judgment for part in PARTS for judgment in judgments[part]], {part: contrast_reports[part] for part in PARTS}
-    )
+    return Contrasts([pair for part in PARTS for pair in judgments[part]], {part: reports[part] for part in PARTS})
 
 
 def _refuse_bare(parts: Mapping[SplitName, Sequence[PromptRecord]]) -> None:
@@ -371,9 +366,7 @@ class _PairSampler:
         return ContrastReport(
             pairs=len(judgments),
             inputs=len(paired),
-            differences={
-                kind: sum(count for item, count in self.counts.items() if item.kind == kind) for kind in KINDS
-            },
+            differences={kind: sum(n for item, n in self.counts.items() if item.kind == kind) for kind in KINDS},
             borrowed=dict(self.loans),
             alone=sum(self.pools[0].cards[index].prompt not in paired for index in self.hands),
             withheld=self.withheld,

@@ -167,9 +167,8 @@ class _ReleaseBuilder:
         self.release = self.outputs.artifact / RELEASE
         self.merged = self.outputs.work / "merged"
         self.tokenizer = Tokenizer(self.base)
-        self.stops = list(
-            dict.fromkeys(item.id for item in (self.agreed.eot_token, self.agreed.eos) if item is not None)
-        )
+        ends = (self.agreed.eot_token, self.agreed.eos)
+        self.stops = list(dict.fromkeys(token.id for token in ends if token is not None))
 
     def lay_out(self) -> None:
         """Adapter, tokenizer and what the engine loads."""
@@ -308,18 +307,12 @@ class _ReleaseBuilder:
         """Return the evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
         cfg, count = self.cfg.evaluate, self.settings.parity.inputs
         rows = items.from_examples(atomic_io.read_rows(self.inputs.split / "test.jsonl", Example))[0]
-        sampled_items = items.sample_items(
-            items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed
-        )
-        if count == 0 or not sampled_items:
+        sample = items.sample_items(items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed)
+        if count == 0 or not sample:
             return None
         chat = templates.load(self.base, system=self.agreed.system)
-        prompts = [
-            item.ids
-            for item in self.tokenizer.encode(
-                [chat.render(item.messages, add_generation_prompt=True, tools=item.tools) for item in sampled_items]
-            )
-        ]
+        texts = [chat.render(item.messages, add_generation_prompt=True, tools=item.tools) for item in sample]
+        prompts = [encoded.ids for encoded in self.tokenizer.encode(texts)]
         limit, libraries = cfg.decoding.max_new_tokens, evaluation.tools()
         engine = [self.decode_answer(item) for item in side.generate(prompts, limit)]
         if cfg.decoding.method == "greedy":
@@ -328,17 +321,17 @@ class _ReleaseBuilder:
                 row.id: row.answers[name]
                 for row in atomic_io.read_rows(self.inputs.evaluate / results.ANSWERS, AnswerRow)
             }
-            before = [measured[item.id] for item in sampled_items]
+            before = [measured[item.id] for item in sample]
         else:  # the engine is asked greedily, so the trained model is as well
             before = [self.decode_answer(item) for item in model.generate(prompts, limit)]
         first, other = (
-            export_score.score_exported(cfg, libraries, sampled_items, texts, seed=self.cfg.seed)
-            for texts in (before, engine)
+            export_score.score_exported(cfg, libraries, sample, answers, seed=self.cfg.seed)
+            for answers in (before, engine)
         )
         if first is None or other is None:
             return None
         low = first.low if first.low is not None else first.value
-        return EngineScore(cfg.gate.primary_metric, len(sampled_items), first.value, low, other.value)
+        return EngineScore(cfg.gate.primary_metric, len(sample), first.value, low, other.value)
 
     def with_gguf(self, report: ParityReport) -> ParityReport:
         """Return the report, after writing the GGUF file where one is wanted; a file that is another model is not kept."""
@@ -346,11 +339,8 @@ class _ReleaseBuilder:
         if settings is None:
             return report
         contract, out = serving_contract.load(self.release), self.outputs.artifact / "model.gguf"
-        found = parity.with_gguf(
-            report,
-            self.tools.export_gguf(self.merged, out, settings.type, contract),
-            contract.tolerance.min_token_agreement,
-        )
+        agreement = self.tools.export_gguf(self.merged, out, settings.type, contract)
+        found = parity.with_gguf(report, agreement, contract.tolerance.min_token_agreement)
         if found.verdict.verdict == parity.GGUF_DIFFERS:
             out.unlink()
         else:
@@ -391,12 +381,9 @@ class _ReleaseBuilder:
     def write(self, facts: BuildFacts, report: ParityReport, result: Results) -> None:
         """Card, facts, verdict, and what is built of the release."""
         folder = self.outputs.artifact
-        lines = [
-            (system.title, system.scores[result.primary].value)
-            for system in result.systems
-            if result.primary in system.scores
-        ]
-        scores = [("system", result.primary), *((title, f"{value:.2f}") for title, value in lines)]
+        measured = [system for system in result.systems if result.primary in system.scores]
+        lines = [(system.title, f"{system.scores[result.primary].value:.2f}") for system in measured]
+        scores = [("system", result.primary), *lines]
         text = model_card.render_model_card(
             facts, serving_contract.load(self.release), report, license_name=self.agreed.license, scores=scores
         )

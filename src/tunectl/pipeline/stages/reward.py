@@ -390,9 +390,7 @@ def _metrics(results: RewardResults, account: RowCounts, fitted: Sequence[TrainR
         train_pairs=results.train_pairs,
         test_pairs=results.test.pairs,
         rejected=sum(account.rejected.values()),
-        tokens_per_second=round(
-            sum(item.tokens for item in fitted) / max(1e-9, sum(item.seconds for item in fitted)), 1
-        ),
+        tokens_per_second=round(sum(fit.tokens for fit in fitted) / max(1e-9, sum(fit.seconds for fit in fitted)), 1),
     )
 
 
