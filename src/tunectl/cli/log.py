@@ -6,6 +6,7 @@ tunectl log export --shape chat          a fine-tuning file; --shape flywheel: a
 tunectl log erase --user NAME            delete everything of one person, now
 tunectl log prune [--days 90]            delete what is older
 tunectl log purge                        rewrite the database, so that nothing deleted is left in its files or in reports
+tunectl log verify                       read the whole log and say what is damaged; servers may go on
 tunectl log migrate                      bring the log of an older tunectl to this one's folder, tables and columns
 
 The text was redacted before it was written. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h for "ago". For the server in
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import open_inference_log
-from tunectl.cli import log_erase, log_migrate, time_args
+from tunectl.cli import log_erase, log_migrate, log_verify, time_args
 from tunectl.core.errors import DataError
 from tunectl.inference_log.export import Shape
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from tunectl.cli.log_erase import LogSettings
     from tunectl.inference_log.log_store import InferenceLog
 
-VERBS = ("show", "export", "erase", "prune", "purge", "migrate")
+VERBS = ("show", "export", "erase", "prune", "purge", "verify", "migrate")
 COLUMNS = (
     "id",
     "accepted",
@@ -86,7 +87,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "migrate",
         help="bring the log of an older tunectl to this one's folder, tables and columns; stop its processes first",
     )
-    for verb in (show, export, erase, prune, purge, migrate):
+    verify = verbs.add_parser("verify", help="read the whole log and say what is damaged; exit 5 where something is")
+    for verb in (show, export, erase, prune, purge, verify, migrate):
         verb.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
 
 
@@ -99,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
     root = load_settings(layout)
     if args.verb == "migrate":
         return log_migrate.run(args, layout, root)
+    if args.verb == "verify":
+        return log_verify.run(args, layout, root)
     with open_inference_log.open_or_create(root.inference_log, layout) as store:
         code: int = _CALLS[args.verb or "show"](args, layout, root, store)
     return code

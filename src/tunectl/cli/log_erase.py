@@ -25,7 +25,8 @@ LONGEST = 99_999
 """Days that can be counted back."""
 LIMIT = (
     "What a model has learned already stays in its weights: train again without these rows, and release that. "
-    "Exports elsewhere, backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
+    "Backups of tunectl backup still have it, and a restore erases it again. "
+    "Exports elsewhere, other backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
 )
 BUSY = (
     "A reader keeps the database's journal busy, and until it ends the journal has the text that was deleted: end it (an open "
@@ -39,7 +40,7 @@ CACHED = (
 
 def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
     """Delete everything of one person, now."""
-    from tunectl.inference_log import pseudonyms
+    from tunectl.inference_log import erasure_ledger, pseudonyms
 
     hashed = args.hash
     if hashed is None:
@@ -49,6 +50,8 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
             args.user if args.user is not None else pseudonyms.key_holder_name(args.key), hash_key
         )
     found = store.erase(hashed, by_key=args.key is not None)
+    erased = erasure_ledger.Erasure(hashed, args.key is not None, datetime.now(UTC))
+    erasure_ledger.record((layout.root / root.inference_log.hash_key_file).parent, erased)
     told = (
         f"Erased: {found.inferences} inferences, {found.feedback} feedback records. Their text is deleted, and no build uses "
         f"them. {LIMIT}"

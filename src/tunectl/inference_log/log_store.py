@@ -165,10 +165,11 @@ class InferenceLog(Protocol):
         """Return how much was accepted in [since, until)."""
         ...
 
-    def erase(self, user_hash: str, *, by_key: bool = False) -> ErasureResult:
+    def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
         """Delete all text of somebody at once, what they said about the answers of others too, and leave tombstones.
 
-        ``by_key``: the hash is that of a key, and all that it wrote is deleted, whomever it named.
+        ``by_key``: the hash is that of a key, and all that it wrote is deleted, whomever it named. ``until``: only what the
+        server took until then, for an erasure that is applied again to a restored backup.
         """
         ...
 

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from tunectl.artifacts import lock
 from tunectl.artifacts.records import Feedback, InferenceRecord
-from tunectl.backends.storage import inference_log_migration, inference_log_schema
+from tunectl.backends.storage import inference_log_check, inference_log_migration, inference_log_schema
+from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, TunectlError
 from tunectl.core.optional import import_optional
 from tunectl.inference_log import project_folder
@@ -33,6 +34,7 @@ from tunectl.inference_log.log_store import (
 )
 from tunectl.inference_log.log_writer import unknown_record
 
+_log = logging_setup.get_logger(__name__)
 PAGE: Final = 500
 """Rows of one page of a long read, or of one step of a deletion."""
 TEXT_OF_INFERENCE: Final = {"request": None, "response": None, "session": None, "user_hash": None, "key_hash": None}
@@ -45,7 +47,7 @@ def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInfe
 
     A SQLite file of an older version is copied and migrated first.
     Raises  InfrastructureError when the database says no, when another server writes to the same SQLite file, or when
-            ``tunectl log migrate`` has to come first;
+            ``tunectl log migrate`` has to come first; ArtifactError when the last server was killed and left a damaged file;
             UsageError for another kind of database; MissingExtraError when a driver is not installed.
     """
     project_folder.require_new_folder(root)
@@ -56,6 +58,7 @@ def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInfe
             hint = "stop it, give this one another inference_log.url, or let both use PostgreSQL"
             path = inference_log_migration.lock_path(file)
             stack.enter_context(lock.file_lock(path, "tunectl serve", busy=busy, hint=hint))
+            stack.enter_context(inference_log_check.watch_stop(file, _log.warning))
         inference_log_migration.migrate_file(url, root, locked=serving)
         yield stack.enter_context(closing(SqlInferenceLog(url, root)))
 
@@ -284,7 +287,7 @@ class SqlInferenceLog:
         inferences, finished, erased, users, first, last = self._read(numbers)[0]
         return Counts(inferences, finished, erased, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
-    def erase(self, user_hash: str, *, by_key: bool = False) -> ErasureResult:
+    def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
         """See ``InferenceLog.erase``.
 
         Inferences come first: what is being said about them at this moment is waited for, and what comes later finds them
@@ -294,6 +297,9 @@ class SqlInferenceLog:
         now = datetime.now(UTC)
         whose = [one.c.key_hash == user_hash if by_key else sa.false() for one in (table, said)]
         asked, told = sa.or_(table.c.user_hash == user_hash, whose[0]), sa.or_(said.c.annotator == user_hash, whose[1])
+        if until is not None:
+            asked = sa.and_(asked, table.c.accepted_at <= until)
+            told = sa.and_(told, sa.func.coalesce(said.c.received_at, said.c.created_at) <= until)
         gone = sa.update(table).where(asked, table.c.erased_at.is_(None)).values(**TEXT_OF_INFERENCE, erased_at=now)
         opinions = 0
         with self._transaction() as connection:

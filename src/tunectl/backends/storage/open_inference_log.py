@@ -38,11 +38,16 @@ def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
     from tunectl.backends.storage import inference_log_sql
     from tunectl.inference_log import pseudonyms
 
+    require_log(live, layout)
+    with inference_log_sql.open_log(pseudonyms.address(live), layout.root) as store:
+        yield store
+
+
+def require_log(live: InferenceLogConfig, layout: ProjectPaths) -> None:
+    """Raise DataError where nothing was kept yet."""
     absent = _absent(live, layout)
     if absent is not None:
         raise DataError(f"{absent}: nothing was kept yet", hint="serve the model: tunectl serve")
-    with inference_log_sql.open_log(pseudonyms.address(live), layout.root) as store:
-        yield store
 
 
 def inference(store: InferenceLog, name: str) -> InferenceRecord | None:

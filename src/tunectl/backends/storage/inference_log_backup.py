@@ -1,0 +1,122 @@
+"""Copies of the inference log for backups: SQLite's online backup, PostgreSQL's pg_dump and pg_restore. Servers go on meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from tunectl.backends.storage import inference_log_migration, inference_log_schema
+from tunectl.core.errors import ArtifactError, InfrastructureError
+from tunectl.core.optional import import_optional
+
+TABLES: Final = ("inferences", "feedback", "windows", "events", inference_log_migration.VERSION_TABLE)
+"""Ours; another program may have tables of its own in the same PostgreSQL database."""
+
+
+def copy_sqlite(file: Path, target: Path) -> None:
+    """Copy an SQLite file as it is at one moment, with what its journal holds; writers are not held up.
+
+    Raises  ArtifactError where the copy is damaged, because the file is; InfrastructureError where the disk says no.
+    """
+    try:
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with (
+            closing(sqlite3.connect(file, timeout=inference_log_schema.BUSY)) as source,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            source.backup(copy)  # all pages in one step: one moment, however many write meanwhile
+            copy.execute("PRAGMA journal_mode = DELETE").close()
+            problems = find_damage(copy)
+        if problems:
+            raise ArtifactError(
+                f"{file} is damaged: {problems[0]}",
+                hint="look at it: tunectl log verify; then restore an earlier backup",
+            )
+        with target.open("rb") as stream:
+            os.fsync(stream.fileno())
+    except sqlite3.DatabaseError as error:
+        raise InfrastructureError(
+            f"{file} cannot be copied to {target}: {error}",
+            hint="check the free space there; where the file is at fault: tunectl log verify",
+        ) from error
+
+
+def find_damage(connection: sqlite3.Connection, *, quick: bool = False) -> list[str]:
+    """What SQLite finds wrong in a database, a sentence each; ``quick`` does not hold indexes against their tables."""
+    rows = connection.execute(f"PRAGMA {'quick_check' if quick else 'integrity_check'}").fetchall()
+    return [str(row[0]) for row in rows if row[0] != "ok"]
+
+
+def dump_postgres(url: str, target: Path) -> None:
+    """Write the tables of the inference log into a file of pg_dump's custom format, as they are when it begins.
+
+    Raises  InfrastructureError where pg_dump is not installed or says no.
+    """
+    tables = [f"--table={name}" for name in TABLES]
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    _call("pg_dump", ["--format=custom", "--no-owner", "--no-privileges", *tables, f"--file={target}"], url, target)
+    with target.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def restore_postgres(url: str, dump: Path) -> None:
+    """Make the tables of a dump in a database that has none of them, in one transaction.
+
+    Raises  InfrastructureError where pg_restore is not installed or says no; then nothing was changed.
+    """
+    words = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
+    _call("pg_restore", [*words, "--dbname", libpq_environment(url)["PGDATABASE"], str(dump)], url, dump)
+
+
+def has_tables(url: str, root: Path) -> bool:
+    """Whether tables of an inference log are in the PostgreSQL database at ``url``.
+
+    Raises  InfrastructureError where the server says no.
+    """
+    sa = import_optional("sqlalchemy", extra="inference-log")
+    engine = inference_log_schema.engine(url, root)
+    try:
+        with inference_log_schema.translate_errors(engine), engine.connect() as connection:
+            return not set(sa.inspect(connection).get_table_names()).isdisjoint(TABLES)
+    finally:
+        engine.dispose()
+
+
+def libpq_environment(url: str) -> dict[str, str]:
+    """The address as PostgreSQL's own programs read it from the environment: a password is in no list of processes."""
+    found = import_optional("sqlalchemy", extra="inference-log").make_url(url)
+    values = {"PGHOST": found.host, "PGPORT": found.port, "PGUSER": found.username, "PGPASSWORD": found.password}
+    values["PGDATABASE"] = found.database or found.username or ""
+    query = {f"PG{name.upper()}": value for name, value in found.query.items() if isinstance(value, str)}
+    return {name: str(value) for name, value in {**values, **query}.items() if value is not None}
+
+
+def _call(
+    program: str, words: Sequence[str], url: str, file: Path, environment: Mapping[str, str] = os.environ
+) -> None:
+    path = shutil.which(program)
+    if path is None:
+        raise InfrastructureError(
+            f"{program} is not installed, and the inference log is a PostgreSQL database",
+            hint="install PostgreSQL's client programs, of the server's version or a newer one (Debian: postgresql-client)",
+        )
+    finished = subprocess.run(  # a program of PostgreSQL, and words of ours
+        [path, *words],
+        env={**environment, **libpq_environment(url)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    if finished.returncode != 0:
+        reason = (finished.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"])[0]
+        raise InfrastructureError(
+            f"{program} {file}: {reason}",
+            hint=f"{program} ended with {finished.returncode}; check server, rights and free space",
+        )

@@ -1,0 +1,119 @@
+"""Is an inference log whole? ``tunectl log verify`` looks at everything, and a server at the file after it did not stop by itself."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.storage import inference_log_backup, inference_log_migration, inference_log_schema
+from tunectl.core.errors import ArtifactError
+from tunectl.core.optional import import_optional
+
+MOST: Final = 20
+"""Findings of one kind that are listed."""
+_HINT: Final = "stop what uses it, keep that file aside, and restore a backup: tunectl restore DIR; all findings: tunectl log verify"
+
+
+class LogCheck(Struct, frozen=True):
+    """What was looked at, and what is wrong."""
+
+    database: str
+    """Its address, without a password."""
+    schema: str | None
+    rows: dict[str, int]
+    """By table."""
+    problems: list[str]
+
+
+def verify(url: str, root: Path) -> LogCheck:
+    """Read a whole inference log: the pages of an SQLite file, every row, and what feedback is about.
+
+    Servers may write meanwhile. Raises  InfrastructureError where the database says no.
+    """
+    file = inference_log_schema.database_file(url, root)
+    problems = [] if file is None else _damage(file, quick=False)
+    engine = inference_log_schema.engine(url, root)
+    place = engine.url.render_as_string(hide_password=True)
+    if problems:
+        engine.dispose()
+        return LogCheck(place, None, {}, problems)  # rows of a damaged file say nothing
+    try:
+        with inference_log_schema.translate_errors(engine), engine.connect() as connection, connection.begin():
+            version = inference_log_migration.read_version(connection)
+            if version != inference_log_migration.CURRENT:
+                return LogCheck(place, version, {}, [f"schema version {version}: run tunectl log migrate first"])
+            rows: dict[str, int] = {}
+            for table in inference_log_schema.tables().metadata.tables.values():
+                rows[table.name], wrong = _read_rows(connection, table)
+                problems += wrong
+            problems += _find_orphans(connection)
+    finally:
+        engine.dispose()
+    return LogCheck(place, version, rows, problems)
+
+
+def _damage(file: Path, *, quick: bool) -> list[str]:
+    try:
+        with closing(sqlite3.connect(file, timeout=inference_log_schema.BUSY)) as connection:
+            return inference_log_backup.find_damage(connection, quick=quick)
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+
+
+def _read_rows(connection: Any, table: Any) -> tuple[int, list[str]]:
+    """Count the rows of a table, and name those whose JSON cannot be read."""
+    sa = import_optional("sqlalchemy", extra="inference-log")
+    bodies = [name for name in inference_log_schema.JSON if name in table.c]
+    asked = sa.select(table.c.id, *(table.c[name] for name in bodies))
+    count, wrong = 0, list[str]()
+    for row in connection.execution_options(stream_results=True).execute(asked):
+        count += 1
+        for name, text in zip(bodies, row[1:], strict=True):
+            if text is not None and not _is_json(text) and len(wrong) < MOST:
+                wrong.append(f"{table.name} {row[0]}: {name} is no JSON")
+    return count, wrong
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except atomic_io.NOT_JSON:
+        return False
+    return True
+
+
+def _find_orphans(connection: Any) -> list[str]:
+    """Feedback about inferences that are not there."""
+    sa, tables = import_optional("sqlalchemy", extra="inference-log"), inference_log_schema.tables()
+    said, asked = tables.feedback, tables.inferences
+    lost = sa.select(said.c.id, said.c.inference_id).where(~sa.exists().where(asked.c.id == said.c.inference_id))
+    return [f"feedback {row[0]} is about {row[1]}, which is not there" for row in connection.execute(lost.limit(MOST))]
+
+
+@contextmanager
+def watch_stop(file: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Check an SQLite file whose last server did not stop by itself, and note that one uses it now; for the lock's holder.
+
+    Raises  ArtifactError where it is damaged: a server that went on would answer with it, and write into it.
+    """
+    mark = file.with_name(f"{file.name}.open")
+    if mark.exists() and file.is_file():
+        say(f"{file}: its server did not stop by itself; the file is checked")
+        problems = _damage(file, quick=True)
+        if problems:
+            raise ArtifactError(f"{file} is damaged: {problems[0]}", hint=_HINT)
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        atomic_io.fsync_directory(mark.parent)
+    except OSError as error:
+        raise atomic_io.write_error(mark, error) from error
+    yield
+    mark.unlink(missing_ok=True)

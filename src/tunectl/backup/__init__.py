@@ -1,0 +1,1 @@
+"""Backup and restore of what one host holds: inference log, keys, registry, records of retrains."""

@@ -1,0 +1,146 @@
+"""What one host of a project holds that cannot be built again, and where it lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.record_format import RecordFormat
+from tunectl.backends.storage import inference_log_schema
+from tunectl.config.schema.feedback import FeedbackFromLog
+from tunectl.config.schema.inference_log import InferenceLogConfig
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.config.schema.serve import ServeSettings
+from tunectl.inference_log import pseudonyms
+from tunectl.registry import registry_formats
+from tunectl.retraining import run_store
+
+MANIFEST: Final = "backup.json"
+SQLITE, DUMP, HASH_KEY, KEYS = "inference_log.sqlite", "inference_log.dump", "hash_key", "keys.json"
+SNAPSHOTS, REGISTRY, RETRAIN, INIT_ADAPTERS = "snapshots", "registry", "retrain", "init_adapters"
+REGISTRY_FILES: Final = (
+    registry_formats.EVENTS,
+    registry_formats.OLD_EVENTS,
+    "forks",
+    registry_formats.CANARY,
+    registry_formats.OLD_CANARY,
+    registry_formats.CHAMPION,
+)
+"""Beside the releases; the pointer comes last, so that a restore that was killed serves nothing."""
+RETRAIN_FILES: Final = (
+    run_store.INBOX,  # a trigger leaves it after its outcome was written, so the other order could lose one
+    *run_store.OLD_FOLDERS.values(),
+    run_store.OUTCOMES,
+    run_store.APPROVALS,
+    run_store.RUNS,
+    "golden",
+    "windows",
+    run_store.OLD_MARKS,
+    run_store.MARKS,
+    "secret",
+    "token",
+)
+"""No worktree, logs, locks or questions of gates: they are scratch."""
+NOT_HERE: Final = (
+    "what Git has (conf/, dvc.lock, inference_log/window.json, judgments): push it",
+    "DVC's cache (data, models of each stage): dvc push, or tunectl repro builds it again",
+    "secrets in environment variables",
+)
+
+
+class BackupFile(Struct, frozen=True):
+    """One file of a backup."""
+
+    sha256: str
+    size: int
+    """Bytes."""
+
+
+class Backup(Struct, frozen=True):
+    """What ``backup.json`` says."""
+
+    project: str
+    created_at: datetime
+    """When it began: every inference that was confirmed before is in it."""
+    tunectl: str
+    """The version that wrote it."""
+    inference_log: Literal["sqlite", "postgresql"] | None
+    champion: str | None
+    releases: int
+    keys: int
+    runs: int
+    """Retrains."""
+    files: dict[str, BackupFile]
+    missing: list[str]
+    """What is not in it, and why."""
+
+
+BACKUP: Final = RecordFormat("backup", ())
+
+
+@dataclass(frozen=True, slots=True)
+class HostState:
+    """Where everything lies on this host."""
+
+    project: str
+    layout: ProjectPaths
+    url: str
+    """Of the inference log."""
+    log_config: InferenceLogConfig
+    hash_key: Path
+    hash_key_env: str | None
+    """The environment variable that holds the hash key; None where its file does."""
+    keys: Path
+    registry: str
+    snapshots: Path | None
+    """None in a container, which retrains nothing."""
+
+    @property
+    def database(self) -> Path | None:
+        """The file of the inference log; None for a server."""
+        return inference_log_schema.database_file(self.url, self.layout.root)
+
+    @property
+    def registry_folder(self) -> Path | None:
+        """None where the registry lies behind an address."""
+        return None if "://" in self.registry else self.layout.root / self.registry
+
+    @property
+    def init_adapters(self) -> Path:
+        """Adapters that a configuration names as the start of a training."""
+        return self.layout.state_dir / INIT_ADAPTERS
+
+    def places(self) -> Iterator[tuple[str, Path | None]]:
+        """Name in a backup and place here, of everything but the database; None where it does not lie here."""
+        yield HASH_KEY, None if self.hash_key_env else self.hash_key
+        yield KEYS, self.keys
+        yield SNAPSHOTS, self.snapshots
+        yield RETRAIN, self.layout.retrain
+        yield INIT_ADAPTERS, self.init_adapters
+        yield REGISTRY, self.registry_folder
+
+
+def describe_host(
+    layout: ProjectPaths, settings: TunectlConfig | ServeSettings, environment: Mapping[str, str] = os.environ
+) -> HostState:
+    """Read from the settings where everything lies."""
+    section = settings.feedback.root if isinstance(settings, TunectlConfig) else None
+    log = settings.inference_log
+    return HostState(
+        settings.project,
+        layout,
+        pseudonyms.address(log, environment),
+        log,
+        layout.root / log.hash_key_file,
+        log.hash_key_env if environment.get(log.hash_key_env) is not None else None,
+        layout.root / environment.get("TUNECTL_KEYS", settings.serve.keys_file),
+        environment.get("TUNECTL_REGISTRY", settings.serve.registry),
+        layout.root / section.snapshots if isinstance(section, FeedbackFromLog) else None,
+    )

@@ -1,0 +1,253 @@
+"""Put a backup where this host's state belongs. Whoever was erased after the backup is erased again, before anything is in place.
+
+A restore that was killed goes on when it is called again: until it has ended a file in ``.tunectl/`` names its backup.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts.record_format import RecordFormat
+from tunectl.backends.storage import inference_log_backup, inference_log_migration, inference_log_sql
+from tunectl.backup import host_state
+from tunectl.backup.host_state import BACKUP, Backup, HostState
+from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
+from tunectl.inference_log import erasure, erasure_ledger, pseudonyms
+from tunectl.inference_log.erasure_ledger import Erasure
+from tunectl.inference_log.log_store import InferenceLog, LogEvent
+from tunectl.retraining import run_store
+
+SCRATCH: Final = "restore"
+"""In the state folder: where a backup is prepared."""
+MARK: Final = "restore.json"
+PUBLIC: Final = f"{host_state.REGISTRY}/"
+"""Releases hold no text of people, and a server may run as another user."""
+
+
+class RestoreMark(Struct, frozen=True):
+    """Which backup is being put in place."""
+
+    backup: str
+    """SHA-256 of its ``backup.json``."""
+
+
+class Restored(Struct, frozen=True):
+    """What a restore did."""
+
+    backup: Backup
+    erasures: int
+    """People and keys that were erased since this host began to note them, and are erased again."""
+    erased: int
+    """Inferences and feedback records that this deleted: the backup had them."""
+    snapshots: int
+    """Frozen windows that had some of them."""
+
+
+_MARK: Final = RecordFormat("restore that goes on", ())
+
+
+def read_backup(source: Path) -> Backup:
+    """Read ``backup.json`` and hold every file against its digest.
+
+    Raises  ArtifactError where it is no backup, or a file is missing or was changed.
+    """
+    if not (source / host_state.MANIFEST).is_file():
+        raise ArtifactError(
+            f"{source} is no backup: it has no {host_state.MANIFEST}", hint="name the folder that tunectl backup wrote"
+        )
+    backup = BACKUP.read(source / host_state.MANIFEST, Backup)
+    for name, known in backup.files.items():
+        path = source / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise ArtifactError(f"{source / host_state.MANIFEST} names {name}", hint="it is no backup of tunectl's")
+        if not path.is_file() or path.is_symlink():
+            raise ArtifactError(f"{path} is missing", hint="take another copy of this backup, or an earlier one")
+        if path.stat().st_size != known.size or atomic_io.sha256_path(path) != known.sha256:
+            raise ArtifactError(
+                f"{path} was changed or cut off", hint="take another copy of this backup, or an earlier one"
+            )
+    return backup
+
+
+def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Restored:
+    """Put the backup in ``source`` in place on a host that has nothing there yet.
+
+    Erasures are read beside the backup, beside the hash key of this host, and from ``ledgers``.
+
+    Raises:
+        ArtifactError: the backup is damaged.
+        UsageError: something is there already, or the settings name another kind of database.
+        InfrastructureError: a server or controller runs, or disk or database say no. Call it again then.
+    """
+    backup = read_backup(source)
+    state, digest = host.layout.state_dir, atomic_io.sha256_path(source / host_state.MANIFEST)
+    mark, scratch = state / MARK, state / SCRATCH
+    with lock.file_lock(state / "restore.lock", "tunectl restore", busy="another restore goes on"):
+        again = mark.is_file() and _MARK.read(mark, RestoreMark).backup == digest
+        _require_fit(host, backup)
+        _refuse_running(host)
+        if not again:
+            _refuse_existing(host, backup)
+        erasures = erasure_ledger.merge(
+            erasure_ledger.read(path)
+            for path in (
+                source.absolute().parent / erasure_ledger.LEDGER,
+                host.hash_key.parent / erasure_ledger.LEDGER,
+                *ledgers,
+            )
+        )
+        _MARK.write(mark, RestoreMark(digest))
+        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            scratch.mkdir(mode=0o700)
+            _copy_tree(source, backup, scratch)
+            erased, snapshots = _restore_log(host, backup, source, scratch, erasures)
+            _note_erasures(host, source, erasures)
+            for name, place in host.places():
+                if place is not None and (scratch / name).exists():
+                    _put(scratch / name, place)
+            mark.unlink()
+        except OSError as error:
+            raise atomic_io.write_error(state, error) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return Restored(backup, len(erasures), erased, snapshots)
+
+
+def _require_fit(host: HostState, backup: Backup) -> None:
+    kind = "postgresql" if host.database is None else "sqlite"
+    if backup.inference_log not in (None, kind):
+        raise UsageError(
+            f"inference_log.url is for {kind}, and the backup is of a log in {backup.inference_log}",
+            hint="set inference_log.url to a database of that kind for the restore",
+        )
+    if backup.releases and host.registry_folder is None:
+        raise UsageError(
+            f"serve.registry = {host.registry}, and the backup has a registry in a folder",
+            hint="set serve.registry to a folder for the restore, then: tunectl release sync ADDRESS",
+        )
+
+
+def _refuse_running(host: HostState) -> None:
+    locks = {"tunectl retrain controller": host.layout.retrain / run_store.LOCK}
+    if host.database is not None:
+        locks["tunectl serve"] = inference_log_migration.lock_path(host.database)
+    for what, path in locks.items():
+        if lock.is_locked(path):
+            raise InfrastructureError(
+                f"{what} runs here and holds {path}", hint="stop it, restore, then start it again"
+            )
+
+
+def _refuse_existing(host: HostState, backup: Backup) -> None:
+    taken = [str(place) for name, place in host.places() if place is not None and _holds(place, name, backup)]
+    if backup.inference_log == "sqlite" and host.database is not None and host.database.exists():
+        taken.append(str(host.database))
+    if backup.inference_log == "postgresql" and inference_log_backup.has_tables(host.url, host.layout.root):
+        taken.append("tables of an inference log in the database of inference_log.url")
+    if taken:
+        raise UsageError(
+            f"a restore takes no place that is taken: {', '.join(taken)}",
+            hint="move that away (or name an empty database), then restore again",
+        )
+
+
+def _holds(place: Path, name: str, backup: Backup) -> bool:
+    """Whether something is there that the backup has, too; an empty folder is nothing."""
+    if name in backup.files:
+        return place.exists()
+    inside = {Path(file).parts[1] for file in backup.files if file.startswith(f"{name}/")}
+    return any(path.is_file() or (path.is_dir() and any(path.iterdir())) for path in (place / one for one in inside))
+
+
+def _copy_tree(source: Path, backup: Backup, scratch: Path) -> None:
+    """Copy all but a dump, so that the backup stays as it is."""
+    for name in backup.files:
+        if name == host_state.DUMP:
+            continue
+        path = scratch / name
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.copyfile(source / name, path)
+        public = name.startswith(PUBLIC)
+        path.chmod(0o644 if public else 0o640 if name == host_state.KEYS else 0o600)
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+    for folder in (path for path in (scratch / host_state.REGISTRY).rglob("*") if path.is_dir()):
+        folder.chmod(0o755)
+
+
+def _restore_log(
+    host: HostState, backup: Backup, source: Path, scratch: Path, erasures: Sequence[Erasure]
+) -> tuple[int, int]:
+    """Restore the database, erase again, and put an SQLite file in its place; returns rows erased and snapshots changed."""
+    if backup.inference_log is None:
+        return 0, 0
+    url = host.url
+    if backup.inference_log == "sqlite":
+        url = f"sqlite:///{(scratch / host_state.SQLITE).absolute()}"
+    elif not inference_log_backup.has_tables(url, host.layout.root):
+        inference_log_backup.restore_postgres(url, source / host_state.DUMP)
+    with inference_log_sql.open_log(url, scratch) as store:
+        _check_hash_key(host, scratch, store)
+        counts = [store.erase(one.hash, by_key=one.by_key, until=one.erased_at) for one in erasures]
+        snapshots = erasure.purge(scratch / host_state.SNAPSHOTS, store)
+        body = {"backup": backup.created_at.isoformat(), "erasures": len(erasures)}
+        store.add_event(LogEvent(f"restore-{backup.created_at:%Y%m%dT%H%M%S%f}", datetime.now(UTC), "restored", body))
+        store.purge()
+    if backup.inference_log == "sqlite" and host.database is not None:
+        for end in ("-wal", "-shm", ".lock"):
+            with suppress(FileNotFoundError):
+                (scratch / f"{host_state.SQLITE}{end}").unlink()
+        _put(scratch / host_state.SQLITE, host.database)
+    return sum(one.inferences + one.feedback for one in counts), snapshots
+
+
+def _check_hash_key(host: HostState, scratch: Path, store: InferenceLog) -> None:
+    """Raise InfrastructureError where the hash key that this host will have is another one than that of the log."""
+    given = os.environ.get(host.hash_key_env or "")
+    saved = scratch / host_state.HASH_KEY
+    if given is not None or saved.is_file():
+        key = given.encode() if given is not None else saved.read_bytes()
+        pseudonyms.check_hash_key(store, host.log_config, key.strip())
+
+
+def _note_erasures(host: HostState, source: Path, erasures: Sequence[Erasure]) -> None:
+    """Note all erasures beside the hash key of this host, and that a backup lies where this one does."""
+    folder = host.hash_key.parent
+    known = set(erasure_ledger.read(folder / erasure_ledger.LEDGER))
+    erasure_ledger.append(folder / erasure_ledger.LEDGER, [one for one in erasures if one not in known], create=True)
+    with suppress(InfrastructureError):  # a backup on a disk that cannot be written
+        erasure_ledger.add_place(folder, source.absolute().parent)
+
+
+def _put(fresh: Path, place: Path) -> None:
+    """Move a file, or what is in a folder, to its place; the pointer of a registry last."""
+    if not fresh.is_dir():
+        _move(fresh, place)
+        return
+    place.mkdir(mode=0o755 if fresh.name == host_state.REGISTRY else 0o700, parents=True, exist_ok=True)
+    last = {name: number for number, name in enumerate(host_state.REGISTRY_FILES)}
+    for child in sorted(fresh.iterdir(), key=lambda path: (last.get(path.name, -1), path.name)):
+        _move(child, place / child.name)
+
+
+def _move(fresh: Path, place: Path) -> None:
+    """Move a file or folder to where nothing but what an earlier call has left may be, also to another disk."""
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if place.is_dir():
+        shutil.rmtree(place)
+    beside = place.with_name(f".{place.name}.restoring")
+    if beside.is_dir():
+        shutil.rmtree(beside)
+    shutil.move(fresh, beside)
+    beside.replace(place)
+    atomic_io.fsync_directory(place.parent)

@@ -1,0 +1,38 @@
+"""``tunectl log verify``: read the whole inference log and say what is damaged."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from tunectl.cli.log_erase import LogSettings
+
+
+def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> int:
+    """Check the database that the settings name.
+
+    Raises  DataError where nothing was logged yet; ArtifactError where something is wrong (with ``--json`` its code alone).
+    """
+    from msgspec import to_builtins
+
+    from tunectl.backends.storage import inference_log_check, open_inference_log
+    from tunectl.backends.system import terminal
+    from tunectl.inference_log import pseudonyms
+
+    open_inference_log.require_log(root.inference_log, layout)
+    found = inference_log_check.verify(pseudonyms.address(root.inference_log), layout.root)
+    if args.json:
+        terminal.print_json(to_builtins(found))
+        return ArtifactError.exit_code if found.problems else 0
+    if found.problems:
+        raise ArtifactError(
+            f"inference log {found.database}: " + "\n  ".join(found.problems),
+            hint="stop what uses it, keep it aside, and restore a backup: tunectl restore DIR",
+        )
+    rows = ", ".join(f"{count} {name}" for name, count in found.rows.items())
+    terminal.print_line(f"{found.database} is whole: schema version {found.schema}, {rows}")
+    return 0

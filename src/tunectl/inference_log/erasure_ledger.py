@@ -1,0 +1,128 @@
+"""Who was erased, kept apart from the database: a backup that is older brings nobody back.
+
+``erasures.jsonl`` has a line an erasure: the hash under which the log knows the person or the key, and the time. It lies beside the
+hash key, and beside each backup of this host (``tunectl backup`` notes where that is). Whoever has only this file learns no name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.record_format import RecordFormat
+from tunectl.core.errors import ArtifactError, InfrastructureError
+
+LEDGER: Final = "erasures.jsonl"
+PLACES: Final = "backup_places.json"
+
+
+class Erasure(Struct, frozen=True):
+    """One person or key that was erased."""
+
+    hash: Annotated[str, Meta(min_length=1, max_length=200)]
+    by_key: bool
+    """Whether it is the hash of a key: all that it wrote was erased."""
+    erased_at: datetime
+    """What was accepted later is not meant: the same person may have come again."""
+
+
+class BackupPlaces(Struct, frozen=True):
+    """Folders that hold backups of this host."""
+
+    folders: list[str]
+
+
+_ERASURE: Final = RecordFormat("line of the erasures", ())
+_PLACES: Final = RecordFormat("list of backup places", ())
+
+
+def read(path: Path) -> list[Erasure]:
+    """The erasures of a file, in order; none where it is absent. A last line that a kill cut off was never confirmed.
+
+    Raises  ArtifactError for a line that is none.
+    """
+    if not path.is_file():
+        return []
+    content, found = path.read_bytes(), []
+    for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            found.append(_ERASURE.decode(line, Erasure, f"{path}:{number}"))
+        except atomic_io.NOT_JSON as error:
+            raise ArtifactError(
+                f"{path}:{number} is no erasure: {error}",
+                hint="mend that line by hand: a person may come back out of a backup without it",
+            ) from error
+    return found
+
+
+def merge(ledgers: Iterable[Sequence[Erasure]]) -> list[Erasure]:
+    """All erasures of several files, each once, the earliest first."""
+    return sorted({one for ledger in ledgers for one in ledger}, key=lambda one: (one.erased_at, one.hash, one.by_key))
+
+
+def record(folder: Path, erasure: Erasure) -> None:
+    """Write an erasure beside the hash key (``folder``) and beside each backup; durable on return.
+
+    Raises  InfrastructureError naming the places where it could not be written; in the others it is.
+    """
+    wrong = []
+    for place in (folder, *places(folder)):
+        try:
+            append(place / LEDGER, [erasure], create=place == folder)
+        except OSError as error:
+            wrong.append(f"{place / LEDGER}: {error.strerror or error}")
+    if wrong:
+        raise InfrastructureError(
+            f"what was erased is gone from the log, but a backup may bring it back: {'; '.join(wrong)}",
+            hint=f"make that folder writable (is it mounted?), then erase again; a place that is gone for good: take it out of {folder / PLACES}",
+        )
+
+
+def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
+    """Add lines to a file that its owner alone may read; durable on return.
+
+    ``create`` False: it must be there. A disk that is not mounted leaves an empty folder, and the line would be on another one.
+    Raises  OSError.
+    """
+    if create:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+    with os.fdopen(descriptor, "r+b") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        content = stream.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            stream.truncate(whole)
+        stream.seek(0, os.SEEK_END)
+        stream.write(b"".join(map(_ERASURE.encode, erasures)))
+        stream.flush()
+        os.fsync(stream.fileno())
+    atomic_io.fsync_directory(path.parent)
+
+
+def places(folder: Path) -> list[Path]:
+    """Folders with backups of this host, as far as they are known; ``folder`` is that of the hash key."""
+    path = folder / PLACES
+    return [Path(one) for one in _PLACES.read(path, BackupPlaces).folders] if path.is_file() else []
+
+
+def add_place(folder: Path, place: Path) -> None:
+    """Remember that backups lie in the folder ``place``, and bring the erasures so far there.
+
+    Raises  InfrastructureError where either cannot be written.
+    """
+    known, here = places(folder), place.absolute()
+    missing = [one for one in read(folder / LEDGER) if one not in set(read(here / LEDGER))]
+    try:
+        append(here / LEDGER, missing, create=True)
+    except OSError as error:
+        raise atomic_io.write_error(here / LEDGER, error) from error
+    if here not in known:
+        _PLACES.write(folder / PLACES, BackupPlaces([str(one) for one in (*known, here)]))

@@ -1,0 +1,385 @@
+"""Backup and restore: what was confirmed is there, who was erased stays erased, and what cannot be done is said."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from inference_rows import finish, inference, thumb
+
+from tunectl.access import api_keys
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.lock import file_lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.storage.inference_log_sql import open_log
+from tunectl.backends.storage.object_store import FsspecObjectStore
+from tunectl.backup import create, host_state, restore
+from tunectl.cli.main import main
+from tunectl.config.loading import checks
+from tunectl.core.errors import ArtifactError, GateError, InfrastructureError, UsageError
+from tunectl.inference_log import erasure_ledger, pseudonyms, snapshot
+from tunectl.registry import remote_sync
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining.run_store import RunStore
+from tunectl.retraining.state_machine import Trigger
+
+ROOT = Path(__file__).parents[2]
+NOW = datetime.now(UTC)
+FACTS = BuildFacts("shop", "openvino", "merged")
+PRIVATE = "a very private question"
+
+
+def write_release(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "weights.safetensors").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def project(url, tmp_path, monkeypatch):
+    """A project with traffic of Ada and of others, keys, two releases, a retrain and a frozen window."""
+    home = tmp_path / "project"
+    home.mkdir()
+    shutil.copytree(ROOT / "conf", home / "conf")
+    (home / "conf/overrides.yaml").write_text("[]\n")
+    monkeypatch.chdir(home)
+    monkeypatch.delenv("TUNECTL_REGISTRY", raising=False)
+    if url.startswith("postgresql"):
+        monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", url)
+    host = describe()
+    key = pseudonyms.load_hash_key(host.log_config, home)
+    with open_log(host.url, home) as store:
+        pseudonyms.register_hash_key(store, host.log_config, key)
+        for number in range(6):
+            ada = {"user_hash": pseudonyms.pseudonymize("ada", key), "request": {"messages": [{"content": PRIVATE}]}}
+            store.start_request(inference(number, **(ada if number < 2 else {})))
+            store.finish(f"chatcmpl-{number:06}", finish(number))
+        store.write([thumb(number) for number in range(6)])
+        span = {"since": NOW - timedelta(9999), "until": NOW, "at": NOW, "window": None}
+        snapshot.freeze(store, Path(host.snapshots), **span)
+    secret, entry = api_keys.create_key("laptop", ["chat"], None, NOW)
+    api_keys.add(host.keys, entry)
+    registry = ReleaseRegistry(host.registry_folder)
+    for name in "ab":
+        release = registry.add(write_release(tmp_path / name, name), FACTS).id
+        registry.promote(release, author="me", message="better")
+    RunStore(host.layout.retrain).enqueue_trigger(Trigger("person", "request-1", NOW, "new shops"))
+    (host.layout.retrain / "worktree").mkdir()
+    (host.layout.retrain / "worktree/scratch").write_text(PRIVATE)
+    return secret
+
+
+def describe():
+    layout = ProjectPaths()
+    return host_state.describe_host(layout, checks.load_config(layout, []).root)
+
+
+def lose_everything(url):
+    shutil.rmtree(".tunectl")
+    if url.startswith("postgresql"):
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as connection:
+            for name in ("inferences", "feedback", "windows", "events", "inference_log_version"):
+                connection.execute(f"DROP TABLE {name}")
+
+
+@pytest.fixture
+def database(url):
+    """Loses the whole state of the host."""
+    return lambda: lose_everything(url)
+
+
+def holds_text(folder: Path) -> list[str]:
+    return [str(path) for path in sorted(folder.rglob("*")) if path.is_file() and PRIVATE.encode() in path.read_bytes()]
+
+
+def test_what_was_confirmed_is_there_after_a_restore_and_nobody_erased_is(project, database, tmp_path, capsys):
+    host, target = describe(), tmp_path / "backups/monday"
+    stop, confirmed = threading.Event(), list[str]()
+
+    def load() -> None:
+        with open_log(host.url, Path.cwd()) as store:
+            number = 100
+            while not stop.is_set():
+                store.start_request(inference(number, accepted_at=datetime.now(UTC)))
+                confirmed.append(f"chatcmpl-{number:06}")
+                number += 1
+
+    writer = threading.Thread(target=load)
+    writer.start()
+    while len(confirmed) < 20:
+        pass
+    before = list(confirmed)
+    made = create.create_backup(host, target)
+    stop.set()
+    writer.join()
+    assert (made.releases, made.keys, made.inference_log) == (2, 1, "postgresql" if host.database is None else "sqlite")
+    assert main(["log", "erase", "--user", "Ada"]) == 0  # after the backup
+    champion = ReleaseRegistry(host.registry_folder).champion()
+    database()
+    capsys.readouterr()
+    assert main(["restore", str(target), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["erasures"], shown["erased"], shown["snapshots"]) == (1, 4, 1)
+    with open_log(host.url, Path.cwd()) as store:
+        known = {one.id for one in store.inferences(erased=True)}
+        assert set(before) <= known
+        assert sorted(store.tombstones()) == ["chatcmpl-000000", "chatcmpl-000001"]
+        assert store.inference("chatcmpl-000000").request is None
+        assert store.feedback_of(["chatcmpl-000003"])
+        assert store.events(kind="restored")[0].body["erasures"] == 1
+        assert main(["log", "erase", "--user", "Ada"]) == 0, "the hash key is the same"
+    registry = ReleaseRegistry(host.registry_folder)
+    assert registry.champion() == champion
+    assert registry.verify(champion.release) == []
+    assert [entry.action for entry in registry.log()] == ["add", "promote", "add", "promote"]
+    assert [key.sha256 for key in api_keys.read(host.keys)] == [api_keys.hash_key(project)]
+    assert [one.id for one in RunStore(host.layout.retrain).list_pending_triggers()] == ["request-1"]
+    assert holds_text(Path(".tunectl")) == []
+    assert not Path(".tunectl/restore.json").exists()
+
+
+def test_a_backup_is_private_whole_and_has_no_scratch(project, tmp_path, capsys):
+    os.umask(0o022)
+    target = tmp_path / "backups/one"
+    assert main(["backup", str(target), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in target.rglob("*") if path.is_file()} == {0o600}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (target, *target.rglob("*")) if path.is_dir()} == {0o700}
+    assert set(shown["files"]) == {str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()} - {
+        "backup.json"
+    }
+    assert not [name for name in shown["files"] if "worktree" in name or "lock" in name or "gate" in name]
+    assert any(one.startswith("DVC's cache") for one in shown["missing"])
+    assert sorted(path.name for path in target.parent.iterdir()) == [".tunectl-backup.lock", "erasures.jsonl", "one"]
+    assert main(["backup", str(target)]) == 2
+    assert capsys.readouterr().err.startswith(f"tunectl: {target} exists\n")
+    assert main(["backup", ".tunectl/retrain/inside"]) == 2
+
+
+def test_restore_takes_no_place_that_is_taken(project, database, tmp_path):
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    with pytest.raises(UsageError) as error:
+        restore.restore(host, target)
+    for place in (host.hash_key, host.keys, host.snapshots, host.registry_folder, host.layout.retrain):
+        assert str(place) in error.value.message
+    assert ("tables of an inference log" if host.database is None else str(host.database)) in error.value.message
+    database()
+    (host.layout.retrain).mkdir(parents=True)
+    with (
+        file_lock(host.layout.retrain / ".lock", "controller"),
+        pytest.raises(InfrastructureError, match="runs here and holds"),
+    ):
+        restore.restore(host, target)
+    restore.restore(host, target)
+    assert ReleaseRegistry(host.registry_folder).champion() is not None
+
+
+@pytest.mark.parametrize("harm", ["cut", "changed", "gone", "no backup"])
+def test_a_damaged_backup_changes_nothing(project, database, tmp_path, harm):
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    database()
+    path = next((target / "registry/releases").rglob("weights.safetensors"))
+    if harm == "cut":
+        path.write_text("")
+    elif harm == "changed":
+        path.write_text("z")
+    elif harm == "gone":
+        path.unlink()
+    else:
+        (target / "backup.json").unlink()
+    with pytest.raises(ArtifactError) as error:
+        restore.restore(host, target)
+    assert str(target) in error.value.message
+    assert not Path(".tunectl").exists()
+
+
+def test_an_erasure_says_where_it_could_not_be_noted(project, database, tmp_path, capsys):
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    target.parent.rename(tmp_path / "unmounted")
+    target.parent.mkdir()
+    assert main(["log", "erase", "--user", "ada"]) == 5
+    assert f"{target.parent}/erasures.jsonl: No such file or directory" in capsys.readouterr().err
+    target.parent.rmdir()
+    (tmp_path / "unmounted").rename(target.parent)
+    saved = tmp_path / "erasures-of-another-host.jsonl"
+    shutil.copy(host.hash_key.parent / "erasures.jsonl", saved)
+    database()
+    found = restore.restore(host, target, [saved])
+    assert (found.erasures, found.erased > 0, found.snapshots) == (1, True, 1)
+    assert holds_text(Path(".tunectl")) == []
+
+
+def test_who_came_again_after_an_erasure_is_kept(project, database, tmp_path):
+    host = describe()
+    hashed = pseudonyms.pseudonymize("ada", pseudonyms.load_hash_key(host.log_config, Path()))
+    assert main(["log", "erase", "--user", "ada"]) == 0
+    with open_log(host.url, Path.cwd()) as store:
+        store.start_request(inference(50, user_hash=hashed, accepted_at=datetime.now(UTC) + timedelta(seconds=1)))
+    create.create_backup(host, tmp_path / "backups/one")
+    database()
+    assert restore.restore(host, tmp_path / "backups/one").erased == 0
+    with open_log(host.url, Path.cwd()) as store:
+        assert [one.id for one in store.inferences(user_hash=hashed)] == ["chatcmpl-000050"]
+
+
+def run_child(code: str) -> subprocess.CompletedProcess[str]:
+    text = f"""
+import os, resource, signal, sys
+from pathlib import Path
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backup import create, host_state, restore
+from tunectl.config.loading import checks
+host = host_state.describe_host(ProjectPaths(), checks.load_config(ProjectPaths(), []).root)
+{code}
+"""
+    return subprocess.run([sys.executable, "-c", text], check=False, capture_output=True, text=True)
+
+
+def test_a_full_disk_leaves_no_half_backup(project, tmp_path):
+    target = tmp_path / "backups/one"
+    child = run_child(f"""
+resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
+from tunectl.core.errors import InfrastructureError
+try:
+    create.create_backup(host, Path({str(target)!r}))
+except InfrastructureError as error:
+    print(error.message)
+""")
+    assert str(target.parent) in child.stdout, child.stderr
+    assert not target.exists()
+    assert not (target.parent / ".tunectl-backup").exists()
+    create.create_backup(describe(), target)
+
+
+def test_a_killed_backup_leaves_nothing_that_counts_and_its_text_goes(project, tmp_path):
+    target = tmp_path / "backups/one"
+    child = run_child(f"""
+host_state.BACKUP.__class__.write = lambda *given: os.kill(os.getpid(), signal.SIGKILL)
+create.create_backup(host, Path({str(target)!r}))
+""")
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert not target.exists()
+    create.create_backup(describe(), target)
+    assert not (target.parent / ".tunectl-backup").exists()
+
+
+@pytest.mark.parametrize("number", [0, 2, 4])
+def test_a_killed_restore_goes_on(project, database, tmp_path, number):
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    assert main(["log", "erase", "--user", "ada"]) == 0
+    database()
+    child = run_child(f"""
+real, calls = restore._move, []
+def die(*given):
+    calls.append(given)
+    if len(calls) > {number}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(*given)
+restore._move = die
+restore.restore(host, Path({str(target)!r}))
+""")
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    restore.restore(host, target)
+    with open_log(host.url, Path.cwd()) as store:
+        assert len(list(store.tombstones())) == 2
+    assert ReleaseRegistry(host.registry_folder).champion() is not None
+    assert holds_text(Path(".tunectl")) == []
+
+
+def test_a_backup_in_mid_promotion_has_one_champion_and_its_history(project, tmp_path):
+    host = describe()
+    if host.database is None:
+        return  # the registry does not know the database
+    registry, stop = ReleaseRegistry(host.registry_folder, patience=30), threading.Event()
+    names = registry.ids()
+
+    def swap() -> None:
+        while not stop.is_set():
+            for name in names:
+                registry.promote(name, author="me", message="again")
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        for number in range(5):
+            made = create.create_backup(host, tmp_path / f"backups/{number}")
+            saved = ReleaseRegistry(tmp_path / f"backups/{number}/registry")
+            assert saved.champion().release == made.champion
+            last = [entry for entry in saved.log() if entry.action == "promote"][-1]
+            assert (last.release, last.sequence) == (made.champion, saved.champion().sequence)
+            assert all(saved.verify(name) == [] for name in saved.ids())
+    finally:
+        stop.set()
+        swapper.join()
+
+
+def test_an_old_backup_beside_a_newer_address_rolls_nobody_back(project, database, tmp_path):
+    host = describe()
+    if host.database is None:
+        return
+    address = FsspecObjectStore(f"file://{tmp_path}/bucket")
+    registry = ReleaseRegistry(host.registry_folder)
+    remote_sync.push(registry, address)
+    create.create_backup(host, tmp_path / "backups/one")
+    newer = registry.add(write_release(tmp_path / "c", "c"), FACTS).id
+    registry.promote(newer, author="me", message="much better")
+    remote_sync.push(registry, address)
+    database()
+    restore.restore(host, tmp_path / "backups/one")
+    registry = ReleaseRegistry(host.registry_folder)
+    with pytest.raises(GateError):
+        remote_sync.push(registry, address)
+    assert remote_sync.pull(registry, address).releases == [newer]  # a prefix
+    assert registry.champion().release == newer
+
+    shutil.rmtree(host.registry_folder)
+    shutil.rmtree(".tunectl")
+    restore.restore(host, tmp_path / "backups/one")
+    registry = ReleaseRegistry(host.registry_folder)
+    registry.rollback(author="me", message="the old one was better")  # a fork
+    for act in (remote_sync.push, remote_sync.pull):
+        with pytest.raises(GateError):
+            act(registry, address)
+    assert remote_sync._open(registry, address).champion().release == newer
+
+
+def test_another_kind_of_database_is_refused(project, tmp_path, monkeypatch):
+    host = describe()
+    create.create_backup(host, tmp_path / "backups/one")
+    shutil.rmtree(".tunectl")
+    other = "sqlite:///.tunectl/x.sqlite" if host.database is None else "postgresql://nobody@127.0.0.1:9/none"
+    monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", other)
+    with pytest.raises(UsageError, match="and the backup is of a log in"):
+        restore.restore(describe(), tmp_path / "backups/one")
+
+
+def test_ledgers_mend_what_a_kill_cut_off_and_refuse_what_is_no_line(tmp_path):
+    one = erasure_ledger.Erasure("a" * 32, False, NOW)
+    path = tmp_path / "erasures.jsonl"
+    erasure_ledger.append(path, [one], create=True)
+    with path.open("ab") as stream:
+        stream.write(b'{"hash": "b')
+    assert erasure_ledger.read(path) == [one]
+    erasure_ledger.append(path, [one], create=False)
+    assert erasure_ledger.merge([erasure_ledger.read(path)]) == [one]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    atomic_io.write_text(path, "{}\n")
+    with pytest.raises(ArtifactError, match=r"erasures\.jsonl:1 is no erasure"):
+        erasure_ledger.read(path)
