@@ -288,11 +288,7 @@ class SqlInferenceLog:
         return Counts(inferences, finished, erased, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
-        """See ``InferenceLog.erase``.
-
-        Inferences come first: what is being said about them at this moment is waited for, and what comes later finds them
-        erased.
-        """
+        """Inferences come first: what is being said about them now is waited for, and what comes later finds them erased."""
         sa, table, said = self._sa, self._tables.inferences, self._tables.feedback
         now = datetime.now(UTC)
         whose = [one.c.key_hash == user_hash if by_key else sa.false() for one in (table, said)]
@@ -324,9 +320,7 @@ class SqlInferenceLog:
         total = 0
         while names := [row.id for row in self._read(some)]:
             gone = sa.delete(table).where(table.c.id.in_(names), *old).returning(table.c.id)
-            with (
-                self._transaction() as connection
-            ):  # in steps, so that the server gets its turn; inferences first, as above
+            with self._transaction() as connection:  # in steps, so that the server gets its turn; inferences first
                 deleted = [row.id for row in connection.execute(gone)]
                 connection.execute(sa.delete(said).where(said.c.inference_id.in_(deleted)))
                 total += len(deleted)
