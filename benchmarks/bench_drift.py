@@ -1,12 +1,13 @@
 """How rarely does the drift monitor's verdict err, and how many rows does it need? On real texts, beside other rules.
 
-    make bench-drift                             about two hours on two cores; a line a figure
-    python benchmarks/bench_drift.py --quick     a tenth of the trials and fewer, in a few minutes; nothing is kept
+    make bench-drift                             about three hours on two cores; --minutes ends it earlier
+    python benchmarks/bench_drift.py --quick     few trials, in some minutes; no results are written
     python benchmarks/bench_drift.py --pairs FILMS.csv,NEWS.csv --name kept_back
 
 Pairs of corpora, each also reversed: reference (1,000 rows) and windows are drawn, with replacement, from the first, and changed
 windows have rows of the second, or more of its own negative ones. Files have the columns ``text`` and ``sentiment`` (below zero is
-negative). False verdicts are counted where nothing changes, in long runs that share one reference each, with the monitor's tests at
+negative). What was measured is kept in .tunectl/bench_drift and not measured again as long as the monitor's code is the same: an
+interrupted run goes on, a longer one adds to it. False verdicts are counted where nothing changes, in long runs that share one reference each, with the monitor's tests at
 the speed of ``frozen_tests``; changes are tested as the monitor tests them. Nothing has learned from these texts. Numbers (.json)
 and table (.md) go to benchmarks/results; the last line is JSON. Ends with 1 where a target was missed.
 """
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import multiprocessing
 import os
 import time
 from collections import Counter
@@ -28,6 +28,7 @@ from typing import Any
 
 import drift_baselines
 import drift_corpora
+import drift_journal
 import drift_report
 import drift_trials
 import numpy as np
@@ -61,38 +62,36 @@ TONE = 0.95
 """Of windows of 300 rows, 20 points more negative: flagged by the tone signal at 5 %."""
 SECONDS = 10
 """For a window of 10,000 rows and its report."""
+NULLS = ("run", "sequences")
+"""Kinds of trials in which nothing changes: long runs with windows of 300 rows, sequences of nine windows of 100."""
+STEP = 2
+"""Sequences of one change that are drawn at a time."""
 NEGATIVES = 200
 """Fewest negative texts of a corpus that windows with more of them are drawn from."""
 READ: list[tuple[Pair, DetectionRule]] = []
 """What was measured: processes that are forked off find it here."""
 
 
-def null(task: tuple[int, int, int, int]) -> tuple[str, int, list[int]]:
-    """False verdicts of long runs of one pair: its name, rows of a window, and the count of each run."""
-    place, rows, runs, length = task
-    pair, rule = READ[place]
+def null(task: drift_journal.Task) -> dict[str, Any]:
+    """False verdicts of one reference where nothing changes: of a long run, or of sequences of nine windows."""
+    pair, rule = READ[task.place]
     pool = {"prompt": pair.prompts, "answer": pair.answers}
     own = {"prompt": range(len(pair.own.texts)), "answer": range(len(pair.other.texts))}
-    bench = Simulation(pool, own, rule, REFERENCE, rows)
-    return pair.name, rows, [sum(bench.count_false_verdicts(length, seed)) for seed in range(runs)]
+    bench = Simulation(pool, own, rule, REFERENCE, task.rows)
+    count = bench.count_false_verdicts if task.kind == "run" else bench.count_false_sequences
+    return {"false": sum(count(task.trials, task.begin))}
 
 
-def power(task: tuple[int, str, int, int]) -> dict[str, Any]:
-    """One change of one pair, noticed or not."""
-    place, change, rows, trials = task
-    pair, rule = READ[place]
-    found = drift_trials.run(pair, change, rows, trials, rule, REFERENCE)
-    third, ninth, delay = found.rates.by_window(3), found.rates.by_window(9), found.rates.median_delay
-    return {
-        "pair": pair.name,
-        "change": change,
-        "rows": rows,
-        "third": third,
-        "ninth": ninth,
-        "delay_rows": None if delay is None else delay * rows,
-        "in_a_row": Rate(found.in_a_row, trials),
-        "alone": {name: Rate(count, trials) for name, count in found.alone.items()},
-    }
+def power(task: drift_journal.Task) -> dict[str, Any]:
+    """Sequences of one change of one pair, noticed or not."""
+    pair, rule = READ[task.place]
+    found = drift_trials.run(pair, task.kind, task.rows, task.trials, rule, REFERENCE, task.begin)
+    return {"delays": found.rates.delays, "in_a_row": found.in_a_row, "alone": found.alone}
+
+
+def work(task: drift_journal.Task) -> tuple[drift_journal.Task, dict[str, Any]]:
+    """One task, in a process of its own."""
+    return task, (null if task.kind in NULLS else power)(task)
 
 
 def peers(trials: int) -> dict[str, dict[str, Rate]]:
@@ -141,9 +140,7 @@ def speed(pair: Pair, rule: DetectionRule, tools: Tools, most: int, rows: int = 
     return {"window": round(examined - began, 2), "report": round(time.perf_counter() - examined, 2)}
 
 
-def find_missed(
-    powers: Sequence[dict[str, Any]], nulls: Sequence[tuple[str, int, list[int]]], length: int
-) -> list[str]:
+def find_missed(powers: Sequence[dict[str, Any]], nulls: Sequence[dict[str, Any]]) -> list[str]:
     """Which targets are not reached: where the 95 % interval of a share lies below its target, or more verdicts are false."""
     found = []
     for one in powers:
@@ -154,10 +151,31 @@ def find_missed(
         tone = one["alone"].get("prompt_tone")
         if (one["change"], one["rows"]) == ("20 points more negative", 300) and tone.interval[1] < TONE:
             found.append(f"{where}: the tone signal flags {tone}, {TONE:.0%} wanted")
-    false, evaluations = sum(sum(counts) for *_, counts in nulls), sum(len(counts) * length for *_, counts in nulls)
+    false, evaluations = (sum(sum(one[name]) for one in nulls) for name in ("false", "evaluations"))
     if false > FALSE_VERDICTS * evaluations:
         found.append(f"{false} false verdicts in {evaluations:,} evaluations, {FALSE_VERDICTS:.1%} wanted")
     return found
+
+
+def list_tasks(args: argparse.Namespace) -> list[drift_journal.Task]:
+    """What is to be measured, in rounds, so that whoever stops early has some of everything."""
+    pairs = range(len(READ))
+    runs = [drift_journal.Task("run", place % len(READ), 300, place, args.length) for place in range(args.runs)]
+    runs += [
+        drift_journal.Task("sequences", place % len(READ), 100, place, args.sequences) for place in range(args.runs)
+    ]
+    powers = [
+        drift_journal.Task(change, place, rows, begin, min(STEP, args.trials - begin))
+        for begin in range(0, args.trials, STEP)
+        for change, rows in TARGETS
+        for place in pairs
+        if "negative" not in change or len(READ[place][0].own.negative) >= NEGATIVES
+    ]
+    step = max(1, len(powers) // max(1, len(runs)))
+    mixed: list[drift_journal.Task] = []
+    for place, one in enumerate(powers):
+        mixed += [one, *(runs[place // step : place // step + 1] if place % step == 0 else [])]
+    return mixed + runs[-(-len(powers) // step) :]
 
 
 def main() -> int:
@@ -166,33 +184,34 @@ def main() -> int:
     declared = settings(args.embedding)
     rule, tools = factory.detection_rule(declared), factory.feature_tools(declared, ProjectPaths(ROOT))
     pairs = [tuple(each.split(",")) for each in args.pairs.split()]
-    corpora = {name: drift_corpora.read(name, DATA) for name in dict.fromkeys(name for pair in pairs for name in pair)}
-    cached = drift_corpora.with_cache(tools, list(corpora.values()), ROOT / ".tunectl" / "bench_drift")
+    corpora = {
+        name: drift_corpora.read(name, args.data) for name in dict.fromkeys(name for pair in pairs for name in pair)
+    }
+    cache = ROOT / ".tunectl" / "bench_drift"
+    cached = drift_corpora.with_cache(tools, list(corpora.values()), cache)
     for first, second in pairs:
         for own, other in ((first, second), (second, first)):
             READ.append((drift_corpora.measure(corpora[own], corpora[other], cached), rule))
-    with multiprocessing.get_context("fork").Pool(args.workers, initializer=limit_threads) as pool:
-        nulls = [*pool.imap(null, [(place, 300, args.runs, args.length) for place in range(len(READ))])]
-        for name, rows, counts in nulls:
-            print(f"nothing, {name}, {rows} rows: {counts} false in {args.length:,} evaluations each", flush=True)
-        powers = []
-        for one in pool.imap(power, list(list_cells(args.trials))):
-            powers.append(one)
-            print(f"{one['change']}, {one['pair']}, {one['rows']} rows: {one['third']}, {one['ninth']}", flush=True)
+    journal = drift_journal.Journal(
+        cache / f"{args.name}.jsonl", [tools.embedder.name, REFERENCE, repr(rule), [pair.name for pair, _ in READ]]
+    )
+    tasks = list_tasks(args)
+    journal.run_all(tasks, work, args.workers, began + 60 * args.minutes, limit_threads)
+    nulls, powers = journal.null_figures(READ, NULLS), journal.power_figures(READ, TARGETS)
     result: dict[str, Any] = {
         "machine": machine(),
         "versions": versions("tunectl-lm", "numpy", "evidently", "vaderSentiment"),
         "embedding": tools.embedder.name,
         "reference_rows": REFERENCE,
-        "null": [{"pair": name, "rows": rows, "length": args.length, "false": counts} for name, rows, counts in nulls],
+        "null": nulls,
         "power": powers,
         "peers": peers(args.peers) if args.peers else {},
         "seconds_of_10000_rows": speed(READ[0][0], rule, tools, declared.monitor.window.max_sampled_rows),
     }
-    missed = find_missed(powers, nulls, args.length)
+    missed = find_missed(powers, nulls)
     if sum(result["seconds_of_10000_rows"].values()) > SECONDS:
         missed.append(f"{result['seconds_of_10000_rows']} for 10,000 rows, {SECONDS} s wanted")
-    result |= {"missed": missed, "minutes": round((time.monotonic() - began) / 60, 1)}
+    result |= {"missed": missed, "minutes": round(journal.seconds / 60, 1)}
     shown, numbers = drift_report.page(result), drift_report.plain(result)
     print(shown)
     if not args.quick:
@@ -200,16 +219,6 @@ def main() -> int:
         (RESULTS / f"{args.name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
     print(json.dumps(numbers))
     return 1 if missed else 0
-
-
-def list_cells(trials: int) -> Sequence[tuple[int, str, int, int]]:
-    """All changes of all pairs; more negative rows only where people rated enough texts below zero."""
-    return [
-        (place, change, rows, trials)
-        for place, (pair, _) in enumerate(READ)
-        for change, rows in TARGETS
-        if "negative" not in change or len(pair.own.negative) >= NEGATIVES
-    ]
 
 
 def limit_threads() -> None:
@@ -224,17 +233,22 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", default=PAIRS, help="names or files, two with a comma between, pairs with spaces")
     parser.add_argument("--embedding", choices=("auto", "static", "encoder"), default="encoder")
-    parser.add_argument("--runs", type=int, help="long runs without a change, of each pair (20)")
+    parser.add_argument("--runs", type=int, help="references without a change, over all pairs (20)")
     parser.add_argument("--length", type=int, help="evaluations of a long run (1,000)")
+    parser.add_argument("--sequences", type=int, help="sequences of nine windows for each reference (250)")
     parser.add_argument("--trials", type=int, help="sequences with a change, of each figure (100)")
+    parser.add_argument("--minutes", type=float, default=120, help="after which no further trial is begun (120)")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the corpora")
     parser.add_argument("--peers", type=int, help="windows of a peer's figure, which are slow (40); 0 leaves them out")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes (one a core)")
     parser.add_argument("--quick", action="store_true", help="few trials, to see that it runs; nothing is kept")
     parser.add_argument("--name", default="bench_drift", help="of the files in benchmarks/results")
     args = parser.parse_args()
-    for name, whole, quick in (("runs", 20, 2), ("length", 1000, 50), ("trials", 100, 4), ("peers", 40, 4)):
+    sizes = (("runs", 20, 2), ("length", 1000, 50), ("sequences", 250, 20), ("trials", 100, 2), ("peers", 40, 4))
+    for name, whole, quick in sizes:
         if getattr(args, name) is None:
             setattr(args, name, quick if args.quick else whole)
+    args.name += "_quick" if args.quick else ""
     return args
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 from tunectl.monitoring.power_study import Rate
 
+KINDS = {"run": "one long run", "sequences": "sequences of nine windows", "all": "together"}
+"""What nulls are called in the table."""
+
 
 def page(result: Mapping[str, Any]) -> str:
     """What is committed."""
@@ -38,12 +41,20 @@ Evidently's report of it.
 
 
 def null_table(nulls: list[dict[str, Any]]) -> str:
-    """False verdicts of long runs: a row a pair."""
-    lines = ["| pair | rows | runs | evaluations | false verdicts | in 1,000 | most in a run |", "|---" * 7 + "|"]
-    for one in nulls:
-        total, false = one["length"] * len(one["false"]), sum(one["false"])
+    """False verdicts: a row a pair, and one of all."""
+    lines = [
+        "| what | pair | rows | references | evaluations | false verdicts | in 1,000 | most with one reference |",
+        "|---" * 8 + "|",
+    ]
+    both = {"evaluations": [], "false": []} | {
+        name: [each for one in nulls for each in one[name]] for name in ("evaluations", "false")
+    }
+    for one in [*nulls, {"kind": "all", "pair": "", "rows": "", **both}]:
+        total, false = sum(one["evaluations"]), sum(one["false"])
+        share = f"{1000 * false / total:.2f}" if total else "n/a"
         lines.append(
-            f"| {one['pair']} | {one['rows']} | {len(one['false'])} | {total:,} | {false} | {1000 * false / total:.2f} | {max(one['false'])} |"
+            f"| {KINDS[one['kind']]} | {one['pair']} | {one['rows']} | {len(one['false'])} | {total:,} | {false} "
+            f"| {share} | {max(one['false'], default=0)} |"
         )
     return "\n".join(lines)
 

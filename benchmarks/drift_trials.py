@@ -42,12 +42,14 @@ class Sequences:
     """Sequences in which each of the first three windows was significant after Holm: the rule of version 0.1."""
 
 
-def run(pair: Pair, change: str, rows: int, trials: int, rule: DetectionRule, reference: int) -> Sequences:
-    """Draw ``trials`` sequences; the answers' part of the budget is left unused, because they never change."""
+def run(
+    pair: Pair, change: str, rows: int, trials: int, rule: DetectionRule, reference: int, begin: int = 0
+) -> Sequences:
+    """Draw ``trials`` sequences, from number ``begin`` on; the answers' part of the budget is left unused: they never change."""
     budget = rule.false_alarms * PARTS / sum(WEIGHTS.values())
     rule = replace(rule, permutations=DEALS, false_alarms=budget)
     found, shift = Sequences(), shift_of(pair, change)
-    for trial in range(trials):
+    for trial in range(begin, begin + trials):
         random = np.random.default_rng([rows, trial])
         drawn = _Drawn(pair, rule, random.choice(len(pair.own.texts), reference), trial)
         history = [random.choice(len(pair.own.texts), rows) for _ in range(BEFORE)]

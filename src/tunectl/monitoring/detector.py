@@ -20,6 +20,8 @@ GLANCE = 199
 """Permutations against the window before, on which nothing rests."""
 MAX_POOLED_ROWS = 9000
 """Rows of several windows together, or of a reference, that are tested at most; of more, as many are drawn."""
+LOOK = 200
+"""Rows of each window by which it is told since when there is a change."""
 MeasuredSignals = Mapping[SignalSide, SignalColumns]
 """What a window's rows were turned into, both sides."""
 
@@ -124,14 +126,12 @@ class DriftDetector:
         windows: Sequence[PooledWindow],
         baselines: Mapping[SignalSide, ReferenceSample],
         dealer: two_sample_tests.PermutationCache,
-        names: Sequence[str] = signals.NAMES,
     ) -> list[DriftSignal]:
         drift_signals: list[DriftSignal] = []
         for side, baseline in baselines.items():
             columns = signals.pool_columns([each.columns[side] for each in windows], MAX_POOLED_ROWS, self.seed)
-            chosen = {name: column for name, column in columns.items() if name in names}
             drift_signals += signals.test_all(
-                chosen, baseline.columns, baseline.floors, dealer, level=self.rule.level, minimum=self.rule.minimum
+                columns, baseline.columns, baseline.floors, dealer, level=self.rule.level, minimum=self.rule.minimum
             )
         return drift_signals
 
@@ -145,12 +145,11 @@ class DriftDetector:
         name = min(
             (item for item in drift_signals.values() if item.shifted), key=lambda item: item.adjusted_p_value or 0.0
         ).name
-        dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
-        result: list[tuple[float, int]] = []
-        for size in range(1, len(windows) + 1):
-            for item in self._test_pool(windows[-size:], baselines, dealer, [name]):
-                result += [] if item.score is None else [(_strength(item), size)]
-        return windows[-max(result)[1]].since if result else windows[-1].since
+        side = next(spec.side for spec in signals.SIGNALS if spec.name == name)
+        columns = [each.columns[side][name] for each in windows if name in each.columns[side]]
+        strengths = signals.suffix_strengths(name, columns, baselines[side].columns[name], LOOK, self.seed)
+        strongest = strengths.index(max(strengths))
+        return windows[-1 - strongest].since if len(columns) == len(windows) else windows[-1].since
 
     def _too_small(
         self, rows: Sequence[MonitoredInference], baselines: Mapping[SignalSide, ReferenceSample]
@@ -259,12 +258,6 @@ class DriftDetector:
         if "prompt" not in baselines:
             return exemplar_data
         return exemplar_data | {"segments": exemplars.word_shifts(rows, baselines["prompt"].rows, SHOWN)}
-
-
-def _strength(signal: DriftSignal) -> float:
-    """Return a statistic that can be compared between numbers of rows, where p-values of strong changes are all the smallest there is."""
-    chance = 1.0 if signal.method == "mmd" else (1 / signal.n + 1 / signal.reference) ** 0.5
-    return (signal.score or 0.0) / chance
 
 
 def _of(side: SignalSide, drift_signals: Mapping[str, DriftSignal]) -> list[str]:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
-from tunectl.monitoring import features, tail_probabilities, two_sample_tests
+from tunectl.monitoring import features, tail_probabilities, text_kernel
 from tunectl.monitoring.signals import SIGNALS, SignalColumns, SignalSpec, SignalValues
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TAUGHT = 1500
 """Rows that the regression of tone is learned from: about as many as a window and a reference have."""
+NEAR = 30
+"""Rows of a pool for each neighbor of a text: about as in a test of a window with a reference of a thousand rows."""
 DRAWS = 300_000
 """Draws of a null distribution that has no formula."""
 Tail = Callable[["NDArray[Any]", int, int, "NDArray[Any]"], float]
@@ -34,14 +36,19 @@ class FrozenSignal:
     spec: SignalSpec
     places: NDArray[Any]
     """For each row of the pool its row in ``values``, or -1."""
-    values: NDArray[Any]
-    """(rows, d), single precision."""
+    values: NDArray[Any] | None
+    """(rows, d), single precision; None: how often each of ``count`` rows was drawn."""
+    count: int
     tail: Tail
 
     def sum_rows(self, rows: NDArray[Any]) -> tuple[NDArray[Any], int]:
         """Sum of the features of these rows of the pool, (d,), and how many of them have a value."""
+        import numpy as np
+
         places = self.places[rows]
         places = places[places >= 0]
+        if self.values is None:
+            return np.bincount(places, minlength=self.count).astype(np.float32), len(places)
         return self.values[places].sum(axis=0, dtype="float64"), len(places)
 
     def p_value(self, window: tuple[NDArray[Any], int], reference: tuple[NDArray[Any], int]) -> float:
@@ -66,29 +73,32 @@ def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[Frozen
         learned = learned[learned >= 0]
         if len(learned) > 1:
             values, tail = _FREEZERS[spec.kind](column, learned, seed)
-            found.append(FrozenSignal(spec, places, np.asarray(values, dtype=np.float32), tail))
+            kept = None if values is None else np.asarray(values, dtype=np.float32)
+            found.append(FrozenSignal(spec, places, kept, len(column), tail))
     return found
 
 
-def _freeze_text(column: SignalValues, learned: NDArray[Any], _seed: int) -> tuple[NDArray[Any], Tail]:
+def _freeze_text(column: SignalValues, learned: NDArray[Any], seed: int) -> tuple[NDArray[Any] | None, Tail]:
+    """Neighbors are those in the whole pool, of which a row has as large a share as in a test; rows are counted, not added up."""
     import numpy as np
 
     values = np.concatenate(column.parts, axis=1)
-    center = values[learned].mean(axis=0)
-    centered = values[learned] - center
-    variances, axes = np.linalg.eigh(np.asarray(centered.T @ centered, dtype=np.float64) / len(centered))
-    variances = np.maximum(variances, 0.0)
-    kept = variances > 1e-7 * max(variances[-1], 1e-30)
-    if not kept.any():
-        return values[:, :1] * 0, lambda *_given: 1.0
-    variances, axes = variances[kept], axes[:, kept]
-    weights = two_sample_tests.ridge_weights(variances)
-    null = tail_probabilities.WeightedChiSquare(weights * variances)
+    centered = np.asarray(values - values[learned].mean(axis=0), dtype=np.float32)
+    axes = text_kernel.weigh_axes(centered, centered[learned])
+    if axes is None:
+        return None, lambda *_given: 1.0
+    graph = text_kernel.join_neighbors(centered, max(1, len(values) // NEAR), seed, same=1.0)
+    edges = graph + graph.T
+    inside = edges[learned][:, learned]
+    scale = text_kernel.GRAPH / text_kernel.norm_of_centered(inside)
+    null = text_kernel.null_of(inside, axes[learned], scale)
 
     def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
-        return null.tail(float(difference**2 @ weights) / (1 / n + 1 / m))
+        apart = difference @ axes
+        form = float(apart @ apart) + scale * float(difference @ (edges @ difference))
+        return null.tail((form / (1 / n + 1 / m) - null.mean) / null.spread, n, m)
 
-    return (values - center) @ axes.astype(np.float32), tail
+    return None, tail
 
 
 def _freeze_tone(column: SignalValues, learned: NDArray[Any], seed: int) -> tuple[NDArray[Any], Tail]:

@@ -146,6 +146,16 @@ class Simulation:
             history = [*history, self._draw(random, self.rows)][-max(POOLS) :]
             yield self._evaluate(history, reference) <= self.rule.false_alarms
 
+    def count_false_sequences(self, sequences: int, seed: int) -> Iterator[bool]:
+        """Sequences of nine windows in which nothing changes, all against one reference: whether the ninth says drift."""
+        import numpy as np
+
+        random = np.random.default_rng(seed)
+        reference = self._draw(random, self.reference)
+        for _ in range(sequences):
+            history = [self._draw(random, self.rows) for _ in range(max(POOLS))]
+            yield self._evaluate(history, reference) <= self.rule.false_alarms
+
     def _draw(self, random: Generator, count: int, shift: Shift = no_change) -> _Sums:
         import numpy as np
 

@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import DriftSignal
-from tunectl.monitoring import two_sample_tests
+from tunectl.monitoring import text_kernel, two_sample_tests
 from tunectl.monitoring.features import Embedder, Sentiment, char_ngram_features, smooth_by_neighbors
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ CHARACTERS = 0.5
 """Length of a text's characters beside its embedding of length one, in the feature map of the text signals."""
 SPOKEN = 2000
 """Most texts whose language is looked at, the slowest of the signals; of more, every second one, or third."""
+FEWEST = 19
+"""Permutations of a test whose p-value is not looked at."""
 NAMES = tuple(one.name for one in SIGNALS)
 """The closed set of signals: labels of the metrics."""
 WEIGHTS = {one.name: one.weight for one in SIGNALS}
@@ -222,6 +224,36 @@ def test_signal(
     return (two_sample_tests.wasserstein if kind == "number" else two_sample_tests.difference_of_shares)(
         pooled[0], deals, level
     )
+
+
+def suffix_strengths(
+    name: str, windows: Sequence[SignalValues], reference: SignalValues, most: int, seed: int
+) -> list[float]:
+    """How unlike ``reference`` the rows of the last one, two, three and more of ``windows`` are together, by one signal.
+
+    In standard errors or standard deviations, which can be compared where p-values are all the smallest there is; of each window
+    ``most`` rows are looked at.
+    """
+    import numpy as np
+
+    kind = next(one.kind for one in SIGNALS if one.name == name)
+    windows = [_take_rows(one, np.arange(len(one))[:: -(-len(one) // most) or 1]) for one in windows]
+    theirs = _take_rows(reference, np.arange(min(most * len(windows), len(reference))))
+    if kind == "text":
+        parts = [np.concatenate(each) for each in zip(*(one.parts for one in [*windows, theirs]), strict=True)]
+        kernel = text_kernel.build_kernel(np.concatenate(parts, axis=1), seed)
+        sizes = np.cumsum([len(one) for one in windows[::-1]])
+        return [
+            kernel.strength(int(size), len(theirs), int(sizes[-1] - size)) if kernel is not None and size else 0.0
+            for size in sizes
+        ]
+    dealer, found = two_sample_tests.PermutationCache(FEWEST, seed), []
+    for size in range(1, len(windows) + 1):
+        ours = pool_columns([{name: one} for one in windows[-size:]], most * size, seed).get(name, windows[-1])
+        enough = min(len(ours), len(theirs)) > 1
+        score = test_signal(kind, ours, theirs, dealer, 0.05).score if enough else 0.0
+        found.append(score / (1 / max(len(ours), 1) + 1 / max(len(theirs), 1)) ** 0.5)
+    return found
 
 
 def test_all(

@@ -8,7 +8,7 @@ statistic, they are too few to say how small the p-value is, and ``tail_probabil
 
 Sources: Phipson and Smyth, "Permutation P-values Should Never Be Zero" (2010), for the p-value; Gretton et al., "A Kernel
 Two-Sample Test", JMLR 13 (2012), for MMD; Harchaoui, Bach and Moulines, NIPS 2007, and Hagrass, Sriperumbudur and Li, Annals of
-Statistics 52 (2024), for its spectrally regularised form; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
+Statistics 52 (2024), for the spectrally regularised form of its part of means; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
 Bioinformatics 25 (2009), for the number of deals below which a tail takes over.
 """
 
@@ -18,13 +18,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tunectl.monitoring import tail_probabilities
+from tunectl.monitoring import tail_probabilities, text_kernel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RIDGES = (1.0, 0.1, 0.01)
-"""Ridges of the regularised kernel test, in parts of the pool's largest variance; their standardised distances are added up."""
 FEW = 10
 """Deals that reach the statistic, below which their share is no p-value to rely on."""
 CELLS = 4_000_000
@@ -128,43 +126,22 @@ def to_result(
 
 
 def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TestResult:
-    """Return the squared distance of two means, regularised; ``parts``, each (rows, d), are one feature map together.
+    """The squared distance of two means under the kernel of ``text_kernel``; ``parts``, each (rows, d), are one feature map together.
 
-    A kernel test with an explicit feature map. With a ridge directions weigh the more the less the pool moves in them; the
-    distances at all ridges, each in its standard deviations, are added up. The effect is the score without its dependence on
-    the numbers of rows: the chance part of a squared distance is proportional to 1/n + 1/m.
+    The score is in standard deviations. The effect is the score without its dependence on the numbers of rows: the chance part of
+    a squared distance is proportional to 1/n + 1/m.
     """
     import numpy as np
 
     values = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-    centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
-    variances, axes = np.linalg.eigh(np.asarray(centered.T @ centered, dtype=np.float64) / len(centered))
-    variances = np.maximum(variances, 0.0)
-    kept = variances > 1e-7 * max(variances[-1], 1e-30)
-    scale = 1 / deals.n + 1 / deals.m
-    if not kept.any():
+    kernel, scale = text_kernel.build_kernel(values, deals.seed), 1 / deals.n + 1 / deals.m
+    if kernel is None:
         return to_result(np.zeros(deals.count + 1), level, scale)
-    variances, axes = variances[kept], axes[:, kept]
-    weights = ridge_weights(variances)
-    chance = scale * len(values) / (len(values) - 1)  # the variance of a difference of means, in those of the pool
-    mean, spread = float(weights @ variances), float(np.sqrt(2 * ((weights * variances) ** 2).sum()))
-    squares = deals.differences(centered @ axes.astype(np.float32)) ** 2
-    scores = (squares @ (weights / chance).astype(np.float32) - mean) / spread
-    return to_result(
-        scores,
-        level,
-        scale,
-        lambda score: tail_probabilities.WeightedChiSquare(weights * variances).tail(score * spread + mean),
-    )
-
-
-def ridge_weights(variances: NDArray[Any]) -> NDArray[Any]:
-    """Return the weight of the squared distance along each axis of the pool."""
-    import numpy as np
-
-    weights = [1 / (variances + ridge * variances[-1]) for ridge in RIDGES]
-    total: NDArray[Any] = np.sum([each / np.sqrt(2 * ((each * variances) ** 2).sum()) for each in weights], axis=0)
-    return total
+    null, chance = kernel.null, scale * len(values) / (len(values) - 1)  # the variance of a difference of means
+    means = np.einsum("ij,ij->i", *[deals.differences(kernel.axes)] * 2, dtype=np.float64)
+    neighbors = scale**2 * np.concatenate([kernel.graph_form(block) for block in deals.blocks()])
+    scores = ((means + neighbors) / chance - null.mean) / null.spread
+    return to_result(scores, level, scale, lambda score: null.tail(score, deals.n, deals.m))
 
 
 def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:

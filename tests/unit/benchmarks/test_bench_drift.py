@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from drift_fixtures import RULE, rows, tools
@@ -26,12 +28,16 @@ def cell(change: str, rows: int, third: Rate, ninth: Rate, tone: Rate) -> dict[s
     }  # fmt: skip
 
 
+def null(false: list[int]) -> dict[str, object]:
+    return {"pair": "a, b", "kind": "run", "rows": 300, "evaluations": [1000] * len(false), "false": false}
+
+
 def test_a_target_is_missed_where_the_interval_lies_below_it(bench) -> None:
     good = [cell(*key, Rate(100, 100), Rate(100, 100), Rate(98, 100)) for key in bench.TARGETS]
-    assert bench.find_missed(good, [("reviews, tweets", 300, [1, 0, 1])], 1000) == []
+    assert bench.find_missed(good, [null([1, 0, 1])]) == []
     key = ("20 points more negative", 300)
-    assert bench.find_missed([cell(*key, Rate(64, 100), Rate(94, 100), Rate(93, 100))], [], 1000) == []
-    missed = bench.find_missed([cell(*key, Rate(50, 100), Rate(80, 100), Rate(70, 100))], [], 1000)
+    assert bench.find_missed([cell(*key, Rate(64, 100), Rate(94, 100), Rate(93, 100))], []) == []
+    missed = bench.find_missed([cell(*key, Rate(50, 100), Rate(80, 100), Rate(70, 100))], [])
     assert missed == [
         "20 points more negative in reviews, tweets at 300 rows: 50.0% (40.4% to 59.6%) by the third window, 70% wanted",
         "20 points more negative in reviews, tweets at 300 rows: 80.0% (71.1% to 86.7%) by the ninth window, 95% wanted",
@@ -40,10 +46,44 @@ def test_a_target_is_missed_where_the_interval_lies_below_it(bench) -> None:
 
 
 def test_more_than_one_false_verdict_in_a_thousand_is_missed(bench) -> None:
-    assert bench.find_missed([], [("a, b", 300, [2, 0]), ("b, a", 300, [0, 3])], 1000) == [
-        "5 false verdicts in 4,000 evaluations, 0.1% wanted"
-    ]
-    assert bench.find_missed([], [("a, b", 300, [2, 0]), ("b, a", 300, [0, 2])], 1000) == []
+    assert bench.find_missed([], [null([2, 0]), null([0, 3])]) == ["5 false verdicts in 4,000 evaluations, 0.1% wanted"]
+    assert bench.find_missed([], [null([2, 0]), null([0, 2])]) == []
+
+
+def test_what_was_measured_is_not_measured_again(bench, tmp_path: Path) -> None:
+    journal = importlib.import_module("drift_journal")
+    tasks = [journal.Task("30 % foreign", 0, 100, begin, 2) for begin in (0, 2)]
+    path, pairs = tmp_path / "kept.jsonl", [(SimpleNamespace(name="a, b"), None)]
+    first = journal.Journal(path, ["encoder"])
+    first.run_all(tasks[:1], measure, 1, time.monotonic() + 60, list)
+    assert journal.Journal(path, ["static"]).done == {}
+    again = journal.Journal(path, ["encoder"])
+    again.run_all(tasks, refuse_first, 1, time.monotonic() + 60, list)
+    (row,) = again.power_figures(pairs, {("30 % foreign", 100): None})
+    assert (str(row["third"]), row["ninth"].count, row["delay_rows"]) == ("50.0% (15.0% to 85.0%)", 2, 100)
+    assert (row["in_a_row"].count, row["alone"]["prompt_text"].count) == (2, 4)
+    late = journal.Journal(path, ["other"])
+    late.run_all(tasks, measure, 1, time.monotonic() - 1, list)
+    assert late.done == {}, "no time is left"
+
+
+def measure(task):
+    return task, {"delays": [1, None], "in_a_row": 1, "alone": {"prompt_text": 2}}
+
+
+def refuse_first(task):
+    assert task.begin == 2
+    return measure(task)
+
+
+def test_tasks_come_in_rounds(bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = SimpleNamespace(own=SimpleNamespace(negative=[]))
+    monkeypatch.setattr(bench, "READ", [(pair, None)] * 2)
+    args = SimpleNamespace(runs=2, length=50, sequences=9, trials=3)
+    tasks = bench.list_tasks(args)
+    assert len(tasks) == len(set(tasks)) == 2 * 2 + 3 * 2 * 2
+    assert sum(one.trials for one in tasks if one.kind == "30 % foreign") == 6
+    assert [one.begin for one in tasks if one.kind == "30 % foreign"] == [0, 0, 2, 2]
 
 
 def test_the_tables_have_every_figure(bench) -> None:
@@ -53,8 +93,9 @@ def test_the_tables_have_every_figure(bench) -> None:
     assert len(lines) == 2 + 4
     assert {line.count("|") for line in lines} == {9}
     assert "97.0% (91.5% to 99.0%)" in lines[-1]
-    null = shown.null_table([{"pair": "a, b", "rows": 300, "length": 1000, "false": [2, 0, 1]}])
-    assert null.splitlines()[-1] == "| a, b | 300 | 3 | 3,000 | 3 | 1.00 | 2 |"
+    lines = shown.null_table([null([2, 0, 1])]).splitlines()
+    assert lines[-2] == "| one long run | a, b | 300 | 3 | 3,000 | 3 | 1.00 | 2 |"
+    assert lines[-1] == "| together |  |  | 3 | 3,000 | 3 | 1.00 | 2 |"
     peers = shown.peer_table({"Evidently text": {"nothing": Rate(1, 5000), "15 % foreign": Rate(3, 4)}})
     assert "0.02 %" in peers, "a rare thing is not 0.0 %"
     assert shown.plain({"a": [Rate(1, 2)]})["a"][0]["count"] == 1

@@ -93,3 +93,8 @@ def test_exemplars_of_nothing_are_none() -> None:
     assert exemplars.most_shifted(empty, np.ones((5, 3)), 3) == []
     assert exemplars.most_shifted(np.ones((5, 3)), np.ones((5, 3)), 3) == []
     assert exemplars.word_shifts([], rows(5, seed=1), 3) == []
+
+
+def test_sequences_that_share_a_reference_are_false_once_in_a_thousand(pool) -> None:
+    found = [sum(bench(pool).count_false_sequences(40, seed)) for seed in range(5)]
+    assert sum(found) <= 3

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tunectl.monitoring import tail_probabilities as tails
+from tunectl.monitoring import text_kernel
 from tunectl.monitoring import two_sample_tests as tests
 
 COUNT = 100_000
@@ -49,28 +50,37 @@ def test_a_difference_of_means_that_all_deals_can_be_counted_of() -> None:
     assert tails.mean_difference_tail(np.ones(9), 3, 0.0) == 1
 
 
-def test_a_quadratic_statistic_is_never_far_too_small() -> None:
+@pytest.mark.parametrize("shape", ["heavy", "clusters", "copies"])
+def test_the_statistic_of_texts_is_never_far_too_small(shape: str) -> None:
     random = np.random.default_rng(3)
     values = random.standard_t(5, size=(600, 12)) * np.geomspace(1, 0.05, 12)
     values[:, 3] = random.random(600) < 0.03  # a rare word
-    centered = values - values.mean(axis=0)
-    variances, axes = np.linalg.eigh(centered.T @ centered / 600)
-    weights = tests.ridge_weights(variances)
-    total = sums(centered @ axes, 100) * (1 / 100 + 1 / 500)
-    scores = np.sort((total**2 @ weights) / ((1 / 100 + 1 / 500) * 600 / 599))
-    null = tails.WeightedChiSquare(weights * variances)
-    for level in (1e-2, 1e-3, 1e-4):
-        found = null.tail(float(scores[-round(level * COUNT)]))
-        assert level / 2 <= found <= 2 * level
+    if shape == "clusters":
+        values[:, :4] += 6 * random.integers(0, 3, size=(600, 4))
+    if shape == "copies":
+        values[:200] = values[0]
+    kernel = text_kernel.build_kernel(values, seed=1)
+    assert kernel is not None
+    scale, found = 1 / 100 + 1 / 500, []
+    for _ in range(COUNT // 5000):
+        chosen = np.argpartition(random.random((5000, 600), dtype=np.float32), 100, axis=1)[:, :100]
+        mask = np.zeros((5000, 600), dtype=np.float32)
+        np.put_along_axis(mask, chosen, 1.0, axis=1)
+        found.append(((mask @ kernel.axes) ** 2).sum(axis=1) + kernel.graph_form(mask))
+    scores = np.sort(np.concatenate(found) * scale / (600 / 599))
+    for level in (1e-1, 1e-2, 1e-3, 1e-4):
+        standard = (float(scores[-round(level * COUNT)]) - kernel.null.mean) / kernel.null.spread
+        assert level / 2 <= kernel.null.tail(standard, 100, 500) <= 3 * level
 
 
-def test_a_weighted_chi_square_of_one_and_of_two_directions() -> None:
-    from scipy.stats import chi2
+def test_a_chi_square_has_the_tail_of_its_skewness() -> None:
+    from scipy.stats import chi2, norm
 
-    for weights, freedom in ((np.array([1.0]), 1), (np.array([2.0, 2.0]), 2)):
+    for freedom in (1, 2, 30):
         for level in (1e-2, 1e-4, 1e-6):
-            at = float(chi2.isf(level, freedom)) * weights[0]
-            assert tails.WeightedChiSquare(weights).tail(at) == pytest.approx(level, rel=0.1)
+            standard = (float(chi2.isf(level, freedom)) - freedom) / (2 * freedom) ** 0.5
+            assert tails.pearson_tail(standard, (8 / freedom) ** 0.5) == pytest.approx(level, rel=1e-6)
+    assert tails.pearson_tail(3.0, -1.0) == pytest.approx(float(norm.sf(3.0)))
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy import stats
 
+from tunectl.monitoring import text_kernel
 from tunectl.monitoring import two_sample_tests as tests
 from tunectl.stats.proportion_ci import wilson_interval
 
@@ -32,13 +33,45 @@ def test_differences_are_differences_of_means() -> None:
 
 
 def test_the_kernel_statistic_by_hand() -> None:
-    """Two directions of equal variance: all ridges agree, and the score is a standardised chi-square of two."""
+    """Two directions of equal variance: the means count alike in all; neighbors are looked for one by one."""
     values = np.random.default_rng(2).normal(size=(60, 2))
     values -= values.mean(axis=0)
     values @= np.linalg.inv(np.linalg.cholesky(values.T @ values / 60)).T
-    apart = values[:20].mean(axis=0) - values[20:].mean(axis=0)
-    squared = (apart**2).sum() / ((1 / 20 + 1 / 40) * 60 / 59)
-    assert tests.mmd([values], deals(20, 40), 0.05).score == pytest.approx((squared - 2) / 2, rel=1e-3)
+    unit, graph = values / np.linalg.norm(values, axis=1, keepdims=True), np.zeros((60, 60))
+    for row in range(60):
+        others = [other for other in np.argsort(-unit @ unit[row]) if other != row]
+        graph[row, others[0]], graph[row, others[1]] = 1, 0.5  # 60 // 25 neighbors, by rank
+    center = np.eye(60) - 1 / 60
+    both, spread = center @ (graph + graph.T) @ center, values @ values.T
+    kernel = 2 * both / np.linalg.norm(both) + spread / np.linalg.norm(spread)
+    apart = np.concatenate([np.full(20, 1 / 20), np.full(40, -1 / 40)])
+    weights = np.linalg.eigvalsh(kernel) / 60
+    squared = apart @ kernel @ apart / ((1 / 20 + 1 / 40) * 60 / 59)
+    found = tests.mmd([values], deals(20, 40), 0.05)
+    assert found.score == pytest.approx((squared - weights.sum()) / np.sqrt(2 * (weights**2).sum()), rel=1e-3)
+    null = text_kernel.build_kernel(values, seed=3).null
+    assert [null.mean, null.variance, null.third] == pytest.approx(
+        [weights.sum(), 2 * (weights**2).sum(), 8 * (weights**3).sum()], rel=1e-4
+    )
+
+
+def test_a_few_foreign_rows_are_seen_by_their_neighbors() -> None:
+    """Fifteen of a hundred rows come from elsewhere; the distance of means, which they widen, has its p-value far higher."""
+    random = np.random.default_rng(8)
+    values = random.normal(size=(600, 60))
+    values[:15] += 6 * random.normal(size=60) / np.sqrt(60)
+    deal = deals(100, 500, count=199)
+    assert tests.mmd([values], deal, 0.05).p_value < 1e-5
+    axes = text_kernel.weigh_axes(values - values.mean(axis=0), values - values.mean(axis=0))
+    assert tests.to_result((deal.differences(axes) ** 2).sum(axis=1), 0.05).p_value > 0.005
+
+
+def test_equal_rows_join_neither_group() -> None:
+    """Half the rows are one text: were ties broken by place, those of the window would be each other's neighbors."""
+    values = np.random.default_rng(9).normal(size=(400, 8))
+    values[::2] = values[0]
+    found = [tests.mmd([values], deals(100, 300, count=99, seed=seed), 0.05).p_value for seed in range(30)]
+    assert 0.2 < float(np.median(found)) < 0.8
 
 
 def test_wasserstein_is_scipys_in_standard_deviations() -> None:
@@ -83,7 +116,7 @@ def test_false_alarms_keep_their_level(name: str) -> None:
 def test_a_rare_direction_is_seen_by_the_regularised_kernel_and_not_by_the_plain_one() -> None:
     random = np.random.default_rng(7)
     values = random.normal(size=(600, 40)) * ([1.0] * 39 + [0.1])  # a hundredth of the variance: the smallest ridge
-    values[:100, 39] += 0.15
+    values[:100, 39] += 0.3
     deal = deals(100, 500, count=499)
     assert tests.mmd([values], deal, 0.05).p_value <= 0.01
     plain = (deal.differences(values) ** 2).sum(axis=1)

@@ -1,0 +1,206 @@
+"""The kernel of the text signals: who is whose neighbor, and how the means differ.
+
+Foreign texts in a window lie close together and far from most others. A regularised distance of means sees them badly while they
+are few: they widen the pool's covariance in just the direction in which they differ. Neighbors see them well: texts most like a
+foreign one are the other foreign ones, all in the window. A change of all texts by a little shifts means and no neighbors, so the
+kernel is the sum of both parts, each centered and of norm one. It is made of window and reference together and of nothing else.
+
+Sources: Henze, "A Multivariate Two-Sample Test Based on the Number of Nearest Neighbor Type Coincidences", Annals of Statistics 16
+(1988); Zhou and Chen, "A New Ranking Scheme for Modern Data and Its Application to Two-Sample Hypothesis Testing", COLT 2023, for
+neighbors that count by their rank.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tunectl.monitoring import tail_probabilities
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+NEIGHBORS = 40
+"""Of a row, at most; the first counts one, the last a fortieth."""
+SHARE = 25
+"""A row has at most one neighbor for so many rows of the pool."""
+GRAPH = 2.0
+"""What neighbors count; means count one."""
+RIDGES = (1.0, 0.1, 0.01)
+"""Ridges of the distance of means, in parts of the pool's largest variance; their standardised distances are added up."""
+BLOCK = 1000
+"""Rows whose neighbors are looked for at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelNull:
+    """What a kernel's quadratic form is without a difference between the groups."""
+
+    mean: float
+    variance: float
+    third: float
+    """Third cumulant, were membership of a group normally distributed."""
+    lopsided: float
+    """What it has more for each unit of squared skewness of membership."""
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation."""
+        return float(self.variance**0.5)
+
+    def tail(self, standard: float, n: int, m: int) -> float:
+        """P(form >= mean + ``standard`` standard deviations) with groups of ``n`` and ``m`` rows."""
+        third = self.third + self.lopsided * (m - n) ** 2 / (n * m)
+        p_value = tail_probabilities.pearson_tail(standard, third / self.variance**1.5)
+        return float(
+            p_value**tail_probabilities.MARGIN
+        )  # a kernel of few clusters has a longer tail than its skewness tells
+
+
+@dataclass(frozen=True)
+class TextKernel:
+    """``GRAPH * graph + axes @ axes.T``, of ``rows`` rows; the graph still without its centering."""
+
+    axes: NDArray[Any]
+    """(rows, d), centered."""
+    graph: Any
+    """Weights of neighbors, a sparse matrix (rows, rows): the kernel has it and its transpose."""
+    scale: float
+    """What an edge counts."""
+
+    @property
+    def rows(self) -> int:
+        """Of the pool."""
+        return len(self.axes)
+
+    @cached_property
+    def degrees(self) -> NDArray[Any]:
+        """Sum of each row's edges, both directions; (rows,)."""
+        import numpy as np
+
+        edges = np.asarray(self.graph.sum(axis=0)).ravel() + np.asarray(self.graph.sum(axis=1)).ravel()
+        found: NDArray[Any] = edges.astype(np.float64)
+        return found
+
+    def graph_form(self, groups: NDArray[Any]) -> NDArray[Any]:
+        """The graph's part of the squared distance of sums; ``groups`` (deals, rows) of 0 and 1 -> (deals,)."""
+        import numpy as np
+
+        chosen = np.ascontiguousarray(groups.T)
+        inside = 2 * np.einsum("ij,ij->j", self.graph @ chosen, chosen, dtype=np.float64)
+        share = groups.sum(axis=1, dtype=np.float64) / self.rows
+        found: NDArray[Any] = inside - 2 * share * (groups @ self.degrees) + share**2 * self.degrees.sum()
+        return self.scale * found
+
+    def strength(self, n: int, m: int, first: int) -> float:
+        """Standardised distance of the mean of rows ``first`` to ``first + n`` from that of the last ``m`` rows."""
+        import numpy as np
+
+        apart = np.zeros(self.rows, dtype=np.float32)
+        apart[first : first + n], apart[-m:] = 1 / n, -1 / m
+        form = float(((apart @ self.axes) ** 2).sum()) + 2 * self.scale * float(apart @ (self.graph @ apart))
+        return (form / (1 / n + 1 / m) - self.null.mean) / self.null.spread
+
+    @cached_property
+    def null(self) -> KernelNull:
+        """Of the squared distance of two means, in units of the variance of a difference of means."""
+        return null_of(self.graph + self.graph.T, self.axes, self.scale)
+
+
+def build_kernel(values: NDArray[Any], seed: int) -> TextKernel | None:
+    """The kernel of a pool's feature maps (rows, d); None where all rows are equal. ``seed`` decides between equal neighbors."""
+    import numpy as np
+
+    centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
+    moves = float(np.abs(centered).max()) > 1e-6 * float(np.abs(values).max())  # less is rounding
+    axes = weigh_axes(centered, centered) if moves else None
+    if axes is None:
+        return None
+    graph = join_neighbors(centered, max(1, min(NEIGHBORS, len(values) // SHARE)), seed)
+    return TextKernel(axes, graph, GRAPH / norm_of_centered(graph + graph.T))
+
+
+def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | None:
+    """``centered`` (rows, d) on the principal axes of ``learned``, weighed so that the kernel of ``learned`` has norm one.
+
+    With a ridge directions weigh the more the less the pool moves in them. None where nothing moves.
+    """
+    import numpy as np
+
+    variances, axes = np.linalg.eigh(np.asarray(learned.T @ learned, dtype=np.float64) / len(learned))
+    variances = np.maximum(variances, 0.0)
+    kept = variances > 1e-7 * max(variances[-1], 1e-30)
+    if not kept.any():
+        return None
+    variances, axes = variances[kept], axes[:, kept]
+    weights = [1 / (variances + ridge * variances[-1]) for ridge in RIDGES]
+    total = np.sum([each / np.sqrt(((each * variances) ** 2).sum()) for each in weights], axis=0)
+    total /= len(learned) * np.sqrt(((total * variances) ** 2).sum())
+    found: NDArray[Any] = (centered @ (axes * np.sqrt(total)).astype(np.float32)).astype(np.float32)
+    return found
+
+
+def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 0.0) -> Any:
+    """Weights of each row's ``count`` nearest rows by cosine, 1 for the first; rows in random order, so that ties favor no group.
+
+    ``same``: what a row counts for itself, where it will be drawn more than once.
+    """
+    import numpy as np
+    from scipy.sparse import csr_array
+
+    rows = len(centered)
+    order = np.random.default_rng(seed).permutation(rows)
+    lengths = np.linalg.norm(centered, axis=1, keepdims=True)
+    directions = (centered / np.where(lengths > 0, lengths, 1.0))[order]
+    nearest = np.empty((rows, count), dtype=np.int64)
+    for start in range(0, rows, BLOCK):
+        likeness = directions[start : start + BLOCK] @ directions.T
+        here = np.arange(len(likeness))
+        likeness[here, start + here] = -np.inf
+        found = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
+        ranked = np.argsort(-np.take_along_axis(likeness, found, axis=1), axis=1, kind="stable")
+        nearest[start : start + BLOCK] = np.take_along_axis(found, ranked, axis=1)
+    weights = np.tile((np.arange(count, 0, -1) / count).astype(np.float32), (rows, 1))
+    where, whom = np.repeat(order, count), order[nearest].ravel()
+    if same:
+        where, whom = np.concatenate([where, order]), np.concatenate([whom, order])
+        weights = np.concatenate([weights.ravel(), np.full(rows, same, dtype=np.float32)])
+    return csr_array((weights.ravel(), (where, whom)), shape=(rows, rows))
+
+
+def norm_of_centered(edges: Any) -> float:
+    """Frobenius norm of the symmetric sparse matrix ``edges`` once rows and columns are centered."""
+    import numpy as np
+
+    degrees = np.asarray(edges.sum(axis=0), dtype=np.float64).ravel()
+    total = float((edges.data.astype(np.float64) ** 2).sum())
+    rows = edges.shape[0]
+    return float(np.sqrt(max(total - 2 / rows * degrees @ degrees + (degrees.sum() / rows) ** 2, 1e-6)))
+
+
+def null_of(edges: Any, axes: NDArray[Any], scale: float) -> KernelNull:
+    """Cumulants of ``scale * edges + axes @ axes.T``, centered, as a quadratic form of independent normal variables.
+
+    ``edges`` is symmetric and sparse. They are traces of the kernel, its square and its cube. Membership of a small group is skewed,
+    which counts where few entries of a kernel are large: at the edges.
+    """
+    import numpy as np
+
+    rows = edges.shape[0]
+    degrees = np.asarray(edges.sum(axis=0), dtype=np.float64).ravel()
+    total, squared = float(degrees.sum()), float(degrees @ degrees)
+    inner = np.asarray(axes.T @ axes, dtype=np.float64)
+    reached = edges @ axes
+    moved = np.asarray(axes.T @ reached, dtype=np.float64)
+    both = np.asarray(reached - reached.mean(axis=0), dtype=np.float64)
+    cubed = float((edges @ edges).multiply(edges).sum())
+    cubed += -3 / rows * float(degrees @ (edges @ degrees)) + 3 / rows**2 * total * squared - (total / rows) ** 3
+    trace = scale * (float(edges.diagonal().sum()) - total / rows) + float(np.trace(inner))
+    second = (scale * norm_of_centered(edges)) ** 2 + 2 * scale * float(np.trace(moved)) + float((inner**2).sum())
+    third = scale**3 * cubed + 3 * scale**2 * float((both**2).sum()) + 3 * scale * float((moved * inner).sum())
+    third += float((inner @ inner * inner).sum())
+    lopsided = scale**3 * float(
+        (edges.data.astype(np.float64) ** 3).sum() - (edges.diagonal().astype(np.float64) ** 3).sum()
+    )
+    return KernelNull(trace / rows, 2 * second / rows**2, 8 * third / rows**3, 4 * lopsided / rows**3)
