@@ -171,11 +171,10 @@ def list_tasks(args: argparse.Namespace) -> list[drift_journal.Task]:
         for place in pairs
         if "negative" not in change or len(READ[place][0].own.negative) >= NEGATIVES
     ]
-    step = max(1, len(powers) // max(1, len(runs)))
     mixed: list[drift_journal.Task] = []
     for place, one in enumerate(powers):
-        mixed += [one, *(runs[place // step : place // step + 1] if place % step == 0 else [])]
-    return mixed + runs[-(-len(powers) // step) :]
+        mixed += [one, *runs[place // 2 : place // 2 + place % 2]]
+    return mixed + runs[len(powers) // 2 :]
 
 
 def main() -> int:

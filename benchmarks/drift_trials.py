@@ -83,22 +83,25 @@ class _Drawn:
     def is_drift(self, history: list[np.ndarray]) -> bool:
         """Whether the newest window's evaluation says drift."""
         sizes = decision.pool_sizes(len(history))
-        tests = {
-            size: self._test(signals.subset(self._pair.prompts, np.concatenate(history[-size:]))) for size in sizes
-        }
-        shifted = [one for one in self._combine(tests).values() if one.shifted]
-        unknown = {one.name: self._columns[one.name] for one in shifted if one.name not in self._floors}
-        self._floors |= signals.effect_floors(
-            unknown, self._dealer, quantile=self._rule.quantile, minimum=self._rule.minimum, seed=self._seed
-        )
-        return bool(shifted) and any(one.shifted for one in self._combine(tests).values())
+        tests: dict[int, list[DriftSignal]] = {}
+        for size in sizes:  # a verdict stands whatever larger pools say, so those are not tested then
+            tests[size] = self._test(signals.subset(self._pair.prompts, np.concatenate(history[-size:])))
+            budget = self._rule.false_alarms * len(tests) / len(sizes)  # as if all pools were there
+            shifted = [one for one in self._combine(tests, budget).values() if one.shifted]
+            unknown = {one.name: self._columns[one.name] for one in shifted if one.name not in self._floors}
+            self._floors |= signals.effect_floors(
+                unknown, self._dealer, quantile=self._rule.quantile, minimum=self._rule.minimum, seed=self._seed
+            )
+            if shifted and any(one.shifted for one in self._combine(tests, budget).values()):
+                return True
+        return False
 
-    def _combine(self, tests: dict[int, list[DriftSignal]]) -> dict[str, DriftSignal]:
+    def _combine(self, tests: dict[int, list[DriftSignal]], budget: float) -> dict[str, DriftSignal]:
         floored = {
             size: [replace_floor(one, self._floors.get(one.name, -np.inf)) for one in found]
             for size, found in tests.items()
         }
-        return decision.combine_pools(floored, WEIGHTS, self._rule.false_alarms)
+        return decision.combine_pools(floored, WEIGHTS, budget)
 
     def p_values(self, window: np.ndarray) -> dict[str, float]:
         """Of one window alone, by signal."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -35,21 +35,16 @@ class FrozenSignal:
 
     spec: SignalSpec
     places: NDArray[Any]
-    """For each row of the pool its row in ``values``, or -1."""
-    values: NDArray[Any] | None
-    """(rows, d), single precision; None: how often each of ``count`` rows was drawn."""
-    count: int
+    """For each row of the pool its row among those with a value, or -1."""
+    add_up: Callable[[NDArray[Any]], NDArray[Any]]
+    """Sum of the features of rows with a value, double precision."""
     tail: Tail
 
     def sum_rows(self, rows: NDArray[Any]) -> tuple[NDArray[Any], int]:
         """Sum of the features of these rows of the pool, (d,), and how many of them have a value."""
-        import numpy as np
-
         places = self.places[rows]
         places = places[places >= 0]
-        if self.values is None:
-            return np.bincount(places, minlength=self.count).astype(np.float32), len(places)
-        return self.values[places].sum(axis=0, dtype="float64"), len(places)
+        return self.add_up(places), len(places)
 
     def p_value(self, window: tuple[NDArray[Any], int], reference: tuple[NDArray[Any], int]) -> float:
         """Return the p-value of two sums of ``sum_rows``."""
@@ -72,33 +67,57 @@ def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[Frozen
         learned = places[np.asarray(own)]
         learned = learned[learned >= 0]
         if len(learned) > 1:
-            values, tail = _FREEZERS[spec.kind](column, learned, seed)
-            kept = None if values is None else np.asarray(values, dtype=np.float32)
-            found.append(FrozenSignal(spec, places, kept, len(column), tail))
+            rows_or_sum, tail = _FREEZERS[spec.kind](column, learned, seed)
+            found.append(
+                FrozenSignal(
+                    spec,
+                    places,
+                    rows_or_sum
+                    if callable(rows_or_sum)
+                    else partial(_sum_rows, np.asarray(rows_or_sum, dtype=np.float32)),
+                    tail,
+                )
+            )
     return found
 
 
-def _freeze_text(column: SignalValues, learned: NDArray[Any], seed: int) -> tuple[NDArray[Any] | None, Tail]:
-    """Neighbors are those in the whole pool, of which a row has as large a share as in a test; rows are counted, not added up."""
+def _sum_rows(values: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
+    found: NDArray[Any] = values[places].sum(axis=0, dtype="float64")
+    return found
+
+
+def _freeze_text(
+    column: SignalValues, learned: NDArray[Any], seed: int
+) -> tuple[Callable[[NDArray[Any]], NDArray[Any]], Tail]:
+    """Neighbors are those in the whole pool, of which a row has as large a share as in a test.
+
+    Summed are how often each row was drawn, the edges that reach each row from them, and their axes.
+    """
     import numpy as np
 
     values = np.concatenate(column.parts, axis=1)
     centered = np.asarray(values - values[learned].mean(axis=0), dtype=np.float32)
     axes = text_kernel.weigh_axes(centered, centered[learned])
     if axes is None:
-        return None, lambda *_given: 1.0
+        return lambda _places: np.zeros(1), lambda *_given: 1.0
     graph = text_kernel.join_neighbors(centered, max(1, len(values) // NEAR), seed, same=1.0)
     edges = graph + graph.T
     inside = edges[learned][:, learned]
     scale = text_kernel.GRAPH / text_kernel.norm_of_centered(inside)
     null = text_kernel.null_of(inside, axes[learned], scale)
 
+    rows = len(values)
+
     def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
-        apart = difference @ axes
-        form = float(apart @ apart) + scale * float(difference @ (edges @ difference))
+        counts, reached, apart = difference[:rows], difference[rows : 2 * rows], difference[2 * rows :]
+        form = float(apart @ apart) + scale * float(counts @ reached)
         return null.tail((form / (1 / n + 1 / m) - null.mean) / null.spread, n, m)
 
-    return None, tail
+    def add_up(places: NDArray[Any]) -> NDArray[Any]:
+        counts = np.bincount(places, minlength=rows).astype(np.float32)
+        return np.concatenate([counts, edges @ counts, axes[places].sum(axis=0)], dtype=np.float64)
+
+    return add_up, tail
 
 
 def _freeze_tone(column: SignalValues, learned: NDArray[Any], seed: int) -> tuple[NDArray[Any], Tail]:
