@@ -67,17 +67,9 @@ def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[Frozen
         learned = places[np.asarray(own)]
         learned = learned[learned >= 0]
         if len(learned) > 1:
-            rows_or_sum, tail = _FREEZERS[spec.kind](column, learned, seed)
-            found.append(
-                FrozenSignal(
-                    spec,
-                    places,
-                    rows_or_sum
-                    if callable(rows_or_sum)
-                    else partial(_sum_rows, np.asarray(rows_or_sum, dtype=np.float32)),
-                    tail,
-                )
-            )
+            values, tail = _FREEZERS[spec.kind](column, learned, seed)
+            add_up = values if callable(values) else partial(_sum_rows, np.asarray(values, dtype=np.float32))
+            found.append(FrozenSignal(spec, places, add_up, tail))
     return found
 
 
@@ -89,7 +81,7 @@ def _sum_rows(values: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
 def _freeze_text(
     column: SignalValues, learned: NDArray[Any], seed: int
 ) -> tuple[Callable[[NDArray[Any]], NDArray[Any]], Tail]:
-    """Neighbors are those in the whole pool, of which a row has as large a share as in a test.
+    """Freeze a text signal: neighbors are looked for in the whole pool, as many for its size as in a test.
 
     Summed are how often each row was drawn, the edges that reach each row from them, and their axes.
     """
@@ -100,12 +92,11 @@ def _freeze_text(
     axes = text_kernel.weigh_axes(centered, centered[learned])
     if axes is None:
         return lambda _places: np.zeros(1), lambda *_given: 1.0
-    graph = text_kernel.join_neighbors(centered, max(1, len(values) // NEAR), seed, same=1.0)
+    graph = text_kernel.join_neighbors(centered, max(1, len(learned) // NEAR), seed, same=1.0)
     edges = graph + graph.T
     inside = edges[learned][:, learned]
     scale = text_kernel.GRAPH / text_kernel.norm_of_centered(inside)
     null = text_kernel.null_of(inside, axes[learned], scale)
-
     rows = len(values)
 
     def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:

@@ -147,7 +147,7 @@ class Simulation:
             yield self._evaluate(history, reference) <= self.rule.false_alarms
 
     def count_false_sequences(self, sequences: int, seed: int) -> Iterator[bool]:
-        """Sequences of nine windows in which nothing changes, all against one reference: whether the ninth says drift."""
+        """Yield, of sequences of nine windows in which nothing changes, all against one reference: whether the ninth says drift."""
         import numpy as np
 
         random = np.random.default_rng(seed)

@@ -229,7 +229,7 @@ def test_signal(
 def suffix_strengths(
     name: str, windows: Sequence[SignalValues], reference: SignalValues, most: int, seed: int
 ) -> list[float]:
-    """How unlike ``reference`` the rows of the last one, two, three and more of ``windows`` are together, by one signal.
+    """Return how unlike ``reference`` the rows of the last one, two, three and more of ``windows`` are together, by one signal.
 
     In standard errors or standard deviations, which can be compared where p-values are all the smallest there is; of each window
     ``most`` rows are looked at.

@@ -32,7 +32,7 @@ STRAIGHT = 1e-3
 
 
 def pearson_tail(standard: float, skewness: float) -> float:
-    """P(X >= ``standard``) of X with mean zero, variance one and that skewness: a shifted gamma distribution."""
+    """Return P(X >= ``standard``) of X with mean zero, variance one and that skewness: a shifted gamma distribution."""
     from scipy.special import gammaincc, ndtr
 
     if skewness < STRAIGHT:

@@ -46,11 +46,11 @@ class KernelNull:
 
     @property
     def spread(self) -> float:
-        """The standard deviation."""
+        """Return the standard deviation."""
         return float(self.variance**0.5)
 
     def tail(self, standard: float, n: int, m: int) -> float:
-        """P(form >= mean + ``standard`` standard deviations) with groups of ``n`` and ``m`` rows."""
+        """Return P(form >= mean + ``standard`` standard deviations) with groups of ``n`` and ``m`` rows."""
         third = self.third + self.lopsided * (m - n) ** 2 / (n * m)
         p_value = tail_probabilities.pearson_tail(standard, third / self.variance**1.5)
         return float(
@@ -71,12 +71,12 @@ class TextKernel:
 
     @property
     def rows(self) -> int:
-        """Of the pool."""
+        """Return the rows of the pool."""
         return len(self.axes)
 
     @cached_property
     def degrees(self) -> NDArray[Any]:
-        """Sum of each row's edges, both directions; (rows,)."""
+        """Return the sum of each row's edges, both directions; (rows,)."""
         import numpy as np
 
         edges = np.asarray(self.graph.sum(axis=0)).ravel() + np.asarray(self.graph.sum(axis=1)).ravel()
@@ -84,7 +84,7 @@ class TextKernel:
         return found
 
     def graph_form(self, groups: NDArray[Any]) -> NDArray[Any]:
-        """The graph's part of the squared distance of sums; ``groups`` (deals, rows) of 0 and 1 -> (deals,)."""
+        """Return the graph's part of the squared distance of sums; ``groups`` (deals, rows) of 0 and 1 -> (deals,)."""
         import numpy as np
 
         chosen = np.ascontiguousarray(groups.T)
@@ -94,7 +94,7 @@ class TextKernel:
         return self.scale * found
 
     def strength(self, n: int, m: int, first: int) -> float:
-        """Standardised distance of the mean of rows ``first`` to ``first + n`` from that of the last ``m`` rows."""
+        """Return the standardised distance of the mean of rows ``first`` to ``first + n`` from that of the last ``m`` rows."""
         import numpy as np
 
         apart = np.zeros(self.rows, dtype=np.float32)
@@ -104,12 +104,12 @@ class TextKernel:
 
     @cached_property
     def null(self) -> KernelNull:
-        """Of the squared distance of two means, in units of the variance of a difference of means."""
+        """Return that of the squared distance of two means, in units of the variance of a difference of means."""
         return null_of(self.graph + self.graph.T, self.axes, self.scale)
 
 
 def build_kernel(values: NDArray[Any], seed: int) -> TextKernel | None:
-    """The kernel of a pool's feature maps (rows, d); None where all rows are equal. ``seed`` decides between equal neighbors."""
+    """Build the kernel of a pool's feature maps (rows, d); None where all rows are equal. ``seed`` decides between equal neighbors."""
     import numpy as np
 
     centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
@@ -122,7 +122,7 @@ def build_kernel(values: NDArray[Any], seed: int) -> TextKernel | None:
 
 
 def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | None:
-    """``centered`` (rows, d) on the principal axes of ``learned``, weighed so that the kernel of ``learned`` has norm one.
+    """Return ``centered`` (rows, d) on the principal axes of ``learned``, weighed so that the kernel of ``learned`` has norm one.
 
     With a ridge directions weigh the more the less the pool moves in them. None where nothing moves.
     """
@@ -142,7 +142,7 @@ def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | 
 
 
 def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 0.0) -> Any:
-    """Weights of each row's ``count`` nearest rows by cosine, 1 for the first; rows in random order, so that ties favor no group.
+    """Return the weights of each row's ``count`` nearest rows by cosine, 1 for the first; rows in random order, so that ties favor no group.
 
     ``same``: what a row counts for itself, where it will be drawn more than once.
     """
@@ -170,7 +170,7 @@ def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 
 
 
 def norm_of_centered(edges: Any) -> float:
-    """Frobenius norm of the symmetric sparse matrix ``edges`` once rows and columns are centered."""
+    """Return the Frobenius norm of the symmetric sparse matrix ``edges`` once rows and columns are centered."""
     import numpy as np
 
     degrees = np.asarray(edges.sum(axis=0), dtype=np.float64).ravel()
@@ -180,7 +180,7 @@ def norm_of_centered(edges: Any) -> float:
 
 
 def null_of(edges: Any, axes: NDArray[Any], scale: float) -> KernelNull:
-    """Cumulants of ``scale * edges + axes @ axes.T``, centered, as a quadratic form of independent normal variables.
+    """Return the cumulants of ``scale * edges + axes @ axes.T``, centered, as a quadratic form of independent normal variables.
 
     ``edges`` is symmetric and sparse. They are traces of the kernel, its square and its cube. Membership of a small group is skewed,
     which counts where few entries of a kernel are large: at the edges.

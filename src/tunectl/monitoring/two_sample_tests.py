@@ -126,7 +126,7 @@ def to_result(
 
 
 def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TestResult:
-    """The squared distance of two means under the kernel of ``text_kernel``; ``parts``, each (rows, d), are one feature map together.
+    """Return the squared distance of two means under the kernel of ``text_kernel``; ``parts``, each (rows, d), are one feature map together.
 
     The score is in standard deviations. The effect is the score without its dependence on the numbers of rows: the chance part of
     a squared distance is proportional to 1/n + 1/m.
