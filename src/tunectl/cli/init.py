@@ -2,6 +2,9 @@
 
 tunectl init my-model                          empty: put raw files below data/
 tunectl init my-model --example local_lens     the bundled example, ready for `tunectl repro`
+tunectl init my-model --from reviews.csv       your data: looks at it, declares it as the source, says what is in it
+tunectl init my-model --from FOLDER            pages, PDF, DOCX, texts, tables, chat logs, all mixed
+tunectl init my-model --from OWNER/NAME        a data set of the Hugging Face Hub
 """
 
 from __future__ import annotations
@@ -21,6 +24,19 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="DIR", help="the folder to make; . is this one")
     parser.add_argument("--example", metavar="NAME", help="start from a bundled example, such as local_lens")
     parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="FOLDER|FILE|HUB_ID",
+        help="start from this data: it is copied below data/ (from 1 GB on it is read where it lies)",
+    )
+    parser.add_argument(
+        "--prompt", action="append", metavar="COLUMN", help="with --from: the column of the input; may be repeated"
+    )
+    parser.add_argument("--answer", metavar="COLUMN", help="with --from: the column of the answer")
+    parser.add_argument(
+        "--text", action="append", metavar="COLUMN", help="with --from: the column of raw text; may be repeated"
+    )
+    parser.add_argument(
         "--name", help="name of the project in reports and model cards; else made from the folder's name"
     )
     parser.add_argument(
@@ -33,26 +49,43 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build the project beside its place, move it there, and start its repositories.
 
-    Raises  UsageError for a folder that is not empty, an unknown example or an impossible name; InfrastructureError for a
-            folder that cannot be written, or where git or dvc fail. Nothing is left behind in any of these.
+    Raises  UsageError for a folder that is not empty, an unknown example, an impossible name, or data that is not there or cannot
+            be read; InfrastructureError for a folder that cannot be written, or where git or dvc fail. Nothing is left behind
+            in any of these.
     """
     from tunectl.backends.system import terminal
     from tunectl.backends.vcs import project_repo
-    from tunectl.cli import project_template
+    from tunectl.cli import project_source, project_template
 
+    _refuse_contradiction(args)
     target = Path(args.folder).resolve()
     _refuse_full(target, args.folder, force=args.force)
     _refuse_unknown(args.example, project_template.list_examples())
     name = project_template.project_name(target, args.name)
     with project_template.scratch_project(target) as fresh:
         project_template.render_project(fresh, name, args.example)
+        source = None if args.source is None else project_source.add_source(fresh, target, args)
         with project_template.move_atomically(fresh, target) as backup:
             said = project_repo.init_repositories(target)
     if backup is not None:
         said.append(f"what was in the way is in {backup}")
-    for line in (f"{name}: a new project in {target}", *(f"  {line}" for line in said), *_next(args)):
+    next_lines = _next(args) if source is None else project_source.next_lines(source, args.folder)
+    if source is not None:
+        said += [*source.lines, "written: conf/ingest/project.yaml, with what was detected; your editor checks it"]
+    for line in (f"{name}: a new project in {target}", *(f"  {line}" for line in said), *next_lines):
         terminal.print_line(line)
     return 0
+
+
+def _refuse_contradiction(args: argparse.Namespace) -> None:
+    if args.source is not None and args.example is not None:
+        raise UsageError(
+            f"--example {args.example} has data of its own, --from {args.source} names other data",
+            hint="leave one of them out",
+        )
+    named = [word for word in ("prompt", "answer", "text") if getattr(args, word)]
+    if named and args.source is None:
+        raise UsageError(f"--{named[0]} names a column of the data of --from", hint="tunectl init NAME --from FILE")
 
 
 def _next(args: argparse.Namespace) -> list[str]:

@@ -25,6 +25,8 @@ TEXTS = Path(__file__).resolve().parent / "project"
 COMMENTS = 31
 """Column of the comments in conf/config.yaml."""
 _OWN_TESTS = "experiment/smoke.yaml"
+_OF_EXAMPLES = "experiment/small.yaml"
+"""It learns from the preferences of the example."""
 _FROM_PEOPLE = ("preferences", "reward", "align")
 
 
@@ -95,6 +97,8 @@ def _settle_conf(conf: Path, name: str, example: str | None) -> None:
     text = _replace_line(recipe.read_text(encoding="utf-8"), r"^project: *\S+ *", f"project: {name}".ljust(COMMENTS))
     text = text.replace(f" | {Path(_OWN_TESTS).stem}", "")
     if example is None:
+        (conf / _OF_EXAMPLES).unlink(missing_ok=True)
+        text = text.replace(f" | {Path(_OF_EXAMPLES).stem}", "")
         for other in list_examples():
             for option in conf.glob(f"*/{other}.yaml"):
                 option.unlink()
@@ -118,6 +122,15 @@ def _replace_line(text: str, pattern: str, value: str) -> str:
     if count != 1:
         raise TunectlError(f"conf/config.yaml has {count} lines like {pattern!r}, not one; init cannot write it")
     return changed
+
+
+def replace_line(path: Path, pattern: str, value: str) -> None:
+    """Replace the one place of a file's lines that ``pattern`` matches.
+
+    Raises  TunectlError where there is none, or several.
+    """
+    text = path.read_text(encoding="utf-8")
+    path.write_text(_replace_line(text, pattern, value), encoding="utf-8")
 
 
 def _readme(name: str, example: str | None) -> str:

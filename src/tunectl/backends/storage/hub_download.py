@@ -43,6 +43,28 @@ def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
         ) from error
 
 
+def find_dataset_commit(name: str) -> str:
+    """Return the newest commit of a data set, so that it can be pinned.
+
+    Raises  UsageError where there is none of that name, or it is closed; InfrastructureError without a connection.
+    """
+    hub = import_optional("huggingface_hub", extra="train")
+    errors = import_optional("huggingface_hub.errors", extra="train")
+    try:
+        return str(hub.HfApi().dataset_info(name).sha)
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise UsageError(
+            f"{name}: there is no such file or folder, and no such data set on the Hub",
+            hint="check the spelling; for a data set that is private or gated: hf auth login",
+        ) from error
+    except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InfrastructureError(
+            f"{name}: there is no such file or folder, and the Hub cannot be asked for a data set of that name: {first}",
+            hint="check the path; or connect this machine (HF_ENDPOINT names a mirror)",
+        ) from error
+
+
 def license_of(folder: Path) -> str | None:
     """Return the license of the model card in ``folder``; None where there is none."""
     card = folder / "README.md"

@@ -1,0 +1,258 @@
+"""``tunectl init --from``: look at somebody's data, declare it as the source of the new project, and say what was seen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli import project_template
+from tunectl.config.schema.ingest import DataSource
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.core.errors import DataError, UsageError
+from tunectl.pipeline.source_preview import SourcePreview
+
+MAX_COPY_BYTES: Final = 1_000_000_000
+"""Data that is copied into the project; more is read where it lies."""
+HUB_ID: Final = re.compile(r"^[\w.-]+/[\w.-]+$")
+SCHEMAS: Final = "schema"
+FIRST_LOOK_ANSWERS: Final = 180
+"""Training answers of a first look: minutes on two cores."""
+TRAIN_SHARE: Final = 0.7
+FEW_ANSWERS: Final = 100
+"""Below which a verdict is seldom more than "not enough evidence"."""
+_PLAIN: Final = re.compile(r"^(?!(?i:true|false|null|yes|no|on|off|y|n)$)[A-Za-z][\w./-]*(?!\n)$")
+"""Texts that are texts in YAML without quotes."""
+_PINS: Final = (
+    (re.compile(r"^pin them: "), "say which columns they are: "),
+    (re.compile(r"ingest\.sources\.[\w-]+\.columns\.prompt=\[([^\]]*)\]"), r"--prompt \1"),
+    (re.compile(r"ingest\.sources\.[\w-]+\.columns\.answer="), "--answer "),
+    (re.compile(r"ingest\.sources\.[\w-]+\.columns\.text=\[([^\]]*)\]"), "--text COLUMN"),
+)
+"""Settings that an error of ingest names, and the option of init that sets them."""
+
+
+class NewSource(NamedTuple):
+    """The source of a new project."""
+
+    name: str
+    declared: DataSource
+    preview: SourcePreview
+    lines: list[str]
+    """What was seen, for people."""
+
+
+def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSource:
+    """Declare ``args.source`` in the unfinished ``project``, which will lie at ``target``: look at it, copy it, pin what was seen.
+
+    Raises  UsageError for what is neither there nor the name of a data set; DataError for data that cannot be read;
+            InfrastructureError for a Hub out of reach.
+    """
+    from tunectl.config.loading import json_schema_export
+
+    layout = ProjectPaths(project)
+    origin = Path(args.source).expanduser()
+    is_local = origin.exists()
+    if not is_local and not HUB_ID.match(args.source):
+        raise UsageError(
+            f"{args.source}: there is no such file or folder", hint="give a file, a folder, or a data set as OWNER/NAME"
+        )
+    name = re.sub(r"[^a-z0-9_-]+", "-", (origin.name.partition(".")[0] if is_local else origin.name).lower()).strip(
+        "-_"
+    )
+    name = name or "data"
+    settings = _describe_place(origin, project, target) if is_local else _describe_hub(args.source)
+    settings |= _describe_columns(args)
+    _write(layout, name, settings, args.source)
+    place = {"path": str(origin.resolve())} if is_local else {}
+    preview = _look(layout, name, place, args.source)
+    if preview.main_languages != ["en"]:
+        project_template.replace_line(
+            layout.conf / "curate" / "default.yaml",
+            r"^  allowed: \[en\] ",
+            f"  allowed: [{', '.join(preview.main_languages)}] ",
+        )
+    _write(layout, name, settings | _pin(preview, settings), args.source, _list_notes(preview))
+    list(json_schema_export.write_folder(layout, project / SCHEMAS))
+    _bind_schemas(project)
+    return NewSource(name, _load(layout).ingest.sources[name], preview, _describe(args.source, preview))
+
+
+def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -> SourcePreview:
+    from tunectl.pipeline.source_preview import preview_source
+
+    root = _load(layout)
+    scratch = layout.root / ".look"
+    scratch.mkdir()
+    try:
+        return preview_source(root, name, root.ingest.sources[name].model_copy(update=place), scratch)  # type: ignore[arg-type]
+    except DataError as error:
+        raise DataError(_shorten(error.message, name, origin), hint=_offer_options(error.hint)) from error
+    finally:
+        shutil.rmtree(scratch)
+
+
+def next_lines(source: NewSource, folder: str) -> list[str]:
+    """What to type next, and what to know before."""
+    seen = source.preview
+    go = "" if folder == "." else f"cd {folder} && "
+    if not seen.examples:
+        return [
+            "these are documents: a model learns to answer from inputs with answers, and there are none yet",
+            f"next: {go}tunectl repro --to split    reads and curates them; then add a table of inputs and answers to data/",
+        ]
+    lines = []
+    if seen.answers < FEW_ANSWERS:
+        lines.append(f"{seen.answers} answers are few: the verdict will likely be that there is not enough evidence")
+    words = f"experiment=first sft.epochs={_choose_epochs(seen)}"
+    return [*lines, f"next: {go}tunectl up {words}    a first verdict, in minutes"]
+
+
+def _choose_epochs(seen: SourcePreview) -> float:
+    """As many passes as show ``FIRST_LOOK_ANSWERS`` answers, at most two."""
+    train = max(1.0, seen.answers * TRAIN_SHARE)
+    return min(2.0, max(0.01, round(FIRST_LOOK_ANSWERS / train, 2)))
+
+
+def _load(layout: ProjectPaths) -> TunectlConfig:
+    from tunectl.config.loading import checks
+
+    return checks.load_config(layout).root
+
+
+def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]:
+    """A file or a folder: copied below data/, unless it lies in the project already or is too large."""
+    place = origin.resolve()
+    if place.is_relative_to(target):
+        return {"method": "files", "path": place.relative_to(target).as_posix()}
+    files = [item for item in place.rglob("*") if item.is_file()] if place.is_dir() else [place]
+    if sum(item.stat().st_size for item in files) > MAX_COPY_BYTES:
+        return {"method": "files", "path": str(place)}
+    copy = project / "data" / place.name
+    if place.is_dir():
+        shutil.copytree(place, copy, ignore=shutil.ignore_patterns(".*"), ignore_dangling_symlinks=True)
+    else:
+        shutil.copyfile(place, copy)
+    return {"method": "files", "path": f"data/{place.name}"}
+
+
+def _describe_hub(name: str) -> dict[str, Any]:
+    from tunectl.backends.storage import hub_download
+
+    return {"method": "hub", "id": name, "revision": hub_download.find_dataset_commit(name)}
+
+
+def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
+    """Columns that were named."""
+    if args.text:
+        return {"holds": "documents", "columns": {"text": args.text}}
+    if bool(args.prompt) != bool(args.answer):
+        raise UsageError("--prompt and --answer go together", hint="name both columns, or neither")
+    return {"holds": "examples", "columns": {"prompt": args.prompt, "answer": args.answer}} if args.prompt else {}
+
+
+def _pin(seen: SourcePreview, settings: dict[str, Any]) -> dict[str, Any]:
+    """What was detected, where all files are of one kind; several kinds stay a matter of each file."""
+    pinned: dict[str, Any] = {}
+    if len(seen.read_as) == 1 and settings["method"] == "files":
+        (one,) = seen.read_as
+        pinned = {"holds": one.holds, "type": one.type, **({} if "columns" in settings else {"format": one.format})}
+    if seen.fields:
+        pinned["fields"] = {re.sub(r"\W+", "_", column.lower()).strip("_") or column: column for column in seen.fields}
+    return pinned
+
+
+def _list_notes(seen: SourcePreview) -> list[str]:
+    """What the settings do not say: how files of several kinds are read, and what nothing reads."""
+    notes = [f"Read as: {_list_kinds(seen)}"]
+    if seen.unused:
+        notes.append(f"Columns that nothing reads: {', '.join(seen.unused)}")
+    return [" ".join(note.split()) for note in notes]
+
+
+def _write(layout: ProjectPaths, name: str, settings: dict[str, Any], origin: str, notes: Sequence[str] = ()) -> None:
+    base = {"files": "files", "hub": "hub"}[settings["method"]]
+    lines = [
+        f"# yaml-language-server: $schema=../../{SCHEMAS}/ingest.schema.json",
+        f"# Written by tunectl init --from {' '.join(origin.split())}: what was seen there. Change what is wrong;",
+        f"# conf/ingest/source/{base}.yaml lists every setting of a source with its meaning.",
+        *(f"# {note}" for note in notes),
+        "defaults:",
+        f"  - source/{base}@sources.{name}",
+        "  - _self_",
+        "sources:",
+        f"  {name}:",
+        *(f"    {key}: {_format(value)}" for key, value in settings.items() if key != "method"),
+        "max_rejected_share: 0.2   # share of all rows rejected above which the stage fails",
+    ]
+    (layout.conf / "ingest" / "project.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _format(value: Any) -> str:
+    """A value in YAML's flow style; quoted where it could mean something else."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_format(key)}: {_format(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_format(one) for one in value) + "]"
+    return value if _PLAIN.match(value) else json.dumps(value, ensure_ascii=False)
+
+
+def _bind_schemas(project: Path) -> None:
+    """The folder was unfinished and elsewhere: let the editor look for the schemas inside the project."""
+    path = project / ".vscode" / "settings.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(f"{project.as_posix()}/", ""), encoding="utf-8")
+
+
+def _shorten(message: str, name: str, origin: str) -> str:
+    """An error of ingest, without the setting that the user has not written."""
+    return message.replace(f"ingest.sources.{name}.path = ", "").replace(f"ingest.sources.{name}: ", f"{origin}: ")
+
+
+def _offer_options(hint: str) -> str:
+    for pattern, option in _PINS:
+        hint = pattern.sub(option, hint)
+    return hint
+
+
+def _describe(origin: str, seen: SourcePreview) -> list[str]:
+    """What was seen, a line a matter."""
+    rejected = sum(seen.rejected.values())
+    cut = ", looked at the first of them" if seen.cut else ""
+    lines = [
+        f"{origin}: {_list_kinds(seen)}",
+        f"rows: {seen.rows}{cut}, {seen.kept} kept, {rejected} rejected{_count(seen.rejected)}",
+        f"records: {seen.examples} examples with {seen.answers} answers, {seen.documents} documents",
+    ]
+    if seen.fields or seen.unused:
+        lines.append(
+            f"columns: {', '.join(seen.fields) or 'none'} kept for slices; not read: {', '.join(seen.unused) or 'none'}"
+        )
+    lines += [
+        f"languages{_of(seen)}: {_list(seen.languages)}",
+        f"duplicates{_of(seen)}: {seen.exact_duplicates} exact, {seen.near_duplicates} near; both are left out",
+        f"personal data{_of(seen)}: {_list(seen.personal)}{'; it is masked' if seen.personal else ''}",
+    ]
+    if seen.turned_away:
+        lines.append(f"curation leaves out{_of(seen)}: {_list(seen.turned_away)}")
+    return lines
+
+
+def _list_kinds(seen: SourcePreview) -> str:
+    return "; ".join(f"{one.files} {one.type} as {one.format} ({one.why})" for one in seen.read_as)
+
+
+def _of(seen: SourcePreview) -> str:
+    return f" of {seen.curated} records" if seen.curated < seen.examples + seen.documents else ""
+
+
+def _list(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda one: -one[1])) or "none"
+
+
+def _count(counts: dict[str, int]) -> str:
+    return f" ({_list(counts)})" if counts else ""

@@ -1,0 +1,214 @@
+"""Look at raw data before a project is built on it: how it is read, what of it goes on, and what curation would find in it.
+
+The readers, the detection of formats and the filters are those of the stages ingest and curate; nothing is kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tunectl.artifacts import atomic_io, manifest, row_counts
+from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.backends.readers import source_rows
+from tunectl.backends.readers.hub_dataset import read_hub
+from tunectl.backends.readers.reader_process import keep_child
+from tunectl.backends.text import language_id
+from tunectl.config.schema.curate import CurateStage
+from tunectl.config.schema.ingest import FileSource, HubDataset
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.core import logging_setup, progress
+from tunectl.data.curation_report import CurationReport
+from tunectl.data.filters.language import UNKNOWN, LanguageFilter
+from tunectl.data.readers.example_collector import ExampleReader
+from tunectl.data.readers.file_discovery import TABLES, SourceFile
+from tunectl.data.readers.row import RawRow
+from tunectl.data.readers.source_reader import FormatDecision
+from tunectl.pipeline.resolved_config import stage_view
+from tunectl.pipeline.stages import curate
+from tunectl.pipeline.stages.ingest import READERS
+
+MAX_ROWS: Final = 20_000
+"""Rows of one file, or of a data set of the Hub, that are looked at."""
+MAX_RECORDS: Final = 2_000
+"""Records that curation looks at: languages, duplicates, personal data."""
+MAX_VALUES: Final = 30
+"""Different values of a column that is worth keeping for slices."""
+MAX_FIELDS: Final = 5
+ENGLISH: Final = "en"
+"""What ``conf/curate`` keeps where nothing else is said."""
+ENOUGH_SHARE: Final = 0.05
+"""Of the texts whose language is sure: fewer are taken for mistakes of the detection."""
+ROWS_A_VALUE: Final = 3
+"""Rows that each value of such a column has, on average, at least."""
+
+
+class SourcePreview(msgspec.Struct, frozen=True):
+    """What was seen of one source."""
+
+    files: int
+    rows: int
+    kept: int
+    rejected: dict[str, int]
+    """Reason to rows that ingest would reject."""
+    cut: bool
+    """Whether there may be more rows than were looked at."""
+    read_as: list[FormatDecision]
+    documents: int
+    examples: int
+    answers: int
+    """More than examples where several rows have the same input."""
+    fields: list[str]
+    """Columns with few values, worth keeping for slices."""
+    unused: list[str]
+    """Other columns that nothing reads."""
+    curated: int
+    """Records that the rest is about."""
+    languages: dict[str, int]
+    """ISO code to texts; ``unknown`` are short or unsure ones."""
+    main_languages: list[str]
+    """Those that are no accident; English where none is sure."""
+    exact_duplicates: int
+    near_duplicates: int
+    personal: dict[str, int]
+    """Kind of personal data to places that curate masks."""
+    turned_away: dict[str, int]
+    """Reason to records that curate would reject."""
+
+
+def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDataset, scratch: Path) -> SourcePreview:
+    """Read a source as ingest would, and curate what came of it with the filters of ``root``; ``scratch`` is an empty folder.
+
+    Raises  DataError where the source is missing, empty, or of no known kind or format; InfrastructureError for a Hub out of reach.
+    """
+    records: list[Document | Example] = []
+    seen = {"cut": False}
+    collector = ExampleReader(
+        name,
+        declared,
+        declared.path if isinstance(declared, FileSource) else declared.id,
+        folder=scratch,
+        tally=row_counts.RowCounter("ingest"),
+        emit=records.append,
+        max_rejected_share=1.0,
+    )
+
+    def limit(rows: Iterable[RawRow | RejectedRow]) -> Iterator[RawRow | RejectedRow]:
+        stream = iter(rows)
+        yield from islice(stream, MAX_ROWS)
+        seen["cut"] = seen["cut"] or next(stream, None) is not None
+
+    key = f"ingest.sources.{name}"
+    with keep_child(), _quiet():
+        for file, rows in _open(declared, key):
+            collector.read_file(file, limit(rows))
+        report = collector.finish()
+        unused = [column for one in report.read_as for column in one.unused]
+        fields = _find_fields(declared, key, unused)
+    languages = _count_languages(root, records[:MAX_RECORDS])
+    main_languages = _choose_languages(languages)
+    found = _curate(root, records[:MAX_RECORDS], main_languages, scratch)
+    return SourcePreview(
+        files=report.files,
+        rows=report.rows,
+        kept=report.kept,
+        rejected=report.rejected,
+        cut=seen["cut"],
+        read_as=report.read_as,
+        documents=report.documents,
+        examples=report.examples,
+        answers=report.answers,
+        fields=fields,
+        unused=[column for column in unused if column not in fields],
+        curated=min(len(records), MAX_RECORDS),
+        languages=languages,
+        main_languages=main_languages,
+        exact_duplicates=found.duplicates.exact or 0,
+        near_duplicates=found.duplicates.near or 0,
+        personal=found.personal or {},
+        turned_away=found.rejected,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what the readers say for the log: the preview has it."""
+    log = logging_setup.get_logger("tunectl.data")
+    level = log.level
+    log.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _open(declared: FileSource | HubDataset, key: str) -> Iterator[tuple[SourceFile, Iterator[RawRow | RejectedRow]]]:
+    if isinstance(declared, HubDataset):
+        yield SourceFile(Path(), f"hf://datasets/{declared.id}", None), read_hub(declared)
+        return
+    files = source_rows.files(declared.path, declared, declared.limits.max_files, key)
+    for file in progress.track(files, "looking at files"):
+        yield file, source_rows.rows(file, declared, key, READERS)
+
+
+def _find_fields(declared: FileSource | HubDataset, key: str, unused: list[str]) -> list[str]:
+    """The columns, of those that nothing reads, with few different texts in the first table."""
+    if not unused:
+        return []
+    tables = (rows for file, rows in _open(declared, key) if isinstance(declared, HubDataset) or file.type in TABLES)
+    values: dict[str, set[str]] = defaultdict(set)
+    rows_seen = 0
+    for row in islice(next(tables, iter(())), MAX_RECORDS):
+        if isinstance(row, RawRow):
+            rows_seen += 1
+            for column in unused:
+                value = row.columns.get(column)
+                if isinstance(value, str) and value.strip():
+                    values[column].add(value)
+    most = min(MAX_VALUES, rows_seen // ROWS_A_VALUE)
+    return [column for column in unused if 2 <= len(values[column]) <= most][:MAX_FIELDS]
+
+
+def _count_languages(root: TunectlConfig, records: list[Document | Example]) -> dict[str, int]:
+    """Texts by language, judged as curate does."""
+    rule = root.curate.language
+    if rule is None:
+        return {}
+    judge = LanguageFilter(rule, language_id.make_detector(list(rule.allowed)))
+    for _ in judge(records):
+        pass
+    return dict(judge.counts)
+
+
+def _choose_languages(counts: dict[str, int]) -> list[str]:
+    """The languages that are no accident, English first where it is among them."""
+    known = {code: count for code, count in counts.items() if code != UNKNOWN}
+    least = sum(known.values()) * ENOUGH_SHARE
+    found = [code for code, count in known.items() if count >= least]
+    return sorted(found, key=lambda code: (code != ENGLISH, code)) or [ENGLISH]
+
+
+def _curate(
+    root: TunectlConfig, records: list[Document | Example], languages: list[str], scratch: Path
+) -> CurationReport:
+    """Run the stage curate over a sample, with the languages that are in it."""
+    view = stage_view("curate", root)
+    view["curate"] = {**view["curate"], "max_rejected_share": 1.0}
+    if view["curate"]["language"] is not None:
+        view["curate"]["language"] = {**view["curate"]["language"], "allowed": languages}
+    folders = {name: scratch / name for name in ("ingest", "feedback", "curate")}
+    for folder in folders.values():
+        folder.mkdir()
+    atomic_io.write_rows(folders["ingest"] / "documents.jsonl", (one for one in records if isinstance(one, Document)))
+    atomic_io.write_rows(folders["ingest"] / "examples.jsonl", (one for one in records if isinstance(one, Example)))
+    atomic_io.write_json(folders["feedback"] / manifest.PASSED_THROUGH, {})
+    inputs = curate.Inputs(folders["ingest"], folders["feedback"])
+    curate.run(CurateStage.model_validate(view), inputs, curate.Outputs(folders["curate"]))
+    found: CurationReport = atomic_io.read_json(folders["curate"] / "report.json", CurationReport)
+    return found
