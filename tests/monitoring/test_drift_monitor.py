@@ -115,6 +115,16 @@ def test_the_story_of_a_drift(watching: DriftMonitor) -> None:
     assert healed[0].reference == drift[-1].id
 
 
+def test_windows_too_small_for_the_declared_change_are_told_of_once(watching: DriftMonitor, caplog) -> None:
+    for hour in (12, 14, 16):
+        served(watching, 120, hour, at(1, hour))
+    small = later(watching, 1, 18).run_once()
+    assert [one.too_small_for for one in small] == [0.2, 0.2, 0.2]
+    told = [one.getMessage() for one in caplog.records if "monitor.rule.min_effect" in one.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("windows of 120 rows never add up to a change of 0.2 (monitor.rule.min_effect)")
+
+
 def test_a_window_is_kept_once_whoever_looks_again(watching: DriftMonitor) -> None:
     served(watching, 130, 1, at(1, 12))
     later(watching, 1, 13).run_once()

@@ -159,7 +159,7 @@ class DriftDetector:
             return None
         reference = min(len(baseline.rows) for baseline in baselines.values())
         needed = window_size.min_window_rows(self.rule, reference, max(decisions.POOLS))
-        return None if needed is not None and len(rows) >= needed else self.rule.min_effect
+        return None if needed is not None and min(len(rows), self.most) >= needed else self.rule.min_effect
 
     def _beside(self, values: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)

@@ -223,8 +223,8 @@ class DriftMonitor:
             return
         self._warned = True
         logging_setup.get_logger(__name__).warning(
-            "windows of %s rows never add up to a change of %s (monitor.rule.min_effect): raise monitor.window.max_rows, or the "
-            "rows of the reference; tunectl monitor calibrate says how many are needed",
+            "windows of %s rows never add up to a change of %s (monitor.rule.min_effect): raise monitor.window.max_rows and "
+            "max_sampled_rows, or the rows of the reference; tunectl monitor calibrate says how many are needed",
             window.rows,
             window.too_small_for,
         )

@@ -252,6 +252,12 @@ WHOLE = StatusReport(
 )
 
 
+def test_windows_too_small_for_the_declared_change_are_in_the_line() -> None:
+    drift = Drift("w", "4f1c9a7be2d05318", "ok", "none of 13 signals shifted", NOW, 60, 0.4, 3.0, [], too_small_for=0.2)
+    line = dict(format_rows(replace(WHOLE, drift=drift), NOW))["drift"]
+    assert "(too small for a change of 0.2: tunectl monitor calibrate)" in line
+
+
 def test_words_of_everything() -> None:
     assert list(format_rows(WHOLE, NOW)) == [
         ("champion", "4f1c9a7be2d05318, since 2026-04-20T10:00 (retrain b-1: monthly)"),

@@ -92,6 +92,9 @@ def test_windows_too_small_for_the_declared_change_say_so(looking: DriftDetector
     assert looked(looking, baselines, rows(60, seed=3)).too_small_for == 0.2
     coarse = examiner(min_effect=1.0)
     assert looked(coarse, baselines, rows(60, seed=3)).too_small_for is None
+    assert looked(examiner(min_effect=0.4), baselines, rows(60, seed=3)).too_small_for is None
+    sampled = examiner(most=20, min_effect=0.4)
+    assert looked(sampled, baselines, rows(60, seed=3)).too_small_for == 0.4, "20 of the 60 rows are tested"
 
 
 def test_all_rows_equal(looking: DriftDetector) -> None:
