@@ -452,7 +452,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(base, sft, tmp_path, mon
         with pytest.raises(InfrastructureError) as caught:
             fit(base, sft, tmp_path)
     assert caught.value.message == "align stopped at step 3 of 8; its state is kept"
-    assert caught.value.hint == "run the same command to go on"
+    assert caught.value.hint == "run the same command again to resume"
     assert fit(base, sft, tmp_path).validation == whole.validation
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
 

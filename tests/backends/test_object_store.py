@@ -97,7 +97,7 @@ def test_what_is_not_whole_is_not_brought(store: ReleaseRegistry, address: str, 
     told = json.loads((store.folder(one) / "manifest.json").read_text())
     told["files"]["../../outside"] = "0" * 64
     files.write(f"releases/{one}/manifest.json", json.dumps(told).encode())
-    with pytest.raises(ArtifactError, match=r"names the file '../../outside', which lies outside its release"):
+    with pytest.raises(ArtifactError, match=r"names the file '../../outside', which is outside its release"):
         found.fetch(one)
     assert list((tmp_path / "cache").iterdir()) == []
     (store.folder(other) / "contract.json").write_text("changed")

@@ -459,7 +459,7 @@ def test_ctrl_c_finishes_the_step_and_the_same_command_goes_on(start, tmp_path, 
     with pytest.raises(InfrastructureError) as caught:
         fit(start, tmp_path, rewards=Pressed())
     assert caught.value.message == "align stopped at step 4 of 8; its state is kept"
-    assert caught.value.hint == "run the same command to go on"
+    assert caught.value.hint == "run the same command again to resume"
     found = fit(start, tmp_path)
     assert digest(tmp_path / "out") == whole[0]
     assert without_clock(found) == whole[1]

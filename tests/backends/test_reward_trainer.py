@@ -361,7 +361,7 @@ def test_ctrl_c_stops_cleanly(tiny_model, sft, tmp_path, monkeypatch):
     with pytest.raises(InfrastructureError) as caught:
         fit(tiny_model, sft, tmp_path, plan(epochs=6))
     assert re.fullmatch(r"reward stopped at step [45] of 18; its state is kept", caught.value.message)
-    assert caught.value.hint == "run the same command to go on"
+    assert caught.value.hint == "run the same command again to resume"
 
 
 def test_a_loss_that_is_no_number_is_named(tiny_model, sft, tmp_path, monkeypatch):

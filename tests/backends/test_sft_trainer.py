@@ -369,7 +369,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_call_goes_on(tiny_model, tmp_path):
     finally:
         training_run.update_progress = original
     assert caught.value.message in {f"sft stopped at step {step} of 36; its state is kept" for step in (4, 5)}
-    assert caught.value.hint == "run the same command to go on"
+    assert caught.value.hint == "run the same command again to resume"
     fit(tiny_model, tmp_path, chosen)
     assert digest(tmp_path / "out") == digest(tmp_path / "whole")
     assert whole.steps == 36

@@ -94,6 +94,6 @@ def test_a_model_that_tells_no_size_must_be_fetched_first(project: Path, capsys:
     words = ["model=folder", "model.source.path=some/model"]
     assert main(["estimate", *words]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: model.source.path = some/model: the name tells no size, and the model is not here yet\n"
+        "tunectl: model.source.path = some/model: the size is not in the name, and the model is not downloaded yet\n"
         "  run its stage first: tunectl repro --to model\n"
     )

@@ -360,7 +360,7 @@ def test_postgres_keeps_all_text_or_is_refused(postgres, tmp_path, encoding):
         pass
     assert str(caught.value) == (
         f"the PostgreSQL database {name} keeps text as LATIN1, which has no place for most of what people write\n"
-        "  make it anew: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+        "  create it again: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
     )
 
 

@@ -150,7 +150,7 @@ def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
     code, told = failed(capsys, "erase", "--user", "ada@example.org")
     assert code == 5
     assert told == (
-        "tunectl: .tunectl/inference_log/hash_key does not exist and TUNECTL_HASH_KEY is not set, so nobody can be found by name\n"
+        "tunectl: .tunectl/inference_log/hash_key does not exist and TUNECTL_HASH_KEY is not set, so users cannot be looked up by name\n"
         "  set TUNECTL_HASH_KEY to what the server has, or run this where its file is\n"
     )
     assert json.loads(ran(capsys, "erase", "--hash", "other", "--json"))["erased"] == 4
@@ -164,7 +164,7 @@ def test_nobody_is_looked_for_under_another_salt(project, url, capsys, monkeypat
     monkeypatch.setenv("TUNECTL_HASH_KEY", "another one of 16")
     code, told = failed(capsys, "erase", "--user", "ada@example.org")
     assert code == 5
-    assert told.startswith("tunectl: the people in this inference log are hashed with another key than the one in")
+    assert told.startswith("tunectl: users in this inference log are hashed with another key than the one in")
 
 
 def test_prune_and_purge(project, capsys):

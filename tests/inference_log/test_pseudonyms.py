@@ -66,8 +66,8 @@ def test_a_short_salt_is_refused(live, tmp_path):
     with pytest.raises(InfrastructureError) as caught:
         pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: "short"})
     assert str(caught.value) == (
-        "TUNECTL_HASH_KEY holds 5 bytes; at least 16 are needed to hide people\n"
-        "  write 64 random hexadecimal digits into it; who was hashed before is then not found again"
+        "TUNECTL_HASH_KEY holds 5 bytes; at least 16 are needed, or hashes of user names could be guessed\n"
+        "  write 64 random hexadecimal digits into it; users hashed with the old key are not found again"
     )
 
 
@@ -86,9 +86,9 @@ def test_a_store_holds_its_servers_to_one_salt(live, store):
         with pytest.raises(InfrastructureError) as caught:
             asked(store, live, b"b" * 16)
         assert str(caught.value) == (
-            "the people in this inference log are hashed with another key than the one in TUNECTL_HASH_KEY or "
+            "users in this inference log are hashed with another key than the one in TUNECTL_HASH_KEY or "
             ".tunectl/inference_log/hash_key\n"
-            "  give all its servers one TUNECTL_HASH_KEY; where that is lost, begin a new database: inference_log.url"
+            "  give all its servers one TUNECTL_HASH_KEY; if that key is lost, start a new database: inference_log.url"
         )
     (kept,) = store.events()
     assert not any(hash_key in str(kept.body).encode() for hash_key in (b"a" * 16, (b"a" * 16).hex().encode()))

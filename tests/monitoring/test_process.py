@@ -91,7 +91,7 @@ def test_words_that_are_wrong(project: Project) -> None:
     for words, message in (
         (("wacth",), "monitor wacth: there are once, list, show, set-reference, calibrate, backtest"),
         (("set-reference",), "monitor set-reference: which windows?"),
-        (("backtest",), "backtest from None to now: no time lies between"),
+        (("backtest",), "backtest from None to now: the first time must be before the second"),
     ):
         project.serve(1)
         done = project.run(*words)

@@ -39,7 +39,7 @@ def test_what_signs_is_refused_where_others_may_read_it(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(InfrastructureError) as error:
         secret_files.load_or_create(path, signs=True)
-    assert error.value.message == (f"{path} signs the links on which people decide, and others may read it (mode 644)")
+    assert error.value.message == (f"{path} signs approval links, and other users may read it (mode 644)")
     assert error.value.hint.startswith("delete it: a new one is made, and what waits is asked again")
 
 

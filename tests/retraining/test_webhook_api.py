@@ -122,7 +122,7 @@ def test_only_named_people_decide(tmp_path):
     bob, boss, ann = (add_key(tmp_path, name, scope) for name, scope in PEOPLE)
     for key, name in ((bob, "bob"), (boss, "boss")):
         status, page = decide(world, path, key)
-        assert (status, f"the key {name} may not decide here: retrain.approval.people names ann" in page) == (403, True)
+        assert (status, f"the key {name} may not approve: retrain.approval.people names ann" in page) == (403, True)
     assert world.book.get_decision(run, "retrain") is None
     assert decide(world, path, ann)[0] == 200
     world.door.close()

@@ -208,8 +208,8 @@ def test_nothing_learns_from_a_reward_model_that_knows_nothing(given):
         },
     )
     error = refused(given, stage(), GateError)
-    assert error.message == ("align does not learn from a reward model whose verdict is no_better_than_chance: 50 %.")
-    assert error.hint == "what would help: More pairs. Less noise. Or learn without it: align=none"
+    assert error.message == ("align refuses a reward model whose verdict is no_better_than_chance: 50 %.")
+    assert error.hint == "what would help: More pairs. Less noise. Or switch align off: align=none"
     assert error.exit_code == 3
 
 
@@ -266,7 +266,7 @@ def test_no_inputs(given):
     assert error.message == "align: the train split has no input that leaves room for an answer"
     error = refused(given, stage(prompts="preferred"), DataError)
     assert error.message == "align: the train split has no input that was judged that leaves room for an answer"
-    assert error.hint == "align.prompts=train takes all inputs; look at them with: tunectl data show"
+    assert error.hint == "align.prompts=train takes all inputs; tunectl data show prints them"
 
 
 def test_nothing_to_watch(given):

@@ -159,7 +159,7 @@ def test_a_model_with_code_of_its_own_is_refused(copy, tmp_path):
         run(folder(copy), tmp_path)
     assert (
         caught.value.message
-        == "base brings its own code (auto_map in config.json), and tunectl runs no code of a model"
+        == "base needs its own code (auto_map in config.json), and tunectl runs no code from a model"
     )
 
 

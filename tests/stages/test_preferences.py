@@ -375,7 +375,7 @@ def test_one_annotator_who_contradicts_himself_throughout():
 def test_all_pairs_from_one_prompt():
     rows = [{"prompt": "Q", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(4)]
     assert fails(rows) == (
-        "preferences: validation and test would be empty: there is one input, and an input stays in one part",
+        "preferences: validation and test would be empty: there is one input, and each input is in one part only",
         "collect preferences on more inputs; at least one for each of train, validation and test is needed",
     )
 
@@ -393,7 +393,7 @@ def test_inputs_that_split_has_placed_fill_no_other_part(count, known, words):
     atomic_io.write_rows(Path("split/train.jsonl"), placed)
     rows = [{"prompt": f"Q{n}", "chosen": "good", "rejected": "bad"} for n in range(count)]
     message, _ = fails(rows)
-    assert message.partition(": ")[2].partition(": ")[2] == f"{words}, and an input stays in one part"
+    assert message.partition(": ")[2].partition(": ")[2] == f"{words}, and each input is in one part only"
 
 
 def test_columns_that_are_no_preferences():
@@ -692,7 +692,7 @@ def test_nobody_at_all():
     with pytest.raises(ValidationError) as caught:
         run()
     assert (
-        "sources is empty and collected, contrast and simulated are null, so nobody says anything; set one of them,"
+        "sources is empty and collected, contrast and simulated are null, so there are no judgments; set one of them,"
         " or switch the stage off: preferences=none"
     ) in str(caught.value)
 

@@ -188,13 +188,13 @@ def test_one_row(tmp_path):
         split.run(config(), inputs, outputs)
     assert str(error.value) == (
         "split: validation and test would be empty: 1 record in 1 group that must stay together (equal inputs, near duplicates); at least 3 groups are needed\n"
-        "  add data, group by fewer fields (split.group), or look at what earlier stages rejected: tunectl data rejects"
+        "  add data, group by fewer fields (split.group), or see what earlier stages rejected: tunectl data rejects"
     )
 
 
 def test_no_examples(tmp_path):
     inputs, outputs = project(tmp_path, [], [Document("d", "x", Source("a"))])
-    with pytest.raises(DataError, match=r"^split: no example came in, so there is nothing to train and test on"):
+    with pytest.raises(DataError, match=r"^split: there is no example to train and test on"):
         split.run(config(), inputs, outputs)
 
 

@@ -33,7 +33,7 @@ def below(folder: Path, name: str) -> Path:
     if not is_content_id(name):
         raise ArtifactError(
             f"{name[:80]!r} names nothing in {folder}: names there have 16 hexadecimal digits",
-            hint="whatever names it was changed by hand, or by somebody else; restore it",
+            hint="the record that holds this name was changed by hand; restore it",
         )
     return folder / name
 
@@ -42,4 +42,4 @@ def refuse_outside(name: str, location: str) -> None:
     """Raises  ArtifactError for a file's ``name`` in a manifest at ``location`` that could lead out of the folder that it lists."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
-        raise ArtifactError(f"a manifest of {location} names the file {name!r}, which lies outside its release")
+        raise ArtifactError(f"a manifest of {location} names the file {name!r}, which is outside its release")

@@ -123,7 +123,7 @@ class ExperimentStore:
             trial = self.store.trial()
             if trial is not None and trial.salt != result.salt:
                 raise CanaryRunningError(
-                    f"{trial.release} is challenger already, put up by {trial.author or 'somebody'}: {trial.message or 'no reason given'}",
+                    f"{trial.release} is challenger already, set by {trial.author or 'somebody'}: {trial.message or 'no reason given'}",
                     hint="stop it first: tunectl release canary stop",
                 )
             self.store.may_serve(result.challenger, hint=UNTESTED.format(result.challenger))

@@ -194,9 +194,9 @@ def _spans(
     offset = text.find(inside, start, end) - (len(joined) - len(joined.lstrip()))
     if text.find(inside, start, end) < 0:
         raise DataError(
-            f"{_where(example)}: a turn is learned from in part, and the chat template does not write it as it is: "
+            f"{_where(example)}: parts of a turn are trained, and the chat template changes its text: "
             f"{_around(text, start)}",
-            hint="give the row as segments, or mark whole turns with train",
+            hint="give the row as segments, or set train for the whole turn",
         )
     spans = []
     for part, shown in zip(turn.parts, written, strict=True):

@@ -67,7 +67,7 @@ def _judgments(path: Path, *, of_stage: bool) -> list[Comparison]:
     else:
         result = [item for item in annotation_store.load_annotations(path) if isinstance(item, Comparison)]
     if not result:
-        raise DataError(f"{path}: nobody has judged anything yet", hint="collect judgments: tunectl annotate")
+        raise DataError(f"{path}: there are no judgments yet", hint="collect judgments: tunectl annotate")
     return result
 
 

@@ -80,7 +80,7 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     masker = LossMasker(chat, tokenizer, end_of_turn=agreed.eot_token.id, train_on=section.loss_on)
     examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     if not examples:
-        raise DataError("the train split is empty, so there is nothing to look at")
+        raise DataError("the train split is empty, so there is no example to show")
     diagnostics = mask_diagnostics.run_diagnostics(
         masker.mask(examples),
         tokenizer,

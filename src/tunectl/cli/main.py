@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except TunectlError as error:
         return _report(error)
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; run the same command to go on\n")
+        sys.stderr.write("\nstopped; run the same command again to resume\n")
         return 130
     except BrokenPipeError:  # the reader of our output went away, as in `tunectl check | head`
         sys.stderr.close()

@@ -49,7 +49,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
     rows = settings.monitor.window.max_rows if args.rows is None else args.rows
     if rows < settings.monitor.window.min_rows:
         raise UsageError(
-            f"--rows {rows}: of fewer than {settings.monitor.window.min_rows} nothing is said (monitor.window.min_rows)"
+            f"--rows {rows}: must be at least {settings.monitor.window.min_rows} (monitor.window.min_rows)"
         )
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         watching = factory.build_monitor(settings, layout, store)
@@ -146,7 +146,7 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
     since, until = time_args.parse_time(args.since), time_args.parse_time(args.until) or datetime.now(UTC)
     if since is None or since >= until:
         raise UsageError(
-            f"backtest from {args.since} to {args.until or 'now'}: no time lies between",
+            f"backtest from {args.since} to {args.until or 'now'}: the first time must be before the second",
             hint="tunectl monitor backtest --from 30d --to 2026-03-01",
         )
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:

@@ -109,7 +109,7 @@ def _rebuild(layout: ProjectPaths, targets: list[str], *, force: bool) -> int:
     if code in {130, -2}:
         raise KeyboardInterrupt
     raise InfrastructureError(
-        "dvc repro failed; its own words are above", hint="what was finished is kept; run again to go on"
+        "dvc repro failed; its output is above", hint="finished stages are kept; run the same command again to resume"
     )
 
 

@@ -76,7 +76,7 @@ class _Writer:
     def value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
         """Return the expression of one schema; ``open_refs`` are references that were followed without a letter in between."""
         if self.deep == MOST_DEEP:
-            raise _wrong(location, f"more than {MOST_DEEP} schemas lie inside one another, references followed")
+            raise _wrong(location, f"more than {MOST_DEEP} nested schemas, references included")
         self.deep += 1
         written = self._value(schema, location, open_refs)
         self.deep -= 1

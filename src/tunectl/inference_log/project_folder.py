@@ -33,7 +33,7 @@ def require_new_folder(root: Path) -> None:
     """Raise InfrastructureError where only the folder of tunectl 0.1 is there: a new, empty log would be made beside it."""
     if (root / OLD).is_dir() and _is_empty(root / NEW):
         raise InfrastructureError(
-            f"{root / OLD} is the inference log of tunectl 0.1; it lies in {NEW} now",
+            f"{root / OLD} is the inference log of tunectl 0.1; since 0.2 it is in {NEW}",
             hint="stop the servers, the monitor and the retrain controller of 0.1, then: tunectl log migrate",
         )
 

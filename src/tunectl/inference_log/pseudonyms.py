@@ -84,8 +84,8 @@ def load_hash_key(
     if key is None and not path.exists():
         if not make:
             raise InfrastructureError(
-                f"{path} does not exist and {live.hash_key_env} is not set, so nobody can be found by name",
-                hint=f"set {live.hash_key_env} to what the server has, or run this where its file is",
+                f"{path} does not exist and {live.hash_key_env} is not set, so users cannot be looked up by name",
+                hint=f"set {live.hash_key_env} to the server's key, or run this on the machine with its file",
             )
         _make(path)
     try:
@@ -95,8 +95,8 @@ def load_hash_key(
     if len(result) < MIN_KEY_BYTES:
         source = str(path) if key is None else live.hash_key_env
         raise InfrastructureError(
-            f"{source} holds {len(result)} bytes; at least {MIN_KEY_BYTES} are needed to hide people",
-            hint="write 64 random hexadecimal digits into it; who was hashed before is then not found again",
+            f"{source} holds {len(result)} bytes; at least {MIN_KEY_BYTES} are needed, or hashes of user names could be guessed",
+            hint="write 64 random hexadecimal digits into it; users hashed with the old key are not found again",
         )
     return result
 
@@ -118,8 +118,8 @@ def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) ->
     for event in store.events(kind=EVENT):
         if event.body["fingerprint"] != _fingerprint(key):
             raise InfrastructureError(
-                f"the people in this inference log are hashed with another key than the one in {live.hash_key_env} or {live.hash_key_file}",
-                hint=f"give all its servers one {live.hash_key_env}; where that is lost, begin a new database: inference_log.url",
+                f"users in this inference log are hashed with another key than the one in {live.hash_key_env} or {live.hash_key_file}",
+                hint=f"give all its servers one {live.hash_key_env}; if that key is lost, start a new database: inference_log.url",
             )
 
 

@@ -41,7 +41,7 @@ def load_window(path: Path) -> FeedbackWindow:
     old = path.parent.parent / "live" / path.name
     if path.parent.name == "inference_log" and old.is_file():
         raise ArtifactError(
-            f"{old} is of tunectl 0.1; it lies in {path} now", hint="move it there: tunectl log migrate"
+            f"{old} is of tunectl 0.1; since 0.2 it is {path}", hint="move it: tunectl log migrate"
         )
     return FeedbackWindow()
 

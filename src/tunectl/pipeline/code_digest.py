@@ -58,7 +58,7 @@ def find_package_sources() -> PackageSources:
     root = Path(folders[0]) if folders else Path()
     if not (root / "__init__.py").is_file():
         raise InfrastructureError(
-            f"the sources of {PACKAGE} are not in a folder, so stages cannot be told apart by code"
+            f"the sources of {PACKAGE} are not in a folder, so tunectl cannot detect changed code"
         )
     return PackageSources(root, {_name(root, file): file for file in root.rglob("*.py")})
 
@@ -136,7 +136,7 @@ def _parse(file: Path) -> ast.Module:
         location = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = error.msg if isinstance(error, SyntaxError) else error
         raise InfrastructureError(
-            f"{file}{location} is no Python source, so stages cannot be told apart by code: {reason}",
+            f"{file}{location} is not valid Python, so tunectl cannot detect changed code: {reason}",
             hint=f"repair the file, or run: {format_reinstall_command()}",
         ) from error
 

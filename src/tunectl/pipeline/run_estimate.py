@@ -81,7 +81,7 @@ def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_chec
     hit = re.search(r"(\d+(?:\.\d+)?)\s*([mb])(?![a-z])", text.lower())
     if hit is None:
         raise UsageError(
-            f"model.source.{name} = {text}: the name tells no size, and the model is not here yet",
+            f"model.source.{name} = {text}: the size is not in the name, and the model is not downloaded yet",
             hint="run its stage first: tunectl repro --to model",
         )
     parameters = int(float(hit[1]) * (1e6 if hit[2] == "m" else 1e9))

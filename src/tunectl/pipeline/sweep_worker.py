@@ -61,7 +61,7 @@ def run_worker(
             what = "the current settings fail" if claim.start else f"{failures} trials in a row failed"
             raise TunectlError(
                 f"{what}, the last with: {outcome.reason}",
-                hint="try them alone: tunectl repro; then run the same command to go on",
+                hint="try them alone: tunectl repro; then run the same command again to resume",
             )
     return ended
 

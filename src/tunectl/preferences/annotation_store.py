@@ -234,7 +234,7 @@ def _refuse_stray(
 ) -> None:
     if isinstance(entry, AnnotationEvent) and entry.task not in tasks:
         raise DataError(
-            f"{folder / ANNOTATIONS}:{row} is about question {entry.task}, which {folder / TASKS} does not hold",
+            f"{folder / ANNOTATIONS}:{row} is about question {entry.task}, which is not in {folder / TASKS}",
             hint="restore that file from Git",
         )
 

@@ -60,7 +60,7 @@ def _refuse_empty(have: Mapping[SplitName, int], prompts: int, free: int) -> Non
         which = "" if prompts == 1 else "all of them " if free == 0 else f"{prompts - free} of them "
         bound = f", {which}bound to {'its' if prompts - free == 1 else 'their'} part by split or by the data"
     raise DataError(
-        f"preferences: {' and '.join(empty)} would be empty: there {'is' if prompts == 1 else 'are'} {inputs}{bound}, and an input stays in one part",
+        f"preferences: {' and '.join(empty)} would be empty: there {'is' if prompts == 1 else 'are'} {inputs}{bound}, and each input is in one part only",
         hint="collect preferences on more inputs; at least one for each of train, validation and test is needed",
     )
 

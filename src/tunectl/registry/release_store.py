@@ -167,8 +167,8 @@ class ReleaseRegistry:
             entries, now = self.log(), self.champion()
             if after is not None and after != release_state.count_swaps(entries):
                 raise ChampionMovedError(
-                    f"the champion was swapped meanwhile: sequence {release_state.count_swaps(entries)}, not {after}",
-                    hint="look at it: tunectl release log",
+                    f"somebody else changed the champion: sequence {release_state.count_swaps(entries)}, not {after}",
+                    hint="see: tunectl release log",
                 )
             if now is not None and now.release == release:
                 return now
@@ -193,7 +193,7 @@ class ReleaseRegistry:
                 or a share that is none.
         """
         if not 0 <= share <= 1:
-            raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the people")
+            raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the users")
         self.may_serve(release, force=force)
         with self.hold_lock("putting up a challenger"):
             pointer = self.champion()
@@ -252,7 +252,7 @@ class ReleaseRegistry:
             )
             if pointer is None:
                 raise UsageError(
-                    f"{self.root}: there is no release to go back to", hint="tunectl release log says what happened"
+                    f"{self.root}: there is no earlier release to roll back to", hint="tunectl release log shows the history"
                 )
             self.manifest(pointer.release)
             return self._swap(pointer, entries)

@@ -72,7 +72,7 @@ class RemoteRegistry:
             if found.sequence != number:
                 raise ArtifactError(
                     f"{self.location}/{build_object_name(CHAMPIONS, number)} has the sequence {found.sequence}",
-                    hint="somebody changed it; restore the address from a backup",
+                    hint="it was changed by hand; restore the address from a backup",
                 )
         return self._guard.latest(found, self.location)
 
@@ -145,7 +145,7 @@ class RemoteRegistry:
         told = self._decode(registry_formats.MANIFEST, ReleaseManifest, place, content) if content is not None else None
         if content is None or told is None or told.id != release:
             raise InfrastructureError(
-                f"{self.location} has no release {release}", hint=f"put it there: tunectl release sync {self.location}"
+                f"{self.location} has no release {release}", hint=f"copy it: tunectl release sync {self.location}"
             )
         self._cache.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))

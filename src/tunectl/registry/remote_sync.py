@@ -70,7 +70,7 @@ def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
     remote = _open(store, files)
     theirs = remote.log()
     if not theirs:
-        raise UsageError(f"nothing lies at {remote.location}", hint=f"tunectl release sync {remote.location}")
+        raise UsageError(f"there is no registry at {remote.location}", hint=f"tunectl release sync {remote.location}")
     brought = list[str]()
     if _is_news(store, remote, theirs):
         brought = _fetch(store, remote, theirs)  # before the lock: a download may take long

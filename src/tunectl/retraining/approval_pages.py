@@ -59,7 +59,7 @@ class ApprovalPages:
         approval = signed_links.verify(token, self._secret, now)
         run = next((item for item in self._book.runs() if item.id == approval.run), None)
         if run is None:
-            raise UsageError("the retrain of this link is not in the book", hint="tunectl release log")
+            raise UsageError("the run of this link does not exist here", hint="tunectl release log")
         outcome = self._record(run, approval, decision)
         story, (yes, no) = self._build_report(run), BUTTONS[approval.question]
         return render.render(

@@ -40,7 +40,7 @@ def check_person(key: ApiKey, people: Collection[str] | None) -> None:
     """
     if people is not None and key.name not in people:
         raise ApiError(
-            f"the key {key.name} may not decide here: retrain.approval.people names {', '.join(people) or 'nobody'}",
+            f"the key {key.name} may not approve: retrain.approval.people names {', '.join(people) or 'nobody'}",
             "permission_error",
             code="scope",
         )

@@ -50,8 +50,8 @@ def load_or_create(path: Path, *, signs: bool = False) -> str:
     rights = stat.S_IMODE(status.st_mode)
     if signs and rights & 0o077:
         raise InfrastructureError(
-            f"{path} signs the links on which people decide, and others may read it (mode {rights:o})",
-            hint="delete it: a new one is made, and what waits is asked again; chmod 600 where nobody else has an account here",
+            f"{path} signs approval links, and other users may read it (mode {rights:o})",
+            hint="delete it: a new one is created, and open approvals are requested again; chmod 600 is enough where nobody else has an account",
         )
     if rights & 0o004 and status.st_uid == os.getuid():
         _log.warning("everybody on this machine may read %s (mode %o)", path, rights)

@@ -56,7 +56,7 @@ def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
         genuine = False
     if not genuine:
         raise UsageError(
-            "this link is not one of ours", hint="open the newest one; tunectl release log says what waits"
+            "this link was not signed here", hint="open the newest link; tunectl status shows open approvals"
         )
     result = msgspec.json.decode(body, type=ApprovalToken)
     if now.timestamp() > result.until:

@@ -51,7 +51,7 @@ def test_a_name_leads_into_its_folder_and_another_text_is_told() -> None:
         names.below(Path("place"), "../x")
     assert str(caught.value) == (
         "'../x' names nothing in place: names there have 16 hexadecimal digits\n"
-        "  whatever names it was changed by hand, or by somebody else; restore it"
+        "  the record that holds this name was changed by hand; restore it"
     )
 
 
@@ -93,4 +93,4 @@ def test_no_manifest_names_a_file_outside(name: str) -> None:
     names.refuse_outside("adapter/weights", "s3://bucket")
     with pytest.raises(ArtifactError) as caught:
         names.refuse_outside(name, "s3://bucket")
-    assert caught.value.message == f"a manifest of s3://bucket names the file {name!r}, which lies outside its release"
+    assert caught.value.message == f"a manifest of s3://bucket names the file {name!r}, which is outside its release"

@@ -229,7 +229,7 @@ def test_parts_that_the_template_changes_are_an_error(tokenizer):
             Example("e", PLACE, [ASK], [ReferenceAnswer("Sunny.", PLACE, parts=FIRST)]),
         )
     assert caught.value.message == (
-        "in.jsonl:3: a turn is learned from in part, and the chat template does not write it as it is: "
+        "in.jsonl:3: parts of a turn are trained, and the chat template changes its text: "
         "'user:WEATHER?<|im_end|>assistant:SUNNY.<|im_end|>'"
     )
-    assert caught.value.hint == "give the row as segments, or mark whole turns with train"
+    assert caught.value.hint == "give the row as segments, or set train for the whole turn"

@@ -96,4 +96,4 @@ def test_ctrl_c_is_clean(capsys: pytest.CaptureFixture[str], monkeypatch: pytest
 
     monkeypatch.setattr(cli, "_dispatch", stop)
     assert cli.main(["run", "sft"]) == 130
-    assert capsys.readouterr().err == "\nstopped; run the same command to go on\n"
+    assert capsys.readouterr().err == "\nstopped; run the same command again to resume\n"

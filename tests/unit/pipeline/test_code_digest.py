@@ -128,7 +128,7 @@ def test_a_source_that_is_no_python_is_named(
     with pytest.raises(InfrastructureError) as caught:
         code_digest.stage_code_digests(STARTS, sources=sources)
     assert caught.value.message.startswith(
-        f"{broken}{place} is no Python source, so stages cannot be told apart by code: {reason}"
+        f"{broken}{place} is not valid Python, so tunectl cannot detect changed code: {reason}"
     )
     assert caught.value.hint == "repair the file, or run: pip install --force-reinstall tunectl-lm"
 

@@ -212,7 +212,7 @@ def test_what_a_gate_refused_is_promoted_by_force_only(tmp_path: Path) -> None:
 def test_who_comes_second_is_told(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, _) = three
     store.promote(one, author="t", message="w", after=0)
-    with pytest.raises(GateError, match="the champion was swapped meanwhile: sequence 1, not 0"):
+    with pytest.raises(GateError, match="somebody else changed the champion: sequence 1, not 0"):
         store.promote(two, author="t", message="w", after=0)
 
 
@@ -244,7 +244,7 @@ def test_releases_are_found_by_the_start_of_their_name(three: tuple[ReleaseRegis
     assert str(caught.value) == (f"nothing: there is no such release in {store.root}\n  there are: {', '.join(names)}")
     with pytest.raises(UsageError, match=r"previous: .* has none"):
         ReleaseRegistry(store.root / "none").find("previous")
-    with pytest.raises(UsageError, match="there is no release to go back to"):
+    with pytest.raises(UsageError, match="there is no earlier release to roll back to"):
         ReleaseRegistry(store.root / "none").rollback(author="t", message="w")
 
 
@@ -311,7 +311,7 @@ def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list
     assert str(caught.value) == f"{one} is the champion ({store.root})\n  tunectl release list"
     with pytest.raises(UsageError) as caught:
         store.start_canary(two, share=10, author="t", message="w")
-    assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the people"
+    assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the users"
     with pytest.raises(UsageError, match="there is no challenger"):
         store.stop_canary(author="t", message="w")
     first = store.start_canary(two, share=0.1, author="t", message="w")

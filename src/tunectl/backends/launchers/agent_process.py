@@ -100,5 +100,5 @@ def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) 
     words = "".join(f"\n    {line}" for line in tail)
     return InfrastructureError(
         f"{label}: rank {rank} ended with {cause}, and launch.max_restarts is {agent.max_restarts}{words}",
-        hint=f"logs of all ranks are in {folder / torchrun_agent.LOGS}; checkpoints are kept: run the same command to go on",
+        hint=f"logs of all ranks are in {folder / torchrun_agent.LOGS}; checkpoints are kept: run the same command again to resume",
     )

@@ -182,7 +182,7 @@ def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlE
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     return InfrastructureError(
         f"{label}: {where}{lines[-1].strip()} (launch.max_failures = {settings.max_failures})",
-        hint="its log is in the session folder of Ray; checkpoints are kept: run the same command to go on",
+        hint="its log is in the session folder of Ray; checkpoints are kept: run the same command again to resume",
     )
 
 

@@ -50,9 +50,9 @@ def join_stage(
             _log.info("%s: fit %d is done on this machine", stage, fits)
         elif time.monotonic() - met > settings.collective_timeout_seconds:
             raise InfrastructureError(
-                f"{stage}: nobody was met at {settings.rdzv_endpoint} for {settings.collective_timeout_seconds} s "
+                f"{stage}: no other machine joined at {settings.rdzv_endpoint} within {settings.collective_timeout_seconds} s "
                 "(launch.collective_timeout_seconds)",
-                hint=f"run {stage} on the first machine, and look whether this one reaches that address",
+                hint=f"run {stage} on the first machine, and check that this machine reaches that address",
             )
         else:
             time.sleep(LOOKING_SECONDS)
@@ -116,7 +116,7 @@ def find_own_address(endpoint: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise InfrastructureError(
-            f"launch.rdzv_endpoint = {endpoint}: {error}", hint="name the first machine as this one knows it"
+            f"launch.rdzv_endpoint = {endpoint}: {error}", hint="give the address of the first machine as seen from this one"
         ) from error
 
 

@@ -142,6 +142,6 @@ def count_ranks(settings: TorchrunLaunch, device: str) -> int:
     if cards < 1 or (ranks != "auto" and ranks > cards):
         raise InfrastructureError(
             f"launch.nproc_per_node = {ranks}, and torch sees {cards} cards",
-            hint="give a smaller number, or look at nvidia-smi and CUDA_VISIBLE_DEVICES",
+            hint="give a smaller number, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
         )
     return cards if ranks == "auto" else ranks

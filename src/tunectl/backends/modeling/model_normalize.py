@@ -41,7 +41,7 @@ def normalize(source: Path, out: Path) -> None:
     settings = json.loads((source / "config.json").read_text())
     if "auto_map" in settings and not _is_known_architecture(settings):
         raise UsageError(
-            f"{source.name} brings its own code (auto_map in config.json), and tunectl runs no code of a model",
+            f"{source.name} needs its own code (auto_map in config.json), and tunectl runs no code from a model",
             hint="take a model whose architecture transformers knows",
         )
     _weights(source, out)

@@ -245,8 +245,8 @@ def _postgres(sa: Any, url: Any, application: str) -> Any:
             encoding = cursor.execute("SHOW server_encoding").fetchone()[0]
             if encoding not in KEEPS_ALL_TEXT:
                 raise InfrastructureError(
-                    f"the PostgreSQL database {connection.info.dbname} keeps text as {encoding}, which has no place for most of what people write",
-                    hint="make it anew: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
+                    f"the PostgreSQL database {connection.info.dbname} stores text as {encoding}, which lacks most characters",
+                    hint="create it again: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0",
                 )
         connection.rollback()
 

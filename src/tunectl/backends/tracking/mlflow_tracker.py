@@ -187,7 +187,7 @@ class MlflowTracker:
             words = " ".join(str(error).split())[:300]
             raise InfrastructureError(
                 f"MLflow did not take it: {words}",
-                hint="check track.uri and the server; tunectl track sync tries again",
+                hint="check track.uri and the server; run tunectl track sync to try again",
             ) from error
 
 

@@ -41,7 +41,7 @@ class WandbTracker:
                     run.summary.update(stage.metrics)
         except (self._wandb.Error, OSError) as error:
             raise InfrastructureError(
-                f"W&B did not take it: {' '.join(str(error).split())[:300]}", hint="tunectl track sync tries again"
+                f"W&B refused the run: {' '.join(str(error).split())[:300]}", hint="run tunectl track sync to try again"
             ) from error
 
     def _open(self, name: str, group: str, kind: str, config: dict[str, str]) -> Any:

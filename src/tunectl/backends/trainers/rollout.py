@@ -149,7 +149,7 @@ def score_answers(run: PolicyRun) -> list[float]:
             raise UsageError(
                 f"align: the reward of an answer of step {turn.number} is no number ({parts}); to {question.words[:80]!r} it "
                 f"was {answer.text[:80]!r}",
-                hint="look at the part of the reward that is nan or inf; a broken reward model is rebuilt with: tunectl repro -f reward",
+                hint="check the part of the reward that is nan or inf; rebuild a broken reward model with: tunectl repro -f reward",
             )
     return [breakdown.total for breakdown in turn.marks]
 

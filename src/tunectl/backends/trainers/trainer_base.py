@@ -145,7 +145,7 @@ def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
     if run.stopped:
         raise InfrastructureError(
             f"{label} stopped at step {done} of {len(run.steps)}; its state is kept",
-            hint="run the same command to go on",
+            hint="run the same command again to resume",
         )
     if run.state.stopped is not None:
         _log.warning("%s: stopped early: %s", label, run.state.stopped)

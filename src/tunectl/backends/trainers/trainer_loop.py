@@ -202,7 +202,7 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
     if run.stopped:
         raise InfrastructureError(
             f"{run.plan.label} stopped at step {trainer.state.global_step} of {len(run.steps)}; its state is kept",
-            hint="run the same command to go on",
+            hint="run the same command again to resume",
         )
     return int(trainer.state.global_step)
 

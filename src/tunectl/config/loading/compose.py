@@ -95,7 +95,7 @@ def _value(text: str) -> Any:
         return text
     if parsed.is_sweep_override():
         quoted = f"'{text}'"
-        raise ValueError(f"several values at once are refused; a list is [{text}], a text with commas is {quoted}")
+        raise ValueError(f"one override takes one value; a list is [{text}], a text with commas is {quoted}")
     return _unquote(parsed.value())
 
 

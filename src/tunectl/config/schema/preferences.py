@@ -166,7 +166,7 @@ class PreferencesConfig(StrictModel):
     def _some_source(self) -> Self:
         if not (self.sources or self.collected or self.contrast or self.simulated):
             raise ValueError(
-                "sources is empty and collected, contrast and simulated are null, so nobody says anything; set one of them,"
+                "sources is empty and collected, contrast and simulated are null, so there are no judgments; set one of them,"
                 " or switch the stage off: preferences=none"
             )
         sources = [name for name in self.sources if name in MADE]

@@ -152,7 +152,7 @@ class Sweep(StrictModel):
                 raise ValueError(f"only_if names {key}, which is not in space; there are {', '.join(order)}")
             for other, value in allowed_values.items():
                 if other not in order[: order.index(key)]:
-                    raise ValueError(f"only_if.{key} asks for {other}, which must stand in space before {key}")
+                    raise ValueError(f"only_if.{key} asks for {other}, which must come before {key} in space")
                 values = self.space[other]
                 if not isinstance(values, list) or value not in values:
                     raise ValueError(

@@ -168,7 +168,7 @@ def _refuse_empty(placed: list[Assignment], bundles: list[_Group], rule: SplitRu
     raise DataError(
         f"split: {' and '.join(empty)} would be empty: {_count(len(placed), 'record')} in {_count(len(bundles), 'group')} "
         f"that must stay together ({names}){rejects}; at least 3 groups are needed",
-        hint="add data, group by fewer fields (split.group), or look at what earlier stages rejected: tunectl data rejects",
+        hint="add data, group by fewer fields (split.group), or see what earlier stages rejected: tunectl data rejects",
     )
 
 

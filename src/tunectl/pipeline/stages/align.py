@@ -171,8 +171,8 @@ def _refuse_bad_reward(reward: Path) -> None:
     if not verdict["passed"]:
         helps = verdict.get("helps") or ["More judgments."]
         raise GateError(
-            f"align does not learn from a reward model whose verdict is {verdict['verdict']}: {verdict['reason']}",
-            hint=f"what would help: {' '.join(helps)} Or learn without it: align=none",
+            f"align refuses a reward model whose verdict is {verdict['verdict']}: {verdict['reason']}",
+            hint=f"what would help: {' '.join(helps)} Or switch align off: align=none",
         )
 
 
@@ -250,7 +250,7 @@ def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _Pro
     if not prompts:
         raise DataError(
             "align: the validation split has no input with a reference answer, so nothing can be validated",
-            hint="bring more data, or change split.shares; look at it with: tunectl data counts",
+            hint="add data, or change split.shares; tunectl data counts shows the rows of each split",
         )
     if isinstance(settings, Rloo | Grpo):
         return PolicyData(_prompts(cfg.seed, settings, inputs, asking), (), (), prompts)
@@ -292,7 +292,7 @@ def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRe
         qualifier = " that was judged" if settings.prompts == "preferred" else ""
         raise DataError(
             f"align: the train split has no input{qualifier} that leaves room for an answer",
-            hint="align.prompts=train takes all inputs; look at them with: tunectl data show",
+            hint="align.prompts=train takes all inputs; tunectl data show prints them",
         )
     return questions
 

@@ -165,7 +165,7 @@ def _refuse_no_pairs(preferences: Path) -> None:
     if (preferences / manifest.PASSED_THROUGH).is_file():
         raise DataError(
             "reward: preferences are switched off, so there are no pairs to learn from",
-            hint="say what people preferred, for example preferences=default, or switch this off too: reward=none",
+            hint="switch preferences on, for example preferences=default, or switch reward off: reward=none",
         )
 
 
@@ -209,7 +209,7 @@ def _refuse_empty(name: str, result: Sequence[object]) -> None:
     if not result:
         raise DataError(
             f"reward: the {name} part of preferences has no pairs to use",
-            hint="one part is learned from, one chooses the weights, one judges them: bring more preferences "
+            hint="one part trains, one selects the weights, one tests them: add preferences "
             "(tunectl annotate, or preferences.sources), or switch this off: reward=none",
         )
 
@@ -231,7 +231,7 @@ def _shares(
         raise DataError(
             f"reward: the training pairs have {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, and the judge needs "
             "prompts of its own",
-            hint="bring pairs of more prompts, or leave the judge out: reward.evaluation_model=null",
+            hint="add pairs of more prompts, or switch the evaluation model off: reward.evaluation_model=null",
         )
     chosen_prompts = set(prompts[:count])
     own = [item for item in items if item.pair.prompt not in chosen_prompts]

@@ -141,7 +141,7 @@ def _refuse_empty(train: list[PackedRow], validation: list[PackedRow]) -> None:
         if not result:
             raise DataError(
                 f"sft: the {name} split has no answers to use",
-                hint="bring more data, or change split.shares; look at it with: tunectl data counts",
+                hint="add data, or change split.shares; tunectl data counts shows the rows of each split",
             )
 
 

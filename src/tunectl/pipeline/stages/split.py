@@ -133,7 +133,7 @@ def _refuse_unknown_fields(examples: Sequence[Example], cfg: Split) -> None:
     """Raise for a field that no record has: it is a mistake in the YAML."""
     if not examples:
         raise DataError(
-            "split: no example came in, so there is nothing to train and test on",
+            "split: there is no example to train and test on",
             hint="declare a source with inputs and answers: tunectl check",
         )
     present = {name for example in examples for name in example.fields}
