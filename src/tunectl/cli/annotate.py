@@ -1,6 +1,6 @@
-"""Compare answers on a page, and learn from what people choose.
+"""Collect human preferences: compare answers on a page.
 
-    tunectl annotate prepare            let the models under comparison write the answers, ahead of time
+    tunectl annotate prepare            let the models write the answers to compare, ahead of time
     tunectl annotate                    open the page
     tunectl annotate --generate         open the page at once, and write the answers meanwhile
     tunectl annotate annotate.port=9000 annotate.prepare.inputs=20
@@ -32,7 +32,7 @@ NO_MORE = "No more answers can be written: {reason}"
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
     parser.add_argument(
-        "words", nargs="*", metavar="prepare | key=value", help="prepare: only write answers; settings for this time"
+        "words", nargs="*", metavar="prepare | key=value", help="prepare: only write answers; key=value for this run"
     )
     parser.add_argument("--json", action="store_true", help="with prepare: print JSON")
     parser.add_argument("--generate", action="store_true", help="write answers while the page is open")

@@ -1,9 +1,9 @@
-"""Talk to any artifact: the base model, the adapted one, the tuned one, or a folder.
+"""Chat with any artifact: the base model, the pretrained one (cpt), the tuned one, or a folder.
 
 tunectl chat                 the tuned model (artifacts/sft)
 tunectl chat model           the base model
 tunectl chat PATH            a model folder, or an adapter folder (with --base where it is not of this project)
-echo "Hi" | tunectl chat     each line is a question of its own; --prompt asks one and ends
+echo "Hi" | tunectl chat     each line is a separate question; --prompt asks one and ends
 
 In the terminal the conversation goes on until Ctrl-D; an empty line starts a new one.
 """
@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
     parser.add_argument("who", nargs="?", default="sft", metavar="STAGE|PATH", help="model, cpt, sft or a folder (sft)")
     parser.add_argument("--base", type=Path, metavar="DIR", help="model folder below an adapter folder")
-    parser.add_argument("--prompt", metavar="TEXT", help="ask this and end")
+    parser.add_argument("--prompt", metavar="TEXT", help="ask this question and end")
     parser.add_argument("--system", metavar="TEXT", help="system text, instead of the one used in training")
     parser.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="longest answer (256)")
     parser.add_argument(

@@ -19,8 +19,8 @@ PRINT = "-"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="tried over the recorded ones; not recorded")
-    parser.add_argument("--ignore-overrides", action="store_true", help="leave the recorded overrides out")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="applied on top of the recorded overrides, not recorded")
+    parser.add_argument("--ignore-overrides", action="store_true", help="ignore the recorded overrides")
     parser.add_argument(
         "--schema",
         nargs="?",

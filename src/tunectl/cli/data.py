@@ -1,8 +1,8 @@
-"""Look at the data.
+"""Inspect the data.
 
 tunectl data counts                     rows in = kept + rejected, over the whole pipeline
 tunectl data report [--learning-curve]  one HTML page: lengths, sources, rejects, slices, splits; is there enough data?
-tunectl data inspect                    the tokens of a real example that are trained, and the usual mistakes
+tunectl data inspect                    which tokens of a real example are trained, and common mistakes
 tunectl data show [STAGE]               rows of a stage
 tunectl data rejects                    rejected rows, and why
 tunectl data refresh                    whether the declared web pages have changed

@@ -1,4 +1,4 @@
-"""``tunectl data agreement``: do people agree, with one another and with themselves, and what sways them?"""
+"""``tunectl data agreement``: inter-annotator agreement, self-agreement, and biases of position and length."""
 
 from __future__ import annotations
 

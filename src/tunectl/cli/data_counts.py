@@ -1,4 +1,4 @@
-"""``tunectl data counts``: the row accounts of all stages, checked."""
+"""``tunectl data counts``: the row counts of all stages, checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tunectl data inspect``: show, through the real collator, which tokens of a real example are trained, and check what commonly goes wrong.
+"""``tunectl data inspect``: show which tokens of a real example are trained, with the trainer's own collator, and check for common mistakes.
 
 Reads the finished model (or cpt), split and configuration of sft; nothing is trained. Exit code 3 where a check fails.
 """
@@ -20,7 +20,7 @@ from tunectl.core.errors import ArtifactError, DataError, GateError
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--example", type=int, default=0, metavar="N", help="which training example to show, from 0")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write the picture as a page too")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write the result as a page")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
 
 

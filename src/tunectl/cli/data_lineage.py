@@ -1,6 +1,6 @@
-"""Where an answer, a release or a row comes from, and where a row went.
+"""Trace an answer or a release back to its data, or a row forward to the releases trained on it.
 
-tunectl data lineage chatcmpl-...     an answer: its release, what that was made of, down to the raw rows; and what was learned from it
+tunectl data lineage chatcmpl-...     an answer: its release, the artifacts and raw rows behind it, and what was trained on it
 tunectl data lineage RELEASE          the same of a release (the beginning of its name, or champion)
 tunectl data lineage ROW              forward: a row (its id, or a part of its source, as FILE or FILE:NUMBER) through every stage, and
                                       the releases that learned it
@@ -27,8 +27,8 @@ COLUMNS = ("stage", "file", "what", "id", "source")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument("id", help="of an answer (chatcmpl-..., or how it begins), a release, or a row")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="the store of releases (.tunectl/releases)")
+    parser.add_argument("id", help="id of an answer (chatcmpl-..., or its beginning), a release, or a row")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="folder of the registry (.tunectl/releases)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

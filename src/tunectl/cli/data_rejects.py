@@ -1,4 +1,4 @@
-"""``tunectl data rejects``: what did not go on, and why."""
+"""``tunectl data rejects``: rejected rows, and why."""
 
 from __future__ import annotations
 

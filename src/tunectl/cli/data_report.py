@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--learning-curve",
         action="store_true",
-        help="tune on 10, 25, 50 and 100 %% of train, and say whether more data would help; takes about twice as long as sft",
+        help="train on 10, 25, 50 and 100 %% of train to see whether more data would help; takes about twice as long as sft",
     )
     parser.add_argument(
         "--worth",

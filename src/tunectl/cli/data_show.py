@@ -23,12 +23,12 @@ FILES = {
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument("stage", nargs="?", choices=list(FILES), default="curate", help="whose rows (curate)")
+    parser.add_argument("stage", nargs="?", choices=list(FILES), default="curate", help="stage whose rows to print (curate)")
     parser.add_argument(
         "--file",
         help="examples, documents, train, validation, test, labeled_completions or candidates; the first that the stage has",
     )
-    parser.add_argument("--find", metavar="TEXT", help="only rows that hold this text")
+    parser.add_argument("--find", metavar="TEXT", help="only rows that contain this text")
     parser.add_argument("-n", "--number", type=int, default=5, metavar="N", help="rows to print (5)")
     parser.add_argument("--full", action="store_true", help="whole texts instead of their first 400 characters")
     parser.add_argument("--json", action="store_true", help="print JSON lines")

@@ -4,7 +4,7 @@ tunectl estimate                    the recorded overrides included
 tunectl estimate sft.epochs=3       with further overrides; nothing is recorded
 tunectl estimate --json             the same as JSON
 
-Minutes come from the last run where there was one with this model, otherwise from a layer that is timed now.
+Minutes come from the last run where there was one with this model, otherwise one layer is timed now.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ COLUMNS = ("stage", "tokens", "memory", "minutes", "last run", "based on")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="tried over the recorded ones; not recorded")
-    parser.add_argument("--ignore-overrides", action="store_true", help="leave the recorded overrides out")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="applied on top of the recorded overrides, not recorded")
+    parser.add_argument("--ignore-overrides", action="store_true", help="ignore the recorded overrides")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -1,4 +1,4 @@
-"""Turn a LLaMA-Factory or Axolotl file into an experiment of ours, and list what has no counterpart.
+"""Convert a LLaMA-Factory or Axolotl file into an experiment, and list settings without a counterpart.
 
 tunectl import llama-factory llama3_lora_sft.yaml            print conf/experiment/llama3_lora_sft.yaml
 tunectl import axolotl lora-1b.yml --write                   write it
@@ -23,7 +23,7 @@ TOOLS = ("llama-factory", "axolotl")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument("tool", choices=TOOLS, help="whose file it is")
+    parser.add_argument("tool", choices=TOOLS, help="the tool that the file is for")
     parser.add_argument("file", type=Path, metavar="FILE", help="the other tool's YAML")
     parser.add_argument("--name", help="name of the experiment; without it, the file's name")
     parser.add_argument("--write", action="store_true", help="write conf/experiment/NAME.yaml")

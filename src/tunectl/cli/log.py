@@ -1,11 +1,11 @@
-"""The inference log: what a served model was asked and answered, and the feedback of people.
+"""The inference log: requests and answers of served models, with feedback.
 
-tunectl log                              how much there is, and the newest inferences
+tunectl log                              counts and the newest inferences
 tunectl log show --id chatcmpl-...       one inference with its feedback; the beginning of the id is enough
 tunectl log export --shape chat          a fine-tuning file; --shape flywheel: a log of the NVIDIA data flywheel
-tunectl log erase --user NAME            delete everything of one person, now
+tunectl log erase --user NAME            delete all data of one user now
 tunectl log prune [--days 90]            delete what is older
-tunectl log purge                        rewrite the database, so that nothing deleted is left in its files or in reports
+tunectl log purge                        rewrite the database, so that no deleted data remains in its files or in reports
 tunectl log verify                       read the whole log and say what is damaged; servers may go on
 tunectl log migrate                      bring the log of an older tunectl to this one's folder, tables and columns
 
@@ -56,14 +56,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, variant=None)
     parser.add_argument("--json", action="store_true", help="print JSON")
     verbs = parser.add_subparsers(dest="verb", metavar="|".join(VERBS))
-    show = verbs.add_parser("show", help="how much there is, and the newest inferences; or one of them")
+    show = verbs.add_parser("show", help="counts and the newest inferences, or one of them")
     show.add_argument("--id", help="print this inference in full; the beginning of its id is enough")
     show.add_argument("-n", "--number", type=int, default=10, metavar="N", help="inferences to print (10)")
     export = verbs.add_parser("export", help="write finished inferences as JSON lines")
     export.add_argument(
         "--shape", choices=get_args(Shape), required=True, help="flywheel: a log; chat: for fine-tuning"
     )
-    export.add_argument("--approved", action="store_true", help="only what people liked, with their edits as answers")
+    export.add_argument("--approved", action="store_true", help="only answers that users approved, with their edits")
     export.add_argument(
         "--out", type=Path, metavar="FILE", help="the file to write (.tunectl/cache/inference_log/SHAPE.jsonl)"
     )
@@ -72,20 +72,20 @@ def add(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--until", metavar="TIME", help="accepted before")
         verb.add_argument("--release", metavar="ID", help="answered by this release")
         verb.add_argument("--variant", dest="variant", help="champion, challenger or base")
-    erase = verbs.add_parser("erase", help="delete everything of one person, now", description=log_erase.LIMIT)
+    erase = verbs.add_parser("erase", help="delete all data of one user now", description=log_erase.LIMIT)
     who = erase.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="as the client called them (OpenAI's field user)")
-    who.add_argument("--key", metavar="NAME", help="all that this key wrote, whomever it named")
+    who.add_argument("--key", metavar="NAME", help="everything sent with this key, for any user")
     who.add_argument("--hash", metavar="HEX", help="the hash that `tunectl log show` prints")
     prune = verbs.add_parser(
         "prune",
-        help="delete what is older than inference_log.retention_days, and old snapshots of retrains that were not promoted",
+        help="delete rows older than inference_log.retention_days, and old snapshots of runs that were not promoted",
     )
-    prune.add_argument("--days", type=int, metavar="N", help="in place of inference_log.retention_days")
-    purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that nothing deleted is left")
+    prune.add_argument("--days", type=int, metavar="N", help="instead of inference_log.retention_days")
+    purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that no deleted data remains on disk")
     migrate = verbs.add_parser(
         "migrate",
-        help="bring the log of an older tunectl to this one's folder, tables and columns; stop its processes first",
+        help="migrate the log of an older version to the current folder, tables and columns; stop its processes first",
     )
     verify = verbs.add_parser("verify", help="read the whole log and say what is damaged; exit 5 where something is")
     for verb in (show, export, erase, prune, purge, verify, migrate):

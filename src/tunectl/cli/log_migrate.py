@@ -1,4 +1,4 @@
-"""``tunectl log migrate``: bring the inference log of an older tunectl to this one's folder and words."""
+"""``tunectl log migrate``: migrate the inference log of an older version."""
 
 from __future__ import annotations
 

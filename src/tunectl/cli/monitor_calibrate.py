@@ -1,4 +1,4 @@
-"""How much an alarm is worth: false alarms and power of this project's references, and what the past would have given.
+"""Calibrate drift detection: false alarms and power of this project's references, and a backtest on past traffic.
 
 Called by `tunectl monitor`.
 """

@@ -1,8 +1,8 @@
-"""Releases: what was packaged, which one is the champion, and what it is made of.
+"""Releases: packaged models, the champion, and their lineage.
 
 tunectl release list                 all releases, the champion marked
 tunectl release show ID              one release: metrics, verdicts, lineage, files
-tunectl release propose ID -m ..     ask the retrain controller to put it through gate and canary, as it does with its own builds
+tunectl release propose ID -m ..     ask the retrain controller to run gate and canary on it, as on its own builds
 tunectl release promote ID -m ..     make it the champion; running servers follow (--wait URL: until that one has)
 tunectl release rollback -m ..       promote the champion before this one again
 tunectl release canary start ID      serve it to a share of the users, with a test that decides; status, stop, plan
@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         own = verbs.add_parser(name, help=text, description=text)
-        own.add_argument("--store", metavar="DIR", help="the store of releases (.tunectl/releases)")
+        own.add_argument("--store", metavar="DIR", help="folder of the registry (.tunectl/releases)")
         own.add_argument("--json", action="store_true", help="print JSON")
         _module(name).add_parser(name, own)
 

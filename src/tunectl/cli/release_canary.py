@@ -1,6 +1,6 @@
 """``tunectl release canary start|status|stop|plan``: serve a release to a share of the users beside the champion.
 
-With a test (retrain.canary declares it) the retrain controller looks at the traffic and ends it; without one, a person does.
+With a test (retrain.canary) the retrain controller evaluates the traffic and ends it; without one, you end it.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG
         "--share",
         type=float,
         metavar="SHARE",
-        help="of the identities, in place of retrain.canary.share (with --no-test: 0, only requests that name it)",
+        help="share of the users, instead of retrain.canary.share (with --no-test: 0, only requests that name it)",
     )
-    parser.add_argument("--no-test", action="store_true", help="of start: no test decides; it stays until canary stop")
-    parser.add_argument("--force", action="store_true", help="with --no-test: though a gate said no")
-    parser.add_argument("-m", "--message", default="", metavar="TEXT", help="why, for the release history")
+    parser.add_argument("--no-test", action="store_true", help="of start: without a test; it runs until canary stop")
+    parser.add_argument("--force", action="store_true", help="with --no-test: although a gate failed")
+    parser.add_argument("-m", "--message", default="", metavar="TEXT", help="reason, for the release history")
     parser.add_argument(
-        "--author", default="", metavar="NAME", help="who does it, for the release history (the name of this account)"
-    )
-    parser.add_argument(
-        "--effect", type=float, default=0.05, metavar="GAIN", help="of plan: the gain to be seen (0.05)"
+        "--author", default="", metavar="NAME", help="author, for the release history (name of this account)"
     )
     parser.add_argument(
-        "--rate", type=float, metavar="RATE", help="of plan: the champion's rate, in place of what was measured"
+        "--effect", type=float, default=0.05, metavar="GAIN", help="of plan: the smallest gain to detect (0.05)"
+    )
+    parser.add_argument(
+        "--rate", type=float, metavar="RATE", help="of plan: the champion's rate, instead of the measured one"
     )
 
 

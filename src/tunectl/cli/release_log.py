@@ -1,4 +1,4 @@
-"""``tunectl release log``: additions, promotions and rollbacks, the retrains among them, and the whole story of one."""
+"""``tunectl release log``: additions, promotions, rollbacks and retrain runs; or all steps of one run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
     """Declare the words of this verb."""
-    parser.add_argument("retrain", nargs="?", metavar="RETRAIN", help="the whole story of this one (or: last)")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write all stories as one HTML page")
+    parser.add_argument("retrain", nargs="?", metavar="RETRAIN", help="all steps of this run (or: last)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write all runs as one HTML page")
 
 
 def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:

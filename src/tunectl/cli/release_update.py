@@ -26,18 +26,18 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
     (
         frozenset(("add", "propose", "promote", "rollback", "sync")),
         ("-m", "--message"),
-        {"default": "", "metavar": "TEXT", "help": "why, for the release history"},
+        {"default": "", "metavar": "TEXT", "help": "reason, for the release history"},
     ),
     (
         frozenset(("add", "promote", "rollback", "sync")),
         ("--author",),
-        {"default": "", "metavar": "NAME", "help": "who does it, for the release history (the name of this account)"},
+        {"default": "", "metavar": "NAME", "help": "author, for the release history (name of this account)"},
     ),
     (frozenset(("promote",)), ("--force",), {"action": "store_true", "help": "though a gate said no"}),
     (
         frozenset(("propose",)),
         ("--ignore-limits",),
-        {"action": "store_true", "help": "start although the cooldown or the budget says no"},
+        {"action": "store_true", "help": "start in spite of cooldown and budget"},
     ),
     (
         frozenset(("promote", "rollback")),

@@ -1,11 +1,11 @@
-"""Check the configuration, then rebuild whatever changed.
+"""Check the configuration, then rebuild every stage that changed.
 
     tunectl repro                        replay the recorded overrides
     tunectl repro sft.lora_rank=32       record an override, and rebuild with it
     tunectl repro experiment=e2e data.path=trainset.csv
     tunectl repro --reset-overrides      forget all recorded overrides
 
-Ends with the comparison table and the path of the report; with exit code 3 where a gate said no.
+Ends with the comparison table and the path of the report; with exit code 3 where a gate failed.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="rebuild this stage and what it needs; may be repeated",
     )
     parser.add_argument("--reset-overrides", action="store_true", help="forget the recorded overrides first")
-    parser.add_argument("--force", action="store_true", help="rerun though nothing changed")
+    parser.add_argument("--force", action="store_true", help="run again although nothing changed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--unattended", action="store_true", help="leave what was packaged to whoever called")
+    parser.add_argument("--unattended", action="store_true", help="do not register the packaged release; the caller does")
 
 
 def run(args: argparse.Namespace) -> int:

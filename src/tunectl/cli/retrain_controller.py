@@ -26,7 +26,7 @@ READ: Final = frozenset(("retrain", "inference_log", "feedback", "monitor", "ser
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for this process alone; nothing is recorded")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for this process only; not recorded")
     parser.add_argument("--once", action="store_true", help="do what is due now, then end")
 
 

@@ -1,4 +1,4 @@
-"""``tunectl retrain status``: the retrains, the newest last, and what waits for the controller. It changes nothing.
+"""``tunectl retrain status``: the retrains, the newest last, and pending triggers. Read-only.
 
 tunectl retrain status [-n 10] [--json]
 """

@@ -1,7 +1,7 @@
 """Run one stage, as dvc.yaml does.
 
 The stage gets its resolved configuration, the finished artifacts of the stages that it reads, and a fresh folder. That folder
-replaces the old artifact only when the stage succeeds; the manifest is written last. With --join the first machine runs the stage, and this one gives its processes to the fits of it.
+replaces the old artifact only when the stage succeeds; the manifest is written last. With --join the first machine runs the stage, and this machine joins its training processes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("stage", help="a stage of dvc.yaml; tunectl status lists them")
     parser.add_argument(
-        "--join", action="store_true", help="take part, as another machine, in the fits of this stage (launch.nnodes)"
+        "--join", action="store_true", help="join the training of this stage from another machine (launch.nnodes)"
     )
 
 

@@ -1,10 +1,10 @@
-"""Serve the champion over HTTP, as OpenAI does; manage the keys that open the server; build its container image.
+"""Serve the champion over HTTP, as OpenAI does; manage API keys; build the container image.
 
     tunectl serve                               the champion of the release store, on this machine
     tunectl serve serve.port=8000 serve.host=0.0.0.0
     tunectl serve keys add NAME [--scope chat --scope feedback] [--per-minute 60] [--days 90]
     tunectl serve keys disable|enable|remove NAME
-    tunectl serve keys list                     or audit: when each was used last, and what to look at
+    tunectl serve keys list                     or audit: last use of each, and warnings
     tunectl serve image [NAME:TAG]              bentoml containerize on the Bento that repro built; needs a Docker engine
 
 Scopes of a key; chat and feedback where none is given:
@@ -48,16 +48,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="*",
         metavar="keys VERB [NAME] | image [NAME] | key=value",
-        help="manage keys, build an image, or settings for this time",
+        help="manage keys, build an image, or key=value for this run",
     )
     parser.add_argument(
-        "--scope", action="append", help="with keys add: what the key opens; chat and feedback where not given"
+        "--scope", action="append", help="with keys add: scope of the key; default chat and feedback"
     )
     parser.add_argument("--per-minute", type=int, metavar="N", help="with keys add: most requests a minute")
     parser.add_argument("--max-concurrency", type=int, metavar="N", help="with keys add: most requests at once")
     parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="with keys add: most tokens a minute")
     parser.add_argument(
-        "--days", type=int, metavar="N", help="with keys add: how long it is good for; for ever where not given"
+        "--days", type=int, metavar="N", help="with keys add: lifetime; unlimited where not given"
     )
     parser.add_argument("--json", action="store_true", help="with keys and image: print JSON")
 

@@ -1,6 +1,6 @@
-"""How things stand, in one screen: the stages, champion, traffic, drift, retrains, and what waits for a person.
+"""Show the project on one screen: stages, champion, traffic, drift, retrain runs, and open approvals.
 
-Of the stages it says what is stale and why, and the last verdicts. It reads records only, so nothing has to run.
+Of the stages it says what is stale and why, and the last verdicts. It reads records only; no server has to run.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Search for better settings: trials are builds of this commit with other values, chosen by Optuna.
+"""Tune hyperparameters: trials are builds of this commit with values chosen by Optuna.
 
-tunectl sweep run [key=value]      begin the sweep of conf/sweep, or go on with it
+tunectl sweep run [key=value]      start or resume the sweep of conf/sweep
 tunectl sweep worker [NAME]        run trials of a sweep that another machine began
 tunectl sweep show [NAME]          table, front, importance; --plot FILE writes a page, --json prints all
-tunectl sweep stop [NAME]          begin no more trials; those that run end as usual
+tunectl sweep stop [NAME]          start no more trials; running ones end as usual
 tunectl sweep take [NAME] [TRIAL]  write the settings of the best trial, or of another one, to conf/overrides.yaml
 """
 
@@ -13,10 +13,10 @@ import argparse
 from importlib import import_module
 
 VERBS = {
-    "run": "begin the sweep of conf/sweep, or go on with it",
+    "run": "start or resume the sweep of conf/sweep",
     "worker": "run trials of a sweep that another machine began",
     "show": "print trials, the best ones, and which setting matters",
-    "stop": "begin no more trials; those that run end as usual",
+    "stop": "start no more trials; running ones end as usual",
     "take": "write the settings of a trial to conf/overrides.yaml",
 }
 

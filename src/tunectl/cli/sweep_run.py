@@ -1,11 +1,11 @@
-"""``tunectl sweep run``: begin the sweep of conf/sweep, or go on with it.
+"""``tunectl sweep run``: start or resume the sweep of conf/sweep.
 
 tunectl sweep run                                  as conf/sweep says
 tunectl sweep run sweep.n_trials=40                more trials of the same sweep
 tunectl sweep run sweep.name=short sft.epochs=1    another sweep, whose trials all have sft.epochs=1
 
 A trial is a worktree of the commit that is checked out, and stages that it does not change come from DVC's cache. Ctrl-C stops;
-the same command goes on, and trials that were cut off go on from their checkpoints.
+the same command resumes, and interrupted trials resume from their checkpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything, then run trials until there are none to come.
+    """Check everything, then run trials until none is left.
 
     Raises  ConfigError with file and line of every mistake in the space; UsageError for changes that are not committed.
     """

@@ -1,4 +1,4 @@
-"""``tunectl sweep show``: the trials of a sweep, the best first, and which setting matters. It changes nothing.
+"""``tunectl sweep show``: the trials of a sweep, the best first, and which setting matters. Read-only.
 
 tunectl sweep show [NAME] [-n 20] [--plot FILE.html] [--json]
 """

@@ -1,4 +1,4 @@
-"""``tunectl sweep stop``: begin no more trials of a sweep, on all machines; those that run end as usual.
+"""``tunectl sweep stop``: start no more trials of a sweep, on any machine; running ones end as usual.
 
 tunectl sweep stop [NAME]        go on later with: tunectl sweep run
 """

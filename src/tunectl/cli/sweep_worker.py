@@ -1,4 +1,4 @@
-"""``tunectl sweep worker``: run trials of a sweep that another machine began, until there are none to come.
+"""``tunectl sweep worker``: run trials of a sweep that another machine began, until none is left.
 
 tunectl sweep worker NAME [key=value]
 

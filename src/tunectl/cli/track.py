@@ -1,7 +1,7 @@
-"""Send builds and releases to the trackers of track.to (MLflow, W&B). A build does so by itself; this is for what was not sent.
+"""Send builds and releases to the trackers of track.to (MLflow, W&B). Builds do this by themselves; use it for builds that could not be sent.
 
-tunectl track sync      send every build that waits, and bring the registered model in line with our releases
-tunectl track status    builds that wait, and the end of what the last sync said; --json
+tunectl track sync      send every build that waits, and update the registered model from the registry
+tunectl track status    waiting builds, and the last lines of the last sync; --json
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their arguments."""
-    parser.add_argument("verb", choices=("sync", "status"), help="send what waits, or say what waits")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for this time, such as track.uri=ADDRESS")
+    parser.add_argument("verb", choices=("sync", "status"), help="send waiting builds, or list them")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="for this run, such as track.uri=ADDRESS")
     parser.add_argument("--json", action="store_true", help="with status: print JSON")
 
 
