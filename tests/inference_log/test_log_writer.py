@@ -139,7 +139,7 @@ def test_a_full_disk_refuses_where_that_is_declared(tmp_path):
         async def talk():
             with pytest.raises(LogWriteError) as caught:
                 await until_full(made)
-            assert str(caught.value).startswith("this inference cannot be kept: inference log sqlite:///")
+            assert str(caught.value).startswith("this inference cannot be logged: inference log sqlite:///")
             assert str(caught.value).endswith("\n  try again later")
             make_room()
             assert await made.accept(inference(500))
@@ -168,7 +168,7 @@ def test_a_slow_disk_holds_nobody_up(policy, tmp_path):
     async def talk():
         start = time.monotonic()
         if policy == "refuse":
-            with pytest.raises(LogWriteError, match=r"this inference cannot be kept: the disk took longer than 0\.2 s"):
+            with pytest.raises(LogWriteError, match=r"this inference cannot be logged: the disk took longer than 0\.2 s"):
                 await made.accept(inference())
         else:
             assert not await made.accept(inference())
@@ -197,7 +197,7 @@ def test_a_row_that_breaks_does_not_take_others_with_it(store):
 
     kept = asyncio.run(talk())
     assert [one is True for one in kept] == [True, True, True, False, True, True, False]
-    assert str(kept[3]).startswith("this inference cannot be kept: it cannot be written: RecursionError")
+    assert str(kept[3]).startswith("this inference cannot be logged: it cannot be written: RecursionError")
     assert errors == [1, 1]
     assert made.close()
 

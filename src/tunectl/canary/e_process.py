@@ -1,12 +1,12 @@
-"""Evidence as the money of somebody who bets on it: what a sequential test may look at as often as it likes. Pure.
+"""E-processes (test martingales) for a bounded mean: evidence that may be checked after every unit. Pure.
 
-With p the challenger's share and m a prediction made before the unit came,
+With p the challenger's share and m a prediction made before the unit,
 
     x = (in challenger ? 1/p : -1/(1-p)) * (outcome - m)
 
-has the expectation "challenger minus champion" by the random assignment alone, whatever the outcomes are distributed like.
-Someone who bets a fixed share of their money on "x is above d" cannot expect to win while it is not; a mixture over shares is
-such a bettor, too. Wealth of 1/alpha therefore refutes "the difference is d or less" at level alpha, at any time of looking.
+has the mean "challenger minus champion" because of the random assignment, for any distribution of the outcomes. Under "the mean
+of x is d or less" the product of (1 + bet * (x - d)) is a supermartingale, and so is a mixture over bets. By Ville's inequality a
+value of 1/alpha refutes that hypothesis at level alpha, however often it is checked.
 Source: Waudby-Smith and Ramdas, "Estimating means of bounded random variables by betting", JRSS B 2024 (arXiv 2010.09686);
         Ville (1939); the predicted m is the control variate of augmented inverse probability weighting.
 """
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BETS: Final = tuple(0.9 * 0.62**step for step in range(14))
-"""Shares of the largest bet that can never lose everything; each gets an equal part of the money."""
+"""Bets of the mixture, as shares of the largest bet that keeps every factor positive; all have the same weight."""
 
 
 def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> NDArray[Any]:
-    """Return X of the module's text; the prediction is the mean of the outcomes before, of both variants."""
+    """Return x of the module's text, (units,); m is the mean outcome of all earlier units, of both variants."""
     np = import_optional("numpy", extra="retrain")
     before = (np.cumsum(outcome) - outcome + 0.5) / (np.arange(len(outcome)) + 1)
     weighed: NDArray[Any] = np.where(variant, 1 / share, -1 / (1 - share)) * (outcome - before)
@@ -34,8 +34,9 @@ def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> 
 
 
 def log_e_process(x: NDArray[Any], minimum: float, share: float) -> NDArray[Any]:
-    """Return the logarithm of the money after each unit of somebody who bets that the mean of ``x`` is above ``minimum``."""
+    """Return the log e-value after each unit against "the mean of ``x`` is ``minimum`` or less"; (units,)."""
     np = import_optional("numpy", extra="retrain")
+    # |x| is at most max(1/p, 1/(1-p)), so no factor 1 + bet * (x - minimum) reaches zero
     largest = 1 / (max(1 / share, 1 / (1 - share)) + abs(minimum))
     total: NDArray[Any] = np.full(len(x), -np.inf)
     for bet in BETS:
@@ -45,7 +46,7 @@ def log_e_process(x: NDArray[Any], minimum: float, share: float) -> NDArray[Any]
 
 
 def sample_ratio_mismatch(variant: NDArray[Any], share: float) -> NDArray[Any]:
-    """Return the logarithm of the money of somebody who bets that the challenger does not get its share, either way."""
+    """Return the log e-value after each unit against "the challenger gets its share", two-sided; (units,)."""
     np = import_optional("numpy", extra="retrain")
     off = variant.astype(float) - share
     total: NDArray[Any] = np.full(len(off), -np.inf)

@@ -1,8 +1,8 @@
-"""Champion against challenger on live traffic, looked at as often as one likes: an anytime-valid sequential test. Pure.
+"""Anytime-valid sequential test of champion against challenger on live traffic. Pure.
 
 The unit is an identity (a user, else a key), which stays in one variant. Its outcome is one number from 0 to 1, fixed once its
-attribution time is over. Evidence is the wealth of bettors (``canary/e_process.py``): one bets that the challenger is better, one
-that it does harm, one on each guardrail, and one that the variants do not get their shares.
+attribution time is over. Each question has an e-process (``canary/e_process.py``): is the challenger better, does it do harm, is a
+guardrail violated, do the variants get their shares.
 Why no library: ``docs/decisions/0009-sequential-test.md``.
 """
 
@@ -27,7 +27,7 @@ units are over. unfair: the variants are not those that were declared, or do not
 CURVE: Final = 60
 """Points of a curve."""
 GRID: Final = 161
-"""Differences that the interval is looked for among, from -1 to 1."""
+"""Candidate differences from -1 to 1 among which the confidence interval is searched."""
 
 
 class Observation(Struct, frozen=True):
@@ -60,16 +60,16 @@ class SequentialTestRules(Struct, frozen=True):
 
 
 class Point(Struct, frozen=True):
-    """One place of the curve."""
+    """One point of the curve."""
 
     units: int
     difference: float
     low: float
     high: float
     better: float
-    """Evidence (e-value) for the goal; 1 / alpha is proof."""
+    """E-value for the goal; 1 / alpha proves it."""
     harm: float
-    """Evidence of harm; 1 / harm level is proof."""
+    """E-value for harm; 1 / harm level proves it."""
 
 
 class ExperimentResult(Struct, frozen=True):
@@ -103,7 +103,7 @@ def evaluate(
 ) -> ExperimentResult:
     """Test the units in the order in which they became final; ``over``: the time is up.
 
-    Looking again with more units never takes a decision back: the first crossing counts.
+    More units never reverse a decision: the first crossing counts.
     Raises  UsageError for a share that leaves one variant empty.
     """
     validate_rules(rules)
@@ -114,8 +114,11 @@ def evaluate(
         name: np.asarray([unit.guards.get(name, 0.0) for unit in units], dtype=float)
         for name in sorted({name for unit in units for name in unit.guards})
     }
-    weighed, wealth = e_process.ipw_outcomes(variant, outcome, rules.share), _money(variant, outcome, bad, rules)
-    decision, reason, at = _find_first_crossing(wealth, list(bad), variant, rules)
+    weighed, evidence = (
+        e_process.ipw_outcomes(variant, outcome, rules.share),
+        _log_e_values(variant, outcome, bad, rules),
+    )
+    decision, reason, at = _find_first_crossing(evidence, list(bad), variant, rules)
     if decision == "running" and (over or (rules.max_total_units is not None and len(units) >= rules.max_total_units)):
         decision, reason = "undecided", f"{len(units)} units, and neither the goal nor harm is proved"
     champion, challenger = (float(outcome[side].mean()) if side.any() else None for side in (~variant, variant))
@@ -129,9 +132,9 @@ def evaluate(
         challenger,
         None if band is None else float(band[0][-1]),
         None if band is None else float(band[1][-1]),
-        {name: float(np.exp(min(path.max(), 700.0))) if len(path) else 1.0 for name, path in wealth.items()},
+        {name: float(np.exp(min(path.max(), 700.0))) if len(path) else 1.0 for name, path in evidence.items()},
         at,
-        _curve(weighed, wealth, band) if curve and band is not None else [],
+        _curve(weighed, evidence, band) if curve and band is not None else [],
     )
 
 
@@ -144,13 +147,13 @@ def first_decision(
     outcome  0 to 1
     bad      by guardrail, 0 to 1
     """
-    return _find_first_crossing(_money(variant, outcome, bad, rules), list(bad), variant, rules)
+    return _find_first_crossing(_log_e_values(variant, outcome, bad, rules), list(bad), variant, rules)
 
 
-def _money(
+def _log_e_values(
     variant: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
 ) -> dict[str, NDArray[Any]]:
-    """Return the log e-value of each bettor after each unit."""
+    """Return the log e-value of each question after each unit."""
     weighed = e_process.ipw_outcomes(variant, outcome, rules.share)
     return {
         "better": e_process.log_e_process(weighed, -rules.margin, rules.share),
@@ -166,26 +169,30 @@ def _money(
 
 
 def _find_first_crossing(
-    wealth: dict[str, NDArray[Any]], guards: Sequence[str], variant: NDArray[Any], rules: SequentialTestRules
+    evidence: dict[str, NDArray[Any]], guards: Sequence[str], variant: NDArray[Any], rules: SequentialTestRules
 ) -> tuple[CanaryDecision, str, int | None]:
-    """Return the first line that was crossed; harm before promotion where both are at once."""
+    """Return the decision of the first threshold that was crossed; harm before promotion where both are crossed at once."""
     np = import_optional("numpy", extra="retrain")
+    # Bonferroni over the outcome and the guardrails: harm_alpha bounds all false stops together
     harm_level = rules.harm_alpha / (1 + len(guards))
     enough = np.minimum(np.cumsum(variant), np.cumsum(~variant)) >= rules.min_units_per_variant
     crossed: list[tuple[int, int, CanaryDecision, str]] = []
 
-    def look(rank: int, path: NDArray[Any], level: float, decision: CanaryDecision, reason: str) -> None:
+    def add_crossing(rank: int, path: NDArray[Any], level: float, decision: CanaryDecision, reason: str) -> None:
         over = path >= log(1 / level)
         if over.any():
             crossed.append((int(over.argmax()) + 1, rank, decision, reason))
 
-    look(0, wealth["fair"], 0.001, "unfair", "the variants do not get the shares that were declared")
-    look(1, wealth["harm"], harm_level, "harm", "the challenger's outcome is worse")
+    add_crossing(0, evidence["fair"], 0.001, "unfair", "the variants do not get the shares that were declared")
+    add_crossing(1, evidence["harm"], harm_level, "harm", "the challenger's outcome is worse")
     for name in guards:
-        look(2, wealth[name], harm_level, "harm", f"more {name} than {rules.guardrail_tolerance:g} above the champion")
+        add_crossing(
+            2, evidence[name], harm_level, "harm", f"more {name} than {rules.guardrail_tolerance:g} above the champion"
+        )
+    # The maximum so far, so that evidence gathered before min_units_per_variant still counts after it
     goal = "better" if rules.margin == 0 else f"not worse by {rules.margin:g}"
-    best = np.maximum.accumulate(wealth["better"]) if len(variant) else wealth["better"]
-    look(3, np.where(enough, best, -np.inf), rules.alpha, "promote", f"the challenger is {goal}")
+    best = np.maximum.accumulate(evidence["better"]) if len(variant) else evidence["better"]
+    add_crossing(3, np.where(enough, best, -np.inf), rules.alpha, "promote", f"the challenger is {goal}")
     if not crossed:
         return "running", "neither the goal nor harm is proved yet", None
     at, _, decision, reason = min(crossed)
@@ -193,9 +200,11 @@ def _find_first_crossing(
 
 
 def _band(x: NDArray[Any], rules: SequentialTestRules) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return lowest and highest difference that is not refuted, after each unit; ``alpha`` on each side."""
+    """Return the confidence sequence: lowest and highest difference not refuted after each unit; ``alpha`` on each side."""
     np = import_optional("numpy", extra="retrain")
     line, low, high = log(1 / rules.alpha), np.full(len(x), -1.0), np.full(len(x), 1.0)
+    # A difference is outside once its e-process has crossed the line; the running maximum keeps it outside, so all
+    # intervals hold together
     for position in np.linspace(-1, 1, GRID):
         above = np.maximum.accumulate(e_process.log_e_process(x, position, rules.share)) >= line
         below = np.maximum.accumulate(e_process.log_e_process(-x, -position, rules.share)) >= line
@@ -204,11 +213,11 @@ def _band(x: NDArray[Any], rules: SequentialTestRules) -> tuple[NDArray[Any], ND
     return low, high
 
 
-def _curve(x: NDArray[Any], wealth: dict[str, NDArray[Any]], band: tuple[NDArray[Any], NDArray[Any]]) -> list[Point]:
+def _curve(x: NDArray[Any], evidence: dict[str, NDArray[Any]], band: tuple[NDArray[Any], NDArray[Any]]) -> list[Point]:
     np = import_optional("numpy", extra="retrain")
     mean = np.cumsum(x) / np.arange(1, len(x) + 1)
     indexes = np.unique(np.linspace(0, len(x) - 1, min(CURVE, len(x))).astype(int))
-    money = {name: np.exp(np.minimum(wealth[name], 700.0)) for name in ("better", "harm")}
+    money = {name: np.exp(np.minimum(evidence[name], 700.0)) for name in ("better", "harm")}
     return [
         Point(
             int(p) + 1,

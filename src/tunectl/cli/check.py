@@ -19,7 +19,9 @@ PRINT = "-"
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="applied on top of the recorded overrides, not recorded")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="applied on top of the recorded overrides, not recorded"
+    )
     parser.add_argument("--ignore-overrides", action="store_true", help="ignore the recorded overrides")
     parser.add_argument(
         "--schema",

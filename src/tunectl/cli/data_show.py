@@ -23,7 +23,9 @@ FILES = {
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument("stage", nargs="?", choices=list(FILES), default="curate", help="stage whose rows to print (curate)")
+    parser.add_argument(
+        "stage", nargs="?", choices=list(FILES), default="curate", help="stage whose rows to print (curate)"
+    )
     parser.add_argument(
         "--file",
         help="examples, documents, train, validation, test, labeled_completions or candidates; the first that the stage has",

@@ -82,7 +82,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="delete rows older than inference_log.retention_days, and old snapshots of runs that were not promoted",
     )
     prune.add_argument("--days", type=int, metavar="N", help="instead of inference_log.retention_days")
-    purge = verbs.add_parser("purge", help="rewrite the database and delete exports, so that no deleted data remains on disk")
+    purge = verbs.add_parser(
+        "purge", help="rewrite the database and delete exports, so that no deleted data remains on disk"
+    )
     migrate = verbs.add_parser(
         "migrate",
         help="migrate the log of an older version to the current folder, tables and columns; stop its processes first",

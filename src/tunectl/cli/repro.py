@@ -49,7 +49,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reset-overrides", action="store_true", help="forget the recorded overrides first")
     parser.add_argument("--force", action="store_true", help="run again although nothing changed")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--unattended", action="store_true", help="do not register the packaged release; the caller does")
+    parser.add_argument(
+        "--unattended", action="store_true", help="do not register the packaged release; the caller does"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

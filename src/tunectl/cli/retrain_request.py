@@ -12,12 +12,8 @@ from tunectl.artifacts.paths import ProjectPaths
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "-m", "--message", required=True, metavar="TEXT", help="reason, for the release history"
-    )
-    parser.add_argument(
-        "--ignore-limits", action="store_true", help="start in spite of cooldown and budget"
-    )
+    parser.add_argument("-m", "--message", required=True, metavar="TEXT", help="reason, for the release history")
+    parser.add_argument("--ignore-limits", action="store_true", help="start in spite of cooldown and budget")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

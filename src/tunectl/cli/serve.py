@@ -50,15 +50,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="keys VERB [NAME] | image [NAME] | key=value",
         help="manage keys, build an image, or key=value for this run",
     )
-    parser.add_argument(
-        "--scope", action="append", help="with keys add: scope of the key; default chat and feedback"
-    )
+    parser.add_argument("--scope", action="append", help="with keys add: scope of the key; default chat and feedback")
     parser.add_argument("--per-minute", type=int, metavar="N", help="with keys add: most requests a minute")
     parser.add_argument("--max-concurrency", type=int, metavar="N", help="with keys add: most requests at once")
     parser.add_argument("--tokens-per-minute", type=int, metavar="N", help="with keys add: most tokens a minute")
-    parser.add_argument(
-        "--days", type=int, metavar="N", help="with keys add: lifetime; unlimited where not given"
-    )
+    parser.add_argument("--days", type=int, metavar="N", help="with keys add: lifetime; unlimited where not given")
     parser.add_argument("--json", action="store_true", help="with keys and image: print JSON")
 
 

@@ -1,7 +1,7 @@
-"""A JSON Schema as a grammar (EBNF of xgrammar and llama.cpp), written by us for two reasons.
+"""Convert a JSON Schema to a grammar (EBNF of xgrammar and llama.cpp).
 
-A schema that a library cannot compile may take the whole engine with it, so what is not supported is refused here, before it
-gets there. And the grammar says where white space may be: a small model that may write blanks writes nothing else.
+Our own conversion, for two reasons. A schema that a library cannot compile can crash the engine for all requests, so unsupported
+keywords are refused here. And the grammar bounds white space: small models that may write blanks often write nothing else.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PARAM: Final = "response_format.json_schema"
 MOST_RULES: Final = 2000
 MOST_REPEATS: Final = 2000
 MOST_DEEP: Final = 64
-"""Schemas inside one another, references followed: far from the depth at which Python gives up."""
-_TALK: Final = frozenset(
+"""Nested schemas, references followed; far below Python's recursion limit."""
+_ANNOTATIONS: Final = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$schema", "$id", "$comment"}
     | {"$defs", "definitions", "additionalProperties"}
 )
-"""Keywords that change nothing about the texts that are written here: no property is written that is not declared."""
+"""Keywords without effect on the grammar: only declared properties are generated."""
 _KNOWN: Final[dict[str, frozenset[str]]] = {
     "object": frozenset({"properties", "required"}),
     "array": frozenset({"items", "minItems", "maxItems"}),
@@ -57,7 +57,7 @@ _PLAIN: Final = {
 def schema_to_ebnf(schema: str) -> str:
     """Return the grammar of a schema's JSON text; its rule ``root`` is the whole answer.
 
-    Raises  Problem naming the place for what is not supported, refers nowhere, or could never end.
+    Raises  ApiError with the location of a keyword that is not supported, a broken reference, or endless recursion.
     """
     document = json.loads(schema)
     writer = _Writer(document)
@@ -74,7 +74,7 @@ class _Writer:
     deep: int = 0
 
     def value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
-        """Return the expression of one schema; ``open_refs`` are references that were followed without a letter in between."""
+        """Return the expression of one schema; ``open_refs`` are references followed since the last terminal: one of them again is left recursion."""
         if self.deep == MOST_DEEP:
             raise _wrong(location, f"more than {MOST_DEEP} nested schemas, references included")
         self.deep += 1
@@ -103,7 +103,7 @@ class _Writer:
             raise _wrong(location, f"$ref {ref} refers to itself")
         if ref not in self.refs:
             name = self.refs[ref] = self._name()
-            self.rules[name] = ""
+            self.rules[name] = ""  # marks the rule as being written: a reference to it from inside is recursion
             self.rules[name] = self.value(target, str(ref), (*open_refs, ref))
         elif not self.rules[self.refs[ref]] and open_refs:
             raise _wrong(location, f"$ref {ref} refers to itself")
@@ -207,7 +207,7 @@ class _Writer:
 
 
 def _refuse_others(schema: Mapping[str, Any], allowed: frozenset[str], location: str) -> None:
-    other = next((key for key in schema if key not in allowed and key not in _TALK), None)
+    other = next((key for key in schema if key not in allowed and key not in _ANNOTATIONS), None)
     if other is not None:
         raise _wrong(location, f"{other} is not supported here; leave it out and check the answer yourself")
 
@@ -241,13 +241,13 @@ def _repeats(schema: Mapping[str, Any], description: str, location: str) -> str:
 
 @dataclass
 class _TerminationChecker:
-    """Which references lead to a text that ends; each is looked at again only when one that it waits for turns out to end."""
+    """Least fixed point of "some text of this reference ends". A reference is checked again only when one it waits for ends."""
 
     known: set[str] = field(default_factory=set)
     waiting: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def ends(self, schema: Any, asker: str) -> bool:
-        """Return whether some text of a schema ends, as far as is known; ``asker`` is the reference that asks."""
+        """Return whether some text of a schema is known to end; ``asker`` is the reference to check again later."""
         if not isinstance(schema, dict):
             return True
         if "$ref" in schema:
@@ -264,7 +264,7 @@ class _TerminationChecker:
         )
 
     def follow(self, document: Any, refs: Iterable[str]) -> None:
-        """Find out for all of ``refs``."""
+        """Compute the fixed point over all of ``refs``."""
         todo = list(refs)
         while todo:
             ref = todo.pop()

@@ -1,7 +1,7 @@
-"""The way from a server into its inference log: redaction, group commit, and what happens when the disk says no.
+"""Writer of the inference log: redaction, group commit, and retries while the disk is full.
 
-One thread writes. What arrives while it waits for the disk goes into its next transaction, so that a hundred requests cost
-one fsync, and a single one waits for nobody. Callers are coroutines; they wait until their row is durable, at most
+One thread writes. Rows that arrive during its fsync go into its next transaction (group commit), so a hundred concurrent requests
+cost one fsync, and a single one has no added delay. Callers are coroutines; they wait until their row is durable, at most
 ``patience`` seconds.
 """
 
@@ -27,19 +27,19 @@ DiskFullPolicy = Literal["serve_and_count", "refuse"]
 LARGEST_BATCH: Final = 256
 """Rows of one transaction."""
 RETRY: Final = 1.0
-"""Seconds between two tries while the disk says no and nothing new comes."""
+"""Seconds between two tries while writing fails and no new row comes."""
 PAUSE: Final = 0.05
-"""Seconds between two tries while the disk says no and something new is there: it may be whole again."""
+"""Seconds between two tries while writing fails and new rows come: the disk may work again."""
 _ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 class LogWriteError(InfrastructureError):
-    """A row is not on the disk, and the policy is not to go on without it."""
+    """A row is not durable, and the policy is to refuse the request then."""
 
 
 @dataclass(slots=True)
 class _PendingWrite:
-    """An entry on its way, and who waits for it."""
+    """An entry in the queue, with the future of its caller."""
 
     entry: LogEntry
     size: int
@@ -51,7 +51,7 @@ class _PendingWrite:
 
 
 class Writer:
-    """Gives entries to a store. ``accept``, ``finish`` and ``feedback`` belong to an event loop, the rest to any thread."""
+    """Writes entries to a store. Call ``accept``, ``finish`` and ``feedback`` in an event loop, the rest in any thread."""
 
     def __init__(
         self,
@@ -86,21 +86,21 @@ class Writer:
         self._thread.start()
 
     async def accept(self, inference: InferenceRecord) -> bool:
-        """Keep a new inference. True: it is on the disk. False: the policy is to serve all the same, and it was counted.
+        """Write a new inference. True: it is durable. False: the policy is to serve anyway, and the loss was counted.
 
-        Raises  NotKept when the policy is to refuse.
+        Raises  LogWriteError when the policy is to refuse.
         """
         return await self._confirm_write(self.submit(inference))
 
     async def finish(self, name: str, finish: RequestOutcome) -> bool:
-        """Keep how an inference ended; as ``accept``."""
+        """Write the end of an inference; as ``accept``."""
         return await self._confirm_write(self.submit(FinishedRequest(name, finish)))
 
     async def feedback(self, feedback: Feedback) -> bool:
-        """Keep what somebody said. False: its id is known.
+        """Write feedback. False: its id is known.
 
-        Raises  DataError for an inference that is not there; NotKept when it is not on the disk, whatever the policy:
-                whoever sent it can send it again.
+        Raises  DataError for an inference that is not there; LogWriteError when it is not durable, with either policy:
+                the client can send it again.
         """
         ticket = self.submit(feedback)
         outcome = await self._wait(ticket)
@@ -111,12 +111,12 @@ class Writer:
         return outcome == "new"
 
     def submit(self, entry: LogEntry) -> _PendingWrite:
-        """Put an entry in line without waiting; for callers that have no event loop.
+        """Queue an entry without waiting; for callers without an event loop.
 
-        Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises NotKept.
+        Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises LogWriteError.
         """
         ticket = _PendingWrite(entry, _size(entry))
-        ticket.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the row
+        ticket.answer.set_running_or_notify_cancel()  # a caller that stops waiting does not cancel the write
         with self._wake:
             if self._closing:
                 self._fail(ticket, "the store is closed")
@@ -134,7 +134,7 @@ class Writer:
         return rows < self._most and (size == 0 or size + ticket.size <= self._most_bytes)
 
     def close(self, timeout: float = 10.0) -> bool:
-        """Write what is in line, then stop; True when everything was written within ``timeout`` seconds. The store stays open."""
+        """Write all queued entries, then stop; True when everything was written within ``timeout`` seconds. The store stays open."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -155,7 +155,7 @@ class Writer:
         return outcome in ("new", "known")
 
     async def _wait(self, ticket: _PendingWrite) -> WriteOutcome | LogWriteError:
-        """Return the outcome, or why the row is not on the disk in time."""
+        """Return the outcome, or the error of a row that is not durable in time."""
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._patience)
         except TimeoutError:
@@ -178,6 +178,7 @@ class Writer:
                 self._wake.wait(RETRY if self._late else None)
             if self._closing and not self._new and (not self._late or self.trouble is not None):
                 return None
+            # Everything that arrived during the last fsync becomes one transaction; retried rows first, to keep their order
             batch = [self._late.popleft() for _ in range(min(len(self._late), LARGEST_BATCH))]
             batch += [self._new.popleft() for _ in range(min(len(self._new), LARGEST_BATCH - len(batch)))]
             self._flying = sum(ticket.size for ticket in batch)
@@ -190,11 +191,11 @@ class Writer:
             self._put(ready)
         except InfrastructureError as error:
             self._handle_write_failure(ready, error.message)
-        except Exception:  # noqa: BLE001  one of them cannot be written: find it, keep the others
+        except Exception:  # noqa: BLE001  one entry cannot be written: find it, write the others
             self._one_by_one(ready)
 
     def _put(self, batch: list[_PendingWrite]) -> None:
-        """One transaction, and its outcomes told."""
+        """Write one transaction, and resolve the futures of its entries."""
         outcomes = self._store.write([ticket.entry for ticket in batch])
         if self.trouble is not None:
             logging_setup.get_logger(__name__).warning("the inference log writes again")
@@ -203,7 +204,7 @@ class Writer:
             _answer(ticket, outcome)
 
     def _one_by_one(self, batch: list[_PendingWrite]) -> None:
-        """Give up what cannot be written, and nothing else. Where the disk says no meanwhile, the rest is late, in its order."""
+        """Write entries one at a time, to reject only the broken one. If the disk fails, the rest is queued again in its order."""
         for index, ticket in enumerate(batch):
             try:
                 self._put([ticket])
@@ -236,7 +237,7 @@ class Writer:
             self._wake.wait_for(lambda: self._closing or self._new, RETRY - PAUSE)
 
     def _put_off(self, batch: list[_PendingWrite], reason: str) -> None:
-        """Line up what failed and what came meanwhile, in order. Nobody waits behind rows that wait for the disk already."""
+        """Queue failed and new entries again, in order. Their callers are released: they must not wait for a broken disk."""
         for ticket in self._new:
             self._fail(ticket, reason)
         line = [*batch, *self._late, *self._new]
@@ -258,7 +259,7 @@ class Writer:
         self.lost += count
 
     def _refuse(self, ticket: _PendingWrite, error: Exception) -> None:
-        """Give up an entry that will never be written. The log has the type of the error only: its text may be personal."""
+        """Reject an entry that can never be written. Only the type of the error is logged: its text may be personal data."""
         logging_setup.get_logger(__name__).error("a row cannot be written: %s", type(error).__name__)
         with self._wake:
             self._fail(ticket, f"it cannot be written: {type(error).__name__}")
@@ -275,7 +276,7 @@ class Writer:
 
 
 def _size(entry: LogEntry) -> int:
-    """Return the bytes of an entry as JSON; 0 for what is none, which will not be written either."""
+    """Return the bytes of an entry as JSON; 0 for one that JSON cannot hold, which will be rejected."""
     try:
         return len(_ENCODE(entry))
     except (TypeError, ValueError, OverflowError, RecursionError):
@@ -288,11 +289,11 @@ def _answer(ticket: _PendingWrite, outcome: WriteOutcome) -> None:
 
 
 def _not_kept(reason: str) -> LogWriteError:
-    return LogWriteError(f"this inference cannot be kept: {reason}", hint="try again later")
+    return LogWriteError(f"this inference cannot be logged: {reason}", hint="try again later")
 
 
 def unknown_record(about: Feedback | str) -> DataError:
-    """Return the error of something that is said about an inference which is not there, by its id or by what was said."""
+    """Return the error of a request about an inference that does not exist, by its id or the feedback on it."""
     name = about if isinstance(about, str) else about.inference_id
     other = isinstance(about, Feedback) and about.kind == "preference"
     return DataError(

@@ -40,9 +40,7 @@ def load_window(path: Path) -> FeedbackWindow:
         return read_window(path) or FeedbackWindow()
     old = path.parent.parent / "live" / path.name
     if path.parent.name == "inference_log" and old.is_file():
-        raise ArtifactError(
-            f"{old} is of tunectl 0.1; since 0.2 it is {path}", hint="move it: tunectl log migrate"
-        )
+        raise ArtifactError(f"{old} is of tunectl 0.1; since 0.2 it is {path}", hint="move it: tunectl log migrate")
     return FeedbackWindow()
 
 

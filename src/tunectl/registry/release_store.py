@@ -252,7 +252,8 @@ class ReleaseRegistry:
             )
             if pointer is None:
                 raise UsageError(
-                    f"{self.root}: there is no earlier release to roll back to", hint="tunectl release log shows the history"
+                    f"{self.root}: there is no earlier release to roll back to",
+                    hint="tunectl release log shows the history",
                 )
             self.manifest(pointer.release)
             return self._swap(pointer, entries)

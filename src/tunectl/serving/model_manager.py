@@ -1,8 +1,9 @@
-"""Which releases are loaded under which variant, kept as the release store says: polled, proved, swapped, kept, let go.
+"""Load and swap releases so that the server follows the registry.
 
-A new champion loads beside the old one and takes over once it is proved; one that fails leaves the old one serving. The
-release before stays loaded for a while, so that going back is immediate. Nothing waits for a load: while one goes on, the
-store is looked at as ever, and a release that is in memory already takes over at once.
+A swap has two phases. First the new release is loaded beside the old one, and its liveness proof runs; if either fails, the old
+one keeps serving. Then one assignment in the event loop replaces it, so every request is answered by exactly one release. The
+old release stays in memory for a while, which makes a rollback immediate. The registry is polled during a load as well, and a
+release that is already in memory takes over at once.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ from tunectl.serving.routing import Variant
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What the store says should be loaded."""
+    """What the registry wants loaded."""
 
     champion: str | None
     trial: CanaryState | None
     pointed: bool
-    """Whether the store itself names the champion; else it is the seed."""
+    """Whether the registry names the champion; else it is the bundled release (``seed``)."""
     warning: str = ""
-    """Why the pointer that lies there is not followed."""
+    """Why the pointer in the registry is not followed."""
 
     def release(self, variant: Variant) -> str | None:
         """Return the release that a variant should have."""
@@ -46,11 +47,11 @@ class DesiredState:
 
 
 CLOSING = 5.0
-"""Seconds that releases which are on their way out have to get there when the server stops."""
+"""Seconds to finish closing old releases when the server stops."""
 
 
 class ModelManager:
-    """The variants of one server; belongs to its event loop."""
+    """The loaded variants of one server; used by its event loop only."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class ModelManager:
         patience: float = inf,
         within: float = inf,
     ) -> None:
-        """Nothing is loaded yet: ``follow`` or ``look`` begins that.
+        """Start without a release; ``follow`` or ``reconcile`` loads.
 
         seed     the release that the Bento brought, served until the store has a champion
         base     whether the base model is a variant as well
@@ -102,13 +103,13 @@ class ModelManager:
         return "champion" in self.loaded
 
     async def run_forever(self, every: float) -> None:
-        """Look at the store again and again, for ever."""
+        """Poll the registry for ever."""
         while True:
             await self.reconcile()
             await asyncio.sleep(every)
 
     async def reconcile(self) -> None:
-        """Bring what is loaded in line with the store, as far as that needs no load; begin the loads that it needs."""
+        """Make loaded releases match the registry: swap what is in memory, and begin the loads that are needed."""
         try:
             desired = await run_in_thread(self._read_desired_state)
         except (TunectlError, OSError) as error:
@@ -129,7 +130,7 @@ class ModelManager:
         self._let_go(time.monotonic())
 
     async def wait_for_loads(self) -> None:
-        """Wait for the loads that were begun."""
+        """Wait for running loads."""
         while self._loading:
             await asyncio.gather(*self._loading.values())
 
@@ -175,7 +176,7 @@ class ModelManager:
             self._swap(variant, loaded)
             return
         if variant == "challenger":
-            self._rest(variant)  # whoever meets the challenger must not meet the one before it
+            self._rest(variant)  # a request for the challenger must not reach the previous one
         if (variant, release) not in self._loading:
             self._begin(variant, release)
 
@@ -187,7 +188,7 @@ class ModelManager:
         return resident.pipeline.broken
 
     def _at_hand(self, variant: Variant, release: str) -> LoadedRelease | None:
-        """Return a release that is in memory already: as the other variant, or at rest. The base is never another variant's."""
+        """Return a release that is in memory already, as another variant or resting; the base is never shared."""
         if variant == "base":
             return None
         releases_here = [item for other, item in self.loaded.items() if other != "base"]
@@ -195,7 +196,7 @@ class ModelManager:
         return next((item for item in releases_here if item.id == release and self._failure(item) is None), None)
 
     def _begin(self, variant: Variant, release: str) -> None:
-        """Load in a task of its own, unless these very files were refused before."""
+        """Load in a separate task, unless the same files were refused before."""
         folder = self._folder(release)
         reason = self._refusals.standing(
             variant, load_backoff.files_stamp(folder), time.monotonic(), idle=not self.ready
@@ -206,7 +207,7 @@ class ModelManager:
         self._loading[(variant, release)] = asyncio.create_task(self._load(variant, release, folder))
 
     async def _load(self, variant: Variant, release: str, folder: Path) -> None:
-        """Bring, load, prove, and put in its place what is still wanted by then. Nobody else's load waits for a download."""
+        """Download, load, prove, and swap in a release that is still wanted then. Downloads do not hold up other loads."""
         stamp = load_backoff.files_stamp(folder)
         try:
             if folder != self._seed:
@@ -215,9 +216,10 @@ class ModelManager:
                 stamp = load_backoff.files_stamp(folder)
             async with self._turn:
                 if self._goal.get(variant) != release or self._at_hand(variant, release) is not None:
-                    return  # the next look sees to it
+                    return  # the next poll decides
                 logging_setup.get_logger(__name__).info("loading release %s as %s", release, variant)
                 resident = await load_release(folder, self._engines, base=variant == "base", within=self._within)
+            # The registry may have changed during the load, which takes seconds to minutes: check again before the swap
             if self._goal.get(variant) == release:
                 self._swap(variant, resident)
             else:
@@ -260,9 +262,9 @@ class ModelManager:
         self._changed()
 
     def _rest(self, variant: Variant) -> None:
-        """Take a variant's release out of its place; it stays in memory for a while, unless another variant has it as well.
+        """Unload a variant's release; it rests in memory for a while, unless another variant uses it as well.
 
-        The way back is the former champion's, so a challenger rests only where nobody else does.
+        A rollback needs the former champion, so a challenger rests only where nothing else does.
         """
         old = self.loaded.pop(variant, None)
         if old is None:
@@ -274,7 +276,7 @@ class ModelManager:
         self._changed()
 
     def _drop(self, variant: Variant, failed: LoadedRelease, reason: str) -> None:
-        """Let go of a pipeline that failed; it is opened anew at once."""
+        """Drop a failed engine; it is opened again at once."""
         self._note(variant, f"the engine failed and is started again: {reason}")
         del self.loaded[variant]
         self._changed()
@@ -285,7 +287,7 @@ class ModelManager:
         task.add_done_callback(self._tasks.discard)
 
     def _let_go(self, now: float) -> None:
-        """Close what has rested long enough, and whatever rests beside a newer one."""
+        """Close releases that have rested long enough, and all but the newest one."""
         newest = max(self._resting, key=lambda key: self._resting[key][1], default=None)
         for key, (resident, until) in list(self._resting.items()):
             if now >= until or key != newest:
@@ -298,7 +300,7 @@ class ModelManager:
         self.trouble[variant] = reason
 
     async def close(self) -> None:
-        """Give everything back; what is being loaded is given up."""
+        """Close all releases and cancel loads."""
         given_up = set(self._loading.values())
         for task in given_up:
             task.cancel()

@@ -1,7 +1,7 @@
-"""Rows for the model: a prompt read once, and its answers side by side.
+"""Prefix sharing: rows with one prompt and several of its answers.
 
-Several answers of one prompt lie in one row. Each attends to the prompt and to itself only, and its positions go on from the
-prompt's end, so logits and gradients are those of separate rows, and the prompt is computed once instead of once an answer.
+Each answer attends to the prompt and to itself only, and its positions continue from the end of the prompt. So logits and
+gradients equal those of separate rows, and the prompt is computed once instead of once per answer.
 """
 
 from __future__ import annotations
@@ -84,19 +84,20 @@ class PaddedBatch:
 
 
 def collate(rows: Sequence[PackedRow]) -> PaddedBatch:
-    """Lay ``rows`` out as one rectangle."""
+    """Pad ``rows`` to one rectangle, and list positions, branches and targets."""
     width = max(row.length for row in rows)
     flat = PaddedBatch([], [], [], [], [], [])
     for number, row in enumerate(rows):
-        _lay(row, number * width, width, flat)
+        _append_row(row, number * width, width, flat)
     return flat
 
 
-def _lay(row: PackedRow, start: int, width: int, flat: PaddedBatch) -> None:
+def _append_row(row: PackedRow, start: int, width: int, flat: PaddedBatch) -> None:
     size = len(row.prompt.ids)
     ids, positions, branch = list(row.prompt.ids), list(range(size)), [0] * size
     for index in range(1, size):
         if row.prompt.trained[index]:
+            # separate rows would predict this token once per answer
             _predict(flat, start + index - 1, row.prompt.ids[index], row.weight * len(row.branches))
     for number, piece in enumerate(row.branches, 1):
         offset = len(ids)
@@ -104,6 +105,7 @@ def _lay(row: PackedRow, start: int, width: int, flat: PaddedBatch) -> None:
             source = offset + index - 1 if index else size - 1  # the prompt's end predicts every answer's first token
             if trained and source >= 0 and (index or size):
                 _predict(flat, start + source, token, row.weight)
+        # Nothing is predicted from an answer's last token, so it is not read; positions of each answer start after the prompt
         ids += piece.ids[:-1]
         positions += range(size, size + len(piece.ids) - 1)
         branch += [number] * (len(piece.ids) - 1)

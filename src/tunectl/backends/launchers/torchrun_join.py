@@ -116,7 +116,8 @@ def find_own_address(endpoint: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as error:
         raise InfrastructureError(
-            f"launch.rdzv_endpoint = {endpoint}: {error}", hint="give the address of the first machine as seen from this one"
+            f"launch.rdzv_endpoint = {endpoint}: {error}",
+            hint="give the address of the first machine as seen from this one",
         ) from error
 
 
