@@ -168,7 +168,9 @@ def test_a_slow_disk_holds_nobody_up(policy, tmp_path):
     async def talk():
         start = time.monotonic()
         if policy == "refuse":
-            with pytest.raises(LogWriteError, match=r"this inference cannot be logged: the disk took longer than 0\.2 s"):
+            with pytest.raises(
+                LogWriteError, match=r"this inference cannot be logged: the disk took longer than 0\.2 s"
+            ):
                 await made.accept(inference())
         else:
             assert not await made.accept(inference())

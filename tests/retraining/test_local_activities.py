@@ -1,4 +1,4 @@
-"""The real hands, over a real store and a real inference log: which drift counts, and over whom nobody promotes."""
+"""The real activities, over a real store and a real inference log: which drift counts, and over whom nobody promotes."""
 
 from __future__ import annotations
 
@@ -198,4 +198,4 @@ def test_a_gate_without_its_worktree_asks_nothing(
     monkeypatch.setattr(worktree_build.git_worktree, "project_path", lambda root, folder: folder)
     run = _run(work, "")
     with pytest.raises(InfrastructureError, match=f"is gone, so it is not known what retrain {run.id} has learned"):
-        worktree_build.check_gate_data(run, work.place)
+        worktree_build.check_gate_data(run, work.workspace)

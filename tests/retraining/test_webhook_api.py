@@ -33,10 +33,10 @@ class Trials:
 
 class World:
     def __init__(self, folder: Path, people: tuple[str, ...] | None = None) -> None:
-        self.book, self.nudged = RunStore(folder), 0
-        pages = ApprovalPages(self.book, Trials(), "shop", b"s" * 64, lambda: "9 min")
+        self.store, self.nudged = RunStore(folder), 0
+        pages = ApprovalPages(self.store, Trials(), "shop", b"s" * 64, lambda: "9 min")
         self.door = RetrainApi(
-            self.book,
+            self.store,
             pages,
             lambda: b"tunectl_retrain_in_progress 0\n",
             secrets=RetrainSecrets(TOKEN, KeyStore(folder / "keys.json", 0.0), people),
@@ -80,7 +80,7 @@ def ask_approval(world):
     run = state_machine.apply_transition(
         state_machine.new_run("a" * 64, 1, trigger, NOW, {}), Transition("awaiting_approval", NOW, "asked", facts)
     )
-    world.book.save(run)
+    world.store.save(run)
     link = signed_links.address("http://h", ApprovalToken(run.id, "retrain", 4_102_444_800, "n1"), b"s" * 64)
     return link.removeprefix("http://h"), run.id
 
@@ -105,14 +105,14 @@ def test_a_link_leads_to_the_page_and_a_key_decides(world, tmp_path, caplog):
     ):
         found, page = decide(world, path, key)
         assert (found, words in page) == (status, True)
-        assert world.book.get_decision(run, "retrain") is None
+        assert world.store.get_decision(run, "retrain") is None
     status, page = decide(world, path, ann, **{"Sec-Fetch-Site": "cross-site"})
-    assert (status, world.book.get_decision(run, "retrain")) == (403, None)
+    assert (status, world.store.get_decision(run, "retrain")) == (403, None)
     status, page = decide(world, path, ann)
     assert (status, "Thank you, ann: yes." in page) == (200, True)
-    assert world.book.get_decision(run, "retrain").author == "ann"
+    assert world.store.get_decision(run, "retrain").author == "ann"
     assert "ann said yes" in decide(world, path, ann, "no")[1]
-    assert world.book.get_decision(run, "retrain").approved
+    assert world.store.get_decision(run, "retrain").approved
     assert path.rpartition("/")[2] not in caplog.text
 
 
@@ -123,7 +123,7 @@ def test_only_named_people_decide(tmp_path):
     for key, name in ((bob, "bob"), (boss, "boss")):
         status, page = decide(world, path, key)
         assert (status, f"the key {name} may not approve: retrain.approval.people names ann" in page) == (403, True)
-    assert world.book.get_decision(run, "retrain") is None
+    assert world.store.get_decision(run, "retrain") is None
     assert decide(world, path, ann)[0] == 200
     world.door.close()
 
@@ -136,7 +136,7 @@ def test_wrong_keys_are_throttled_and_decide_nothing(world, tmp_path):
     ann = add_key(tmp_path, "ann", "decide")
     assert [decide(world, path, f"tk-{number}")[0] for number in range(12)] == [401] * 10 + [429] * 2
     assert decide(world, path, ann)[0] == 429
-    assert world.book.get_decision(run, "retrain") is None
+    assert world.store.get_decision(run, "retrain") is None
 
 
 def payload(start="2026-04-30T10:00:00Z", status="firing", version="4"):
@@ -149,10 +149,10 @@ def test_the_same_webhook_again_and_again_is_one_trigger(world):
         replies = list(pool.map(lambda _: world.ask(body=payload()), range(100)))
     assert {status for status, _, _ in replies} == {200}
     assert sum(json.loads(content)["new"] for _, content, _ in replies) == 1
-    assert len(world.book.list_pending_triggers()) == 1
+    assert len(world.store.list_pending_triggers()) == 1
     assert world.nudged == 1
     assert world.ask(body=payload(version="1"))[0] == 200
-    assert len(world.book.list_pending_triggers()) == 1
+    assert len(world.store.list_pending_triggers()) == 1
 
 
 def test_a_key_of_scope_operate_sends_alerts_as_the_token_does(world, tmp_path):
@@ -161,7 +161,7 @@ def test_a_key_of_scope_operate_sends_alerts_as_the_token_does(world, tmp_path):
         secrets[scope], entry = api_keys.create_key(scope, [scope], None, NOW)
         api_keys.add(tmp_path / "keys.json", entry)
     assert world.ask(body=payload(), token=secrets["operate"])[0] == 200
-    assert len(world.book.list_pending_triggers()) == 1
+    assert len(world.store.list_pending_triggers()) == 1
     status, content, _ = world.ask(body=payload(), token=secrets["look"])
     assert (status, content) == (403, b"the key look may look, not operate\n")
     api_keys.remove(tmp_path / "keys.json", "operate")
@@ -171,20 +171,20 @@ def test_a_key_of_scope_operate_sends_alerts_as_the_token_does(world, tmp_path):
 def test_resolved_starts_nothing(world):
     status, content, _ = world.ask(body=payload(status="resolved"))
     assert (status, json.loads(content)["status"]) == (200, "nothing")
-    assert world.book.list_pending_triggers() == []
+    assert world.store.list_pending_triggers() == []
 
 
 def test_busy_is_503_for_what_is_new_and_200_for_what_is_known(world):
     world.ask(body=payload())
-    trigger = world.book.list_pending_triggers()[0]
+    trigger = world.store.list_pending_triggers()[0]
     run = state_machine.apply_transition(
         state_machine.new_run("a" * 64, 1, trigger, NOW, {}), Transition("data_gate", NOW)
     )
-    world.book.save(run)
+    world.store.save(run)
     assert world.ask(body=payload())[0] == 200
     status, _, reply = world.ask(body=payload("2026-04-30T11:00:00Z"))
     assert (status, reply.headers["Retry-After"]) == (503, "60")
-    world.book.save(state_machine.apply_transition(run, Transition("insufficient", NOW)))
+    world.store.save(state_machine.apply_transition(run, Transition("insufficient", NOW)))
     assert world.ask(body=payload("2026-04-30T11:00:00Z"))[0] == 200
 
 
@@ -252,7 +252,7 @@ def test_half_a_body_is_nobodys_word(world, capfd):
     whole = payload()
     head = f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\nContent-Length: {len(whole) + 1}\r\n".encode()
     assert _raw(world, head, whole) == b""
-    assert world.book.list_pending_triggers() == []
+    assert world.store.list_pending_triggers() == []
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -260,13 +260,13 @@ def test_a_disk_that_is_full_is_503(world, monkeypatch):
     def full(_trigger):
         raise InfrastructureError("no space left on device")
 
-    monkeypatch.setattr(world.book, "enqueue_trigger", full)
+    monkeypatch.setattr(world.store, "enqueue_trigger", full)
     assert world.ask(body=payload())[0] == 503
 
 
 def test_the_story_has_a_page(world):
     run = state_machine.new_run("a" * 64, 1, Trigger("person", "p", NOW, "new shops <b>"), NOW, {})
-    world.book.save(run)
+    world.store.save(run)
     status, content, _ = world.ask("GET", f"/runs/{run.id}")
     assert status == 200
     assert b"new shops &lt;b&gt;" in content

@@ -338,8 +338,13 @@ def test_training_pairs_of_one_prompt_leave_none_for_a_judge(given):
     atomic_io.write_rows(inputs.preferences / "train.jsonl", [pair(n, "y" * n, prompt="Same") for n in range(1, 9)])
     with pytest.raises(DataError) as caught:
         reward.run(stage(), inputs, out, trainer=Fake())
-    assert caught.value.message == ("reward: the training pairs have 1 prompt, and the evaluation model needs prompts that training does not use")
-    assert caught.value.hint == "add pairs of more prompts, or switch the evaluation model off: reward.evaluation_model=null"
+    assert caught.value.message == (
+        "reward: the training pairs have 1 prompt, and the evaluation model needs prompts that training does not use"
+    )
+    assert (
+        caught.value.hint
+        == "add pairs of more prompts, or switch the evaluation model off: reward.evaluation_model=null"
+    )
 
 
 def test_held_out_pairs_of_one_prompt_cannot_pass(given):

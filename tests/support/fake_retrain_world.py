@@ -42,7 +42,7 @@ def window(number=1, verdict="drift"):
     return DriftWindow(f"w{number}", NOW, NOW, 100, verdict, True, "r0", "training", reason="prompts moved")
 
 
-class Hands:
+class FakeActivities:
     """The world, in memory; ``deadly`` counts calls down to a kill before or after the work."""
 
     def __init__(self):
@@ -121,20 +121,22 @@ class Hands:
         self._call(lambda: self.asked.append((question, link)))
 
 
-def driver(folder, hands, seconds=lambda: 0.0, **changes) -> RetrainController:
-    return RetrainController(RunStore(Path(folder)), hands, settings_of(**changes), SECRET, next_slot, seconds=seconds)
+def driver(folder, activities, seconds=lambda: 0.0, **changes) -> RetrainController:
+    return RetrainController(
+        RunStore(Path(folder)), activities, settings_of(**changes), SECRET, next_slot, seconds=seconds
+    )
 
 
 def walk(one: RetrainController, now=NOW, most=40) -> str:
     for _ in range(most):
         if not one.reconcile(now):
             break
-    runs = one.book.runs()
+    runs = one.store.runs()
     return runs[-1].state if runs else "nothing"
 
 
 def states(one: RetrainController) -> list[str]:
-    return [step.state for step in one.book.runs()[-1].steps]
+    return [step.state for step in one.store.runs()[-1].steps]
 
 
 def alert(name="alert-1"):

@@ -1,4 +1,4 @@
-"""What the driver of a retrain needs done; each may be done twice, because a kill may come between the work and its record."""
+"""Side effects of a retrain step. Each must be idempotent: the controller repeats a step whose result was not recorded before a kill."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LiveOpener = Callable[[], AbstractContextManager[InferenceLog]]
 
 
 class RetrainRequest(Struct, frozen=True):
-    """The work that a trigger stands for."""
+    """Identity and frozen inputs of a run."""
 
     key: str
     facts: dict[str, Any]
 
 
 class StepResult(Struct, frozen=True):
-    """How a step ended."""
+    """Result of a step."""
 
     fine: bool
     words: str
@@ -37,7 +37,7 @@ class StepResult(Struct, frozen=True):
 
 
 class RetrainActivities(Protocol):
-    """The world outside the state machine; tests pass fakes. Any TunectlError fails the run, with its words."""
+    """Side effects of the state machine; tests pass fakes. A TunectlError fails the run with its message."""
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
         """Return the newest window that says drift of the champion that serves, and when it was examined."""
@@ -52,17 +52,17 @@ class RetrainActivities(Protocol):
         ...
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
-        """Rebuild, and put what was packaged into the store: ``facts["release"]``. Not fine: a gate of the pipeline said no."""
+        """Rebuild and register the release, ``facts["release"]``. Not fine: a gate of the pipeline failed."""
         ...
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
-        """Return challenger against champion."""
+        """Compare the challenger with the champion."""
         ...
 
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
-        """Put the challenger on a share of the traffic.
+        """Send a share of the traffic to the challenger.
 
-        Raises  Occupied while another one is.
+        Raises  CanaryRunningError while another one runs.
         """
         ...
 
@@ -75,7 +75,7 @@ class RetrainActivities(Protocol):
         ...
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
-        """Make the challenger champion, with all that follows from it."""
+        """Promote the challenger, and update what depends on the champion."""
         ...
 
     def is_promoted(self, run: RetrainRun) -> bool:
@@ -83,13 +83,13 @@ class RetrainActivities(Protocol):
         ...
 
     def cleanup(self, run: RetrainRun) -> None:
-        """Leave nothing of a run that has ended: no experiment, no process, no worktree."""
+        """Remove what a finished run left: its canary, processes and worktree."""
         ...
 
     def notify_finished(self, run: RetrainRun) -> None:
-        """Let others know of the end of a run; those who know it already are not told again."""
+        """Notify of the end of a run, once."""
         ...
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
-        """Tell people that something waits for them."""
+        """Notify the people who may approve, with the link."""
         ...

@@ -27,15 +27,15 @@ class ApprovalPages:
         self, store: RunStore, trials: ExperimentStore, project: str, secret: bytes, cost: Callable[[], str]
     ) -> None:
         """``cost`` says in words what a retrain takes."""
-        self._book, self._trials, self._project, self._secret, self._cost = store, trials, project, secret, cost
+        self._store, self._trials, self._project, self._secret, self._cost = store, trials, project, secret, cost
 
     def index(self) -> str:
         """Return all retrains."""
-        return runs_page(self._book, self._trials, self._project, linked=True)
+        return runs_page(self._store, self._trials, self._project, linked=True)
 
     def run(self, name: str) -> str | None:
         """Return one retrain; None where there is none of that id."""
-        run = next((item for item in self._book.runs() if item.id == name), None)
+        run = next((item for item in self._store.runs() if item.id == name), None)
         if run is None:
             return None
         facts = self._build_report(run)
@@ -57,7 +57,7 @@ class ApprovalPages:
         Raises  UsageError for a link that is not ours, too old, or not of the question that is open.
         """
         approval = signed_links.verify(token, self._secret, now)
-        run = next((item for item in self._book.runs() if item.id == approval.run), None)
+        run = next((item for item in self._store.runs() if item.id == approval.run), None)
         if run is None:
             raise UsageError("the run of this link does not exist here", hint="tunectl release log")
         outcome = self._record(run, approval, decision)
@@ -80,9 +80,9 @@ class ApprovalPages:
         """Return what there is to say about a decision: empty while it is open."""
         if decision is not None:
             decision = replace(decision, nonce=token.nonce)
-            if approvals.record(self._book, run, token.question, decision):
+            if approvals.record(self._store, run, token.question, decision):
                 return f"Thank you, {decision.author}: {'yes' if decision.approved else 'no'}."
-        return approvals.find_obstacle(self._book, run, token.question, token.nonce)
+        return approvals.find_obstacle(self._store, run, token.question, token.nonce)
 
     @staticmethod
     def _why(run: RetrainRun, token: ApprovalToken) -> str:

@@ -1,6 +1,6 @@
-"""Moves retrains on, a step a look. All state is in the book: whoever is killed comes back and goes on.
+"""Moves retrain runs through their states. All state is in the run store, so a killed controller resumes where it was.
 
-One at a time. Nothing here waits for longer than its hands do; the clock is given.
+One run at a time. Only activities wait; the clock is a parameter, so tests set it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class RetrainController:
-    """The one that holds the book's lock."""
+    """Reconciler of retrain runs; its process holds the lock of the run store."""
 
     def __init__(
         self,
@@ -50,7 +50,13 @@ class RetrainController:
         *,
         seconds: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.book, self.hands, self.watch, self._secret, self._following = store, activities, watch, secret, following
+        self.store, self.activities, self.watch, self._secret, self._following = (
+            store,
+            activities,
+            watch,
+            secret,
+            following,
+        )
         self._seconds = seconds
         """Tells how long work took, whatever happens to the clock meanwhile."""
         self.stop = threading.Event()
@@ -60,7 +66,7 @@ class RetrainController:
 
     def current_run(self) -> RetrainRun | None:
         """Return the run that has not ended."""
-        return next((run for run in reversed(self.book.runs()) if not run.ended), None)
+        return next((run for run in reversed(self.store.runs()) if not run.ended), None)
 
     def reconcile(self, now: datetime) -> bool:
         """Do what there is to do; says whether anything was. Call again at once where it was."""
@@ -82,15 +88,15 @@ class RetrainController:
             facts = run.steps[-1].facts
             until = int(datetime.fromisoformat(facts["until"]).timestamp())
             token = ApprovalToken(run.id, facts["question"], until, facts["nonce"])
-            self.hands.request_approval(run, token.question, self.approval_link(token))
+            self.activities.request_approval(run, token.question, self.approval_link(token))
 
     def _write(self, run: RetrainRun) -> None:
         step = run.steps[-1]
-        self.book.save(run)
+        self.store.save(run)
         _log.info("retrain %s: %s%s", run.id, step.state, f": {step.message}" if step.message else "")
         if run.ended:
-            self.hands.cleanup(run)
-            self.hands.notify_finished(run)
+            self.activities.cleanup(run)
+            self.activities.notify_finished(run)
 
     # what starts a run
 
@@ -99,7 +105,7 @@ class RetrainController:
         self._schedules(now)
         self._reconcile(now)
         moved, trouble = False, None
-        for trigger in self.book.list_pending_triggers():
+        for trigger in self.store.list_pending_triggers():
             try:
                 self._consider(trigger, now)
                 moved = True
@@ -116,56 +122,56 @@ class RetrainController:
         """Repeat the cleanup of the last run: the previous controller may have been killed before it."""
         if self._tidied:
             return
-        self.book.adopt_old_names()
-        self.book.remove_resolved_triggers()
-        for run in self.book.runs()[-1:]:
-            self.hands.cleanup(run)
-            self.hands.notify_finished(run)
+        self.store.adopt_old_names()
+        self.store.remove_resolved_triggers()
+        for run in self.store.runs()[-1:]:
+            self.activities.cleanup(run)
+            self.activities.notify_finished(run)
         self._tidied = True
 
     def _schedules(self, now: datetime) -> None:
         """Put every slot that has come into the inbox, then mark it: a kill between the two finds a known trigger."""
-        marks = self.book.get_schedule_marks()
+        marks = self.store.get_schedule_marks()
         times: dict[str, datetime] = {}
         for name, schedule_config in self.watch.schedules.items():
             schedule = CronSchedule(name, schedule_config.cron, schedule_config.zone)
             slot, times[name] = schedules.due_slot(schedule, marks.get(name), now, self._following)
             if slot is not None:
-                self.book.enqueue_trigger(schedules.trigger(schedule, slot, now))
+                self.store.enqueue_trigger(schedules.trigger(schedule, slot, now))
         if times != marks:
-            self.book.set_schedule_mark(times)
+            self.store.set_schedule_mark(times)
 
     def _reconcile(self, now: datetime) -> None:
         """Start a run for drift without an alert: Alertmanager was down, or too many deliveries were answered with busy.
 
         While cooldown or budget hold it up it is not taken: each window would freeze the live traffic anew, only to be turned down.
         """
-        result = self.hands.drift(now)
+        result = self.activities.drift(now)
         if result is None or now - result[1] < timedelta(minutes=self.watch.reconcile_minutes):
             return
         window = result[0]
         reason = f"drift: {window.reason}"
         trigger = Trigger("poll", f"drift-{window.id}", now, reason, window=window.id)
-        if rate_limits.rate_limited(trigger, self.book.runs(), now, self.policy) is None:
-            self.book.enqueue_trigger(trigger)
+        if rate_limits.rate_limited(trigger, self.store.runs(), now, self.policy) is None:
+            self.store.enqueue_trigger(trigger)
 
     def _consider(self, trigger: Trigger, now: datetime) -> None:
         """Begin a run, or write why not."""
-        prepared = self.hands.prepare(trigger, now)
+        prepared = self.activities.prepare(trigger, now)
         if prepared is None:
             self._settle(trigger, now, "no_drift", "no window of the champion's traffic says drift")
             return
-        decision = rate_limits.admit_trigger(prepared.key, trigger, self.book.runs(), now, self.policy)
+        decision = rate_limits.admit_trigger(prepared.key, trigger, self.store.runs(), now, self.policy)
         if decision.attempt is None:
             self._settle(trigger, now, decision.reason, decision.words)
             return
         run = state_machine.new_run(prepared.key, decision.attempt, trigger, now, prepared.facts)
         self._write(run)
-        self.book.resolve_trigger(TriggerOutcome(trigger, now, run.id))
+        self.store.resolve_trigger(TriggerOutcome(trigger, now, run.id))
 
     def _settle(self, trigger: Trigger, now: datetime, reason: Suppressed | None, words: str) -> None:
         _log.info("trigger %s starts nothing: %s", trigger.id, words)
-        self.book.resolve_trigger(TriggerOutcome(trigger, now, None, reason, words))
+        self.store.resolve_trigger(TriggerOutcome(trigger, now, None, reason, words))
 
     # what moves it on
 
@@ -180,8 +186,8 @@ class RetrainController:
             "staged": self._handle_staged,
             "canary": self._handle_canary,
         }
-        if not self.book.get_outcome(run.trigger.id):  # killed between the run's first record and this one
-            self.book.resolve_trigger(TriggerOutcome(run.trigger, now, run.id))
+        if not self.store.get_outcome(run.trigger.id):  # killed between the run's first record and this one
+            self.store.resolve_trigger(TriggerOutcome(run.trigger, now, run.id))
         try:
             return steps[run.state](run, now)
         except Exception as error:  # noqa: BLE001  whatever is wrong with this run, the controller goes on to the next
@@ -192,18 +198,18 @@ class RetrainController:
         if self.stop.is_set():
             return None
         lasts = run.state == "canary" and now < datetime.fromisoformat(run.steps[-1].facts["until"])
-        if isinstance(error, LockTimeoutError) or lasts or self.hands.is_promoted(run):
+        if isinstance(error, LockTimeoutError) or lasts or self.activities.is_promoted(run):
             raise error  # nothing is lost by waiting; and of a challenger that serves nobody may read that it failed
         is_expected = isinstance(error, TunectlError | OSError)
         _log.error("retrain %s failed while %s: %s", run.id, run.state, error, exc_info=None if is_expected else error)
         if run.state == "canary":
-            self.hands.stop_canary(run, None, now)
+            self.activities.stop_canary(run, None, now)
         words = error.message if isinstance(error, TunectlError) else f"{type(error).__name__}: {error}"
         return Transition("failed", now, words, {"while": run.state, "hint": getattr(error, "hint", "")})
 
     def _handle_proposed(self, run: RetrainRun, now: datetime) -> Transition:
         if self.watch.approval.training == "required" and run.trigger.kind in ("alert", "poll"):
-            result = self.hands.data(run)
+            result = self.activities.data(run)
             if result.fine:  # nobody is asked about what would be turned down anyway
                 return self._asks(run, "retrain", now, {"data": result.facts})
         return Transition("data_gate", now)
@@ -212,7 +218,7 @@ class RetrainController:
         until = now + timedelta(hours=self.watch.approval.timeout_hours)
         nonce = random.token_hex(8)
         link = self.approval_link(ApprovalToken(run.id, question, int(until.timestamp()), nonce))
-        self.hands.request_approval(run, question, link)
+        self.activities.request_approval(run, question, link)
         told = {"question": question, "until": until.isoformat(), "nonce": nonce}
         words = f"a person is asked until {until:%Y-%m-%d %H:%M} UTC"
         return Transition("awaiting_approval", now, words, {**facts, **told})
@@ -224,8 +230,8 @@ class RetrainController:
     def _handle_awaiting_approval(self, run: RetrainRun, now: datetime) -> Transition | None:
         facts = run.steps[-1].facts
         question: ApprovalQuestion = facts["question"]
-        decision = self.book.get_decision(run.id, question)
-        if question == "promote" and not (decision and decision.approved) and self.hands.is_promoted(run):
+        decision = self.store.get_decision(run.id, question)
+        if question == "promote" and not (decision and decision.approved) and self.activities.is_promoted(run):
             return self._promote(run, ALREADY, now)
         if decision is None:
             return self._check_approval_timeout(run, now)
@@ -247,17 +253,17 @@ class RetrainController:
         return Transition("dismissed", now, f"nobody answered in {self.watch.approval.timeout_hours:g} hours")
 
     def _handle_data_gate(self, run: RetrainRun, now: datetime) -> Transition:
-        result = self.hands.data(run)
+        result = self.activities.data(run)
         return Transition("training" if result.fine else "insufficient", now, result.words, result.facts)
 
     def _handle_training(self, run: RetrainRun, now: datetime) -> Transition | None:
-        result: StepResult = self.hands.train(run, self.stop)
+        result: StepResult = self.activities.train(run, self.stop)
         if self.stop.is_set():
             return None
         return Transition("evaluating" if result.fine else "rejected", now, result.words, result.facts)
 
     def _handle_evaluating(self, run: RetrainRun, now: datetime) -> Transition | None:
-        verdict = self.hands.judge(run, self.stop)
+        verdict = self.activities.judge(run, self.stop)
         if self.stop.is_set():
             return None
         after: dict[str, State] = {"promote": "staged", "reject": "rejected", "insufficient": "insufficient"}
@@ -267,12 +273,12 @@ class RetrainController:
         canary, asks = self.watch.canary, self.watch.approval.promotion == "required"
         if canary is None and not asks:
             return self._promote(run, run.steps[-1].message, now)
-        if self.hands.is_promoted(run):
+        if self.activities.is_promoted(run):
             return self._promote(run, ALREADY, now)
         if canary is None:
             return self._asks(run, "promote", now, {"message": "the gate said yes"})
         try:
-            canary_facts = self.hands.start_canary(run, now)
+            canary_facts = self.activities.start_canary(run, now)
         except CanaryRunningError as error:
             if now - run.steps[-1].at > timedelta(days=canary.max_days):
                 raise
@@ -281,15 +287,17 @@ class RetrainController:
         return Transition("canary", now, f"{canary.share:.0%} of the identities", canary_facts)
 
     def _handle_canary(self, run: RetrainRun, now: datetime) -> Transition | None:
-        reading = self.hands.poll_canary(run, now)
+        reading = self.activities.poll_canary(run, now)
         if reading is None:
             return Transition("insufficient", now, "somebody ended the experiment by hand")
         if reading.decision == "running":
             return None
         facts = to_builtins(reading)
-        if reading.decision == "promote" and (self.watch.approval.promotion == "none" or self.hands.is_promoted(run)):
+        if reading.decision == "promote" and (
+            self.watch.approval.promotion == "none" or self.activities.is_promoted(run)
+        ):
             return self._promote(run, reading.reason, now, facts)
-        self.hands.stop_canary(
+        self.activities.stop_canary(
             run, reading, now
         )  # also where a person is asked, which takes days in which nobody looks
         if reading.decision == "promote":
@@ -298,5 +306,5 @@ class RetrainController:
 
     def _promote(self, run: RetrainRun, reason: str, now: datetime, facts: dict[str, Any] | None = None) -> Transition:
         """Swap the pointer, then say so: a kill between the two swaps to what is champion already."""
-        done = self.hands.promote(run, reason, now)
+        done = self.activities.promote(run, reason, now)
         return Transition("promoted", now, reason, {**(facts or {}), **done})

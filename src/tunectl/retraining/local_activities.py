@@ -1,4 +1,4 @@
-"""The real hands of the driver: inference log, release store, Git, DVC, engines."""
+"""Activities of the retrain controller on this machine: inference log, registry, Git, DVC, engines."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class LocalActivities:
         self, workspace: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig
     ) -> None:
         """``root`` is the configuration as this controller began with it."""
-        self.place, self.store, self._live, self._root = workspace, store, live, root
+        self.workspace, self.store, self._live, self._root = workspace, store, live, root
         self.watch, self.trials = root.retrain, ExperimentStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
@@ -81,7 +81,7 @@ class LocalActivities:
                 f"{self.store.root} has no champion, so there is nothing to compare a retrain with",
                 hint="the first release: tunectl repro, or tunectl release promote ID",
             )
-        layout, manifest = self.place.layout, self.store.manifest(champion.release)
+        layout, manifest = self.workspace.layout, self.store.manifest(champion.release)
         root = checks.load_config(layout, override_file.load_overrides(layout)).root
         commit = git_worktree.revision(layout.root)
         section = _section(root)
@@ -113,22 +113,22 @@ class LocalActivities:
         if proposal is not None:
             return StepResult(True, f"release {proposal} is there already: nothing is learned for it")
         section = _section(self._root)
-        window = feedback_snapshot.build_window(run, section, self.place, self.store, self._live)
-        training_window.WINDOW_FORMAT.write(self.place.window_path(run), window)
-        return feedback_snapshot.has_enough_data(window, section, self.watch.data, self.place.layout.root)
+        window = feedback_snapshot.build_window(run, section, self.workspace, self.store, self._live)
+        training_window.WINDOW_FORMAT.write(self.workspace.window_path(run), window)
+        return feedback_snapshot.has_enough_data(window, section, self.watch.data, self.workspace.layout.root)
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
         proposal = run.facts("proposed").get("proposal")
         if proposal is not None:
-            return worktree_build.use_existing_release(run, proposal, self.place, self.store)
-        window = training_window.load_window(self.place.window_path(run))
-        return worktree_build.build_release(run, window, self.watch, self.place, self.store, stop)
+            return worktree_build.use_existing_release(run, proposal, self.workspace, self.store)
+        window = training_window.load_window(self.workspace.window_path(run))
+        return worktree_build.build_release(run, window, self.watch, self.workspace, self.store, stop)
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
         release = run.facts("evaluating")["release"]
-        worktree_build.check_gate_data(run, self.place)
+        worktree_build.check_gate_data(run, self.workspace)
         return gate_evidence.collect_evidence(
-            run, release, self.store, self.watch, self._root.evaluate, self.place, stop
+            run, release, self.store, self.watch, self._root.evaluate, self.workspace, stop
         )
 
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
@@ -164,7 +164,7 @@ class LocalActivities:
 
     def _get_approver(self, run: RetrainRun) -> str:
         """Who promotes: the key of the person who said yes, else this program."""
-        decision = RunStore(self.place.book).get_decision(run.id, "promote")
+        decision = RunStore(self.workspace.store_dir).get_decision(run.id, "promote")
         return decision.author if decision is not None and decision.approved else "tunectl retrain controller"
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class LocalActivities:
                 live.add_event(LogEvent(f"accepted-{run.id}", now, windows.REFERENCE_SET, body))
         left = None
         if self.watch.train.branch == "fast_forward":
-            left = git_worktree.fast_forward(self.place.layout.root, facts["branch"])
+            left = git_worktree.fast_forward(self.workspace.layout.root, facts["branch"])
         return {"release": pointer.release, "sequence": pointer.sequence, "branch": facts["branch"], "left": left}
 
     def _get_expected_sequence(self, run: RetrainRun, release: str) -> int | None:
@@ -213,9 +213,9 @@ class LocalActivities:
         """See ``RetrainActivities``. What fails here is logged: the run has ended."""
         try:
             self.stop_canary(run, None, run.steps[-1].at)
-            supervised_process.kill_marked(self.place.mark)
-            if self.place.worktree.exists():
-                git_worktree.remove(self.place.layout.root, self.place.worktree)
+            supervised_process.kill_marked(self.workspace.mark)
+            if self.workspace.worktree.exists():
+                git_worktree.remove(self.workspace.layout.root, self.workspace.worktree)
         except (TunectlError, OSError) as error:
             _log.error("tidying up after retrain %s: %s", run.id, error)
 

@@ -84,7 +84,7 @@ class RetrainApi(HttpServer):
 
         Raises  InfrastructureError for a port in use; DataError for a broken file of keys.
         """
-        self._book, self._pages, self._metrics, self._nudge = store, pages, metrics, nudge
+        self._store, self._pages, self._metrics, self._nudge = store, pages, metrics, nudge
         self._names, self._throttle = alert_names, KeyThrottle()
         self._approvers = Approvers(secrets.keys, secrets.people)
         if secrets.keys.path.is_file():
@@ -138,12 +138,14 @@ class RetrainApi(HttpServer):
         except DataError as error:
             return json_reply(400, status="error", error=error.message)
         new_triggers = [
-            item for item in triggers if self._book.get_outcome(item.id) is None and not self._book.is_pending(item.id)
+            item
+            for item in triggers
+            if self._store.get_outcome(item.id) is None and not self._store.is_pending(item.id)
         ]
-        active = next((run for run in reversed(self._book.runs()) if not run.ended), None) if new_triggers else None
+        active = next((run for run in reversed(self._store.runs()) if not run.ended), None) if new_triggers else None
         if active is not None and active.state in BUSY:
             return json_reply(503, status="busy", error=f"retrain {active.id} is {active.state}")
-        count = sum(self._book.enqueue_trigger(item) for item in new_triggers)
+        count = sum(self._store.enqueue_trigger(item) for item in new_triggers)
         if count:
             self._nudge()
         return json_reply(200, status="kept" if count else "known" if triggers else "nothing", new=count)

@@ -18,27 +18,27 @@ class RetrainWorkspace:
     layout: ProjectPaths
 
     @property
-    def book(self) -> Path:
+    def store_dir(self) -> Path:
         """Records of all runs."""
         return self.layout.retrain
 
     @property
     def worktree(self) -> Path:
         """The checkout that a run trains in; one at a time."""
-        return self.book / "worktree"
+        return self.store_dir / "worktree"
 
     @property
     def secret(self) -> Path:
         """Signs the links."""
-        return self.book / "secret"
+        return self.store_dir / "secret"
 
     def log_path(self, run: RetrainRun) -> Path:
         """Return the log file of a run's processes."""
-        return self.book / "logs" / f"{run.id}.log"
+        return self.store_dir / "logs" / f"{run.id}.log"
 
     def window_path(self, run: RetrainRun) -> Path:
         """Return the ``inference_log/window.json`` of a run, before it is committed."""
-        return self.book / "windows" / f"{run.id}.json"
+        return self.store_dir / "windows" / f"{run.id}.json"
 
     def scratch_dir(self, run: RetrainRun) -> Path:
         """Return questions and answers of the gate."""
@@ -47,7 +47,7 @@ class RetrainWorkspace:
     @property
     def mark(self) -> str:
         """In the environment of everything that a run starts."""
-        return str(self.book.absolute())
+        return str(self.store_dir.absolute())
 
     @staticmethod
     def branch(run: RetrainRun) -> str:

@@ -72,9 +72,9 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
         cron.next_slot(CronSchedule(name, declared.cron, declared.zone), datetime.now(UTC))
     place, store = RetrainWorkspace(layout), open_registry(root, layout)
     with lock.file_lock(
-        place.book / books.LOCK,
+        place.store_dir / books.LOCK,
         "tunectl retrain controller",
-        busy=f"{place.book}: another retrain controller works here",
+        busy=f"{place.store_dir}: another retrain controller works here",
         hint="one is enough; end that process first",
         patience=1.0,  # whoever only looks whether a controller runs holds it for a moment
     ):
@@ -91,7 +91,7 @@ class _RetrainerProcess:
         self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
     ) -> None:
         self._layout, self._root, self._trials = layout, root, ExperimentStore(store)
-        self._store, self._book, self._metrics = store, RunStore(place.book), RetrainMetrics(time.time())
+        self._store, self._book, self._metrics = store, RunStore(place.store_dir), RetrainMetrics(time.time())
         self._publisher, self._publishing = Publisher(store, root.serve.registry), threading.Lock()
         self._mirror = ReleaseMirror(layout, root.track, store)
         lost = not place.secret.exists()

@@ -8,7 +8,7 @@ from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from fake_retrain_world import NOW, Hands, driver, window
+from fake_retrain_world import NOW, FakeActivities, driver, window
 
 from scenarios.fault_result import Found
 from tunectl.retraining.state_machine import RetrainRun, Trigger
@@ -26,28 +26,28 @@ def flapping(folder: Path, *, days: int, minutes: int, seed: int, ending: str) -
         f"flapping score, retrains end {ending}",
         "at most one retrain a cooldown, which doubles after fruitless ones",
     )
-    dice, hands = random.Random(seed), Hands()
-    hands.verdict = {"promoted": "promote", "rejected": "reject"}[ending]
-    one = driver(folder, hands, limits__cooldown_hours=COOLDOWN, limits__max_per_week=1000, canary=None)
+    dice, activities = random.Random(seed), FakeActivities()
+    activities.verdict = {"promoted": "promote", "rejected": "reject"}[ending]
+    one = driver(folder, activities, limits__cooldown_hours=COOLDOWN, limits__max_per_week=1000, canary=None)
     over, alerts = False, 0
     for step in range(days * 24 * 60 // minutes):
         now = NOW + timedelta(minutes=step * minutes)
         before, over = over, dice.random() < 0.5
-        hands.window, hands.examined = (window(FIRST + step) if over else None), now
+        activities.window, activities.examined = (window(FIRST + step) if over else None), now
         if over and not before:
             alerts += 1
-            one.book.enqueue_trigger(Trigger("alert", f"alert-{step}", now, "the score is over its threshold"))
+            one.store.enqueue_trigger(Trigger("alert", f"alert-{step}", now, "the score is over its threshold"))
         while one.reconcile(now):
             pass
-    runs = one.book.runs()
+    runs = one.store.runs()
     found.must(len(runs) >= 1, "nothing was started at all")
     found.must(all(run.ended for run in runs), "a run has not ended")
     for gap, wanted in zip(_gaps(runs), _cooldowns(ending), strict=False):
         found.must(gap >= wanted, f"{gap:.1f} h between two retrains, at least {wanted:.1f} h")
     found.must(
-        one.book.list_pending_triggers() == [], f"{len(one.book.list_pending_triggers())} alerts are still waiting"
+        one.store.list_pending_triggers() == [], f"{len(one.store.list_pending_triggers())} alerts are still waiting"
     )
-    reasons = {seen.reason for seen in one.book.list_outcomes() if seen.run is None}
+    reasons = {seen.reason for seen in one.store.list_outcomes() if seen.run is None}
     found.must(reasons <= {"cooldown", "no_drift", "duplicate"}, f"suppressed for {sorted(map(str, reasons))}")
     found.figures |= {"alerts": alerts, "retrains": len(runs), "days": days}
     return found
@@ -70,10 +70,10 @@ def same_second(folder: Path, *, times: int) -> Found:
     """A schedule is due, an alert comes, a poll finds the same drift, and a person asks, all in one second."""
     found = Found(22, "schedule, drift, poll and person at the same second", "one run, and every trigger is answered")
     for turn in range(times):
-        hands = Hands()
+        activities = FakeActivities()
         one = driver(
             folder / str(turn),
-            hands,
+            activities,
             schedules=SCHEDULES,
             limits__cooldown_hours=COOLDOWN,
             canary=None,
@@ -82,21 +82,21 @@ def same_second(folder: Path, *, times: int) -> Found:
         while one.reconcile(
             NOW - timedelta(minutes=1)
         ):  # marks the calendar; the drift is there already and is taken up
-            hands.window = None
-        before = len(one.book.runs())
-        hands.window, hands.examined = window(FIRST + turn), NOW - timedelta(hours=1)
+            activities.window = None
+        before = len(one.store.runs())
+        activities.window, activities.examined = window(FIRST + turn), NOW - timedelta(hours=1)
         later = NOW + timedelta(days=3 * (turn + 1))
         triggers = [Trigger(kind, f"{kind}-{turn}", later, "now") for kind in ("alert", "person")]
         random.Random(turn).shuffle(triggers)
         for trigger in triggers:
-            one.book.enqueue_trigger(trigger)
+            one.store.enqueue_trigger(trigger)
         while one.reconcile(later):
             pass
-        runs = one.book.runs()[before:]
+        runs = one.store.runs()[before:]
         found.must(len(runs) == 1, f"{len(runs)} runs: {[run.trigger.kind for run in runs]}")
-        found.must(one.book.list_pending_triggers() == [], "a trigger waits on")
+        found.must(one.store.list_pending_triggers() == [], "a trigger waits on")
         found.must(
-            {seen.trigger.kind for seen in one.book.list_outcomes()} >= {"alert", "person", "schedule"},
+            {seen.trigger.kind for seen in one.store.list_outcomes()} >= {"alert", "person", "schedule"},
             "a trigger was lost",
         )
     found.figures["times"] = times

@@ -28,10 +28,10 @@ def logged(caplog, monkeypatch):
 def ask():
     root = SimpleNamespace(project="shop")
     watch = SimpleNamespace(approval=SimpleNamespace(notify_url_env=VARIABLE))
-    hands = SimpleNamespace(_root=root, watch=watch)
-    hands._tell = local_activities.LocalActivities._tell.__get__(hands)
+    activities = SimpleNamespace(_root=root, watch=watch)
+    activities._tell = local_activities.LocalActivities._tell.__get__(activities)
     run = SimpleNamespace(trigger=SimpleNamespace(message="drift"))
-    local_activities.LocalActivities.request_approval(hands, run, "promote", LINK)
+    local_activities.LocalActivities.request_approval(activities, run, "promote", LINK)
 
 
 def test_the_link_is_sent_and_not_logged(logged, monkeypatch):
