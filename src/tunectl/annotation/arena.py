@@ -1,4 +1,4 @@
-"""A chat in which each answer is chosen from two: who talks, what is on the screen, what becomes a judgment.
+"""Arena chat: two answers to each turn, one of which the user chooses; choices become judgments.
 
 The conversation goes on with the answer that was chosen, or with what the person wrote instead; where both were alike, with
 the left one. Sides are drawn anew for every comparison, and nothing here tells a person who wrote what.

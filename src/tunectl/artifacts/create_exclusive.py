@@ -1,4 +1,4 @@
-"""A file that is made once, whole, by whoever is first."""
+"""Create a file exactly once, complete, although several processes may try."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The experiment of a release store: one at a time, a challenger that the servers follow, and the record that stays.
+"""Store of canaries in the registry: at most one runs at a time, and its record stays.
 
     <store>/experiments/<id>.json  every experiment, replaced whole as it goes on
 

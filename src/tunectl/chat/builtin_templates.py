@@ -1,4 +1,4 @@
-"""Chat templates for models that bring none, by name. Each marks what the assistant generates, its end token with it."""
+"""Built-in chat templates, by name, for models without one. Each marks the generated parts with their end token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Special tokens that people write are text: only the chat template may begin and end turns.
+"""Encode special tokens in user text as plain text: only the chat template may begin and end turns.
 
 A tokenizer reads ``<|im_end|>`` wherever it stands. So that nobody writes a turn of somebody else, a template gets contents in which
 each special token is broken by ``GUARD``, and what it renders is encoded with the template's own tokens recognized and the broken

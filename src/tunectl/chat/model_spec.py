@@ -1,4 +1,4 @@
-"""The contract of a model: everything that whoever renders a prompt for it must do the same way."""
+"""Contract of a model: everything that prompt rendering must do the same way in training and serving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tool calls as text, for chat templates that know none: the form of Hermes (Nous Research), which Qwen took over.
+"""Tool calls as text in the Hermes format, for chat templates without tool support.
 
 A call is one JSON object with name and arguments between ``<tool_call>`` and ``</tool_call>``; a result is what the tool said
 between ``<tool_response>`` and ``</tool_response>``, in a turn of the user; the tools on offer stand at the end of the system

@@ -1,4 +1,4 @@
-"""Import an optional library at the last moment, or say which extra brings it."""
+"""Import an optional library when it is needed, or raise an error that names its extra."""
 
 from __future__ import annotations
 

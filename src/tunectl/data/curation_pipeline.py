@@ -1,4 +1,4 @@
-"""Curation as a line of blocks, in the order in which they must stand, and what they counted."""
+"""Curation pipeline: filters in their required order, and their counts."""
 
 from __future__ import annotations
 

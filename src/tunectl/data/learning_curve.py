@@ -1,4 +1,4 @@
-"""Do I have enough data? Tune on parts of train, measure each on validation, and look at how the loss falls.
+"""Learning curve: train on parts of the data, measure on validation, and fit how the loss falls.
 
 The loss is in nats a token of the right answers: it falls smoothly where counts of equal words jump, and published curves
 follow a power law in it. The intervals are over validation examples, paired because every size is measured on the same ones,

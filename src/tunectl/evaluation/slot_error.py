@@ -1,4 +1,4 @@
-"""Slot errors: which attributes of an input does an answer get right, miss, get wrong, or add?
+"""Slot error rate: which attributes of an input an answer gets right, misses, gets wrong, or adds.
 
 The slot error rate is (missing + wrong) / attributes, over all answers of a system. Rules are declared patterns
 (``config.slots``); nothing here is trained, and no reward sees it. After the slot error rate of Wen et al., "Semantically

@@ -1,4 +1,4 @@
-"""How often the answers of one system beat those of another: pairs judged blind, ties shown and counted half.
+"""Win rate of one system against another: blind pairs, ties shown and counted half.
 
 The interval comes from a bootstrap over clusters of inputs (near duplicates, and several judgments of one input, are no
 independent draws); where every pair ended the same way the bootstrap is blind, and Wilson's interval of the clusters stands in.

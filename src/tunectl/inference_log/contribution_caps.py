@@ -1,4 +1,4 @@
-"""Nobody counts for more than their share: caps and shares on lessons. Pure."""
+"""Cap the share of training examples from one person. Pure."""
 
 from __future__ import annotations
 

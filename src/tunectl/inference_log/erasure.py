@@ -1,4 +1,4 @@
-"""What is deleted from snapshots of live traffic: at somebody's request, or with time."""
+"""Erase rows from snapshots: on request of a user, or after the retention time."""
 
 from __future__ import annotations
 

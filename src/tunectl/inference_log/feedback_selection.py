@@ -1,4 +1,4 @@
-"""What people taught in live traffic: which inferences become lessons, and why the others do not. Pure.
+"""Select training examples from feedback on live traffic, with a reason for each skipped inference. Pure.
 
 A model's own words are never a lesson unless a person approved or edited them. Nobody counts for more than their share, new
 opinions wait until others had time to object, and what the golden set asks is never learned. Every inference that somebody said

@@ -1,4 +1,4 @@
-"""People and conversations under a keyed hash: the same one is recognized again, and nobody can tell who it is.
+"""Pseudonyms: keyed hashes (HMAC-SHA-256) of users and conversations.
 
 A hash without a key could be undone by trying all addresses, so the key is kept away from the database: whoever
 has only the one cannot undo the other.

@@ -1,4 +1,4 @@
-"""A frozen span of live traffic: what a retrain is made of, named by the digest of its content.
+"""Frozen snapshot of live traffic with feedback: the input of a retrain run, named by the digest of its content.
 
     <snapshots>/<id>/inferences.jsonl   those that somebody said something about, redacted as they are in the store
     <snapshots>/<id>/feedback.jsonl

@@ -1,4 +1,4 @@
-"""From the tests of one window and of the last windows together to a verdict, under one budget of false alarms.
+"""Combine the tests of the last windows into a verdict within one budget of false alarms.
 
 Every evaluation tests each signal on the rows of the last 1, 3 and 9 windows. The budget (false alarms per evaluation) is shared
 out over pools evenly and over signals by their weights, so by the union bound the chance that an evaluation says drift where

@@ -1,4 +1,4 @@
-"""One look at the inference log: close what can be closed, examine it, keep and show the result.
+"""Check the inference log once: close windows that are due, test them, store and show the result.
 
 All that is remembered is in the inference log, so a monitor that was killed goes on where it was, and two looks at the same
 traffic give one window: its id is the hash of what was looked at and how.

@@ -1,4 +1,4 @@
-"""Evidently's report of one window: its pictures, with our tests' numbers in it, registered as its statistical tests.
+"""Evidently report of one window, with our tests registered as its statistical tests.
 
 Evidently would choose a test by the size of the reference and judge embeddings with thresholds that alarm on quiet traffic;
 here every column names its method, and the method hands over the p-value that the verdict rests on.

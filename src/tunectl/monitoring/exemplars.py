@@ -1,4 +1,4 @@
-"""What moved, for people to look at: the inferences that differ most, and what there is more of."""
+"""Examples of drift: the inferences that differ most, and the words that became more or less frequent."""
 
 from __future__ import annotations
 

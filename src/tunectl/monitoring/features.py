@@ -1,4 +1,4 @@
-"""Texts as numbers, by maps that nobody fitted to the reference: what a map has seen looks unlike everything else.
+"""Features of texts that are not fitted to the reference: a fitted map makes all other text look different.
 
 Characters are hashed, words are looked up; sentence embeddings come from ``backends``.
 """

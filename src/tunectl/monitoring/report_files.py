@@ -1,4 +1,4 @@
-"""Evidently's reports on the disk: one a window, the newest kept. They show texts, so whoever purges the inference log purges them."""
+"""Files of Evidently's reports: one a window, the newest kept. They contain texts, so purging the inference log deletes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the adapter is alive: an engine is walked along answers that the training side wrote, and must go the same way.
+"""Liveness proof of an adapter: the engine must follow answers that the training side generated.
 
 A probe is asked greedily, on the call that serves requests. Where the engine takes another token it is put back on the
 training side's, so one near tie does not spoil what follows; each such place is counted. Probes were chosen so that the

@@ -1,4 +1,4 @@
-"""What a run will cost, before it runs: tokens, memory and minutes of each stage. Pure arithmetic over what is passed in.
+"""Estimate tokens, memory and minutes of each stage before a run. Pure arithmetic.
 
 Every constant says where it was measured. Ratios carry over to other machines; speeds come from one layer timed on the
 machine at hand, or from what the last run of a stage reached.

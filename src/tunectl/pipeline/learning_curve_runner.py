@@ -1,4 +1,4 @@
-"""Measure the learning curve of ``tunectl data report --learning-curve`` with the project's own tuning.
+"""Measure the learning curve of ``tunectl data report --learning-curve`` with the project's own training.
 
 Every finished size is kept in ``.tunectl/work/curve-<key>``; a curve that was stopped goes on from there, inside a size from the
 trainer's last checkpoint. All of train is not tuned again where the sft artifact of this configuration stands.

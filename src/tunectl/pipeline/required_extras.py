@@ -1,4 +1,4 @@
-"""Which optional libraries the stages of a recipe import, known from the configuration before any stage runs.
+"""List the optional packages that the stages of a recipe need, before any stage runs.
 
 A missing library would otherwise stop a build hours after it began, and the next one some stages later. Each rule lists
 what its stage imports with the chosen options, and no more: whoever installed less than an extra, but enough, is not stopped.

@@ -1,4 +1,4 @@
-"""How the stages stand: what is stale and why, what DVC's cache holds, the last verdicts.
+"""Status of stages: what is stale and why, what DVC's cache has, the last verdicts.
 
 All of it is read from ``conf/``, ``dvc.lock``, ``dvc.yaml`` and the manifests. DVC is not started, no lock is taken, and no
 tracked file is written, so it works at any time, also while ``dvc repro`` runs.

@@ -1,4 +1,4 @@
-"""The store of the page: questions, and what people said, safe on the disk before it is confirmed.
+"""Store of the annotation page: questions and annotations, durable before they are confirmed.
 
 ``tasks.jsonl`` holds the questions; new ones are added at its end. ``annotations.jsonl`` is a journal: each line is written and
 fsynced before anybody is told that it counts, and none is ever moved; undo is a line of its own. A line that was cut off

@@ -1,4 +1,4 @@
-"""Pairs from human references alone: an answer to the input beats an answer to another input that differs a little.
+"""Contrastive pairs from human references: an answer to the input beats an answer to a slightly different input.
 
 Two inputs differ by their attributes: one has another value (``wrong``, if its answer is read as an answer to the first),
 lacks one (``missing``) or has one more (``extra``). What is preferred is so what people wrote about these very facts; no

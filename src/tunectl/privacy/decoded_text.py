@@ -1,4 +1,4 @@
-r"""A text as a person reads it: without escapes, encodings and invisible signs, and where each of its letters was written.
+r"""Decode escapes, encodings and invisible characters, and map each letter to its position in the original.
 
 Personal data often arrives inside JSON, a URL, HTML or Markdown. ``\\n`` and ``\\u00e9`` of JSON, ``%40`` of URLs, ``&#64;`` of HTML,
 full-width and invisible signs and the underscores of Markdown glue letters to a value, or stand inside it, so that no finder sees it.

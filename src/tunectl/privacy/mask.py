@@ -1,4 +1,4 @@
-"""Personal data becomes placeholders: ``[EMAIL_1]``, ``[PERSON_2]``.
+"""Replace personal data by placeholders: ``[EMAIL_1]``, ``[PERSON_2]``.
 
 The same value has the same placeholder within one record, in its input and in all its answers, so a model can learn to carry
 it from one to the other. Numbers start at 1 in every record: few tokens to learn, and nobody can be followed from one record

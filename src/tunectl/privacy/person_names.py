@@ -1,4 +1,4 @@
-"""Names of people, as far as lists of common names and the words around them carry.
+"""Find names of people with lists of common names and the words around them.
 
 A run of capitalised words holds a person when one of these is so:
 - a title comes before it (*Dr. Amara Okafor*);

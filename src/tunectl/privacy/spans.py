@@ -1,4 +1,4 @@
-"""One piece of personal data, where it stands, and the placeholders that take its place."""
+"""A span of personal data, and its placeholder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of a release store on the disk: a line an entry, each flushed before anybody hears of it."""
+"""Event log of the registry: one JSON line an event, each flushed to the disk before it counts."""
 
 from __future__ import annotations
 

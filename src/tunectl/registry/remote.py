@@ -1,4 +1,4 @@
-"""A registry behind an address, for servers that share no disk with whoever builds.
+"""Read a registry behind an address (object store), for servers without a shared disk.
 
     <address>/releases/<id>/      as in a folder
     <address>/events/<n>.jsonl    part of the release history; ``n`` is the number of its first event, from 1

@@ -1,4 +1,4 @@
-"""A registry and its copy behind an address, which several machines may write: who is behind is refused, and told how to go on.
+"""Synchronize a registry with its copy behind an address, which several machines may write.
 
 The release history decides. A registry may add to the history at the address only where that is the beginning of its own: else
 another machine was there, and what it did (a promotion, a canary) would be undone without a word.

@@ -1,4 +1,4 @@
-"""Whoever serves never goes back to an earlier pointer than it has seen: that is an old copy, or somebody's replay.
+"""Guard against replay: a server never follows a champion pointer older than one it has seen.
 
 A rollback is no way back: its pointer has a higher sequence than the one before.
 """

@@ -1,4 +1,4 @@
-"""Decisions of people about retrains and promotions: who may decide, whether a question is open, and the record.
+"""Approvals of retrain runs and promotions: who may decide, whether a question is open, and the record.
 
 Whoever decides shows a key of scope decide, and the record carries the name of that key; a link alone decides nothing.
 """

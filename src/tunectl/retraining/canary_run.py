@@ -1,4 +1,4 @@
-"""The experiment of the configuration, and a look at it: from live traffic to a reading."""
+"""Build the canary of a retrain run from the configuration, and evaluate it on live traffic."""
 
 from __future__ import annotations
 

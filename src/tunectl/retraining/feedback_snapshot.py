@@ -1,4 +1,4 @@
-"""What there is to learn from live traffic: a frozen snapshot of it, what the build is told, and whether that is enough."""
+"""Freeze live traffic and feedback for a retrain run, and check that there is enough to train on."""
 
 from __future__ import annotations
 

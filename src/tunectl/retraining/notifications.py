@@ -1,4 +1,4 @@
-"""Messages to people who look at no page: JSON with a field ``text``, as Slack, Teams and Mattermost take it."""
+"""Notifications as JSON with a field ``text``, the format of Slack, Teams and Mattermost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that look at an address (``serve.registry``) hear of what is promoted and tried in the folder here."""
+"""Mirror the registry to ``serve.registry`` after each promotion or canary change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that hold the secrets of the retrain controller: what signs its links, and the token of whoever sends alerts."""
+"""Secret files of the retrain controller: the key that signs links, and the token of the alert webhook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The monitor: looks at the inference log again and again, says whether the world has changed, and shows it.
+"""The monitor service: checks the inference log for drift at intervals, and serves metrics and pages.
 
 One process a inference log. What it needs at run time is numpy, a table of word vectors and the inference log; no torch (unless the
 encoder itself embeds), no network.

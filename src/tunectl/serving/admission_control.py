@@ -1,4 +1,4 @@
-"""Who may come in: bounded running, bounded waiting and a budget of tokens, decided before anything is tokenized.
+"""Admission control: bounded concurrency, a bounded queue and a token budget, checked before tokenization.
 
     admit -> waiting -> running -> leave        one ticket a request; refused at the door or let in for good
 

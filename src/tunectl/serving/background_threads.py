@@ -1,4 +1,4 @@
-"""Blocking work beside the event loop, in threads that nobody has to wait for.
+"""Run blocking work in daemon threads, so that a hanging call cannot keep the server from stopping.
 
 A process waits for the threads of ``asyncio.to_thread`` before it ends: one that hangs, in a library or on a network, would keep
 the server from stopping.

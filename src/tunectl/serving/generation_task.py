@@ -1,4 +1,4 @@
-"""Write the answers of a job: whole or as a stream, kept before they are told, cancelled when nobody waits any more."""
+"""Generate the answers of a request, whole or streamed: logged before they are sent, cancelled when the client leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who was refused and told when to come again, so that they find a place then and newcomers do not take it.
+"""Reserve capacity for clients that were refused with Retry-After, so that new ones do not take it.
 
 A server that stays full would otherwise serve those who are in again and again, and the others never: a place is free for
 a moment only, and whoever was refused knocks at another one. With twice as many clients as places a third of all requests

@@ -1,4 +1,4 @@
-"""Weights that bring rows to declared shares of several fields at once."""
+"""Raking: weights that bring rows to declared shares of several fields at once."""
 
 from __future__ import annotations
 

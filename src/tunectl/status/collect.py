@@ -1,4 +1,4 @@
-"""A glance at the loop, out of the records; nothing needs to run.
+"""Collect the status of the project from its records; no service has to run.
 
 What cannot be told (a database that is away, a file that is broken) is a trouble of its own part and keeps no other from being told.
 """

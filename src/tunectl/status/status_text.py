@@ -1,4 +1,4 @@
-"""A glance at the loop as rows of words, for one screen: what it is, and how it stands. Pure."""
+"""Format the status of the project for a terminal. Pure."""
 
 from __future__ import annotations
 

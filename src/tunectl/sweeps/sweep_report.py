@@ -1,4 +1,4 @@
-"""A sweep in words and rows: for the terminal, and for the page."""
+"""Text and rows of a sweep report, for the terminal and the page."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tracking: what is told of a build and of releases, and the spool that keeps it until a tracker has it. No tracker's library here."""
+"""Tracking of builds and releases, and the spool for records that no tracker has taken yet. No tracker's library here."""

@@ -1,4 +1,4 @@
-"""The order of training: which rows make which optimizer step, known before the first one.
+"""Batch schedule: which rows make which optimizer step, known before the first one.
 
 Rows of similar length go together, so that little is padded, and the steps come in random order. The whole schedule follows
 from the seed, so a run that goes on after a kill sees exactly what it would have seen.

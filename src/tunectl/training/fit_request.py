@@ -1,4 +1,4 @@
-"""What goes to the processes of a fit, and what comes back: files in one folder, so that any launcher can carry them.
+"""Request and result of distributed training: files in one folder, which any launcher can carry.
 
 fit.json      the request: plan, model, folders
 rows.msgpack  training and validation rows, written once

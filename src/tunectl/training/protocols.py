@@ -1,4 +1,4 @@
-"""What a trainer does, whatever library does it."""
+"""Protocols of trainers, independent of the library."""
 
 from __future__ import annotations
 

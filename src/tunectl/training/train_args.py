@@ -1,4 +1,4 @@
-"""What a trainer is told: everything that shapes a fit, as plain values."""
+"""Arguments of a trainer: everything that shapes a fit, as plain values."""
 
 from __future__ import annotations
 

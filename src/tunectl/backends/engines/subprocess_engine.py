@@ -1,4 +1,4 @@
-"""A pipeline in a process of its own, spoken to over a socket.
+"""Run an inference engine in a subprocess, controlled over a socket.
 
 OpenVINO GenAI's Python holds the interpreter's lock while it loads and during every step (its binding of ``step`` releases
 nothing): in the server's own process the event loop would stand still for most of the time, and streams would come in bursts.

@@ -1,4 +1,4 @@
-"""Fit by torchrun: write the request, start the ranks, wait, read how it went.
+"""Launch distributed training with torchrun: write the request, start the ranks, wait, read the result.
 
     we -> process_guard -> torchrun agent -> one worker a rank
 

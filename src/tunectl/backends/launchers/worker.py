@@ -1,4 +1,4 @@
-"""One rank of a fit: ``python -m tunectl.backends.launchers.worker FOLDER``, started by torchrun once a rank.
+"""One rank of distributed training: ``python -m tunectl.backends.launchers.worker FOLDER``, started by torchrun.
 
 Every rank reads the same request and rows and calls the same trainer; the first one alone writes, logs and tracks. An error of ours is
 kept in ``failure.json`` and is not tried again; any other end of a rank makes torchrun start all ranks again, from the last checkpoint.

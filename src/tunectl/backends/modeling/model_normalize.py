@@ -1,4 +1,4 @@
-"""Bring a fetched model folder into the layout of ``artifacts/model``: one weights file, a fast tokenizer, no code."""
+"""Normalize a downloaded model folder for ``artifacts/model``: one weights file, a fast tokenizer, no code."""
 
 from __future__ import annotations
 

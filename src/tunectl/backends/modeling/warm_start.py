@@ -1,4 +1,4 @@
-"""A fit that goes on from a stored adapter instead of new weights: what a retrain begins with."""
+"""Start training from a stored adapter instead of new weights, as retraining does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Readers of binary formats in a process of their own, with limits of memory, processor time and time.
+"""Read binary formats in a subprocess with limits of memory, CPU time and wall time.
 
 A PDF, a Word document or a Parquet file can be made to take gigabytes or hours, or to crash the library that reads it. Here that ends
 the child, not ``ingest``: the file, or the page at which it happened, is a reject ``unreadable``, and the next file gets a new child. One

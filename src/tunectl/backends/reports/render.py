@@ -1,4 +1,4 @@
-"""jinja2's seam: one self-contained HTML page out of a template and plain values.
+"""Render self-contained HTML pages with jinja2 from a template and plain values.
 
 Templates live in ``backends/reports/templates``. A report extends ``base.html`` and fills its blocks::
 

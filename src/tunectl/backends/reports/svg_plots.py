@@ -1,4 +1,4 @@
-"""matplotlib's seam: plain numbers in, one small SVG string out.
+"""Draw small inline SVG plots with matplotlib from plain numbers.
 
 Every function takes ``alt`` (what the picture says, read aloud by screen readers) and returns ``<svg ...>...</svg>`` to be
 put inline into a page. Lines and letters are ``currentColor``, so a picture follows the page's light or dark theme; the

@@ -1,4 +1,4 @@
-"""Where Optuna keeps its studies: an SQLite file or PostgreSQL, and the lock under which trials change hands."""
+"""Storage of Optuna's studies (SQLite or PostgreSQL), and the lock for claiming trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stage that trains tells the sweep whose trial it is, and where it is told to stop."""
+"""Report validation losses of a training stage to its sweep trial, and stop where the trial is pruned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leader of a process group that dies with whoever started it: see ``process_group``. Linux only, standard library only.
+"""Leader of a process group that dies with its starter; see ``supervised_process``. Linux and standard library only.
 
 Run as a module: ``python -m tunectl.backends.system.process_guard NICENESS PROCESSORS COMMAND...``.
 """

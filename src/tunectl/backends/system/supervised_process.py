@@ -1,4 +1,4 @@
-"""A command in a process group that dies with us, whoever is killed first.
+"""Run a command in a process group that ends with this process, even after kill -9.
 
     we -> guard (``process_guard``, leader of the group) -> command -> whatever that starts
 

@@ -1,4 +1,4 @@
-"""The rich seam: tables, colors and progress bars for people; silent or plain where nobody looks."""
+"""Tables, colors and progress bars with rich; plain or silent without a terminal."""
 
 from __future__ import annotations
 

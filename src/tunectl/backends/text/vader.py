@@ -1,4 +1,4 @@
-"""The lexicon of tone that the package vaderSentiment brings: words and their valence from -4 to 4, as ten people saw them.
+"""Load the sentiment lexicon of vaderSentiment: words and their valence from -4 to 4.
 
 Only its file is read: its code is never imported, and nothing is downloaded.
 """

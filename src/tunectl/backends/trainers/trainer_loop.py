@@ -1,4 +1,4 @@
-"""The loop of every fit of an adapter: a TRL trainer over a fixed schedule of steps, with our losses and checkpoints.
+"""Training loop of every adapter: a TRL trainer over a fixed schedule of steps, with our losses and checkpoints.
 
 One item of the data loader is one optimizer step: a few micro-batches of rows, each within the token budget. Whoever fits
 brings a ``TrainingRun`` that knows its losses, and a class of TRL whose optimizers, and schedules do the rest.

@@ -1,4 +1,4 @@
-"""Uvicorn's seam: HTTP/1.1 whose heads are short and come in time, so that nobody without a key holds memory or connections.
+"""HTTP/1.1 for uvicorn with bounds on the size and time of request heads, so that clients without a key cannot exhaust it.
 
 Uvicorn bounds neither the bytes of a head (with httptools) nor the time that one takes, and waits for ever for the first byte of a
 connection. Here a head has ``MAX_HEAD_BYTES`` and ``HEAD_SECONDS`` from its first byte on, a silent connection ``IDLE_SECONDS``,

@@ -1,4 +1,4 @@
-"""The web server of programs that few people look at: Starlette on uvicorn, in a thread of its own.
+"""Web server of monitor and retrain controller: Starlette on uvicorn, in a separate thread.
 
 The guard sees a request before its body is read. Nobody holds the server up: heads and bodies are bounded in bytes and in time.
 """

@@ -1,4 +1,4 @@
-"""What the schema allows at a place of the tree, in words, found by walking the annotations of the section classes."""
+"""Describe the allowed values of a setting from the annotations of its section class."""
 
 from __future__ import annotations
 

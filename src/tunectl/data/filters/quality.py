@@ -1,4 +1,4 @@
-"""Quality: named rules that turn poor records away. Each rule is null in YAML to switch it off.
+"""Quality filter: named rules that drop poor records. Each rule is null in YAML to switch it off.
 
 A rule looks at one text and gives None, or what offended. Lengths, letters, symbols and repetition follow Gopher (Rae et al.
 2021, arXiv 2112.11446, appendix A1.1), with bounds in YAML because ads and chats are shorter than web pages.

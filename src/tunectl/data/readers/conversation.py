@@ -1,4 +1,4 @@
-"""Turns of a conversation: their roles, flags and order, whatever the format calls them."""
+"""Normalize the turns of a conversation: roles, train flags and order, for every input format."""
 
 from __future__ import annotations
 

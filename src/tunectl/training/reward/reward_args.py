@@ -1,4 +1,4 @@
-"""What fits a reward model and reads it, whatever library does it."""
+"""Protocols and arguments of reward models, independent of the library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the reward stage leaves: ``reward.json`` for whoever loads the model, ``results.json`` for whoever judges it."""
+"""Records of the reward stage: ``reward.json`` for loading the model, ``results.json`` for judging it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a look at greedy answers says: better or worse than sft, and whether the reward is being cheated.
+"""Validate a policy on greedy answers: better or worse than sft, and is the reward hacked?
 
 A policy that learns to please its reward without being better is caught by a measure that the reward never sees: the reward
 rises while the measure falls. Both are compared with the first look on the same inputs, by a paired bootstrap, so that noise

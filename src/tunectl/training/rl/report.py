@@ -1,4 +1,4 @@
-"""What the report of the align stage says in words: what was done, how it ended, what to worry about, and answers over time."""
+"""Text of the align report: method, result, warnings, and answers over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What learning from preferences is told, and what it gives back, whatever library does it."""
+"""Types of preference learning: inputs and results, independent of the library."""
 
 from __future__ import annotations
 

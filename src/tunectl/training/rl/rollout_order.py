@@ -1,4 +1,4 @@
-"""The order of learning from rewards: which inputs each step asks, and how their answers are laid out. Pure.
+"""Order of rollouts: which inputs each step uses, and how their answers are packed into rows. Pure.
 
 Everything follows from the seed, so a run that goes on after a kill asks what it would have asked.
 """

@@ -1,4 +1,4 @@
-"""What the sft and cpt stages leave about a fit: training.json, the curve as CSV, and a trained example to look at."""
+"""Records of an sft or cpt fit: training.json, the loss curve as CSV, and a trained example."""
 
 from __future__ import annotations
 
