@@ -11,20 +11,20 @@ from tunectl.registry import registry_formats
 from tunectl.registry.release_state import ReleaseEvent
 
 
-def parse_lines(content: bytes, place: str) -> list[ReleaseEvent]:
-    """Return the whole lines of a log that lies at ``place``; one that a kill cut off is no line yet.
+def parse_lines(content: bytes, location: str) -> list[ReleaseEvent]:
+    """Return the whole lines of a log that lies at ``location``; one that a kill cut off is no line yet.
 
     Raises  ArtifactError for a line that is no entry.
     """
-    found = []
+    result = []
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
-            found.append(registry_formats.EVENT.decode(line, ReleaseEvent, f"{place}:{number}"))
+            result.append(registry_formats.EVENT.decode(line, ReleaseEvent, f"{location}:{number}"))
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
-                f"{place}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
+                f"{location}:{number} cannot be read: {error}", hint="it was changed by hand; restore it"
             ) from error
-    return found
+    return result
 
 
 def read_lines(path: Path, *, mend: bool = False) -> list[ReleaseEvent]:
@@ -35,10 +35,10 @@ def read_lines(path: Path, *, mend: bool = False) -> list[ReleaseEvent]:
     if not path.is_file():
         return []
     content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if mend and whole < len(content):
+    end = content.rfind(b"\n") + 1
+    if mend and end < len(content):
         with path.open("r+b") as stream:
-            stream.truncate(whole)
+            stream.truncate(end)
             os.fsync(stream.fileno())
     return parse_lines(content, str(path))
 

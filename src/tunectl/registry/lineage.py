@@ -15,7 +15,7 @@ def collect_lineage(
     base: str, revision: str, stages: Mapping[str, Path], layout: ProjectPaths | None = None
 ) -> Lineage:
     """Return digests of the artifacts in ``stages``, and of configuration, code and sources of every stage of the project."""
-    found = {
+    result = {
         name: atomic_io.sha256_json(manifest.read(folder))
         for name, folder in stages.items()
         if (folder / manifest.NAME).is_file()
@@ -28,4 +28,4 @@ def collect_lineage(
         configs[path.stem] = atomic_io.sha256_json(record["settings"])
         code[path.stem] = record["code"]
         sources.update(record.get("sources", {}))
-    return Lineage(base, revision, found, configs, code, sources)
+    return Lineage(base, revision, result, configs, code, sources)

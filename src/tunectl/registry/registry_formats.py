@@ -26,8 +26,8 @@ def upgrade_pointer(record: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
     """Return a line of ``log.jsonl`` of 0.1."""
-    found = rename_keys(record, {**AUTHORSHIP, "what": "action", "at": "created_at"})
-    return {**found, "action": _ACTIONS.get(found.get("action", ""), found.get("action"))}
+    result = rename_keys(record, {**AUTHORSHIP, "what": "action", "at": "created_at"})
+    return {**result, "action": _ACTIONS.get(result.get("action", ""), result.get("action"))}
 
 
 def upgrade_canary(record: dict[str, Any]) -> dict[str, Any]:
@@ -37,15 +37,15 @@ def upgrade_canary(record: dict[str, Any]) -> dict[str, Any]:
 
 def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
     """Return ``manifest.json`` of a release of 0.1: stages have other names, and so has the layout."""
-    found = rename_keys(record, {"route": "layout"})
-    found["layout"] = _LAYOUTS.get(found.get("layout", ""), found.get("layout"))
-    if found.get("verdicts"):
-        found["verdicts"] = rename_keys(found["verdicts"], _STAGES)
-    if found.get("lineage"):
+    result = rename_keys(record, {"route": "layout"})
+    result["layout"] = _LAYOUTS.get(result.get("layout", ""), result.get("layout"))
+    if result.get("verdicts"):
+        result["verdicts"] = rename_keys(result["verdicts"], _STAGES)
+    if result.get("lineage"):
         parts = ("stages", "configs", "code")
-        lineage = found["lineage"]
-        found["lineage"] = {**lineage, **{part: rename_keys(lineage.get(part, {}), _STAGES) for part in parts}}
-    return found
+        lineage = result["lineage"]
+        result["lineage"] = {**lineage, **{part: rename_keys(lineage.get(part, {}), _STAGES) for part in parts}}
+    return result
 
 
 class RemoteCanary(Struct, frozen=True):

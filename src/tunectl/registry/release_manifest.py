@@ -79,7 +79,7 @@ class ReleaseManifest(Struct, frozen=True):
     @property
     def refusals(self) -> list[str]:
         """The reasons of every gate that said no."""
-        return [f"{stage}: {found.reason}" for stage, found in self.verdicts.items() if not found.passed]
+        return [f"{stage}: {verdict.reason}" for stage, verdict in self.verdicts.items() if not verdict.passed]
 
 
 def is_committed(git: str | None) -> bool:
@@ -98,14 +98,14 @@ def digests(folder: Path) -> dict[str, str]:
 
     Raises  ArtifactError for anything that is neither file nor folder: what a link names is not part of a release.
     """
-    found = {}
+    result = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ArtifactError(f"{path} is not a plain file", hint="releases hold files only; copy what it points at")
         if path.is_file() and name != NAME:
-            found[name] = atomic_io.sha256_path(path)
-    return found
+            result[name] = atomic_io.sha256_path(path)
+    return result
 
 
 def load(folder: Path) -> ReleaseManifest:
@@ -117,8 +117,8 @@ def load(folder: Path) -> ReleaseManifest:
         raise ArtifactError(
             f"{folder / NAME} does not exist, so this is no stored release", hint="tunectl release list"
         )
-    found: ReleaseManifest = registry_formats.MANIFEST.read(folder / NAME, ReleaseManifest)
-    return found
+    manifest: ReleaseManifest = registry_formats.MANIFEST.read(folder / NAME, ReleaseManifest)
+    return manifest
 
 
 def save(manifest: ReleaseManifest, folder: Path) -> None:
@@ -133,56 +133,63 @@ def verify(folder: Path, called: str = "") -> list[str]:
     """
     called = called or folder.name
     try:
-        told, there = load(folder), digests(folder)
+        recorded, actual = load(folder), digests(folder)
     except ArtifactError as error:
         return [error.message]
-    wrong = [f"{name} is missing" for name in sorted(told.files.keys() - there.keys())]
-    wrong += [f"{name} is not of this release" for name in sorted(there.keys() - told.files.keys())]
-    for name in sorted(told.files.keys() & there.keys()):
-        if told.files[name] != there[name]:
+    wrong = [f"{name} is missing" for name in sorted(recorded.files.keys() - actual.keys())]
+    wrong += [f"{name} is not of this release" for name in sorted(actual.keys() - recorded.files.keys())]
+    for name in sorted(recorded.files.keys() & actual.keys()):
+        if recorded.files[name] != actual[name]:
             wrong.append(
-                f"{name} was changed: its SHA-256 is {there[name][:12]}…, recorded is {told.files[name][:12]}…"
+                f"{name} was changed: its SHA-256 is {actual[name][:12]}…, recorded is {recorded.files[name][:12]}…"
             )
-    if content_id(told.files) != told.id or told.id != called:
-        wrong.append(f"its name should be {content_id(told.files)}, the manifest says {told.id}, the folder {called}")
+    if content_id(recorded.files) != recorded.id or recorded.id != called:
+        wrong.append(
+            f"its name should be {content_id(recorded.files)}, the manifest says {recorded.id}, the folder {called}"
+        )
     return wrong
 
 
-def diff(one: ReleaseManifest, other: ReleaseManifest) -> dict[str, Any]:
+def diff(manifest: ReleaseManifest, other: ReleaseManifest) -> dict[str, Any]:
     """Return the changes from one release to another, by subject; a subject without a change is left out.
 
     Files are told as added, removed or changed, everything else as [before, after].
     """
     files = {
-        **dict.fromkeys(one.files.keys() - other.files.keys(), "removed"),
-        **dict.fromkeys(other.files.keys() - one.files.keys(), "added"),
-        **{name: "changed" for name in one.files.keys() & other.files.keys() if one.files[name] != other.files[name]},
+        **dict.fromkeys(manifest.files.keys() - other.files.keys(), "removed"),
+        **dict.fromkeys(other.files.keys() - manifest.files.keys(), "added"),
+        **{
+            name: "changed"
+            for name in manifest.files.keys() & other.files.keys()
+            if manifest.files[name] != other.files[name]
+        },
     }
     plain = {
-        name: [getattr(one, name), getattr(other, name)] for name in ("project", "engine", "layout", "git", "bytes")
+        name: [getattr(manifest, name), getattr(other, name)]
+        for name in ("project", "engine", "layout", "git", "bytes")
     }
     parts = {
         "files": dict(sorted(files.items())),
         "manifest": {name: pair for name, pair in plain.items() if pair[0] != pair[1]},
-        "metrics": _pairs(one.metrics, other.metrics),
+        "metrics": _pairs(manifest.metrics, other.metrics),
         "verdicts": _pairs(
-            {stage: found.verdict for stage, found in one.verdicts.items()},
-            {stage: found.verdict for stage, found in other.verdicts.items()},
+            {stage: verdict.verdict for stage, verdict in manifest.verdicts.items()},
+            {stage: verdict.verdict for stage, verdict in other.verdicts.items()},
         ),
-        "lineage": _pairs(_flat(one.lineage), _flat(other.lineage)),
+        "lineage": _pairs(_flat(manifest.lineage), _flat(other.lineage)),
     }
     return {name: part for name, part in parts.items() if part}
 
 
-def _pairs(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, list[Any]]:
-    names = [*one, *(name for name in other if name not in one)]
-    return {name: [one.get(name), other.get(name)] for name in names if one.get(name) != other.get(name)}
+def _pairs(first: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, list[Any]]:
+    names = [*first, *(name for name in other if name not in first)]
+    return {name: [first.get(name), other.get(name)] for name in names if first.get(name) != other.get(name)}
 
 
 def _flat(lineage: Lineage | None) -> dict[str, Any]:
     if lineage is None:
         return {}
-    found: dict[str, Any] = {"base": lineage.base, "revision": lineage.revision}
+    result: dict[str, Any] = {"base": lineage.base, "revision": lineage.revision}
     for part in ("stages", "configs", "code", "sources"):
-        found.update({f"{part}.{name}": value for name, value in getattr(lineage, part).items()})
-    return found
+        result.update({f"{part}.{name}": value for name, value in getattr(lineage, part).items()})
+    return result

@@ -60,13 +60,13 @@ def current_moment() -> str:
 
 def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
     """Return releases as they stand on one another, the champion last."""
-    found: list[str] = []
+    result: list[str] = []
     for entry in entries:
-        if entry.action == "promote" and found[-1:] != [entry.release]:
-            found.append(entry.release)
+        if entry.action == "promote" and result[-1:] != [entry.release]:
+            result.append(entry.release)
         elif entry.action == "rollback":
-            found = found[:-1]
-    return found
+            result = result[:-1]
+    return result
 
 
 def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> ReleaseEvent:
@@ -108,8 +108,8 @@ def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
 
 def last_canary_event(entries: Sequence[ReleaseEvent]) -> tuple[int, ReleaseEvent] | None:
     """Return the newest start or stop of a canary, and its number (from 1); None where there was none."""
-    found = [(number, entry) for number, entry in enumerate(entries, 1) if entry.action in CANARY_ACTIONS]
-    return found[-1] if found else None
+    result = [(number, entry) for number, entry in enumerate(entries, 1) if entry.action in CANARY_ACTIONS]
+    return result[-1] if result else None
 
 
 def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
@@ -125,15 +125,15 @@ def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
     )
 
 
-def canary_of(entries: Sequence[ReleaseEvent], known: CanaryState | None) -> CanaryState | None:
-    """Return the canary that follows from a history; ``known`` where its start is one of tunectl 0.1, which kept no salt."""
+def canary_of(entries: Sequence[ReleaseEvent], canary_state: CanaryState | None) -> CanaryState | None:
+    """Return the canary that follows from a history; ``canary_state`` where its start is one of tunectl 0.1, which kept no salt."""
     last = last_canary_event(entries)
     if last is None or last[1].action == "canary_stop":
         return None
-    one = last[1]
-    if one.salt is None or one.share is None:
-        return known if known is not None and known.started_at == one.created_at else None
-    return CanaryState(one.release, one.share, one.salt, one.created_at, one.author, one.message)
+    event = last[1]
+    if event.salt is None or event.share is None:
+        return canary_state if canary_state is not None and canary_state.started_at == event.created_at else None
+    return CanaryState(event.release, event.share, event.salt, event.created_at, event.author, event.message)
 
 
 def swap_entries(entries: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:

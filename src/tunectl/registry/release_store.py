@@ -59,10 +59,10 @@ class ReleaseRegistry:
 
     def ids(self) -> list[str]:
         """Return the names of all releases, damaged ones too, the oldest first; other folders are ignored."""
-        place = self.root / RELEASES
-        found = [path for path in place.iterdir() if names.is_content_id(path.name)] if place.is_dir() else []
-        there = [path for path in found if (path / release_manifest.NAME).is_file()]
-        return [path.name for path in sorted(there, key=lambda path: (_read_created_at(path), path.name))]
+        folder = self.root / RELEASES
+        result = [path for path in folder.iterdir() if names.is_content_id(path.name)] if folder.is_dir() else []
+        releases = [path for path in result if (path / release_manifest.NAME).is_file()]
+        return [path.name for path in sorted(releases, key=lambda path: (_read_created_at(path), path.name))]
 
     def find(self, start: str) -> str:
         """Return the one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` name what is that now.
@@ -70,21 +70,21 @@ class ReleaseRegistry:
         Raises  UsageError where there is none, or several.
         """
         if start in {"champion", "previous", "challenger"}:
-            held = self.trial() if start == "challenger" else self.champion()
-            named = getattr(held, "previous" if start == "previous" else "release", None)
+            pointer = self.trial() if start == "challenger" else self.champion()
+            named = getattr(pointer, "previous" if start == "previous" else "release", None)
             if named is None:
                 raise UsageError(
                     f"{start}: {self.root} has none", hint="tunectl release list; tunectl release promote ID"
                 )
             return str(named)
         known = self.ids()
-        found = [name for name in known if start and name.startswith(start)]
-        if len(found) != 1:
-            what = "several releases begin with it" if found else "there is no such release"
+        result = [name for name in known if start and name.startswith(start)]
+        if len(result) != 1:
+            what = "several releases begin with it" if result else "there is no such release"
             raise UsageError(
-                f"{start}: {what} in {self.root}", hint=f"there are: {', '.join(found or known) or 'none'}"
+                f"{start}: {what} in {self.root}", hint=f"there are: {', '.join(result or known) or 'none'}"
             )
-        return found[0]
+        return result[0]
 
     def folder(self, release: str) -> Path:
         """Return the files of a release.
@@ -138,11 +138,11 @@ class ReleaseRegistry:
             fresh = Path(tempfile.mkdtemp(dir=scratch))
             try:
                 _copy(source, fresh)
-                made = self._build_manifest(fresh, facts, git)
-                target = self.folder(made.id)
+                result = self._build_manifest(fresh, facts, git)
+                target = self.folder(result.id)
                 if target.exists():
-                    return self._same(made)
-                release_manifest.save(made, fresh)
+                    return self._same(result)
+                release_manifest.save(result, fresh)
                 fresh.chmod(0o755)
                 fresh.replace(target)
                 atomic_io.fsync_directory(target.parent)
@@ -150,8 +150,8 @@ class ReleaseRegistry:
                 raise atomic_io.write_error(scratch, error) from error
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
-            self._append(ReleaseEvent("add", made.id, made.created_at, author, message))
-        return made
+            self._append(ReleaseEvent("add", result.id, result.created_at, author, message))
+        return result
 
     def promote(
         self, release: str, *, author: str, message: str, after: int | None = None, force: bool = False
@@ -172,7 +172,7 @@ class ReleaseRegistry:
                 )
             if now is not None and now.release == release:
                 return now
-            found = self._swap(
+            result = self._swap(
                 release_state.apply_promotion(
                     release, entries, at=release_state.current_moment(), author=author, message=message
                 ),
@@ -181,7 +181,7 @@ class ReleaseRegistry:
             trial = self.trial()
             if trial is not None and trial.release == release:
                 self._withdraw(trial, author, "it is the champion now")
-            return found
+            return result
 
     def start_canary(
         self, release: str, *, share: float, author: str, message: str, salt: str | None = None, force: bool = False
@@ -281,18 +281,18 @@ class ReleaseRegistry:
             git,
         )
 
-    def _same(self, made: ReleaseManifest) -> ReleaseManifest:
-        folder = self.folder(made.id)
+    def _same(self, result: ReleaseManifest) -> ReleaseManifest:
+        folder = self.folder(result.id)
         wrong = release_manifest.verify(folder)
         if wrong:
             raise ArtifactError(
                 f"{folder} is damaged: {'; '.join(wrong)}", hint="delete that folder, then add it again"
             )
-        known = release_manifest.load(folder)
-        if release_manifest.is_committed(made.git) and not release_manifest.is_committed(known.git):
-            known = replace(known, git=made.git)
-            release_manifest.save(known, folder)
-        return known
+        stored = release_manifest.load(folder)
+        if release_manifest.is_committed(result.git) and not release_manifest.is_committed(stored.git):
+            stored = replace(stored, git=result.git)
+            release_manifest.save(stored, folder)
+        return stored
 
     def _missing(self, entries: Sequence[ReleaseEvent]) -> Iterator[ReleaseEvent]:
         """Yield lines of what was done before a kill, but not written down."""
@@ -302,20 +302,22 @@ class ReleaseRegistry:
         pointer = self.champion()
         if pointer is not None and pointer.sequence > release_state.count_swaps(entries):
             yield release_state.entry_of(pointer, entries)
-        trial, known = self.trial(), release_state.current_canary(entries)
-        if trial is not None and trial.started_at and trial.started_at != known:
+        trial, latest = self.trial(), release_state.current_canary(entries)
+        if trial is not None and trial.started_at and trial.started_at != latest:
             yield _put_up(trial)
-        elif trial is None and known is not None:
+        elif trial is None and latest is not None:
             yield ReleaseEvent(
-                "canary_stop", next(one.release for one in reversed(entries) if one.action == "canary_start"), known
+                "canary_stop",
+                next(entry.release for entry in reversed(entries) if entry.action == "canary_start"),
+                latest,
             )
 
     @contextmanager
-    def hold_lock(self, what: str) -> Iterator[None]:
-        """Hold the lock, after mending what a kill left. ``what``: what is done, for whoever finds it taken."""
+    def hold_lock(self, description: str) -> Iterator[None]:
+        """Hold the lock, after mending what a kill left. ``description``: what is done, for whoever finds it taken."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
         busy = f"{self.root}: another process changes this store"
-        with lock.file_lock(self.root / LOCK, what, busy=busy, patience=self.patience):
+        with lock.file_lock(self.root / LOCK, description, busy=busy, patience=self.patience):
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
             history_adoption.finish(self.root)
             self._adopt_old_names()
@@ -359,22 +361,22 @@ def _copy(source: Path, target: Path) -> None:
     for path in sorted(source.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise ArtifactError(f"{path} is not a plain file", hint="releases hold files only; copy what it points at")
-        place = target / path.relative_to(source)
+        copy_path = target / path.relative_to(source)
         if path.is_dir():
-            place.mkdir()
-            place.chmod(0o755)
+            copy_path.mkdir()
+            copy_path.chmod(0o755)
         elif path.relative_to(source).as_posix() != release_manifest.NAME:
-            _copy_file(path, place)
+            _copy_file(path, copy_path)
     for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
         atomic_io.fsync_directory(folder)
 
 
-def _copy_file(path: Path, place: Path) -> None:
-    with path.open("rb") as origin, place.open("wb") as stream:
+def _copy_file(path: Path, target: Path) -> None:
+    with path.open("rb") as origin, target.open("wb") as stream:
         shutil.copyfileobj(origin, stream, 1 << 20)
         stream.flush()
         os.fsync(stream.fileno())
-    place.chmod(0o644)
+    target.chmod(0o644)
 
 
 def to_builtins(value: Any) -> Any:

@@ -66,15 +66,15 @@ class RemoteRegistry:
         """Return the pointer; None before the first promotion."""
         newest = self._newest(CHAMPIONS, registry_formats.POINTER, ChampionPointer)
         if newest is None:
-            found = self._record(registry_formats.POINTER, ChampionPointer, OLD_CHAMPION)
+            result = self._record(registry_formats.POINTER, ChampionPointer, OLD_CHAMPION)
         else:
-            number, found = newest
-            if found.sequence != number:
+            number, result = newest
+            if result.sequence != number:
                 raise ArtifactError(
-                    f"{self.location}/{build_object_name(CHAMPIONS, number)} has the sequence {found.sequence}",
+                    f"{self.location}/{build_object_name(CHAMPIONS, number)} has the sequence {result.sequence}",
                     hint="it was changed by hand; restore the address from a backup",
                 )
-        return self._guard.latest(found, self.location)
+        return self._guard.latest(result, self.location)
 
     def trial(self) -> CanaryState | None:
         """Return the challenger; None where there is none."""
@@ -90,23 +90,23 @@ class RemoteRegistry:
 
         Raises  ArtifactError where a part is missing or cannot be read.
         """
-        found = list[ReleaseEvent]()
+        result = list[ReleaseEvent]()
         for number, name in self._list_numbered(EVENTS, ".jsonl"):
-            if number != len(found) + 1:
+            if number != len(result) + 1:
                 raise ArtifactError(
-                    f"{self.location}/{EVENTS}: the part that begins with event {len(found) + 1} is missing, {name} is there",
+                    f"{self.location}/{EVENTS}: the part that begins with event {len(result) + 1} is missing, {name} is there",
                     hint="restore the address from a backup, or copy a registry to a new one",
                 )
-            found += self._parse_part(f"{EVENTS}/{name}")
-        if not found:
-            found = event_log.parse_lines(self._files.read(OLD_EVENTS) or b"", f"{self.location}/{OLD_EVENTS}")
-        return found
+            result += self._parse_part(f"{EVENTS}/{name}")
+        if not result:
+            result = event_log.parse_lines(self._files.read(OLD_EVENTS) or b"", f"{self.location}/{OLD_EVENTS}")
+        return result
 
     def _parse_part(self, name: str) -> list[ReleaseEvent]:
         if name not in self._read:
             self._read[name] = event_log.parse_lines(self._files.read(name) or b"", f"{self.location}/{name}")
-        found: list[ReleaseEvent] = self._read[name]
-        return found
+        events: list[ReleaseEvent] = self._read[name]
+        return events
 
     def _list_numbered(self, folder: str, ending: str) -> list[tuple[int, str]]:
         """Return the numbered objects of a folder, in order."""
@@ -121,8 +121,8 @@ class RemoteRegistry:
         number, name = numbered[-1][0], f"{folder}/{numbered[-1][1]}"
         if name not in self._read:
             self._read[name] = self._record(form, shape, name)
-        found: T | None = self._read[name]
-        return (number, found) if found is not None else None
+        result: T | None = self._read[name]
+        return (number, result) if result is not None else None
 
     def folder(self, release: str) -> Path:
         """Return where its files are once they have been brought.
@@ -140,33 +140,35 @@ class RemoteRegistry:
         target = self.folder(release)
         if target.is_dir() and not release_manifest.verify(target):
             return target
-        place = f"{RELEASES}/{release}/{release_manifest.NAME}"
-        content = self._files.read(place)
-        told = self._decode(registry_formats.MANIFEST, ReleaseManifest, place, content) if content is not None else None
-        if content is None or told is None or told.id != release:
+        key = f"{RELEASES}/{release}/{release_manifest.NAME}"
+        content = self._files.read(key)
+        manifest = (
+            self._decode(registry_formats.MANIFEST, ReleaseManifest, key, content) if content is not None else None
+        )
+        if content is None or manifest is None or manifest.id != release:
             raise InfrastructureError(
                 f"{self.location} has no release {release}", hint=f"copy it: tunectl release sync {self.location}"
             )
         self._cache.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
-        fresh = made / "release"
+        result = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
+        scratch = result / "release"
         try:
-            for name in told.files:
+            for name in manifest.files:
                 names.refuse_outside(name, self.location)
-                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-                self._files.fetch(f"{RELEASES}/{release}/{name}", fresh / name)
-            atomic_io.write_bytes(fresh / release_manifest.NAME, content)
-            wrong = release_manifest.verify(fresh, release)
+                (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+                self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name)
+            atomic_io.write_bytes(scratch / release_manifest.NAME, content)
+            wrong = release_manifest.verify(scratch, release)
             if wrong:
                 raise ArtifactError(f"release {release} of {self.location} is damaged: {'; '.join(wrong)}")
             self._remove(target)  # it was damaged here
-            fresh.replace(target)
+            scratch.replace(target)
         except FileNotFoundError as error:
             raise ArtifactError(f"release {release} of {self.location} is not whole: {error}") from error
         except OSError as error:
             raise atomic_io.write_error(target, error) from error
         finally:
-            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(result, ignore_errors=True)
         with suppress(InfrastructureError, OSError):  # the next one that is brought sees to it
             self._tidy(release)
         return target
@@ -177,14 +179,14 @@ class RemoteRegistry:
         A release that is still in memory goes on: its files stay until its engine closes them.
         """
         pointer, trial = self.champion(), self.trial()
-        wanted = {
+        needed = {
             brought,
             *((pointer.release, pointer.previous) if pointer else ()),
             *([trial.release] if trial else ()),
         }
         for folder in self._cache.iterdir():
-            fresh = folder.name.startswith(".") and time.time() - folder.stat().st_mtime < HALF_DONE
-            if folder.name not in wanted and not fresh:
+            in_progress = folder.name.startswith(".") and time.time() - folder.stat().st_mtime < HALF_DONE
+            if folder.name not in needed and not in_progress:
                 self._remove(folder)
 
     def _remove(self, folder: Path) -> None:

@@ -48,15 +48,15 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     Raises  GateError where the address is ahead, or another machine writes at the same time; nothing is changed there then.
             ArtifactError for a damaged release, which stays here.
     """
-    remote, ours = _open(store, files), store.log()
-    _refuse_other_history(store, remote, ours, remote.log())
+    remote, local_events = _open(store, files), store.log()
+    _refuse_other_history(store, remote, local_events, remote.log())
     sent = _send_releases(store, files)
-    _claim(store, files, ours)
-    last = release_state.last_canary_event(ours)
+    _claim(store, files, local_events)
+    last = release_state.last_canary_event(local_events)
     if last is not None:
-        state = RemoteCanary(release_state.canary_of(ours, store.trial()))
+        state = RemoteCanary(release_state.canary_of(local_events, store.trial()))
         _create(files, build_object_name(CANARIES, last[0]), registry_formats.REMOTE_CANARY, state)
-    pointer = release_state.champion_of(ours)
+    pointer = release_state.champion_of(local_events)
     if pointer is not None:
         _create(files, build_object_name(CHAMPIONS, pointer.sequence), registry_formats.POINTER, pointer)
     return sent
@@ -68,18 +68,18 @@ def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
     Raises  GateError where champion or canary were changed here, too; UsageError where nothing lies at the address.
     """
     remote = _open(store, files)
-    theirs = remote.log()
-    if not theirs:
+    remote_events = remote.log()
+    if not remote_events:
         raise UsageError(f"there is no registry at {remote.location}", hint=f"tunectl release sync {remote.location}")
     brought = list[str]()
-    if _is_news(store, remote, theirs):
-        brought = _fetch(store, remote, theirs)  # before the lock: a download may take long
+    if _is_news(store, remote, remote_events):
+        brought = _fetch(store, remote, remote_events)  # before the lock: a download may take long
     with store.hold_lock("adopting a history"):
-        if not _is_news(store, remote, theirs):
+        if not _is_news(store, remote, remote_events):
             return PulledHistory(0, [])
-        ours = store.log()
-        _adopt(store, remote, _rebase_additions(ours, theirs), brought)
-    return PulledHistory(len([one for one in theirs if one not in ours]), brought)
+        local_events = store.log()
+        _adopt(store, remote, _rebase_additions(local_events, remote_events), brought)
+    return PulledHistory(len([event for event in remote_events if event not in local_events]), brought)
 
 
 def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: str, message: str) -> list[str]:
@@ -102,18 +102,18 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         GateError: another machine wrote meanwhile; look again.
     """
     remote = _open(store, files)
-    theirs = remote.log()
-    brought = _fetch(store, remote, theirs)
+    remote_events = remote.log()
+    brought = _fetch(store, remote, remote_events)
     with store.hold_lock("resolving a fork"):
-        ours = store.log()
-        pointer = release_state.champion_of(ours if keep == "ours" else theirs)
+        local_events = store.log()
+        pointer = release_state.champion_of(local_events if keep == "ours" else remote_events)
         if pointer is None:
             raise UsageError(
                 f"{store.root if keep == 'ours' else remote.location} has no champion to keep",
                 hint=f"--keep {'theirs' if keep == 'ours' else 'ours'}",
             )
-        history = _rebase_additions(ours, theirs)
-        sequence = 1 + max(release_state.count_swaps(ours), release_state.count_swaps(theirs))
+        history = _rebase_additions(local_events, remote_events)
+        sequence = 1 + max(release_state.count_swaps(local_events), release_state.count_swaps(remote_events))
         moment = release_state.current_moment()
         stack = release_state.promotion_stack(history)
         history.append(
@@ -122,7 +122,7 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         canary = release_state.canary_of(history, remote.trial())
         if canary is not None and (keep == "ours" or canary.release == pointer.release):
             history.append(ReleaseEvent("canary_stop", canary.release, moment, author, "a fork was resolved"))
-        _EVENT.write_lines(store.root / FORKS / f"{sequence:06d}.jsonl", ours)
+        _EVENT.write_lines(store.root / FORKS / f"{sequence:06d}.jsonl", local_events)
         _adopt(store, remote, history, brought)
     return push(store, files)
 
@@ -131,16 +131,21 @@ def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
     return RemoteRegistry(files, store.root / INCOMING)
 
 
-def _claim(store: ReleaseRegistry, files: ObjectStore, ours: Sequence[ReleaseEvent]) -> None:
+def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[ReleaseEvent]) -> None:
     """Add the part of the history that is new here. Two processes of one machine may do so at once: then the second adds the rest."""
     for _ in range(TRIES):
         remote = _open(store, files)
-        theirs = remote.log()
-        _refuse_other_history(store, remote, ours, theirs)
-        begun = len(theirs) if files.names(EVENTS) else 0  # an address of 0.1 gets the whole history as its first part
-        if not ours[begun:]:
+        remote_events = remote.log()
+        _refuse_other_history(store, remote, local_events, remote_events)
+        known_events = (
+            len(remote_events) if files.names(EVENTS) else 0
+        )  # an address of 0.1 gets the whole history as its first part
+        if not local_events[known_events:]:
             return
-        if files.create(build_object_name(EVENTS, begun + 1, ".jsonl"), b"".join(map(_EVENT.encode, ours[begun:]))):
+        if files.create(
+            build_object_name(EVENTS, known_events + 1, ".jsonl"),
+            b"".join(map(_EVENT.encode, local_events[known_events:])),
+        ):
             return
     raise GateError(f"others keep writing to {files.address}", hint=f"again: tunectl release sync {files.address}")
 
@@ -151,73 +156,89 @@ def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -
 
 
 def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
-    there, sent = set(files.names(RELEASES)), list[str]()
+    present, sent = set(files.names(RELEASES)), list[str]()
     for release in store.ids():
-        folder, place = store.folder(release), f"{RELEASES}/{release}"
-        whole = release in there and files.read(f"{place}/{release_manifest.NAME}")
-        if whole == (folder / release_manifest.NAME).read_bytes():
+        folder, prefix = store.folder(release), f"{RELEASES}/{release}"
+        complete = release in present and files.read(f"{prefix}/{release_manifest.NAME}")
+        if complete == (folder / release_manifest.NAME).read_bytes():
             continue
         wrong = store.verify(release)
         if wrong:
             raise ArtifactError(f"release {release} is damaged: {'; '.join(wrong)}", hint="tunectl release verify")
-        for name in store.manifest(release).files if not whole else ():
-            files.send(folder / name, f"{place}/{name}")
-        files.send(folder / release_manifest.NAME, f"{place}/{release_manifest.NAME}")
+        for name in store.manifest(release).files if not complete else ():
+            files.send(folder / name, f"{prefix}/{name}")
+        files.send(folder / release_manifest.NAME, f"{prefix}/{release_manifest.NAME}")
         sent.append(release)
     return sent
 
 
 def _refuse_other_history(
-    store: ReleaseRegistry, remote: RemoteRegistry, ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]
+    store: ReleaseRegistry,
+    remote: RemoteRegistry,
+    local_events: Sequence[ReleaseEvent],
+    remote_events: Sequence[ReleaseEvent],
 ) -> None:
     pointer = remote.champion()
-    sequence = release_state.count_swaps(ours)
-    if list(ours[: len(theirs)]) == list(theirs) and (pointer is None or pointer.sequence <= sequence):
+    sequence = release_state.count_swaps(local_events)
+    if list(local_events[: len(remote_events)]) == list(remote_events) and (
+        pointer is None or pointer.sequence <= sequence
+    ):
         return
-    if not _only_additions(ours, theirs):
-        raise _fork(store, remote, ours, theirs)
-    told = f"champion {pointer.release}, sequence {pointer.sequence}" if pointer else "no champion"
+    if not _only_additions(local_events, remote_events):
+        raise _fork(store, remote, local_events, remote_events)
+    state = f"champion {pointer.release}, sequence {pointer.sequence}" if pointer else "no champion"
     raise GateError(
-        f"{remote.location} has events that {store.root} does not have ({told}; here the sequence is {sequence}): another machine "
+        f"{remote.location} has events that {store.root} does not have ({state}; here the sequence is {sequence}): another machine "
         "wrote there, and nothing was changed",
         hint=f"adopt them, then go on: tunectl release pull {remote.location}",
     )
 
 
 def _fork(
-    store: ReleaseRegistry, remote: RemoteRegistry, ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]
+    store: ReleaseRegistry,
+    remote: RemoteRegistry,
+    local_events: Sequence[ReleaseEvent],
+    remote_events: Sequence[ReleaseEvent],
 ) -> GateError:
-    here, there = (release_state.champion_of(one) for one in (ours, theirs))
+    local_champion, remote_champion = (release_state.champion_of(item) for item in (local_events, remote_events))
     return GateError(
-        f"{remote.location} and {store.root} have different histories since event {_common(ours, theirs) + 1}: the champion there is "
-        f"{there.release if there else 'none'}, here {here.release if here else 'none'}; nothing was changed",
+        f"{remote.location} and {store.root} have different histories since event {_common(local_events, remote_events) + 1}: the champion there is "
+        f"{remote_champion.release if remote_champion else 'none'}, here {local_champion.release if local_champion else 'none'}; nothing was changed",
         hint=f"keep one of the two: tunectl release sync {remote.location} --keep theirs -m WHY (or: --keep ours)",
     )
 
 
-def _common(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> int:
-    pairs = zip(ours, theirs, strict=False)
-    return next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(ours), len(theirs)))
+def _common(local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]) -> int:
+    pairs = zip(local_events, remote_events, strict=False)
+    return next(
+        (index for index, (first, other) in enumerate(pairs) if first != other),
+        min(len(local_events), len(remote_events)),
+    )
 
 
-def _only_additions(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> bool:
+def _only_additions(local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]) -> bool:
     """Return whether this registry has only added releases since the two were the same: those can follow any other history."""
-    return all(entry.action == "add" for entry in ours[_common(ours, theirs) :])
+    return all(entry.action == "add" for entry in local_events[_common(local_events, remote_events) :])
 
 
-def _rebase_additions(ours: Sequence[ReleaseEvent], theirs: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
+def _rebase_additions(
+    local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]
+) -> list[ReleaseEvent]:
     """Return the history at the address, and behind it the releases that only this registry has."""
-    known = {entry.release for entry in theirs if entry.action == "add"}
-    return [*theirs, *(one for one in ours if one.action == "add" and one.release not in known)]
+    known_releases = {entry.release for entry in remote_events if entry.action == "add"}
+    return [
+        *remote_events,
+        *(event for event in local_events if event.action == "add" and event.release not in known_releases),
+    ]
 
 
-def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, theirs: Sequence[ReleaseEvent]) -> bool:
+def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequence[ReleaseEvent]) -> bool:
     """Return whether the history at the address has anything new. Raises  GateError for a fork."""
-    ours = store.log()
-    if ours[: len(theirs)] == theirs:
+    local_events = store.log()
+    if local_events[: len(remote_events)] == remote_events:
         return False
-    if not _only_additions(ours, theirs):
-        raise _fork(store, remote, ours, theirs)
+    if not _only_additions(local_events, remote_events):
+        raise _fork(store, remote, local_events, remote_events)
     return True
 
 
@@ -225,8 +246,8 @@ def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[Rel
     """Download what the pointers of a history name and this registry does not have, beside it; others are not needed to go on."""
     pointer, canary = release_state.champion_of(history), remote.trial()
     named = [pointer.release, pointer.previous] if pointer else []
-    wanted = [one for one in dict.fromkeys([*named, canary.release if canary else None]) if one is not None]
-    missing = [one for one in wanted if not store.folder(one).is_dir()]
+    needed = [name for name in dict.fromkeys([*named, canary.release if canary else None]) if name is not None]
+    missing = [item for item in needed if not store.folder(item).is_dir()]
     for release in missing:
         remote.fetch(release)
     return missing
