@@ -110,13 +110,13 @@ def one(name: str, model: Path, folder: Path, steps: int) -> dict:
     )
     if done.returncode != 0:
         raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
-    found: dict = json.loads(done.stdout.splitlines()[-1])
-    parts = ", ".join(f"{part} {seconds:.2f}" for part, seconds in found["parts"].items())
+    result: dict = json.loads(done.stdout.splitlines()[-1])
+    parts = ", ".join(f"{part} {seconds:.2f}" for part, seconds in result["parts"].items())
     print(
-        f"{name:13} {found['seconds_a_step']:6.2f} s a step ({parts}), {found['tokens_an_answer']:.1f} tokens an answer",
+        f"{name:13} {result['seconds_a_step']:6.2f} s a step ({parts}), {result['tokens_an_answer']:.1f} tokens an answer",
         flush=True,
     )
-    return found
+    return result
 
 
 NAMES = (
@@ -181,7 +181,7 @@ def prepare(model: Path, folder: Path) -> None:
         Example(str(n), source, [Message("user", asked)], [ReferenceAnswer(said, source)])
         for n, (asked, said) in enumerate(pairs())
     ]
-    found = [row for item in masker.mask(examples) for row in prefix_sharing.pack_example(item, share=False, limit=1)]
+    result = [row for item in masker.mask(examples) for row in prefix_sharing.pack_example(item, share=False, limit=1)]
     section = yaml.safe_load((ROOT / "conf/sft/lora.yaml").read_text())
     quiet = {
         "epochs": 1,
@@ -193,7 +193,9 @@ def prepare(model: Path, folder: Path) -> None:
     }
     plan = from_sft_config(Sft.model_validate({**section, **quiet}), seed=SEED, profile=profile(), project="benchmark")
     sft = folder / "sft"
-    SftTrainer().fit(plan, model=model, train=found[:160], validation=found[160:164], out=sft, work=folder / "sft-work")
+    SftTrainer().fit(
+        plan, model=model, train=result[:160], validation=result[160:164], out=sft, work=folder / "sft-work"
+    )
     model_spec.save(agreed, sft)
     reward_model(model, sft, folder)
 
@@ -229,12 +231,12 @@ def questions(model: Path) -> list:
     from tunectl.training.rl.rl_types import Prompt
 
     renderer, tokenizer = template.load(model), Tokenizer(model)
-    found = []
+    result = []
     for number, (asked, said) in enumerate(pairs()):
         messages = (Message("user", asked),)
         text = renderer.render(messages, add_generation_prompt=True)
-        found.append(Prompt(str(number), messages, text, tuple(tokenizer.encode([text])[0].ids), (said,), {}))
-    return found
+        result.append(Prompt(str(number), messages, text, tuple(tokenizer.encode([text])[0].ids), (said,), {}))
+    return result
 
 
 def settings(steps: int):
@@ -286,8 +288,8 @@ def ours(folder: Path, model: Path, steps: int) -> dict:
     from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs
 
     chosen, asked = settings(steps), questions(model)
-    known = Ensemble(seeds=[SEED], weights=[""], centers=[0.0], scale=1.0, pairs=0, prompts=0)
-    reward = RewardScorer(model, folder / "sft", [folder / "reward"], known, profile())
+    ensemble = Ensemble(seeds=[SEED], weights=[""], centers=[0.0], scale=1.0, pairs=0, prompts=0)
+    reward = RewardScorer(model, folder / "sft", [folder / "reward"], ensemble, profile())
     tools = align.build_backend()
     rewards = RewardFunction(chosen.rewards, checked=tools.checked, model=reward)
     lengths: list[int] = []
@@ -385,14 +387,14 @@ def timed(kind):
 
         def _timed(self, part, work, *args, **kwargs):
             start = time.perf_counter()
-            found = work(*args, **kwargs)
+            path = work(*args, **kwargs)
             self.parts[part] += time.perf_counter() - start
-            return found
+            return path
 
         def _generate_single_turn(self, *args, **kwargs):
-            found = self._timed("generate", super()._generate_single_turn, *args, **kwargs)
-            self.lengths += [len(ids) for ids in found]
-            return found
+            result = self._timed("generate", super()._generate_single_turn, *args, **kwargs)
+            self.lengths += [len(ids) for ids in result]
+            return result
 
         def _calculate_rewards(self, *args, **kwargs):
             return self._timed("reward", super()._calculate_rewards, *args, **kwargs)
@@ -406,9 +408,9 @@ def timed(kind):
         def training_step(self, *args, **kwargs):
             """One step, its seconds noted."""
             start = time.perf_counter()
-            found = super().training_step(*args, **kwargs)
+            result = super().training_step(*args, **kwargs)
             self.seconds.append(time.perf_counter() - start)
-            return found
+            return result
 
     return Timed
 

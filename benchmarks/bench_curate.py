@@ -75,23 +75,23 @@ def make(path: Path, count: int) -> None:
         texts.append(copy)
         families.append(family)
     with path.open("w", encoding="utf-8") as stream_out:
-        for place in draw.permutation(count).tolist():
-            row = {"id": str(place), "text": written(texts[place], place), "family": families[place]}
-            stream_out.write(json.dumps(row | {"source": {"file": "made", "row": place}}) + "\n")
+        for index in draw.permutation(count).tolist():
+            row = {"id": str(index), "text": written(texts[index], index), "family": families[index]}
+            stream_out.write(json.dumps(row | {"source": {"file": "made", "row": index}}) + "\n")
 
 
 def words(draw: object, count: int) -> list[str]:
     """Distinct invented words of one to four syllables."""
-    found: dict[str, None] = {}
-    while len(found) < count:
+    texts: dict[str, None] = {}
+    while len(texts) < count:
         syllables = draw.integers(1, 5)  # type: ignore[attr-defined]
-        found[
+        texts[
             "".join(
                 "bdfgklmnprstvz"[i] + "aeiou"[j]
                 for i, j in zip(draw.integers(0, 14, syllables), draw.integers(0, 5, syllables), strict=True)
             )
         ] = None  # type: ignore[attr-defined]
-    return list(found)
+    return list(texts)
 
 
 def edit(copy: list[str], draw: object, vocabulary: list[str]) -> None:
@@ -103,10 +103,10 @@ def edit(copy: list[str], draw: object, vocabulary: list[str]) -> None:
         copy[place : place + (kind != 1)] = [] if kind == 2 else [word]
 
 
-def written(copy: list[str], place: int) -> str:
+def written(copy: list[str], index: int) -> str:
     """The words as a sentence; every other one in another spelling of the same words."""
     text = " ".join(copy)
-    return f"{text.capitalize()}." if place % 2 else f"{text}  !"
+    return f"{text.capitalize()}." if index % 2 else f"{text}  !"
 
 
 def ours(path: Path, kept: Path) -> dict[str, float]:
@@ -140,8 +140,8 @@ def ours(path: Path, kept: Path) -> dict[str, float]:
 def in_child(path: Path, kept: Path) -> dict[str, float]:
     """``ours`` in a fresh process, so that its memory is its own."""
     line = [sys.executable, __file__, "--ours", str(path), str(kept)]
-    found: dict[str, float] = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
-    return found
+    result: dict[str, float] = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+    return result
 
 
 def peer_python(folder: Path | None, scratch: Path) -> Path:
@@ -198,22 +198,22 @@ def components(members: list[tuple[str, str]]) -> list[set[str]]:
     """Members of a family that are linked by a Jaccard similarity of at least the threshold."""
     sets = {name: shingles(text) for name, text in members}
     groups = {name: {name} for name in sets}
-    for one, other in combinations(sets, 2):
-        shared = len(sets[one] & sets[other])
+    for item, other in combinations(sets, 2):
+        shared = len(sets[item] & sets[other])
         if (
-            shared / (len(sets[one]) + len(sets[other]) - shared) >= NEAR["threshold"]
-            and groups[one] is not groups[other]
+            shared / (len(sets[item]) + len(sets[other]) - shared) >= NEAR["threshold"]
+            and groups[item] is not groups[other]
         ):
-            groups[one] |= groups[other]
+            groups[item] |= groups[other]
             for name in groups[other]:
-                groups[name] = groups[one]
+                groups[name] = groups[item]
     return list({id(group): group for group in groups.values()}.values())
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
     """Runs of three words, in plain Python."""
-    found = "".join(sign if sign.isalnum() else " " for sign in text.lower()).split()
-    return {tuple(found[start : start + 3]) for start in range(max(1, len(found) - 2))}
+    result = "".join(sign if sign.isalnum() else " " for sign in text.lower()).split()
+    return {tuple(result[start : start + 3]) for start in range(max(1, len(result) - 2))}
 
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:

@@ -66,7 +66,7 @@ def main() -> None:
     words = ["evaluate", "held_out.csv", "--model", "align", "--against", "sft", "--slots", SLOTS, "--json"]
     compared = json.loads(called([sys.executable, "-m", "tunectl", *words], project, kept=True))
     figures = json.loads((project / "artifacts" / "metrics" / "reward.json").read_text())
-    found = {
+    result = {
         "benchmark": "e2e",
         "machine": machine(),
         "settings": {
@@ -81,15 +81,15 @@ def main() -> None:
         "reward": figures,
         "compared": compared,
     }
-    differences = {one["measure"]: one for one in compared["differences"]}
+    differences = {item["measure"]: item for item in compared["differences"]}
     for name in SHOWN:
         one = differences[name]
         print(f"{name:12} aligned minus tuned {one['value']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})")
     if args.keep:
         before = json.loads(RESULT.read_text()) if RESULT.is_file() else []
-        others = [one for one in before if one["settings"] != found["settings"]]
-        RESULT.write_text(json.dumps([*others, found], indent=1) + "\n")
-    print(json.dumps(found))
+        others = [item for item in before if item["settings"] != result["settings"]]
+        RESULT.write_text(json.dumps([*others, result], indent=1) + "\n")
+    print(json.dumps(result))
 
 
 def read(path: Path) -> Rows:
@@ -106,11 +106,11 @@ def write(path: Path, rows: Rows) -> None:
         writer.writerows(rows)
 
 
-def drawn(rows: Rows, count: int, least: int, seed: int) -> set[str]:
+def drawn(rows: Rows, count: int, minimum: int, seed: int) -> set[str]:
     """Inputs to keep out, the same for the same seed."""
-    rich = sorted({row["mr"] for row in rows if row["mr"].count("[") >= least})
+    rich = sorted({row["mr"] for row in rows if row["mr"].count("[") >= minimum})
     if len(rich) < count:
-        raise SystemExit(f"only {len(rich)} inputs have {least} attributes: --inputs {count} is too many")
+        raise SystemExit(f"only {len(rich)} inputs have {minimum} attributes: --inputs {count} is too many")
     return set(random.Random(seed).sample(rich, count))
 
 
@@ -121,8 +121,8 @@ def called(words: list[str], folder: Path, *, kept: bool = False) -> str:
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(words[:6])} ended with {done.returncode}")
-    found: Any = done.stdout
-    return found or ""
+    result: Any = done.stdout
+    return result or ""
 
 
 if __name__ == "__main__":

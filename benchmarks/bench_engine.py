@@ -79,7 +79,7 @@ def main() -> None:
                 rate = engines[name].rate(count, f"{turn}/{count}", args.seconds)
                 rates[name][count].append(rate)
                 print(f"{turn + 1} {count:3} {name:32} {rate:7.1f} tokens/s", flush=True)
-    found = {
+    result = {
         "benchmark": "engine",
         "machine": machine(),
         "settings": {"window_seconds": args.seconds, "answer_tokens": serve_fixtures.LENGTHS},
@@ -88,8 +88,8 @@ def main() -> None:
         f"over_{OURS}": {name: ratios(rows, rates[OURS]) for name, rows in rates.items() if OURS in rates},
     }
     if args.keep:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
 def over(rows: dict[int, list[float]], middle: Any) -> dict[str, float]:
@@ -135,19 +135,19 @@ class Engine:
     def rate(self, streams: int, name: str, seconds: float) -> float:
         """Tokens a second of that many streams; they start at different places, so that not all end at once."""
         asks = iter(self._material.asks(4000, f"engine {name}"))
-        for place in range(streams):
-            self._begin(*next(asks), first=max(1, 100 * (place + 1) // streams))
+        for index in range(streams):
+            self._begin(*next(asks), first=max(1, 100 * (index + 1) // streams))
         start = time.monotonic()
         while time.monotonic() - start < WARM:
             self._step(asks)
-        start, made = time.monotonic(), 0
+        start, result = time.monotonic(), 0
         while (passed := time.monotonic() - start) < seconds:
-            made += self._step(asks)
+            result += self._step(asks)
         for handle in self._live.values():
             handle.cancel()
         self._live.clear()
         self._pipeline.step()
-        return made / passed
+        return result / passed
 
     def _begin(self, text: str, tokens: int, first: int | None = None) -> None:
         import numpy as np
@@ -163,16 +163,16 @@ class Engine:
 
     def _step(self, asks: Any) -> int:
         self._pipeline.step()
-        made = 0
+        result = 0
         for number, handle in list(self._live.items()):
             if not handle.can_read():
                 continue
             (output,) = handle.read().values()
-            made += len(output.generated_ids)
+            result += len(output.generated_ids)
             if output.finish_reason != self._genai.GenerationFinishReason.NONE:
                 del self._live[number]
                 self._begin(*next(asks))
-        return made
+        return result
 
 
 if __name__ == "__main__":

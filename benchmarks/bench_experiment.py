@@ -38,13 +38,13 @@ def simulated(
 ) -> list[tuple[str, int | None]]:
     """Decision of each experiment, and after how many identities."""
     random = np.random.default_rng(seed)
-    found = []
+    result = []
     for _ in range(runs):
         variant = random.random(units) < rules.share
         outcome = (random.random(units) < np.where(variant, rates[1], rates[0])).astype(float)
         decision, _, at = sequential_test.first_decision(variant, outcome, {}, rules)
-        found.append((decision, at))
-    return found
+        result.append((decision, at))
+    return result
 
 
 def naive(rates: tuple[float, float], share: float, units: int, runs: int, seed: int) -> float:
@@ -67,20 +67,20 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--units", type=int, default=5000)
-    given = parser.parse_args()
+    args = parser.parse_args()
     lines = [
-        f"Sequential test of an experiment, {given.runs} simulated experiments of {given.units} identities, a look after each.",
+        f"Sequential test of an experiment, {args.runs} simulated experiments of {args.units} identities, a look after each.",
         "",
         "| case | promoted | stopped for harm | unfair | identities, median | naive z-test says better |",
         "|---|---|---|---|---|---|",
     ]
     for name, champion, challenger, share, margin in CASES:
         rules = SequentialTestRules(share, margin, 0.05, 0.05, 0.05, 50, None)
-        found = simulated((champion, challenger), rules, given.units, given.runs, seed=11)
-        shares = [sum(one == wanted for one, _ in found) / given.runs for wanted in ("promote", "harm", "unfair")]
-        ends = [at for _, at in found if at is not None]
-        middle = f"{np.median(ends):.0f}" if len(ends) > given.runs / 2 else "undecided"
-        peeked = naive((champion, challenger), share, given.units, min(given.runs, 300), seed=12)
+        result = simulated((champion, challenger), rules, args.units, args.runs, seed=11)
+        shares = [sum(item == wanted for item, _ in result) / args.runs for wanted in ("promote", "harm", "unfair")]
+        ends = [index for _, index in result if index is not None]
+        middle = f"{np.median(ends):.0f}" if len(ends) > args.runs / 2 else "undecided"
+        peeked = naive((champion, challenger), share, args.units, min(args.runs, 300), seed=12)
         lines.append(f"| {name} | {shares[0]:.1%} | {shares[1]:.1%} | {shares[2]:.1%} | {middle} | {peeked:.0%} |")
         print(lines[-1], flush=True)
     RESULTS.write_text("\n".join(lines) + "\n")

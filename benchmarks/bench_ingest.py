@@ -86,9 +86,9 @@ def main() -> None:
         ratios, rates = [], []
         for number in range(options.rounds):
             order = [options.old.resolve(), new] if number % 2 else [new, options.old.resolve()]
-            found = {source: run_once(source, folder, paths) for source in order}
-            ratios.append(found[options.old.resolve()][0] / found[new][0])
-            rates.append(found[new][1] / found[new][0])
+            result = {source: run_once(source, folder, paths) for source in order}
+            ratios.append(result[options.old.resolve()][0] / result[new][0])
+            rates.append(result[new][1] / result[new][0])
             print(
                 f"round {number + 1}: old over new {ratios[-1]:.3f}, {rates[-1]:,.0f} rows a second of processor time"
             )

@@ -85,14 +85,14 @@ def generated(count: int, seed: int) -> list[LabeledText]:
     ]
 
 
-def table(title: str, found: Mapping[EntityType, EntityScore]) -> dict[str, dict[str, float]]:
+def table(title: str, entity_scores: Mapping[EntityType, EntityScore]) -> dict[str, dict[str, float]]:
     """Print one line a kind, and give the same as plain values."""
     print(title)
-    for kind, one in found.items():
-        print(f"  {kind:16} {one.planted:4} planted   recall {one.recall:.3f}   precision {one.precision:.3f}")
+    for kind, item in entity_scores.items():
+        print(f"  {kind:16} {item.planted:4} planted   recall {item.recall:.3f}   precision {item.precision:.3f}")
     return {
-        kind: {"planted": one.planted, "recall": round(one.recall, 3), "precision": round(one.precision, 3)}
-        for kind, one in found.items()
+        kind: {"planted": item.planted, "recall": round(item.recall, 3), "precision": round(item.precision, 3)}
+        for kind, item in entity_scores.items()
     }
 
 
@@ -118,19 +118,19 @@ def peer_python(folder: Path | None, scratch: Path) -> Path:
 def peer(python: Path, planted: list[LabeledText]) -> tuple[Callable[[str], list[PiiSpan]], str, float]:
     """What Presidio finds in the planted texts, as a finder; its version; and its texts a second."""
     worker = Path(__file__).with_name("presidio_worker.py")
-    texts = json.dumps([one.text for one in planted])
+    texts = json.dumps([item.text for item in planted])
     done = subprocess.run([str(python), str(worker)], input=texts, capture_output=True, text=True, check=True)
     said = json.loads(done.stdout)
-    found = {
-        one.text: [PiiSpan(kind, start, end, "") for kind, start, end, _ in spans]
-        for one, spans in zip(planted, said["found"], strict=True)
+    result = {
+        item.text: [PiiSpan(kind, start, end, "") for kind, start, end, _ in spans]
+        for item, spans in zip(planted, said["found"], strict=True)
     }
-    return found.__getitem__, said["version"], len(planted) / said["seconds"]
+    return result.__getitem__, said["version"], len(planted) / said["seconds"]
 
 
 def only_kinds(planted: list[LabeledText], kinds: tuple[str, ...]) -> list[LabeledText]:
     """The same texts, with the marks of ``kinds`` alone."""
-    return [LabeledText(one.text, tuple(span for span in one.spans if span[0] in kinds)) for one in planted]
+    return [LabeledText(item.text, tuple(span for span in item.spans if span[0] in kinds)) for item in planted]
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
@@ -145,11 +145,11 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     for name, form in FORMS.items():
         figures[name] = table(
             f"values from Faker, {name}",
-            score(masker.find, [write(one, form) for one in drawn if one.spans[0][0] != "person"]),
+            score(masker.find, [write(item, form) for item in drawn if item.spans[0][0] != "person"]),
         )
     started = time.perf_counter()
     for _ in range(20):
-        deque((masker.mask(one.text) for one in planted), 0)
+        deque((masker.mask(item.text) for item in planted), 0)
     figures["texts_a_second"] = round(20 * len(planted) / (time.perf_counter() - started))
     print(f"{figures['texts_a_second']:,} texts a second")
     if options.no_peer:
@@ -161,8 +161,8 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
             title = (
                 f"Presidio {number}, patterns only, {name}; no names, addresses, secrets; {speed:,.0f} texts a second"
             )
-            found = score(find, only_kinds(texts, PEER_KINDS))
-            figures[f"presidio_{name}"] = table(title, found) | {"version": number, "texts_a_second": round(speed)}
+            result = score(find, only_kinds(texts, PEER_KINDS))
+            figures[f"presidio_{name}"] = table(title, result) | {"version": number, "texts_a_second": round(speed)}
     return figures
 
 

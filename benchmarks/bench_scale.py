@@ -144,15 +144,15 @@ def wait_for_checkpoint(work: Path, after: int) -> int:
 
 def find_ranks(work: Path) -> Sequence[int]:
     """Ids of the processes of the fit in ``work``."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
+    result = []
+    for index in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            words = place.read_bytes()
+            words = index.read_bytes()
         except OSError:
             continue
         if b"launchers.worker" in words and str(work).encode() in words:
-            found.append(int(place.parent.name))
-    return sorted(found)
+            result.append(int(index.parent.name))
+    return sorted(result)
 
 
 if __name__ == "__main__":

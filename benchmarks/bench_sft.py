@@ -87,9 +87,9 @@ def measure(args: argparse.Namespace, model: Path, scratch: Path) -> dict[str, o
 
 def summary(args: argparse.Namespace, runs: dict, several: dict, precision: str, peak: float) -> dict[str, object]:
     """The last line."""
-    middle = {name: statistics.median(run["tokens_per_second"] for run in found) for name, found in runs.items()}
-    losses = {name: statistics.mean(run["validation_loss"] for run in found) for name, found in runs.items()}
-    per_cpu = {name: statistics.median(run["tokens_per_cpu_second"] for run in found) for name, found in runs.items()}
+    middle = {name: statistics.median(run["tokens_per_second"] for run in result) for name, result in runs.items()}
+    losses = {name: statistics.mean(run["validation_loss"] for run in result) for name, result in runs.items()}
+    per_cpu = {name: statistics.median(run["tokens_per_cpu_second"] for run in result) for name, result in runs.items()}
     flops = statistics.median(run["flops_per_second"] for run in runs["tunectl"])
     return {
         "benchmark": "sft",
@@ -137,13 +137,13 @@ def one(name: str, seed: int, data: Path, scratch: Path, model: Path) -> dict:
     )
     if done.returncode != 0:
         raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
-    found: dict = json.loads(done.stdout.splitlines()[-1])
+    result: dict = json.loads(done.stdout.splitlines()[-1])
     print(
-        f"{data.stem:9} seed {seed} {name:13} {found['tokens_per_second']:7.1f} tokens/s "
-        f"{found['tokens_per_cpu_second']:7.1f} a cpu-second, validation loss {found['validation_loss']:.4f}",
+        f"{data.stem:9} seed {seed} {name:13} {result['tokens_per_second']:7.1f} tokens/s "
+        f"{result['tokens_per_cpu_second']:7.1f} a cpu-second, validation loss {result['validation_loss']:.4f}",
         flush=True,
     )
-    return found
+    return result
 
 
 def single(count: int, seed: int) -> dict:
@@ -239,8 +239,8 @@ def masked(pairs: list, model: Path) -> list:
     )
     source = Source("benchmark", 1)
     examples = [
-        Example(str(i), source, [Message("user", p)], [ReferenceAnswer(a, source) for a in found])
-        for i, (p, found) in enumerate(pairs)
+        Example(str(i), source, [Message("user", p)], [ReferenceAnswer(a, source) for a in result])
+        for i, (p, result) in enumerate(pairs)
     ]
     return masker.mask(examples)
 
@@ -279,16 +279,16 @@ def fit_tunectl(_system: str, seed: int, _given: dict, train: list, model: Path,
     from tunectl.training import prefix_sharing
     from tunectl.training.train_args import from_sft_config
 
-    found = [
+    result = [
         row for item in train for row in prefix_sharing.pack_example(item, share=True, limit=prefix_sharing.ROW_TOKENS)
     ]
     plan = from_sft_config(section(), seed=seed, profile=profile(), project="benchmark")
-    shortest = min(found, key=lambda row: row.length)  # its validation costs next to nothing; the real one comes later
+    shortest = min(result, key=lambda row: row.length)  # its validation costs next to nothing; the real one comes later
     start = time.process_time()
     clock = Clock()
     with clock.around():
         fitted = SftTrainer().fit(
-            plan, model=model, train=found, validation=[shortest], out=out, work=out.with_suffix(".work")
+            plan, model=model, train=result, validation=[shortest], out=out, work=out.with_suffix(".work")
         )
     assert start <= clock.cpu_end
     return fitted.seconds, clock.cpu
@@ -338,8 +338,8 @@ def fit_trl(system: str, seed: int, given: dict, _train: list, model: Path, out:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     pairs = [
         {"prompt": [{"role": "user", "content": p}], "completion": [{"role": "assistant", "content": a}]}
-        for p, found in given["train"]
-        for a in found
+        for p, result in given["train"]
+        for a in result
     ]
     tuned: dict = {}
     if system == "trl_tuned":
@@ -392,14 +392,14 @@ def loss_of(adapter: Path, validation: list, model: Path) -> float:
 
     plain = profile().model_copy(update={"dtype": "float32"})
     loaded = model_loader.load(model, adapter=adapter, profile=plain).model
-    found = [row for item in validation for row in prefix_sharing.pack_example(item, share=False, limit=1)]
+    result = [row for item in validation for row in prefix_sharing.pack_example(item, share=False, limit=1)]
     route = batching.forward_path(loaded, plain_head=True, autocast=False)
     with torch.inference_mode():
         total = sum(
-            float(batching.cross_entropy_loss(route, route.batch([found[n] for n in group])))
-            for group in batch_schedule.token_batches(found, range(len(found)), 2048)
+            float(batching.cross_entropy_loss(route, route.batch([result[n] for n in group])))
+            for group in batch_schedule.token_batches(result, range(len(result)), 2048)
         )
-    return round(total / sum(row.target_tokens for row in found), 4)
+    return round(total / sum(row.target_tokens for row in result), 4)
 
 
 if __name__ == "__main__":

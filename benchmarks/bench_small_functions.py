@@ -32,11 +32,11 @@ def measure_power_law() -> dict[str, object]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optimize.OptimizeWarning)
-                found, _ = optimize.curve_fit(lambda x, a, b, c: a - b * x**-c, sizes, curve, p0=(curve[-1], 50, 0.4))
+                result, _ = optimize.curve_fit(lambda x, a, b, c: a - b * x**-c, sizes, curve, p0=(curve[-1], 50, 0.4))
         except RuntimeError:
             failed += 1
             continue
-        theirs.append(found[0] - found[1] * (10 * sizes[-1]) ** -found[2])
+        theirs.append(result[0] - result[1] * (10 * sizes[-1]) ** -result[2])
     peer = time.perf_counter() - started
     return {
         "seconds": round(seconds, 4),
@@ -65,7 +65,7 @@ def measure_goodness_of_fit() -> dict[str, object]:
         return ((table - expected) ** 2 / expected).sum(axis=axis)
 
     started = time.perf_counter()
-    found = stats.monte_carlo_test(
+    result = stats.monte_carlo_test(
         np.asarray(counts), draw, statistic, n_resamples=9_999, alternative="greater", vectorized=True
     )
     peer = time.perf_counter() - started
@@ -73,7 +73,7 @@ def measure_goodness_of_fit() -> dict[str, object]:
         "p": round(ours.p_value, 5),
         "method": ours.method,
         "milliseconds": round(1e3 * seconds, 2),
-        "p_scipy": round(float(found.pvalue), 5),
+        "p_scipy": round(float(result.pvalue), 5),
         "milliseconds_scipy": round(1e3 * peer, 2),
     }
 

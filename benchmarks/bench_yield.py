@@ -72,39 +72,39 @@ def main() -> None:
     champion = store.champion()
     assert champion is not None
     layout = ProjectPaths(project)
-    declared = checks.load_config(layout, override_file.load_overrides(layout)).root.retrain.resources
+    resources = checks.load_config(layout, override_file.load_overrides(layout)).root.retrain.resources
     bench = setup.bench(project, "training")
     cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
     with serving(project) as (port, key):
         asked = Asked(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
         for _ in range(args.rounds):
-            for name, limits in ways(declared):
+            for name, limits in ways(resources):
                 cells[name].append(measured(name, limits, asked, bench))
-    found = {
+    result = {
         "benchmark": "yield",
         "machine": machine(),
         "settings": {
             "clients": args.clients,
             "window_seconds": args.seconds,
             "answer_tokens": TOKENS,
-            "retrain.resources": declared.model_dump(),
+            "retrain.resources": resources.model_dump(),
             "versions": versions("tunectl-lm", "openvino-genai", "torch"),
         },
-        "ways": {name: summary(some) for name, some in cells.items()},
+        "ways": {name: summary(cell) for name, cell in cells.items()},
         "over_alone": ratios(cells),
         "minutes": round((time.monotonic() - start) / 60, 1),
     }
-    for line in told(found):
+    for line in told(result):
         print(line)
     if args.keep:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
 
 
-def ways(declared: WatchResources) -> list[tuple[str, ProcessLimits | None]]:
+def ways(watch_resources: WatchResources) -> list[tuple[str, ProcessLimits | None]]:
     """What is measured in a round, in order; None: no training."""
     longest = 3600.0
-    yielding = ProcessLimits(longest, declared.nice, declared.threads)
+    yielding = ProcessLimits(longest, watch_resources.nice, watch_resources.threads)
     return [(ALONE, None), (YIELDING, yielding), (GREEDY, ProcessLimits(longest)), (ALONE, None)]
 
 
@@ -120,17 +120,17 @@ class Asked:
 
     def answered(self) -> dict[str, Any]:
         """One window, as a client process of its own saw it."""
-        bodies = [self._body(one.brief) for one in islice(self._briefs, 2000)]
+        bodies = [self._body(item.brief) for item in islice(self._briefs, 2000)]
         done = subprocess.run(
             [sys.executable, str(HERE / "serve_client.py")],
             input=json.dumps({**self._plan, "bodies": bodies}), capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode:
             raise SystemExit(f"the client failed: {done.stderr[-500:]}")
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-        if found["failed"]:
-            raise SystemExit(f"the server did not answer: {found['failed'][0]}")
-        return found
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if result["failed"]:
+            raise SystemExit(f"the server did not answer: {result['failed'][0]}")
+        return result
 
     def _body(self, text: str) -> dict[str, Any]:
         given = {"model": self._model, "messages": [{"role": "user", "content": text}], "max_tokens": TOKENS}
@@ -161,16 +161,16 @@ def measured(name: str, limits: ProcessLimits | None, asked: Asked, bench: Path)
     """One window; with a training beside it, how many processors that had."""
     with training(bench, limits) as mark:
         began, before = time.monotonic(), processor_seconds(mark)
-        found = asked.answered()
+        result = asked.answered()
         took = time.monotonic() - began
-        found["training_processors"] = round((processor_seconds(mark) - before) / took, 2)
-    first = found["first"]
+        result["training_processors"] = round((processor_seconds(mark) - before) / took, 2)
+    first = result["first"]
     print(
-        f"{name:26} first token {first['p50']} / {first['p95']} ms, {found['tokens_per_second']} tokens/s; "
-        f"the training had {found['training_processors']} processors",
+        f"{name:26} first token {first['p50']} / {first['p95']} ms, {result['tokens_per_second']} tokens/s; "
+        f"the training had {result['training_processors']} processors",
         flush=True,
     )
-    return found
+    return result
 
 
 @contextmanager
@@ -215,12 +215,12 @@ def processor_seconds(mark: str) -> float:
 def family(mark: str) -> Iterator[tuple[bytes, float]]:
     """Command line and processor seconds of each process that carries a mark."""
     needle = f"{supervised_process.MARK}={mark}".encode()
-    for place in Path("/proc").glob("[0-9]*"):
+    for index in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if needle in (place / "environ").read_bytes().split(b"\0"):
-                fields = (place / "stat").read_text().rpartition(")")[2].split()
+            if needle in (index / "environ").read_bytes().split(b"\0"):
+                fields = (index / "stat").read_text().rpartition(")")[2].split()
                 used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-                yield (place / "cmdline").read_bytes(), used
+                yield (index / "cmdline").read_bytes(), used
 
 
 def summary(some: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -228,8 +228,8 @@ def summary(some: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     def middle(*path: str) -> float | None:
         values = []
-        for one in some:
-            value: Any = one
+        for item in some:
+            value: Any = item
             for step in path:
                 value = value[step]
             values += [] if value is None else [value]
@@ -241,7 +241,7 @@ def summary(some: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "between_ms_p50": middle("between", "p50"),
         "between_ms_p95": middle("between", "p95"),
         "tokens_per_second": middle("tokens_per_second"),
-        "requests": sum(one["requests"] for one in some),
+        "requests": sum(item["requests"] for item in some),
         "training_processors": middle("training_processors"),
     }
 
@@ -250,24 +250,24 @@ def ratios(cells: Cells) -> dict[str, dict[str, float | None]]:
     """The time to the first token over that without a training, round by round; the median."""
 
     def over(name: str, share: str) -> float | None:
-        found = []
-        for turn, one in enumerate(cells[name]):
+        result = []
+        for turn, cell in enumerate(cells[name]):
             alone = [each["first"][share] for each in cells[ALONE][2 * turn : 2 * turn + 2]]
-            if one["first"][share] is not None and None not in alone:
-                found.append(one["first"][share] / statistics.mean(alone))
-        return round(statistics.median(found), 2) if found else None
+            if cell["first"][share] is not None and None not in alone:
+                result.append(cell["first"][share] / statistics.mean(alone))
+        return round(statistics.median(result), 2) if result else None
 
     return {name: {share: over(name, share) for share in ("p50", "p95")} for name in (YIELDING, GREEDY)}
 
 
-def told(found: dict[str, Any]) -> Iterator[str]:
+def told(result: dict[str, Any]) -> Iterator[str]:
     """The table, a line a way."""
     yield f"{'':26} {'first token, ms':>22} {'times alone':>16} {'tokens/s':>10} {'processors of the training':>28}"
-    for name, one in found["ways"].items():
-        times = found["over_alone"].get(name, {"p50": 1, "p95": 1})
-        first = f"{one['first_ms_p50']} / {one['first_ms_p95']}"
+    for name, item in result["ways"].items():
+        times = result["over_alone"].get(name, {"p50": 1, "p95": 1})
+        first = f"{item['first_ms_p50']} / {item['first_ms_p95']}"
         ratio = f"{times['p50']} / {times['p95']}"
-        yield f"{name:26} {first:>22} {ratio:>16} {one['tokens_per_second']:>10} {one['training_processors']:>28}"
+        yield f"{name:26} {first:>22} {ratio:>16} {item['tokens_per_second']:>10} {item['training_processors']:>28}"
 
 
 if __name__ == "__main__":

@@ -33,16 +33,16 @@ def main() -> None:
     for run in range(args.runs):
         random = np.random.default_rng(run)
         reference = own[random.choice(len(own), 1000)]
-        found = MMDDriftOnline(
+        result = MMDDriftOnline(
             reference, args.ert, args.window, backend="pytorch", n_bootstraps=args.bootstraps, verbose=False
         )
         for share, times in ((0.0, quiet), (0.15, changed)):
-            found.reset_state()
+            result.reset_state()
             row, fired = 0, False
             while not fired and row < 3 * args.ert:
                 row += 1
                 source = other if random.random() < share else own
-                fired = bool(found.predict(source[random.integers(len(source))])["data"]["is_drift"])
+                fired = bool(result.predict(source[random.integers(len(source))])["data"]["is_drift"])
             times.append(row)
     for name, times in (("nothing", quiet), ("15 % foreign", changed)):
         print(f"{name}: {int(np.mean(times)):,} rows on average, median {int(np.median(times)):,}, of {sorted(times)}")

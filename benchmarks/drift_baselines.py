@@ -21,11 +21,11 @@ def evidently(texts: Sequence[str], tone: np.ndarray, vectors: np.ndarray) -> Pe
     from evidently.legacy.metrics.data_drift.embedding_drift_methods import distance, mmd, model, ratio
     from evidently.metrics import ValueDrift
 
-    columns = [f"e{place}" for place in range(vectors.shape[1])]
+    columns = [f"e{index}" for index in range(vectors.shape[1])]
     methods = {"model": model(), "mmd": mmd(), "distance": distance(), "ratio": ratio()}
 
     def dataset(places: np.ndarray) -> Dataset:
-        table = pd.DataFrame({"text": [texts[place] for place in places], "tone": tone[places]})
+        table = pd.DataFrame({"text": [texts[index] for index in places], "tone": tone[places]})
         kinds = DataDefinition(text_columns=["text"], numerical_columns=["tone"])
         return Dataset.from_pandas(table, data_definition=kinds)
 
@@ -34,7 +34,7 @@ def evidently(texts: Sequence[str], tone: np.ndarray, vectors: np.ndarray) -> Pe
             warnings.simplefilter("ignore")
             report = Report([ValueDrift(column="text"), ValueDrift(column="tone")], include_tests=True)
             snapshot = report.run(dataset(window), dataset(reference)).dict()
-            tests = {one["name"]: one["status"] for one in snapshot["tests"]}
+            tests = {item["name"]: item["status"] for item in snapshot["tests"]}
             told = {name: _failed(tests[f"Value Drift for column {name}"]) for name in ("text", "tone")}
             now, then = (pd.DataFrame(vectors[places], columns=columns) for places in (window, reference))
             for name, method in methods.items():  # "model" writes a column into what it is given
@@ -54,7 +54,7 @@ def kl(texts: Sequence[str], tone: np.ndarray, _vectors: np.ndarray) -> Peer:
     lengths = np.array([len(text) for text in texts], dtype=float)
 
     def alarms(reference: np.ndarray, window: np.ndarray) -> dict[str, bool]:
-        then, now = (Counter(word for place in places for word in words[place]) for places in (reference, window))
+        then, now = (Counter(word for index in places for word in words[index]) for places in (reference, window))
         known = then.keys() | now.keys()
         told = {"words": divergence([now[word] for word in known], [then[word] for word in known]) > KL_LIMIT}
         for name, values in (("length deciles", lengths), ("tone deciles", tone)):

@@ -46,7 +46,7 @@ def read(name: str, data: Path) -> Corpus:
     return Corpus(
         path.stem if name not in known else name,
         [row["text"] for row in rows],
-        [place for place, row in enumerate(rows) if float(row.get("sentiment") or 0) < 0],
+        [index for index, row in enumerate(rows) if float(row.get("sentiment") or 0) < 0],
     )
 
 
@@ -73,7 +73,7 @@ class Embedded:
             parts.append(np.load(path))
         self._vectors = np.concatenate(parts)
         texts = [text for corpus in corpora for text in corpus.texts]
-        self._places = {text: place for place, text in enumerate(texts)}
+        self._places = {text: index for index, text in enumerate(texts)}
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """One row a text; every text is one of the corpora's."""
@@ -97,13 +97,13 @@ class Pair:
         return f"{self.own.name}, {self.other.name}"
 
 
-def measure(own: Corpus, other: Corpus, tools: Tools) -> Pair:
+def measure(corpus: Corpus, other: Corpus, tools: Tools) -> Pair:
     """Measure a pair with an embedder that knows both."""
-    rows = make_rows([*own.texts, *other.texts], seed=1)
+    rows = make_rows([*corpus.texts, *other.texts], seed=1)
     count = len(rows)  # a window's language is looked at in part; here every row may be in one
     prompts = signals.compute_signal_values(rows, "prompt", tools, spoken=count)
     answers = signals.compute_signal_values(make_rows(other.texts, seed=2), "answer", tools, spoken=count)
-    return Pair(own, other, prompts, answers)
+    return Pair(corpus, other, prompts, answers)
 
 
 def with_cache(tools: Tools, corpora: Sequence[Corpus], cache: Path) -> Tools:
@@ -116,7 +116,7 @@ def make_rows(texts: Sequence[str], seed: int) -> list[MonitoredInference]:
     source = random.Random(seed)
     return [
         MonitoredInference(
-            id=str(place),
+            id=str(index),
             prompt=text,
             answer=text,
             prompt_tokens=len(text.split()),
@@ -127,5 +127,5 @@ def make_rows(texts: Sequence[str], seed: int) -> list[MonitoredInference]:
             mean_logprob=-source.expovariate(1.0),
             feedback=source.random() < 0.1,
         )
-        for place, text in enumerate(texts)
+        for index, text in enumerate(texts)
     ]

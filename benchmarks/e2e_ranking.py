@@ -65,22 +65,25 @@ def main() -> None:
     profile = HardwareProfile.model_validate(atomic_io.read_json(layout.config("reward"))["settings"]["hardware"])
     items = read(args.project / "held_out.csv")
     base, sft = layout.artifact("model"), layout.artifact("sft")
-    asked = [one for one in items for _ in range(args.answers)]
+    asked = [item for item in items for _ in range(args.answers)]
     prompter = evaluation.prompter(base, sft)
     generator = modeling_generator.model_loader(profile)(base, sft)
     replies = generator.answer(
-        [GenerationPrompt(prompter.prompt(one.messages)) for one in asked], HOW, seed=args.seed, label="answers of sft"
+        [GenerationPrompt(prompter.prompt(item.messages)) for item in asked],
+        HOW,
+        seed=args.seed,
+        label="answers of sft",
     )
     generator.close()
-    answers = [one.text for one in replies]
-    judged = slot_error.match_answers(slot_error.build_slot_matcher(declared.read(SLOTS), items), asked, answers)
+    answers = [reply.text for reply in replies]
+    match = slot_error.match_answers(slot_error.build_slot_matcher(declared.read(SLOTS), items), asked, answers)
     model = evaluation.reward_model(
         base=base, sft=sft, reward=args.reward or layout.artifact("reward"), part="members", profile=profile
     )
-    values = [one.value for one in model.score([ScoredPrompt(one.messages) for one in asked], answers)]
+    values = [item.value for item in model.score([ScoredPrompt(item.messages) for item in asked], answers)]
     model.close()
-    found = ordered(judged, values, args.answers)
-    table = np.asarray(found.of_input, dtype=np.float64)
+    result = ordered(match, values, args.answers)
+    table = np.asarray(result.of_input, dtype=np.float64)
     share = bootstrap.interval(
         table, lambda sums: sums[..., 0] / sums[..., 1], bootstrap.resample_counts(len(table), 2000, args.seed), 0.95
     )
@@ -88,10 +91,10 @@ def main() -> None:
     print(
         f"{100 * share.value:.1f} % ({100 * share.low:.1f} to {100 * share.high:.1f}) of {int(table[:, 1].sum())} pairs"
     )
-    for name, right in sorted(found.by_error.items(), key=lambda one: -len(one[1])):
+    for name, right in sorted(result.by_error.items(), key=lambda item: -len(item[1])):
         print(f"  {name:26} {100 * sum(right) / len(right):5.0f} % of {len(right)}")
     figures = {"right": share.value, "low": share.low, "high": share.high, "pairs": int(table[:, 1].sum())}
-    errors = {name: [sum(right), len(right)] for name, right in found.by_error.items()}
+    errors = {name: [sum(right), len(right)] for name, right in result.by_error.items()}
     print(
         json.dumps(
             {"benchmark": "e2e_order", "machine": machine(), "answers": len(answers), **figures, "errors": errors}
@@ -108,27 +111,27 @@ def read(path: Path) -> list[Item]:
     return [Item(asked, (Message("user", asked),), tuple(texts)) for asked, texts in references.items()]
 
 
-def ordered(judged: Sequence[SlotMatch], values: Sequence[float], answers: int) -> Order:
+def ordered(match: Sequence[SlotMatch], values: Sequence[float], answers: int) -> Order:
     """Compare the answers to each input, two by two, where one has fewer errors."""
     of_input, by_error = [], defaultdict(list)
-    for first in range(0, len(judged), answers):
+    for first in range(0, len(match), answers):
         rights = []
-        for one, other in combinations(range(first, first + answers), 2):
-            if judged[one].errors == judged[other].errors:
+        for item, other in combinations(range(first, first + answers), 2):
+            if match[item].errors == match[other].errors:
                 continue
-            better, worse = (one, other) if judged[one].errors < judged[other].errors else (other, one)
+            better, worse = (item, other) if match[item].errors < match[other].errors else (other, item)
             rights.append(values[better] > values[worse])
-            only = errors(judged[worse]) - errors(judged[better])
-            if len(only) == 1 and judged[worse].errors - judged[better].errors == 1:
+            only = errors(match[worse]) - errors(match[better])
+            if len(only) == 1 and match[worse].errors - match[better].errors == 1:
                 by_error[only.pop()].append(rights[-1])
         if rights:
             of_input.append((sum(rights), len(rights)))
     return Order(of_input, dict(by_error))
 
 
-def errors(found: SlotMatch) -> set[str]:
+def errors(match: SlotMatch) -> set[str]:
     """What an answer lacks or says wrongly."""
-    return {f"{name} missing" for name, _ in found.missing} | {f"{name} wrong" for name, *_ in found.wrong}
+    return {f"{name} missing" for name, _ in match.missing} | {f"{name} wrong" for name, *_ in match.wrong}
 
 
 if __name__ == "__main__":

@@ -30,13 +30,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--sqlite", action="store_true", help="leave PostgreSQL out")
-    words = parser.parse_args()
+    args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-kill-"))
-    rows = [_measure("SQLite", f"sqlite:///{folder}/inference_log.sqlite", folder, words.runs)]
+    rows = [_measure("SQLite", f"sqlite:///{folder}/inference_log.sqlite", folder, args.runs)]
     programs = postgres_programs()
-    if not words.sqlite and programs is not None:
+    if not args.sqlite and programs is not None:
         server = Postgres(programs)
-        rows.append(_measure("PostgreSQL", server.database("kill"), folder, words.runs))
+        rows.append(_measure("PostgreSQL", server.database("kill"), folder, args.runs))
         server.stop()
         shutil.rmtree(server.folder, ignore_errors=True)
     shutil.rmtree(folder)

@@ -141,35 +141,35 @@ def weeks_of(ground: Ground) -> Iterator[Found]:
 
 def twenty_three(ground: Ground) -> Iterator[Found]:
     """23: kill -9 of each party; two runs at a time, because half of a run waits."""
-    found, dice, hits = retrain_kills.kills_found(), random.Random(23), Counter[str]()
+    result, rng, hits = retrain_kills.kills_found(), random.Random(23), Counter[str]()
     folders = ground.fresh(), ground.fresh()
     with ThreadPoolExecutor(len(folders)) as pool:
         lives, _ = pool.map(retrain_kills.lives, folders)
         shots = [
-            (party, ground.fresh(), dice.random()) for party in retrain_kills.PARTIES for _ in range(ground.times(50))
+            (party, ground.fresh(), rng.random()) for party in retrain_kills.PARTIES for _ in range(ground.times(50))
         ]
 
         def shot(party: str, folder: Path, share: float) -> str | None:
-            hit = retrain_kills.killed(found, folder, party, share * lives[party])
+            hit = retrain_kills.killed(result, folder, party, share * lives[party])
             shutil.rmtree(folder.parent, ignore_errors=True)
             return hit and f"{party} while {hit}"
 
         for hit in progress.track(pool.map(shot, *zip(*shots, strict=True)), "kills", len(shots)):
             hits[hit or "over already"] += 1
     missed = hits.pop("over already", 0)
-    found.figures |= {"kills": len(shots), "hit": len(shots) - missed, **dict(sorted(hits.items()))}
-    found.must(missed <= len(shots) / 5, f"{missed} of {len(shots)} kills came after the end: they say nothing")
-    yield found
+    result.figures |= {"kills": len(shots), "hit": len(shots) - missed, **dict(sorted(hits.items()))}
+    result.must(missed <= len(shots) / 5, f"{missed} of {len(shots)} kills came after the end: they say nothing")
+    yield result
 
 
 def twenty_four(ground: Ground) -> Iterator[Found]:
     """24: out of memory, a stage that fails, a full disk."""
-    found = retrain_failures.troubles_found()
+    result = retrain_failures.troubles_found()
     for kind in retrain_failures.TROUBLES:
-        retrain_failures.trouble(found, ground.fresh(), kind)
-    retrain_failures.stopped(found, ground.fresh())
-    retrain_failures.full(found, ground.fresh())
-    yield found
+        retrain_failures.trouble(result, ground.fresh(), kind)
+    retrain_failures.stopped(result, ground.fresh())
+    retrain_failures.full(result, ground.fresh())
+    yield result
 
 
 def twenty_five(ground: Ground) -> Iterator[Found]:
@@ -190,10 +190,10 @@ def twenty_six(ground: Ground) -> Iterator[Found]:
 
 def twenty_seven(ground: Ground) -> Iterator[Found]:
     """27: a promotion, cut at every step."""
-    found, every = power_cuts.cuts_found(), max(1, round(1 / ground.scale))
-    power_cuts.pointer(found, ground.fresh().parent, every=every)
-    power_cuts.promotion(found, ground.fresh(), every=every)
-    yield found
+    result, every = power_cuts.cuts_found(), max(1, round(1 / ground.scale))
+    power_cuts.pointer(result, ground.fresh().parent, every=every)
+    power_cuts.promotion(result, ground.fresh(), every=every)
+    yield result
 
 
 def twenty_eight(ground: Ground) -> Iterator[Found]:
@@ -222,19 +222,19 @@ def main() -> int:
     parser.add_argument(
         "--keep", action="store_true", help="write benchmarks/results/fault_loop.json and .md; with --only these rows"
     )
-    words = parser.parse_args()
+    args = parser.parse_args()
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
-    ground = Ground(folder, words.scale)
+    ground = Ground(folder, args.scale)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
+    rows = [row for row in ROWS if not args.only or set(row[0]) & set(args.only)]
     found = fault_report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
     print("\n".join(fault_report.table(found)))
-    result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": words.scale}
+    result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": args.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in found]
-    if words.keep:
-        keep(result, others=bool(words.only))
+    if args.keep:
+        keep(result, others=bool(args.only))
     print(json.dumps(result))
     return 0 if all(each.held for each in found) else 1
 
@@ -251,8 +251,8 @@ def keep(result: dict[str, Any], *, others: bool) -> None:
     result = {**result, "rows": sorted(rows, key=lambda row: row["number"])}
     counts = "full counts" if scale == 1 else f"{scale:g} of the counts"
     heading = f"`python benchmarks/fault_loop.py`, {counts}, {here['cores']} cores ({here['processor']}):"
-    found = [Found(**{name: value for name, value in row.items() if name != "held"}) for row in result["rows"]]
-    table = "\n".join(fault_report.table(found))
+    results = [Found(**{name: value for name, value in row.items() if name != "held"}) for row in result["rows"]]
+    table = "\n".join(fault_report.table(results))
     path.write_text(json.dumps(result, indent=1) + "\n")
     RESULT.with_suffix(".md").write_text(f"{heading}\n\n{table}\n")
 

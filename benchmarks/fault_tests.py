@@ -93,21 +93,21 @@ def two(ground: Ground) -> Iterator[Found]:
 
 def three(ground: Ground) -> Iterator[Found]:
     """3: SIGTERM with open streams, within the grace and beyond it."""
-    found = stream_endings.stopping_found()
+    result = stream_endings.stopping_found()
     for _ in range(ground.times(10)):
         with ground.server(shutdown__pre_stop_seconds=1, limits__max_concurrency=8) as server:
-            asyncio.run(stream_endings.stopping(found, server, notice=1))
+            asyncio.run(stream_endings.stopping(result, server, notice=1))
     with ground.server(grace=3, limits__max_concurrency=8) as server:
-        asyncio.run(stream_endings.beyond_grace(found, server, grace=3))
-    yield found
+        asyncio.run(stream_endings.beyond_grace(result, server, grace=3))
+    yield result
 
 
 def four(ground: Ground) -> Iterator[Found]:
     """4: clients that leave, from their stream and from the queue."""
     with ground.server(limits__max_concurrency=4) as server:
-        found = asyncio.run(stream_endings.disconnects(server, ground.times(100)))
-        asyncio.run(stream_endings.leaving_the_queue(server, found, running=4))
-        yield found
+        result = asyncio.run(stream_endings.disconnects(server, ground.times(100)))
+        asyncio.run(stream_endings.leaving_the_queue(server, result, running=4))
+        yield result
 
 
 def five(ground: Ground) -> Iterator[Found]:
@@ -118,18 +118,18 @@ def five(ground: Ground) -> Iterator[Found]:
     with ground.server(
         env=env, limits__max_concurrency=4, limits__max_queue=4, limits__request_timeout_seconds=2.0
     ) as server:
-        found = asyncio.run(stream_endings.hang(server, inject, running=4, waiting=4, seconds=2.0))
-        asyncio.run(stream_endings.unread(server, found, running=4, seconds=2.0))
-        yield found
+        result = asyncio.run(stream_endings.hang(server, inject, running=4, waiting=4, seconds=2.0))
+        asyncio.run(stream_endings.unread(server, result, running=4, seconds=2.0))
+        yield result
 
 
 def six(ground: Ground) -> Iterator[Found]:
     """6: kill -9 of a worker."""
-    found = server_kills.killed_worker_found()
+    result = server_kills.killed_worker_found()
     with ground.server() as server:
         for _ in range(ground.times(5)):
-            asyncio.run(server_kills.killed_worker(found, server))
-    yield found
+            asyncio.run(server_kills.killed_worker(result, server))
+    yield result
 
 
 def asked(ground: Ground) -> Iterator[Found]:
@@ -137,11 +137,11 @@ def asked(ground: Ground) -> Iterator[Found]:
     with ground.server(limits__max_concurrency=4) as server:
         yield asyncio.run(metric_cardinality.made_up(server, paths=ground.times(10_000), models=ground.times(1_000)))
         count = ground.times(2_000)
-        found = malformed_requests.hostile_found(count)
-        asyncio.run(malformed_requests.doors(server, found))
-        asyncio.run(malformed_requests.hostile(server, found, mutants=count))
-        asyncio.run(malformed_requests.slow_bodies(server, found, 200))
-        yield found
+        result = malformed_requests.hostile_found(count)
+        asyncio.run(malformed_requests.doors(server, result))
+        asyncio.run(malformed_requests.hostile(server, result, mutants=count))
+        asyncio.run(malformed_requests.slow_bodies(server, result, 200))
+        yield result
         yield asyncio.run(pii_leaks.canaries(server, server.folder, ground.times(100)))
 
 
@@ -151,12 +151,12 @@ def eight(ground: Ground) -> Iterator[Found]:
     with ground.server(env=shared) as first:
         first.call("/v1/completions", {"model": "shop", "prompt": "a", "max_tokens": 1, "ignore_eos": True})
         with ground.server(env=shared) as second:
-            found = asyncio.run(server_kills.neighbors(first, second))
-        asyncio.run(server_kills.alone_again(found, first))
+            result = asyncio.run(server_kills.neighbors(first, second))
+        asyncio.run(server_kills.alone_again(result, first))
         live = {"TUNECTL_INFERENCE_LOG_URL": f"sqlite:///{first.folder}/.tunectl/inference_log/inference_log.sqlite"}
         env = {"TUNECTL_REGISTRY": str(ground.store.root), **live}
-        asyncio.run(server_kills.refused_neighbor(found, first, Server(ground.folder / "refused", env=env)))
-        yield found
+        asyncio.run(server_kills.refused_neighbor(result, first, Server(ground.folder / "refused", env=env)))
+        yield result
 
 
 def nine(ground: Ground) -> Iterator[Found]:
@@ -171,30 +171,30 @@ def eleven(ground: Ground) -> Iterator[Found]:
     with _postgres() as postgres:
         if postgres is not None:
             yield _store_kills(ground, "PostgreSQL", postgres.database("kill"))
-    found, chance = server_kills.killed_server_found(), random.Random(23)
+    result, chance = server_kills.killed_server_found(), random.Random(23)
     with ground.server() as server, progress.bar("kills, whole server", ground.times(20)) as shown:
         for _ in range(ground.times(20)):
-            asyncio.run(server_kills.killed_server(found, server, chance))
+            asyncio.run(server_kills.killed_server(result, server, chance))
             shown.advance(1)
-    yield found
+    yield result
 
 
 def _store_kills(ground: Ground, name: str, url: str) -> Found:
     runs = ground.times(200)
-    found = Found(11, f"kill -9, {name}", f"{runs} kills: no confirmed row is missing")
+    result = Found(11, f"kill -9, {name}", f"{runs} kills: no confirmed row is missing")
     with progress.bar(f"kills, {name}", runs) as shown:
         for run in killed(url, ground.folder, runs, seed=17):
             shown.advance(1)
-            found.must(not run.missing, f"missing: {run.missing[:3]}")
+            result.must(not run.missing, f"missing: {run.missing[:3]}")
             for key in ("accepted", "finished", "feedback", "running"):
-                found.figures[key] = found.figures.get(key, 0) + getattr(run, key)
-    return found
+                result.figures[key] = result.figures.get(key, 0) + getattr(run, key)
+    return result
 
 
 def twelve(ground: Ground) -> Iterator[Found]:
     """12: full, slow and read-only disks, and a database that goes away."""
     for policy in ("serve_and_count", "refuse"):
-        found, inject = disk.disk_found(policy), ground.folder / f"slow-{policy}"
+        result, inject = disk.disk_found(policy), ground.folder / f"slow-{policy}"
         inject.mkdir()
         with disk.small_disk(ground.folder / f"disk-{policy}") as small:
             env = {"TUNECTL_INJECT": str(inject), "PYTHONPATH": str(INJECT)}
@@ -203,29 +203,29 @@ def twelve(ground: Ground) -> Iterator[Found]:
                 env=env, inference_log__disk_full=policy, inference_log__write_timeout_seconds=PATIENCE
             ) as server:
                 for _ in range(ground.times(5)):
-                    full = disk.full(found, server, small, policy=policy, patience=PATIENCE, requests=8)
+                    full = disk.full(result, server, small, policy=policy, patience=PATIENCE, requests=8)
                     asyncio.run(full)
-                asyncio.run(disk.slow(found, server, small, inject, policy=policy, patience=PATIENCE))
+                asyncio.run(disk.slow(result, server, small, inject, policy=policy, patience=PATIENCE))
             if small.read_only():
                 given = {
                     "TUNECTL_REGISTRY": str(ground.store.root),
                     "TUNECTL_INFERENCE_LOG_URL": env["TUNECTL_INFERENCE_LOG_URL"],
                 }
                 refused = Server(ground.folder / f"read-only-{policy}", env=given)
-                asyncio.run(disk.read_only(found, refused, small))
-        yield found
+                asyncio.run(disk.read_only(result, refused, small))
+        yield result
     with _postgres() as postgres:
         if postgres is not None:
             yield _away(ground, postgres)
 
 
 def _away(ground: Ground, postgres: Postgres) -> Found:
-    found = Found(12, "a database that goes away", "served, counted, and kept when it is back")
+    result = Found(12, "a database that goes away", "served, counted, and kept when it is back")
     url = postgres.database("away")
     with ground.server(env={"TUNECTL_INFERENCE_LOG_URL": url}, inference_log__write_timeout_seconds=PATIENCE) as server:
         for _ in range(ground.times(5)):
-            asyncio.run(disk.away(found, server, postgres, url, patience=PATIENCE, requests=8))
-    return found
+            asyncio.run(disk.away(result, server, postgres, url, patience=PATIENCE, requests=8))
+    return result
 
 
 @contextmanager
@@ -256,27 +256,27 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the counts")
     parser.add_argument("--store", type=Path, help="a release store to serve from, in place of a tiny model's")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fault_tests.json and .md")
-    words = parser.parse_args()
+    args = parser.parse_args()
     from conftest import build_tiny_model
 
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
-    if words.store is None:
+    if args.store is None:
         build_tiny_model(folder / "tiny")
         store = filled(folder / "tiny", folder)[0]
     else:
-        store = Path(shutil.copytree(words.store, folder / "store"))
-    ground = Ground(folder, ReleaseRegistry(store), words.scale)
-    rows = [row for row in ROWS if not words.only or set(row[0]) & set(words.only)]
+        store = Path(shutil.copytree(args.store, folder / "store"))
+    ground = Ground(folder, ReleaseRegistry(store), args.scale)
+    rows = [row for row in ROWS if not args.only or set(row[0]) & set(args.only)]
     found = fault_report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
     table = "\n".join(fault_report.table(found))
     print(table)
-    result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": words.scale}
+    result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": args.scale}
     result["rows"] = [{**asdict(each), "held": each.held} for each in found]
-    if words.keep:
+    if args.keep:
         RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        RESULT.with_suffix(".md").write_text(f"{_heading(words.scale)}\n\n{table}\n")
+        RESULT.with_suffix(".md").write_text(f"{_heading(args.scale)}\n\n{table}\n")
     print(json.dumps(result))
     return 0 if all(each.held for each in found) else 1
 

@@ -28,10 +28,10 @@ def machine() -> dict[str, object]:
 
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions; a package that is absent is called so."""
-    found = {}
+    result = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            result[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "absent"
-    return found
+            result[package] = "absent"
+    return result

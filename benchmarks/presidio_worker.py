@@ -40,15 +40,15 @@ def main() -> None:
     texts = json.load(sys.stdin)
     analyzer = AnalyzerEngine(nlp_engine=BlankEngine(), supported_languages=["en"])
     started = time.perf_counter()
-    found = [
+    result = [
         [
-            (KINDS[one.entity_type], one.start, one.end, one.score)
-            for one in analyzer.analyze(text, language="en", entities=list(KINDS))
+            (KINDS[item.entity_type], item.start, item.end, item.score)
+            for item in analyzer.analyze(text, language="en", entities=list(KINDS))
         ]
         for text in texts
     ]
     seconds = time.perf_counter() - started
-    json.dump({"version": version("presidio-analyzer"), "seconds": seconds, "found": found}, sys.stdout)
+    json.dump({"version": version("presidio-analyzer"), "seconds": seconds, "found": result}, sys.stdout)
 
 
 if __name__ == "__main__":

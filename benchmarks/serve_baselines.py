@@ -76,7 +76,7 @@ def _tunectl(place: Place) -> list[str]:
 
 
 def _bare(place: Place) -> list[str]:
-    numbers = [str(one) for one in (place.port, CACHE_TOKENS, BATCH_TOKENS, RUNNING)]
+    numbers = [str(item) for item in (place.port, CACHE_TOKENS, BATCH_TOKENS, RUNNING)]
     folder = place.material.releases[place.release]
     adapter = [str(folder / "adapter")] if place.release == "adapter" else []
     return [place.python, str(ROOT / "benchmarks/serve_bare_engine.py"), str(folder / "model"), *numbers, *adapter]
@@ -165,17 +165,17 @@ def cores() -> int:
 class Running:
     """One system: a process and all that it starts."""
 
-    def __init__(self, peer: Peer, material: Material, place: Path) -> None:
+    def __init__(self, peer: Peer, material: Material, path: Path) -> None:
         """Start it.
 
         Raises  UnavailableError when its environment cannot be made, or it cannot be started.
         """
-        folder = place / "run" / peer.name
+        folder = path / "run" / peer.name
         folder.mkdir(parents=True, exist_ok=True)
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            port = taken.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
         self.peer = peer
-        self.place = Place(made(peer.environment, place), material, folder, port, peer.release)
+        self.place = Place(made(peer.environment, path), material, folder, port, peer.release)
         if peer.ours:
             self.place.key = _prepared(folder, material)
         self.log = folder / "log"
@@ -258,10 +258,10 @@ class Running:
                 with contextlib.suppress(OSError):
                     parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
                     children.setdefault(int(parent), []).append(int(entry.name))
-        found = [self.process.pid]
-        for pid in found:
-            found += children.get(pid, [])
-        return found
+        result = [self.process.pid]
+        for pid in result:
+            result += children.get(pid, [])
+        return result
 
     def cpu(self) -> float:
         """Seconds of processor time that it has taken so far."""
@@ -304,4 +304,4 @@ def _prepared(folder: Path, material: Material) -> str:
 
 
 if __name__ == "__main__":
-    print(*(f"{one.name:16} {one.says}" for one in PEERS), sep="\n", file=sys.stdout)
+    print(*(f"{item.name:16} {item.says}" for item in PEERS), sep="\n", file=sys.stdout)

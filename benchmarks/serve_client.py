@@ -212,14 +212,14 @@ class Load:
     def reopen(self, stream: Stream, body: bytes) -> None:
         """Send a request over a new connection."""
         loop, plan = asyncio.get_running_loop(), self.plan
-        made = loop.create_task(loop.create_connection(lambda: Http(self, (stream, body)), plan["host"], plan["port"]))
-        self.reopening.add(made)
-        made.add_done_callback(self.reopened)
+        task = loop.create_task(loop.create_connection(lambda: Http(self, (stream, body)), plan["host"], plan["port"]))
+        self.reopening.add(task)
+        task.add_done_callback(self.reopened)
 
-    def reopened(self, made: asyncio.Task[Any]) -> None:
+    def reopened(self, task: asyncio.Task[Any]) -> None:
         """A connection stands, or the server lets nobody in any more."""
-        self.reopening.discard(made)
-        if not made.cancelled() and made.exception() is not None:
+        self.reopening.discard(task)
+        if not task.cancelled() and task.exception() is not None:
             self.closed()
 
     def closed(self) -> None:
@@ -255,28 +255,28 @@ class Load:
 
 def result(streams: list[Stream], start: float, end: float, cpu: float) -> dict[str, Any]:
     """What the window shows. A server may put several tokens into one event, so an event weighs what its stream's do."""
-    weights = [one.used / len(one.events) for one in streams if one.used and one.events]
+    weights = [stream.used / len(stream.events) for stream in streams if stream.used and stream.events]
     usual = sum(weights) / len(weights) if weights else 1.0
     tokens = 0.0
     first, between = [], []
-    for one in streams:
-        weight = one.used / len(one.events) if one.used and one.events else usual
-        tokens += weight * sum(start <= at < end for at in one.events)
-        if one.events and start <= one.events[0] < end:
-            first.append(one.events[0] - one.sent)
-        between += [b - a for a, b in zip(one.events, one.events[1:], strict=False) if start <= b < end]
-    waiting = sum(1 for one in streams if not one.events and not one.failed)
+    for stream in streams:
+        weight = stream.used / len(stream.events) if stream.used and stream.events else usual
+        tokens += weight * sum(start <= event < end for event in stream.events)
+        if stream.events and start <= stream.events[0] < end:
+            first.append(stream.events[0] - stream.sent)
+        between += [b - a for a, b in zip(stream.events, stream.events[1:], strict=False) if start <= b < end]
+    waiting = sum(1 for stream in streams if not stream.events and not stream.failed)
     return {
         "tokens_per_second": round(tokens / (end - start), 2),
         "tokens_per_event": round(usual, 2),
         "seconds": round(end - start, 2),
         "requests": len(first),
-        "finished": sum(one.done and not one.failed for one in streams),
+        "finished": sum(stream.done and not stream.failed for stream in streams),
         "without_a_word": waiting,
         "first": quantiles(first),
         "between": quantiles(between),
         "client_cpu_share": round(cpu / (end - start), 3),
-        "failed": sorted({one.failed for one in streams if one.failed})[:3],
+        "failed": sorted({stream.failed for stream in streams if stream.failed})[:3],
     }
 
 

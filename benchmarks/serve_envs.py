@@ -49,22 +49,24 @@ ROOMS = {
 }
 
 
-def made(name: str, place: Path) -> Path:
+def made(name: str, path: Path) -> Path:
     """The folder of an environment; its programs are in ``bin``.
 
     Raises  UnavailableError with the last words of whatever failed.
     """
     room = ROOMS[name]
-    texts = [Path(one).read_text() if one.endswith(".txt") else one for one in room.packages]
+    texts = [Path(package).read_text() if package.endswith(".txt") else package for package in room.packages]
     key = hashlib.sha256("\n".join([*texts, room.source, sys.version]).encode()).hexdigest()[:10]
-    folder = (place / f"{name}-{key}").absolute()
+    folder = (path / f"{name}-{key}").absolute()
     if (folder / STAMP).is_file():
         return folder
     print(f"making the environment of {name} (once; minutes) ...", flush=True)
     start = time.monotonic()
     _call([sys.executable, "-m", "venv", "--clear", str(folder)])
     if room.packages:
-        words = [word for one in room.packages for word in (("-r", one) if one.endswith(".txt") else (one,))]
+        words = [
+            word for package in room.packages for word in (("-r", package) if package.endswith(".txt") else (package,))
+        ]
         _call([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", *words])
     if room.without:
         _call([str(folder / "bin/python"), "-m", "pip", "uninstall", "--quiet", "--yes", *room.without])
@@ -97,7 +99,7 @@ def _build(folder: Path, source: str) -> None:
         packed.extractall(sources, filter="data")
     (tree,) = sources.glob("*/vendor/llama.cpp")
     off = ["LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_APP", "LLAMA_USE_PREBUILT_UI", "LLAMA_OPENSSL"]
-    given = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", *(f"-D{one}=OFF" for one in off)]
+    given = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", *(f"-D{item}=OFF" for item in off)]
     build = folder / "build"
     _call(["cmake", "-S", str(tree), "-B", str(build), *given])
     _call(["cmake", "--build", str(build), "--target", "llama-server", "-j", "2"])

@@ -52,7 +52,7 @@ class Material:
         ]
 
 
-def made(place: Path, artifacts: Path) -> Material:
+def made(path: Path, artifacts: Path) -> Material:
     """Everything, from a pipeline's artifacts; runs the bundled example where they are absent."""
     if not (artifacts / "evaluate/manifest.json").is_file():
         print(f"{artifacts}: nothing has been trained yet; running the bundled example (minutes)", flush=True)
@@ -63,7 +63,7 @@ def made(place: Path, artifacts: Path) -> Material:
     from tunectl.config.schema.serve import ServeSettings
 
     digest = atomic_io.sha256_path(artifacts / "sft/adapter_model.safetensors")[:10]
-    folder = (place / f"material-{digest}").absolute()
+    folder = (path / f"material-{digest}").absolute()
     root = checks.load_config(ProjectPaths(ROOT)).root
     stores = {route: folder / route for route in ("merged", "adapter")}
     if not (folder / ".ready").is_file():
@@ -92,10 +92,10 @@ def made(place: Path, artifacts: Path) -> Material:
 def _champion(store: Path) -> Path:
     from tunectl.registry.release_store import ReleaseRegistry
 
-    kept = ReleaseRegistry(store)
-    champion = kept.champion()
+    release_registry = ReleaseRegistry(store)
+    champion = release_registry.champion()
     assert champion is not None
-    return kept.folder(champion.release)
+    return release_registry.folder(champion.release)
 
 
 def _merge(folder: Path, artifacts: Path) -> None:
@@ -132,8 +132,10 @@ def _package(route: str, folder: Path, store: Path, artifacts: Path) -> None:
     out.mkdir(parents=True)
     package.run(cfg, package.Inputs(*stages), package.Outputs(out, folder / "work"))
     facts = atomic_io.read_json(out / FACTS, BuildFacts)
-    kept = ReleaseRegistry(store)
-    kept.promote(kept.add(out / RELEASE, facts).id, author="bench_serve", message="to be measured", force=True)
+    release_registry = ReleaseRegistry(store)
+    release_registry.promote(
+        release_registry.add(out / RELEASE, facts).id, author="bench_serve", message="to be measured", force=True
+    )
     if route == "merged":
         (out / "model.gguf").rename(folder / "model.gguf")
     shutil.rmtree(out)

@@ -18,78 +18,81 @@ TURNS = 8
 FACTS = "Order {number}, placed in week {week}, was packed by line {line} and left from gate {gate} on time. "
 
 
-def bodies(one: Running, count: int, name: str) -> list[dict[str, Any]]:
+def bodies(running: Running, count: int, name: str) -> list[dict[str, Any]]:
     """Requests of one system; the same questions for the same ``name``."""
-    asked = one.place.material.asks(count, name)
-    if not one.peer.ready:
+    asked = running.place.material.asks(count, name)
+    if not running.peer.ready:
         return [
-            {"prompt": ids, "max_tokens": most} for ids, most in zip(_ids(one, asked), _lengths(asked), strict=True)
+            {"prompt": ids, "max_tokens": length}
+            for ids, length in zip(_ids(running, asked), _lengths(asked), strict=True)
         ]
-    return [body(one, [{"role": "user", "content": text}], most) for text, most in asked]
+    return [body(running, [{"role": "user", "content": text}], most) for text, most in asked]
 
 
-def body(one: Running, messages: list[dict[str, str]], most: int) -> dict[str, Any]:
+def body(running: Running, messages: list[dict[str, str]], maximum: int) -> dict[str, Any]:
     """One streamed, greedy chat."""
-    names = {"transformers": str(one.place.material.endless)}
-    given = {"model": names.get(one.peer.environment, "benchmark"), "messages": messages, "max_tokens": most}
-    return {**given, "stream": True, "temperature": 0.0, **one.peer.extra}
+    names = {"transformers": str(running.place.material.endless)}
+    given = {"model": names.get(running.peer.environment, "benchmark"), "messages": messages, "max_tokens": maximum}
+    return {**given, "stream": True, "temperature": 0.0, **running.peer.extra}
 
 
 def _lengths(asked: list[tuple[str, int]]) -> list[int]:
     return [most for _, most in asked]
 
 
-def _ids(one: Running, asked: list[tuple[str, int]]) -> list[list[int]]:
+def _ids(running: Running, asked: list[tuple[str, int]]) -> list[list[int]]:
     """Prompts as our server would render them."""
     from tunectl.artifacts.records import Message
     from tunectl.serving.loaded_release import verify_release
 
-    _, prompts = verify_release(one.place.material.releases[one.place.release])
+    _, prompts = verify_release(running.place.material.releases[running.place.release])
     return [prompts.chat([Message("user", text)]) for text, _ in asked]
 
 
-def driven(one: Running, asked: list[dict[str, Any]], *, clients: int, warm: float, seconds: float) -> dict[str, Any]:
+def driven(
+    running: Running, asked: list[dict[str, Any]], *, clients: int, warm: float, seconds: float
+) -> dict[str, Any]:
     """Let a client process drive a system; what it saw.
 
     Raises  UnavailableError when nothing was answered.
     """
     plan = {
-        "transport": "http" if one.peer.ready else "pipe",
+        "transport": "http" if running.peer.ready else "pipe",
         "host": "127.0.0.1",
-        "port": one.place.port,
+        "port": running.place.port,
         "path": "/v1/chat/completions",
-        "key": one.place.key,
+        "key": running.place.key,
         "clients": clients,
         "warm": warm,
         "seconds": seconds,
         "bodies": asked,
     }
-    words = [str(client_python(one)), str(HERE / "serve_client.py")]
+    words = [str(client_python(running)), str(HERE / "serve_client.py")]
     done = subprocess.run(words, input=json.dumps(plan), capture_output=True, text=True, check=False)
     if done.returncode:
         raise UnavailableError(f"the client failed: {done.stderr[-300:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if not found["tokens_per_second"] and found["failed"]:
-        raise UnavailableError(found["failed"][0])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if not result["tokens_per_second"] and result["failed"]:
+        raise UnavailableError(result["failed"][0])
+    return result
 
 
-def client_python(one: Running) -> Path:
+def client_python(running: Running) -> Path:
     """The client runs in our serving environment, whoever it drives."""
     from serve_envs import made
 
-    return made("tunectl", one.place.folder.parents[1]) / "bin/python"
+    return made("tunectl", running.place.folder.parents[1]) / "bin/python"
 
 
-def prefixes(one: Running) -> dict[str, Any]:
+def prefixes(running: Running) -> dict[str, Any]:
     """Milliseconds to the first token behind a system prompt that is known already, and behind one that is new."""
     shared, own = [], []
-    one.resume()
-    first_token(one, system(0), "How many orders were there?")
+    running.resume()
+    first_token(running, system(0), "How many orders were there?")
     for turn in range(1, TURNS + 1):
-        shared.append(first_token(one, system(0), f"Which gate had order {turn}?"))
-        own.append(first_token(one, system(turn), f"Which gate had order {turn}?"))
-    one.pause()
+        shared.append(first_token(running, system(0), f"Which gate had order {turn}?"))
+        own.append(first_token(running, system(turn), f"Which gate had order {turn}?"))
+    running.pause()
     known, fresh = statistics.median(shared), statistics.median(own)
     return {
         "system_prompt_letters": len(system(0)),
@@ -105,25 +108,25 @@ def system(number: int) -> str:
     return f"Store {number}. You answer questions about orders. " + "".join(rows)
 
 
-def first_token(one: Running, text: str, question: str) -> float:
+def first_token(running: Running, text: str, question: str) -> float:
     """Milliseconds to the first token of one request alone."""
     messages = [{"role": "system", "content": text}, {"role": "user", "content": question}]
-    found = driven(one, [body(one, messages, 2)], clients=1, warm=0, seconds=60)
-    value: float = found["first"]["p50"]
+    result = driven(running, [body(running, messages, 2)], clients=1, warm=0, seconds=60)
+    value: float = result["first"]["p50"]
     return value
 
 
-def memory(one: Running, requests: int) -> dict[str, Any]:
+def memory(running: Running, requests: int) -> dict[str, Any]:
     """Megabytes of our server while it answers many short requests, every tenth of the way."""
-    one.resume()
+    running.resume()
     tenth, told = requests // 10, []
     start = time.monotonic()
     for part in range(10):
-        asked = [{**each, "max_tokens": 4} for each in bodies(one, tenth, f"memory/{part}")]
-        found = driven(one, asked, clients=32, warm=0, seconds=600)
-        told.append(round(one.memory(), 1))
+        asked = [{**each, "max_tokens": 4} for each in bodies(running, tenth, f"memory/{part}")]
+        result = driven(running, asked, clients=32, warm=0, seconds=600)
+        told.append(round(running.memory(), 1))
         print(
-            f"{(part + 1) * tenth:6} requests, {told[-1]:7.1f} MB, {time.monotonic() - start:5.0f} s {found['failed'] or ''}",
+            f"{(part + 1) * tenth:6} requests, {told[-1]:7.1f} MB, {time.monotonic() - start:5.0f} s {result['failed'] or ''}",
             flush=True,
         )
     return {

@@ -265,11 +265,11 @@ def render_routes() -> str:
     text += "  controller: always; annotate: no key of scope annotate). Then a request must name this machine (421 otherwise) and\n"
     text += "  come through no proxy (401 otherwise).\n"
     text += "- The token of `retrain.token_file` opens what scopes " + " and ".join(
-        f"`{one}`" for one in routes.TOKEN_SCOPES
+        f"`{item}`" for item in routes.TOKEN_SCOPES
     )
     text += " open at the retrain controller.\n\n"
     text += "## Scopes\n\n"
-    text += render_table(("scope", "opens"), [(f"`{one}`", meaning) for one, meaning in SCOPE_MEANINGS.items()])
+    text += render_table(("scope", "opens"), [(f"`{item}`", meaning) for item, meaning in SCOPE_MEANINGS.items()])
     for service, command in SERVICES:
         rows = [
             (
@@ -290,7 +290,7 @@ def describe_opening(opened_by: str, scopes: tuple[str, ...]) -> str:
     """Return what opens a route, in words."""
     if opened_by not in ROUTE_WORDS:
         return f"scope `{opened_by}`"
-    return f"{opened_by} with {' and '.join(f'`{one}`' for one in scopes)}" if scopes else opened_by
+    return f"{opened_by} with {' and '.join(f'`{scope}`' for scope in scopes)}" if scopes else opened_by
 
 
 def render_foreign_keys() -> str:

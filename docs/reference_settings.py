@@ -60,15 +60,15 @@ def iter_tables(group: str, key: str, shape: types_.TypeInfo, value: Any) -> Ite
     members = types_.union_members(shape)
     for model in dict.fromkeys(members.values()):
         tags = [tag for tag, member in members.items() if member is model]
-        origin, found = find_values(group, key, shape.discriminator or "", tags, value)
+        origin, result = find_values(group, key, shape.discriminator or "", tags, value)
         title = f"**`{key}`** with `{shape.discriminator}: {' | '.join(tags)}`{origin}"
-        yield from iter_model_tables(group, key, model, found, title)
+        yield from iter_model_tables(group, key, model, result, title)
     if not members:
         for kind in shape.kinds:
             plain = types_.section(kind)
             if plain is not None:
-                origin, found = find_values(group, key, "", [], value)
-                yield from iter_model_tables(group, key, plain, found, f"**`{key}`**{origin}")
+                origin, result = find_values(group, key, "", [], value)
+                yield from iter_model_tables(group, key, plain, result, f"**`{key}`**{origin}")
 
 
 def iter_model_tables(

@@ -29,8 +29,8 @@ HURRY = {"group_wait": "1s", "group_interval": "2s", "repeat_interval": "10s"}
 
 def free_port() -> int:
     """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def scraped(
@@ -47,7 +47,7 @@ def scraped(
     config = yaml.safe_load(path.read_text())
     config["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s", **changes}
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alertmanager]
-    config["scrape_configs"] = [one for one in config["scrape_configs"] if one["job_name"] in targets]
+    config["scrape_configs"] = [item for item in config["scrape_configs"] if item["job_name"] in targets]
     for job in config["scrape_configs"]:
         job["static_configs"][0]["targets"] = targets[job["job_name"]].split()
         if "authorization" in job:
@@ -112,8 +112,8 @@ class Server:
 
     def ask(self, expr: str) -> list[dict[str, Any]]:
         """The answer to a query, as of now."""
-        found: list[dict[str, Any]] = self.api("/api/v1/query", query=expr)["result"]
-        return found
+        result: list[dict[str, Any]] = self.api("/api/v1/query", query=expr)["result"]
+        return result
 
     def stop(self) -> None:
         """End it."""
@@ -168,15 +168,15 @@ def get(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
-def wait(condition: Callable[[], Any], seconds: float, why: Callable[[], str] = lambda: "") -> Any:
+def wait(condition: Callable[[], Any], seconds: float, reason: Callable[[], str] = lambda: "") -> Any:
     """Until ``condition`` gives something true; that.
 
-    Raises  AssertionError with ``why`` when it never does.
+    Raises  AssertionError with ``reason`` when it never does.
     """
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        found = condition()
-        if found:
-            return found
+        result = condition()
+        if result:
+            return result
         time.sleep(0.25)
-    raise AssertionError(f"not within {seconds} s. {why()}")
+    raise AssertionError(f"not within {seconds} s. {reason()}")

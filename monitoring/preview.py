@@ -77,10 +77,10 @@ class Prometheus:
         asked = urllib.request.Request(f"{self.url}/api/v1/{path}", urllib.parse.urlencode(given).encode())
         try:
             with urllib.request.urlopen(asked, timeout=60) as answer:
-                found = json.load(answer)["data"]["result"]
+                result = json.load(answer)["data"]["result"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{expr}: {error.read().decode(errors='replace')}") from error
-        return [Series(one["metric"], _points(one), target) for one in found]
+        return [Series(item["metric"], _points(item), target) for item in result]
 
     def filled(self, text: str) -> str:
         """A text with the variables of the board."""
@@ -91,25 +91,25 @@ class Prometheus:
 
 def _points(one: dict[str, Any]) -> list[tuple[float, float]]:
     values = one["values"] if "values" in one else [one["value"]]
-    return [(float(at), float(value)) for at, value in values]
+    return [(float(index), float(value)) for index, value in values]
 
 
 def named(series: Series, target: dict[str, Any]) -> str:
     """What the legend calls a series."""
     wanted = target.get("legendFormat", "")
     if wanted:
-        return LABEL.sub(lambda found: series.labels.get(found[1], ""), wanted)
+        return LABEL.sub(lambda result: series.labels.get(result[1], ""), wanted)
     return series.labels.get("__name__", "") or ", ".join(series.labels.values()) or "value"
 
 
 def answers(panel: dict[str, Any], prometheus: Prometheus) -> list[tuple[str, Series]]:
     """All series of a panel with their names."""
-    found = []
+    result = []
     for target in panel.get("targets", []):
         instant = target.get("instant", False) or panel["type"] == "stat"
         asked = prometheus.ask(target["expr"], target=target["refId"], instant=instant)
-        found += [(named(series, target), series) for series in asked]
-    return found
+        result += [(named(series, target), series) for series in asked]
+    return result
 
 
 def mapped(defaults: dict[str, Any], value: float) -> tuple[str, str]:
@@ -123,63 +123,63 @@ def mapped(defaults: dict[str, Any], value: float) -> tuple[str, str]:
     return number(value, defaults.get("unit", ""), defaults.get("decimals")), COLORS[reached[-1] if reached else "text"]
 
 
-def stat(panel: dict[str, Any], found: Sequence[tuple[str, Series]], _: Prometheus) -> str:
+def stat(panel: dict[str, Any], result: Sequence[tuple[str, Series]], _: Prometheus) -> str:
     """Large numbers, or names."""
     defaults, mode = panel["fieldConfig"]["defaults"], panel["options"]["textMode"]
     cells = []
-    for name, series in found:
+    for name, series in result:
         text, color = mapped(defaults, series.last)
         if mode == "name":
             text, small = name[:24], ""
         else:
-            small = name if mode == "value_and_name" or len(found) > 1 else ""
+            small = name if mode == "value_and_name" or len(result) > 1 else ""
         back = panel["options"]["colorMode"] == "background"
         style = f"background:{color};color:#111217" if back else f"color:{color}"
         cells.append(f'<div class="stat" style="{style}"><b>{escape(text)}</b><i>{escape(small)}</i></div>')
     return f'<div class="stats">{"".join(cells)}</div>'
 
 
-def series_chart(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
+def series_chart(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
     """Lines or bars over time."""
     defaults = panel["fieldConfig"]["defaults"]
     dashed = [
-        one["matcher"]["options"] for one in panel["fieldConfig"]["overrides"] if one["matcher"]["id"] == "byRegexp"
+        item["matcher"]["options"] for item in panel["fieldConfig"]["overrides"] if item["matcher"]["id"] == "byRegexp"
     ]
     fixed = {
-        one["matcher"]["options"]: COLORS[part["value"]["fixedColor"]]
-        for one in panel["fieldConfig"]["overrides"]
-        for part in one["properties"]
+        item["matcher"]["options"]: COLORS[part["value"]["fixedColor"]]
+        for item in panel["fieldConfig"]["overrides"]
+        for part in item["properties"]
         if part["id"] == "color"
     }
     traces = [
         Trace(
             name,
             series.points,
-            fixed.get(name, PALETTE[place % len(PALETTE)]),
-            any(re.match(one, name) for one in dashed),
+            fixed.get(name, PALETTE[index % len(PALETTE)]),
+            any(re.match(item, name) for item in dashed),
         )
-        for place, (name, series) in enumerate(found)
+        for index, (name, series) in enumerate(result)
     ]
     width, height = _size(panel)
     return chart(traces, defaults, prometheus.span, prometheus.step, width, height) + _legend(traces)
 
 
-def states(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
+def states(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
     """A row a series, colored by its value."""
     defaults = panel["fieldConfig"]["defaults"]
-    rows = [(name, [(at, *mapped(defaults, value)) for at, value in series.points]) for name, series in found]
+    rows = [(name, [(index, *mapped(defaults, value)) for index, value in series.points]) for name, series in result]
     width, height = _size(panel)
     return timeline(rows, prometheus.span, prometheus.step, width, height)
 
 
-def table(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
+def table(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
     """Rows of labels and values; answers of several queries are merged where their labels agree."""
-    steps = {one["id"]: one["options"] for one in panel.get("transformations", [])}
+    steps = {item["id"]: item["options"] for item in panel.get("transformations", [])}
     organized = steps.get("organize", {})
     hidden, renamed = organized.get("excludeByName", {}), organized.get("renameByName", {})
     rows: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     several = "merge" in steps
-    for _, series in found:
+    for _, series in result:
         shown = {name: value for name, value in sorted(series.labels.items()) if name not in hidden}
         row = rows.setdefault(tuple(shown.items()), dict(shown))
         column = f"Value #{series.target}" if several else "Value"
@@ -187,9 +187,9 @@ def table(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus
             row[renamed.get(column, column)] = f"{series.last:.4g}"
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     links = {
-        one["matcher"]["options"]: part["value"][0]["url"]
-        for one in panel["fieldConfig"]["overrides"]
-        for part in one["properties"]
+        item["matcher"]["options"]: part["value"][0]["url"]
+        for item in panel["fieldConfig"]["overrides"]
+        for part in item["properties"]
         if part["id"] == "links"
     }
 
@@ -204,12 +204,12 @@ def table(panel: dict[str, Any], found: Sequence[tuple[str, Series]], prometheus
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def bars(panel: dict[str, Any], found: Sequence[tuple[str, Series]], _: Prometheus) -> str:
+def bars(panel: dict[str, Any], result: Sequence[tuple[str, Series]], _: Prometheus) -> str:
     """A bar a series, between min and max."""
     defaults = panel["fieldConfig"]["defaults"]
     low, high = defaults.get("min", 0), defaults.get("max", 1)
     lines = []
-    for name, series in found:
+    for name, series in result:
         text, color = mapped(defaults, series.last)
         part = 100 * (min(max(series.last, low), high) - low) / (high - low)
         lines.append(
@@ -238,7 +238,7 @@ def _size(panel: dict[str, Any]) -> tuple[int, int]:
 
 
 def _legend(traces: Iterable[Trace]) -> str:
-    keys = "".join(f'<span><i style="background:{one.color}"></i>{escape(one.name)}</span>' for one in traces)
+    keys = "".join(f'<span><i style="background:{trace.color}"></i>{escape(trace.name)}</span>' for trace in traces)
     return f'<div class="legend">{keys}</div>'
 
 
@@ -248,9 +248,9 @@ def panel_html(panel: dict[str, Any], prometheus: Prometheus) -> str:
     place = f"grid-column:{grid['x'] + 1}/span {grid['w']};grid-row:{grid['y'] + 1}/span {grid['h']}"
     if panel["type"] == "row":
         return f'<h2 style="{place}">{escape(panel["title"])}</h2>'
-    found = answers(panel, prometheus)
-    empty = not found and panel["type"] != "text"
-    inside = '<p class="none">No data</p>' if empty else DRAWN[panel["type"]](panel, found, prometheus)
+    result = answers(panel, prometheus)
+    empty = not result and panel["type"] != "text"
+    inside = '<p class="none">No data</p>' if empty else DRAWN[panel["type"]](panel, result, prometheus)
     return (
         f'<section class="panel{" empty" if empty else ""}" data-panel="{panel["id"]}" style="{place}" '
         f'title="{escape(panel.get("description", ""))}"><h3>{escape(panel["title"])}</h3>{inside}</section>'
@@ -260,19 +260,19 @@ def panel_html(panel: dict[str, Any], prometheus: Prometheus) -> str:
 def page(board: dict[str, Any], prometheus: Prometheus) -> str:
     """A board as a page of its own."""
     marks = []
-    for one in board["annotations"]["list"]:
-        for series in prometheus.ask(one["expr"]):
-            name = LABEL.sub(lambda found, labels=series.labels: labels.get(found[1], ""), one["titleFormat"])
+    for item in board["annotations"]["list"]:
+        for series in prometheus.ask(item["expr"]):
+            name = LABEL.sub(lambda result, labels=series.labels: labels.get(result[1], ""), item["titleFormat"])
             marks += [
-                (first, last, name, COLORS[one["iconColor"]]) for first, last in _regions(series, prometheus.step)
+                (first, last, name, COLORS[item["iconColor"]]) for first, last in _regions(series, prometheus.step)
             ]
     shown = Prometheus(prometheus.url, Span(prometheus.span.start, prometheus.span.end, tuple(marks)), prometheus.links)
     links = "".join(
-        f'<a href="{escape(shown.filled(one["url"]))}">{escape(one["title"])}</a>'
-        for one in board["links"]
-        if "url" in one
+        f'<a href="{escape(shown.filled(item["url"]))}">{escape(item["title"])}</a>'
+        for item in board["links"]
+        if "url" in item
     )
-    panels = "\n".join(panel_html(one, shown) for one in board["panels"])
+    panels = "\n".join(panel_html(item, shown) for item in board["panels"])
     title, words = escape(board["title"]), escape(board["description"])
     style = Path(__file__).with_name("preview.css").read_text(encoding="utf-8")
     return (
@@ -284,15 +284,15 @@ def page(board: dict[str, Any], prometheus: Prometheus) -> str:
 
 def _regions(series: Series, step: int) -> list[tuple[float, float]]:
     """Spans in which a series is above zero without a gap."""
-    found: list[tuple[float, float]] = []
-    for at, value in series.points:
+    result: list[tuple[float, float]] = []
+    for index, value in series.points:
         if value <= 0:
             continue
-        if found and at - found[-1][1] <= 1.5 * step:
-            found[-1] = (found[-1][0], at)
+        if result and index - result[-1][1] <= 1.5 * step:
+            result[-1] = (result[-1][0], index)
         else:
-            found.append((at, at))
-    return found
+            result.append((index, index))
+    return result
 
 
 def hours(board: dict[str, Any]) -> int:
@@ -308,7 +308,7 @@ def write(url: str, folder: Path, end: float) -> list[Path]:
         board = json.loads(path.read_text(encoding="utf-8"))
         prometheus = Prometheus(url.rstrip("/"), Span(end - 3600 * hours(board), end))
         known = prometheus.ask("tunectl:link:info", instant=True)
-        prometheus.links = {one.labels["name"]: one.labels["url"] for one in known}
+        prometheus.links = {item.labels["name"]: item.labels["url"] for item in known}
         target = folder / f"{path.stem}.html"
         target.write_text(page(board, prometheus), encoding="utf-8")
         written.append(target)

@@ -60,15 +60,17 @@ def chart(traces: Sequence[Trace], defaults: dict[str, Any], span: Span, step: i
     """Lines, stacked areas or bars; ``defaults`` are the panel's field defaults."""
     custom = defaults["custom"]
     stacked = "stacking" in custom
-    lines = _stacked(traces) if stacked else [[(at, 0.0, value) for at, value in one.points] for one in traces]
+    lines = (
+        _stacked(traces) if stacked else [[(index, 0.0, value) for index, value in trace.points] for trace in traces]
+    )
     axis = _Axis(defaults, [top for line in lines for _, _, top in line if isfinite(top)], height)
     across = _Across(span, width)
     parts = [_frame(axis, across, defaults.get("unit", "")), _marks(span, across, height)]
-    for one, line in zip(traces, lines, strict=True):
+    for trace, line in zip(traces, lines, strict=True):
         if custom["drawStyle"] == "bars":
-            parts.append(_bars(one, line, axis, across, step))
+            parts.append(_bars(trace, line, axis, across, step))
         else:
-            parts.append(_line(one, line, axis, across, step, custom["fillOpacity"] / 100 if not one.dashed else 0))
+            parts.append(_line(trace, line, axis, across, step, custom["fillOpacity"] / 100 if not trace.dashed else 0))
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(parts)}</svg>'
 
 
@@ -80,8 +82,8 @@ def timeline(
     across = _Across(span, width, left)
     tall = (height - BOTTOM) / max(len(rows), 1)
     parts = [_times(across, height)]
-    for place, (name, states) in enumerate(rows):
-        y = place * tall
+    for index, (name, states) in enumerate(rows):
+        y = index * tall
         parts.append(f'<text x="0" y="{y + tall / 2 + 4:.1f}" class="name">{escape(name[:22])}</text>')
         for first, last, text, color in _runs(states, step):
             x, wide = across(first), max(across(min(last + step, span.end)) - across(first), 1)
@@ -125,7 +127,7 @@ class _Axis:
         size = 10.0 ** floor(log10(raw))
         size *= next(factor for factor in (1, 2, 5, 10) if factor * size >= raw)
         first = ceil(self.low / size - 1e-9)
-        return [place * size for place in range(first, floor(self.high / size + 1e-9) + 1)]
+        return [index * size for index in range(first, floor(self.high / size + 1e-9) + 1)]
 
 
 class _Across:
@@ -157,7 +159,7 @@ def _times(across: _Across, height: int) -> str:
     """Labels below: hours of a day, or days."""
     span = across.span.end - across.span.start
     count = max(2, (across.right - across.left) // 90)
-    size = next((one for one in (900, 3600, 7200, 21600, 43200, 86400, 172800) if span / one <= count), 604800)
+    size = next((item for item in (900, 3600, 7200, 21600, 43200, 86400, 172800) if span / item <= count), 604800)
     parts, at = [], ceil(across.span.start / size) * size
     while at < across.span.end:
         label = time.strftime("%H:%M" if span <= 86400 else "%d %b %H:%M", time.gmtime(at))
@@ -181,65 +183,65 @@ def _marks(span: Span, across: _Across, height: int) -> str:
 def _stacked(traces: Sequence[Trace]) -> list[list[tuple[float, float, float]]]:
     """Moment, bottom and top of each trace upon those before it."""
     below: dict[float, float] = {}
-    found = []
-    for one in traces:
+    result = []
+    for trace in traces:
         line = []
-        for at, value in one.points:
-            bottom = below.get(at, 0.0)
-            below[at] = bottom + value
-            line.append((at, bottom, below[at]))
-        found.append(line)
-    return found
+        for index, value in trace.points:
+            bottom = below.get(index, 0.0)
+            below[index] = bottom + value
+            line.append((index, bottom, below[index]))
+        result.append(line)
+    return result
 
 
 def _line(
-    one: Trace, line: Sequence[tuple[float, float, float]], axis: _Axis, across: _Across, step: int, fill: float
+    trace: Trace, line: Sequence[tuple[float, float, float]], axis: _Axis, across: _Across, step: int, fill: float
 ) -> str:
     parts = []
     for piece in _pieces(line, step):
-        top = [f"{across(at):.1f},{axis(high):.1f}" for at, _, high in piece]
+        top = [f"{across(index):.1f},{axis(high):.1f}" for index, _, high in piece]
         if len(piece) == 1:
             parts.append(
-                f'<circle cx="{across(piece[0][0]):.1f}" cy="{axis(piece[0][2]):.1f}" r="2" fill="{one.color}"/>'
+                f'<circle cx="{across(piece[0][0]):.1f}" cy="{axis(piece[0][2]):.1f}" r="2" fill="{trace.color}"/>'
             )
             continue
         if fill:
-            bottom = [f"{across(at):.1f},{axis(low):.1f}" for at, low, _ in reversed(piece)]
-            parts.append(f'<polygon points="{" ".join([*top, *bottom])}" fill="{one.color}" opacity="{fill:.2f}"/>')
-        dash = ' stroke-dasharray="8 8"' if one.dashed else ""
-        parts.append(f'<polyline points="{" ".join(top)}" stroke="{one.color}"{dash} class="line"/>')
-    return f"<g><title>{escape(one.name)}</title>{''.join(parts)}</g>"
+            bottom = [f"{across(index):.1f},{axis(low):.1f}" for index, low, _ in reversed(piece)]
+            parts.append(f'<polygon points="{" ".join([*top, *bottom])}" fill="{trace.color}" opacity="{fill:.2f}"/>')
+        dash = ' stroke-dasharray="8 8"' if trace.dashed else ""
+        parts.append(f'<polyline points="{" ".join(top)}" stroke="{trace.color}"{dash} class="line"/>')
+    return f"<g><title>{escape(trace.name)}</title>{''.join(parts)}</g>"
 
 
-def _bars(one: Trace, line: Sequence[tuple[float, float, float]], axis: _Axis, across: _Across, step: int) -> str:
+def _bars(trace: Trace, line: Sequence[tuple[float, float, float]], axis: _Axis, across: _Across, step: int) -> str:
     wide = max(across(across.span.start + step) - across.left - 0.5, 1)
     parts = [
-        f'<rect x="{across(at) - wide / 2:.1f}" y="{axis(high):.1f}" width="{wide:.1f}" height="{axis(low) - axis(high):.1f}"/>'
-        for at, low, high in line
+        f'<rect x="{across(index) - wide / 2:.1f}" y="{axis(high):.1f}" width="{wide:.1f}" height="{axis(low) - axis(high):.1f}"/>'
+        for index, low, high in line
         if high > low
     ]
-    return f'<g fill="{one.color}" opacity="0.75"><title>{escape(one.name)}</title>{"".join(parts)}</g>'
+    return f'<g fill="{trace.color}" opacity="0.75"><title>{escape(trace.name)}</title>{"".join(parts)}</g>'
 
 
 def _pieces(line: Sequence[tuple[float, float, float]], step: int) -> list[list[tuple[float, float, float]]]:
     """Parts of a line between gaps and numbers that are none."""
-    found: list[list[tuple[float, float, float]]] = []
+    result: list[list[tuple[float, float, float]]] = []
     for point in line:
         if not isfinite(point[2]):
             continue
-        if found and point[0] - found[-1][-1][0] <= 1.5 * step:
-            found[-1].append(point)
+        if result and point[0] - result[-1][-1][0] <= 1.5 * step:
+            result[-1].append(point)
         else:
-            found.append([point])
-    return found
+            result.append([point])
+    return result
 
 
 def _runs(states: Sequence[tuple[float, str, str]], step: int) -> list[tuple[float, float, str, str]]:
     """Equal neighbors as one: from, to, text, color."""
-    found: list[tuple[float, float, str, str]] = []
-    for at, text, color in states:
-        if found and found[-1][2] == text and at - found[-1][1] <= 1.5 * step:
-            found[-1] = (found[-1][0], at, text, color)
+    result: list[tuple[float, float, str, str]] = []
+    for index, text, color in states:
+        if result and result[-1][2] == text and index - result[-1][1] <= 1.5 * step:
+            result[-1] = (result[-1][0], index, text, color)
         else:
-            found.append((at, at, text, color))
-    return found
+            result.append((index, index, text, color))
+    return result

@@ -37,7 +37,7 @@ def make() -> dict[str, bytes]:
     articles = documents.news(old, planted["news"], Dice("news"))
     files |= {f"data/news/{name}": text.encode() for name, text in articles.items()}
     flyers = documents.flyer_lines(old, Dice("flyers"))
-    files |= {f"data/flyers/flyer_{number:03d}.pdf": documents.flyer(*one) for number, one in enumerate(flyers, 1)}
+    files |= {f"data/flyers/flyer_{number:03d}.pdf": documents.flyer(*flyer) for number, flyer in enumerate(flyers, 1)}
     files["planted.json"] = json.dumps(planted, indent=1, sort_keys=True).encode() + b"\n"
     files["README.md"] = data_card.write(files, planted).encode()
     return files
@@ -57,17 +57,17 @@ def text_of(pdf: bytes) -> str:
 
 def differences(files: dict[str, bytes], folder: Path) -> list[str]:
     """What on disk is absent, other than generated, or there without being generated."""
-    found = []
+    result = []
     for name, content in files.items():
         path = folder / name
         if not path.is_file():
-            found.append(f"{name} is missing")
+            result.append(f"{name} is missing")
         elif path.read_bytes() != content and not (
             name.endswith(".pdf") and text_of(path.read_bytes()) == text_of(content)
         ):
-            found.append(f"{name} differs")
+            result.append(f"{name} differs")
     there = {item.relative_to(folder).as_posix() for item in (folder / "data").rglob("*") if item.is_file()}
-    return found + [f"{name} is not generated" for name in sorted(there - files.keys())]
+    return result + [f"{name} is not generated" for name in sorted(there - files.keys())]
 
 
 def main() -> int:
@@ -77,9 +77,9 @@ def main() -> int:
     arguments = parser.parse_args()
     files = make()
     if arguments.check:
-        found = differences(files, HERE)
-        print("\n".join(found) or f"{len(files)} files are as generated")
-        return int(bool(found))
+        result = differences(files, HERE)
+        print("\n".join(result) or f"{len(files)} files are as generated")
+        return int(bool(result))
     for name, content in files.items():
         (HERE / name).parent.mkdir(parents=True, exist_ok=True)
         (HERE / name).write_bytes(content)

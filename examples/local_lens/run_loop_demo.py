@@ -34,14 +34,14 @@ def main() -> int:
     parser.add_argument(
         "--by-hand", action="store_true", help="deliver the webhook by hand though Prometheus is installed"
     )
-    given = parser.parse_args()
+    args = parser.parse_args()
     logging_setup.configure_logging(level="warning")
-    root, console = given.root.resolve(), terminal.console()
+    root, console = args.root.resolve(), terminal.console()
     began, folder = datetime.now(UTC), root / ".tunectl" / "loop"
     narrator = Narrator(console, len(chapters.CHAPTERS) + 1)
     try:
         scene = _scene(root, folder, narrator)
-        found = runner.perform(scene, narrator, began=began, observers=not given.by_hand)
+        result = runner.perform(scene, narrator, began=began, observers=not args.by_hand)
     except TunectlError as error:
         console.print(str(error), style="red", markup=False)
         return error.exit_code
@@ -51,12 +51,12 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("stopped by hand before the story began", style="red")
         return 130
-    paths = runner.write(found, folder, scene.project / runner.STORIES)
-    timeline_text.show(found, console)
+    paths = runner.write(result, folder, scene.project / runner.STORIES)
+    timeline_text.show(result, console)
     console.print()
     for path in paths:
         console.print(f"  {path}", markup=False, soft_wrap=True)
-    return 0 if found.kept else 1
+    return 0 if result.kept else 1
 
 
 def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
@@ -79,9 +79,9 @@ def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
     return Scene(project=project, town=town, poor=poor, harmful=harmful)
 
 
-def _liking(one: Commission, answer: str) -> float:
-    assert isinstance(one, distribution_shift.Commission)
-    return simulated_users.liking(one.must, one.endings, answer)
+def _liking(commission: Commission, answer: str) -> float:
+    assert isinstance(commission, distribution_shift.Commission)
+    return simulated_users.liking(commission.must, commission.endings, answer)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def quiet(play: Play) -> None:
         "A quiet day",
         "People ask for ads as they always did. The first windows become what is usual;\nthe next ones must say nothing.",
     )
-    scene, names, found = play.scene, list[str](), list[DriftWindow]()
+    scene, names, result = play.scene, list[str](), list[DriftWindow]()
     with play.phase("people", "everyday"):
         for _ in range(scene.baseline):
             window, _ = play.window(play.everyday)
@@ -51,13 +51,13 @@ def quiet(play: Play) -> None:
         )
         for _ in range(scene.quiet):
             window, _ = play.window(play.everyday)
-            found.append(window)
+            result.append(window)
             play.narrator.say(*described(window))
-    silent = all(one.verdict == "ok" for one in found) and not play.stack.firing() and not play.book.runs()
-    signals = max(sum(one.p_value is not None for one in window.signals.values()) for window in found)
-    evidence = f"{len(found)} windows of {scene.rows} answers, {signals} signals each; no alert, no retrain"
+    silent = all(item.verdict == "ok" for item in result) and not play.stack.firing() and not play.book.runs()
+    signals = max(sum(signal.p_value is not None for signal in window.signals.values()) for window in result)
+    evidence = f"{len(result)} windows of {scene.rows} answers, {signals} signals each; no alert, no retrain"
     play.narrator.promise(
-        "quiet traffic raises no alarm", held=silent, evidence=evidence if silent else described(found[-1])[0]
+        "quiet traffic raises no alarm", held=silent, evidence=evidence if silent else described(result[-1])[0]
     )
 
 
@@ -211,7 +211,7 @@ CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, c
 
 def _gone(play: Play, run: RetrainRun) -> float | None:
     """Seconds from the end of the experiment until the service no longer had the challenger."""
-    ended = next((one.ended_at for one in play.trials.all() if one.run == run.id), None)
+    ended = next((item.ended_at for item in play.trials.all() if item.run == run.id), None)
     return None if ended is None else _seen(play, ended, lambda variants: "challenger" not in variants)
 
 
@@ -253,21 +253,23 @@ def timeline(play: Play, ended: datetime) -> Timeline:
     ]
     return Timeline(
         TITLE, play.began, now,
-        spans + [one for one in parts if isinstance(one, times.Span)],
-        [one for one in parts if isinstance(one, times.Mark)],
+        spans + [part for part in parts if isinstance(part, times.Span)],
+        [part for part in parts if isinstance(part, times.Mark)],
         list(play.narrator.promises), figures(play, runs),
     )  # fmt: skip
 
 
 def figures(play: Play, runs: Sequence[RetrainRun]) -> list[tuple[str, str]]:
     """Numbers for people who read nothing else."""
-    found = []
+    result = []
     tally = play.crowd.tally
     if play.drifted is not None and play.changed_at is not None:
         made_at = play.drifted[1]
-        found.append((length((made_at - play.changed_at).total_seconds()), "from the change to the verdict"))
+        result.append((length((made_at - play.changed_at).total_seconds()), "from the change to the verdict"))
         if runs:
-            found.append((f"{(runs[0].trigger.at - made_at).total_seconds():.1f} s", "from the verdict to the webhook"))
+            result.append(
+                (f"{(runs[0].trigger.at - made_at).total_seconds():.1f} s", "from the verdict to the webhook")
+            )
     for state, what in (
         ("training", "to rebuild the model"),
         ("evaluating", "for the gate"),
@@ -275,9 +277,9 @@ def figures(play: Play, runs: Sequence[RetrainRun]) -> list[tuple[str, str]]:
     ):
         spent = _spent(runs[0], state) if runs else None
         if spent is not None:
-            found.append((length(spent), what))
-    found.append((f"{len(tally.dropped)} of {tally.asked:,}", "requests dropped"))
-    return found
+            result.append((length(spent), what))
+    result.append((f"{len(tally.dropped)} of {tally.asked:,}", "requests dropped"))
+    return result
 
 
 def _spent(run: RetrainRun, state: str) -> float | None:
@@ -287,6 +289,6 @@ def _spent(run: RetrainRun, state: str) -> float | None:
     return None
 
 
-def promises(found: Sequence[Promise]) -> list[str]:
+def promises(result: Sequence[Promise]) -> list[str]:
     """Those that did not hold."""
-    return [f"{one.words}: {one.evidence}" for one in found if not one.held]
+    return [f"{item.words}: {item.evidence}" for item in result if not item.held]

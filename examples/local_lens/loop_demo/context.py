@@ -56,9 +56,9 @@ class Lookout:
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK):
-            found = self._served()
-            if found and (not self.seen or self.seen[-1][1] != found):
-                self.seen.append((datetime.now(UTC), found))
+            result = self._served()
+            if result and (not self.seen or self.seen[-1][1] != result):
+                self.seen.append((datetime.now(UTC), result))
 
     def __enter__(self) -> Lookout:
         self._thread.start()
@@ -70,12 +70,12 @@ class Lookout:
 
     def since(self, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
         """Seconds from ``moment`` until it was seen that ``holds``; None where it never was."""
-        before = [variants for at, variants in self.seen if at <= moment]
+        before = [variants for index, variants in self.seen if index <= moment]
         if before and holds(before[-1]):
             return 0.0
-        later = (at for at, variants in self.seen if at > moment and holds(variants))
-        found = next(later, None)
-        return None if found is None else (found - moment).total_seconds()
+        later = (index for index, variants in self.seen if index > moment and holds(variants))
+        result = next(later, None)
+        return None if result is None else (result - moment).total_seconds()
 
 
 @dataclass
@@ -113,12 +113,12 @@ class Play:
         """The windows that the monitor closed, and when."""
         with inference_log_sql.open_log(URL, self.scene.project) as live:
             rows = [row for row in live.windows() if "verdict" in row.body]
-        found = [(msgspec.convert(row.body, DriftWindow, strict=False), row.created_at) for row in rows]
-        return sorted(found, key=lambda pair: pair[0].until)
+        result = [(msgspec.convert(row.body, DriftWindow, strict=False), row.created_at) for row in rows]
+        return sorted(result, key=lambda pair: pair[0].until)
 
     def window(self, commissions: Iterator[Commission], *, edits: float = 0.0) -> tuple[DriftWindow, datetime]:
         """Let so many people ask that a window closes; that window."""
-        before = {one.id for one, _ in self.windows()}
+        before = {item.id for item, _ in self.windows()}
         self.crowd.ask(commissions, self.scene.rows, edits=edits)
 
         def fresh() -> tuple[DriftWindow, datetime] | None:
@@ -209,16 +209,16 @@ class Play:
         for _ in range(self.scene.most_rounds):
             self.crowd.ask(self.changed, self.scene.batch)
             run = self.run(run.id)
-            found = next((one for one in self.trials.all() if one.run == run.id), None)
-            if found is not None and found.reading is not None:
-                one = found.reading
+            result = next((item for item in self.trials.all() if item.run == run.id), None)
+            if result is not None and result.reading is not None:
+                reading = result.reading
                 means = ", ".join(
                     f"{name} {'-' if mean is None else f'{mean:.2f}'}"
-                    for name, mean in (("champion", one.champion), ("challenger", one.challenger))
+                    for name, mean in (("champion", reading.champion), ("challenger", reading.challenger))
                 )
-                proof = f"evidence: better {one.evidence.get('better', 1):.1f}, harm {one.evidence.get('harm', 1):.1f}"
+                proof = f"evidence: better {reading.evidence.get('better', 1):.1f}, harm {reading.evidence.get('harm', 1):.1f}"
                 self.narrator.say(
-                    f"{one.champion_units} + {one.challenger_units} people, satisfaction: {means}; {proof}"
+                    f"{reading.champion_units} + {reading.challenger_units} people, satisfaction: {means}; {proof}"
                 )
             if run.ended:
                 return run
@@ -253,5 +253,5 @@ class Stages:
         """From the begin of each to that of the next; none where nothing was built."""
         if not self._begun:
             return []
-        ends = [at for _, at in self._begun[1:]] + [now]
+        ends = [index for _, index in self._begun[1:]] + [now]
         return [Span("build", name, since, end, "work") for (name, since), end in zip(self._begun, ends, strict=True)]

@@ -60,18 +60,18 @@ def drawing(timeline: Timeline) -> Drawing:
     per = inside / max(timeline.seconds, 1e-9)
     middles = {lane: TOP + LANE * (row + 0.5) for row, lane in enumerate(timeline.lanes)}
     boxes = []
-    for one in timeline.spans:
-        x, wide = LEFT + one.since * per, max(2.0, (one.until - one.since) * per)
-        label = one.label if len(one.label) * LETTER + 10 < wide else ""
-        note = f"{one.label}, {length(one.since)} to {length(one.until)}. {one.note}".strip()
-        boxes.append(Box(x, middles[one.lane] - BAR / 2, wide, BAR, one.tone, label, note))
+    for span in timeline.spans:
+        x, wide = LEFT + span.since * per, max(2.0, (span.until - span.since) * per)
+        label = span.label if len(span.label) * LETTER + 10 < wide else ""
+        note = f"{span.label}, {length(span.since)} to {length(span.until)}. {span.note}".strip()
+        boxes.append(Box(x, middles[span.lane] - BAR / 2, wide, BAR, span.tone, label, note))
     dots = [
         dot
         for lane in timeline.lanes
         for dot in _dots((m for m in timeline.marks if m.lane == lane), middles[lane], per)
     ]
-    step = next((one for one in STEPS if timeline.seconds / one <= 14), STEPS[-1])
-    ticks = [(length(at), LEFT + at * per) for at in range(0, int(timeline.seconds) + 1, step)]
+    step = next((item for item in STEPS if timeline.seconds / item <= 14), STEPS[-1])
+    ticks = [(length(index), LEFT + index * per) for index in range(0, int(timeline.seconds) + 1, step)]
     return Drawing(TOP + LANE * len(middles) + 30, tuple(middles.items()), tuple(ticks), tuple(boxes), tuple(dots))
 
 
@@ -81,15 +81,15 @@ def _dots(marks: Iterable[Mark], middle: float, per: float) -> list[Dot]:
     A label is left out where the one before it still stands. One that says how something ended always comes, if need be further
     to the right, but is not repeated.
     """
-    found: list[Dot] = []
+    dots: list[Dot] = []
     free, before = 0.0, ""
-    for one in sorted(marks, key=lambda mark: mark.at):
-        x, wide = LEFT + one.at * per, len(one.label) * LETTER
-        at, ends = min(x, WIDE - wide / 2 - 4), one.tone in ("good", "bad") and one.label != before
-        label = one.label if at - wide / 2 >= free or ends else ""
+    for item in sorted(marks, key=lambda mark: mark.at):
+        x, wide = LEFT + item.at * per, len(item.label) * LETTER
+        at, ends = min(x, WIDE - wide / 2 - 4), item.tone in ("good", "bad") and item.label != before
+        label = item.label if at - wide / 2 >= free or ends else ""
         at = max(at, free + wide / 2) if label else at
         if label:
             free = at + wide / 2 + 4
-        before = one.label
-        found.append(Dot(x, middle, one.tone, label, f"{one.label}, {length(one.at)}. {one.note}".strip(), at))
-    return found
+        before = item.label
+        dots.append(Dot(x, middle, item.tone, label, f"{item.label}, {length(item.at)}. {item.note}".strip(), at))
+    return dots

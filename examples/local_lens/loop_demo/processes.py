@@ -44,18 +44,18 @@ class NotReadyError(Exception):
     """Something did not come in time; the message says what, and what the programs printed last."""
 
 
-def until(condition: Callable[[], Found | None], seconds: float, what: str, every: float = 0.2) -> Found:
+def until(condition: Callable[[], Found | None], seconds: float, description: str, every: float = 0.2) -> Found:
     """Wait until ``condition`` gives something true; that.
 
     Raises  NotReadyError when it never does.
     """
     end = time.monotonic() + seconds
     while True:
-        found = condition()
-        if found:
-            return found
+        result = condition()
+        if result:
+            return result
         if time.monotonic() > end:
-            raise NotReadyError(f"{what}: not within {seconds:.0f} s")
+            raise NotReadyError(f"{description}: not within {seconds:.0f} s")
         time.sleep(every)
 
 
@@ -133,7 +133,7 @@ class Stack:
             said = self.read("service", "/readyz")
         except (OSError, ValueError, http.client.HTTPException):
             return {}
-        return {variant: one["release"] for variant, one in said.get("variants", {}).items()}
+        return {variant: item["release"] for variant, item in said.get("variants", {}).items()}
 
     def read(self, name: str, path: str) -> Any:
         """JSON of a program."""
@@ -163,8 +163,8 @@ class Stack:
         if self.prometheus is None:
             return []
         return [
-            one["metric"]["alertname"]
-            for one in self.prometheus.ask(f'ALERTS{{alertname="{ALERT}", alertstate="firing"}}')
+            item["metric"]["alertname"]
+            for item in self.prometheus.ask(f'ALERTS{{alertname="{ALERT}", alertstate="firing"}}')
         ]
 
     def deliver(self, began: datetime, summary: str) -> int:
@@ -246,28 +246,28 @@ def _answers(stack: Stack, name: str) -> bool:
         return False
 
 
-def _observe(stack: Stack, scene: Scene, held: ExitStack) -> str:
+def _observe(stack: Stack, scene: Scene, exit_stack: ExitStack) -> str:
     """Start both; where Prometheus shows itself.
 
     Raises  NotReadyError with the end of its log where one of them does not start.
     """
     try:
-        return _observed(stack, scene, held)
+        return _observed(stack, scene, exit_stack)
     except AssertionError as error:  # of local_stack
         raise NotReadyError(f"Prometheus or Alertmanager: {error}") from error
 
 
-def _observed(stack: Stack, scene: Scene, held: ExitStack) -> str:
+def _observed(stack: Stack, scene: Scene, exit_stack: ExitStack) -> str:
     folder = scene.project / ".tunectl" / "loop"
     secrets = {"scrape_key": stack.key, "retrain_token": stack.token}
     webhook = f"{stack.address('retrain')}/webhook"
     routes = local_stack.routed(folder / "alertmanager", webhook, f"{stack.address('retrain')}/nobody", secrets)
-    stack.alertmanager = held.enter_context(local_stack.alertmanager(routes))
+    stack.alertmanager = exit_stack.enter_context(local_stack.alertmanager(routes))
     at, own = stack.alertmanager.url.removeprefix("http://"), local_stack.free_port()
     targets = {
         f"tunectl-{'serve' if name == 'service' else name}": f"127.0.0.1:{port}" for name, port in stack.ports.items()
     }
     targets |= {"prometheus": f"127.0.0.1:{own}", "alertmanager": at}
     config = local_stack.scraped(folder / "prometheus", targets, secrets, at)
-    stack.prometheus = held.enter_context(local_stack.prometheus(config, own))
+    stack.prometheus = exit_stack.enter_context(local_stack.prometheus(config, own))
     return str(stack.prometheus.url)

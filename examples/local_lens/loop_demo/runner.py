@@ -35,12 +35,12 @@ def perform(scene: Scene, narrator: Narrator, *, began: datetime, observers: boo
         if (built := play.clock(ready)) > 1:
             play.spans.append(Span("build", "two bad challengers, built ahead", 0.0, built, "calm"))
         _play(play)
-        found = chapters.timeline(play, datetime.now(UTC))
+        result = chapters.timeline(play, datetime.now(UTC))
         try:
             play.command("release", "log", "--page", str((scene.project / STORIES).absolute()))
         except BrokenPromiseError as error:
             narrator.say(f"the stories of the retrains: {error}", "bad")
-    return found
+    return result
 
 
 def _play(play: Play) -> None:
@@ -57,9 +57,9 @@ def _play(play: Play) -> None:
         _broken(play, f"{type(error).__name__}: {error}")
 
 
-def _broken(play: Play, why: str) -> None:
-    play.narrator.say(f"the story breaks off: {why}", "bad")
-    first = (why.splitlines() or [""])[0]
+def _broken(play: Play, reason: str) -> None:
+    play.narrator.say(f"the story breaks off: {reason}", "bad")
+    first = (reason.splitlines() or [""])[0]
     play.narrator.promises.append(Promise("the story comes to its end", held=False, evidence=first))
 
 

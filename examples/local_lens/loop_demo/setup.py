@@ -85,9 +85,9 @@ def project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> Rel
     _copy(root / ".dvc" / "config", folder / ".dvc" / "config")
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
     layout = ProjectPaths(folder)
-    given = override_file.merge_overrides(override_file.load_overrides(layout), settings)
-    checks.load_config(layout, given)
-    override_file.save_overrides(layout, given)
+    overrides = override_file.merge_overrides(override_file.load_overrides(layout), settings)
+    checks.load_config(layout, overrides)
+    override_file.save_overrides(layout, overrides)
     _link(root, folder)
     for words in (
         ["git", "init", "--quiet", "--initial-branch=main"],
@@ -117,27 +117,29 @@ def _link(root: Path, folder: Path) -> None:
 
 def _stored(built: ReleaseRegistry, release: str, store: ReleaseRegistry) -> ReleaseRegistry:
     """The champion and the golden set in a store of their own."""
-    one = built.manifest(release)
-    facts = BuildFacts(one.project, one.engine, one.layout, one.metrics, one.verdicts, one.lineage)
-    made = store.add(built.folder(release), facts, author="make run", git=one.git)
-    store.promote(made.id, author="make run", message="what make run built", force=True)
+    manifest = built.manifest(release)
+    facts = BuildFacts(
+        manifest.project, manifest.engine, manifest.layout, manifest.metrics, manifest.verdicts, manifest.lineage
+    )
+    result = store.add(built.folder(release), facts, author="make run", git=manifest.git)
+    store.promote(result.id, author="make run", message="what make run built", force=True)
     if (built.root / "golden").is_dir():
         shutil.copytree(built.root / "golden", store.root / "golden")
     return store
 
 
-def poor(folder: Path, store: ReleaseRegistry, kept: Path, say: Say) -> Bad:
+def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     """Build the challenger that the gate must reject."""
     past, fresh = rows(folder, CAMPAIGNS)[:ROWS], rows(folder, NEW_CLIENTS)
     job = Job("poor", POOR, ("sft.epochs=3", *UNSEEN), {CAMPAIGNS: begun(past), NEW_CLIENTS: begun(fresh)})
-    return Bad(built(job, folder, store, kept, say), POOR)
+    return Bad(built(job, folder, store, path, say), POOR)
 
 
-def harmful(folder: Path, store: ReleaseRegistry, kept: Path, say: Say) -> Bad:
+def harmful(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     """Build the challenger that passes the gate, and that people must not keep."""
     files = {CAMPAIGNS: [*rows(folder, CAMPAIGNS)[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
     job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
-    return Bad(built(job, folder, store, kept, say), HARMFUL)
+    return Bad(built(job, folder, store, path, say), HARMFUL)
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -152,10 +154,10 @@ def begun(ads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _edgewood() -> Iterator[dict[str, Any]]:
-    for number, one in enumerate(distribution_shift.changed("workshop")):
+    for number, item in enumerate(distribution_shift.changed("workshop")):
         yield {
-            "campaign_id": f"e{number:04d}", "business": one.must[0], "neighbourhood": distribution_shift.HOOD, "price_range": "middle",
-            "form": "text", "phrasing": "ledge", "prompt": one.brief, "completion": one.ad,
+            "campaign_id": f"e{number:04d}", "business": item.must[0], "neighbourhood": distribution_shift.HOOD, "price_range": "middle",
+            "form": "text", "phrasing": "ledge", "prompt": item.brief, "completion": item.ad,
         }  # fmt: skip
 
 
@@ -175,20 +177,20 @@ class Job:
         return atomic_io.sha256_json([champion, list(self.words), list(SETTINGS), self.files])[:12]
 
 
-def built(job: Job, folder: Path, store: ReleaseRegistry, kept: Path, say: Say) -> str:
-    """Run the pipeline on other rows in a worktree of its own; the id of the release in ``store``. What was built before lies in ``kept``.
+def built(job: Job, folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> str:
+    """Run the pipeline on other rows in a worktree of its own; the id of the release in ``store``. What was built before lies in ``path``.
 
     Raises  UsageError where its own pipeline refuses it: then it would not get as far as the gate.
     """
     champion = store.champion()
-    made = kept / f"{job.name}-{job.key(champion.release if champion else '')}"
-    if (made / FACTS).is_file():
+    result = path / f"{job.name}-{job.key(champion.release if champion else '')}"
+    if (result / FACTS).is_file():
         say(f"{job.name} is there from an earlier time: {job.why}")
     else:
         say(f"building {job.name}: {job.why}")
-        _build(job, folder, store, made)
-    facts: BuildFacts = atomic_io.read_json(made / FACTS, BuildFacts)
-    found = store.add(made / RELEASE, facts, author="the workshop", message=f"bad on purpose: {job.why}")
+        _build(job, folder, store, result)
+    facts: BuildFacts = atomic_io.read_json(result / FACTS, BuildFacts)
+    found = store.add(result / RELEASE, facts, author="the workshop", message=f"bad on purpose: {job.why}")
     if found.refusals:
         raise UsageError(
             f"the {job.name} challenger does not pass its own pipeline: {'; '.join(found.refusals)}",
@@ -197,14 +199,14 @@ def built(job: Job, folder: Path, store: ReleaseRegistry, kept: Path, say: Say) 
     return found.id
 
 
-def _build(job: Job, folder: Path, store: ReleaseRegistry, made: Path) -> None:
+def _build(job: Job, folder: Path, store: ReleaseRegistry, path: Path) -> None:
     place = bench(folder, f"workshop-{job.name}")
     for name, ads in job.files.items():
         written(place / name, ads)
-    found = packaged(place, [*job.words, *started(place, store)], folder / ".tunectl" / "loop" / f"{job.name}.log")
-    with atomic_io.atomic_directory(made, made.parent / "tmp") as fresh:
-        shutil.copytree(found / RELEASE, fresh / RELEASE)
-        shutil.copy(found / FACTS, fresh / FACTS)
+    result = packaged(place, [*job.words, *started(place, store)], folder / ".tunectl" / "loop" / f"{job.name}.log")
+    with atomic_io.atomic_directory(path, path.parent / "tmp") as fresh:
+        shutil.copytree(result / RELEASE, fresh / RELEASE)
+        shutil.copy(result / FACTS, fresh / FACTS)
     git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"workshop-{job.name}")
 
 
@@ -221,19 +223,19 @@ def bench(folder: Path, name: str) -> Path:
     return place
 
 
-def started(place: Path, store: ReleaseRegistry) -> list[str]:
+def started(path: Path, store: ReleaseRegistry) -> list[str]:
     """The override that lets fine-tuning go on from the champion."""
     champion = store.champion()
     assert champion is not None
     adapter = store.folder(champion.release) / serving_contract.ADAPTER
     if not adapter.is_dir():
         return []
-    target = place / INIT_ADAPTERS / champion.release
+    target = path / INIT_ADAPTERS / champion.release
     shutil.copytree(adapter, target, dirs_exist_ok=True)
     return [f"sft.init_adapter={INIT_ADAPTERS}/{champion.release}"]
 
 
-def packaged(place: Path, words: Sequence[str], log: Path) -> Path:
+def packaged(path: Path, words: Sequence[str], log: Path) -> Path:
     """The package that ``tunectl repro`` makes there.
 
     Raises  InfrastructureError where it ends without one.
@@ -242,14 +244,14 @@ def packaged(place: Path, words: Sequence[str], log: Path) -> Path:
     with log.open("wb") as stream:
         done = subprocess.run(
             [sys.executable, "-m", "tunectl", "repro", "--unattended", *words],
-            cwd=place, env={**plain_environment(), **QUIET}, stdout=stream, stderr=subprocess.STDOUT, check=False,
+            cwd=path, env={**plain_environment(), **QUIET}, stdout=stream, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
-    made = ProjectPaths(place).artifact("package")
-    if done.returncode not in (0, 3) or not (made / FACTS).is_file():
+    result = ProjectPaths(path).artifact("package")
+    if done.returncode not in (0, 3) or not (result / FACTS).is_file():
         raise InfrastructureError(
             f"tunectl repro ended with {done.returncode}: {log.read_text(errors='replace')[-1500:]}", hint=f"see {log}"
         )
-    return made
+    return result
 
 
 def _done(words: Sequence[str], folder: Path) -> None:

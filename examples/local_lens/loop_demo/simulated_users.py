@@ -70,7 +70,7 @@ class Crowd:
         """So many people, each with one request; returns what became of these. ``edits``: of those who speak, who writes."""
         mine = Tally()
         with ThreadPoolExecutor(self._workers) as pool:
-            for _ in pool.map(lambda one: self._visit(one, edits, mine), list(islice(commissions, count))):
+            for _ in pool.map(lambda item: self._visit(item, edits, mine), list(islice(commissions, count))):
                 pass
         return mine
 
@@ -91,26 +91,26 @@ class Crowd:
             stop.set()
             thread.join(SECONDS)
 
-    def _visit(self, commission: Commission, edits: float, mine: Tally) -> None:
+    def _visit(self, commission: Commission, edits: float, tally: Tally) -> None:
         with self._lock:
             self._visitors += 1
             number, speaks, writes, taste = self._visitors, *(self._dice.random() for _ in range(3))
-        self._add(mine, asked=1)
-        heard = self._answer(commission, f"visitor-{number}", mine)
+        self._add(tally, asked=1)
+        heard = self._answer(commission, f"visitor-{number}", tally)
         if not heard.whole:
-            self._drop(mine, f"visitor {number}: status {heard.status}, {len(heard.text)} characters of an answer")
+            self._drop(tally, f"visitor {number}: status {heard.status}, {len(heard.text)} characters of an answer")
             return
-        self._add(mine, answered=1)
+        self._add(tally, answered=1)
         if speaks < SPEAK:
-            self._speak(commission, heard, number, writes=writes < edits, taste=taste, mine=mine)
+            self._speak(commission, heard, number, writes=writes < edits, taste=taste, mine=tally)
 
-    def _answer(self, commission: Commission, user: str, mine: Tally) -> Heard:
+    def _answer(self, commission: Commission, user: str, tally: Tally) -> Heard:
         """An answer; whoever is asked to wait waits, as OpenAI's client does."""
         for _ in range(TRIES):
             heard = self._stream(commission.brief, user)
             if heard.status != 429:
                 break
-            self._add(mine, waited=1)
+            self._add(tally, waited=1)
             time.sleep(heard.wait or 1.0)
         return heard
 
@@ -168,10 +168,10 @@ class Crowd:
                 for name, count in counts.items():
                     setattr(tally, name, getattr(tally, name) + count)
 
-    def _drop(self, mine: Tally, why: str) -> None:
+    def _drop(self, tally: Tally, reason: str) -> None:
         with self._lock:
-            self.tally.dropped.append(why)
-            mine.dropped.append(why)
+            self.tally.dropped.append(reason)
+            tally.dropped.append(reason)
 
 
 def told(data: bytes) -> Heard:

@@ -70,12 +70,12 @@ class Timeline(Struct, frozen=True):
     @property
     def kept(self) -> bool:
         """Whether every promise held."""
-        return all(one.held for one in self.promises)
+        return all(promise.held for promise in self.promises)
 
     @property
     def score(self) -> str:
         """How many promises held."""
-        return f"{sum(one.held for one in self.promises)} of {len(self.promises)} promises held"
+        return f"{sum(promise.held for promise in self.promises)} of {len(self.promises)} promises held"
 
 
 class Clock:
@@ -90,42 +90,42 @@ class Clock:
 
 def windows(closed: Iterable[tuple[DriftWindow, datetime]], clock: Clock) -> list[Mark]:
     """Each window when its verdict was there."""
-    found = []
-    for one, made_at in closed:
-        tone: Tone = "bad" if one.verdict == "drift" else "calm"
-        found.append(
-            Mark("monitor", one.verdict, clock(made_at), tone, f"window {one.id}, {one.rows} rows: {one.reason}")
+    result = []
+    for item, made_at in closed:
+        tone: Tone = "bad" if item.verdict == "drift" else "calm"
+        result.append(
+            Mark("monitor", item.verdict, clock(made_at), tone, f"window {item.id}, {item.rows} rows: {item.reason}")
         )
-    return found
+    return result
 
 
 def retrains(runs: Iterable[RetrainRun], clock: Clock, now: float) -> list[Span | Mark]:
     """Each state from its record to the next one, and the end."""
-    found: list[Span | Mark] = []
+    result: list[Span | Mark] = []
     for run in runs:
         ends = [clock(step.at) for step in run.steps[1:]] + [now]
         for step, end in zip(run.steps, ends, strict=True):
             if step.state in ENDS:
                 tone = TONES.get(step.state, "moved")
-                found.append(
+                result.append(
                     Mark("retrain", step.state.replace("_", " "), clock(step.at), tone, f"{run.id}: {step.message}")
                 )
             elif end > clock(step.at):
                 label = step.state.replace("_", " ")
-                found.append(Span("retrain", label, clock(step.at), end, "work", f"{run.id}: {step.message}"))
-    return found
+                result.append(Span("retrain", label, clock(step.at), end, "work", f"{run.id}: {step.message}"))
+    return result
 
 
 def alerts(runs: Iterable[RetrainRun], clock: Clock) -> list[Mark]:
     """When an alert began to fire, and when its webhook was taken."""
-    found = []
+    result = []
     for run in runs:
         if run.trigger.kind != "alert":
             continue
         fired = datetime.fromisoformat(str(run.trigger.facts["startsAt"])).astimezone(UTC)
-        found.append(Mark("alert", "fires", clock(fired), "moved", run.trigger.message))
-        found.append(Mark("alert", "webhook", clock(run.trigger.at), "work", f"from {sender(run)}"))
-    return found
+        result.append(Mark("alert", "fires", clock(fired), "moved", run.trigger.message))
+        result.append(Mark("alert", "webhook", clock(run.trigger.at), "work", f"from {sender(run)}"))
+    return result
 
 
 def sender(run: RetrainRun) -> str:
@@ -133,19 +133,19 @@ def sender(run: RetrainRun) -> str:
     return "the story, by hand" if run.trigger.facts.get("description") == BY_HAND else run.trigger.author
 
 
-def experiments(found: Iterable[Experiment], clock: Clock, now: float) -> list[Span]:
+def experiments(result: Iterable[Experiment], clock: Clock, now: float) -> list[Span]:
     """Each canary from its begin to its end."""
     tones: dict[str, Tone] = {"promote": "good", "harm": "bad"}
     spans = []
-    for one in found:
-        ended = clock(one.ended_at) if one.ended_at is not None else now
-        tone = tones.get(one.decision or "", "work")
-        reading = one.reading
+    for item in result:
+        ended = clock(item.ended_at) if item.ended_at is not None else now
+        tone = tones.get(item.decision or "", "work")
+        reading = item.reading
         units = (
             f"{reading.champion_units + reading.challenger_units} people; {reading.reason}" if reading else "nobody yet"
         )
         spans.append(
-            Span("canary", one.decision or "runs", clock(one.started_at), ended, tone, f"{one.challenger}: {units}")
+            Span("canary", item.decision or "runs", clock(item.started_at), ended, tone, f"{item.challenger}: {units}")
         )
     return spans
 
@@ -154,11 +154,13 @@ def champions(log: Sequence[ReleaseEvent], clock: Clock, now: float) -> list[Spa
     """Which release served when."""
     swaps = swap_entries(log)
     spans = []
-    for place, one in enumerate(swaps):
-        since = max(clock(datetime.fromisoformat(one.created_at)), 0.0)
-        until = clock(datetime.fromisoformat(swaps[place + 1].created_at)) if place + 1 < len(swaps) else now
+    for index, swap in enumerate(swaps):
+        since = max(clock(datetime.fromisoformat(swap.created_at)), 0.0)
+        until = clock(datetime.fromisoformat(swaps[index + 1].created_at)) if index + 1 < len(swaps) else now
         if until > 0:
-            spans.append(Span("champion", one.release[:6], since, until, "calm" if place == 0 else "good", one.message))
+            spans.append(
+                Span("champion", swap.release[:6], since, until, "calm" if index == 0 else "good", swap.message)
+            )
     return spans
 
 

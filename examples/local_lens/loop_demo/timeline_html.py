@@ -40,8 +40,8 @@ def page(timeline: Timeline, links: tuple[tuple[str, str], ...] = ()) -> str:
         f"<div class=tile><b>{_safe(number)}</b><span>{_safe(what)}</span></div>" for number, what in timeline.figures
     )
     promises = "".join(
-        f"<tr><td class={'yes' if one.held else 'no'}>{_safe(one.words)}</td><td class=dim>{_safe(one.evidence)}</td></tr>"
-        for one in timeline.promises
+        f"<tr><td class={'yes' if promise.held else 'no'}>{_safe(promise.words)}</td><td class=dim>{_safe(promise.evidence)}</td></tr>"
+        for promise in timeline.promises
     )
     moments = "".join(
         f"<tr><td class=at>{length(one.at)}</td><td>{_safe(one.lane)}</td><td>{_safe(one.label)}</td><td>{_safe(one.note)}</td></tr>"
@@ -64,20 +64,20 @@ records that the programs left. {read_on}</p>
 """
 
 
-def svg(found: Drawing, title: str) -> str:
+def svg(result: Drawing, title: str) -> str:
     """The drawing alone; what is under the pointer tells more."""
-    bottom = found.high - 26
-    parts = [f'<svg viewBox="0 0 {WIDE} {found.high:.0f}" role=img aria-label="{_safe(title)}">']
-    for text, x in found.ticks:
+    bottom = result.high - 26
+    parts = [f'<svg viewBox="0 0 {WIDE} {result.high:.0f}" role=img aria-label="{_safe(title)}">']
+    for text, x in result.ticks:
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{bottom:.0f}"/>')
         parts.append(f'<text class=axis x="{x:.1f}" y="{bottom + 18:.0f}" text-anchor=middle>{text}</text>')
-    parts += [f'<text class=axis x="4" y="{y + 4:.1f}">{_safe(lane)}</text>' for lane, y in found.lanes]
-    for box in found.boxes:
+    parts += [f'<text class=axis x="4" y="{y + 4:.1f}">{_safe(lane)}</text>' for lane, y in result.lanes]
+    for box in result.boxes:
         parts.append(
             f'<g><title>{_safe(box.note)}</title><rect class={box.tone} x="{box.x:.1f}" y="{box.y:.1f}" width="{box.wide:.1f}" '
             f'height="{box.high}" rx="4"/>{_inside(box.label, box.x + 7, box.y + 16)}</g>'
         )
-    for dot in found.dots:
+    for dot in result.dots:
         label = (
             f'<text x="{dot.label_x:.1f}" y="{dot.y - 12:.1f}" text-anchor=middle>{_safe(dot.label)}</text>'
             if dot.label

@@ -26,8 +26,8 @@ def write(timeline: Timeline, path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.patches import FancyBboxPatch
 
-    found = drawing(timeline)
-    high = HEAD + TILES + found.high
+    result = drawing(timeline)
+    high = HEAD + TILES + result.high
     figure = Figure(figsize=(WIDE / 100, high / 100), dpi=DPI, facecolor=PAPER)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -40,25 +40,25 @@ def write(timeline: Timeline, path: Path) -> None:
     text(24, 26, timeline.title, 15, weight="bold")
     when = f"{timeline.began:%Y-%m-%d %H:%M} UTC, {length(timeline.seconds)}"
     text(24, 50, f"{when}; {timeline.score}; all times are measured", 8, DIM)
-    for place, (number, what) in enumerate(timeline.figures[:6]):
-        x = 24 + place * (WIDE - 48) / min(6, len(timeline.figures))
+    for index, (number, what) in enumerate(timeline.figures[:6]):
+        x = 24 + index * (WIDE - 48) / min(6, len(timeline.figures))
         text(x, HEAD + 22, number, 14, weight="bold")
         text(x, HEAD + 46, what, 7, DIM)
     down = HEAD + TILES
-    bottom = down + found.high - 26
-    for words, x in found.ticks:
+    bottom = down + result.high - 26
+    for words, x in result.ticks:
         axes.plot((x, x), (down + 4, bottom), color=LINE, linewidth=0.7, zorder=1)
         text(x, bottom + 13, words, 7, DIM, ha="center")
-    for lane, y in found.lanes:
+    for lane, y in result.lanes:
         text(24, down + y, lane, 8, DIM)
-    for box in found.boxes:
+    for box in result.boxes:
         shape = FancyBboxPatch(
             (box.x, down + box.y), box.wide, box.high, boxstyle="round,pad=0,rounding_size=3", facecolor=COLOURS[box.tone], linewidth=0, zorder=2
         )  # fmt: skip
         axes.add_patch(shape)
         if box.label:
             text(box.x + 6, down + box.y + box.high / 2, box.label, 7, "white")
-    for dot in found.dots:
+    for dot in result.dots:
         axes.plot(dot.x, down + dot.y, "o", color=COLOURS[dot.tone], markersize=6, markeredgecolor=PAPER, zorder=3)
         if dot.label:
             text(dot.label_x, down + dot.y - 14, dot.label, 7, ha="center")

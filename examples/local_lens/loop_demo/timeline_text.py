@@ -15,15 +15,15 @@ def strip(timeline: Timeline, lane: str, wide: int = WIDE) -> list[tuple[str, To
     """The cells of one lane: what is drawn, and its tone; of several moments in one cell the last one is seen."""
     cells: list[tuple[str, Tone | None]] = [(" ", None)] * wide
     per = max(timeline.seconds, 1e-9) / wide
-    for one in (span for span in timeline.spans if span.lane == lane):
-        first = min(wide - 1, int(one.since / per))
-        last = max(first, min(wide - 1, int(one.until / per - 1e-9)))
-        for place in range(first, last + 1):
-            cells[place] = ("━" if place > first or one.since == 0 else "┣", one.tone)
-        cells[first : last + 1] = _labelled(one, cells[first : last + 1])
-    for mark in (one for one in timeline.marks if one.lane == lane):
-        place = max(0, min(wide - 1, int(mark.at / per)))
-        cells[place] = ("●" if mark.tone in ("good", "bad") else "◆", mark.tone)
+    for item in (span for span in timeline.spans if span.lane == lane):
+        first = min(wide - 1, int(item.since / per))
+        last = max(first, min(wide - 1, int(item.until / per - 1e-9)))
+        for index in range(first, last + 1):
+            cells[index] = ("━" if index > first or item.since == 0 else "┣", item.tone)
+        cells[first : last + 1] = _labelled(item, cells[first : last + 1])
+    for mark in (item for item in timeline.marks if item.lane == lane):
+        index = max(0, min(wide - 1, int(mark.at / per)))
+        cells[index] = ("●" if mark.tone in ("good", "bad") else "◆", mark.tone)
     return cells
 
 
@@ -64,7 +64,7 @@ def show(timeline: Timeline, console: Any) -> None:
         line((f"  {lane:>{NAMES}} ", "dim"), *cells)
     line((f"  {'':>{NAMES}} {axis(timeline)}", "dim"))
     console.print()
-    for mark in sorted(timeline.marks, key=lambda one: one.at):
+    for mark in sorted(timeline.marks, key=lambda item: item.at):
         line(
             (f"  {length(mark.at):>7}  ", "dim"),
             (f"{mark.lane:<9}", "dim"),
@@ -75,9 +75,9 @@ def show(timeline: Timeline, console: Any) -> None:
     for number, what in timeline.figures:
         line((f"  {number:>12}  ", "bold"), (what, ""))
     console.print()
-    for one in timeline.promises:
+    for promise in timeline.promises:
         line(
-            ("  ✓ " if one.held else "  ✗ ", "green" if one.held else "red"),
-            (one.words, ""),
-            (f"  {one.evidence}", "dim"),
+            ("  ✓ " if promise.held else "  ✗ ", "green" if promise.held else "red"),
+            (promise.words, ""),
+            (f"  {promise.evidence}", "dim"),
         )

@@ -59,17 +59,17 @@ def businesses(dice: Dice, *, new: bool) -> list[Business]:
         if new
         else (vocabulary.FIRST_WORDS, vocabulary.LAST_WORDS)
     )
-    names = dice.sample([f"{one} {two}" for one in first for two in last], NEW_CLIENTS if new else BUSINESSES)
+    names = dice.sample([f"{item} {two}" for item in first for two in last], NEW_CLIENTS if new else BUSINESSES)
     # New clients come from everywhere alike; the past has its favourites.
     everywhere = dict.fromkeys(vocabulary.NEIGHBOURHOODS, 1 / len(vocabulary.NEIGHBOURHOODS))
     hoods = dice.dealt(everywhere if new else vocabulary.NEIGHBOURHOODS, len(names))
     prices = dice.dealt(vocabulary.PRICES, len(names))
-    found = []
+    result = []
     for index, (name, hood, price) in enumerate(zip(names, hoods, prices, strict=True)):
         kind = vocabulary.KINDS[index % len(vocabulary.KINDS)]
         facts = [*kind.facts, *dice.sample(vocabulary.SHARED_FACTS, 4)]
-        found.append(Business(name, kind, hood, price, tuple(fill(fact, dice, hood) for fact in facts)))
-    return found
+        result.append(Business(name, kind, hood, price, tuple(fill(fact, dice, hood) for fact in facts)))
+    return result
 
 
 def capital(text: str) -> str:
@@ -114,16 +114,16 @@ def ad(family: str, values: Mapping[str, str], price: str, voice: Voice, dice: D
 
 def rows(clients: list[Business], voice: Voice, dice: Dice, *, ads_each: int, prefix: str) -> list[Row]:
     """``BRIEFS_EACH`` briefs a client, each with ``ads_each`` ads of different families."""
-    found: list[Row] = []
+    result: list[Row] = []
     for client in clients:
         for _ in range(BRIEFS_EACH):
             form, prompt, values = brief(client, voice, dice)
             for family in dice.sample(list(voice.families), ads_each):
-                found.append(
+                result.append(
                     {
-                        "campaign_id": f"{prefix}{len(found) + 1:04d}", "business": client.name, "neighbourhood": client.hood,
+                        "campaign_id": f"{prefix}{len(result) + 1:04d}", "business": client.name, "neighbourhood": client.hood,
                         "price_range": client.price, "form": form, "phrasing": family, "prompt": prompt,
                         "completion": ad(family, values, client.price, voice, dice),
                     }
                 )  # fmt: skip
-    return found
+    return result

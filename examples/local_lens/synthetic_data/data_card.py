@@ -63,8 +63,8 @@ def write(files: dict[str, bytes], planted: Planted) -> str:
         f"| {hood} | {hoods[hood]} | {hoods[hood] / len(past):.1%} |\n" for hood in vocabulary.NEIGHBOURHOODS
     )
     dirt = "".join(
-        f"| {place} | {kind} | {len(ids)} |\n"
-        for place, kinds in sorted(planted.items())
+        f"| {index} | {kind} | {len(ids)} |\n"
+        for index, kinds in sorted(planted.items())
         for kind, ids in sorted(kinds.items())
     )
     return HEAD + table(files) + TASK + USE + shares + DIRT + dirt

@@ -60,24 +60,24 @@ class Commission:
 
 def everyday() -> Iterator[Commission]:
     """What clients of the past ask, without end."""
-    dice = Dice("everyday")
+    rng = Dice("everyday")
     clients = campaigns.businesses(Dice("businesses"), new=False)
     while True:
-        client = dice.pick(clients)
-        _, brief, values = campaigns.brief(client, campaigns.USUAL, dice)
-        family = dice.pick(list(templates.FAMILIES))
-        text = campaigns.ad(family, values, client.price, campaigns.USUAL, dice)
+        client = rng.pick(clients)
+        _, brief, values = campaigns.brief(client, campaigns.USUAL, rng)
+        family = rng.pick(list(templates.FAMILIES))
+        text = campaigns.ad(family, values, client.price, campaigns.USUAL, rng)
         yield _commission(brief, text, values, templates.INVITATIONS[values["tone"]])
 
 
 def changed(stream: str = "changed") -> Iterator[Commission]:
     """What they ask once Edgewood has opened, without end; another ``stream`` has other commissions."""
-    dice = Dice(stream)
-    names = dice.shuffled([f"{one} {two}" for one in FIRST for two in LAST])
+    rng = Dice(stream)
+    names = rng.shuffled([f"{item} {two}" for item in FIRST for two in LAST])
     while True:
         for name in names:
-            client = _client(name, dice)
-            brief, values = _brief(client, dice)
+            client = _client(name, rng)
+            brief, values = _brief(client, rng)
             yield _commission(brief, _ad(values), values, VOICE.invitations[TONE])
 
 

@@ -121,7 +121,7 @@ def review_table(clients: Sequence[Business], planted: dict[str, list[str]], dic
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("review_id", "date", "business", "neighbourhood", "price_range", "stars", "text"))
     writer.writerows(
-        (one, date, client.name, hood, price, stars, text) for one, date, client, hood, price, stars, text in rows
+        (item, date, client.name, hood, price, stars, text) for item, date, client, hood, price, stars, text in rows
     )
     return out.getvalue()
 
@@ -183,15 +183,15 @@ def news(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice)
 
 def flyer_lines(clients: Sequence[Business], dice: Dice) -> list[tuple[str, list[str]]]:
     """Title and lines of each flyer."""
-    found = []
+    result = []
     for client in dice.sample(clients, FLYERS):
         lines = [
             f"Your {client.kind.name} in {client.hood}, Atlanta",
             *(f"{capital(fact)}." for fact in client.facts[:4]),
         ]
         lines.append(f"Bring this flyer: {fill(dice.pick(vocabulary.OFFERS), dice, client.hood, client.kind)}.")
-        found.append((client.name, lines))
-    return found
+        result.append((client.name, lines))
+    return result
 
 
 def flyer(title: str, lines: Sequence[str]) -> bytes:
@@ -205,7 +205,7 @@ def flyer(title: str, lines: Sequence[str]) -> bytes:
     canvas.setFont("Helvetica-Bold", 22)
     canvas.drawString(40, 520, title)
     canvas.setFont("Helvetica", 12)
-    for place, line in enumerate(lines):
-        canvas.drawString(40, 480 - 24 * place, line)
+    for index, line in enumerate(lines):
+        canvas.drawString(40, 480 - 24 * index, line)
     canvas.save()
     return target.getvalue()

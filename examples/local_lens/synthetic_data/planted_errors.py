@@ -54,7 +54,7 @@ def phone(dice: Dice) -> str:
 def card(dice: Dice) -> str:
     """A card number with a right check digit, of no real bank."""
     digits = [4, 0, 0, 0, 0, 0] + [dice.below(10) for _ in range(9)]
-    doubled = [2 * digit - 9 * (digit > 4) if place % 2 == 0 else digit for place, digit in enumerate(digits)]
+    doubled = [2 * digit - 9 * (digit > 4) if index % 2 == 0 else digit for index, digit in enumerate(digits)]
     digits.append(-sum(doubled) % 10)
     text = "".join(map(str, digits))
     return " ".join(text[start : start + 4] for start in range(0, 16, 4))
@@ -134,10 +134,10 @@ def _change(
 ) -> None:
     """Change the first ``count`` wanted rows that have no dirt yet, in place, and note their ids."""
     used = {identity for ids in planted.values() for identity in ids}
-    places = [place for place, row in enumerate(free) if row["campaign_id"] not in used and wanted(row)][:count]
-    for place in places:
-        free[place] = change(free[place])
-    planted[kind] = [free[place]["campaign_id"] for place in places]
+    places = [index for index, row in enumerate(free) if row["campaign_id"] not in used and wanted(row)][:count]
+    for index in places:
+        free[index] = change(free[index])
+    planted[kind] = [free[index]["campaign_id"] for index in places]
 
 
 def _telling(secret: str, row: Row) -> Row:
@@ -175,15 +175,15 @@ def _copies(
 
 
 def _spanish(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice) -> list[Row]:
-    found = []
+    result = []
     for number in range(1, 31):
         client = dice.pick(clients)
         values = {"name": client.name, "hood": client.hood}
-        found.append(
+        result.append(
             {
                 "campaign_id": f"s{number:04d}", "business": client.name, "neighbourhood": client.hood, "price_range": client.price,
                 "form": "note", "phrasing": "porch", "prompt": dice.pick(SPANISH_BRIEFS).format(**values), "completion": dice.pick(SPANISH_ADS).format(**values),
             }
         )  # fmt: skip
-    planted["spanish"] = [row["campaign_id"] for row in found]
-    return found
+    planted["spanish"] = [row["campaign_id"] for row in result]
+    return result

@@ -45,7 +45,7 @@ class Dice:
             ends[name] = total * count
         names = list(shares)
         places = [
-            min((name for name in names if ends[name] > place), key=names.index, default=names[-1])
-            for place in range(count)
+            min((name for name in names if ends[name] > index), key=names.index, default=names[-1])
+            for index in range(count)
         ]
         return self.shuffled(places)
