@@ -49,7 +49,7 @@ class TestResult:
 
 
 class Permutations:
-    """Random ways of dealing ``n`` + ``m`` rows into two groups; the first one is what was seen: the window's rows come first."""
+    """Random permutations of ``n`` + ``m`` rows into two groups. The first one is the observed: the window's rows come first."""
 
     def __init__(self, n: int, m: int, count: int, seed: int) -> None:
         import numpy as np
@@ -62,11 +62,12 @@ class Permutations:
         mask[0, :n], mask[0, n:] = n <= m, n > m
         step = max(1, CELLS // rows)
         for start in range(1, count + 1, step):
+            # the rows with the smallest random keys are a uniform draw without replacement
             keys = random.random((min(step, count + 1 - start), rows), dtype=np.float32)
             chosen = np.argpartition(keys, self.few - 1, axis=1)[:, : self.few]
             np.put_along_axis(mask[start : start + len(keys)], chosen, values=True, axis=1)
         self._mask = mask
-        """Of the smaller group; (deals + 1, rows)."""
+        """Membership of the smaller group, (permutations + 1, rows); the other group is its complement."""
 
     def blocks(self, order: NDArray[Any] | None = None) -> Iterator[NDArray[Any]]:
         """Yield the smaller group as 0 and 1, single precision, some deals at a time, columns in ``order``."""
@@ -87,14 +88,18 @@ class Permutations:
 
 
 class PermutationCache:
-    """Makes deals, and keeps those of the last few sizes: the signals of one window share them."""
+    """Permutations of the last three pairs of sizes.
+
+    Drawing them costs more than most tests, and all signals with equally many rows can use the same ones: each test stays exact,
+    and the decision is valid for dependent tests (a union bound). Three sizes, because pools have 1, 3 and 9 windows.
+    """
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
         self._kept: dict[tuple[int, int], Permutations] = {}
 
     def get_permutations(self, n: int, m: int) -> Permutations:
-        """Return deals of ``n`` window rows and ``m`` reference rows."""
+        """Return permutations of ``n`` window rows and ``m`` reference rows."""
         if (n, m) not in self._kept:
             if len(self._kept) >= 3:
                 del self._kept[next(iter(self._kept))]
