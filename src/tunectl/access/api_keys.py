@@ -78,7 +78,10 @@ def upgrade_keys(record: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(record.get("keys"), list):
         return record
     renamed = {"made_at": "created_at"}
-    return {**record, "keys": [rename_keys(one, renamed) if isinstance(one, dict) else one for one in record["keys"]]}
+    return {
+        **record,
+        "keys": [rename_keys(item, renamed) if isinstance(item, dict) else item for item in record["keys"]],
+    }
 
 
 KEYS_FILE: Final = RecordFormat("file of keys", (upgrade_keys,))
@@ -103,7 +106,7 @@ def read(path: Path) -> list[ApiKey]:
     Raises  DataError when it is no keys file, or names one twice; InfrastructureError when it cannot be read.
     """
     try:
-        found = KEYS_FILE.decode(path.read_bytes(), _File, str(path)).keys
+        keys = KEYS_FILE.decode(path.read_bytes(), _File, str(path)).keys
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -115,11 +118,11 @@ def read(path: Path) -> list[ApiKey]:
             f"{path} is not a file of keys: {error}",
             hint="restore it, or delete it and make new keys: tunectl serve keys add NAME",
         ) from error
-    names = [key.name for key in found]
+    names = [key.name for key in keys]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(f"{path} names the key {twice} twice", hint="take one of the two out")
-    return found
+    return keys
 
 
 def write(path: Path, entries: Sequence[ApiKey]) -> None:
@@ -158,8 +161,8 @@ def set_enabled(path: Path, name: str, *, enabled: bool) -> None:
     Raises  UsageError when there is no such key.
     """
     with _alone(path):
-        known = _read_with(path, name)
-        write(path, [structs.replace(key, enabled=enabled) if key.name == name else key for key in known])
+        api_keys = _read_with(path, name)
+        write(path, [structs.replace(key, enabled=enabled) if key.name == name else key for key in api_keys])
 
 
 def _read_with(path: Path, name: str) -> list[ApiKey]:
@@ -245,17 +248,17 @@ class KeyStore:
         if now - self._looked >= self.every:
             self._looked = now
             self._again()
-        found = self._keys.get(hash_key(secret)) if secret else None
-        if found is None:
+        result = self._keys.get(hash_key(secret)) if secret else None
+        if result is None:
             text = "that key is not known here" if secret else "send a key: Authorization: Bearer <key>"
             raise ApiError(text, "authentication_error", code="invalid_api_key")
-        reason = explain_refusal(found, datetime.now(UTC))
+        reason = explain_refusal(result, datetime.now(UTC))
         if reason is not None:
-            raise ApiError(f"the key {found.name} {reason}", "authentication_error", code="invalid_api_key")
-        if scope is not None and not found.allows(scope):
-            allowed = ", ".join(found.scopes)
-            raise ApiError(f"the key {found.name} may {allowed}, not {scope}", "permission_error", code="scope")
-        return found
+            raise ApiError(f"the key {result.name} {reason}", "authentication_error", code="invalid_api_key")
+        if scope is not None and not result.allows(scope):
+            allowed = ", ".join(result.scopes)
+            raise ApiError(f"the key {result.name} may {allowed}, not {scope}", "permission_error", code="scope")
+        return result
 
     def opens(self, secret: str, *scopes: KeyScope) -> bool:
         """Return whether a key may do all of this now."""
@@ -272,12 +275,12 @@ class KeyStore:
         """Count tokens of ``key``; 0, or seconds to wait because it used too many."""
         return self._consume("tokens", key, self.limit_of(key, "tokens_per_minute"), count, now)
 
-    def _consume(self, kind: str, key: ApiKey, most: int | None, count: int, now: float) -> float:
-        if most is None:
+    def _consume(self, kind: str, key: ApiKey, maximum: int | None, count: int, now: float) -> float:
+        if maximum is None:
             return 0.0
         bucket = self._buckets.get((kind, key.sha256))
-        if bucket is None or bucket.size != most:
-            bucket = self._buckets[kind, key.sha256] = TokenBucket(most, float(most), now)
+        if bucket is None or bucket.size != maximum:
+            bucket = self._buckets[kind, key.sha256] = TokenBucket(maximum, float(maximum), now)
         return bucket.acquire(now, count)
 
     def limit_of(self, key: ApiKey, name: Literal["per_minute", "max_concurrency", "tokens_per_minute"]) -> int | None:
@@ -332,10 +335,10 @@ def explain_refusal(key: ApiKey, now: datetime) -> str | None:
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
     try:
-        found = path.stat()
+        result = path.stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return result.st_ino, result.st_size, result.st_mtime_ns
 
 
 def public_view(entry: ApiKey) -> dict[str, object]:

@@ -86,13 +86,13 @@ ROUTES: Final = tuple(_list_rules())
 
 def find_rules(service: ServiceName, path: str) -> dict[str, RouteRule]:
     """Return the rules of ``path`` by method, HEAD included; empty where there is nothing."""
-    found: dict[str, RouteRule] = {}
+    route_rules: dict[str, RouteRule] = {}
     for rule in ROUTES:
         if rule.service == service and _matches(rule.path, path):
-            found.setdefault(rule.method, rule)
+            route_rules.setdefault(rule.method, rule)
             if rule.method == "GET":
-                found.setdefault("HEAD", rule)
-    return found
+                route_rules.setdefault("HEAD", rule)
+    return route_rules
 
 
 def _matches(pattern: str, path: str) -> bool:

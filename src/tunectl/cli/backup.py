@@ -45,6 +45,6 @@ def run(args: argparse.Namespace) -> int:
         f"{args.folder}: {len(backup.files)} files, {size / 1e6:.1f} MB: inference log ({backup.inference_log or 'none'}), "
         f"{backup.releases} releases ({champion}), {backup.keys} keys, {backup.runs} retrains"
     )
-    for one in backup.missing:
-        terminal.print_line(f"not in it: {one}")
+    for item in backup.missing:
+        terminal.print_line(f"not in it: {item}")
     return 0

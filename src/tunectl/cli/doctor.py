@@ -27,10 +27,10 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.backends.system import terminal
     from tunectl.pipeline.system_check import check_system, refuse_problems
 
-    found = check_system(Path())
+    system_checks = check_system(Path())
     if args.json:
-        terminal.print_json([one._asdict() for one in found])
+        terminal.print_json([item._asdict() for item in system_checks])
     else:
-        terminal.table("", COLUMNS, [tuple(one) for one in found])
-    refuse_problems(found)
+        terminal.table("", COLUMNS, [tuple(item) for item in system_checks])
+    refuse_problems(system_checks)
     return 0

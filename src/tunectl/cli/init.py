@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> int:
     _refuse_full(target, args.folder, force=args.force)
     _refuse_unknown(args.example, project_template.list_examples())
     name = project_template.project_name(target, args.name)
-    with project_template.scratch_project(target) as fresh:
-        project_template.render_project(fresh, name, args.example)
-        source = None if args.source is None else project_source.add_source(fresh, target, args)
-        with project_template.move_atomically(fresh, target) as backup:
+    with project_template.scratch_project(target) as folder:
+        project_template.render_project(folder, name, args.example)
+        source = None if args.source is None else project_source.add_source(folder, target, args)
+        with project_template.move_atomically(folder, target) as backup:
             said = project_repo.init_repositories(target)
     if backup is not None:
         said.append(f"what was in the way is in {backup}")

@@ -130,9 +130,11 @@ def _show(args: argparse.Namespace, _layout: ProjectPaths, _root: LogSettings, s
         return _show_one(args, store)
     counts = store.counts(time_args.parse_time(args.since), time_args.parse_time(args.until))
     newest = _newest(args, store)
-    said = store.feedback_of([one.id for one in newest])
+    feedback_by_inference = store.feedback_of([item.id for item in newest])
     if args.json:
-        rows = [{**to_builtins(one), "feedback": to_builtins(said.get(one.id, []))} for one in newest]
+        rows = [
+            {**to_builtins(item), "feedback": to_builtins(feedback_by_inference.get(item.id, []))} for item in newest
+        ]
         terminal.print_json({"counts": to_builtins(counts), "newest": rows})
         return 0
     opinions = ", ".join(f"{count} {kind}" for kind, count in counts.feedback.items()) or "none"
@@ -140,7 +142,7 @@ def _show(args: argparse.Namespace, _layout: ProjectPaths, _root: LogSettings, s
         f"{counts.inferences} inferences, {counts.finished} finished, {counts.erased} erased, {counts.users} users; feedback: {opinions}"
     )
     if newest:
-        terminal.table("", COLUMNS, [_row(one, said.get(one.id, [])) for one in newest])
+        terminal.table("", COLUMNS, [_row(item, feedback_by_inference.get(item.id, [])) for item in newest])
     return 0
 
 
@@ -160,34 +162,34 @@ def _show_one(args: argparse.Namespace, store: InferenceLog) -> int:
 
     from tunectl.backends.system import terminal
 
-    found = open_inference_log.inference(store, args.id)
-    if found is None:
+    inference = open_inference_log.inference(store, args.id)
+    if inference is None:
         raise DataError(f"inference {args.id!r} is not in the inference log", hint="tunectl log show lists the newest")
     terminal.print_json(
-        {**to_builtins(found), "feedback": to_builtins(store.feedback_of([found.id]).get(found.id, []))}
+        {**to_builtins(inference), "feedback": to_builtins(store.feedback_of([inference.id]).get(inference.id, []))}
     )
     return 0
 
 
-def _row(one: InferenceRecord, said: list[Feedback]) -> tuple[Any, ...]:
+def _row(inference: InferenceRecord, feedback: list[Feedback]) -> tuple[Any, ...]:
     from tunectl.artifacts.records import truncate
     from tunectl.backends.system import terminal
     from tunectl.monitoring import window
 
-    tokens = "" if one.completion_tokens is None else f"{one.prompt_tokens}+{one.completion_tokens}"
+    tokens = "" if inference.completion_tokens is None else f"{inference.prompt_tokens}+{inference.completion_tokens}"
     return (
-        one.id[:ID],
-        f"{one.accepted_at:%m-%d %H:%M:%S}",
-        one.variant,
-        one.release[:8],
-        (one.user_hash or "")[:8],
+        inference.id[:ID],
+        f"{inference.accepted_at:%m-%d %H:%M:%S}",
+        inference.variant,
+        inference.release[:8],
+        (inference.user_hash or "")[:8],
         tokens,
-        one.finish_reason or "running",
-        "" if one.latency_seconds is None else f"{one.latency_seconds:.2f}",
-        " ".join(f"{each.kind}" for each in said),
+        inference.finish_reason or "running",
+        "" if inference.latency_seconds is None else f"{inference.latency_seconds:.2f}",
+        " ".join(f"{each.kind}" for each in feedback),
         *(
             terminal.strip_control(truncate(text, PREVIEW))
-            for text in (window.last_user_text(one), window.answer_text(one) or "")
+            for text in (window.last_user_text(inference), window.answer_text(inference) or "")
         ),
     )
 

@@ -24,15 +24,15 @@ def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> in
     from tunectl.inference_log import pseudonyms
 
     open_inference_log.require_log(root.inference_log, layout)
-    found = inference_log_check.verify(pseudonyms.address(root.inference_log), layout.root)
+    result = inference_log_check.verify(pseudonyms.address(root.inference_log), layout.root)
     if args.json:
-        terminal.print_json(to_builtins(found))
-        return ArtifactError.exit_code if found.problems else 0
-    if found.problems:
+        terminal.print_json(to_builtins(result))
+        return ArtifactError.exit_code if result.problems else 0
+    if result.problems:
         raise ArtifactError(
-            f"inference log {found.database}: " + "\n  ".join(found.problems),
+            f"inference log {result.database}: " + "\n  ".join(result.problems),
             hint="stop what uses it, keep it aside, and restore a backup: tunectl restore DIR",
         )
-    rows = ", ".join(f"{count} {name}" for name, count in found.rows.items())
-    terminal.print_line(f"{found.database} is whole: schema version {found.schema}, {rows}")
+    rows = ", ".join(f"{count} {name}" for name, count in result.rows.items())
+    terminal.print_line(f"{result.database} is whole: schema version {result.schema}, {rows}")
     return 0

@@ -99,23 +99,23 @@ def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -
 
 def next_lines(source: NewSource, folder: str) -> list[str]:
     """What to type next, and what to know before."""
-    seen = source.preview
+    preview = source.preview
     go = "" if folder == "." else f"cd {folder} && "
-    if not seen.examples:
+    if not preview.examples:
         return [
             "these are documents: a model learns to answer from inputs with answers, and there are none yet",
             f"next: {go}tunectl repro --to split    reads and curates them; then add a table of inputs and answers to data/",
         ]
     lines = []
-    if seen.answers < FEW_ANSWERS:
-        lines.append(f"{seen.answers} answers are few: the verdict will likely be that there is not enough evidence")
-    words = f"experiment=first sft.epochs={_choose_epochs(seen)}"
+    if preview.answers < FEW_ANSWERS:
+        lines.append(f"{preview.answers} answers are few: the verdict will likely be that there is not enough evidence")
+    words = f"experiment=first sft.epochs={_choose_epochs(preview)}"
     return [*lines, f"next: {go}tunectl up {words}    a first verdict, in minutes"]
 
 
-def _choose_epochs(seen: SourcePreview) -> float:
+def _choose_epochs(source_preview: SourcePreview) -> float:
     """As many passes as show ``FIRST_LOOK_ANSWERS`` answers, at most two."""
-    train = max(1.0, seen.answers * TRAIN_SHARE)
+    train = max(1.0, source_preview.answers * TRAIN_SHARE)
     return min(2.0, max(0.01, round(FIRST_LOOK_ANSWERS / train, 2)))
 
 
@@ -156,22 +156,24 @@ def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
     return {"holds": "examples", "columns": {"prompt": args.prompt, "answer": args.answer}} if args.prompt else {}
 
 
-def _pin(seen: SourcePreview, settings: dict[str, Any]) -> dict[str, Any]:
+def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, Any]:
     """What was detected, where all files are of one kind; several kinds stay a matter of each file."""
     pinned: dict[str, Any] = {}
-    if len(seen.read_as) == 1 and settings["method"] == "files":
-        (one,) = seen.read_as
+    if len(source_preview.read_as) == 1 and settings["method"] == "files":
+        (one,) = source_preview.read_as
         pinned = {"holds": one.holds, "type": one.type, **({} if "columns" in settings else {"format": one.format})}
-    if seen.fields:
-        pinned["fields"] = {re.sub(r"\W+", "_", column.lower()).strip("_") or column: column for column in seen.fields}
+    if source_preview.fields:
+        pinned["fields"] = {
+            re.sub(r"\W+", "_", column.lower()).strip("_") or column: column for column in source_preview.fields
+        }
     return pinned
 
 
-def _list_notes(seen: SourcePreview) -> list[str]:
+def _list_notes(source_preview: SourcePreview) -> list[str]:
     """What the settings do not say: how files of several kinds are read, and what nothing reads."""
-    notes = [f"Read as: {_list_kinds(seen)}"]
-    if seen.unused:
-        notes.append(f"Columns that nothing reads: {', '.join(seen.unused)}")
+    notes = [f"Read as: {_list_kinds(source_preview)}"]
+    if source_preview.unused:
+        notes.append(f"Columns that nothing reads: {', '.join(source_preview.unused)}")
     return [" ".join(note.split()) for note in notes]
 
 
@@ -196,9 +198,9 @@ def _write(layout: ProjectPaths, name: str, settings: dict[str, Any], origin: st
 def _format(value: Any) -> str:
     """A value in YAML's flow style; quoted where it could mean something else."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_format(key)}: {_format(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{_format(key)}: {_format(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_format(one) for one in value) + "]"
+        return "[" + ", ".join(_format(item) for item in value) + "]"
     return value if _PLAIN.match(value) else json.dumps(value, ensure_ascii=False)
 
 
@@ -219,39 +221,43 @@ def _offer_options(hint: str) -> str:
     return hint
 
 
-def _describe(origin: str, seen: SourcePreview) -> list[str]:
+def _describe(origin: str, source_preview: SourcePreview) -> list[str]:
     """What was seen, a line a matter."""
-    rejected = sum(seen.rejected.values())
-    cut = ", looked at the first of them" if seen.cut else ""
+    rejected = sum(source_preview.rejected.values())
+    cut = ", looked at the first of them" if source_preview.cut else ""
     lines = [
-        f"{origin}: {_list_kinds(seen)}",
-        f"rows: {seen.rows}{cut}, {seen.kept} kept, {rejected} rejected{_count(seen.rejected)}",
-        f"records: {seen.examples} examples with {seen.answers} answers, {seen.documents} documents",
+        f"{origin}: {_list_kinds(source_preview)}",
+        f"rows: {source_preview.rows}{cut}, {source_preview.kept} kept, {rejected} rejected{_count(source_preview.rejected)}",
+        f"records: {source_preview.examples} examples with {source_preview.answers} answers, {source_preview.documents} documents",
     ]
-    if seen.fields or seen.unused:
+    if source_preview.fields or source_preview.unused:
         lines.append(
-            f"columns: {', '.join(seen.fields) or 'none'} kept for slices; not read: {', '.join(seen.unused) or 'none'}"
+            f"columns: {', '.join(source_preview.fields) or 'none'} kept for slices; not read: {', '.join(source_preview.unused) or 'none'}"
         )
     lines += [
-        f"languages{_of(seen)}: {_list(seen.languages)}",
-        f"duplicates{_of(seen)}: {seen.exact_duplicates} exact, {seen.near_duplicates} near; both are left out",
-        f"personal data{_of(seen)}: {_list(seen.personal)}{'; it is masked' if seen.personal else ''}",
+        f"languages{_of(source_preview)}: {_list(source_preview.languages)}",
+        f"duplicates{_of(source_preview)}: {source_preview.exact_duplicates} exact, {source_preview.near_duplicates} near; both are left out",
+        f"personal data{_of(source_preview)}: {_list(source_preview.personal)}{'; it is masked' if source_preview.personal else ''}",
     ]
-    if seen.turned_away:
-        lines.append(f"curation leaves out{_of(seen)}: {_list(seen.turned_away)}")
+    if source_preview.turned_away:
+        lines.append(f"curation leaves out{_of(source_preview)}: {_list(source_preview.turned_away)}")
     return lines
 
 
-def _list_kinds(seen: SourcePreview) -> str:
-    return "; ".join(f"{one.files} {one.type} as {one.format} ({one.why})" for one in seen.read_as)
+def _list_kinds(source_preview: SourcePreview) -> str:
+    return "; ".join(f"{item.files} {item.type} as {item.format} ({item.why})" for item in source_preview.read_as)
 
 
-def _of(seen: SourcePreview) -> str:
-    return f" of {seen.curated} records" if seen.curated < seen.examples + seen.documents else ""
+def _of(source_preview: SourcePreview) -> str:
+    return (
+        f" of {source_preview.curated} records"
+        if source_preview.curated < source_preview.examples + source_preview.documents
+        else ""
+    )
 
 
 def _list(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda one: -one[1])) or "none"
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])) or "none"
 
 
 def _count(counts: dict[str, int]) -> str:

@@ -89,10 +89,10 @@ def _configure(layout: ProjectPaths, words: list[str], *, reset: bool, targets: 
     from tunectl.config.loading import checks, override_file
     from tunectl.pipeline.required_extras import list_build_packages
 
-    wanted = override_file.merge_overrides([] if reset else override_file.load_overrides(layout), words)
-    root = checks.load_config(layout, wanted).root
+    overrides = override_file.merge_overrides([] if reset else override_file.load_overrides(layout), words)
+    root = checks.load_config(layout, overrides).root
     require_all(list_build_packages(root, targets))
-    override_file.save_overrides(layout, wanted)
+    override_file.save_overrides(layout, overrides)
     return root
 
 
@@ -191,24 +191,26 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> str | None:
     from tunectl.registry.release_store import ReleaseRegistry
 
     store = ReleaseRegistry(layout.releases)
-    made = add_packaged(layout, store, author="tunectl repro", message="")
-    if made is None:
+    manifest = add_packaged(layout, store, author="tunectl repro", message="")
+    if manifest is None:
         return None
-    if store.champion() is None and not made.refusals:
-        store.promote(made.id, author="tunectl repro", message="the first release")
-        _freeze(layout, store, made.id)
+    if store.champion() is None and not manifest.refusals:
+        store.promote(manifest.id, author="tunectl repro", message="the first release")
+        _freeze(layout, store, manifest.id)
     if as_json:
-        return made.id
-    terminal.print_line(f"release: {made.id} ({made.bytes / 1e6:.0f} MB), in {store.root}")
+        return manifest.id
+    terminal.print_line(f"release: {manifest.id} ({manifest.bytes / 1e6:.0f} MB), in {store.root}")
     bento = layout.artifact("package") / "bento"
     if bento.is_dir():
         terminal.print_line(
             f"next: tunectl serve, or: bentoml serve {bento.resolve()}"
         )  # BentoML takes no relative folder
     pointer = store.champion()
-    if pointer is not None and pointer.release != made.id and not made.refusals:
-        terminal.print_line(f"champion is {pointer.release}; swap with: tunectl release promote {made.id[:6]} -m TEXT")
-    return made.id
+    if pointer is not None and pointer.release != manifest.id and not manifest.refusals:
+        terminal.print_line(
+            f"champion is {pointer.release}; swap with: tunectl release promote {manifest.id[:6]} -m TEXT"
+        )
+    return manifest.id
 
 
 def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:

@@ -75,11 +75,11 @@ def _check_machine(folder: Path) -> None:
     from tunectl.backends.system import terminal
     from tunectl.pipeline import system_check
 
-    found = system_check.check_system(folder)
-    for one in found:
-        if one.status == "note" and one.name not in OPTIONAL:
-            terminal.print_line(f"{one.name}: {one.found}; {one.advice}")
-    system_check.refuse_problems(found)
+    system_checks = system_check.check_system(folder)
+    for item in system_checks:
+        if item.status == "note" and item.name not in OPTIONAL:
+            terminal.print_line(f"{item.name}: {item.found}; {item.advice}")
+    system_check.refuse_problems(system_checks)
 
 
 def _choose_build(layout: ProjectPaths, overrides: list[str]) -> list[str]:

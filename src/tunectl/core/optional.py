@@ -49,15 +49,15 @@ def require_installed(package: str, *, extra: str) -> None:
 
 def find_missing(packages: Iterable[RequiredPackage]) -> list[RequiredPackage]:
     """Return the packages that are not installed, in the order given; nothing is imported."""
-    return [one for one in packages if find_spec(one.package) is None]
+    return [package for package in packages if find_spec(package.package) is None]
 
 
 def describe_missing(missing: Iterable[RequiredPackage]) -> MissingExtraError:
     """Return one error for all absent packages: a line for each extra, and one pip command that installs all of them."""
     extras: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
-    for one in missing:
-        packages, users = extras.setdefault(one.extra, ({}, {}))
-        packages[one.package] = users[one.used_by] = None
+    for item in missing:
+        packages, users = extras.setdefault(item.extra, ({}, {}))
+        packages[item.package] = users[item.used_by] = None
     lines = [
         f"  {extra}: {', '.join(packages)} (for {', '.join(users)})" for extra, (packages, users) in extras.items()
     ]

@@ -110,8 +110,8 @@ class ProgressJournal:
 
 
 class _JournalBar:
-    def __init__(self, journal: ProgressJournal, shown: progress.Bar, label: str, total: float | None) -> None:
-        self._journal, self._shown, self._label, self._total = journal, shown, label, total
+    def __init__(self, journal: ProgressJournal, bar: progress.Bar, label: str, total: float | None) -> None:
+        self._journal, self._shown, self._label, self._total = journal, bar, label, total
         self._done = 0.0
         self._figures: dict[str, str] = {}
 

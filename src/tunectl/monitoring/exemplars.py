@@ -51,8 +51,8 @@ def word_shifts(
     if not window_words or not reference_words:
         return []
     now, then = (
-        Counter(word for words in window_words for word in words),
-        Counter(word for words in reference_words for word in words),
+        Counter(word for window_word in window_words for word in window_word),
+        Counter(word for reference_word in reference_words for word in reference_word),
     )
     result: list[tuple[float, str, float, float]] = []
     for word in now.keys() | then.keys():
@@ -64,7 +64,7 @@ def word_shifts(
     chosen: list[SegmentShift] = []
     marked: list[frozenset[int]] = []
     for _, word, new, old in sorted(result, key=lambda each: (-each[0], each[1])):
-        rows = frozenset(index for index, words in enumerate(window_words) if word in words)
+        rows = frozenset(index for index, window_word in enumerate(window_words) if word in window_word)
         if any(len(rows & other) > 0.8 * len(rows | other) for other in marked if rows):
             continue
         marked.append(rows)

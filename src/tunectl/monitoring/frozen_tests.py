@@ -57,7 +57,7 @@ def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[Frozen
     import numpy as np
 
     size = 1 + max((int(each.rows.max()) for each in columns.values() if len(each)), default=0)
-    found = []
+    result = []
     for spec in SIGNALS:
         column = columns.get(spec.name)
         if column is None or not len(column):
@@ -69,13 +69,13 @@ def freeze(columns: SignalColumns, own: Sequence[int], seed: int) -> list[Frozen
         if len(learned) > 1:
             values, tail = _FREEZERS[spec.kind](column, learned, seed)
             add_up = values if callable(values) else partial(_sum_rows, np.asarray(values, dtype=np.float32))
-            found.append(FrozenSignal(spec, places, add_up, tail))
-    return found
+            result.append(FrozenSignal(spec, places, add_up, tail))
+    return result
 
 
 def _sum_rows(values: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
-    found: NDArray[Any] = values[places].sum(axis=0, dtype="float64")
-    return found
+    result: NDArray[Any] = values[places].sum(axis=0, dtype="float64")
+    return result
 
 
 def _freeze_text(

@@ -113,9 +113,9 @@ SPOKEN = 2000
 """Most texts whose language is looked at, the slowest of the signals; of more, every second one, or third."""
 FEWEST = 19
 """Permutations of a test whose p-value is not looked at."""
-NAMES = tuple(one.name for one in SIGNALS)
+NAMES = tuple(item.name for item in SIGNALS)
 """The closed set of signals: labels of the metrics."""
-WEIGHTS = {one.name: one.weight for one in SIGNALS}
+WEIGHTS = {item.name: item.weight for item in SIGNALS}
 """Parts of the budget of false alarms."""
 
 
@@ -147,16 +147,16 @@ def compute_signal_values(
     """Return the values of all signals of one side; those named in ``without`` are left out, language is that of ``spoken`` rows at most."""
     import numpy as np
 
-    found: dict[str, SignalValues] = {}
+    signal_values: dict[str, SignalValues] = {}
     tools = replaced(tools, embedder=_CachedEmbedder(tools.embedder))
-    for one in SIGNALS:
-        if one.side == side and one.name not in without:
-            places = [place for place, row in enumerate(rows) if one.value(row) is not None]
-            if one.kind == "language":
+    for item in SIGNALS:
+        if item.side == side and item.name not in without:
+            places = [index for index, row in enumerate(rows) if item.value(row) is not None]
+            if item.kind == "language":
                 places = places[:: -(-len(places) // spoken) or 1]
-            values = [one.value(rows[place]) for place in places]
-            found[one.name] = SignalValues(_PARTS[one.kind](values, tools), np.array(places, dtype=np.int64))
-    return found
+            values = [item.value(rows[index]) for index in places]
+            signal_values[item.name] = SignalValues(_PARTS[item.kind](values, tools), np.array(places, dtype=np.int64))
+    return signal_values
 
 
 class _CachedEmbedder:
@@ -213,7 +213,7 @@ def test_signal(
     """Compare the values of a window with those of a reference; both need at least two rows."""
     import numpy as np
 
-    pooled = [np.concatenate([one, other]) for one, other in zip(first.parts, second.parts, strict=True)]
+    pooled = [np.concatenate([part, other]) for part, other in zip(first.parts, second.parts, strict=True)]
     deals = dealer.get_permutations(len(first), len(second))
     if kind == "text":
         return two_sample_tests.mmd(pooled, deals, level)
@@ -227,33 +227,35 @@ def test_signal(
 
 
 def suffix_strengths(
-    name: str, windows: Sequence[SignalValues], reference: SignalValues, most: int, seed: int
+    name: str, windows: Sequence[SignalValues], reference: SignalValues, maximum: int, seed: int
 ) -> list[float]:
     """Return how unlike ``reference`` the rows of the last one, two, three and more of ``windows`` are together, by one signal.
 
     In standard errors or standard deviations, which can be compared where p-values are all the smallest there is; of each window
-    ``most`` rows are looked at.
+    ``maximum`` rows are looked at.
     """
     import numpy as np
 
-    kind = next(one.kind for one in SIGNALS if one.name == name)
-    windows = [_take_rows(one, np.arange(len(one))[:: -(-len(one) // most) or 1]) for one in windows]
-    theirs = _take_rows(reference, np.arange(min(most * len(windows), len(reference))))
+    kind = next(item.kind for item in SIGNALS if item.name == name)
+    windows = [_take_rows(window, np.arange(len(window))[:: -(-len(window) // maximum) or 1]) for window in windows]
+    signal_values = _take_rows(reference, np.arange(min(maximum * len(windows), len(reference))))
     if kind == "text":
-        parts = [np.concatenate(each) for each in zip(*(one.parts for one in [*windows, theirs]), strict=True)]
+        parts = [np.concatenate(each) for each in zip(*(item.parts for item in [*windows, signal_values]), strict=True)]
         kernel = text_kernel.build_kernel(np.concatenate(parts, axis=1), seed)
-        sizes = np.cumsum([len(one) for one in windows[::-1]])
+        sizes = np.cumsum([len(window) for window in windows[::-1]])
         return [
-            kernel.strength(int(size), len(theirs), int(sizes[-1] - size)) if kernel is not None and size else 0.0
+            kernel.strength(int(size), len(signal_values), int(sizes[-1] - size))
+            if kernel is not None and size
+            else 0.0
             for size in sizes
         ]
-    dealer, found = two_sample_tests.PermutationCache(FEWEST, seed), []
+    dealer, result = two_sample_tests.PermutationCache(FEWEST, seed), []
     for size in range(1, len(windows) + 1):
-        ours = pool_columns([{name: one} for one in windows[-size:]], most * size, seed).get(name, windows[-1])
-        enough = min(len(ours), len(theirs)) > 1
-        score = test_signal(kind, ours, theirs, dealer, 0.05).score if enough else 0.0
-        found.append(score / (1 / max(len(ours), 1) + 1 / max(len(theirs), 1)) ** 0.5)
-    return found
+        ours = pool_columns([{name: window} for window in windows[-size:]], maximum * size, seed).get(name, windows[-1])
+        enough = min(len(ours), len(signal_values)) > 1
+        score = test_signal(kind, ours, signal_values, dealer, 0.05).score if enough else 0.0
+        result.append(score / (1 / max(len(ours), 1) + 1 / max(len(signal_values), 1)) ** 0.5)
+    return result
 
 
 def test_all(
@@ -266,27 +268,27 @@ def test_all(
     minimum: int,
 ) -> list[DriftSignal]:
     """Return each signal that both sides have, tested at its own ``level``; with fewer rows than ``minimum`` on a side it says why not."""
-    found = []
-    for one in SIGNALS:
-        if one.name in window and one.name in reference:
-            ours, theirs = window[one.name], reference[one.name]
-            bare = DriftSignal(one.name, one.method, n=len(ours), reference=len(theirs))
+    results = []
+    for item in SIGNALS:
+        if item.name in window and item.name in reference:
+            ours, theirs = window[item.name], reference[item.name]
+            bare = DriftSignal(item.name, item.method, n=len(ours), reference=len(theirs))
             if len(ours) < minimum or len(theirs) < minimum:
                 side, count = ("window", len(ours)) if len(ours) < minimum else ("reference", len(theirs))
-                found.append(replace(bare, reason=f"too few rows in the {side}: {count} of {minimum}"))
+                results.append(replace(bare, reason=f"too few rows in the {side}: {count} of {minimum}"))
                 continue
-            result = test_signal(one.kind, ours, theirs, dealer, level)
-            found.append(
+            result = test_signal(item.kind, ours, theirs, dealer, level)
+            results.append(
                 replace(
                     bare,
                     score=result.score,
                     threshold=result.threshold,
                     p_value=result.p_value,
                     effect=result.effect,
-                    effect_floor=floors.get(one.name, 0.0),
+                    effect_floor=floors.get(item.name, 0.0),
                 )
             )
-    return found
+    return results
 
 
 def effect_floors(
@@ -298,23 +300,23 @@ def effect_floors(
     """
     import numpy as np
 
-    found = {}
-    for one in SIGNALS:
-        column = reference.get(one.name)
+    result = {}
+    for item in SIGNALS:
+        column = reference.get(item.name)
         if column is not None and len(column) >= minimum:
             order = np.random.default_rng(seed).permutation(len(column))
             half = len(column) // 2
             first, second = _take_rows(column, order[:half]), _take_rows(column, order[half:])
-            found[one.name] = test_signal(one.kind, first, second, dealer, 1.0 - quantile).bar
-    return found
+            result[item.name] = test_signal(item.kind, first, second, dealer, 1.0 - quantile).bar
+    return result
 
 
 def _take_rows(column: SignalValues, places: NDArray[Any]) -> SignalValues:
     return SignalValues(tuple(part[places] for part in column.parts), column.rows[places])
 
 
-def pool_columns(windows: Sequence[SignalColumns], most: int, seed: int) -> dict[str, SignalValues]:
-    """Return the values of several windows' rows together; of more than ``most`` rows, as many are drawn."""
+def pool_columns(windows: Sequence[SignalColumns], maximum: int, seed: int) -> dict[str, SignalValues]:
+    """Return the values of several windows' rows together; of more than ``maximum`` rows, as many are drawn."""
     import numpy as np
 
     if len(windows) == 1:
@@ -324,20 +326,22 @@ def pool_columns(windows: Sequence[SignalColumns], most: int, seed: int) -> dict
         columns = [each[name] for each in windows if name in each and len(each[name])]
         if not columns:
             continue
-        parts = tuple(np.concatenate(each) for each in zip(*(one.parts for one in columns), strict=True))
-        whole = SignalValues(parts, np.arange(sum(len(one) for one in columns)))
-        if len(whole) > most:
-            whole = _take_rows(whole, np.sort(np.random.default_rng(seed).choice(len(whole), most, replace=False)))
-        pooled[name] = whole
+        parts = tuple(np.concatenate(each) for each in zip(*(column.parts for column in columns), strict=True))
+        signal_values = SignalValues(parts, np.arange(sum(len(column) for column in columns)))
+        if len(signal_values) > maximum:
+            signal_values = _take_rows(
+                signal_values, np.sort(np.random.default_rng(seed).choice(len(signal_values), maximum, replace=False))
+            )
+        pooled[name] = signal_values
     return pooled
 
 
-def subset(found: SignalColumns, places: NDArray[Any]) -> dict[str, SignalValues]:
+def subset(signal_columns: SignalColumns, places: NDArray[Any]) -> dict[str, SignalValues]:
     """Return the values of the rows ``places`` (numbers of rows) only, in that order: to draw windows out of measured texts."""
     import numpy as np
 
     chosen = {}
-    for name, column in found.items():
+    for name, column in signal_columns.items():
         where = np.full(int(max([*column.rows, *places], default=0)) + 1, -1)
         where[column.rows] = np.arange(len(column))
         inside = where[places]

@@ -80,8 +80,8 @@ class TextKernel:
         import numpy as np
 
         edges = np.asarray(self.graph.sum(axis=0)).ravel() + np.asarray(self.graph.sum(axis=1)).ravel()
-        found: NDArray[Any] = edges.astype(np.float64)
-        return found
+        result: NDArray[Any] = edges.astype(np.float64)
+        return result
 
     def graph_form(self, groups: NDArray[Any]) -> NDArray[Any]:
         """Return the graph's part of the squared distance of sums; ``groups`` (deals, rows) of 0 and 1 -> (deals,)."""
@@ -90,8 +90,8 @@ class TextKernel:
         chosen = np.ascontiguousarray(groups.T)
         inside = 2 * np.einsum("ij,ij->j", self.graph @ chosen, chosen, dtype=np.float64)
         share = groups.sum(axis=1, dtype=np.float64) / self.rows
-        found: NDArray[Any] = inside - 2 * share * (groups @ self.degrees) + share**2 * self.degrees.sum()
-        return self.scale * found
+        result: NDArray[Any] = inside - 2 * share * (groups @ self.degrees) + share**2 * self.degrees.sum()
+        return self.scale * result
 
     def strength(self, n: int, m: int, first: int) -> float:
         """Return the standardised distance of the mean of rows ``first`` to ``first + n`` from that of the last ``m`` rows."""
@@ -137,8 +137,8 @@ def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | 
     weights = [1 / (variances + ridge * variances[-1]) for ridge in RIDGES]
     total = np.sum([each / np.sqrt(((each * variances) ** 2).sum()) for each in weights], axis=0)
     total /= len(learned) * np.sqrt(((total * variances) ** 2).sum())
-    found: NDArray[Any] = (centered @ (axes * np.sqrt(total)).astype(np.float32)).astype(np.float32)
-    return found
+    result: NDArray[Any] = (centered @ (axes * np.sqrt(total)).astype(np.float32)).astype(np.float32)
+    return result
 
 
 def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 0.0) -> Any:
@@ -158,9 +158,9 @@ def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 
         likeness = directions[start : start + BLOCK] @ directions.T
         here = np.arange(len(likeness))
         likeness[here, start + here] = -np.inf
-        found = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
-        ranked = np.argsort(-np.take_along_axis(likeness, found, axis=1), axis=1, kind="stable")
-        nearest[start : start + BLOCK] = np.take_along_axis(found, ranked, axis=1)
+        result = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
+        ranked = np.argsort(-np.take_along_axis(likeness, result, axis=1), axis=1, kind="stable")
+        nearest[start : start + BLOCK] = np.take_along_axis(result, ranked, axis=1)
     weights = np.tile((np.arange(count, 0, -1) / count).astype(np.float32), (rows, 1))
     where, whom = np.repeat(order, count), order[nearest].ravel()
     if same:

@@ -157,13 +157,13 @@ def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> Test
     spread = float(values.std())
     gaps = np.diff(values[order]) / spread if spread > 0 else np.zeros(len(values) - 1)
     scale = 1 / deals.few + 1 / deals.many
-    found = []
+    result = []
     for block in deals.blocks(order):
         ahead = np.cumsum(block * np.float32(scale) - np.float32(1 / deals.many), axis=1)
-        found.append(np.abs(ahead[:, :-1]) @ gaps.astype(np.float32))
+        result.append(np.abs(ahead[:, :-1]) @ gaps.astype(np.float32))
     ordered = values[order] / spread if spread > 0 else values[order]
     return to_result(
-        np.concatenate(found),
+        np.concatenate(result),
         level,
         tail=lambda score: tail_probabilities.wasserstein_tail(ordered, deals.n, deals.m, score, deals.seed),
     )
@@ -175,9 +175,9 @@ def difference_of_means(values: NDArray[Any], deals: Permutations, level: float)
 
     spread = float(values.std())
     unit = spread if spread > 1e-12 else 1.0
-    found = np.abs(deals.differences(values[:, None])[:, 0])
+    result = np.abs(deals.differences(values[:, None])[:, 0])
     return to_result(
-        found / unit,
+        result / unit,
         level,
         tail=lambda score: tail_probabilities.mean_difference_tail(values, deals.n, score * unit),
     )
@@ -200,10 +200,10 @@ def difference_of_shares(flags: NDArray[Any], deals: Permutations, level: float)
     """Return the difference of two shares, 0 to 1; ``flags`` (rows,) of 0 and 1."""
     import numpy as np
 
-    found = np.abs(deals.differences(flags[:, None].astype(np.float32))[:, 0])
+    result = np.abs(deals.differences(flags[:, None].astype(np.float32))[:, 0])
     ones = int(flags.sum())
     return to_result(
-        found,
+        result,
         level,
         tail=lambda score: tail_probabilities.share_difference_tail(ones, deals.n, deals.m, score),
     )

@@ -109,11 +109,11 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
         for file, rows in _open(declared, key):
             collector.read_file(file, limit(rows))
         report = collector.finish()
-        unused = [column for one in report.read_as for column in one.unused]
+        unused = [column for item in report.read_as for column in item.unused]
         fields = _find_fields(declared, key, unused)
     languages = _count_languages(root, records[:MAX_RECORDS])
     main_languages = _choose_languages(languages)
-    found = _curate(root, records[:MAX_RECORDS], main_languages, scratch)
+    result = _curate(root, records[:MAX_RECORDS], main_languages, scratch)
     return SourcePreview(
         files=report.files,
         rows=report.rows,
@@ -129,10 +129,10 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
         curated=min(len(records), MAX_RECORDS),
         languages=languages,
         main_languages=main_languages,
-        exact_duplicates=found.duplicates.exact or 0,
-        near_duplicates=found.duplicates.near or 0,
-        personal=found.personal or {},
-        turned_away=found.rejected,
+        exact_duplicates=result.duplicates.exact or 0,
+        near_duplicates=result.duplicates.near or 0,
+        personal=result.personal or {},
+        turned_away=result.rejected,
     )
 
 
@@ -190,8 +190,8 @@ def _choose_languages(counts: dict[str, int]) -> list[str]:
     """The languages that are no accident, English first where it is among them."""
     known = {code: count for code, count in counts.items() if code != UNKNOWN}
     least = sum(known.values()) * ENOUGH_SHARE
-    found = [code for code, count in known.items() if count >= least]
-    return sorted(found, key=lambda code: (code != ENGLISH, code)) or [ENGLISH]
+    result = [code for code, count in known.items() if count >= least]
+    return sorted(result, key=lambda code: (code != ENGLISH, code)) or [ENGLISH]
 
 
 def _curate(
@@ -205,10 +205,14 @@ def _curate(
     folders = {name: scratch / name for name in ("ingest", "feedback", "curate")}
     for folder in folders.values():
         folder.mkdir()
-    atomic_io.write_rows(folders["ingest"] / "documents.jsonl", (one for one in records if isinstance(one, Document)))
-    atomic_io.write_rows(folders["ingest"] / "examples.jsonl", (one for one in records if isinstance(one, Example)))
+    atomic_io.write_rows(
+        folders["ingest"] / "documents.jsonl", (record for record in records if isinstance(record, Document))
+    )
+    atomic_io.write_rows(
+        folders["ingest"] / "examples.jsonl", (record for record in records if isinstance(record, Example))
+    )
     atomic_io.write_json(folders["feedback"] / manifest.PASSED_THROUGH, {})
     inputs = curate.Inputs(folders["ingest"], folders["feedback"])
     curate.run(CurateStage.model_validate(view), inputs, curate.Outputs(folders["curate"]))
-    found: CurationReport = atomic_io.read_json(folders["curate"] / "report.json", CurationReport)
-    return found
+    curation_report: CurationReport = atomic_io.read_json(folders["curate"] / "report.json", CurationReport)
+    return curation_report

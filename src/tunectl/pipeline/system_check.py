@@ -66,20 +66,20 @@ def check_system(folder: Path) -> list[SystemCheck]:
 
 def refuse_problems(checks: Sequence[SystemCheck]) -> None:
     """Raises  InfrastructureError with every problem and what to do, where there is one."""
-    problems = [one for one in checks if one.status == "problem"]
+    problems = [check for check in checks if check.status == "problem"]
     if problems:
         raise InfrastructureError(
-            "; ".join(f"{one.name}: {one.found}" for one in problems),
-            hint="\n  ".join(one.advice for one in problems),
+            "; ".join(f"{problem.name}: {problem.found}" for problem in problems),
+            hint="\n  ".join(problem.advice for problem in problems),
         )
 
 
 def check_python(version: tuple[int, ...]) -> SystemCheck:
     """Check the interpreter's version."""
-    found, wanted = ".".join(map(str, version)), ".".join(map(str, MIN_PYTHON))
+    result, wanted = ".".join(map(str, version)), ".".join(map(str, MIN_PYTHON))
     if version[:2] >= MIN_PYTHON:
-        return SystemCheck("Python", "ok", found, "")
-    return SystemCheck("Python", "problem", found, f"install Python {wanted} or newer, and make the environment again")
+        return SystemCheck("Python", "ok", result, "")
+    return SystemCheck("Python", "problem", result, f"install Python {wanted} or newer, and make the environment again")
 
 
 def check_cores(count: int) -> SystemCheck:
@@ -157,11 +157,11 @@ def check_extras(missing: dict[str, list[str]]) -> SystemCheck:
     """Say which extras are complete; ``missing`` has the absent packages of each."""
     complete = [extra for extra, packages in missing.items() if not packages]
     absent = [extra for extra, packages in missing.items() if packages]
-    found = f"complete: {', '.join(complete) or 'none'}; not complete: {', '.join(absent) or 'none'}"
+    result = f"complete: {', '.join(complete) or 'none'}; not complete: {', '.join(absent) or 'none'}"
     if not absent:
-        return SystemCheck("extras", "ok", found, "")
+        return SystemCheck("extras", "ok", result, "")
     advice = f"tunectl check says which ones the recipe needs; {format_install_command('EXTRA')}"
-    return SystemCheck("extras", "note", found, advice)
+    return SystemCheck("extras", "note", result, advice)
 
 
 def find_missing_by_extra(requirements: list[str] | None = None) -> dict[str, list[str]]:
@@ -237,4 +237,4 @@ def _collect(name: str, extras: dict[str, set[str]], nested: dict[str, set[str]]
     if name in seen:
         return set()
     seen.add(name)
-    return extras.get(name, set()).union(*(_collect(one, extras, nested, seen) for one in nested.get(name, ())))
+    return extras.get(name, set()).union(*(_collect(item, extras, nested, seen) for item in nested.get(name, ())))

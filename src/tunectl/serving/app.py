@@ -182,13 +182,13 @@ class Server:
         arrived, limits = time.monotonic(), self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         request: ChatRequest | CompletionRequest = requests.parse(body, shape, depth=limits.max_json_depth)
-        whole = requests.select_known_fields(body, shape)
+        fields = requests.select_known_fields(body, shape)
         requests.check_supported(request)
         self._refuse_unready()
         loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.served_model_names]
         identity = identify_caller(request.user if key.allows("acts_for") else None, key.name)
         variant = resolve_variant(
-            request.model, identity, {variant: one.id for variant, one in loaded.items()}, names, self.residents.trial
+            request.model, identity, {variant: item.id for variant, item in loaded.items()}, names, self.residents.trial
         )
         resident = loaded[variant]
         answers = request_job.count_answers(request)
@@ -202,8 +202,8 @@ class Server:
         try:
             self._count()
             self._charge(key, tokens)
-            made = await request_job.build_job(request, variant, resident, arrived, request.model, size=len(body))
-            await self._write(call, key, whole, generation_task.GenerationTask(made, self.metrics, feed), go)
+            job = await request_job.build_job(request, variant, resident, arrived, request.model, size=len(body))
+            await self._write(call, key, fields, generation_task.GenerationTask(job, self.metrics, feed), go)
         finally:
             resident.claims -= 1
             self._leave(ticket, feed)
@@ -228,14 +228,14 @@ class Server:
         timer = asyncio.get_running_loop().call_later(
             self.settings.serve.limits.request_timeout_seconds, self._late, writing, go
         )
-        kept = asyncio.create_task(self.keeper.log_request(writing.job, key, whole))
+        task = asyncio.create_task(self.keeper.log_request(writing.job, key, whole))
         try:
             async with asyncio.timeout(self.settings.serve.limits.request_timeout_seconds + UNREAD):
                 await go.wait()
                 self.metrics.queued.observe(time.monotonic() - writing.job.arrived)
                 if writing.over is None:
                     writing.start()
-                await generation_task.respond(call, writing, kept, self.keeper)
+                await generation_task.respond(call, writing, task, self.keeper)
         except TimeoutError as error:
             raise ClientDisconnectedError from error
         finally:
@@ -289,9 +289,9 @@ class Server:
     async def model(self, call: RequestContext, key: ApiKey) -> None:
         """``GET /v1/models/{model}``."""
         name = call.path.removeprefix("/v1/models/")
-        for one in metadata_endpoints.models(self.settings, self.residents):
-            if one["id"] == name:
-                await call.reply(200, msgspec.json.encode(one))
+        for model in metadata_endpoints.models(self.settings, self.residents):
+            if model["id"] == name:
+                await call.reply(200, msgspec.json.encode(model))
                 return
         raise ApiError(
             f"model {name[:100]!r} is not served here", "not_found_error", param="model", code="model_not_found"

@@ -105,18 +105,18 @@ def _operation(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, 
 
 
 def _responses(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    found = {str(status): _content(shape, known, streams=route.streams) for status, shape in route.fine.items()}
+    result = {str(status): _content(shape, known, streams=route.streams) for status, shape in route.fine.items()}
     if route.door == "page":
         wrong = {"description": "Why not", "content": {TEXT: {}, HTML: {}}}
-        return {**found, "4XX": wrong, "507": wrong}
+        return {**result, "4XX": wrong, "507": wrong}
     wrong = _content(responses.Error, known, streams=False) | {"description": "An error"}
     later = wrong | {"headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}}
-    found["4XX"] = wrong
+    result["4XX"] = wrong
     if route.door != "none":
-        found["429"] = later
+        result["429"] = later
     if route.body is not None:
-        found |= {"503": later}
-    return found | ({"504": wrong} if route.streams else {})
+        result |= {"503": later}
+    return result | ({"504": wrong} if route.streams else {})
 
 
 def _content(shape: type | str | None, known: dict[Any, dict[str, Any]], *, streams: bool) -> dict[str, Any]:

@@ -90,10 +90,10 @@ def has_tables(url: str, root: Path) -> bool:
 
 def libpq_environment(url: str) -> dict[str, str]:
     """The address as PostgreSQL's own programs read it from the environment: a password is in no list of processes."""
-    found = import_optional("sqlalchemy", extra="inference-log").make_url(url)
-    values = {"PGHOST": found.host, "PGPORT": found.port, "PGUSER": found.username, "PGPASSWORD": found.password}
-    values["PGDATABASE"] = found.database or found.username or ""
-    query = {f"PG{name.upper()}": value for name, value in found.query.items() if isinstance(value, str)}
+    result = import_optional("sqlalchemy", extra="inference-log").make_url(url)
+    values = {"PGHOST": result.host, "PGPORT": result.port, "PGUSER": result.username, "PGPASSWORD": result.password}
+    values["PGDATABASE"] = result.database or result.username or ""
+    query = {f"PG{name.upper()}": value for name, value in result.query.items() if isinstance(value, str)}
     return {name: str(value) for name, value in {**values, **query}.items() if value is not None}
 
 

@@ -175,8 +175,8 @@ class SqlInferenceLog:
             return list(connection.execute(asked))
 
     def inference(self, name: str) -> InferenceRecord | None:
-        found = self._read(self._sa.select(self._tables.inferences).where(self._tables.inferences.c.id == name))
-        return inference_log_schema.from_row(found[0], InferenceRecord) if found else None
+        result = self._read(self._sa.select(self._tables.inferences).where(self._tables.inferences.c.id == name))
+        return inference_log_schema.from_row(result[0], InferenceRecord) if result else None
 
     def find_ids_by_prefix(self, name: str) -> list[str]:
         column = self._tables.inferences.c.id
@@ -193,13 +193,13 @@ class SqlInferenceLog:
         user_hash: str | None = None,
         erased: bool = False,
     ) -> Iterator[InferenceRecord]:
-        asked = self._select_inferences(since, until, release, variant)
+        statement = self._select_inferences(since, until, release, variant)
         c = self._tables.inferences.c
         if user_hash is not None:
-            asked = asked.where(c.user_hash == user_hash)
+            statement = statement.where(c.user_hash == user_hash)
         if not erased:
-            asked = asked.where(c.erased_at.is_(None))
-        for row in self._pages(asked):
+            statement = statement.where(c.erased_at.is_(None))
+        for row in self._pages(statement):
             yield inference_log_schema.from_row(row, InferenceRecord)
 
     def newest(
@@ -230,13 +230,13 @@ class SqlInferenceLog:
         """Yield rows of inferences in order, a page a transaction."""
         c = self._tables.inferences.c
         asked = asked.order_by(c.accepted_at, c.id).limit(PAGE)
-        found = self._read(asked)
-        while found:
-            yield from found
+        result = self._read(asked)
+        while result:
+            yield from result
             after = self._sa.tuple_(c.accepted_at, c.id) > self._sa.tuple_(
-                self._sa.literal(found[-1].accepted_at, c.accepted_at.type), self._sa.literal(found[-1].id)
+                self._sa.literal(result[-1].accepted_at, c.accepted_at.type), self._sa.literal(result[-1].id)
             )
-            found = self._read(asked.where(after)) if len(found) == PAGE else []
+            result = self._read(asked.where(after)) if len(result) == PAGE else []
 
     def _between(self, column: Any, since: datetime | None, until: datetime | None) -> list[Any]:
         return [*([] if since is None else [column >= since]), *([] if until is None else [column < until])]
@@ -251,14 +251,14 @@ class SqlInferenceLog:
         return dict(said)
 
     def last_uses(self) -> dict[str, datetime]:
-        found: dict[str, datetime] = {}
+        time_column: dict[str, datetime] = {}
         for table, at in ((self._tables.inferences, "accepted_at"), (self._tables.feedback, "received_at")):
             key, last = table.c.key_hash, self._sa.func.max(table.c[at], type_=table.c[at].type)
             for name, when in self._read(
                 self._sa.select(key, last).where(key.is_not(None), table.c[at].is_not(None)).group_by(key)
             ):
-                found[name] = max(when, found.get(name, when))
-        return found
+                time_column[name] = max(when, time_column.get(name, when))
+        return time_column
 
     def tombstones(self) -> Iterator[str]:
         c = self._tables.inferences.c
@@ -291,7 +291,7 @@ class SqlInferenceLog:
         """Inferences come first: what is being said about them now is waited for, and what comes later finds them erased."""
         sa, table, said = self._sa, self._tables.inferences, self._tables.feedback
         now = datetime.now(UTC)
-        whose = [one.c.key_hash == user_hash if by_key else sa.false() for one in (table, said)]
+        whose = [item.c.key_hash == user_hash if by_key else sa.false() for item in (table, said)]
         asked, told = sa.or_(table.c.user_hash == user_hash, whose[0]), sa.or_(said.c.annotator == user_hash, whose[1])
         if until is not None:
             asked = sa.and_(asked, table.c.accepted_at <= until)
@@ -306,11 +306,11 @@ class SqlInferenceLog:
                     sa.update(said).where(which, said.c.erased_at.is_(None)).values(**TEXT_OF_FEEDBACK, erased_at=now)
                 )
                 opinions += connection.execute(blank).rowcount
-            found = ErasureResult(len(mine), opinions)
-            facts = {"inferences": found.inferences, "feedback": found.feedback}
+            result = ErasureResult(len(mine), opinions)
+            facts = {"inferences": result.inferences, "feedback": result.feedback}
             event = LogEvent(uuid.uuid4().hex, now, "erased", facts)
             self._add(connection, self._tables.events, event)
-        return found._replace(journal_busy=not self._discard_deleted())
+        return result._replace(journal_busy=not self._discard_deleted())
 
     def retain(self, before: datetime) -> int:
         """See ``InferenceLog.retain``. Tombstones stay: they hold no text, and later builds need them."""

@@ -85,10 +85,10 @@ def read_dependencies(root: Path) -> dict[str, list[str]]:
     }
 
     def list_upstream(name: str) -> set[str]:
-        return {above for one in direct[name] for above in (one, *list_upstream(one))}
+        return {above for item in direct[name] for above in (item, *list_upstream(item))}
 
     return {
-        name: [one for one in above if not any(one in list_upstream(other) for other in above)]
+        name: [item for item in above if not any(item in list_upstream(other) for other in above)]
         for name, above in direct.items()
     }
 
