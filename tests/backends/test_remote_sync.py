@@ -394,7 +394,7 @@ class _Cut:
 
 
 def test_an_empty_address_has_nothing_to_pull(far: FsspecObjectStore, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing lies at"):
+    with pytest.raises(UsageError, match="there is no registry at"):
         pull(registry(tmp_path, "empty"), far)
 
 

@@ -359,7 +359,7 @@ def test_postgres_keeps_all_text_or_is_refused(postgres, tmp_path, encoding):
     with pytest.raises(InfrastructureError) as caught, open_log(f"{server}/{name}", tmp_path):
         pass
     assert str(caught.value) == (
-        f"the PostgreSQL database {name} keeps text as LATIN1, which has no place for most of what people write\n"
+        f"the PostgreSQL database {name} stores text as LATIN1, which lacks most characters\n"
         "  create it again: CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
     )
 

@@ -151,7 +151,7 @@ def test_nobody_is_looked_for_under_a_new_salt(project, capsys):
     assert code == 5
     assert told == (
         "tunectl: .tunectl/inference_log/hash_key does not exist and TUNECTL_HASH_KEY is not set, so users cannot be looked up by name\n"
-        "  set TUNECTL_HASH_KEY to what the server has, or run this where its file is\n"
+        "  set TUNECTL_HASH_KEY to the server's key, or run this on the machine with its file\n"
     )
     assert json.loads(ran(capsys, "erase", "--hash", "other", "--json"))["erased"] == 4
 

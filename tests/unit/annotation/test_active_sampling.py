@@ -271,7 +271,7 @@ def test_a_judgment_of_no_question_is_refused_at_the_opening(tmp_path):
         with pytest.raises(DataError) as caught:
             read()
         assert (caught.value.message, caught.value.hint) == (
-            f"{tmp_path / annotation_store.ANNOTATIONS}:2 is about question q002, which {path} does not hold",
+            f"{tmp_path / annotation_store.ANNOTATIONS}:2 is about question q002, which is not in {path}",
             "restore that file from Git",
         )
 

@@ -69,7 +69,7 @@ def test_a_persons_own_challenger_is_not_touched(trials: tuple[ExperimentStore, 
     with pytest.raises(GateError) as error:
         kept.start(made(names[1]))
     assert str(error.value) == (
-        f"{names[2]} is challenger already, put up by Bo: by name only\n  stop it first: tunectl release canary stop"
+        f"{names[2]} is challenger already, set by Bo: by name only\n  stop it first: tunectl release canary stop"
     )
     assert kept.all() == [], "and no record speaks of it"
     assert not kept.repair()
