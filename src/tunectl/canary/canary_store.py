@@ -98,7 +98,7 @@ class ExperimentStore:
     def start(self, experiment: Experiment) -> Experiment:
         """Begin; the same id again goes on with what was begun, and is what it was where that has ended.
 
-        Raises  Occupied while another one runs, or where a person has put up a challenger; GateError for a release that a gate refused;
+        Raises  CanaryRunningError while another one runs, or where a person has put up a challenger; GateError for a release that a gate refused;
                 UsageError for a release that is champion already, a store without a champion, or shares that leave a variant empty;
                 ArtifactError for a release that is not there, or is damaged.
         """
