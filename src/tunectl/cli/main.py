@@ -23,7 +23,7 @@ class Command(NamedTuple):
 
 
 VERBS: tuple[Command, ...] = (
-    Command("init", "make a project of your own, empty or from an example"),
+    Command("init", "make a project of your own: from your data, from an example, or empty"),
     Command("check", "compose conf/, report every mistake at once, show where each value comes from"),
     Command("estimate", "estimate tokens, memory and minutes of each stage, before anything runs"),
     Command("repro", "check, then rebuild whatever changed (dvc repro)"),

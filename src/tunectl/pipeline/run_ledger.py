@@ -142,9 +142,19 @@ def record_run(
     finally:
         try:
             record = _describe_run(layout, project, started_at, end, targets=list(targets), unattended=unattended)
-            atomic_io.write_bytes(layout.runs / f"{record.id}.json", msgspec.json.encode(record) + b"\n")
+            atomic_io.write_bytes(find_ledger(layout) / f"{record.id}.json", msgspec.json.encode(record) + b"\n")
         except (TunectlError, OSError, ValueError, KeyError) as problem:
             _log.warning("this run is not in the ledger: %s", problem)
+
+
+def find_ledger(layout: ProjectPaths) -> Path:
+    """The folder of a run's record: of the project itself for a retrain in a worktree, which is removed after it."""
+    root = layout.root.absolute()
+    for folder in root.parents:
+        project = ProjectPaths(folder)
+        if root.is_relative_to(project.retrain):
+            return project.runs
+    return layout.runs
 
 
 def list_runs(layout: ProjectPaths) -> list[str]:

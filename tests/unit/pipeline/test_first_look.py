@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli import up
 from tunectl.config.loading import override_file
 from tunectl.config.loading.override_parsing import Override
+from tunectl.core.errors import ConfigError
 from tunectl.pipeline import first_look
 
 ROOT = Path(__file__).parents[3]
@@ -53,3 +55,12 @@ def test_only_a_project_in_which_nothing_was_asked_for_or_built_is_untouched(lay
     record(layout)
     (layout.root / "dvc.lock").write_text("schema: '2.0'\n")
     assert not first_look.is_untouched(layout)
+
+
+def test_up_begins_with_a_first_look_and_then_goes_on_with_what_was_asked_for(layout: ProjectPaths) -> None:
+    assert up._choose_build(layout, []) == ["experiment=first"]
+    assert up._choose_build(layout, ["seed=3"]) == ["seed=3"]
+    record(layout, "experiment=small")
+    assert up._choose_build(layout, []) == []
+    with pytest.raises(ConfigError, match="lora_rank"):
+        up._choose_build(layout, ["sft.lora_rnak=8"])

@@ -139,6 +139,21 @@ def test_a_run_that_fails_is_kept_with_its_reason(layout: ProjectPaths) -> None:
     assert len(run_ledger.list_runs(layout)) == 4
 
 
+def test_a_retrain_is_in_the_ledger_of_the_project_and_a_trial_in_its_own(layout: ProjectPaths) -> None:
+    worktree = ProjectPaths(layout.retrain / "worktree" / "shop")
+    build(worktree, "split")
+    with record_run(worktree, "shop", unattended=True):
+        pass
+    assert run_ledger.list_runs(worktree) == []
+    assert [one.name for one in newest(layout).stages] == ["split"]
+    assert newest(layout).unattended
+    trial = ProjectPaths(layout.sweeps / "one" / "worktree")
+    build(trial, "split")
+    with record_run(trial, "shop", unattended=True):
+        pass
+    assert (len(run_ledger.list_runs(trial)), len(run_ledger.list_runs(layout))) == (1, 1)
+
+
 def test_a_ledger_that_cannot_be_written_stops_no_build(layout: ProjectPaths) -> None:
     layout.state_dir.mkdir()
     layout.runs.write_text("a file where the folder should be")
