@@ -47,7 +47,7 @@ class PromptRenderer:
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
         """Return ids of a conversation that the assistant is to continue.
 
-        Raises  Problem where the template refuses it.
+        Raises  ApiError where the template refuses it.
         """
         try:
             text = self.template.render(messages, add_generation_prompt=True, tools=tools)
@@ -58,7 +58,7 @@ class PromptRenderer:
     def encode_text(self, prompt: str | list[int]) -> list[int]:
         """Return ids of a text that is continued as it is.
 
-        Raises  Problem for nothing, or for an id that the model does not have.
+        Raises  ApiError for nothing, or for an id that the model does not have.
         """
         ids = self.tokenizer.ids(prompt) if isinstance(prompt, str) else prompt
         if not ids:
@@ -73,7 +73,7 @@ class PromptRenderer:
 def messages(turns: Sequence[ChatMessage]) -> list[Message]:
     """Return the conversation in our own words.
 
-    Raises  Problem for content that is not text, or tool calls that cannot be read, naming the turn.
+    Raises  ApiError for content that is not text, or tool calls that cannot be read, naming the turn.
     """
     return [_message(number, turn) for number, turn in enumerate(turns)]
 
@@ -111,7 +111,7 @@ def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
 def max_new_tokens(prompt: int, requested: int | None, *, usual: int, context: int) -> int:
     """Return how many tokens an answer may have: what is wanted, else the usual, as far as ``context`` has room.
 
-    Raises  Problem where the prompt alone is too long, or what is wanted does not fit behind it.
+    Raises  ApiError where the prompt alone is too long, or what is wanted does not fit behind it.
     """
     left = context - prompt
     if left < 1 or (requested is not None and requested > left):

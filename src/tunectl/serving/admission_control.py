@@ -2,7 +2,7 @@
 
     admit -> waiting -> running -> leave        one ticket a request; refused at the door or let in for good
 
-Whoever is refused is told when to come again, and finds a place then (``promises.py``). Times are monotonic seconds that the caller gives, so that nothing here reads a clock.
+Whoever is refused is told when to come again, and finds a place then (``retry_reservations.py``). Times are monotonic seconds that the caller gives, so that nothing here reads a clock.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _streamer(tokenizer: Any, on_text: Callable[[str], None]) -> Any:
     transformers = import_optional("transformers", extra="train")
 
     class Streamer(transformers.TextStreamer):  # type: ignore[name-defined]
-        """Hands finished text on."""
+        """Pass finished text to the callback."""
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
             """Print text that is final; transformers calls this."""
