@@ -243,7 +243,7 @@ class KeyStore:
     def key(self, secret: str | None, scope: KeyScope | None, now: float) -> ApiKey:
         """Return the key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
 
-        Raises  Problem: 401 without a key or for an unknown one, 403 without the scope.
+        Raises  ApiError: 401 without a key or for an unknown one, 403 without the scope.
         """
         if now - self._looked >= self.every:
             self._looked = now

@@ -134,7 +134,7 @@ def new_run(key: str, attempt: int, trigger: Trigger, at: datetime, facts: dict[
 def apply_transition(run: RetrainRun, step: Transition) -> RetrainRun:
     """Return the run after one more step; a clock that went back never makes a step older than the one before it.
 
-    Raises  IllegalStep for one that may not follow.
+    Raises  InvalidTransitionError for one that may not follow.
     """
     if step.state not in NEXT[run.state]:
         allowed = ", ".join(sorted(NEXT[run.state])) or "nothing"

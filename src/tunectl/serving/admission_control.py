@@ -76,11 +76,11 @@ class AdmissionController:
     def admit(
         self, answers: int, tokens: int, now: float, go: Callable[[], None], *, name: bytes = b"", again: bool = True
     ) -> AdmissionTicket:
-        """Let a request in, or raise Refused with seconds to wait: it starts at once or waits its turn.
+        """Admit a request, or raise OverloadedError with seconds to wait: it starts at once or waits its turn.
 
         name   tells requests apart: one that comes again has the name it had
         again  False where it surely comes for the first time, though another of its name was here
-        Raises  Problem for what could never come in; Refused for what may come in later.
+        Raises  ApiError for what could never come in; OverloadedError for what may come in later.
         """
         self._refuse_impossible(answers, tokens)
         promise = self._promises.of(name, now) if again else None

@@ -69,7 +69,7 @@ class GenerationTask:
     async def chunks(self) -> AsyncIterator[list[tuple[int, GeneratedAnswer, str]]]:
         """Yield new events until every answer is finished.
 
-        Raises  Problem when the engine fails or time is over; Gone when the client left.
+        Raises  ApiError when the engine fails or time is over; ClientDisconnectedError when the client left.
         """
         unfinished = len(self.job.answers)
         while unfinished:

@@ -53,7 +53,7 @@ class InferenceLogger:
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
         """Make the inference durable before anything of it is answered.
 
-        Raises  Problem (503) where the policy is to refuse what cannot be kept.
+        Raises  ApiError (503) where the policy is to refuse what cannot be kept.
         """
         user, session = job.request.user, job.request.session
         inference = InferenceRecord(
@@ -78,7 +78,7 @@ class InferenceLogger:
     ) -> None:
         """Make the end of an inference durable before its last part is sent; the policy for a full disk is the writer's.
 
-        Raises  Problem (503) where the policy is to refuse what cannot be kept.
+        Raises  ApiError (503) where the policy is to refuse what cannot be kept.
         """
         finish = RequestOutcome(
             finished_at=datetime.now(UTC),
@@ -99,7 +99,7 @@ class InferenceLogger:
     async def log_feedback(self, request: FeedbackRequest, key: ApiKey) -> tuple[bool, str, Variant]:
         """Keep feedback: whether it is new, its id, and the variant that it is about.
 
-        Raises  Problem: 400 for a wrong value, 404 for an unknown inference, 503 when it is not on the disk.
+        Raises  ApiError: 400 for a wrong value, 404 for an unknown inference, 503 when it is not on the disk.
         """
         try:
             kind = feedback_validation.validate_feedback(request.kind, request.value)

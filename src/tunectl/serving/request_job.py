@@ -127,7 +127,7 @@ async def build_job(
 ) -> ChatJob:
     """Return a job from a request; ``size`` is its body's in bytes, so that tools and their calls count as well as texts.
 
-    Raises  Problem for a prompt that cannot be rendered or is too long, or a schema that is too large.
+    Raises  ApiError for a prompt that cannot be rendered or is too long, or a schema that is too large.
     """
     prompts = await _beside(partial(_prompts, request, resident), size)
     contract, times = resident.contract, request.n or 1

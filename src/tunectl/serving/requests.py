@@ -132,7 +132,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
     def prompts(self) -> list[str | list[int]]:
         """One text or list of token ids a prompt, whichever of the four shapes they came in.
 
-        Raises  Problem for a list that mixes kinds.
+        Raises  ApiError for a list that mixes kinds.
         """
         prompt = self.prompt
         if isinstance(prompt, str):
@@ -167,7 +167,7 @@ _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
 def parse(body: bytes, shape: type[R], *, depth: int) -> R:
     """Return the body as ``shape``.
 
-    Raises  Problem that names the parameter, for what is not JSON, too deep, or has another type or bound.
+    Raises  ApiError that names the parameter, for what is not JSON, too deep, or has another type or bound.
     """
     check_depth(body, depth)
     try:
@@ -188,7 +188,7 @@ def parse(body: bytes, shape: type[R], *, depth: int) -> R:
 def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionRequest]) -> dict[str, Any]:
     """Return the part of a request body that is stored: the fields that the server knows, as they were sent.
 
-    Raises  Problem for an unknown field that is not JSON: ``parse`` passes over those.
+    Raises  ApiError for an unknown field that is not JSON: ``parse`` passes over those.
     """
     try:
         content = msgspec.json.decode(body, type=dict[str, Any])
@@ -198,7 +198,7 @@ def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionR
 
 
 def check_depth(body: bytes, depth: int) -> None:
-    """Raise a Problem for JSON that nests deeper than ``depth``, before anything takes it apart.
+    """Raise ApiError for JSON that nests deeper than ``depth``, before anything takes it apart.
 
     Linear in the body, whatever stands in it: anybody may send one, and it is read on the event loop. What is no JSON may pass,
     but not deeper than up to where a parser stops.
@@ -251,7 +251,7 @@ def check_supported(request: ChatRequest | CompletionRequest) -> None:
 def schema_of(format_: ResponseFormat | None) -> str | None:
     """Return the JSON Schema that the answer must fit, as JSON; None where it is free.
 
-    Raises  Problem for a schema that is absent or too large.
+    Raises  ApiError for a schema that is absent or too large.
     """
     if format_ is None or format_.type == "text":
         return None

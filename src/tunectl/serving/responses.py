@@ -1,6 +1,6 @@
 """What the server answers, as shapes: for its OpenAPI document, and for tests that hold every answer against them.
 
-The server itself writes these by hand (``reply.py``), since most of a stream is the same bytes again and again.
+The server itself writes these by hand (``response_encoding.py``), since most of a stream is the same bytes again and again.
 """
 
 from __future__ import annotations

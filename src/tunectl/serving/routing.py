@@ -25,7 +25,7 @@ def resolve_variant(
 
     model     as asked: a variant, a release, or one of ``names``, which leave the choice to us
     releases  what is loaded, by variant
-    Raises  Problem (404) for any other name, listing what there is.
+    Raises  ApiError (404) for any other name, listing what there is.
     """
     if model in names:
         return assign_variant(identity, trial) if trial is not None and "challenger" in releases else "champion"

@@ -147,7 +147,7 @@ def _parse_question_answer(columns: dict[str, Any], question_column: str, answer
 def history(columns: dict[str, Any]) -> Iterator[Message]:
     """Yield the earlier turns in a ``history`` column: a list of pairs of texts.
 
-    Raises  Misfit when it holds something else.
+    Raises  FormatMismatchError when it holds something else.
     """
     if columns.get("history") in (None, ""):
         return

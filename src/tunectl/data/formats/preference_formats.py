@@ -59,7 +59,7 @@ class PreferenceFormat(NamedTuple):
 def transcripts(row: RawRow) -> ParsedPreference:
     r"""Read ``chosen`` and ``rejected``: whole transcripts with ``\n\nHuman:`` and ``\n\nAssistant:`` (HH-RLHF).
 
-    Raises  Misfit when one is not such a text; RowError ``different_prompts`` when they begin with different questions.
+    Raises  FormatMismatchError when one is not such a text; RowError ``different_prompts`` when they begin with different questions.
     """
     return _split_common_prefix(*(_transcript(row, name) for name in ("chosen", "rejected")))
 
@@ -192,7 +192,7 @@ def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
 def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
     """Return the columns that the user pinned.
 
-    Raises  Misfit when one of them is absent.
+    Raises  FormatMismatchError when one of them is absent.
     """
     better, worse = (
         _conversation(_present(row, name or usual), name or usual, "assistant")

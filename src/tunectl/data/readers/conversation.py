@@ -49,7 +49,7 @@ AFTER: dict[str, tuple[str, ...]] = {
 def parse_message(value: Any, number: int) -> Message:
     """Return one turn of any chat format: ``role`` and ``content``, or ``from`` and ``value``. ``number`` counts from 1.
 
-    Raises  Misfit when it has another shape; RowError ``unknown_role``, ``not_text``, ``bad_train_flag``,
+    Raises  FormatMismatchError when it has another shape; RowError ``unknown_role``, ``not_text``, ``bad_train_flag``,
             ``tool_arguments_not_json``.
     """
     if not isinstance(value, dict):
@@ -147,7 +147,7 @@ def _iter_flagged_parts(parts: list[Any], number: int) -> Iterator[tuple[str, bo
 def parse_tool_calls(value: Any, number: int) -> list[dict[str, Any]]:
     """Return tool calls in OpenAI shape, with ``arguments`` as an object.
 
-    Raises  RowError ``tool_arguments_not_json``; Misfit when a call has no name.
+    Raises  RowError ``tool_arguments_not_json``; FormatMismatchError when a call has no name.
     """
     try:
         parsed = parse_json_value(value, "the tool call")

@@ -78,7 +78,7 @@ def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Exa
 def apply_prompt_template(template: str, message: Message, row: RawRow) -> str:
     """Return a prompt template with ``{prompt}`` and the columns of the row in their places.
 
-    Raises  Misfit when the row lacks a column.
+    Raises  FormatMismatchError when the row lacks a column.
     """
     pieces: list[str] = []
     for literal, name, _, _ in Formatter().parse(template):

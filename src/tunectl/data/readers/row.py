@@ -83,7 +83,7 @@ def scalar(value: Any) -> str | None:
 def text_of(columns: dict[str, Any], name: str) -> str:
     """Return the text of a column that must be there; null is empty text.
 
-    Raises  Misfit when the column is absent, or is a list or an object.
+    Raises  FormatMismatchError when the column is absent, or is a list or an object.
     """
     value = get_column(columns, name)
     if value is None and name in columns:
@@ -105,7 +105,7 @@ def optional_text(columns: dict[str, Any], name: str) -> str | None:
 def parse_json_value(value: Any, name: str) -> Any:
     """Return a list or object, which may be written as JSON inside a string (as CSV files must).
 
-    Raises  Misfit when a string is not JSON.
+    Raises  FormatMismatchError when a string is not JSON.
     """
     if not isinstance(value, str):
         return value
@@ -118,7 +118,7 @@ def parse_json_value(value: Any, name: str) -> Any:
 def list_of(columns: dict[str, Any], name: str) -> list[Any]:
     """Return the list in a column that must be there, also where it is written as JSON in a string.
 
-    Raises  Misfit when the column is absent or holds something else.
+    Raises  FormatMismatchError when the column is absent or holds something else.
     """
     value = get_column(columns, name)
     if value is None:
@@ -132,7 +132,7 @@ def list_of(columns: dict[str, Any], name: str) -> list[Any]:
 def object_of(value: Any, name: str) -> dict[str, Any]:
     """Return the object in ``value``, also where it is written as JSON in a string.
 
-    Raises  Misfit when it is something else.
+    Raises  FormatMismatchError when it is something else.
     """
     parsed = parse_json_value(value, name)
     if not isinstance(parsed, dict):
