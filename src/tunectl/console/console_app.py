@@ -17,6 +17,8 @@ from tunectl.access.security_headers import APP_POLICY
 from tunectl.access.throttle import KeyThrottle
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.console import console_guard, html_pages
+from tunectl.console.act_table import ACTS, Act
+from tunectl.console.acts.act_errors import ConflictError
 from tunectl.console.console_guard import ConsoleDoor
 from tunectl.console.console_sessions import SignIn, Visitor
 from tunectl.console.event_stream import ChangeWatcher, stamp_project, stream_changes
@@ -67,6 +69,11 @@ class ConsoleApp:
             routing.Route("/leave", self._catch(self._sign_out), methods=["POST"]),
             routing.Mount("/static", _KeepFiles(static.StaticFiles(directory=html_pages.STATIC))),
         ]
+        for act in ACTS:
+            routes += [
+                routing.Route(act.path, self._catch(self._show_act(act))),
+                routing.Route(act.path, self._catch(self._perform(act)), methods=["POST"]),
+            ]
         for screen in SCREENS:
             routes += [
                 routing.Route(twin_path(screen.path), self._catch(self._answer(screen, as_json=True))),
@@ -103,6 +110,39 @@ class ConsoleApp:
             )
 
         return answer
+
+    def _show_act(self, act: Act) -> Endpoint:
+        async def show(request: Any) -> Any:
+            visitor = self.door.identify(request)
+            if visitor is None:
+                return self._ask_who(request, as_json=False)
+            self.door.require(visitor, "look")
+            context = self.context(visitor)
+            try:
+                shown = await asyncio.to_thread(act.show, context, {**request.query_params, **request.path_params})
+            except LookupError:
+                return await self._show_absent(request, None)
+            entry = Screen(act.path, act.title, act.template, act.show, parent=act.parent)
+            page = await asyncio.to_thread(self.render, act.template, context, entry, request, screen=shown)
+            return self._responses.HTMLResponse(page)
+
+        return show
+
+    def _perform(self, act: Act) -> Endpoint:
+        async def perform(request: Any) -> Any:
+            visitor = self.door.identify(request)
+            if visitor is None:
+                raise ApiError("sign in first", "authentication_error")
+            self.door.require(visitor, act.scope, act=True)
+            form = {**await self.read_form(request), **request.path_params}
+            try:
+                target = await asyncio.to_thread(act.perform, self.context(visitor), form)
+            except LookupError:
+                return await self._show_absent(request, None)
+            logging_setup.get_logger(__name__).info("%s: %s", visitor.name, request.url.path)
+            return self._responses.RedirectResponse(target, 303)
+
+        return perform
 
     def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:
         """Return a page inside the frame."""
@@ -207,7 +247,8 @@ class ConsoleApp:
             except ApiError as problem:
                 return self._refuse(request, str(problem), problem.status)
             except TunectlError as problem:
-                return self._refuse(request, str(problem), 409)
+                status = 409 if isinstance(problem, ConflictError) else 422
+                return self._refuse(request, str(problem), status)
             except Exception:  # noqa: BLE001  a bug in one screen keeps no other from being shown
                 logging_setup.get_logger(__name__).exception("%s failed", request.url.path)
                 return self._refuse(request, "This failed; the log of the console says why.", 500)

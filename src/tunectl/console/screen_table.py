@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from tunectl.access.scopes import KeyScope
 from tunectl.console.read_context import ReadContext
-from tunectl.console.screens import build, home, stage
+from tunectl.console.screens import build, data, home, release, releases, row, rows, stage
 
 Query = Mapping[str, str]
 """What stands behind the question mark of an address, and the variable parts of its path."""
@@ -37,6 +37,11 @@ SCREENS: Final[tuple[Screen, ...]] = (
     Screen("/", "Home", "home.html", home.read_home, group="Project"),
     Screen("/build", "Build", "build.html", build.read_build, group="Project"),
     Screen("/build/{stage}", "Stage", "stage.html", stage.read_stage, parent="/build"),
+    Screen("/data", "Data", "data.html", data.read_data, group="Project"),
+    Screen("/data/rows", "Rows", "rows.html", rows.read_rows, parent="/data"),
+    Screen("/data/rows/{id}", "Row", "row.html", row.read_row, parent="/data"),
+    Screen("/releases", "Releases", "releases.html", releases.read_releases, group="Production"),
+    Screen("/releases/{release}", "Release", "release.html", release.read_release, parent="/releases"),
 )
 
 

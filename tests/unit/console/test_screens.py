@@ -14,7 +14,7 @@ from tunectl.artifacts.records import truncate
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screen_table import SCREENS, Screen, twin_path
 
-EXAMPLES = {"stage": "curate"}
+EXAMPLES = {"stage": "curate", "id": "e-0000000000000000"}
 """Values of the variable parts of paths."""
 KINDS = ("empty", "initialized", "part", "built")
 
@@ -38,8 +38,8 @@ def console(request, tmp_path_factory) -> Console:
     return Console(make_project(request.param, tmp_path_factory.mktemp("console") / request.param))
 
 
-def fill(path: str) -> str:
-    for name, value in EXAMPLES.items():
+def fill(path: str, release: str = "0123456789abcdef") -> str:
+    for name, value in {**EXAMPLES, "release": release}.items():
         path = path.replace(f"{{{name}}}", value)
     return path
 
@@ -61,7 +61,7 @@ def test_a_screen_opens_and_is_valid(console: Console, screen: Screen) -> None:
 @pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.path)
 def test_the_twin_of_a_screen_is_its_struct(console: Console, screen: Screen) -> None:
     reply = console.client.get(twin_path(fill(screen.path)))
-    query = EXAMPLES
+    query = {**EXAMPLES, "release": "0123456789abcdef"}
     try:
         expected = screen.read(
             ReadContext(
@@ -112,6 +112,7 @@ def test_what_strangers_wrote_is_text(tmp_path: Path) -> None:
         "artifacts/metrics/sft.json",
         ".tunectl/failure.json",
         ".tunectl/releases/champion.json",
+        ".tunectl/releases/events.jsonl",
     ],
 )
 def test_a_broken_file_is_told_and_keeps_nothing_else_from_being_shown(tmp_path: Path, broken: str) -> None:

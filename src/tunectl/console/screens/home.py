@@ -71,7 +71,7 @@ def _choose_next(stages: list[StageNode], status: StatusReport | None, problems:
         text = f"{stale} of {len(stages)} stages are out of date. This rebuilds what changed."
         step = NextStep(text, "tunectl repro", "/build")
     elif status is not None and status.champion is None and status.releases:
-        step = NextStep("No release is the champion that servers load.", "tunectl release promote ID")
+        step = NextStep("No release is the champion that servers load.", "tunectl release promote ID", "/releases")
     else:
         return None
     return step

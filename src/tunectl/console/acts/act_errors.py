@@ -1,0 +1,27 @@
+"""Why an act was not done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tunectl.core.errors import GateError, UsageError
+
+MAX_REASON: Final = 500
+
+
+class ConflictError(GateError):
+    """Somebody was quicker: what was shown before the button was pressed is no longer so."""
+
+
+def require_reason(form: Mapping[str, str]) -> str:
+    """Return the reason of a form.
+
+    Raises  UsageError where it is empty or too long.
+    """
+    reason = " ".join(form.get("reason", "").split())
+    if not 1 <= len(reason) <= MAX_REASON:
+        raise UsageError(
+            f"a reason has 1 to {MAX_REASON} letters; this one has {len(reason)}", hint="say why, in a sentence"
+        )
+    return reason

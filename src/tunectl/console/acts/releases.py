@@ -1,0 +1,191 @@
+"""Promote a release, roll back, start and stop a canary without a test: with what will happen, who, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from tunectl.console.acts.act_errors import ConflictError, require_reason
+from tunectl.console.read_context import ReadContext
+from tunectl.core.errors import UsageError
+from tunectl.registry import release_state
+from tunectl.registry.release_store import ChampionMovedError, ReleaseRegistry
+
+PATIENCE_SECONDS = 5.0
+"""That a change waits for another one."""
+
+
+class SwapPreview(Struct, frozen=True):
+    """What an act on the releases will do."""
+
+    sentence: str
+    consequences: list[str]
+    refusals: list[str]
+    """What a gate said no to; the act then needs to be forced on the command line, and no button is shown."""
+    button: str
+    command: str
+    sequence: int
+    """Of the champion that was shown."""
+    canary: str
+    """When the canary that was shown began; empty: there was none."""
+    asks_share: bool = False
+    dangerous: bool = False
+
+
+def show_promotion(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
+    """Return what promoting a release does."""
+    store, name = _open(context), query["release"]
+    if name not in store.ids():
+        raise LookupError(name)
+    champion, manifest = store.champion(), store.manifest(name)
+    before = (
+        f"{champion.release} stops being the champion and can be rolled back to."
+        if champion
+        else "It is the first champion."
+    )
+    consequences = [
+        before,
+        "Servers that look at this registry load it by themselves, prove that it answers, and then switch.",
+        f"It takes {manifest.bytes / 1e6:.0f} MB on each of them.",
+    ]
+    if champion is not None and champion.release == name:
+        consequences = ["It is the champion already; nothing changes."]
+    return SwapPreview(
+        f"Everybody will be answered by release {name}.",
+        consequences,
+        manifest.refusals,
+        "Promote",
+        f"tunectl release promote {name}",
+        *_shown(store),
+    )
+
+
+def promote(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Make a release the champion."""
+    store, name = _open(context), form["release"]
+    if name not in store.ids():
+        raise LookupError(name)
+    reason = require_reason(form)
+    try:
+        store.promote(name, author=context.visitor, message=reason, after=_sequence(form))
+    except ChampionMovedError as error:
+        raise ConflictError(error.message, hint="look again at what is the champion now, then decide") from error
+    return f"/releases/{name}"
+
+
+def show_rollback(context: ReadContext, query: object) -> SwapPreview:  # noqa: ARG001 - every act is shown alike
+    """Return what rolling back does; LookupError where there is nothing to go back to."""
+    store = _open(context)
+    champion = store.champion()
+    if champion is None or champion.previous is None:
+        raise LookupError("previous")
+    return SwapPreview(
+        f"Everybody will be answered by release {champion.previous} again.",
+        [
+            f"{champion.release} stops being the champion; it stays in the registry and can be promoted again.",
+            "Servers switch within seconds where they still hold that release.",
+        ],
+        [],
+        "Roll back",
+        "tunectl release rollback",
+        *_shown(store),
+        dangerous=True,
+    )
+
+
+def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Make the champion before this one champion again."""
+    store, reason = _open(context), require_reason(form)
+    _require_same(store, form)
+    found = store.rollback(author=context.visitor, message=reason)
+    return f"/releases/{found.release}"
+
+
+def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
+    """Return what putting a release up beside the champion does."""
+    store, name = _open(context), query["release"]
+    if name not in store.ids():
+        raise LookupError(name)
+    trial = store.trial()
+    ends = [f"The canary of {trial.release} ends."] if trial else []
+    return SwapPreview(
+        f"A share of the people will be answered by release {name}, the others by the champion.",
+        [
+            *ends,
+            "The same person always gets the same of the two.",
+            "No test decides here: it stays until somebody stops it or promotes it. With a test: tunectl release canary start.",
+        ],
+        store.manifest(name).refusals,
+        "Start the canary",
+        f"tunectl release canary start {name} --no-test --share 0.1",
+        *_shown(store),
+        asks_share=True,
+    )
+
+
+def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Put a release up beside the champion."""
+    store, name = _open(context), form["release"]
+    if name not in store.ids():
+        raise LookupError(name)
+    reason = require_reason(form)
+    _require_same(store, form)
+    try:
+        share = float(form.get("share", "")) / 100
+    except ValueError as error:
+        raise UsageError(f"share = {form.get('share', '')[:40]!r}: a number from 0 to 100 is needed") from error
+    store.start_canary(name, share=share, author=context.visitor, message=reason)
+    return f"/releases/{name}"
+
+
+def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noqa: ARG001 - every act is shown alike
+    """Return what taking the challenger away does; LookupError where there is none."""
+    store = _open(context)
+    trial = store.trial()
+    if trial is None:
+        raise LookupError("canary")
+    return SwapPreview(
+        f"Nobody will be answered by release {trial.release} any more; everybody gets the champion.",
+        ["The release stays in the registry."],
+        [],
+        "Stop the canary",
+        "tunectl release canary stop",
+        *_shown(store),
+    )
+
+
+def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Take the challenger away."""
+    store, reason = _open(context), require_reason(form)
+    _require_same(store, form)
+    found = store.stop_canary(author=context.visitor, message=reason)
+    return f"/releases/{found.release}"
+
+
+def _open(context: ReadContext) -> ReleaseRegistry:
+    return ReleaseRegistry(context.layout.releases, PATIENCE_SECONDS)
+
+
+def _shown(store: ReleaseRegistry) -> tuple[int, str]:
+    """Return what a form carries of the state that it was made from."""
+    trial = store.trial()
+    return release_state.count_swaps(store.log()), trial.started_at if trial else ""
+
+
+def _sequence(form: Mapping[str, str]) -> int:
+    text = form.get("sequence", "")
+    if not text.isdecimal() or len(text) > 12:
+        raise UsageError("the form does not say which champion was shown", hint="open the page again")
+    return int(text)
+
+
+def _require_same(store: ReleaseRegistry, form: Mapping[str, str]) -> None:
+    sequence, canary = _shown(store)
+    if sequence != _sequence(form):
+        raise ConflictError(
+            f"the champion was swapped meanwhile: sequence {sequence}, not {form['sequence']}",
+            hint="look again at what is the champion now, then decide",
+        )
+    if canary != form.get("canary", ""):
+        raise ConflictError("the canary was started or stopped meanwhile", hint="look again, then decide")

@@ -1,0 +1,132 @@
+"""Where each line of a file of rows begins, and what people filter by, so that a page of 50 among 100,000 is read at once.
+
+The index is made in one pass, kept in memory while the file stays the same, and holds some ten bytes a row.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.console.read_context import ReadContext, stamp_files
+from tunectl.core.errors import DataError
+
+MAX_MATCHES: Final = 100_000
+
+
+class _Facet(Struct, frozen=True):
+    file: str = ""
+
+
+class _Line(Struct, frozen=True):
+    """What is read of each line for the index."""
+
+    source: _Facet | None = None
+    reason: str = ""
+    kind: str = ""
+
+
+class RowIndex:
+    """The lines of one file."""
+
+    def __init__(self, path: Path) -> None:
+        """Read ``path`` once.
+
+        Raises  DataError for a line that is no record.
+        """
+        self.path = path
+        self._starts = array("Q")
+        self._reasons, self._sources = array("H"), array("H")
+        self._names: dict[str, int] = {}
+        decoder = msgspec.json.Decoder(_Line)
+        at = 0
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    facts = decoder.decode(line)
+                except msgspec.MsgspecError as error:
+                    raise DataError(
+                        f"{path}:{number} is no record: {error}",
+                        hint=f"run again: tunectl repro --force --to {path.parent.name}",
+                    ) from error
+                self._starts.append(at)
+                self._reasons.append(self._number(facts.reason or facts.kind))
+                self._sources.append(self._number(facts.source.file if facts.source else ""))
+                at += len(line)
+        self._starts.append(at)
+
+    def _number(self, name: str) -> int:
+        """Return the number of a name; those after the first 65,000 are one."""
+        return self._names.setdefault(name, min(len(self._names), 65_535))
+
+    def __len__(self) -> int:
+        """Return how many lines there are."""
+        return len(self._starts) - 1
+
+    def count_labels(self) -> list[tuple[str, int]]:
+        """Return reason (of a reject) or kind (of a row) to lines, most first."""
+        return self._count(self._reasons)
+
+    def count_sources(self) -> list[tuple[str, int]]:
+        """Return raw file to lines, most first."""
+        return self._count(self._sources)
+
+    def _count(self, numbers: Sequence[int]) -> list[tuple[str, int]]:
+        names = {number: name for name, number in self._names.items()}
+        return [(names[number], count) for number, count in Counter(numbers).most_common() if names[number]]
+
+    def select(self, label: str = "", source: str = "", text: str = "") -> Sequence[int]:
+        """Return the numbers (from 0) of the lines with that reason or kind, raw file and text; an empty word takes all."""
+        found: Sequence[int] = range(len(self))
+        if text:
+            found = list(self._search(text))
+        for wanted, numbers in ((label, self._reasons), (source, self._sources)):
+            if wanted:
+                number = self._names.get(wanted)
+                found = [line for line in found if numbers[line] == number]
+        return found
+
+    def _search(self, text: str) -> Iterator[int]:
+        """Yield lines that hold ``text`` as JSON writes it, in the case it is typed in."""
+        needle = msgspec.json.encode(text)[1:-1]
+        if not len(self):
+            return
+        with self.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            at = content.find(needle)
+            while at >= 0:
+                line = bisect_right(self._starts, at) - 1
+                yield line
+                at = content.find(needle, self._starts[line + 1])
+
+    def read(self, lines: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the rows of some lines.
+
+        Raises  DataError for a line that is no record.
+        """
+        rows: list[dict[str, Any]] = []
+        with self.path.open("rb") as stream:
+            for line in lines:
+                stream.seek(self._starts[line])
+                try:
+                    rows.append(
+                        msgspec.json.decode(
+                            stream.read(self._starts[line + 1] - self._starts[line]), type=dict[str, Any]
+                        )
+                    )
+                except msgspec.MsgspecError as error:
+                    raise DataError(f"{self.path}:{line + 1} is no record: {error}") from error
+        return rows
+
+
+def open_index(context: ReadContext, path: Path) -> RowIndex | None:
+    """Return the index of a file, made once while it stays the same; None where the file is absent."""
+    stamp = stamp_files([path])
+    return context.cache.get(f"rows {path}", stamp, lambda: RowIndex(path)) if stamp else None

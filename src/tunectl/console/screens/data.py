@@ -1,0 +1,69 @@
+"""Data: what came in, what went on and what did not, stage by stage, with the reasons; and the raw files."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.row_counts import ROW_COUNTS, RowCounts
+from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.row_index import open_index
+from tunectl.data.pipeline_row_counts import WRITES
+from tunectl.pipeline.stages import STAGES
+
+
+class FlowStep(Struct, frozen=True):
+    """The rows of one stage."""
+
+    stage: str
+    help: str
+    rows_in: int
+    kept: int
+    rejected: list[tuple[str, int]]
+    """Reason and rows, most first."""
+    files: list[str]
+    """Files of rows that can be looked at."""
+
+    @property
+    def kept_share(self) -> float:
+        """Kept of all, 0 to 1."""
+        return self.kept / self.rows_in if self.rows_in else 0.0
+
+
+class DataScreen(Struct, frozen=True):
+    """The rows of a project."""
+
+    steps: list[FlowStep]
+    sources: list[tuple[str, int]]
+    """Raw file and the rows that were read from it."""
+    lost: list[str]
+    """Stages whose sum does not hold: rows are unaccounted for."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_data(context: ReadContext, query: object) -> DataScreen:  # noqa: ARG001 - every reader is called alike
+    """Read the counts of every stage that keeps them."""
+    problems, steps = ProblemList(), []
+    lost: list[str] = []
+    for stage in STAGES:
+        folder = context.layout.artifact(stage.name)
+        path = folder / ROW_COUNTS
+        counts: RowCounts | None = problems.attempt(
+            stage.name, lambda path=path: context.read_json(path, RowCounts), None
+        )  # type: ignore[misc]
+        if counts is None:
+            continue
+        rejected = sorted(counts.rejected.items(), key=lambda item: -item[1])
+        if counts.rows_in != counts.kept + sum(counts.rejected.values()):
+            lost.append(stage.name)
+        files = [name for name in WRITES.get(stage.name, ()) if (folder / name).is_file()]
+        steps.append(FlowStep(stage.name, stage.help, counts.rows_in, counts.kept, rejected, files))
+    return DataScreen(steps, problems.attempt("sources", lambda: _count_sources(context), []), lost, problems.problems)
+
+
+def _count_sources(context: ReadContext) -> list[tuple[str, int]]:
+    found: dict[str, int] = {}
+    for name in WRITES["ingest"]:
+        index = open_index(context, context.layout.artifact("ingest") / name)
+        for source, count in index.count_sources() if index is not None else ():
+            found[source] = found.get(source, 0) + count
+    return sorted(found.items(), key=lambda item: -item[1])[:100]

@@ -1,0 +1,74 @@
+"""One release: its gates, measures, what changed since the champion, where it comes from, and what happened to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import Struct, field
+
+from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.screens.releases import ReleaseSummary, name_roles, summarize_release
+from tunectl.registry import release_manifest
+from tunectl.registry.release_manifest import Lineage
+from tunectl.registry.release_state import ReleaseEvent
+from tunectl.registry.release_store import ReleaseRegistry
+
+
+class ReleaseScreen(Struct, frozen=True):
+    """One release."""
+
+    summary: ReleaseSummary
+    files: dict[str, str]
+    """Relative path to SHA-256."""
+    lineage: Lineage | None
+    champion: str | None
+    changes: list[tuple[str, str, str]]
+    """What differs from the champion: name, the champion's value, this one's."""
+    events: list[ReleaseEvent]
+    """What happened to it, the newest first."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_release(context: ReadContext, query: Mapping[str, str]) -> ReleaseScreen:
+    """Read the release that ``query["release"]`` names in full.
+
+    Raises  LookupError where the registry has none of that name.
+    """
+    problems, store = ProblemList(), ReleaseRegistry(context.layout.releases)
+    name = query["release"]
+    if name not in store.ids():
+        raise LookupError(name)
+    champion = problems.attempt("champion", store.champion, None)
+    roles = name_roles(champion, problems.attempt("canary", store.trial, None))
+    manifest = problems.attempt("manifest", lambda: store.manifest(name), None)
+    other = champion.release if champion is not None and champion.release != name else None
+    changes: list[tuple[str, str, str]] = []
+    if other is not None and manifest is not None:
+        changes = problems.attempt(
+            "changes", lambda: _list_changes(release_manifest.diff(store.manifest(other), manifest)), changes
+        )
+    events = problems.attempt("history", store.log, list[ReleaseEvent]())
+    return ReleaseScreen(
+        summarize_release(store, name, roles),
+        manifest.files if manifest else {},
+        manifest.lineage if manifest else None,
+        champion.release if champion else None,
+        changes,
+        [event for event in reversed(events) if event.release == name],
+        problems.problems,
+    )
+
+
+def _list_changes(parts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return measures, verdicts and lineage; files are left out, every release has others."""
+    found = []
+    for part, changes in parts.items():
+        for name, change in changes.items() if part != "files" else ():
+            old, new = change
+            found.append((f"{part}.{name}" if part == "lineage" else name, _format_value(old), _format_value(new)))
+    return found
+
+
+def _format_value(value: Any) -> str:
+    return "none" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)[:24]

@@ -1,0 +1,116 @@
+"""Releases: the champions over time (who, why, how long), then every release with its verdict."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import CanaryState
+from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.registry.release_manifest import RecordedVerdict, ReleaseManifest
+from tunectl.registry.release_state import ChampionPointer, ReleaseEvent, swap_entries
+from tunectl.registry.release_store import ReleaseRegistry
+
+
+class Reign(Struct, frozen=True):
+    """A release while it was the champion."""
+
+    release: str
+    action: str
+    """promote or rollback."""
+    since: str
+    until: str | None
+    """None: it is the champion now."""
+    seconds: float
+    author: str
+    message: str
+
+
+class ReleaseSummary(Struct, frozen=True):
+    """One release in the list."""
+
+    id: str
+    role: str
+    """champion, previous, challenger, or empty."""
+    created_at: str
+    engine: str
+    bytes: int
+    passed: bool
+    verdicts: dict[str, RecordedVerdict]
+    metrics: dict[str, float]
+    parent: str | None
+    git: str | None
+    damaged: str = ""
+    """Why it cannot be read."""
+
+
+class ReleasesScreen(Struct, frozen=True):
+    """The releases of a project."""
+
+    champion: ChampionPointer | None
+    canary: CanaryState | None
+    reigns: list[Reign]
+    """The newest first."""
+    releases: list[ReleaseSummary]
+    """The newest first."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_releases(context: ReadContext, query: object) -> ReleasesScreen:  # noqa: ARG001 - every reader is called alike
+    """Read the registry."""
+    problems, store = ProblemList(), ReleaseRegistry(context.layout.releases)
+    champion = problems.attempt("champion", store.champion, None)
+    canary = problems.attempt("canary", store.trial, None)
+    events = problems.attempt("history", store.log, list[ReleaseEvent]())
+    names = problems.attempt("releases", store.ids, list[str]())
+    roles = name_roles(champion, canary)
+    return ReleasesScreen(
+        champion,
+        canary,
+        list_reigns(events, context.now),
+        [summarize_release(store, name, roles) for name in reversed(names)],
+        problems.problems,
+    )
+
+
+def name_roles(champion: ChampionPointer | None, canary: CanaryState | None) -> dict[str, str]:
+    """Return release to what it is now."""
+    roles = {canary.release: "challenger"} if canary else {}
+    if champion is not None:
+        roles |= {champion.previous: "previous"} if champion.previous else {}
+        roles[champion.release] = "champion"
+    return roles
+
+
+def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[Reign]:
+    """Return who was the champion when, the newest first."""
+    swaps = swap_entries(events)
+    ends = [*(swap.created_at for swap in swaps[1:]), None]
+    reigns = []
+    for swap, end in zip(swaps, ends, strict=True):
+        until = datetime.fromisoformat(end) if end else now
+        seconds = max(0.0, (until - datetime.fromisoformat(swap.created_at)).total_seconds())
+        reigns.append(Reign(swap.release, swap.action, swap.created_at, end, seconds, swap.author, swap.message))
+    return reigns[::-1]
+
+
+def summarize_release(store: ReleaseRegistry, name: str, roles: dict[str, str]) -> ReleaseSummary:
+    """Return what a list shows of a release, also of one that cannot be read."""
+    problems = ProblemList()
+    found: ReleaseManifest | None = problems.attempt(name, lambda: store.manifest(name), None)
+    role = roles.get(name, "")
+    if found is None:
+        return ReleaseSummary(name, role, "", "", 0, False, {}, {}, None, None, problems.problems[name])
+    return ReleaseSummary(
+        name,
+        role,
+        found.created_at,
+        found.engine,
+        found.bytes,
+        not found.refusals,
+        found.verdicts,
+        found.metrics,
+        found.parent,
+        found.git,
+    )

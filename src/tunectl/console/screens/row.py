@@ -1,0 +1,110 @@
+"""One row: what it says, the raw line that it comes from, what each stage did with it, and the releases that learned it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.pipeline import lineage_trace
+from tunectl.pipeline.lineage_trace import FILES, RowStep
+from tunectl.registry.release_store import ReleaseRegistry
+
+
+class RowTurn(Struct, frozen=True):
+    """One piece of text of a row."""
+
+    role: str
+    """Who says it: system, user, assistant, tool, document, answer, chosen, rejected."""
+    text: str
+    learned: bool
+    """Whether a model is trained on it."""
+
+
+class RowScreen(Struct, frozen=True):
+    """One row and its way."""
+
+    id: str
+    source: str
+    """FILE:ROW of the raw data."""
+    kind: str
+    turns: list[RowTurn]
+    fields: dict[str, str]
+    weight: float
+    cluster: str
+    """Rows of one cluster stay in one split; empty: it stands alone."""
+    steps: list[RowStep]
+    learned_by: list[str]
+    """Releases that were trained on it."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
+    """Read the row that ``query["id"]`` names, as the latest stage that has it wrote it.
+
+    Raises  LookupError where no stage has it.
+    """
+    problems, layout = ProblemList(), context.layout
+    found = _find_row(context, query["id"])
+    if found is None:
+        raise LookupError(query["id"])
+    source = lineage_trace.format_source(found.get("source"))
+    none: list[RowStep] = []
+    steps = problems.attempt("way through the stages", lambda: list(lineage_trace.trace_row(layout, source)), none)
+    learned = problems.attempt(
+        "releases",
+        lambda: lineage_trace.list_learning_releases(ReleaseRegistry(layout.releases), layout, steps),
+        list[str](),
+    )
+    return RowScreen(
+        str(found["id"]),
+        source,
+        str(found.get("kind", "")),
+        list(_list_turns(found)),
+        {str(name): str(value) for name, value in (found.get("fields") or {}).items()},
+        float(found.get("weight", 1.0)),
+        str(found.get("cluster") or ""),
+        steps,
+        learned,
+        problems.problems,
+    )
+
+
+def _find_row(context: ReadContext, name: str) -> dict[str, Any] | None:
+    """Return the record with that id; only lines that hold it are decoded."""
+    needle = b'"id":' + msgspec.json.encode(name)
+    for stage, files in reversed(FILES.items()):
+        for file in files:
+            path = context.layout.artifact(stage) / file
+            if not path.is_file():
+                continue
+            with path.open("rb") as stream:
+                for line in stream:
+                    if needle not in line:
+                        continue
+                    row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
+                    if row.get("id") == name:
+                        return row
+    return None
+
+
+def _list_turns(row: Mapping[str, Any]) -> Iterator[RowTurn]:
+    if row.get("text"):
+        yield RowTurn("document", row["text"], learned=True)
+    for message in row.get("messages") or ():
+        yield RowTurn(message["role"], message["content"], learned=bool(message.get("train")))
+    for answer in row.get("answers") or ():
+        if answer.get("parts"):
+            for part in answer["parts"]:
+                yield RowTurn("answer", part["text"], learned=part["train"])
+        else:
+            yield RowTurn("answer", answer["text"], learned=True)
+    for segment in row.get("segments") or ():
+        yield RowTurn("text", segment["text"], learned=segment["train"])
+    tokens = row.get("tokens")
+    if tokens:
+        learned = sum(label != -100 for label in tokens["labels"])
+        yield RowTurn("tokens", f"{len(tokens['ids'])} tokens, {learned} of them learned", learned=learned > 0)

@@ -1,0 +1,151 @@
+"""Rows and rejects of a stage, a page at a time, filtered by reason, raw file and text; the address holds all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import truncate
+from tunectl.artifacts.row_counts import REJECTS
+from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.row_index import RowIndex, open_index
+from tunectl.data.pipeline_row_counts import WRITES
+from tunectl.pipeline.lineage_trace import format_source
+from tunectl.pipeline.stages import STAGES
+
+SIZE: Final = 50
+LETTERS: Final = 280
+
+
+class RowSummary(Struct, frozen=True):
+    """One line of a file of rows."""
+
+    id: str
+    """Empty for a reject: it has no record."""
+    source: str
+    """FILE:ROW of the raw data."""
+    label: str
+    """Why it was rejected, or the declared source that it came through."""
+    text: str
+    """Its beginning."""
+    answer: str = ""
+    detail: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+class RowsScreen(Struct, frozen=True):
+    """A page of rows."""
+
+    stage: str
+    stages: list[str]
+    """Stages that have rows."""
+    file: str
+    files: list[tuple[str, int]]
+    """Files of the stage and their lines; rejects are one of them."""
+    rejects: bool
+    labels: list[tuple[str, int]]
+    """Reasons (of rejects) or kinds, and their lines."""
+    sources: list[tuple[str, int]]
+    label: str
+    source: str
+    text: str
+    at: int
+    size: int
+    total: int
+    """Lines that the filters take."""
+    rows: list[RowSummary]
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
+    """Read one page; ``query``: stage, part (rejects), file, reason, source, q and at.
+
+    Raises  LookupError for a stage or file that there is not.
+    """
+    problems = ProblemList()
+    there = {stage.name: _list_files(context, stage.name, problems) for stage in STAGES}
+    stages = [name for name, files in there.items() if files]
+    stage = query.get("stage") or (stages[0] if stages else "ingest")
+    if stage not in there:
+        raise LookupError(stage)
+    files = there[stage]
+    wanted = REJECTS if query.get("part") == "rejects" else query.get("file", "")
+    file = wanted or (files[0][0] if files else "")
+    if wanted and wanted != REJECTS and wanted not in dict(files):
+        raise LookupError(wanted)
+    label, source, text = query.get("reason", ""), query.get("source", ""), query.get("q", "")[:200]
+    index = (
+        problems.attempt(file, lambda: open_index(context, context.layout.artifact(stage) / file), None)
+        if file
+        else None
+    )
+    lines = index.select(label, source, text) if index is not None else ()
+    at = _parse_position(query.get("at", ""), len(lines))
+    read: list[dict[str, Any]] = []
+    return RowsScreen(
+        stage,
+        stages,
+        file,
+        files,
+        file == REJECTS,
+        index.count_labels() if index is not None else [],
+        index.count_sources()[:20] if index is not None else [],
+        label,
+        source,
+        text,
+        at,
+        SIZE,
+        len(lines),
+        [summarize_row(row) for row in problems.attempt(file, lambda: _read_page(index, lines[at : at + SIZE]), read)],
+        problems.problems,
+    )
+
+
+def _list_files(context: ReadContext, stage: str, problems: ProblemList) -> list[tuple[str, int]]:
+    folder, files = context.layout.artifact(stage), []
+    for name in (*WRITES.get(stage, ()), REJECTS):
+        path = folder / name
+        if path.is_file() and path.stat().st_size:
+            files.append((name, problems.attempt(name, lambda path=path: len(open_index(context, path) or ()), 0)))  # type: ignore[misc]
+    return files
+
+
+def _read_page(index: RowIndex | None, lines: Any) -> list[dict[str, Any]]:
+    return index.read(lines) if index is not None else []
+
+
+def _parse_position(text: str, total: int) -> int:
+    at = int(text) if text.isdecimal() and len(text) < 12 else 0
+    return min(at, max(0, total - 1)) // SIZE * SIZE
+
+
+def summarize_row(row: Mapping[str, Any]) -> RowSummary:
+    """Return what a list shows of a row of any kind."""
+    votes = row.get("annotations") or [{}]
+    source = row.get("source") or votes[0].get("source")
+    if "reason" in row:
+        return RowSummary(
+            "",
+            format_source(source),
+            row["reason"],
+            truncate(row.get("sample", ""), LETTERS),
+            "",
+            row.get("detail", ""),
+        )
+    messages = row.get("messages") or []
+    text = row.get("text") or (messages[-1]["content"] if messages else "")
+    text = text or "".join(part["text"] for part in row.get("segments") or ())
+    answers = row.get("answers") or []
+    chosen = row.get("chosen") or row.get("completion") or []
+    answer = answers[0]["text"] if answers else chosen[-1]["content"] if chosen else ""
+    return RowSummary(
+        str(row.get("id", "")),
+        format_source(source),
+        str(row.get("kind", "")),
+        truncate(text, LETTERS),
+        truncate(answer, LETTERS),
+        "",
+        {str(name): str(value) for name, value in (row.get("fields") or {}).items()},
+    )

@@ -1,0 +1,113 @@
+"""Acts on releases: consequences first, a reason, the name of who did it, 409 where somebody was quicker, scopes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from console_projects import Console, build, digest_project
+
+from tunectl.console.act_table import ACTS
+from tunectl.console.console_sessions import Visitor
+from tunectl.registry.release_store import ReleaseRegistry
+
+OWN = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Console:
+    return Console(build(tmp_path / "shop"))
+
+
+def registry(console: Console) -> ReleaseRegistry:
+    return ReleaseRegistry(console.layout.releases)
+
+
+def hidden_fields(page: str) -> dict[str, str]:
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page))
+
+
+def test_a_promotion_shows_what_happens_and_is_recorded_with_name_and_reason(console: Console) -> None:
+    store = registry(console)
+    first, second, _ = store.ids()
+    page = console.client.get(f"/releases/{first}/promote")
+    assert f"{second} stops being the champion" in page.text
+    reply = console.post(f"/releases/{first}/promote", reason="it was better", **hidden_fields(page.text))
+    assert (reply.status_code, reply.headers["location"]) == (303, f"/releases/{first}")
+    champion = store.champion()
+    assert (champion.release, champion.message, champion.previous) == (first, "it was better", second)
+    assert champion.author == console.sign_in.find(next(iter(console.client.cookies.values()))).name
+
+
+def test_two_people_and_one_button(console: Console) -> None:
+    store = registry(console)
+    first, second, _ = store.ids()
+    shown = hidden_fields(console.client.get("/rollback").text)
+    store.promote(first, author="somebody", message="quicker")
+    reply = console.post("/rollback", reason="too slow", **shown)
+    assert reply.status_code == 409
+    assert "swapped meanwhile" in reply.text
+    assert store.champion().release == first
+    stale = console.post(f"/releases/{second}/promote", reason="x", **shown)
+    assert stale.status_code == 409
+
+
+def test_a_rollback_goes_back(console: Console) -> None:
+    store = registry(console)
+    first = store.ids()[0]
+    shown = hidden_fields(console.client.get("/rollback").text)
+    assert console.post("/rollback", reason="answers got worse", **shown).headers["location"] == f"/releases/{first}"
+    assert store.champion().action == "rollback"
+    assert console.client.get("/rollback").status_code == 404  # nothing lies below
+
+
+def test_a_canary_starts_and_stops(console: Console) -> None:
+    store = registry(console)
+    first = store.ids()[0]
+    shown = hidden_fields(console.client.get(f"/releases/{first}/canary").text)
+    wrong = console.post(f"/releases/{first}/canary", reason="try", share="many", **shown)
+    assert wrong.status_code == 422
+    assert console.post(f"/releases/{first}/canary", reason="try", share="10", **shown).status_code == 303
+    assert store.trial().share == 0.1
+    shown = hidden_fields(console.client.get("/canary/stop").text)
+    assert console.post("/canary/stop", reason="enough", **shown).status_code == 303
+    assert store.trial() is None
+
+
+def test_a_gate_is_not_passed_by_a_button(console: Console) -> None:
+    refused = registry(console).ids()[2]
+    page = console.client.get(f"/releases/{refused}/promote").text
+    assert "A gate said no" in page
+    assert '<button class="primary">' not in page
+    champion = registry(console).champion()
+    reply = console.post(f"/releases/{refused}/promote", reason="all the same", sequence=str(champion.sequence))
+    assert reply.status_code == 422
+    assert registry(console).champion() == champion
+
+
+@pytest.mark.parametrize("reason", ["", "   ", "x" * 501])
+def test_without_a_reason_nothing_happens(console: Console, reason: str) -> None:
+    before = digest_project(console.layout.root)
+    first = registry(console).ids()[0]
+    assert console.post(f"/releases/{first}/promote", reason=reason, sequence="2").status_code == 422
+    assert digest_project(console.layout.root) == before
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.path)
+def test_each_act_needs_its_scope_its_page_and_a_session(console: Console, act: object) -> None:
+    path = act.path.replace("{release}", registry(console).ids()[0])
+    before = digest_project(console.layout.root)
+    fields = {"reason": "x", "sequence": "2", "share": "10"}
+    assert console.stranger().post(path, data=fields, headers=OWN).status_code == 401
+    assert console.client.post(path, data=fields, headers={"Origin": "http://evil.example"}).status_code == 403
+    console.app.door.identify = lambda _request: Visitor("looker", frozenset({"look"}))  # type: ignore[method-assign]
+    assert console.post(path, **fields).status_code == 403
+    assert digest_project(console.layout.root) == before
+
+
+def test_a_console_that_only_shows_does_nothing(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"), acts=False)
+    first = registry(console).ids()[0]
+    assert "/promote" not in console.client.get(f"/releases/{first}").text
+    assert console.post(f"/releases/{first}/promote", reason="x", sequence="2").status_code == 403

@@ -1,0 +1,103 @@
+"""Pages of rows: filters, pages by the index, 100,000 rows within the budget, one row with its way."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from console_projects import MARKUP, NOW, build
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.console.read_context import ReadContext
+from tunectl.console.row_index import RowIndex
+from tunectl.console.screens.data import read_data
+from tunectl.console.screens.row import read_row
+from tunectl.console.screens.rows import SIZE, read_rows
+from tunectl.core.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory) -> ReadContext:
+    return ReadContext(build(tmp_path_factory.mktemp("rows") / "shop", rows=300), NOW)
+
+
+def test_the_flow_has_every_stage_with_its_reasons(context: ReadContext) -> None:
+    found = read_data(context, {})
+    assert [step.stage for step in found.steps] == ["ingest", "curate", "split"]
+    assert found.steps[1].rows_in == 307
+    assert found.steps[1].rejected == [("exact_duplicate", 4), ("no_text", 3)]
+    assert found.lost == []
+    assert found.sources == [("briefs.jsonl", 200), ("reviews.csv", 100)]
+
+
+def test_rejects_are_filtered_by_reason(context: ReadContext) -> None:
+    found = read_rows(context, {"stage": "curate", "part": "rejects", "reason": "no_text"})
+    assert (found.total, found.rejects) == (3, True)
+    assert {row.label for row in found.rows} == {"no_text"}
+    assert found.labels == [("exact_duplicate", 4), ("no_text", 3)]
+    assert found.rows[0].source == "briefs.jsonl:900"
+
+
+def test_rows_are_found_by_text_as_it_is_read(context: ReadContext) -> None:
+    found = read_rows(context, {"stage": "split", "file": "train.jsonl", "q": f"ad 7. {MARKUP}"})
+    assert [row.id for row in found.rows] == ["e-0000000000000007"]
+
+
+@pytest.mark.parametrize(("at", "first"), [("", 0), ("50", 50), ("57", 50), ("99999", 150), ("-1", 0), ("x", 0)])
+def test_a_page_begins_where_the_address_says(context: ReadContext, at: str, first: int) -> None:
+    found = read_rows(context, {"stage": "curate", "file": "examples.jsonl", "at": at})
+    assert found.at == first
+    assert found.rows[0].id == f"e-{first:016x}"
+
+
+@pytest.mark.parametrize("query", [{"stage": "nope"}, {"stage": "curate", "file": "../../dvc.yaml"}])
+def test_there_is_nothing_but_files_of_rows(context: ReadContext, query: dict[str, str]) -> None:
+    with pytest.raises(LookupError):
+        read_rows(context, query)
+
+
+def test_a_row_is_followed_through_the_stages(context: ReadContext) -> None:
+    found = read_row(context, {"id": "e-0000000000000007"})
+    assert found.source == "briefs.jsonl:8"
+    assert [(step.stage, step.what) for step in found.steps] == [
+        ("ingest", "kept"),
+        ("curate", "kept"),
+        ("split", "kept"),
+    ]
+    assert [(turn.role, turn.learned) for turn in found.turns] == [("user", False), ("answer", True)]
+    with pytest.raises(LookupError):
+        read_row(context, {"id": "e-of-nobody"})
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "curate" / "examples.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"id": "a"}\n{"id"\n')
+    with pytest.raises(DataError, match=r"examples\.jsonl:2 is no record"):
+        RowIndex(path)
+
+
+def test_a_page_of_100_000_rows_is_within_the_budget(tmp_path: Path) -> None:
+    layout = ProjectPaths(tmp_path)
+    folder = layout.artifact("curate")
+    folder.mkdir(parents=True)
+    row = {
+        "source": {"file": "big.jsonl", "row": 1},
+        "messages": [{"role": "user", "content": "x" * 300}],
+        "kind": "big",
+    }
+    lines = (msgspec.json.encode({"id": f"e-{at:016x}", **row}) for at in range(100_000))
+    (folder / "examples.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    context = ReadContext(layout, NOW)
+    before = time.process_time()
+    read_rows(context, {"stage": "curate", "at": "50000"})
+    first = time.process_time() - before
+    before = time.process_time()
+    found = read_rows(context, {"stage": "curate", "at": "99999", "q": "e-000000000001869f"})
+    again = time.process_time() - before
+    assert [one.id for one in found.rows] == ["e-000000000001869f"]
+    assert SIZE == 50
+    assert first < 1.0  # once a file; later pages use the index
+    assert again < 0.3
