@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 from msgspec import Struct, field
 
 from tunectl.artifacts.row_counts import ROW_COUNTS, RowCounts
@@ -46,10 +49,7 @@ def read_data(context: ReadContext, query: object) -> DataScreen:  # noqa: ARG00
     lost: list[str] = []
     for stage in STAGES:
         folder = context.layout.artifact(stage.name)
-        path = folder / ROW_COUNTS
-        counts: RowCounts | None = problems.attempt(
-            stage.name, lambda path=path: context.read_json(path, RowCounts), None
-        )  # type: ignore[misc]
+        counts = problems.attempt(stage.name, partial(_read_counts, context, folder / ROW_COUNTS), None)
         if counts is None:
             continue
         rejected = sorted(counts.rejected.items(), key=lambda item: -item[1])
@@ -58,6 +58,11 @@ def read_data(context: ReadContext, query: object) -> DataScreen:  # noqa: ARG00
         files = [name for name in WRITES.get(stage.name, ()) if (folder / name).is_file()]
         steps.append(FlowStep(stage.name, stage.help, counts.rows_in, counts.kept, rejected, files))
     return DataScreen(steps, problems.attempt("sources", lambda: _count_sources(context), []), lost, problems.problems)
+
+
+def _read_counts(context: ReadContext, path: Path) -> RowCounts | None:
+    counts: RowCounts | None = context.read_json(path, RowCounts)
+    return counts
 
 
 def _count_sources(context: ReadContext) -> list[tuple[str, int]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct, field
@@ -108,8 +110,12 @@ def _list_files(context: ReadContext, stage: str, problems: ProblemList) -> list
     for name in (*WRITES.get(stage, ()), REJECTS):
         path = folder / name
         if path.is_file() and path.stat().st_size:
-            files.append((name, problems.attempt(name, lambda path=path: len(open_index(context, path) or ()), 0)))  # type: ignore[misc]
+            files.append((name, problems.attempt(name, partial(_count_lines, context, path), 0)))
     return files
+
+
+def _count_lines(context: ReadContext, path: Path) -> int:
+    return len(open_index(context, path) or ())
 
 
 def _read_page(index: RowIndex | None, lines: Any) -> list[dict[str, Any]]:
