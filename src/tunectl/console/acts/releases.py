@@ -57,7 +57,7 @@ def show_promotion(context: ReadContext, query: Mapping[str, str]) -> SwapPrevie
         manifest.refusals,
         "Promote",
         f"tunectl release promote {name}",
-        *_shown(store),
+        *_describe_state(store),
     )
 
 
@@ -89,7 +89,7 @@ def show_rollback(context: ReadContext, query: object) -> SwapPreview:  # noqa: 
         [],
         "Roll back",
         "tunectl release rollback",
-        *_shown(store),
+        *_describe_state(store),
         dangerous=True,
     )
 
@@ -119,7 +119,7 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
         store.manifest(name).refusals,
         "Start the canary",
         f"tunectl release canary start {name} --no-test --share 0.1",
-        *_shown(store),
+        *_describe_state(store),
         asks_share=True,
     )
 
@@ -151,7 +151,7 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
         [],
         "Stop the canary",
         "tunectl release canary stop",
-        *_shown(store),
+        *_describe_state(store),
     )
 
 
@@ -167,7 +167,7 @@ def _open(context: ReadContext) -> ReleaseRegistry:
     return ReleaseRegistry(context.layout.releases, PATIENCE_SECONDS)
 
 
-def _shown(store: ReleaseRegistry) -> tuple[int, str]:
+def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:
     """Return what a form carries of the state that it was made from."""
     trial = store.trial()
     return release_state.count_swaps(store.log()), trial.started_at if trial else ""
@@ -181,7 +181,7 @@ def _sequence(form: Mapping[str, str]) -> int:
 
 
 def _require_same(store: ReleaseRegistry, form: Mapping[str, str]) -> None:
-    sequence, canary = _shown(store)
+    sequence, canary = _describe_state(store)
     if sequence != _sequence(form):
         raise ConflictError(
             f"the champion was swapped meanwhile: sequence {sequence}, not {form['sequence']}",
