@@ -26,10 +26,10 @@ install: .venv/.run .venv/.exporter  ## make .venv and the exporter's environmen
 
 develop: .venv/.dev  ## make .venv and install what developing needs
 
-.venv/.run: requirements/run.txt pyproject.toml
+.venv/.run: requirements/run.txt requirements/torch.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet "pip>=23.3"  # before 23.3 pip warns of extras whose names have a hyphen (lxml's)
-	@$(BIN)/python requirements/install.py run.txt
+	@$(BIN)/python requirements/install.py torch.txt run.txt
 	@$(BIN)/python -m pip install --quiet --no-deps -e . && touch $@
 	@echo "activate the environment with: source .venv/bin/activate"
 
@@ -65,8 +65,8 @@ format: .venv/.dev  ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: .venv/.dev  ## resolve the lock files again from pyproject.toml
-	$(BIN)/python requirements/lock.py
+lock: .venv/.dev  ## resolve the lock files again from pyproject.toml; LOCK=--upgrade takes the newest versions
+	$(BIN)/python requirements/lock.py $(LOCK)
 
 loop: .venv/.run  ## see it heal: the loop on the example, with real processes; after `make run`
 	@test -f .tunectl/releases/champion.json || $(MAKE) run

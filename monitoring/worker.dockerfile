@@ -9,8 +9,8 @@ RUN apt-get update \
  && git config --system --add safe.directory '*'
 WORKDIR /tmp/tunectl
 # A lock file is there in the checkout only; what is always there keeps COPY from failing without it.
-COPY monitoring/worker.dockerfile requirements/run.tx[t] lock/
-RUN if [ -f lock/run.txt ]; then pip install --no-cache-dir -r lock/run.txt "psycopg[binary]>=3.2,<4"; fi
+COPY monitoring/worker.dockerfile requirements/install.p[y] requirements/torch.tx[t] requirements/run.tx[t] requirements/postgres.tx[t] lock/
+RUN if [ -f lock/run.txt ]; then PIP_NO_CACHE_DIR=1 UV_NO_CACHE=1 python lock/install.py torch.txt run.txt postgres.txt; fi
 COPY . .
 ARG TUNECTL="tunectl-lm[all,postgres]"
 RUN if [ -f lock/run.txt ]; then pip install --no-cache-dir --no-deps .; else pip install --no-cache-dir "$TUNECTL"; fi \

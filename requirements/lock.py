@@ -1,7 +1,11 @@
-"""Resolve pyproject.toml into run.txt and dev.txt, and each environment of its own (``*.in``) into a file beside it: one version a line, no hashes, no local versions.
+"""Resolve pyproject.toml and the files ``*.in`` into lock files: ``python requirements/lock.py [--upgrade]``.
 
-torch stays a range: its builds for CPU and CUDA differ by machine, and a pinned local version would be wrong on the next one.
-What only a CUDA build of torch asks for is left out for the same reason.
+Each line of a lock is one version with the SHA-256 of every file of that version, whatever index it came from, for Linux and every
+supported Python. Versions stay as they are where they still fit; ``--upgrade`` takes the newest ones.
+
+torch is in no lock but that of vLLM: its builds for CPU and CUDA differ by machine, and so do their hashes. ``torch.txt`` and
+``torchvision.txt`` hold their ranges, and are installed first. What only a CUDA build of torch asks for is left out for the same
+reason. vLLM runs on a machine with a CUDA card and takes one version of torch, so its lock has all of it, for the image's Python.
 """
 
 from __future__ import annotations
@@ -10,52 +14,101 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-RANGES = {"torch": "torch>=2.9", "torchvision": "torchvision>=0.24"}
-CUDA_ONLY = re.compile(r"^(nvidia-|cuda-|triton==)")
-HEADER = "# Made by `make lock` from pyproject.toml, extra [{extra}]. Install with pip; torch stays a range (see requirements/lock.py).\n"
+EVERYWHERE = ("--universal", "--python-version=3.11")
+"""The oldest Python that is supported; such a lock holds for the later ones, too."""
+CUDA_IMAGE = ("--python-platform=x86_64-manylinux_2_28", "--python-version=3.13")
+TORCH = {"torch": "torch>=2.9", "torchvision": "torchvision>=0.24"}
+CUDA_ONLY = re.compile(r"(nvidia-(?!ml-py)|cuda-|triton$)")
+ENVIRONMENT = ("python_full_version < '3.14' and ", " and sys_platform == 'linux'", " ; sys_platform == 'linux'")
+"""What uv writes behind every line, because ``tool.uv.environments`` of pyproject.toml says so."""
+HEADER = "# Made by `make lock` from {source}: {what}. Each line has the hashes of its files; requirements/install.py installs it.\n"
 ENVIRONMENTS = {
     "export": "the environment of tunectl's exporter",
     "serve-openvino": "what a Bento for the engine openvino installs",
+    "serve-transformers": "what a Bento for the reference engine installs",
+    "serve-vllm": "what a Bento for vLLM installs, on a machine with a CUDA card",
 }
-ENVIRONMENT_HEADER = "# Made by `make lock` from {name}.in: {what}. Torch stays a range (see requirements/lock.py).\n"
+STORES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+"""What a Bento installs besides, by the kind of the registry's address."""
+Lock = dict[str, str]
+"""Name to the lines of a package, its hashes with it."""
 
 
-def resolve_lines(source: str, extra: str | None = None, constraint: Path | None = None) -> list[str]:
-    """Resolve a file, or one extra of it, into sorted requirement lines."""
+def parse_lock(text: str) -> Lock:
+    """Take the lines of a lock apart by package; a package with markers may have several versions, which stay together."""
+    found: Lock = {}
+    name = ""
+    for line in text.splitlines():
+        if line[:1] in {"#", "-", ""}:
+            continue
+        if not line.startswith(" "):
+            name = re.split(r"[=\[<> ;]", line, maxsplit=1)[0]
+        for part in ENVIRONMENT:
+            line = line.replace(part, "")  # noqa: PLW2901
+        found[name] = found.get(name, "") + line + "\n"
+    return found
+
+
+def resolve(source: Path, *options: str, keep: Sequence[str] = ()) -> Lock:
+    """Resolve a file of requirements with uv; ``keep`` names locks whose versions hold where they fit."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "lock.txt"
-        words = [
-            sys.executable,
-            "-m",
-            "piptools",
-            "compile",
-            "--quiet",
-            "--strip-extras",
-            "--no-header",
-            "--no-annotate",
-        ]
-        words += ["--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host", "--output-file", str(out)]
-        words += ["--extra", extra] if extra else []
-        words += ["--constraint", str(constraint)] if constraint else []
-        subprocess.run([*words, str(HERE.parent / source)], check=True, stdout=subprocess.DEVNULL)
-        lines = [line for line in out.read_text().splitlines() if "==" in line and not CUDA_ONLY.match(line)]
-    return sorted(RANGES.get(line.partition("==")[0], re.sub(r"\+[a-z0-9.]+$", "", line)) for line in lines)
+        known = "".join((HERE / name).read_text() for name in keep if (HERE / name).is_file())
+        out.write_text("".join(line for line in known.splitlines(keepends=True) if not line.startswith("-r")))
+        words = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate"]
+        words += ["--no-header", "--output-file", str(out), *options, str(source)]
+        subprocess.run(words, cwd=HERE.parent, check=True, stdout=subprocess.DEVNULL)
+        return parse_lock(out.read_text())
 
 
-def main() -> None:
-    """Write all files; dev.txt holds only what run.txt does not."""
-    run = HERE / "run.txt"
-    first = resolve_lines("pyproject.toml", "all")
-    run.write_text(HEADER.format(extra="all") + "\n".join(first) + "\n")
-    second = [line for line in resolve_lines("pyproject.toml", "dev", run) if line not in first]
-    (HERE / "dev.txt").write_text(HEADER.format(extra="dev") + "-r run.txt\n" + "\n".join(second) + "\n")
+def drop_torch(lock: Lock) -> Lock:
+    """Leave out torch, and what only its CUDA builds ask for."""
+    return {name: lines for name, lines in lock.items() if name not in TORCH and not CUDA_ONLY.match(name)}
+
+
+def drop_known(lock: Lock, known: Lock) -> Lock:
+    """Leave out what another lock has; what that one has under another marker stays."""
+    return {name: lines for name, lines in lock.items() if known.get(name) != lines}
+
+
+def write(name: str, source: str, what: str, lock: Lock, *, first: str = "") -> None:
+    """Write a lock; ``first`` is a line of its own before the packages."""
+    lines = "".join(lock[one] for one in sorted(lock))
+    (HERE / name).write_text(HEADER.format(source=source, what=what) + first + lines)
+
+
+def main(words: Sequence[str]) -> None:
+    """Write all locks. One that stands on another holds only what that one does not."""
+    upgrade = [word for word in words if word == "--upgrade"]
+    project = HERE.parent / "pyproject.toml"
+    run = drop_torch(resolve(project, "--extra=all", *EVERYWHERE, *upgrade, keep=["run.txt"]))
+    write("run.txt", "pyproject.toml", "extra [all]", run)
+    for extra, first in (("dev", "-r run.txt\n"), ("postgres", "")):
+        lock = drop_torch(resolve(project, f"--extra={extra}", *EVERYWHERE, *upgrade, keep=["run.txt", f"{extra}.txt"]))
+        write(f"{extra}.txt", "pyproject.toml", f"extra [{extra}], beside run.txt", drop_known(lock, run), first=first)
     for name, what in ENVIRONMENTS.items():
-        lines = resolve_lines(f"requirements/{name}.in")
-        (HERE / f"{name}.txt").write_text(ENVIRONMENT_HEADER.format(name=name, what=what) + "\n".join(lines) + "\n")
+        where = CUDA_IMAGE if name == "serve-vllm" else EVERYWHERE
+        lock = resolve(HERE / f"{name}.in", *where, *upgrade, keep=[f"{name}.txt"])
+        write(f"{name}.txt", f"{name}.in", what, lock if where is CUDA_IMAGE else drop_torch(lock))
+    server = parse_lock((HERE / "serve-openvino.txt").read_text())
+    for kind, package in STORES.items():
+        with tempfile.NamedTemporaryFile("w", suffix=".in") as source:
+            source.write((HERE / "serve-openvino.in").read_text() + f"{package}\n")
+            source.flush()
+            lock = resolve(Path(source.name), *EVERYWHERE, keep=["serve-openvino.txt", f"store-{kind}.txt"])
+        write(
+            f"store-{kind}.txt",
+            "lock.py",
+            f"{package}, for a Bento whose registry lies there",
+            drop_known(lock, server),
+        )
+    for name, line in TORCH.items():
+        (HERE / f"{name}.txt").write_text(f"{line}\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

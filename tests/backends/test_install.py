@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -39,23 +40,30 @@ class FreshEnvironment:
         (package / "uv").symlink_to(Path(spec.origin).parent)
         (self.root / "env" / "bin" / "uv").symlink_to(uv.find_uv_bin())
 
-    def add_wheel(self, name: str, version: str) -> None:
+    def add_wheel(self, name: str, version: str, *, text: str = "", needs: str = "") -> None:
         with zipfile.ZipFile(self.root / "index" / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
             info = f"{name}-{version}.dist-info"
-            wheel.writestr(f"{name}.py", "")
-            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            wheel.writestr(f"{name}.py", text)
+            asked = f"Requires-Dist: {needs}\n" if needs else ""
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{asked}")
             wheel.writestr(
                 f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
             )
             wheel.writestr(f"{info}/RECORD", "")
 
+    def hash_wheel(self, name: str, version: str) -> str:
+        """The line of a lock for a wheel of the index."""
+        content = (self.root / "index" / f"{name}-{version}-py3-none-any.whl").read_bytes()
+        return f"{name}=={version} --hash=sha256:{hashlib.sha256(content).hexdigest()}"
+
     def install(self, *lines: str) -> subprocess.CompletedProcess[str]:
-        """Run requirements/install.py on a lock file of ``lines``."""
+        """Run requirements/install.py on torch and a lock file of ``lines``."""
+        (self.root / "torch.txt").write_text("torch>=2.9\n", encoding="utf-8")
         (self.root / "run.txt").write_text("\n".join(lines), encoding="utf-8")
         local = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.root / "index"), "PIP_CONFIG_FILE": os.devnull}
         proxies = dict.fromkeys(("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy"), CLOSED)
         uv = {"UV_FIND_LINKS": local["PIP_FIND_LINKS"], "UV_NO_CACHE": "1", "NO_PROXY": "", "no_proxy": ""}
-        words = [str(self.python), str(self.root / "install.py"), "run.txt"]
+        words = [str(self.python), str(self.root / "install.py"), "torch.txt", "run.txt"]
         environment = {**os.environ, **local, **proxies, **uv, "PYTHONPATH": ""}
         return subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
 
@@ -76,24 +84,54 @@ def fresh(tmp_path: Path) -> FreshEnvironment:
 
 def test_torch_comes_from_the_default_index_where_that_of_its_builds_cannot_be_reached(fresh: FreshEnvironment) -> None:
     fresh.add_uv()
-    done = fresh.install("torch>=2.9")
+    fresh.add_wheel("shop", "1.0")
+    done = fresh.install(fresh.hash_wheel("shop", "1.0"))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == "[1/2] torch>=2.9 (uv)"
     assert lines[1] == "the index of torch's builds cannot be reached; taking torch from the default index"
     assert lines[-1].startswith("installed run.txt in ")
-    assert "torch==2.99" in fresh.list_packages()
+    assert {"torch==2.99", "shop==1.0"} <= fresh.list_packages()
 
 
 def test_pip_installs_where_uv_cannot_be_had(fresh: FreshEnvironment) -> None:
     fresh.add_wheel("shop", "1.0")
-    done = fresh.install("torch>=2.9", "shop==1.0")
+    done = fresh.install(fresh.hash_wheel("shop", "1.0"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("[1/2] torch>=2.9 (pip)\n[2/2] run.txt (")
     assert {"torch==2.99", "shop==1.0"} <= fresh.list_packages()
 
 
 def test_a_package_that_no_index_has_ends_with_the_reason(fresh: FreshEnvironment) -> None:
-    done = fresh.install("torch>=2.9", "no-such-package==1.0")
+    done = fresh.install(f"no-such-package==1.0 --hash=sha256:{'0' * 64}")
     assert done.returncode == 1
     assert "No matching distribution found for no-such-package==1.0" in done.stderr
+
+
+@pytest.mark.parametrize("uv", [True, False])
+def test_a_file_with_another_hash_is_not_installed(fresh: FreshEnvironment, uv: bool) -> None:
+    if uv:
+        fresh.add_uv()
+    fresh.add_wheel("shop", "1.0")
+    line = fresh.hash_wheel("shop", "1.0")
+    fresh.add_wheel("shop", "1.0", text="evil = True")
+    done = fresh.install(line)
+    assert done.returncode != 0
+    assert "hash mismatch" in done.stderr.lower() or "do not match the hashes" in done.stderr.lower()
+    assert not any(one.startswith("shop") for one in fresh.list_packages())
+
+
+def test_what_a_lock_leaves_out_is_told(fresh: FreshEnvironment) -> None:
+    fresh.add_uv()
+    fresh.add_wheel("shop", "1.0", needs="till>=2")
+    done = fresh.install(fresh.hash_wheel("shop", "1.0"))
+    assert done.returncode != 0
+    assert "till" in done.stderr
+
+
+def test_a_line_without_a_hash_is_refused(fresh: FreshEnvironment) -> None:
+    fresh.add_uv()
+    fresh.add_wheel("shop", "1.0")
+    done = fresh.install("shop==1.0")
+    assert done.returncode != 0
+    assert "--require-hashes" in done.stderr

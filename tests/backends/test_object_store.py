@@ -148,7 +148,7 @@ def test_a_driver_that_is_missing_is_named_and_comes_with_the_bento() -> None:
         with pytest.raises(MissingExtraError) as caught:
             FsspecObjectStore("s3://bucket/releases")
         assert str(caught.value) == "s3://bucket/releases needs the package s3fs\n  pip install s3fs"
-    assert _requirements("openvino", "s3://bucket/releases").endswith("\ns3fs\n")
+    assert _requirements("openvino", "s3://bucket/releases").count("\ns3fs==") == 1
     assert "s3fs" not in _requirements("openvino", ".tunectl/releases")
 
 

@@ -65,6 +65,6 @@ def test_nothing_is_published_without_the_secret() -> None:
 def test_hooks_have_the_locked_version_of_ruff() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     (ruff,) = [one for one in hooks if one["repo"].endswith("/ruff-pre-commit")]
-    locked = re.search(r"^ruff==(\S+)$", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
+    locked = re.search(r"^ruff==(\S+)", (ROOT / "requirements" / "dev.txt").read_text(), re.MULTILINE)
     assert locked is not None
     assert ruff["rev"] == f"v{locked[1]}"

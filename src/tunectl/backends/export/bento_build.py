@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from tunectl import __version__
 from tunectl.artifacts import atomic_io
@@ -29,6 +31,12 @@ PACKAGE = Path(__file__).resolve().parents[2]
 BENTOFILE = "bentofile.yaml"
 DOCKERFILE = "bento.dockerfile.j2"
 SETTINGS = "serve.json"
+RANGE_ENGINE: Final = "transformers"
+"""Its torch is a range, because its builds differ by machine: the only line without a hash."""
+LOCKS: Final = {kind: f"store-{'gs' if kind == 'gcs' else 'az' if kind == 'abfs' else kind}" for kind in DRIVERS}
+"""The lock of each kind of address."""
+_PACKAGE: Final = re.compile(r"^([^#\s-].*?) \\$", re.MULTILINE)
+_BLOCK: Final = re.compile(r"^[^#\s-].*\n(?:[ ]+--hash.*\n)*", re.MULTILINE)
 LEFT_OUT = ("__pycache__", "*.pyc", "_project")
 
 
@@ -85,10 +93,16 @@ def build_context(
 
 
 def _requirements(engine: str, store: str) -> str:
-    """Return the requirements of the engine, and the package that opens the registry's address."""
-    text = template_file(f"requirements/serve-{engine}.txt").read_text()
-    driver = DRIVERS.get(store.partition("://")[0]) if "://" in store else None
-    return f"{text}{driver}\n" if driver else text
+    """Return the lock of the engine, torch where it is a range, and the lock of what opens the registry's address."""
+    needed = template_file(f"requirements/serve-{engine}.txt").read_text()
+    if engine == RANGE_ENGINE:
+        needed += template_file("requirements/torch.txt").read_text()
+    kind = LOCKS.get(store.partition("://")[0]) if "://" in store else None
+    if kind is None:
+        return needed
+    known = set(_PACKAGE.findall(needed))
+    driver = template_file(f"requirements/{kind}.txt").read_text()
+    return needed + "".join(block for block in _BLOCK.findall(driver) if block.partition(" \\")[0] not in known)
 
 
 def template_file(name: str) -> Path:

@@ -74,7 +74,8 @@ def _make(folder: Path, lock_path: Path) -> None:
         _call([sys.executable, "-m", "venv", str(folder)], "python -m venv")
         bar.advance(1)
         python = str(folder / "bin" / "python")
-        _call([python, str(lock_path.with_name("install.py")), lock_path.name], f"installing {lock_path.name}")
+        files = ["torch.txt", "torchvision.txt", lock_path.name]
+        _call([python, str(lock_path.with_name("install.py")), *files], f"installing {lock_path.name}")
         bar.advance(1)
     atomic_io.write_text(folder / STAMP, lock_path.read_text())
 
