@@ -1,5 +1,6 @@
 """The Bento, built by BentoML from the project's bentofile."""
 
+import json
 import re
 from importlib.metadata import distributions
 from pathlib import Path
@@ -47,6 +48,8 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
     assert told["labels"] == {"release": seed.name, "project": "demo", "engine": "openvino", "layout": "merged"}
     assert release_manifest.verify(seed) == []
     assert release_manifest.load(seed).created_at == AT
+    parts = json.loads((project / "bento" / "src" / "sbom.cdx.json").read_text())["components"]
+    assert {"demo", "openvino-genai", "python"} <= {one["name"] for one in parts}
     assert '"store"' in (project / "bento" / "src" / "serve.json").read_text()
     assert (project / "bento" / "src" / "tunectl" / "services" / "bento_service.py").is_file()
     assert [one.version for one in distributions(name=DISTRIBUTION, path=[str(project / "bento" / "src")])] == [

@@ -89,8 +89,13 @@ def is_committed(git: str | None) -> bool:
 
 def content_id(files: Mapping[str, str]) -> str:
     """Return the name of a release with these files (relative path to SHA-256): the same content, the same name."""
+    return content_digest(files)[:LENGTH]
+
+
+def content_digest(files: Mapping[str, str]) -> str:
+    """Return the whole SHA-256 that ``content_id`` takes the name from; hexadecimal."""
     lines = "".join(f"{path} {sha256}\n" for path, sha256 in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()[:LENGTH]
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def digests(folder: Path) -> dict[str, str]:

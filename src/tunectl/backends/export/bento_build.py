@@ -18,6 +18,7 @@ from typing import Final
 from tunectl import __version__
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.export import sbom
 from tunectl.backends.export.exporter_env import error_line
 from tunectl.backends.storage.object_store import DRIVERS
 from tunectl.config.schema.serve import ServeSettings
@@ -86,7 +87,11 @@ def build_context(
     shutil.copytree(release, target)
     release_manifest.save(result, target)
     atomic_io.write_json(context / SETTINGS, settings.model_dump(mode="json"))
-    atomic_io.write_text(context / "requirements.txt", _requirements(facts.engine, settings.serve.registry))
+    requirements = _requirements(facts.engine, settings.serve.registry)
+    atomic_io.write_text(context / "requirements.txt", requirements)
+    atomic_io.write_json(
+        context / sbom.NAME, sbom.build_sbom(result, requirements, template_file(BENTOFILE).read_text())
+    )
     for own in (BENTOFILE, DOCKERFILE):
         shutil.copyfile(template_file(own), context / own)
     return result
