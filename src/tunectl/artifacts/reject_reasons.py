@@ -18,7 +18,7 @@ RejectReason = Literal[
     "different_prompts", "bad_margin", "bad_label", "empty", "language", "exact_duplicate", "near_duplicate",
     "document_too_short", "document_too_long", "input_too_short", "input_too_long", "answer_too_short", "answer_too_long",
     "no_letters", "few_letters", "symbols", "repeated_lines", "repeated_words", "boilerplate", "truncated", "placeholder_text",
-    "banned_word", "echo", "leaks_into_test", "about_a_test_group", "group_in_other_split", "held_out_value",
+    "banned_word", "control_token", "echo", "leaks_into_test", "about_a_test_group", "group_in_other_split", "held_out_value",
     "over_represented", "skipped", "taken_back", "duplicate", "contradicts_self", "contradicted", "tied", "attention_check",
     "failed_attention", "over_cap", "same_answer", "prompt_in_answer", "no_answer", "no_separate_answer", "erased",
     "unfinished", "no_chat", "not_text", "quarantined", "not_approved", "in_golden", "user_cap", "annotator_cap",
@@ -92,6 +92,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "truncated": "The answer ends in the middle of a sentence.",
     "placeholder_text": "The text holds a placeholder, for example lorem ipsum.",
     "banned_word": "The text holds a word of `curate.quality.banned_words`.",
+    "control_token": "The text writes a control token of a chat template (`curate.quality.control_tokens`).",
     "echo": "The answer repeats the input.",
     # split
     "leaks_into_test": "The train record holds text of a validation or test record.",

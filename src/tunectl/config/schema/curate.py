@@ -95,6 +95,9 @@ class Quality(StrictModel):
     """Reject answers that end in a comma, an opening bracket, or a word that cannot end a sentence."""
     banned_words: list[str] | None
     """Whole words that no record may contain, without regard to case. Null: none."""
+    control_tokens: list[str] | None
+    """Regular expressions of a chat template's control tokens, as ``<\\|[\\w.-]{1,40}\\|>``; a document, input or answer that writes one is
+    rejected as ``control_token``. Null: it is kept, and is text wherever it is learned from or served."""
 
 
 class Language(StrictModel):

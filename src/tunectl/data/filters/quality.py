@@ -169,7 +169,8 @@ class QualityFilter:
     name = "quality"
 
     def __init__(self, quality: Quality) -> None:
-        shared = self._build_shared_rules(quality)
+        control = _control_tokens(quality)
+        shared = control + self._build_shared_rules(quality)
         pages = boilerplate(quality.boilerplate) if quality.boilerplate else []
         again = repetition_bounds(quality.repetition) if quality.repetition else []
         self.documents = (
@@ -179,10 +180,10 @@ class QualityFilter:
             + pages
         )
         self.inputs = length(quality.inputs, "input_too_short", "input_too_long") if quality.inputs else []
-        self.answers = (
-            (length(quality.answers, "answer_too_short", "answer_too_long") if quality.answers else []) + shared + again
-        )
-        self.answers += [("truncated", find_truncation)] if quality.truncated else []
+        self.inputs += control
+        self.segments = [rule for rule in self._build_answer_rules(quality, shared + again) if rule not in control]
+        """Template-free rows write their template's tokens themselves."""
+        self.answers = self._build_answer_rules(quality, shared + again)
         self.echo = quality.echo
         self.dropped: list[RejectedRow] = []
         """Answers left out of examples that went on with others."""
@@ -219,7 +220,7 @@ class QualityFilter:
 
     def _check_segments(self, example: Example) -> Outcome:
         """Return template-free rows: their learned segments together are the answer. Tokenized rows cannot be judged."""
-        offence = first_failed_rule(self.answers, output_text(example)) if example.segments else None
+        offence = first_failed_rule(self.segments, output_text(example)) if example.segments else None
         return Dropped(example, *offence) if offence else example
 
     def _answer(self, text: str, question: str | None) -> tuple[RejectReason, str] | None:
@@ -227,6 +228,11 @@ class QualityFilter:
         if offence is None and question is not None and normalize(text) == question:
             return "echo", "the answer is the input"
         return offence
+
+    @staticmethod
+    def _build_answer_rules(quality: Quality, shared: list[Rule]) -> list[Rule]:
+        rules = (length(quality.answers, "answer_too_short", "answer_too_long") if quality.answers else []) + shared
+        return [*rules, *([("truncated", find_truncation)] if quality.truncated else [])]
 
     @staticmethod
     def _build_shared_rules(quality: Quality) -> list[Rule]:
@@ -243,6 +249,12 @@ class QualityFilter:
             words = "|".join(re.escape(word) for word in quality.banned_words)
             rules += matches_pattern("banned_word", re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE))
         return rules
+
+
+def _control_tokens(quality: Quality) -> list[Rule]:
+    if not quality.control_tokens:
+        return []
+    return matches_pattern("control_token", any_of(quality.control_tokens, "curate.quality.control_tokens"))
 
 
 def first_failed_rule(rules: list[Rule], text: str) -> tuple[RejectReason, str] | None:
