@@ -88,7 +88,11 @@ def _unit(
     slow: float,
 ) -> Observation:
     feedback = [
-        [item for item in feedback_by_inference.get(inference.id, ()) if item.counted_at < end]
+        [
+            item
+            for item in feedback_by_inference.get(inference.id, ())
+            if item.counted_at < end and item.erased_at is None
+        ]
         for inference in inferences
     ]
     count = len(inferences)

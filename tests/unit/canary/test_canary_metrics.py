@@ -106,3 +106,23 @@ def test_one_key_with_many_names_is_one_unit_unless_it_acts_for_others():
     ones = [inference(str(number), f"u{number}", key_hash="k", acts_for=False) for number in range(12)]
     assert len(collect(ones).units) == 1
     assert len(collect([replace(one, acts_for=True) for one in ones]).units) == 12
+
+
+@pytest.mark.parametrize(("kind", "measure", "honest"), [("click", "click", 0.0), ("edit", "satisfaction", 0.5)])
+def test_what_a_poisoner_said_about_answers_of_others_counts_no_more_once_its_key_is_erased(kind, measure, honest):
+    """In mid-experiment: the mark that an erasure leaves has kind and time of what was said, and no value."""
+    asked = [inference("a"), inference("b", "v", "challenger")]
+    poison = opinion("b", kind, "buy" if kind == "click" else "worse")
+    assert collect(asked, [poison], measure).units[1].outcome != honest
+    erased = replace(poison, value=None, annotator=None, erased_at=DAY + 2 * HOUR)
+    assert collect(asked, [erased], measure).units[1].outcome == honest
+
+
+def test_whom_a_poisoner_invented_is_no_unit_once_its_key_is_erased():
+    invented = [
+        inference(f"x{number}", f"user-{number}", "challenger", key_hash="poison", acts_for=True) for number in range(3)
+    ]
+    honest = [inference("a"), inference("b", "v", "challenger")]
+    assert len(collect([*honest, *invented]).units) == 5
+    gone = [replace(one, request=None, response=None, user_hash=None, key_hash=None, erased_at=DAY) for one in invented]
+    assert len(collect([*honest, *gone]).units) == 2
