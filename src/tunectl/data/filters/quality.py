@@ -231,8 +231,10 @@ class QualityFilter:
 
     @staticmethod
     def _build_answer_rules(quality: Quality, shared: list[Rule]) -> list[Rule]:
-        rules = (length(quality.answers, "answer_too_short", "answer_too_long") if quality.answers else []) + shared
-        return [*rules, *([("truncated", find_truncation)] if quality.truncated else [])]
+        rules = [*(length(quality.answers, "answer_too_short", "answer_too_long") if quality.answers else []), *shared]
+        if quality.truncated:
+            rules += [("truncated", find_truncation)]
+        return rules
 
     @staticmethod
     def _build_shared_rules(quality: Quality) -> list[Rule]:
