@@ -20,7 +20,7 @@ GLANCE = 199
 """Permutations against the window before, on which nothing rests."""
 MAX_POOLED_ROWS = 9000
 """Rows of several windows together, or of a reference, that are tested at most; of more, as many are drawn."""
-LOOK = 200
+LOOK = 100
 """Rows of each window by which it is told since when there is a change."""
 MeasuredSignals = Mapping[SignalSide, SignalColumns]
 """What a window's rows were turned into, both sides."""

@@ -158,7 +158,7 @@ def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 
         likeness = directions[start : start + BLOCK] @ directions.T
         here = np.arange(len(likeness))
         likeness[here, start + here] = -np.inf
-        result = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
+        result = np.argpartition(likeness, rows - count, axis=1)[:, rows - count :]
         ranked = np.argsort(-np.take_along_axis(likeness, result, axis=1), axis=1, kind="stable")
         nearest[start : start + BLOCK] = np.take_along_axis(result, ranked, axis=1)
     weights = np.tile((np.arange(count, 0, -1) / count).astype(np.float32), (rows, 1))
