@@ -84,14 +84,16 @@ class RowIndex:
         return [(names[number], count) for number, count in Counter(numbers).most_common() if names[number]]
 
     def select(self, label: str = "", source: str = "", text: str = "") -> Sequence[int]:
-        """Return the numbers (from 0) of the lines with that reason or kind, raw file and text; an empty word takes all."""
+        """Return the numbers (from 0) of the lines with that reason or kind, raw file (or folder) and text; an empty word takes all."""
         found: Sequence[int] = range(len(self))
         if text:
             found = list(self._search(text))
-        for wanted, numbers in ((label, self._reasons), (source, self._sources)):
-            if wanted:
-                number = self._names.get(wanted)
-                found = [line for line in found if numbers[line] == number]
+        if label:
+            number = self._names.get(label)
+            found = [line for line in found if self._reasons[line] == number]
+        if source:
+            inside = {number for name, number in self._names.items() if name == source or name.startswith(f"{source}/")}
+            found = [line for line in found if self._sources[line] in inside]
         return found
 
     def _search(self, text: str) -> Iterator[int]:

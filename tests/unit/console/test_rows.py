@@ -71,6 +71,17 @@ def test_a_row_is_followed_through_the_stages(context: ReadContext) -> None:
         read_row(context, {"id": "e-of-nobody"})
 
 
+def test_a_folder_means_all_files_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "examples.jsonl"
+    files = ("raw/a.txt", "raw/b.txt", "raw.txt", "rawer/a.txt")
+    path.write_text(
+        "".join(f'{{"id": "{at}", "source": {{"file": "{file}", "row": 1}}}}\n' for at, file in enumerate(files))
+    )
+    index = RowIndex(path)
+    assert list(index.select(source="raw")) == [0, 1]
+    assert list(index.select(source="raw.txt")) == [2]
+
+
 def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "curate" / "examples.jsonl"
     path.parent.mkdir()

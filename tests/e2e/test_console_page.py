@@ -1,0 +1,174 @@
+"""The console in a real browser: every screen wide and light, on a phone and dark, held to WCAG 2.2 AA and to its own policy."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from console_projects import build
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from tunectl.registry.release_store import ReleaseRegistry
+
+ROOT = Path(__file__).parents[2]
+AXE = ROOT / "tests" / "data" / "axe-core" / "axe.min.js"
+FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--no-sandbox"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+LOOKS = {"wide-light": ((1280, 850), "light"), "phone-dark": ((390, 844), "dark")}
+
+
+class ConsoleProcess:
+    def __init__(self, folder: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tunectl", "console", "console.port=0"],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+        )
+        assert self.process.stdout is not None
+        self.link = re.search(r"http\S+", self.process.stdout.readline())[0]
+        self.address = self.link.partition("/enter")[0]
+
+    def close(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page") / "shop"
+    build(folder, rows=300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def console(folder: Path) -> Iterator[ConsoleProcess]:
+    process = ConsoleProcess(folder)
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def state(browser: Browser, console: ConsoleProcess) -> Any:
+    """Sign in once, by the link; its token stays in no address."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(console.link)
+    page.wait_for_url(console.address + "/")
+    assert "#" not in page.url
+    found = context.storage_state()
+    context.close()
+    return found
+
+
+def list_paths(folder: Path) -> list[str]:
+    release = ReleaseRegistry(folder / ".tunectl" / "releases").ids()[0]
+    rows = [
+        "/data/rows?stage=curate",
+        "/data/rows?stage=curate&part=rejects&reason=no_text",
+        "/data/rows/e-0000000000000007",
+    ]
+    acts = [f"/releases/{release}", f"/releases/{release}/promote", "/rollback", f"/releases/{release}/canary"]
+    return ["/", "/build", "/build/curate", "/build/package", "/data", *rows, "/releases", *acts, "/nothing"]
+
+
+def watch(page: Page) -> list[str]:
+    """Note console messages, errors of scripts, and requests to another host."""
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text) if "404" not in message.text else None)
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            None if "127.0.0.1" in request.url or request.url.startswith("data:") else heard.append(request.url)
+        ),
+    )
+    return heard
+
+
+def open_look(browser: Browser, state: Any, look: str) -> BrowserContext:
+    (width, height), scheme = LOOKS[look]
+    return browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, storage_state=state)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_screen_is_accessible_and_keeps_its_policy(
+    browser: Browser, console: ConsoleProcess, state: Any, folder: Path, look: str
+) -> None:
+    context = open_look(browser, state, look)
+    page = context.new_page()
+    heard, wrong = watch(page), {}
+    for path in list_paths(folder):
+        page.goto(console.address + path)
+        page.evaluate(AXE.read_text())
+        found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
+        if found["violations"]:
+            wrong[path] = [(one["id"], one["nodes"][0]["html"][:120]) for one in found["violations"]]
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wrong[path] = [*wrong.get(path, []), ("scrolls sideways", look)]
+    context.close()
+    assert wrong == {}
+    assert heard == []
+
+
+def test_nothing_scrolls_sideways_at_320_pixels(
+    browser: Browser, console: ConsoleProcess, state: Any, folder: Path
+) -> None:
+    context = browser.new_context(viewport={"width": 320, "height": 640}, storage_state=state)
+    page = context.new_page()
+    wide = []
+    for path in list_paths(folder):
+        page.goto(console.address + path)
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            wide.append(path)
+    context.close()
+    assert wide == []
+
+
+def test_a_change_arrives_without_a_reload_and_keeps_the_focus(
+    browser: Browser, console: ConsoleProcess, state: Any, folder: Path
+) -> None:
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    page.goto(console.address + "/releases")
+    page.locator("footer a").focus()
+    time.sleep(1.5)  # the stream is open, and the watcher has looked once
+    store = ReleaseRegistry(folder / ".tunectl" / "releases")
+    store.promote(store.ids()[0], author="ada", message="seen without a reload")
+    expect(page.get_by_text("seen without a reload").first).to_be_visible(timeout=6000)
+    assert page.evaluate("document.activeElement.closest('footer') !== null")
+    context.close()
+
+
+def test_the_first_page_is_small_and_the_process_idle(browser: Browser, console: ConsoleProcess, state: Any) -> None:
+    context = open_look(browser, state, "wide-light")
+    page, sizes = context.new_page(), []
+    page.on(
+        "requestfinished",
+        lambda request: sizes.append(
+            sum(request.sizes()[part] for part in ("responseBodySize", "responseHeadersSize"))
+        ),
+    )
+    page.goto(console.address + "/", wait_until="load")
+    context.close()
+    assert sum(sizes) <= 150_000
+    status = Path(f"/proc/{console.process.pid}/status").read_text()
+    assert int(re.search(r"VmRSS:\s+(\d+)", status)[1]) < 100_000
