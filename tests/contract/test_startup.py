@@ -54,6 +54,7 @@ def test_help_imports_no_library() -> None:
         "console",
         "serve",
         "evaluate",
+        "explain",
         "import",
         "completions",
     ],

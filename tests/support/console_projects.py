@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -12,8 +13,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import console_records
 from starlette.testclient import TestClient
 
+from tunectl.access.api_keys import KeyStore
 from tunectl.access.guard import list_hosts
 from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.paths import ProjectPaths
@@ -28,6 +31,8 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 27, 22, 0, tzinfo=UTC)
+MAX_QUERIES = 8
+"""Addresses of one page that a crawl opens: filters go together in thousands of ways."""
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e"
 """What a stranger writes into every field that is theirs."""
 
@@ -54,6 +59,7 @@ def remember_code_digests() -> bytes:
 def build(folder: Path, *, rows: int = 60) -> ProjectPaths:
     """A project with data stages, a verdict, two releases and a champion."""
     layout = initialize(folder)
+    console_records.add_evaluation(folder, 25)
     _write_data(layout, rows)
     atomic_io.write_json(layout.metrics("sft"), {"steps": 11, "validation_loss": 1.493, "seconds": 99.25})
     for stage, passed, reason in (
@@ -65,6 +71,13 @@ def build(folder: Path, *, rows: int = 60) -> ProjectPaths:
         layout.failure, {"stage": "package", "exit_code": 5, "message": f"no space {MARKUP}", "hint": "free some"}
     )
     _write_releases(layout)
+    champion = ReleaseRegistry(layout.releases).ids()[-1]
+    console_records.add_traffic(folder, champion)
+    console_records.add_drift(folder, champion)
+    console_records.add_retrains(folder, champion)
+    console_records.add_judgments(folder)
+    console_records.add_runs(folder)
+    console_records.add_keys(folder)
     return layout
 
 
@@ -149,9 +162,9 @@ def _write_releases(layout: ProjectPaths) -> None:
 class Console:
     """An application on a project, and a browser that is signed in to it."""
 
-    def __init__(self, layout: ProjectPaths, *, acts: bool = True) -> None:
+    def __init__(self, layout: ProjectPaths, *, acts: bool = True, keys: KeyStore | None = None) -> None:
         self.layout = layout
-        self.sign_in = SignIn(link_file(layout), None)
+        self.sign_in = SignIn(link_file(layout), keys)
         self.sign_in.address = "http://localhost"
         self.app = ConsoleApp(
             layout,
@@ -246,6 +259,7 @@ class PageFacts(HTMLParser):
 def crawl(console: Console) -> Iterator[tuple[str, Any]]:
     """Every page that links lead to from Home, with its answer; GET alone."""
     waiting, known = ["/"], {"/"}
+    queries: Counter[str] = Counter()
     while waiting:
         path = waiting.pop(0)
         reply = console.client.get(path)
@@ -254,6 +268,7 @@ def crawl(console: Console) -> Iterator[tuple[str, Any]]:
             continue
         for link in PageFacts(reply.text).links:
             address = link.partition("#")[0]
-            if address and address not in known:
+            if address and address not in known and queries[address.partition("?")[0]] < MAX_QUERIES:
+                queries[address.partition("?")[0]] += 1
                 known.add(address)
                 waiting.append(address)

@@ -24,6 +24,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import open_inference_log
 from tunectl.cli import log_erase, log_migrate, log_verify, time_args
 from tunectl.core.errors import DataError
+from tunectl.inference_log import erasure
 from tunectl.inference_log.export import Shape
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--until", metavar="TIME", help="accepted before")
         verb.add_argument("--release", metavar="ID", help="answered by this release")
         verb.add_argument("--variant", dest="variant", help="champion, challenger or base")
-    erase = verbs.add_parser("erase", help="delete all data of one user now", description=log_erase.LIMIT)
+    erase = verbs.add_parser("erase", help="delete all data of one user now", description=erasure.LIMIT)
     who = erase.add_mutually_exclusive_group(required=True)
     who.add_argument("--user", metavar="NAME", help="as the client called them (OpenAI's field user)")
     who.add_argument("--key", metavar="NAME", help="everything sent with this key, for any user")

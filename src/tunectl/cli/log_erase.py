@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import UsageError
+from tunectl.inference_log.erasure import BUSY, LIMIT
 
 if TYPE_CHECKING:
     from tunectl.config.schema.feedback import FeedbackFromLog
@@ -23,15 +24,6 @@ NOBODY = (
 )
 LONGEST = 99_999
 """Days that can be counted back."""
-LIMIT = (
-    "What a model has learned already stays in its weights: train again without these rows, and release that. "
-    "Backups of tunectl backup still have it, and a restore erases it again. "
-    "Exports elsewhere, other backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
-)
-BUSY = (
-    "A reader keeps the database's journal busy, and until it ends the journal has the text that was deleted: end it (an open "
-    "export, a query), then run tunectl log purge."
-)
 CACHED = (
     "DVC's cache still has what earlier builds were made of, live text among it: once a build without it is the one in this "
     "folder, and while no retrain runs, dvc gc -w deletes all that this folder does not need."
@@ -40,7 +32,7 @@ CACHED = (
 
 def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
     """Delete everything of one person, now."""
-    from tunectl.inference_log import erasure_ledger, pseudonyms
+    from tunectl.inference_log import erasure, pseudonyms
 
     hashed = args.hash
     if hashed is None:
@@ -49,9 +41,8 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
         hashed = pseudonyms.pseudonymize(
             args.user if args.user is not None else pseudonyms.key_holder_name(args.key), hash_key
         )
-    found = store.erase(hashed, by_key=args.key is not None)
-    erased = erasure_ledger.Erasure(hashed, args.key is not None, datetime.now(UTC))
-    erasure_ledger.record((layout.root / root.inference_log.hash_key_file).parent, erased)
+    folder = (layout.root / root.inference_log.hash_key_file).parent
+    found = erasure.erase_person(store, folder, hashed, by_key=args.key is not None, at=datetime.now(UTC))
     told = (
         f"Erased: {found.inferences} inferences, {found.feedback} feedback records. Their text is deleted, and no build uses "
         f"them. {LIMIT}"

@@ -47,6 +47,7 @@ VERBS: tuple[Command, ...] = (
     Command("sweep", "search for better settings with Optuna: run, worker, show, stop, take"),
     Command("track", "send builds and releases to MLflow and W&B: sync, status"),
     Command("release", "list, compare, promote and roll back releases; canary; the release history"),
+    Command("explain", "everything behind an answer, a row, a release or a retrain, and after it"),
     Command("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
     Command("completions", "print the completion script of a shell"),
 )

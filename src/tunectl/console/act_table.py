@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from tunectl.access.scopes import KeyScope
-from tunectl.console.acts import releases
+from tunectl.console.act_page import ActPage
+from tunectl.console.acts import change_key, decide, erase_person, releases, request_retrain, set_reference
 from tunectl.console.read_context import ReadContext
 
 
@@ -23,8 +24,8 @@ class Act(NamedTuple):
     template: str
     show: Callable[[ReadContext, Mapping[str, str]], Any]
     """The consequences, as a struct; LookupError where there is no such thing."""
-    perform: Callable[[ReadContext, Mapping[str, str]], str]
-    """Does it with the fields of the form, and returns the path to go to; ConflictError where somebody was quicker."""
+    perform: Callable[[ReadContext, Mapping[str, str]], str | ActPage]
+    """Does it with the fields of the form, and returns the path to go to, or a page that says what came of it; ConflictError where somebody was quicker."""
     scope: KeyScope
     parent: str
     """Path of the screen that is marked in the navigation."""
@@ -58,5 +59,63 @@ ACTS: Final[tuple[Act, ...]] = (
         releases.stop_canary,
         "decide",
         "/releases",
+    ),
+    Act("/decisions/{run}", "Decide", "act.html", decide.read, decide.perform, "decide", "/decisions"),
+    Act(
+        "/retrain/request",
+        "Ask for a retrain",
+        "act.html",
+        request_retrain.read,
+        request_retrain.perform,
+        "operate",
+        "/retrain",
+    ),
+    Act(
+        "/drift/{window}/set-reference",
+        "Set the reference",
+        "act.html",
+        set_reference.read,
+        set_reference.perform,
+        "operate",
+        "/drift",
+    ),
+    Act(
+        "/live/{inference}/erase",
+        "Erase a person",
+        "act.html",
+        erase_person.read,
+        erase_person.perform,
+        "admin",
+        "/live",
+    ),
+    Act(
+        "/settings/keys/add", "Add a key", "act.html", change_key.read_add, change_key.perform_add, "admin", "/settings"
+    ),
+    Act(
+        "/settings/keys/{key}/disable",
+        "Disable a key",
+        "act.html",
+        change_key.read_disable,
+        change_key.perform_disable,
+        "admin",
+        "/settings",
+    ),
+    Act(
+        "/settings/keys/{key}/enable",
+        "Enable a key",
+        "act.html",
+        change_key.read_enable,
+        change_key.perform_enable,
+        "admin",
+        "/settings",
+    ),
+    Act(
+        "/settings/keys/{key}/remove",
+        "Remove a key",
+        "act.html",
+        change_key.read_remove,
+        change_key.perform_remove,
+        "admin",
+        "/settings",
     ),
 )

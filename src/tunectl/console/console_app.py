@@ -16,7 +16,7 @@ from tunectl.access.guard_middleware import GuardMiddleware
 from tunectl.access.security_headers import APP_POLICY
 from tunectl.access.throttle import KeyThrottle
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.console import console_guard, html_pages
+from tunectl.console import console_guard, html_pages, play_stream
 from tunectl.console.act_table import ACTS, Act
 from tunectl.console.acts.act_errors import ConflictError
 from tunectl.console.console_guard import ConsoleDoor
@@ -69,6 +69,7 @@ class ConsoleApp:
             routing.Route("/leave", self._catch(self._sign_out), methods=["POST"]),
             routing.Mount("/static", _KeepFiles(static.StaticFiles(directory=html_pages.STATIC))),
         ]
+        routes.append(routing.Route("/play/ask", self._catch(self._stream_answer), methods=["POST"]))
         for act in ACTS:
             routes += [
                 routing.Route(act.path, self._catch(self._show_act(act))),
@@ -136,13 +137,26 @@ class ConsoleApp:
             self.door.require(visitor, act.scope, act=True)
             form = {**await self.read_form(request), **request.path_params}
             try:
-                target = await asyncio.to_thread(act.perform, self.context(visitor), form)
+                result = await asyncio.to_thread(act.perform, self.context(visitor), form)
             except LookupError:
                 return await self._show_absent(request, None)
             logging_setup.get_logger(__name__).info("%s: %s", visitor.name, request.url.path)
-            return self._responses.RedirectResponse(target, 303)
+            if isinstance(result, str):
+                return self._responses.RedirectResponse(result, 303)
+            entry = Screen(act.path, act.title, act.template, act.show, parent=act.parent)
+            page = self.render("act.html", self.context(visitor), entry, request, screen=result)
+            return self._responses.HTMLResponse(page)
 
         return perform
+
+    async def _stream_answer(self, request: Any) -> Any:
+        visitor = self.door.identify(request)
+        if visitor is None:
+            raise ApiError("sign in first", "authentication_error")
+        self.door.require(visitor, "operate", act=True)
+        form = await self.read_form(request)
+        pieces = await asyncio.to_thread(play_stream.open_answer, self.context(visitor), form)
+        return self._responses.StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
 
     def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:
         """Return a page inside the frame."""

@@ -20,11 +20,12 @@ import hashlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 from tunectl.backends.reports import render
+from tunectl.console import links, report_fragment
 from tunectl.core.optional import import_optional
 
 FOLDER: Final = Path(__file__).parent
@@ -49,7 +50,7 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters.update(_FILTERS)
-    environment.globals.update(asset=asset_address, graph=_draw_build)
+    environment.globals.update(asset=asset_address, link=links.link, graph=_draw_build)
     return environment
 
 
@@ -128,6 +129,12 @@ def mark_safe(svg: str) -> Any:
     return import_optional("markupsafe", extra="console").Markup(svg)
 
 
+@lru_cache(maxsize=8)
+def mark_fragment(page: str) -> Any:
+    """A report's markup, cleaned here once more, so that nothing else can get into a page by this filter."""
+    return import_optional("markupsafe", extra="console").Markup(report_fragment.clean(page))
+
+
 def _parse_time(value: datetime | str | None) -> datetime | None:
     if not value:
         return None
@@ -145,6 +152,7 @@ _FILTERS: Final[dict[str, Callable[..., Any]]] = {
     "bytes": format_bytes,
     "plain": show_control,
     "svg": mark_safe,
+    "fragment": mark_fragment,
     "zip": zip,
     "sentence": raise_first,
 }

@@ -10,7 +10,26 @@ from typing import Any, Final, NamedTuple
 
 from tunectl.access.scopes import KeyScope
 from tunectl.console.read_context import ReadContext
-from tunectl.console.screens import build, data, home, release, releases, row, rows, stage
+from tunectl.console.screens import (
+    answers,
+    build,
+    data,
+    drift,
+    explain,
+    home,
+    live,
+    people,
+    play,
+    release,
+    releases,
+    results,
+    retrain,
+    row,
+    rows,
+    runs,
+    settings,
+    stage,
+)
 
 Query = Mapping[str, str]
 """What stands behind the question mark of an address, and the variable parts of its path."""
@@ -40,8 +59,26 @@ SCREENS: Final[tuple[Screen, ...]] = (
     Screen("/data", "Data", "data.html", data.read_data, group="Project"),
     Screen("/data/rows", "Rows", "rows.html", rows.read_rows, parent="/data"),
     Screen("/data/rows/{id}", "Row", "row.html", row.read_row, parent="/data"),
+    Screen("/runs", "Runs", "runs.html", runs.read_runs, group="Project"),
+    Screen("/runs/compare", "Compare runs", "compare.html", runs.read_compare, parent="/runs"),
+    Screen("/runs/curve/{stage}/{figure}", "Curve", "curve.html", runs.read_run_curve, parent="/runs"),
+    Screen("/results", "Results", "results.html", results.read_results, group="Project"),
+    Screen("/results/answers", "Answers", "answers.html", answers.read_answers, parent="/results"),
+    Screen("/results/{report}", "Report", "report.html", results.read_report, parent="/results"),
+    Screen("/people", "People", "people.html", people.read_people, group="Project"),
+    Screen("/explain", "Explain", "explain.html", explain.read_explain, group="Project"),
+    Screen("/settings", "Settings", "settings.html", settings.read_settings, group="Project"),
+    Screen("/settings/keys", "Keys", "keys.html", settings.read_keys, parent="/settings"),
+    Screen("/play", "Play", "play.html", play.read_play, group="Production"),
     Screen("/releases", "Releases", "releases.html", releases.read_releases, group="Production"),
     Screen("/releases/{release}", "Release", "release.html", release.read_release, parent="/releases"),
+    Screen("/live", "Live", "live.html", live.read_live, group="Production"),
+    Screen("/live/{inference}", "One request", "inference.html", live.read_inference, parent="/live"),
+    Screen("/drift", "Drift", "drift.html", drift.read_drift, group="Production"),
+    Screen("/drift/{window}", "Drift window", "drift_window.html", drift.read_drift_window, parent="/drift"),
+    Screen("/retrain", "Retrain", "retrain.html", retrain.read_retrain, group="Production"),
+    Screen("/retrain/{run}", "One retrain", "retrain_run.html", retrain.read_retrain_run, parent="/retrain"),
+    Screen("/decisions", "Decisions", "decisions.html", retrain.read_decisions, group="Production"),
 )
 
 

@@ -10,9 +10,36 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
-from tunectl.inference_log import snapshot
-from tunectl.inference_log.log_store import InferenceLog
+from tunectl.inference_log import erasure_ledger, snapshot
+from tunectl.inference_log.log_store import ErasureResult, InferenceLog
 from tunectl.inference_log.snapshot import FEEDBACK, INFERENCES, MANIFEST, SCRATCH, content_digest
+
+LIMIT = (
+    "What a model has learned already stays in its weights: train again without these rows, and release that. "
+    "Backups of tunectl backup still have it, and a restore erases it again. "
+    "Exports elsewhere, other backups, and choices made on the arena page (annotate.store, under the person's name) are yours to delete."
+)
+BUSY = (
+    "A reader keeps the database's journal busy, and until it ends the journal has the text that was deleted: end it (an open "
+    "export, a query), then run tunectl log purge."
+)
+
+
+def erase_person(
+    store: InferenceLog, folder: Path, hashed: str, *, by_key: bool = False, at: datetime
+) -> ErasureResult:
+    """Delete everything of one person now, and note the hash in ``folder``, so that a restored backup erases it again.
+
+    Args:
+        store: The inference log.
+        folder: Where the file of the hash key lies.
+        hashed: Keyed hash of the person, or of a key.
+        by_key: Whether it is that of a key: then all that the key wrote is deleted.
+        at: Now.
+    """
+    erased = store.erase(hashed, by_key=by_key)
+    erasure_ledger.record(folder, erasure_ledger.Erasure(hashed, by_key, at))
+    return erased
 
 
 def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:

@@ -200,6 +200,14 @@ def has_annotations(folder: Path) -> bool:
     return existing(folder / ANNOTATIONS, OLD_NAMES[ANNOTATIONS]).is_file()
 
 
+def count_tasks(folder: Path) -> int:
+    """How many questions the store has; reads without a lock.
+
+    Raises  DataError for a line that is no question.
+    """
+    return sum(1 for _ in _rows(folder, TASKS, AnnotationTask))
+
+
 def list_files(folder: Path) -> list[Path]:
     """Return the files of a store, there or not; those of 0.1 where they are."""
     older = [folder / name for name in OLD_NAMES.values()]

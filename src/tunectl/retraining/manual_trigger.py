@@ -13,7 +13,7 @@ from tunectl.retraining.state_machine import Trigger
 
 
 def request_retrain(
-    layout: ProjectPaths, message: str, *, ignore_limits: bool, release: str | None = None
+    layout: ProjectPaths, message: str, *, ignore_limits: bool, release: str | None = None, author: str | None = None
 ) -> tuple[str, bool]:
     """Put a trigger into the inbox of the retrain controller.
 
@@ -22,13 +22,20 @@ def request_retrain(
         message: why; it stands in the release history.
         ignore_limits: start although the cooldown or the budget says no.
         release: a release of the registry to put through gate and canary; None: build a new one.
+        author: who asks; None: the account that this runs under.
 
     Returns:
         The id of the trigger, and whether a controller runs that will take it up.
     """
     name = f"person-{uuid.uuid4().hex[:16]}"
     trigger = Trigger(
-        "person", name, datetime.now(UTC), message, user.current_user(), ignore_limits=ignore_limits, release=release
+        "person",
+        name,
+        datetime.now(UTC),
+        message,
+        user.current_user() if author is None else author,
+        ignore_limits=ignore_limits,
+        release=release,
     )
     run_store.RunStore(layout.retrain).enqueue_trigger(trigger)
     return name, lock.is_locked(layout.retrain / run_store.LOCK)

@@ -189,6 +189,11 @@ def test_what_is_refused(conf: Path, words: list[str], problem: str) -> None:
     assert found[0].startswith(problem)
 
 
+def test_an_empty_config_file_lacks_every_section(conf: Path) -> None:
+    (conf / "config.yaml").write_text("")
+    assert [line.partition(":")[0] for line in _problems(conf)] == list(Root.model_fields)
+
+
 def test_a_missing_section_is_one_line(conf: Path) -> None:
     (conf / "config.yaml").write_text("defaults:\n  - _self_\nname: a\nseed: 1\ndata: null\n")
     assert _problems(conf) == ["sft: missing (conf/config.yaml); must be a section whose method is one of lora, dora"]

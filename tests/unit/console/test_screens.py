@@ -14,7 +14,15 @@ from tunectl.artifacts.records import truncate
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screen_table import SCREENS, Screen, twin_path
 
-EXAMPLES = {"stage": "curate", "id": "e-0000000000000000"}
+EXAMPLES = {
+    "stage": "curate",
+    "id": "e-0000000000000000",
+    "figure": "train_loss",
+    "report": "evaluate",
+    "inference": "chatcmpl-0000",
+    "window": "c" * 16,
+    "run": f"{'b' * 12}-1",
+}
 """Values of the variable parts of paths."""
 KINDS = ("empty", "initialized", "part", "built")
 

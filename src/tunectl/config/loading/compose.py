@@ -264,7 +264,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
                 problems.append(OverrideError(path, ""))  # the missing value itself is reported
             except OmegaConfBaseException:
                 problems.append(OverrideError(path, _dangling(raw, path, value, where)))
-        elif path[0] == "data" and len(path) > 1 and f"${{{to_dotted_key(path)}}}" not in referred:
+        elif len(path) > 1 and path[0] == "data" and f"${{{to_dotted_key(path)}}}" not in referred:
             text = f"nothing reads it: no setting refers to ${{{to_dotted_key(path)}}}"
             problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
             continue

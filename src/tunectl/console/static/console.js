@@ -84,3 +84,36 @@ addEventListener("pagehide", disconnect);
 addEventListener("pageshow", connect);
 signIn();
 draw();
+
+// Play: every column asks at once, and its answer grows as it comes.
+async function ask(form, column) {
+  const text = column.querySelector(".play-text"), facts = column.querySelector(".play-facts");
+  text.textContent = "";
+  facts.textContent = "asking";
+  const fields = new URLSearchParams(new FormData(form));
+  fields.set("variant", column.dataset.variant);
+  const began = performance.now();
+  try {
+    const answer = await fetch(form.action, {method: "POST", body: fields, headers: {Accept: "text/plain"}});
+    if (!answer.ok) { facts.textContent = (await answer.text()).slice(0, 500); return; }
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let first = 0, letters = 0;
+    for (;;) {
+      const {done, value} = await reader.read();
+      if (done) break;
+      first = first || performance.now() - began;
+      letters += value.length;
+      text.textContent += value;
+    }
+    const seconds = (performance.now() - began) / 1000;
+    facts.textContent = `first word after ${(first / 1000).toFixed(2)} s, ${seconds.toFixed(1)} s in all, ${letters} letters`;
+  } catch (error) {
+    facts.textContent = "The console does not answer.";
+  }
+}
+
+document.addEventListener("submit", event => {
+  if (event.target.id !== "play") return;
+  event.preventDefault();
+  for (const column of document.querySelectorAll(".play-column")) ask(event.target, column);
+});

@@ -1,0 +1,41 @@
+"""Files in the project's cache of DVC, read by their digest: DVC itself is not asked, and nothing is checked out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+_DIGEST: Final = re.compile(r"([0-9a-f]{2})([0-9a-f]{30})(\.dir)?")
+
+
+class _CachedEntry(Struct, frozen=True):
+    md5: str
+    relpath: str
+
+
+def find_cached_file(root: Path, digest: str, name: str) -> Path | None:
+    """Where the file ``name`` of a folder lies whose digest is in ``dvc.lock``; None where the cache does not have it.
+
+    A cache that ``dvc config cache.dir`` puts elsewhere is not looked at.
+    """
+    listing = _locate(root, digest)
+    if listing is None:
+        return None
+    try:
+        entries = msgspec.json.decode(listing.read_bytes(), type=list[_CachedEntry])
+    except msgspec.MsgspecError:
+        return None
+    wanted = next((entry.md5 for entry in entries if entry.relpath == name), "")
+    return _locate(root, wanted)
+
+
+def _locate(root: Path, digest: str) -> Path | None:
+    parts = _DIGEST.fullmatch(digest)
+    if parts is None:
+        return None
+    path = root / ".dvc" / "cache" / "files" / "md5" / parts[1] / f"{parts[2]}{parts[3] or ''}"
+    return path if path.is_file() else None

@@ -1,0 +1,144 @@
+"""Add, disable, enable and remove keys. A new key is shown once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, cast, get_args
+
+import msgspec
+
+from tunectl.access import api_keys
+from tunectl.access.api_keys import ApiKey
+from tunectl.access.scopes import SCOPE_MEANINGS, KeyScope
+from tunectl.console.act_page import ActButton, ActField, ActPage, check_unchanged
+from tunectl.console.read_context import ReadContext
+from tunectl.core.errors import UsageError
+
+BACK: Final = "/settings/keys"
+MAX_DAYS: Final = 36_500
+ENABLED: Final = {True: "works", False: "disabled"}
+
+
+def _find_path(context: ReadContext) -> Path:
+    return context.layout.root / context.load_settings().serve.keys_file
+
+
+def _find_key(context: ReadContext, form: Mapping[str, str]) -> ApiKey:
+    found = next((key for key in api_keys.read(_find_path(context)) if key.name == form.get("key", "")), None)
+    if found is None:
+        raise LookupError(form.get("key", ""))
+    return found
+
+
+def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
+    """The form of a new key."""
+    scopes = [ActField(f"scope_{scope}", scope, "checkbox", help=SCOPE_MEANINGS[scope]) for scope in get_args(KeyScope)]
+    return ActPage(
+        "Add a key",
+        ["Whoever has the key may do what is ticked below. The key is shown once; the file holds only its hash."],
+        fields=[
+            ActField("name", "Name", help="Of the person or program: 1 to 64 of a-z 0-9 . _ -", required=True),
+            *scopes,
+            ActField("days", "Good for so many days", help="Empty: for ever."),
+            ActField("per_minute", "Requests a minute", help="Empty: what the settings say."),
+        ],
+        scope="admin",
+        buttons=[ActButton("yes", "Add the key")],
+        back=BACK,
+        command="tunectl serve keys add NAME",
+    )
+
+
+def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """Make a key and show it.
+
+    Raises  UsageError for a name that is taken or no name, no scope, or a number that is none.
+    """
+    name = form.get("name", "").strip()
+    scopes = [scope for scope in get_args(KeyScope) if form.get(f"scope_{scope}") == "on"]
+    if not scopes:
+        raise UsageError("no box is ticked, so the key could do nothing", hint="tick what it may do")
+    days, limit = _parse_count(form, "days"), _parse_count(form, "per_minute")
+    more: dict[str, Any] = {}
+    if days is not None:
+        more["expires_at"] = context.now + timedelta(days=min(days, MAX_DAYS))
+    secret, entry = api_keys.create_key(name, cast("list[KeyScope]", scopes), limit, context.now, **more)
+    try:
+        msgspec.convert(msgspec.to_builtins(entry), ApiKey)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{name[:80]}: {error}", hint="a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit"
+        ) from error
+    api_keys.add(_find_path(context), entry)
+    return ActPage(
+        f"The key {name}",
+        ["Copy it now: it is not shown again.", f"It may: {', '.join(scopes)}."],
+        back=BACK,
+        secret=secret,
+    )
+
+
+def _parse_count(form: Mapping[str, str], name: str) -> int | None:
+    text = form.get(name, "").strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or not 1 <= len(text) <= 6 or int(text) < 1:
+        raise UsageError(f"{name} is {text[:40]!r}; it must be a whole number of 1 or more, or empty")
+    return int(text)
+
+
+def _ask(context: ReadContext, form: Mapping[str, str], verb: str, consequence: str, *, danger: bool) -> ActPage:
+    key = _find_key(context, form)
+    return ActPage(
+        f"{verb.capitalize()} the key {key.name}",
+        [consequence],
+        facts=[("may", ", ".join(key.scopes)), ("made", f"{key.created_at:%Y-%m-%d}"), ("state", ENABLED[key.enabled])],
+        shown={"hash": key.sha256[:12], "state": ENABLED[key.enabled]},
+        scope="admin",
+        buttons=[ActButton("yes", f"{verb.capitalize()} it", "danger" if danger else "primary")],
+        back=BACK,
+        command=f"tunectl serve keys {verb} {key.name}",
+    )
+
+
+def _check(context: ReadContext, form: Mapping[str, str]) -> str:
+    key = _find_key(context, form)
+    check_unchanged(form, {"hash": key.sha256[:12], "state": ENABLED[key.enabled]})
+    return key.name
+
+
+def read_disable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """What a disabled key means."""
+    words = "Within a second it opens nothing: programs that use it are refused, sessions of it end. It can be enabled again."
+    return _ask(context, form, "disable", words, danger=True)
+
+
+def read_enable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """What an enabled key means."""
+    return _ask(context, form, "enable", "Within a second it opens again what is listed here.", danger=False)
+
+
+def read_remove(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """What removing means."""
+    words = "Within a second it opens nothing, and it cannot be brought back: make a new one instead."
+    return _ask(context, form, "remove", words, danger=True)
+
+
+def perform_disable(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Disable a key."""
+    api_keys.set_enabled(_find_path(context), _check(context, form), enabled=False)
+    return BACK
+
+
+def perform_enable(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Enable a key."""
+    api_keys.set_enabled(_find_path(context), _check(context, form), enabled=True)
+    return BACK
+
+
+def perform_remove(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Remove a key."""
+    api_keys.remove(_find_path(context), _check(context, form))
+    return BACK

@@ -1,0 +1,60 @@
+"""Answer a question of the retrain controller: retrain or not, promote or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tunectl.console.act_page import ActButton, ActPage, check_unchanged
+from tunectl.console.acts.act_errors import ConflictError
+from tunectl.console.read_context import ReadContext
+from tunectl.console.screens.retrain import PendingDecision, list_waiting
+from tunectl.core.errors import UsageError
+from tunectl.retraining.run_store import ApprovalDecision, RunStore
+
+
+def _find_question(context: ReadContext, form: Mapping[str, str]) -> PendingDecision:
+    store = RunStore(context.layout.retrain)
+    for one in list_waiting(store, store.runs(), context.now):
+        if one.run == form.get("run", ""):
+            return one
+    raise LookupError(form.get("run", ""))
+
+
+def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """What yes and no mean.
+
+    Raises  LookupError where nothing waits.
+    """
+    one = _find_question(context, form)
+    yes = (
+        "Yes: a new model is trained from this data. It is compared with the champion before anybody gets it."
+        if one.question == "retrain"
+        else "Yes: the new release becomes the champion, and every server of this registry loads it. It can be rolled back."
+    )
+    return ActPage(
+        one.title,
+        [one.why, yes, f"No: the champion stays. {one.if_nobody}"],
+        facts=[*one.facts, ("until", f"{one.until:%Y-%m-%d %H:%M} UTC")],
+        shown={"question": one.question, "nonce": one.nonce},
+        scope="decide",
+        buttons=[ActButton("yes", one.yes), ActButton("no", one.no, "danger")],
+        back="/decisions",
+    )
+
+
+def perform(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Record the decision under the visitor's name; the retrain controller takes it up.
+
+    Raises  ConflictError where somebody has decided meanwhile; UsageError for an answer that is neither yes nor no.
+    """
+    try:
+        one = _find_question(context, form)
+    except LookupError as error:
+        raise ConflictError("nothing waits here any more: it was decided, or its time is over") from error
+    check_unchanged(form, {"question": one.question, "nonce": one.nonce})
+    if form.get("answer") not in ("yes", "no"):
+        raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
+    decision = ApprovalDecision(form["answer"] == "yes", context.now, context.visitor, one.nonce)
+    if not RunStore(context.layout.retrain).record_decision(one.run, one.question, decision):
+        raise ConflictError("somebody has decided meanwhile; your answer does not count", hint="see Decisions")
+    return f"/retrain/{one.run}"

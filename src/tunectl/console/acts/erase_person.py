@@ -1,0 +1,89 @@
+"""Erase everything of the person who asked one request: the right to be forgotten, from the page of that request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tunectl.artifacts.records import InferenceRecord
+from tunectl.backends.storage import open_inference_log
+from tunectl.console.act_page import REASON, ActButton, ActPage, check_unchanged
+from tunectl.console.acts.act_errors import require_reason
+from tunectl.console.read_context import ReadContext
+from tunectl.core import logging_setup
+from tunectl.core.errors import UsageError
+from tunectl.inference_log import erasure
+from tunectl.inference_log.erasure import BUSY, LIMIT
+from tunectl.inference_log.log_store import InferenceLog
+
+MAX_COUNT = 10_000
+"""Inferences of one person that are counted before the act."""
+
+
+def _find_record(log: InferenceLog | None, form: Mapping[str, str]) -> InferenceRecord:
+    found = None if log is None else log.inference(form.get("inference", ""))
+    if found is None:
+        raise LookupError(form.get("inference", ""))
+    return found
+
+
+def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """How much there is of that person, and what stays.
+
+    Raises  LookupError for a request that is not in the log.
+    """
+    with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
+        record = _find_record(log, form)
+        count = _count_inferences(log, record.user_hash)
+    if record.user_hash is None:
+        return ActPage(
+            "Erase a person",
+            [
+                "Nobody was named when this was asked, so there is no person to erase. All that one key wrote can be erased in a terminal."
+            ],
+            back=f"/live/{record.id}",
+            command="tunectl log erase --key NAME",
+        )
+    return ActPage(
+        "Erase a person",
+        [
+            f"The text of {count} requests and their answers is deleted now, and all feedback of this person. It cannot be taken back.",
+            "No later build uses them. What keeps counting are numbers without text.",
+            LIMIT,
+        ],
+        facts=[("person", f"{record.user_hash[:16]} (a keyed hash)"), ("requests", str(count))],
+        fields=[REASON],
+        shown={"person": record.user_hash},
+        scope="admin",
+        buttons=[ActButton("yes", "Erase everything of this person", "danger")],
+        back=f"/live/{record.id}",
+        command=f"tunectl log erase --hash {record.user_hash}",
+    )
+
+
+def _count_inferences(log: InferenceLog | None, person: str | None) -> str:
+    if log is None or person is None:
+        return "0"
+    count = 0
+    for count, _ in enumerate(log.inferences(user_hash=person), start=1):
+        if count == MAX_COUNT:
+            return f"{MAX_COUNT:,} or more"
+    return f"{count:,}"
+
+
+def perform(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """Delete the text, and leave tombstones.
+
+    Raises  UsageError where nobody was named.
+    """
+    reason = require_reason(form)
+    section = context.load_settings().inference_log
+    with open_inference_log.open_if_exists(section, context.layout) as log:
+        record = _find_record(log, form)
+        if log is None or record.user_hash is None:
+            raise UsageError("nobody was named when this was asked", hint="tunectl log erase --key NAME")
+        check_unchanged(form, {"person": record.user_hash})
+        folder = (context.layout.root / section.hash_key_file).parent
+        erased = erasure.erase_person(log, folder, record.user_hash, at=context.now)
+    logging_setup.get_logger(__name__).info("%s erased %s: %s", context.visitor, record.user_hash[:16], reason)
+    told = [f"{erased.inferences:,} requests and {erased.feedback:,} pieces of feedback are erased.", LIMIT]
+    return ActPage("Erased", [*told, BUSY] if erased.journal_busy else told, back=f"/live/{record.id}")

@@ -1,0 +1,72 @@
+"""Make a window of traffic the one that prompts are compared with."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+
+from tunectl.artifacts.records import DriftWindow
+from tunectl.backends.storage import open_inference_log
+from tunectl.console.act_page import REASON, ActButton, ActPage, check_unchanged
+from tunectl.console.acts.act_errors import require_reason
+from tunectl.console.read_context import ReadContext
+from tunectl.core.errors import UsageError
+from tunectl.inference_log.log_store import InferenceLog, LogEvent
+from tunectl.monitoring import reference_data
+from tunectl.monitoring import window as windows
+
+
+def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[DriftWindow, str]:
+    """The window, and the windows that are the reference now."""
+    closed = [] if log is None else reference_data.list_closed_windows(log)
+    found = next((one for one in closed if one.id == form.get("window", "")), None)
+    if log is None or found is None:
+        raise LookupError(form.get("window", ""))
+    named = windows.find_accepted_windows([event.body for event in log.events(kind=windows.REFERENCE_SET)])
+    return found, "+".join(named)
+
+
+def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """What is compared with what from then on.
+
+    Raises  LookupError for a window that was not closed.
+    """
+    with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
+        one, now = _find_window(log, form)
+    return ActPage(
+        "Compare with this window from now on",
+        [
+            f"Prompts of later windows are compared with the {one.rows:,} rows of this one.",
+            "The evidence of drift starts anew: windows against the reference before do not count any more.",
+            "Choose a window of normal traffic: what it holds is called normal.",
+        ],
+        facts=[
+            ("window", f"{one.since:%Y-%m-%d %H:%M} to {one.until:%Y-%m-%d %H:%M} UTC"),
+            ("its verdict", one.verdict),
+            ("reference now", now or "none"),
+        ],
+        fields=[REASON],
+        shown={"reference": now},
+        scope="operate",
+        buttons=[ActButton("yes", "Set the reference")],
+        back=f"/drift/{one.id}",
+        command=f"tunectl monitor set-reference {one.id}",
+    )
+
+
+def perform(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Write the event that the monitor reads.
+
+    Raises  ConflictError where another window was made the reference meanwhile; UsageError for one with too few rows.
+    """
+    settings = context.load_settings()
+    with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:
+        one, now = _find_window(log, form)
+        check_unchanged(form, {"reference": now})
+        least = settings.monitor.window.min_rows
+        if one.rows < least:
+            raise UsageError(f"{one.id}: {one.rows} rows, {least} are needed", hint="choose a window with more rows")
+        body = windows.accept([one.id], author=context.visitor, message=require_reason(form))
+        assert log is not None  # a window was found in it
+        log.add_event(LogEvent(uuid.uuid4().hex, context.now, windows.REFERENCE_SET, body))
+    return f"/drift/{one.id}"

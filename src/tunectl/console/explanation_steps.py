@@ -1,0 +1,85 @@
+"""Steps of an explanation: one station on the way from a thing to what is behind it, or to what came after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import truncate
+from tunectl.console.links import link
+
+if TYPE_CHECKING:
+    from tunectl.registry.release_manifest import Lineage, ReleaseManifest
+    from tunectl.retraining.state_machine import RetrainRun
+
+PREVIEW: Final = 400
+"""Characters of a text."""
+MAX_ROWS: Final = 50
+"""Raw rows, files and steps that are listed; the number of the others is given."""
+
+
+class ExplanationFact(Struct, frozen=True):
+    """One line of a step."""
+
+    name: str
+    value: str
+    link: str = ""
+
+
+class ExplanationStep(Struct, frozen=True):
+    """One station on the way: what it is, what is known of it, and where to read on."""
+
+    kind: str
+    """``answer``, ``release``, ``settings``, ``gate``, ``decision``, ``retrain``, ``stage``, ``rows``, ``raw``, ``feedback`` ..."""
+    title: str
+    text: str = ""
+    at: str = ""
+    link: str = ""
+    facts: list[ExplanationFact] = field(default_factory=list)
+
+
+def describe_retrain(run: RetrainRun) -> ExplanationStep:
+    """A retrain as a step."""
+    facts = [
+        ExplanationFact("started by", f"{run.trigger.kind}{f' ({run.trigger.author})' if run.trigger.author else ''}"),
+        ExplanationFact("state", run.state),
+        ExplanationFact("champion then", str(run.facts("proposed").get("champion") or "none")),
+    ]
+    return ExplanationStep(
+        "retrain",
+        f"Retrain {run.id}",
+        run.trigger.message,
+        run.steps[0].at.isoformat(),
+        link("/retrain/{}", run.id),
+        facts,
+    )
+
+
+def describe_settings(release: ReleaseManifest, lineage: Lineage) -> ExplanationStep:
+    """The base model and the settings of a release as a step."""
+    commit = (release.git or "").removesuffix("-dirty")
+    shown = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the commit is not known"
+    facts = [ExplanationFact(f"settings of {stage}", digest[:12]) for stage, digest in lineage.configs.items()]
+    return ExplanationStep(
+        "settings",
+        f"Base {lineage.base}, and the settings of {len(lineage.configs)} stages",
+        f"Base revision {lineage.revision[:12]}. The settings in full: {shown}",
+        link=link("/settings"),
+        facts=facts,
+    )
+
+
+def show_value(value: object) -> str:
+    """The value of feedback as text."""
+    return "" if value is None else truncate(value if isinstance(value, str) else str(value), PREVIEW)
+
+
+def release_link(release: str) -> str:
+    """Address of a release's page."""
+    return link("/releases/{}", release)
+
+
+def explain_link(name: str) -> str:
+    """Address of the explanation of an id."""
+    return link("/explain", id=name)

@@ -1,0 +1,187 @@
+"""A report for the inside of the console's frame: the body of a page that a stage wrote, cleaned and without inline style.
+
+Reports lie in the project, and a project may come from somebody else: what is not known here is left out, so no script, form,
+link to another host or frame gets through. Style attributes of our SVG become attributes of the same name, because the console's
+policy allows no inline style.
+"""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from html.parser import HTMLParser
+from typing import Final
+
+_TEXT: Final = [
+    "section",
+    "h2",
+    "h3",
+    "h4",
+    "p",
+    "b",
+    "i",
+    "em",
+    "strong",
+    "span",
+    "div",
+    "ul",
+    "ol",
+    "li",
+    "dl",
+    "dt",
+    "dd",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "pre",
+    "code",
+    "blockquote",
+    "figure",
+    "figcaption",
+    "details",
+    "summary",
+    "a",
+    "br",
+    "small",
+]
+_DRAWING: Final = [
+    "svg",
+    "g",
+    "path",
+    "use",
+    "text",
+    "tspan",
+    "defs",
+    "clippath",
+    "rect",
+    "line",
+    "circle",
+    "polyline",
+    "polygon",
+    "ellipse",
+    "title",
+    "desc",
+]
+TAGS: Final = frozenset((*_TEXT, *_DRAWING))
+VOID: Final = frozenset(("br",))
+DROPPED: Final = frozenset(
+    ("script", "style", "head", "template", "iframe", "object", "header", "nav", "footer", "form")
+)
+"""Elements that go with all that is in them."""
+_STYLES: Final = [
+    "fill",
+    "fill-opacity",
+    "stroke",
+    "stroke-width",
+    "stroke-opacity",
+    "stroke-linecap",
+    "stroke-linejoin",
+    "stroke-dasharray",
+    "stroke-dashoffset",
+    "opacity",
+    "font-size",
+    "font-family",
+    "font-weight",
+    "text-anchor",
+]
+STYLES: Final = frozenset(_STYLES)
+"""Properties that are attributes of SVG as well."""
+ATTRIBUTES: Final = frozenset(
+    (
+        "class id x y x1 x2 y1 y2 cx cy r rx ry d points width height transform clip-path viewbox role aria-label colspan rowspan scope open tabindex "
+        + " ".join(_STYLES)
+    ).split()
+)
+_LOCAL: Final = re.compile(r"#[\w.:-]+")
+_CAMEL: Final = {"viewbox": "viewBox", "clippath": "clipPath"}
+"""HTML names have no capitals; these of SVG do."""
+_REMOTE: Final = re.compile(r"url\((?!#)|expression|javascript", re.IGNORECASE)
+
+
+def clean(page: str) -> str:
+    """The body of ``page`` without header, navigation and footer, and without anything that is not in the lists of this module."""
+    parser = _Cleaner()
+    parser.feed(page)
+    parser.close()
+    return "".join(parser.parts)
+
+
+class _Cleaner(HTMLParser):
+    """Writes again what it knows."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self._open: list[str] = []
+        self._dropped: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Write a known element with its known attributes."""
+        if self._dropped:
+            if tag == self._dropped[-1]:
+                self._dropped.append(tag)
+            return
+        if tag in DROPPED:
+            self._dropped.append(tag)
+            return
+        if tag in TAGS:
+            self.parts.append(f"<{_CAMEL.get(tag, tag)}{self._write_attributes(tag, attrs)}>")
+            if tag not in VOID:
+                self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Write an element that is empty."""
+        if self._dropped or tag not in TAGS:
+            return
+        end = "" if tag in VOID else f"</{_CAMEL.get(tag, tag)}>"
+        self.parts.append(f"<{_CAMEL.get(tag, tag)}{self._write_attributes(tag, attrs)}>{end}")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close what is open; an end without a beginning is left out."""
+        if self._dropped:
+            if tag == self._dropped[-1]:
+                self._dropped.pop()
+            return
+        if tag not in self._open:
+            return
+        while self._open:
+            last = self._open.pop()
+            self.parts.append(f"</{_CAMEL.get(last, last)}>")
+            if last == tag:
+                return
+
+    def handle_data(self, data: str) -> None:
+        """Write text as text."""
+        if not self._dropped:
+            self.parts.append(escape(data, quote=False))
+
+    def close(self) -> None:
+        """Close whatever is still open."""
+        super().close()
+        while self._open:
+            last = self._open.pop()
+            self.parts.append(f"</{_CAMEL.get(last, last)}>")
+
+    def _write_attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> str:
+        found: dict[str, str] = {}
+        for name, value in attrs:
+            text = value or ""
+            if name in {"href", "xlink:href"}:
+                if _LOCAL.fullmatch(text):
+                    found["href"] = text
+            elif name == "style":
+                found |= _split_style(text)
+            elif name in ATTRIBUTES and not _REMOTE.search(text):
+                found[_CAMEL.get(name, name)] = text
+        if tag == "div" and "scroll" in found.get("class", "").split():  # a keyboard has to reach what scrolls
+            found |= {"tabindex": "0", "role": "region", "aria-label": "Table"}
+        return "".join(f' {name}="{escape(text)}"' for name, text in found.items())
+
+
+def _split_style(text: str) -> dict[str, str]:
+    pairs = (part.partition(":") for part in text.split(";"))
+    plain = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    return {name: value for name, value in plain.items() if name in STYLES and value and not _REMOTE.search(value)}

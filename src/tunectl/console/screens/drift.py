@@ -1,0 +1,171 @@
+"""Drift of live traffic: the windows that the monitor closed, with their verdicts; and one of them, signal by signal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import DriftWindow, truncate
+from tunectl.backends.storage import open_inference_log
+from tunectl.console.read_context import ProblemList
+from tunectl.monitoring import reference_data
+from tunectl.monitoring import window as windows
+
+if TYPE_CHECKING:
+    from tunectl.console.read_context import ReadContext
+    from tunectl.inference_log.log_store import InferenceLog
+    from tunectl.monitoring.signals import MonitoredInference
+
+SHOWN: Final = 100
+"""Newest windows of the strip and the table."""
+PREVIEW: Final = 400
+"""Characters of a text."""
+MAX_EXAMPLES: Final = 8
+
+
+class DriftExample(Struct, frozen=True):
+    """One inference that stands for something."""
+
+    id: str
+    question: str
+    answer: str
+
+
+class DriftSegment(Struct, frozen=True):
+    """What there is more (or less) of than in the reference, with examples."""
+
+    name: str
+    window: float
+    """Share of the window's rows, 0 to 1."""
+    reference: float
+    examples: list[DriftExample] = field(default_factory=list)
+
+
+class DriftScreen(Struct, frozen=True):
+    """The windows, newest first, and what prompts are compared with."""
+
+    exists: bool = False
+    """Whether anything was logged in this project."""
+    running: str = "never"
+    """Of the monitor: runs, stopped, never."""
+    windows: list[DriftWindow] = field(default_factory=list)
+    total: int = 0
+    reference: list[str] = field(default_factory=list)
+    """Ids of the accepted windows; empty: none, or the training prompts."""
+    compared_with: str = ""
+    """What the settings declare: ``live`` or ``training``."""
+    min_rows: int = 0
+    """Rows that a window needs before anything is said."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class DriftWindowScreen(Struct, frozen=True):
+    """One window: its verdict, every signal, and examples beside those of the reference."""
+
+    window: DriftWindow | None = None
+    before: str = ""
+    """Id of the window before it."""
+    after: str = ""
+    examples: list[DriftExample] = field(default_factory=list)
+    """Inferences that differ most from the reference."""
+    reference_examples: list[DriftExample] = field(default_factory=list)
+    segments: list[DriftSegment] = field(default_factory=list)
+    is_reference: bool = False
+    can_be_reference: bool = False
+    """Whether it has rows enough."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_drift(context: ReadContext, query: Mapping[str, str]) -> DriftScreen:  # noqa: ARG001 - every screen is read alike
+    """Read the newest windows."""
+    problems = ProblemList()
+    settings = problems.attempt("settings", context.load_settings, None)
+    empty = DriftScreen(problems=problems.problems)
+    if settings is None:
+        return empty
+
+    def read() -> DriftScreen:
+        with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:
+            if log is None:
+                return empty
+            closed = reference_data.list_closed_windows(log)
+            named = windows.find_accepted_windows([one.body for one in log.events(kind=windows.REFERENCE_SET)])
+        return DriftScreen(
+            exists=True,
+            running=_describe_monitor(context),
+            windows=closed[::-1][:SHOWN],
+            total=len(closed),
+            reference=named,
+            compared_with=settings.monitor.prompts.reference,
+            min_rows=settings.monitor.window.min_rows,
+            problems=problems.problems,
+        )
+
+    return problems.attempt("inference log", read, empty)
+
+
+def _describe_monitor(context: ReadContext) -> str:
+    from tunectl.status.collect import process_state
+
+    return process_state(context.layout.monitor_lock)
+
+
+def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWindowScreen:
+    """Read one window, given by its id or the beginning of it.
+
+    Raises  LookupError where there is none.
+    """
+    problems = ProblemList()
+    name = query.get("window", "")
+    settings = problems.attempt("settings", context.load_settings, None)
+    empty = DriftWindowScreen(problems=problems.problems)
+    if settings is None:
+        return empty
+
+    def read() -> DriftWindowScreen | None:
+        with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:
+            closed = [] if log is None else reference_data.list_closed_windows(log)
+            place = next((place for place, one in enumerate(closed) if name and one.id.startswith(name)), None)
+            if log is None or place is None:
+                return None
+            one = closed[place]
+            named = windows.find_accepted_windows([event.body for event in log.events(kind=windows.REFERENCE_SET)])
+            rows = _load_rows(problems, "examples", log, one.id)
+            compared = [
+                row
+                for other in one.reference.split("+")
+                for row in _load_rows(problems, "reference", log, other).values()
+            ]
+        return DriftWindowScreen(
+            window=one,
+            before=closed[place - 1].id if place else "",
+            after=closed[place + 1].id if place + 1 < len(closed) else "",
+            examples=_pick_examples(one.exemplars, rows),
+            reference_examples=[_build_example(row) for row in compared[:MAX_EXAMPLES]],
+            segments=[
+                DriftSegment(part.name, part.window, part.reference, _pick_examples(part.exemplars, rows)[:3])
+                for part in one.segments
+            ],
+            is_reference=one.id in named,
+            can_be_reference=one.rows >= settings.monitor.window.min_rows,
+            problems=problems.problems,
+        )
+
+    found: DriftWindowScreen | None = problems.attempt("inference log", read, empty)
+    if found is None:
+        raise LookupError(name)
+    return found
+
+
+def _load_rows(problems: ProblemList, part: str, log: InferenceLog, name: str) -> dict[str, MonitoredInference]:
+    return problems.attempt(part, lambda: reference_data.load_rows_by_id(log, name), {})
+
+
+def _pick_examples(names: Sequence[str], rows: Mapping[str, MonitoredInference]) -> list[DriftExample]:
+    return [_build_example(rows[name]) for name in names if name in rows][:MAX_EXAMPLES]
+
+
+def _build_example(row: MonitoredInference) -> DriftExample:
+    return DriftExample(row.id, truncate(row.prompt or "", PREVIEW), truncate(row.answer or "", PREVIEW))

@@ -1,0 +1,394 @@
+"""One question, one page: everything behind an answer, a row, a release or a retrain, and everything after it.
+
+``tunectl explain ID --json`` prints the same struct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final, Literal
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import truncate
+from tunectl.backends.storage import open_inference_log
+from tunectl.console.explanation_steps import (
+    MAX_ROWS,
+    PREVIEW,
+    ExplanationFact,
+    ExplanationStep,
+    describe_retrain,
+    describe_settings,
+    explain_link,
+    release_link,
+    show_value,
+)
+from tunectl.console.links import link
+from tunectl.console.read_context import ProblemList
+from tunectl.core.errors import UsageError
+from tunectl.monitoring import window
+from tunectl.pipeline import lineage_trace
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining.run_store import RunStore
+
+if TYPE_CHECKING:
+    from tunectl.artifacts.records import Feedback, InferenceRecord
+    from tunectl.console.read_context import ReadContext
+    from tunectl.pipeline.lineage_trace import RowStep
+    from tunectl.registry.release_manifest import ReleaseManifest
+    from tunectl.retraining.state_machine import RetrainRun
+
+SubjectKind = Literal["answer", "release", "retrain", "row", "nothing"]
+MIN_PREFIX: Final = 4
+"""Characters of the beginning of an id."""
+EXAMPLE: Final = "an answer (chatcmpl-...), a release, a retrain, or a row (its id, or FILE:ROW)"
+
+
+class ExplainScreen(Struct, frozen=True):
+    """What is behind one thing, and what came after it."""
+
+    id: str
+    kind: SubjectKind
+    title: str
+    summary: str
+    behind: list[ExplanationStep] = field(default_factory=list)
+    """From the thing itself back to the raw data."""
+    after: list[ExplanationStep] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    """What cannot be said, and why; a sentence each."""
+    problems: dict[str, str] = field(default_factory=dict)
+    """By part: why it cannot be read."""
+
+
+def read_explain(context: ReadContext, query: Mapping[str, str]) -> ExplainScreen:
+    """Read what is known about ``query["id"]``; an id that nothing has is said, not raised."""
+    name = query.get("id", "").strip()
+    if not name:
+        return ExplainScreen("", "nothing", "Explain", f"Give the id of {EXAMPLE}.")
+    return _Explanation(context, name).build()
+
+
+class _Explanation:
+    """One explanation while it is put together."""
+
+    def __init__(self, context: ReadContext, name: str) -> None:
+        self.context, self.layout, self.name = context, context.layout, name
+        self.store, self.runs = ReleaseRegistry(self.layout.releases), RunStore(self.layout.retrain)
+        self.problems = ProblemList()
+        self.unknown: list[str] = []
+        self.behind: list[ExplanationStep] = []
+        self.after: list[ExplanationStep] = []
+
+    def build(self) -> ExplainScreen:
+        """Find out what the id is, and follow it in both directions."""
+        kind, title, summary = self._follow()
+        return ExplainScreen(
+            self.name, kind, title, summary, self.behind, self.after, self.unknown, self.problems.problems
+        )
+
+    def _follow(self) -> tuple[SubjectKind, str, str]:
+        run = self.problems.attempt("retrains", self._find_run, None)
+        if run is not None:
+            return self._explain_retrain(run)
+        release = self.problems.attempt("releases", self._find_release, None)
+        if release is not None:
+            return self._explain_release(release)
+        found = self.problems.attempt("inference log", self._find_answer, None) if "-" in self.name else None
+        if found is not None:
+            return self._explain_answer(*found)
+        steps: list[RowStep] = self.problems.attempt(
+            "rows", lambda: list(lineage_trace.trace_row(self.layout, self.name)), []
+        )
+        if steps:
+            return self._explain_row(steps)
+        self.unknown.append(
+            f"No answer, release, retrain or row is called {self.name}. An answer may have been deleted after "
+            "inference_log.retention_days; rows are those of the last build."
+        )
+        return "nothing", self.name, f"Nothing of that name is known. Give the id of {EXAMPLE}."
+
+    def _find_run(self) -> RetrainRun | None:
+        found = [run for run in self.runs.runs() if len(self.name) >= MIN_PREFIX and run.id.startswith(self.name)]
+        exact = [run for run in found if run.id == self.name]
+        if not exact and len(found) != 1:
+            return None
+        self.name = (exact or found)[0].id
+        return (exact or found)[0]
+
+    def _find_release(self) -> ReleaseManifest | None:
+        if self.name not in {"champion", "previous", "challenger"} and len(self.name) < MIN_PREFIX:
+            return None
+        try:
+            self.name = self.store.find(self.name)
+        except UsageError:
+            return None
+        return self.store.manifest(self.name)
+
+    def _find_answer(self) -> tuple[InferenceRecord, list[Feedback]] | None:
+        root = self.context.load_settings()
+        with open_inference_log.open_if_exists(root.inference_log, self.layout) as log:
+            record = None if log is None else open_inference_log.inference(log, self.name)
+            if log is None or record is None:
+                return None
+            self.name = record.id
+            return record, log.feedback_of([record.id]).get(record.id, [])
+
+    def _explain_answer(self, record: InferenceRecord, feedback: list[Feedback]) -> tuple[SubjectKind, str, str]:
+        self.behind.append(
+            ExplanationStep(
+                "answer",
+                f"Answer {record.id}",
+                truncate(window.answer_text(record) or "", PREVIEW),
+                record.accepted_at.isoformat(),
+                link("/live/{}", record.id),
+                [
+                    ExplanationFact("question", truncate(window.last_user_text(record), PREVIEW)),
+                    ExplanationFact(
+                        "answered by", f"{record.variant}, release {record.release}", release_link(record.release)
+                    ),
+                    ExplanationFact("chat template", record.template_hash[:12]),
+                    ExplanationFact("ended with", record.finish_reason or "it has not ended"),
+                ],
+            )
+        )
+        if record.erased_at is not None:
+            self.unknown.append(f"The text of this answer was erased on {record.erased_at:%Y-%m-%d}.")
+        self._add_release_behind(record.release)
+        for one in feedback:
+            self.after.append(
+                ExplanationStep("feedback", f"Feedback: {one.kind}", show_value(one.value), one.created_at.isoformat())
+            )
+        if not feedback:
+            self.unknown.append("Nobody gave feedback on this answer.")
+        steps: list[RowStep] = self.problems.attempt(
+            "rows", lambda: list(lineage_trace.trace_row(self.layout, self.name)), []
+        )
+        self._add_row_after(steps, "Nothing was learned from this answer in the build at hand.")
+        return (
+            "answer",
+            f"Answer {record.id}",
+            f"Release {record.release} gave this answer on {record.accepted_at:%Y-%m-%d %H:%M} UTC.",
+        )
+
+    def _add_release_behind(self, release: str) -> None:
+        known: list[str] = self.problems.attempt("releases", self.store.ids, [])
+        if release not in known:
+            self.unknown.append(
+                f"Release {release} is not in this registry: it was the base model, or it lies in another one."
+            )
+            return
+        manifest = self.problems.attempt(f"release {release}", lambda: self.store.manifest(release), None)
+        if manifest is not None:
+            self._add_release(manifest)
+
+    def _explain_release(self, release: ReleaseManifest) -> tuple[SubjectKind, str, str]:
+        self._add_release(release)
+        self.problems.attempt("after", lambda: self._add_release_after(release), None)
+        pointer = self.problems.attempt("champion", self.store.champion, None)
+        role = (
+            "It is the champion."
+            if pointer is not None and pointer.release == release.id
+            else "It is not the champion."
+        )
+        return "release", f"Release {release.id}", f"Built on {release.created_at[:16].replace('T', ' ')} UTC. {role}"
+
+    def _add_release(self, release: ReleaseManifest) -> None:
+        facts = [
+            ExplanationFact("commit", release.git or "none: it was built outside Git"),
+            ExplanationFact("engine", f"{release.engine}, {release.layout}"),
+            *(ExplanationFact(name, f"{value:g}") for name, value in list(release.metrics.items())[:6]),
+        ]
+        if release.parent:
+            facts.append(ExplanationFact("champion before it", release.parent, explain_link(release.parent)))
+        self.behind.append(
+            ExplanationStep("release", f"Release {release.id}", "", release.created_at, release_link(release.id), facts)
+        )
+        self._add_gate(release)
+        self.problems.attempt("decisions", lambda: self.behind.extend(self._list_decisions(release.id)), None)
+        self.problems.attempt("retrains", lambda: self._add_retrain_of(release.id), None)
+        self._add_settings(release)
+        self.problems.attempt("rows", lambda: self._add_rows_of(release), None)
+
+    def _add_gate(self, release: ReleaseManifest) -> None:
+        for stage, verdict in release.verdicts.items():
+            state = "passed" if verdict.passed else "did not pass"
+            self.behind.append(
+                ExplanationStep("gate", f"Gate of {stage}: {state}", verdict.reason, link=link("/results"))
+            )
+        if not release.verdicts:
+            self.unknown.append(f"No gate judged release {release.id}: its build had no evaluate stage.")
+
+    def _list_decisions(self, release: str) -> Iterator[ExplanationStep]:
+        events = [event for event in self.store.log() if event.release == release and event.action != "add"]
+        for event in events:
+            yield ExplanationStep(
+                "decision",
+                f"{event.action.replace('_', ' ')} by {event.author or 'somebody'}",
+                event.message,
+                event.created_at,
+                link("/releases"),
+            )
+        if not events:
+            self.unknown.append(f"Nobody decided anything about release {release} yet.")
+
+    def _add_retrain_of(self, release: str) -> None:
+        run = next((one for one in self.runs.runs() if one.facts("evaluating").get("release") == release), None)
+        if run is not None:
+            self.behind.append(describe_retrain(run))
+
+    def _add_settings(self, release: ReleaseManifest) -> None:
+        lineage = release.lineage
+        if lineage is None:
+            self.unknown.append(f"Release {release.id} does not say what it was made of.")
+            return
+        self.behind.append(describe_settings(release, lineage))
+
+    def _add_rows_of(self, release: ReleaseManifest) -> None:
+        if not lineage_trace.is_split_of_release(self.layout, release):
+            commit = (release.git or "").removesuffix("-dirty") or "its commit"
+            self.unknown.append(
+                f"The rows of release {release.id} are not the ones at hand. Get them: git checkout {commit[:12]}; dvc checkout"
+            )
+            return
+        files = lineage_trace.count_rows_by_file(self.layout)
+        facts = [
+            ExplanationFact(
+                name, ", ".join(f"{count} {part}" for part, count in counts.items()), link("/data/rows", q=name)
+            )
+            for name, counts in list(files.items())[:MAX_ROWS]
+        ]
+        total = sum(counts.get("train", 0) for counts in files.values())
+        self.behind.append(
+            ExplanationStep(
+                "rows",
+                f"{total:,} answers of {len(files)} raw files were trained on",
+                link=link("/data/rows", stage="split"),
+                facts=facts,
+            )
+        )
+
+    def _add_release_after(self, release: ReleaseManifest) -> None:
+        children = [name for name in self.store.ids() if self.store.manifest(name).parent == release.id]
+        for name in children[:MAX_ROWS]:
+            self.after.append(
+                ExplanationStep("release", f"Release {name} was compared with it", link=explain_link(name))
+            )
+        root = self.context.load_settings()
+        with open_inference_log.open_if_exists(root.inference_log, self.layout) as log:
+            newest = [] if log is None else log.newest(MAX_ROWS, release=release.id)
+        if newest:
+            count = f"{MAX_ROWS} or more" if len(newest) == MAX_ROWS else str(len(newest))
+            self.after.append(
+                ExplanationStep(
+                    "answer",
+                    f"It gave {count} answers, the newest on {newest[0].accepted_at:%Y-%m-%d %H:%M} UTC",
+                    link=link("/live", release=release.id),
+                    facts=[
+                        ExplanationFact(
+                            f"{one.accepted_at:%m-%d %H:%M}",
+                            truncate(window.last_user_text(one), 80),
+                            explain_link(one.id),
+                        )
+                        for one in newest[:10]
+                    ],
+                )
+            )
+        else:
+            self.unknown.append(f"The inference log holds no answer of release {release.id}.")
+
+    def _explain_retrain(self, run: RetrainRun) -> tuple[SubjectKind, str, str]:
+        self.behind.append(describe_retrain(run))
+        proposed = run.facts("proposed")
+        drift = proposed.get("window")
+        if isinstance(drift, dict):
+            self.behind.append(
+                ExplanationStep(
+                    "drift",
+                    f"Drift window {drift.get('id', '')}",
+                    str(drift.get("reason", "")),
+                    link=link("/drift/{}", str(drift.get("id", ""))),
+                )
+            )
+        frozen = proposed.get("snapshot")
+        if isinstance(frozen, dict):
+            self.behind.append(
+                ExplanationStep(
+                    "rows",
+                    f"Snapshot {frozen.get('id', '')} of the inference log",
+                    f"{frozen.get('inferences', 0)} answers that people gave feedback on, {frozen.get('feedback', 0)} pieces of feedback",
+                )
+            )
+        else:
+            self.unknown.append("No snapshot of live traffic was taken for this retrain.")
+        for question in ("retrain", "promote"):
+            decision = self.runs.get_decision(run.id, question)
+            if decision is not None:
+                said = "approved" if decision.approved else "refused"
+                self.behind.append(
+                    ExplanationStep(
+                        "decision",
+                        f"{question}: {said} by {decision.author or 'somebody'}",
+                        "",
+                        decision.at.isoformat(),
+                        link("/retrain/{}", run.id),
+                    )
+                )
+        release = (run.facts("evaluating") or run.facts("rejected")).get("release")
+        if release:
+            self.after.append(
+                ExplanationStep("release", f"It built release {release}", link=explain_link(str(release)))
+            )
+            self.problems.attempt("decisions", lambda: self.after.extend(self._list_decisions(str(release))), None)
+        else:
+            self.unknown.append("This retrain has built no release.")
+        return (
+            "retrain",
+            f"Retrain {run.id}",
+            f"It is {run.state.replace('_', ' ')}. {run.steps[-1].message or run.trigger.message}",
+        )
+
+    def _explain_row(self, steps: list[RowStep]) -> tuple[SubjectKind, str, str]:
+        sources = list(dict.fromkeys(step.source for step in steps if step.source))
+        self.behind.append(
+            ExplanationStep(
+                "raw",
+                "Raw data",
+                "",
+                facts=[ExplanationFact("file and row", source, explain_link(source)) for source in sources[:MAX_ROWS]],
+            )
+        )
+        self._add_row_after(steps, "No release learned this row: the split at hand does not train on it.")
+        return "row", f"Row {self.name}", f"{len(steps)} steps of the last build hold it."
+
+    def _add_row_after(self, steps: list[RowStep], otherwise: str) -> None:
+        for step in steps[:MAX_ROWS]:
+            what = f"kept as {step.id}" if step.what == "kept" else f"rejected: {step.what.replace('_', ' ')}"
+            target = (
+                link("/data/rows/{}", step.id) if step.id else link("/data/rejects", stage=step.stage, reason=step.what)
+            )
+            self.after.append(
+                ExplanationStep(
+                    "stage",
+                    f"{step.stage}: {what}",
+                    step.detail,
+                    link=target,
+                    facts=[ExplanationFact("file", step.file), ExplanationFact("source", step.source)],
+                )
+            )
+        if len(steps) > MAX_ROWS:
+            self.unknown.append(f"{len(steps) - MAX_ROWS} more steps are not listed here.")
+        learners: list[str] = self.problems.attempt(
+            "releases", lambda: lineage_trace.list_learning_releases(self.store, self.layout, steps), []
+        )
+        for name in learners:
+            self.after.append(
+                ExplanationStep(
+                    "release",
+                    f"Release {name} learned it",
+                    "Whether one answer came from this row, nobody can tell: a model mixes all it learned.",
+                    link=explain_link(name),
+                    facts=[ExplanationFact("its answers", "in the inference log", link("/live", release=name))],
+                )
+            )
+        if not learners:
+            self.unknown.append(otherwise)

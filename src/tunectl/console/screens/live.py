@@ -1,0 +1,307 @@
+"""Live traffic: what people ask and what the variants answer, newest first, with their feedback; and one inference with all of it.
+
+Texts are shown as the inference log has them: masked before they were written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import Feedback, InferenceRecord, truncate
+from tunectl.backends.storage import open_inference_log
+from tunectl.console.read_context import ProblemList
+from tunectl.monitoring import window
+from tunectl.stats.proportion_ci import wilson_interval
+
+if TYPE_CHECKING:
+    from tunectl.console.read_context import ReadContext
+    from tunectl.inference_log.log_store import InferenceLog
+
+PAGE_SIZE: Final = 30
+MAX_SCAN: Final = 2000
+"""Inferences that one page looks through."""
+SPAN: Final = timedelta(hours=24)
+"""Of the figures by variant."""
+SPANS: Final = {
+    "1h": timedelta(hours=1),
+    "24h": timedelta(hours=24),
+    "7d": timedelta(days=7),
+    "30d": timedelta(days=30),
+}
+PREVIEW: Final = 300
+"""Characters of a text in the list."""
+FILTERS: Final = ("variant", "release", "feedback", "refused", "slow", "q", "since", "before")
+
+
+class FeedbackView(Struct, frozen=True):
+    """One thing that somebody said or did about an answer."""
+
+    kind: str
+    value: str
+    at: datetime
+    opinion: str
+    """``good``, ``bad``, or empty where it is neither."""
+
+
+class InferenceRow(Struct, frozen=True):
+    """One inference in the list."""
+
+    id: str
+    accepted_at: datetime
+    variant: str
+    release: str
+    question: str
+    answer: str
+    finish_reason: str
+    """Empty while it runs."""
+    seconds: float | None
+    tokens: int | None
+    refused: bool
+    feedback: list[FeedbackView] = field(default_factory=list)
+
+
+class VariantFigures(Struct, frozen=True):
+    """What one variant did, among the inferences that were looked through."""
+
+    variant: str
+    requests: int
+    median_seconds: float | None
+    refused: float | None
+    """Share of the finished answers."""
+    liked: float | None
+    """Share of the answers with an opinion, where the opinion is good."""
+    liked_low: float | None
+    liked_high: float | None
+    """Ends of Wilson's 95 % interval."""
+    opinions: int
+
+
+class LiveScreen(Struct, frozen=True):
+    """Counts, figures by variant, and one page of inferences."""
+
+    exists: bool = False
+    """Whether anything was logged in this project."""
+    inferences: int = 0
+    """Of the last 24 hours, as the three below."""
+    finished: int = 0
+    users: int = 0
+    feedback: dict[str, int] = field(default_factory=dict)
+    variants: list[VariantFigures] = field(default_factory=list)
+    rows: list[InferenceRow] = field(default_factory=list)
+    scanned: int = 0
+    """Inferences that were looked through for this page."""
+    older: str | None = None
+    """``before`` of the next page; None where there is none."""
+    releases: list[str] = field(default_factory=list)
+    slow_seconds: float = 0.0
+    """From when on an answer is called slow."""
+    query: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class MessageView(Struct, frozen=True):
+    """One turn of a conversation."""
+
+    role: str
+    text: str
+
+
+class InferenceScreen(Struct, frozen=True):
+    """One inference in full."""
+
+    row: InferenceRow | None = None
+    messages: list[MessageView] = field(default_factory=list)
+    answer: str = ""
+    erased_at: datetime | None = None
+    user_hash: str = ""
+    """Keyed hash of who asked; nobody is named."""
+    session: str = ""
+    template_hash: str = ""
+    mean_logprob: float | None = None
+    format_valid: bool | None = None
+    prompt_tokens: int | None = None
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_live(context: ReadContext, query: Mapping[str, str]) -> LiveScreen:
+    """Read the newest inferences that pass the filters.
+
+    ``variant``, ``release``: who answered. ``feedback``: any, none, good, bad, or a kind. ``refused``, ``slow``: 1. ``q``: text in
+    question or answer. ``since``: see ``SPANS``. ``before``: time of the last row of the page before.
+    """
+    problems = ProblemList()
+    picked = {name: query[name] for name in FILTERS if query.get(name)}
+    empty = LiveScreen(query=picked, problems=problems.problems)
+    settings = problems.attempt("settings", context.load_settings, None)
+    if settings is None:
+        return empty
+    slow = settings.retrain.canary.slow_threshold_seconds if settings.retrain.canary is not None else 10.0
+
+    def read() -> LiveScreen:
+        with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:
+            return empty if log is None else _read_page(log, picked, context.now, slow, problems)
+
+    return problems.attempt("inference log", read, empty)
+
+
+def _read_page(
+    log: InferenceLog, picked: Mapping[str, str], now: datetime, slow: float, problems: ProblemList
+) -> LiveScreen:
+    counts = log.counts(now - SPAN)
+    recent = log.newest(MAX_SCAN, now - SPAN)
+    opinions = log.feedback_of([one.id for one in recent])
+    until = problems.attempt("before", lambda: _parse_time(picked.get("before", "")), None)
+    since = now - SPANS[picked["since"]] if picked.get("since") in SPANS else None
+    scan = log.newest(MAX_SCAN, since, until, release=picked.get("release"), variant=picked.get("variant"))
+    # only a filter on feedback needs that of all
+    feedback = log.feedback_of([one.id for one in scan]) if "feedback" in picked else {}
+    matching = [one for one in scan if _passes(one, feedback.get(one.id, ()), picked, slow)]
+    page = matching[:PAGE_SIZE]
+    feedback = log.feedback_of([one.id for one in page])
+    more = len(matching) > PAGE_SIZE or len(scan) == MAX_SCAN
+    last = page[-1] if len(matching) > PAGE_SIZE else scan[-1] if scan else None
+    return LiveScreen(
+        exists=True,
+        inferences=counts.inferences,
+        finished=counts.finished,
+        users=counts.users,
+        feedback=counts.feedback,
+        variants=list(_summarize_variants(recent, opinions)),
+        rows=[build_row(one, feedback.get(one.id, ())) for one in page],
+        scanned=len(scan),
+        older=last.accepted_at.isoformat() if more and last is not None else None,
+        releases=list(dict.fromkeys(one.release for one in recent)),
+        slow_seconds=slow,
+        query=dict(picked),
+        problems=problems.problems,
+    )
+
+
+def _parse_time(text: str) -> datetime | None:
+    if not text:
+        return None
+    at = datetime.fromisoformat(text.replace(" ", "+"))
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _passes(one: InferenceRecord, feedback: Sequence[Feedback], picked: Mapping[str, str], slow: float) -> bool:
+    wanted = picked.get("feedback", "")
+    if wanted == "none" and feedback:
+        return False
+    if wanted and wanted not in {"none", "any"}:
+        if not any(wanted in (said.kind, judge_opinion(said)) for said in feedback):
+            return False
+    elif wanted == "any" and not feedback:
+        return False
+    if picked.get("refused") and not one.refusal:
+        return False
+    if picked.get("slow") and (one.latency_seconds or 0.0) < slow:
+        return False
+    text = picked.get("q", "").casefold()
+    return (
+        not text or text in window.last_user_text(one).casefold() or text in (window.answer_text(one) or "").casefold()
+    )
+
+
+def judge_opinion(one: Feedback) -> str:
+    """Whether feedback speaks for the answer (``good``), against it (``bad``), or neither (empty)."""
+    if one.kind == "thumb":
+        return {"up": "good", "down": "bad"}.get(str(one.value), "")
+    if one.kind == "rating" and isinstance(one.value, int | float):
+        return "good" if one.value >= 4 else "bad" if one.value <= 2 else ""
+    if one.kind == "preference" and isinstance(one.value, dict):
+        return {"first": "good", "both_good": "good", "second": "bad", "both_bad": "bad"}.get(
+            one.value.get("choice", ""), ""
+        )
+    return {"edit": "bad", "conversion": "good"}.get(one.kind, "")
+
+
+def _summarize_variants(
+    recent: Sequence[InferenceRecord], opinions: Mapping[str, Sequence[Feedback]]
+) -> Iterator[VariantFigures]:
+    for variant in sorted({one.variant for one in recent}):
+        rows = [one for one in recent if one.variant == variant]
+        seconds = [one.latency_seconds for one in rows if one.latency_seconds is not None]
+        finished = [one for one in rows if one.refusal is not None]
+        verdicts = [judge_opinion(said) for one in rows for said in opinions.get(one.id, ())]
+        good, total = verdicts.count("good"), sum(1 for verdict in verdicts if verdict)
+        low, high = wilson_interval(good, total) if total else (None, None)
+        yield VariantFigures(
+            variant,
+            len(rows),
+            median(seconds) if seconds else None,
+            sum(bool(one.refusal) for one in finished) / len(finished) if finished else None,
+            good / total if total else None,
+            low,
+            high,
+            total,
+        )
+
+
+def build_row(one: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRow:
+    """One inference as the list shows it."""
+    return InferenceRow(
+        one.id,
+        one.accepted_at,
+        one.variant,
+        one.release,
+        truncate(window.last_user_text(one), PREVIEW),
+        truncate(window.answer_text(one) or "", PREVIEW),
+        one.finish_reason or "",
+        one.latency_seconds,
+        one.completion_tokens,
+        bool(one.refusal),
+        [FeedbackView(said.kind, _show_value(said.value), said.created_at, judge_opinion(said)) for said in feedback],
+    )
+
+
+def _show_value(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {text}" for name, text in value.items())
+    return "" if value is None else str(value)
+
+
+def read_inference(context: ReadContext, query: Mapping[str, str]) -> InferenceScreen:
+    """Read one inference, given by its id or the beginning of it.
+
+    Raises  LookupError where there is none.
+    """
+    problems = ProblemList()
+    name = query.get("inference", "")
+
+    def read() -> tuple[InferenceRecord, list[Feedback]] | None:
+        with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
+            one = None if log is None or not name else open_inference_log.inference(log, name)
+            return None if log is None or one is None else (one, log.feedback_of([one.id]).get(one.id, []))
+
+    found = problems.attempt("inference log", read, None)
+    if found is None:
+        if problems.problems:
+            return InferenceScreen(problems=problems.problems)
+        raise LookupError(name)
+    one, feedback = found
+    return InferenceScreen(
+        row=build_row(one, feedback),
+        messages=list(_list_messages(one)),
+        answer=window.answer_text(one) or "",
+        erased_at=one.erased_at,
+        user_hash=one.user_hash or "",
+        session=one.session or "",
+        template_hash=one.template_hash,
+        mean_logprob=one.mean_logprob,
+        format_valid=one.format_valid,
+        prompt_tokens=one.prompt_tokens,
+        problems=problems.problems,
+    )
+
+
+def _list_messages(one: InferenceRecord) -> Iterator[MessageView]:
+    messages = (one.request or {}).get("messages")
+    for turn in messages if isinstance(messages, list) else ():
+        if isinstance(turn, dict):
+            yield MessageView(str(turn.get("role", "")), window.extract_text(turn.get("content")) or "")

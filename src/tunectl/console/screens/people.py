@@ -1,0 +1,68 @@
+"""People: how many answers they compared, who agrees with whom, and what sways them; and where the page is on which they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import lock
+from tunectl.artifacts.records import Comparison
+from tunectl.console.read_context import ProblemList, stamp_files
+from tunectl.preferences import agreement, annotation_store
+from tunectl.preferences.agreement import InterAnnotatorAgreement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tunectl.console.read_context import ReadContext
+
+
+class PeopleScreen(Struct, frozen=True):
+    """Progress and agreement."""
+
+    questions: int = 0
+    judgments: int = 0
+    skipped: int = 0
+    """Skipped, or taken back."""
+    found: InterAnnotatorAgreement | None = None
+    """Without Krippendorff's alpha: the report of agreement has it."""
+    address: str = ""
+    """Of the page on which people compare."""
+    is_open: bool = False
+    """Whether that page is served now."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_people(context: ReadContext, query: Mapping[str, str]) -> PeopleScreen:  # noqa: ARG001 - every screen is read alike
+    """Read the store of judgments without taking its lock."""
+    problems = ProblemList()
+    settings = problems.attempt("settings", context.load_settings, None)
+    if settings is None:
+        return PeopleScreen(problems=problems.problems)
+    folder = context.layout.root / settings.annotate.store
+    found = problems.attempt("judgments", lambda: _load(context, folder, settings.seed), None)
+    host = f"[{settings.annotate.host}]" if ":" in settings.annotate.host else settings.annotate.host
+    return PeopleScreen(
+        questions=problems.attempt("questions", lambda: annotation_store.count_tasks(folder), 0),
+        judgments=found[1].judgments if found else 0,
+        skipped=found[0] if found else 0,
+        found=found[1] if found else None,
+        address=f"http://{host}:{settings.annotate.port}/",
+        is_open=lock.is_locked(folder / annotation_store.LOCK),
+        problems=problems.problems,
+    )
+
+
+def _load(context: ReadContext, folder: Path, seed: int) -> tuple[int, InterAnnotatorAgreement] | None:
+    def build() -> tuple[int, InterAnnotatorAgreement] | None:
+        if not annotation_store.has_annotations(folder):
+            return None
+        rows = list(annotation_store.load_annotations(folder))
+        judgments = [row for row in rows if isinstance(row, Comparison)]
+        measured = agreement.inter_annotator_agreement(judgments, lambda _: None, seed=seed)
+        return len(rows) - len(judgments), measured
+
+    files = [folder / annotation_store.ANNOTATIONS, folder / annotation_store.TASKS]
+    return context.cache.get(f"judgments {folder}", stamp_files(files), build)

@@ -1,0 +1,99 @@
+"""Play: one box, a column a variant. A server answers where one is declared; else the answers that the last evaluation recorded are shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
+
+from tunectl.artifacts.records import truncate
+from tunectl.backends.storage import open_inference_log
+from tunectl.console.read_context import ProblemList
+from tunectl.console.screens import answers
+from tunectl.console.screens.answers import AnswerCard
+from tunectl.monitoring import window
+from tunectl.registry.release_store import ReleaseRegistry
+
+if TYPE_CHECKING:
+    from tunectl.console.read_context import ReadContext
+
+MAX_RECORDED: Final = 40
+PREVIEW: Final = 90
+
+
+class PlayVariant(Struct, frozen=True):
+    """One column."""
+
+    name: str
+    """What a request calls it."""
+    release: str
+
+
+class RecordedInput(Struct, frozen=True):
+    """One test input whose answers were recorded."""
+
+    id: str
+    text: str
+
+
+class PlayScreen(Struct, frozen=True):
+    """The box, and what may answer."""
+
+    servers: list[str] = field(default_factory=list)
+    variants: list[PlayVariant] = field(default_factory=list)
+    question: str = ""
+    replay: str = ""
+    """The inference that is asked again; empty: none."""
+    key_env: str = ""
+    key_is_set: bool = False
+    """Whether that variable holds a key for the servers."""
+    recorded: list[RecordedInput] = field(default_factory=list)
+    card: AnswerCard | None = None
+    """The recorded answers to the input that was chosen."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
+    """Read what may answer. ``replay``: an inference to ask again; ``recorded``: a test input; ``q``: a question."""
+    problems = ProblemList()
+    settings = problems.attempt("settings", context.load_settings, None)
+    console = settings.console if settings else None
+    name = query.get("replay", "")
+    question = query.get("q", "") or (
+        problems.attempt("inference log", lambda: _read_question(context, name), "") if name else ""
+    )
+    shown = answers.read_answers(context, {"q": query["recorded"]} if query.get("recorded") else {})
+    card = next((one for one in shown.cards if one.id == query.get("recorded")), None)
+    return PlayScreen(
+        servers=list(console.servers) if console else [],
+        variants=problems.attempt("releases", lambda: list(_list_variants(context)), []),
+        question=question or (card.input if card else ""),
+        replay=name,
+        key_env=console.server_key_env if console else "",
+        key_is_set=bool(console and os.environ.get(console.server_key_env)),
+        recorded=[
+            RecordedInput(one.id, truncate(one.input, PREVIEW))
+            for one in answers.read_inputs(context, problems)[:MAX_RECORDED]
+        ],
+        card=card,
+        problems={**shown.problems, **problems.problems},
+    )
+
+
+def _read_question(context: ReadContext, name: str) -> str:
+    with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
+        found = None if log is None else open_inference_log.inference(log, name)
+        return "" if found is None else window.last_user_text(found)
+
+
+def _list_variants(context: ReadContext) -> Iterator[PlayVariant]:
+    store = ReleaseRegistry(context.layout.releases)
+    champion, trial = store.champion(), store.trial()
+    if champion is not None:
+        yield PlayVariant("champion", champion.release)
+    if trial is not None:
+        yield PlayVariant("challenger", trial.release)
+    if champion is not None:
+        yield PlayVariant("base", "")

@@ -1,0 +1,169 @@
+"""What the last evaluation measured, and the reports of the other stages that measure: reward, align, agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import manifest
+from tunectl.console import report_fragment
+from tunectl.console.read_context import ProblemList
+from tunectl.evaluation import metrics, results
+from tunectl.evaluation.results import EvalVerdict, MetricDifference, Results, SlicePart, System, WinRate
+
+if TYPE_CHECKING:
+    from tunectl.console.read_context import ReadContext
+
+REPORTS: Final = {
+    "evaluate": ("Evaluation", "artifacts/evaluate/report.html"),
+    "reward": ("Reward model", "artifacts/reward/report.html"),
+    "align": ("Alignment", "artifacts/align/report.html"),
+    "agreement": ("Agreement of people", "artifacts/agreement.html"),
+}
+"""Name of a report to its title and its file, relative to the project."""
+COMMANDS: Final = {"agreement": "tunectl data agreement"}
+"""What writes a report that no stage writes."""
+TONES: Final = {
+    "tuned_better": "good",
+    "prompting_is_enough": "warn",
+    "not_enough_evidence": "warn",
+    "do_not_tune": "bad",
+    "aligned_better": "good",
+    "aligned_no_better": "warn",
+    "aligned_worse": "bad",
+}
+"""Verdict to its color."""
+
+
+class MetricColumn(Struct, frozen=True):
+    """One metric of the table of scores."""
+
+    name: str
+    title: str
+    unit: str
+    better: str
+    """``higher``, ``lower`` or ``neither``."""
+
+
+class ReportLink(Struct, frozen=True):
+    """One report that can be opened."""
+
+    name: str
+    title: str
+    exists: bool
+    command: str
+    """What writes it."""
+
+
+class ResultsScreen(Struct, frozen=True):
+    """The verdict, the scores with their intervals, and what to read on."""
+
+    verdict: EvalVerdict | None = None
+    """None before the first evaluation."""
+    tone: str = ""
+    """``good``, ``warn`` or ``bad``."""
+    aligned_tone: str = ""
+    summary: str = ""
+    inputs: int = 0
+    available: int = 0
+    split: str = "test"
+    primary: str = ""
+    confidence: float = 0.95
+    columns: list[MetricColumn] = field(default_factory=list)
+    systems: list[System] = field(default_factory=list)
+    differences: list[MetricDifference] = field(default_factory=list)
+    """Of the primary metric."""
+    win_rates: list[WinRate] = field(default_factory=list)
+    slices: list[SlicePart] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    reports: list[ReportLink] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class ReportScreen(Struct, frozen=True):
+    """The page that a stage wrote, for the inside of a frame."""
+
+    name: str
+    title: str
+    file: str
+    html: str = ""
+    """Cleaned markup; empty where there is no report."""
+    command: str = ""
+    """What writes the report."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_results(context: ReadContext, query: Mapping[str, str]) -> ResultsScreen:  # noqa: ARG001 - every screen is read alike
+    """Read the results of the evaluate stage."""
+    problems = ProblemList()
+    found: Results | None = problems.attempt("results", lambda: _load(context), None)
+    links = [_find_report(context, name) for name in REPORTS]
+    if found is None:
+        return ResultsScreen(reports=links, problems=problems.problems)
+    names = metrics.sort_metrics({name for system in found.systems for name in system.scores})
+    aligned = found.verdict.aligned
+    return ResultsScreen(
+        verdict=found.verdict,
+        tone=TONES.get(found.verdict.verdict, "warn"),
+        aligned_tone="" if aligned is None else TONES.get(aligned.verdict, "warn"),
+        summary=found.verdict.reason if aligned is None else found.verdict.reason.removesuffix(aligned.reason).strip(),
+        inputs=found.inputs,
+        available=found.available,
+        split=found.split,
+        primary=metrics.get_metric(found.primary).title,
+        confidence=found.confidence,
+        columns=[_describe_metric(name) for name in names],
+        systems=found.systems,
+        differences=[one for one in found.differences if one.measure == found.primary],
+        win_rates=found.win_rates,
+        slices=found.slices,
+        warnings=found.warnings,
+        reports=links,
+        problems=problems.problems,
+    )
+
+
+def _load(context: ReadContext) -> Results | None:
+    path = context.layout.artifact("evaluate") / results.NAME
+    if not (path.parent / manifest.NAME).is_file():
+        return None
+    found: Results | None = context.read_json(path, Results)
+    return found
+
+
+def _describe_metric(name: str) -> MetricColumn:
+    known = metrics.get_metric(name)
+    return MetricColumn(name, known.title, known.unit, known.better)
+
+
+def _find_report(context: ReadContext, name: str) -> ReportLink:
+    title, file = REPORTS[name]
+    return ReportLink(
+        name, title, (context.layout.root / file).is_file(), COMMANDS.get(name, f"tunectl repro --to {name}")
+    )
+
+
+def read_report(context: ReadContext, query: Mapping[str, str]) -> ReportScreen:
+    """Read one report; its markup is cleaned, because whoever sends a project sends its reports, too.
+
+    Raises  LookupError for a name that is no report.
+    """
+    name = query.get("report", "")
+    if name not in REPORTS:
+        raise LookupError(name)
+    title, file = REPORTS[name]
+    problems = ProblemList()
+    html: str = problems.attempt("report", lambda: _read_fragment(context, context.layout.root / file), "")
+    return ReportScreen(name, title, file, html, _find_report(context, name).command, problems.problems)
+
+
+def _read_fragment(context: ReadContext, path: Path) -> str:
+    from tunectl.console.read_context import stamp_files
+
+    def build() -> Any:
+        return report_fragment.clean(path.read_text(encoding="utf-8")) if path.is_file() else ""
+
+    return str(context.cache.get(f"report {path}", stamp_files([path]), build))

@@ -1,0 +1,326 @@
+"""Retrains: what runs now, the story of each, what started nothing and why, schedules and limits; and the decisions that wait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
+
+from tunectl.canary.canary_store import Experiment, ExperimentStore
+from tunectl.console.read_context import ProblemList
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining import rate_limits, report, signed_links
+from tunectl.retraining.run_store import LOCK, ApprovalDecision, RunStore, TriggerOutcome
+from tunectl.retraining.state_machine import ENDS, RetrainRun, Trigger
+from tunectl.status.collect import process_state
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
+    from tunectl.console.read_context import ReadContext
+
+SHOWN: Final = 100
+PATH: Final = ("proposed", "awaiting_approval", "data_gate", "training", "evaluating", "staged", "canary", "promoted")
+"""The states of a retrain that ends with a new champion, in order; some are skipped."""
+BUTTONS: Final = {"retrain": ("Retrain", "Dismiss"), "promote": ("Promote", "Reject")}
+"""Question to what yes and no are called."""
+IF_NOBODY: Final = {
+    "retrain": "If nobody decides, the retrain is dismissed and the champion stays.",
+    "promote": "If nobody decides, the new release is not promoted and the champion stays.",
+}
+
+
+class RetrainRow(Struct, frozen=True):
+    """One retrain in the list."""
+
+    id: str
+    state: str
+    began: datetime
+    at: datetime
+    """Of its newest step."""
+    trigger: str
+    author: str
+    why: str
+    reason: str
+    """Why it stands where it does."""
+    release: str
+    """The release that it built; empty: none."""
+    ended: bool
+
+
+class PathState(Struct, frozen=True):
+    """One station of the running retrain."""
+
+    state: str
+    status: str
+    """``done``, ``now``, ``next`` or ``skipped``."""
+    at: datetime | None = None
+
+
+class TriggerRow(Struct, frozen=True):
+    """A trigger that waits, or that started nothing."""
+
+    id: str
+    at: datetime
+    kind: str
+    message: str
+    reason: str = ""
+    """Why nothing was started."""
+    detail: str = ""
+
+
+class ScheduleRow(Struct, frozen=True):
+    """One schedule and its next slot."""
+
+    name: str
+    cron: str
+    at: datetime
+
+
+class PendingDecision(Struct, frozen=True):
+    """A question that waits for a person."""
+
+    run: str
+    question: str
+    title: str
+    why: str
+    until: datetime
+    """Then it is decided without a person."""
+    if_nobody: str
+    nonce: str
+    """Names this very question: a decision about another one does not count."""
+    yes: str
+    no: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+
+
+class DecisionRow(Struct, frozen=True):
+    """A question that a person has answered."""
+
+    run: str
+    question: str
+    approved: bool
+    author: str
+    at: datetime
+
+
+class RetrainScreen(Struct, frozen=True):
+    """All of it."""
+
+    controller: str = "never"
+    """``runs``, ``stopped`` or ``never``."""
+    active: RetrainRow | None = None
+    path: list[PathState] = field(default_factory=list)
+    runs: list[RetrainRow] = field(default_factory=list)
+    pending: list[TriggerRow] = field(default_factory=list)
+    suppressed: list[TriggerRow] = field(default_factory=list)
+    schedules: list[ScheduleRow] = field(default_factory=list)
+    rests_until: datetime | None = None
+    """No retrain starts before, unless a person insists."""
+    used: int = 0
+    """Retrains that began to train in the last seven days."""
+    allowed: int = 0
+    approval: str = ""
+    """Whether a person is asked before a retrain: ``none`` or ``required``."""
+    waiting: list[PendingDecision] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class RetrainRunScreen(Struct, frozen=True):
+    """The story of one retrain."""
+
+    row: RetrainRow | None = None
+    path: list[PathState] = field(default_factory=list)
+    chapters: list[report.ReportSection] = field(default_factory=list)
+    waiting: list[PendingDecision] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class DecisionsScreen(Struct, frozen=True):
+    """What waits for a person, and what people decided."""
+
+    waiting: list[PendingDecision] = field(default_factory=list)
+    decided: list[DecisionRow] = field(default_factory=list)
+    controller: str = "never"
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_retrain(context: ReadContext, query: Mapping[str, str]) -> RetrainScreen:  # noqa: ARG001 - every screen is read alike
+    """Read the records of retraining; no lock is taken."""
+    problems = ProblemList()
+    store = RunStore(context.layout.retrain)
+    runs: list[RetrainRun] = problems.attempt("retrains", store.runs, [])
+    active = next((run for run in reversed(runs) if not run.ended), None)
+    settings = problems.attempt("settings", context.load_settings, None)
+    outcomes: list[TriggerOutcome] = problems.attempt("triggers", store.list_outcomes, [])
+    pending: list[Trigger] = problems.attempt("triggers", store.list_pending_triggers, [])
+    limits = rate_limits.policy_of(settings.retrain.limits) if settings else None
+    return RetrainScreen(
+        controller=process_state(context.layout.retrain / LOCK),
+        active=describe_run(active) if active else None,
+        path=list_path(active) if active else [],
+        runs=[describe_run(run) for run in runs[::-1][:SHOWN]],
+        pending=[TriggerRow(one.id, one.at, one.kind, one.message) for one in pending],
+        suppressed=[
+            TriggerRow(one.trigger.id, one.at, one.trigger.kind, one.trigger.message, one.reason, one.detail)
+            for one in outcomes[::-1]
+            if one.reason
+        ][:SHOWN],
+        schedules=problems.attempt("schedules", lambda: list_schedules(settings, store, context.now), []),
+        rests_until=rate_limits.cooldown_until(runs, context.now, limits) if limits else None,
+        used=rate_limits.runs_within(runs, context.now),
+        allowed=limits.week if limits else 0,
+        approval=settings.retrain.approval.training if settings else "",
+        waiting=problems.attempt("decisions", lambda: list(list_waiting(store, runs, context.now)), []),
+        problems=problems.problems,
+    )
+
+
+def list_schedules(settings: TunectlConfig | None, store: RunStore, now: datetime) -> list[ScheduleRow]:
+    """The next slot of each schedule, the soonest first."""
+    from tunectl.retraining import cron
+    from tunectl.retraining.schedules import AHEAD, CronSchedule
+
+    if settings is None:
+        return []
+    marks = store.get_schedule_marks()
+    found = []
+    for name, declared in settings.retrain.schedules.items():
+        mark = marks.get(name)
+        begin = now if mark is None or mark > now + AHEAD else mark
+        found.append(
+            ScheduleRow(name, declared.cron, cron.next_slot(CronSchedule(name, declared.cron, declared.zone), begin))
+        )
+    return sorted(found, key=lambda one: one.at)
+
+
+def describe_run(run: RetrainRun) -> RetrainRow:
+    """One retrain as the list shows it."""
+    last = run.steps[-1]
+    made = (run.facts("evaluating") or run.facts("rejected")).get("release", "")
+    reason = "" if last.message == run.trigger.message else last.message
+    return RetrainRow(
+        run.id,
+        run.state,
+        run.steps[0].at,
+        last.at,
+        run.trigger.kind,
+        run.trigger.author,
+        run.trigger.message,
+        reason,
+        str(made),
+        run.ended,
+    )
+
+
+def list_path(run: RetrainRun) -> list[PathState]:
+    """The stations of a retrain: what it went through, where it is, and what may follow."""
+    went: dict[str, datetime] = {step.state: step.at for step in run.steps}
+    stations = list(PATH)
+    if run.state in ENDS and run.state != "promoted":
+        stations = [*(state for state in PATH if state in went), run.state]
+    current = stations.index(run.state) if run.state in stations else -1
+    found = []
+    for place, state in enumerate(stations):
+        status = (
+            "now"
+            if place == current and not run.ended
+            else "done"
+            if state in went
+            else "skipped"
+            if place < current
+            else "next"
+        )
+        found.append(PathState(state, status, went.get(state)))
+    return found
+
+
+def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> Iterator[PendingDecision]:
+    """The questions that are open, and not past their time."""
+    for run in runs:
+        facts = run.steps[-1].facts
+        if run.state != "awaiting_approval" or store.get_decision(run.id, facts["question"]) is not None:
+            continue
+        until = datetime.fromisoformat(facts["until"])
+        if now >= until:
+            continue
+        question = facts["question"]
+        yes, no = BUTTONS[question]
+        yield PendingDecision(
+            run.id,
+            question,
+            signed_links.WORDS[question],
+            str(facts.get("message") or run.trigger.message),
+            until,
+            IF_NOBODY[question],
+            facts["nonce"],
+            yes,
+            no,
+            list(_list_facts(run, question)),
+        )
+
+
+def _list_facts(run: RetrainRun, question: str) -> Iterator[tuple[str, str]]:
+    yield "started by", f"{run.trigger.kind}{f' ({run.trigger.author})' if run.trigger.author else ''}"
+    yield "why", run.trigger.message
+    frozen: dict[str, Any] = run.facts("proposed").get("snapshot") or {}
+    if frozen:
+        yield "people's feedback", f"on {frozen.get('inferences', 0)} answers"
+    data: dict[str, Any] = run.facts("awaiting_approval").get("data") or run.facts("training")
+    if "examples" in data:
+        yield "rows to learn" if question == "retrain" else "rows learned", str(data["examples"])
+    yield "champion", str(run.facts("proposed").get("champion") or "none")
+    if question == "promote":
+        yield "new release", str(run.facts("evaluating").get("release", ""))
+
+
+def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainRunScreen:
+    """Read one retrain, given by its id or the beginning of it.
+
+    Raises  LookupError where there is none.
+    """
+    problems = ProblemList()
+    store = RunStore(context.layout.retrain)
+    name = query.get("run", "")
+    runs: list[RetrainRun] = problems.attempt("retrains", store.runs, [])
+    run = next((one for one in runs if name and one.id.startswith(name)), None)
+    if run is None:
+        if problems.problems:
+            return RetrainRunScreen(problems=problems.problems)
+        raise LookupError(name)
+    experiments: list[Experiment] = problems.attempt(
+        "canary", lambda: ExperimentStore(ReleaseRegistry(context.layout.releases)).all(), []
+    )
+    experiment = next((one for one in experiments if one.run == run.id), None)
+    story = problems.attempt("story", lambda: report.build_report(run, experiment), None)
+    return RetrainRunScreen(
+        describe_run(run),
+        list_path(run),
+        [] if story is None else story.chapters,
+        problems.attempt("decisions", lambda: list(list_waiting(store, [run], context.now)), []),
+        problems.problems,
+    )
+
+
+def read_decisions(context: ReadContext, query: Mapping[str, str]) -> DecisionsScreen:  # noqa: ARG001 - every screen is read alike
+    """Read the questions that wait, with their deadlines, and what people answered."""
+    problems = ProblemList()
+    store = RunStore(context.layout.retrain)
+    runs: list[RetrainRun] = problems.attempt("retrains", store.runs, [])
+    return DecisionsScreen(
+        problems.attempt("decisions", lambda: list(list_waiting(store, runs, context.now)), []),
+        problems.attempt("decided", lambda: _list_decided(store, runs), []),
+        process_state(context.layout.retrain / LOCK),
+        problems.problems,
+    )
+
+
+def _list_decided(store: RunStore, runs: Sequence[RetrainRun]) -> list[DecisionRow]:
+    found: list[DecisionRow] = []
+    for run in runs:
+        for question in BUTTONS:
+            decision: ApprovalDecision | None = store.get_decision(run.id, question)
+            if decision is not None:
+                found.append(DecisionRow(run.id, question, decision.approved, decision.author, decision.at))
+    return sorted(found, key=lambda row: row.at, reverse=True)[:SHOWN]

@@ -1,0 +1,213 @@
+"""Settings: the composed tree, each value with the file and line that set it, what is allowed and what it means; and the keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
+
+from tunectl.console.paging import place_page
+from tunectl.console.read_context import ProblemList, list_setting_files, stamp_files
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from tunectl.config.loading.checks import ResolvedConfig
+    from tunectl.config.loading.provenance import KeyPath
+    from tunectl.console.read_context import ReadContext
+
+PAGE_SIZE: Final = 100
+
+
+class SettingRow(Struct, frozen=True):
+    """One setting as it is composed."""
+
+    key: str
+    """As an override spells it."""
+    value: str
+    """As JSON."""
+    origin: str
+    """FILE:LINE, or the override that was typed."""
+    override: bool
+    """Whether somebody typed it, and it is replayed at each run."""
+    allowed: str
+    meaning: str
+
+
+class SettingSection(Struct, frozen=True):
+    """One section and how many settings of it pass the search."""
+
+    name: str
+    count: int
+
+
+class SettingsScreen(Struct, frozen=True):
+    """One page of settings."""
+
+    rows: list[SettingRow] = field(default_factory=list)
+    total: int = 0
+    matching: int = 0
+    at: int = 0
+    """Place of the first row among them."""
+    size: int = PAGE_SIZE
+    """Rows of a page."""
+    sections: list[SettingSection] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    """What was typed and is replayed at each run."""
+    query: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScreen:
+    """Read the composed settings. ``section``: only this one. ``q``: text in key, value or meaning. ``changed``: 1, only overrides."""
+    problems = ProblemList()
+    picked = {name: query[name] for name in ("section", "q", "changed", "at") if query.get(name)}
+    rows: Sequence[SettingRow] = problems.attempt("settings", lambda: _load_rows(context), ())
+    found = [row for row in rows if _passes(row, picked)]
+    counts = Counter(row.key.partition(".")[0] for row in found)
+    if "section" in picked:
+        found = [row for row in found if row.key.partition(".")[0] == picked["section"]]
+    at = place_page(picked.get("at", ""), PAGE_SIZE, len(found))
+    return SettingsScreen(
+        rows=list(found[at : at + PAGE_SIZE]),
+        total=len(rows),
+        matching=len(found),
+        at=at,
+        sections=[SettingSection(name, count) for name, count in counts.items()],
+        overrides=[row.origin.removeprefix("override ") for row in rows if row.override],
+        query=picked,
+        problems=problems.problems,
+    )
+
+
+def _passes(row: SettingRow, picked: Mapping[str, str]) -> bool:
+    if picked.get("changed") and not row.override:
+        return False
+    text = picked.get("q", "").casefold()
+    return not text or any(text in part.casefold() for part in (row.key, row.value, row.meaning, row.origin))
+
+
+def _load_rows(context: ReadContext) -> Sequence[SettingRow]:
+    def build() -> Sequence[SettingRow]:
+        from tunectl.config.loading import checks, override_file
+
+        return tuple(_list_rows(checks.load_config(context.layout, override_file.load_overrides(context.layout))))
+
+    return context.cache.get("setting rows", stamp_files(list_setting_files(context.layout)), build)
+
+
+def _list_rows(resolved: ResolvedConfig) -> Iterator[SettingRow]:
+    from tunectl.config.loading import provenance
+
+    for path, value in provenance.iter_leaves(resolved.composition.tree):
+        origin = resolved.composition.origins.find(path)
+        allowed, meaning = describe_setting(resolved.root, path)
+        yield SettingRow(
+            provenance.to_dotted_key(path),
+            provenance.format_value(value),
+            "" if origin is None else str(origin),
+            origin is not None and bool(origin.override),
+            allowed,
+            meaning,
+        )
+
+
+def describe_setting(root: BaseModel, path: KeyPath) -> tuple[str, str]:
+    """What is allowed at ``path`` and what it means, both from the class of its section; empty where a value is free in form."""
+    from pydantic import BaseModel as Section
+
+    from tunectl.config.loading import type_descriptions
+
+    here: Any = root
+    allowed, meaning = "", ""
+    for part in path:
+        if isinstance(here, Section) and "root" in type(here).model_fields and part not in type(here).model_fields:
+            here = here.root  # type: ignore[attr-defined]  # a root model has exactly this field
+        if isinstance(here, Section):
+            info = type(here).model_fields.get(str(part))
+            if info is None:
+                return allowed, meaning
+            allowed = type_descriptions.describe_type(type_descriptions.of_field(info))
+            meaning = _read_field_docs(type(here)).get(str(part), "") or meaning
+            here = getattr(here, str(part))
+        elif isinstance(here, Mapping):
+            here, allowed = here.get(part), ""
+        elif isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
+            here, allowed = here[part], ""
+        else:
+            return "", meaning
+    return allowed, meaning
+
+
+@cache
+def _read_field_docs(section: type[BaseModel]) -> dict[str, str]:
+    """The prose of a section's fields: it is parsed from the source of the class, once."""
+    from tunectl.config.loading.json_schema_export import field_docs
+
+    return field_docs(section)
+
+
+class KeyRow(Struct, frozen=True):
+    """One key, without the key."""
+
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    enabled: bool
+    refused: str
+    """Why it opens nothing now; empty where it does."""
+    per_minute: int | None
+    max_concurrency: int | None
+    tokens_per_minute: int | None
+    fingerprint: str
+    """First digits of its hash."""
+
+
+class KeysScreen(Struct, frozen=True):
+    """The keys of the server and the console."""
+
+    file: str = ""
+    """Empty: the settings name none."""
+    exists: bool = False
+    keys: list[KeyRow] = field(default_factory=list)
+    scopes: list[str] = field(default_factory=list)
+    """What a key may be allowed."""
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def read_keys(context: ReadContext, query: Mapping[str, str]) -> KeysScreen:  # noqa: ARG001 - every screen is read alike
+    """Read the file of keys: names, scopes and states; no key stands in it."""
+    from tunectl.access import api_keys, scopes
+
+    problems = ProblemList()
+    file = problems.attempt("settings", lambda: context.load_settings().serve.keys_file, None)
+    if file is None:
+        return KeysScreen(scopes=list(scopes.SCOPES), problems=problems.problems)
+    path = context.layout.root / file
+    entries: list[api_keys.ApiKey] = problems.attempt("keys", lambda: api_keys.read(path), [])
+    return KeysScreen(
+        file,
+        path.is_file(),
+        [
+            KeyRow(
+                key.name,
+                list(key.scopes),
+                key.created_at,
+                key.expires_at,
+                key.enabled,
+                api_keys.explain_refusal(key, context.now) or "",
+                key.per_minute,
+                key.max_concurrency,
+                key.tokens_per_minute,
+                key.sha256[:12],
+            )
+            for key in entries
+        ],
+        list(scopes.SCOPES),
+        problems.problems,
+    )

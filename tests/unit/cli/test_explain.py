@@ -1,0 +1,53 @@
+"""``tunectl explain``: the struct of the console's page, for a terminal and for programs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from console_records import HOSTILE, add_releases, add_rows, add_settings, add_traffic
+
+from tunectl.cli.main import main
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    add_settings(tmp_path)
+    _, champion = add_releases(tmp_path, add_rows(tmp_path))
+    add_traffic(tmp_path, champion, 3)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_json_is_the_struct_of_the_page(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "chatcmpl-0001", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["kind"], shown["problems"]) == ("answer", {})
+    assert [step["kind"] for step in shown["behind"]][:2] == ["answer", "release"]
+
+
+def test_the_terminal_shows_both_directions_and_what_is_not_known(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", "e-1"]) == 0
+    text = capsys.readouterr().out
+    assert "What is behind it:" in text
+    assert "file and row: data/ads.jsonl:2" in text
+    assert "What came after it:" in text
+    assert "learned it" in text
+
+
+def test_what_strangers_wrote_does_not_steer_a_terminal(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "\u202e" in HOSTILE
+    assert main(["explain", "chatcmpl-0000"]) == 0
+    text = capsys.readouterr().out
+    assert "<script>" in text
+    assert "\u202e" not in text
+
+
+def test_an_unknown_id_is_a_mistake_of_the_user(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "nobody-knows"]) == 2
+    error = capsys.readouterr().err
+    assert "nobody-knows: no answer, release, retrain or row of that name" in error
+    assert "tunectl log show" in error

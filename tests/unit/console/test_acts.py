@@ -1,0 +1,168 @@
+"""Acts: each shows what will happen and changes nothing by that; each does what its verb does, under the visitor's name, once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from console_projects import NOW, Console, PageFacts, build, digest_project
+
+from tunectl.access import api_keys
+from tunectl.access.api_keys import KeyStore
+from tunectl.backends.storage import inference_log_sql
+from tunectl.console.act_table import ACTS
+from tunectl.inference_log import erasure_ledger
+from tunectl.monitoring import window as windows
+from tunectl.retraining.run_store import ApprovalDecision, RunStore
+
+EXAMPLES = {"run": f"{'b' * 12}-1", "window": "c" * 16, "inference": "chatcmpl-0000", "key": "app"}
+PLAIN_ACTS = [act for act in ACTS if act.template == "act.html"]
+URL = "sqlite:///.tunectl/inference_log/inference_log.sqlite"
+OWN = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
+
+
+def fill(path: str) -> str:
+    return re.sub(r"\{(\w+)\}", lambda found: EXAMPLES[found[1]], path)
+
+
+@pytest.fixture
+def console(tmp_path: Path) -> Console:
+    return Console(build(tmp_path / "shop"))
+
+
+def read_form(console: Console, path: str) -> dict[str, str]:
+    """What the form of an act carries along."""
+    page = console.client.get(path)
+    assert page.status_code == 200, page.text[-500:]
+    return dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page.text))
+
+
+def test_every_act_shows_a_valid_page_and_changes_nothing_by_that(console: Console, tmp_path: Path) -> None:
+    before = digest_project(tmp_path / "shop")
+    for act in PLAIN_ACTS:
+        page = console.client.get(fill(act.path))
+        assert page.status_code == 200, (act.path, page.text[-500:])
+        facts = PageFacts(page.text)
+        assert (facts.errors, facts.headings) == ([], 1), act.path
+        assert "data-live" not in page.text, act.path  # a refresh would take away what somebody types
+    assert digest_project(tmp_path / "shop") == before
+
+
+def test_an_act_needs_its_scope_a_session_and_a_page_of_ours(tmp_path: Path) -> None:
+    layout = build(tmp_path / "shop")
+    path = tmp_path / "keys.json"
+    secret, entry = api_keys.create_key("looker", ["look"], None, NOW)
+    api_keys.add(path, entry)
+    keys = KeyStore(path, 0.0)
+    keys.load()
+    console = Console(layout, keys=keys)
+    looker = console.stranger()
+    assert looker.post("/enter", data={"secret": secret}, headers=OWN).status_code == 303
+    for act in PLAIN_ACTS:
+        address = fill(act.path)
+        page = looker.get(address)
+        assert page.status_code in (200, 404), act.path
+        assert "<button name=" not in page.text, act.path
+        assert looker.post(address, data={"answer": "yes", "reason": "x"}, headers=OWN).status_code == 403, act.path
+        assert console.stranger().get(address).status_code == 303, act.path
+        assert console.stranger().post(address, data={"answer": "yes"}, headers=OWN).status_code == 401, act.path
+        foreign = console.client.post(address, data={"answer": "yes"}, headers={"Origin": "https://evil.invalid"})
+        assert foreign.status_code == 403, act.path
+        assert console.client.post(address, data={"answer": "yes"}).status_code == 403, act.path
+
+
+def test_a_decision_is_recorded_once_under_the_visitors_name(console: Console) -> None:
+    path = fill("/decisions/{run}")
+    form = read_form(console, path)
+    answer = console.post(path, **{**form, "answer": "yes"})
+    assert (answer.status_code, answer.headers["location"]) == (303, fill("/retrain/{run}"))
+    decision = RunStore(console.layout.retrain).get_decision(EXAMPLES["run"], "retrain")
+    assert decision is not None
+    assert (decision.approved, decision.nonce) == (True, "n-1")
+    assert decision.author == console.sign_in.find(next(iter(console.client.cookies.values()))).name
+    assert console.post(path, **{**form, "answer": "no"}).status_code == 409
+
+
+def test_a_decision_about_another_question_does_not_count(console: Console) -> None:
+    path = fill("/decisions/{run}")
+    form = read_form(console, path)
+    assert console.post(path, **{**form, "nonce": "n-9", "answer": "yes"}).status_code == 409
+    assert console.post(path, **{**form, "answer": "perhaps"}).status_code == 422
+    assert RunStore(console.layout.retrain).get_decision(EXAMPLES["run"], "retrain") is None
+
+
+def test_whoever_is_quicker_decides(console: Console) -> None:
+    path = fill("/decisions/{run}")
+    form = read_form(console, path)
+    other = ApprovalDecision(approved=False, at=NOW, author="ben", nonce="n-1")
+    assert RunStore(console.layout.retrain).record_decision(EXAMPLES["run"], "retrain", other)
+    refused = console.post(path, **{**form, "answer": "yes"})
+    assert refused.status_code == 409
+    assert "decided" in refused.text
+    assert RunStore(console.layout.retrain).get_decision(EXAMPLES["run"], "retrain") == other
+
+
+def test_a_request_for_a_retrain_carries_name_and_reason(console: Console) -> None:
+    assert console.post("/retrain/request", reason="  ").status_code == 422
+    assert console.post("/retrain/request", reason="new\nshops", ignore_limits="on").status_code == 303
+    trigger = RunStore(console.layout.retrain).list_pending_triggers()[-1]
+    assert (trigger.kind, trigger.message, trigger.ignore_limits) == ("person", "new shops", True)
+    assert trigger.author == console.sign_in.find(next(iter(console.client.cookies.values()))).name
+
+
+def test_a_reference_is_set_with_its_author_and_only_against_the_one_that_was_shown(console: Console) -> None:
+    path = fill("/drift/{window}/set-reference")
+    form = read_form(console, path)
+    assert form == {"reference": "a" * 16}
+    assert console.post(path, reference="f" * 16, reason="x").status_code == 409
+    assert console.post(path, **{**form, "reason": "a normal day"}).status_code == 303
+    with inference_log_sql.open_log(URL, console.layout.root) as log:
+        bodies = [event.body for event in log.events(kind=windows.REFERENCE_SET)]
+    assert windows.find_accepted_windows(bodies) == ["c" * 16]
+    assert bodies[-1]["message"] == "a normal day"
+
+
+def test_a_person_is_erased_with_all_their_requests(console: Console) -> None:
+    path = fill("/live/{inference}/erase")
+    form = read_form(console, path)
+    assert console.post(path, **{**form, "reason": ""}).status_code == 422
+    assert console.post(path, person="user-3", reason="asked").status_code == 409
+    done = console.post(path, **{**form, "reason": "asked by letter"})
+    assert done.status_code == 200
+    assert "6 requests" in done.text
+    with inference_log_sql.open_log(URL, console.layout.root) as log:
+        assert list(log.inferences(user_hash="user-0")) == []
+        assert log.inference("chatcmpl-0001") is not None
+    ledger = console.layout.root / ".tunectl" / "inference_log" / erasure_ledger.LEDGER
+    assert [one.hash for one in erasure_ledger.read(ledger)] == ["user-0"]  # a restored backup erases it again
+
+
+def test_a_new_key_is_shown_once_and_works(console: Console) -> None:
+    path = console.layout.root / ".tunectl" / "keys.json"
+    assert console.post("/settings/keys/add", name="till").status_code == 422
+    assert console.post("/settings/keys/add", name="No Name", scope_chat="on").status_code == 422
+    assert console.post("/settings/keys/add", name="till", scope_chat="on", days="x").status_code == 422
+    page = console.post("/settings/keys/add", name="till", scope_chat="on", days="30")
+    assert page.status_code == 200
+    (secret,) = set(re.findall(r"tk-[\w-]{20,}", page.text))
+    entry = next(key for key in api_keys.read(path) if key.name == "till")
+    assert (entry.sha256, entry.scopes) == (api_keys.hash_key(secret), ["chat"])
+    assert secret not in console.client.get("/settings/keys").text
+    assert console.post("/settings/keys/add", name="till", scope_chat="on").status_code == 422
+
+
+def test_a_key_is_disabled_enabled_and_removed_and_an_old_page_does_nothing(console: Console) -> None:
+    path = console.layout.root / ".tunectl" / "keys.json"
+    form = read_form(console, "/settings/keys/app/disable")
+    assert console.post("/settings/keys/app/disable", **form).status_code == 303
+    assert [key.enabled for key in api_keys.read(path)] == [False, True]
+    assert console.post("/settings/keys/app/disable", **form).status_code == 409
+    assert (
+        console.post("/settings/keys/app/enable", **read_form(console, "/settings/keys/app/enable")).status_code == 303
+    )
+    assert (
+        console.post("/settings/keys/app/remove", **read_form(console, "/settings/keys/app/remove")).status_code == 303
+    )
+    assert [key.name for key in api_keys.read(path)] == ["root"]
+    assert console.client.get("/settings/keys/app/remove").status_code == 404

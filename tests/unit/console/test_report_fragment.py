@@ -1,0 +1,50 @@
+"""A report is cleaned before it stands in the console's frame: nothing in it runs, loads or leads elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunectl.console import report_fragment
+
+PAGE = """<!doctype html><html><head><title>x</title><style>p{}</style></head><body><header><h1>Report</h1></header>
+<nav><a href="#s">S</a></nav><main>%s</main><footer>end</footer></body></html>"""
+
+
+@pytest.mark.parametrize(
+    ("markup", "expected"),
+    [
+        ('<section id="s"><h2>Scores</h2></section>', '<section id="s"><h2>Scores</h2></section>'),
+        ("<script>alert(1)</script><p>a</p>", "<p>a</p>"),
+        ('<p onclick="x()" style="color: red">a</p>', "<p>a</p>"),
+        (
+            '<a href="https://x.invalid">a</a><a href="javascript:x()">b</a><a href="#s">c</a>',
+            '<a>a</a><a>b</a><a href="#s">c</a>',
+        ),
+        ('<form action="/x"><input name="a"><button>go</button></form><p>a</p>', "<p>a</p>"),
+        ('<iframe src="/x"></iframe><img src=x onerror=y><p>a</p>', "<p>a</p>"),
+        ("<p>&lt;script&gt; &amp;</p>", "<p>&lt;script&gt; &amp;</p>"),
+        ("<p><b>open", "<p><b>open</b></p>"),
+        ("</section><p>a</p>", "<p>a</p>"),
+        ("<svg><foreignObject><p>a</p></foreignObject></svg>", "<svg><p>a</p></svg>"),
+    ],
+)
+def test_only_what_is_known_is_written_again(markup: str, expected: str) -> None:
+    assert report_fragment.clean(PAGE % markup).strip() == expected
+
+
+def test_inline_style_of_a_drawing_becomes_attributes() -> None:
+    drawing = '<svg viewBox="0 0 9 9"><defs><clipPath id="c"><rect width="9"/></clipPath></defs><path d="M 0 0" style="fill: none; stroke: #123; behavior: url(x)" clip-path="url(#c)"/><use xlink:href="#m" style="stroke: url(http://x)"/></svg>'
+    assert report_fragment.clean(PAGE % drawing).strip() == (
+        '<svg viewBox="0 0 9 9"><defs><clipPath id="c"><rect width="9"></rect></clipPath></defs>'
+        '<path d="M 0 0" fill="none" stroke="#123" clip-path="url(#c)"></path><use href="#m"></use></svg>'
+    )
+
+
+def test_a_table_that_scrolls_can_be_reached_with_the_keyboard() -> None:
+    cleaned = report_fragment.clean('<div class="scroll"><table></table></div>')
+    assert cleaned == '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table></table></div>'
+
+
+def test_cleaning_twice_changes_nothing() -> None:
+    once = report_fragment.clean(PAGE % '<p class="x">a &amp; b</p><svg viewBox="0 0 1 1"><g fill="none"></g></svg>')
+    assert report_fragment.clean(once) == once
