@@ -153,7 +153,8 @@ def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWi
             problems=problems.problems,
         )
 
-    found: DriftWindowScreen | None = problems.attempt("inference log", read, empty)
+    otherwise: DriftWindowScreen | None = empty
+    found = problems.attempt("inference log", read, otherwise)
     if found is None:
         raise LookupError(name)
     return found
