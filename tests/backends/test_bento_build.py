@@ -71,7 +71,11 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
 
 @pytest.mark.parametrize(
     ("engine", "own"),
-    [("openvino", {"openvino-genai"}), ("vllm", {"vllm"}), ("transformers", {"torch", "transformers", "peft"})],
+    [
+        ("openvino", {"openvino-genai"}),
+        ("vllm", {"vllm", "torch", "transformers"}),
+        ("transformers", {"torch", "transformers", "peft"}),
+    ],
 )
 def test_each_engine_brings_its_own_libraries_and_no_others(engine, own):
     told = bento_build._requirements(engine, ".tunectl/releases")
