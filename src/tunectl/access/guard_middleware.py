@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from tunectl.access.api_errors import ApiError
 from tunectl.access.guard import SAFE_METHODS, RequestHead
-from tunectl.access.security_headers import APP_POLICY, ASGI_HEADERS
+from tunectl.access.security_headers import APP_POLICY, ASGI_HEADERS, HSTS
+from tunectl.access.sessions import is_https
 
 AsgiEvent = MutableMapping[str, Any]
 AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
@@ -42,17 +43,19 @@ class GuardMiddleware:
 
     async def __call__(self, scope: AsgiEvent, receive: AsgiReceive, send: AsgiSend) -> None:
         """Answer one request, or refuse it in a line of text."""
-
-        async def send_guarded(event: AsgiEvent) -> None:
-            if event["type"] == "http.response.start":
-                event = {**event, "headers": self._add_headers(event.get("headers", []))}
-            await send(event)
-
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
+        head = read_head(scope)
+
+        async def send_guarded(event: AsgiEvent) -> None:
+            if event["type"] == "http.response.start":
+                more = [HSTS] if is_https(scope.get("scheme", "http"), head.headers) else []
+                event = {**event, "headers": [*self._add_headers(event.get("headers", [])), *more]}
+            await send(event)
+
         try:
-            self._guard.admit(read_head(scope))
+            self._guard.admit(head)
         except ApiError as problem:
             body = f"{problem}\n".encode()
             headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]

@@ -29,5 +29,7 @@ SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 """Of everything that says nothing else. The referrer is not left out: a form would then send ``Origin: null``."""
+HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
+"""Of every answer over HTTPS: browsers come by HTTPS alone for a year."""
 ASGI_HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 """The same, as ASGI takes them."""

@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         return serve_image.run(args)
     from tunectl.config.loading import checks, override_file
     from tunectl.core.optional import import_optional
+    from tunectl.serving import server_settings
 
     layout = ProjectPaths()
     root = checks.load_config(
@@ -80,11 +81,12 @@ def run(args: argparse.Namespace) -> int:
     ).root
     _refuse_nothing(root)
     _refuse_taken(root)
+    tls = server_settings.build_tls_words(root.serve, layout.root)
     import_optional("bentoml", extra="serve")
     _refuse_unkept(root)
     settings = _settings(layout, root)
     _say(root, _first_key(root))
-    _become_server(layout, root, settings)
+    _become_server(layout, root, settings, tls)
     return 0
 
 
@@ -160,7 +162,7 @@ def _say(root: TunectlConfig, secret: str | None) -> None:
     from tunectl.backends.system import terminal
 
     host = f"[{root.serve.host}]" if ":" in root.serve.host else root.serve.host
-    address = f"http://{host}:{root.serve.port}"
+    address = f"{'https' if root.serve.tls else 'http'}://{host}:{root.serve.port}"
     for what, path in (
         ("OpenAI", "/v1"),
         ("docs", "/docs"),
@@ -177,7 +179,7 @@ def _say(root: TunectlConfig, secret: str | None) -> None:
     terminal.print_line("stop with Ctrl-C")
 
 
-def _become_server(layout: ProjectPaths, root: TunectlConfig, settings: Path) -> None:
+def _become_server(layout: ProjectPaths, root: TunectlConfig, settings: Path, tls: list[str]) -> None:
     """Replace this process by BentoML's, so that signals and the exit code are its own."""
     sys.stdout.flush()
     address = "127.0.0.1" if root.serve.host == "localhost" else root.serve.host
@@ -187,7 +189,7 @@ def _become_server(layout: ProjectPaths, root: TunectlConfig, settings: Path) ->
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "BENTOML_HOME": str(home)}
     quiet["BENTOML_CONTAINERIZED"] = "1"  # when the worker dies the program ends, for a supervisor to start it again
     words = ["--host", address, "--port", str(root.serve.port)]
-    words += ["--timeout-graceful-shutdown", str(root.serve.shutdown.grace_period_seconds)]
+    words += ["--timeout-graceful-shutdown", str(root.serve.shutdown.grace_period_seconds), *tls]
     os.execve(  # noqa: S606  # no shell: a list of words
         sys.executable,
         [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService", *words],

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping
 
-from tunectl.core.errors import TunectlError
+from tunectl.core.errors import TunectlError, UsageError
 from tunectl.serving.server_settings import settings
 
 
@@ -21,7 +21,13 @@ def bentoml_command(environment: Mapping[str, str]) -> list[str]:
 
     Raises  ConfigError for settings that are absent or wrong.
     """
-    seconds = settings().serve.shutdown.grace_period_seconds
+    serve = settings().serve
+    if serve.tls is not None:
+        raise UsageError(
+            "serve.tls is for `tunectl serve`; this image speaks HTTP, as its health check does",
+            hint="end TLS in a proxy in front, and build the image with serve.tls=null",
+        )
+    seconds = serve.shutdown.grace_period_seconds
     words = [
         "bentoml",
         "serve",

@@ -12,7 +12,8 @@ from typing import Any, Final
 from tunectl.access.api_errors import ApiError
 from tunectl.access.guard import SAFE_METHODS, RequestHead
 from tunectl.access.guard_middleware import read_head
-from tunectl.access.security_headers import ASGI_HEADERS
+from tunectl.access.security_headers import ASGI_HEADERS, HSTS
+from tunectl.access.sessions import is_https
 
 AsgiScope = MutableMapping[str, Any]
 AsgiMessage = MutableMapping[str, Any]
@@ -62,10 +63,10 @@ class RequestContext:
         self.query: bytes = scope.get("query_string", b"")
         self.started = False
         """Whether the response has begun."""
-        self.extra: list[Header] = []
-        """Headers of every response, for example of CORS."""
         self.head: RequestHead = read_head(scope)
         """What the guard looks at."""
+        self.extra: list[Header] = [HSTS] if is_https(scope.get("scheme", "http"), self.head.headers) else []
+        """Headers of every response, for example of CORS."""
         self._sending = "transfer-encoding" in self.head.headers or self.header("content-length") not in ("", "0")
         self._receive, self._send = receive, send
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import ssl
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from tunectl.config.schema.serve import ServeSettings
-from tunectl.core.errors import ConfigError
+from tunectl.config.schema.serve import Serve, ServeSettings
+from tunectl.core.errors import ConfigError, UsageError
 
 SETTINGS, HOME = "TUNECTL_SERVE", "TUNECTL_HOME"
 
@@ -32,6 +33,25 @@ def settings() -> ServeSettings:
         ) from error
     except ValidationError as error:
         raise ConfigError([f"{path}: {problem['loc']}: {problem['msg']}" for problem in error.errors()]) from error
+
+
+def build_tls_words(serve: Serve, home: Path) -> list[str]:
+    """The words that make BentoML's server speak HTTPS; none where ``serve.tls`` is null.
+
+    Raises  UsageError for files that are no certificate and its key: BentoML would end with a traceback.
+    """
+    if serve.tls is None:
+        return []
+    certificate, key = home / serve.tls.certificate_file, home / serve.tls.private_key_file
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except OSError as error:  # an SSLError is one
+        reason = error.strerror or type(error).__name__
+        raise UsageError(
+            f"serve.tls: {certificate} and {key} cannot be used: {reason}",
+            hint="a certificate with its chain and its key without a password, both PEM",
+        ) from error
+    return ["--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)]
 
 
 def home_dir() -> Path:

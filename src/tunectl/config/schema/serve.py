@@ -68,6 +68,15 @@ class VariantConfig(StrictModel):
     """Seconds that the last champion stays loaded after a swap, for an immediate rollback; costs its memory."""
 
 
+class TlsConfig(StrictModel):
+    """HTTPS by the server itself."""
+
+    certificate_file: str = Field(min_length=1)
+    """Certificate with its chain, PEM."""
+    private_key_file: str = Field(min_length=1)
+    """Its private key, PEM, without a password."""
+
+
 class ShutdownConfig(StrictModel):
     """How the server stops."""
 
@@ -84,6 +93,8 @@ class Serve(StrictModel):
     """Address to listen on; localhost or an IP address."""
     port: int = Field(ge=1, le=65535)
     """Port to listen on."""
+    tls: TlsConfig | None
+    """Certificate and key: the server speaks HTTPS alone. Null: HTTP, for this machine or a proxy in front."""
     registry: str = Field(min_length=1)
     """The release registry, a folder or an address (s3://bucket/releases); TUNECTL_REGISTRY overrides it."""
     poll_seconds: float = Field(ge=0.1, le=3600)
