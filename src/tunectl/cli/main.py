@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tunectl.core.control_codes import replace_control_codes
 from tunectl.core.errors import TunectlError, UsageError
 
 
@@ -144,7 +145,7 @@ def _help() -> str:
 
 
 def _report(error: TunectlError) -> int:
-    sys.stderr.write(f"tunectl: {error}\n")
+    sys.stderr.write(f"tunectl: {replace_control_codes(str(error))}\n")
     return error.exit_code
 
 

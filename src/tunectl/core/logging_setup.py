@@ -7,6 +7,8 @@ import logging
 import sys
 import time
 
+from tunectl.core.control_codes import replace_control_codes
+
 _FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 
 
@@ -26,13 +28,21 @@ class JsonFormatter(logging.Formatter):
         line.update({key: value for key, value in vars(record).items() if key not in _FIELDS})
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str, ensure_ascii=False)
+        return replace_control_codes(json.dumps(line, default=str, ensure_ascii=False))
+
+
+class PlainFormatter(logging.Formatter):
+    """Text for people, without codes that steer their terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one record."""
+        return replace_control_codes(super().format(record))
 
 
 def configure_logging(*, level: str = "info", json_lines: bool = False) -> None:
     """Send tunectl's log to stderr: plain text for people, JSON lines for services. Safe to call again."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if json_lines else logging.Formatter("%(message)s"))
+    handler.setFormatter(JsonFormatter() if json_lines else PlainFormatter("%(message)s"))
     root = logging.getLogger("tunectl")
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

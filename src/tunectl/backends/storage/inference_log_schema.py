@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -256,7 +257,10 @@ def _postgres(sa: Any, url: Any, application: str) -> Any:
 def _sqlite(sa: Any, url: Any) -> Any:
     folder = Path(url.database).parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)  # what people wrote lies there, and its snapshots
+        if not Path(url.database).exists():
+            os.close(os.open(url.database, os.O_CREAT | os.O_WRONLY, 0o600))  # its WAL gets the same mode
     except OSError as error:
         raise atomic_io.write_error(folder, error) from error
     result = sa.create_engine(url, connect_args={"timeout": BUSY, "check_same_thread": False})

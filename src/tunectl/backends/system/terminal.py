@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tunectl.core import progress
+from tunectl.core.control_codes import replace_control_codes
 from tunectl.core.optional import import_optional
 
 
@@ -22,17 +23,21 @@ def console(*, stderr: bool = False) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str = "") -> None:
-    """Print a table; cells of numbers are set to the right. ``rows`` hold what ``str`` makes readable."""
+    """Print a table; cells of numbers are set to the right. ``rows`` hold what ``str`` makes readable; control codes in them are shown."""
     rich_table = import_optional("rich.table", extra="all")
     box = import_optional("rich.box", extra="all")
     shown = rich_table.Table(
-        title=title or None, caption=caption or None, box=box.SIMPLE_HEAD, title_justify="left", caption_justify="left"
+        title=replace_control_codes(title) or None,
+        caption=replace_control_codes(caption) or None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
     )
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(escape(str(cell)) for cell in row))
+        shown.add_row(*(escape(replace_control_codes(str(cell))) for cell in row))
     console().print(shown)
 
 
@@ -49,7 +54,7 @@ def strip_control(text: str) -> str:
 
 def print_line(text: str, *, style: str | None = None) -> None:
     """Print one line of text to stdout; ``style`` is a rich style such as ``bold green``."""
-    console().print(text, style=style, markup=False, soft_wrap=True)
+    console().print(replace_control_codes(text), style=style, markup=False, soft_wrap=True)
 
 
 def print_marked(pieces: Sequence[tuple[str, bool]]) -> None:
@@ -60,14 +65,14 @@ def print_marked(pieces: Sequence[tuple[str, bool]]) -> None:
     for piece, mark in [*pieces, ("", False)]:
         if mark != before and not out.color_system:
             text.append("«" if mark else "»")
-        text.append(piece, style="bold green" if mark else "dim")
+        text.append(replace_control_codes(piece), style="bold green" if mark else "dim")
         before = mark
     out.print(text, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
     """Print ``value`` as JSON on stdout, for programs."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(replace_control_codes(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 class _Bar:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunectl.config.schema.base import StrictModel
 from tunectl.config.schema.curate import PiiConfig
@@ -37,6 +38,15 @@ class InferenceLogConfig(StrictModel):
     """Environment variable that overrides that file where it is set; the same on all replicas."""
     pii: PiiConfig
     """Personal data masked before writing, with the placeholders of ``curate``."""
+
+    @field_validator("url")
+    @classmethod
+    def _refuse_password(cls, url: str) -> str:
+        if urlsplit(url).password is not None:
+            raise ValueError(
+                "url holds a password, which would stand in Git, in artifacts and in the image; set the variable that url_env names"
+            )
+        return url
 
     @model_validator(mode="after")
     def _require_postgres_for_replicas(self) -> Self:
