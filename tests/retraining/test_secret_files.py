@@ -40,7 +40,7 @@ def test_what_signs_is_refused_where_others_may_read_it(tmp_path: Path) -> None:
     with pytest.raises(InfrastructureError) as error:
         secret_files.load_or_create(path, signs=True)
     assert error.value.message == (f"{path} signs approval links, and other users may read it (mode 644)")
-    assert error.value.hint.startswith("delete it: a new one is made, and what waits is asked again")
+    assert error.value.hint.startswith("delete it: a new one is created, and open approvals are requested again")
 
 
 def test_of_an_open_token_people_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -283,7 +283,7 @@ def test_nobody_near():
         )
     assert (caught.value.message, caught.value.hint) == (
         (
-            "preferences.contrast: test has 1 inputs with attributes, and none of them has a similar one (differences: 2)"
+            "preferences.contrast: test has 1 inputs with attributes, and none of them has a near one (differences: 2)"
             " whose answers no other part uses"
         ),
         "allow differences: 2, give the part more inputs (split.shares), or name fewer attributes",
