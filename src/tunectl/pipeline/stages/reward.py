@@ -229,8 +229,8 @@ def _shares(
     count = max(1, round(len(prompts) * section.evaluation_model.share))
     if count >= len(prompts):
         raise DataError(
-            f"reward: the training pairs have {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, and the judge needs "
-            "prompts of its own",
+            f"reward: the training pairs have {len(prompts)} prompt{'' if len(prompts) == 1 else 's'}, and the "
+            "evaluation model needs prompts that training does not use",
             hint="add pairs of more prompts, or switch the evaluation model off: reward.evaluation_model=null",
         )
     chosen_prompts = set(prompts[:count])
