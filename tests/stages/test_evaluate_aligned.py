@@ -206,7 +206,7 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
     (inputs.reward / "judge").rmdir()
     evaluate.run(settings(), inputs, outputs, backend=tools())
     assert {one.judge: one.absent for one in found_in(outputs).win_rates if one.absent} == {
-        "reward": "the reward stage kept no judge apart (reward.evaluation_model is null)",
+        "reward": "no second reward model was trained to judge (reward.evaluation_model is null)",
         "checks": "evaluate.checks is empty",
         "llm": "evaluate.judge is null",
         "people": "evaluate.aligned.human_judgments_dir is null",
@@ -217,7 +217,7 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
     ("name", "value", "why"),
     [
         ("passed_through.json", {"reason": "reward is none"}, "there is no reward model (reward: none)"),
-        ("results.json", {"judge": None}, "the reward stage kept no judge apart (reward.evaluation_model is null)"),
+        ("results.json", {"judge": None}, "no second reward model was trained to judge (reward.evaluation_model is null)"),
         (
             "results.json",
             {"judge": accurate(0.55, 0.49, 0.61)},
@@ -236,7 +236,7 @@ def test_a_reward_model_that_knows_nothing_judges_nothing(inputs, outputs, name,
     found = found_in(outputs)
     assert found.win_rates[0].absent == why
     assert metrics.aligned == "not_enough_evidence"
-    assert found.verdict.aligned.reason == (f"Not enough evidence about aligned: the reward judge said nothing: {why}.")
+    assert found.verdict.aligned.reason == (f"Not enough evidence about aligned: the reward judge gave no verdict: {why}.")
 
 
 def test_a_worse_aligned_model_fails_the_gate(inputs, outputs):

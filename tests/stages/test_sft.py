@@ -169,6 +169,20 @@ def test_nothing_trained_is_a_reason(given):
     assert load(outputs.artifact).rejected == {"nothing_trained": 1}
 
 
+def test_the_loss_is_measured_on_as_many_validation_inputs_as_declared(given):
+    inputs, outputs = given
+    atomic_io.write_rows(inputs.split / "validation.jsonl", [example(number, "three", "tres") for number in range(3, 9)])
+    drawn = []
+    for most in (None, 6, 2, 2):
+        fake = Fake()
+        sft.run(stage(max_eval_samples=most), inputs, outputs, trainer=fake)
+        drawn.append(fake.calls[0][3])
+    assert [len(rows) for rows in drawn] == [6, 6, 2, 2]
+    assert drawn[2] == drawn[3]
+    assert all(row in drawn[0] for row in drawn[2])
+    assert load(outputs.artifact).records_out == 3 + 12  # rows that are only left out of the measurement are not rejects
+
+
 @pytest.mark.parametrize("name", ["train", "validation"])
 def test_an_empty_split_is_an_error(given, name):
     inputs, outputs = given

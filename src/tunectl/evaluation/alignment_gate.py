@@ -75,7 +75,7 @@ def _decisive(
 def _explain_missing_metric(gate: AlignedGate, rates: Sequence[WinRate]) -> str:
     if gate.metric == "win_rate":
         reason = next((rate.absent for rate in rates if rate.judge == "reward"), "")
-        return f"the reward judge said nothing: {reason}" if reason else "the reward judge said nothing"
+        return f"the reward judge gave no verdict: {reason}" if reason else "the reward judge gave no verdict"
     return f"{metrics.get_metric(gate.metric).title} has no interval on these inputs"
 
 

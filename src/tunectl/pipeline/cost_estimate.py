@@ -217,7 +217,9 @@ def sft_tokens(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int]:
         prompts *= amounts.answers / amounts.inputs
     shares, epochs = root.split.shares, root.sft.epochs
     learned = (prompts + answers) * shares.train * epochs
-    validated = (prompts + answers) * shares.validation * root.sft.evals_per_epoch * epochs
+    inputs = amounts.inputs * shares.validation
+    measured = min(1.0, (root.sft.max_eval_samples or inputs) / inputs) if inputs else 0.0
+    validated = (prompts + answers) * shares.validation * measured * root.sft.evals_per_epoch * epochs
     return int(learned), int(validated)
 
 

@@ -75,6 +75,8 @@ class Sft(StrictModel):
 
     evals_per_epoch: int = Field(ge=1, le=1000)
     """Validations in one epoch."""
+    max_eval_samples: int | None = Field(ge=1)
+    """Validation inputs that the loss is measured on, with all their answers, drawn with the seed. Null: all."""
     early_stopping: EarlyStopping | None
     """When training stops early. Null: never. The weights of the best validation are kept in both cases."""
     save_steps: int = Field(ge=1)

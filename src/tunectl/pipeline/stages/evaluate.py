@@ -210,7 +210,7 @@ def _judge_facts(reward: Path) -> tuple[str, str]:
         return "", "there is no reward model (reward: none)"
     result: _RewardGateView = atomic_io.read_json(reward / reward_artifacts.RESULTS, _RewardGateView)
     if result.judge is None or not (reward / reward_artifacts.JUDGE).is_dir():
-        return "", "the reward stage kept no judge apart (reward.evaluation_model is null)"
+        return "", "no second reward model was trained to judge (reward.evaluation_model is null)"
     accuracy = result.judge.accuracy
     words = f"it is right on {percent(accuracy)} of {result.judge.pairs} held-out pairs"
     return ("", f"{words}, which may be chance") if (accuracy.low or 0) <= 0.5 else (words, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,8 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         setting="sft.max_rejected_share",
     )
     _refuse_empty(train, validation)
+    if section.max_eval_samples is not None and len(validation) > section.max_eval_samples:
+        validation = random.Random(cfg.seed).sample(validation, section.max_eval_samples)
     fitted = (trainer or _default_trainer()).fit(
         train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.hardware, project=cfg.project),
         model=base,
