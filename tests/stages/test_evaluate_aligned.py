@@ -217,7 +217,11 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
     ("name", "value", "why"),
     [
         ("passed_through.json", {"reason": "reward is none"}, "there is no reward model (reward: none)"),
-        ("results.json", {"judge": None}, "no second reward model was trained to judge (reward.evaluation_model is null)"),
+        (
+            "results.json",
+            {"judge": None},
+            "no second reward model was trained to judge (reward.evaluation_model is null)",
+        ),
         (
             "results.json",
             {"judge": accurate(0.55, 0.49, 0.61)},
@@ -236,7 +240,9 @@ def test_a_reward_model_that_knows_nothing_judges_nothing(inputs, outputs, name,
     found = found_in(outputs)
     assert found.win_rates[0].absent == why
     assert metrics.aligned == "not_enough_evidence"
-    assert found.verdict.aligned.reason == (f"Not enough evidence about aligned: the reward judge gave no verdict: {why}.")
+    assert found.verdict.aligned.reason == (
+        f"Not enough evidence about aligned: the reward judge gave no verdict: {why}."
+    )
 
 
 def test_a_worse_aligned_model_fails_the_gate(inputs, outputs):

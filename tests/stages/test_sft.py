@@ -171,7 +171,9 @@ def test_nothing_trained_is_a_reason(given):
 
 def test_the_loss_is_measured_on_as_many_validation_inputs_as_declared(given):
     inputs, outputs = given
-    atomic_io.write_rows(inputs.split / "validation.jsonl", [example(number, "three", "tres") for number in range(3, 9)])
+    atomic_io.write_rows(
+        inputs.split / "validation.jsonl", [example(number, "three", "tres") for number in range(3, 9)]
+    )
     drawn = []
     for most in (None, 6, 2, 2):
         fake = Fake()
@@ -180,7 +182,9 @@ def test_the_loss_is_measured_on_as_many_validation_inputs_as_declared(given):
     assert [len(rows) for rows in drawn] == [6, 6, 2, 2]
     assert drawn[2] == drawn[3]
     assert all(row in drawn[0] for row in drawn[2])
-    assert load(outputs.artifact).records_out == 3 + 12  # rows that are only left out of the measurement are not rejects
+    assert (
+        load(outputs.artifact).records_out == 3 + 12
+    )  # rows that are only left out of the measurement are not rejects
 
 
 @pytest.mark.parametrize("name", ["train", "validation"])

@@ -94,7 +94,7 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     )
     _refuse_empty(train, validation)
     if section.max_eval_samples is not None and len(validation) > section.max_eval_samples:
-        validation = random.Random(cfg.seed).sample(validation, section.max_eval_samples)
+        validation = random.Random(cfg.seed).sample(validation, section.max_eval_samples)  # noqa: S311
     fitted = (trainer or _default_trainer()).fit(
         train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.hardware, project=cfg.project),
         model=base,
