@@ -93,13 +93,11 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         setting="sft.max_rejected_share",
     )
     _refuse_empty(train, validation)
-    if section.max_eval_samples is not None and len(validation) > section.max_eval_samples:
-        validation = random.Random(cfg.seed).sample(validation, section.max_eval_samples)  # noqa: S311
     fitted = (trainer or _default_trainer()).fit(
         train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.hardware, project=cfg.project),
         model=base,
         train=train,
-        validation=validation,
+        validation=_draw(validation, section.max_eval_samples, cfg.seed),
         out=outputs.artifact,
         work=outputs.work,
     )
@@ -137,6 +135,12 @@ def _rows(
     ]
     example_row = prefix_sharing.pack_example(report.first_of(masked), share=False, limit=1)[0] if masked else None
     return result, report.example_tokens(example_row, tokenizer) if example_row else []
+
+
+def _draw(rows: list[PackedRow], limit: int | None, seed: int) -> list[PackedRow]:
+    if limit is None or len(rows) <= limit:
+        return rows
+    return random.Random(seed).sample(rows, limit)  # noqa: S311 - a sample, not a secret
 
 
 def _refuse_empty(train: list[PackedRow], validation: list[PackedRow]) -> None:
