@@ -96,3 +96,23 @@ def test_what_is_no_gguf_is_an_error(tmp_path):
     with pytest.raises(UsageError, match=r"^bad\.gguf cannot be read as a GGUF model: "):
         gguf_import.convert(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_takes_more_than_its_limits_ends_its_reader_alone(file, tmp_path):
+    path, _ = file
+    tight = gguf_import.ReadLimits(memory_bytes=400 << 20, seconds=60)
+    with pytest.raises(UsageError, match=r"^tiny\.gguf cannot be read as a GGUF model: ") as caught:
+        gguf_import.convert(path, tmp_path / "out", limits=tight)
+    assert caught.value.hint == "it may use 0 GiB and 60 s, by its size"
+    with pytest.raises(UsageError, match=r"it takes more than 0.2 s$"):
+        gguf_import.convert(path, tmp_path / "out", limits=gguf_import.ReadLimits(16 << 30, 0.2))
+
+
+def test_a_count_of_tensors_that_cannot_be_is_an_error_and_no_hang(file, tmp_path):
+    """A header that promises 2^40 tensors, as a made-up file does."""
+    path, _ = file
+    content = bytearray(path.read_bytes())
+    content[8:16] = (2**40).to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"^tiny\.gguf cannot be read as a GGUF model: "):
+        gguf_import.convert(path, tmp_path / "out", limits=gguf_import.ReadLimits(16 << 30, 60))

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import resource
 import struct
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple, Self
 
-from tunectl.core.errors import UsageError
+from tunectl.core.distribution import format_install_command
+from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 from tunectl.core.optional import import_optional
+
+_PACKAGES: Final = Path(__file__).parents[3]
+
+
+class ReadLimits(NamedTuple):
+    """What reading one file may take."""
+
+    memory_bytes: int
+    """Address space. Libraries reserve more than they use."""
+    seconds: float
+    """Also of processor time, of all threads together."""
+
+    @classmethod
+    def of(cls, file: Path) -> Self:
+        """Return limits that grow with the file: two-bit weights take 16 times their size as float32, and a copy of that."""
+        size = file.stat().st_size if file.is_file() else 0
+        return cls((16 << 30) + 48 * size, 600 + size / 500_000)
 
 
 def load_gguf(file: Path) -> tuple[Any, Any]:
@@ -31,12 +53,55 @@ def load_gguf(file: Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def convert(file: Path, out: Path) -> None:
+def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
     """Write config.json, model.safetensors (bfloat16), tokenizer files and chat template of ``file`` into ``out``.
 
-    transformers refuses to save a model that it read from GGUF, so a plain one is built and given the weights.
-    Raises  UsageError when transformers does not know the architecture.
+    A process of its own reads the file, because a made-up one can take any memory or time, or crash the library.
+    Raises  UsageError when transformers does not know the architecture, or the file goes beyond ``limits``.
     """
+    given = limits or ReadLimits.of(file)
+    words = [
+        sys.executable,
+        "-m",
+        __name__,
+        str(file),
+        str(out),
+        str(given.memory_bytes),
+        str(max(1, int(given.seconds))),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(_PACKAGES), "HF_HUB_OFFLINE": "1"}
+    try:
+        finished = subprocess.run(
+            words,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=given.seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(
+            f"{file.name} cannot be read as a GGUF model: it takes more than {given.seconds:g} s"
+        ) from error
+    if finished.returncode == UsageError.exit_code:
+        raise UsageError(finished.stderr.strip().splitlines()[-1])
+    if finished.returncode == MissingExtraError.exit_code:
+        raise MissingExtraError("gguf, torch or transformers is not installed", hint=format_install_command("train"))
+    if finished.returncode != 0:
+        reason = "ended by a signal" if finished.returncode < 0 else _last_line(finished.stderr)
+        raise UsageError(
+            f"{file.name} cannot be read as a GGUF model: {reason}",
+            hint=f"it may use {given.memory_bytes >> 30} GiB and {given.seconds:.0f} s, by its size",
+        )
+
+
+def _last_line(text: str) -> str:
+    return ([line.strip() for line in text.splitlines() if line.strip()] or ["without a word"])[-1][:300]
+
+
+def _convert(file: Path, out: Path) -> None:
+    """Do the work of ``convert``: transformers refuses to save a model that it read from GGUF, so a plain one gets the weights."""
     torch = import_optional("torch", extra="train")
     read, tokenizer = load_gguf(file)
     settings = read.config.to_dict()
@@ -50,3 +115,23 @@ def convert(file: Path, out: Path) -> None:
     plain.tie_weights()
     plain.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def main(file: str, out: str, memory: str, seconds: str) -> int:
+    """Convert under limits of memory and processor time; in the child."""
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        _convert(Path(file), Path(out))
+    except TunectlError as error:
+        sys.stderr.write(f"\n{error.message}\n")
+        return error.exit_code
+    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for memory that it cannot get
+        sys.stderr.write(f"\n{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
