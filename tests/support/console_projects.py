@@ -61,7 +61,6 @@ def build(folder: Path, *, rows: int = 60) -> ProjectPaths:
     layout = initialize(folder)
     console_records.add_evaluation(folder, 25)
     _write_data(layout, rows)
-    atomic_io.write_json(layout.metrics("sft"), {"steps": 11, "validation_loss": 1.493, "seconds": 99.25})
     for stage, passed, reason in (
         ("evaluate", True, f"Tuned is better: +12.8 BLEU. {MARKUP}"),
         ("reward", False, "The reward model does not know what people prefer."),
@@ -70,6 +69,9 @@ def build(folder: Path, *, rows: int = 60) -> ProjectPaths:
     atomic_io.write_json(
         layout.failure, {"stage": "package", "exit_code": 5, "message": f"no space {MARKUP}", "hint": "free some"}
     )
+    counts = row_counts.RowCounts("sft", 50, 50)
+    _finish(layout, "sft", {row_counts.ROW_COUNTS: counts})
+    atomic_io.write_json(layout.metrics("sft"), {"steps": 11, "validation_loss": 1.493, "seconds": 99.25})
     _write_releases(layout)
     champion = ReleaseRegistry(layout.releases).ids()[-1]
     console_records.add_traffic(folder, champion)

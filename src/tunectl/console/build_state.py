@@ -10,6 +10,7 @@ from msgspec import Struct, field
 from tunectl.artifacts import lock
 from tunectl.artifacts.row_counts import ROW_COUNTS, RowCounts
 from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.data.pipeline_row_counts import WRITES
 from tunectl.pipeline import stage_progress
 from tunectl.pipeline.stage_status import StageChange, StageStatus
 from tunectl.pipeline.stages import STAGES
@@ -70,6 +71,8 @@ class StageNode(Struct, frozen=True):
     rows_rejected: int | None = None
     progress: NodeProgress | None = None
     failure: StageFailure | None = None
+    row_files: bool = False
+    """Whether its rows can be looked at: a trainer keeps counts, and hands no rows on."""
 
 
 def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
@@ -138,4 +141,5 @@ def _build_node(
         sum(counts.rejected.values()) if counts else None,
         read_progress(context, stage) if state == "running" else None,
         lost,
+        any((folder / name).is_file() for name in WRITES.get(stage, ())),
     )

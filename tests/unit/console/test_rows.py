@@ -25,7 +25,7 @@ def context(tmp_path_factory) -> ReadContext:
 
 def test_the_flow_has_every_stage_with_its_reasons(context: ReadContext) -> None:
     found = read_data(context, {})
-    assert [step.stage for step in found.steps] == ["ingest", "curate", "split"]
+    assert [step.stage for step in found.steps] == ["ingest", "curate", "split", "sft"]
     assert found.steps[1].rows_in == 307
     assert found.steps[1].rejected == [("exact_duplicate", 4), ("no_text", 3)]
     assert found.lost == []

@@ -93,6 +93,7 @@ def test_looking_changes_nothing_and_no_link_is_dead(tmp_path: Path) -> None:
     assert len(pages) > 10
     assert {path: reply.status_code for path, reply in pages.items() if reply.status_code != 200} == {}
     assert digest_project(tmp_path / "shop") == before
+    assert [path for path, reply in pages.items() if "No row matches" in reply.text] == []
 
 
 def test_what_strangers_wrote_is_text(tmp_path: Path) -> None:
