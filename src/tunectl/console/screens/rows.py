@@ -13,6 +13,7 @@ from tunectl.artifacts.records import truncate
 from tunectl.artifacts.row_counts import REJECTS
 from tunectl.console.read_context import ProblemList, ReadContext
 from tunectl.console.row_index import RowIndex, open_index
+from tunectl.core.errors import DataError
 from tunectl.data.pipeline_row_counts import WRITES
 from tunectl.pipeline.lineage_trace import format_source
 from tunectl.pipeline.stages import STAGES
@@ -74,7 +75,7 @@ def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
         raise LookupError(stage)
     files = there[stage]
     wanted = REJECTS if query.get("part") == "rejects" else query.get("file", "")
-    file = wanted or (files[0][0] if files else "")
+    file = wanted or _choose_file(context, stage, files, query.get("source", ""))
     if wanted and wanted != REJECTS and wanted not in dict(files):
         raise LookupError(wanted)
     label, source, text = query.get("reason", ""), query.get("source", ""), query.get("q", "")[:200]
@@ -112,6 +113,18 @@ def _list_files(context: ReadContext, stage: str, problems: ProblemList) -> list
         if path.is_file() and path.stat().st_size:
             files.append((name, problems.attempt(name, partial(_count_lines, context, path), 0)))
     return files
+
+
+def _choose_file(context: ReadContext, stage: str, files: list[tuple[str, int]], source: str) -> str:
+    """Return the first file of a stage that has rows of a raw file, else its first."""
+    for name, _ in files if source else ():
+        try:
+            index = open_index(context, context.layout.artifact(stage) / name)
+        except DataError:
+            continue  # the page of that file says what is wrong with it
+        if index is not None and index.select(source=source):
+            return name
+    return files[0][0] if files else ""
 
 
 def _count_lines(context: ReadContext, path: Path) -> int:
