@@ -87,7 +87,27 @@ def list_paths(folder: Path) -> list[str]:
         "/data/rows/e-0000000000000007",
     ]
     acts = [f"/releases/{release}", f"/releases/{release}/promote", "/rollback", f"/releases/{release}/canary"]
-    return ["/", "/build", "/build/curate", "/build/package", "/data", *rows, "/releases", *acts, "/nothing"]
+    more = [
+        "/runs",
+        "/runs/compare",
+        "/results",
+        "/results/answers",
+        "/results/evaluate",
+        "/people",
+        "/play",
+        "/explain?id=champion",
+    ]
+    more += ["/live", "/live/chatcmpl-0000", "/live/chatcmpl-0000/erase", "/drift", f"/drift/{'c' * 16}", "/decisions"]
+    more += [
+        "/retrain",
+        f"/retrain/{'b' * 12}-1",
+        "/retrain/request",
+        f"/decisions/{'b' * 12}-1",
+        "/settings",
+        "/settings/keys",
+        "/settings/keys/add",
+    ]
+    return ["/", "/build", "/build/curate", "/build/package", "/data", *rows, "/releases", *acts, *more, "/nothing"]
 
 
 def watch(page: Page) -> list[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +16,8 @@ import sweep_project as project
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
+from tunectl.config.loading import override_file
+from tunectl.config.loading.override_parsing import Override
 from tunectl.pipeline import run_ledger
 
 
@@ -38,6 +43,29 @@ def test_it_builds_and_a_mistake_stops_it_before_anything_starts(tmp_path: Path)
     last = run_ledger.read_run(layout, run_ledger.list_runs(layout)[0])
     assert (last.exit_code, last.overrides) == (0, ["sft.lora_rank=8"])
     assert "tunectl repro sft.lora_rank=8" in (folder / ".tunectl" / "up.log").read_text()
+
+
+def test_the_console_runs_beside_and_ends_with_it(tmp_path: Path) -> None:
+    shutil.copytree(project.ROOT / "conf", tmp_path / "conf")
+    override_file.save_overrides(ProjectPaths(tmp_path), [Override.from_cli("console.port=0")])
+    words = [sys.executable, "-m", "tunectl", "up", "--no-build"]
+    with subprocess.Popen(words, cwd=tmp_path, env=project.ENVIRONMENT, stdout=subprocess.PIPE, text=True) as up:
+        assert up.stdout is not None
+        text = ""
+        while (link := re.search(r"^console  open http://127\.0\.0\.1:(\d+)/enter#", text, re.MULTILINE)) is None:
+            line = up.stdout.readline()
+            assert line, text
+            text += line
+        connection = http.client.HTTPConnection("127.0.0.1", int(link[1]), timeout=20)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 303
+        connection.close()
+        up.send_signal(signal.SIGINT)
+        text += up.stdout.read()
+    assert up.returncode == 130
+    assert "up       running: console; Ctrl-C ends them\n" in text
+    with pytest.raises(ConnectionRefusedError):
+        connection.request("GET", "/")
 
 
 def test_ctrl_c_ends_the_build_too(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def add_evaluation(root: Path, inputs: int = 45) -> None:
     folder = ProjectPaths(root).artifact("evaluate")
     rows = [
         AnswerRow(
-            f"e-{number}",
+            f"e-{number:016x}",
             f"Write an ad for shop {number}. {HOSTILE if number == 0 else ''}",
             [f"Shop {number} is the place to be."],
             {"area": "north" if number % 2 else "south"},

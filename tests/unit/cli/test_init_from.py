@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import re
 import shutil
@@ -55,43 +57,50 @@ def find_next(text: str) -> list[str]:
     return found[1].split()
 
 
-def test_a_table_is_declared_with_what_was_detected(capsys: pytest.CaptureFixture[str]) -> None:
-    write_table(Path("ads.csv"))
-    assert main(["init", "shop", "--from", "ads.csv"]) == 0
-    out = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A project made from a table, and what was said of it."""
+    folder, out = tmp_path_factory.mktemp("own"), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(folder)
+        patch.setattr(project_repo, "init_repositories", lambda folder: [])
+        write_table(Path("ads.csv"))
+        assert main(["init", "shop", "--from", "ads.csv"]) == 0
+    return folder / "shop", out.getvalue()
+
+
+def test_a_table_is_declared_with_what_was_detected(shop: tuple[Path, str]) -> None:
+    folder, out = shop
     assert "  ads.csv: 1 csv as prompt_completion (columns prompt, completion, " in out
     assert re.search(r"^  rows: 120, \d+ kept, \d+ rejected", out, re.MULTILINE)
     assert "  columns: neighbourhood, price_range kept for slices; not read: campaign\n" in out
     assert re.search(r"^  languages: \d+ en", out, re.MULTILINE)
     assert re.search(r"^  personal data: .*email.*; it is masked$", out, re.MULTILINE)
-    source = load("shop").root.ingest.sources["ads"]
+    source = load(str(folder)).root.ingest.sources["ads"]
     assert (source.path, source.holds, source.type, source.format) == (
         "data/ads.csv", "examples", "csv", "prompt_completion",
     )  # fmt: skip
     assert source.fields == {"neighbourhood": "neighbourhood", "price_range": "price_range"}
-    assert Path("shop/data/ads.csv").read_bytes() == Path("ads.csv").read_bytes()
-    assert load("shop", *find_next(out)).root.evaluate.max_inputs == 40
-    assert sorted(item.name for item in Path().iterdir()) == ["ads.csv", "shop"]
+    assert (folder / "data" / "ads.csv").read_bytes() == (folder.parent / "ads.csv").read_bytes()
+    assert load(str(folder), *find_next(out)).root.evaluate.max_inputs == 40
+    assert sorted(item.name for item in folder.parent.iterdir()) == ["ads.csv", "shop"]
 
 
-def test_the_editor_checks_the_file(capsys: pytest.CaptureFixture[str]) -> None:
-    write_table(Path("ads.csv"))
-    assert main(["init", "shop", "--from", "ads.csv"]) == 0
-    path = Path("shop/conf/ingest/project.yaml")
+def test_the_editor_checks_the_file(shop: tuple[Path, str]) -> None:
+    folder, _ = shop
+    path = folder / "conf" / "ingest" / "project.yaml"
     first = path.read_text().splitlines()[0]
     schema = json.loads((path.parent / first.removeprefix("# yaml-language-server: $schema=")).read_text())
     jsonschema.validate(yaml.safe_load(path.read_text()), schema)
-    bound = json.loads(Path("shop/.vscode/settings.json").read_text())["yaml.schemas"]
+    bound = json.loads((folder / ".vscode" / "settings.json").read_text())["yaml.schemas"]
     assert bound["./schema/ingest.schema.json"] == ["conf/ingest/*.yaml"]
-    assert all(Path("shop", name).is_file() for name in bound)
+    assert all((folder / name).is_file() for name in bound)
 
 
 def test_what_was_declared_goes_through_the_stages_of_data(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    shop: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_table(Path("ads.csv"))
-    assert main(["init", "shop", "--from", "ads.csv"]) == 0
-    monkeypatch.chdir("shop")
+    monkeypatch.chdir(shop[0])
     layout = ProjectPaths()
     runner.compose(layout)
     for stage in ("ingest", "feedback", "curate", "split"):
@@ -102,7 +111,7 @@ def test_what_was_declared_goes_through_the_stages_of_data(
 
 
 def test_columns_with_other_names_are_asked_for_and_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    write_table(Path("ads.csv"), columns=("brief", "ad"))
+    write_table(Path("ads.csv"), columns=("brief", "ad"), rows=10)
     assert main(["init", "shop", "--from", "ads.csv"]) == 2
     error = capsys.readouterr().err
     assert "ads.csv: the columns of" in error
@@ -204,13 +213,13 @@ def test_words_that_contradict_each_other(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_large_data_is_read_where_it_lies_and_data_of_the_project_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    write_table(Path("ads.csv"))
+    write_table(Path("ads.csv"), rows=10)
     monkeypatch.setattr(project_source, "MAX_COPY_BYTES", 10)
     assert main(["init", "shop", "--from", "ads.csv"]) == 0
     assert load("shop").root.ingest.sources["ads"].path == str(Path("ads.csv").resolve())
     assert not Path("shop/data/ads.csv").exists()
     Path("here/data").mkdir(parents=True)
-    write_table(Path("here/data/ads.csv"))
+    write_table(Path("here/data/ads.csv"), rows=10)
     assert main(["init", "here", "--force", "--from", "here/data/ads.csv"]) == 0
     assert load("here").root.ingest.sources["ads"].path == "data/ads.csv"
     assert Path("here/data/ads.csv").is_file()

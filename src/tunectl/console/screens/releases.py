@@ -88,7 +88,7 @@ def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[Reign]:
     swaps = swap_entries(events)
     ends = [*(swap.created_at for swap in swaps[1:]), None]
     reigns = []
-    for swap, end in zip(swaps, ends, strict=True):
+    for swap, end in zip(swaps, ends, strict=False):  # without a swap there is one end too many
         until = datetime.fromisoformat(end) if end else now
         seconds = max(0.0, (until - datetime.fromisoformat(swap.created_at)).total_seconds())
         reigns.append(Reign(swap.release, swap.action, swap.created_at, end, seconds, swap.author, swap.message))
