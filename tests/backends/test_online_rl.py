@@ -530,7 +530,7 @@ def test_a_reward_that_is_no_number_names_step_and_answer(start, tmp_path):
     assert error.message.startswith(
         "align: the reward of an answer of step 2 is no number (reward_model nan, length -1); to 'Say "
     )
-    assert error.hint.startswith("look at the part of the reward that is nan or inf")
+    assert error.hint.startswith("check the part of the reward that is nan or inf")
 
 
 def test_a_reward_model_that_fails_names_the_step(start, tmp_path):

@@ -146,7 +146,8 @@ def test_an_environment_is_made_once_and_again_where_it_is_half(monkeypatch, tmp
     monkeypatch.delenv("TUNECTL_EXPORTER", raising=False)
     empty = tmp_path / "export.txt"
     empty.write_text("# nothing\n")
-    shutil.copy(exporter_env.lock_file().with_name("install.py"), tmp_path)
+    for name in ("install.py", "torch.txt", "torchvision.txt"):
+        shutil.copy(exporter_env.lock_file().with_name(name), tmp_path)
     monkeypatch.setattr(exporter_env, "lock_file", lambda name="": empty)
     made = exporter_env.ensure_interpreter(tmp_path / "exporters")
     assert made.is_file()

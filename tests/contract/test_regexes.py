@@ -34,6 +34,13 @@ PATIENCE = 5.0
 OUTSIDE = {
     **dict.fromkeys(
         (
+            "cli.project_source:_PINS",  # columns of somebody's table
+            "cli.project_source:_PLAIN",
+            "cli.project_source:_pin()",
+            "console.html_pages:_CONTROL",
+            "console.report_fragment:_LOCAL",
+            "console.report_fragment:_REMOTE",
+            "core.control_codes:_CODES",
             "backends.storage.object_store:_RUN",  # what a bucket's driver says
             "backends.readers.html_reader:_PICTURE",
             "backends.readers.html_reader:_XML",
@@ -143,6 +150,17 @@ OUTSIDE = {
 
 OWN, TYPED, DECLARED = "text that we wrote ourselves", "what a person typed here", "the project's own configuration"
 INTERNAL = {
+    "backends.export.bento_build:_BLOCK": OWN,
+    "backends.export.bento_build:_PACKAGE": OWN,
+    "backends.export.sbom:_BASE_IMAGE": OWN,
+    "backends.export.sbom:_REQUIREMENT": OWN,
+    "backends.vcs.dvc_cache:_DIGEST": "file names in DVC's cache",
+    "cli.project_source:HUB_ID": TYPED,
+    "cli.project_source:add_source()": TYPED,
+    "console.build_state:find_running_stage()": OWN,
+    "console.html_pages:mark_safe()": OWN,
+    "console.links:_VARIABLE": OWN,
+    "pipeline.run_ledger:_PASSWORD": DECLARED,
     "backends.export.exporter_env:error_line()": "a line of our own child process",
     "backends.export.openvino_export:kinds()": OWN,
     "backends.reports.svg_plots:_write()": OWN,

@@ -126,9 +126,9 @@ def test_what_a_key_wrote_is_erased_whomever_it_named(store):
     store.write([replace(inference(number), key_hash="leaked" if number < 2 else "honest") for number in range(4)])
     store.write([replace(thumb(2, annotator="a1"), key_hash="leaked"), replace(thumb(3), key_hash="honest")])
     assert set(store.last_uses()) == {"leaked", "honest"}
-    assert store.erase("leaked") == (0, 0)  # as a person
-    assert store.erase("leaked", by_key=True) == (2, 1)
-    assert store.erase("leaked", by_key=True) == (0, 0)
+    assert store.erase("leaked") == (0, 0, False)  # as a person
+    assert store.erase("leaked", by_key=True) == (2, 1, False)
+    assert store.erase("leaked", by_key=True) == (0, 0, False)
     assert list(store.tombstones()) == ["chatcmpl-000000", "chatcmpl-000001"]
     found = store.feedback_of(["chatcmpl-000002", "chatcmpl-000003"])
     assert [found[name][0].value for name in sorted(found)] == [None, "up"]
@@ -146,8 +146,8 @@ def test_forgetting_leaves_tombstones_and_no_text(store):
     store.write([inference(number) for number in range(6)])
     store.write([FinishedRequest("chatcmpl-000000", finish(0)), thumb(0, kind="edit", value="ganz anders"), thumb(1)])
     store.write([thumb(4, annotator="user-0", kind="edit", value="von ihm")])
-    assert store.erase("user-0") == (2, 2)
-    assert store.erase("user-0") == (0, 0)
+    assert store.erase("user-0") == (2, 2, False)
+    assert store.erase("user-0") == (0, 0, False)
     assert list(store.tombstones()) == ["chatcmpl-000000", "chatcmpl-000003"]
     assert [one.id for one in store.inferences()] == [f"chatcmpl-{number:06}" for number in (1, 2, 4, 5)]
     gone = store.inference("chatcmpl-000000")
@@ -187,7 +187,7 @@ def test_what_is_said_at_that_very_moment_goes_as_well(store, way):
     speaker.start()
     assert said.wait(30)
     if way == "erase":
-        assert store.erase("user-0") == (1, 1)
+        assert store.erase("user-0") == (1, 1, False)
     else:
         assert store.retain(START + timedelta(seconds=1)) == 1
     speaker.join()
@@ -241,7 +241,7 @@ def test_two_processes_may_open_the_same_store_at_once(url, tmp_path):
     with open_log(url, tmp_path) as one, open_log(url, tmp_path) as two:
         one.start_request(inference())
         assert two.inference("chatcmpl-000000") == inference()
-        assert two.erase("user-0") == (1, 0)
+        assert two.erase("user-0") == (1, 0, False)
         assert list(one.inferences()) == []
 
 
@@ -259,7 +259,7 @@ def test_forgotten_text_is_not_in_the_files_of_sqlite(tmp_path):
             secret = {"messages": [{"role": "user", "content": f"Kanarienvogel {number} " + "x" * (number * 37)}]}
             store.start_request(inference(number, request=secret, user_hash="one" if number % 2 else "two"))
         assert b"Kanarienvogel 7 " in b"".join(path.read_bytes() for path in tmp_path.iterdir())
-        assert store.erase("one") == (150, 0)
+        assert store.erase("one") == (150, 0, False)
         left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
         assert b"Kanarienvogel 8 " in left
         assert not re.search(rb"Kanarienvogel \d*[13579] ", left)

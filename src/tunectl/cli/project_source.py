@@ -30,9 +30,9 @@ _PLAIN: Final = re.compile(r"^(?!(?i:true|false|null|yes|no|on|off|y|n)$)[A-Za-z
 """Texts that are texts in YAML without quotes."""
 _PINS: Final = (
     (re.compile(r"^pin them: "), "say which columns they are: "),
-    (re.compile(r"ingest\.sources\.[\w-]+\.columns\.prompt=\[([^\]]*)\]"), r"--prompt \1"),
+    (re.compile(r"ingest\.sources\.[\w-]+\.columns\.prompt=\[([^\][]*)\]"), r"--prompt \1"),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.answer="), "--answer "),
-    (re.compile(r"ingest\.sources\.[\w-]+\.columns\.text=\[([^\]]*)\]"), "--text COLUMN"),
+    (re.compile(r"ingest\.sources\.[\w-]+\.columns\.text=\[([^\][]*)\]"), "--text COLUMN"),
 )
 """Settings that an error of ingest names, and the option of init that sets them."""
 

@@ -127,7 +127,7 @@ def test_an_override_is_read_back_as_what_was_chosen(value: Any) -> None:
             "log: true needs bounds above 0",
         ),
         ({"only_if": {"sft.lora_rank": {"sft": "lora"}}}, "only_if names sft.lora_rank, which is not in space"),
-        ({"only_if": {"sft": {"sft.lora_alpha": 16}}}, "must stand in space before sft"),
+        ({"only_if": {"sft": {"sft.lora_alpha": 16}}}, "must come before sft in space"),
         ({"only_if": {"sft.lora_alpha": {"sft": "qlora"}}}, "which is not in the list of space.sft"),
         ({"sampler": "grid"}, "sampler grid needs lists, but sft.learning_rate is a range"),
         (

@@ -30,8 +30,6 @@ class ConsoleConfig(StrictModel):
     """Servers of this project's champion, each as the beginning of its address; the console asks their ``/readyz``."""
     server_key_env: str = Field(min_length=1)
     """Environment variable with the key (scope chat) that the console asks those servers with, for Play."""
-    prometheus_url: WebAddress | None
-    """A Prometheus that scrapes the servers. Null: the console reads the records of this project alone."""
     keys_file: str | None
     """File of keys that sign in besides the link that is printed at the start, relative to the project. Null: the link alone."""
 
