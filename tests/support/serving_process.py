@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tunectl.access import api_keys
+from tunectl.access import api_keys, scopes
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ class Server:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.log = folder, free_port(), folder / "log"
         (folder / "serve.json").write_text(json.dumps(settings(**serve)))
-        self.keys = {scope: self.key(scope, [scope]) for scope in api_keys.SCOPES if scope != "chat"}
+        self.keys = {scope: self.key(scope, [scope]) for scope in scopes.SCOPES if scope != "chat"}
         self.keys["chat"] = self.key("chat", ["chat", "acts_for"])  # its requests name people
         program = [sys.executable, "-m", "bentoml", "serve", "tunectl.services.bento_service:TunectlService"]
         words = ["--host", "127.0.0.1", "--port", str(self.port), "--timeout-graceful-shutdown", str(grace)]
@@ -77,8 +77,8 @@ class Server:
                 self._words, cwd=self.folder, stdout=log, stderr=log, env=self._env, start_new_session=True
             )
 
-    def key(self, name: str, scopes: list[str], per_minute: int | None = None) -> str:
-        secret, entry = api_keys.create_key(name, scopes, per_minute, datetime.now(UTC))
+    def key(self, name: str, granted: list[str], per_minute: int | None = None) -> str:
+        secret, entry = api_keys.create_key(name, granted, per_minute, datetime.now(UTC))
         api_keys.add(self.folder / ".tunectl/keys.json", entry)
         return secret
 
