@@ -51,7 +51,11 @@ def said(keeper: InferenceLogger) -> Callable[..., str]:
 def test_what_a_key_said_is_forgotten_with_it(keeper: InferenceLogger, said: Callable[..., str]) -> None:
     said()
     said(annotator="laptop")  # a person of that name
-    assert keeper.store.erase(pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), keeper.hash_key)) == (0, 1, False)
+    assert keeper.store.erase(pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), keeper.hash_key)) == (
+        0,
+        1,
+        False,
+    )
     values = [one.value for one in keeper.store.feedback_of(["chatcmpl-000000"])["chatcmpl-000000"]]
     assert sorted(values, key=str) == ["It rains.", None]
     assert keeper.store.erase(pseudonyms.pseudonymize("laptop", keeper.hash_key)) == (0, 1, False)
