@@ -27,9 +27,13 @@ CI = (
 Whoever leaves one out to stay below 40 minutes names the reason here; `make test-all` goes on to run it.
 """
 
-TEST_ALL = ("cluster", "tracking")
-"""Folders that `make test-all` runs alone: clusters of several nodes on one machine take minutes and most of its memory, and
-trackers are tested with a real MLflow server in an environment of its own (600 MB)."""
+TEST_ALL = (
+    "cluster",  # several nodes on one machine: minutes, and most of its memory
+    "tracking",  # a real MLflow server in an environment of its own (600 MB)
+    "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests
+    "e2e/test_own_data.py",  # the tutorial with a build; its commands run without one among the quick tests
+)
+"""Folders and files that `make test-all` runs alone, and why."""
 
 
 def is_below(nodeid: str, places: tuple[str, ...]) -> bool:
@@ -43,4 +47,4 @@ def find_tier(nodeid: str, *, slow: bool) -> str | None:
     """The marker of a test: ``quick``, ``ci``, or None for what only `make test-all` runs."""
     if not slow and is_below(nodeid, QUICK):
         return "quick"
-    return "ci" if is_below(nodeid, CI) else None
+    return "ci" if is_below(nodeid, CI) and not is_below(nodeid, TEST_ALL) else None
