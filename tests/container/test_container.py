@@ -63,7 +63,7 @@ def test_it_answers_soon_as_nobody_on_a_root_that_is_read_only(built, run, volum
     assert 'tunectl_requests_total{finished_reason="' in container.get("/metrics", scrape)[1]
     assert container.get("/metrics")[0] == 401
     erase = ("python", "-m", "tunectl", "log", "erase", "--user", "ann", "--json")
-    assert json.loads(container.inside(*erase)) == {"erased": 1, "feedback": 0}
+    assert json.loads(container.inside(*erase)) == {"erased": 1, "feedback": 0, "journal_busy": False}
 
     assert container.inside("id", "-u") == "1034"
     assert container.inside("sh", "-c", "touch /x /app/x x 2>&1; true").count("Read-only file system") == 3
