@@ -4,8 +4,8 @@
     python docs/generate_reference.py --check      only say which pages are stale; exit 1 where one is
 
 Settings come from the schema and from conf/, commands from the parsers of the verbs, errors from their classes, metrics from the
-Prometheus registries, files from ``ProjectPaths``, routes from the table that the guard reads. A contract test fails where a committed page differs from what is written here.
-Prometheus registries, files from ``ProjectPaths``, reject reasons from their table. A contract test fails where a committed page differs from what is written here.
+Prometheus registries, files from ``ProjectPaths``, routes from the table that the guard reads, reject reasons from their table. A
+contract test fails where a committed page differs from what is written here.
 """
 
 from __future__ import annotations
@@ -235,7 +235,8 @@ def render_files() -> str:
             path = member(paths, *words)
         else:
             continue
-        rows.append((f"`{path.as_posix()}`", strip_roles(inspect.getdoc(member))))
+        description = strip_roles(inspect.getdoc(member)).removeprefix("Return ")
+        rows.append((f"`{path.as_posix()}`", description[:1].upper() + description[1:]))
     return text + render_table(("path", "what"), rows)
 
 

@@ -7,7 +7,7 @@ version, none is renamed without a new ``version``.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct, field
 
@@ -273,6 +273,18 @@ class AlignedVerdict(Struct, frozen=True):
     """aligned_better, aligned_no_better, aligned_worse or not_enough_evidence. Only the first one is a reason to ship it."""
     reason: str
     evidence: list[str] = field(default_factory=list)
+
+
+VERDICT_COLORS: Final = {
+    "tuned_better": "good",
+    "prompting_is_enough": "warn",
+    "not_enough_evidence": "warn",
+    "do_not_tune": "bad",
+    "aligned_better": "good",
+    "aligned_no_better": "warn",
+    "aligned_worse": "bad",
+}
+"""Verdict to its color in reports and in the console."""
 
 
 class EvalVerdict(Struct, frozen=True):

@@ -11,18 +11,17 @@ from tunectl.artifacts import atomic_io
 from tunectl.backends.reports import evaluate_sections, render, svg_plots
 from tunectl.evaluation import gate, metrics, summary
 from tunectl.evaluation.prompt_search import describe
-from tunectl.evaluation.results import Candidate, EvalVerdict, MetricDifference, Results, Score, SlicePart, System
+from tunectl.evaluation.results import (
+    VERDICT_COLORS,
+    Candidate,
+    EvalVerdict,
+    MetricDifference,
+    Results,
+    Score,
+    SlicePart,
+    System,
+)
 
-KINDS = {
-    "tuned_better": "good",
-    "prompting_is_enough": "warn",
-    "not_enough_evidence": "warn",
-    "do_not_tune": "bad",
-    "aligned_better": "good",
-    "aligned_no_better": "warn",
-    "aligned_worse": "bad",
-}
-"""Verdict to its color."""
 CURVES = {"train_loss": "training loss", "loss": "training loss", "validation_loss": "validation loss"}
 """Columns of history.csv that are drawn."""
 
@@ -48,9 +47,9 @@ def page(results: Results, *, history: Path, split: Path) -> str:
         "evaluate.html",
         results=results,
         sections=sections,
-        kind=KINDS[results.verdict.verdict],
+        kind=VERDICT_COLORS[results.verdict.verdict],
         reason=_tuned_reason(results.verdict),
-        aligned_kind=None if results.verdict.aligned is None else KINDS[results.verdict.aligned.verdict],
+        aligned_kind=None if results.verdict.aligned is None else VERDICT_COLORS[results.verdict.aligned.verdict],
         win_columns=list(evaluate_sections.WIN_COLUMNS),
         win_rows=evaluate_sections.win_rows(results.win_rates),
         win_silent=evaluate_sections.judge_notes(results.win_rates),

@@ -12,7 +12,15 @@ from tunectl.artifacts import manifest
 from tunectl.console import report_fragment
 from tunectl.console.read_context import ProblemList
 from tunectl.evaluation import metrics, results
-from tunectl.evaluation.results import EvalVerdict, MetricDifference, Results, SlicePart, System, WinRate
+from tunectl.evaluation.results import (
+    VERDICT_COLORS,
+    EvalVerdict,
+    MetricDifference,
+    Results,
+    SlicePart,
+    System,
+    WinRate,
+)
 
 if TYPE_CHECKING:
     from tunectl.console.read_context import ReadContext
@@ -26,16 +34,6 @@ REPORTS: Final = {
 """Name of a report to its title and its file, relative to the project."""
 COMMANDS: Final = {"agreement": "tunectl data agreement"}
 """What writes a report that no stage writes."""
-TONES: Final = {
-    "tuned_better": "good",
-    "prompting_is_enough": "warn",
-    "not_enough_evidence": "warn",
-    "do_not_tune": "bad",
-    "aligned_better": "good",
-    "aligned_no_better": "warn",
-    "aligned_worse": "bad",
-}
-"""Verdict to its color."""
 
 
 class MetricColumn(Struct, frozen=True):
@@ -107,8 +105,8 @@ def read_results(context: ReadContext, query: Mapping[str, str]) -> ResultsScree
     aligned = found.verdict.aligned
     return ResultsScreen(
         verdict=found.verdict,
-        tone=TONES.get(found.verdict.verdict, "warn"),
-        aligned_tone="" if aligned is None else TONES.get(aligned.verdict, "warn"),
+        tone=VERDICT_COLORS.get(found.verdict.verdict, "warn"),
+        aligned_tone="" if aligned is None else VERDICT_COLORS.get(aligned.verdict, "warn"),
         summary=found.verdict.reason if aligned is None else found.verdict.reason.removesuffix(aligned.reason).strip(),
         inputs=found.inputs,
         available=found.available,
