@@ -33,7 +33,8 @@ class ConsoleProcess:
             cwd=folder,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            # A user's installation is compiled; compiling at each start would cost 10 MB and a second.
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": ""},
         )
         assert self.process.stdout is not None
         self.link = re.search(r"http\S+", self.process.stdout.readline())[0]
