@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots docs-reference
 
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
@@ -119,6 +119,13 @@ faults: .venv/.dev  ## server, monitor and retrain controller against overload, 
 
 screenshots: .venv/.dev  ## draw the pictures of the dashboards again, from a real Prometheus with two simulated days
 	TUNECTL_SCREENSHOTS=$(CURDIR)/monitoring/grafana/screenshots $(BIN)/python -m pytest tests/stack -k screenshots
+
+docs: .venv/.docs  ## build the documentation site into build/docs/site, and check every link of it; `tunectl docs` opens it
+	$(BIN)/python docs/build_site.py
+
+.venv/.docs: requirements/docs.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python requirements/install.py docs.txt && touch $@
 
 docs-reference: .venv/.dev  ## write docs/reference/ again: settings, commands, errors, metrics, files, reject reasons
 	$(BIN)/python docs/generate_reference.py

@@ -27,6 +27,7 @@ ENVIRONMENT = ("python_full_version < '3.14' and ", " and sys_platform == 'linux
 """What uv writes behind every line, because ``tool.uv.environments`` of pyproject.toml says so."""
 HEADER = "# Made by `make lock` from {source}: {what}. Each line has the hashes of its files; requirements/install.py installs it.\n"
 ENVIRONMENTS = {
+    "docs": "what `make docs` installs",
     "export": "the environment of tunectl's exporter",
     "serve-openvino": "what a Bento for the engine openvino installs",
     "serve-transformers": "what a Bento for the reference engine installs",
@@ -92,7 +93,8 @@ def main(words: Sequence[str]) -> None:
         write(f"{extra}.txt", "pyproject.toml", f"extra [{extra}], beside run.txt", drop_known(lock, run), first=first)
     for name, what in ENVIRONMENTS.items():
         where = CUDA_IMAGE if name == "serve-vllm" else EVERYWHERE
-        lock = resolve(HERE / f"{name}.in", *where, *upgrade, keep=[f"{name}.txt"])
+        keep = ["run.txt", "docs.txt"] if name == "docs" else [f"{name}.txt"]  # docs.txt goes into the same environment
+        lock = resolve(HERE / f"{name}.in", *where, *upgrade, keep=keep)
         write(f"{name}.txt", f"{name}.in", what, lock if where is CUDA_IMAGE else drop_torch(lock))
     server = parse_lock((HERE / "serve-openvino.txt").read_text())
     for kind, package in STORES.items():

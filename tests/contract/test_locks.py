@@ -91,7 +91,7 @@ def test_torch_is_a_range_in_a_file_of_its_own(name: str) -> None:
     assert (ROOT / "requirements/torchvision.txt").read_text() == "torchvision>=0.24\n"
 
 
-@pytest.mark.parametrize("name", ["export", "serve-openvino", "serve-transformers", "serve-vllm"])
+@pytest.mark.parametrize("name", ["docs", "export", "serve-openvino", "serve-transformers", "serve-vllm"])
 def test_a_lock_of_an_environment_holds_what_its_file_asks_for(name: str) -> None:
     found = locked(f"{name}.txt")
     for line in (ROOT / f"requirements/{name}.in").read_text().splitlines():
@@ -108,7 +108,7 @@ def test_everything_is_installed_by_hash() -> None:
     script = (ROOT / "requirements/install.py").read_text()
     assert 'STRICT = ("--require-hashes", "--no-deps")' in script
     assert script.count("*STRICT") == 2, "with uv and with pip"
-    assert re.findall(r"install.py (.*)", makefile) == ["torch.txt run.txt", "dev.txt"]
+    assert re.findall(r"install.py (.*)", makefile) == ["torch.txt run.txt", "dev.txt", "docs.txt && touch $@"]
     assert 'pip_args: "--verify-hashes"' in bento
     worker = (ROOT / "monitoring/worker.dockerfile").read_text()
     assert "python lock/install.py torch.txt run.txt postgres.txt" in worker
