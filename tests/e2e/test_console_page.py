@@ -187,13 +187,17 @@ def fresh(console: ConsoleProcess, folder: Path) -> Iterator[ConsoleProcess]:
     process.close()
 
 
-def test_the_first_page_is_small_and_the_process_idle(browser: Browser, fresh: ConsoleProcess) -> None:
+def test_the_first_page_is_small_and_the_process_stays_small(
+    browser: Browser, fresh: ConsoleProcess, folder: Path
+) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 850})
     page, finished = context.new_page(), []
     page.on("requestfinished", lambda request: finished.append(request))  # noqa: PLW0108 - Playwright marks the function
     page.goto(fresh.link)
     page.wait_for_url(fresh.address + "/", wait_until="load")
     sizes = [request.sizes() for request in list(finished)]  # asked before the browser's page is closed
+    for path in list_paths(folder):
+        page.goto(fresh.address + path)
     context.close()
     assert len(sizes) > 3
     assert sum(one["responseBodySize"] + one["responseHeadersSize"] for one in sizes) <= 150_000

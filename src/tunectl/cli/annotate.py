@@ -43,11 +43,11 @@ def run(args: argparse.Namespace) -> int:
 
     Raises  InfrastructureError for a port or store in use; UsageError for an open address without a key; DataError without questions.
     """
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
 
     layout = ProjectPaths()
     typed = [word for word in args.words if word != PREPARE]
-    root = checks.load_config(layout, override_file.merge_overrides(override_file.load_overrides(layout), typed)).root
+    root = checks.load_project_config(layout, typed).root
     folder = layout.root / root.annotate.store
     if len(typed) < len(args.words):
         return _prepare(layout, root, folder, as_json=args.json)

@@ -26,13 +26,11 @@ def run(args: argparse.Namespace) -> int:
     Raises  ConfigError with every mistake of the settings; MissingExtraError without the extra.
     """
     from tunectl.backends.system import terminal
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
     from tunectl.services import console_service
 
     layout = ProjectPaths()
-    root = checks.load_config(
-        layout, override_file.merge_overrides(override_file.load_overrides(layout), args.settings)
-    ).root
+    root = checks.load_project_config(layout, args.settings).root
 
     def print_link(link: str) -> None:
         terminal.print_line(f"open {link}")

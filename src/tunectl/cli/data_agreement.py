@@ -39,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.backends.reports import agreement as report_agreement
     from tunectl.backends.system import terminal
     from tunectl.backends.text.krippendorff_alpha import alpha
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
     from tunectl.preferences import agreement
 
     layout = ProjectPaths()
-    root = checks.load_config(layout, override_file.load_overrides(layout)).root
+    root = checks.load_project_config(layout).root
     path = layout.artifact(STAGE) / "judgments.jsonl" if args.stage else layout.root / root.annotate.store
     result = agreement.inter_annotator_agreement(_judgments(path, of_stage=args.stage), alpha, seed=root.seed)
     if args.json:

@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _inference(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
 
-    root = checks.load_config(layout, override_file.load_overrides(layout)).root
+    root = checks.load_project_config(layout).root
     with open_inference_log.open_if_exists(root.inference_log, layout) as live:
         inference = open_inference_log.inference(live, name) if live is not None else None
     if inference is None:

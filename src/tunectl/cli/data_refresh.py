@@ -72,9 +72,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load_url_sources(layout: ProjectPaths) -> dict[str, UrlSource]:
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
 
-    sources = checks.load_config(layout, override_file.load_overrides(layout)).root.ingest.sources
+    sources = checks.load_project_config(layout).root.ingest.sources
     return {name: source for name, source in sources.items() if isinstance(source, UrlSource)}
 
 

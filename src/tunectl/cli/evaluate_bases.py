@@ -31,14 +31,14 @@ def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
     from tunectl.backends.system import terminal
     from tunectl.backends.wiring import evaluation
     from tunectl.chat import model_spec
+    from tunectl.config.loading import checks
     from tunectl.evaluation import base_model_comparison
-    from tunectl.pipeline.file_evaluation_runner import load_settings
 
     layout = ProjectPaths()
     words = [word for word in args.bases.split(",") if word]
     if not words:
         raise UsageError("--bases names no model", hint="for example: --bases smollm2_135m,DIR,owner/name@COMMIT")
-    root = load_settings(layout, overrides)
+    root = checks.load_project_config(layout, overrides).root
     folders = {word: resolve_base(layout, word, overrides) for word in words}
     backend = evaluation.build_backend(root.hardware, None)
     trial = _trial(args, layout, root, backend)
@@ -70,14 +70,14 @@ def resolve_base(layout: ProjectPaths, word: str, overrides: Sequence[str]) -> P
 
     Raises  UsageError for anything else.
     """
+    from tunectl.config.loading import checks
     from tunectl.config.loading.override_parsing import list_options
     from tunectl.config.schema.model import BaseModelConfig, HubModel
-    from tunectl.pipeline.file_evaluation_runner import load_settings
     from tunectl.pipeline.model_choice import from_folder, prepare_model
 
     options = list_options(layout.conf, "model")
     if word in options:
-        return prepare_model(layout, load_settings(layout, [*overrides, f"model={word}"]).model)
+        return prepare_model(layout, checks.load_project_config(layout, [*overrides, f"model={word}"]).root.model)
     if Path(word).is_dir():
         return from_folder(layout, Path(word))
     match = _HUB.match(word)

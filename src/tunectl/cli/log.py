@@ -117,9 +117,9 @@ def load_settings(layout: ProjectPaths) -> LogSettings:
 
     if not layout.conf.is_dir() and server_settings.settings_path().is_file():
         return server_settings.settings()
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
 
-    return checks.load_config(layout, override_file.load_overrides(layout)).root
+    return checks.load_project_config(layout).root
 
 
 def _show(args: argparse.Namespace, _layout: ProjectPaths, _root: LogSettings, store: InferenceLog) -> int:

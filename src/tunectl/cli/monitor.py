@@ -65,12 +65,10 @@ def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
 
 
 def _settings(layout: ProjectPaths, overrides: list[str]) -> MonitorSettings:
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
     from tunectl.config.schema.monitor import MonitorSettings
 
-    root = checks.load_config(
-        layout, override_file.merge_overrides(override_file.load_overrides(layout), overrides)
-    ).root
+    root = checks.load_project_config(layout, overrides).root
     return MonitorSettings(
         project=root.project,
         seed=root.seed,

@@ -54,7 +54,7 @@ def run_canary(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     Raises  UsageError for --force without --no-test.
     """
     from tunectl.artifacts.paths import ProjectPaths
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
 
     if args.force and not args.no_test:
         raise UsageError(
@@ -65,7 +65,7 @@ def run_canary(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     if args.do == "start" and args.no_test:
         return _start_without_test(args, store)
     layout = ProjectPaths()
-    root: TunectlConfig = checks.load_config(layout, override_file.load_overrides(layout)).root
+    root: TunectlConfig = checks.load_project_config(layout).root
     calls = {"start": _start, "status": _status, "plan": _plan}
     return calls[args.do](args, store, root)
 

@@ -94,11 +94,11 @@ def _page(args: argparse.Namespace, book: Any, trials: Any) -> int:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
     from tunectl.retraining.approval_pages import runs_page
 
     layout = ProjectPaths()
-    project = checks.load_config(layout, override_file.load_overrides(layout)).root.project
+    project = checks.load_project_config(layout).root.project
     atomic_io.write_text(args.page, runs_page(book, trials, project, linked=False))
     if args.json:
         terminal.print_json({"page": str(args.page)})

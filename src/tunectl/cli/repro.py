@@ -218,13 +218,13 @@ def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
     from datetime import UTC, datetime
 
     from tunectl.artifacts.records import Example
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
     from tunectl.retraining import golden_set
 
     test = layout.artifact("split") / "test.jsonl"
     if golden_set.newest(store.root) is not None or not test.is_file():
         return
-    root = checks.load_config(layout, override_file.load_overrides(layout)).root
+    root = checks.load_project_config(layout).root
     rows = list(atomic_io.read_rows(test, Example))
     size = root.retrain.gate.golden_set_size
     golden_set.freeze(store.root, rows, size, seed=root.seed, at=datetime.now(UTC), source=f"test split of {release}")

@@ -32,13 +32,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the configuration, then run the controller."""
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
     from tunectl.services import retrain_controller
 
     layout = ProjectPaths()
-    root: TunectlConfig = checks.load_config(
-        layout, override_file.merge_overrides(override_file.load_overrides(layout), args.overrides)
-    ).root
+    root: TunectlConfig = checks.load_project_config(layout, args.overrides).root
     _refuse_builds(args.overrides)
     retrain_controller.run(layout, root, cost=_cost(layout), once=args.once)
     return 0

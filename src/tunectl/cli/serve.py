@@ -71,14 +71,12 @@ def run(args: argparse.Namespace) -> int:
         from tunectl.cli import serve_image
 
         return serve_image.run(args)
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
     from tunectl.core.optional import import_optional
     from tunectl.serving import server_settings
 
     layout = ProjectPaths()
-    root = checks.load_config(
-        layout, override_file.merge_overrides(override_file.load_overrides(layout), args.words)
-    ).root
+    root = checks.load_project_config(layout, args.words).root
     _refuse_nothing(root)
     _refuse_taken(root)
     tls = server_settings.build_tls_words(root.serve, layout.root)

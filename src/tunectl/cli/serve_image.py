@@ -35,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _usual(layout: ProjectPaths) -> str:
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
 
-    return checks.load_config(layout, override_file.load_overrides(layout)).root.project
+    return checks.load_project_config(layout).root.project

@@ -45,15 +45,10 @@ def find_path(typed: list[str]) -> Path:
     """Return the file of keys: of the environment where it names one, else of the configuration."""
     if os.environ.get(api_keys.KEYS_ENV):
         return Path(os.environ[api_keys.KEYS_ENV])
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
 
     layout = ProjectPaths()
-    return (
-        layout.root
-        / checks.load_config(
-            layout, override_file.merge_overrides(override_file.load_overrides(layout), typed)
-        ).root.serve.keys_file
-    )
+    return layout.root / checks.load_project_config(layout, typed).root.serve.keys_file
 
 
 def _add(path: Path, name: str, args: argparse.Namespace) -> int:

@@ -27,12 +27,13 @@ def run(args: argparse.Namespace) -> int:
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
     from tunectl.status import collect, status_text
 
     layout, now = ProjectPaths(), datetime.now(UTC)
-    stages = list_stage_status(layout)
-    report = collect.collect_status(layout, checks.load_config(layout, override_file.load_overrides(layout)).root, now)
+    root = checks.load_project_config(layout).root
+    stages = list_stage_status(layout, root)
+    report = collect.collect_status(layout, root, now)
     if args.json:
         rows = [{**to_builtins(stage), "why": stage.why} for stage in stages]
         terminal.print_json({"stages": rows, **to_builtins(report)})

@@ -20,6 +20,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import TunectlError
 
 if TYPE_CHECKING:
+    from tunectl.config.loading.checks import ResolvedConfig
     from tunectl.config.schema.root import TunectlConfig
     from tunectl.pipeline.stage_status import StageStatus
 
@@ -82,18 +83,22 @@ class ReadContext:
     """The name that acts are recorded under."""
     cache: ReadCache = field(default_factory=ReadCache)
 
+    def load_config(self) -> ResolvedConfig:
+        """Return the composed configuration with the origins of its values.
+
+        Raises  ConfigError with every mistake.
+        """
+        from tunectl.config.loading import checks
+
+        stamp = stamp_files(list_setting_files(self.layout))
+        return self.cache.get("config", stamp, lambda: checks.load_project_config(self.layout))
+
     def load_settings(self) -> TunectlConfig:
         """Return the composed configuration.
 
         Raises  ConfigError with every mistake.
         """
-
-        def load() -> TunectlConfig:
-            from tunectl.config.loading import checks, override_file
-
-            return checks.load_config(self.layout, override_file.load_overrides(self.layout)).root
-
-        return self.cache.get("settings", stamp_files(list_setting_files(self.layout)), load)
+        return self.load_config().root
 
     def list_stages(self) -> list[StageStatus]:
         """Return how the stages stand.
@@ -105,7 +110,7 @@ class ReadContext:
         return self.cache.get(
             "stages",
             stamp_files(list_build_files(self.layout)),
-            lambda: list_stage_status(self.layout),
+            lambda: list_stage_status(self.layout, self.load_settings()),
             max_age=MAX_AGE_SECONDS,
         )
 

@@ -100,7 +100,7 @@ def mirror_releases(layout: ProjectPaths) -> None:
     if not (layout.conf / "config.yaml").is_file():
         return
     try:
-        settings = checks.load_config(layout, override_file.load_overrides(layout)).root.track
+        settings = checks.load_project_config(layout).root.track
     except TunectlError as error:
         _log.debug("releases are not mirrored: %s", error)
         return

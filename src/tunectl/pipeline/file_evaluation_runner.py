@@ -72,8 +72,9 @@ def prepare_evaluation(
             rules of slots.
     """
     from tunectl.backends.wiring import evaluation
+    from tunectl.config.loading import checks
 
-    root = load_settings(layout, overrides)
+    root = checks.load_project_config(layout, overrides).root
     decoding = choose_decoding(options, root)
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit}: at least 1")
@@ -112,14 +113,6 @@ def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, 
         slots=file_evaluation.slot_report(task, result, backend.tools),
     )
     return report, result
-
-
-def load_settings(layout: ProjectPaths, overrides: Sequence[str]) -> TunectlConfig:
-    """Return the project's configuration with the recorded and the typed overrides."""
-    from tunectl.config.loading import checks
-    from tunectl.config.loading import override_file as recorded
-
-    return checks.load_config(layout, recorded.merge_overrides(recorded.load_overrides(layout), list(overrides))).root
 
 
 def choose_decoding(options: FileEvalOptions, root: TunectlConfig) -> Greedy | BeamSearch:

@@ -35,7 +35,7 @@ def is_untouched(layout: ProjectPaths) -> bool:
 
 def _goes_on(layout: ProjectPaths) -> bool:
     try:
-        checks.load_config(layout, override_file.merge_overrides(override_file.load_overrides(layout), [GOES_ON]))
+        checks.load_project_config(layout, [GOES_ON])
     except TunectlError:
         return False
     return True

@@ -18,6 +18,7 @@ from tunectl.pipeline.stages import STAGES
 
 if TYPE_CHECKING:
     from tunectl.backends.vcs.dvc_lock import LockedStage
+    from tunectl.config.schema.root import TunectlConfig
     from tunectl.pipeline.resolved_config import ResolvedStageConfig
 
 NOT_BUILT: Final = "not built"
@@ -61,15 +62,16 @@ class StageStatus(msgspec.Struct, frozen=True):
         return "; ".join(map(str, self.changes))
 
 
-def list_stage_status(layout: ProjectPaths) -> list[StageStatus]:
+def list_stage_status(layout: ProjectPaths, root: TunectlConfig | None = None) -> list[StageStatus]:
     """Return one entry a stage, in the order of the pipeline.
 
+    ``root`` is the composed configuration, where it is at hand.
     Raises  ConfigError with every mistake of the configuration; ArtifactError where dvc.lock is damaged
     """
     from tunectl.backends.vcs import dvc_lock
     from tunectl.pipeline.stages.compose import resolve_stages
 
-    records, lock = resolve_stages(layout), dvc_lock.read_lock_file(layout.root)
+    records, lock = resolve_stages(layout, root), dvc_lock.read_lock_file(layout.root)
     commands = dvc_lock.read_commands(layout.root)
     return [_stage_status(layout, records[stage.name], lock, commands) for stage in STAGES]
 

@@ -195,13 +195,13 @@ def find_version(package: str) -> str | None:
 
 def list_ports(folder: Path) -> dict[str, int]:
     """Section to the port of its service: as the project in ``folder`` declares them, else as a new project does."""
-    from tunectl.config.loading import checks, override_file
+    from tunectl.config.loading import checks
 
     layout = ProjectPaths(folder)
     if not (layout.conf / "config.yaml").is_file():
         return dict(PORTS)
     try:
-        root = checks.load_config(layout, override_file.load_overrides(layout)).root
+        root = checks.load_project_config(layout).root
     except TunectlError:  # tunectl check says what is wrong there
         return dict(PORTS)
     return {name: getattr(root, name).port for name in PORTS if hasattr(root, name)}

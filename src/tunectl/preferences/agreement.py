@@ -195,8 +195,6 @@ def _alpha(
     ratings: Mapping[str, Mapping[str, int]], alpha: Alpha, seed: int
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Return alpha over questions that two or more people judged, with its interval."""
-    import numpy as np
-
     shared = [votes for votes in ratings.values() if len(votes) > 1]
     if not shared:
         return None, None
@@ -205,6 +203,8 @@ def _alpha(
     value = alpha(_rows(columns))
     if value is None or len(shared) < 2:
         return value, None
+    import numpy as np  # here: a page that asks for no alpha is spared 12 MB
+
     draws = np.random.default_rng(seed).integers(0, len(columns), (RESAMPLES, len(columns)))
     samples = [result for draw in draws if (result := alpha(_rows([columns[index] for index in draw]))) is not None]
     if len(samples) < RESAMPLES * 0.9:

@@ -14,7 +14,7 @@ from tunectl.backends.system import supervised_process
 from tunectl.backends.vcs import git_worktree
 from tunectl.canary.canary_store import ExperimentStore
 from tunectl.canary.sequential_test import ExperimentResult
-from tunectl.config.loading import checks, override_file
+from tunectl.config.loading import checks
 from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.config.schema.retrain import RetrainingConfig
 from tunectl.config.schema.root import TunectlConfig
@@ -82,7 +82,7 @@ class LocalActivities:
                 hint="the first release: tunectl repro, or tunectl release promote ID",
             )
         layout, manifest = self.workspace.layout, self.store.manifest(champion.release)
-        root = checks.load_config(layout, override_file.load_overrides(layout)).root
+        root = checks.load_project_config(layout).root
         commit = git_worktree.revision(layout.root)
         section = _section(root)
         config = settings_digest(root, self.watch)

@@ -12,6 +12,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import override_file
 from tunectl.config.loading.compose import NOTHING, ComposedConfig, compose
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.loading.provenance import KeyPath, format_value, iter_leaves, to_dotted_key
@@ -64,6 +65,15 @@ def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> Res
             raise
         replayed = f"replayed from earlier runs: {' '.join(recorded)}; tunectl repro --reset-overrides forgets them"
         raise ConfigError(error.problems, hint=f"{error.hint}\n  {replayed}") from error
+
+
+def load_project_config(layout: ProjectPaths, typed: Sequence[str] = ()) -> ResolvedConfig:
+    """Compose and check ``conf/`` with the recorded overrides; ``typed`` ones (``key=value``) stand above them.
+
+    Raises  as load_config
+    """
+    recorded = override_file.load_overrides(layout)
+    return load_config(layout, override_file.merge_overrides(recorded, typed) if typed else recorded)
 
 
 def validate_config(schema: type[M], composition: ComposedConfig) -> M:

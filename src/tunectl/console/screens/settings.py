@@ -92,12 +92,8 @@ def _passes(row: SettingRow, picked: Mapping[str, str]) -> bool:
 
 
 def _load_rows(context: ReadContext) -> Sequence[SettingRow]:
-    def build() -> Sequence[SettingRow]:
-        from tunectl.config.loading import checks, override_file
-
-        return tuple(_list_rows(checks.load_config(context.layout, override_file.load_overrides(context.layout))))
-
-    return context.cache.get("setting rows", stamp_files(list_setting_files(context.layout)), build)
+    stamp = stamp_files(list_setting_files(context.layout))
+    return context.cache.get("setting rows", stamp, lambda: tuple(_list_rows(context.load_config())))
 
 
 def _list_rows(resolved: ResolvedConfig) -> Iterator[SettingRow]:

@@ -15,7 +15,7 @@ import msgspec
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.config.loading import checks, override_file
+from tunectl.config.loading import checks
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
@@ -39,7 +39,7 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
     Raises   ConfigError with every mistake of the configuration
     """
     done: dict[str, list[str]] = {"written": [], "unchanged": [], "removed": []}
-    root = checks.load_config(layout, override_file.load_overrides(layout)).root
+    root = checks.load_project_config(layout).root
     for name, record in resolve_stages(layout, root).items():
         done["written" if _write(layout.config(name), record) else "unchanged"].append(name)
     atomic_io.write_json(layout.launch, root.launch.model_dump(mode="json"))
@@ -61,7 +61,7 @@ def resolve_stages(
     remembered in ``.tunectl/cache``.
     Raises  ConfigError with every mistake of the configuration
     """
-    root = root or checks.load_config(layout, override_file.load_overrides(layout)).root
+    root = root or checks.load_project_config(layout).root
     starts = {stage.name: [stage.module, stage.settings.partition(":")[0]] for stage in STAGES}
     codes = code_digest.stage_code_digests(starts, layout.cache / "code.json")
     digests = _Digests(layout.cache / "digests.json")
