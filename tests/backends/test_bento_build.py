@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import pytest
 import yaml
 
 from tunectl import __version__
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey, TrustStore
 from tunectl.backends.export import bento_build
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core.distribution import DISTRIBUTION
 from tunectl.core.errors import InfrastructureError
-from tunectl.registry import release_manifest
+from tunectl.registry import release_manifest, release_statement
 from tunectl.registry.release_manifest import BuildFacts
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +70,18 @@ def test_a_bento_carries_release_settings_and_what_its_engine_needs(project):
     assert "USER 1034\n" in serving
     assert "TUNECTL_KEYS=/data/keys.json" in serving
     assert "HF_HUB_OFFLINE=1" in serving
+
+
+def test_the_seed_is_signed_where_a_key_is_named(project, monkeypatch):
+    key = signatures.generate_key(project / "ci.key")
+    trusted = project / "trusted.json"
+    signatures.add_trusted_key(trusted, TrustedKey("ci", "release", key.public_key, datetime.now(UTC)))
+    monkeypatch.setenv(signatures.RELEASE_KEY_ENV, str(project / "ci.key"))
+    context = project / "context"
+    manifest = bento_build.build_context(project / "release", FACTS, context, settings=SETTINGS, at=AT)
+    statement = (context / "release" / f"{manifest.id}.intoto.json").read_bytes()
+    checked = release_statement.check_statement(statement, manifest.id, TrustStore(trusted))
+    assert (checked.status, checked.reason) == ("trusted", f"release {manifest.id}: signed by ci")
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ ROOMS = {
     "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),
     "optuna": ("backends/sweeps/",),
     "alembic": ("backends/storage/inference_log_",),
+    "cryptography": ("access/signatures.py",),
 }
 """Any other library is named in one file. These have several, each in a room that was looked at."""
 LOADER = "import_optional"

@@ -125,6 +125,7 @@ OUTSIDE = {
             "privacy.person_names:_RUN",
             "privacy.person_names:_strip_possessive()",
             "artifacts.names:ContentId",  # a bucket's pointers
+            "artifacts.canary_state:Signature.key_id",
             "artifacts.names:RecordName",
             "artifacts.names:_CONTENT_ID",
             "retraining.run_store:NAME",
@@ -200,6 +201,8 @@ INTERNAL = {
     "preferences.simulated_annotator:_facts()": "patterns that the configuration declares: whoever writes them answers for their time",
     "preferences.simulated_annotator:_one()": "patterns that the configuration declares: whoever writes them answers for their time",
     "privacy.evaluation:_MARK": "texts with planted data, which come with the project",
+    "access.signatures:TrustedKeyName": "the file of trusted keys",
+    "access.signatures:TrustedKey.public_key": "the file of trusted keys",
     "access.api_keys:ApiKey.name": "the server's own file of keys",
     "access.api_keys:ApiKey.sha256": "the server's own file of keys",
 }

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from inference_rows import finish, inference, thumb
 
-from tunectl.access import api_keys
+from tunectl.access import api_keys, signatures
+from tunectl.access.signatures import TrustedKey
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.lock import file_lock
 from tunectl.artifacts.paths import ProjectPaths
@@ -27,9 +28,10 @@ from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.core.errors import ArtifactError, GateError, InfrastructureError, UsageError
 from tunectl.inference_log import erasure_ledger, pseudonyms, snapshot
-from tunectl.registry import remote_sync
+from tunectl.registry import release_statement, remote_sync
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.retraining.run_store import RunStore
 from tunectl.retraining.state_machine import Trigger
 
@@ -166,6 +168,30 @@ def test_a_backup_is_private_whole_and_has_no_scratch(project, tmp_path, capsys)
     assert main(["backup", str(target)]) == 2
     assert capsys.readouterr().err.startswith(f"tunectl: {target} exists\n")
     assert main(["backup", ".tunectl/retrain/inside"]) == 2
+
+
+def test_signatures_trusted_keys_and_the_newest_champion_come_back(project, database, tmp_path, monkeypatch):
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, ".tunectl/trusted.json")
+    host, path, newest = describe(), Path(".tunectl/trusted.json"), Path(".tunectl/newest_champion.json")
+    key = signatures.generate_key(tmp_path / "ci.key")
+    signatures.add_trusted_key(path, TrustedKey("ci", "release", key.public_key, NOW))
+    registry = ReleaseRegistry(host.registry_folder)
+    release = registry.champion().release
+    release_statement.sign_release(registry.folder(release), key)
+    SequenceGuard(newest).latest(registry.champion(), registry.location)
+    statement, remembered = registry.read_statement(release), newest.read_bytes()
+    create.create_backup(host, tmp_path / "backups/monday")
+    assert not list((tmp_path / "backups").rglob("*.key"))
+    database()
+    restore.restore(describe(), tmp_path / "backups/monday")
+    assert (registry.read_statement(release), newest.read_bytes()) == (statement, remembered)
+    assert [entry.name for entry in signatures.read_trusted_keys(path)] == ["ci"]
+    database()
+    signatures.add_trusted_key(path, TrustedKey("ci", "release", key.public_key, NOW))
+    signatures.revoke_trusted_key(path, "ci")
+    restore.restore(describe(), tmp_path / "backups/monday")
+    (entry,) = signatures.read_trusted_keys(path)
+    assert entry.revoked_at is not None, "a backup makes no revoked key good again"
 
 
 def test_restore_takes_no_place_that_is_taken(project, database, tmp_path):

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from msgspec import to_builtins
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey, TrustStore
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.storage import inference_log_sql
@@ -17,6 +19,7 @@ from tunectl.config.loading.override_parsing import Override
 from tunectl.core.errors import GateError, InfrastructureError, UsageError
 from tunectl.inference_log.log_store import LogEvent, TimeWindow
 from tunectl.monitoring import window as windows
+from tunectl.registry import release_statement
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import promotion_gate, report, state_machine, worktree_build
@@ -167,6 +170,33 @@ def test_over_a_champion_that_was_not_compared_with_nobody_is_promoted(work: Loc
     work.store.promote(challenger, author="Bo", message="all the same")
     assert work.is_promoted(run)
     assert work.promote(run, "better", NOW)["release"] == challenger
+
+
+def test_a_pointer_key_promotes_unattended_and_a_revoked_release_key_stops_it(
+    work: LocalActivities, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trusted.json"
+    for name, role in (("ci", "release"), ("new", "release"), ("loop", "pointer")):
+        key = signatures.generate_key(tmp_path / f"{name}.key")
+        signatures.add_trusted_key(path, TrustedKey(name, role, key.public_key, NOW))
+    first, challenger, _ = work.store.ids()
+    for release in (first, challenger):
+        release_statement.sign_release(work.store.folder(release), signatures.load_key(tmp_path / "ci.key"))
+    work.store.trust = TrustStore(path)
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(tmp_path / "loop.key"))
+    run = _run(work, first)
+    work.store.start_canary(challenger, share=0.5, author="loop", message="try")
+    signatures.revoke_trusted_key(path, "ci")
+    with pytest.raises(GateError, match=f"release {challenger}: signed by ci, whose key was revoked"):
+        work.promote(run, "better", NOW)
+    assert work.store.champion().release == first
+    for release in (first, challenger):
+        release_statement.sign_release(work.store.folder(release), signatures.load_key(tmp_path / "new.key"))
+    assert work.promote(run, "better", NOW)["release"] == challenger
+    assert release_statement.check_pointer(work.store.champion(), work.store.trust).reason == "signed by loop"
+    pointer = work.store.rollback(author="loop", message="worse")
+    assert pointer.release == first
+    assert release_statement.check_pointer(pointer, work.store.trust).reason == "signed by loop"
 
 
 def test_the_story_tells_what_the_golden_set_left_out(work: LocalActivities) -> None:

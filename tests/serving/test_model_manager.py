@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,8 @@ from scenarios.process_inspection import alive
 from serving_process import settings
 from tiny_release import stored, tiny_release
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey, TrustStore
 from tunectl.backends.engines.subprocess_engine import SubprocessEngine
 from tunectl.backends.engines.transformers_engine import TransformersEngine
 from tunectl.backends.modeling.merge_adapter import merge
@@ -20,6 +24,7 @@ from tunectl.config.schema.serve import ServeSettings
 from tunectl.core.errors import InfrastructureError
 from tunectl.generation.engine import GenerationRequest
 from tunectl.packaging import serving_contract as contracts
+from tunectl.registry import release_manifest, release_statement
 from tunectl.registry.release_store import CHAMPION, ReleaseRegistry
 from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.serving import load_backoff, loaded_release, metadata_endpoints
@@ -146,7 +151,7 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
 
     async def story() -> None:
         found = residents(store, gate)
-        found.guard = SequenceGuard(tmp_path / "newest_champion.json")
+        found.vetting.guard = SequenceGuard(tmp_path / "newest_champion.json")
         pointer = store.root / "champion.json"
         before = pointer.read_bytes()
         store.promote(second, author="t", message="w")
@@ -161,10 +166,197 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
         )
         await found.close()
         again = residents(store, gate)  # after a restart, too
-        again.guard = SequenceGuard(tmp_path / "newest_champion.json")
+        again.vetting.guard = SequenceGuard(tmp_path / "newest_champion.json")
         assert await settled(again) == {"champion": second}
         assert again.warning
         await again.close()
+
+    asyncio.run(story())
+
+
+@pytest.fixture
+def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of trusted keys: ci and old vouch for releases, ops moves pointers."""
+    path = tmp_path / "trusted.json"
+    for name, role in (("ci", "release"), ("old", "release"), ("ops", "pointer")):
+        key = signatures.generate_key(tmp_path / f"{name}.key")
+        signatures.add_trusted_key(path, TrustedKey(name, role, key.public_key, datetime.now(UTC)))
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(tmp_path / "ops.key"))
+    return path
+
+
+def sign(store: ReleaseRegistry, release: str, trusted: Path, name: str = "ci") -> None:
+    release_statement.sign_release(store.folder(release), signatures.load_key(trusted.parent / f"{name}.key"))
+
+
+def vetted(store: ReleaseRegistry, gate: Gate, trusted: Path, **given) -> ModelManager:
+    found = residents(store, gate, **given)
+    found.vetting.trust = TrustStore(trusted)
+    found.vetting.guard = SequenceGuard(trusted.parent / "newest.json")
+    return found
+
+
+def test_what_no_trusted_key_signed_is_not_served_and_what_serves_goes_on(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, trusted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = releases[1:]
+
+    async def story() -> None:
+        found = vetted(store, gate, trusted)
+        assert await settled(found) == {}, "its pointer was made before there was a key"
+        assert "the champion pointer of" in found.warning
+        assert "is not signed; it is not followed" in found.warning
+        store.promote(second, author="t", message="w")
+        assert await settled(found) == {}
+        assert f"release {second} is not signed" in metadata_endpoints.readiness_body(found)["reason"]
+        sign(store, second, trusted)
+        assert await settled(found) == {"champion": second}
+        assert metadata_endpoints.readiness_body(found).keys() == {"variants"}
+        store.promote(first, author="t", message="w")  # unsigned release, good pointer
+        assert await settled(found) == {"champion": second}
+        body = metadata_endpoints.readiness_body(found)
+        assert body["status"] == "degraded"
+        assert body["problems"]["registry"] == f"release {first} is not signed; release {second} serves on"
+        sign(store, first, trusted)
+        assert await settled(found) == {"champion": first}
+        pointer = json.loads((store.root / CHAMPION).read_text())  # a pointer that somebody wrote into the bucket
+        forged = pointer | {"release": second, "digest": store.digest(second), "sequence": 99}
+        (store.root / CHAMPION).write_text(json.dumps(forged))
+        assert await settled(found) == {"champion": first}
+        assert "with sequence 99 was altered: its signature does not fit" in found.warning
+        (store.root / CHAMPION).write_text(json.dumps(pointer))
+        assert await settled(found) == {"champion": first}
+        assert found.warning == "", "nobody remembers the forged one"
+        sign(store, second, trusted)
+        store.start_canary(second, share=0.5, author="t", message="w")
+        assert await settled(found) == {"champion": first, "challenger": second}
+        monkeypatch.delenv(signatures.POINTER_KEY_ENV)
+        store.stop_canary(author="t", message="w")
+        store.start_canary(second, share=0.5, author="t", message="w")
+        assert await settled(found) == {"champion": first}, "an unsigned canary gets no traffic"
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_revoked_key_ends_nothing_that_serves_and_a_restart_skips_it(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, trusted: Path
+) -> None:
+    first, second = releases[1:]
+    sign(store, first, trusted)
+    sign(store, second, trusted, "old")
+
+    async def story() -> None:
+        found = vetted(store, gate, trusted)
+        store.promote(second, author="t", message="w")
+        assert await settled(found) == {"champion": second}
+        signatures.revoke_trusted_key(trusted, "old")
+        assert await settled(found) == {"champion": second}
+        body = metadata_endpoints.readiness_body(found)
+        assert (body["status"], found.ready) == ("degraded", True)
+        assert body["problems"]["registry"] == f"release {second}: signed by old, whose key was revoked"
+        await found.close()
+        again = vetted(store, gate, trusted)
+        assert await settled(again) == {"champion": first}
+        assert again.warning == f"release {second}: signed by old, whose key was revoked; release {first} serves on"
+        sign(store, second, trusted)  # somebody vouches for it again
+        await again.close()
+        last = vetted(store, gate, trusted)
+        assert await settled(last) == {"champion": second}
+        await last.close()
+
+    asyncio.run(story())
+
+
+def test_a_canary_whose_keys_are_revoked_goes_on_and_a_restart_skips_it(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, trusted: Path
+) -> None:
+    first, second = releases[1:]
+    sign(store, first, trusted)
+    sign(store, second, trusted, "old")
+    both = {"champion": first, "challenger": second}
+
+    async def story() -> None:
+        manager = vetted(store, gate, trusted)
+        store.promote(second, author="t", message="w")
+        store.promote(first, author="t", message="w")
+        store.start_canary(second, share=0.5, author="t", message="w")
+        assert await settled(manager) == both
+        signatures.revoke_trusted_key(trusted, "old")
+        assert await settled(manager) == both
+        body = metadata_endpoints.readiness_body(manager)
+        assert body["status"] == "degraded"
+        assert body["problems"] == {"registry": f"release {second}: signed by old, whose key was revoked"}
+        sign(store, second, trusted)
+        assert await settled(manager) == both
+        assert manager.warning == ""
+        signatures.revoke_trusted_key(trusted, "ops")
+        assert await settled(manager) == both
+        assert "the canary of" in manager.warning
+        assert manager.warning.endswith("signed by ops, whose key was revoked")
+        await manager.close()
+        again = vetted(store, gate, trusted)
+        assert await settled(again) == {"champion": first}, "the newest pointer that was followed is remembered"
+        assert "its release gets no traffic" in again.warning
+        await again.close()
+
+    asyncio.run(story())
+
+
+def test_a_release_that_is_another_than_was_signed_is_not_loaded(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, trusted: Path
+) -> None:
+    first, second = releases[1:]
+    sign(store, first, trusted)
+    sign(store, second, trusted)
+
+    async def story() -> None:
+        found = vetted(store, gate, trusted)
+        store.promote(first, author="t", message="w")
+        path = store.root / CHAMPION
+        path.unlink()
+        store.promote(second, author="t", message="w")
+        manifest = store.manifest(second)
+        release_manifest.save(msgspec.structs.replace(manifest, engine="vllm"), store.folder(second))
+        assert await settled(found) == {}
+        assert f"release {second} is not what was signed: engine differ" in found.trouble["champion"]
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_pointer_of_another_digest_is_not_followed(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
+    second = releases[2]
+
+    async def story() -> None:
+        found = residents(store, gate)
+        store.promote(second, author="t", message="w")
+        path = store.root / CHAMPION
+        pointer = json.loads(path.read_text())
+        path.write_text(json.dumps(pointer | {"digest": second + "0" * 48}))
+        assert await settled(found) == {}
+        assert f"release {second} has the digest {store.digest(second)[:20]}" in found.trouble["champion"]
+        await found.close()
+
+    asyncio.run(story())
+
+
+def test_the_seed_is_served_where_it_is_signed(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, trusted: Path, tmp_path: Path
+) -> None:
+    first = releases[1]
+    sign(store, first, trusted)
+    seed = tmp_path / "bento" / first
+    shutil.copytree(store.folder(first), seed)
+
+    async def story() -> None:
+        empty = ReleaseRegistry(tmp_path / "empty")
+        found = vetted(empty, gate, trusted, seed=seed)
+        assert await settled(found) == {}
+        assert f"release {first} is not signed" in found.warning
+        shutil.copy(release_statement.statement_path(store.folder(first)), seed.parent)
+        assert await settled(found) == {"champion": first}
+        await found.close()
 
     asyncio.run(story())
 

@@ -265,20 +265,6 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
         return self.key_hash if self.acts_for is False else self.annotator
 
 
-class CanaryState(Struct, frozen=True, omit_defaults=True):
-    """A challenger: which release is tried, on whom. ``canary.json`` of a registry holds it."""
-
-    release: ContentId
-    share: Annotated[float, Meta(ge=0, le=1)]
-    """Share of the identities that get the challenger by default; 0 leaves it to those who ask for it by name."""
-    salt: str
-    """Makes this trial's assignment independent of every other's."""
-    started_at: str = ""
-    """UTC, ISO 8601."""
-    author: str = ""
-    message: str = ""
-
-
 DriftVerdict = Literal["ok", "drift", "insufficient", "error"]
 """ok: no signal shifted. drift: a signal shifted, on the evidence of the last windows together. insufficient: too few
 rows, or no reference, to say. error: the window could not be examined; ``reason`` says why."""

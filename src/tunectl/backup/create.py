@@ -23,7 +23,7 @@ from tunectl.backup import host_state
 from tunectl.backup.host_state import Backup, BackupFile, HostState
 from tunectl.core.errors import UsageError
 from tunectl.inference_log import erasure_ledger, project_folder, snapshot
-from tunectl.registry import release_state
+from tunectl.registry import release_state, release_statement
 from tunectl.registry.registry_formats import RELEASES
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
@@ -165,6 +165,9 @@ def _copy_rest(host: HostState, writer: _Writer) -> int:
     if host.hash_key_env is None:
         writer.copy(host.hash_key, host_state.HASH_KEY)
     writer.copy(host.keys, host_state.KEYS)
+    if host.trusted_keys is not None:
+        writer.copy(host.trusted_keys, host_state.TRUSTED_KEYS)
+    writer.copy(host.newest_champion, host_state.NEWEST_CHAMPION)  # before the registry, so never newer than that
     if host.snapshots is not None and host.snapshots.is_dir():
         with snapshot.lock_folder(host.snapshots, "tunectl backup"):
             writer.copy(host.snapshots, host_state.SNAPSHOTS)
@@ -185,6 +188,8 @@ def _copy_registry(host: HostState, writer: _Writer) -> tuple[str | None, int]:
             writer.copy(folder / name, f"{host_state.REGISTRY}/{name}")
         pointer, entries, names = store.champion(), store.log(), store.ids()
     for release in names:
+        statement = release_statement.statement_path(store.folder(release))
+        writer.copy(statement, f"{host_state.REGISTRY}/{RELEASES}/{statement.name}")
         writer.copy(store.folder(release), f"{host_state.REGISTRY}/{RELEASES}/{release}")
     champion = pointer or release_state.champion_of(entries)
     return (champion.release if champion else None), len(names)
@@ -199,5 +204,7 @@ def _describe_missing(host: HostState, writer: _Writer) -> Iterator[str]:
         yield f"an inference log: {host.database} does not exist"
     if host_state.KEYS not in writer.files:
         yield f"keys: {host.keys} does not exist"
+    if host.trusted_keys is not None and host_state.TRUSTED_KEYS not in writer.files:
+        yield f"trusted keys: {host.trusted_keys} does not exist"
     if host.registry_folder is None:
         yield f"the registry, which lies at {host.registry}"

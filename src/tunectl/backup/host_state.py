@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from tunectl.access.signatures import TRUSTED_KEYS_ENV
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.backends.storage import inference_log_schema
@@ -19,11 +20,14 @@ from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.inference_log import pseudonyms
-from tunectl.registry import registry_formats
+from tunectl.registry import registry_formats, sequence_guard
 from tunectl.retraining import run_store
 
 MANIFEST: Final = "backup.json"
 SQLITE, DUMP, HASH_KEY, KEYS = "inference_log.sqlite", "inference_log.dump", "hash_key", "keys.json"
+TRUSTED_KEYS, NEWEST_CHAMPION = "trusted_keys.json", "newest_champion.json"
+KEPT_HERE: Final = (TRUSTED_KEYS, NEWEST_CHAMPION)
+"""A host that has them keeps its own: keys may have been revoked since the backup, and newer champions seen."""
 SNAPSHOTS, REGISTRY, RETRAIN, INIT_ADAPTERS = "snapshots", "registry", "retrain", "init_adapters"
 REGISTRY_FILES: Final = (
     registry_formats.EVENTS,
@@ -52,6 +56,7 @@ NOT_HERE: Final = (
     "what Git has (conf/, dvc.lock, inference_log/window.json, judgments): push it",
     "DVC's cache (data, models of each stage): dvc push, or tunectl repro builds it again",
     "secrets in environment variables",
+    "private keys that sign releases and pointers: make new ones, and revoke those that are lost",
 )
 
 
@@ -98,6 +103,8 @@ class HostState:
     hash_key_env: str | None
     """The environment variable that holds the hash key; None where its file does."""
     keys: Path
+    trusted_keys: Path | None
+    """None where signatures are not checked."""
     registry: str
     snapshots: Path | None
     """None in a container, which retrains nothing."""
@@ -113,6 +120,11 @@ class HostState:
         return None if "://" in self.registry else self.layout.root / self.registry
 
     @property
+    def newest_champion(self) -> Path:
+        """The newest champion pointer that the server of this host has seen."""
+        return self.layout.state_dir / sequence_guard.FILE
+
+    @property
     def init_adapters(self) -> Path:
         """Adapters that a configuration names as the start of a training."""
         return self.layout.state_dir / INIT_ADAPTERS
@@ -121,6 +133,8 @@ class HostState:
         """Name in a backup and place here, of everything but the database; None where it does not lie here."""
         yield HASH_KEY, None if self.hash_key_env else self.hash_key
         yield KEYS, self.keys
+        yield TRUSTED_KEYS, self.trusted_keys
+        yield NEWEST_CHAMPION, self.newest_champion
         yield SNAPSHOTS, self.snapshots
         yield RETRAIN, self.layout.retrain
         yield INIT_ADAPTERS, self.init_adapters
@@ -133,6 +147,7 @@ def describe_host(
     """Read from the settings where everything lies."""
     section = settings.feedback.root if isinstance(settings, TunectlConfig) else None
     log = settings.inference_log
+    trusted = environment.get(TRUSTED_KEYS_ENV) or settings.serve.trusted_keys_file
     return HostState(
         settings.project,
         layout,
@@ -141,6 +156,7 @@ def describe_host(
         layout.root / log.hash_key_file,
         log.hash_key_env if environment.get(log.hash_key_env) is not None else None,
         layout.root / environment.get("TUNECTL_KEYS", settings.serve.keys_file),
+        layout.root / trusted if trusted else None,
         environment.get("TUNECTL_REGISTRY", settings.serve.registry),
         layout.root / section.snapshots if isinstance(section, FeedbackFromLog) else None,
     )

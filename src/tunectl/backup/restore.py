@@ -113,7 +113,8 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
             erased, snapshots = _restore_log(host, backup, source, scratch, erasures)
             _note_erasures(host, source, erasures)
             for name, place in host.places():
-                if place is not None and (scratch / name).exists():
+                kept = name in host_state.KEPT_HERE and place is not None and place.exists()
+                if place is not None and (scratch / name).exists() and not kept:
                     _put(scratch / name, place)
             mark.unlink()
         except OSError as error:
@@ -163,6 +164,8 @@ def _refuse_existing(host: HostState, backup: Backup) -> None:
 
 def _holds(place: Path, name: str, backup: Backup) -> bool:
     """Whether something is there that the backup has, too; an empty folder is nothing."""
+    if name in host_state.KEPT_HERE:
+        return False
     if name in backup.files:
         return place.exists()
     inside = {Path(file).parts[1] for file in backup.files if file.startswith(f"{name}/")}
@@ -177,7 +180,7 @@ def _copy_tree(source: Path, backup: Backup, scratch: Path) -> None:
         path = scratch / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copyfile(source / name, path)
-        public = name.startswith(PUBLIC)
+        public = name.startswith(PUBLIC) or name == host_state.TRUSTED_KEYS
         path.chmod(0o644 if public else 0o640 if name == host_state.KEYS else 0o600)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())

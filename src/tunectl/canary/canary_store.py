@@ -19,9 +19,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from tunectl.artifacts import lock
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.names import ContentId, RecordName
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
-from tunectl.artifacts.records import CanaryState
 from tunectl.canary.canary_metrics import CanaryMetric
 from tunectl.canary.sequential_test import CanaryDecision, ExperimentResult, SequentialTestRules, validate_rules
 from tunectl.core.errors import GateError, UsageError

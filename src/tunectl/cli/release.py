@@ -9,7 +9,8 @@ tunectl release canary start ID      serve it to a share of the users, with a te
                                      (--no-test: no test, until canary stop)
 tunectl release log [RETRAIN]        the release history, or every step of one retrain; --page FILE writes it as a page
 tunectl release diff A B             what changed from one release to another
-tunectl release verify [ID ...]      compare every file with its recorded SHA-256
+tunectl release verify [ID ...]      compare every file with its recorded SHA-256, and its signature
+tunectl release keygen NAME --role release|pointer    make a key; sign [ID ...] vouches with it, revoke NAME ends it
 
 ID is the beginning of a release's name, or champion, previous or challenger. Also: add, tag (GTO), push (Hugging Face Hub), and
 sync ADDRESS, which copies releases and pointers to s3://bucket/folder, where servers with serve.registry=ADDRESS look. Where another
@@ -29,7 +30,10 @@ VERBS = {
     "show": "one release: metrics, verdicts, lineage, files",
     "log": "the release history: additions, promotions, rollbacks, canaries and retrains",
     "diff": "what changed from one release to another",
-    "verify": "compare every file with its recorded SHA-256; exit 5 where one differs",
+    "verify": "compare every file with its recorded SHA-256, and its signature; exit 5 where one differs",
+    "sign": "vouch for a release with a key of role release: a statement beside its folder",
+    "keygen": "make a key of role release or pointer, and add its public half to the trusted keys",
+    "revoke": "let a trusted key vouch for nothing any more",
     "add": "put the package that repro built into the store (repro does it by itself)",
     "propose": "ask the retrain controller to put a release through gate and canary; nothing is trained",
     "promote": "make a release the champion",
@@ -41,6 +45,9 @@ VERBS = {
     "push": "upload adapter, tokenizer and model card to the Hugging Face Hub",
 }
 READ_ONLY = ("list", "show", "diff", "verify")
+SIGNING = ("sign", "keygen", "revoke")
+TRUSTING = ("promote", "rollback", "canary", "verify", "sync", "pull")
+"""They look at signatures where ``serve.trusted_keys_file`` names keys."""
 MOVING = ("add", "promote", "rollback", "canary")
 """They change what a model registry mirrors."""
 
@@ -66,9 +73,13 @@ def run(args: argparse.Namespace) -> int:
             f"--store {args.store}: takes a folder", hint=f"copy yours there: tunectl release sync {args.store}"
         )
 
-    code: int = getattr(_module(args.verb), f"run_{args.verb}")(
-        args, ReleaseRegistry(Path(args.store) if args.store else ProjectPaths().releases)
-    )
+    trust = None
+    if args.verb in TRUSTING:
+        from tunectl.pipeline.trusted_keys import open_trust
+
+        trust = open_trust(ProjectPaths())
+    store = ReleaseRegistry(Path(args.store) if args.store else ProjectPaths().releases, trust=trust)
+    code: int = getattr(_module(args.verb), f"run_{args.verb}")(args, store)
     if args.verb in MOVING and args.store is None:
         from tunectl.pipeline.build_tracking import mirror_releases
 
@@ -77,5 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _module(verb: str) -> Any:
-    kind = verb if verb in {"canary", "log"} else "show" if verb in READ_ONLY else "update"
+    kind = (
+        "sign" if verb in SIGNING else verb if verb in {"canary", "log"} else "show" if verb in READ_ONLY else "update"
+    )
     return import_module(f"tunectl.cli.release_{kind}")

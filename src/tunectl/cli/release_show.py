@@ -105,9 +105,10 @@ def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 def run_verify(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Compare files with their digests; exit 5 where something is wrong."""
     from tunectl.backends.system import terminal
+    from tunectl.registry import signature_policy
 
     names = [store.find(start) for start in args.releases] or store.ids()
-    wrong = {name: store.verify(name) for name in names}
+    wrong = {name: [*store.verify(name), *signature_policy.find_signature_problems(store, name)] for name in names}
     if args.json:
         terminal.print_json(wrong)
     else:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core import logging_setup
 from tunectl.core.errors import GateError, InfrastructureError
 from tunectl.core.optional import require_all
 from tunectl.pipeline import build_tracking, first_look, run_ledger
@@ -181,6 +182,16 @@ def _print_comparison(folder: Path) -> None:
         terminal.print_line(note)
 
 
+def _promote_first(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
+    """Make the first release champion; without the keys that servers trust it is left to somebody who has them."""
+    try:
+        store.promote(release, author="tunectl repro", message="the first release")
+    except GateError as error:
+        logging_setup.get_logger(__name__).warning("release %s is not promoted: %s", release, error)
+        return
+    _freeze(layout, store, release)
+
+
 def _release(layout: ProjectPaths, *, as_json: bool) -> str | None:
     """Put what was packaged into the store; say how to serve it where no gate said no. The first release becomes champion.
 
@@ -188,15 +199,15 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> str | None:
     """
     from tunectl.backends.system import terminal
     from tunectl.cli.release_update import add_packaged
+    from tunectl.pipeline.trusted_keys import open_trust
     from tunectl.registry.release_store import ReleaseRegistry
 
-    store = ReleaseRegistry(layout.releases)
+    store = ReleaseRegistry(layout.releases, trust=open_trust(layout))
     manifest = add_packaged(layout, store, author="tunectl repro", message="")
     if manifest is None:
         return None
     if store.champion() is None and not manifest.refusals:
-        store.promote(manifest.id, author="tunectl repro", message="the first release")
-        _freeze(layout, store, manifest.id)
+        _promote_first(layout, store, manifest.id)
     if as_json:
         return manifest.id
     terminal.print_line(f"release: {manifest.id} ({manifest.bytes / 1e6:.0f} MB), in {store.root}")

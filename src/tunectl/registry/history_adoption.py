@@ -11,8 +11,8 @@ from typing import Final
 from msgspec import Struct
 
 from tunectl.artifacts import atomic_io
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
-from tunectl.artifacts.records import CanaryState
 from tunectl.registry import registry_formats, release_state
 from tunectl.registry.release_state import ReleaseEvent
 

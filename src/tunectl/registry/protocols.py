@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from tunectl.artifacts.records import CanaryState
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
 
@@ -40,6 +40,10 @@ class RegistryReader(Protocol):
 
     def fetch(self, release: str) -> Path:
         """Return its files on this machine; may take as long as a download."""
+        ...
+
+    def read_statement(self, release: str) -> bytes | None:
+        """Return the signed statement about a release; None where there is none."""
         ...
 
     def log(self) -> list[ReleaseEvent]:

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
-from tunectl.artifacts.records import CanaryState
 
 RELEASES, CHAMPION, EVENTS, CANARY = "releases", "champion.json", "events.jsonl", "canary.json"
 OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"

@@ -6,16 +6,18 @@ pointer about the present, and each can be mended from the other after a kill.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal
 
 from msgspec import Struct
 
+from tunectl.artifacts.canary_state import CanaryState, Signature
 from tunectl.artifacts.names import ContentId
-from tunectl.artifacts.records import CanaryState
 
 CANARY_ACTIONS: Final = frozenset(("canary_start", "canary_stop"))
+ADDITIONS: Final = frozenset(("add", "commit"))
+"""What moves no pointer, so that it can follow any history."""
 
 
 class ChampionPointer(Struct, frozen=True):
@@ -32,12 +34,16 @@ class ChampionPointer(Struct, frozen=True):
     """Grows by one with every swap."""
     action: Literal["promote", "rollback"] = "promote"
     """How it came to be champion."""
+    digest: str | None = None
+    """Full SHA-256 over the files of the release. None in records of tunectl 0.1."""
+    signature: Signature | None = None
+    """By a key of role pointer."""
 
 
 class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
     """One line of ``events.jsonl``."""
 
-    action: Literal["add", "promote", "rollback", "canary_start", "canary_stop"]
+    action: Literal["add", "commit", "promote", "rollback", "canary_start", "canary_stop"]
     release: ContentId
     created_at: str
     """UTC, ISO 8601."""
@@ -51,6 +57,12 @@ class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
     """Of the start of a canary: the share of people who get it by default."""
     salt: str | None = None
     """Of the start of a canary: what decides who gets it. Absent in the history of tunectl 0.1."""
+    digest: str | None = None
+    """Of what moves a pointer: the full SHA-256 over the files of the release."""
+    signature: Signature | None = None
+    """Of the pointer that follows from it."""
+    git: str | None = None
+    """Of ``commit``: the commit that holds what a release was made of, which was added before that was committed."""
 
 
 def current_moment() -> str:
@@ -66,6 +78,8 @@ def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
             result.append(entry.release)
         elif entry.action == "rollback":
             result = result[:-1]
+            while entry.release in result[:-1] and result[-1] != entry.release:
+                result.pop()  # the rollback skipped releases that must not serve
     return result
 
 
@@ -80,6 +94,23 @@ def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> Relea
         champion.message,
         last[-1] if last else None,
         champion.sequence,
+        digest=champion.digest,
+        signature=champion.signature,
+    )
+
+
+def canary_entry_of(state: CanaryState) -> ReleaseEvent:
+    """Return the line that belongs to the start of a canary."""
+    return ReleaseEvent(
+        "canary_start",
+        state.release,
+        state.started_at,
+        state.author,
+        state.message,
+        share=state.share,
+        salt=state.salt,
+        digest=state.digest,
+        signature=state.signature,
     )
 
 
@@ -91,13 +122,19 @@ def apply_promotion(
     return ChampionPointer(release, last[-1] if last else None, at, author, message, count_swaps(entries) + 1)
 
 
-def apply_rollback(entries: Sequence[ReleaseEvent], *, at: str, author: str, message: str) -> ChampionPointer | None:
-    """Return the pointer after a rollback; None where nothing lies below the champion."""
-    last = promotion_stack(entries)
-    if len(last) < 2:
+def apply_rollback(
+    entries: Sequence[ReleaseEvent], *, at: str, author: str, message: str, skip: Collection[str] = ()
+) -> ChampionPointer | None:
+    """Return the pointer after a rollback; None where nothing lies below the champion. ``skip``: releases that must not serve."""
+    below = promotion_stack(entries)[:-1]
+    while below and below[-1] in skip:
+        below.pop()
+    if not below:
         return None
-    below = last[-3] if len(last) > 2 else None
-    return ChampionPointer(last[-2], below, at, author, message, count_swaps(entries) + 1, "rollback")
+    target = below[-1]
+    return ChampionPointer(
+        target, below[-2] if len(below) > 1 else None, at, author, message, count_swaps(entries) + 1, "rollback"
+    )
 
 
 def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
@@ -121,7 +158,15 @@ def champion_of(entries: Sequence[ReleaseEvent]) -> ChampionPointer | None:
     below = stack[-2] if len(stack) > 1 else None
     action: Literal["promote", "rollback"] = "rollback" if last.action == "rollback" else "promote"
     return ChampionPointer(
-        last.release, below, last.created_at, last.author, last.message, last.sequence or len(swaps), action
+        last.release,
+        below,
+        last.created_at,
+        last.author,
+        last.message,
+        last.sequence or len(swaps),
+        action,
+        last.digest,
+        last.signature,
     )
 
 
@@ -133,7 +178,16 @@ def canary_of(entries: Sequence[ReleaseEvent], canary_state: CanaryState | None)
     event = last[1]
     if event.salt is None or event.share is None:
         return canary_state if canary_state is not None and canary_state.started_at == event.created_at else None
-    return CanaryState(event.release, event.share, event.salt, event.created_at, event.author, event.message)
+    return CanaryState(
+        event.release,
+        event.share,
+        event.salt,
+        event.created_at,
+        event.author,
+        event.message,
+        event.digest,
+        event.signature,
+    )
 
 
 def swap_entries(entries: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:

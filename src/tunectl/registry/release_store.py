@@ -12,7 +12,6 @@ read as they are, and written under their new names before the first change.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import tempfile
@@ -24,12 +23,23 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustStore
 from tunectl.artifacts import atomic_io, lock, names
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import existing
-from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError, GateError, UsageError
-from tunectl.registry import event_log, history_adoption, registry_formats, release_manifest, release_state
+from tunectl.registry import (
+    event_log,
+    history_adoption,
+    registry_formats,
+    release_manifest,
+    release_state,
+    release_statement,
+    signature_policy,
+)
 from tunectl.registry.registry_formats import CANARY, CHAMPION, EVENTS, OLD_CANARY, OLD_EVENTS, RELEASES
+from tunectl.registry.release_copy import copy_release
 from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
@@ -43,9 +53,12 @@ class ChampionMovedError(GateError):
 class ReleaseRegistry:
     """The releases in one folder."""
 
-    def __init__(self, root: Path, patience: float = 0.0) -> None:
-        """``patience``: seconds that a change waits for another one; a person at a terminal waits for none, and is told."""
-        self.root, self.patience = root, patience
+    def __init__(self, root: Path, patience: float = 0.0, trust: TrustStore | None = None) -> None:
+        """``patience``: seconds that a change waits for another one; a person at a terminal waits for none, and is told.
+
+        ``trust``: keys without whose signature no release is promoted or gone back to; None: signatures are not looked at.
+        """
+        self.root, self.patience, self.trust = root, patience, trust
 
     @property
     def location(self) -> str:
@@ -98,11 +111,15 @@ class ReleaseRegistry:
         return self.folder(release)
 
     def manifest(self, release: str) -> ReleaseManifest:
-        """Return the manifest of a release.
+        """Return the manifest of a release, with the commit that the history names where its project was committed later.
 
         Raises  ArtifactError where it is not in the store.
         """
-        return release_manifest.load(self.folder(release))
+        stored = release_manifest.load(self.folder(release))
+        if release_manifest.is_committed(stored.git):
+            return stored
+        commits = [entry.git for entry in self.log() if entry.action == "commit" and entry.release == release]
+        return replace(stored, git=commits[-1]) if commits else stored
 
     def champion(self) -> ChampionPointer | None:
         """Return the pointer; None before the first promotion."""
@@ -128,7 +145,8 @@ class ReleaseRegistry:
     ) -> ReleaseManifest:
         """Copy a release folder into the store; one that is there already is left as it is.
 
-        Only its ``git`` is taken over where it was added before its project was committed, and now that is done.
+        It is signed where TUNECTL_RELEASE_KEY names a key. Its manifest is written once: where it was added before its project was
+        committed, and now that is done, the history gets a line with the commit.
         Raises  ArtifactError for a folder with links, or a stored release of that name which was changed;
                 InfrastructureError where the disk refuses, and then nothing was added.
         """
@@ -137,11 +155,11 @@ class ReleaseRegistry:
             scratch.mkdir(exist_ok=True)
             fresh = Path(tempfile.mkdtemp(dir=scratch))
             try:
-                _copy(source, fresh)
+                copy_release(source, fresh)
                 result = self._build_manifest(fresh, facts, git)
                 target = self.folder(result.id)
                 if target.exists():
-                    return self._same(result)
+                    return self._add_again(result, author, message)
                 release_manifest.save(result, fresh)
                 fresh.chmod(0o755)
                 fresh.replace(target)
@@ -151,6 +169,7 @@ class ReleaseRegistry:
             finally:
                 shutil.rmtree(fresh, ignore_errors=True)
             self._append(ReleaseEvent("add", result.id, result.created_at, author, message))
+        release_statement.sign_by_environment(target)
         return result
 
     def promote(
@@ -200,11 +219,11 @@ class ReleaseRegistry:
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tried against"
                 raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
-            trial = CanaryState(
-                release, share, salt or secrets.token_hex(8), release_state.current_moment(), author, message
-            )
+            moment, salt = release_state.current_moment(), salt or secrets.token_hex(8)
+            unsigned = CanaryState(release, share, salt, moment, author, message, self.digest(release))
+            trial = release_statement.sign_canary(unsigned, signatures.load_named_key(signatures.POINTER_KEY_ENV))
             registry_formats.CANARY_STATE.write(self.root / CANARY, trial)
-            self._append(_put_up(trial))
+            self._append(release_state.canary_entry_of(trial))
         return trial
 
     def stop_canary(self, *, author: str, message: str) -> CanaryState:
@@ -236,29 +255,49 @@ class ReleaseRegistry:
             raise ArtifactError(
                 f"release {release} is damaged: {'; '.join(wrong)}", hint="package again: tunectl repro"
             )
+        signature_policy.refuse_untrusted(self, release)
         refusals = self.manifest(release).refusals
         if refusals and not force:
             raise GateError(f"release {release} was refused: {'; '.join(refusals)}", hint=hint)
 
-    def rollback(self, *, author: str, message: str) -> ChampionPointer:
-        """Make the champion before this one champion again.
+    def digest(self, release: str) -> str:
+        """Return the full SHA-256 over the files of a release."""
+        return release_manifest.content_digest(release_manifest.load(self.folder(release)).files)
 
-        Raises  UsageError where there was none before; ArtifactError where it is no longer in the store.
+    def rollback(self, *, author: str, message: str) -> ChampionPointer:
+        """Make the champion before this one champion again; past those that are damaged, or that no trusted key vouches for.
+
+        Raises  UsageError where there is none to go back to, with the reason of each that was passed.
         """
+        signature_policy.refuse_pointer_key(self)
         with self.hold_lock("rolling back"):
             entries = self.log()
+            obstacles = signature_policy.find_obstacles(self, entries)
+            words = "; ".join([message, *(f"past {release}: {reason}" for release, reason in obstacles.items())])
             pointer = release_state.apply_rollback(
-                entries, at=release_state.current_moment(), author=author, message=message
+                entries,
+                at=release_state.current_moment(),
+                author=author,
+                message=words.removeprefix("; ")[:1000],
+                skip=obstacles.keys(),
             )
             if pointer is None:
+                reasons = "".join(f"; {release}: {reason}" for release, reason in obstacles.items())
                 raise UsageError(
-                    f"{self.root}: there is no earlier release to roll back to",
+                    f"{self.root}: there is no earlier release to roll back to{reasons}",
                     hint="tunectl release log shows the history",
                 )
-            self.manifest(pointer.release)
             return self._swap(pointer, entries)
 
+    def read_statement(self, release: str) -> bytes | None:
+        """Return the signed statement about a release; None where there is none."""
+        path = release_statement.statement_path(self.folder(release))
+        return path.read_bytes() if path.is_file() else None
+
     def _swap(self, pointer: ChampionPointer, entries: Sequence[ReleaseEvent]) -> ChampionPointer:
+        pointer = release_statement.sign_champion(
+            replace(pointer, digest=self.digest(pointer.release)), signatures.load_named_key(signatures.POINTER_KEY_ENV)
+        )
         registry_formats.POINTER.write(self.root / CHAMPION, pointer)
         self._append(release_state.entry_of(pointer, entries))
         return pointer
@@ -281,17 +320,20 @@ class ReleaseRegistry:
             git,
         )
 
-    def _same(self, result: ReleaseManifest) -> ReleaseManifest:
+    def _add_again(self, result: ReleaseManifest, author: str, message: str) -> ReleaseManifest:
         folder = self.folder(result.id)
         wrong = release_manifest.verify(folder)
         if wrong:
             raise ArtifactError(
                 f"{folder} is damaged: {'; '.join(wrong)}", hint="delete that folder, then add it again"
             )
-        stored = release_manifest.load(folder)
+        stored = self.manifest(result.id)
         if release_manifest.is_committed(result.git) and not release_manifest.is_committed(stored.git):
+            moment = release_state.current_moment()
+            self._append(ReleaseEvent("commit", result.id, moment, author, message, git=result.git))
             stored = replace(stored, git=result.git)
-            release_manifest.save(stored, folder)
+        if not release_statement.find_differences(result, release_statement.build_statement(stored)):
+            release_statement.sign_by_environment(folder)
         return stored
 
     def _missing(self, entries: Sequence[ReleaseEvent]) -> Iterator[ReleaseEvent]:
@@ -304,7 +346,7 @@ class ReleaseRegistry:
             yield release_state.entry_of(pointer, entries)
         trial, latest = self.trial(), release_state.current_canary(entries)
         if trial is not None and trial.started_at and trial.started_at != latest:
-            yield _put_up(trial)
+            yield release_state.canary_entry_of(trial)
         elif trial is None and latest is not None:
             yield ReleaseEvent(
                 "canary_stop",
@@ -348,35 +390,6 @@ def _read_created_at(folder: Path) -> str:
         return release_manifest.load(folder).created_at
     except ArtifactError:
         return ""
-
-
-def _put_up(trial: CanaryState) -> ReleaseEvent:
-    return ReleaseEvent(
-        "canary_start", trial.release, trial.started_at, trial.author, trial.message, share=trial.share, salt=trial.salt
-    )
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a tree of plain files and flush each of them and their folders to the disk."""
-    for path in sorted(source.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ArtifactError(f"{path} is not a plain file", hint="releases hold files only; copy what it points at")
-        copy_path = target / path.relative_to(source)
-        if path.is_dir():
-            copy_path.mkdir()
-            copy_path.chmod(0o755)
-        elif path.relative_to(source).as_posix() != release_manifest.NAME:
-            _copy_file(path, copy_path)
-    for folder in [target, *(path for path in target.rglob("*") if path.is_dir())]:
-        atomic_io.fsync_directory(folder)
-
-
-def _copy_file(path: Path, target: Path) -> None:
-    with path.open("rb") as origin, target.open("wb") as stream:
-        shutil.copyfileobj(origin, stream, 1 << 20)
-        stream.flush()
-        os.fsync(stream.fileno())
-    target.chmod(0o644)
 
 
 def to_builtins(value: Any) -> Any:

@@ -19,11 +19,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from tunectl.access.signatures import TrustStore
 from tunectl.artifacts import atomic_io, names
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
-from tunectl.artifacts.records import CanaryState
 from tunectl.core.errors import ArtifactError, InfrastructureError
-from tunectl.registry import event_log, registry_formats, release_manifest
+from tunectl.registry import event_log, registry_formats, release_manifest, release_statement
 from tunectl.registry.protocols import ObjectStore
 from tunectl.registry.registry_formats import OLD_CANARY, OLD_EVENTS, RELEASES, RemoteCanary
 from tunectl.registry.release_manifest import ReleaseManifest
@@ -42,8 +43,12 @@ HALF_DONE = 86_400.0
 class RemoteRegistry:
     """The releases behind an address, as a server needs them (``registry.protocols.RegistryReader``)."""
 
-    def __init__(self, files: ObjectStore, cache: Path) -> None:
-        """``cache`` is a folder of this machine; what was brought stays there while somebody may want it again."""
+    def __init__(self, files: ObjectStore, cache: Path, trust: TrustStore | None = None) -> None:
+        """``cache`` is a folder of this machine; what was brought stays there while somebody may want it again.
+
+        ``trust``: keys of pointers; one that none of them signed is given as it lies there, and not remembered as the newest.
+        """
+        self._trust = trust
         self._files, self._cache, self._guard = files, cache, SequenceGuard()
         self._read: dict[str, Any] = {}
         """Numbered objects that were read, by name: they never change."""
@@ -74,6 +79,9 @@ class RemoteRegistry:
                     f"{self.location}/{build_object_name(CHAMPIONS, number)} has the sequence {result.sequence}",
                     hint="it was changed by hand; restore the address from a backup",
                 )
+        trust = self._trust
+        if result is not None and trust is not None and not release_statement.is_signed_by(result, trust):
+            return result
         return self._guard.latest(result, self.location)
 
     def trial(self) -> CanaryState | None:
@@ -130,6 +138,13 @@ class RemoteRegistry:
         Raises  ArtifactError for what is no name of a release.
         """
         return names.below(self._cache, release)
+
+    def read_statement(self, release: str) -> bytes | None:
+        """Return the signed statement about a release; None where there is none.
+
+        Raises  ArtifactError for what is no name of a release.
+        """
+        return self._files.read(f"{RELEASES}/{release_statement.statement_path(self.folder(release)).name}")
 
     def fetch(self, release: str) -> Path:
         """Return its files on this machine, brought anew where they are damaged here.

@@ -15,14 +15,15 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from tunectl.access import signatures
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, GateError, UsageError
-from tunectl.registry import history_adoption, registry_formats, release_manifest, release_state
+from tunectl.registry import history_adoption, registry_formats, release_manifest, release_state, release_statement
 from tunectl.registry.history_adoption import AdoptedHistory
 from tunectl.registry.protocols import ObjectStore
 from tunectl.registry.registry_formats import RELEASES, RemoteCanary
-from tunectl.registry.release_state import ReleaseEvent
+from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import CANARIES, CHAMPIONS, EVENTS, RemoteRegistry, build_object_name
 
@@ -65,7 +66,8 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
 def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
     """Adopt the history at the address, with champion and canary; releases that only this registry knows stay in it.
 
-    Raises  GateError where champion or canary were changed here, too; UsageError where nothing lies at the address.
+    Raises  GateError where champion or canary were changed here, too, and for a champion or canary there that no trusted key signed;
+            UsageError where nothing lies at the address.
     """
     remote = _open(store, files)
     remote_events = remote.log()
@@ -73,6 +75,7 @@ def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
         raise UsageError(f"there is no registry at {remote.location}", hint=f"tunectl release sync {remote.location}")
     brought = list[str]()
     if _is_news(store, remote, remote_events):
+        _refuse_unsigned(store, remote, remote_events)
         brought = _fetch(store, remote, remote_events)  # before the lock: a download may take long
     with store.hold_lock("adopting a history"):
         if not _is_news(store, remote, remote_events):
@@ -99,10 +102,12 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
 
     Raises:
         UsageError: that side has no champion.
-        GateError: another machine wrote meanwhile; look again.
+        GateError: another machine wrote meanwhile; look again. Or no trusted key signed what is kept of the address.
     """
     remote = _open(store, files)
     remote_events = remote.log()
+    if keep == "theirs":
+        _refuse_unsigned(store, remote, remote_events)
     brought = _fetch(store, remote, remote_events)
     with store.hold_lock("resolving a fork"):
         local_events = store.log()
@@ -115,16 +120,29 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         history = _rebase_additions(local_events, remote_events)
         sequence = 1 + max(release_state.count_swaps(local_events), release_state.count_swaps(remote_events))
         moment = release_state.current_moment()
-        stack = release_state.promotion_stack(history)
-        history.append(
-            ReleaseEvent("promote", pointer.release, moment, author, message, stack[-1] if stack else None, sequence)
-        )
+        digest = pointer.digest or store.digest(pointer.release)
+        kept = ChampionPointer(pointer.release, None, moment, author, message, sequence, digest=digest)
+        signed = release_statement.sign_champion(kept, signatures.load_named_key(signatures.POINTER_KEY_ENV))
+        history.append(release_state.entry_of(signed, history))
         canary = release_state.canary_of(history, remote.trial())
         if canary is not None and (keep == "ours" or canary.release == pointer.release):
             history.append(ReleaseEvent("canary_stop", canary.release, moment, author, "a fork was resolved"))
         _EVENT.write_lines(store.root / FORKS / f"{sequence:06d}.jsonl", local_events)
         _adopt(store, remote, history, brought)
     return push(store, files)
+
+
+def _refuse_unsigned(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequence[ReleaseEvent]) -> None:
+    """Refuse to adopt a champion or canary that no trusted key signed: the next change here would build on it."""
+    if store.trust is None:
+        return
+    for pointer in (release_state.champion_of(remote_events), release_state.canary_of(remote_events, remote.trial())):
+        if pointer is not None and not release_statement.is_signed_by(pointer, store.trust):
+            reason = release_statement.check_pointer(pointer, store.trust).reason
+            raise GateError(
+                f"{remote.location}: the pointer to release {pointer.release} {reason}; nothing was adopted",
+                hint=f"look who may write there; keep what is here: tunectl release sync {remote.location} --keep ours -m WHY",
+            )
 
 
 def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
@@ -159,6 +177,7 @@ def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     present, sent = set(files.names(RELEASES)), list[str]()
     for release in store.ids():
         folder, prefix = store.folder(release), f"{RELEASES}/{release}"
+        _send_statement(store, files, release)
         complete = release in present and files.read(f"{prefix}/{release_manifest.NAME}")
         if complete == (folder / release_manifest.NAME).read_bytes():
             continue
@@ -170,6 +189,14 @@ def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
         files.send(folder / release_manifest.NAME, f"{prefix}/{release_manifest.NAME}")
         sent.append(release)
     return sent
+
+
+def _send_statement(store: ReleaseRegistry, files: ObjectStore, release: str) -> None:
+    """Copy the signed statement about a release; one that others signed, too, is replaced by what this machine has."""
+    content = store.read_statement(release)
+    name = f"{RELEASES}/{release}{release_statement.ENDING}"
+    if content is not None and files.read(name) != content:
+        files.write(name, content)
 
 
 def _refuse_other_history(
@@ -218,17 +245,23 @@ def _common(local_events: Sequence[ReleaseEvent], remote_events: Sequence[Releas
 
 def _only_additions(local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]) -> bool:
     """Return whether this registry has only added releases since the two were the same: those can follow any other history."""
-    return all(entry.action == "add" for entry in local_events[_common(local_events, remote_events) :])
+    return all(
+        entry.action in release_state.ADDITIONS for entry in local_events[_common(local_events, remote_events) :]
+    )
 
 
 def _rebase_additions(
     local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]
 ) -> list[ReleaseEvent]:
     """Return the history at the address, and behind it the releases that only this registry has."""
-    known_releases = {entry.release for entry in remote_events if entry.action == "add"}
+    known = {(event.action, event.release) for event in remote_events}
     return [
         *remote_events,
-        *(event for event in local_events if event.action == "add" and event.release not in known_releases),
+        *(
+            event
+            for event in local_events
+            if event.action in release_state.ADDITIONS and (event.action, event.release) not in known
+        ),
     ]
 
 
@@ -249,7 +282,10 @@ def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[Rel
     needed = [name for name in dict.fromkeys([*named, canary.release if canary else None]) if name is not None]
     missing = [item for item in needed if not store.folder(item).is_dir()]
     for release in missing:
+        statement = remote.read_statement(release)
         remote.fetch(release)
+        if statement is not None:
+            atomic_io.write_bytes(release_statement.statement_path(store.folder(release)), statement)
     return missing
 
 

@@ -16,6 +16,8 @@ from tunectl.core.errors import TunectlError
 from tunectl.registry.release_state import ChampionPointer
 
 NEWEST: Final = RecordFormat("newest champion pointer", ())
+FILE: Final = "newest_champion.json"
+"""In the state folder of a server."""
 
 
 class NewestPointer(Struct, frozen=True):
@@ -35,12 +37,16 @@ class SequenceGuard:
         self.warning = ""
         """Why the pointer that was given last is not followed; empty where it is."""
 
-    def latest(self, pointer: ChampionPointer | None, location: str) -> ChampionPointer | None:
-        """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest that was seen where it is older."""
+    def find_newest(self, location: str) -> ChampionPointer | None:
+        """Return the newest pointer of the registry at ``location`` that was seen."""
         if self._seen is None and self._path is not None and self._path.is_file():
             with suppress(TunectlError):  # a file that was damaged remembers nothing
                 self._seen = NEWEST.read(self._path, NewestPointer)
-        seen = self._seen.pointer if self._seen is not None and self._seen.location == location else None
+        return self._seen.pointer if self._seen is not None and self._seen.location == location else None
+
+    def latest(self, pointer: ChampionPointer | None, location: str) -> ChampionPointer | None:
+        """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest that was seen where it is older."""
+        seen = self.find_newest(location)
         self.warning = ""
         if pointer is None or pointer == seen:
             return pointer

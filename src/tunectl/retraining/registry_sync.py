@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tunectl.artifacts.records import CanaryState
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote_sync import push

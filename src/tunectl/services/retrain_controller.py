@@ -13,6 +13,7 @@ from typing import Final
 
 from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
+from tunectl.access.signatures import TRUSTED_KEYS_ENV, TrustStore
 from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import inference_log_sql
@@ -60,7 +61,8 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
             f"retrain.registry = {place}: takes a folder",
             hint=f"set serve.registry={place}: the retrain controller copies its folder there",
         )
-    return ReleaseRegistry(layout.root / place, PATIENCE)
+    trusted = os.environ.get(TRUSTED_KEYS_ENV) or root.serve.trusted_keys_file
+    return ReleaseRegistry(layout.root / place, PATIENCE, TrustStore(layout.root / trusted) if trusted else None)
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:

@@ -12,12 +12,14 @@ from types import FrameType
 from typing import Any
 
 from tunectl.access.api_keys import KeyLimits, KeyStore
+from tunectl.access.signatures import TRUSTED_KEYS_ENV, TrustStore
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.engines import engine_registry
 from tunectl.backends.storage import open_registry
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
+from tunectl.registry import sequence_guard
 from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.serving import inference_logger, supervisor
 from tunectl.serving.admission_control import AdmissionController, CapacityLimits
@@ -85,8 +87,10 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     ring = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
     ring.load()
     keeper = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
+    trusted = os.environ.get(TRUSTED_KEYS_ENV) or serve.trusted_keys_file
+    trust = TrustStore(place / trusted) if trusted else None
     residents = ModelManager(
-        open_registry.open_registry(os.environ.get(STORE, serve.registry), place),
+        open_registry.open_registry(os.environ.get(STORE, serve.registry), place, trust),
         lambda name: engine_registry.get_engine(name, serve),
         seed=find_bundled_release(),
         base=serve.variants.base,
@@ -97,7 +101,8 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
         patience=limits.request_timeout_seconds + SILENT,
         within=serve.load_timeout_seconds,
     )
-    residents.guard = SequenceGuard(ProjectPaths(place).state_dir / "newest_champion.json")
+    residents.vetting.guard = SequenceGuard(ProjectPaths(place).state_dir / sequence_guard.FILE)
+    residents.vetting.trust = trust
     admission = AdmissionController(
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
     )

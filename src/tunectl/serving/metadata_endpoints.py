@@ -71,6 +71,8 @@ def readiness_body(residents: ModelManager) -> dict[str, Any]:
             }
     body: dict[str, Any] = {"variants": variants}
     if residents.trouble or residents.warning:
+        if residents.ready:
+            body["status"] = "degraded"
         body["problems"] = {**residents.trouble, **({"registry": residents.warning} if residents.warning else {})}
     if "champion" not in residents.loaded:
         body["reason"] = residents.trouble.get("champion", "the champion is being loaded")

@@ -11,20 +11,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from pathlib import Path
 
-from tunectl.artifacts.records import CanaryState
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.core import logging_setup
-from tunectl.core.errors import InfrastructureError, TunectlError
+from tunectl.core.errors import GateError, InfrastructureError, TunectlError
 from tunectl.registry.protocols import RegistryReader
-from tunectl.registry.sequence_guard import SequenceGuard
 from tunectl.serving import load_backoff
 from tunectl.serving.background_threads import run_in_thread
 from tunectl.serving.loaded_release import Engines, LoadedRelease, load_release
+from tunectl.serving.release_vetting import ReleaseVetting
 from tunectl.serving.routing import Variant
 
 
@@ -37,7 +37,9 @@ class DesiredState:
     pointed: bool
     """Whether the registry names the champion; else it is the bundled release (``seed``)."""
     warning: str = ""
-    """Why the pointer in the registry is not followed."""
+    """Why the pointer in the registry is not followed, or what is wrong with what serves."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Releases that must not be loaded, with the reason."""
 
     def release(self, variant: Variant) -> str | None:
         """Return the release that a variant should have."""
@@ -84,8 +86,9 @@ class ModelManager:
         """Why a variant is not what it should be."""
         self.warning = ""
         """Why the registry's pointer is not followed; empty where it is."""
-        self.guard = SequenceGuard()
-        """What keeps it from following an old copy of the registry; one with a file does so after a restart, too."""
+        self.vetting = ReleaseVetting(store, seed)
+        """Which pointer is followed, and what may be loaded."""
+        self._refused: Mapping[str, str] = {}
         self._goal: dict[Variant, str | None] = {}
         self._pointed = False
         self._refusals = load_backoff.LoadBackoff()
@@ -119,7 +122,7 @@ class ModelManager:
         self._pointed = desired.pointed
         if desired.warning and desired.warning != self.warning:
             logging_setup.get_logger(__name__).error("%s", desired.warning)
-        self.warning = desired.warning
+        self.warning, self._refused = desired.warning, desired.refused
         for variant in self._variants:
             release = desired.release(variant)
             if release != self._goal.get(variant):
@@ -139,12 +142,21 @@ class ModelManager:
 
         Raises  InfrastructureError where it does.
         """
-        pointer, trial = self.guard.latest(self._store.champion(), self._store.location), self._store.trial()
+        (pointer, problem), (trial, doubt) = self.vetting.read_pointer(), self.vetting.read_trial()
         if pointer is None and self._pointed:
             raise InfrastructureError(f"{self._store.location} had a champion and has none now", hint="is it mounted?")
-        seed = self._seed.name if self._seed else None
-        warning = self.guard.warning or self._store.warning
-        return DesiredState(pointer.release if pointer else seed, trial, pointer is not None, warning)
+        now = self.loaded.get("champion")
+        champion, reason = self.vetting.choose_champion(pointer, now.id if now is not None else None)
+        refused: dict[str, str] = {}
+        if trial is not None and (refusal := self.vetting.find_refusal(trial.release)):
+            refused[trial.release] = refusal
+            challenger = self.loaded.get("challenger")
+            doubt = doubt or (refusal if challenger is not None and challenger.id == trial.release else "")
+        if champion is None and reason:
+            refused[pointer.release if pointer else ""] = reason
+            champion = pointer.release if pointer else None
+        warning = "; ".join(filter(None, (problem, doubt, reason)))
+        return DesiredState(champion, trial, pointer is not None, warning, refused)
 
     def _mend(self) -> None:
         """Open anew what failed, by what the store said last."""
@@ -171,6 +183,11 @@ class ModelManager:
                 self.trouble.pop(variant, None)
                 return
             self._drop(variant, now, failure)
+        if release in self._refused:
+            self._note(variant, self._refused[release])
+            if variant == "challenger":
+                self._rest(variant)
+            return
         loaded = self._at_hand(variant, release)
         if loaded is not None:
             self._swap(variant, loaded)
@@ -214,6 +231,7 @@ class ModelManager:
                 async with self._bringing[release]:
                     await run_in_thread(partial(self._store.fetch, release))
                 stamp = load_backoff.files_stamp(folder)
+            await run_in_thread(partial(self.vetting.check_files, folder))
             async with self._turn:
                 if self._goal.get(variant) != release or self._at_hand(variant, release) is not None:
                     return  # the next poll decides
@@ -225,7 +243,8 @@ class ModelManager:
             else:
                 self._retire(resident)
         except (TunectlError, OSError) as error:
-            self._refuse(variant, release, stamp, str(error), lasting=load_backoff.is_permanent(error, folder))
+            lasting = load_backoff.is_permanent(error, folder) and not isinstance(error, GateError)
+            self._refuse(variant, release, stamp, str(error), lasting=lasting)
         except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
             logging_setup.get_logger(__name__).exception("release %s cannot be loaded", release)
             reason = f"release {release} cannot be loaded: {type(error).__name__}: {error}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from tunectl.access.api_errors import ApiError
-from tunectl.artifacts.records import CanaryState
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.core.hashing import hash_to_unit
 
 Variant = Literal["champion", "challenger", "base"]

@@ -7,7 +7,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
-from tunectl.artifacts.records import CanaryState, DriftVerdict
+from tunectl.artifacts.canary_state import CanaryState
+from tunectl.artifacts.records import DriftVerdict
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.retraining.state_machine import State, TriggerKind
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunectl.artifacts import names
-from tunectl.artifacts.records import CanaryState
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.core.errors import ArtifactError
 from tunectl.inference_log.snapshot import Snapshot
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent

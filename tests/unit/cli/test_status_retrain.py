@@ -12,8 +12,9 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from tunectl.artifacts import lock
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.artifacts.records import CanaryState, DriftSignal, DriftWindow, Feedback, InferenceRecord
+from tunectl.artifacts.records import DriftSignal, DriftWindow, Feedback, InferenceRecord
 from tunectl.backends.storage import inference_log_sql
 from tunectl.backends.vcs import git_worktree
 from tunectl.canary.canary_store import Experiment, ExperimentStore

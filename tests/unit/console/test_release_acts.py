@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from console_projects import Console, build, digest_project
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey, TrustStore
 from tunectl.console.act_table import ACTS
 from tunectl.console.console_sessions import Visitor
+from tunectl.registry import release_statement
 from tunectl.registry.release_store import ReleaseRegistry
 
 OWN = {"Origin": "http://localhost", "Sec-Fetch-Site": "same-origin"}
@@ -38,6 +42,26 @@ def test_a_promotion_shows_what_happens_and_is_recorded_with_name_and_reason(con
     champion = store.champion()
     assert (champion.release, champion.message, champion.previous) == (first, "it was better", second)
     assert champion.author == console.sign_in.find(next(iter(console.client.cookies.values()))).name
+
+
+def test_where_servers_check_signatures_an_act_is_signed_or_refused(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, path = registry(console), tmp_path / "trusted.json"
+    first, second, _ = store.ids()
+    for name, role in (("ci", "release"), ("ops", "pointer")):
+        key = signatures.generate_key(tmp_path / f"{name}.key")
+        signatures.add_trusted_key(path, TrustedKey(name, role, key.public_key, datetime.now(UTC)))
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, str(path))
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(tmp_path / "ops.key"))
+    shown = hidden_fields(console.client.get(f"/releases/{first}/promote").text)
+    reply = console.post(f"/releases/{first}/promote", reason="it was better", **shown)
+    assert f"release {first} is not signed" in reply.text
+    assert store.champion().release == second
+    release_statement.sign_release(store.folder(first), signatures.load_key(tmp_path / "ci.key"))
+    reply = console.post(f"/releases/{first}/promote", reason="it was better", **shown)
+    assert reply.status_code == 303
+    assert release_statement.check_pointer(store.champion(), TrustStore(path)).reason == "signed by ops"
 
 
 def test_two_people_and_one_button(console: Console) -> None:

@@ -295,10 +295,12 @@ def test_the_pointer_is_plain_json(three: tuple[ReleaseRegistry, list[str]]) -> 
     found = json.loads((store.root / CHAMPION).read_text())
     assert found | {"promoted_at": ""} == {
         "release": one, "previous": None, "promoted_at": "", "author": "me", "message": "it is good", "sequence": 1, "action": "promote",
-        "version": 2,
+        "digest": store.digest(one), "signature": None, "version": 2,
     }  # fmt: skip
     assert {path.name for path in (store.root / RELEASES).iterdir()} == set(store.ids())
-    assert store.log()[-1] == ReleaseEvent("promote", one, found["promoted_at"], "me", "it is good", None, 1)
+    assert store.log()[-1] == ReleaseEvent(
+        "promote", one, found["promoted_at"], "me", "it is good", None, 1, digest=store.digest(one)
+    )
 
 
 def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list[str]]) -> None:
@@ -341,7 +343,9 @@ def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[Relea
     trial = store.start_canary(two, share=0.1, author="t", message="w")
     whole = (store.root / EVENTS).read_bytes()
     (store.root / EVENTS).write_bytes(before)  # killed between the file and its line
-    assert store.log()[-1] == ReleaseEvent("canary_start", two, trial.started_at, "t", "w", share=0.1, salt=trial.salt)
+    assert store.log()[-1] == ReleaseEvent(
+        "canary_start", two, trial.started_at, "t", "w", share=0.1, salt=trial.salt, digest=trial.digest
+    )
     store.promote(one, author="t", message="changes nothing")
     assert (store.root / EVENTS).read_bytes() == whole
     (store.root / "canary.json").unlink()
@@ -352,7 +356,11 @@ def test_the_commit_that_came_later_is_taken_over(tmp_path: Path) -> None:
     store = ReleaseRegistry(tmp_path / "store")
     folder = content(tmp_path / "a", "a")
     assert store.add(folder, FACTS, git="1" * 40 + "-dirty").git == "1" * 40 + "-dirty"
-    assert store.add(folder, FACTS, git="2" * 40).git == "2" * 40
+    manifest = (store.folder(store.ids()[0]) / "manifest.json").read_bytes()
+    assert store.add(folder, FACTS, git="2" * 40, author="ci").git == "2" * 40
     assert store.add(folder, FACTS, git="3" * 40).git == "2" * 40
     assert store.manifest(store.ids()[0]).git == "2" * 40
+    assert (store.folder(store.ids()[0]) / "manifest.json").read_bytes() == manifest, "it is written once"
+    events = [(event.action, event.author, event.git) for event in store.log()]
+    assert events == [("add", "", None), ("commit", "ci", "2" * 40)]
     assert store.verify(store.ids()[0]) == []

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunectl.access.api_errors import ApiError
-from tunectl.artifacts.records import CanaryState
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.serving.routing import assign_variant, resolve_variant
 
 LOADED = {"champion": "aaaa", "challenger": "bbbb"}

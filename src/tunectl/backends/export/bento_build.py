@@ -25,7 +25,7 @@ from tunectl.config.schema.serve import ServeSettings
 from tunectl.core.distribution import DISTRIBUTION, normalize_name
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
-from tunectl.registry import release_manifest
+from tunectl.registry import release_manifest, release_statement
 from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -86,6 +86,7 @@ def build_context(
     target = context / "release" / result.id
     shutil.copytree(release, target)
     release_manifest.save(result, target)
+    release_statement.sign_by_environment(target)
     atomic_io.write_json(context / SETTINGS, settings.model_dump(mode="json"))
     requirements = _requirements(facts.engine, settings.serve.registry)
     atomic_io.write_text(context / "requirements.txt", requirements)

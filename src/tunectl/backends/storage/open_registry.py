@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tunectl.access.signatures import TrustStore
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.registry.protocols import RegistryReader
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import RemoteRegistry
 
 
-def open_registry(address: str, home: Path) -> RegistryReader:
+def open_registry(address: str, home: Path, trust: TrustStore | None = None) -> RegistryReader:
     """Return the store in the folder ``address`` (relative to ``home``), or behind that address; ``home`` keeps what is brought from there.
 
     Raises  UsageError for a kind of address that nobody knows; MissingExtraError where its package is not installed.
     """
     if "://" not in address:
-        return ReleaseRegistry(home / address)
+        return ReleaseRegistry(home / address, trust=trust)
     from tunectl.backends.storage.object_store import FsspecObjectStore
 
-    return RemoteRegistry(FsspecObjectStore(address), ProjectPaths(home).remote)
+    return RemoteRegistry(FsspecObjectStore(address), ProjectPaths(home).remote, trust)

@@ -103,6 +103,8 @@ class Serve(StrictModel):
     """Seconds for a release to load and pass its probes; then it is given up and tried again later."""
     keys_file: str = Field(min_length=1)
     """File of the hashes of API keys, made by `tunectl serve keys`; TUNECTL_KEYS overrides it."""
+    trusted_keys_file: str | None = Field(min_length=1)
+    """File of the public keys whose signature a release and a pointer must have, made by `tunectl release keygen`; TUNECTL_TRUSTED_KEYS overrides it. Null: signatures are not looked at."""
     served_model_names: list[Alias]
     """Other names of the model in requests, beside that of the project."""
     cors: list[Origin]

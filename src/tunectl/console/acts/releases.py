@@ -9,6 +9,7 @@ from msgspec import Struct
 from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.read_context import ReadContext
 from tunectl.core.errors import UsageError
+from tunectl.pipeline import trusted_keys
 from tunectl.registry import release_state
 from tunectl.registry.release_store import ChampionMovedError, ReleaseRegistry
 
@@ -164,7 +165,7 @@ def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def _open(context: ReadContext) -> ReleaseRegistry:
-    return ReleaseRegistry(context.layout.releases, PATIENCE_SECONDS)
+    return ReleaseRegistry(context.layout.releases, PATIENCE_SECONDS, trusted_keys.open_trust(context.layout))
 
 
 def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from msgspec import Struct, field
 
-from tunectl.artifacts.records import CanaryState
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.console.read_context import ProblemList, ReadContext
 from tunectl.registry.release_manifest import RecordedVerdict, ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent, swap_entries

@@ -1,0 +1,261 @@
+"""Ed25519 signatures of releases and pointers, and the file of the keys that a server trusts.
+
+A key has one of two roles: ``release`` vouches for weights, ``pointer`` may say which release is champion or challenger. Who signs
+holds the private key (PEM, mode 0600); who serves holds public keys alone, in a file that is read again whenever it changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+import stat
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+from msgspec import Meta, Struct, convert, structs
+
+from tunectl.artifacts import atomic_io, create_exclusive
+from tunectl.artifacts.canary_state import Signature
+from tunectl.artifacts.record_format import RecordFormat
+from tunectl.core import logging_setup
+from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
+from tunectl.core.optional import import_optional
+
+KeyRole = Literal["release", "pointer"]
+SignatureStatus = Literal["trusted", "revoked", "untrusted"]
+RELEASE_KEY_ENV: Final = "TUNECTL_RELEASE_KEY"
+POINTER_KEY_ENV: Final = "TUNECTL_POINTER_KEY"
+"""Environment variables that name the file of a private key."""
+TRUSTED_KEYS_ENV: Final = "TUNECTL_TRUSTED_KEYS"
+
+
+TrustedKeyName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}(?!\n)$")]
+
+
+class TrustedKey(Struct, frozen=True):
+    """A public key, and what it may sign."""
+
+    name: TrustedKeyName
+    role: KeyRole
+    public_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+    """32 bytes, base64."""
+    created_at: datetime
+    revoked_at: datetime | None = None
+    """Since then it vouches for nothing new. Null: it is good."""
+
+    @property
+    def key_id(self) -> str:
+        """SHA-256 of the public key."""
+        return hashlib.sha256(base64.b64decode(self.public_key)).hexdigest()
+
+
+class _TrustedKeysFile(Struct, frozen=True):
+    keys: list[TrustedKey]
+
+
+TRUSTED_KEYS_FILE: Final = RecordFormat("file of trusted keys", ())
+
+
+class SignatureCheck(NamedTuple):
+    """The result of a verification."""
+
+    status: SignatureStatus
+    reason: str
+    """Whose key it is, or what is wrong."""
+
+
+class SigningKey:
+    """A private key."""
+
+    def __init__(self, private: Any) -> None:
+        """``private`` is the library's Ed25519PrivateKey."""
+        self._private = private
+        raw: bytes = private.public_key().public_bytes_raw()
+        self.public_key = base64.b64encode(raw).decode()
+        self.key_id = hashlib.sha256(raw).hexdigest()
+
+    def sign(self, message: bytes) -> Signature:
+        """Return the signature of a message."""
+        return Signature(self.key_id, base64.b64encode(self._private.sign(message)).decode())
+
+
+def _load_serialization() -> Any:
+    return import_optional("cryptography.hazmat.primitives.serialization", extra="sign")
+
+
+def _load_ed25519() -> Any:
+    return import_optional("cryptography.hazmat.primitives.asymmetric.ed25519", extra="sign")
+
+
+def generate_key(path: Path) -> SigningKey:
+    """Make a private key in a new file of mode 0600.
+
+    Raises  UsageError where the file exists: a key is never replaced.
+    """
+    serialization = _load_serialization()
+    private = _load_ed25519().Ed25519PrivateKey.generate()
+    content = private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    try:
+        created = create_exclusive.create_exclusive(path, content, mode=0o600)
+    except OSError as error:
+        raise atomic_io.write_error(path, error) from error
+    if not created:
+        raise UsageError(f"{path} exists", hint="keys are never replaced: name another file")
+    return SigningKey(private)
+
+
+def load_key(path: Path) -> SigningKey:
+    """Read a private key from its file.
+
+    Raises  InfrastructureError for a file that cannot be read, or that others can read; DataError for one that holds no such key.
+    """
+    try:
+        content, rights = path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise InfrastructureError(
+            f"{path} cannot be read: {error.strerror}", hint="make a key: tunectl release keygen NAME --role release"
+        ) from error
+    if rights & 0o077:
+        raise InfrastructureError(
+            f"{path} is a private key, and others may read it (mode {rights:o})",
+            hint=f"chmod 600 {path}; make a new key where somebody else has an account here",
+        )
+    try:
+        private = _load_serialization().load_pem_private_key(content, None)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{path} holds no private key without a password", hint="tunectl release keygen makes one"
+        ) from error
+    if not hasattr(private, "sign") or type(private).__name__ != "Ed25519PrivateKey":
+        raise DataError(f"{path} holds a key of another kind than Ed25519", hint="tunectl release keygen makes one")
+    return SigningKey(private)
+
+
+def load_named_key(variable: str) -> SigningKey | None:
+    """Read the private key whose file an environment variable names; None where it is not set."""
+    named = os.environ.get(variable)
+    return load_key(Path(named)) if named else None
+
+
+def _verify(key: TrustedKey, message: bytes, signature: Signature) -> bool:
+    ed25519 = _load_ed25519()
+    invalid: type[Exception] = import_optional("cryptography.exceptions", extra="sign").InvalidSignature
+    try:
+        public = ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(key.public_key))
+        public.verify(base64.b64decode(signature.value, validate=True), message)
+    except (invalid, binascii.Error, ValueError):
+        return False
+    return True
+
+
+def check_signatures(
+    message: bytes, signatures: Iterable[Signature], role: KeyRole, keys: Iterable[TrustedKey]
+) -> SignatureCheck:
+    """Verify the signatures of a message: one good key of that role is enough."""
+    trusted, offered = list(keys), list(signatures)
+    valid = [
+        key
+        for signature in offered
+        for key in trusted
+        if key.role == role and key.key_id == signature.key_id and _verify(key, message, signature)
+    ]
+    good = [key.name for key in valid if key.revoked_at is None]
+    if good:
+        return SignatureCheck("trusted", f"signed by {good[0]}")
+    if valid:
+        return SignatureCheck("revoked", f"signed by {valid[0].name}, whose key was revoked")
+    if not offered:
+        return SignatureCheck("untrusted", "is not signed")
+    if not {signature.key_id for signature in offered} & {key.key_id for key in trusted if key.role == role}:
+        return SignatureCheck("untrusted", f"is signed by no trusted key of role {role}")
+    return SignatureCheck("untrusted", "was altered: its signature does not fit")
+
+
+def check_key_name(name: str) -> None:
+    """Check the name of a key. Raises  msgspec.ValidationError."""
+    convert(name, TrustedKeyName)
+
+
+def read_trusted_keys(path: Path) -> list[TrustedKey]:
+    """Read the trusted keys of a file.
+
+    Raises  InfrastructureError where it cannot be read; DataError where it is no such file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InfrastructureError(
+            f"serve.trusted_keys_file: {path} cannot be read: {error.strerror}",
+            hint="tunectl release keygen NAME --role release adds a key to it",
+        ) from error
+    try:
+        return TRUSTED_KEYS_FILE.decode(content, _TrustedKeysFile, str(path)).keys
+    except atomic_io.NOT_JSON as error:
+        raise DataError(f"{path} is not a file of trusted keys: {error}", hint="restore it") from error
+
+
+def add_trusted_key(path: Path, key: TrustedKey) -> None:
+    """Add a key to the file of trusted keys, which is made where it is absent.
+
+    Raises  UsageError where the name is taken.
+    """
+    keys = read_trusted_keys(path) if path.exists() else []
+    if any(entry.name == key.name for entry in keys):
+        raise UsageError(f"{path}: there is a key {key.name} already", hint="take another name")
+    TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile([*keys, key]))
+
+
+def revoke_trusted_key(path: Path, name: str) -> None:
+    """Revoke a key. It stays in the file, so that what it signed can be told from what nobody signed.
+
+    Raises  UsageError where there is no such key.
+    """
+    keys = read_trusted_keys(path)
+    if all(entry.name != name for entry in keys):
+        names = ", ".join(entry.name for entry in keys) or "none"
+        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="look at the file")
+    now = datetime.now(UTC)
+    changed = [
+        structs.replace(entry, revoked_at=now) if entry.name == name and entry.revoked_at is None else entry
+        for entry in keys
+    ]
+    TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile(changed))
+
+
+class TrustStore:
+    """The trusted keys of a running program. A file that breaks while it runs changes nothing, and the log says so."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file. Raises  InfrastructureError, DataError where it cannot be used; MissingExtraError without cryptography."""
+        _load_ed25519()
+        self.path = path
+        self._stamp = self._read_stamp()
+        self._keys = read_trusted_keys(path)
+
+    def list_keys(self) -> list[TrustedKey]:
+        """Return the keys as the file has them now."""
+        stamp = self._read_stamp()
+        if stamp != self._stamp:
+            try:
+                self._keys = read_trusted_keys(self.path)
+            except TunectlError as error:
+                logging_setup.get_logger(__name__).error("the old trusted keys stay: %s", error)
+            self._stamp = stamp
+        return self._keys
+
+    def check(self, message: bytes, signatures: Iterable[Signature], role: KeyRole) -> SignatureCheck:
+        """Verify the signatures of a message with the keys of this moment."""
+        return check_signatures(message, signatures, role, self.list_keys())
+
+    def _read_stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,36 @@
+"""The challenger of a registry, and the signature that it and the champion pointer carry."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from tunectl.artifacts.names import ContentId
+
+
+class Signature(Struct, frozen=True):
+    """An Ed25519 signature."""
+
+    key_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    """SHA-256 of the public key."""
+    value: Annotated[str, Meta(max_length=100)]
+    """Base64."""
+
+
+class CanaryState(Struct, frozen=True, omit_defaults=True):
+    """A challenger: which release is tried, on whom. ``canary.json`` of a registry holds it."""
+
+    release: ContentId
+    share: Annotated[float, Meta(ge=0, le=1)]
+    """Share of the identities that get the challenger by default; 0 leaves it to those who ask for it by name."""
+    salt: str
+    """Makes this trial's assignment independent of every other's."""
+    started_at: str = ""
+    """UTC, ISO 8601."""
+    author: str = ""
+    message: str = ""
+    digest: str | None = None
+    """Full SHA-256 over the files of the release. Absent in records of tunectl 0.1."""
+    signature: Signature | None = None
+    """By a key of role pointer."""

@@ -1,0 +1,38 @@
+"""Open the trusted keys of a project (``serve.trusted_keys_file``) for whatever moves a champion or canary on this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tunectl.access.signatures import TRUSTED_KEYS_ENV, TrustStore
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import checks, override_file
+from tunectl.core import logging_setup
+from tunectl.core.errors import TunectlError
+
+
+def find_trusted_keys_file(layout: ProjectPaths) -> Path | None:
+    """Return the path that the environment or the configuration names; None without one, and outside a project."""
+    path = os.environ.get(TRUSTED_KEYS_ENV)
+    if path:
+        return layout.root / path
+    if not (layout.root / "conf").is_dir():
+        return None
+    try:
+        configured = checks.load_config(layout, override_file.load_overrides(layout)).root.serve.trusted_keys_file
+    except (
+        TunectlError
+    ) as error:  # a mistake in conf/ must not prevent a rollback; servers check signatures all the same
+        logging_setup.get_logger(__name__).warning("signatures are not checked: %s", error.message)
+        return None
+    return layout.root / configured if configured is not None else None
+
+
+def open_trust(layout: ProjectPaths) -> TrustStore | None:
+    """Open the trusted keys; None where signatures are not checked.
+
+    Raises  InfrastructureError, DataError where the file cannot be used; MissingExtraError without the extra sign.
+    """
+    path = find_trusted_keys_file(layout)
+    return TrustStore(path) if path is not None else None

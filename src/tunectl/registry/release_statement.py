@@ -1,0 +1,205 @@
+"""Signed statements about releases: in-toto statements in DSSE envelopes, ``<id>.intoto.json`` beside the folder of the release.
+
+The subjects are all files with their full SHA-256; the predicate holds the digest over all of them, what the gates said, and the
+lineage. Pointers and canaries carry that digest and a signature of their own, by a key of role pointer.
+
+https://github.com/in-toto/attestation/tree/main/spec/v1 and https://github.com/secure-systems-lab/dsse
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Struct, field, structs
+
+from tunectl.access import signatures
+from tunectl.access.signatures import SignatureCheck, SignatureStatus, SigningKey, TrustStore
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.canary_state import CanaryState, Signature
+from tunectl.core.errors import ArtifactError, GateError
+from tunectl.registry import release_manifest
+from tunectl.registry.release_manifest import ReleaseManifest
+from tunectl.registry.release_state import ChampionPointer
+
+ENDING: Final = ".intoto.json"
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE: Final = "urn:tunectl:release:v1"
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+POINTER_TYPE: Final = "application/vnd.tunectl.pointer+json"
+
+
+class StatementSubject(Struct, frozen=True):
+    """One file."""
+
+    name: str
+    digest: dict[str, str]
+
+
+class ReleaseStatement(Struct, frozen=True):
+    """What a release key vouches for."""
+
+    type: str = field(name="_type")
+    subject: list[StatementSubject]
+    predicateType: str  # noqa: N815  in-toto's word
+    predicate: dict[str, Any]
+
+
+class EnvelopeSignature(Struct, frozen=True):
+    """One signature of an envelope."""
+
+    keyid: str
+    sig: str
+
+
+class SignedEnvelope(Struct, frozen=True):
+    """A DSSE envelope."""
+
+    payloadType: str  # noqa: N815  DSSE's word
+    payload: str
+    signatures: list[EnvelopeSignature]
+
+
+class StatementCheck(NamedTuple):
+    """What is known of a release without its files."""
+
+    status: SignatureStatus
+    reason: str
+    statement: ReleaseStatement | None = None
+    """None where nobody trusted signed one."""
+
+
+def build_statement(manifest: ReleaseManifest) -> ReleaseStatement:
+    """Return the statement about a release; the same manifest gives the same statement."""
+    facts = msgspec.to_builtins(manifest)
+    kept = ("id", "project", "engine", "layout", "bytes", "metrics", "verdicts", "lineage")
+    predicate = {"digest": release_manifest.content_digest(manifest.files), **{name: facts[name] for name in kept}}
+    subjects = [StatementSubject(name, {"sha256": sha256}) for name, sha256 in sorted(manifest.files.items())]
+    return ReleaseStatement(STATEMENT_TYPE, subjects, PREDICATE_TYPE, predicate)
+
+
+def encode_pre_authentication(kind: str, payload: bytes) -> bytes:
+    """Return what is signed of a payload: the pre-authentication encoding (PAE) of DSSE."""
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
+
+
+def statement_path(folder: Path) -> Path:
+    """Return where the statement about the release in ``folder`` lies."""
+    return folder.parent / f"{folder.name}{ENDING}"
+
+
+def sign_release(folder: Path, key: SigningKey) -> Path:
+    """Write a signed statement beside a release; signatures of others over the same statement stay.
+
+    Raises  ArtifactError for a damaged release: nobody vouches for that.
+    """
+    wrong = release_manifest.verify(folder)
+    if wrong:
+        raise ArtifactError(
+            f"release {folder.name} is damaged: {'; '.join(wrong)}", hint="nothing was signed; package again"
+        )
+    payload = msgspec.json.encode(build_statement(release_manifest.load(folder)), order="deterministic")
+    path, encoded = statement_path(folder), base64.b64encode(payload).decode()
+    others: list[EnvelopeSignature] = []
+    if path.is_file():
+        known = _decode_envelope(path.read_bytes())
+        if known is not None and known.payload == encoded:
+            others = [entry for entry in known.signatures if entry.keyid != key.key_id]
+    signature = key.sign(encode_pre_authentication(PAYLOAD_TYPE, payload))
+    envelope = SignedEnvelope(PAYLOAD_TYPE, encoded, [*others, EnvelopeSignature(signature.key_id, signature.value)])
+    atomic_io.write_bytes(path, msgspec.json.encode(envelope) + b"\n")
+    return path
+
+
+def sign_by_environment(folder: Path) -> None:
+    """Sign the release in ``folder`` where TUNECTL_RELEASE_KEY names a key; else do nothing."""
+    key = signatures.load_named_key(signatures.RELEASE_KEY_ENV)
+    if key is not None:
+        sign_release(folder, key)
+
+
+def check_statement(content: bytes | None, release: str, trust: TrustStore) -> StatementCheck:
+    """Verify the statement about ``release``; return its status, and what it says."""
+    if content is None:
+        return StatementCheck("untrusted", f"release {release} is not signed")
+    envelope = _decode_envelope(content)
+    try:
+        payload = base64.b64decode(envelope.payload, validate=True) if envelope is not None else b""
+        statement = msgspec.json.decode(payload, type=ReleaseStatement)
+    except (binascii.Error, msgspec.MsgspecError, UnicodeDecodeError):
+        statement = None
+    if envelope is None or statement is None or envelope.payloadType != PAYLOAD_TYPE:
+        return StatementCheck("untrusted", f"the statement about release {release} cannot be read")
+    signed = [Signature(entry.keyid, entry.sig) for entry in envelope.signatures]
+    status, reason = trust.check(encode_pre_authentication(PAYLOAD_TYPE, payload), signed, "release")
+    if status == "untrusted":
+        return StatementCheck(status, f"release {release} {reason}")
+    if statement.predicateType != PREDICATE_TYPE or statement.predicate.get("id") != release:
+        return StatementCheck("untrusted", f"the statement beside release {release} is about another one")
+    return StatementCheck(status, f"release {release}: {reason}", statement)
+
+
+def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> list[str]:
+    """Return the facts in which a manifest differs from the statement about it, a word each."""
+    known = build_statement(manifest)
+    result = [] if known.subject == statement.subject else ["files"]
+    names = sorted({*known.predicate, *statement.predicate})
+    return result + [name for name in names if known.predicate.get(name) != statement.predicate.get(name)]
+
+
+def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: ReleaseStatement | None) -> None:
+    """Compare a release on this machine with the digest of the pointer that names it, and with the statement about it.
+
+    Raises  GateError.
+    """
+    actual = release_manifest.content_digest(manifest.files)
+    if digest is not None and actual != digest:
+        raise GateError(
+            f"release {manifest.id} has the digest {actual[:20]}…, and its pointer names {digest[:20]}…",
+            hint="another release took its name: restore the store, and look who may write there",
+        )
+    differences = find_differences(manifest, statement) if statement is not None else []
+    if differences:
+        raise GateError(
+            f"release {manifest.id} is not what was signed: {', '.join(differences)} differ",
+            hint="restore it, or sign what is there now: tunectl release sign",
+        )
+
+
+def encode_pointer(pointer: ChampionPointer | CanaryState) -> bytes:
+    """Return what is signed of a pointer: all but its signature, and where a rollback goes, which the release history decides."""
+    plain = msgspec.to_builtins(pointer)
+    payload = {name: value for name, value in plain.items() if name not in ("signature", "previous")}
+    payload["kind"] = "champion" if isinstance(pointer, ChampionPointer) else "canary"
+    return encode_pre_authentication(POINTER_TYPE, msgspec.json.encode(payload, order="sorted"))
+
+
+def sign_champion(pointer: ChampionPointer, key: SigningKey | None) -> ChampionPointer:
+    """Return the pointer with a signature; without a key as it is."""
+    return structs.replace(pointer, signature=key.sign(encode_pointer(pointer))) if key is not None else pointer
+
+
+def sign_canary(state: CanaryState, key: SigningKey | None) -> CanaryState:
+    """Return the canary with a signature; without a key as it is."""
+    return structs.replace(state, signature=key.sign(encode_pointer(state))) if key is not None else state
+
+
+def check_pointer(pointer: ChampionPointer | CanaryState, trust: TrustStore) -> SignatureCheck:
+    """Verify the signature of a pointer."""
+    signed = [pointer.signature] if pointer.signature is not None else []
+    return trust.check(encode_pointer(pointer), signed, "pointer")
+
+
+def is_signed_by(pointer: ChampionPointer | CanaryState, trust: TrustStore) -> bool:
+    """Return whether a key that is, or was, trusted signed a pointer."""
+    return check_pointer(pointer, trust).status != "untrusted"
+
+
+def _decode_envelope(content: bytes) -> SignedEnvelope | None:
+    try:
+        return msgspec.json.decode(content, type=SignedEnvelope)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None

@@ -1,0 +1,66 @@
+"""What a registry with trusted keys refuses: releases that nobody vouches for, and swaps that no server would follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunectl.access import signatures
+from tunectl.core.errors import GateError
+from tunectl.registry import release_manifest, release_state, release_statement
+from tunectl.registry.release_state import ReleaseEvent
+
+if TYPE_CHECKING:
+    from tunectl.registry.release_store import ReleaseRegistry
+
+
+def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
+    """Return what is wrong with the statement about a release, a sentence each; nothing where signatures are not checked."""
+    if store.trust is None:
+        return []
+    checked = release_statement.check_statement(store.read_statement(release), release, store.trust)
+    if checked.statement is None or checked.status != "trusted":
+        return [checked.reason]
+    differences = release_statement.find_differences(store.manifest(release), checked.statement)
+    return [f"it is not what was signed: {', '.join(differences)} differ"] if differences else []
+
+
+def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
+    """Refuse a release, or a pointer key, that servers with these trusted keys would refuse.
+
+    Raises  GateError.
+    """
+    if store.trust is None:
+        return
+    problems = find_signature_problems(store, release)
+    if problems:
+        raise GateError("; ".join(problems), hint=f"tunectl release sign {release}, with a key of {store.trust.path}")
+    refuse_pointer_key(store)
+
+
+def refuse_pointer_key(store: ReleaseRegistry) -> None:
+    """Refuse a swap that no server with these trusted keys would follow.
+
+    Raises  GateError.
+    """
+    if store.trust is None:
+        return
+    key = signatures.load_named_key(signatures.POINTER_KEY_ENV)
+    good = {entry.key_id for entry in store.trust.list_keys() if entry.role == "pointer" and entry.revoked_at is None}
+    if key is None or key.key_id not in good:
+        what = "is not set" if key is None else f"names a key that is no good one of {store.trust.path}"
+        raise GateError(
+            f"servers follow signed pointers alone, and {signatures.POINTER_KEY_ENV} {what}",
+            hint=f"export {signatures.POINTER_KEY_ENV}=FILE, of a key of role pointer",
+        )
+
+
+def find_obstacles(store: ReleaseRegistry, entries: Sequence[ReleaseEvent]) -> dict[str, str]:
+    """Return why each release below the champion must not serve, down to the first that may: it is damaged, or nobody vouches for it."""
+    result: dict[str, str] = {}
+    for release in reversed(release_state.promotion_stack(entries)[:-1]):
+        wrong = release_manifest.verify_quickly(store.folder(release)) or find_signature_problems(store, release)
+        if not wrong:
+            break
+        result[release] = "; ".join(wrong)
+    return result

@@ -1,0 +1,146 @@
+"""Which pointer a server follows, and which releases it may load, where ``serve.trusted_keys_file`` says whose word counts.
+
+What is not signed by a trusted key is not loaded, whatever the registry says; what serves already goes on, and ``/readyz`` says
+why it would not be loaded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from tunectl.access.signatures import TrustStore
+from tunectl.artifacts.canary_state import CanaryState
+from tunectl.core.errors import ArtifactError, GateError, TunectlError
+from tunectl.registry import release_manifest, release_statement
+from tunectl.registry.protocols import RegistryReader
+from tunectl.registry.release_state import ChampionPointer
+from tunectl.registry.release_statement import StatementCheck
+from tunectl.registry.sequence_guard import SequenceGuard
+
+
+class FollowedPointer(NamedTuple):
+    """The pointer that a server follows."""
+
+    pointer: ChampionPointer | None
+    problem: str = ""
+    """Why it is not the one in the registry, or would not be followed again."""
+
+
+@dataclass
+class ReleaseVetting:
+    """Checks signatures. Without trusted keys everything may be loaded, as long as its digest is that of its pointer."""
+
+    store: RegistryReader
+    seed: Path | None
+    guard: SequenceGuard = field(default_factory=SequenceGuard)
+    """What keeps a server from following an old copy of the registry; one with a file does so after a restart, too."""
+    trust: TrustStore | None = None
+    _statements: dict[str, bytes] = field(default_factory=dict)
+    """Statements that were good once; whether their keys still are is checked each time."""
+    _trial: CanaryState | None = None
+    """The challenger that was served last."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Release to the full digest that its pointer names."""
+
+    def read_pointer(self) -> FollowedPointer:
+        """Return the champion pointer to follow: the newest that was seen, and where keys are trusted, the newest signed one."""
+        candidate, location = self.store.champion(), self.store.location
+        problem = ""
+        if candidate is not None and self.trust is not None:
+            newest = self.guard.find_newest(location)
+            status, reason = release_statement.check_pointer(candidate, self.trust)
+            if status != "trusted":
+                problem = f"the champion pointer of {location} with sequence {candidate.sequence} {reason}"
+                if candidate != newest:
+                    candidate = newest
+                    problem += (
+                        f"; {newest.release} stays, of sequence {newest.sequence}" if newest else "; it is not followed"
+                    )
+        pointer = self.guard.latest(candidate, location)
+        if pointer is not None and pointer.digest is not None:
+            self.digests[pointer.release] = pointer.digest
+        return FollowedPointer(pointer, problem or self.guard.warning or self.store.warning)
+
+    def read_trial(self) -> tuple[CanaryState | None, str]:
+        """Return the challenger to serve, and what is wrong with the one that the registry names.
+
+        One that is served when the key of its pointer is revoked goes on.
+        """
+        trial = self.store.trial()
+        if trial is None:
+            return None, ""
+        problem = ""
+        if self.trust is not None:
+            status, reason = release_statement.check_pointer(trial, self.trust)
+            if status != "trusted":
+                problem = f"the canary of {self.store.location} {reason}"
+                if status != "revoked" or trial != self._trial:
+                    return None, f"{problem}; its release gets no traffic"
+        self._trial = trial
+        if trial.digest is not None:
+            self.digests[trial.release] = trial.digest
+        return trial, problem
+
+    def find_refusal(self, release: str) -> str:
+        """Return why a release must not be loaded; empty where it may."""
+        if self.trust is None:
+            return ""
+        checked = self._check(release)
+        return "" if checked.status == "trusted" else checked.reason
+
+    def check_files(self, folder: Path) -> None:
+        """Compare a release on this machine with its pointer and its statement, before it is loaded.
+
+        Raises  GateError where they differ, or where no trusted key vouches for it.
+        """
+        checked = self._check(folder.name) if self.trust is not None else None
+        if checked is not None and checked.status != "trusted":
+            raise GateError(checked.reason, hint="tunectl release sign, with a key of serve.trusted_keys_file")
+        try:
+            manifest = release_manifest.load(folder)
+        except ArtifactError:
+            return  # nothing of it is loaded, and the loading says in more words what is wrong
+        statement = checked.statement if checked is not None else None
+        release_statement.check_manifest(manifest, self.digests.get(folder.name), statement)
+
+    def choose_champion(self, pointer: ChampionPointer | None, loaded: str | None) -> tuple[str | None, str]:
+        """Return the release to serve as champion, and what is wrong with the one that should be.
+
+        What serves goes on. Where nothing does, the release before takes the place of one that must not be loaded, or the seed.
+        """
+        seed = self.seed.name if self.seed else None
+        wanted = pointer.release if pointer else seed
+        reason = self.find_refusal(wanted) if wanted is not None else ""
+        if not reason:
+            return wanted, ""
+        if loaded is not None:
+            return loaded, reason if wanted == loaded else f"{reason}; release {loaded} serves on"
+        others: Collection[str | None] = (pointer.previous if pointer else None, seed)
+        other = next((name for name in others if name not in (None, wanted) and not self.find_refusal(name)), None)
+        return other, f"{reason}; release {other} serves in its place" if other else reason
+
+    def _check(self, release: str) -> StatementCheck:
+        if self.trust is None:
+            return StatementCheck("trusted", "")
+        content = self._statements.get(release)
+        if content is None:
+            content = self._read_statement(release)
+        checked = release_statement.check_statement(content, release, self.trust)
+        if content is not None and checked.status == "trusted":
+            self._statements[release] = content
+        return checked
+
+    def _read_statement(self, release: str) -> bytes | None:
+        if self.seed is not None and self.seed.name == release:
+            path = release_statement.statement_path(self.seed)
+            if path.is_file():
+                return path.read_bytes()
+        try:
+            return self.store.read_statement(release)
+        except TunectlError:
+            if self.seed is not None and self.seed.name == release:
+                return None
+            raise

@@ -1,0 +1,345 @@
+"""Signed releases: statements, roles, revoked keys, altered files, and rollbacks past what must not serve."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tunectl.access import signatures
+from tunectl.access.signatures import KeyRole, SigningKey, TrustedKey, TrustStore
+from tunectl.backends.storage.object_store import FsspecObjectStore
+from tunectl.cli.main import main
+from tunectl.core.errors import DataError, GateError, InfrastructureError, UsageError
+from tunectl.registry import registry_formats, release_manifest, release_statement, remote_sync, signature_policy
+from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
+from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.registry.remote import RemoteRegistry
+
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+class Keys:
+    """A file of trusted keys, and the private ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / "trusted.json"
+
+    def make(self, name: str, role: KeyRole, *, trusted: bool = True) -> SigningKey:
+        key = signatures.generate_key(self.folder / f"{name}.key")
+        if trusted:
+            signatures.add_trusted_key(self.path, TrustedKey(name, role, key.public_key, NOW))
+        return key
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Keys:
+    found = Keys(tmp_path)
+    found.make("ci", "release")
+    found.make("ops", "pointer")
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(tmp_path / "ops.key"))
+    return found
+
+
+def fill(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / "weights").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ReleaseRegistry:
+    made = ReleaseRegistry(tmp_path / "store")
+    for text in ("one", "two", "three"):
+        facts = BuildFacts("shop", "openvino", "adapter", verdicts={"evaluate": RecordedVerdict(True, "better", "b")})
+        made.add(fill(tmp_path / text, text), facts)
+    return made
+
+
+def ci(keys: Keys) -> SigningKey:
+    return signatures.load_key(keys.folder / "ci.key")
+
+
+def test_a_private_key_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ci.key"
+    key = signatures.generate_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert signatures.load_key(path).key_id == key.key_id
+    with pytest.raises(UsageError, match="exists"):
+        signatures.generate_key(path)
+    path.chmod(0o640)
+    with pytest.raises(InfrastructureError, match=r"others may read it \(mode 640\)"):
+        signatures.load_key(path)
+    path.write_text("no key")
+    path.chmod(0o600)
+    with pytest.raises(DataError, match="holds no private key"):
+        signatures.load_key(path)
+
+
+def test_the_statement_is_in_toto_over_content_digests(store: ReleaseRegistry, keys: Keys) -> None:
+    release = store.ids()[0]
+    path = release_statement.sign_release(store.folder(release), ci(keys))
+    assert path == store.root / "releases" / f"{release}.intoto.json"
+    assert store.verify(release) == [], "it lies beside the release, not in it"
+    assert release in store.ids()
+    assert len(store.ids()) == 3
+    envelope = json.loads(path.read_text())
+    payload = base64.b64decode(envelope["payload"])
+    statement = json.loads(payload)
+    assert (envelope["payloadType"], statement["_type"]) == (
+        "application/vnd.in-toto+json",
+        "https://in-toto.io/Statement/v1",
+    )
+    manifest = store.manifest(release)
+    assert statement["subject"] == [{"name": "weights", "digest": {"sha256": manifest.files["weights"]}}]
+    assert statement["predicate"]["digest"] == store.digest(release)
+    assert len(store.digest(release)) == 64
+    assert store.digest(release)[:16] == release
+    assert statement["predicate"]["verdicts"]["evaluate"]["verdict"] == "better"
+    # DSSE's own words: any other program verifies it so
+    signed = b"DSSEv1 28 application/vnd.in-toto+json %d %s" % (len(payload), payload)
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    public = Ed25519PublicKey.from_public_bytes(base64.b64decode(ci(keys).public_key))
+    public.verify(base64.b64decode(envelope["signatures"][0]["sig"]), signed)
+    before = path.read_bytes()
+    release_statement.sign_release(store.folder(release), ci(keys))
+    assert path.read_bytes() == before, "the same key, the same bytes"
+
+
+def test_what_a_statement_is_worth(store: ReleaseRegistry, keys: Keys) -> None:
+    first, second, third = store.ids()
+    trust = TrustStore(keys.path)
+
+    def check(release: str) -> tuple[str, str]:
+        return release_statement.check_statement(store.read_statement(release), release, trust)[:2]
+
+    assert check(first) == ("untrusted", f"release {first} is not signed")
+    foreign = keys.make("mallory", "release", trusted=False)
+    release_statement.sign_release(store.folder(first), foreign)
+    assert check(first) == ("untrusted", f"release {first} is signed by no trusted key of role release")
+    release_statement.sign_release(store.folder(first), signatures.load_key(keys.folder / "ops.key"))
+    assert check(first)[0] == "untrusted", "a pointer key vouches for no weights"
+    release_statement.sign_release(store.folder(first), ci(keys))
+    assert check(first) == ("trusted", f"release {first}: signed by ci")
+    path = release_statement.statement_path(store.folder(first))
+    assert len(json.loads(path.read_text())["signatures"]) == 3, "signatures of others stay"
+    # a statement of another release
+    release_statement.statement_path(store.folder(second)).write_bytes(path.read_bytes())
+    assert check(second) == ("untrusted", f"the statement beside release {second} is about another one")
+    # one whose words were changed
+    envelope = json.loads(path.read_text())
+    words = base64.b64decode(envelope["payload"]).replace(b'"better"', b'"bitter"')
+    path.write_text(json.dumps({**envelope, "payload": base64.b64encode(words).decode()}))
+    assert check(first) == ("untrusted", f"release {first} was altered: its signature does not fit")
+    release_statement.statement_path(store.folder(third)).write_text("{")
+    assert check(third) == ("untrusted", f"the statement about release {third} cannot be read")
+
+
+def test_a_manifest_that_says_more_than_was_signed(store: ReleaseRegistry, keys: Keys) -> None:
+    release = store.ids()[0]
+    release_statement.sign_release(store.folder(release), ci(keys))
+    store.trust = TrustStore(keys.path)
+    assert signature_policy.find_signature_problems(store, release) == []
+    manifest = store.manifest(release)
+    better = {"evaluate": RecordedVerdict(True, "much better", "b")}
+    release_manifest.save(msgspec.structs.replace(manifest, verdicts=better), store.folder(release))
+    assert store.verify(release) == [], "digests of files say nothing about it"
+    assert signature_policy.find_signature_problems(store, release) == ["it is not what was signed: verdicts differ"]
+    with pytest.raises(GateError, match="not what was signed"):
+        store.promote(release, author="t", message="")
+
+
+def test_only_signed_releases_are_promoted_and_pointers_are_signed(
+    store: ReleaseRegistry, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = store.ids()
+    store.trust = TrustStore(keys.path)
+    with pytest.raises(GateError, match=f"release {first} is not signed"):
+        store.promote(first, author="t", message="")
+    release_statement.sign_release(store.folder(first), ci(keys))
+    pointer = store.promote(first, author="t", message="")
+    assert pointer.digest == store.digest(first)
+    assert release_statement.check_pointer(pointer, store.trust) == ("trusted", "signed by ops")
+    assert release_statement.check_pointer(store.champion(), store.trust).status == "trusted"
+    for change in ({"sequence": 9}, {"release": second}, {"digest": "0" * 64}, {"signature": None}):
+        changed = msgspec.structs.replace(pointer, **change)
+        assert release_statement.check_pointer(changed, store.trust).status == "untrusted", change
+    release_statement.sign_release(store.folder(second), ci(keys))
+    canary = store.start_canary(second, share=0.5, author="t", message="")
+    assert release_statement.check_pointer(canary, store.trust).status == "trusted"
+    assert (
+        release_statement.check_pointer(msgspec.structs.replace(canary, share=1.0), store.trust).status == "untrusted"
+    )
+    monkeypatch.delenv(signatures.POINTER_KEY_ENV)
+    with pytest.raises(GateError, match="TUNECTL_POINTER_KEY is not set"):
+        store.promote(second, author="t", message="")
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(keys.folder / "ci.key"))
+    with pytest.raises(GateError, match="names a key that is no good one"):
+        store.rollback(author="t", message="")
+
+
+def test_a_rollback_passes_what_is_damaged_or_revoked(store: ReleaseRegistry, keys: Keys) -> None:
+    first, second, third = store.ids()
+    for release in (first, second, third):
+        store.promote(release, author="t", message="")
+    (store.folder(second) / "weights").write_text("damaged")
+    pointer = store.rollback(author="t", message="bad answers")
+    assert (pointer.release, pointer.previous, pointer.sequence) == (first, None, 4)
+    assert pointer.message.startswith(f"bad answers; past {second}: weights was changed")
+    assert [entry.release for entry in store.log() if entry.action == "rollback"] == [first]
+    with pytest.raises(UsageError, match="no earlier release to roll back to"):
+        store.rollback(author="t", message="")
+    store.promote(third, author="t", message="")
+    assert store.champion().previous == first, "the history knows where it stands"
+    signatures.add_trusted_key(
+        keys.path, TrustedKey("old", "release", keys.make("o", "release", trusted=False).public_key, NOW)
+    )
+    release_statement.sign_release(store.folder(first), signatures.load_key(keys.folder / "o.key"))
+    store.trust = TrustStore(keys.path)
+    signatures.revoke_trusted_key(keys.path, "old")
+    with pytest.raises(UsageError, match=f"{first}: release {first}: signed by old, whose key was revoked"):
+        store.rollback(author="t", message="")
+    assert store.champion().release == third
+
+
+def test_a_rollback_reads_no_large_weights(store: ReleaseRegistry) -> None:
+    folder = store.folder(store.ids()[0])
+    assert release_manifest.verify_quickly(folder) == []
+    (folder / "weights").write_text("eno")
+    assert release_manifest.verify_quickly(folder, limit=2) == [], "too large to be read"
+    assert release_manifest.verify_quickly(folder) == ["weights was changed: its SHA-256 is not the recorded one"]
+    (folder / "weights").write_text("cut off")
+    assert release_manifest.verify_quickly(folder, limit=2) == ["its files have 7 bytes, recorded are 3"]
+    (folder / "weights").rename(folder / "other")
+    assert release_manifest.verify_quickly(folder, limit=2) == [
+        "weights is missing",
+        "other is not of this release",
+    ]
+    (folder / "manifest.json").unlink()
+    assert "is no stored release" in release_manifest.verify_quickly(folder)[0]
+
+
+def test_a_release_that_is_built_again_is_signed(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = store.ids()
+    trust = TrustStore(keys.path)
+    monkeypatch.setenv(signatures.RELEASE_KEY_ENV, str(tmp_path / "ci.key"))
+    facts = BuildFacts("shop", "openvino", "adapter", verdicts={"evaluate": RecordedVerdict(True, "better", "b")})
+    assert store.add(tmp_path / "one", facts).id == first
+    assert release_statement.check_statement(store.read_statement(first), first, trust).status == "trusted"
+    better = {"evaluate": RecordedVerdict(True, "much better", "b")}
+    store.add(tmp_path / "two", BuildFacts("shop", "openvino", "adapter", verdicts=better))
+    assert store.read_statement(second) is None, "nobody vouches for a manifest that says something else"
+
+
+def test_a_commit_reaches_an_address_and_comes_back(store: ReleaseRegistry, tmp_path: Path) -> None:
+    first = store.ids()[0]
+    files = FsspecObjectStore(f"file://{tmp_path}/remote")
+    remote_sync.push(store, files)
+    other = ReleaseRegistry(tmp_path / "other")
+    remote_sync.pull(other, files)
+    other.add(tmp_path / "one", BuildFacts("shop", "openvino", "adapter"))
+    store.promote(first, author="t", message="")
+    facts = BuildFacts("shop", "openvino", "adapter", verdicts={"evaluate": RecordedVerdict(True, "better", "b")})
+    store.add(tmp_path / "one", facts, git="1" * 40)
+    remote_sync.push(store, files)
+    remote_sync.pull(other, files)
+    assert other.log() == store.log()
+    assert other.manifest(first).git == "1" * 40
+
+
+def test_a_rollback_to_a_damaged_release_changes_nothing(store: ReleaseRegistry) -> None:
+    first, second, _ = store.ids()
+    store.promote(first, author="t", message="")
+    store.promote(second, author="t", message="")
+    (store.folder(first) / "weights").write_text("damaged")
+    with pytest.raises(UsageError, match=f"no earlier release to roll back to; {first}: weights was changed"):
+        store.rollback(author="t", message="")
+    assert store.champion().release == second
+
+
+def test_statements_and_signed_pointers_reach_an_address_and_come_back(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path
+) -> None:
+    first = store.ids()[0]
+    release_statement.sign_release(store.folder(first), ci(keys))
+    store.promote(first, author="t", message="")
+    files = FsspecObjectStore(f"file://{tmp_path}/remote")
+    remote_sync.push(store, files)
+    remote, trust = RemoteRegistry(files, tmp_path / "cache"), TrustStore(keys.path)
+    assert remote.ids() == store.ids()
+    assert release_statement.check_statement(remote.read_statement(first), first, trust).status == "trusted"
+    assert release_statement.check_pointer(remote.champion(), trust).status == "trusted"
+    forged = msgspec.structs.replace(store.champion(), sequence=99)
+    signed_only = RemoteRegistry(files, tmp_path / "cache", trust)
+    files.create("champion/000099.json", registry_formats.POINTER.encode(forged))
+    assert release_statement.check_pointer(signed_only.champion(), trust).status == "untrusted"
+    (tmp_path / "remote/champion/000099.json").unlink()
+    assert signed_only.champion() == store.champion(), "a forged one is not remembered as the newest"
+    second = store.ids()[1]
+    assert remote.read_statement(second) is None
+    release_statement.sign_release(store.folder(second), ci(keys))
+    remote_sync.push(store, files)
+    assert remote.read_statement(second) == store.read_statement(second)
+    other = ReleaseRegistry(tmp_path / "other", trust=trust)
+    remote_sync.pull(other, files)
+    assert signature_policy.find_signature_problems(other, first) == []
+    assert release_statement.check_pointer(other.champion(), trust).status == "trusted"
+
+
+@pytest.mark.parametrize("move", ["promote", "start_canary"])
+def test_a_pointer_that_nobody_signed_is_not_adopted(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: str
+) -> None:
+    first, second, _ = store.ids()
+    release_statement.sign_release(store.folder(first), ci(keys))
+    store.promote(first, author="t", message="")
+    files = FsspecObjectStore(f"file://{tmp_path}/remote")
+    remote_sync.push(store, files)
+    other = ReleaseRegistry(tmp_path / "other", trust=TrustStore(keys.path))
+    remote_sync.pull(other, files)
+    before = other.log()
+    monkeypatch.delenv(signatures.POINTER_KEY_ENV)
+    getattr(store, move)(second, author="mallory", message="", **({} if move == "promote" else {"share": 0.5}))
+    remote_sync.push(store, files)
+    with pytest.raises(GateError, match=f"the pointer to release {second} is not signed; nothing was adopted"):
+        remote_sync.pull(other, files)
+    assert (other.log(), other.champion().release) == (before, first)
+    with pytest.raises(GateError, match=f"the pointer to release {second} is not signed; nothing was adopted"):
+        remote_sync.resolve(other, files, "theirs", author="t", message="")
+    assert other.log() == before
+
+
+def test_the_verbs(
+    store: ReleaseRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, "keys/trusted.json")
+    where = ["--store", str(store.root)]
+    first = store.ids()[0]
+    assert main(["release", "keygen", "ci", "--role", "release", *where]) == 0
+    assert "export TUNECTL_RELEASE_KEY=.tunectl/ci.key" in capsys.readouterr().out
+    assert main(["release", "keygen", "ci", "--role", "pointer", *where]) == 2
+    assert "there is a key ci already" in capsys.readouterr().err
+    assert main(["release", "verify", first, *where]) == 5
+    assert capsys.readouterr().out == f"{first}: release {first} is not signed\n"
+    assert main(["release", "sign", first, *where]) == 2
+    assert "no key to sign with" in capsys.readouterr().err
+    monkeypatch.setenv(signatures.RELEASE_KEY_ENV, ".tunectl/ci.key")
+    assert main(["release", "sign", first, *where]) == 0
+    assert main(["release", "verify", first, *where]) == 0
+    capsys.readouterr()
+    assert main(["release", "promote", first, *where]) == 3
+    assert "TUNECTL_POINTER_KEY is not set" in capsys.readouterr().err
+    assert main(["release", "revoke", "ci", *where]) == 0
+    capsys.readouterr()
+    assert main(["release", "verify", first, *where]) == 5
+    assert capsys.readouterr().out == f"{first}: release {first}: signed by ci, whose key was revoked\n"
+    added = store.add(fill(tmp_path / "four", "four"), BuildFacts("shop", "openvino", "adapter"))
+    assert store.read_statement(added.id) is not None, "TUNECTL_RELEASE_KEY signs what is added"
