@@ -12,6 +12,8 @@ import retrain_project
 import yaml
 from msgspec.structs import replace
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey, TrustStore
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.manifest import Manifest
 from tunectl.artifacts.paths import ProjectPaths
@@ -22,6 +24,8 @@ from tunectl.cli.main import main
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.retrain import CanaryConfig
+from tunectl.core.errors import GateError
+from tunectl.registry import release_statement
 from tunectl.registry.release_manifest import BuildFacts, Lineage
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import canary_run
@@ -154,6 +158,46 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     assert store.champion().author == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
     (ended,) = ExperimentStore(store).all()
     assert (ended.decision, store.trial()) == (decision, None)
+
+
+@pytest.mark.parametrize("signed_again", [True, False])
+def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, signed_again: bool
+) -> None:
+    store, names = _stored(tmp_path, 2)
+    path = tmp_path / "trusted.json"
+    for name, role in (("ci", "release"), ("new", "release"), ("loop", "pointer")):
+        key = signatures.generate_key(tmp_path / f"{name}.key")
+        signatures.add_trusted_key(path, TrustedKey(name, role, key.public_key, datetime.now(UTC)))
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(tmp_path / "loop.key"))
+    for release in names:
+        release_statement.sign_release(store.folder(release), signatures.load_key(tmp_path / "ci.key"))
+    store.trust = TrustStore(path)
+    store.promote(names[0], author="test", message="the champion")
+    monkeypatch.chdir(ROOT)
+    root = checks.load_config(ProjectPaths(), [Override.from_cli("retrain.port=0")]).root
+    layout, began = ProjectPaths(tmp_path), datetime.now(UTC) - timedelta(days=2)
+    settings = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
+    experiment = canary_run.build_experiment(settings, names[1], name="one", now=began, author="Ann", message="try")
+    experiment = ExperimentStore(store).start(replace(experiment, run=None))
+    controller = retrain_controller._RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
+    with controller._live() as live:
+        _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
+    signatures.revoke_trusted_key(path, "ci")
+    with pytest.raises(GateError, match=f"release {names[1]}: signed by ci, whose key was revoked"):
+        controller._experiments(datetime.now(UTC))
+    assert (store.champion().release, store.trial().release) == (names[0], names[1]), "what serves goes on"
+    if signed_again:
+        release_statement.sign_release(store.folder(names[1]), signatures.load_key(tmp_path / "new.key"))
+        controller._experiments(datetime.now(UTC))
+        assert store.champion().release == names[1]
+    else:
+        controller._experiments(experiment.until + timedelta(seconds=1))
+        assert (store.champion().release, store.trial()) == (names[0], None)
+        (ended,) = ExperimentStore(store).all()
+        assert ended.decision == "running"
+        assert "whose key was revoked" in store.log()[-1].message
+    controller._door.close()
 
 
 def test_who_came_before_the_challenger_was_loaded_is_in_neither_variant(tmp_path: Path) -> None:

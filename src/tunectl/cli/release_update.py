@@ -31,7 +31,11 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
     (
         frozenset(("add", "promote", "rollback", "sync")),
         ("--author",),
-        {"default": "", "metavar": "NAME", "help": "author, for the release history (name of this account)"},
+        {
+            "default": "",
+            "metavar": "NAME",
+            "help": "author, for the release history (name of this account; where keys are trusted, the key that signs)",
+        },
     ),
     (frozenset(("promote",)), ("--force",), {"action": "store_true", "help": "though a gate said no"}),
     (
@@ -137,10 +141,11 @@ def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer."""
+    from tunectl.registry import signature_policy
+
     before = store.champion()
-    result = store.promote(
-        store.find(args.release), author=args.author or user.current_user(), message=args.message, force=args.force
-    )
+    author = signature_policy.choose_author(store, args.author, user.current_user())
+    result = store.promote(store.find(args.release), author=author, message=args.message, force=args.force)
     _say(args, store, result, "champion already" if result == before else "promoted")
     _wait(args, result.release)
     if args.tag:
@@ -150,7 +155,10 @@ def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer back."""
-    pointer = store.rollback(author=args.author or user.current_user(), message=args.message)
+    from tunectl.registry import signature_policy
+
+    author = signature_policy.choose_author(store, args.author, user.current_user())
+    pointer = store.rollback(author=author, message=args.message)
     _say(args, store, pointer, "rolled back to")
     _wait(args, pointer.release)
     return 0
@@ -186,13 +194,13 @@ def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.backends.storage.object_store import FsspecObjectStore
     from tunectl.backends.system import terminal
     from tunectl.core import user
-    from tunectl.registry import remote_sync
+    from tunectl.registry import remote_sync, signature_policy
 
     files = FsspecObjectStore(args.address)
     if args.keep is None:
         sent_releases = remote_sync.push(store, files)
     else:
-        author = args.author or user.current_user()
+        author = signature_policy.choose_author(store, args.author, user.current_user())
         sent_releases = remote_sync.resolve(store, files, args.keep, author=author, message=args.message)
     pointer = store.champion()
     if args.json:

@@ -21,7 +21,7 @@ from tunectl.backends.system import supervised_process
 from tunectl.canary.canary_store import Experiment, ExperimentStore
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core import logging_setup
-from tunectl.core.errors import TunectlError, UsageError
+from tunectl.core.errors import GateError, TunectlError, UsageError
 from tunectl.inference_log import pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
 from tunectl.pipeline.build_tracking import ReleaseMirror
@@ -247,6 +247,11 @@ class _RetrainerProcess:
             except ChampionMovedError as error:
                 _log.info("experiment %s: %s", found.id, error.message)
                 self._advance_canary(found, now)  # its variants are another's now, and this look says so
+                return
+            except GateError as error:  # a key was revoked: whoever signs again before the end loses nothing
+                if now < found.until:
+                    raise
+                self._trials.end(found, "running", now, reading, message=error.message)
                 return
         self._trials.end(found, reading.decision, now, reading)
         _log.info("experiment %s: %s, %s", found.id, reading.decision, reading.reason)

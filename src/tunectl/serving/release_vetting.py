@@ -125,13 +125,15 @@ class ReleaseVetting:
     def _check(self, release: str) -> StatementCheck:
         if self.trust is None:
             return StatementCheck("trusted", "")
-        content = self._statements.get(release)
-        if content is None:
-            content = self._read_statement(release)
-        checked = release_statement.check_statement(content, release, self.trust)
-        if content is not None and checked.status == "trusted":
+        known = self._statements.get(release)
+        checked = release_statement.check_statement(known, release, self.trust)
+        if checked.status == "trusted":
+            return checked
+        content = self._read_statement(release)  # somebody else may have signed it since
+        latest = release_statement.check_statement(content, release, self.trust)
+        if content is not None and latest.status == "trusted":
             self._statements[release] = content
-        return checked
+        return latest if known is None or latest.status == "trusted" else checked
 
     def _read_statement(self, release: str) -> bytes | None:
         if self.seed is not None and self.seed.name == release:

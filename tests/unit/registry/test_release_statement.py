@@ -190,7 +190,7 @@ def test_a_rollback_passes_what_is_damaged_or_revoked(store: ReleaseRegistry, ke
     (store.folder(second) / "weights").write_text("damaged")
     pointer = store.rollback(author="t", message="bad answers")
     assert (pointer.release, pointer.previous, pointer.sequence) == (first, None, 4)
-    assert pointer.message.startswith(f"bad answers; past {second}: weights was changed")
+    assert pointer.message.startswith(f"bad answers; past {second}: its files have 7 bytes, recorded are 3; ")
     assert [entry.release for entry in store.log() if entry.action == "rollback"] == [first]
     with pytest.raises(UsageError, match="no earlier release to roll back to"):
         store.rollback(author="t", message="")
@@ -259,7 +259,9 @@ def test_a_rollback_to_a_damaged_release_changes_nothing(store: ReleaseRegistry)
     store.promote(first, author="t", message="")
     store.promote(second, author="t", message="")
     (store.folder(first) / "weights").write_text("damaged")
-    with pytest.raises(UsageError, match=f"no earlier release to roll back to; {first}: weights was changed"):
+    with pytest.raises(
+        UsageError, match=f"no earlier release to roll back to; {first}: its files have 7 bytes, recorded are 3"
+    ):
         store.rollback(author="t", message="")
     assert store.champion().release == second
 
@@ -337,6 +339,12 @@ def test_the_verbs(
     capsys.readouterr()
     assert main(["release", "promote", first, *where]) == 3
     assert "TUNECTL_POINTER_KEY is not set" in capsys.readouterr().err
+    assert main(["release", "keygen", "ops", "--role", "pointer", *where]) == 0
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, ".tunectl/ops.key")
+    assert main(["release", "promote", first, "--author", "the boss", *where]) == 2
+    assert "--author the boss: the key ops signs this, and it is the author" in capsys.readouterr().err
+    assert main(["release", "promote", first, *where]) == 0
+    assert store.champion().author == "ops"
     assert main(["release", "revoke", "ci", *where]) == 0
     capsys.readouterr()
     assert main(["release", "verify", first, *where]) == 5
