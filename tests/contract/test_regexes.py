@@ -161,6 +161,7 @@ INTERNAL = {
     "console.build_state:find_running_stage()": OWN,
     "console.html_pages:mark_safe()": OWN,
     "console.links:_VARIABLE": OWN,
+    "pipeline.background_build:find_build()": OWN,
     "pipeline.run_ledger:_PASSWORD": DECLARED,
     "backends.export.exporter_env:error_line()": "a line of our own child process",
     "backends.export.openvino_export:kinds()": OWN,

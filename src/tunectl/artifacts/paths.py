@@ -97,6 +97,16 @@ class ProjectPaths:
         """What ``tunectl up`` and all that it started said; the log before it has the ending ``.previous``."""
         return self.state_dir / "up.log"
 
+    @property
+    def build_request(self) -> Path:
+        """Who started the last build from the console, and why."""
+        return self.state_dir / "build.json"
+
+    @property
+    def build_log(self) -> Path:
+        """What the last build that was started from the console printed."""
+        return self.state_dir / "build.log"
+
     def progress(self, stage: str) -> Path:
         """Return where the running, or the last, run of a stage is: JSON lines. Safe to delete."""
         return self.state_dir / "progress" / f"{stage}.jsonl"

@@ -27,6 +27,8 @@ class ActButton(Struct, frozen=True):
     value: str
     label: str
     tone: Literal["primary", "danger", ""] = "primary"
+    checked: bool = True
+    """Whether the browser insists on the required fields."""
 
 
 class ActPage(Struct, frozen=True):

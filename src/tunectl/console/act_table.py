@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from tunectl.access.scopes import KeyScope
 from tunectl.console.act_page import ActPage
-from tunectl.console.acts import change_key, decide, erase_person, releases, request_retrain, set_reference
+from tunectl.console.acts import build, change_key, decide, erase_person, releases, request_retrain, set_reference
 from tunectl.console.read_context import ReadContext
 
 
@@ -23,7 +23,7 @@ class Act(NamedTuple):
     title: str
     template: str
     show: Callable[[ReadContext, Mapping[str, str]], Any]
-    """The consequences, as a struct; LookupError where there is no such thing."""
+    """The consequences, as a struct; NotFoundError where there is no such thing."""
     perform: Callable[[ReadContext, Mapping[str, str]], str | ActPage]
     """Does it with the fields of the form, and returns the path to go to, or a page that says what came of it; ConflictError where somebody was quicker."""
     scope: KeyScope
@@ -32,6 +32,8 @@ class Act(NamedTuple):
 
 
 ACTS: Final[tuple[Act, ...]] = (
+    Act("/build/start", "Start a build", "act.html", build.show_start, build.start, "operate", "/build"),
+    Act("/build/stop", "Stop the build", "act.html", build.show_stop, build.stop, "operate", "/build"),
     Act(
         "/releases/{release}/promote",
         "Promote",

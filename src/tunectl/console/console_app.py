@@ -22,7 +22,7 @@ from tunectl.console.acts.act_errors import ConflictError
 from tunectl.console.console_guard import ConsoleDoor
 from tunectl.console.console_sessions import SignIn, Visitor
 from tunectl.console.event_stream import ChangeWatcher, stamp_project, stream_changes
-from tunectl.console.read_context import ReadCache, ReadContext
+from tunectl.console.read_context import NotFoundError, ReadCache, ReadContext
 from tunectl.console.screen_table import SCREENS, Screen, twin_path
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
@@ -102,7 +102,7 @@ class ConsoleApp:
             context = self.context(visitor)
             try:
                 shown = await asyncio.to_thread(screen.read, context, query)
-            except LookupError:
+            except NotFoundError:
                 return await self._show_absent(request, None)
             if as_json:
                 return self._responses.Response(msgspec.json.encode(shown), media_type="application/json")
@@ -121,7 +121,7 @@ class ConsoleApp:
             context = self.context(visitor)
             try:
                 shown = await asyncio.to_thread(act.show, context, {**request.query_params, **request.path_params})
-            except LookupError:
+            except NotFoundError:
                 return await self._show_absent(request, None)
             entry = Screen(act.path, act.title, act.template, act.show, parent=act.parent)
             page = await asyncio.to_thread(self.render, act.template, context, entry, request, screen=shown)
@@ -138,7 +138,7 @@ class ConsoleApp:
             form = {**await self.read_form(request), **request.path_params}
             try:
                 result = await asyncio.to_thread(act.perform, self.context(visitor), form)
-            except LookupError:
+            except NotFoundError:
                 return await self._show_absent(request, None)
             logging_setup.get_logger(__name__).info("%s: %s", visitor.name, request.url.path)
             if isinstance(result, str):

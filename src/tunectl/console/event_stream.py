@@ -25,7 +25,14 @@ def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
     """Return the records that screens are read from."""
     state = layout.state_dir
     yield from sorted(layout.conf.rglob("*.yaml"))
-    yield from (layout.root / "dvc.lock", layout.pipeline, layout.failure, layout.executed, layout.calibration)
+    yield from (
+        layout.root / "dvc.lock",
+        layout.pipeline,
+        layout.failure,
+        layout.executed,
+        layout.calibration,
+        layout.build_log,
+    )
     for folder in (
         "progress",
         "runs",
@@ -33,7 +40,6 @@ def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
         "retrain/inbox",
         "retrain/runs",
         "sweeps",
-        "console/jobs",
         "inference_log",
         "monitor",
     ):

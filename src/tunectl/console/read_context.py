@@ -31,6 +31,10 @@ MAX_AGE_SECONDS: Final = 60.0
 """Of the state of the stages: raw files that no settings name yet are not stamped."""
 
 
+class NotFoundError(LookupError):
+    """There is nothing at the address that was asked for; it becomes the status 404, which a KeyError of a bug does not."""
+
+
 class ReadCache:
     """What was read, by name, while its stamp stays the same; shared by all visitors."""
 

@@ -44,7 +44,7 @@ class Screen(NamedTuple):
     template: str
     """File of ``templates/``."""
     read: Callable[[ReadContext, Query], Any]
-    """The struct that the page shows; LookupError where there is no such thing."""
+    """The struct that the page shows; NotFoundError where there is no such thing."""
     scope: KeyScope = "look"
     group: str = ""
     """Group of the navigation; empty: it is reached from another screen and is not listed."""

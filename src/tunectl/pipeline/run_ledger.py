@@ -6,6 +6,7 @@ What a run did not build, and what is left of an earlier one, is not in its reco
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from tunectl.core import logging_setup, user
 from tunectl.core.errors import ArtifactError, GateError, TunectlError
 from tunectl.evaluation import results
 from tunectl.evaluation.results import MetricDifference, Score
+from tunectl.pipeline import background_build
 from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES
 from tunectl.tracking.build_record import read_curves
@@ -77,6 +79,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     project: str
     author: str
+    reason: str = ""
+    """Why, where it was started from the console."""
     unattended: bool = False
     """Started by the retrain controller or a sweep."""
     started_at: float
@@ -211,10 +215,12 @@ def _describe_run(
         for name in _names()
         if name in names and (result := stage_verdict(layout, name))
     }
+    request = background_build.read_request(layout, os.getpid())
     record = RunRecord(
         id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_at))}-{built[:8]}",
         project=project,
-        author=user.current_user(),
+        author=request.author if request else user.current_user(),
+        reason=request.reason if request else "",
         unattended=unattended,
         started_at=started_at,
         seconds=round(time.time() - started_at, 3),

@@ -171,4 +171,4 @@ def _list_output_changes(
 
 def _seconds(layout: ProjectPaths, stage: str) -> float | None:
     path = layout.metrics(stage)
-    return atomic_io.read_json(path)["seconds"] if path.is_file() else None
+    return atomic_io.read_json(path).get("seconds") if path.is_file() else None

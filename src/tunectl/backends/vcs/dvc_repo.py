@@ -39,7 +39,7 @@ def _command(root: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> int:
-    """Run ``dvc repro`` with its output on ours; returns its exit code.
+    """Run ``dvc repro`` with its output on ours; returns its exit code, 130 where it was interrupted.
 
     ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed. What ends this
     process ends DVC and the stage that it runs, too: SIGINT, SIGTERM and SIGHUP let the step under way finish, kill -9 does not.
@@ -50,24 +50,27 @@ def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> in
     # DVC passes no signal on to the stage, so both are in a group of their own, whose guard ends it when we die.
     guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
     process = subprocess.Popen(guard, cwd=root, env=environment, stdin=subprocess.PIPE, process_group=0)
-    with _pass_signals(process.pid):
-        return process.wait()
+    with _pass_signals(process.pid) as interrupted:
+        code = process.wait()
+    return 130 if code and interrupted.is_set() else code
 
 
 @contextmanager
-def _pass_signals(group: int) -> Iterator[None]:
-    """Send SIGINT to a process group when this process gets SIGINT, SIGTERM or SIGHUP."""
+def _pass_signals(group: int) -> Iterator[threading.Event]:
+    """Send SIGINT to a process group when this process gets SIGINT, SIGTERM or SIGHUP; the event says whether it did."""
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
+        yield interrupted  # only the main thread may set handlers
         return
 
     def interrupt(*_: object) -> None:
+        interrupted.set()
         with suppress(ProcessLookupError):
             os.killpg(group, signal.SIGINT)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield
+        yield interrupted
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -13,7 +13,7 @@ from tunectl.access import api_keys
 from tunectl.access.api_keys import ApiKey
 from tunectl.access.scopes import SCOPE_MEANINGS, KeyScope
 from tunectl.console.act_page import ActButton, ActField, ActPage, check_unchanged
-from tunectl.console.read_context import ReadContext
+from tunectl.console.read_context import NotFoundError, ReadContext
 from tunectl.core.errors import UsageError
 
 BACK: Final = "/settings/keys"
@@ -28,7 +28,7 @@ def _find_path(context: ReadContext) -> Path:
 def _find_key(context: ReadContext, form: Mapping[str, str]) -> ApiKey:
     found = next((key for key in api_keys.read(_find_path(context)) if key.name == form.get("key", "")), None)
     if found is None:
-        raise LookupError(form.get("key", ""))
+        raise NotFoundError(form.get("key", ""))
     return found
 
 

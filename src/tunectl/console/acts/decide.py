@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tunectl.console.act_page import ActButton, ActPage, check_unchanged
 from tunectl.console.acts.act_errors import ConflictError
-from tunectl.console.read_context import ReadContext
+from tunectl.console.read_context import NotFoundError, ReadContext
 from tunectl.console.screens.retrain import PendingDecision, list_waiting
 from tunectl.core.errors import UsageError
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
@@ -17,13 +17,13 @@ def _find_question(context: ReadContext, form: Mapping[str, str]) -> PendingDeci
     for one in list_waiting(store, store.runs(), context.now):
         if one.run == form.get("run", ""):
             return one
-    raise LookupError(form.get("run", ""))
+    raise NotFoundError(form.get("run", ""))
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """What yes and no mean.
 
-    Raises  LookupError where nothing waits.
+    Raises  NotFoundError where nothing waits.
     """
     one = _find_question(context, form)
     yes = (
@@ -49,7 +49,7 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     """
     try:
         one = _find_question(context, form)
-    except LookupError as error:
+    except NotFoundError as error:
         raise ConflictError("nothing waits here any more: it was decided, or its time is over") from error
     check_unchanged(form, {"question": one.question, "nonce": one.nonce})
     if form.get("answer") not in ("yes", "no"):

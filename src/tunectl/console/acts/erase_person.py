@@ -8,7 +8,7 @@ from tunectl.artifacts.records import InferenceRecord
 from tunectl.backends.storage import open_inference_log
 from tunectl.console.act_page import REASON, ActButton, ActPage, check_unchanged
 from tunectl.console.acts.act_errors import require_reason
-from tunectl.console.read_context import ReadContext
+from tunectl.console.read_context import NotFoundError, ReadContext
 from tunectl.core import logging_setup
 from tunectl.core.errors import UsageError
 from tunectl.inference_log import erasure
@@ -22,14 +22,14 @@ MAX_COUNT = 10_000
 def _find_record(log: InferenceLog | None, form: Mapping[str, str]) -> InferenceRecord:
     found = None if log is None else log.inference(form.get("inference", ""))
     if found is None:
-        raise LookupError(form.get("inference", ""))
+        raise NotFoundError(form.get("inference", ""))
     return found
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """How much there is of that person, and what stays.
 
-    Raises  LookupError for a request that is not in the log.
+    Raises  NotFoundError for a request that is not in the log.
     """
     with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
         record = _find_record(log, form)

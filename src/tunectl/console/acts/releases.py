@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from tunectl.console.acts.act_errors import ConflictError, require_reason
-from tunectl.console.read_context import ReadContext
+from tunectl.console.read_context import NotFoundError, ReadContext
 from tunectl.core.errors import UsageError
 from tunectl.pipeline import trusted_keys
 from tunectl.registry import release_state
@@ -38,7 +38,7 @@ def show_promotion(context: ReadContext, query: Mapping[str, str]) -> SwapPrevie
     """Return what promoting a release does."""
     store, name = _open(context), query["release"]
     if name not in store.ids():
-        raise LookupError(name)
+        raise NotFoundError(name)
     champion, manifest = store.champion(), store.manifest(name)
     before = (
         f"{champion.release} stops being the champion and can be rolled back to."
@@ -66,7 +66,7 @@ def promote(context: ReadContext, form: Mapping[str, str]) -> str:
     """Make a release the champion."""
     store, name = _open(context), form["release"]
     if name not in store.ids():
-        raise LookupError(name)
+        raise NotFoundError(name)
     reason = require_reason(form)
     try:
         store.promote(name, author=context.visitor, message=reason, after=_sequence(form))
@@ -76,11 +76,11 @@ def promote(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def show_rollback(context: ReadContext, query: object) -> SwapPreview:  # noqa: ARG001 - every act is shown alike
-    """Return what rolling back does; LookupError where there is nothing to go back to."""
+    """Return what rolling back does; NotFoundError where there is nothing to go back to."""
     store = _open(context)
     champion = store.champion()
     if champion is None or champion.previous is None:
-        raise LookupError("previous")
+        raise NotFoundError("previous")
     return SwapPreview(
         f"Everybody will be answered by release {champion.previous} again.",
         [
@@ -107,7 +107,7 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
     """Return what putting a release up beside the champion does."""
     store, name = _open(context), query["release"]
     if name not in store.ids():
-        raise LookupError(name)
+        raise NotFoundError(name)
     trial = store.trial()
     ends = [f"The canary of {trial.release} ends."] if trial else []
     return SwapPreview(
@@ -129,7 +129,7 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     """Put a release up beside the champion."""
     store, name = _open(context), form["release"]
     if name not in store.ids():
-        raise LookupError(name)
+        raise NotFoundError(name)
     reason = require_reason(form)
     _require_same(store, form)
     try:
@@ -141,11 +141,11 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noqa: ARG001 - every act is shown alike
-    """Return what taking the challenger away does; LookupError where there is none."""
+    """Return what taking the challenger away does; NotFoundError where there is none."""
     store = _open(context)
     trial = store.trial()
     if trial is None:
-        raise LookupError("canary")
+        raise NotFoundError("canary")
     return SwapPreview(
         f"Nobody will be answered by release {trial.release} any more; everybody gets the champion.",
         ["The release stays in the registry."],

@@ -9,7 +9,7 @@ from tunectl.artifacts.records import DriftWindow
 from tunectl.backends.storage import open_inference_log
 from tunectl.console.act_page import REASON, ActButton, ActPage, check_unchanged
 from tunectl.console.acts.act_errors import require_reason
-from tunectl.console.read_context import ReadContext
+from tunectl.console.read_context import NotFoundError, ReadContext
 from tunectl.core.errors import UsageError
 from tunectl.inference_log.log_store import InferenceLog, LogEvent
 from tunectl.monitoring import reference_data
@@ -21,7 +21,7 @@ def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[Dri
     closed = [] if log is None else reference_data.list_closed_windows(log)
     found = next((one for one in closed if one.id == form.get("window", "")), None)
     if log is None or found is None:
-        raise LookupError(form.get("window", ""))
+        raise NotFoundError(form.get("window", ""))
     named = windows.find_accepted_windows([event.body for event in log.events(kind=windows.REFERENCE_SET)])
     return found, "+".join(named)
 
@@ -29,7 +29,7 @@ def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[Dri
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """What is compared with what from then on.
 
-    Raises  LookupError for a window that was not closed.
+    Raises  NotFoundError for a window that was not closed.
     """
     with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
         one, now = _find_window(log, form)

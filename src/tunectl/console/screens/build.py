@@ -8,6 +8,8 @@ from tunectl.artifacts import lock
 from tunectl.backends.vcs import dvc_lock
 from tunectl.console.build_state import StageNode, list_nodes
 from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.pipeline import background_build
+from tunectl.pipeline.background_build import BuildRequest
 
 
 class BuildScreen(Struct, frozen=True):
@@ -20,6 +22,10 @@ class BuildScreen(Struct, frozen=True):
     """Stages that a build would run."""
     building: bool
     """Whether somebody builds now."""
+    request: BuildRequest | None = None
+    """Who started it from the console, and why."""
+    log: str = ""
+    """The last lines of a build that was started from the console."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -27,10 +33,13 @@ def read_build(context: ReadContext, query: object) -> BuildScreen:  # noqa: ARG
     """Read the state of every stage."""
     problems = ProblemList()
     stages = list_nodes(context, problems)
+    process = background_build.find_build(context.layout)
     return BuildScreen(
         stages,
         problems.attempt("graph", lambda: dvc_lock.read_dependencies(context.layout.root), {}),
         [node.stage for node in stages if node.state in {"stale", "not built"}],
-        lock.is_locked(context.layout.repro_lock) or lock.is_locked(context.layout.stage_lock),
+        process is not None or lock.is_locked(context.layout.stage_lock),
+        background_build.read_request(context.layout, process) if process else None,
+        background_build.read_log_end(context.layout),
         problems.problems,
     )

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts.records import DriftWindow, truncate
 from tunectl.backends.storage import open_inference_log
-from tunectl.console.read_context import ProblemList
+from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.monitoring import reference_data
 from tunectl.monitoring import window as windows
 
@@ -115,7 +115,7 @@ def _describe_monitor(context: ReadContext) -> str:
 def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWindowScreen:
     """Read one window, given by its id or the beginning of it.
 
-    Raises  LookupError where there is none.
+    Raises  NotFoundError where there is none.
     """
     problems = ProblemList()
     name = query.get("window", "")
@@ -156,7 +156,7 @@ def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWi
     otherwise: DriftWindowScreen | None = empty
     found = problems.attempt("inference log", read, otherwise)
     if found is None:
-        raise LookupError(name)
+        raise NotFoundError(name)
     return found
 
 

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts.records import Feedback, InferenceRecord, truncate
 from tunectl.backends.storage import open_inference_log
-from tunectl.console.read_context import ProblemList
+from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.monitoring import window
 from tunectl.stats.proportion_ci import wilson_interval
 
@@ -269,7 +269,7 @@ def _show_value(value: object) -> str:
 def read_inference(context: ReadContext, query: Mapping[str, str]) -> InferenceScreen:
     """Read one inference, given by its id or the beginning of it.
 
-    Raises  LookupError where there is none.
+    Raises  NotFoundError where there is none.
     """
     problems = ProblemList()
     name = query.get("inference", "")
@@ -283,7 +283,7 @@ def read_inference(context: ReadContext, query: Mapping[str, str]) -> InferenceS
     if found is None:
         if problems.problems:
             return InferenceScreen(problems=problems.problems)
-        raise LookupError(name)
+        raise NotFoundError(name)
     one, feedback = found
     return InferenceScreen(
         row=build_row(one, feedback),

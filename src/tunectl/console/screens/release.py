@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
 from tunectl.console.screens.releases import ReleaseSummary, name_roles, summarize_release
 from tunectl.registry import release_manifest
 from tunectl.registry.release_manifest import Lineage
@@ -33,12 +33,12 @@ class ReleaseScreen(Struct, frozen=True):
 def read_release(context: ReadContext, query: Mapping[str, str]) -> ReleaseScreen:
     """Read the release that ``query["release"]`` names in full.
 
-    Raises  LookupError where the registry has none of that name.
+    Raises  NotFoundError where the registry has none of that name.
     """
     problems, store = ProblemList(), ReleaseRegistry(context.layout.releases)
     name = query["release"]
     if name not in store.ids():
-        raise LookupError(name)
+        raise NotFoundError(name)
     champion = problems.attempt("champion", store.champion, None)
     roles = name_roles(champion, problems.attempt("canary", store.trial, None))
     manifest = problems.attempt("manifest", lambda: store.manifest(name), None)

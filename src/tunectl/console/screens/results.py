@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts import manifest
 from tunectl.console import report_fragment
-from tunectl.console.read_context import ProblemList
+from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.evaluation import metrics, results
 from tunectl.evaluation.results import (
     VERDICT_COLORS,
@@ -147,11 +147,11 @@ def _find_report(context: ReadContext, name: str) -> ReportLink:
 def read_report(context: ReadContext, query: Mapping[str, str]) -> ReportScreen:
     """Read one report; its markup is cleaned, because whoever sends a project sends its reports, too.
 
-    Raises  LookupError for a name that is no report.
+    Raises  NotFoundError for a name that is no report.
     """
     name = query.get("report", "")
     if name not in REPORTS:
-        raise LookupError(name)
+        raise NotFoundError(name)
     title, file = REPORTS[name]
     problems = ProblemList()
     html: str = problems.attempt("report", lambda: _read_fragment(context, context.layout.root / file), "")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct, field
 
 from tunectl.canary.canary_store import Experiment, ExperimentStore
-from tunectl.console.read_context import ProblemList
+from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import rate_limits, report, signed_links
 from tunectl.retraining.run_store import LOCK, ApprovalDecision, RunStore, TriggerOutcome
@@ -278,7 +278,7 @@ def _list_facts(run: RetrainRun, question: str) -> Iterator[tuple[str, str]]:
 def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainRunScreen:
     """Read one retrain, given by its id or the beginning of it.
 
-    Raises  LookupError where there is none.
+    Raises  NotFoundError where there is none.
     """
     problems = ProblemList()
     store = RunStore(context.layout.retrain)
@@ -288,7 +288,7 @@ def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainR
     if run is None:
         if problems.problems:
             return RetrainRunScreen(problems=problems.problems)
-        raise LookupError(name)
+        raise NotFoundError(name)
     experiments: list[Experiment] = problems.attempt(
         "canary", lambda: ExperimentStore(ReleaseRegistry(context.layout.releases)).all(), []
     )

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
 from tunectl.pipeline import lineage_trace
 from tunectl.pipeline.lineage_trace import FILES, RowStep
 from tunectl.registry.release_store import ReleaseRegistry
@@ -45,12 +45,12 @@ class RowScreen(Struct, frozen=True):
 def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
     """Read the row that ``query["id"]`` names, as the latest stage that has it wrote it.
 
-    Raises  LookupError where no stage has it.
+    Raises  NotFoundError where no stage has it.
     """
     problems, layout = ProblemList(), context.layout
     found = _find_row(context, query["id"])
     if found is None:
-        raise LookupError(query["id"])
+        raise NotFoundError(query["id"])
     source = lineage_trace.format_source(found.get("source"))
     none: list[RowStep] = []
     steps = problems.attempt("way through the stages", lambda: list(lineage_trace.trace_row(layout, source)), none)

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts.records import truncate
 from tunectl.artifacts.row_counts import REJECTS
-from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
 from tunectl.console.row_index import RowIndex, open_index
 from tunectl.core.errors import DataError
 from tunectl.data.pipeline_row_counts import WRITES
@@ -65,19 +65,19 @@ class RowsScreen(Struct, frozen=True):
 def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
     """Read one page; ``query``: stage, part (rejects), file, reason, source, q and at.
 
-    Raises  LookupError for a stage or file that there is not.
+    Raises  NotFoundError for a stage or file that there is not.
     """
     problems = ProblemList()
     there = {stage.name: _list_files(context, stage.name, problems) for stage in STAGES}
     stages = [name for name, files in there.items() if files]
     stage = query.get("stage") or (stages[0] if stages else "ingest")
     if stage not in there:
-        raise LookupError(stage)
+        raise NotFoundError(stage)
     files = there[stage]
     wanted = REJECTS if query.get("part") == "rejects" else query.get("file", "")
     file = wanted or _choose_file(context, stage, files, query.get("source", ""))
     if wanted and wanted != REJECTS and wanted not in dict(files):
-        raise LookupError(wanted)
+        raise NotFoundError(wanted)
     label, source, text = query.get("reason", ""), query.get("source", ""), query.get("q", "")[:200]
     index = (
         problems.attempt(file, lambda: open_index(context, context.layout.artifact(stage) / file), None)

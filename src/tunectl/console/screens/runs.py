@@ -14,7 +14,7 @@ from tunectl.backends.vcs import dvc_cache
 from tunectl.config.loading.provenance import format_value, iter_leaves, to_dotted_key
 from tunectl.console.links import link
 from tunectl.console.paging import place_page
-from tunectl.console.read_context import ProblemList, stamp_files
+from tunectl.console.read_context import NotFoundError, ProblemList, stamp_files
 from tunectl.evaluation import metrics, results
 from tunectl.evaluation.results import AnswerRow, Score
 from tunectl.pipeline import run_ledger
@@ -49,6 +49,8 @@ class RunRow(Struct, frozen=True):
     started_at: datetime
     seconds: float
     author: str
+    reason: str
+    """Why, where it was started from the console."""
     unattended: bool
     """The retrain controller or a sweep started it."""
     commit: str
@@ -198,6 +200,7 @@ def _build_row(record: RunRecord, before: RunRecord | None) -> RunRow:
         datetime.fromtimestamp(record.started_at, UTC),
         record.seconds,
         record.author,
+        record.reason,
         record.unattended,
         record.commit or "",
         changes[:MAX_CHANGES],
@@ -234,7 +237,7 @@ def _title(metric: str) -> str:
 def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScreen:
     """Compare the runs ``old`` and ``new``; without them the two newest.
 
-    Raises  LookupError for a run that is not in the ledger.
+    Raises  NotFoundError for a run that is not in the ledger.
     """
     problems = ProblemList()
     names: list[str] = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), [])
@@ -248,7 +251,7 @@ def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScree
     old_name = query.get("old") or (known[1] if len(known) > 1 else "")
     for name in (old_name, new_name):
         if name and name not in names:
-            raise LookupError(name)
+            raise NotFoundError(name)
     old, new = (_try_load(context, problems, name) if name else None for name in (old_name, new_name))
     if old is None or new is None:
         return CompareScreen(choices=choices, problems=problems.problems)
@@ -315,7 +318,7 @@ def _get_last(points: Sequence[tuple[int, float]] | None) -> float | None:
 def read_run_curve(context: ReadContext, query: Mapping[str, str]) -> CurveScreen:
     """Read one curve of two runs, at all steps that either has.
 
-    Raises  LookupError where neither has it.
+    Raises  NotFoundError where neither has it.
     """
     problems = ProblemList()
     names: list[str] = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), [])
@@ -327,7 +330,7 @@ def read_run_curve(context: ReadContext, query: Mapping[str, str]) -> CurveScree
         if points:
             found[name] = dict(points)
     if not found and not problems.problems:
-        raise LookupError(figure)
+        raise NotFoundError(figure)
     steps = sorted({step for points in found.values() for step in points})
     return CurveScreen(
         f"{stage}: {figure.replace('_', ' ')}",

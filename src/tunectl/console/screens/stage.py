@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from tunectl.artifacts.manifest import NAME, Manifest
 from tunectl.artifacts.row_counts import ROW_COUNTS, RowCounts
 from tunectl.console.build_state import StageNode, list_nodes
-from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
 from tunectl.pipeline.stage_status import format_value
 
 
@@ -33,12 +33,12 @@ class StageScreen(Struct, frozen=True):
 def read_stage(context: ReadContext, query: Mapping[str, str]) -> StageScreen:
     """Read the stage that ``query["stage"]`` names.
 
-    Raises  LookupError where there is no such stage.
+    Raises  NotFoundError where there is no such stage.
     """
     problems, name = ProblemList(), query["stage"]
     node = next((one for one in list_nodes(context, problems) if one.stage == name), None)
     if node is None:
-        raise LookupError(name)
+        raise NotFoundError(name)
     folder, layout = context.layout.artifact(name), context.layout
     manifest: Manifest | None = problems.attempt("manifest", lambda: context.read_json(folder / NAME, Manifest), None)
     record = problems.attempt("settings of the last run", lambda: context.read_json(layout.config(name)), None) or {}

@@ -1,0 +1,143 @@
+"""Start a build in the background, and stop the one that runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from msgspec import structs
+
+from tunectl.console.act_page import REASON, ActButton, ActField, ActPage, check_unchanged
+from tunectl.console.acts.act_errors import ConflictError, require_reason
+from tunectl.console.build_state import find_running_stage
+from tunectl.console.read_context import ReadContext
+from tunectl.core.errors import UsageError
+from tunectl.pipeline import background_build
+from tunectl.pipeline.stage_status import StageStatus
+
+MAX_LETTERS = 2_000
+"""Of the settings that are typed."""
+
+
+def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
+    """Say which stages would run and why, with the settings that were typed so far."""
+    if _is_building(context):
+        return ActPage("Start a build", ["A build runs already."], back="/build", scope="operate")
+    typed = form.get("settings", "")
+    stages = _list_stages(context, _split_overrides(typed))
+    pending = [stage for stage in stages if stage.state in {"stale", "not built"}]
+    consequences = [
+        f"{len(pending)} of {len(stages)} stages would run; each stage after them runs where what it reads changes."
+        if pending
+        else "Every stage is up to date, so a build would only look.",
+        "Settings that you type are recorded in conf/overrides.yaml, and hold for later builds, too.",
+        "It goes on when you close this page or the console. Nothing goes live by it, except a first release.",
+    ]
+    return ActPage(
+        "Start a build",
+        consequences,
+        facts=[(stage.stage, stage.why or stage.state) for stage in pending],
+        fields=[
+            structs.replace(REASON, value=form.get("reason", "")),
+            ActField("settings", "Settings for it", value=typed, help="key=value, with spaces between several; may be empty."),
+        ],
+        shown={"pending": _list_pending(context)},
+        buttons=[ActButton("start", "Start the build"), ActButton("preview", "Show what would run", "", checked=False)],
+        back="/build",
+        command=" ".join(["tunectl repro", *map(shlex.quote, _split_overrides(typed))]),
+        scope="operate",
+    )  # fmt: skip
+
+
+def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
+    """Start it, or show what the typed settings would change.
+
+    Raises  ConfigError naming every mistake of the settings; MissingExtraError; ConflictError where a build runs or the project
+            changed; UsageError without a reason.
+    """
+    from tunectl.config.loading import checks
+    from tunectl.core.optional import require_all
+    from tunectl.pipeline.required_extras import list_build_packages
+
+    overrides = _split_overrides(form.get("settings", ""))
+    if form.get("answer") == "preview":
+        return show_start(context, form)
+    reason = require_reason(form)
+    require_all(list_build_packages(checks.load_project_config(context.layout, overrides).root, ()))
+    if _is_building(context):
+        raise ConflictError("somebody was quicker: a build runs already", hint="look at it on the page Build")
+    check_unchanged(form, {"pending": _list_pending(context)})
+    background_build.start_build(context.layout, overrides, author=context.visitor, reason=reason)
+    return "/build"
+
+
+def show_stop(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
+    """Say what runs, and what is kept of it."""
+    process, stage = background_build.find_build(context.layout), find_running_stage(context)
+    if process is None:
+        words = (
+            f"The stage {stage} was started by dvc repro or tunectl run: press Ctrl-C there."
+            if stage
+            else "No build runs."
+        )
+        return ActPage("Stop the build", [words], back="/build", scope="operate")
+    request = background_build.read_request(context.layout, process)
+    facts = [("stage", stage or "between two stages"), ("process", str(process))]
+    facts += [("started by", request.author), ("why", request.reason)] if request else [("started", "in a terminal")]
+    return ActPage(
+        "Stop the build",
+        [
+            "It is interrupted as by Ctrl-C. Finished stages are kept.",
+            "The next build goes on: a training from its last checkpoint, another stage from its beginning.",
+        ],
+        facts=facts,
+        fields=[REASON],
+        shown={"process": str(process)},
+        buttons=[ActButton("stop", "Stop the build", "danger")],
+        back="/build",
+        scope="operate",
+    )
+
+
+def stop(context: ReadContext, form: Mapping[str, str]) -> str:
+    """Interrupt the build that was shown.
+
+    Raises  ConflictError where that one has ended; UsageError without a reason; InfrastructureError where it runs elsewhere.
+    """
+    require_reason(form)
+    process = background_build.find_build(context.layout)
+    check_unchanged(form, {"process": str(process or "")})
+    if process is not None:
+        background_build.stop_build(process)
+    return "/build"
+
+
+def _is_building(context: ReadContext) -> bool:
+    return background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
+
+
+def _split_overrides(text: str) -> list[str]:
+    if len(text) > MAX_LETTERS:
+        raise UsageError(f"settings have at most {MAX_LETTERS} letters; these have {len(text)}")
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"settings: {error}", hint="write key=value; quote a value with spaces") from error
+    wrong = next((word for word in words if word.startswith("-") or "=" not in word), None)
+    if wrong is not None:
+        raise UsageError(f"settings: {wrong[:80]!r} is not key=value", hint="for example: sft.epochs=2")
+    return words
+
+
+def _list_stages(context: ReadContext, overrides: Sequence[str]) -> list[StageStatus]:
+    if not overrides:
+        return context.list_stages()
+    from tunectl.config.loading import checks
+    from tunectl.pipeline.stage_status import list_stage_status
+
+    return list_stage_status(context.layout, checks.load_project_config(context.layout, overrides).root)
+
+
+def _list_pending(context: ReadContext) -> str:
+    """Stages that a build without further settings would run: what a form was made from."""
+    return " ".join(stage.stage for stage in context.list_stages() if stage.state in {"stale", "not built"})

@@ -1,0 +1,110 @@
+"""A build in the background: it outlives who started it, and is stopped as by Ctrl-C.
+
+``.tunectl/build.json`` says who started it and why, ``.tunectl/build.log`` has its output. The lock of ``tunectl repro`` says whether
+a build runs, and as which process, so that one that was started in a terminal is found and stopped, too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import ArtifactError, InfrastructureError
+
+MAX_LOG_BYTES = 8_000
+"""Of the end of the log that is shown."""
+
+
+class BuildRequest(msgspec.Struct, frozen=True):
+    """Who started a build, and why."""
+
+    process: int
+    """Of ``tunectl repro``."""
+    author: str
+    reason: str
+    overrides: list[str] = []
+
+
+def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, reason: str) -> BuildRequest:
+    """Start ``tunectl repro`` with ``overrides``, which are recorded as always; check them before.
+
+    Raises  LockTimeoutError where a build runs; InfrastructureError where the log cannot be written.
+    """
+    with lock.file_lock(layout.repro_lock, "start of a build", busy="a build runs in this project"):
+        pass
+    try:
+        layout.build_log.parent.mkdir(parents=True, exist_ok=True)
+        stream = layout.build_log.open("wb")
+    except OSError as error:
+        raise atomic_io.write_error(layout.build_log, error) from error
+    with stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tunectl", "repro", *overrides],
+            cwd=layout.root,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C at the console does not reach it
+        )
+    threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left while we live
+    request = BuildRequest(process.pid, author, reason, list(overrides))
+    atomic_io.write_json(layout.build_request, request)
+    return request
+
+
+def find_build(layout: ProjectPaths) -> int | None:
+    """Return the process of the build that runs in this project; None without one."""
+    if not lock.is_locked(layout.repro_lock):
+        return None
+    found = re.search(r"process (\d{1,9})", layout.repro_lock.read_text(encoding="utf-8", errors="replace"))
+    return int(found[1]) if found else None
+
+
+def read_request(layout: ProjectPaths, process: int) -> BuildRequest | None:
+    """Return who started the build of ``process`` in the background; None where it was started otherwise."""
+    try:
+        request = atomic_io.read_json(layout.build_request, BuildRequest)
+    except ArtifactError:
+        return None
+    return request if request.process == process else None
+
+
+def stop_build(process: int) -> None:
+    """Interrupt a build that ``find_build`` returned: finished stages are kept, training goes on from its last checkpoint.
+
+    Raises  InfrastructureError where the process is not one of this machine's, or is another user's.
+    """
+    problem: OSError | None = None
+    try:
+        if b"repro" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+            os.kill(process, signal.SIGINT)  # it passes it on to DVC and the stage
+            return
+    except OSError as error:
+        problem = error
+    raise InfrastructureError(
+        f"the build, process {process}, cannot be interrupted from here",
+        hint="it runs in another container or under another account: press Ctrl-C where it was started",
+    ) from problem
+
+
+def read_log_end(layout: ProjectPaths) -> str:
+    """Return the last lines that the build in the background printed; empty without one."""
+    try:
+        with layout.build_log.open("rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - MAX_LOG_BYTES))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return text.partition("\n")[2] if size > MAX_LOG_BYTES else text
