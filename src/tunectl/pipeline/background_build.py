@@ -74,7 +74,7 @@ def find_build(layout: ProjectPaths) -> int | None:
 def read_request(layout: ProjectPaths, process: int) -> BuildRequest | None:
     """Return who started the build of ``process`` in the background; None where it was started otherwise."""
     try:
-        request = atomic_io.read_json(layout.build_request, BuildRequest)
+        request: BuildRequest = atomic_io.read_json(layout.build_request, BuildRequest)
     except ArtifactError:
         return None
     return request if request.process == process else None
