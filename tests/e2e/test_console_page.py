@@ -27,11 +27,12 @@ LOOKS = {"wide-light": ((1280, 850), "light"), "phone-dark": ((390, 844), "dark"
 
 
 class ConsoleProcess:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunectl", "console", "console.port=0"],
+            [sys.executable, "-m", "tunectl", "console", f"console.port={port}"],
             cwd=folder,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             # A user's installation is compiled; compiling at each start would cost 10 MB and a second.
             env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": ""},
@@ -40,9 +41,10 @@ class ConsoleProcess:
         self.link = re.search(r"http\S+", self.process.stdout.readline())[0]
         self.address = self.link.partition("/enter")[0]
 
-    def close(self) -> None:
+    def close(self) -> str:
+        """End it as Ctrl-C does; returns what it said to that."""
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(20)
+        return self.process.communicate(timeout=20)[1]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,20 @@ def list_paths(folder: Path) -> list[str]:
         "/settings/keys",
         "/settings/keys/add",
     ]
-    return ["/", "/build", "/build/curate", "/build/package", "/data", *rows, "/releases", *acts, *more, "/nothing"]
+    return [
+        "/",
+        "/build",
+        "/build/start",
+        "/build/stop",
+        "/build/curate",
+        "/build/package",
+        "/data",
+        *rows,
+        "/releases",
+        *acts,
+        *more,
+        "/nothing",
+    ]
 
 
 def watch(page: Page) -> list[str]:
@@ -177,6 +192,95 @@ def test_a_change_arrives_without_a_reload_and_keeps_the_focus(
     expect(page.get_by_text("seen without a reload").first).to_be_visible(timeout=6000)
     assert page.evaluate("document.activeElement.closest('footer') !== null")
     context.close()
+
+
+def test_eight_pages_that_are_seen_load_and_hear_of_a_change(
+    browser: Browser, console: ConsoleProcess, state: Any, folder: Path
+) -> None:
+    context = open_look(browser, state, "wide-light")
+    pages = [
+        context.new_page() for _ in range(8)
+    ]  # a browser opens six connections to one host, and a stream holds one
+    for page in pages:
+        page.goto(console.address + "/releases", timeout=10_000)
+    time.sleep(1.5)
+    store = ReleaseRegistry(folder / ".tunectl" / "releases")
+    for message, closed in (("seen by eight", None), ("seen by seven", pages[0])):
+        if closed is not None:
+            closed.close()  # the page that held the stream
+            pages.remove(closed)
+        store.promote(find_other(store), author="ada", message=message)
+        for page in pages:
+            expect(page.get_by_text(message).first).to_be_visible(timeout=6000)
+    context.close()
+
+
+def test_a_console_that_is_killed_and_started_again_goes_on_in_the_open_page(browser: Browser, folder: Path) -> None:
+    first = ConsoleProcess(folder)
+    port = int(first.address.rpartition(":")[2])
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(first.link)
+    page.wait_for_url(first.address + "/")
+    page.goto(first.address + "/releases")
+    time.sleep(1)
+    first.process.kill()
+    first.process.wait(20)
+    expect(page.locator("#connection")).to_contain_text("does not answer", timeout=6000)
+    second = ConsoleProcess(folder, port)
+    try:
+        expect(page.locator("#connection")).to_contain_text("Sign in again", timeout=10_000)
+        page.goto(second.link)
+        page.wait_for_url(second.address + "/")
+        page.goto(second.address + "/releases")
+        expect(page.locator("h1")).to_have_text("Releases")
+        time.sleep(1)  # its stream is open
+    finally:
+        words = second.close()
+        context.close()
+    assert words.strip() == "stopped; run the same command again to resume"
+
+
+def test_a_release_is_promoted_by_keyboard_alone(
+    browser: Browser, console: ConsoleProcess, state: Any, folder: Path
+) -> None:
+    store = ReleaseRegistry(folder / ".tunectl" / "releases")
+    other = find_other(store)
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    page.goto(console.address + "/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent").strip() == "Skip to content"
+    for target in ("a[href='/releases']", f"a[href='/releases/{other}']", f"a[href='/releases/{other}/promote']"):
+        press_tab_to(page, target)
+        with page.expect_navigation():
+            page.keyboard.press("Enter")
+    press_tab_to(page, "input[name=reason]")
+    page.keyboard.type("by keyboard alone")
+    press_tab_to(page, "main form button")
+    page.keyboard.press("Enter")
+    page.wait_for_url(console.address + f"/releases/{other}")
+    context.close()
+    now = store.champion()
+    assert now is not None
+    assert (now.release, now.message) == (other, "by keyboard alone")
+
+
+def find_other(store: ReleaseRegistry) -> str:
+    """A release that is not the champion, and that no gate refused."""
+    champion = store.champion()
+    return next(name for name in store.ids()[:2] if champion is None or name != champion.release)
+
+
+def press_tab_to(page: Page, selector: str) -> None:
+    """Press Tab until the element has the focus, which must be visible."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert style != "none", selector
+            return
+    raise AssertionError(f"no Tab leads to {selector} on {page.url}")
 
 
 @pytest.fixture

@@ -66,6 +66,8 @@ class ChangeWatcher:
         self._lock = threading.Lock()
         self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._thread: threading.Thread | None = None
+        self.is_stopping: Callable[[], bool] = lambda: False
+        """Whether the server ends: streams end then by themselves."""
 
     @property
     def is_looking(self) -> bool:
@@ -98,7 +100,7 @@ class ChangeWatcher:
                     self._thread = None
                     return
             now = self._stamp()
-            if now == last:
+            if now == last and not self.is_stopping():
                 continue
             last = now
             with self._lock:
@@ -111,7 +113,7 @@ class ChangeWatcher:
 async def stream_changes(
     watcher: ChangeWatcher, heard: asyncio.Event, is_open: Callable[[], bool], beat: float = BEAT_SECONDS
 ) -> AsyncIterator[bytes]:
-    """Server-sent events until the browser or the session is gone."""
+    """Server-sent events until the browser, the session or the server is gone."""
     number = 0
     try:
         yield b"retry: 1000\nevent: hello\ndata: \n\n"
@@ -124,7 +126,7 @@ async def stream_changes(
                 yield b": beat\n\n"
                 continue
             heard.clear()
-            if not is_open():
+            if watcher.is_stopping() or not is_open():
                 return
             number += 1
             yield f"id: {number}\nevent: changed\ndata: \n\n".encode()

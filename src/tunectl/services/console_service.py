@@ -43,6 +43,7 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
     door = ConsoleDoor(hosts, settings.proxies, sign_in, acts=settings.acts)
     app = ConsoleApp(layout, door, sign_in, project=project)
     server = bounded_http.build_server(app.build())
+    app.watcher.is_stopping = lambda: server.should_exit
     sign_in.write_link_file()
     try:
         started(sign_in.create_link())

@@ -11,7 +11,10 @@ function signIn() {
 
 // Several pages change while one looks: a stream says that something changed, and the page asks for itself again.
 // Focus, selection, open folds and the scroll position stay, because only what differs is replaced.
-const live = {source: null, wait: 1000, busy: false, again: false};
+const live = {source: null, wait: 1000, busy: false, again: false, request: null, release: null};
+// One stream for all pages of this browser that are seen: a browser opens six connections to a host, and a stream holds one.
+// The page that has the lock holds the stream and tells the others. Without HTTPS or localhost there are no locks: one each.
+const channel = navigator.locks && typeof BroadcastChannel !== "undefined" ? new BroadcastChannel("changes") : null;
 
 async function refresh() {
   if (live.busy) { live.again = true; return; }
@@ -29,33 +32,62 @@ async function refresh() {
   }
 }
 
-function tell(text) {
+function tell(text, link) {
   const box = document.getElementById("connection");
-  if (box && box.textContent !== text) box.textContent = text;
+  if (!box || box.textContent === text) return;
+  box.textContent = text;
+  if (link) box.innerHTML = `<a href="/enter?next=${encodeURIComponent(location.pathname + location.search)}"></a>`;
+  if (link) box.firstChild.textContent = text;
 }
 
-function connect() {
-  if (document.hidden || live.source || !document.querySelector("[data-live]")) return;
+function hear(event) {
+  if (event === "lost") tell("The console does not answer. This page shows what was last known.");
+  else if (event === "signed out") tell("You are signed out. Sign in again.", true);
+  else tell("");
+  if (event === "changed") refresh();
+}
+
+function announce(event) {
+  hear(event);
+  if (channel) channel.postMessage(event);
+}
+
+if (channel) channel.onmessage = message => hear(message.data);
+
+function watch() {
+  if (document.hidden || live.request || !document.querySelector("[data-live]")) return;
+  const request = live.request = new AbortController(), asked = performance.now();
+  if (!channel) { connect(); return; }
+  navigator.locks.request("changes", {signal: request.signal}, () => new Promise(release => {
+    if (request.signal.aborted) { release(); return; }
+    live.release = release;
+    connect(performance.now() - asked > 1000); // the page that held the stream is gone: what came since was not heard
+  })).catch(() => {}); // hidden before it was its turn
+}
+
+function unwatch() {
+  if (live.request) live.request.abort();
+  if (live.source) live.source.close();
+  if (live.release) live.release();
+  live.request = live.source = live.release = null;
+}
+
+function connect(missed) {
   const source = live.source = new EventSource("/events");
-  let first = true;
   source.addEventListener("hello", () => {
-    tell("");
-    if (!first || live.wait > 1000) refresh();
-    first = false;
+    announce(missed ? "changed" : "connected");
+    missed = true;
     live.wait = 1000;
   });
-  source.addEventListener("changed", refresh);
-  source.addEventListener("error", () => {
-    disconnect();
-    tell("The console does not answer. This page shows what was last known.");
-    setTimeout(connect, live.wait);
+  source.addEventListener("changed", () => announce("changed"));
+  source.addEventListener("error", async () => {
+    source.close();
+    const answers = await fetch("/healthz").then(answer => answer.ok, () => false);
+    if (live.source !== source) return;
+    announce(answers ? "signed out" : "lost");
+    setTimeout(() => { if (live.source === source) connect(true); }, live.wait);
     live.wait = Math.min(30000, live.wait * 2);
   });
-}
-
-function disconnect() {
-  if (live.source) live.source.close();
-  live.source = null;
 }
 
 // Curves over time. A table of the same numbers stands beside each, so nothing is told by the picture alone.
@@ -76,12 +108,12 @@ async function draw() {
   }
 }
 
-document.addEventListener("visibilitychange", () => document.hidden ? disconnect() : connect());
+document.addEventListener("visibilitychange", () => document.hidden ? unwatch() : watch());
 document.addEventListener("keydown", event => {
   if (event.key === "Escape") for (const menu of document.querySelectorAll("details.narrow[open]")) menu.open = false;
 });
-addEventListener("pagehide", disconnect);
-addEventListener("pageshow", connect);
+addEventListener("pagehide", unwatch);
+addEventListener("pageshow", watch);
 signIn();
 draw();
 
