@@ -1,4 +1,4 @@
-"""Fault tests 1 to 13 of the server at full counts, as real processes on loopback, and the table that is kept.
+"""Fault tests 1 to 13 and 34 of the server at full counts, as real processes on loopback, and the table that is kept.
 
     python benchmarks/fault_tests.py [--only 1 --only 9] [--scale 0.1]
 
@@ -35,6 +35,7 @@ from scenarios import (  # noqa: E402
     metric_cardinality,
     overload,
     pii_leaks,
+    revoked_keys,
     server_kills,
     stream_endings,
 )
@@ -243,9 +244,19 @@ def _postgres() -> Iterator[Postgres | None]:
         shutil.rmtree(postgres.folder, ignore_errors=True)
 
 
+def thirty_four(ground: Ground) -> Iterator[Found]:
+    """34: a release key that is revoked between canary and promotion."""
+    folder = ground.folder / "revoked"
+    shutil.copytree(ground.store.root, folder / "store")
+    store = ReleaseRegistry(folder / "store")
+    champion = store.find("champion")
+    challenger = next(release for release in store.ids() if release != champion)
+    yield revoked_keys.revoke_in_canary(folder, store, champion, challenger)
+
+
 ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (
     ((1,), one), ((2,), two), ((3,), three), ((4,), four), ((5,), five), ((6,), six), ((7, 10, 13), asked),
-    ((8,), eight), ((9,), nine), ((11,), eleven), ((12,), twelve),
+    ((8,), eight), ((9,), nine), ((11,), eleven), ((12,), twelve), ((34,), thirty_four),
 )  # fmt: skip
 
 

@@ -6,11 +6,13 @@ what its stage imports with the chosen options, and no more: whoever installed l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
+from tunectl.access.signatures import RELEASE_KEY_ENV
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import DataError
 from tunectl.core.optional import RequiredPackage
@@ -39,6 +41,8 @@ def list_build_packages(config: Any, targets: Iterable[str] = ()) -> list[Requir
     """Return the packages that ``tunectl repro`` needs for ``targets`` and their inputs; without targets, for all stages."""
     stages = list_upstream_stages(targets)
     result = [RequiredPackage("dvc", "pipeline", "repro"), *list_required_packages(config, stages)]
+    if config.serve.trusted_keys_file is not None or RELEASE_KEY_ENV in os.environ:
+        result.append(RequiredPackage("cryptography", "sign", "repro"))
     if config.launch.root.method == "ray" and "sft" in stages:
         result.append(RequiredPackage("ray", "ray", "launch"))
     return result

@@ -190,3 +190,12 @@ def test_a_stage_alone_names_its_own(project: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MissingExtraError) as caught:
         runner.run_stage(ProjectPaths(), "curate")
     assert caught.value.message.splitlines()[1:] == ["  data: ftfy, phonenumbers (for curate)"]
+
+
+def test_whoever_signs_or_verifies_needs_cryptography(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = RequiredPackage("cryptography", "sign", "repro")
+    monkeypatch.delenv("TUNECTL_RELEASE_KEY", raising=False)
+    assert needed not in list_build_packages(compose())
+    assert needed in list_build_packages(compose("serve.trusted_keys_file=keys.json"))
+    monkeypatch.setenv("TUNECTL_RELEASE_KEY", "ci.key")
+    assert needed in list_build_packages(compose())
