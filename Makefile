@@ -131,7 +131,7 @@ docs-reference: .venv/.dev  ## write docs/reference/ again: settings, commands, 
 	$(BIN)/python docs/generate_reference.py
 
 clean:  ## forget everything that was built, the environment too
-	rm -rf .venv .tunectl artifacts .dvc/cache .dvc/tmp dvc.lock
+	rm -rf .venv .tunectl build artifacts .dvc/cache .dvc/tmp dvc.lock
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -35,11 +35,14 @@ ELSEWHERE = {
     "examples/local_lens/loop.png": "assets/loop.png",
 }
 """Files outside docs/ that are part of the site, and their place in it."""
+SEARCHED = ("monitoring/README.md",)
+"""Those of them that the search finds; the others are records for whoever develops it."""
 CODE = re.compile(r"(^```.*?^```|`[^`\n]*`)", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 LOADING = {"script": "src", "img": "src", "iframe": "src", "source": "src", "link": "href"}
 """Elements whose address a browser loads by itself."""
 FOLDER_LINK = re.compile(r'(<a [^>]*href="(?:[^":#]*/)?\.\.?)/?"')
+PREFORMATTED = re.compile(r"(<pre.*?</pre>)", re.DOTALL)
 COLOR = re.compile(r"\x1b\[[0-9;]*m")  # Zensical colors each letter by itself, in a file, too
 DIGEST = "sources.sha256"
 
@@ -89,7 +92,8 @@ def copy_pages(root: Path) -> None:
         (pages / place).parent.mkdir(parents=True, exist_ok=True)
         if place.endswith(".md"):
             text = (root / source).read_text(encoding="utf-8")
-            (pages / place).write_text(change_links(text, source, places), encoding="utf-8")
+            head = "---\nsearch:\n  exclude: true\n---\n\n" if source in ELSEWHERE and source not in SEARCHED else ""
+            (pages / place).write_text(head + change_links(text, source, places), encoding="utf-8")
         else:
             shutil.copyfile(root / source, pages / place)
 
@@ -133,7 +137,9 @@ def finish_site(site: Path) -> None:
     shutil.rmtree(site / "assets" / "stylesheets" / "classic")
     for path in site.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
-        path.write_text(FOLDER_LINK.sub(r'\1/index.html"', text), encoding="utf-8")
+        parts = PREFORMATTED.split(FOLDER_LINK.sub(r'\1/index.html"', text))
+        parts[::2] = [re.sub(r"\s*\n\s*", "\n", part) for part in parts[::2]]  # a tenth of the size in a wheel
+        path.write_text("".join(parts), encoding="utf-8")
 
 
 class _Page(HTMLParser):

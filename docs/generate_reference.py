@@ -26,6 +26,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.reject_reasons import REJECT_REASONS
 from tunectl.cli.main import VERBS
 from tunectl.core import errors
+from tunectl.core.error_slugs import iter_raises, read_text
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "reference"
@@ -141,7 +142,42 @@ def render_errors() -> str:
         (f"`{name}`", f"`{base}`", str(code), f"`{module}`", strip_roles(docs.split("\n\n", maxsplit=1)[0]))
         for name, base, code, module, docs in iter_error_classes()
     ]
-    return text + render_table(("class", "is a", "exit code", "module", "meaning"), rows)
+    text += render_table(("class", "is a", "exit code", "module", "meaning"), rows)
+    text += "\n## Messages\n\nAn error ends with `more: tunectl docs NAME`, which opens its entry here. `…` stands for a value.\n"
+    return text + render_messages({name: code for name, _, code, _, _ in iter_error_classes()})
+
+
+def render_messages(codes: Mapping[str, int]) -> str:
+    """Return an entry for each message with a slug, below the class that raises it first."""
+    entries: dict[str, list[tuple[str, str, str, str]]] = {}
+    for path in sorted(SOURCES.rglob("*.py")):
+        module = path.relative_to(SOURCES).with_suffix("").as_posix()
+        for _, slug, call in iter_raises(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call.func, ast.Name) and call.func.id in codes:
+                hint = next((read_text(word.value) or "" for word in call.keywords if word.arg == "hint"), "")
+                entries.setdefault(slug, []).append((call.func.id, module, read_text(call.args[0]) or "", hint))
+    text = ""
+    for name in dict.fromkeys(codes):
+        below = {slug: found for slug, found in sorted(entries.items()) if found[0][0] == name}
+        text += f"\n### Messages of {name}\n" if below else ""
+        for slug, found in below.items():
+            text += f"\n#### {slug}\n\n" + "".join(
+                f"- {line}\n" for line in dict.fromkeys(map(describe_message, found))
+            )
+    return text
+
+
+def describe_message(message: tuple[str, str, str, str]) -> str:
+    """Return message, hint and module of one statement that raises."""
+    _, module, text, hint = message
+    advice = f" To do: {quote_code(hint)}." if hint else ""
+    return f"{quote_code(text)}.{advice} ({module})"
+
+
+def quote_code(text: str) -> str:
+    """Return a text as code, on one line, whatever backquotes are in it."""
+    line = " ".join(text.split())
+    return f"`` {line} ``" if "`" in line else f"`{line}`"
 
 
 def iter_error_classes() -> Iterator[tuple[str, str, int, str, str]]:

@@ -86,7 +86,7 @@ def test_an_estimate_without_its_source_says_what_is_missing(project: Path, caps
     assert main(["estimate", "data.path=none.csv"]) == 2
     assert capsys.readouterr().err == (
         "tunectl: ingest.sources.table.path = none.csv: there is no such file or folder\n"
-        "  paths are relative to the project, where dvc.yaml is\n"
+        "  paths are relative to the project, where dvc.yaml is\n  more: tunectl docs there-is-no-such-file-or-folder\n"
     )
 
 
@@ -95,5 +95,5 @@ def test_a_model_that_tells_no_size_must_be_fetched_first(project: Path, capsys:
     assert main(["estimate", *words]) == 2
     assert capsys.readouterr().err == (
         "tunectl: model.source.path = some/model: the size is not in the name, and the model is not downloaded yet\n"
-        "  run its stage first: tunectl repro --to model\n"
+        "  run its stage first: tunectl repro --to model\n  more: tunectl docs model-source-the-size-is-not-in\n"
     )

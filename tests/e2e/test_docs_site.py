@@ -1,8 +1,10 @@
 """The documentation site is built strictly, asks no other host for anything, and is searched from a folder."""
 
+import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu"]
 
 
 def copy_sources(place: Path) -> Path:
-    """Copy what the site is made from, and return the folder."""
-    listed = ["docs", "mkdocs.yml", "monitoring", "benchmarks", "examples/local_lens", "requirements", "*.md"]
-    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *listed]
+    """Copy the checkout as Git knows it, and return the folder."""
+    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, names.split("\0")):
         if (ROOT / name).is_file():
@@ -43,6 +44,50 @@ def test_two_builds_have_the_same_bytes(site: Path, tmp_path: Path) -> None:
     first = {path.relative_to(site): path.read_bytes() for path in site.rglob("*") if path.is_file()}
     assert len(first) > 70
     assert first == {path.relative_to(second): path.read_bytes() for path in second.rglob("*") if path.is_file()}
+
+
+def build_packages(root: Path, out: Path, *targets: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "hatchling", "build", "-d", str(out), *(f"-t{target}" for target in targets)]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1767225600"}
+    return subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=True)
+
+
+def test_the_wheel_holds_the_pages_and_opens_them(site: Path, tmp_path: Path) -> None:
+    """Some 0.6 MB of them; the wheel that is made from the sdist is the same."""
+    build_packages(site.parents[2], tmp_path, "sdist", "wheel")
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        pages = [item for item in archive.infolist() if item.filename.startswith("tunectl/_site/")]
+        archive.extractall(tmp_path / "installed")
+    assert sum(item.compress_size for item in pages) < 700_000
+    names = {item.filename.removeprefix("tunectl/_site/") for item in pages}
+    assert {"index.html", "search.js", "reference/errors.html", "guides/serve.html"} <= names
+    assert names.isdisjoint({"search.json", "sitemap.xml", "sources.sha256"})
+    words = [sys.executable, "-m", "tunectl", "docs", "--print", "cannot-be-read"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    place = tmp_path / "installed" / "tunectl" / "_site" / "reference" / "errors.html"
+    assert done.stdout == f"{place.as_uri()}#cannot-be-read\n"
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, tmp_path / "source", filter="data")
+    build_packages(next((tmp_path / "source").iterdir()), tmp_path / "second", "wheel")
+    assert next((tmp_path / "second").iterdir()).read_bytes() == wheel.read_bytes()
+
+
+def test_pages_of_another_state_are_left_out_of_the_wheel(site: Path, tmp_path: Path) -> None:
+    page = site.parents[2] / "docs" / "about" / "limits.md"
+    text = page.read_text(encoding="utf-8")
+    page.write_text(f"{text}\nOne more.\n", encoding="utf-8")
+    try:
+        done = build_packages(site.parents[2], tmp_path, "wheel")
+    finally:
+        page.write_text(text, encoding="utf-8")
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        assert [name for name in archive.namelist() if "_site/" in name] == []
+    assert (
+        "build/docs/site is older than docs/: the package has no documentation. Run: make docs"
+        in done.stdout + done.stderr
+    )
 
 
 def test_an_anchor_that_is_not_there_fails_the_build(tmp_path: Path) -> None:

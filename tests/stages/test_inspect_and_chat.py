@@ -194,7 +194,7 @@ def test_chat_with_an_adapter_of_other_weights(project, capsys):
     expected = model_spec.load(Path("artifacts/model")).weights_sha256[:12]
     assert capsys.readouterr().err == (
         f"tunectl: adapter was trained on other weights (000000000000…) than artifacts/model has ({expected}…)\n"
-        "  name the right one with --base, or rebuild: tunectl repro\n"
+        "  name the right one with --base, or rebuild: tunectl repro\n  more: tunectl docs was-trained-on-other-weights-than-has\n"
     )
 
 
@@ -202,7 +202,7 @@ def test_chat_with_what_is_no_model(project, capsys):
     Path("nothing").mkdir()
     assert main(["chat", "nothing", "--prompt", "Hi"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: nothing is neither a model folder (config.json) nor an adapter folder (adapter_config.json)\n"
+        "tunectl: nothing is neither a model folder (config.json) nor an adapter folder (adapter_config.json)\n  more: tunectl docs is-neither-a-model-folder-config-json\n"
     )
     assert main(["chat", "--prompt", "Hi"]) == 5
     assert "artifacts/sft does not exist" in capsys.readouterr().err

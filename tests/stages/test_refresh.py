@@ -133,5 +133,5 @@ def test_a_project_without_addresses_is_told(site, capsys):
     assert main(["data", "refresh"]) == 2
     assert capsys.readouterr().err == (
         "tunectl: no source of this project is a list of addresses, so there is no page to ask for\n"
-        "  files are compared by themselves: tunectl repro; addresses are declared with source/urls\n"
+        "  files are compared by themselves: tunectl repro; addresses are declared with source/urls\n  more: tunectl docs no-source-of-this-project-is-a\n"
     )

@@ -50,6 +50,7 @@ VERBS: tuple[Command, ...] = (
     Command("release", "list, compare, promote and roll back releases; canary; the release history"),
     Command("explain", "everything behind an answer, a row, a release or a retrain, and after it"),
     Command("import", "turn a LLaMA-Factory or Axolotl file into our overrides"),
+    Command("docs", "open the documentation: a page, a setting, a command, or what an error means"),
     Command("completions", "print the completion script of a shell"),
 )
 
@@ -145,7 +146,11 @@ def _help() -> str:
 
 
 def _report(error: TunectlError) -> int:
-    sys.stderr.write(f"tunectl: {replace_control_codes(str(error))}\n")
+    from tunectl.core.error_slugs import find_slug
+
+    slug = find_slug(error)
+    more = f"  more: tunectl docs {slug}\n" if slug else ""
+    sys.stderr.write(f"tunectl: {replace_control_codes(str(error))}\n{more}")
     return error.exit_code
 
 

@@ -78,7 +78,7 @@ def test_full_folder_is_refused(
         (tmp_path / "full" / name).touch()
     assert main(["init", "full"]) == 2
     assert capsys.readouterr().err == (
-        f"tunectl: full is not empty: it holds {shown}\n  choose another folder, or go into this one with --force\n"
+        f"tunectl: full is not empty: it holds {shown}\n  choose another folder, or go into this one with --force\n  more: tunectl docs is-not-empty-it-holds\n"
     )
     assert names(tmp_path / "full") == set(there)
 
@@ -86,14 +86,17 @@ def test_full_folder_is_refused(
 def test_file_in_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "taken").touch()
     assert main(["init", "taken"]) == 2
-    assert capsys.readouterr().err == "tunectl: taken is a file, not a folder\n  choose another name\n"
+    assert (
+        capsys.readouterr().err
+        == "tunectl: taken is a file, not a folder\n  choose another name\n  more: tunectl docs is-a-file-not-a-folder\n"
+    )
 
 
 def test_unknown_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "x", "--example", "local_lense"]) == 2
     assert (
         capsys.readouterr().err
-        == "tunectl: local_lense: no such example; there is local_lens\n  did you mean local_lens?\n"
+        == "tunectl: local_lense: no such example; there is local_lens\n  did you mean local_lens?\n  more: tunectl docs no-such-example-there-is\n"
     )
 
 
@@ -101,7 +104,7 @@ def test_impossible_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "x", "--name", "My Shop"]) == 2
     assert capsys.readouterr().err == (
         "tunectl: My Shop cannot be the name of a project: lower-case letters, digits, _ and - are allowed\n"
-        "  give one: --name my-project\n"
+        "  give one: --name my-project\n  more: tunectl docs cannot-be-the-name-of-a-project\n"
     )
 
 
@@ -142,7 +145,7 @@ def test_read_only_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     monkeypatch.setattr(project_template.tempfile, "mkdtemp", refuse)
     assert main(["init", "new"]) == 5
     assert capsys.readouterr().err == (
-        f"tunectl: cannot write in {tmp_path}: Permission denied\n  choose another folder, or mend its rights\n"
+        f"tunectl: cannot write in {tmp_path}: Permission denied\n  choose another folder, or mend its rights\n  more: tunectl docs cannot-write-in\n"
     )
 
 

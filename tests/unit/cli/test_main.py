@@ -32,7 +32,7 @@ def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -
     assert cli.main(["chekc"]) == 2
     text = capsys.readouterr().err
     assert text.startswith("tunectl: chekc: no such verb; there are init, check, estimate, repro,")
-    assert text.endswith("  did you mean check?\n")
+    assert text.endswith("  did you mean check?\n  more: tunectl docs no-such-verb-there-are\n")
 
 
 def test_an_unknown_stage_names_the_nearest(
@@ -41,7 +41,7 @@ def test_an_unknown_stage_names_the_nearest(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", "ingets"]) == 2
     assert capsys.readouterr().err == (
-        "tunectl: ingets: no such stage; there are compose, model, ingest, feedback, curate, split, cpt, sft, preferences, reward, align, evaluate, package\n  did you mean ingest?\n"
+        "tunectl: ingets: no such stage; there are compose, model, ingest, feedback, curate, split, cpt, sft, preferences, reward, align, evaluate, package\n  did you mean ingest?\n  more: tunectl docs no-such-stage-there-are\n"
     )
 
 

@@ -29,7 +29,10 @@ def test_two_names_and_no_bento_are_refused(tmp_path, monkeypatch, capsys) -> No
     monkeypatch.chdir(tmp_path)
     assert main(["serve", "image", "a", "b"]) == 2
     assert (
-        capsys.readouterr().err == "tunectl: tunectl serve image a b: takes one name\n  tunectl serve image NAME:TAG\n"
+        capsys.readouterr().err
+        == "tunectl: tunectl serve image a b: takes one name\n  tunectl serve image NAME:TAG\n  more: tunectl docs tunectl-serve-takes-one-name\n"
     )
     assert main(["serve", "image", "shop"]) == 2
-    assert capsys.readouterr().err.endswith("artifacts/package/bento: there is no Bento\n  build one: tunectl repro\n")
+    assert capsys.readouterr().err.endswith(
+        "artifacts/package/bento: there is no Bento\n  build one: tunectl repro\n  more: tunectl docs there-is-no-bento\n"
+    )

@@ -243,8 +243,11 @@ def test_the_verb_writes_once_and_prints_what_is_left(project: Path, capsys: pyt
     ("content", "message"),
     [
         ("a: [1", "tunectl: f.yaml:1: not YAML: expected ',' or ']', but got '<stream end>'\n"),
-        ("- a", "tunectl: f.yaml: must be a mapping of settings, such as learning_rate: 1.0e-4\n"),
-        (None, "tunectl: f.yaml: cannot be read: No such file or directory\n"),
+        (
+            "- a",
+            "tunectl: f.yaml: must be a mapping of settings, such as learning_rate: 1.0e-4\n  more: tunectl docs must-be-a-mapping-of-settings-such\n",
+        ),
+        (None, "tunectl: f.yaml: cannot be read: No such file or directory\n  more: tunectl docs cannot-be-read\n"),
     ],
 )
 def test_files_that_cannot_be_read(

@@ -91,7 +91,7 @@ def test_a_lost_row_is_found_and_named(project, capsys):
         "tunectl: rows are unaccounted for:\n"
         "  artifacts/ingest: 9 records in its files, but the account says 8\n"
         "  artifacts/curate: 8 rows in, but ingest wrote 9 (documents.jsonl + examples.jsonl in artifacts/ingest)\n"
-        "  rebuild from there: tunectl repro --force --to ingest\n"
+        "  rebuild from there: tunectl repro --force --to ingest\n  more: tunectl docs rows-are-unaccounted-for\n"
     )
 
 

@@ -38,7 +38,7 @@ LOCKS: Final = {kind: f"store-{'gs' if kind == 'gcs' else 'az' if kind == 'abfs'
 """The lock of each kind of address."""
 _PACKAGE: Final = re.compile(r"^([^#\s-].*?) \\$", re.MULTILINE)
 _BLOCK: Final = re.compile(r"^[^#\s-].*\n(?:[ ]+--hash.*\n)*", re.MULTILINE)
-LEFT_OUT = ("__pycache__", "*.pyc", "_project")
+LEFT_OUT = ("__pycache__", "*.pyc", "_project", "_site")
 
 
 def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: ServeSettings, at: str) -> None:

@@ -1,0 +1,41 @@
+"""Put the built documentation into sdist and wheel, where ``make docs`` built it from the pages that lie here.
+
+Without it, or with pages of another state, the package is built without: `tunectl docs` says so. The release workflow builds the
+pages first, and fails where the wheel has none.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+SITE = Path("build/docs/site")
+ONLY_SERVED = ("search.json", "sitemap.xml")
+"""Files that only a web server needs; a browser that opens a folder reads search.js."""
+
+
+class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg]
+    """The hook that hatchling calls once for each target."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Add the files of the site to a target."""
+        root = Path(self.root)
+        if version == "editable" or not (root / SITE).is_dir():
+            return
+        sys.path.insert(0, str(root / "docs"))
+        try:
+            from build_site import DIGEST, compute_digest
+        finally:
+            sys.path.pop(0)
+        digest = root / SITE / DIGEST
+        if not digest.is_file() or digest.read_text(encoding="utf-8").strip() != compute_digest(root):
+            self.app.display_warning(f"{SITE} is older than docs/: the package has no documentation. Run: make docs")
+            return
+        wheel = self.target_name == "wheel"
+        place = Path("tunectl/_site") if wheel else SITE
+        for path in sorted((root / SITE).rglob("*")):
+            if path.is_file() and not (wheel and path.name in (*ONLY_SERVED, DIGEST)):
+                build_data["force_include"][str(path)] = str(place / path.relative_to(root / SITE))
