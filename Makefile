@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots demo docs-reference
 
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
@@ -71,6 +71,10 @@ lock: .venv/.dev  ## resolve the lock files again from pyproject.toml; LOCK=--up
 loop: .venv/.run  ## see it heal: the loop on the example, with real processes; after `make run`
 	@test -f .tunectl/releases/champion.json || $(MAKE) run
 	@$(BIN)/python examples/local_lens/run_loop_demo.py
+
+demo: .venv/.run  ## record again the project that `tunectl demo` shows; after `make run` and `make loop`
+	@test -f .tunectl/loop/project/.tunectl/releases/champion.json || $(MAKE) loop
+	@$(BIN)/python examples/local_lens/record_demo.py
 
 bench-sft: .venv/.dev  ## training speed beside plain TRL
 	$(BIN)/python benchmarks/bench_sft.py

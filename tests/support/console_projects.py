@@ -24,6 +24,7 @@ from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswe
 from tunectl.console.console_app import ConsoleApp, link_file
 from tunectl.console.console_guard import ConsoleDoor
 from tunectl.console.console_sessions import SignIn
+from tunectl.console.recorded_project import Recording
 from tunectl.pipeline import code_digest
 from tunectl.pipeline.stages import STAGES
 from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
@@ -164,7 +165,14 @@ def _write_releases(layout: ProjectPaths) -> None:
 class Console:
     """An application on a project, and a browser that is signed in to it."""
 
-    def __init__(self, layout: ProjectPaths, *, acts: bool = True, keys: KeyStore | None = None) -> None:
+    def __init__(
+        self,
+        layout: ProjectPaths,
+        *,
+        acts: bool = True,
+        keys: KeyStore | None = None,
+        recording: Recording | None = None,
+    ) -> None:
         self.layout = layout
         self.sign_in = SignIn(link_file(layout), keys)
         self.sign_in.address = "http://localhost"
@@ -173,7 +181,8 @@ class Console:
             ConsoleDoor(list_hosts("127.0.0.1"), (), self.sign_in, acts=acts),
             self.sign_in,
             project="shop",
-            clock=lambda: NOW,
+            clock=lambda: NOW if recording is None else recording.ended_at,
+            recording=recording,
         )
         self.application = self.app.build()
         self.client = self.stranger()

@@ -257,7 +257,7 @@ def add_runs(root: Path) -> list[str]:
             stages=[RunStage("sft", str(number), executed=True, seconds=9.0), RunStage("evaluate", str(number), executed=True, seconds=5.0, output=digest)],
             verdicts={"evaluate": RunVerdict(passed=True, verdict="tuned_better", reason=f"Tuned is better. {HOSTILE}")},
             primary="bleu", inputs=40, test_set="t", primary_scores={"tuned": bleu},
-            settings={"sft": {"lora_rank": 16 * (3 - number), "learning_rate": 1e-4}}, scores={"tuned": {"bleu": bleu}},
+            settings={"sft": {"sft": {"lora_rank": 16 * (3 - number), "learning_rate": 1e-4}, "seed": 17}, "align": {"seed": 17}}, scores={"tuned": {"bleu": bleu}},
             curves={"sft": {"train_loss": [(1, 3.0), (2 + number, 2.0 + number)]}},
         )  # fmt: skip
         atomic_io.write_bytes(paths.runs / f"{record.id}.json", msgspec.json.encode(record))

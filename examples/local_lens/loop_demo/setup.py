@@ -40,7 +40,7 @@ GIT = ("-c", "user.name=loop", "-c", "user.email=loop@tunectl.invalid", "-c", "c
 INIT_ADAPTERS = ".tunectl/init_adapters"
 CAMPAIGNS, NEW_CLIENTS = "examples/local_lens/data/campaigns.jsonl", "examples/local_lens/data/new_clients.jsonl"
 SETTINGS = (
-    "preferences=none", "reward=none", "align=none",
+    "experiment=null", "preferences=none", "reward=none", "align=none",
     "sft.epochs=1", "sft.evals_per_epoch=1",
     "evaluate.max_inputs=24", "evaluate.prompts=null", "evaluate.safety=null", "evaluate.latency_inputs=0",
     "package.bento=null", "package.reference_responses=60", "package.parity.prompts=12",

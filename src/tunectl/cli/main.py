@@ -24,6 +24,7 @@ class Command(NamedTuple):
 
 
 VERBS: tuple[Command, ...] = (
+    Command("demo", "look around: the console on a recorded project; needs no project of your own"),
     Command("init", "make a project of your own: from your data, from an example, or empty"),
     Command("check", "compose conf/, report every mistake at once, show where each value comes from"),
     Command("estimate", "estimate tokens, memory and minutes of each stage, before anything runs"),

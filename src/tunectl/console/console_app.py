@@ -23,6 +23,7 @@ from tunectl.console.console_guard import ConsoleDoor
 from tunectl.console.console_sessions import SignIn, Visitor
 from tunectl.console.event_stream import ChangeWatcher, stamp_project, stream_changes
 from tunectl.console.read_context import NotFoundError, ReadCache, ReadContext
+from tunectl.console.recorded_project import Recording
 from tunectl.console.screen_table import SCREENS, Screen, twin_path
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
@@ -46,9 +47,11 @@ class ConsoleApp:
         *,
         project: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        recording: Recording | None = None,
     ) -> None:
-        """``project``: its name, for the frame."""
+        """``project``: its name, for the frame; ``recording``: set where it is a recorded one."""
         self.layout, self.door, self.sign_in, self.project, self.clock = layout, door, sign_in, project, clock
+        self.recording = recording
         self.cache = ReadCache()
         self.watcher = ChangeWatcher(lambda: stamp_project(layout))
         self._throttle = KeyThrottle()
@@ -90,7 +93,7 @@ class ConsoleApp:
     def context(self, visitor: Visitor) -> ReadContext:
         """Return what a reader is given."""
         scopes = visitor.scopes if self.door.acts else visitor.scopes & {"look"}
-        return ReadContext(self.layout, self.clock(), scopes, visitor.name, self.cache)
+        return ReadContext(self.layout, self.clock(), scopes, visitor.name, self.cache, self.recording)
 
     def _answer(self, screen: Screen, *, as_json: bool) -> Endpoint:
         async def answer(request: Any) -> Any:
@@ -168,6 +171,7 @@ class ConsoleApp:
             now=context.now,
             scopes=context.scopes,
             visitor=context.visitor,
+            recording=context.recording,
             navigation=list_groups(),
             active=entry.parent or entry.path,
             path=request.url.path,

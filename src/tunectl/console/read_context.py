@@ -22,6 +22,7 @@ from tunectl.core.errors import TunectlError
 if TYPE_CHECKING:
     from tunectl.config.loading.checks import ResolvedConfig
     from tunectl.config.schema.root import TunectlConfig
+    from tunectl.console.recorded_project import Recording
     from tunectl.pipeline.stage_status import StageStatus
 
 T = TypeVar("T")
@@ -86,6 +87,8 @@ class ReadContext:
     visitor: str = ""
     """The name that acts are recorded under."""
     cache: ReadCache = field(default_factory=ReadCache)
+    recording: Recording | None = None
+    """Of a project that ``tunectl demo`` shows; None: it is a project at work."""
 
     def load_config(self) -> ResolvedConfig:
         """Return the composed configuration with the origins of its values.
@@ -109,14 +112,14 @@ class ReadContext:
 
         Raises  ConfigError with every mistake; ArtifactError where dvc.lock is damaged.
         """
-        from tunectl.pipeline.stage_status import list_stage_status
+        from tunectl.pipeline.stage_status import list_recorded_status, list_stage_status
 
-        return self.cache.get(
-            "stages",
-            stamp_files(list_build_files(self.layout)),
-            lambda: list_stage_status(self.layout, self.load_settings()),
-            max_age=MAX_AGE_SECONDS,
-        )
+        def read() -> list[StageStatus]:
+            if self.recording is not None:
+                return list_recorded_status(self.layout)
+            return list_stage_status(self.layout, self.load_settings())
+
+        return self.cache.get("stages", stamp_files(list_build_files(self.layout)), read, max_age=MAX_AGE_SECONDS)
 
     def read_json(self, path: Path, shape: type[T] | Any = Any) -> Any:
         """Return a JSON file, decoded once while it stays the same; None where it is absent."""

@@ -117,6 +117,7 @@ class _Cleaner(HTMLParser):
         self.parts: list[str] = []
         self._open: list[str] = []
         self._dropped: list[str] = []
+        self._ids: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Write a known element with its known attributes."""
@@ -176,6 +177,11 @@ class _Cleaner(HTMLParser):
                 found |= _split_style(text)
             elif name in ATTRIBUTES and not _REMOTE.search(text):
                 found[_CAMEL.get(name, name)] = text
+        if (
+            "id" in found and found["id"] in self._ids
+        ):  # figures repeat the markers of other figures, which are the same
+            del found["id"]
+        self._ids.add(found.get("id", ""))
         if tag == "div" and "scroll" in found.get("class", "").split():  # a keyboard has to reach what scrolls
             found |= {"tabindex": "0", "role": "region", "aria-label": "Table"}
         return "".join(f' {name}="{escape(text)}"' for name, text in found.items())

@@ -16,6 +16,27 @@ def format_install_command(*extras: str) -> str:
     return f"pip install '{DISTRIBUTION}[{','.join(extras)}]'"
 
 
+def format_tool_command(extra: str, *words: str) -> str:
+    """Return the uvx command that runs ``tunectl`` with an extra, from the file or folder that this was installed from."""
+    return f"uvx --from '{_find_origin()}[{extra}]' tunectl {' '.join(words)}"
+
+
+def _find_origin() -> str:
+    """Return the wheel or folder that this distribution was installed from; its name where that was an index."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        text = distribution(DISTRIBUTION).read_text(
+            "direct_url.json"
+        )  # PEP 610: written by installers, not for an index
+        address = urlsplit(json.loads(text or "{}").get("url", ""))
+    except (PackageNotFoundError, ValueError, AttributeError):
+        return DISTRIBUTION
+    return unquote(address.path) if address.scheme == "file" and address.path else DISTRIBUTION
+
+
 def format_reinstall_command() -> str:
     """Return the pip command that restores files that are missing from this installation."""
     return f"pip install --force-reinstall {DISTRIBUTION}"

@@ -76,6 +76,25 @@ def list_stage_status(layout: ProjectPaths, root: TunectlConfig | None = None) -
     return [_stage_status(layout, records[stage.name], lock, commands) for stage in STAGES]
 
 
+def list_recorded_status(layout: ProjectPaths) -> list[StageStatus]:
+    """Return one entry a stage of a project that was copied without weights: as it was recorded, compared with nothing.
+
+    Raises  ArtifactError where dvc.lock is damaged, or a manifest is of another version
+    """
+    from tunectl.backends.vcs import dvc_lock
+
+    lock = dvc_lock.read_lock_file(layout.root)
+    return [_recorded_status(layout, stage.name, built=stage.name in lock) for stage in STAGES]
+
+
+def _recorded_status(layout: ProjectPaths, name: str, *, built: bool) -> StageStatus:
+    verdict = stage_verdict(layout, name)
+    state: StageState = NOT_BUILT
+    if built:
+        state = "switched off" if manifest.read(layout.artifact(name)).passed_through else "up to date"
+    return StageStatus(name, state, [], _seconds(layout, name), verdict["reason"] if verdict else None)
+
+
 def stage_verdict(layout: ProjectPaths, stage: str) -> dict[str, Any] | None:
     """Return the verdict that a stage left, or None where it leaves none."""
     path = layout.artifact(stage) / "verdict.json"

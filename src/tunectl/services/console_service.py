@@ -12,6 +12,7 @@ from tunectl.config.schema.console import ConsoleConfig
 from tunectl.console.console_app import ConsoleApp, link_file
 from tunectl.console.console_guard import ConsoleDoor
 from tunectl.console.console_sessions import SignIn
+from tunectl.console.recorded_project import Recording, choose_clock
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.core.optional import import_optional
 
@@ -19,8 +20,15 @@ KEY_SECONDS = 1.0
 """Between looks at the file of keys: a key that is taken out ends its sessions as fast."""
 
 
-def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``started`` hears the link to sign in with.
+def run(
+    settings: ConsoleConfig,
+    layout: ProjectPaths,
+    project: str,
+    *,
+    started: Callable[[str], None],
+    recording: Recording | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; ``started`` hears the link to sign in with. The clock of a recorded project goes on from its recording.
 
     Raises  MissingExtraError without the extra; UsageError where others reach it and no key opens it; InfrastructureError for a
             port that is taken.
@@ -41,7 +49,8 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
     shown = settings.hosts[0] if settings.hosts and not settings.loopback else f"[{host}]" if ":" in host else host
     sign_in.address = f"http://{shown}:{port}"
     door = ConsoleDoor(hosts, settings.proxies, sign_in, acts=settings.acts)
-    app = ConsoleApp(layout, door, sign_in, project=project)
+    clock = choose_clock(recording)
+    app = ConsoleApp(layout, door, sign_in, project=project, clock=clock, recording=recording)
     server = bounded_http.build_server(app.build())
     app.watcher.is_stopping = lambda: server.should_exit
     sign_in.write_link_file()

@@ -48,3 +48,9 @@ def test_a_table_that_scrolls_can_be_reached_with_the_keyboard() -> None:
 def test_cleaning_twice_changes_nothing() -> None:
     once = report_fragment.clean(PAGE % '<p class="x">a &amp; b</p><svg viewBox="0 0 1 1"><g fill="none"></g></svg>')
     assert report_fragment.clean(once) == once
+
+
+def test_markers_that_figures_repeat_have_one_id() -> None:
+    marker = '<path id="m1" d="M 0 0"></path>'
+    cleaned = report_fragment.clean(f"<svg>{marker}</svg><svg>{marker}</svg>")
+    assert cleaned == f'<svg>{marker}</svg><svg><path d="M 0 0"></path></svg>'

@@ -9,7 +9,9 @@ import msgspec
 import pytest
 from console_projects import MARKUP, NOW, build
 
+from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import AnnotationMetadata, Message, PreferencePair, Source
 from tunectl.console.read_context import ReadContext
 from tunectl.console.row_index import RowIndex
 from tunectl.console.screens.data import read_data
@@ -112,3 +114,23 @@ def test_a_page_of_100_000_rows_is_within_the_budget(tmp_path: Path) -> None:
     assert SIZE == 50
     assert first < 1.0  # once a file; later pages use the index
     assert again < 0.3
+
+
+def test_a_preference_pair_has_its_page(tmp_path: Path) -> None:
+    layout = build(tmp_path / "shop")
+    pair = PreferencePair(
+        "p-1",
+        "0" * 24,
+        [Message("user", "Write an ad.")],
+        [Message("assistant", "Come in.")],
+        [Message("assistant", "No.")],
+        [AnnotationMetadata(Source("briefs.jsonl", 12))],
+    )
+    atomic_io.write_rows(layout.artifact("preferences") / "train.jsonl", [pair])
+    found = read_row(ReadContext(layout, NOW), {"id": "p-1"})
+    assert [(turn.role, turn.text, turn.learned) for turn in found.turns] == [
+        ("user", "Write an ad.", False),
+        ("chosen", "Come in.", True),
+        ("rejected", "No.", True),
+    ]
+    assert found.source == "briefs.jsonl:12"

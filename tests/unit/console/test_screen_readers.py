@@ -332,7 +332,7 @@ def test_a_run_names_what_differs_from_the_one_before(built: Path) -> None:
 def test_two_runs_are_compared_in_what_differs(built: Path) -> None:
     shown = look(built, "compare")
     assert [item.what for item in shown.settings] == ["sft.lora_rank"]
-    assert (shown.same_settings, shown.stages, shown.same_test_set) == (1, ["sft", "evaluate"], True)
+    assert (shown.same_settings, shown.stages, shown.same_test_set) == (2, ["sft", "evaluate"], True)
     (bleu,) = shown.metrics
     assert (bleu.difference, bleu.tone) == (6.0, "good")
     assert 0 < bleu.low < 6 < bleu.high

@@ -329,14 +329,15 @@ def test_a_bad_challenger_is_built_anew_when_anything_of_it_changes() -> None:
     assert job.key("r0") != job.key("r1")
 
 
-def test_the_small_settings_are_settings() -> None:
+@pytest.mark.parametrize("recorded", ["experiment=null", "experiment=small"])
+def test_the_small_settings_are_settings(recorded: str) -> None:
+    """Also after ``make run``, which records ``experiment=small``."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.config.loading import checks, override_file
 
     layout = ProjectPaths(parts.ROOT)
-    root = checks.load_config(
-        layout, override_file.merge_overrides(override_file.load_overrides(layout), setup.SETTINGS)
-    ).root
+    before = override_file.merge_overrides(override_file.load_overrides(layout), [recorded])
+    root = checks.load_config(layout, override_file.merge_overrides(before, setup.SETTINGS)).root
     assert root.align.root.method == "none"
     assert root.retrain.train.start == "champion"
     assert root.monitor.window.max_rows == 100

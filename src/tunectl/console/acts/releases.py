@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.read_context import NotFoundError, ReadContext
+from tunectl.console.recorded_project import RecordedRegistry
 from tunectl.core.errors import UsageError
 from tunectl.pipeline import trusted_keys
 from tunectl.registry import release_state
@@ -165,7 +166,8 @@ def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def _open(context: ReadContext) -> ReleaseRegistry:
-    return ReleaseRegistry(context.layout.releases, PATIENCE_SECONDS, trusted_keys.open_trust(context.layout))
+    kind = ReleaseRegistry if context.recording is None else RecordedRegistry
+    return kind(context.layout.releases, PATIENCE_SECONDS, trusted_keys.open_trust(context.layout))
 
 
 def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:

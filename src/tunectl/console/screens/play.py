@@ -64,19 +64,18 @@ def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
     question = query.get("q", "") or (
         problems.attempt("inference log", lambda: _read_question(context, name), "") if name else ""
     )
-    shown = answers.read_answers(context, {"q": query["recorded"]} if query.get("recorded") else {})
-    card = next((one for one in shown.cards if one.id == query.get("recorded")), None)
+    inputs = answers.read_inputs(context, problems)[:MAX_RECORDED]
+    chosen = query.get("recorded", "") or (inputs[0].id if inputs and not (console and console.servers) else "")
+    shown = answers.read_answers(context, {"q": chosen} if chosen else {})
+    card = next((one for one in shown.cards if one.id == chosen), None)
     return PlayScreen(
         servers=list(console.servers) if console else [],
         variants=problems.attempt("releases", lambda: list(_list_variants(context)), []),
-        question=question or (card.input if card else ""),
+        question=question or (card.input if card and query.get("recorded") else ""),
         replay=name,
         key_env=console.server_key_env if console else "",
         key_is_set=bool(console and os.environ.get(console.server_key_env)),
-        recorded=[
-            RecordedInput(one.id, truncate(one.input, PREVIEW))
-            for one in answers.read_inputs(context, problems)[:MAX_RECORDED]
-        ],
+        recorded=[RecordedInput(one.id, truncate(one.input, PREVIEW)) for one in inputs],
         card=card,
         problems={**shown.problems, **problems.problems},
     )

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct, field
 
 from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
+from tunectl.data.pipeline_row_counts import WRITES
 from tunectl.pipeline import lineage_trace
 from tunectl.pipeline.lineage_trace import FILES, RowStep
 from tunectl.registry.release_store import ReleaseRegistry
@@ -51,7 +52,8 @@ def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
     found = _find_row(context, query["id"])
     if found is None:
         raise NotFoundError(query["id"])
-    source = lineage_trace.format_source(found.get("source"))
+    votes = found.get("annotations") or [{}]
+    source = lineage_trace.format_source(found.get("source") or votes[0].get("source"))
     none: list[RowStep] = []
     steps = problems.attempt("way through the stages", lambda: list(lineage_trace.trace_row(layout, source)), none)
     learned = problems.attempt(
@@ -76,7 +78,8 @@ def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
 def _find_row(context: ReadContext, name: str) -> dict[str, Any] | None:
     """Return the record with that id; only lines that hold it are decoded."""
     needle = b'"id":' + msgspec.json.encode(name)
-    for stage, files in reversed(FILES.items()):
+    places = {**FILES, "preferences": WRITES["preferences"]}
+    for stage, files in reversed(places.items()):
         for file in files:
             path = context.layout.artifact(stage) / file
             if not path.is_file():
@@ -102,6 +105,9 @@ def _list_turns(row: Mapping[str, Any]) -> Iterator[RowTurn]:
                 yield RowTurn("answer", part["text"], learned=part["train"])
         else:
             yield RowTurn("answer", answer["text"], learned=True)
+    for role in ("chosen", "rejected", "completion"):
+        for message in row.get(role) or ():
+            yield RowTurn(role, message["content"], learned=True)
     for segment in row.get("segments") or ():
         yield RowTurn("text", segment["text"], learned=segment["train"])
     tokens = row.get("tokens")

@@ -19,6 +19,7 @@ from tunectl.evaluation import metrics, results
 from tunectl.evaluation.results import AnswerRow, Score
 from tunectl.pipeline import run_ledger
 from tunectl.pipeline.run_ledger import RunRecord
+from tunectl.registry.release_store import ReleaseRegistry
 
 if TYPE_CHECKING:
     from tunectl.console.read_context import ReadContext
@@ -76,6 +77,8 @@ class RunsScreen(Struct, frozen=True):
     total: int = 0
     at: int = 0
     size: int = PAGE_SIZE
+    releases: list[str] = field(default_factory=list)
+    """Those of the rows that the registry still has."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -179,7 +182,9 @@ def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
         _build_row(record, readable[place + 1] if place + 1 < len(readable) else None)
         for place, record in enumerate(readable[:PAGE_SIZE])
     ]
-    return RunsScreen(rows, len(names), at, PAGE_SIZE, problems.problems)
+    known: list[str] = problems.attempt("releases", ReleaseRegistry(context.layout.releases).ids, [])
+    releases = sorted({row.release for row in rows} & set(known))
+    return RunsScreen(rows, len(names), at, PAGE_SIZE, releases, problems.problems)
 
 
 def _try_load(context: ReadContext, problems: ProblemList, name: str) -> RunRecord | None:
@@ -224,7 +229,9 @@ def _list_changes(old: RunRecord, new: RunRecord) -> Iterator[ChangedSetting]:
 
 
 def _flatten(settings: Mapping[str, Any]) -> dict[str, str]:
-    return {to_dotted_key(path): format_value(value) for path, value in iter_leaves(dict(settings)) if path}
+    """Return setting to value: several stages read some sections, and each of these stands once."""
+    sections = {name: section for view in settings.values() for name, section in view.items()}
+    return {to_dotted_key(path): format_value(value) for path, value in iter_leaves(sections) if path}
 
 
 def _title(metric: str) -> str:

@@ -1,0 +1,71 @@
+"""The console on a recorded project: data, rejected rows, answers, verdicts, runs and releases.
+
+    tunectl demo                 prints a link that signs this browser in; stop with Ctrl-C
+    tunectl demo --port 8301     another port
+
+The project was recorded from a real build. What you do there changes a copy in a temporary folder, which is removed at
+the end. The copy has no weights, so nothing can be built or served from it. It needs the extra [console] and no project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from tunectl.core.errors import MissingExtraError
+
+PACKAGES: Final = ("jinja2", "sqlalchemy", "starlette", "uvicorn")
+"""Of the extra [console]; without one of them a screen would stay empty."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the words of this verb."""
+    parser.add_argument(
+        "--port", type=int, default=8300, help="port to listen on; 0 takes a free one (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Unpack the record, and serve it until stopped.
+
+    Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken, or a disk that is full.
+    """
+    _require_extra()
+    from tunectl.backends.system import terminal
+    from tunectl.cli import project_template
+    from tunectl.config.schema.console import ConsoleConfig
+    from tunectl.console import recorded_project
+    from tunectl.services import console_service
+
+    settings = ConsoleConfig(
+        host="127.0.0.1", port=args.port, hosts=[], proxies=[], acts=True, servers=[], server_key_env="TUNECTL_SERVER_KEY", keys_file=None
+    )  # fmt: skip
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copy goes whoever stops it
+    with tempfile.TemporaryDirectory(prefix="tunectl-demo-") as folder:
+        layout, recording = recorded_project.unpack(Path(folder), project_template.find_template_dir() / "conf")
+
+        def print_link(link: str) -> None:
+            terminal.print_line(
+                f"a project recorded on {recording.ended_at:%-d %B %Y}; your copy of it lies in {folder}"
+            )
+            terminal.print_line(f"open {link}")
+            terminal.print_line("the link works once, for ten minutes; stop with Ctrl-C, which removes the copy")
+
+        console_service.run(settings, layout, recording.project, started=print_link, recording=recording)
+    return 0
+
+
+def _require_extra() -> None:
+    """Say in one line what to type where a package is absent.
+
+    Raises  MissingExtraError.
+    """
+    from importlib.util import find_spec
+
+    from tunectl.core.distribution import format_tool_command
+
+    if any(find_spec(name) is None for name in PACKAGES):
+        raise MissingExtraError(f"this needs the extra [console]: {format_tool_command('console', 'demo')}")

@@ -1,0 +1,88 @@
+"""The recorded project behind ``tunectl demo``: what one build of the example and one story of its loop left, without weights.
+
+``make demo`` records it (``examples/local_lens/record_demo.py``). Nothing in it is invented, so its times are those of the
+recording: the console's clock goes on from there, and every page says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.distribution import format_reinstall_command
+from tunectl.core.errors import InfrastructureError
+from tunectl.registry.release_store import ReleaseRegistry
+
+ARCHIVE: Final = Path(__file__).parent / "recorded_project.tar.xz"
+NAME: Final = "recording.json"
+"""Below the project's ``.tunectl``."""
+
+
+class Recording(Struct, frozen=True):
+    """What was recorded, and what was left out."""
+
+    project: str
+    ended_at: datetime
+    """When the last of it happened; UTC."""
+    version: str
+    """The tunectl that built it."""
+    commit: str
+    left_out: list[str]
+    """Files of releases that the record does not hold, relative to the release."""
+
+
+class RecordedRegistry(ReleaseRegistry):
+    """Releases without their weights: what the record leaves out counts as whole."""
+
+    def verify(self, release: str) -> list[str]:
+        """Return everything else that is wrong with a release."""
+        left_out = read_recording(ProjectPaths(self.root.parents[1])).left_out
+        expected = {f"{name} is missing" for name in left_out}
+        return [problem for problem in super().verify(release) if problem not in expected]
+
+
+def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
+    """Write a copy of the recorded project into the empty ``folder``, with the settings in ``conf`` under the recorded overrides.
+
+    The settings are those of this installation: recorded ones would be refused as soon as a setting is added or renamed.
+    Raises  InfrastructureError where this installation lacks the record, or the disk refuses.
+    """
+    try:
+        shutil.copytree(conf, folder / "conf")
+        with tarfile.open(ARCHIVE) as archive:
+            archive.extractall(folder, filter="data")
+    except FileNotFoundError as error:
+        raise InfrastructureError(
+            f"{ARCHIVE} is missing, so there is nothing to show", hint=format_reinstall_command()
+        ) from error
+    except (OSError, shutil.Error, tarfile.TarError) as error:
+        raise InfrastructureError(
+            f"the recorded project cannot be unpacked into {folder}: {error}", hint="see that the disk has 20 MB"
+        ) from error
+    layout = ProjectPaths(folder)
+    return layout, read_recording(layout)
+
+
+def read_recording(layout: ProjectPaths) -> Recording:
+    """Return what a recorded project says of itself.
+
+    Raises  ArtifactError where it is none.
+    """
+    recording: Recording = atomic_io.read_json(layout.state_dir / NAME, Recording)
+    return recording
+
+
+def choose_clock(recording: Recording | None) -> Callable[[], datetime]:
+    """Return the time, or for a recorded project the time that goes on from the end of its recording."""
+    if recording is None:
+        return lambda: datetime.now(UTC)
+    behind = datetime.now(UTC) - recording.ended_at
+    return lambda: datetime.now(UTC) - behind

@@ -1,0 +1,171 @@
+"""``tunectl demo``: every screen of the recorded project in process, and acts on its copy. tests/e2e starts the command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import re
+import tarfile
+import types
+from collections import Counter
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from console_projects import ROOT, Console, PageFacts, digest_project
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli import demo
+from tunectl.console import recorded_project
+from tunectl.console.recorded_project import RecordedRegistry, Recording
+from tunectl.console.screen_table import SCREENS
+from tunectl.core import distribution
+from tunectl.core.errors import InfrastructureError, MissingExtraError
+from tunectl.registry.release_store import ReleaseRegistry
+
+MAX_BYTES = 4_000_000
+OF_THE_LOOP = {"/live/{inference}", "/drift/{window}", "/retrain/{run}"}
+MAX_OF_A_KIND = 6
+"""Pages of one screen that are opened: there are a thousand rows."""
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> tuple[ProjectPaths, Recording]:
+    return recorded_project.unpack(tmp_path_factory.mktemp("demo"), ROOT / "conf")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> tuple[ProjectPaths, Recording]:
+    return recorded_project.unpack(tmp_path, ROOT / "conf")
+
+
+def test_the_record_is_small_and_names_no_machine() -> None:
+    assert recorded_project.ARCHIVE.stat().st_size <= MAX_BYTES
+    with tarfile.open(recorded_project.ARCHIVE) as archive:
+        names = archive.getnames()
+        assert names == sorted(names)
+        assert not [name for name in names if name.endswith((".safetensors", ".bin", "token", "keys.json"))]
+        for entry in archive:
+            assert (entry.mtime, entry.uid, entry.uname) == (0, 0, ""), entry.name
+            text = archive.extractfile(entry).read()
+            assert not re.search(rb"/(tmp|home|root|work)/", text), entry.name
+
+
+def test_every_screen_of_the_record_has_something_to_show(unpacked: tuple[ProjectPaths, Recording]) -> None:
+    layout, recording = unpacked
+    console, seen, wrong = Console(layout, recording=recording), set(), {}
+    before = digest_project(layout.root)
+    for path, reply in crawl_each_screen(console):
+        if reply.status_code != 200:
+            wrong[path] = reply.status_code
+        elif reply.headers["content-type"].startswith("text/html"):
+            facts = PageFacts(reply.text)
+            seen |= {screen.path for screen in SCREENS if matches(screen.path, path)}
+            if facts.errors or facts.headings != 1 or "Some of this could not be read" in reply.text:
+                wrong[path] = facts.errors or "problems"
+            assert "A real project, recorded until" in reply.text, path
+    assert wrong == {}
+    assert {screen.path for screen in SCREENS} - seen <= OF_THE_LOOP
+    assert digest_project(layout.root) == before, "looking changes nothing"
+
+
+def matches(pattern: str, path: str) -> bool:
+    return re.fullmatch(re.sub(r"\{\w+\}", "[^/?]+", pattern), path.partition("?")[0]) is not None
+
+
+def crawl_each_screen(console: Console) -> Iterator[tuple[str, Any]]:
+    """Follow links from Home until each screen was opened with a few of the things that it shows."""
+    waiting, known = ["/"], {"/"}
+    opened: Counter[str] = Counter()
+    while waiting:
+        path = waiting.pop(0)
+        reply = console.client.get(path)
+        yield path, reply
+        if not reply.headers.get("content-type", "").startswith("text/html"):
+            continue
+        for address in dict.fromkeys(link.partition("#")[0] for link in PageFacts(reply.text).links):
+            kind = next((screen.path for screen in SCREENS if matches(screen.path, address)), address.partition("?")[0])
+            if address and address not in known and opened[kind] < MAX_OF_A_KIND:
+                opened[kind] += 1
+                known.add(address)
+                waiting.append(address)
+
+
+def test_what_a_stranger_sees_first_is_alive(unpacked: tuple[ProjectPaths, Recording]) -> None:
+    layout, recording = unpacked
+    console = Console(layout, recording=recording)
+    home = console.client.get("/home.json").json()
+    assert {node["state"] for node in home["stages"]} == {"up to date", "switched off"}
+    assert "Tuned is better" in home["verdict"]
+    assert home["next"] is None
+    assert home["status"]["champion"]["message"] == "what make run built"
+    assert len(console.client.get("/runs.json").json()["rows"]) >= 2
+    assert console.client.get("/play.json").json()["card"]["answers"]
+
+
+def test_the_clock_goes_on_from_the_recording(unpacked: tuple[ProjectPaths, Recording]) -> None:
+    _, recording = unpacked
+    assert timedelta(0) <= recorded_project.choose_clock(recording)() - recording.ended_at < timedelta(seconds=30)
+
+
+def test_acts_change_the_copy(copy: tuple[ProjectPaths, Recording]) -> None:
+    layout, recording = copy
+    console, store = Console(layout, recording=recording), ReleaseRegistry(layout.releases)
+    before = store.champion()
+    other = next(name for name in store.ids() if name != before.release and not store.manifest(name).refusals)
+    shown = console.client.get(f"/releases/{other}/promote")
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', shown.text))
+    reply = console.post(f"/releases/{other}/promote", **fields, reason="to look")
+    assert reply.status_code == 303, reply.text
+    assert store.champion().release == other
+    page = console.client.get("/rollback")
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
+    assert console.post("/rollback", **fields, reason="and back").status_code == 303
+    assert store.champion().release == before.release
+
+
+def test_a_release_without_its_weights_is_whole_and_a_changed_one_is_not(copy: tuple[ProjectPaths, Recording]) -> None:
+    layout, _ = copy
+    store = RecordedRegistry(layout.releases)
+    champion = store.champion().release
+    assert any("is missing" in problem for problem in ReleaseRegistry(layout.releases).verify(champion))
+    assert store.verify(champion) == []
+    (store.folder(champion) / "MODEL_CARD.md").write_text("another")
+    assert [problem.partition(" ")[0] for problem in store.verify(champion)] == ["MODEL_CARD.md"]
+
+
+def test_without_the_extra_one_line_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(distribution, "_find_origin", lambda: "/dist/tunectl_lm-1-py3-none-any.whl")
+    with pytest.raises(MissingExtraError) as caught:
+        demo.run(argparse.Namespace(port=0))
+    assert str(caught.value) == (
+        "this needs the extra [console]: uvx --from '/dist/tunectl_lm-1-py3-none-any.whl[console]' tunectl demo"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (None, "tunectl-lm"),
+        ("{}", "tunectl-lm"),
+        ('{"url": "https://index.example/tunectl_lm-1.whl", "archive_info": {}}', "tunectl-lm"),
+        ('{"url": "file:///my%20dist/tunectl_lm-1.whl", "archive_info": {}}', "/my dist/tunectl_lm-1.whl"),
+        ("not JSON", "tunectl-lm"),
+    ],
+)
+def test_the_command_names_the_file_that_was_installed(
+    monkeypatch: pytest.MonkeyPatch, text: str | None, expected: str
+) -> None:
+    installed = types.SimpleNamespace(read_text=lambda name: text)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: installed)
+    assert distribution.format_tool_command("console", "demo") == f"uvx --from '{expected}[console]' tunectl demo"
+
+
+def test_an_installation_without_the_record_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(recorded_project, "ARCHIVE", tmp_path / "absent.tar.xz")
+    (tmp_path / "copy").mkdir()
+    with pytest.raises(InfrastructureError, match=r"absent\.tar\.xz is missing"):
+        recorded_project.unpack(tmp_path / "copy", ROOT / "conf")
