@@ -48,6 +48,10 @@ class RecordedRegistry(ReleaseRegistry):
         expected = {f"{name} is missing" for name in left_out}
         return [problem for problem in super().verify(release) if problem not in expected]
 
+    def verify_quickly(self, release: str) -> list[str]:
+        """Return the same: without weights a release is read in milliseconds."""
+        return self.verify(release)
+
 
 def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
     """Write a copy of the recorded project into the empty ``folder``, with the settings in ``conf`` under the recorded overrides.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tunectl.access import signatures
 from tunectl.core.errors import GateError, UsageError
-from tunectl.registry import release_manifest, release_state, release_statement
+from tunectl.registry import release_state, release_statement
 from tunectl.registry.release_state import ReleaseEvent
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def find_obstacles(store: ReleaseRegistry, entries: Sequence[ReleaseEvent]) -> d
     """Return why each release below the champion must not serve, down to the first that may: it is damaged, or nobody vouches for it."""
     result: dict[str, str] = {}
     for release in reversed(release_state.promotion_stack(entries)[:-1]):
-        wrong = release_manifest.verify_quickly(store.folder(release)) or find_signature_problems(store, release)
+        wrong = store.verify_quickly(release) or find_signature_problems(store, release)
         if not wrong:
             break
         result[release] = "; ".join(wrong)
