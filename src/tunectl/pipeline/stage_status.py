@@ -84,10 +84,10 @@ def list_recorded_status(layout: ProjectPaths) -> list[StageStatus]:
     from tunectl.backends.vcs import dvc_lock
 
     lock = dvc_lock.read_lock_file(layout.root)
-    return [_recorded_status(layout, stage.name, built=stage.name in lock) for stage in STAGES]
+    return [_read_recorded_status(layout, stage.name, built=stage.name in lock) for stage in STAGES]
 
 
-def _recorded_status(layout: ProjectPaths, name: str, *, built: bool) -> StageStatus:
+def _read_recorded_status(layout: ProjectPaths, name: str, *, built: bool) -> StageStatus:
     verdict = stage_verdict(layout, name)
     state: StageState = NOT_BUILT
     if built:

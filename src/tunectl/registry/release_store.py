@@ -326,8 +326,7 @@ class ReleaseRegistry:
 
     def _add_again(self, result: ReleaseManifest, author: str, message: str) -> ReleaseManifest:
         folder = self.folder(result.id)
-        wrong = release_manifest.verify(folder)
-        if wrong:
+        if wrong := release_manifest.verify(folder):
             raise ArtifactError(
                 f"{folder} is damaged: {'; '.join(wrong)}", hint="delete that folder, then add it again"
             )
