@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core import logging_setup
-from tunectl.core.errors import GateError, InfrastructureError
+from tunectl.core.errors import GateError, InfrastructureError, TunectlError
 from tunectl.core.optional import require_all
 from tunectl.pipeline import build_tracking, first_look, run_ledger
 from tunectl.pipeline.stage_status import stage_verdict
@@ -184,11 +184,20 @@ def _print_comparison(folder: Path) -> None:
 
 def _promote_first(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
     """Make the first release champion; without the keys that servers trust it is left to somebody who has them."""
+    from tunectl.pipeline.trusted_keys import open_trust
+
+    problem: TunectlError | None = None
     try:
-        store.promote(release, author="tunectl repro", message="the first release")
-    except GateError as error:
-        logging_setup.get_logger(__name__).warning("release %s is not promoted: %s", release, error)
-        return
+        store.trust = open_trust(layout)
+    except TunectlError as error:  # the build is done, and its release is in the registry
+        problem = error
+    if problem is None:
+        try:
+            store.promote(release, author="tunectl repro", message="the first release")
+        except GateError as error:
+            problem = error
+    if problem is not None:
+        logging_setup.get_logger(__name__).warning("release %s is not promoted: %s", release, problem)
     _freeze(layout, store, release)
 
 
@@ -199,10 +208,9 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> str | None:
     """
     from tunectl.backends.system import terminal
     from tunectl.cli.release_update import add_packaged
-    from tunectl.pipeline.trusted_keys import open_trust
     from tunectl.registry.release_store import ReleaseRegistry
 
-    store = ReleaseRegistry(layout.releases, trust=open_trust(layout))
+    store = ReleaseRegistry(layout.releases)
     manifest = add_packaged(layout, store, author="tunectl repro", message="")
     if manifest is None:
         return None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tunectl.access import signatures
+from tunectl.access.signatures import TrustedKey, TrustStore
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import repro
 from tunectl.core.errors import GateError
+from tunectl.registry import release_statement
 from tunectl.registry.release_manifest import FACTS, RELEASE, BuildFacts, RecordedVerdict
 from tunectl.registry.release_store import ReleaseRegistry
 
@@ -37,6 +41,28 @@ def test_the_first_release_is_champion_and_the_way_to_serve_it_is_said(
     out = capsys.readouterr().out
     assert f"release: {one} (0 MB), in {layout.releases}\n" in out
     assert f"next: tunectl serve, or: bentoml serve {layout.artifact('package').resolve()}/bento\n" in out
+
+
+def test_without_the_keys_that_servers_trust_the_first_release_waits_for_somebody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trusted = tmp_path / "trusted.json"
+    monkeypatch.setenv(signatures.TRUSTED_KEYS_ENV, str(trusted))
+    layout, store = packaged(tmp_path, "one"), ReleaseRegistry(ProjectPaths(tmp_path).releases)
+    repro._summarize(layout, 1.0, as_json=False)
+    (release,) = store.ids()
+    assert store.champion() is None
+    assert f"release {release} is not promoted: serve.trusted_keys_file: {trusted} cannot be read" in caplog.text
+    for name, role in (("ci", "release"), ("ops", "pointer")):
+        key = signatures.generate_key(tmp_path / f"{name}.key")
+        signatures.add_trusted_key(trusted, TrustedKey(name, role, key.public_key, datetime.now(UTC)))
+    monkeypatch.setenv(signatures.RELEASE_KEY_ENV, str(tmp_path / "ci.key"))
+    repro._summarize(layout, 1.0, as_json=False)
+    assert store.champion() is None
+    assert f"release {release} is not promoted: servers follow signed pointers alone" in caplog.text
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, str(tmp_path / "ops.key"))
+    repro._summarize(layout, 1.0, as_json=False)
+    assert release_statement.check_pointer(store.champion(), TrustStore(trusted)).reason == "signed by ops"
 
 
 def test_the_next_one_waits_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
