@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots demo docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory soak bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep faults screenshots demo docs-reference
 
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
@@ -93,6 +93,9 @@ bench-serve: .venv/.dev  ## the server beside the bare engine, vLLM, transformer
 
 bench-serve-memory: .venv/.dev  ## the server's memory over 10,000 requests
 	$(BIN)/python benchmarks/bench_serve.py --memory 10000 --keep
+
+soak: .venv/.dev  ## the server beside hostile clients for half an hour: honest requests lose nothing
+	$(BIN)/python benchmarks/soak.py --keep
 
 bench-yield: .venv/.run  ## time to the first token of a live server with and without a training beside it (4 minutes after `make run`)
 	@test -f .tunectl/releases/champion.json || $(BIN)/tunectl repro

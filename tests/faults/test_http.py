@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from scenarios import malformed_requests, metric_cardinality, overload, pii_leaks, server_kills, stream_endings
+from scenarios import malformed_requests, metric_cardinality, overload, pii_leaks, server_kills, soak, stream_endings
 from scenarios.fault_result import Found
 from serving_process import Server
 
@@ -52,6 +52,10 @@ def test_no_key_no_entry_and_hostile_bodies_are_refused(server: Server) -> None:
 
 def test_personal_data_is_nowhere_afterwards(server: Server) -> None:
     kept(asyncio.run(pii_leaks.canaries(server, server.folder, 3)))
+
+
+def test_honest_requests_lose_nothing_beside_hostile_clients(server: Server) -> None:
+    kept(asyncio.run(soak.soak(server, seconds=8, quiet=2, slow=100)))
 
 
 def test_broken_adapters_are_refused(server: Server, store: ReleaseRegistry, tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ async def killed_server(found: Found, server: Server, chance: random.Random, *, 
     kill(pid)
     await asyncio.gather(*people)
     await asyncio.to_thread(server.process.wait, 60)
-    accepted, finished, twice = _rows(server.folder / ".tunectl/inference_log/inference_log.sqlite")
+    accepted, finished, twice = read_rows(server.folder / ".tunectl/inference_log/inference_log.sqlite")
     found.must(answered <= finished, f"missing ends: {sorted(answered - finished)[:3]}")
     found.must(begun <= accepted, f"missing beginnings: {sorted(begun - accepted)[:3]}")
     found.must(not twice, f"{twice} ids are there twice")
@@ -165,7 +165,7 @@ async def killed_server(found: Found, server: Server, chance: random.Random, *, 
     await asyncio.to_thread(server.until_ready, 240)
 
 
-def _rows(database: Path) -> tuple[set[str], set[str], int]:
+def read_rows(database: Path) -> tuple[set[str], set[str], int]:
     """Ids that were accepted, that are finished, and how many are there twice; of a copy, as a crash left it."""
     copy = database.with_name("copy.sqlite")
     for end in ("", "-wal"):
