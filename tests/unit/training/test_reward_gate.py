@@ -18,7 +18,7 @@ def test_above_chance_and_length_it_passes():
     found = decide(measured(0.88, 0.84, 0.92), Estimate(0.55, 0.5, 0.6), Estimate(0.33, 0.25, 0.4), AROUND)
     assert (found.passed, found.verdict, found.helps) == (True, "knows_preferences", [])
     assert found.reason == (
-        "The reward model knows what people prefer: it is right on 88.0 % (84.0 to 92.0) of held-out pairs."
+        "The reward model knows which answer is preferred: it is right on 88.0 % (84.0 to 92.0) of held-out pairs."
     )
     assert "Reward model minus lengths alone, on the same pairs: +33.0 points (+25.0 to +40.0)." in found.evidence
 

@@ -73,9 +73,7 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
             _helps(test, bar, context),
         )
     if low > bar:
-        reason = (
-            f"The reward model knows what people prefer: it is right on {percent(test.accuracy)} of held-out pairs."
-        )
+        reason = f"The reward model knows which answer is preferred: it is right on {percent(test.accuracy)} of held-out pairs."
         return RewardGateResult(True, KNOWS, reason, evidence)
     reason = (
         f"The reward model knows no more than {rival} ({100 * bar:.1f} %): it is right on {percent(test.accuracy)} "
