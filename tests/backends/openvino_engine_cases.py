@@ -72,6 +72,15 @@ def test_a_token_a_step_with_its_logprob_and_the_same_seed_twice(opened) -> None
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+def test_without_logprobs_the_tokens_are_the_same(opened) -> None:
+    pipeline, heard = opened
+    ways = ({}, {"temperature": 1.0, "seed": 5}, {"temperature": 0.7, "top_p": 0.8, "seed": 9}, {"presence": 0.5})
+    for number, way in enumerate(ways):
+        first = said(pipeline, heard, 2 * number, max_tokens=20, **way)
+        assert said(pipeline, heard, 2 * number + 1, max_tokens=20, logprobs=False, **way) == first
+        assert not any(piece.logprobs for piece in heard.pieces[2 * number + 1])
+
+
 def test_a_schema_is_followed(opened, tiny_model: Path) -> None:
     pipeline, heard = opened
     shape = {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"type": "boolean"}}, "required": ["a", "b"]}

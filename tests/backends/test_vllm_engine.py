@@ -49,17 +49,17 @@ class AsyncLLM:
             self.errored = True
             raise RuntimeError("EngineCore died")
         while ids[0] == ENDLESS:
-            yield self._out([1], None)
+            yield self._out(sampling, [1], None)
             await asyncio.sleep(0.01)
         for start in range(0, len(ids), 2):
             some = ids[start : start + 2]
             last = start + 2 >= len(ids)
             reason = ("stop" if some[-1] in sampling.stop_token_ids else "length") if last else None
-            yield self._out(some, reason)
+            yield self._out(sampling, some, reason)
 
-    def _out(self, ids: list[int], reason: str | None) -> SimpleNamespace:
-        logprobs = [{token: SimpleNamespace(logprob=-0.5)} for token in ids]
-        one = SimpleNamespace(token_ids=tuple(ids), logprobs=logprobs, finish_reason=reason)
+    def _out(self, sampling: Record, ids: list[int], reason: str | None) -> SimpleNamespace:
+        nats = None if sampling.logprobs is None else [{token: SimpleNamespace(logprob=-0.5)} for token in ids]
+        one = SimpleNamespace(token_ids=tuple(ids), logprobs=nats, finish_reason=reason)
         return SimpleNamespace(outputs=[one], finished=reason is not None)
 
     def shutdown(self) -> None:
@@ -137,6 +137,18 @@ def test_the_adapter_goes_by_its_name_with_every_request(release: Path) -> None:
     pipeline.close()
     pipeline.close()
     assert engine.ended
+
+
+def test_without_logprobs_none_are_computed(release: Path) -> None:
+    pipeline, heard = opened(release)
+    pipeline.start(1, ask(5, 6, 7, logprobs=False))
+    pieces = heard.ended(1)
+    assert ([token for piece in pieces for token in piece.ids], [piece.logprobs for piece in pieces]) == (
+        [5, 6, 7],
+        [[], []],
+    )
+    assert MADE[0].asked[0][1].logprobs is None
+    pipeline.close()
 
 
 def test_safetensors_only_and_no_code_from_the_folder(release: Path) -> None:

@@ -74,6 +74,7 @@ def test_show(project, capsys):
     assert found["counts"]["inferences"] == 2
     one = json.loads(ran(capsys, "show", "--id", "chatcmpl-000003"))
     assert one["response"]["choices"][0]["message"]["content"] == "Antwort 3 🎈"
+    assert (one["mean_logprob"], one["logprobs"]) == (-0.25, "computed")
     assert json.loads(ran(capsys, "--json"))["counts"]["inferences"] == 6
     assert json.loads(ran(capsys, "--json", "show", "-n", "1"))["newest"][0]["id"] == "chatcmpl-000005"
     assert [said["kind"] for said in one["feedback"]] == ["edit", "thumb"]
@@ -90,6 +91,15 @@ def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, c
         "tunectl: 'chatcmpl-a' begins several ids: chatcmpl-a1%_b, chatcmpl-a1xyb, chatcmpl-a2\n  give more of it\n",
     )
     assert ", ..." in failed(capsys, "show", "--id", "")[1]
+
+
+def test_an_answer_without_logprobs_says_that_none_were_computed(project, url, capsys):
+    with open_log(url, project) as store:
+        store.start_request(inference(id="chatcmpl-plain"))
+        store.finish("chatcmpl-plain", finish(mean_logprob=None))
+        assert store.inference("chatcmpl-plain").mean_logprob is None
+    one = json.loads(ran(capsys, "show", "--id", "chatcmpl-plain"))
+    assert (one.get("mean_logprob"), one["logprobs"], one["completion_tokens"]) == (None, "not computed", 7)
 
 
 def test_flywheel_export_is_read_by_our_own_ingest(project, capsys):

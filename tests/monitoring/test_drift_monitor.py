@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import replace as changed
 from datetime import timedelta
@@ -437,3 +439,32 @@ def test_late_feedback_does_not_count(watching: DriftMonitor) -> None:
     assert window.signals["answer_text"].n == 120
     assert sum(bool(row.feedback) for row in reference_data.rows_of(watching.store, kept, 60)) == 1
     assert sum(bool(row.feedback) for row in reference_data.rows_of(watching.store, kept)) == 2
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [
+        (
+            0.5,
+            r"60 of 120 rows of a window have log-probabilities \(inference_log.logprob_share 0.5\): a change of 0.2 ",
+        ),
+        (0.1, r"12 of 120 rows .* too few for the signal mean_logprob alone, 12 of 50 rows in the window"),
+    ],
+)
+def test_calibrate_says_what_the_share_of_log_probabilities_leaves(
+    watching: DriftMonitor, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path, share: float, words: str
+) -> None:
+    from tunectl.cli import monitor_calibrate
+    from tunectl.monitoring import factory
+
+    live = watching.settings.inference_log.model_copy(update={"logprob_share": share})
+    given = watching.settings.model_copy(update={"inference_log": live})
+    monkeypatch.setattr(factory, "build_monitor", lambda *_: watching)
+    monkeypatch.delenv("TUNECTL_INFERENCE_LOG_URL", raising=False)
+    args = Namespace(trials=20, rows=None, json=False)
+    assert monitor_calibrate.calibrate(args, given, ProjectPaths(tmp_path)) == 0
+    assert re.search(words, " ".join(capsys.readouterr().out.split()))
+    kept = atomic_io.read_json(ProjectPaths(tmp_path).calibration)["logprob"]
+    assert (kept["share"], kept["rows"], kept["min_rows"]) == (share, round(120 * share), 50)
+    assert (kept["ninth"] is None) == (share == 0.1)
+    assert kept["ninth_of_all"] >= (kept["ninth"] or 0)

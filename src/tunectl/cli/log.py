@@ -166,8 +166,13 @@ def _show_one(args: argparse.Namespace, store: InferenceLog) -> int:
     inference = open_inference_log.inference(store, args.id)
     if inference is None:
         raise DataError(f"inference {args.id!r} is not in the inference log", hint="tunectl log show lists the newest")
+    computed = "computed" if inference.mean_logprob is not None else "not computed"
     terminal.print_json(
-        {**to_builtins(inference), "feedback": to_builtins(store.feedback_of([inference.id]).get(inference.id, []))}
+        {
+            **to_builtins(inference),
+            "logprobs": computed,
+            "feedback": to_builtins(store.feedback_of([inference.id]).get(inference.id, [])),
+        }
     )
     return 0
 

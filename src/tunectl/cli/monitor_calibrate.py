@@ -18,7 +18,7 @@ from tunectl.core.errors import UsageError
 
 if TYPE_CHECKING:
     from tunectl.config.schema.monitor import MonitorSettings
-    from tunectl.monitoring.self_calibration import CalibrationRow
+    from tunectl.monitoring.self_calibration import CalibrationRow, LogprobPower
     from tunectl.monitoring.window_size import DetectionRule
 
 COLUMNS = (
@@ -61,10 +61,12 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         raise UsageError(f"there is nothing to compare with: {'; '.join(missing.values())}")
     pools = {side: baseline.columns for side, baseline in baselines.items()}
     sizes = {side: len(baseline.rows) for side, baseline in baselines.items()}
-    rule = factory.detection_rule(settings)
+    rule, share = factory.detection_rule(settings), settings.inference_log.logprob_share
     with progress.bar("drawing windows", total=len(pools) * len(self_calibration.CHANGES) * args.trials) as bar:
         result = list(
-            self_calibration.calibrate(pools, sizes, rule, rows, args.trials, settings.seed, each=bar.advance)
+            self_calibration.calibrate(
+                pools, sizes, rule, rows, args.trials, settings.seed, logprob_share=share, each=bar.advance
+            )
         )
     for side in pools.keys() - {item.side for item in result}:
         missing[side] = (
@@ -76,6 +78,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         references={str(side): baseline.name for side, baseline in baselines.items()},
         embedder=watching.examiner.tools.embedder.name,
         figures=result,
+        logprob=self_calibration.measure_logprob_power(pools.get("answer"), rule, rows, share),
     )
     atomic_io.write_json(layout.calibration, calibration)
     if args.json:
@@ -84,9 +87,24 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
     if result:
         terminal.table("", COLUMNS, [_row(item) for item in result])
         terminal.print_line(_smallest(rule, rows, min(sizes.values())))
+    if calibration.logprob is not None:
+        terminal.print_line(_describe_logprob_power(calibration.logprob, rows))
     for reason in missing.values():
         terminal.print_line(f"not measured: {reason}")
     return 0
+
+
+def _describe_logprob_power(item: LogprobPower, rows: int) -> str:
+    share = f"{item.rows:,} of {rows:,} rows of a window have log-probabilities (inference_log.logprob_share {item.share:g})"
+    if item.ninth is None or item.third is None:
+        side, count = ("reference", item.reference) if item.reference < item.min_rows else ("window", item.rows)
+        least = f"{count:,} of {item.min_rows:,} rows in the {side}"
+        return f"{share}: too few for the signal mean_logprob alone, {least}"
+    seen = f"{item.third:.0%} by the 3rd window, {item.ninth:.0%} by the 9th ({item.ninth_of_all:.0%} if all had them)"
+    return (
+        f"{share}: a change of {item.effect} standard deviations in mean_logprob is seen with a chance of {seen}; "
+        f"80 % are reached from {item.min_effect:.2f} on"
+    )
 
 
 def _row(calibration_row: CalibrationRow) -> tuple[object, ...]:

@@ -36,6 +36,8 @@ class GenerationRequest(Struct, frozen=True, array_like=True):
     """The same, once for each time that it holds it: -2 to 2."""
     schema: str | None = None
     """JSON Schema that the text must fit, as JSON; None leaves it free. ``{}`` is any JSON object."""
+    logprobs: bool = True
+    """Whether log-probabilities come with the tokens. They cost time in each step and change no token."""
 
 
 class TokenChunk(Struct, frozen=True, array_like=True):
@@ -43,7 +45,7 @@ class TokenChunk(Struct, frozen=True, array_like=True):
 
     ids: list[int]
     logprobs: list[float]
-    """Natural logarithms, one a token of ``ids``, under the distribution that it was drawn from."""
+    """Natural logarithms, one a token of ``ids``, under the distribution that it was drawn from; none where the request wants none."""
     end: FinishReason | None = None
     """Set on the last piece."""
     why: str = ""

@@ -92,8 +92,13 @@ class Simulation:
         reference: int,
         rows: int,
         seed: int = 1,
+        shares: Mapping[str, float] | None = None,
     ) -> None:
-        """``own``: by side, the rows of the pool that reference and unchanged windows are drawn from."""
+        """``own``: by side, the rows of the pool that reference and unchanged windows are drawn from.
+
+        ``shares``: by signal, the share of a window's rows that have a value where not all have; the reference is as the pool is.
+        """
+        self._shares = dict(shares or {})
         self.rule, self.reference, self.rows = rule, reference, rows
         self._own = own
         self._signals: list[tuple[str, FrozenSignal]] = [
@@ -121,10 +126,10 @@ class Simulation:
         for trial in range(begin, begin + trials):
             random = np.random.default_rng([seed, trial])
             reference = self._draw(random, self.reference)
-            history = [self._draw(random, self.rows) for _ in range(max(POOLS) - 1)]
+            history = [self._draw_window(random) for _ in range(max(POOLS) - 1)]
             delays.append(None)
             for window in range(1, windows + 1):
-                history = [*history, self._draw(random, self.rows, shift)][-max(POOLS) :]
+                history = [*history, self._draw_window(random, shift)][-max(POOLS) :]
                 if window == 1:
                     p_values = self._p_values(history[-1], reference)
                     tested.update(list(p_values))
@@ -143,7 +148,7 @@ class Simulation:
         reference = self._draw(random, self.reference)
         history: list[_Sums] = []
         for _ in range(evaluations):
-            history = [*history, self._draw(random, self.rows)][-max(POOLS) :]
+            history = [*history, self._draw_window(random)][-max(POOLS) :]
             yield self._evaluate(history, reference) <= self.rule.false_alarms
 
     def count_false_sequences(self, sequences: int, seed: int) -> Iterator[bool]:
@@ -153,14 +158,24 @@ class Simulation:
         random = np.random.default_rng(seed)
         reference = self._draw(random, self.reference)
         for _ in range(sequences):
-            history = [self._draw(random, self.rows) for _ in range(max(POOLS))]
+            history = [self._draw_window(random) for _ in range(max(POOLS))]
             yield self._evaluate(history, reference) <= self.rule.false_alarms
 
-    def _draw(self, random: Generator, count: int, shift: Shift = no_change) -> _Sums:
+    def _draw(self, random: Generator, count: int) -> _Sums:
         import numpy as np
 
-        rows = {side: shift(random, side, random.choice(np.asarray(own), count)) for side, own in self._own.items()}
+        rows = {side: random.choice(np.asarray(own), count) for side, own in self._own.items()}
         return [signal.sum_rows(rows[side]) for side, signal in self._signals]
+
+    def _draw_window(self, random: Generator, shift: Shift = no_change) -> _Sums:
+        import numpy as np
+
+        rows = {side: shift(random, side, random.choice(np.asarray(own), self.rows)) for side, own in self._own.items()}
+        result = []
+        for side, signal in self._signals:
+            counted = round(self._shares.get(signal.spec.name, 1.0) * self.rows)
+            result.append(signal.sum_rows(rows[side][:counted]))  # rows are drawn, so the first are as good as any
+        return result
 
     def _p_values(self, window: _Sums, reference: _Sums) -> dict[str, float]:
         result = {}

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from tunectl.monitoring.power_study import Rate, Rates, Shift, Simulation, no_change
 from tunectl.monitoring.signals import SignalColumns, SignalSide
-from tunectl.monitoring.window_size import DetectionRule
+from tunectl.monitoring.window_size import DetectionRule, min_visible_effect, power
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 NEAR = 0.2
 """Share of a reference that makes up a topic: the rows nearest to one that is drawn."""
+LOGPROB = "mean_logprob"
+"""The signal whose rows ``inference_log.logprob_share`` decides on."""
 NOTHING = "nothing"
 """The change that is none: its share are false alarms."""
 CHANGES: tuple[tuple[str, str, float], ...] = (
@@ -55,6 +58,28 @@ class CalibrationRow(Struct, frozen=True):
     """Rows of a window with which half have one by the third window; None where four times the rows are too few."""
 
 
+class LogprobPower(Struct, frozen=True):
+    """What the share of answers with log-probabilities leaves of the signal ``mean_logprob``; nothing is drawn for it."""
+
+    share: float
+    """``inference_log.logprob_share``."""
+    rows: int
+    """Rows of a window that have one."""
+    reference: int
+    """Rows of the reference that have one."""
+    min_rows: int
+    """Fewest of either with which the signal is tested (``monitor.window.min_rows``)."""
+    effect: float
+    """``monitor.rule.min_effect``, in standard deviations."""
+    third: float | None
+    """Chance to see that change by the third window; None where the signal is not tested."""
+    ninth: float | None
+    ninth_of_all: float | None
+    """By the ninth window if every answer had log-probabilities."""
+    min_effect: float | None
+    """Smallest change that is seen by the ninth window with a chance of 80 %."""
+
+
 class Calibration(Struct, frozen=True):
     """What ``tunectl monitor calibrate`` leaves."""
 
@@ -65,11 +90,31 @@ class Calibration(Struct, frozen=True):
     """By side: with what windows are compared."""
     embedder: str
     figures: list[CalibrationRow]
+    logprob: LogprobPower | None = None
+    """None where the signal is switched off, or answers have no reference."""
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
     """Return rows of the smallest reference that can be measured."""
     return 3 * rule.minimum
+
+
+def measure_logprob_power(
+    columns: SignalColumns | None, rule: DetectionRule, rows: int, share: float
+) -> LogprobPower | None:
+    """Return what is seen in ``mean_logprob`` where ``share`` of a window's ``rows`` have one; ``columns`` are the reference's answers."""
+    if columns is None or LOGPROB not in columns:
+        return None
+    counted, reference = round(rows * share), len(columns[LOGPROB])
+    bare = LogprobPower(share, counted, reference, rule.minimum, rule.min_effect, None, None, None, None)
+    if reference < rule.minimum:
+        return bare
+    of_all = round(power(rule, rule.min_effect, 9 * rows, reference), 4)
+    if counted < rule.minimum:
+        return replace(bare, ninth_of_all=of_all)
+    third, ninth = (round(power(rule, rule.min_effect, count * counted, reference), 4) for count in (3, 9))
+    smallest = round(min_visible_effect(rule, 9 * counted, reference), 4)
+    return replace(bare, third=third, ninth=ninth, ninth_of_all=of_all, min_effect=smallest)
 
 
 def calibrate(
@@ -80,16 +125,18 @@ def calibrate(
     trials: int,
     seed: int,
     *,
+    logprob_share: float = 1.0,
     each: Callable[[], None] = lambda: None,
 ) -> Iterator[CalibrationRow]:
     """Yield one row of figures a side and change, each of ``trials`` sequences after which ``each`` is called.
 
-    ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` has no figures.
+    ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` has no figures. ``logprob_share``: of a window's
+    rows that have a log-probability.
     """
     for side, columns in pools.items():
         if sizes[side] < min_reference_rows(rule):
             continue
-        benches = _Benches(side, columns, sizes[side], rule, seed)
+        benches = _Benches(side, columns, sizes[side], rule, seed, {LOGPROB: logprob_share})
         for index, (change, kind, amount) in enumerate(CHANGES):
             shift = _SHIFTS[kind](side, columns, amount)
             if shift is not None:
@@ -101,8 +148,16 @@ def calibrate(
 class _Benches:
     """Simulations of one side by rows of a window."""
 
-    def __init__(self, side: str, columns: SignalColumns, size: int, rule: DetectionRule, seed: int) -> None:
-        self._bench = Simulation({side: columns}, {side: range(size)}, rule, size, rule.minimum, seed)
+    def __init__(
+        self,
+        side: str,
+        columns: SignalColumns,
+        size: int,
+        rule: DetectionRule,
+        seed: int,
+        shares: Mapping[str, float],
+    ) -> None:
+        self._bench = Simulation({side: columns}, {side: range(size)}, rule, size, rule.minimum, seed, shares)
 
     def at(self, rows: int) -> Simulation:
         self._bench.rows = rows

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log10
+from math import ceil, log10, sqrt
 from statistics import NormalDist
 
 from tunectl.monitoring.decision import POOLS
 from tunectl.monitoring.signals import WEIGHTS
+from tunectl.monitoring.tail_probabilities import MARGIN
 
 POWER = 0.8
 """Chance of seeing a change for which a window is called large enough."""
@@ -49,8 +50,31 @@ def min_reference_rows(rule: DetectionRule) -> int:
     return ceil(1 / (1 / _effective_rows(rule) - 1 / 9000))
 
 
+def power(rule: DetectionRule, effect: float, rows: int, reference: int) -> float:
+    """Return the chance that a signal of numbers is flagged when its mean moves by ``effect`` standard deviations.
+
+    rows       of the window, or of the windows that are tested together, that have a value
+    reference  rows of the reference that have one
+    In a signal of the smallest weight, by the normal approximation, with the margin of the earth mover's tail.
+    """
+    normal = NormalDist()
+    distance = effect / sqrt(1 / rows + 1 / reference)
+    return normal.cdf(distance - normal.inv_cdf(1 - _signal_level(rule) ** (1 / MARGIN) / 2))
+
+
+def min_visible_effect(rule: DetectionRule, rows: int, reference: int) -> float:
+    """Return the smallest change of the mean, in standard deviations, that ``power`` gives a chance of ``POWER``."""
+    normal = NormalDist()
+    critical = normal.inv_cdf(1 - _signal_level(rule) ** (1 / MARGIN) / 2)
+    return (critical + normal.inv_cdf(POWER)) * sqrt(1 / rows + 1 / reference)
+
+
+def _signal_level(rule: DetectionRule) -> float:
+    """Return the part of the budget of false alarms that one pool of a signal of the smallest weight has."""
+    return rule.false_alarms / len(POOLS) * min(WEIGHTS.values()) / sum(WEIGHTS.values())
+
+
 def _effective_rows(rule: DetectionRule) -> float:
     """Return 1 / (1/n + 1/m) that a test needs to see the declared change."""
     normal = NormalDist()
-    level = rule.false_alarms / len(POOLS) * min(WEIGHTS.values()) / sum(WEIGHTS.values())
-    return float(((normal.inv_cdf(1 - level / 2) + normal.inv_cdf(POWER)) / rule.min_effect) ** 2)
+    return float(((normal.inv_cdf(1 - _signal_level(rule) / 2) + normal.inv_cdf(POWER)) / rule.min_effect) ** 2)

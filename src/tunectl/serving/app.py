@@ -202,7 +202,10 @@ class Server:
         try:
             self._count()
             self._charge(key, tokens)
-            job = await request_job.build_job(request, variant, resident, arrived, request.model, size=len(body))
+            share = self.settings.inference_log.logprob_share
+            job = await request_job.build_job(
+                request, variant, resident, arrived, request.model, size=len(body), logprob_share=share
+            )
             await self._write(call, key, fields, generation_task.GenerationTask(job, self.metrics, feed), go)
         finally:
             resident.claims -= 1

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from tunectl.chat import tool_calls
+from tunectl.core.hashing import hash_to_unit
 from tunectl.generation import json_schema_grammar
 from tunectl.generation.engine import GenerationRequest, TokenChunk
 from tunectl.generation.prompt import max_new_tokens, messages
@@ -106,14 +107,19 @@ class ChatJob:
 
     @property
     def mean_logprob(self) -> float | None:
-        """Nats a token over all answers; None where there is none."""
-        count = sum(answer.count for answer in self.answers)
+        """Nats a token over all answers; None where there is no token, and where log-probabilities were not computed."""
+        count = sum(answer.count for answer in self.answers) if all(ask.logprobs for ask in self.asks) else 0
         return sum(answer.total for answer in self.answers) / count if count else None
 
     @property
     def completion_tokens(self) -> int:
         """Of all answers."""
         return sum(answer.count for answer in self.answers)
+
+
+def is_logprob_sampled(inference_id: str, share: float) -> bool:
+    """Return whether an inference is among the ``share`` whose answers have log-probabilities: the same id gives the same answer everywhere."""
+    return hash_to_unit(f"logprobs\0{inference_id}") < share
 
 
 def count_answers(request: Request) -> int:
@@ -123,10 +129,18 @@ def count_answers(request: Request) -> int:
 
 
 async def build_job(
-    request: Request, variant: Variant, resident: LoadedRelease, arrived: float, model: str, *, size: int
+    request: Request,
+    variant: Variant,
+    resident: LoadedRelease,
+    arrived: float,
+    model: str,
+    *,
+    size: int,
+    logprob_share: float = 1.0,
 ) -> ChatJob:
     """Return a job from a request; ``size`` is its body's in bytes, so that tools and their calls count as well as texts.
 
+    ``logprob_share``: share of inferences whose answers have log-probabilities although nobody asked for them.
     Raises  ApiError for a prompt that cannot be rendered or is too long, or a schema that is too large.
     """
     prompts = await _beside(partial(_prompts, request, resident), size)
@@ -134,6 +148,11 @@ async def build_job(
     form = requests.schema_of(request.response_format)
     if form is not None:  # what cannot be followed is refused before the engine hears of it
         await _beside(partial(json_schema_grammar.schema_to_ebnf, form), len(form))
+    chat = isinstance(request, ChatRequest)
+    wants = bool(request.logprobs) if chat else request.logprobs is not None
+    head = ResponseHead(
+        f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", int(time.time()), model, resident.id, chat
+    )
     temperature = contract.defaults.temperature if request.temperature is None else request.temperature
     asks = [
         GenerationRequest(
@@ -148,15 +167,11 @@ async def build_job(
             presence=request.presence_penalty or 0.0,
             frequency=request.frequency_penalty or 0.0,
             schema=form,
+            logprobs=wants or is_logprob_sampled(head.id, logprob_share),
         )
         for prompt in prompts
         for turn in range(times)
     ]
-    chat = isinstance(request, ChatRequest)
-    wants = bool(request.logprobs) if chat else request.logprobs is not None
-    head = ResponseHead(
-        f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}", int(time.time()), model, resident.id, chat
-    )
     answers = [
         GeneratedAnswer(IncrementalDetokenizer(resident.prompts.tokenizer, request.stops), resident, wants)
         for _ in asks

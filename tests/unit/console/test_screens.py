@@ -52,6 +52,13 @@ def fill(path: str, release: str = "0123456789abcdef") -> str:
     return path
 
 
+def test_an_answer_without_log_probabilities_says_that_none_were_computed(console: Console) -> None:
+    path = next(screen.path for screen in SCREENS if "{inference}" in screen.path)
+    text = console.client.get(fill(path)).text
+    has_log = (console.layout.root / ".tunectl/inference_log").exists()
+    assert ("<dt>mean log-probability of a token</dt><dd>not computed" in text) == has_log
+
+
 @pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.path)
 def test_a_screen_opens_and_is_valid(console: Console, screen: Screen) -> None:
     reply = console.client.get(fill(screen.path))

@@ -45,6 +45,22 @@ def test_too_few_rows_are_insufficient(looking: DriftDetector, baselines, count:
     assert not found.shifted
 
 
+def test_log_probabilities_are_compared_over_the_rows_that_have_them(looking: DriftDetector, baselines) -> None:
+    some = [row if index % 3 else replace(row, mean_logprob=None) for index, row in enumerate(rows(300, seed=3))]
+    found = looked(looking, baselines, some)
+    assert (found.rows, found.signals["mean_logprob"].n, found.signals["answer_tokens"].n) == (300, 200, 300)
+    assert found.verdict == "ok"
+    known = [row for row in some if row.mean_logprob is not None]
+    alone = looked(looking, baselines, known).signals["mean_logprob"]
+    assert found.signals["mean_logprob"].p_value == alone.p_value  # nothing stands in for what was not computed
+    lower = [row if row.mean_logprob is None else replace(row, mean_logprob=row.mean_logprob - 1) for row in some]
+    assert looked(looking, baselines, lower).signals["mean_logprob"].shifted
+    few = [replace(row, mean_logprob=None) if index >= 49 else row for index, row in enumerate(some)]
+    silent = looked(looking, baselines, few)
+    assert silent.signals["mean_logprob"].reason == "too few rows in the window: 32 of 50"
+    assert silent.verdict == "ok"
+
+
 def test_quiet_traffic_is_ok(looking: DriftDetector, baselines) -> None:
     found = looked(looking, baselines, rows(300, seed=3))
     assert (found.verdict, found.shifted, found.changed_since) == ("ok", False, None)

@@ -83,6 +83,48 @@ def test_the_self_test_measures_each_side_and_change() -> None:
     assert (topic.rows, topic.reference) == (80, 500)
 
 
+def test_the_share_of_answers_with_log_probabilities_tells_what_is_seen() -> None:
+    columns = signals.compute_signal_values(rows(1000, seed=6), "answer", tools())
+    all_of_them, half, few = (
+        self_calibration.measure_logprob_power(columns, RULE, 300, share) for share in (1.0, 0.5, 0.1)
+    )
+    assert (half.rows, half.reference, half.effect, half.ninth_of_all) == (150, 1000, 0.2, all_of_them.ninth)
+    assert (round(half.third, 2), round(half.ninth, 2), round(half.min_effect, 2)) == (0.14, 0.57, 0.23)
+    assert round(all_of_them.ninth, 2) == 0.79
+    assert (few.rows, few.min_rows, few.third, few.ninth, few.min_effect) == (30, 50, None, None, None)
+    none = signals.compute_signal_values(rows(20, seed=6), "answer", tools(), without=["mean_logprob"])
+    assert self_calibration.measure_logprob_power(none, RULE, 300, 0.5) is None
+    assert self_calibration.measure_logprob_power(None, RULE, 300, 0.5) is None
+
+
+def test_windows_draw_log_probabilities_for_the_share_only() -> None:
+    columns = signals.compute_signal_values(
+        rows(400, seed=7), "answer", tools(), without=["answer_text", "answer_tone"]
+    )
+    whole, some = (
+        power_study.Simulation(
+            {"answer": columns}, {"answer": range(400)}, FAST, 300, 100, shares={"mean_logprob": share}
+        )
+        for share in (1.0, 0.25)
+    )
+    names = [signal.spec.name for _, signal in some._signals]
+    counts = dict(zip(names, (count for _, count in some._draw_window(np.random.default_rng(1))), strict=True))
+    assert (counts["mean_logprob"], counts["answer_tokens"]) == (25, 100)
+    reference = dict(zip(names, (count for _, count in some._draw(np.random.default_rng(1), 300)), strict=True))
+    assert reference["mean_logprob"] == 300
+
+    def lower(random, side, window):
+        marked = columns["mean_logprob"].rows[
+            columns["mean_logprob"].parts[0] < np.median(columns["mean_logprob"].parts[0])
+        ]
+        return power_study.shift_share("answer", marked, 0.25)(random, side, window)
+
+    assert (
+        some.run(40, 1, lower, windows=1).alone["mean_logprob"].share
+        < whole.run(40, 1, lower, windows=1).alone["mean_logprob"].share
+    )
+
+
 def test_a_reference_too_small_to_be_measured_has_no_figures() -> None:
     columns = signals.compute_signal_values(rows(110, seed=5), "prompt", tools())
     assert not list(self_calibration.calibrate({"prompt": columns}, {"prompt": 110}, RULE, 300, 20, seed=1))

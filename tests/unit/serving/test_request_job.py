@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from tunectl.chat.template import Template
 from tunectl.chat.tokenizer import Tokenizer
+from tunectl.generation.engine import TokenChunk
 from tunectl.generation.prompt import PromptRenderer
 from tunectl.serving import request_job, requests
 
@@ -73,7 +74,7 @@ class Recorded:
         return self._inner.ids(text)
 
 
-async def build(told: dict[str, Any], tokenizer: Any) -> request_job.ChatJob:
+async def build(told: dict[str, Any], tokenizer: Any, share: float = 1.0) -> request_job.ChatJob:
     raw = json.dumps(told).encode()
     request = requests.parse(raw, requests.ChatRequest, depth=32)
     defaults = SimpleNamespace(temperature=0.0, top_p=1.0, max_tokens=8)
@@ -81,7 +82,40 @@ async def build(told: dict[str, Any], tokenizer: Any) -> request_job.ChatJob:
     prompts = PromptRenderer(Template(SOURCE, "", "<|im_end|>"), tokenizer)
     resident: Any = SimpleNamespace(prompts=prompts, contract=contract, stops=frozenset(), id="r")
     variant: Any = "champion"
-    return await request_job.build_job(request, variant, resident, 0.0, "m", size=len(raw))
+    return await request_job.build_job(request, variant, resident, 0.0, "m", size=len(raw), logprob_share=share)
+
+
+def test_the_share_of_logprobs_is_exact_and_stable() -> None:
+    names = [f"chatcmpl-{number:032x}" for number in range(20_000)]
+    chosen = {
+        share: {name for name in names if request_job.is_logprob_sampled(name, share)} for share in (0.0, 0.3, 0.6, 1.0)
+    }
+    assert (len(chosen[0.0]), len(chosen[1.0])) == (0, 20_000)
+    assert abs(len(chosen[0.3]) / 20_000 - 0.3) < 0.015  # 4.6 standard errors
+    assert chosen[0.3] < chosen[0.6]  # a larger share only adds
+    golden = [request_job.is_logprob_sampled(f"chatcmpl-{number}", 0.5) for number in range(8)]
+    assert golden == [True, True, False, False, False, False, False, True]
+
+
+def test_who_asks_for_logprobs_has_them_whatever_the_share(tokenizer: Tokenizer) -> None:
+    asking = {**body("content", 1), "logprobs": True}
+    for told, share, expected in (
+        (asking, 0.0, True),
+        (body("content", 1), 0.0, False),
+        (body("content", 1), 1.0, True),
+    ):
+        job = asyncio.run(build({**told, "n": 3}, tokenizer, share))
+        assert [ask.logprobs for ask in job.asks] == [expected] * 3
+    job = asyncio.run(build(body("content", 1), tokenizer, 0.5))
+    assert job.asks[0].logprobs is request_job.is_logprob_sampled(job.head.id, 0.5)
+
+
+def test_an_answer_without_logprobs_has_no_mean(tokenizer: Tokenizer) -> None:
+    for share, nats, expected in ((0.0, [], None), (1.0, [-0.5, -1.5], -1.0)):
+        job = asyncio.run(build(body("content", 1), tokenizer, share))
+        assert job.mean_logprob is None  # no token yet
+        job.answers[0].feed(TokenChunk([5, 6], nats, "length"))
+        assert (job.completion_tokens, job.mean_logprob) == (2, expected)
 
 
 @pytest.mark.parametrize("kind", ["content", "tools", "calls"])

@@ -194,7 +194,7 @@ class OpenVinoPipeline:
             max_new_tokens=request.max_tokens,
             stop_token_ids=set(request.stop_ids),
             ignore_eos=not request.stop_ids,
-            logprobs=1,
+            logprobs=int(request.logprobs),
             presence_penalty=request.presence,
             frequency_penalty=request.frequency,
         )
@@ -228,7 +228,8 @@ class OpenVinoPipeline:
                 return TokenChunk([], [], "failed", "the key-value cache is full")
             return None
         (output,) = handle.read().values()
-        ids, logprobs = output.generated_ids, output.generated_log_probs
+        ids = output.generated_ids
+        logprobs = output.generated_log_probs if running.ask.logprobs else []
         end = self._ended.get(output.finish_reason)
         if end == "stop" and ids and ids[-1] in running.ask.stop_ids:
             ids, logprobs = ids[:-1], logprobs[:-1]

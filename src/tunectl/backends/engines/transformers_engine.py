@@ -136,7 +136,7 @@ class TransformersSession:
         running.tokens = [token]
         running.made.append(token)
         full = len(running.made) >= running.ask.max_tokens
-        return TokenChunk([token], [logprob], "length" if full else None)
+        return TokenChunk([token], [logprob] if running.ask.logprobs else [], "length" if full else None)
 
     def _next(self, running: _ActiveRequest) -> tuple[int, float]:
         torch, ask = self._torch, running.ask

@@ -162,7 +162,8 @@ class VllmSession:
         async for out in self._engine.generate(prompt, _sampling(vllm, ask), str(number), lora_request=lora):
             result = out.outputs[0]
             ids = list(result.token_ids)
-            logprobs = [logprob[token].logprob for token, logprob in zip(ids, result.logprobs or [], strict=True)]
+            steps = zip(ids, result.logprobs or [], strict=True) if ask.logprobs else ()
+            logprobs = [logprob[token].logprob for token, logprob in steps]
             if result.finish_reason == "stop" and ids and ids[-1] in ask.stop_ids:
                 ids, logprobs = ids[:-1], logprobs[:-1]
             yield TokenChunk(ids, logprobs, _ENDS.get(result.finish_reason) if out.finished else None)
@@ -184,7 +185,7 @@ def _sampling(vllm: Any, request: GenerationRequest) -> Any:
         frequency_penalty=request.frequency,
         stop_token_ids=sorted(request.stop_ids),
         ignore_eos=not request.stop_ids,
-        logprobs=0,
+        logprobs=0 if request.logprobs else None,
         detokenize=False,
         output_kind=import_optional("vllm.sampling_params", extra=EXTRA).RequestOutputKind.DELTA,
         **form,

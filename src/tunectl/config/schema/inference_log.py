@@ -36,6 +36,9 @@ class InferenceLogConfig(StrictModel):
     """File of the secret key that users and sessions are hashed with, made at first use. Never commit it."""
     hash_key_env: str = EnvVariableField
     """Environment variable that overrides that file where it is set; the same on all replicas."""
+    logprob_share: float = Field(ge=0, le=1)
+    """Share of inferences whose answers are generated with log-probabilities, drawn by a hash of the inference's id; requests that
+    ask for them always have them. The signal ``mean_logprob`` of the monitor has only these rows."""
     pii: PiiConfig
     """Personal data masked before writing, with the placeholders of ``curate``."""
 
