@@ -88,8 +88,15 @@ bench-align: .venv/.dev  ## seconds a step of RLOO beside plain TRL
 bench-curate: .venv/.dev  ## a million documents, exact and near duplicates, beside a peer
 	$(BIN)/python benchmarks/bench_curate.py
 
-bench-serve: .venv/.dev  ## the server beside the bare engine, vLLM, transformers and llama.cpp (20 minutes, and once their environments)
+bench-serve: .venv/.dev  ## the server beside the bare engine and the peers that are installed, five interleaved rounds (hours; goes on where it stopped)
 	$(BIN)/python benchmarks/bench_serve.py --keep
+
+.PHONY: bench-serve-peers bench-step
+bench-serve-peers: .venv/.dev  ## environments of vLLM, transformers and llama.cpp for bench-serve (once)
+	$(BIN)/python benchmarks/serve_envs.py
+
+bench-step: .venv/.dev  ## where one step of the server goes: prompts, inference, sampling, thread, process, HTTP; with a plot
+	$(BIN)/python benchmarks/bench_step.py --keep
 
 bench-serve-memory: .venv/.dev  ## the server's memory over 10,000 requests
 	$(BIN)/python benchmarks/bench_serve.py --memory 10000 --keep

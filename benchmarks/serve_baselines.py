@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from serve_envs import ROOT, UnavailableError, made
+from serve_envs import ROOT, UnavailableError, find, install
 from serve_fixtures import Material
 
 RUNNING = 32
 """Answers at once: the most clients."""
 CACHE_TOKENS, BATCH_TOKENS = 65_536, 512
 """As in conf/serve/default.yaml; the bare engine gets the same."""
-CONTEXT = 2048
-"""Tokens of a conversation that peers make room for."""
+CONTEXT = 4096
+"""Tokens of a conversation that peers make room for: a prompt of 2,000 tokens and its answer among them."""
 PATIENCE = 420
 """Seconds until a server must be ready."""
 
@@ -53,6 +53,7 @@ class Peer:
 
     name: str
     says: str
+    """What it is, its precision, and the settings that were the best for it here."""
     environment: str
     command: Callable[[Place], list[str]]
     ready: str
@@ -78,6 +79,7 @@ def _tunectl(place: Place) -> list[str]:
 def _bare(place: Place) -> list[str]:
     numbers = [str(item) for item in (place.port, CACHE_TOKENS, BATCH_TOKENS, RUNNING)]
     folder = place.material.releases[place.release]
+    numbers.append(str(place.material.settings["inference_log"]["logprob_share"]))
     adapter = [str(folder / "adapter")] if place.release == "adapter" else []
     return [place.python, str(ROOT / "benchmarks/serve_bare_engine.py"), str(folder / "model"), *numbers, *adapter]
 
@@ -94,9 +96,21 @@ def _continuous(place: Place) -> list[str]:
 
 
 def _vllm(place: Place) -> list[str]:
-    words = ["--host", "127.0.0.1", "--port", str(place.port), "--served-model-name", "benchmark"]
-    words += ["--dtype", "bfloat16", "--max-model-len", str(CONTEXT), "--max-num-seqs", str(RUNNING)]
-    return [str(place.environment / "bin/vllm"), "serve", str(place.material.merged), *words]
+    return [*_vllm_serve(place, place.material.merged), "--served-model-name", "benchmark"]
+
+
+def _vllm_serve(place: Place, model: Path) -> list[str]:
+    words = ["--host", "127.0.0.1", "--port", str(place.port), "--dtype", "bfloat16"]
+    words += ["--max-model-len", str(CONTEXT), "--max-num-seqs", str(RUNNING)]
+    return [str(place.environment / "bin/vllm"), "serve", str(model), *words]
+
+
+def _vllm_adapter(place: Place) -> list[str]:
+    adapter, base = place.material.adapter, place.material.base
+    rank = json.loads((adapter / "adapter_config.json").read_text())["r"]
+    size = next(each for each in (8, 16, 32, 64, 128, 256, 320, 512) if each >= rank)  # those that it knows
+    words = ["--enable-lora", "--max-lora-rank", str(size), "--lora-modules", f"benchmark={adapter}"]
+    return [*_vllm_serve(place, base), "--served-model-name", "base", *words]
 
 
 def _llama(place: Place) -> list[str]:
@@ -115,13 +129,10 @@ def _own(place: Place) -> dict[str, str]:
     }
 
 
-def _sized(_: Place) -> dict[str, str]:
-    return {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
-
-
-def _all_cores(place: Place) -> dict[str, str]:
+def _all_cores(_: Place) -> dict[str, str]:
     """vLLM keeps a core for its front end unless it is told; with all cores it is faster here."""
-    return {**_sized(place), "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores() - 1}"}
+    sizes = {"VLLM_CPU_KVCACHE_SPACE": "3", "VLLM_NO_USAGE_STATS": "1"}
+    return {**sizes, "VLLM_CPU_OMP_THREADS_BIND": f"0-{cores() - 1}"}
 
 
 PEERS = (
@@ -149,11 +160,18 @@ PEERS = (
         ours=True,
     ),
     Peer("bare_apart", "the same engine alone, adapter kept apart", "tunectl", _bare, "", release="adapter"),
-    Peer("vllm", "vLLM's CPU build as it comes, bf16", "vllm", _vllm, "/health", FORCED, _sized),
-    Peer("vllm_tuned", "the same, told to compute on all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
-    Peer("transformers_cb", "transformers serve --continuous-batching, bf16", "transformers", _continuous, "/health"),
-    Peer("transformers", "transformers serve as it comes, bf16", "transformers", _transformers, "/health"),
-    Peer("llama_cpp", "llama.cpp's server, Q8_0", "llama_cpp", _llama, "/health", FORCED),
+    Peer("vllm", "vLLM's CPU build, bf16, bound to all cores", "vllm", _vllm, "/health", FORCED, _all_cores),
+    Peer(
+        "vllm_adapter",
+        "vLLM's CPU build, bf16, bound to all cores, adapter kept apart",
+        "vllm",
+        _vllm_adapter,
+        "/health",
+        FORCED,
+        _all_cores,
+    ),
+    Peer("transformers_cb", "transformers, continuous batching, bf16", "transformers", _continuous, "/health"),
+    Peer("llama_cpp", "llama.cpp's server, Q8_0, 32 slots, all cores", "llama_cpp", _llama, "/health", FORCED),
 )
 
 
@@ -175,7 +193,7 @@ class Running:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         self.peer = peer
-        self.place = Place(made(peer.environment, path), material, folder, port, peer.release)
+        self.place = Place(_environment(peer, material, path), material, folder, port, peer.release)
         if peer.ours:
             self.place.key = _prepared(folder, material)
         self.log = folder / "log"
@@ -270,6 +288,13 @@ class Running:
     def memory(self) -> float:
         """Megabytes that are in memory, what processes share counted once."""
         return sum(_memory(pid) for pid in self.family())
+
+
+def _environment(peer: Peer, material: Material, path: Path) -> Path:
+    """Where a system is installed: in a check of the script ours are those of this interpreter."""
+    if peer.environment != "tunectl":
+        return find(peer.environment, path)
+    return Path(sys.prefix) if material.quick else install("tunectl", path)
 
 
 def _cpu(pid: int) -> float:

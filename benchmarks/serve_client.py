@@ -4,7 +4,10 @@
 
 It speaks HTTP itself, on one event loop and without a client library, because it shares the cores with the server that it
 measures. The bare engine is driven by this very code: same events, same decoding, over one connection that carries all
-streams. The last line is JSON: tokens/s over the window, quantiles in milliseconds, and what the client itself cost.
+streams. The last line is JSON: tokens/s over the window, times to the first token, and what the client itself cost.
+
+A plan with ``arrivals`` (seconds, one a body) is an open loop: each request is sent at its time, however many are under way,
+and its first token counts from that time, so that a server that falls behind is not asked less.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ class Stream:
     """When each piece of text came; monotonic seconds."""
     used: int | None = None
     """Tokens as the server counts them."""
+    prompt: int | None = None
+    """Tokens of the prompt, as the server counts them, else as the plan says."""
     failed: str | None = None
     done: bool = False
 
@@ -46,6 +51,7 @@ class Stream:
         usage = said.get("usage")
         if usage:
             self.used = usage["completion_tokens"]
+            self.prompt = usage.get("prompt_tokens", self.prompt)
         for choice in said.get("choices") or ():
             if (choice.get("delta") or {}).get("content"):
                 self.events.append(now)
@@ -160,7 +166,10 @@ class Pipe(asyncio.Protocol):
         if found is None:
             self.load.closed()
             return
-        stream, body = found
+        self.send(*found)
+
+    def send(self, stream: Stream, body: bytes) -> None:
+        """Send one request."""
         self.streams[stream.number] = stream
         self.transport.write(b"%d " % stream.number + body + b"\n")
 
@@ -194,7 +203,10 @@ class Load:
         if plan.get("key"):
             head.append(f"Authorization: Bearer {plan['key']}")
         self.prefix = "\r\n".join([*head, "Content-Length: %d", "", ""]).encode()
-        self.bodies: Iterator[bytes] = iter([msgspec.json.encode(body) for body in plan["bodies"]])
+        bodies = [msgspec.json.encode(body) for body in plan["bodies"]]
+        self.bodies: Iterator[tuple[bytes, int | None]] = iter(
+            list(zip(bodies, plan.get("prompt_tokens") or [None] * len(bodies), strict=True))
+        )
         self.streams: list[Stream] = []
         self.over = False
         self.open = self.clients
@@ -203,11 +215,11 @@ class Load:
 
     def next(self) -> tuple[Stream, bytes] | None:
         """The next request; None when the window is over or nothing is left."""
-        body = None if self.over else next(self.bodies, None)
-        if body is None:
+        found = None if self.over else next(self.bodies, None)
+        if found is None:
             return None
-        self.streams.append(stream := Stream(len(self.streams), time.monotonic()))
-        return stream, body
+        self.streams.append(stream := Stream(len(self.streams), time.monotonic(), prompt=found[1]))
+        return stream, found[0]
 
     def reopen(self, stream: Stream, body: bytes) -> None:
         """Send a request over a new connection."""
@@ -239,12 +251,19 @@ class Load:
         await self._rest(plan["warm"])
         start, cpu = time.monotonic(), time.process_time()
         await self._rest(plan["seconds"])
+        while self._count_since(start) < plan.get("requests", 0) and not self.finished.is_set():
+            if time.monotonic() - start > plan["longest"]:
+                break
+            await self._rest(0.1)
         end, cpu = time.monotonic(), time.process_time() - cpu
         self.over = True
         await self._rest(plan.get("grace", GRACE))
         for transport, _ in made:
             transport.abort()
         return result(self.streams, start, end, cpu)
+
+    def _count_since(self, start: float) -> int:
+        return sum(bool(stream.events) and stream.events[0] >= start for stream in self.streams)
 
     async def _rest(self, seconds: float) -> None:
         try:
@@ -253,27 +272,90 @@ class Load:
             return
 
 
+class OpenLoad(Load):
+    """Requests that come at their own times."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        super().__init__({**plan, "clients": 0})
+        self.arrivals: list[float] = plan["arrivals"]
+        self.open = len(self.arrivals)
+        self.connecting: set[asyncio.Task[Any]] = set()
+
+    def next(self) -> tuple[Stream, bytes] | None:
+        """No request follows another: each has its time."""
+        return None
+
+    async def run(self) -> dict[str, Any]:
+        """Send every request at its time; ``grace`` seconds after the last one streams are cut."""
+        loop, plan = asyncio.get_running_loop(), self.plan
+        address = plan["host"], plan["port"]
+        pipe = (await loop.create_connection(lambda: Pipe(self), *address))[1] if plan["transport"] == "pipe" else None
+        start, cpu = time.monotonic(), time.process_time()
+        for offset, (body, size) in zip(self.arrivals, self.bodies, strict=True):
+            await asyncio.sleep(max(0.0, start + offset - time.monotonic()))
+            self.streams.append(stream := Stream(len(self.streams), start + offset, prompt=size))
+            if pipe is not None:
+                pipe.send(stream, body)
+                continue
+            made = loop.create_connection(lambda s=stream, b=body: Http(self, (s, b)), *address)
+            self.connecting.add(task := loop.create_task(made))
+            task.add_done_callback(self.connected)
+        await self._rest(plan["grace"])
+        self.over = True
+        return open_result(self.streams, self.arrivals[-1], plan["limit"], time.process_time() - cpu)
+
+    def connected(self, task: asyncio.Task[Any]) -> None:
+        """A connection stands, or the server lets nobody in."""
+        self.connecting.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.closed()
+
+
+def open_result(streams: list[Stream], seconds: float, limit: float, cpu: float) -> dict[str, Any]:
+    """What an open loop shows. Good is an answer that came whole, its first token within ``limit`` seconds of its time."""
+    firsts = [stream.events[0] - stream.sent for stream in streams if stream.events]
+    whole = [stream for stream in streams if stream.done and not stream.failed and stream.events]
+    good = [stream for stream in whole if stream.events[0] - stream.sent <= limit]
+    lasts = [stream.events[-1] for stream in streams if stream.events]
+    seconds = max(seconds, 1e-9)
+    return {
+        "until_last_token_seconds": max(lasts) - min(stream.sent for stream in streams) if lasts else None,
+        "sent": len(streams),
+        "finished": len(whole),
+        "good": len(good),
+        "goodput_per_second": round(len(good) / seconds, 3),
+        "good_tokens_per_second": round(sum(stream.used or len(stream.events) for stream in good) / seconds, 2),
+        "first": quantiles(firsts),
+        "seconds": round(seconds, 2),
+        "client_cpu_share": round(cpu / seconds, 3),
+        "failed": sorted({stream.failed for stream in streams if stream.failed})[:3],
+    }
+
+
 def result(streams: list[Stream], start: float, end: float, cpu: float) -> dict[str, Any]:
     """What the window shows. A server may put several tokens into one event, so an event weighs what its stream's do."""
     weights = [stream.used / len(stream.events) for stream in streams if stream.used and stream.events]
     usual = sum(weights) / len(weights) if weights else 1.0
     tokens = 0.0
-    first, between = [], []
+    first, between, read = [], [], 0
     for stream in streams:
         weight = stream.used / len(stream.events) if stream.used and stream.events else usual
         tokens += weight * sum(start <= event < end for event in stream.events)
         if stream.events and start <= stream.events[0] < end:
             first.append(stream.events[0] - stream.sent)
+            read += stream.prompt or 0
         between += [b - a for a, b in zip(stream.events, stream.events[1:], strict=False) if start <= b < end]
     waiting = sum(1 for stream in streams if not stream.events and not stream.failed)
     return {
         "tokens_per_second": round(tokens / (end - start), 2),
+        "prompt_tokens_per_second": round(read / (end - start), 2),
         "tokens_per_event": round(usual, 2),
         "seconds": round(end - start, 2),
         "requests": len(first),
         "finished": sum(stream.done and not stream.failed for stream in streams),
         "without_a_word": waiting,
         "first": quantiles(first),
+        "first_ms": [round(1000 * value, 1) for value in first],
         "between": quantiles(between),
         "client_cpu_share": round(cpu / (end - start), 3),
         "failed": sorted({stream.failed for stream in streams if stream.failed})[:3],
@@ -290,4 +372,5 @@ def quantiles(values: list[float]) -> dict[str, float | None]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(Load(json.load(sys.stdin)).run())))
+    carried = json.load(sys.stdin)
+    print(json.dumps(asyncio.run((OpenLoad if "arrivals" in carried else Load)(carried).run())))

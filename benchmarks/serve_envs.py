@@ -1,11 +1,15 @@
-"""Environments of bench_serve, one for each system because they exclude each other: made on first use, each in a folder of its own.
+"""Environments of bench_serve, one for each system because they exclude each other, each in a folder of its own.
 
-A stamp is written last, so one that was half made is made again; other requirements or another Python are another environment.
-What cannot be made here says why, and the benchmark goes on without it.
+    python benchmarks/serve_envs.py [NAME ...] [--place DIR]
+
+installs those that are named (tunectl, vllm, transformers, llama_cpp; without a name all). The benchmark installs its own and no
+other: a peer without its environment is called "not installed", with this command. A stamp is written last, so one that was half
+made is made again; other requirements or another Python are another environment.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import subprocess
 import sys
@@ -49,15 +53,33 @@ ROOMS = {
 }
 
 
-def made(name: str, path: Path) -> Path:
-    """The folder of an environment; its programs are in ``bin``.
+def find(name: str, path: Path) -> Path:
+    """The folder of an environment that is installed; its programs are in ``bin``.
+
+    Raises  UnavailableError with the command where it is not.
+    """
+    folder = _folder(name, path)
+    if not (folder / STAMP).is_file():
+        raise UnavailableError(f"not installed: python benchmarks/serve_envs.py {name} --place {path}")
+    return folder
+
+
+def _folder(name: str, path: Path) -> Path:
+    key = hashlib.sha256("\n".join([*_texts(name), ROOMS[name].source, sys.version]).encode()).hexdigest()[:10]
+    return (path / f"{name}-{key}").absolute()
+
+
+def _texts(name: str) -> list[str]:
+    packages = ROOMS[name].packages
+    return [Path(package).read_text() if package.endswith(".txt") else package for package in packages]
+
+
+def install(name: str, path: Path) -> Path:
+    """The folder of an environment, which is made where it is absent.
 
     Raises  UnavailableError with the last words of whatever failed.
     """
-    room = ROOMS[name]
-    texts = [Path(package).read_text() if package.endswith(".txt") else package for package in room.packages]
-    key = hashlib.sha256("\n".join([*texts, room.source, sys.version]).encode()).hexdigest()[:10]
-    folder = (path / f"{name}-{key}").absolute()
+    room, folder = ROOMS[name], _folder(name, path)
     if (folder / STAMP).is_file():
         return folder
     print(f"making the environment of {name} (once; minutes) ...", flush=True)
@@ -74,7 +96,7 @@ def made(name: str, path: Path) -> Path:
         _name(folder, *room.named.split("=="))
     if room.source:
         _build(folder, room.source)
-    (folder / STAMP).write_text("\n".join(texts))
+    (folder / STAMP).write_text("\n".join(_texts(name)))
     print(f"... made in {time.monotonic() - start:.0f} s", flush=True)
     return folder
 
@@ -115,3 +137,26 @@ def _call(words: Sequence[str]) -> None:
         said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         named = [line for line in said if line.startswith(("ERROR", "error", "CMake Error"))]
         raise UnavailableError(f"{' '.join(words[:4])} failed: {(named or said or ['without a word'])[-1][:300]}")
+
+
+def main() -> None:
+    """Install what is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ROOMS)} (all)")
+    parser.add_argument("--place", type=Path, default=ROOT / ".tunectl/bench-serve", help="where environments are")
+    args = parser.parse_args()
+    unknown = sorted(set(args.names) - set(ROOMS))
+    if unknown:
+        parser.error(f"unknown: {', '.join(unknown)}; there are {', '.join(ROOMS)}")
+    failed = False
+    for name in args.names or ROOMS:
+        try:
+            print(f"{name:16} {install(name, args.place)}", flush=True)
+        except UnavailableError as error:
+            failed = True
+            print(f"{name:16} cannot be installed: {error}", flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()

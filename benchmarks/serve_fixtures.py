@@ -35,6 +35,9 @@ class Material:
     """Release stores by route."""
     releases: dict[str, Path]
     """Their champions' folders."""
+    base: Path
+    """The base model, and ``adapter`` what was trained: for vLLM with the adapter apart."""
+    adapter: Path
     merged: Path
     """For transformers and vLLM."""
     endless: Path
@@ -42,6 +45,8 @@ class Material:
     gguf: Path
     texts: list[str]
     """Inputs of the test and validation split."""
+    quick: bool = False
+    """Whether this is a check of the script: one release that is there already, and no peers."""
 
     def asks(self, count: int, name: str) -> list[tuple[str, int]]:
         """Questions that nobody asked before, and how many tokens to answer: the same for the same ``name``."""
@@ -58,13 +63,9 @@ def made(path: Path, artifacts: Path) -> Material:
         print(f"{artifacts}: nothing has been trained yet; running the bundled example (minutes)", flush=True)
         subprocess.run([sys.executable, "-m", "tunectl", "repro", "--to", "evaluate"], cwd=ROOT, check=True)
     from tunectl.artifacts import atomic_io
-    from tunectl.artifacts.paths import ProjectPaths
-    from tunectl.config.loading import checks
-    from tunectl.config.schema.serve import ServeSettings
 
     digest = atomic_io.sha256_path(artifacts / "sft/adapter_model.safetensors")[:10]
     folder = (path / f"material-{digest}").absolute()
-    root = checks.load_config(ProjectPaths(ROOT)).root
     stores = {route: folder / route for route in ("merged", "adapter")}
     if not (folder / ".ready").is_file():
         shutil.rmtree(folder, ignore_errors=True)
@@ -72,21 +73,44 @@ def made(path: Path, artifacts: Path) -> Material:
         for route, store in stores.items():
             _package(route, folder, store, artifacts)
         (folder / ".ready").touch()
-    texts = [
+    return Material(
+        _settings(),
+        stores,
+        {route: _champion(store) for route, store in stores.items()},
+        (artifacts / "model").absolute(),
+        (artifacts / "sft").absolute(),
+        folder / "model",
+        folder / "endless",
+        folder / "model.gguf",
+        _texts(artifacts),
+    )
+
+
+def quick(artifacts: Path, registry: Path) -> Material:
+    """The champion of a registry, as it is: for a check of the script."""
+    absent = artifacts / "absent"
+    stores = {"merged": registry.absolute()}
+    releases = {"merged": _champion(registry.absolute())}
+    return Material(
+        _settings(), stores, releases, absent, absent, absent, absent, absent, _texts(artifacts), quick=True
+    )
+
+
+def _settings() -> dict[str, Any]:
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.config.loading import checks
+    from tunectl.config.schema.serve import ServeSettings
+
+    given = checks.load_config(ProjectPaths(ROOT)).root.model_dump(mode="json")
+    return {**{name: given[name] for name in ServeSettings.model_fields}, "project": "benchmark"}
+
+
+def _texts(artifacts: Path) -> list[str]:
+    return [
         json.loads(line)["messages"][-1]["content"]
         for name in ("test", "validation")
         for line in (artifacts / f"split/{name}.jsonl").read_text().splitlines()
     ]
-    given = root.model_dump(mode="json")
-    return Material(
-        {**{name: given[name] for name in ServeSettings.model_fields}, "project": "benchmark"},
-        stores,
-        {route: _champion(store) for route, store in stores.items()},
-        folder / "model",
-        folder / "endless",
-        folder / "model.gguf",
-        texts,
-    )
 
 
 def _champion(store: Path) -> Path:

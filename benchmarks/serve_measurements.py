@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import statistics
 import subprocess
+import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from serve_baselines import Running
-from serve_envs import UnavailableError
+from serve_envs import UnavailableError, install
 
 HERE = Path(__file__).parent
 TURNS = 8
 """Requests with a shared and with an own beginning, in turn."""
+SHORTEST, LONGEST, LONG_PROMPT = 16, 256, 2000
+"""Tokens of an answer of the open part, uniform on a logarithmic scale, and of its long prompts."""
+GRACE = 30.0
+"""Seconds after the last arrival in which answers may still end."""
 FACTS = "Order {number}, placed in week {week}, was packed by line {line} and left from gate {gate} on time. "
 
 
@@ -22,10 +30,7 @@ def bodies(running: Running, count: int, name: str) -> list[dict[str, Any]]:
     """Requests of one system; the same questions for the same ``name``."""
     asked = running.place.material.asks(count, name)
     if not running.peer.ready:
-        return [
-            {"prompt": ids, "max_tokens": length}
-            for ids, length in zip(_ids(running, asked), _lengths(asked), strict=True)
-        ]
+        return [{"prompt": prompt_ids(running, text), "max_tokens": length} for text, length in asked]
     return [body(running, [{"role": "user", "content": text}], most) for text, most in asked]
 
 
@@ -36,52 +41,132 @@ def body(running: Running, messages: list[dict[str, str]], maximum: int) -> dict
     return {**given, "stream": True, "temperature": 0.0, **running.peer.extra}
 
 
-def _lengths(asked: list[tuple[str, int]]) -> list[int]:
-    return [most for _, most in asked]
-
-
-def _ids(running: Running, asked: list[tuple[str, int]]) -> list[list[int]]:
-    """Prompts as our server would render them."""
+def prompt_ids(running: Running, text: str) -> list[int]:
+    """A prompt as our server would render it."""
     from tunectl.artifacts.records import Message
+
+    return list(_renderer(running.place.material.releases[running.place.release]).chat([Message("user", text)]))
+
+
+def _count_prompt(running: Running, asked: dict[str, Any]) -> int:
+    """Tokens of a prompt, for systems that do not say: the model has one tokenizer, wherever it runs."""
+    if "prompt" in asked:
+        return len(asked["prompt"])
+    from tunectl.artifacts.records import Message
+
+    renderer = _renderer(next(iter(running.place.material.releases.values())))
+    return len(renderer.chat([Message(each["role"], each["content"]) for each in asked["messages"]]))
+
+
+@lru_cache(maxsize=4)
+def _renderer(release: Path) -> Any:
     from tunectl.serving.loaded_release import verify_release
 
-    _, prompts = verify_release(running.place.material.releases[running.place.release])
-    return [prompts.chat([Message("user", text)]) for text, _ in asked]
+    return verify_release(release)[1]
 
 
-def driven(
-    running: Running, asked: list[dict[str, Any]], *, clients: int, warm: float, seconds: float
-) -> dict[str, Any]:
-    """Let a client process drive a system; what it saw.
+def open_bodies(running: Running, count: int, name: str) -> list[dict[str, Any]]:
+    """Requests of the open part: sampled answers of mixed lengths, every tenth prompt long; the same for the same ``name``."""
+    draw = random.Random(name)
+    asked = running.place.material.asks(count, name)
+    prompts = [long_prompt(running, draw) if number % 10 == 9 else text for number, (text, _) in enumerate(asked)]
+    result = []
+    for text in prompts:
+        most = round(math.exp(draw.uniform(math.log(SHORTEST), math.log(LONGEST))))
+        sampling = {"temperature": 0.8, "top_p": 0.95, "seed": draw.randrange(2**31)}
+        if running.peer.ready:
+            result.append({**body(running, [{"role": "user", "content": text}], most), **sampling})
+        else:
+            result.append({"prompt": prompt_ids(running, text), "max_tokens": most, **sampling})
+    return result
+
+
+def long_prompt(running: Running, draw: random.Random) -> str:
+    """A text of about ``LONG_PROMPT`` tokens that no other one begins like."""
+    rows = [f"List {draw.randrange(10**9)}. "]
+    tokens = next(iter(running.place.material.releases.values()))
+    each = len(_renderer(tokens).tokenizer.ids(FACTS.format(number=1000, week=10, line=3, gate=4)))
+    rows += [
+        FACTS.format(number=draw.randrange(10**4), week=row % 52, line=row % 7, gate=row % 11)
+        for row in range(LONG_PROMPT // each)
+    ]
+    return "".join([*rows, "Which order left last?"])
+
+
+def open_driven(running: Running, rate: float, seconds: float, limit: float, name: str) -> dict[str, Any]:
+    """Let requests arrive at random (Poisson) at ``rate`` a second; the same times for the same ``name``.
 
     Raises  UnavailableError when nothing was answered.
     """
-    plan = {
-        "transport": "http" if running.peer.ready else "pipe",
-        "host": "127.0.0.1",
-        "port": running.place.port,
-        "path": "/v1/chat/completions",
-        "key": running.place.key,
-        "clients": clients,
-        "warm": warm,
-        "seconds": seconds,
-        "bodies": asked,
-    }
-    words = [str(client_python(running)), str(HERE / "serve_client.py")]
-    done = subprocess.run(words, input=json.dumps(plan), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UnavailableError(f"the client failed: {done.stderr[-300:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    draw, at, arrivals = random.Random(f"arrivals/{name}"), 0.0, []
+    while (at := at + draw.expovariate(rate)) < seconds:
+        arrivals.append(round(at, 4))
+    arrivals = arrivals or [0.1]
+    plan = {"arrivals": arrivals, "limit": limit, "grace": GRACE}
+    measured = _ask_client(running, {**plan, "bodies": open_bodies(running, len(arrivals), name)})
+    if not measured["finished"] and measured["failed"]:
+        raise UnavailableError(measured["failed"][0])
+    return measured
+
+
+def burst(running: Running, bodies: list[dict[str, Any]]) -> dict[str, Any]:
+    """Send requests all at once; what the client saw."""
+    plan = {"arrivals": [0.0] * len(bodies), "limit": 600.0, "grace": 600.0, "bodies": bodies}
+    measured = _ask_client(running, plan)
+    if measured["failed"]:
+        raise UnavailableError(measured["failed"][0])
+    return measured
+
+
+def driven(
+    running: Running,
+    asked: list[dict[str, Any]],
+    *,
+    clients: int,
+    warm: float,
+    seconds: float,
+    requests: int = 0,
+    longest: float = 600.0,
+) -> dict[str, Any]:
+    """Let a client process drive a system for ``seconds``, and on until ``requests`` have had a token; what it saw.
+
+    Raises  UnavailableError when nothing was answered.
+    """
+    plan = {"clients": clients, "warm": warm, "seconds": seconds, "requests": requests, "longest": longest}
+    result = _ask_client(running, {**plan, "bodies": asked})
     if not result["tokens_per_second"] and result["failed"]:
         raise UnavailableError(result["failed"][0])
     return result
 
 
+def _ask_client(running: Running, plan: dict[str, Any]) -> dict[str, Any]:
+    address = {
+        "transport": "http" if running.peer.ready else "pipe",
+        "host": "127.0.0.1",
+        "port": running.place.port,
+        "path": "/v1/chat/completions",
+        "key": running.place.key,
+    }
+    sizes = [_count_prompt(running, each) for each in plan["bodies"]]
+    words = [str(client_python(running)), str(HERE / "serve_client.py")]
+    done = subprocess.run(
+        words,
+        input=json.dumps({**address, **plan, "prompt_tokens": sizes}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise UnavailableError(f"the client failed: {done.stderr[-300:]}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
 def client_python(running: Running) -> Path:
     """The client runs in our serving environment, whoever it drives."""
-    from serve_envs import made
-
-    return made("tunectl", running.place.folder.parents[1]) / "bin/python"
+    if running.place.material.quick:
+        return Path(sys.executable)
+    return install("tunectl", running.place.folder.parents[1]) / "bin/python"
 
 
 def prefixes(running: Running) -> dict[str, Any]:

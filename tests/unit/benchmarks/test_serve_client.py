@@ -96,6 +96,51 @@ def test_a_refusal_and_a_broken_stream_are_told(client: ModuleType) -> None:
     assert "the cache is full" in found["failed"][0]
 
 
+def test_prompt_tokens_are_counted_beside_new_ones(client: ModuleType) -> None:
+    inside = client.Stream(0, sent=9.5, events=[10.5, 11.0], used=2, prompt=30, done=True)
+    before = client.Stream(1, sent=9.0, events=[9.5, 10.1], used=2, prompt=500, done=True)
+    found = client.result([inside, before], start=10.0, end=12.0, cpu=0.1)
+    assert (found["tokens_per_second"], found["prompt_tokens_per_second"], found["first_ms"]) == (1.5, 15.0, [1000.0])
+    usage = [event(choices=[], usage={"completion_tokens": 4, "prompt_tokens": 7}), b"data: [DONE]\n\n"]
+    assert asyncio.run(served(client, [*ANSWER, *usage], 100, {"clients": 1}))["prompt_tokens_per_second"] > 0
+
+
+def test_a_window_lasts_until_so_many_requests_were_answered(client: ModuleType) -> None:
+    plan = {"clients": 1, "seconds": 0.0, "requests": 4, "longest": 5.0}
+    found = asyncio.run(served(client, [*ANSWER, *USAGE], 100, plan))
+    assert found["requests"] >= 4
+    again = asyncio.run(served(client, [*ANSWER, *USAGE], 100, {**plan, "requests": 10**6, "bodies": [{}] * 3}))
+    assert again["finished"] == 3  # nothing is left to ask
+
+
+def test_an_open_loop_sends_at_its_times_and_counts_what_was_good(client: ModuleType) -> None:
+    plan = {"clients": 0, "arrivals": [0.0, 0.05, 0.1], "bodies": [{}] * 3, "limit": 5.0, "grace": 5.0}
+
+    async def run(limit: float) -> dict:
+        client.Load, usual = client.OpenLoad, client.Load
+        try:
+            return await served(client, [*ANSWER, *USAGE], 100, {**plan, "limit": limit})
+        finally:
+            client.Load = usual
+
+    found = asyncio.run(run(5.0))
+    assert (found["sent"], found["finished"], found["good"], found["failed"]) == (3, 3, 3, [])
+    assert found["goodput_per_second"] == 30.0
+    assert found["good_tokens_per_second"] == 240.0
+    assert asyncio.run(run(0.0))["good"] == 0
+
+
+def test_in_an_open_loop_a_late_or_cut_answer_is_not_good(client: ModuleType) -> None:
+    good = client.Stream(0, sent=0.0, events=[0.4, 0.5], used=4, done=True)
+    late = client.Stream(1, sent=1.0, events=[2.5, 2.6], used=4, done=True)
+    cut = client.Stream(2, sent=2.0, events=[2.1])
+    refused = client.Stream(3, sent=3.0, failed="429", done=True)
+    found = client.open_result([good, late, cut, refused], 4.0, 1.0, 0.1)
+    assert (found["sent"], found["finished"], found["good"], found["failed"]) == (4, 2, 1, ["429"])
+    assert (found["goodput_per_second"], found["good_tokens_per_second"]) == (0.25, 1.0)
+    assert found["first"] == {"p50": 400.0, "p95": 1500.0}
+
+
 def test_quantiles_of_nothing(client: ModuleType) -> None:
     assert client.quantiles([]) == {"p50": None, "p95": None}
     assert client.quantiles([0.001] * 19 + [1.0]) == {"p50": 1.0, "p95": 1000.0}
