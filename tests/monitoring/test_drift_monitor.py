@@ -448,7 +448,10 @@ def test_late_feedback_does_not_count(watching: DriftMonitor) -> None:
             0.5,
             r"60 of 120 rows of a window have log-probabilities \(inference_log.logprob_share 0.5\): a change of 0.2 ",
         ),
-        (0.1, r"12 of 120 rows .* too few for the signal mean_logprob alone, 12 of 50 rows in the window"),
+        (
+            0.01,
+            r"1 of 120 rows .* too few for the signal mean_logprob, even of 9 windows together: 1 rows in the window, 50 are",
+        ),
     ],
 )
 def test_calibrate_says_what_the_share_of_log_probabilities_leaves(
@@ -457,7 +460,9 @@ def test_calibrate_says_what_the_share_of_log_probabilities_leaves(
     from tunectl.cli import monitor_calibrate
     from tunectl.monitoring import factory
 
-    live = watching.settings.inference_log.model_copy(update={"logprob_share": share})
+    live = watching.settings.inference_log.model_copy(
+        update={"logprob_share": share, "url": f"sqlite:///{tmp_path}/inference_log.sqlite"}
+    )
     given = watching.settings.model_copy(update={"inference_log": live})
     monkeypatch.setattr(factory, "build_monitor", lambda *_: watching)
     monkeypatch.delenv("TUNECTL_INFERENCE_LOG_URL", raising=False)
@@ -466,5 +471,5 @@ def test_calibrate_says_what_the_share_of_log_probabilities_leaves(
     assert re.search(words, " ".join(capsys.readouterr().out.split()))
     kept = atomic_io.read_json(ProjectPaths(tmp_path).calibration)["logprob"]
     assert (kept["share"], kept["rows"], kept["min_rows"]) == (share, round(120 * share), 50)
-    assert (kept["ninth"] is None) == (share == 0.1)
+    assert (kept["ninth"] is None) == (share == 0.01)
     assert kept["ninth_of_all"] >= (kept["ninth"] or 0)

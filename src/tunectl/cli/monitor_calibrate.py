@@ -96,14 +96,13 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
 
 def _describe_logprob_power(item: LogprobPower, rows: int) -> str:
     share = f"{item.rows:,} of {rows:,} rows of a window have log-probabilities (inference_log.logprob_share {item.share:g})"
-    if item.ninth is None or item.third is None:
+    if item.ninth is None:
         side, count = ("reference", item.reference) if item.reference < item.min_rows else ("window", item.rows)
-        least = f"{count:,} of {item.min_rows:,} rows in the {side}"
-        return f"{share}: too few for the signal mean_logprob alone, {least}"
-    seen = f"{item.third:.0%} by the 3rd window, {item.ninth:.0%} by the 9th ({item.ninth_of_all:.0%} if all had them)"
+        return f"{share}: too few for the signal mean_logprob, even of 9 windows together: {count:,} rows in the {side}, {item.min_rows:,} are needed"
+    third = "never" if item.third is None else f"{item.third:.0%}"
     return (
-        f"{share}: a change of {item.effect} standard deviations in mean_logprob is seen with a chance of {seen}; "
-        f"80 % are reached from {item.min_effect:.2f} on"
+        f"{share}: a change of {item.effect} standard deviations in mean_logprob is seen with a chance of {third} by the 3rd window, "
+        f"{item.ninth:.0%} by the 9th ({item.ninth_of_all or 0:.0%} if all had them); 80 % are reached from {item.min_effect or 0:.2f} on"
     )
 
 

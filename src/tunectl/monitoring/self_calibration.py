@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from tunectl.monitoring.power_study import Rate, Rates, Shift, Simulation, no_change
 from tunectl.monitoring.signals import SignalColumns, SignalSide
@@ -72,7 +71,7 @@ class LogprobPower(Struct, frozen=True):
     effect: float
     """``monitor.rule.min_effect``, in standard deviations."""
     third: float | None
-    """Chance to see that change by the third window; None where the signal is not tested."""
+    """Chance to see that change by the third window; None where the rows of three windows are too few to be tested."""
     ninth: float | None
     ninth_of_all: float | None
     """By the ninth window if every answer had log-probabilities."""
@@ -106,15 +105,24 @@ def measure_logprob_power(
     if columns is None or LOGPROB not in columns:
         return None
     counted, reference = round(rows * share), len(columns[LOGPROB])
-    bare = LogprobPower(share, counted, reference, rule.minimum, rule.min_effect, None, None, None, None)
-    if reference < rule.minimum:
-        return bare
-    of_all = round(power(rule, rule.min_effect, 9 * rows, reference), 4)
-    if counted < rule.minimum:
-        return replace(bare, ninth_of_all=of_all)
-    third, ninth = (round(power(rule, rule.min_effect, count * counted, reference), 4) for count in (3, 9))
-    smallest = round(min_visible_effect(rule, 9 * counted, reference), 4)
-    return replace(bare, third=third, ninth=ninth, ninth_of_all=of_all, min_effect=smallest)
+
+    def chance(counted_rows: int) -> float | None:
+        enough = min(counted_rows, reference) >= rule.minimum
+        return round(power(rule, rule.min_effect, counted_rows, reference), 4) if enough else None
+
+    ninth = chance(9 * counted)
+    smallest = None if ninth is None else round(min_visible_effect(rule, 9 * counted, reference), 4)
+    return LogprobPower(
+        share,
+        counted,
+        reference,
+        rule.minimum,
+        rule.min_effect,
+        chance(3 * counted),
+        ninth,
+        chance(9 * rows),
+        smallest,
+    )
 
 
 def calibrate(

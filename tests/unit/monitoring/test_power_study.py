@@ -86,12 +86,15 @@ def test_the_self_test_measures_each_side_and_change() -> None:
 def test_the_share_of_answers_with_log_probabilities_tells_what_is_seen() -> None:
     columns = signals.compute_signal_values(rows(1000, seed=6), "answer", tools())
     all_of_them, half, few = (
-        self_calibration.measure_logprob_power(columns, RULE, 300, share) for share in (1.0, 0.5, 0.1)
+        self_calibration.measure_logprob_power(columns, RULE, 300, share) for share in (1.0, 0.5, 0.01)
     )
     assert (half.rows, half.reference, half.effect, half.ninth_of_all) == (150, 1000, 0.2, all_of_them.ninth)
     assert (round(half.third, 2), round(half.ninth, 2), round(half.min_effect, 2)) == (0.14, 0.57, 0.23)
     assert round(all_of_them.ninth, 2) == 0.79
-    assert (few.rows, few.min_rows, few.third, few.ninth, few.min_effect) == (30, 50, None, None, None)
+    assert (few.rows, few.min_rows, few.third, few.ninth, few.min_effect) == (3, 50, None, None, None)
+    some = self_calibration.measure_logprob_power(columns, RULE, 300, 0.05)
+    assert (some.rows, some.third) == (15, None)  # 45 rows in three windows, 135 in nine
+    assert 0 < some.ninth < half.ninth
     none = signals.compute_signal_values(rows(20, seed=6), "answer", tools(), without=["mean_logprob"])
     assert self_calibration.measure_logprob_power(none, RULE, 300, 0.5) is None
     assert self_calibration.measure_logprob_power(None, RULE, 300, 0.5) is None
