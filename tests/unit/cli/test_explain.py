@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from console_records import HOSTILE, add_releases, add_rows, add_settings, add_traffic
 
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
+from tunectl.registry.release_manifest import BuildFacts
+from tunectl.registry.release_store import ReleaseRegistry
 
 
 @pytest.fixture
@@ -51,3 +54,15 @@ def test_an_unknown_id_is_a_mistake_of_the_user(project: Path, capsys: pytest.Ca
     error = capsys.readouterr().err
     assert "nobody-knows: no answer, release, retrain or row of that name" in error
     assert "tunectl log show" in error
+
+
+def test_the_commit_of_a_build_is_no_decision(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = ReleaseRegistry(ProjectPaths().releases)
+    (project / "third").mkdir()
+    (project / "third" / "weights").write_text("third")
+    for git in ("1" * 40 + "-dirty", "2" * 40):
+        release = store.add(project / "third", BuildFacts("shop", "transformers", "adapter"), git=git).id
+    assert main(["explain", release, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert f"Nobody decided anything about release {release} yet." in shown["unknown"]
+    assert "2" * 40 in json.dumps(shown)

@@ -28,6 +28,7 @@ from tunectl.console.read_context import ProblemList
 from tunectl.core.errors import UsageError
 from tunectl.monitoring import window
 from tunectl.pipeline import lineage_trace
+from tunectl.registry import release_state
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
 
@@ -219,7 +220,8 @@ class _Explanation:
             self.unknown.append(f"No gate judged release {release.id}: its build had no evaluate stage.")
 
     def _list_decisions(self, release: str) -> Iterator[ExplanationStep]:
-        events = [event for event in self.store.log() if event.release == release and event.action != "add"]
+        history = [event for event in self.store.log() if event.release == release]
+        events = [event for event in history if event.action not in release_state.ADDITIONS]
         for event in events:
             yield ExplanationStep(
                 "decision",
