@@ -126,6 +126,14 @@ def test_acts_change_the_copy(copy: tuple[ProjectPaths, Recording]) -> None:
     assert store.champion().release == before.release
 
 
+def test_no_build_starts_in_it(copy: tuple[ProjectPaths, Recording]) -> None:
+    console = Console(copy[0], recording=copy[1])
+    assert "nothing can be built in it" in console.client.get("/build/start").text
+    refused = console.post("/build/start", answer="start", reason="try", pending="")
+    assert refused.status_code == 409
+    assert not copy[0].build_log.exists()
+
+
 def test_a_release_without_its_weights_is_whole_and_a_changed_one_is_not(copy: tuple[ProjectPaths, Recording]) -> None:
     layout, _ = copy
     store = RecordedRegistry(layout.releases)

@@ -21,8 +21,9 @@ MAX_LETTERS = 2_000
 
 def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Say which stages would run and why, with the settings that were typed so far."""
-    if _is_building(context):
-        return ActPage("Start a build", ["A build runs already."], back="/build", scope="operate")
+    reason = _why_not(context)
+    if reason:
+        return ActPage("Start a build", [reason], back="/build", scope="operate")
     typed = form.get("settings", "")
     stages = _list_stages(context, _split_overrides(typed))
     pending = [stage for stage in stages if stage.state in {"stale", "not built"}]
@@ -64,8 +65,9 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
         return show_start(context, form)
     reason = require_reason(form)
     require_all(list_build_packages(checks.load_project_config(context.layout, overrides).root, ()))
-    if _is_building(context):
-        raise ConflictError("somebody was quicker: a build runs already", hint="look at it on the page Build")
+    refusal = _why_not(context)
+    if refusal:
+        raise ConflictError(refusal, hint="look at it on the page Build")
     check_unchanged(form, {"pending": _list_pending(context)})
     background_build.start_build(context.layout, overrides, author=context.visitor, reason=reason)
     return "/build"
@@ -112,8 +114,12 @@ def stop(context: ReadContext, form: Mapping[str, str]) -> str:
     return "/build"
 
 
-def _is_building(context: ReadContext) -> bool:
-    return background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
+def _why_not(context: ReadContext) -> str:
+    """Why no build can start now; empty where one can."""
+    if context.recording is not None:
+        return "This project was recorded without its weights, so nothing can be built in it."
+    is_building = background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
+    return "A build runs already." if is_building else ""
 
 
 def _split_overrides(text: str) -> list[str]:
