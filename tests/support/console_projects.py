@@ -21,9 +21,9 @@ from tunectl.access.guard import list_hosts
 from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, RejectedRow, Source
-from tunectl.console.console_app import ConsoleApp, link_file
+from tunectl.console.console_app import ConsoleApp
 from tunectl.console.console_guard import ConsoleDoor
-from tunectl.console.console_sessions import SignIn
+from tunectl.console.console_sessions import SignIn, locate_link_file
 from tunectl.console.recorded_project import Recording
 from tunectl.pipeline import code_digest
 from tunectl.pipeline.stages import STAGES
@@ -174,7 +174,7 @@ class Console:
         recording: Recording | None = None,
     ) -> None:
         self.layout = layout
-        self.sign_in = SignIn(link_file(layout), keys)
+        self.sign_in = SignIn(locate_link_file(layout), keys)
         self.sign_in.address = "http://localhost"
         self.app = ConsoleApp(
             layout,

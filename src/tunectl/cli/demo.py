@@ -36,13 +36,9 @@ def run(args: argparse.Namespace) -> int:
     _require_extra()
     from tunectl.backends.system import terminal
     from tunectl.cli import project_template
-    from tunectl.config.schema.console import ConsoleConfig
     from tunectl.console import recorded_project
     from tunectl.services import console_service
 
-    settings = ConsoleConfig(
-        host="127.0.0.1", port=args.port, hosts=[], proxies=[], acts=True, servers=[], server_key_env="TUNECTL_SERVER_KEY", keys_file=None
-    )  # fmt: skip
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copy goes whoever stops it
     with tempfile.TemporaryDirectory(prefix="tunectl-demo-") as folder:
         layout, recording = recorded_project.unpack(Path(folder), project_template.find_template_dir() / "conf")
@@ -54,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             terminal.print_line(f"open {link}")
             terminal.print_line("the link works once, for ten minutes; stop with Ctrl-C, which removes the copy")
 
-        console_service.run(settings, layout, recording.project, started=print_link, recording=recording)
+        console_service.run_recorded(args.port, layout, recording, started=print_link)
     return 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -305,8 +304,3 @@ def list_groups() -> list[tuple[str, list[Screen]]]:
         if screen.group:
             groups.setdefault(screen.group, []).append(screen)
     return list(groups.items())
-
-
-def link_file(layout: ProjectPaths) -> Path:
-    """Return where the link for a further browser lies."""
-    return layout.state_dir / "console" / "sign_in_link"

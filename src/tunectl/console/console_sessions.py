@@ -20,6 +20,7 @@ from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyStore
 from tunectl.access.scopes import SCOPES
 from tunectl.access.sessions import SessionStore
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core import user
 
 LINK_SECONDS: Final = 600.0
@@ -113,3 +114,8 @@ class SignIn:
     def close_session(self, cookie: str) -> None:
         """Sign out."""
         self._sessions.remove(cookie)
+
+
+def locate_link_file(layout: ProjectPaths) -> Path:
+    """Return where the link for a further browser lies."""
+    return layout.state_dir / "console" / "sign_in_link"

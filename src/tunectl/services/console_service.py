@@ -1,65 +1,105 @@
-"""The console: serves the pages of one project until it is told to stop."""
+"""The console: serves the pages of one project until it is told to stop.
+
+It listens, and says its link, before it imports what draws the pages: a browser that comes at once waits for a moment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tunectl.access.api_keys import KeyStore
 from tunectl.access.guard import list_hosts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.web import bounded_http
-from tunectl.config.schema.console import ConsoleConfig
-from tunectl.console.console_app import ConsoleApp, link_file
-from tunectl.console.console_guard import ConsoleDoor
-from tunectl.console.console_sessions import SignIn
-from tunectl.console.recorded_project import Recording, choose_clock
+from tunectl.console.console_sessions import SignIn, locate_link_file
 from tunectl.core.errors import InfrastructureError, UsageError
-from tunectl.core.optional import import_optional
+from tunectl.core.optional import require_installed
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.console import ConsoleConfig
+    from tunectl.console.recorded_project import Recording
 
 KEY_SECONDS = 1.0
 """Between looks at the file of keys: a key that is taken out ends its sessions as fast."""
+LOOPBACK = "127.0.0.1"
 
 
-def run(
-    settings: ConsoleConfig,
-    layout: ProjectPaths,
-    project: str,
-    *,
-    started: Callable[[str], None],
-    recording: Recording | None = None,
-) -> None:
-    """Serve until SIGTERM or SIGINT; ``started`` hears the link to sign in with. The clock of a recorded project goes on from its recording.
+class ConsolePlace(NamedTuple):
+    """Where a console listens, and whom it answers."""
+
+    host: str
+    port: int
+    hosts: Collection[str]
+    """Names by which browsers reach it."""
+    shown: str
+    """The name in its link."""
+    proxies: Collection[str] = ()
+    acts: bool = True
+
+
+def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``started`` hears the link to sign in with.
 
     Raises  MissingExtraError without the extra; UsageError where others reach it and no key opens it; InfrastructureError for a
             port that is taken.
     """
-    for module in ("starlette.applications", "jinja2", "uvicorn"):
-        import_optional(module, extra="console")
-    host = "127.0.0.1" if settings.host == "localhost" else settings.host
-    sign_in = SignIn(link_file(layout), _open_keys(settings, layout))
-    try:
-        listening = bounded_http.listen(host, settings.port)
-    except OSError as error:
-        raise InfrastructureError(
-            f"console.port = {settings.port}: {host}:{settings.port} cannot be used: {error.strerror}",
-            hint=f"close that program, or choose another port: tunectl console console.port={min(settings.port + 1, 65535)}",
-        ) from error
-    port = listening.getsockname()[1]
+    host = LOOPBACK if settings.host == "localhost" else settings.host
     hosts = {*settings.hosts, *(list_hosts(host) if settings.loopback else ())}
     shown = settings.hosts[0] if settings.hosts and not settings.loopback else f"[{host}]" if ":" in host else host
-    sign_in.address = f"http://{shown}:{port}"
-    door = ConsoleDoor(hosts, settings.proxies, sign_in, acts=settings.acts)
-    clock = choose_clock(recording)
-    app = ConsoleApp(layout, door, sign_in, project=project, clock=clock, recording=recording)
-    server = bounded_http.build_server(app.build())
-    app.watcher.is_stopping = lambda: server.should_exit
+    place = ConsolePlace(host, settings.port, hosts, shown, settings.proxies, settings.acts)
+    _serve(place, layout, project, _open_keys(settings, layout), started, None)
+
+
+def run_recorded(port: int, layout: ProjectPaths, recording: Recording, *, started: Callable[[str], None]) -> None:
+    """Serve a recorded project on this machine as ``run`` does. Its clock goes on from the end of the recording.
+
+    Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken.
+    """
+    place = ConsolePlace(LOOPBACK, port, list_hosts(LOOPBACK), LOOPBACK)
+    _serve(place, layout, recording.project, None, started, recording)
+
+
+def _serve(
+    place: ConsolePlace,
+    layout: ProjectPaths,
+    project: str,
+    keys: KeyStore | None,
+    started: Callable[[str], None],
+    recording: Recording | None,
+) -> None:
+    for package in ("starlette", "jinja2", "uvicorn"):
+        require_installed(package, extra="console")
+    sign_in = SignIn(locate_link_file(layout), keys)
+    try:
+        listening = bounded_http.listen(place.host, place.port)
+    except OSError as error:
+        raise InfrastructureError(
+            f"console.port = {place.port}: {place.host}:{place.port} cannot be used: {error.strerror}",
+            hint=f"close that program, or choose another port: tunectl console console.port={min(place.port + 1, 65535)}",
+        ) from error
+    sign_in.address = f"http://{place.shown}:{listening.getsockname()[1]}"
     sign_in.write_link_file()
     try:
         started(sign_in.create_link())
-        server.run(sockets=[listening])
+        _build_server(place, layout, project, sign_in, recording).run(sockets=[listening])
     finally:
         sign_in.remove_link_file()
         listening.close()
+
+
+def _build_server(
+    place: ConsolePlace, layout: ProjectPaths, project: str, sign_in: SignIn, recording: Recording | None
+) -> Any:
+    from tunectl.console.console_app import ConsoleApp
+    from tunectl.console.console_guard import ConsoleDoor
+    from tunectl.console.recorded_project import choose_clock
+
+    door = ConsoleDoor(place.hosts, place.proxies, sign_in, acts=place.acts)
+    app = ConsoleApp(layout, door, sign_in, project=project, clock=choose_clock(recording), recording=recording)
+    server = bounded_http.build_server(app.build())
+    app.watcher.is_stopping = lambda: server.should_exit
+    return server
 
 
 def _open_keys(settings: ConsoleConfig, layout: ProjectPaths) -> KeyStore | None:

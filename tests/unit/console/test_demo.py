@@ -19,7 +19,8 @@ from console_projects import ROOT, Console, PageFacts, digest_project
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import demo
 from tunectl.console import recorded_project
-from tunectl.console.recorded_project import RecordedRegistry, Recording
+from tunectl.console.recorded_project import Recording
+from tunectl.console.recorded_registry import RecordedRegistry
 from tunectl.console.screen_table import SCREENS
 from tunectl.core import distribution
 from tunectl.core.errors import InfrastructureError, MissingExtraError

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.read_context import NotFoundError, ReadContext
-from tunectl.console.recorded_project import RecordedRegistry
+from tunectl.console.recorded_registry import RecordedRegistry
 from tunectl.core.errors import UsageError
 from tunectl.pipeline import trusted_keys
 from tunectl.registry import release_state
