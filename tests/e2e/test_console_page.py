@@ -307,3 +307,12 @@ def test_the_first_page_is_small_and_the_process_stays_small(
     assert sum(one["responseBodySize"] + one["responseHeadersSize"] for one in sizes) <= 150_000
     status = Path(f"/proc/{fresh.process.pid}/status").read_text()
     assert int(re.search(r"VmRSS:\s+(\d+)", status)[1]) < 100_000
+    before = count_cpu_ticks(fresh.process.pid)
+    time.sleep(5)
+    assert count_cpu_ticks(fresh.process.pid) - before <= 5  # 1 % of a core, in hundredths of a second
+
+
+def count_cpu_ticks(pid: int) -> int:
+    """Return the CPU time that a process has used, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

@@ -72,6 +72,7 @@ class ConsoleApp:
             routing.Mount("/static", _KeepFiles(static.StaticFiles(directory=html_pages.STATIC))),
         ]
         routes.append(routing.Route("/play/ask", self._catch(self._stream_answer), methods=["POST"]))
+        routes.append(routing.Route("/play/feedback", self._catch(self._send_feedback), methods=["POST"]))
         for act in ACTS:
             routes += [
                 routing.Route(act.path, self._catch(self._show_act(act))),
@@ -152,13 +153,19 @@ class ConsoleApp:
         return perform
 
     async def _stream_answer(self, request: Any) -> Any:
+        lines = await self._play(request, play_stream.open_answer)
+        return self._responses.StreamingResponse(lines, media_type="application/x-ndjson")
+
+    async def _send_feedback(self, request: Any) -> Any:
+        await self._play(request, play_stream.send_feedback)
+        return self._responses.Response(status_code=204)
+
+    async def _play(self, request: Any, perform: Callable[[ReadContext, dict[str, str]], Any]) -> Any:
         visitor = self.door.identify(request)
         if visitor is None:
             raise ApiError("sign in first", "authentication_error")
         self.door.require(visitor, "operate", act=True)
-        form = await self.read_form(request)
-        pieces = await asyncio.to_thread(play_stream.open_answer, self.context(visitor), form)
-        return self._responses.StreamingResponse(pieces, media_type="text/plain; charset=utf-8")
+        return await asyncio.to_thread(perform, self.context(visitor), await self.read_form(request))
 
     def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:
         """Return a page inside the frame."""

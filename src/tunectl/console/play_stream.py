@@ -1,11 +1,16 @@
-"""Ask a server of this project for one answer and pass it on as it comes: the server logs, limits and counts it like any other."""
+"""Ask a server of this project for one answer and pass it on as it comes: the server logs, limits and counts it like any other.
+
+What is passed on are JSON lines: ``{"text", "chance"}`` for each piece, with the mean probability of its tokens (null where the
+server tells none), and at the end ``{"id", "tokens"}``, or ``{"error"}``.
+"""
 
 from __future__ import annotations
 
 import http.client
+import math
 import os
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -18,18 +23,16 @@ TIMEOUT_SECONDS: Final = 120.0
 MAX_QUESTION: Final = 20_000
 """Characters."""
 MAX_TOKENS: Final = 2000
+MAX_ID: Final = 200
 VARIANTS: Final = frozenset(("champion", "challenger", "base"))
 
 
-def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[str]:
-    """The pieces of an answer, the first of them already there; the server must be one that the settings name.
+def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes]:
+    """The lines of an answer, the first of them already there; the server must be one that the settings name.
 
     Raises  ApiError for a form that asks for what is not there, or what the server said; InfrastructureError where it does not answer.
     """
-    settings = context.load_settings().console
-    server, question = form.get("server", ""), form.get("question", "").strip()
-    if server not in settings.servers:
-        raise ApiError("console.servers does not name this server", code="server", status=422)
+    question = form.get("question", "").strip()
     if form.get("variant") not in VARIANTS or not question or len(question) > MAX_QUESTION:
         raise ApiError(f"give a variant and a question of at most {MAX_QUESTION} characters", code="form", status=422)
     body = {
@@ -41,9 +44,22 @@ def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[str]:
         else int(_parse_number(form["max_tokens"], 1, MAX_TOKENS) or 1),
         "user": f"console:{context.visitor}",
         "stream": True,
+        "stream_options": {"include_usage": True},
+        "logprobs": True,
     }
-    answer = _send(server, os.environ.get(settings.server_key_env, ""), body)
-    return _read_pieces(answer)
+    return _read_lines(_send(context, form, "/v1/chat/completions", body))
+
+
+def send_feedback(context: ReadContext, form: Mapping[str, str]) -> None:
+    """Send a thumb for an answer to the server that gave it, under the visitor's name.
+
+    Raises  ApiError for a form that cannot be, or what the server said; InfrastructureError where it does not answer.
+    """
+    name, value = form.get("inference", ""), form.get("value", "")
+    if value not in {"up", "down"} or not 1 <= len(name) <= MAX_ID:
+        raise ApiError("give an inference and up or down", code="form", status=422)
+    body = {"inference_id": name, "kind": "thumb", "value": value, "annotator": f"console:{context.visitor}"}
+    _send(context, form, "/v1/feedback", body).close()
 
 
 def _parse_number(text: str, low: float, high: float) -> float | None:
@@ -55,16 +71,21 @@ def _parse_number(text: str, low: float, high: float) -> float | None:
         raise ApiError(f"{text[:40]!r} is no number", code="form", status=422) from error
 
 
-def _send(server: str, key: str, body: Mapping[str, object]) -> http.client.HTTPResponse:
+def _send(
+    context: ReadContext, form: Mapping[str, str], path: str, body: Mapping[str, object]
+) -> http.client.HTTPResponse:
+    settings, server = context.load_settings().console, form.get("server", "")
+    if server not in settings.servers:
+        raise ApiError("console.servers does not name this server", code="server", status=422)
     address = urlsplit(server)
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     connection = kind(address.hostname or "", address.port, timeout=TIMEOUT_SECONDS)
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+    key = os.environ.get(settings.server_key_env, "")
     if key:
         headers["Authorization"] = f"Bearer {key}"
-    path = f"{address.path.rstrip('/')}/v1/chat/completions"
     try:
-        connection.request("POST", path, msgspec.json.encode(body), headers)
+        connection.request("POST", address.path.rstrip("/") + path, msgspec.json.encode(body), headers)
         answer = connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
@@ -83,18 +104,33 @@ def _read_reason(answer: http.client.HTTPResponse) -> str:
         return answer.reason
 
 
-def _read_pieces(answer: http.client.HTTPResponse) -> Iterator[str]:
+def _read_lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    name, tokens = "", None
     try:
         for line in answer:
             data = line.strip().removeprefix(b"data:").strip()
             if not data or data == b"[DONE]" or not line.startswith(b"data:"):
                 continue
             event = msgspec.json.decode(data)
+            name, tokens = event.get("id") or name, (event.get("usage") or {}).get("completion_tokens", tokens)
+            if event.get("error"):
+                yield _encode_line(error=str(event["error"].get("message", ""))[:500])
             for choice in event.get("choices") or ():
-                piece = (choice.get("delta") or {}).get("content")
-                if piece:
-                    yield piece
+                text = (choice.get("delta") or {}).get("content")
+                if text:
+                    yield _encode_line(text=text, chance=_compute_chance(choice.get("logprobs")))
+        yield _encode_line(id=name, tokens=tokens)
     except (OSError, http.client.HTTPException, msgspec.MsgspecError) as error:
-        yield f"\n[the server broke off: {error}]"
+        yield _encode_line(error=f"the server broke off: {error}")
     finally:
         answer.close()
+
+
+def _encode_line(**values: object) -> bytes:
+    return msgspec.json.encode(values) + b"\n"
+
+
+def _compute_chance(logprobs: Any) -> float | None:
+    """Return the geometric mean of the probabilities of a piece's tokens."""
+    tokens = (logprobs or {}).get("content") or ()
+    return round(math.exp(sum(token["logprob"] for token in tokens) / len(tokens)), 4) if tokens else None

@@ -21,6 +21,11 @@ class Answering(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         ASKED.append({**body, "path": self.path, "key": self.headers.get("Authorization")})
+        if self.path == "/v1/feedback":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"{}")
+            return
         if body["messages"][0]["content"] == "refuse":
             self.send_response(429)
             self.end_headers()
@@ -29,9 +34,15 @@ class Answering(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        for piece in ("Come ", "in, ", body["model"]):
-            self.wfile.write(b"data: " + json.dumps({"choices": [{"delta": {"content": piece}}]}).encode() + b"\n\n")
+        for piece, logprob in (("Come ", 0.0), ("in, ", -1.0), (body["model"], None)):
+            tokens = None if logprob is None else {"content": [{"token": piece, "logprob": logprob}]}
+            choice = {"delta": {"content": piece}, "logprobs": tokens}
+            self._write({"id": "chatcmpl-1", "choices": [choice]})
+        self._write({"id": "chatcmpl-1", "choices": [], "usage": {"completion_tokens": 3}})
         self.wfile.write(b"data: [DONE]\n\n")
+
+    def _write(self, event: dict[str, Any]) -> None:
+        self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -75,10 +86,36 @@ def test_the_answer_of_a_server_is_passed_on(console: Console, server: str, monk
     declare(console, server)
     assert 'id="play"' in console.client.get("/play").text
     answer = console.post("/play/ask", server=server, variant="champion", question="An ad?", temperature="0.5")
-    assert (answer.status_code, answer.text) == (200, "Come in, champion")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
+    assert [json.loads(line) for line in answer.text.splitlines()] == [
+        {"text": "Come ", "chance": 1.0},
+        {"text": "in, ", "chance": 0.3679},
+        {"text": "champion", "chance": None},
+        {"id": "chatcmpl-1", "tokens": 3},
+    ]
     (asked,) = ASKED
     assert (asked["path"], asked["key"], asked["temperature"]) == ("/v1/chat/completions", "Bearer tk-secret", 0.5)
     assert asked["user"].startswith("console:")
+
+
+def test_a_judgment_goes_to_the_server_under_the_visitors_name(console: Console, server: str) -> None:
+    declare(console, server)
+    fields = {"server": server, "inference": "chatcmpl-1", "value": "down"}
+    assert console.post("/play/feedback", **fields).status_code == 204
+    (sent,) = ASKED
+    name = console.sign_in.find(next(iter(console.client.cookies.values()))).name
+    assert (sent["path"], sent["inference_id"], sent["kind"], sent["value"]) == (
+        "/v1/feedback",
+        "chatcmpl-1",
+        "thumb",
+        "down",
+    )
+    assert sent["annotator"] == f"console:{name}"
+    assert console.post("/play/feedback", **{**fields, "value": "5"}).status_code == 422
+    assert console.post("/play/feedback", **{**fields, "server": "http://127.0.0.1:1"}).status_code == 422
+    assert console.stranger().post("/play/feedback", data=fields).status_code in (401, 403)
+    assert Console(console.layout, acts=False).post("/play/feedback", **fields).status_code == 403
+    assert len(ASKED) == 1
 
 
 def test_no_other_server_is_asked(console: Console, server: str) -> None:

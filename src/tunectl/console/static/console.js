@@ -117,35 +117,82 @@ addEventListener("pageshow", watch);
 signIn();
 draw();
 
-// Play: every column asks at once, and its answer grows as it comes.
+// Play: every column asks at once, and its answer grows as it comes, in lines of JSON.
 async function ask(form, column) {
   const text = column.querySelector(".play-text"), facts = column.querySelector(".play-facts");
   text.textContent = "";
   facts.textContent = "asking";
+  column.querySelector(".play-judge").hidden = true;
   const fields = new URLSearchParams(new FormData(form));
   fields.set("variant", column.dataset.variant);
   const began = performance.now();
   try {
-    const answer = await fetch(form.action, {method: "POST", body: fields, headers: {Accept: "text/plain"}});
+    const answer = await fetch(form.action, {method: "POST", body: fields, headers: {Accept: "application/x-ndjson"}});
     if (!answer.ok) { facts.textContent = (await answer.text()).slice(0, 500); return; }
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    let first = 0, letters = 0;
+    let first = 0, rest = "";
     for (;;) {
       const {done, value} = await reader.read();
       if (done) break;
       first = first || performance.now() - began;
-      letters += value.length;
-      text.textContent += value;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) hearLine(column, JSON.parse(line), began, first);
     }
-    const seconds = (performance.now() - began) / 1000;
-    facts.textContent = `first word after ${(first / 1000).toFixed(2)} s, ${seconds.toFixed(1)} s in all, ${letters} letters`;
   } catch (error) {
     facts.textContent = "The console does not answer.";
   }
 }
 
+function hearLine(column, line, began, first) {
+  const facts = column.querySelector(".play-facts");
+  if (line.text !== undefined) {
+    const piece = document.createElement("span");
+    piece.textContent = line.text;
+    if (line.chance !== null) {
+      piece.title = `chance ${Math.round(line.chance * 100)} %`;
+      if (line.chance < .5) piece.className = line.chance < .2 ? "chance-1" : "chance-2";
+    }
+    column.querySelector(".play-text").append(piece);
+  } else if (line.error) {
+    facts.textContent = line.error;
+  } else {
+    const seconds = (performance.now() - began) / 1000, after = first / 1000;
+    const rate = line.tokens > 1 && seconds > after ? `, ${(line.tokens / (seconds - after)).toFixed(0)} tokens a second` : "";
+    facts.textContent = `first word after ${after.toFixed(2)} s, ${seconds.toFixed(1)} s in all${rate}`;
+    column.dataset.inference = line.id;
+    column.querySelector(".play-judge").hidden = !line.id;
+  }
+}
+
+function hideNames(hidden) {
+  const columns = [...document.querySelectorAll(".play-column")];
+  if (hidden) for (const column of columns.sort(() => Math.random() - .5)) column.parentNode.append(column);
+  document.querySelectorAll(".play-column").forEach((column, at) => {
+    column.querySelector(".play-name").hidden = hidden;
+    const letter = column.querySelector(".play-hidden");
+    letter.hidden = !hidden;
+    letter.textContent = `Answer ${String.fromCharCode(65 + at)}`;
+  });
+}
+
+async function judge(button) {
+  const column = button.closest(".play-column"), form = document.getElementById("play");
+  const fields = new URLSearchParams({server: form.server.value, inference: column.dataset.inference, value: button.value});
+  const answer = await fetch("/play/feedback", {method: "POST", body: fields}).catch(() => null);
+  const words = answer && answer.ok ? `judged ${button.value === "up" ? "good" : "bad"}` : answer ? (await answer.text()).slice(0, 300) : "The console does not answer.";
+  column.querySelector(".play-facts").textContent += `; ${words}`;
+  column.querySelector(".play-judge").hidden = Boolean(answer && answer.ok);
+  hideNames(false);
+}
+
+document.addEventListener("click", event => {
+  if (event.target.matches(".play-judge button")) judge(event.target);
+});
+
 document.addEventListener("submit", event => {
   if (event.target.id !== "play") return;
   event.preventDefault();
+  hideNames(document.getElementById("blind").checked);
   for (const column of document.querySelectorAll(".play-column")) ask(event.target, column);
 });
