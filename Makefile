@@ -131,7 +131,8 @@ faults: .venv/.dev  ## server, monitor and retrain controller against overload, 
 	  $(BIN)/python benchmarks/fault_loop.py --keep || failed=1; \
 	  exit $$failed
 
-screenshots: .venv/.dev  ## draw the pictures of the dashboards again, from a real Prometheus with two simulated days
+screenshots: .venv/.dev  ## take the pictures of the console again, from the demo, and of the dashboards, from a real Prometheus with two simulated days
+	$(BIN)/python docs/make_screenshots.py
 	TUNECTL_SCREENSHOTS=$(CURDIR)/monitoring/grafana/screenshots $(BIN)/python -m pytest tests/stack -k screenshots
 
 docs: .venv/.docs  ## build the documentation site into build/docs/site, and check every link of it; `tunectl docs` opens it
