@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from console_projects import build
+from console_projects import PageFacts, build
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from tunectl.console.screen_table import SCREENS
 from tunectl.registry.release_store import ReleaseRegistry
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +28,10 @@ LOOKS = {"wide-light": ((1280, 850), "light"), "phone-dark": ((390, 844), "dark"
 
 
 class ConsoleProcess:
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, words: Sequence[str] = ()) -> None:
+        """``words``: another verb than the console of the project in ``folder``."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunectl", "console", f"console.port={port}"],
+            [sys.executable, "-m", "tunectl", *(words or ["console", f"console.port={port}"])],
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -38,7 +40,8 @@ class ConsoleProcess:
             env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": ""},
         )
         assert self.process.stdout is not None
-        self.link = re.search(r"http\S+", self.process.stdout.readline())[0]
+        said = iter(self.process.stdout.readline, "")
+        self.link = next(found[0] for line in said if (found := re.search(r"http\S+#\S+", line)))
         self.address = self.link.partition("/enter")[0]
 
     def close(self) -> str:
@@ -71,6 +74,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def state(browser: Browser, console: ConsoleProcess) -> Any:
+    return enter(browser, console)
+
+
+def enter(browser: Browser, console: ConsoleProcess) -> Any:
     """Sign in once, by the link; its token stays in no address."""
     context = browser.new_context()
     page = context.new_page()
@@ -149,10 +156,19 @@ def open_look(browser: Browser, state: Any, look: str) -> BrowserContext:
 def test_every_screen_is_accessible_and_keeps_its_policy(
     browser: Browser, console: ConsoleProcess, state: Any, folder: Path, look: str
 ) -> None:
+    wrong, heard = find_faults(browser, console, state, list_paths(folder), look)
+    assert wrong == {}
+    assert heard == []
+
+
+def find_faults(
+    browser: Browser, console: ConsoleProcess, state: Any, paths: Iterable[str], look: str
+) -> tuple[dict[str, list[tuple[str, str]]], list[str]]:
+    """What axe says of each page that has faults, and what the browser noted."""
     context = open_look(browser, state, look)
     page = context.new_page()
     heard, wrong = watch(page), {}
-    for path in list_paths(folder):
+    for path in paths:
         page.goto(console.address + path)
         page.evaluate(AXE.read_text())
         found = page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)
@@ -161,8 +177,36 @@ def test_every_screen_is_accessible_and_keeps_its_policy(
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             wrong[path] = [*wrong.get(path, []), ("scrolls sideways", look)]
     context.close()
-    assert wrong == {}
-    assert heard == []
+    return wrong, heard
+
+
+def test_the_recorded_project_is_accessible_on_every_screen(browser: Browser, tmp_path: Path) -> None:
+    demo = ConsoleProcess(tmp_path, words=["demo", "--port", "0"])
+    try:
+        state = enter(browser, demo)
+        paths = follow_links(browser, demo, state)
+        assert len(paths) > 20
+        for look in LOOKS:
+            assert find_faults(browser, demo, state, paths, look) == ({}, []), look
+    finally:
+        demo.close()
+
+
+def follow_links(browser: Browser, console: ConsoleProcess, state: Any) -> list[str]:
+    """One address of every screen, as links lead to it from Home."""
+    context = browser.new_context(storage_state=state)
+    waiting, found = ["/"], {"/": "/"}
+    while waiting:
+        for link in PageFacts(context.request.get(console.address + waiting.pop(0)).text()).links:
+            address = link.partition("#")[0]
+            for screen in SCREENS:
+                if screen.path not in found and re.fullmatch(
+                    re.sub(r"\{\w+\}", "[^/?]+", screen.path), address.partition("?")[0]
+                ):
+                    found[screen.path] = address
+                    waiting.append(address)
+    context.close()
+    return list(found.values())
 
 
 def test_nothing_scrolls_sideways_at_320_pixels(

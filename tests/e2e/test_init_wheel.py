@@ -69,3 +69,20 @@ def test_example_project_reads_its_data(tunectl: Path, tmp_path: Path) -> None:
     call([str(tunectl), "run", "ingest"], project)
     assert (project / "artifacts" / "ingest" / "manifest.json").is_file()
     assert (project / "artifacts" / "ingest" / "examples.jsonl").stat().st_size > 0
+
+
+def test_the_demo_starts_from_the_wheel_alone(tunectl: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [str(tunectl), "demo", "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("a project recorded on ")
+        assert process.stdout.readline().startswith("open http://127.0.0.1:")
+    finally:
+        process.terminate()
+        process.wait(30)

@@ -7,7 +7,6 @@ recording: the console's clock goes on from there, and every page says so.
 from __future__ import annotations
 
 import shutil
-import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +43,8 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
     The settings are those of this installation: recorded ones would be refused as soon as a setting is added or renamed.
     Raises  InfrastructureError where this installation lacks the record, or the disk refuses.
     """
+    import tarfile  # 1 MB, which a console at work does without
+
     try:
         shutil.copytree(conf, folder / "conf")
         with tarfile.open(ARCHIVE) as archive:

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.read_context import NotFoundError, ReadContext
-from tunectl.console.recorded_registry import RecordedRegistry
 from tunectl.core.errors import UsageError
 from tunectl.pipeline import trusted_keys
 from tunectl.registry import release_state
@@ -166,8 +165,12 @@ def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def _open(context: ReadContext) -> ReleaseRegistry:
-    kind = ReleaseRegistry if context.recording is None else RecordedRegistry
-    return kind(context.layout.releases, PATIENCE_SECONDS, trusted_keys.open_trust(context.layout))
+    trust = trusted_keys.open_trust(context.layout)
+    if context.recording is not None:
+        from tunectl.console.recorded_registry import RecordedRegistry
+
+        return RecordedRegistry(context.layout.releases, PATIENCE_SECONDS, trust)
+    return ReleaseRegistry(context.layout.releases, PATIENCE_SECONDS, trust)
 
 
 def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:
