@@ -61,6 +61,7 @@ def settings(**changes) -> InferenceLogConfig:
         "retention_days": None,
         "hash_key_file": ".tunectl/inference_log/hash_key",
         "hash_key_env": "NOT_SET_EITHER",
+        "logprob_share": 1.0,
         "pii": PiiConfig(kinds=["email"], regions=["US"], locales=["en_US"], keep=[]),
     }
     return InferenceLogConfig(**{**values, **changes})
