@@ -128,7 +128,7 @@ def test_a_password_is_never_shown(address: str, told: str, tmp_path: Path, monk
     found = open_registry.open_registry(address, tmp_path)
     assert found.location == told
 
-    def fails(_: str) -> bytes:
+    def fails(_: str, **__: object) -> bytes:
         raise OSError(f"cannot reach {address}")
 
     monkeypatch.setattr(found._files._files, "cat_file", fails)
@@ -155,3 +155,21 @@ def test_a_driver_that_is_missing_is_named_and_comes_with_the_bento() -> None:
 @given(st.lists(st.sampled_from(["://", "s3://", "@", ":", "/", " ", "a", "\n", "user:pw@"]), max_size=12).map("".join))
 def test_sign_ins_are_hidden_as_the_pattern_says(text: str) -> None:
     assert redact_url(text) == re.sub(r"(?<=://)(\S*:\S*|[^/\s]*)@", "***@", text)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"a":' * 100_000, "cannot be read"),
+        (b"[" * 100_000, "cannot be read"),
+        (b" " * 64_000_001, "more than 64 MB"),
+    ],
+)
+def test_what_a_stranger_writes_in_place_of_a_record_is_an_error_and_no_crash(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    address = f"file://{tmp_path}/far"
+    FsspecObjectStore(address).create("champion/000001.json", b"{}")
+    (tmp_path / "far" / "champion" / "000001.json").write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"champion/000001\.json .*{words}"):
+        open_registry.open_registry(address, tmp_path / "server").champion()

@@ -16,8 +16,8 @@ import msgspec
 from tunectl.core.errors import ArtifactError, DataError, InfrastructureError
 
 T = TypeVar("T")
-NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError)
-"""What decoding raises for bytes that are no JSON, or JSON of another shape: text that is no UTF-8 is no error of msgspec's own."""
+NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, are nested too deeply, or have another shape; two of them are no errors of msgspec's own."""
 
 
 @contextmanager

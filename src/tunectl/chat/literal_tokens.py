@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError
 
 TOKENIZER: Final = "tokenizer.json"
@@ -43,7 +44,7 @@ def load_special_texts(folder: Path) -> tuple[str, ...]:
         return ()
     try:
         result = msgspec.json.decode(path.read_bytes(), type=_TokenizerFile)
-    except msgspec.DecodeError as error:
+    except atomic_io.NOT_JSON as error:
         raise ArtifactError(f"{path} is not a tokenizer: {error}") from error
     return tuple(token.content for token in result.added_tokens if token.special)
 

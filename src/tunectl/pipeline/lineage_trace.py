@@ -79,7 +79,7 @@ def _read_matching_rows(path: Path, needle: bytes) -> Iterator[dict[str, Any]]:
                 continue
             try:
                 row: dict[str, Any] = msgspec.json.decode(line, type=dict[str, Any])
-            except msgspec.MsgspecError as error:
+            except atomic_io.NOT_JSON as error:
                 raise DataError(
                     f"{path}:{number} is not a record: {error}",
                     hint=f"run again: tunectl repro --force --to {path.parent.name}",

@@ -129,7 +129,7 @@ def check_statement(content: bytes | None, release: str, trust: TrustStore) -> S
     try:
         payload = base64.b64decode(envelope.payload, validate=True) if envelope is not None else b""
         statement = msgspec.json.decode(payload, type=ReleaseStatement)
-    except (binascii.Error, msgspec.MsgspecError, UnicodeDecodeError):
+    except (binascii.Error, *atomic_io.NOT_JSON):
         statement = None
     if envelope is None or statement is None or envelope.payloadType != PAYLOAD_TYPE:
         return StatementCheck("untrusted", f"the statement about release {release} cannot be read")
@@ -201,5 +201,5 @@ def is_signed_by(pointer: ChampionPointer | CanaryState, trust: TrustStore) -> b
 def _decode_envelope(content: bytes) -> SignedEnvelope | None:
     try:
         return msgspec.json.decode(content, type=SignedEnvelope)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except atomic_io.NOT_JSON:
         return None

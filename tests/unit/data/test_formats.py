@@ -14,7 +14,7 @@ from tunectl.data.formats.format_registry import FORMATS, UnsupportedFormat, det
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.format_detection import DetectedFormat, detect
 from tunectl.data.readers.record_builder import build_record
-from tunectl.data.readers.row import FormatMismatchError, RawRow, RowError, scalar
+from tunectl.data.readers.row import FormatMismatchError, RawRow, RowError, parse_json_value, scalar
 
 VALUES = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -576,3 +576,9 @@ def test_decision_is_the_likeliest_of_the_sample():
     found = detect(reading(), SourceFile(Path("f"), "f", "jsonl"), rows, "ingest.sources.x")
     assert isinstance(found, DetectedFormat)
     assert (found.format, found.holds) == ("messages", "examples")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
+def test_a_cell_that_is_nested_deeply_is_no_json_and_no_crash(text):
+    with pytest.raises(FormatMismatchError, match="messages is text that is not JSON"):
+        parse_json_value(text, "messages")

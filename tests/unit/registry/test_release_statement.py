@@ -351,3 +351,19 @@ def test_the_verbs(
     assert capsys.readouterr().out == f"{first}: release {first}: signed by ci, whose key was revoked\n"
     added = store.add(fill(tmp_path / "four", "four"), BuildFacts("shop", "openvino", "adapter"))
     assert store.read_statement(added.id) is not None, "TUNECTL_RELEASE_KEY signs what is added"
+
+
+def test_a_statement_that_is_nested_deeply_is_unreadable_and_no_crash(keys: Keys) -> None:
+    trust = TrustStore(keys.path)
+    deep = b'{"_type":"x","subject":[],"predicateType":"y","predicate":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
+    envelope = {
+        "payloadType": release_statement.PAYLOAD_TYPE,
+        "payload": base64.b64encode(deep).decode(),
+        "signatures": [],
+    }
+    for content in (json.dumps(envelope).encode(), b"[" * 100_000):
+        checked = release_statement.check_statement(content, "a" * 16, trust)
+        assert (checked.status, checked.reason) == (
+            "untrusted",
+            f"the statement about release {'a' * 16} cannot be read",
+        )

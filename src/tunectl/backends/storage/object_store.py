@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunectl.artifacts import create_exclusive
-from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
+from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
 from tunectl.core.optional import import_optional
 
 DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """The package that knows a kind of address; it finds keys and regions in its usual places (environment, files)."""
 
+MAX_RECORD_BYTES: Final = 64_000_000
+"""Of one record that is read whole; the history of a registry is the largest, at some hundred bytes a swap."""
 _RUN: Final = re.compile(r"\S+")
 
 
@@ -54,12 +56,20 @@ class FsspecObjectStore:
             ) from error
 
     def read(self, name: str) -> bytes | None:
-        """Return an object's content; None where there is none."""
+        """Return a record's content; None where there is none.
+
+        Raises  ArtifactError for one of more than MAX_RECORD_BYTES: whoever may write there could fill our memory with it.
+        """
         try:
             with self._asking(name):
-                content: bytes = self._files.cat_file(self._path(name))
+                content: bytes = self._files.cat_file(self._path(name), start=0, end=MAX_RECORD_BYTES + 1)
         except FileNotFoundError:
             return None
+        if len(content) > MAX_RECORD_BYTES:
+            raise ArtifactError(
+                f"{self.address}/{name} has more than {MAX_RECORD_BYTES // 1_000_000} MB, so it is none of our records",
+                hint="look who may write there, and restore it",
+            )
         return content
 
     def names(self, folder: str) -> list[str]:

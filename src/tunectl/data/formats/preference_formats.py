@@ -240,7 +240,7 @@ def _data(text: str) -> bool:
     """Return whether JSON, whole or broken, is an answer or an input itself: none of its objects has anything of a turn."""
     try:
         decoded = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return not _TURN.search(text)
     objects = decoded if isinstance(decoded, list) else [decoded]
     return not any(isinstance(item, dict) and TURN_KEYS & item.keys() for item in objects)

@@ -111,7 +111,7 @@ def parse_json_value(value: Any, name: str) -> Any:
         return value
     try:
         return msgspec.json.decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise FormatMismatchError(f"{name} is text that is not JSON: {error}") from error
 
 
