@@ -6,7 +6,11 @@ pages first, and fails where the wheel has none.
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
+import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,17 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SITE = Path("build/docs/site")
 ONLY_SERVED = ("search.json", "sitemap.xml")
 """Files that only a web server needs; a browser that opens a folder reads search.js."""
+PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>', re.DOTALL)
+"""Pictures of the console are as large as all pages; in a wheel their description stands in their place."""
 
 
 class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg]
     """The hook that hatchling calls once for each target."""
+
+    @cached_property
+    def scratch(self) -> str:
+        """A folder for copies of pages."""
+        return tempfile.mkdtemp(prefix="tunectl-docs-")
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add the files of the site to a target."""
@@ -37,5 +48,19 @@ class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg]
         wheel = self.target_name == "wheel"
         place = Path("tunectl/_site") if wheel else SITE
         for path in sorted((root / SITE).rglob("*")):
-            if path.is_file() and not (wheel and path.name in (*ONLY_SERVED, DIGEST)):
-                build_data["force_include"][str(path)] = str(place / path.relative_to(root / SITE))
+            if path.is_file() and not (wheel and (path.name in (*ONLY_SERVED, DIGEST) or path.suffix == ".webp")):
+                source = self.drop_pictures(path) if wheel and path.suffix == ".html" else path
+                build_data["force_include"][str(source)] = str(place / path.relative_to(root / SITE))
+
+    def drop_pictures(self, page: Path) -> Path:
+        """Return the page, or a copy of it with the descriptions of its pictures in their place."""
+        text = page.read_text(encoding="utf-8")
+        if "<picture>" not in text:
+            return page
+        copy = Path(tempfile.mkdtemp(dir=self.scratch)) / page.name
+        copy.write_text(PICTURE.sub(r"<em>Picture: \1.</em>", text), encoding="utf-8")
+        return copy
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Remove the copies."""
+        shutil.rmtree(self.scratch, ignore_errors=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunectl.cli.main import VERBS
+from tunectl.config.loading.foreign_keys import KEYS
 from tunectl.config.schema.root import TunectlConfig
 
 ROOT = Path(__file__).parents[2]
@@ -16,6 +17,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name not in {"reference", "decisions"}),
 ]
+TOOLS = ("llama_factory", "axolotl")
 SETTINGS = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
 
 
@@ -50,7 +52,7 @@ def parse(words: list[str]) -> None:
 @pytest.mark.parametrize(("page", "line"), sorted(set(find_commands())))
 def test_a_command_in_the_documents_is_accepted(page, line, capsys):
     words = shlex.split(line, comments=True)[1:]
-    if len(words) == 1 and words[0] in {"data", "release", "log"}:
+    if len(words) == 1 and words[0] in {"data", "release", "log", "import"}:
         return  # named in a sentence, as a whole
     try:
         parse(words)
@@ -67,3 +69,20 @@ def test_settings_in_the_documents_exist():
         if not key.endswith((".py", ".yaml", ".json")) and f"`{key}" not in SETTINGS
     ]
     assert unknown == []
+
+
+def test_the_page_for_newcomers_agrees_with_the_importer():
+    """Each row of its table of keys is one that ``tunectl import`` knows, with the same setting here."""
+    text = (ROOT / "docs" / "guides" / "coming_from.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:`(\w+)`)? ?\| (?:`(\w+)`)? ?\| `([\w.]+)` \|", text, re.MULTILINE)
+    assert len(rows) >= 15
+    known = {(tool, name): key.ours for key in KEYS for tool in TOOLS for name in getattr(key, tool).split()}
+    wrong = [
+        (name, ours)
+        for llama_factory, axolotl, ours in rows
+        for tool, name in (("llama_factory", llama_factory), ("axolotl", axolotl))
+        if name and known.get((tool, name)) != ours
+    ]
+    assert wrong == []
+    settings = set(re.findall(r"^\| `([\w.<>]+)` \|", SETTINGS, re.MULTILINE))
+    assert {ours for _, _, ours in rows} - settings == set()

@@ -63,6 +63,10 @@ def test_the_wheel_holds_the_pages_and_opens_them(site: Path, tmp_path: Path) ->
     names = {item.filename.removeprefix("tunectl/_site/") for item in pages}
     assert {"index.html", "search.js", "reference/errors.html", "guides/serve.html"} <= names
     assert names.isdisjoint({"search.json", "sitemap.xml", "sources.sha256"})
+    with zipfile.ZipFile(wheel) as archive:
+        console = archive.read("tunectl/_site/guides/console.html").decode()
+    assert "<em>Picture: Home: " in console
+    assert "<picture>" not in console
     words = [sys.executable, "-m", "tunectl", "docs", "--print", "cannot-be-read"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)

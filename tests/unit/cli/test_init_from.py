@@ -230,7 +230,7 @@ def test_the_tutorial_takes_at_most_five_commands(
 ) -> None:
     """Its commands, on a table like the one that it shows: installed already, and up is tests/e2e/test_own_data.py."""
     page = (ROOT / "docs" / "own_data.md").read_text()
-    block = re.search(r"```console\n(.*?)```", page, re.DOTALL)
+    block = re.search(r"```console shown\n(.*?)```", page, re.DOTALL)
     assert block is not None
     commands = [line.removeprefix("$ ") for line in block[1].splitlines()]
     assert len(commands) <= 5

@@ -1,0 +1,70 @@
+"""Every console, YAML and Python block of the documents runs, or says in its fence that it is only shown."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from docs_blocks import RUN, list_fences, parse_page, split_commands
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the configuration of this checkout; nothing is recorded in it."""
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    shutil.copyfile(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    (tmp_path / "conf" / "overrides.yaml").write_text("[]\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if list(parse_page(page).examples())], ids=name)
+def test_the_blocks_of_a_page_run(page: Path, project: Path) -> None:
+    for example in parse_page(page).examples():
+        example.evaluate()
+
+
+def test_a_block_that_does_not_run_is_marked() -> None:
+    """Each block has a language; the marks are few, and only on what could run."""
+    fences = {page: list_fences(page.read_text(encoding="utf-8")) for page in PAGES}
+    wrong = [
+        f"{name(page)}:{line}: ```{language} {mark}".rstrip()
+        for page, found in fences.items()
+        for line, language, mark in found
+        if not language or (mark and (mark != "shown" or language not in RUN))
+    ]
+    assert wrong == []
+    blocks = [(language, mark) for found in fences.values() for _, language, mark in found if language in RUN]
+    examples = sum(len(list(parse_page(page).examples())) for page in PAGES)
+    assert examples == sum(not mark for _, mark in blocks), "sybil and the marks count the same blocks"
+    assert examples >= 9
+    assert len(blocks) >= 50
+
+
+def test_a_block_that_does_not_print_what_it_shows_is_found(project: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for text, message in {
+        "```console\n$ tunectl check sft.lora_rank=0\n```\n": "exit code 2",
+        "```console\n$ tunectl check sft.lora_rank=0\ntunectl: something else\n```\n": "must be a whole number",
+        "```console\n$ rm -rf all\n```\n": "mark the block",
+        "```yaml\nlora_rank: 8\n```\n": "the first line names no file",
+        "```yaml\n# conf/sft/small.yaml\ndefaults: [lora, _self_]\nlora_rnk: 8\n```\n": "lora_rnk",
+        "```python\nassert 1 == 2\n```\n": "",
+    }.items():
+        page.write_text(text)
+        (example,) = parse_page(page).examples()
+        with pytest.raises(AssertionError, match=message):
+            example.evaluate()
+
+
+def test_commands_are_read_with_their_output() -> None:
+    text = "$ tunectl a \\\n    b=1   # why\nline\n$ tunectl c\n"
+    assert list(split_commands(text)) == [("tunectl a      b=1   # why", "line\n"), ("tunectl c", "")]
