@@ -200,10 +200,11 @@ class Rounds:
     def measure(self) -> dict[str, Any]:
         """Measure the rounds that are left, then say what all of them add up to."""
         args, fleet, longest = self.args, self.fleet, 0.0
-        first = 1 + max((row["round"] for row in serve_report.read_rows(self.table, self.run)), default=-1)
-        if first:
-            print(f"{first} rounds are there already ({self.table})", flush=True)
-        for turn in range(first, args.rounds):
+        last = ("open", args.rates[-1]) if args.rates else ("closed", CLIENTS[-1])
+        first, done = serve_report.count_rounds(serve_report.read_rows(self.table, self.run), *last)
+        if done:
+            print(f"{done} rounds are there already ({self.table})", flush=True)
+        for turn in range(first, first + args.rounds - done):
             if turn > first and time.monotonic() - self.start + longest > 60 * args.minutes:
                 print(f"another round would end after {args.minutes:g} minutes; the next run goes on", flush=True)
                 break

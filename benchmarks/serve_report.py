@@ -55,6 +55,15 @@ def append_row(path: Path, row: Row) -> None:
         table.write(json.dumps(row) + "\n")
 
 
+def count_rounds(rows: Sequence[Row], part: str, load: float) -> tuple[int, int]:
+    """The number of the next round, and how many are whole: those that came to their last cell, which is given.
+
+    A round that was cut short is not gone on with, since its cells would be measured at another time; what it has counts.
+    """
+    whole = {row["round"] for row in rows if (row["part"], row["load"]) == (part, load)}
+    return 1 + max((row["round"] for row in rows), default=-1), len(whole)
+
+
 def pick_rows(rows: Sequence[Row], system: str, part: str, load: float) -> dict[int, Row]:
     """The rows of one cell, by round."""
     wanted = (system, part, load)

@@ -72,6 +72,13 @@ def test_the_table_is_continued_and_rows_of_other_runs_stay_apart(report: Module
     assert lines[-1] == "| ours |  |  | 110 + 9; 30.0 / 30.0 |"
 
 
+def test_a_round_that_was_cut_short_is_made_up_for(report: ModuleType) -> None:
+    assert report.count_rounds([], "closed", 32) == (0, 0)
+    rows = [row("tunectl", 0, 1.0, 1), row("tunectl", 0, 1.0, 32), row("tunectl", 1, 1.0, 1)]
+    assert report.count_rounds(rows, "closed", 32) == (2, 1)
+    assert report.count_rounds(rows, "open", 3.0) == (2, 0)
+
+
 def test_goodput_of_all_rounds(report: ModuleType) -> None:
     about = {"part": "open", "load": 2.0, "failed": [], "good_tokens_per_second": 60.0}
     rows = [
