@@ -135,7 +135,7 @@ def collect(root: Path, loop: Path, folder: Path) -> Recording:
     }  # fmt: skip
     recording = Recording(
         checks.load_config(ProjectPaths(root), override_file.load_overrides(ProjectPaths(root))).root.project,
-        RunStore(ProjectPaths(loop).retrain).runs()[-1].steps[-1].at,
+        max(run.steps[-1].at for run in RunStore(ProjectPaths(loop).retrain).runs()),
         __version__,
         git_worktree.revision(root),
         sorted(left_out),
@@ -154,7 +154,7 @@ def list_files(origin: Path, name: str) -> Iterator[Path]:
 
 
 def copy_inference_log(loop: Path, folder: Path) -> None:
-    """Copy the database whole and without its journal."""
+    """Copy the database whole, without its journal, in the mode that every program opens it in."""
     settings: Any = checks.load_config(
         ProjectPaths(loop), override_file.load_overrides(ProjectPaths(loop))
     ).root.inference_log
@@ -162,7 +162,10 @@ def copy_inference_log(loop: Path, folder: Path) -> None:
     if path is None:
         raise UsageError("inference_log.database of the loop is no file, so it cannot be copied", hint="make loop")
     with closing(sqlite3.connect(path)) as log:
-        log.execute("VACUUM INTO ?", [str(folder / path.relative_to(loop))])
+        copy = folder / path.relative_to(loop)
+        log.execute("VACUUM INTO ?", [str(copy)])
+    with closing(sqlite3.connect(copy)) as log:
+        log.execute("PRAGMA journal_mode = wal")
 
 
 def refuse_paths(folder: Path, root: Path) -> None:
@@ -179,7 +182,7 @@ def pack(folder: Path, archive: Path) -> None:
     """Write the files of ``folder`` in one order, without owner and with one time, so that the same files give the same bytes."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path in sorted(folder.rglob("*")):
+        for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
             if path.is_file():
                 entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
                 entry.size, entry.mode, entry.mtime = path.stat().st_size, 0o644, 0

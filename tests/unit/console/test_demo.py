@@ -25,9 +25,9 @@ from tunectl.console.screen_table import SCREENS
 from tunectl.core import distribution
 from tunectl.core.errors import InfrastructureError, MissingExtraError
 from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining.run_store import RunStore
 
 MAX_BYTES = 4_000_000
-OF_THE_LOOP = {"/live/{inference}", "/drift/{window}", "/retrain/{run}"}
 MAX_OF_A_KIND = 6
 """Pages of one screen that are opened: there are a thousand rows."""
 
@@ -68,7 +68,7 @@ def test_every_screen_of_the_record_has_something_to_show(unpacked: tuple[Projec
                 wrong[path] = facts.errors or "problems"
             assert "A real project, recorded until" in reply.text, path
     assert wrong == {}
-    assert {screen.path for screen in SCREENS} - seen <= OF_THE_LOOP
+    assert seen == {screen.path for screen in SCREENS}
     assert digest_project(layout.root) == before, "looking changes nothing"
 
 
@@ -101,9 +101,17 @@ def test_what_a_stranger_sees_first_is_alive(unpacked: tuple[ProjectPaths, Recor
     assert {node["state"] for node in home["stages"]} == {"up to date", "switched off"}
     assert "Tuned is better" in home["verdict"]
     assert home["next"] is None
-    assert home["status"]["champion"]["message"] == "what make run built"
+    assert home["status"]["traffic"]["requests"] > 100
+    assert home["status"]["drift"]["verdict"] == "drift"
     assert len(console.client.get("/runs.json").json()["rows"]) >= 2
     assert console.client.get("/play.json").json()["card"]["answers"]
+    retrain = console.client.get("/retrain.json").json()
+    assert "awaiting_approval" in {row["state"] for row in retrain["runs"]}
+    assert len(console.client.get("/decisions.json").json()["waiting"]) == 1
+    assert {reign["action"] for reign in console.client.get("/releases.json").json()["reigns"]} == {
+        "promote",
+        "rollback",
+    }
 
 
 def test_the_clock_goes_on_from_the_recording(unpacked: tuple[ProjectPaths, Recording]) -> None:
@@ -133,6 +141,21 @@ def test_no_build_starts_in_it(copy: tuple[ProjectPaths, Recording]) -> None:
     refused = console.post("/build/start", answer="start", reason="try", pending="")
     assert refused.status_code == 409
     assert not copy[0].build_log.exists()
+
+
+def test_a_decision_is_recorded_at_the_time_of_the_recording(copy: tuple[ProjectPaths, Recording]) -> None:
+    layout, recording = copy
+    console = Console(layout, recording=recording)
+    waiting = console.client.get("/decisions.json").json()["waiting"][0]
+    address = f"/decisions/{waiting['run']}"
+    assert console.client.get(address).status_code == 200
+    reply = console.post(address, question=waiting["question"], nonce=waiting["nonce"], answer="no")
+    assert reply.status_code == 303, reply.text
+    decision = RunStore(layout.retrain).get_decision(waiting["run"], waiting["question"])
+    assert decision is not None
+    assert decision.approved is False
+    assert decision.at == recording.ended_at
+    assert console.client.get("/decisions.json").json()["waiting"] == []
 
 
 def test_a_release_without_its_weights_is_whole_and_a_changed_one_is_not(copy: tuple[ProjectPaths, Recording]) -> None:
