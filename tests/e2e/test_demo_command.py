@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-import urllib.error
+import time
 import urllib.request
 from pathlib import Path
 
@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_the_command_listens_and_removes_its_copy(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("names", [["SIGINT"], ["SIGTERM"], ["SIGINT", "SIGINT"]])
+def test_the_command_listens_and_removes_its_copy(tmp_path: Path, names: list[str]) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "tunectl", "demo", "--port", "0"],
@@ -37,6 +37,8 @@ def test_the_command_listens_and_removes_its_copy(tmp_path: Path, name: str) -> 
         with urllib.request.urlopen(f"{address}/", timeout=20) as reply:
             assert "/enter" in reply.url, "nobody gets in without the link"
     finally:
-        process.send_signal(getattr(signal, name))
+        for name in names:
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.01)
         process.wait(30)
     assert not Path(folder).exists()

@@ -10,6 +10,7 @@ removed at the end. The copy has no weights, so nothing can be built or served f
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -40,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.services import console_service
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copy goes whoever stops it
-    with tempfile.TemporaryDirectory(prefix="tunectl-demo-") as folder:
-        layout, recording = recorded_project.unpack(Path(folder), project_template.find_template_dir() / "conf")
+    folder = Path(tempfile.mkdtemp(prefix="tunectl-demo-"))
+    try:
+        layout, recording = recorded_project.unpack(folder, project_template.find_template_dir() / "conf")
 
         def print_link(link: str) -> None:
             terminal.print_line(
@@ -51,6 +53,10 @@ def run(args: argparse.Namespace) -> int:
             terminal.print_line("the link works once, for ten minutes; stop with Ctrl-C, which removes the copy")
 
         console_service.run_recorded(args.port, layout, recording, started=print_link)
+    finally:
+        for name in (signal.SIGINT, signal.SIGTERM):  # uvx passes Ctrl-C on, so it comes twice
+            signal.signal(name, signal.SIG_IGN)
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

@@ -78,7 +78,7 @@ def _window(drift: Drift) -> str:
 
 def _retrain(retrain: Retrain) -> str:
     reason = f"; {_short(retrain.reason)}" if retrain.reason and retrain.reason != retrain.why else ""
-    return f"{retrain.id} {retrain.state}, {_at(retrain.at)} ({retrain.trigger}: {_short(retrain.why)}){reason}"
+    return f"{retrain.id} {retrain.state.replace('_', ' ')}, {_at(retrain.at)} ({retrain.trigger}: {_short(retrain.why)}){reason}"
 
 
 def _next(glance: StatusReport, now: datetime) -> str:

@@ -310,7 +310,7 @@ def test_it_is_one_screen_and_the_same_for_programs(
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     monkeypatch.chdir(tmp_path)
     stage = StageStatus("sft", "stale", [StageChange("sft.lora_rank", 16, 32)] * 30, 71.5, "no " * 90)
-    monkeypatch.setattr(status, "list_stage_status", lambda _: [stage] * 12)
+    monkeypatch.setattr(status, "list_stage_status", lambda _layout, _root: [stage] * 12)
     monkeypatch.setattr(collect, "collect_status", lambda *_: WHOLE)
     assert main(["status"]) == 0
     shown = capsys.readouterr().out
