@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cli_errors import drop_more
 from playwright.sync_api import expect
 
 from tunectl.access.api_keys import add as add_key
@@ -349,7 +350,7 @@ def test_everything_fits_the_screen(project, browser, width, height):
 
 def fails(capsys, *words):
     code = main(["annotate", *words])
-    return code, capsys.readouterr().err
+    return code, drop_more(capsys.readouterr().err)
 
 
 def test_a_taken_port(project, capsys):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cli_errors import drop_more
 from inference_rows import finish, inference, thumb
 from serving_process import settings
 
@@ -250,7 +251,7 @@ def test_what_fruitless_retrains_froze_is_kept_no_longer_than_the_rest(project, 
 
 def failed(capsys, *words):
     code = main(["log", *words])
-    return code, capsys.readouterr().err
+    return code, drop_more(capsys.readouterr().err)
 
 
 def test_mistakes(project, capsys, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from cli_errors import drop_more
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
@@ -40,7 +41,7 @@ def run(*words):
 
 def refused(capsys, *words):
     code = run(*words)
-    return code, capsys.readouterr().err.rpartition("tunectl: ")[2]
+    return code, drop_more(capsys.readouterr().err).rpartition("tunectl: ")[2]
 
 
 def measured(capsys, *words):
