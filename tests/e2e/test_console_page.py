@@ -282,7 +282,7 @@ def test_a_console_that_is_killed_and_started_again_goes_on_in_the_open_page(bro
     finally:
         words = second.close()
         context.close()
-    assert words.strip() == "stopped; run the same command again to resume"
+    assert words.strip() == "stopped"
 
 
 def test_a_release_is_promoted_by_keyboard_alone(

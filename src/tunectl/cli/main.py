@@ -58,6 +58,8 @@ VERBS: tuple[Command, ...] = (
 EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate said no, 4 a missing extra, 5 the environment,
 75 a trial of a sweep was stopped early
 Every verb explains itself: tunectl VERB --help"""
+RESUMABLE = frozenset({"repro", "run", "sweep", "up"})
+"""Verbs that go on where they were stopped."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -68,7 +70,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except TunectlError as error:
         return _report(error)
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped; run the same command again to resume\n")
+        goes_on = "; run the same command again to resume" if given[:1] and given[0] in RESUMABLE else ""
+        sys.stderr.write(f"\nstopped{goes_on}\n")
         return 130
     except BrokenPipeError:  # the reader of our output went away, as in `tunectl check | head`
         sys.stderr.close()

@@ -90,10 +90,16 @@ def test_the_machine_says_no(
     assert says in capsys.readouterr().err
 
 
-def test_ctrl_c_is_clean(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["run", "sft"], "\nstopped; run the same command again to resume\n"), (["demo"], "\nstopped\n")],
+)
+def test_ctrl_c_is_clean(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
     def stop(_words: list[str]) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_dispatch", stop)
-    assert cli.main(["run", "sft"]) == 130
-    assert capsys.readouterr().err == "\nstopped; run the same command again to resume\n"
+    assert cli.main(words) == 130
+    assert capsys.readouterr().err == said
