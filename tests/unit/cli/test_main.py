@@ -31,7 +31,7 @@ def test_every_verb_explains_itself(words: list[str], capsys: pytest.CaptureFixt
 def test_an_unknown_verb_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["chekc"]) == 2
     text = capsys.readouterr().err
-    assert text.startswith("tunectl: chekc: no such verb; there are init, check, estimate, repro,")
+    assert text.startswith("tunectl: chekc: no such verb; there are demo, init, check, estimate, repro,")
     assert text.endswith("  did you mean check?\n  more: tunectl docs no-such-verb-there-are\n")
 
 
