@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tunectl.core.control_codes import replace_control_codes
-from tunectl.core.errors import TunectlError, UsageError
+from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 
 
 class Command(NamedTuple):
@@ -152,7 +152,7 @@ def _help() -> str:
 def _report(error: TunectlError) -> int:
     from tunectl.core.error_slugs import find_slug
 
-    slug = find_slug(error)
+    slug = None if isinstance(error, MissingExtraError) else find_slug(error)  # its line to type says all
     more = f"  more: tunectl docs {slug}\n" if slug else ""
     sys.stderr.write(f"tunectl: {replace_control_codes(str(error))}\n{more}")
     return error.exit_code

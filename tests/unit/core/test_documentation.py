@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tunectl.cli import demo
 from tunectl.cli.main import main
-from tunectl.core import documentation, error_slugs
+from tunectl.core import distribution, documentation, error_slugs
 from tunectl.core.errors import InfrastructureError, UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -119,6 +120,16 @@ def test_an_error_of_the_command_line_names_its_entry(capsys: pytest.CaptureFixt
     assert lines[0] == "tunectl: qqqqqq: the documentation has no such page or heading"
     assert lines[2:] == ["  more: tunectl docs the-documentation-has-no-such-page-or"]
     assert documentation.find_page(ROOT / "docs", lines[2].split()[-1]).path.name == "errors.md"
+
+
+def test_a_missing_extra_is_one_line_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "PACKAGES", ("no_such_package",))
+    monkeypatch.setattr(distribution, "_find_origin", lambda: "/dist/one.whl")
+    assert main(["demo"]) == 4
+    line = "this needs the extra [console]: uvx --from '/dist/one.whl[console]' tunectl demo"
+    assert capsys.readouterr().err == f"tunectl: {line}\n"
 
 
 def test_an_error_that_was_raised_elsewhere_or_never_has_no_entry() -> None:
