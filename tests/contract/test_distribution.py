@@ -28,8 +28,10 @@ EXTRAS = PROJECT["optional-dependencies"]
 # The prose after a command begins with a bracket, a comma, a colon or a semicolon.
 COMMAND = re.compile(r"(?:pip|pipx|uv tool|uv) (?:install|run) +((?:\[[^\]]*\]|[^\n\[),:;])*)|uvx +([^\n),:;]*)")
 # A command or an extra of the package that is not ours: `pip install tunectl`, `tunectl[train]`.
+# Behind `uvx --from SOURCE` the name is a command, and SOURCE is what is installed.
 ANOTHER = re.compile(
-    r"(?<![\w./-])tunectl\[(?!\[)|\b(?:install|--from|uvx) [^\n|;&,:]*(?<![\w./{-])tunectl(?![\w./:-])"
+    r"(?<![\w./-])tunectl\[(?!\[)|--from ['\"]?tunectl(?![\w./:-])"
+    r"|\b(?:install|uvx(?! --from)) [^\n|;&,:]*(?<![\w./{-])tunectl(?![\w./:-])"
 )
 
 
@@ -48,7 +50,9 @@ def find_requirements(text: str) -> list[str]:
     """What the pip commands of a text install: names only, without options, lock files and f-string values."""
     found = []
     for match in COMMAND.finditer(text):
-        words = iter((match[1] or match[2]).split())
+        listed = (match[1] or match[2]).split()
+        source = listed.index("--from") if "--from" in listed else None
+        words = iter(listed if source is None else listed[source + 1 : source + 2])
         for word in words:
             if word in {"-r", "--requirement"}:
                 next(words, None)
@@ -116,6 +120,8 @@ def test_hints_install_only_what_the_project_declares() -> None:
         ("install it (pip install 'trl[vllm]'), or", ["trl"]),
         ("pip install -r requirements/run.txt", []),
         ("uv pip install tunectl-lm", ["tunectl-lm"]),
+        ("uvx --from 'tunectl-lm[console]' tunectl demo", ["tunectl-lm"]),
+        ("uvx --from tunectl tunectl demo", ["tunectl"]),
         ("pip install 'tunectl-lm[data,train]' pytest", ["tunectl-lm", "pytest"]),
     ],
 )
@@ -129,6 +135,9 @@ def test_the_search_sees_a_wrong_name(text: str, names: list[str]) -> None:
         ("pip install tunectl", True),
         ("pip install -U 'tunectl[all]'", True),
         ("uvx tunectl demo", True),
+        ("uvx --from tunectl tunectl demo", True),
+        ("uvx --from 'tunectl[console]' tunectl demo", True),
+        ("uvx --from '.[console]' tunectl demo", False),
         ("TUNECTL=tunectl[all,postgres]", True),
         ("pip install 'tunectl-lm[all]'", False),
         ("uvx --from tunectl-lm tunectl-lm", False),

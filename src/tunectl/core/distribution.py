@@ -17,7 +17,7 @@ def format_install_command(*extras: str) -> str:
 
 
 def format_tool_command(extra: str, *words: str) -> str:
-    """Return the uvx command that runs ``tunectl`` with an extra, from the file or folder that this was installed from."""
+    """Return the command of uv that runs ``tunectl`` with an extra, from the file or folder that this was installed from."""
     return f"uvx --from '{_find_origin()}[{extra}]' tunectl {' '.join(words)}"
 
 
