@@ -4,8 +4,8 @@
     python docs/generate_reference.py --check      only say which pages are stale; exit 1 where one is
 
 Settings come from the schema and from conf/, commands from the parsers of the verbs, errors from their classes, metrics from the
-Prometheus registries, files from ``ProjectPaths``, routes from the table that the guard reads, reject reasons from their table. A
-contract test fails where a committed page differs from what is written here.
+Prometheus registries, files from ``ProjectPaths``, routes from the table that the guard reads, the HTTP API from the server's OpenAPI
+document, reject reasons from their table. A contract test fails where a committed page differs from what is written here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from reference_http import render_http
 from reference_settings import Row, render_settings, render_table, strip_roles
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -72,6 +73,7 @@ def render_pages() -> dict[str, str]:
         "metrics.md": render_metrics,
         "files.md": render_files,
         "routes.md": render_routes,
+        "http.md": render_http,
         "reject-reasons.md": render_reject_reasons,
         "other-tools.md": render_foreign_keys,
     }

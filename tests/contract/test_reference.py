@@ -10,6 +10,7 @@ PAGES = [
     "commands.md",
     "errors.md",
     "files.md",
+    "http.md",
     "metrics.md",
     "other-tools.md",
     "reject-reasons.md",
