@@ -24,6 +24,9 @@ years: doubled, broken, half empty, and with personal data where it should not b
 """
 
 TASK = """
+Beside them: `run_loop_demo.py` (`make loop`) plays the loop on what `make run` built, and `record_demo.py` (`make demo`) records both as the
+project that `tunectl demo` shows.
+
 ## The task
 From a brief (business, kind, neighbourhood, price, offer, audience, tone, two facts) to an ad in the house style: the first
 sentences name business and neighbourhood; both facts and the offer stand in the ad word for word; nothing else is claimed; the
