@@ -108,13 +108,13 @@ def describe_plain(schema: dict[str, Any]) -> str:
     """Return what a number, text, list or object may be."""
     kind = schema.get("type")
     if kind in {"integer", "number"}:
-        words = "whole number" if kind == "integer" else "number"
+        word = "whole number" if kind == "integer" else "number"
         low, high = (schema.get(name) for name in ("minimum", "maximum"))
         low = schema.get("exclusiveMinimum", low)
         above = "above " if "exclusiveMinimum" in schema else ""
         if abs(low or 0) > 2**53 or (low is None and high is None):
-            return words
-        return f"{words} {above}{low} to {high}" if high is not None else f"{words} from {above}{low} on"
+            return word
+        return f"{word} {above}{low} to {high}" if high is not None else f"{word} from {above}{low} on"
     if kind == "string":
         most = schema.get("maxLength")
         return f"text of at most {most} letters" if most else "text"
