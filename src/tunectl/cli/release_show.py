@@ -113,7 +113,8 @@ def run_verify(args: argparse.Namespace, store: ReleaseRegistry) -> int:
         terminal.print_json(wrong)
     else:
         for name, problems in wrong.items():
-            terminal.print_line(f"{name}: {'; '.join(problems) or 'whole'}")
+            fine = ", ".join(filter(None, ("whole", signature_policy.describe_signature(store, name))))
+            terminal.print_line(f"{name}: {'; '.join(problems) or fine}")
         if not names:
             terminal.print_line(f"{store.root}: no releases yet")
     return 5 if any(wrong.values()) else 0

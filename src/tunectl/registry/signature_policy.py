@@ -25,6 +25,14 @@ def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
     return [f"it is not what was signed: {', '.join(differences)} differ"] if differences else []
 
 
+def describe_signature(store: ReleaseRegistry, release: str) -> str:
+    """Return whose key vouches for a release that ``find_signature_problems`` found good; empty where signatures are not checked."""
+    if store.trust is None:
+        return ""
+    reason = release_statement.check_statement(store.read_statement(release), release, store.trust).reason
+    return reason.removeprefix(f"release {release}: ")
+
+
 def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
     """Refuse a release, or a pointer key, that servers with these trusted keys would refuse.
 

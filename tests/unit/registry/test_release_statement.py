@@ -335,8 +335,9 @@ def test_the_verbs(
     assert "no key to sign with" in capsys.readouterr().err
     monkeypatch.setenv(signatures.RELEASE_KEY_ENV, ".tunectl/ci.key")
     assert main(["release", "sign", first, *where]) == 0
-    assert main(["release", "verify", first, *where]) == 0
     capsys.readouterr()
+    assert main(["release", "verify", first, *where]) == 0
+    assert capsys.readouterr().out == f"{first}: whole, signed by ci\n"
     assert main(["release", "promote", first, *where]) == 3
     assert "TUNECTL_POINTER_KEY is not set" in capsys.readouterr().err
     assert main(["release", "keygen", "ops", "--role", "pointer", *where]) == 0
