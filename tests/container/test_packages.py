@@ -12,8 +12,11 @@ from containers import docker, key
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 ROOT = Path(__file__).parents[2]
-IMPORTED_LATER = {"alembic"}
-"""What a server imports only when it opens an inference log of an older version, and migrates it."""
+IMPORTED_LATER = {
+    "alembic",  # when it opens an inference log of an older version, and migrates it
+    "cryptography",  # when serve.trusted_keys_file names keys (tests/faults/test_revoked_key.py)
+}
+"""What a server imports only then."""
 WANTED = ROOT / "requirements" / "serve-openvino.in"
 LOOK = """
 import importlib.metadata as m, json, sys
