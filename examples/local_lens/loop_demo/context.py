@@ -117,12 +117,13 @@ class Play:
         return sorted(result, key=lambda pair: pair[0].until)
 
     def window(self, commissions: Iterator[Commission], *, edits: float = 0.0) -> tuple[DriftWindow, datetime]:
-        """Let so many people ask that a window closes; that window."""
-        before = {item.id for item, _ in self.windows()}
+        """Let so many people ask that a window closes; that window, and none of what was asked before."""
+        asked = datetime.now(UTC)
         self.crowd.ask(commissions, self.scene.rows, edits=edits)
 
         def fresh() -> tuple[DriftWindow, datetime] | None:
-            return next((pair for pair in reversed(self.windows()) if pair[0].id not in before), None)
+            # The monitor may be behind: after a canary it has many windows of earlier requests to close first.
+            return next((pair for pair in reversed(self.windows()) if pair[0].until > asked), None)
 
         return self.stack.monitor.until(fresh, self.scene.settle_seconds, every=0.5)
 
