@@ -102,9 +102,8 @@ def main(url: str, root: str, log: str) -> None:
     from tunectl.pipeline import sweep_worker
 
     study = optuna_study.open_study(url, "demo", Path(root))
-    sweep_worker.run_worker(
-        study, FormulaTrials(Path(log), 0.4), threading.Event(), lambda line: print(line, flush=True)
-    )
+    trials = FormulaTrials(Path(log), 2.0)  # so long that a sweep outlasts its kills on a fast machine, too
+    sweep_worker.run_worker(study, trials, threading.Event(), lambda line: print(line, flush=True))
 
 
 def start_worker(url: str, root: Path, log: Path) -> subprocess.Popen[bytes]:

@@ -232,6 +232,7 @@ class ModelManager:
                     await run_in_thread(partial(self._store.fetch, release))
                 stamp = load_backoff.files_stamp(folder)
             await run_in_thread(partial(self.vetting.check_files, folder))
+            await self._let_champion_load(variant)
             async with self._turn:
                 if self._goal.get(variant) != release or self._at_hand(variant, release) is not None:
                     return  # the next poll decides
@@ -251,6 +252,12 @@ class ModelManager:
             self._refuse(variant, release, stamp, reason, lasting=True)
         finally:
             del self._loading[(variant, release)]
+
+    async def _let_champion_load(self, variant: Variant) -> None:
+        """Wait for the load of the first champion: nobody is answered before it, so nothing else may take its turn."""
+        champion = [task for (name, _), task in self._loading.items() if name == "champion"]
+        if variant != "champion" and "champion" not in self.loaded and champion:
+            await asyncio.wait(champion)
 
     def _refuse(self, variant: Variant, release: str, stamp: object, reason: str, *, lasting: bool) -> None:
         if self._goal.get(variant) != release:
