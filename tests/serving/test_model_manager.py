@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -96,6 +97,27 @@ async def settled(found: ModelManager) -> dict[str, str]:
     await found.wait_for_loads()
     await found.reconcile()
     return {variant: one.id for variant, one in found.loaded.items()}
+
+
+def test_the_first_champion_is_loaded_before_a_challenger(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = releases[1:]
+    fetch = store.fetch
+
+    def fetch_slowly(release: str) -> Path:
+        time.sleep(0.3 if release == first else 0.0)
+        return fetch(release)
+
+    async def story() -> None:
+        found = residents(store, gate)
+        store.start_canary(second, share=0.5, author="t", message="w")
+        monkeypatch.setattr(store, "fetch", fetch_slowly)
+        assert await settled(found) == {"champion": first, "challenger": second}
+        assert gate.opened == [first, second]
+        await found.close()
+
+    asyncio.run(story())
 
 
 def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
