@@ -41,7 +41,7 @@ from tunectl.access import api_keys  # noqa: E402
 from tunectl.artifacts.paths import ProjectPaths  # noqa: E402
 from tunectl.backends.system import supervised_process  # noqa: E402
 from tunectl.backends.system.supervised_process import ProcessLimits  # noqa: E402
-from tunectl.config.loading import checks, override_file  # noqa: E402
+from tunectl.config.loading import checks  # noqa: E402
 from tunectl.config.schema.retrain import WatchResources  # noqa: E402
 
 RESULT = HERE / "results" / "bench_yield.json"
@@ -72,7 +72,7 @@ def main() -> None:
     champion = store.champion()
     assert champion is not None
     layout = ProjectPaths(project)
-    resources = checks.load_config(layout, override_file.load_overrides(layout)).root.retrain.resources
+    resources = checks.load_project_config(layout).root.retrain.resources
     bench = setup.bench(project, "training")
     cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
     with serving(project) as (port, key):

@@ -41,7 +41,7 @@ from scenarios import (  # noqa: E402
 )
 from scenarios.fault_result import Found  # noqa: E402
 from serving_process import Server  # noqa: E402
-from tiny_release import filled  # noqa: E402
+from tiny_release import prepare_store  # noqa: E402
 
 from tunectl.backends.system import terminal  # noqa: E402
 from tunectl.core import progress  # noqa: E402
@@ -268,15 +268,9 @@ def main() -> int:
     parser.add_argument("--store", type=Path, help="a release store to serve from, in place of a tiny model's")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/fault_tests.json and .md")
     args = parser.parse_args()
-    from conftest import build_tiny_model
-
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-faults-"))
-    if args.store is None:
-        build_tiny_model(folder / "tiny")
-        store = filled(folder / "tiny", folder)[0]
-    else:
-        store = Path(shutil.copytree(args.store, folder / "store"))
+    store = prepare_store(folder, args.store)
     ground = Ground(folder, ReleaseRegistry(store), args.scale)
     rows = [row for row in ROWS if not args.only or set(row[0]) & set(args.only)]
     found = fault_report.run(rows, ground)

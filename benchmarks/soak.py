@@ -23,7 +23,7 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE.parent / "tests" / "support
 from hardware_info import machine, versions  # noqa: E402
 from scenarios import soak  # noqa: E402
 from serving_process import Server  # noqa: E402
-from tiny_release import filled  # noqa: E402
+from tiny_release import prepare_store  # noqa: E402
 
 from tunectl.backends.system import terminal  # noqa: E402
 
@@ -38,15 +38,9 @@ def main() -> int:
     parser.add_argument("--store", type=Path, help="a release store to serve from, in place of a tiny model's")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/soak.json and .md")
     args = parser.parse_args()
-    from conftest import build_tiny_model
-
     terminal.install_progress()
     folder = Path(tempfile.mkdtemp(prefix="tunectl-soak-"))
-    if args.store is None:
-        build_tiny_model(folder / "tiny")
-        store = filled(folder / "tiny", folder)[0]
-    else:
-        store = Path(shutil.copytree(args.store, folder / "store"))
+    store = prepare_store(folder, args.store)
     server = Server(folder / "server", env={"TUNECTL_REGISTRY": str(store)})
     try:
         server.until_ready(600)

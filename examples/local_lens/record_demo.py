@@ -134,7 +134,7 @@ def collect(root: Path, loop: Path, folder: Path) -> Recording:
         name for one in store.ids() for name in release_manifest.load(store.folder(one)).files if not (store.folder(one) / name).is_file()
     }  # fmt: skip
     recording = Recording(
-        checks.load_config(ProjectPaths(root), override_file.load_overrides(ProjectPaths(root))).root.project,
+        checks.load_project_config(ProjectPaths(root)).root.project,
         max(run.steps[-1].at for run in RunStore(ProjectPaths(loop).retrain).runs()),
         __version__,
         git_worktree.revision(root),
@@ -155,9 +155,7 @@ def list_files(origin: Path, name: str) -> Iterator[Path]:
 
 def copy_inference_log(loop: Path, folder: Path) -> None:
     """Copy the database whole, without its journal, in the mode that every program opens it in."""
-    settings: Any = checks.load_config(
-        ProjectPaths(loop), override_file.load_overrides(ProjectPaths(loop))
-    ).root.inference_log
+    settings: Any = checks.load_project_config(ProjectPaths(loop)).root.inference_log
     path = inference_log_schema.database_file(pseudonyms.address(settings), loop)
     if path is None:
         raise UsageError("inference_log.database of the loop is no file, so it cannot be copied", hint="make loop")

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from html.parser import HTMLParser
@@ -267,10 +267,16 @@ class PageFacts(HTMLParser):
             self.links.append(attributes.get("href", ""))
 
 
-def crawl(console: Console) -> Iterator[tuple[str, Any]]:
-    """Every page that links lead to from Home, with its answer; GET alone."""
+def name_path(address: str) -> str:
+    return address.partition("?")[0]
+
+
+def crawl(
+    console: Console, kind_of: Callable[[str], str] = name_path, most: int = MAX_QUERIES
+) -> Iterator[tuple[str, Any]]:
+    """Every page that links lead to from Home, with its answer, at most so many of a kind; GET alone."""
     waiting, known = ["/"], {"/"}
-    queries: Counter[str] = Counter()
+    opened: Counter[str] = Counter()
     while waiting:
         path = waiting.pop(0)
         reply = console.client.get(path)
@@ -279,7 +285,8 @@ def crawl(console: Console) -> Iterator[tuple[str, Any]]:
             continue
         for link in PageFacts(reply.text).links:
             address = link.partition("#")[0]
-            if address and address not in known and queries[address.partition("?")[0]] < MAX_QUERIES:
-                queries[address.partition("?")[0]] += 1
+            kind = kind_of(address)
+            if address and address not in known and opened[kind] < most:
+                opened[kind] += 1
                 known.add(address)
                 waiting.append(address)

@@ -143,6 +143,16 @@ def stored(release: Path, store: Path) -> str:
     )
 
 
+def prepare_store(folder: Path, given: Path | None) -> Path:
+    """A release store in ``folder``: a copy of the one that was given, else one of a tiny model."""
+    if given is not None:
+        return Path(shutil.copytree(given, folder / "store"))
+    from conftest import build_tiny_model
+
+    build_tiny_model(folder / "tiny")
+    return filled(folder / "tiny", folder)[0]
+
+
 def filled(model: Path, folder: Path) -> tuple[Path, str, str]:
     """A store in ``folder`` with two releases, the first of them champion."""
     names = [stored(tiny_release(model, folder / f"r{seed}", seed=seed), folder / "store") for seed in (1, 2)]

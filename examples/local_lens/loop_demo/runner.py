@@ -17,7 +17,7 @@ from loop_demo.scenario import Scene
 from loop_demo.simulated_users import Crowd
 from loop_demo.timeline import Promise, Span, Timeline
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.config.loading import checks, override_file
+from tunectl.config.loading import checks
 from tunectl.core.errors import TunectlError
 
 STORIES: Final = Path(".tunectl") / "loop" / "retrains.html"
@@ -27,7 +27,7 @@ STORIES: Final = Path(".tunectl") / "loop" / "retrains.html"
 def perform(scene: Scene, narrator: Narrator, *, began: datetime, observers: bool = True) -> Timeline:
     """Play every chapter. Where the story breaks, the rest is left out, and a promise says so."""
     layout = ProjectPaths(scene.project)
-    model = checks.load_config(layout, override_file.load_overrides(layout)).root.project
+    model = checks.load_project_config(layout).root.project
     ready = datetime.now(UTC)
     with running(scene, narrator.say, observers=observers) as stack, Lookout(stack.served) as lookout:
         crowd = Crowd(stack.ports["service"], stack.key, model, scene.town, workers=scene.workers)

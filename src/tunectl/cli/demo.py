@@ -3,8 +3,9 @@
     tunectl demo                 prints a link that signs this browser in; stop with Ctrl-C
     tunectl demo --port 8301     another port
 
-The project was recorded from a real build and the traffic after it. What you do there changes a copy in a temporary folder, which is
-removed at the end. The copy has no weights, so nothing can be built or served from it. It needs the extra [console] and no project.
+It is the bundled example, as its build and its traffic left it: synthetic data and simulated people, real programs. What you do
+there changes a copy in a temporary folder, which is removed at the end. The copy has no weights, so nothing can be built or served
+from it. It needs the extra [console] and no project.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The recorded project behind ``tunectl demo``: what one build of the example and one story of its loop left, without weights.
 
-``make demo`` records it (``examples/local_lens/record_demo.py``). Nothing in it is invented, so its times are those of the
-recording: the console's clock goes on from there, and every page says so.
+``make demo`` records it (``examples/local_lens/record_demo.py``). Data and people are those of the
+example, synthetic and simulated; what the programs made of them is as it was, so its times are those of the recording: the console's clock goes on from there, and every page says so.
 """
 
 from __future__ import annotations

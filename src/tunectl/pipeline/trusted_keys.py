@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunectl.access.signatures import TRUSTED_KEYS_ENV, TrustStore
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.config.loading import checks, override_file
+from tunectl.config.loading import checks
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 
@@ -20,7 +20,7 @@ def find_trusted_keys_file(layout: ProjectPaths) -> Path | None:
     if not (layout.root / "conf").is_dir():
         return None
     try:
-        configured = checks.load_config(layout, override_file.load_overrides(layout)).root.serve.trusted_keys_file
+        configured = checks.load_project_config(layout).root.serve.trusted_keys_file
     except (
         TunectlError
     ) as error:  # a mistake in conf/ must not prevent a rollback; servers check signatures all the same

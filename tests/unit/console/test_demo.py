@@ -7,14 +7,11 @@ import importlib.metadata
 import re
 import tarfile
 import types
-from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from console_projects import ROOT, Console, PageFacts, digest_project
+from console_projects import ROOT, Console, PageFacts, crawl, digest_project
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import demo
@@ -58,7 +55,7 @@ def test_every_screen_of_the_record_has_something_to_show(unpacked: tuple[Projec
     layout, recording = unpacked
     console, seen, wrong = Console(layout, recording=recording), set(), {}
     before = digest_project(layout.root)
-    for path, reply in crawl_each_screen(console):
+    for path, reply in crawl(console, name_screen, MAX_OF_A_KIND):
         if reply.status_code != 200:
             wrong[path] = reply.status_code
         elif reply.headers["content-type"].startswith("text/html"):
@@ -66,7 +63,7 @@ def test_every_screen_of_the_record_has_something_to_show(unpacked: tuple[Projec
             seen |= {screen.path for screen in SCREENS if matches(screen.path, path)}
             if facts.errors or facts.headings != 1 or "Some of this could not be read" in reply.text:
                 wrong[path] = facts.errors or "problems"
-            assert "A real project, recorded until" in reply.text, path
+            assert "The bundled example, recorded until" in reply.text, path
     assert wrong == {}
     assert seen == {screen.path for screen in SCREENS}
     assert digest_project(layout.root) == before, "looking changes nothing"
@@ -76,22 +73,9 @@ def matches(pattern: str, path: str) -> bool:
     return re.fullmatch(re.sub(r"\{\w+\}", "[^/?]+", pattern), path.partition("?")[0]) is not None
 
 
-def crawl_each_screen(console: Console) -> Iterator[tuple[str, Any]]:
-    """Follow links from Home until each screen was opened with a few of the things that it shows."""
-    waiting, known = ["/"], {"/"}
-    opened: Counter[str] = Counter()
-    while waiting:
-        path = waiting.pop(0)
-        reply = console.client.get(path)
-        yield path, reply
-        if not reply.headers.get("content-type", "").startswith("text/html"):
-            continue
-        for address in dict.fromkeys(link.partition("#")[0] for link in PageFacts(reply.text).links):
-            kind = next((screen.path for screen in SCREENS if matches(screen.path, address)), address.partition("?")[0])
-            if address and address not in known and opened[kind] < MAX_OF_A_KIND:
-                opened[kind] += 1
-                known.add(address)
-                waiting.append(address)
+def name_screen(address: str) -> str:
+    """The pattern of the screen at an address."""
+    return next((screen.path for screen in SCREENS if matches(screen.path, address)), address.partition("?")[0])
 
 
 def test_what_a_stranger_sees_first_is_alive(unpacked: tuple[ProjectPaths, Recording]) -> None:

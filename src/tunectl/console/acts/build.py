@@ -21,7 +21,7 @@ MAX_LETTERS = 2_000
 
 def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Say which stages would run and why, with the settings that were typed so far."""
-    reason = _why_not(context)
+    reason = _describe_obstacle(context)
     if reason:
         return ActPage("Start a build", [reason], back="/build", scope="operate")
     typed = form.get("settings", "")
@@ -65,7 +65,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
         return show_start(context, form)
     reason = require_reason(form)
     require_all(list_build_packages(checks.load_project_config(context.layout, overrides).root, ()))
-    refusal = _why_not(context)
+    refusal = _describe_obstacle(context)
     if refusal:
         raise ConflictError(refusal, hint="look at it on the page Build")
     check_unchanged(form, {"pending": _list_pending(context)})
@@ -114,7 +114,7 @@ def stop(context: ReadContext, form: Mapping[str, str]) -> str:
     return "/build"
 
 
-def _why_not(context: ReadContext) -> str:
+def _describe_obstacle(context: ReadContext) -> str:
     """Why no build can start now; empty where one can."""
     if context.recording is not None:
         return "This project was recorded without its weights, so nothing can be built in it."

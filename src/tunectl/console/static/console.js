@@ -167,7 +167,8 @@ function hearLine(column, line, began, first) {
 
 function hideNames(hidden) {
   const columns = [...document.querySelectorAll(".play-column")];
-  if (hidden) for (const column of columns.sort(() => Math.random() - .5)) column.parentNode.append(column);
+  const shuffled = columns.map(column => [Math.random(), column]).sort((one, other) => one[0] - other[0]);
+  if (hidden) for (const [, column] of shuffled) column.parentNode.append(column);
   document.querySelectorAll(".play-column").forEach((column, at) => {
     column.querySelector(".play-name").hidden = hidden;
     const letter = column.querySelector(".play-hidden");
