@@ -7,6 +7,7 @@ does not exist is reported by the check with all other mistakes, and Hydra's adv
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from tunectl.config.loading.provenance import (
 from tunectl.core.errors import ConfigError, UsageError
 
 _RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
+_ONE_AT_A_TIME = threading.Lock()
+"""Hydra keeps the folder in a variable of the process, so two threads would compose from each other's, or fail."""
 _ROUNDS = 16
 _FROM_HYDRA = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
 """What Hydra also raises for files of an unexpected form: a defaults list that is none, a broken ``@package`` line."""
@@ -153,7 +156,7 @@ def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(conf.resolve()), version_base="1.3"), warnings.catch_warnings():
+    with _ONE_AT_A_TIME, initialize_config_dir(str(conf.resolve()), version_base="1.3"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a defaults list without _self_, which _misplaced reports
         composed = hydra_compose("config", choices, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
