@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sweep_project as project
@@ -66,6 +67,19 @@ def test_a_build_is_started_seen_and_stopped(
     assert (run.exit_code, run.reason, run.overrides) == (130, "a first build", ["sft.lora_rank=8"])
     assert run.author == console.sign_in.find(next(iter(console.client.cookies.values()))).name
     assert "No build runs." in console.client.get("/build/stop").text
+
+
+def test_of_two_who_start_at_once_one_starts(console: Console, layout: ProjectPaths) -> None:
+    form = read_form(console, "/build/start")
+    before = len(run_ledger.list_runs(layout))
+    with ThreadPoolExecutor(2) as both:
+        replies = list(
+            both.map(lambda who: console.post("/build/start", **form, answer="start", reason=who), ("ann", "ben"))
+        )
+    assert sorted(reply.status_code for reply in replies) == [303, 409], [reply.text[-900:] for reply in replies]
+    wait_for_end(layout, before + 1)
+    time.sleep(1)
+    assert len(run_ledger.list_runs(layout)) == before + 1
 
 
 def test_the_next_build_goes_on_and_leaves_its_output(console: Console, layout: ProjectPaths) -> None:

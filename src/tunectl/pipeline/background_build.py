@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from tunectl.core.errors import ArtifactError, InfrastructureError
 
 MAX_LOG_BYTES = 8_000
 """Of the end of the log that is shown."""
+
+
+START_SECONDS = 30.0
+"""For a build that was started to take its lock."""
 
 
 class BuildRequest(msgspec.Struct, frozen=True):
@@ -38,10 +43,17 @@ class BuildRequest(msgspec.Struct, frozen=True):
 def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, reason: str) -> BuildRequest:
     """Start ``tunectl repro`` with ``overrides``, which are recorded as always; check them before.
 
+    It returns when the build holds its lock, or has ended, so that two who start at once start one.
     Raises  LockTimeoutError where a build runs; InfrastructureError where the log cannot be written.
     """
-    with lock.file_lock(layout.repro_lock, "start of a build", busy="a build runs in this project"):
-        pass
+    starting = layout.build_log.with_suffix(".lock")
+    with lock.file_lock(starting, "start of a build", busy="a build is started", patience=START_SECONDS):
+        with lock.file_lock(layout.repro_lock, "start of a build", busy="a build runs in this project"):
+            pass
+        return _spawn_build(layout, overrides, author=author, reason=reason)
+
+
+def _spawn_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, reason: str) -> BuildRequest:
     try:
         layout.build_log.parent.mkdir(parents=True, exist_ok=True)
         stream = layout.build_log.open("wb")
@@ -60,6 +72,9 @@ def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, 
     threading.Thread(target=process.wait, daemon=True).start()  # no zombie is left while we live
     request = BuildRequest(process.pid, author, reason, list(overrides))
     atomic_io.write_json(layout.build_request, request)
+    end = time.monotonic() + START_SECONDS
+    while process.poll() is None and find_build(layout) != process.pid and time.monotonic() < end:
+        time.sleep(0.05)
     return request
 
 

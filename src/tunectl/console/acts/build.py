@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
+from tunectl.artifacts.lock import LockTimeoutError
 from tunectl.console.act_page import REASON, ActButton, ActField, ActPage, check_unchanged
 from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.build_state import find_running_stage
@@ -69,7 +70,10 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
     if refusal:
         raise ConflictError(refusal, hint="look at it on the page Build")
     check_unchanged(form, {"pending": _list_pending(context)})
-    background_build.start_build(context.layout, overrides, author=context.visitor, reason=reason)
+    try:
+        background_build.start_build(context.layout, overrides, author=context.visitor, reason=reason)
+    except LockTimeoutError as error:
+        raise ConflictError("A build runs already.", hint="look at it on the page Build") from error
     return "/build"
 
 
