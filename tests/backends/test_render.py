@@ -5,10 +5,10 @@ from jinja2 import ChoiceLoader, DictLoader, UndefinedError
 
 from tunectl.backends.reports import render
 
-PAGE = """{% extends "base.html" %}{% import "parts.html" as parts %}
+PAGE = """{% extends "base.html" %}
 {% block title %}Of {{ project }}{% endblock %}
-{% block body %}<section id="a">{{ parts.figure(svg, "<caption>") }}{{ parts.table(["x", "n"], [("<b>", 1)], numbers=[1]) }}
-{% call parts.fold("more") %}inside{% endcall %}{{ parts.tiles([("1", "row")]) }}{{ parts.note("careful", "warn") }}</section>{% endblock %}"""
+{% block content %}<section id="a">{{ ui.figure(svg, "<caption>") }}{{ ui.table(["x", "n"], [("<b>", 1)], numbers=[1]) }}
+{% call ui.fold("more") %}inside{% endcall %}{{ ui.tiles([("1", "row")]) }}{{ ui.note("warn", "careful") }}</section>{% endblock %}"""
 
 
 @pytest.fixture(autouse=True)

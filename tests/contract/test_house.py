@@ -34,7 +34,6 @@ ROOMS = {
     "jinja2": (
         "backends/reports/render.py",
         "chat/template.py",
-        "console/html_pages.py",
     ),  # pages; chat templates in a sandbox
     "huggingface_hub": ("backends/storage/hub_",),
     "yaml": ("config/", "backends/vcs/"),

@@ -37,7 +37,7 @@ OUTSIDE = {
             "cli.project_source:_PINS",  # columns of somebody's table
             "cli.project_source:_PLAIN",
             "cli.project_source:_pin()",
-            "console.html_pages:_CONTROL",
+            "backends.reports.render:_CONTROL",
             "console.report_fragment:_LOCAL",
             "console.report_fragment:_REMOTE",
             "core.control_codes:_CODES",
@@ -159,7 +159,7 @@ INTERNAL = {
     "cli.project_source:HUB_ID": TYPED,
     "cli.project_source:add_source()": TYPED,
     "console.build_state:find_running_stage()": OWN,
-    "console.html_pages:mark_safe()": OWN,
+    "backends.reports.render:mark_safe()": OWN,
     "console.links:_VARIABLE": OWN,
     "core.documentation:_ANCHOR": OWN,
     "core.documentation:read_anchors()": OWN,

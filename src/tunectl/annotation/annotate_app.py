@@ -1,4 +1,4 @@
-"""The page on which people compare answers: starlette and uvicorn's seam. htmx and Pico CSS lie beside it, so it works offline.
+"""The page on which people compare answers: starlette and uvicorn's seam. Its files lie in this package, so it works offline.
 
 Every click is one POST; the answer to it, the next question, is only sent when the choice is on the disk (``preferences.store``).
 """
@@ -29,7 +29,9 @@ from tunectl.chat import tool_calls
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS: Final = Path(__file__).parent / "assets"
+SHARED_ASSETS: Final = [("tunectl.backends.reports", "static")]
+"""The style sheet of all pages."""
 LONGEST_NAME = 40
 LONGEST_BODY = 200_000
 """Bytes of a form; an edit is a few thousand."""
@@ -105,7 +107,7 @@ def application(desk: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
             routing.Route("/question", page.question),
             routing.Route("/said", page.save_choice, methods=["POST"]),
             routing.Route("/undo", page.undo, methods=["POST"]),
-            routing.Mount("/assets", static.StaticFiles(directory=ASSETS)),
+            routing.Mount("/assets", static.StaticFiles(directory=ASSETS, packages=SHARED_ASSETS)),
         ]
     )
     return GuardMiddleware(inner, ServiceGuard("annotate", refuse_key, lambda: setup.hosts, "nothing"))
@@ -140,12 +142,23 @@ class _Routes:
         if who is None:
             return self._door("")
         return self._html(
-            render.render("annotate.html", who=who, project=self._setup.project, question=self._question(who))
+            render.render(
+                "annotate.html",
+                who=who,
+                project=self._setup.project,
+                part=self._question(who),
+                leave="/leave",
+                assets="/assets",
+            )
         )
 
     def _door(self, trouble: str, status: int = 200) -> Any:
         page = render.render(
-            "annotate_door.html", project=self._setup.project, keyed=self._setup.keys is not None, trouble=trouble
+            "annotate_door.html",
+            project=self._setup.project,
+            keyed=self._setup.keys is not None,
+            trouble=trouble,
+            assets="/assets",
         )
         return self._html(page, status)
 

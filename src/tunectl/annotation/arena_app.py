@@ -21,7 +21,15 @@ from tunectl.access.guard import ServiceGuard
 from tunectl.access.guard_middleware import AsgiApplication, GuardMiddleware
 from tunectl.access.sessions import SessionStore
 from tunectl.access.throttle import KeyThrottle
-from tunectl.annotation.annotate_app import ASSETS, LONGEST_BODY, LONGEST_NAME, NO_NAME, NOT_SAVED, refuse_key
+from tunectl.annotation.annotate_app import (
+    ASSETS,
+    LONGEST_BODY,
+    LONGEST_NAME,
+    NO_NAME,
+    NOT_SAVED,
+    SHARED_ASSETS,
+    refuse_key,
+)
 from tunectl.annotation.annotation_queue import Button
 from tunectl.annotation.arena import BattleAnswer, Conversation, Vote, mask_pii
 from tunectl.artifacts.records import Message
@@ -84,7 +92,7 @@ def application(server: AsgiApplication, setup: ArenaAppConfig) -> Any:
             routing.Route("/arena/ask", page.ask, methods=["POST"]),
             routing.Route("/arena/said", page.save_choice, methods=["POST"]),
             routing.Route("/arena/new", page.start_conversation, methods=["POST"]),
-            routing.Mount("/arena/assets", static.StaticFiles(directory=ASSETS)),
+            routing.Mount("/arena/assets", static.StaticFiles(directory=ASSETS, packages=SHARED_ASSETS)),
         ]
     )
     return GuardMiddleware(inner, ServiceGuard("server", refuse_key, lambda: None, "nothing"))
@@ -113,10 +121,19 @@ class _Routes:
         if person is None:
             return self._door("")
         talk = self._talk(person)
-        return self._html(render.render("arena.html", who=person.talk.who, project=self._setup.project, talk=talk))
+        page = render.render(
+            "arena.html",
+            who=person.talk.who,
+            project=self._setup.project,
+            part=talk,
+            leave="/arena/leave",
+            assets="/arena/assets",
+        )
+        return self._html(page)
 
     def _door(self, trouble: str, status: int = 200) -> Any:
-        return self._html(render.render("arena_door.html", project=self._setup.project, trouble=trouble), status)
+        page = render.render("arena_door.html", project=self._setup.project, trouble=trouble, assets="/arena/assets")
+        return self._html(page, status)
 
     async def enter(self, request: Any) -> Any:
         """Let somebody in by a key of the server."""

@@ -69,7 +69,12 @@ class ConsoleApp:
             routing.Route("/enter", self._catch(self._sign_in), methods=["POST"]),
             routing.Route("/events", self._catch(self._stream)),
             routing.Route("/leave", self._catch(self._sign_out), methods=["POST"]),
-            routing.Mount("/static", _KeepFiles(static.StaticFiles(directory=html_pages.STATIC))),
+            routing.Mount(
+                "/static",
+                _KeepFiles(
+                    static.StaticFiles(directory=html_pages.STATIC, packages=[("tunectl.backends.reports", "static")])
+                ),
+            ),
         ]
         routes.append(routing.Route("/play/ask", self._catch(self._stream_answer), methods=["POST"]))
         routes.append(routing.Route("/play/feedback", self._catch(self._send_feedback), methods=["POST"]))

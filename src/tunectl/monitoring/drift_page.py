@@ -22,6 +22,7 @@ def render_index(project: str, windows: Sequence[DriftWindow], reports: Collecti
         project=project,
         summary=f"{newest.verdict}: {newest.reason}" if newest else "no window was closed yet",
         good=newest is not None and newest.verdict == "ok",
+        bad=newest is not None and newest.verdict == "drift",
         tiles=[
             (render.number(len(windows)), "windows"),
             (sum(window.verdict == "drift" for window in windows), "drift"),
@@ -60,6 +61,7 @@ def render_window(
         reported=window.report in reports,
         summary=f"{window.verdict}: {window.reason}",
         good=window.verdict == "ok",
+        bad=window.verdict == "drift",
         tiles=[
             (render.number(window.rows), "rows"),
             (evidence_text(window), "evidence"),

@@ -16,6 +16,8 @@ from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import ApiKey, KeyStore
 from tunectl.access.routes import RouteRule
 from tunectl.access.scopes import KeyScope
+from tunectl.access.security_headers import build_page_policy
+from tunectl.backends.reports import render
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.inference_log.pseudonyms import identify_caller
@@ -321,9 +323,9 @@ class Server:
 
     async def docs(self, call: RequestContext, key: ApiKey) -> None:
         """``GET /docs``."""
-        await call.reply(
-            200, metadata_endpoints.docs_page(self.settings.project, call.header("host")), "text/html; charset=utf-8"
-        )
+        page = metadata_endpoints.docs_page(self.settings.project, call.header("host"))
+        policy = build_page_policy(render.hash_style()).encode()
+        await call.reply(200, page, "text/html; charset=utf-8", [(b"content-security-policy", policy)])
 
     async def wait_pending(self) -> None:
         """Wait for what outlives its request."""

@@ -116,8 +116,10 @@ class RequestContext:
             pass
 
     async def reply(self, status: int, body: bytes, kind: str = JSON, headers: Iterable[Header] = ()) -> None:
-        """Send a whole response."""
-        given = [*ASGI_HEADERS, *self.extra, *headers, (b"content-length", str(len(body)).encode())]
+        """Send a whole response; ``headers`` stand in place of the usual ones of the same name."""
+        own = dict(headers)
+        usual = [pair for pair in ASGI_HEADERS if pair[0] not in own] if own else ASGI_HEADERS
+        given = [*usual, *self.extra, *own.items(), (b"content-length", str(len(body)).encode())]
         early = self._sending and status >= 400
         await self._begin(status, kind, [*given, (b"connection", b"close")] if early else given)
         said = b"" if self.method == "HEAD" else body

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from tunectl import __version__
+from tunectl.backends.reports import render
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.serving import openapi as serving_openapi
 from tunectl.serving.model_manager import ModelManager
@@ -92,14 +93,13 @@ def docs_page(project: str, host: str) -> bytes:
         if route.door != "page"
     )
     name, address = escape(project), escape(f"http://{host or 'ADDRESS'}")
-    return _DOCS.format(name=name, address=address, rows=rows).encode()
+    return _DOCS.format(name=name, address=address, rows=rows, style=render.read_style()).encode()
 
 
 _DOCS = """<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
 <link rel=icon href="data:,"><title>{name}</title>
-<style>:root{{color-scheme:light dark}}body{{font:16px/1.5 system-ui;max-width:50rem;margin:2rem auto;padding:0 1rem}}
-dt{{margin-top:.6rem}}dd{{margin:0 0 0 1.5rem}}pre{{background:#8882;padding:1rem;overflow:auto}}</style>
-<h1>{name}</h1>
+<style>{style}</style>
+<main class=single><h1>{name}</h1>
 <p>Speaks OpenAI's protocol: the base URL is <code>{address}/v1</code>, a key comes from <code>tunectl serve keys add</code>.
 <pre>curl {address}/v1/chat/completions -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\
   -d '{{"model": "{name}", "messages": [{{"role": "user", "content": "Hello"}}]}}'</pre>
@@ -110,5 +110,5 @@ client.chat.completions.create(model="{name}", messages=[{{"role": "user", "cont
 <pre>curl {address}/v1/feedback -H 'Authorization: Bearer KEY' -H 'Content-Type: application/json' \\
   -d '{{"inference_id": "chatcmpl-...", "kind": "thumb", "value": "up"}}'</pre>
 <p><a href=arena>Arena</a>: chat, and choose between two answers. <a href=openapi.json>openapi.json</a>: all of it, for programs.
-<dl>{rows}</dl>
+<dl>{rows}</dl></main>
 """

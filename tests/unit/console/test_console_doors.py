@@ -113,7 +113,7 @@ def test_a_form_that_is_too_long_is_refused(console: Console) -> None:
 
 
 def test_every_answer_has_the_headers(console: Console) -> None:
-    for path in ("/", "/build", "/enter", "/home.json", "/nothing", "/static/console.css"):
+    for path in ("/", "/build", "/enter", "/home.json", "/nothing", "/static/style.css"):
         headers = console.client.get(path).headers
         assert "script-src 'self'" in headers["content-security-policy"]
         assert "unsafe" not in headers["content-security-policy"]

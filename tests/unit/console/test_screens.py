@@ -149,3 +149,12 @@ def test_home_says_what_is_next_on_an_empty_project(tmp_path: Path) -> None:
     found = console.client.get("/home.json").json()
     assert found["next"]["command"] in {"tunectl repro", "tunectl check"}
     assert truncate(MARKUP) not in found["project"]
+
+
+def test_a_page_with_a_curve_brings_what_draws_it(console: Console) -> None:
+    path = next(screen.path for screen in SCREENS if "{figure}" in screen.path)
+    reply = console.client.get(fill(path))
+    if reply.status_code == 404:
+        return
+    at = [reply.text.find(f'<script src="/static/{name}') for name in ("uplot-", "console.js")]
+    assert 0 < at[0] < at[1]

@@ -1,32 +1,41 @@
-"""Render self-contained HTML pages with jinja2 from a template and plain values.
+"""Render HTML pages with jinja2: the frame, the style sheet and the parts that all pages of the program share.
 
-Templates live in ``backends/reports/templates``. A report extends ``base.html`` and fills its blocks::
+Templates live in ``backends/reports/templates``; ``layout.html`` is the frame, ``static/style.css`` the one style sheet, and
+``macros.html`` has the parts, which every page knows as ``ui``. The console's screens lie in its own folder and link the style sheet.
+A report, and a page of monitor or retrain controller, is whole in one file; it extends ``base.html`` and fills its blocks::
 
     {% extends "base.html" %}
-    {% import "parts.html" as parts %}
     {% block title %}Evaluation of {{ project }}{% endblock %}
-    {% block summary %}<p class="verdict good">Tuned is better.</p>{% endblock %}
-    {% block body %}
+    {% block lead %}{{ ui.verdict("Tuned is better.", true) }}{% endblock %}
+    {% block content %}
       <section id="scores"><h2>Scores</h2>
-        {{ parts.figure(plot, "Corpus BLEU with 95 % intervals") }}
-        {{ parts.table(["system", "BLEU"], rows) }}
+        {{ ui.figure(plot, "Corpus BLEU with 95 % intervals") }}
+        {{ ui.table(["system", "BLEU"], rows, numbers=[1]) }}
       </section>
     {% endblock %}
 
-``base.html`` brings the style (light and dark, readable on a phone), and a contents line made of ``sections``: a list of
-``(id, title)`` pairs that every page passes. Parts: ``figure(svg, caption)``, ``grid`` (a call block that sets figures side
-by side), ``table(columns, rows, numbers=[1, 2])`` (which scrolls sideways inside itself), ``tiles([(number, name)])``, ``bad``/``good`` notes
-and ``fold(title)`` (a call block that is closed at first). Values are escaped; an SVG of ``backends/reports/svg_plots.py`` goes through ``figure`` only.
-Filters: ``number`` (1,234 or 0.123), ``percent`` (0.123 -> 12.3 %), ``interval`` ((low, high) -> 0.12 to 0.34).
+``base.html`` makes the contents of ``sections``: a list of ``(id, title)`` pairs that every such page passes. Its policy allows the
+one style sheet by its digest, and nothing else. Every value is escaped: what people and models wrote is text, never markup. An SVG of our own goes
+through ``svg`` alone (``ui.figure`` does). Filters: ``number`` (1,234 or 0.123), ``percent`` (12.3 %), ``interval`` (0.12 to 0.34), ``seconds``
+(1 min 40 s), ``moment`` (27 Nov 2026, 21:16 UTC), ``age`` (3 h ago), ``bytes`` (1.2 MB), ``plain`` (control characters shown).
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from tunectl.core.optional import import_optional
+
+FOLDER: Final = Path(__file__).parent
+STATIC: Final = FOLDER / "static"
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def render(template: str, **values: Any) -> str:
@@ -38,11 +47,16 @@ def render(template: str, **values: Any) -> str:
     return text
 
 
-@cache
-def _environment() -> Any:
-    jinja = import_optional("jinja2", extra="data")
+def build_environment(*folders: Path, extra: str) -> Any:
+    """Return jinja2's environment with the shared templates and filters.
+
+    Args:
+        folders: Folders of templates that are looked into first.
+        extra: The extra that installs jinja2 for whoever renders.
+    """
+    jinja = import_optional("jinja2", extra=extra)
     environment = jinja.Environment(
-        loader=jinja.PackageLoader("tunectl.backends.reports", "templates"),
+        loader=jinja.FileSystemLoader([*folders, FOLDER / "templates"]),
         autoescape=True,
         undefined=jinja.StrictUndefined,
         trim_blocks=True,
@@ -50,6 +64,25 @@ def _environment() -> Any:
     )
     environment.filters.update(_FILTERS)
     return environment
+
+
+@cache
+def _environment() -> Any:
+    environment = build_environment(extra="data")
+    environment.globals.update(style_sheet=mark_trusted(read_style()), style_hash=hash_style())
+    return environment
+
+
+@cache
+def read_style() -> str:
+    """Return the one style sheet."""
+    return (STATIC / "style.css").read_text(encoding="utf-8")
+
+
+@cache
+def hash_style() -> str:
+    """Return the digest by which a Content-Security-Policy allows the style sheet inside a page, and no other."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(read_style().encode()).digest()).decode()}"
 
 
 def number(value: float | None) -> str:
@@ -71,4 +104,90 @@ def interval(value: tuple[float, float] | None) -> str:
     return "n/a" if value is None else f"{number(value[0])} to {number(value[1])}"
 
 
-_FILTERS: dict[str, Callable[..., str]] = {"number": number, "percent": percent, "interval": interval}
+def format_seconds(value: float | None) -> str:
+    """Return a duration in its two largest units."""
+    if value is None:
+        return "n/a"
+    if value < 10:
+        return f"{value:.1f} s" if value >= 0.1 else "under 0.1 s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def format_moment(value: datetime | str | None) -> str:
+    """Return a time in UTC, to the minute."""
+    at = _parse_time(value)
+    return "n/a" if at is None else f"{at.day} {at:%b %Y, %H:%M} UTC"
+
+
+def format_age(value: datetime | str | None, now: datetime) -> str:
+    """Return how long before ``now``, in the largest unit."""
+    at = _parse_time(value)
+    if at is None:
+        return "never"
+    past = max(0.0, (now - at).total_seconds())
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if past >= size:
+            return f"{past / size:.0f} {unit} ago"
+    return "just now"
+
+
+def format_bytes(value: float) -> str:
+    """Return a size in its largest decimal unit."""
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def show_control(text: str) -> str:
+    r"""A text whose control characters and marks of direction are visible, as ``\\u202e``."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+
+
+def raise_first(text: str) -> str:
+    """Return the text with a capital first letter; names in it stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
+def mark_safe(svg: str) -> Any:
+    """Return an SVG of our own as markup.
+
+    Raises  ValueError for anything that is no SVG, or carries script or style.
+    """
+    if not svg.startswith("<svg") or re.search(
+        r"<script|<style|<foreignObject|\sstyle=|\son[a-z]+=", svg, re.IGNORECASE
+    ):
+        raise ValueError("only an SVG of our own, without style and script, is put into a page as it is")
+    return mark_trusted(svg)
+
+
+def mark_trusted(text: str) -> Any:
+    """Return markup of our own as it is; never for what people or models wrote."""
+    return import_optional("markupsafe", extra="data").Markup(text)
+
+
+def _parse_time(value: datetime | str | None) -> datetime | None:
+    if not value:
+        return None
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+_FILTERS: Final[dict[str, Callable[..., Any]]] = {
+    "number": number,
+    "percent": percent,
+    "interval": interval,
+    "seconds": format_seconds,
+    "moment": format_moment,
+    "age": format_age,
+    "bytes": format_bytes,
+    "plain": show_control,
+    "svg": mark_safe,
+    "zip": zip,
+    "sentence": raise_first,
+}

@@ -74,12 +74,20 @@ def _write(figure: Any, alt: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Inline style is what a strict policy of a page forbids; each of these properties is an attribute of SVG as well.
+    text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r' style="([^"]*)"', lambda result: _write_attributes(result[1]), text)
     text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # figure_1, axes_1: the same in every picture of a page
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" viewBox='
+    head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" stroke-linejoin="round" stroke-linecap="butt" viewBox='
     # a function, because a backslash in alt would be read as a group
     text = re.sub(r'<svg [^>]*viewBox=("[^"]+")[^>]*>', lambda result: f"{head}{result[1]}>", text, count=1)
     return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def _write_attributes(style: str) -> str:
+    pairs = (part.partition(":") for part in style.split(";") if part.strip())
+    return "".join(f' {name.strip()}="{value.strip()}"' for name, _, value in pairs)
 
 
 def _legend(axes: Any, names: Sequence[str]) -> None:

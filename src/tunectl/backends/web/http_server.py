@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 from tunectl.access.guard import ServiceGuard, list_hosts
 from tunectl.access.guard_middleware import GuardMiddleware
 from tunectl.access.routes import Credential, ServiceName
-from tunectl.access.security_headers import PAGE_POLICY
+from tunectl.access.security_headers import build_page_policy
+from tunectl.backends.reports import render
 from tunectl.backends.web import bounded_http
 from tunectl.core import logging_setup
 from tunectl.core.errors import InfrastructureError
@@ -95,7 +96,9 @@ class HttpServer:
                 hint=f"close that program, or choose another port: tunectl {service} {service}.port={min(port + 1, 65535)}",
             ) from error
         self._port = int(self._socket.getsockname()[1])
-        self._server = bounded_http.build_server(GuardMiddleware(self._respond, guard, PAGE_POLICY))
+        self._server = bounded_http.build_server(
+            GuardMiddleware(self._respond, guard, build_page_policy(render.hash_style()))
+        )
         self._thread = Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True)
 
     @property
