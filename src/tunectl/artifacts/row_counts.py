@@ -12,6 +12,7 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io
+from tunectl.artifacts.disk_list import RowList
 from tunectl.artifacts.records import RejectedRow
 from tunectl.artifacts.reject_reasons import REJECT_REASONS
 from tunectl.core.errors import DataError, TunectlError
@@ -40,11 +41,12 @@ class RowCounts(Struct, frozen=True):
 class RowCounter:
     """Counts while a stage runs; ``close`` proves the sum."""
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, rejects: RowList[RejectedRow] | None = None) -> None:
+        """``rejects`` takes the rows that do not go on; a list in memory when it is left out."""
         self.stage = stage
         self.rows_in = 0
         self.kept = 0
-        self.rejects: list[RejectedRow] = []
+        self.rejects: RowList[RejectedRow] = [] if rejects is None else rejects
 
     def read(self, rows: int = 1) -> None:
         """Count rows that came in."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tunectl.artifacts.records import RejectedRow
@@ -65,7 +65,7 @@ class CurationPipeline:
         ]
 
     def report(
-        self, before: list[Record], after: list[Record], *, rejected: Counter[str], merged: int
+        self, before: Sequence[Record], after: Sequence[Record], *, rejected: Counter[str], merged: int
     ) -> CurationReport:
         """Return the counts of all blocks."""
         sizes = sorted(self.alike.sizes.items()) if self.alike else []

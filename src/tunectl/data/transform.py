@@ -7,10 +7,12 @@ chains blocks and proves after each that the sum holds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
+from tunectl.artifacts.disk_list import DiskList
 from tunectl.artifacts.records import Document, Example, RejectedRow, Source, truncate
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
@@ -59,25 +61,34 @@ class Pipeline:
     A record that was merged shares the fate of the one that took it in: when that one is rejected later, so is it.
     """
 
-    def __init__(self, tally: RowCounter) -> None:
+    def __init__(self, tally: RowCounter, scratch: Path | None = None) -> None:
+        """Records between two blocks lie in memory, or in unnamed files in ``scratch``."""
         self.tally = tally
-        self._inside: dict[str, list[Record]] = {}
+        self.scratch = scratch
+        self._merged = self._open_list()
+        self._inside: dict[str, list[int]] = {}
+        """Id of a record to the numbers in ``_merged`` of those that went into it."""
 
-    def run(self, blocks: Sequence[Transform], records: Iterable[Record]) -> list[Record]:
+    def run(self, blocks: Sequence[Transform], records: Iterable[Record]) -> Sequence[Record]:
         """Send ``records`` through ``blocks``; what is left was counted as kept in the tally.
 
         Raises  TunectlError when a block loses or invents a record: a bug in that block.
         """
-        left = list(records)
+        left = records if isinstance(records, DiskList) else list(records)
         self.tally.read(len(left))
         for block in blocks:
-            left = self._through(block, left)
+            before, left = left, self._through(block, left)
+            if isinstance(before, DiskList) and before is not records:
+                before.close()
         self.tally.keep(len(left) + sum(len(inside) for inside in self._inside.values()))
         self._inside.clear()
         return left
 
-    def _through(self, block: Transform, records: list[Record]) -> list[Record]:
-        left: list[Record] = []
+    def _open_list(self) -> list[Record] | DiskList[Record]:
+        return [] if self.scratch is None else DiskList(self.scratch, Document, Example)
+
+    def _through(self, block: Transform, records: Sequence[Record]) -> list[Record] | DiskList[Record]:
+        left = self._open_list()
         outcomes = 0
         for outcome in track(block(records), block.name, total=len(records)):
             outcomes += 1
@@ -85,7 +96,8 @@ class Pipeline:
                 self._reject(outcome)
             elif isinstance(outcome, MergedInto):
                 inside = self._inside.pop(outcome.record.id, [])
-                self._inside.setdefault(outcome.into, []).extend([outcome.record, *inside])
+                self._merged.append(outcome.record)
+                self._inside.setdefault(outcome.into, []).extend([len(self._merged) - 1, *inside])
             else:
                 left.append(outcome)
         if outcomes != len(records):
@@ -93,7 +105,8 @@ class Pipeline:
         return left
 
     def _reject(self, outcome: Dropped) -> None:
-        for record in (outcome.record, *self._inside.pop(outcome.record.id, [])):
+        inside = (self._merged[number] for number in self._inside.pop(outcome.record.id, []))
+        for record in (outcome.record, *inside):
             sample = truncate(" | ".join(all_texts(record)))
             self.tally.reject(RejectedRow(source_of(record), outcome.reason, outcome.detail, sample))
 

@@ -6,7 +6,7 @@ duplicates of one another, unless they are the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 from msgspec.structs import replace
@@ -95,26 +95,28 @@ class MergeReferences:
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Give each record, with all its references, or ``Merged`` into an earlier one."""
-        groups: dict[bytes, list[Example]] = {}
-        merged: dict[int, MergedInto] = {}
-        collected = list(records)
-        for record in collected:
+        collected = records if isinstance(records, Sequence) else list(records)
+        first_of: dict[bytes, int] = {}
+        members: dict[int, list[int]] = {}
+        merged: dict[int, int] = {}
+        for index, record in enumerate(collected):
             if isinstance(record, Example) and record.answers:
-                group = groups.setdefault(input_key(record), [])
-                if group:
-                    merged[id(record)] = MergedInto(record, group[0].id)
-                    self.conflicts += record.fields != group[0].fields
-                group.append(record)
-        for record in collected:
-            if id(record) in merged:
-                yield merged[id(record)]
-            elif isinstance(record, Example) and record.answers:
-                yield _merge_answers(groups[input_key(record)])
+                first = first_of.setdefault(digest16(b"input", input_key(record)), index)
+                if first != index:
+                    members.setdefault(first, [first]).append(index)
+                    merged[index] = first
+        for index, record in enumerate(collected):
+            if index in merged:
+                first_record = collected[merged[index]]
+                self.conflicts += record.fields != first_record.fields
+                yield MergedInto(record, first_record.id)
+            elif index in members:
+                yield _merge_answers([collected[member] for member in members[index]])
             else:
                 yield record
 
 
-def _merge_answers(group: list[Example]) -> Example:
-    if len(group) == 1:
-        return group[0]
-    return replace(group[0], answers=[answer for example in group for answer in example.answers])
+def _merge_answers(group: list[Record]) -> Record:
+    return replace(
+        group[0], answers=[answer for example in group if isinstance(example, Example) for answer in example.answers]
+    )

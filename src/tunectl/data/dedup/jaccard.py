@@ -33,6 +33,7 @@ class JaccardMatrix:
         self.sides = sides
         self.unit = unit
         self.size = size
+        self._sizes: Indexes | None = None
 
     def parts(self, left: Indexes, right: Indexes, chosen: Indexes) -> list[Links]:
         """Cut pairs of positions in ``chosen`` into runs that fit in memory."""
@@ -40,13 +41,20 @@ class JaccardMatrix:
 
         if not len(left):
             return []
-        sizes = np.zeros(len(chosen), np.int64)
-        for position in np.unique(np.concatenate((left, right))).tolist():
-            sizes[position] = max(len(side[chosen[position]]) for side in self.sides)
-        total = np.cumsum(sizes[left] + sizes[right])
+        sizes = self._text_sizes()
+        total = np.cumsum(sizes[chosen[left]] + sizes[chosen[right]])
         cut = np.maximum(total // PART_CHARACTERS, np.arange(len(left)) // PART_PAIRS)
         bounds = np.flatnonzero(np.diff(cut)) + 1
         return list(zip(np.split(left, bounds), np.split(right, bounds), strict=True))
+
+    def _text_sizes(self) -> Indexes:
+        """Return (items,) characters of the longest side."""
+        import numpy as np
+
+        if self._sizes is None:
+            counts = [np.fromiter(shingles.text_lengths(side), np.int64, len(side)) for side in self.sides]
+            self._sizes = np.max(counts, axis=0) if len(counts) > 1 else counts[0]
+        return self._sizes
 
     def at_least(self, left: Indexes, right: Indexes, threshold: float) -> Flags:
         """Return (pairs,) whether every side of the two items is at least ``threshold`` alike."""

@@ -7,12 +7,14 @@ depend on the order in which they came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tunectl.data.dedup import jaccard, shingles
+from tunectl.data.dedup.band_keys import BandKeys
 from tunectl.data.dedup.shingles import Unit
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ R = TypeVar("R")
 WHOLE_BUCKET = (
     32  # a bucket up to this size is compared pair by pair; in a larger one each item with the first and 32 neighbors
 )
+BUCKET_PART = 2**20  # rows of buckets whose pairs are listed at once: at most 33 pairs a row, half a GB
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,48 +51,69 @@ def candidate_probability(similarity: float, *, bands: int, rows: int) -> float:
     return float(1.0 - (1.0 - similarity**rows) ** bands)
 
 
-def clusters(sides: Sequence[Sequence[str]], plan: MinHashParams) -> list[int]:
-    """Label each item with the smallest index in its cluster.
+def clusters(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> list[int]:
+    """Label each item with the smallest index in its cluster: ``label_clusters`` as a list."""
+    labels: list[int] = label_clusters(sides, plan, scratch).tolist()
+    return labels
+
+
+def label_clusters(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> Indexes:
+    """Return (items,) the smallest index in each item's cluster.
 
     ``sides`` holds one or more equally long lists of texts; two items belong together when each side is at least
     ``plan.threshold`` alike. Candidates come from the last side. Belonging together is transitive: a cluster is a
-    connected component. Items whose last side has no letter or digit belong to nobody.
+    connected component. Items whose last side has no letter or digit belong to nobody. With ``scratch`` the band keys
+    lie in an unnamed file there, and one band at a time is in memory.
+
+    Raises  InfrastructureError where the disk of ``scratch`` has no room for the keys.
     """
     import numpy as np
 
-    keys, prints = _sign(sides, plan)
-    worded = np.flatnonzero(keys[0] != 0)
-    _, first, twin = np.unique(prints[worded], return_index=True, return_inverse=True)
-    chosen = worded[first]
-    group = _link(sides, keys, chosen, plan)
-    labels = np.arange(len(prints), dtype=np.int64)
-    smallest = np.full(len(chosen), len(prints), dtype=np.int64)
+    with BandKeys(plan.bands, len(sides[-1]), scratch) as keys:
+        prints = _sign(sides, keys, plan)
+        worded = np.flatnonzero(keys.read(0) != 0)
+        _, first, twin = np.unique(prints[worded], return_index=True, return_inverse=True)
+        del prints
+        group = _link(sides, keys, worded[first], plan)
+    labels = np.arange(len(sides[-1]), dtype=np.int64)
+    smallest = np.full(len(first), len(labels), dtype=np.int64)
     np.minimum.at(smallest, group[twin], worded)
     labels[worded] = smallest[group[twin]]
-    clusters_of_text: list[int] = labels.tolist()
-    return clusters_of_text
+    return labels
 
 
-def _sign(sides: Sequence[Sequence[str]], plan: MinHashParams) -> tuple[Hashes, Hashes]:
-    """Return band keys of the last side (bands, items), 0 where it has no words; fingerprints of all sides (items,)."""
+def _sign(sides: Sequence[Sequence[str]], keys: BandKeys, plan: MinHashParams) -> Hashes:
+    """Fill in band keys of the last side, 0 where it has no words; return fingerprints of all sides (items,)."""
     import numpy as np
 
     texts = sides[-1]
-    keys = np.zeros((plan.bands, len(texts)), np.uint64)
     prints = np.zeros(len(texts), np.uint64)
-    draw = np.random.default_rng(plan.seed)
-    factors = draw.integers(0, 2**63, (plan.bands, plan.rows), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    factors = draw_factors(plan)
 
     def fill(bounds: tuple[int, int]) -> None:
         part = slice(*bounds)
-        result = shingles.shingle(texts[part], unit=plan.unit, size=plan.size)
-        prints[part] = result.prints
-        for other in sides[:-1]:
-            prints[part] = shingles.combine(prints[part], shingles.shingle(other[part], unit="word", size=1).prints)
-        keys[:, part] = _band_keys(result, factors)
+        prints[part], band_keys = sign([side[part] for side in sides], factors, plan)
+        keys.write(part.start, band_keys)
 
     map_threads(fill, list(shingles.char_batches(texts)), plan.threads)
-    return keys, prints
+    return prints
+
+
+def draw_factors(plan: MinHashParams) -> Hashes:
+    """Return (bands, rows) odd factors: the permutations."""
+    import numpy as np
+
+    draw = np.random.default_rng(plan.seed)
+    return draw.integers(0, 2**63, (plan.bands, plan.rows), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+
+
+def sign(sides: Sequence[Sequence[str]], factors: Hashes, plan: MinHashParams) -> tuple[Hashes, Hashes]:
+    """Return fingerprints of all sides (items,), and band keys of the last one (bands, items), 0 where it has no words."""
+    result = shingles.shingle(sides[-1], unit=plan.unit, size=plan.size)
+    prints = result.prints
+    for other in sides[:-1]:
+        prints = shingles.combine(prints, shingles.shingle(other, unit="word", size=1).prints)
+    return prints, _band_keys(result, factors)
 
 
 def _band_keys(shingle_sets: shingles.Shingles, factors: Hashes) -> Hashes:
@@ -113,52 +137,83 @@ def _band_keys(shingle_sets: shingles.Shingles, factors: Hashes) -> Hashes:
     return keys
 
 
-def _link(sides: Sequence[Sequence[str]], keys: Hashes, chosen: Indexes, plan: MinHashParams) -> Indexes:
+def _link(sides: Sequence[Sequence[str]], keys: BandKeys, chosen: Indexes, plan: MinHashParams) -> Indexes:
     """Return component of each chosen item; pairs that are in one component already are not compared again."""
-    import numpy as np
-
-    group = np.arange(len(chosen), dtype=np.int64)
-    lefts, rights = [group[:0]], [group[:0]]
+    graph = SimilarityGraph(len(chosen))
     measure = jaccard.JaccardMatrix(sides, plan.unit, plan.size)
 
-    def compare(part: jaccard.Links) -> tuple[Indexes, Indexes]:
+    def compare(part: jaccard.Links) -> jaccard.Links:
         left, right = part
         alike = measure.at_least(chosen[left], chosen[right], plan.threshold)
         return left[alike], right[alike]
 
     for band in range(plan.bands):
-        left, right = _candidates(keys[band, chosen], group)
-        parts = map_threads(compare, measure.parts(left, right, chosen), plan.threads)
-        lefts += [part[0] for part in parts]
-        rights += [part[1] for part in parts]
-        if any(len(part[0]) for part in parts):
-            group = _components(len(chosen), np.concatenate(lefts), np.concatenate(rights))
-    return group
+        for left, right in _candidates(keys.read(band)[chosen], graph.group):
+            for links in map_threads(compare, measure.parts(left, right, chosen), plan.threads):
+                graph.add(*links)
+        graph.merge()
+    return graph.group
 
 
-def _candidates(key: Hashes, group: Indexes) -> Links:
-    """Return pairs (left < right) with equal keys that are not in one group yet."""
+def _candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
+    """Yield pairs (left < right) with equal keys that are not in one group yet, from ``BUCKET_PART`` ranks at a time."""
     import numpy as np
 
     order = np.argsort(key, kind="stable")
     ranked = key[order]
     same = np.flatnonzero(ranked[1:] == ranked[:-1])
     begins = np.flatnonzero(np.diff(ranked, prepend=ranked[:1] - np.uint64(1)))
-    head = np.repeat(begins, np.diff(begins, append=len(ranked)))
-    lefts, rights = [order[head[same + 1]]], [order[same + 1]]
-    upper = same
-    for step in range(1, WHOLE_BUCKET + 1):
-        upper = upper[upper + step < len(ranked)]
-        upper = upper[ranked[upper + step] == ranked[upper]]
-        if not len(upper):
-            break
-        lefts.append(order[upper])
-        rights.append(order[upper + step])
-    left, right = np.concatenate(lefts), np.concatenate(rights)
-    apart = group[left] != group[right]
-    left, right = left[apart], right[apart]
-    pairs = np.unique(np.minimum(left, right) * len(key) + np.maximum(left, right))
-    return pairs // len(key), pairs % len(key)
+    for start in range(0, len(same), BUCKET_PART):
+        upper = same[start : start + BUCKET_PART]
+        head = begins[np.searchsorted(begins, upper, side="right") - 1]
+        lefts, rights = [order[head]], [order[upper + 1]]
+        for step in range(1, WHOLE_BUCKET + 1):
+            upper = upper[upper + step < len(ranked)]
+            upper = upper[ranked[upper + step] == ranked[upper]]
+            if not len(upper):
+                break
+            lefts.append(order[upper])
+            rights.append(order[upper + step])
+        left, right = np.concatenate(lefts), np.concatenate(rights)
+        apart = group[left] != group[right]
+        left, right = left[apart], right[apart]
+        pairs = np.unique(np.minimum(left, right) * len(key) + np.maximum(left, right))
+        yield pairs // len(key), pairs % len(key)
+
+
+class SimilarityGraph:
+    """Pairs that are alike, and the connected component of each item."""
+
+    def __init__(self, count: int) -> None:
+        import numpy as np
+
+        self.group: Indexes = np.arange(count, dtype=np.int64)
+        """(items,) number of each item's component."""
+        self._links: list[Links] = []
+        self._merged = 0
+
+    def add(self, left: Indexes, right: Indexes) -> None:
+        """Take pairs in; ``merge`` brings them into ``group``."""
+        if len(left):
+            self._links.append((left, right))
+
+    def merge(self) -> None:
+        """Bring the pairs that came since the last time into ``group``.
+
+        More pairs than items are replaced by one pair from each item to the first of its component, which bounds memory.
+        """
+        import numpy as np
+
+        if len(self._links) == self._merged:
+            return
+        left, right = (np.concatenate(ends) for ends in zip(*self._links, strict=True))
+        self.group = _components(len(self.group), left, right)
+        if len(left) > len(self.group):
+            _, first = np.unique(self.group, return_index=True)
+            left = np.flatnonzero(first[self.group] != np.arange(len(self.group)))
+            right = first[self.group[left]]
+        self._links = [(left, right)]
+        self._merged = 1
 
 
 def _components(count: int, left: Indexes, right: Indexes) -> Indexes:

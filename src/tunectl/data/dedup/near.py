@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from tunectl.artifacts.disk_list import DiskList
 from tunectl.artifacts.records import Document, Example
 from tunectl.config.schema.curate import NearDedupConfig
 from tunectl.data.dedup import minhash
 from tunectl.data.dedup.jaccard import JaccardMatrix
+from tunectl.data.dedup.side_texts import read_sides
 from tunectl.data.record_text import input_text, output_text
 from tunectl.data.text_normalization import digest16
 from tunectl.data.transform import Dropped, Outcome, Record
+
+if TYPE_CHECKING:
+    from tunectl.data.dedup.shingles import Indexes
 
 
 class NearDedup:
@@ -42,49 +51,95 @@ class NearDedup:
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Give each record, marked with its cluster, or rejected as ``near_duplicate`` with twin and similarity."""
-        everything = list(records)
-        outcomes: dict[int, Outcome] = {}
-        for indexes in (
-            [index for index, record in enumerate(everything) if isinstance(record, Document)],
-            [index for index, record in enumerate(everything) if isinstance(record, Example) and record.tokens is None],
-        ):
-            self._compare([everything[index] for index in indexes], indexes, outcomes)
+        everything = records if isinstance(records, Sequence) else list(records)
+        documents, examples = array("q"), array("q")
         for index, record in enumerate(everything):
-            yield outcomes.get(index, record)
+            if isinstance(record, Document):
+                documents.append(index)
+            elif record.tokens is None:
+                examples.append(index)
+        marks = ClusterMarks.make(len(everything))
+        for indexes in (documents, examples):
+            self._compare(everything, indexes, marks)
+        for index, record in enumerate(everything):
+            best = marks.best[index]
+            if best < 0:
+                yield record
+            elif self.near.action == "cluster" or best == index:
+                yield with_cluster_id(record, marks.names[best])
+            else:
+                detail = f"{marks.similarity[index]:.2f} like {everything[best].id}"
+                yield Dropped(record, "near_duplicate", detail)
 
-    def _compare(self, records: list[Record], indexes: list[int], outcomes: dict[int, Outcome]) -> None:
-        if len(records) < 2:
+    def _compare(self, records: Sequence[Record], indexes: array[int], marks: ClusterMarks) -> None:
+        if len(indexes) < 2:
             return
-        sides = _sides(records, self.near)
-        groups: dict[int, list[int]] = {}
-        for index, label in enumerate(minhash.clusters(sides, self.plan)):
-            groups.setdefault(label, []).append(index)
-        twins: list[tuple[int, int]] = []
-        for members in groups.values():
-            if len(members) < 2:
-                continue
+        sides = read_sides(records, indexes, self.near.side)
+        scratch = records.folder if isinstance(records, DiskList) else None
+        members_of = find_members(minhash.label_clusters(sides, self.plan, scratch))
+        twins, bests = array("q"), array("q")
+        for members in members_of:
             self.sizes[len(members)] += 1
-            best = self._best(records, members)
-            cluster = digest16(*sorted(records[index].id for index in members)).hex()[:16]
-            for index in members:
-                if self.near.action == "cluster" or index == best:
-                    outcomes[indexes[index]] = with_cluster_id(records[index], cluster)
-                else:
-                    twins.append((index, best))
-        likeness = _likeness(sides, twins, self.plan)
-        for (index, best), share in zip(twins, likeness, strict=True):
-            detail = f"{share:.2f} like {records[best].id}"
-            outcomes[indexes[index]] = Dropped(records[index], "near_duplicate", detail)
-
-    def _best(self, records: Sequence[Record], members: list[int]) -> int:
-        """Return the member that stays: the first, or the longest; of equally long ones the first in the alphabet."""
-        if self.near.keep == "first":
-            return members[0]
-        texts = {index: _length_text(records[index]) for index in members}
-        return min(members, key=lambda index: (-len(texts[index]), texts[index], index))
+            ours = [indexes[member] for member in members]
+            best = ours[0] if self.near.keep == "first" else choose_longest(records, ours)
+            marks.names[best] = name_cluster(records, ours)
+            for member, index in zip(members, ours, strict=True):
+                marks.best[index] = best
+                if index != best:
+                    twins.append(member)
+                    bests.append(bisect_left(indexes, best))
+        if self.near.action == "remove":
+            for twin, share in zip(twins, _measure_similarity(sides, twins, bests, self.plan), strict=True):
+                marks.similarity[indexes[twin]] = share
 
 
-def with_cluster_id(record: Record, cluster: str) -> Record:
+@dataclass(frozen=True, slots=True)
+class ClusterMarks:
+    """What was found out about each record, by its position."""
+
+    best: array[int]
+    """Position of the record that stays of its cluster; -1 without a cluster."""
+    similarity: array[float]
+    """To the record that stays."""
+    names: dict[int, str | None]
+    """Position of the record that stays to the id of its cluster."""
+
+    @classmethod
+    def make(cls, count: int) -> ClusterMarks:
+        """Return marks of ``count`` records without a cluster."""
+        return cls(array("q", [-1]) * count, array("d", [0.0]) * count, {})
+
+
+def find_members(labels: Indexes) -> Iterator[list[int]]:
+    """Yield the positions, ascending, of each label that stands twice or more; the smallest label first."""
+    import numpy as np
+
+    order = np.argsort(labels, kind="stable")
+    ranked = labels[order]
+    begins = np.flatnonzero(np.diff(ranked, prepend=-1))
+    sizes = np.diff(begins, append=len(ranked))
+    for begin, size in zip(begins[sizes > 1].tolist(), sizes[sizes > 1].tolist(), strict=True):
+        yield order[begin : begin + size].tolist()
+
+
+def choose_longest(records: Sequence[Record], members: list[int]) -> int:
+    """Return the longest member; of equally long ones the first in the alphabet."""
+
+    def rank(index: int) -> tuple[int, str, int]:
+        text = _length_text(records[index])
+        return -len(text), text, index
+
+    return min(members, key=rank)
+
+
+def name_cluster(records: Sequence[Record], members: list[int]) -> str | None:
+    """Return the id of a cluster of examples; documents are never split, so theirs has none."""
+    if isinstance(records[members[0]], Document):
+        return None
+    return digest16(*sorted(records[index].id for index in members)).hex()[:16]
+
+
+def with_cluster_id(record: Record, cluster: str | None) -> Record:
     """Return the record with its cluster written on it; documents are never split, so they carry none."""
     return replace(record, cluster=cluster) if isinstance(record, Example) else record
 
@@ -93,23 +148,14 @@ def _length_text(record: Record) -> str:
     return record.text if isinstance(record, Document) else f"{input_text(record)}\n{output_text(record)}"
 
 
-def _sides(records: Sequence[Record], near: NearDedupConfig) -> list[list[str]]:
-    if isinstance(records[0], Document):
-        return [[record.text for record in records if isinstance(record, Document)]]
-    examples = [record for record in records if isinstance(record, Example)]
-    sides = {"input": [input_text], "output": [output_text], "both": [input_text, output_text]}
-    return [[side(example) for example in examples] for side in sides[near.side]]
-
-
-def _likeness(sides: list[list[str]], twins: list[tuple[int, int]], plan: minhash.MinHashParams) -> list[float]:
-    """Return least Jaccard similarity over the sides of each pair."""
+def _measure_similarity(
+    sides: Sequence[Sequence[str]], twins: array[int], bests: array[int], plan: minhash.MinHashParams
+) -> Iterator[float]:
+    """Yield the least Jaccard similarity over the sides of each pair of items."""
     import numpy as np
 
-    if not twins:
-        return []
     measure = JaccardMatrix(sides, plan.unit, plan.size)
-    left, right = np.array(twins, dtype=np.int64).T
-    parts = measure.parts(left, right, np.arange(len(sides[0]), dtype=np.int64))
-    similarities = [np.min([measure.similarity(side, *part) for side in sides], axis=0) for part in parts]
-    shares: list[float] = np.concatenate(similarities).tolist()
-    return shares
+    everything = np.arange(len(sides[0]), dtype=np.int64)
+    for part in measure.parts(np.array(twins, np.int64), np.array(bests, np.int64), everything):
+        shares: list[float] = np.min([measure.similarity(side, *part) for side in sides], axis=0).tolist()
+        yield from shares

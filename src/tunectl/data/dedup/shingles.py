@@ -8,7 +8,7 @@ about 10^19 a pair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,11 +39,22 @@ class Shingles:
     """(texts,) fingerprint of the words in their order; equal prints mean equal words."""
 
 
+class TextsOnDisk(Sequence[str]):
+    """Texts that are read when they are asked for; their lengths are in memory."""
+
+    lengths: Sequence[int]
+
+
+def text_lengths(texts: Sequence[str]) -> Iterable[int]:
+    """Return characters of each text."""
+    return texts.lengths if isinstance(texts, TextsOnDisk) else map(len, texts)
+
+
 def char_batches(texts: Sequence[str], characters: int = CHUNK_CHARACTERS) -> Iterator[tuple[int, int]]:
     """Cut ``texts`` into runs of about ``characters`` characters; yields first and last + 1 index of each."""
     start = total = 0
-    for index, text in enumerate(texts):
-        total += len(text) + 1
+    for index, length in enumerate(text_lengths(texts)):
+        total += length + 1
         if total >= characters:
             yield start, index + 1
             start, total = index + 1, 0

@@ -9,10 +9,10 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
+from tunectl.artifacts.disk_list import DiskList
 from tunectl.artifacts.records import RejectedRow, truncate
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.data.formats.production_logs import inference_id, is_demonstration
-from tunectl.data.readers.disk_buffer import DiskBuffer
 from tunectl.data.readers.row import RawRow, as_json, get_column, scalar
 
 
@@ -40,7 +40,7 @@ class ConversationThreads:
 
     def __init__(self, folder: Path, id_column: str, parent_column: str) -> None:
         self._id, self._parent = id_column, parent_column
-        self._spool = DiskBuffer(folder, RawRow)
+        self._spool = DiskList(folder, RawRow)
         self._numbers: dict[str, int] = {}
         self._parents: list[str | None] = []
         self._rejects: list[RejectedRow] = []
@@ -53,7 +53,7 @@ class ConversationThreads:
         elif name in self._numbers:
             self._rejects.append(_reject(row, "duplicate_id", f"{self._id} {name!r} was there before"))
         else:
-            self._numbers[name] = self._spool.add(row)
+            self._numbers[name] = self._spool.append(row)
             self._parents.append(scalar(get_column(row.columns, self._parent)) or None)
 
     def iter_rows(self) -> Iterator[RawRow | RejectedRow]:
@@ -87,7 +87,7 @@ class InferenceJoin:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._spool = DiskBuffer(folder, RawRow)
+        self._spool = DiskList(folder, RawRow)
         self._others = array("L")
         self._shown: dict[str, int] = {}
         self._rejects: list[RejectedRow] = []
@@ -97,14 +97,14 @@ class InferenceJoin:
         """Take one row in."""
         name = inference_id(row.columns)
         if name is None or row.columns.get("input") is not None or not is_demonstration(row.columns):
-            self._others.append(self._spool.add(row))
+            self._others.append(self._spool.append(row))
             return
         if name in self._shown:
             earlier = self._spool[self._shown[name]]
             self._rejects.append(
                 _reject(earlier, "replaced", f"a later demonstration for {name} stands at row {row.source.row}")
             )
-        self._shown[name] = self._spool.add(row)
+        self._shown[name] = self._spool.append(row)
 
     def iter_rows(self) -> Iterator[RawRow | RejectedRow]:
         """Give the inferences back with their demonstrations, and every row that found no partner as it was."""

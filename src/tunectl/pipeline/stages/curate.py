@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunectl.artifacts import atomic_io, manifest, row_counts
-from tunectl.artifacts.records import Document, Example
+from tunectl.artifacts.disk_list import DiskList, RowList, require_free_bytes
+from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.config.schema.curate import CurateStage, PiiConfig
 from tunectl.data.curation_pipeline import CurationPipeline, FilterDeps
 from tunectl.data.filters.pii import mask_reject
@@ -16,6 +18,10 @@ from tunectl.privacy.mask import PiiMasker
 
 _DOCUMENTS, _EXAMPLES, _REPORT = "documents.jsonl", "examples.jsonl", "report.json"
 _DROPPED = "dropped_answers.jsonl"
+IN_MEMORY_BYTES = 2**29
+"""Records of at most this size lie in memory, where they take about four times as much; larger ones go to files in between."""
+DISK_FACTOR = 4
+"""Disk over the size of the records: as they came, before and after a block, and what is written at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +69,16 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
              ConfigError  an unknown language, region or locale; a pattern that is no regular expression
     """
     line = CurationPipeline.build(cfg.curate, libraries or _libraries(), seed=cfg.seed, threads=cfg.hardware.threads)
-    before: list[Record] = [
-        *atomic_io.read_rows(inputs.ingest / _DOCUMENTS, Document),
-        *atomic_io.read_rows(inputs.ingest / _EXAMPLES, Example),
-        *_read_feedback_examples(inputs.feedback),
-    ]
-    total = row_counts.RowCounter("curate")
-    after = Pipeline(total).run(line.blocks(), before)
+    scratch = _choose_scratch(inputs, outputs.artifact)
+    before = _read_records(inputs, scratch)
+    total = row_counts.RowCounter("curate", _open_rejects(scratch))
+    after = Pipeline(total, scratch).run(line.blocks(), before)
     dropped = line.collect_dropped_answers()
     if line.hide is not None:
-        total.rejects = [mask_reject(reject, line.hide.masker) for reject in total.rejects]
+        masked = _open_rejects(scratch)
+        for reject in total.rejects:
+            masked.append(mask_reject(reject, line.hide.masker))
+        total.rejects = masked
         dropped = [mask_reject(reject, line.hide.masker) for reject in dropped]
     merged = total.kept - len(after)
     report = line.report(before, after, rejected=Counter(reject.reason for reject in total.rejects), merged=merged)
@@ -94,11 +100,37 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
     )
 
 
-def _read_feedback_examples(folder: Path) -> list[Example]:
-    """Return the examples from feedback on live traffic; none where nothing was collected."""
-    if (folder / manifest.PASSED_THROUGH).is_file():
-        return []
-    return list(atomic_io.read_rows(folder / _EXAMPLES, Example))
+def _choose_scratch(inputs: Inputs, folder: Path) -> Path | None:
+    """Return where records lie meanwhile: None for memory, ``folder`` where there are more than ``IN_MEMORY_BYTES``.
+
+    Raises  InfrastructureError where the disk has no room for them.
+    """
+    files = (inputs.ingest / _DOCUMENTS, inputs.ingest / _EXAMPLES, inputs.feedback / _EXAMPLES)
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    if size <= IN_MEMORY_BYTES:
+        return None
+    require_free_bytes(folder, DISK_FACTOR * size, f"curate, of records of {size / 1e9:.1f} GB,")
+    return folder
+
+
+def _open_rejects(scratch: Path | None) -> RowList[RejectedRow]:
+    return [] if scratch is None else DiskList(scratch, RejectedRow)
+
+
+def _read_records(inputs: Inputs, scratch: Path | None) -> Sequence[Record]:
+    """Return documents, examples, and the examples from feedback on live traffic."""
+    rows: list[Iterable[Record]] = [
+        atomic_io.read_rows(inputs.ingest / _DOCUMENTS, Document),
+        atomic_io.read_rows(inputs.ingest / _EXAMPLES, Example),
+    ]
+    if not (inputs.feedback / manifest.PASSED_THROUGH).is_file():
+        rows.append(atomic_io.read_rows(inputs.feedback / _EXAMPLES, Example))
+    if scratch is None:
+        return [record for part in rows for record in part]
+    records: DiskList[Record] = DiskList(scratch, Document, Example)
+    for part in rows:
+        records.extend(part)
+    return records
 
 
 def _libraries() -> FilterDeps:

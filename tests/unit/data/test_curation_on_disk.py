@@ -1,0 +1,186 @@
+"""Curation with its records in files: the same bytes as in memory, nothing left behind, and room is asked for first."""
+
+from __future__ import annotations
+
+import random
+import resource
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts.disk_list import DiskList, require_free_bytes
+from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Source, Tokens
+from tunectl.config.schema.curate import CurateStage
+from tunectl.core.errors import InfrastructureError
+from tunectl.data.curation_pipeline import FilterDeps
+from tunectl.data.dedup import minhash
+from tunectl.data.dedup.band_keys import BandKeys
+from tunectl.pipeline.stages import curate
+from tunectl.privacy.mask import PiiMasker
+from tunectl.privacy.resources import PiiResources
+
+ROOT = Path(__file__).parents[3]
+WORDS = ["peach", "Bakery", "straße", "12", "café", "東京", "o'clock"]
+TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(", ".join), max_size=14)
+TOOLS = PiiResources(lambda text: [], bool, bool, bool, frozenset(["sarah"]), frozenset(["miller"]))
+FAKES = FilterDeps(
+    mojibake=lambda repair: lambda text: text.replace("Ã©", "é"),
+    languages=lambda language: lambda text: ("de", 0.99) if "und" in text.split() else ("en", 0.99),
+    personal=lambda personal: PiiMasker(TOOLS, kinds=personal.kinds, keep=personal.keep),
+)
+HARDWARE = {
+    "device": "cpu",
+    "threads": 2,
+    "dtype": "auto",
+    "train_batch_tokens": 4096,
+    "generate_batch": 8,
+    "gradient_checkpointing": False,
+}
+NEAR = {
+    "side": "both",
+    "action": "remove",
+    "keep": "longest",
+    "threshold": 0.6,
+    "shingle": {"unit": "word", "size": 2},
+    "bands": 12,
+    "rows": 2,
+}
+
+
+def document(number: int, text: str) -> Document:
+    return Document(f"d{number}", text, Source("pages.csv", number))
+
+
+def example(number: int, asked: str, *answers: str) -> Example:
+    place = Source("ads.csv", number)
+    return Example(f"e{number}", place, [Message("user", asked)], [ReferenceAnswer(text, place) for text in answers])
+
+
+def test_rows_are_read_back_by_number_in_runs_and_in_order(tmp_path: Path) -> None:
+    rows = [document(number, "é" * number) if number % 3 else example(number, "q", "a") for number in range(3000)]
+    on_disk: DiskList[Document | Example] = DiskList(tmp_path, Document, Example)
+    assert [on_disk.append(row) for row in rows[:2000]] == list(range(2000))
+    assert on_disk[1999] == rows[1999]
+    on_disk.extend(rows[2000:])
+    assert list(on_disk) == rows
+    assert on_disk[-1] == rows[-1]
+    assert on_disk[10:13] == rows[10:13]
+    assert on_disk[3000:] == []
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(IndexError):
+        on_disk[3000]
+
+
+def test_a_full_disk_is_named_with_the_bytes_that_were_written(tmp_path: Path) -> None:
+    rows: DiskList[Document] = DiskList(tmp_path, Document)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with pytest.raises(InfrastructureError) as error:
+            rows.extend(document(number, "a" * 1000) for number in range(2000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.message == f"{tmp_path}: File too large after 0.0 GB of scratch data"
+
+
+def test_the_room_is_asked_for_before_the_work(tmp_path: Path) -> None:
+    require_free_bytes(tmp_path, 1, "one byte")
+    with pytest.raises(InfrastructureError, match=rf"{tmp_path}: it all needs 1000000000.0 GB on this disk, and \d+\."):
+        require_free_bytes(tmp_path, 10**18, "it all")
+    with pytest.raises(InfrastructureError, match=r"near-duplicate search in 10,000,000,000,000 records \(20 bands\)"):
+        BandKeys(20, 10**13, tmp_path)
+
+
+@given(TEXTS, st.sampled_from([0.5, 1.0]), st.sampled_from([1, 2**20]))
+@settings(deadline=None, max_examples=60)
+def test_clusters_from_files_are_those_from_memory(texts: list[str], threshold: float, part: int) -> None:
+    plan = minhash.MinHashParams(threshold, "word", 2, bands=5, rows=2, threads=2)
+    expected = minhash.clusters([texts], plan)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minhash, "BUCKET_PART", part)
+        scratch = Path(tempfile.gettempdir())
+        assert minhash.clusters([texts], plan, scratch) == expected
+        assert minhash.clusters([texts, texts], plan, scratch) == minhash.clusters([texts, texts], plan)
+
+
+@pytest.mark.parametrize("part", [7, 2**20])
+def test_one_giant_bucket_is_one_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    monkeypatch.setattr(minhash, "BUCKET_PART", part)
+    texts = [f"the very same template of many words for shop number {number} in town today" for number in range(200)]
+    plan = minhash.MinHashParams(0.6, "word", 2, 20, 2)
+    assert set(minhash.clusters([texts], plan, tmp_path)) == {0}
+    assert minhash.clusters([["same words"] * 50], plan, tmp_path) == [0] * 50
+    assert minhash.clusters([[]], plan, tmp_path) == []
+    assert minhash.clusters([["", "?", "word"]], plan, tmp_path) == [0, 1, 2]
+
+
+def make_corpus(seed: int) -> list[Document | Example]:
+    """Copies in another spelling, near copies of equal length, several answers to one input, and rows to reject."""
+    draw = random.Random(seed)
+    vocabulary = [f"w{number}" for number in range(300)]
+    texts: list[str] = ["too short", "", "Wir haben Brot und Butter und Bier " * 3]
+    for _ in range(40):
+        words = draw.choices(vocabulary, k=draw.randint(8, 20))
+        texts.append(" ".join(words))
+        for _ in range(draw.choice([0, 1, 3])):
+            copy = list(words)
+            copy[draw.randrange(len(copy))] = draw.choice(vocabulary)
+            texts.append(" ".join(copy).upper() if draw.random() < 0.3 else " ".join(copy))
+        texts += [texts[-1].capitalize() + "!"] * draw.choice([0, 0, 2])
+    draw.shuffle(texts)
+    records: list[Document | Example] = [document(number, text) for number, text in enumerate(texts)]
+    asked = [f"please write about {word}" for word in vocabulary[:12]]
+    for number, text in enumerate(draw.sample(texts, 60)):
+        fields = {"city": draw.choice(["a", "b"])}
+        place = Source("ads.csv", number)
+        answers = [ReferenceAnswer(f"{text} by Sarah Miller", place), ReferenceAnswer(draw.choice(texts), place)]
+        messages = [Message("user", draw.choice(asked))]
+        records.append(Example(f"e{number}", place, messages, answers, fields=fields))
+    records += [Example(f"t{number}", Source("t", 1), tokens=Tokens([1, 2], [1, 2])) for number in range(3)]
+    return records
+
+
+def curate_into(folder: Path, records: list[Document | Example], near: dict[str, Any]) -> dict[str, bytes]:
+    """Run the stage; return its files."""
+    values = yaml.safe_load((ROOT / "conf" / "curate" / "default.yaml").read_text())
+    cfg = CurateStage.model_validate(
+        {"curate": {**values, "near": NEAR | near, "max_rejected_share": 1.0}, "seed": 0, "hardware": HARDWARE}
+    )
+    for shape, name in ((Document, "documents.jsonl"), (Example, "examples.jsonl")):
+        atomic_io.write_rows(folder / "ingest" / name, (row for row in records if isinstance(row, shape)))
+    atomic_io.write_json(folder / "feedback" / manifest.PASSED_THROUGH, {"reason": "none"})
+    (folder / "curate").mkdir()
+    curate.run(
+        cfg,
+        curate.Inputs(folder / "ingest", folder / "feedback"),
+        curate.Outputs(folder / "curate"),
+        libraries=FAKES,
+    )
+    return {path.name: path.read_bytes() for path in sorted((folder / "curate").iterdir())}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("near", [{}, {"action": "cluster"}, {"keep": "first", "side": "output"}], ids=str)
+def test_the_stage_leaves_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, near: dict[str, Any]
+) -> None:
+    records = make_corpus(seed)
+    in_memory = curate_into(tmp_path / "memory", records, near)
+    monkeypatch.setattr(curate, "IN_MEMORY_BYTES", -1)
+    assert curate_into(tmp_path / "disk", records, near) == in_memory
+    reasons = set(atomic_io.read_json(tmp_path / "memory" / "curate" / "report.json")["rejected"])
+    expected = {"exact_duplicate", "language", "document_too_short", "empty"}
+    assert reasons >= (expected if near.get("action") else {*expected, "near_duplicate"})
+
+
+def test_a_disk_without_room_stops_the_stage_before_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curate, "IN_MEMORY_BYTES", -1)
+    monkeypatch.setattr(curate, "DISK_FACTOR", 10**16)
+    with pytest.raises(InfrastructureError, match=r"curate, of records of 0\.0 GB, needs \d+\.\d GB on this disk"):
+        curate_into(tmp_path, [document(1, "one text of several words")], {})
