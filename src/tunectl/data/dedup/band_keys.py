@@ -60,7 +60,10 @@ class BandKeys:
         """Return (items,) keys of one band."""
         import numpy as np
 
-        if self._descriptor is None:
-            return self._array[band]
         size = self.items * KEY_BYTES
-        return np.frombuffer(read_at(self._descriptor, size, band * size), np.uint64)
+        keys: Hashes = (
+            self._array[band]
+            if self._descriptor is None
+            else np.frombuffer(read_at(self._descriptor, size, band * size), np.uint64)
+        )
+        return keys

@@ -68,7 +68,7 @@ def build_rows(
 
     result = rows(train)
     if not result:
-        first = tally.rejects[0]
+        first = next(iter(tally.rejects))
         raise DataError(
             f"align: none of the {tally.rows_in} {'marked answers' if marked else 'pairs'} of the training part can be learned "
             f"from; the first is rejected as {first.reason} ({first.detail})",
