@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
@@ -16,7 +17,7 @@ from tunectl.chat import model_spec
 from tunectl.config.schema.evaluate import EvaluateStage
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import ArtifactError, ConfigError, DataError
-from tunectl.evaluation import results, summary
+from tunectl.evaluation import paired_comparison, results, summary
 from tunectl.evaluation.few_shot import FewShotRenderer
 from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, LogProb
 from tunectl.pipeline.stages import evaluate
@@ -174,7 +175,7 @@ def test_validation_can_be_answered_to_choose_settings_by(inputs, outputs):
 def test_everything_is_written_and_self_contained(inputs, outputs):
     evaluate.run(settings(), inputs, outputs, backend=fake_backend())
     names = {path.name for path in outputs.artifact.iterdir()}
-    assert names == {"results.json", "answers.jsonl", "verdict.json", "report.html"}
+    assert names == {"results.json", "answers.jsonl", "input_scores.jsonl", "verdict.json", "report.html"}
     assert {path.name for path in outputs.plots.iterdir()} == {
         "scores.csv",
         "differences.csv",
@@ -193,6 +194,21 @@ def test_everything_is_written_and_self_contained(inputs, outputs):
     assert "<script" not in page
 
 
+def test_two_runs_are_paired_by_the_scores_of_their_inputs(inputs, outputs):
+    evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json")
+    rows = list(atomic_io.read_rows(outputs.artifact / "input_scores.jsonl", results.InputScores))
+    assert len(rows) == 32
+    # As if an earlier run had tuned nothing: the difference of the runs is the one inside this run, to the digit.
+    before = [replace(row, statistics={"tuned": row.statistics["base"]}) for row in rows][::-1]
+    plan = {"resamples": found.resamples, "confidence": found.confidence, "seed": found.seed}
+    across = {item.measure: item for item in paired_comparison.compare_runs(before, rows, **plan)}
+    inside = {item.measure: item for item in found.differences if (item.system, item.against) == ("tuned", "base")}
+    assert across.keys() == inside.keys() > {"bleu", "chrf", "checks"}
+    for name, item in inside.items():
+        assert (across[name].value, across[name].low, across[name].high) == (item.value, item.low, item.high)
+
+
 def test_slices_say_how_many_and_which_are_small(inputs, outputs):
     evaluate.run(settings(slices={"fields": ["area"], "min_inputs": 7}), inputs, outputs, backend=fake_backend())
     parts = results.load(outputs.artifact / "results.json").slices
@@ -208,7 +224,7 @@ def test_the_same_seed_gives_the_same_bytes(inputs, outputs, tmp_path):
     again.artifact.mkdir()
     again.plots.mkdir()
     evaluate.run(settings(), inputs, again, backend=fake_backend())
-    for name in ("results.json", "answers.jsonl", "report.html", "verdict.json"):
+    for name in ("results.json", "answers.jsonl", "input_scores.jsonl", "report.html", "verdict.json"):
         assert (outputs.artifact / name).read_bytes() == (again.artifact / name).read_bytes()
 
 

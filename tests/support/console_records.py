@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 from msgspec import to_builtins
+from msgspec.structs import replace
 
 from tunectl.access import api_keys
 from tunectl.artifacts import atomic_io, manifest
@@ -35,6 +36,7 @@ from tunectl.evaluation.results import (
     AnswerRow,
     Case,
     EvalVerdict,
+    InputScores,
     MetricDifference,
     Results,
     Score,
@@ -246,23 +248,32 @@ def add_runs(root: Path) -> list[str]:
         answer = AnswerRow(
             "e-1", "An ad?", ["Come in!"], {}, {"base": "A shop.", "tuned": f"Come in, run {number} is here!"}
         )
-        digest = (
-            add_cached_folder(root, {"answers.jsonl": msgspec.json.encode(answer) + b"\n"})
-            if number < 2
-            else "0" * 32 + ".dir"
-        )
+        digest = add_cached_folder(root, write_evaluation(number, answer)) if number < 2 else "0" * 32 + ".dir"
         record = RunRecord(
             id=f"{at:%Y%m%dT%H%M%SZ}-{number:08x}", project="shop", author="ann", started_at=at.timestamp(), seconds=60.0, exit_code=0,
             commit="c" * 40, overrides=[], targets=[],
             stages=[RunStage("sft", str(number), executed=True, seconds=9.0), RunStage("evaluate", str(number), executed=True, seconds=5.0, output=digest)],
             verdicts={"evaluate": RunVerdict(passed=True, verdict="tuned_better", reason=f"Tuned is better. {HOSTILE}")},
             primary="bleu", inputs=40, test_set="t", primary_scores={"tuned": bleu},
-            settings={"sft": {"sft": {"lora_rank": 16 * (3 - number), "learning_rate": 1e-4}, "seed": 17}, "align": {"seed": 17}}, scores={"tuned": {"bleu": bleu}},
+            settings={"sft": {"sft": {"lora_rank": 16 * (3 - number), "learning_rate": 1e-4}, "seed": 17}, "align": {"seed": 17}}, scores={"tuned": {"bleu": bleu, "checks": Score(100.0 if number == 0 else 50.0, 40.0, 100.0, 6)}},
             curves={"sft": {"train_loss": [(1, 3.0), (2 + number, 2.0 + number)]}},
         )  # fmt: skip
         atomic_io.write_bytes(paths.runs / f"{record.id}.json", msgspec.json.encode(record))
         names.append(record.id)
     return names
+
+
+def write_evaluation(number: int, first: AnswerRow) -> dict[str, bytes]:
+    """Files of an evaluation with six inputs, of which ``first`` is one; the newest run passes the checks of all of them, others of every second."""
+    rows = [first, *(replace(first, id=f"e-{place}", answers={"tuned": f"As ever {number}."}) for place in range(2, 7))]
+    scores = [
+        InputScores(row.id, row.id, {"tuned": {"checks": [float(number == 0 or place % 2), 1.0]}})
+        for place, row in enumerate(rows)
+    ]
+    return {
+        "answers.jsonl": b"".join(msgspec.json.encode(row) + b"\n" for row in rows),
+        "input_scores.jsonl": b"".join(msgspec.json.encode(row) + b"\n" for row in scores),
+    }
 
 
 def add_cached_folder(root: Path, files: dict[str, bytes]) -> str:

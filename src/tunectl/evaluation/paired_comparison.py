@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunectl.evaluation import metrics
 from tunectl.evaluation.items import Item
-from tunectl.evaluation.results import MetricDifference, Score, SlicePart
+from tunectl.evaluation.results import InputScores, MetricDifference, Score, SlicePart
 from tunectl.evaluation.scoring import Statistics
 from tunectl.stats import bootstrap
 
@@ -78,6 +78,51 @@ def difference(
     if result is None:
         return MetricDifference(system[0], against[0], name, value, None, None, None)
     return MetricDifference(system[0], against[0], name, value, result.low, result.high, result.probability)
+
+
+def list_input_scores(items: Sequence[Item], tables: Mapping[str, Statistics]) -> list[InputScores]:
+    """Return what each measure adds up of each input, for comparisons with other runs."""
+    return [
+        InputScores(
+            item.id,
+            item.cluster,
+            {
+                system: {name: [float(number) for number in table[index]] for name, table in statistics.items()}
+                for system, statistics in tables.items()
+            },
+        )
+        for index, item in enumerate(items)
+    ]
+
+
+def compare_runs(
+    old: Sequence[InputScores], new: Sequence[InputScores], *, resamples: int, confidence: float, seed: int
+) -> list[MetricDifference]:
+    """Return every measure of every system that two runs have, the second run minus the first, paired by input.
+
+    Both must hold the same inputs, in any order; ``against`` is the same system in the first run.
+    """
+    import numpy as np
+
+    before = {row.id: row.statistics for row in old}
+    plan = make_resampling([row.group for row in new], resamples=resamples, confidence=confidence, seed=seed)
+    result = []
+    for system, statistics in new[0].statistics.items() if new else ():
+        for name in statistics:
+            if name not in old[0].statistics.get(system, {}):
+                continue
+            mine = np.array([row.statistics[system][name] for row in new])
+            theirs = np.array([before[row.id][system][name] for row in new])
+            result.append(difference(name, (system, mine), (system, theirs), plan))
+    return [item for item in result if item is not None]
+
+
+def score_input(name: str, statistics: Sequence[float]) -> float | None:
+    """Return a measure of one input alone; None where it is undefined."""
+    import numpy as np
+
+    value = float(metrics.get_metric(name).combine(np.array(statistics)))
+    return value if np.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)

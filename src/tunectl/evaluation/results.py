@@ -14,6 +14,7 @@ from msgspec import Struct, field
 from tunectl.artifacts import atomic_io
 
 NAME, ANSWERS, VERDICT, REPORT = "results.json", "answers.jsonl", "verdict.json", "report.html"
+INPUT_SCORES = "input_scores.jsonl"
 VERSION = 1
 
 
@@ -138,6 +139,16 @@ class AnswerRow(Struct, frozen=True):
     references: list[str]
     fields: dict[str, str]
     answers: dict[str, str]
+
+
+class InputScores(Struct, frozen=True):
+    """One line of ``input_scores.jsonl``: what each measure adds up of a test input, so that a later run can be paired with this one."""
+
+    id: str
+    group: str
+    """Inputs of one group (near duplicates) are no independent draws."""
+    statistics: dict[str, dict[str, list[float]]]
+    """System to measure to the numbers whose sums the measure combines."""
 
 
 class SafetyAnswer(Struct, frozen=True):

@@ -32,6 +32,7 @@ from tunectl.evaluation.items import Item, sample_items
 from tunectl.evaluation.metric_protocols import Index, MetricBackends
 from tunectl.evaluation.results import (
     EvalVerdict,
+    InputScores,
     JudgeResult,
     MetricDifference,
     Results,
@@ -151,8 +152,11 @@ def evaluate(
     rounds: Sequence[SystemOutputs],
     judge: judging.JudgeClient | None,
     panel: JudgeInputs | None,
-) -> Results:
-    """Measure, compare, cut into slices, decide; ``panel`` is None where there is no aligned model."""
+) -> tuple[Results, list[InputScores]]:
+    """Measure, compare, cut into slices, decide; ``panel`` is None where there is no aligned model.
+
+    Returns  what is reported, and the scores of each input.
+    """
     cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
     entries = all_systems(rounds)
     grams = train_overlap.train_ngrams(text for item in data.pool for text in item.references)
@@ -169,7 +173,7 @@ def evaluate(
     systems = [_system(entry, tables[name], plan) for name, entry in entries.items()]
     safe = _safety(setting, items, entries, rounds)
     rates = [] if panel is None else _win_rates(setting, entries, tables, judge, panel, items)
-    return Results(
+    report = Results(
         project=setting.project,
         seed=setting.seed,
         split=cfg.split,
@@ -198,6 +202,7 @@ def evaluate(
         if rules is None
         else slot_report.report(rules, items, entries, tables, cut=cut, worst=cfg.num_worst_cases),
     )
+    return report, paired_comparison.list_input_scores(items, tables)
 
 
 def _asking(setting: Setting) -> GenerationSettings:

@@ -19,7 +19,19 @@ from console_records import (
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.console.read_context import ReadCache, ReadContext
-from tunectl.console.screens import answers, drift, explain, live, people, results, retrain, runs, settings
+from tunectl.console.screens import (
+    answers,
+    compare,
+    drift,
+    explain,
+    live,
+    people,
+    results,
+    retrain,
+    run_curve,
+    runs,
+    settings,
+)
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
 
@@ -32,7 +44,7 @@ READERS: dict[str, tuple[Callable[[ReadContext, Mapping[str, str]], Any], dict[s
     "retrain": (retrain.read_retrain, {}),
     "decisions": (retrain.read_decisions, {}),
     "runs": (runs.read_runs, {}),
-    "compare": (runs.read_compare, {}),
+    "compare": (compare.read_compare, {}),
     "people": (people.read_people, {}),
     "settings": (settings.read_settings, {}),
     "keys": (settings.read_keys, {}),
@@ -333,12 +345,32 @@ def test_two_runs_are_compared_in_what_differs(built: Path) -> None:
     shown = look(built, "compare")
     assert [item.what for item in shown.settings] == ["sft.lora_rank"]
     assert (shown.same_settings, shown.stages, shown.same_test_set) == (2, ["sft", "evaluate"], True)
-    (bleu,) = shown.metrics
-    assert (bleu.difference, bleu.tone) == (6.0, "good")
+    bleu, checks = shown.metrics
+    assert (bleu.difference, bleu.tone, bleu.paired) == (6.0, "good", False)  # no scores of inputs were kept of it
     assert 0 < bleu.low < 6 < bleu.high
-    (pair,) = shown.answers
+    assert (checks.difference, checks.tone, checks.paired) == (50.0, "good", True)
+    assert 0 < checks.low < 50 < checks.high < 100  # drawn apart, it would reach from -10 to 128
+    assert (shown.different, shown.asked, shown.system) == (6, 6, "tuned")
+    pair = next(item for item in shown.answers if item.id == "e-1")
     assert [word.text for word in pair.new if word.differs] == ["0"]
     assert [word.text for word in pair.old if word.differs] == ["1"]
+
+
+@pytest.mark.parametrize(("sort", "first"), [("gain", (0.0, 100.0)), ("loss", (100.0, 100.0))])
+def test_a_difference_leads_to_its_inputs(built: Path, sort: str, first: tuple[float, float]) -> None:
+    shown = look(built, "compare", system="tuned", metric="checks", sort=sort)
+    assert (shown.answers[0].old_score, shown.answers[0].new_score) == first
+    assert len(shown.answers) == 6
+
+
+def test_scores_of_inputs_that_cannot_be_read_leave_the_rest(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "copy")
+    for path in (tmp_path / "copy" / ".dvc" / "cache").rglob("*"):
+        if path.is_file() and b"statistics" in path.read_bytes():
+            path.write_bytes(b"{")
+    shown = look(tmp_path / "copy", "compare")
+    assert list(shown.problems) == ["answers"]
+    assert [item.paired for item in shown.metrics] == [False, False]
 
 
 def test_answers_that_left_the_cache_are_said_to_be_gone(built: Path) -> None:
@@ -354,11 +386,11 @@ def test_curves_of_two_runs_share_their_steps(built: Path) -> None:
     newest, before, _ = [row.id for row in look(built, "runs").rows]
     context = ReadContext(ProjectPaths(built), NOW, cache=CACHE)
     query = {"old": before, "new": newest, "stage": "sft", "figure": "train_loss"}
-    shown = runs.read_run_curve(context, query)
+    shown = run_curve.read_run_curve(context, query)
     assert shown.x.values == [1.0, 2.0, 3.0]
     assert [one.values for one in shown.series] == [[3.0, None, 3.0], [3.0, 2.0, None]]
     with pytest.raises(LookupError):
-        runs.read_run_curve(context, {**query, "figure": "absent"})
+        run_curve.read_run_curve(context, {**query, "figure": "absent"})
 
 
 def test_people_are_shown_with_their_judgments(built: Path) -> None:

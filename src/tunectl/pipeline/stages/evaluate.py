@@ -56,7 +56,7 @@ class Outputs:
     """What the stage fills."""
 
     artifact: Path
-    """results.json, answers.jsonl, verdict.json, report.html."""
+    """results.json, answers.jsonl, input_scores.jsonl, verdict.json, report.html."""
     plots: Path
     """scores.csv, differences.csv, slices.csv, prompts.csv, win_rates.csv, slots.csv."""
 
@@ -90,7 +90,7 @@ def run(
 
     Reads    split/{train,validation,test}.jsonl, the models, reward/judge, sft/history.csv, split/report.json, and the
              judgments in ``evaluate.aligned.human_judgments_dir``
-    Writes   results.json, answers.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
+    Writes   results.json, answers.jsonl and input_scores.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
     Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
 
     Raises   DataError for test data without a usable input, and for checks and slices of fields that no input has;
@@ -117,8 +117,9 @@ def run(
         ),
     ]
     panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
-    result = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
+    result, input_scores = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
     _write(result, data, rounds, inputs, outputs)
+    atomic_io.write_rows(outputs.artifact / results.INPUT_SCORES, input_scores)
     for line in (*_table(result), *summary.win_lines(result), *result.warnings, result.verdict.reason):
         _log.info("%s", line)
     gain = result.difference("base")

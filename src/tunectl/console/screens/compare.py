@@ -1,0 +1,341 @@
+"""Two runs compared: settings that differ, measures with paired intervals, curves, and the answers that differ side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import hypot
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.backends.vcs import dvc_cache
+from tunectl.console.links import link
+from tunectl.console.paging import place_page
+from tunectl.console.read_context import NotFoundError, ProblemList, stamp_files
+from tunectl.console.screens.runs import (
+    JUDGED,
+    ChangedSetting,
+    RunRow,
+    build_row,
+    flatten_settings,
+    list_changes,
+    try_load,
+)
+from tunectl.core.errors import TunectlError
+from tunectl.evaluation import metrics, paired_comparison, results
+from tunectl.evaluation.results import AnswerRow, InputScores, MetricDifference, Score
+from tunectl.pipeline import run_ledger
+from tunectl.pipeline.run_ledger import RunRecord
+
+if TYPE_CHECKING:
+    from tunectl.console.read_context import ReadContext
+
+CHOICES: Final = 50
+"""Newest runs, to choose from."""
+PAGE_SIZE: Final = 20
+"""Test inputs of a page, side by side."""
+SORTS: Final = {"loss": "largest loss first", "gain": "largest gain first", "file": "as in the file"}
+RESAMPLES: Final = 1000
+
+
+class MetricPair(Struct, frozen=True):
+    """One metric of one system in both runs."""
+
+    system: str
+    name: str
+    metric: str
+    """Its title."""
+    unit: str
+    old: Score | None
+    new: Score | None
+    difference: float | None
+    """The second run minus the first."""
+    low: float | None
+    high: float | None
+    paired: bool
+    """Whether the interval is of pairs: both runs drawn on the same resamples of the same inputs; else as if they were drawn apart."""
+    tone: str
+    """``good`` or ``bad`` where the interval excludes 0 and more is better or worse; else empty."""
+
+
+class AnswerWord(Struct, frozen=True):
+    """A piece of an answer, and whether only this run has it."""
+
+    text: str
+    differs: bool
+
+
+class AnswerPair(Struct, frozen=True):
+    """One test input with the answers of both runs."""
+
+    id: str
+    input: str
+    reference: str
+    old: list[AnswerWord]
+    new: list[AnswerWord]
+    old_score: float | None = None
+    """Of this input alone, in the metric that is chosen; None where the run kept no scores of inputs."""
+    new_score: float | None = None
+
+
+class CurveLink(Struct, frozen=True):
+    """One curve that both runs, or one of them, have."""
+
+    stage: str
+    figure: str
+    link: str
+    old_last: float | None
+    new_last: float | None
+
+
+class CompareScreen(Struct, frozen=True):
+    """Two runs: only what differs."""
+
+    old: RunRow | None = None
+    new: RunRow | None = None
+    settings: list[ChangedSetting] = field(default_factory=list)
+    same_settings: int = 0
+    stages: list[str] = field(default_factory=list)
+    """Stages whose artifact differs."""
+    same_test_set: bool | None = None
+    """Whether both were measured on the same test rows; None where one was not measured."""
+    metrics: list[MetricPair] = field(default_factory=list)
+    curves: list[CurveLink] = field(default_factory=list)
+    system: str = ""
+    """The system whose answers are shown."""
+    metric: str = ""
+    """The metric that they are sorted by."""
+    sort: str = "loss"
+    answers: list[AnswerPair] = field(default_factory=list)
+    different: int = 0
+    """Inputs that the two runs answered differently."""
+    asked: int = 0
+    """Inputs that both were asked."""
+    at: int = 0
+    size: int = PAGE_SIZE
+    answers_reason: str = ""
+    """Why there are no answers side by side."""
+    choices: list[RunRow] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+class _StoredRun(Struct, frozen=True):
+    """What a run kept of each test input."""
+
+    answers: Mapping[str, AnswerRow]
+    scores: Mapping[str, InputScores]
+
+
+def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScreen:
+    """Compare the runs ``old`` and ``new``; without them the two newest.
+
+    ``system``, ``metric``, ``sort`` (see ``SORTS``) and ``at`` choose the answers.
+    Raises  NotFoundError for a run that is not in the ledger.
+    """
+    problems = ProblemList()
+    names: list[str] = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), [])
+    choices = [
+        build_row(record, None) for name in names[:CHOICES] if (record := try_load(context, problems, name)) is not None
+    ]
+    known = [row.id for row in choices]
+    new_name = query.get("new") or (known[0] if known else "")
+    old_name = query.get("old") or (known[1] if len(known) > 1 else "")
+    for name in (old_name, new_name):
+        if name and name not in names:
+            raise NotFoundError(name)
+    old, new = (try_load(context, problems, name) if name else None for name in (old_name, new_name))
+    if old is None or new is None:
+        return CompareScreen(choices=choices, problems=problems.problems)
+    nothing: tuple[_StoredRun | None, _StoredRun | None] = (None, None)
+    stored = problems.attempt("answers", lambda: (_load_stored(context, old), _load_stored(context, new)), nothing)
+    paired: dict[tuple[str, str], MetricDifference]
+    paired = problems.attempt("scores of inputs", lambda: _pair_scores(context, old, new, *stored), {})
+    changes = list(list_changes(old, new))
+    same = len(flatten_settings(old.settings).keys() | flatten_settings(new.settings).keys()) - len(changes)
+    return CompareScreen(
+        old=build_row(old, None),
+        new=build_row(new, None),
+        settings=changes,
+        same_settings=same,
+        stages=_list_changed_stages(old, new),
+        same_test_set=None if old.test_set is None or new.test_set is None else old.test_set == new.test_set,
+        metrics=list(_compare_metrics(old, new, paired)),
+        curves=list(_list_curves(old, new)),
+        choices=choices,
+        problems=problems.problems,
+        **_compare_answers(new, stored, query),
+    )
+
+
+def _list_changed_stages(old: RunRecord, new: RunRecord) -> list[str]:
+    before = {stage.name: stage.manifest for stage in old.stages}
+    after = {stage.name: stage.manifest for stage in new.stages}
+    return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+
+def _compare_metrics(
+    old: RunRecord, new: RunRecord, paired: Mapping[tuple[str, str], MetricDifference]
+) -> Iterator[MetricPair]:
+    for system in dict.fromkeys((*new.scores, *old.scores)):
+        before, after = old.scores.get(system, {}), new.scores.get(system, {})
+        for name in metrics.sort_metrics({*before, *after}):
+            yield _pair(system, name, before.get(name), after.get(name), paired.get((system, name)))
+
+
+def _pair(system: str, name: str, old: Score | None, new: Score | None, paired: MetricDifference | None) -> MetricPair:
+    known = metrics.get_metric(name)
+    if old is None or new is None:
+        return MetricPair(system, name, known.title, known.unit, old, new, None, None, None, paired=False, tone="")
+    difference, low, high = new.value - old.value, None, None
+    if paired is not None:
+        difference, low, high = paired.value, paired.low, paired.high
+    elif None not in (old.low, old.high, new.low, new.high):
+        low = difference - hypot(new.value - (new.low or 0.0), (old.high or 0.0) - old.value)
+        high = difference + hypot((new.high or 0.0) - new.value, old.value - (old.low or 0.0))
+    tone = ""
+    if low is not None and high is not None and known.better != "neither" and (low > 0 or high < 0):
+        tone = "good" if (low > 0) == (known.better == "higher") else "bad"
+    return MetricPair(
+        system, name, known.title, known.unit, old, new, difference, low, high, paired=paired is not None, tone=tone
+    )
+
+
+def _pair_scores(
+    context: ReadContext, old: RunRecord, new: RunRecord, before: _StoredRun | None, after: _StoredRun | None
+) -> dict[tuple[str, str], MetricDifference]:
+    """System and metric to the paired difference; empty where a run kept no scores of inputs, or the inputs differ."""
+    if before is None or after is None or not after.scores or before.scores.keys() != after.scores.keys():
+        return {}
+    gate = new.settings.get("evaluate", {}).get("evaluate", {}).get("gate", {})
+
+    def compare() -> dict[tuple[str, str], MetricDifference]:
+        found = paired_comparison.compare_runs(
+            list(before.scores.values()),
+            list(after.scores.values()),
+            resamples=RESAMPLES,
+            confidence=float(gate.get("confidence", 0.95)),
+            seed=0,
+        )
+        return {(item.system, item.measure): item for item in found}
+
+    # Records and artifacts of runs do not change; the ids name them.
+    return context.cache.get(f"paired {old.id} {new.id}", (len(before.scores), len(after.scores)), compare)
+
+
+def _list_curves(old: RunRecord, new: RunRecord) -> Iterator[CurveLink]:
+    for stage in dict.fromkeys((*new.curves, *old.curves)):
+        before, after = old.curves.get(stage, {}), new.curves.get(stage, {})
+        for figure in dict.fromkeys((*after, *before)):
+            address = link("/runs/curve/{}/{}", stage, figure, old=old.id, new=new.id)
+            yield CurveLink(stage, figure, address, _get_last(before.get(figure)), _get_last(after.get(figure)))
+
+
+def _get_last(points: Sequence[tuple[int, float]] | None) -> float | None:
+    return points[-1][1] if points else None
+
+
+def _compare_answers(new: RunRecord, stored: tuple[_StoredRun | None, _StoredRun | None], query: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of the screen that are about answers."""
+    before, after = stored
+    if before is None or after is None:
+        reason = "The answers of one of these runs are no longer in the cache of DVC; only what the ledger keeps can be compared."
+        return {"answers_reason": reason}
+    common = [name for name in after.answers if name in before.answers]
+    there = {
+        system for name in common for system in after.answers[name].answers if system in before.answers[name].answers
+    }
+    wanted = query.get("system", "")
+    system = wanted if wanted in there else next((name for name in JUDGED if name in there), min(there, default=""))
+    metric = query.get("metric", "") or new.primary or ""
+    sort = query.get("sort", "") if query.get("sort", "") in SORTS else "loss"
+    different = [
+        name for name in common if before.answers[name].answers.get(system) != after.answers[name].answers.get(system)
+    ]
+    gains = {name: _score_pair(name, system, metric, before, after) for name in different}
+    if sort != "file" and any(None not in pair for pair in gains.values()):
+        different.sort(key=lambda name: _sort_key(gains[name], metric, sort))
+    at = place_page(query.get("at", ""), PAGE_SIZE, len(different))
+    pairs = [_build_pair(name, system, gains[name], before, after) for name in different[at : at + PAGE_SIZE]]
+    reason = "" if pairs else "Both runs gave the same answers, or were asked different questions."
+    chosen = {"system": system, "metric": metric, "sort": sort, "at": at, "answers": pairs, "answers_reason": reason}
+    return {**chosen, "different": len(different), "asked": len(common)}
+
+
+def _score_pair(
+    name: str, system: str, metric: str, before: _StoredRun, after: _StoredRun
+) -> tuple[float | None, float | None]:
+    """The scores of one input in both runs."""
+    found = []
+    for run in (before, after):
+        row = run.scores.get(name)
+        numbers = row.statistics.get(system, {}).get(metric) if row is not None else None
+        found.append(paired_comparison.score_input(metric, numbers) if numbers else None)
+    return found[0], found[1]
+
+
+def _sort_key(pair: tuple[float | None, float | None], metric: str, sort: str) -> float:
+    """Ascending: the largest loss, or the largest gain, first; inputs without scores last."""
+    old, new = pair
+    if old is None or new is None:
+        return float("inf")
+    gain = (new - old) * (-1 if metrics.get_metric(metric).better == "lower" else 1)
+    return gain if sort == "loss" else -gain
+
+
+def _build_pair(
+    name: str, system: str, scores: tuple[float | None, float | None], before: _StoredRun, after: _StoredRun
+) -> AnswerPair:
+    row = after.answers[name]
+    first, second = _mark_words(before.answers[name].answers.get(system, ""), row.answers.get(system, ""))
+    return AnswerPair(name, row.input, row.references[0] if row.references else "", first, second, *scores)
+
+
+def _load_stored(context: ReadContext, record: RunRecord) -> _StoredRun | None:
+    """What a run kept of each test input; None where its answers are gone."""
+    path = _find_file(context, record, results.ANSWERS)
+    if path is None:
+        return None
+    answers: dict[str, AnswerRow] = context.cache.get(
+        f"answers {path}", stamp_files([path]), lambda: {row.id: row for row in atomic_io.read_rows(path, AnswerRow)}
+    )
+    scored = _find_file(context, record, results.INPUT_SCORES)
+    if scored is None:
+        return _StoredRun(answers, {})
+    scores: dict[str, InputScores] = context.cache.get(
+        f"scores {scored}",
+        stamp_files([scored]),
+        lambda: {row.id: row for row in atomic_io.read_rows(scored, InputScores)},
+    )
+    return _StoredRun(answers, scores)
+
+
+def _find_file(context: ReadContext, record: RunRecord, name: str) -> Path | None:
+    """Where a file of the evaluation of a run lies: among the artifacts while it is the last one, then in the cache of DVC."""
+    stage = next((stage for stage in record.stages if stage.name == "evaluate"), None)
+    if stage is None:
+        return None
+    folder = context.layout.artifact("evaluate")
+    try:
+        is_last = stage.manifest == atomic_io.sha256_json(manifest.read(folder))
+    except (OSError, TunectlError):
+        is_last = False
+    if is_last and (folder / name).is_file():
+        return folder / name
+    return None if stage.output is None else dvc_cache.find_cached_file(context.layout.root, stage.output, name)
+
+
+def _mark_words(old: str, new: str) -> tuple[list[AnswerWord], list[AnswerWord]]:
+    """Both texts in pieces; a piece that only one of them has is marked."""
+    from difflib import SequenceMatcher
+
+    first, second = old.split(" "), new.split(" ")
+    left: list[AnswerWord] = []
+    right: list[AnswerWord] = []
+    for kind, a, b, c, d in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
+        if first[a:b]:
+            left.append(AnswerWord(" ".join(first[a:b]), kind != "equal"))
+        if second[c:d]:
+            right.append(AnswerWord(" ".join(second[c:d]), kind != "equal"))
+    return left, right
