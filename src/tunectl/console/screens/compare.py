@@ -236,7 +236,9 @@ def _get_last(points: Sequence[tuple[int, float]] | None) -> float | None:
     return points[-1][1] if points else None
 
 
-def _compare_answers(new: RunRecord, stored: tuple[_StoredRun | None, _StoredRun | None], query: Mapping[str, str]) -> dict[str, Any]:
+def _compare_answers(
+    new: RunRecord, stored: tuple[_StoredRun | None, _StoredRun | None], query: Mapping[str, str]
+) -> dict[str, Any]:
     """The fields of the screen that are about answers."""
     before, after = stored
     if before is None or after is None:
