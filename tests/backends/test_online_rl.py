@@ -14,63 +14,21 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import yaml
+import tiny_policies
 from msgspec.structs import replace as changed
+from tiny_policies import DATA, WANTED, plan, profile
 
 from tunectl.artifacts import atomic_io
-from tunectl.artifacts.records import Message
 from tunectl.backends.modeling import training_checkpoint
-from tunectl.backends.trainers import online_rl, online_trainer, rl_validation, rollout, trainer_loop
+from tunectl.backends.trainers import online_rl, online_trainer, rl_validation, rollout
 from tunectl.backends.trainers.online_rl import OnlineRlTrainer
 from tunectl.chat import model_spec
-from tunectl.config.schema.align import Grpo, Rloo
-from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.config.schema.align import Rloo
 from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
 from tunectl.training import resource_check
-from tunectl.training.rl.rl_types import PolicyData, Prompt, RewardBreakdown, RewardFunctions, RlArgs
+from tunectl.training.rl.rl_types import RewardBreakdown, RewardFunctions
 
 torch = pytest.importorskip("torch")
-CONF = Path(__file__).parents[2] / "conf" / "align"
-WANTED = 70
-"""The token that the reward of these tests likes."""
-
-
-def profile(**changes):
-    values = {
-        "device": "cpu",
-        "threads": 1,
-        "dtype": "float32",
-        "train_batch_tokens": 256,
-        "generate_batch": 16,
-        "gradient_checkpointing": False,
-    }
-    return HardwareProfile(**{**values, **changes})
-
-
-def settings(method="rloo", **changes):
-    kind = {"rloo": Rloo, "grpo": Grpo}[method]
-    values = yaml.safe_load((CONF / f"{method}.yaml").read_text())
-    watch = values["validation"] | {"eval_steps": 4, "inputs": 4, "samples": 2, "resamples": 200, "tolerance": 100}
-    small = {
-        "steps": 8,
-        "prompts_per_step": 2,
-        "num_generations": 4,
-        "max_new_tokens": 16,
-        "learning_rate": 0.003,
-        "save_steps": 3,
-        "warmup_ratio": 0.0,
-        "validation": watch | changes.pop("validation", {}),
-    }
-    return kind.model_validate({**values, **small, **changes})
-
-
-def plan(method="rloo", *, seed=5, machine=None, **changes):
-    return RlArgs(settings(method, **changes), seed, machine or profile(), "test")
-
-
-def question(number):
-    ids = (1, 30 + number % 9, 40, 41 + number % 5, 1)
-    return Prompt(f"q{number}", (Message("user", f"Say {number}"),), f"prompt {number}", ids, ("reference",), {})
 
 
 def liked(ids):
@@ -111,49 +69,9 @@ def judges(**changes):
     return RewardFunctions(changes.get("rewards", Likes()), changes.get("measure", Steady()))
 
 
-DATA = PolicyData([question(number) for number in range(6)], (), (), [question(number) for number in range(20, 24)])
-
-
 @pytest.fixture(scope="module")
 def start(tiny_model, tmp_path_factory):
-    """A model folder that answers with a few letters and then ends its turn, and an adapter of sft on it."""
-    import peft
-    import transformers
-    from safetensors.torch import save_model
-
-    folder = tmp_path_factory.mktemp("policy")
-    model, sft = folder / "model", folder / "sft"
-    shutil.copytree(tiny_model, model)
-    base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    teach_to_end(base)
-    save_model(base, str(model / "model.safetensors"), metadata={"format": "pt"})
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(1)
-        adapted = peft.get_peft_model(
-            base, peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules="all-linear")
-        )
-        for name, weights in adapted.named_parameters():
-            if "lora_B" in name:
-                weights.normal_(0, 0.02)
-    trainer_loop.save(adapted, {}, sft, model_spec.load(model))
-    model_spec.save(model_spec.load(model), sft)
-    return model, sft
-
-
-def teach_to_end(model):
-    """One to four letters, then the end of turn."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    random = torch.Generator().manual_seed(2)
-    for _ in range(80):
-        asked = torch.tensor([question(number).ids for number in range(8)])
-        said = torch.randint(65, 75, (8, 5), generator=random)
-        said[torch.arange(5)[None] >= torch.randint(1, 5, (8, 1), generator=random)] = 2
-        ids = torch.cat([asked, said], dim=1)
-        labels = ids.clone()
-        labels[:, :5] = -100
-        optimizer.zero_grad()
-        model(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
+    return tiny_policies.build_policy(tiny_model, tmp_path_factory.mktemp("policy"))
 
 
 def fit(start, tmp_path, chosen=None, name="out", **changes):
@@ -329,7 +247,7 @@ def test_writing_merged_says_what_the_adapter_says_and_leaves_the_weights_alone(
     before = {name: weights.clone() for name, weights in model.named_parameters()}
     policy = online_rl.prepare_policy(chosen, model, tokenizer, DATA)
     lines = policy.writer.sample_completions(
-        DATA.questions, 3, rollout.Sampling(method="sampling", max_new_tokens=6, temperature=0.8, top_p=1.0), 4
+        DATA.questions, 3, rollout.Sampling(method="sampling", max_new_tokens=6, temperature=0.8, top_p=1.0), range(6)
     )
     assert all(torch.equal(weights, before[name]) for name, weights in model.named_parameters())
     rows = [rl_validation.row_of(DATA.questions[place // 3], [line.answer]) for place, line in enumerate(lines)]
@@ -399,7 +317,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(start, tmp_path, whole, call):
 
 CHILD = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {support!r}]
 from pathlib import Path
 import test_online_rl as t
 t.fit((Path({model!r}), Path({sft!r})), Path({root!r}), t.plan(steps={steps}, save_steps=1))
@@ -410,7 +328,12 @@ def test_kill_9_at_any_moment_changes_nothing(start, tmp_path):
     """Killed twice, once as soon as there is a checkpoint and once at a random moment after that."""
     steps = 40
     text = CHILD.format(
-        tests=str(Path(__file__).parent), model=str(start[0]), sft=str(start[1]), root=str(tmp_path), steps=steps
+        tests=str(Path(__file__).parent),
+        support=str(Path(tiny_policies.__file__).parent),
+        model=str(start[0]),
+        sft=str(start[1]),
+        root=str(tmp_path),
+        steps=steps,
     )
     work, marker, reached = tmp_path / "out-work", training_checkpoint.MARKER, 0
     for wait in (0.0, random.random()):

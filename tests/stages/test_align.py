@@ -123,8 +123,8 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
     facts: AlignResultRecord = atomic_io.read_json(outputs.artifact / "align.json", AlignResultRecord)
     assert (facts.best_step, facts.inputs, facts.metric, facts.validation) == (4, 2, "chrf", [FIRST, LAST])
     assert (outputs.artifact / "history.csv").read_text() == (
-        "step,loss,learning_rate,reward,reward_spread,kl,length,truncated\n"
-        "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0\n4,0.4,1e-05,0.8,0.2,3.0,8.0,0.0\n"
+        "step,loss,learning_rate,reward,reward_spread,kl,length,truncated,completions_crc32\n"
+        "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0,\n4,0.4,1e-05,0.8,0.2,3.0,8.0,0.0,\n"
     )
     assert (outputs.plots / "history.csv").read_text().splitlines()[1] == "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0,3.0"
     assert (outputs.plots / "validation.csv").read_text() == (outputs.artifact / "validation.csv").read_text()

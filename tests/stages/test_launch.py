@@ -7,12 +7,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tunectl.artifacts.paths import ProjectPaths
-from tunectl.backends.launchers.launched_trainers import LaunchedRewardTrainer, LaunchedSftTrainer
+from tunectl.backends.launchers.launched_trainers import (
+    LaunchedPolicyTrainer,
+    LaunchedRewardTrainer,
+    LaunchedSftTrainer,
+)
 from tunectl.backends.wiring import launch
 from tunectl.config.loading import override_file
 from tunectl.config.loading.override_parsing import Override
+from tunectl.config.schema.align import Rloo
 from tunectl.config.schema.launch import LaunchConfig
 from tunectl.core.errors import UsageError
 from tunectl.pipeline import runner
@@ -57,11 +63,16 @@ def test_the_stages_that_fit_get_a_trainer(tmp_path: Path) -> None:
     kinds = {}
     for stage in STAGES:
         launched = launch.launch_backends(stage.name, config)
-        kinds[stage.name] = type(launched.backends["trainer"]) if launched else None
-    assert {name: kind for name, kind in kinds.items() if kind} == {
+        if launched and stage.name == "align":
+            settings = Rloo.model_validate(yaml.safe_load((ROOT / "conf" / "align" / "rloo.yaml").read_text()))
+            kinds[stage.name] = type(launched.backends["tools"].trainer(settings))
+        elif launched:
+            kinds[stage.name] = type(launched.backends["trainer"])
+    assert kinds == {
         "cpt": LaunchedSftTrainer,
         "sft": LaunchedSftTrainer,
         "reward": LaunchedRewardTrainer,
+        "align": LaunchedPolicyTrainer,
     }
     local = launch.launch_backends("sft", launch.read(tmp_path / "absent.json"))
     assert local is not None
@@ -102,6 +113,6 @@ def test_a_request_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_machine_joins_only_what_fits_on_several(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as error:
         runner.join_stage(ProjectPaths(tmp_path), "ingest")
-    assert (error.value.message, error.value.hint) == ("ingest fits nothing", "stages that do: cpt, reward, sft")
+    assert (error.value.message, error.value.hint) == ("ingest fits nothing", "stages that do: align, cpt, reward, sft")
     with pytest.raises(UsageError, match="tunectl run sft --join takes part in a fit on several machines"):
         runner.join_stage(ProjectPaths(tmp_path), "sft")

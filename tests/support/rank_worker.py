@@ -11,11 +11,16 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
+
+import tiny_policies
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.launchers import worker
 from tunectl.backends.modeling import training_checkpoint, training_run
 from tunectl.backends.modeling.process_group import ProcessGroup
+from tunectl.backends.trainers import rollout
+from tunectl.backends.trainers.rollout_generation import RolloutGenerator
 from tunectl.core import logging_setup
 from tunectl.training import fit_request
 from tunectl.training.fit_request import FitRequest
@@ -63,6 +68,19 @@ def plant(point: str) -> None:
     ProcessGroup.sum_gradients, ProcessGroup.barrier = sum_gradients, barrier
 
 
+def plant_in_rollout(point: str) -> None:
+    """Count the steps of a policy, and die before the second one where that is the point."""
+    own_start = rollout.start
+
+    def start(run, numbers, step):
+        STEPS[0] += 1
+        if point == "before_forward" and STEPS[0] == 2:
+            die()
+        return own_start(run, numbers, step)
+
+    rollout.start = start
+
+
 def err(kind: str) -> None:
     """Compute a loss that is no number in the third step, or raise what nobody expects."""
     own_loss, own_cross = training_run.step_loss, training_run.batching.cross_entropy_loss
@@ -87,7 +105,10 @@ def run_many(folders: list[str]) -> int:
     group = worker.join_ranks(first, Path(folders[0]))
     for folder in map(Path, folders):
         request = atomic_io.read_json(folder / fit_request.REQUEST, FitRequest)
-        result = worker.run_fit(request, folder, replace(group, sharded=request.sharded))
+        with patch.object(RolloutGenerator, "sample_completions", RolloutGenerator.sample_completions):
+            if (folder / "answers.json").is_file():
+                tiny_policies.take_answers_from(folder / "answers.json")
+            result = worker.run_fit(request, folder, replace(group, sharded=request.sharded))
         if not RANK:
             atomic_io.write_json(folder / "single_result.json", result)
         group.barrier()
@@ -101,6 +122,7 @@ def main(script: dict, folder: Path) -> int:
     for attempt, rank, point in script.get("kills", ()):
         if (attempt, rank) == (ATTEMPT, RANK):
             plant(point)
+            plant_in_rollout(point)
     if script.get("rank") == RANK:
         err(script["error"])
     return worker.main(folder)

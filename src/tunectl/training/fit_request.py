@@ -14,45 +14,53 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 from pydantic import BaseModel
 
 from tunectl.artifacts import atomic_io
+from tunectl.config.schema.align import AlignConfig
+from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core import errors
 from tunectl.core.errors import ArtifactError, TunectlError
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.protocols import TrainResult
 from tunectl.training.reward.pair_batches import PromptGroup
 from tunectl.training.reward.reward_args import RewardArgs
+from tunectl.training.rl.rl_types import PolicyData, RlArgs, RlResult
 from tunectl.training.train_args import TrainingArgs
 
 REQUEST, ROWS, RESULT, FAILURE, STOP = "fit.json", "rows.msgpack", "result.json", "failure.json", "stop"
 ADAPTER = "adapter"
 """Folder of the adapter that the first rank writes."""
 T = TypeVar("T")
-FitRow = PackedRow | PromptGroup
+R = TypeVar("R", TrainResult, RlResult)
+FitRow = PackedRow | PromptGroup | PolicyData
+TrainerName = Literal["sft", "reward", "align"]
 
 
 @dataclass(frozen=True, slots=True)
 class FitJob:
     """What a trainer was asked for, before it is written down."""
 
-    trainer: Literal["sft", "reward"]
-    plan: TrainingArgs | RewardArgs
+    trainer: TrainerName
+    plan: TrainingArgs | RewardArgs | RlArgs
     model: Path
     sft: Path | None
     train: Sequence[FitRow]
+    """Rows to learn from; of align one ``PolicyData`` that holds everything."""
     validation: Sequence[FitRow]
     out: Path
     """Folder that gets the adapter."""
     work: Path
     """Folder of the checkpoints, which survives a kill."""
+    reward: Path | None = None
+    """The reward model that align learns from, where it does."""
 
     @property
-    def fit(self) -> TrainingArgs:
+    def fit(self) -> TrainingArgs | RlArgs:
         """The part of the plan that all kinds of fits have."""
         return self.plan.fit if isinstance(self.plan, RewardArgs) else self.plan
 
@@ -60,10 +68,10 @@ class FitJob:
 class FitLauncher(Protocol):
     """Carries out fits on several processes."""
 
-    ends: list[FitEnd]
+    ends: list[FitEnd[Any]]
     """How the fits so far went."""
 
-    def run(self, job: FitJob) -> FitEnd:
+    def run(self, job: FitJob) -> FitEnd[Any]:
         """Fit; the adapter goes to ``job.out``.
 
         Raises  the error that a rank raised; InfrastructureError where ranks fail too often, or after Ctrl-C.
@@ -76,12 +84,14 @@ class FitLauncher(Protocol):
 class FitRequest(Struct, frozen=True):
     """One fit, as every rank reads it; paths are absolute."""
 
-    trainer: Literal["sft", "reward"]
+    trainer: TrainerName
     plan: dict[str, Any]
-    """``TrainingArgs`` of sft and cpt, ``RewardArgs`` of reward, as plain values."""
+    """``TrainingArgs`` of sft and cpt, ``RewardArgs`` of reward, ``RlArgs`` of align, as plain values."""
     model: str
     sft: str | None
-    """The adapter below a reward model."""
+    """The adapter below a reward model, or that align trains on."""
+    reward: str | None
+    """The reward model that align learns from."""
     work: str
     """Folder of the checkpoints."""
     device: str
@@ -91,10 +101,10 @@ class FitRequest(Struct, frozen=True):
     collective_timeout_seconds: int
 
 
-class FitEnd(Struct, frozen=True):
+class FitEnd(Struct, Generic[R], frozen=True):
     """How a fit went, and on what."""
 
-    result: TrainResult
+    result: R
     ranks: int
     nodes: int
     device: str
@@ -121,7 +131,7 @@ class Crash(Struct, frozen=True):
     traceback: str
 
 
-def encode_plan(plan: TrainingArgs | RewardArgs) -> dict[str, Any]:
+def encode_plan(plan: TrainingArgs | RewardArgs | RlArgs) -> dict[str, Any]:
     """Return ``plan`` as plain values."""
     result: dict[str, Any] = msgspec.to_builtins(plan, enc_hook=_encode)
     return result
@@ -132,14 +142,24 @@ def decode_plan(plan: dict[str, Any], shape: type[T]) -> T:
     return msgspec.convert(plan, shape, dec_hook=_decode)
 
 
+def decode_rl_plan(plan: dict[str, Any]) -> RlArgs:
+    """Decode the plan of align; what its settings are follows from the method that they name."""
+    settings: Any = AlignConfig.model_validate(plan["settings"]).root
+    return RlArgs(settings, plan["seed"], HardwareProfile(**plan["profile"]), plan["project"])
+
+
 def build_request(job: FitJob, work: Path, *, sharded: bool, collective_timeout_seconds: int) -> FitRequest:
     """Return the request of ``job``, with its checkpoints in ``work``."""
-    fit = replace(job.fit, init_adapter=job.fit.init_adapter.absolute() if job.fit.init_adapter else None)
+    plan, fit = job.plan, job.fit
+    if isinstance(fit, TrainingArgs):
+        fit = replace(fit, init_adapter=fit.init_adapter.absolute() if fit.init_adapter else None)
+        plan = replace(plan, fit=fit) if isinstance(plan, RewardArgs) else fit
     return FitRequest(
         trainer=job.trainer,
-        plan=encode_plan(replace(job.plan, fit=fit) if isinstance(job.plan, RewardArgs) else fit),
+        plan=encode_plan(plan),
         model=str(job.model.absolute()),
         sft=str(job.sft.absolute()) if job.sft else None,
+        reward=str(job.reward.absolute()) if job.reward else None,
         work=str(work.absolute()),
         device=job.fit.profile.device,
         id=uuid.uuid4().hex,
@@ -191,8 +211,15 @@ def raise_failure(folder: Path) -> None:
     raise kind(failure.message, hint=failure.hint)
 
 
-def read_end(folder: Path) -> FitEnd:
-    """Return how the fit went.
+def read_result(path: Path, trainer: TrainerName) -> FitEnd[Any]:
+    """Return the end of a fit of ``trainer`` that was written to ``path``."""
+    shape: Any = FitEnd[RlResult] if trainer == "align" else FitEnd[TrainResult]
+    end: FitEnd[Any] = atomic_io.read_json(path, shape)
+    return end
+
+
+def read_end(folder: Path, trainer: TrainerName) -> FitEnd[Any]:
+    """Return how the fit of ``trainer`` went.
 
     Raises  the error that ended it; ArtifactError where it neither ended well nor said why.
     """
@@ -201,8 +228,7 @@ def read_end(folder: Path) -> FitEnd:
         raise ArtifactError(
             f"{folder / RESULT} does not exist, though all ranks ended well", hint="run the command again"
         )
-    end: FitEnd = atomic_io.read_json(folder / RESULT, FitEnd)
-    return end
+    return read_result(folder / RESULT, trainer)
 
 
 def _encode(value: Any) -> Any:

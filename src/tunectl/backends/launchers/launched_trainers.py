@@ -1,16 +1,21 @@
-"""The trainers of sft, cpt and reward, on several processes: the same calls, carried out by a launcher."""
+"""The trainers of sft, cpt, reward and align, on several processes: the same calls, carried out by a launcher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from tunectl.backends.modeling import reward_scorer
 from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core.errors import TunectlError
 from tunectl.training.fit_request import FitJob, FitLauncher
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.protocols import TrainResult
 from tunectl.training.reward.pair_batches import PromptGroup
+from tunectl.training.reward.protocols import RewardModel, RewardScore, ScoredPrompt
 from tunectl.training.reward.reward_args import RewardArgs
+from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, RlResult
 from tunectl.training.train_args import TrainingArgs
 
 
@@ -54,3 +59,41 @@ class LaunchedRewardTrainer(RewardModelTrainer):
         work: Path,
     ) -> TrainResult:
         return self._launcher.run(FitJob("reward", plan, model, sft, train, validation, out, work)).result
+
+
+class LaunchedPolicyTrainer:
+    """Align on several processes: each of them makes its own rewards and its own measure from the settings."""
+
+    def __init__(self, launcher: FitLauncher) -> None:
+        """``launcher`` starts the processes."""
+        self._launcher = launcher
+        self._reward: Path | None = None
+
+    def check_reward_model(self, base: Path, sft: Path, reward: Path, _profile: HardwareProfile) -> RewardModel:
+        """Take note of the reward model, which each rank loads.
+
+        Raises  ArtifactError where it does not fit.
+        """
+        reward_scorer.load_verified(base=base, sft=sft, reward=reward, part="members")
+        self._reward = reward
+        return RemoteRewardModel()
+
+    def fit(
+        self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
+    ) -> RlResult:
+        """Learn on all ranks; of ``judges`` nothing is used here."""
+        result: RlResult = self._launcher.run(
+            FitJob("align", plan, model, sft, [data], (), out, work, self._reward)
+        ).result
+        return result
+
+
+class RemoteRewardModel:
+    """Stands in the stage for a reward model that the ranks load."""
+
+    def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
+        """Raise  TunectlError: only ranks score."""
+        raise TunectlError("a reward model that the ranks load was asked in the process of the stage")
+
+    def close(self) -> None:
+        """Nothing was loaded."""

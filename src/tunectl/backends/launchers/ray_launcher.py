@@ -9,12 +9,10 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tunectl.artifacts import atomic_io
 from tunectl.backends.launchers import ray_worker
 from tunectl.backends.launchers.agent_process import StopRequest
 from tunectl.backends.launchers.torchrun_join import is_listening
@@ -46,11 +44,11 @@ class RayLauncher:
     """Runs fits one after the other; ``ends`` says how they were run."""
 
     settings: RayLaunch
-    ends: list[FitEnd] = field(default_factory=list)
+    ends: list[FitEnd[Any]] = field(default_factory=list)
     function: Any = ray_worker.run_rank
     """What each worker calls."""
 
-    def run(self, job: FitJob) -> FitEnd:
+    def run(self, job: FitJob) -> FitEnd[Any]:
         """Fit on the cluster.
 
         Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where workers fail
@@ -63,7 +61,7 @@ class RayLauncher:
             control = ray.remote(ray_worker.FitControl).options(num_cpus=0).remote()
             trainer = self._build(ray, job, control)
             result = _wait(ray, trainer, control, job.fit.label, self.settings)
-            end = _take(result, job.out)
+            end = _take(result, job)
         finally:
             if started:
                 ray.shutdown()
@@ -186,11 +184,12 @@ def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlE
     )
 
 
-def _take(result: Any, out: Path) -> FitEnd:
-    """Bring the adapter from the storage to ``out``, and remove the checkpoints of this fit."""
+def _take(result: Any, job: FitJob) -> FitEnd[Any]:
+    """Bring the adapter from the storage to where the job wants it, and remove the checkpoints of this fit."""
+    out = job.out
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(folder, out, dirs_exist_ok=True)
-    end: FitEnd = atomic_io.read_json(out / fit_request.RESULT, FitEnd)
+    end = fit_request.read_result(out / fit_request.RESULT, job.trainer)
     (out / fit_request.RESULT).unlink()
     result.checkpoint.filesystem.delete_dir(posixpath.dirname(result.checkpoint.path))
     return end

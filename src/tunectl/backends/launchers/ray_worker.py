@@ -122,7 +122,7 @@ def _fetch_checkpoint(work: Path) -> str | None:
     return None
 
 
-def _report_end(adapter: Path, end: FitEnd, group: ProcessGroup) -> None:
+def _report_end(adapter: Path, end: FitEnd[Any], group: ProcessGroup) -> None:
     """Report the adapter as the last checkpoint, with the result of the fit."""
     if group.first:
         atomic_io.write_json(adapter / fit_request.RESULT, end)

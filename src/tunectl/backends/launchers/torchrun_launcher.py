@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct
 
@@ -58,9 +59,9 @@ class TorchrunLauncher:
     settings: TorchrunLaunch
     worker: Sequence[str] = WORKER
     """Arguments of Python that start one rank."""
-    ends: list[FitEnd] = field(default_factory=list)
+    ends: list[FitEnd[Any]] = field(default_factory=list)
 
-    def run(self, job: FitJob) -> FitEnd:
+    def run(self, job: FitJob) -> FitEnd[Any]:
         """Fit on all ranks.
 
         Raises  the error that a rank raised; InfrastructureError where a rank fails too often, or after Ctrl-C.
@@ -87,7 +88,7 @@ class TorchrunLauncher:
         if code:
             fit_request.raise_failure(folder)
             raise agent_process.describe_failure(folder, code, agent, job.fit.label)
-        end = fit_request.read_end(folder)
+        end = fit_request.read_end(folder, job.trainer)
         shutil.copytree(folder / fit_request.ADAPTER, job.out, dirs_exist_ok=True)
         shutil.rmtree(folder)
         if self.settings.storage_path:

@@ -14,7 +14,7 @@ import traceback
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.modeling.process_group import ProcessGroup
@@ -28,9 +28,11 @@ from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.protocols import TrainResult
 from tunectl.training.reward.pair_batches import PromptGroup
 from tunectl.training.reward.reward_args import RewardArgs
+from tunectl.training.rl.rl_types import PolicyData, RlArgs, RlResult
 from tunectl.training.train_args import TrainingArgs
 
 _log = logging_setup.get_logger(__name__)
+Plan = TypeVar("Plan", TrainingArgs, RlArgs)
 MEETING_SECONDS = 60
 """Of a rank that does not see what the others were told."""
 CARDS = "CUDA_VISIBLE_DEVICES"
@@ -126,8 +128,10 @@ def _refuse_another_folder(request: FitRequest | None, folder: Path, group: Proc
         )
 
 
-def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResult:
+def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResult | RlResult:
     """Carry out the request with the trainer that it names; the adapter goes into ``folder``."""
+    if request.trainer == "align":
+        return _fit_policy(request, folder, group)
     from tunectl.backends.trainers import reward_trainer, sft_trainer
 
     out = folder / fit_request.ADAPTER
@@ -150,7 +154,33 @@ def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResu
     )
 
 
-def _own_plan(plan: TrainingArgs, group: ProcessGroup) -> TrainingArgs:
+def _fit_policy(request: FitRequest, folder: Path, group: ProcessGroup) -> RlResult:
+    """Align: this rank has a policy, and where one is declared a reward model."""
+    from tunectl.backends.modeling.reward_scorer import DistributedRewardModel
+    from tunectl.backends.wiring import align
+
+    (data,), _ = fit_request.read_rows(folder, PolicyData)
+    plan = _own_plan(fit_request.decode_rl_plan(request.plan), group)
+    tools, base, sft = align.build_backend(), Path(request.model), Path(request.sft or "")
+    model = None
+    if request.reward is not None:
+        model = DistributedRewardModel(tools.reward(base, sft, Path(request.reward), plan.profile), group)
+    try:
+        return align.build_trainer(plan.settings, group).fit(
+            plan,
+            model=base,
+            sft=sft,
+            data=data,
+            judges=align.build_judges(plan.settings, tools, model),
+            out=folder / fit_request.ADAPTER,
+            work=Path(request.work),
+        )
+    finally:
+        if model is not None:
+            model.close()
+
+
+def _own_plan(plan: Plan, group: ProcessGroup) -> Plan:
     """Return the plan of this rank: the cores of a machine are divided among its ranks."""
     profile = plan.profile
     if profile.threads is None:

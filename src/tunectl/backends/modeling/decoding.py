@@ -115,14 +115,21 @@ class Decoder:
         *,
         seed: int,
         likely: bool = False,
+        uniforms: Any = None,
     ) -> None:
-        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps the likelihood of what is drawn."""
+        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps the likelihood of what is drawn.
+
+        uniforms  (lines, limit) float64 from 0 to 1, the random numbers of each line: then no answer depends on the lines beside it.
+                  None: they are drawn together, from ``seed``.
+        """
         random = self._torch.Generator(device=state.logits.device).manual_seed(seed)
         at_work = list(lines)
         limit = decoding.max_new_tokens
+        columns = iter(range(limit))
         while True:
             started = time.perf_counter()
-            tokens, chances = self._pick(state.logits, decoding, random)
+            column = None if uniforms is None else uniforms[:, next(columns), None]
+            tokens, chances = self._pick(state.logits, decoding, random, column)
             nats = chances.log().tolist() if likely and chances is not None else [None] * len(at_work)
             for line, token, log in zip(at_work, tokens.tolist(), nats, strict=True):
                 self.append(line, token, limit, log)
@@ -133,6 +140,7 @@ class Decoder:
                 keep = self.tensor(busy)
                 at_work = [at_work[index] for index in busy]
                 state, tokens = _select_rows(state, keep), tokens[keep]
+                uniforms = None if uniforms is None else uniforms[keep]
             self._step(state, tokens)
             split_time(time.perf_counter() - started, [line for line in at_work if not line.is_done(limit)])
 
@@ -156,22 +164,22 @@ class Decoder:
         ).logits[:, -1]
         state.position = state.position + 1
 
-    def _pick(self, logits: Any, decoding: Greedy | Sampling, random: Any) -> tuple[Any, Any]:
+    def _pick(self, logits: Any, decoding: Greedy | Sampling, random: Any, uniform: Any = None) -> tuple[Any, Any]:
         """Return the next token of each row, and where it was drawn, the chance that it had before top_p; both of shape (rows,)."""
         if isinstance(decoding, Greedy):
             return logits.argmax(dim=-1), None
         chances = (logits.float() / decoding.temperature).softmax(dim=-1)
         if decoding.top_p == 1:  # nothing is left out, so nothing needs sorting
-            indices = self._sample_indices(chances, random)
+            indices = self._sample_indices(chances, random, uniform)
             return indices[:, 0], chances.gather(1, indices)[:, 0]
         ranked, order = chances.sort(dim=-1, descending=True)
         # a token stays while those likelier than it hold less than top_p together, so at least one stays
         ranked = ranked.masked_fill(ranked.cumsum(dim=-1) - ranked >= decoding.top_p, 0.0)
-        indices = order.gather(1, self._sample_indices(ranked, random))
+        indices = order.gather(1, self._sample_indices(ranked, random, uniform))
         return indices[:, 0], chances.gather(1, indices)[:, 0]
 
-    def _sample_indices(self, weights: Any, random: Any) -> Any:
-        """Return a place of each row, drawn with ``weights`` (rows, places); (rows, 1).
+    def _sample_indices(self, weights: Any, random: Any, uniform: Any = None) -> Any:
+        """Return a place of each row, drawn with ``weights`` (rows, places) by ``uniform`` (rows, 1), or by ``random`` without; (rows, 1).
 
         By the inverse of the distribution function: one random number a row, where ``torch.multinomial`` draws one a place
         (32 rows of 49,152 places on 2 cores: 0.8 against 31 ms). Raises  UsageError where a weight is no number.
@@ -183,9 +191,10 @@ class Decoder:
                 "the model gives chances that are no numbers, so no word can be drawn",
                 hint="lower the learning rate that it was trained with, or compute in more places: hardware.dtype=float32",
             )
-        uniform = self._torch.rand(
-            (len(weights), 1), dtype=self._torch.float64, device=weights.device, generator=random
-        )
+        if uniform is None:
+            uniform = self._torch.rand(
+                (len(weights), 1), dtype=self._torch.float64, device=weights.device, generator=random
+            )
         # a product that rounds up to the sum itself is behind the last place
         return self._torch.searchsorted(sums, uniform * totals, right=True).clamp_(max=weights.shape[1] - 1)
 

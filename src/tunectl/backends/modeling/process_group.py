@@ -7,10 +7,13 @@ rank: schedule, optimizer, average and best weights follow from the seed and fro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from tunectl.core.optional import import_optional
 
@@ -71,6 +74,34 @@ class ProcessGroup:
         distributed.all_reduce(flat)
         for weights, part in zip(trained, flat.split([part.numel() for part in parts]), strict=True):
             weights.grad = part.view_as(weights).to(weights.dtype)
+
+    def sum_tensor(self, values: Any) -> Any:
+        """Sum a tensor over the ranks, in place; returns it."""
+        if self.world_size > 1:
+            import_optional("torch.distributed", extra="train").all_reduce(values)
+        return values
+
+    def gather_bytes(self, content: bytes) -> list[bytes]:
+        """Return the bytes of each rank, in their order."""
+        if self.world_size == 1:
+            return [content]
+        torch = import_optional("torch", extra="train")
+        distributed = import_optional("torch.distributed", extra="train")
+        sizes = [int(size) for size in self.gather(float(len(content)))]
+        own = torch.zeros(max(1, *sizes), dtype=torch.uint8)
+        if content:
+            own[: len(content)] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        parts = [torch.empty_like(own) for _ in sizes]
+        distributed.all_gather(parts, own)
+        return [part[:size].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]
+
+    def merge_by_place(self, own: Mapping[int, Any], shape: Any) -> list[Any]:
+        """Return values of ``shape`` by place, from 0 on: each rank brings those of its own places."""
+        if self.world_size == 1:
+            return [own[place] for place in sorted(own)]
+        parts = self.gather_bytes(msgspec.msgpack.encode(list(own.items())))
+        pairs = [pair for part in parts for pair in msgspec.msgpack.decode(part, type=list[tuple[int, shape]])]
+        return [value for _, value in sorted(pairs, key=itemgetter(0))]
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -16,6 +16,7 @@ import msgspec
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import Example, ReferenceAnswer, Source
 from tunectl.backends.modeling import lora_kernels, model_loader, reward_forward, short_attention
+from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.chat import model_spec, template
 from tunectl.chat.loss_mask import LossMasker
 from tunectl.chat.tokenizer import Tokenizer
@@ -222,3 +223,22 @@ class RewardScorer:
     def close(self) -> None:
         """Give the memory back."""
         self._reader.close()
+
+
+class DistributedRewardModel:
+    """A reward model that each rank has: answers are dealt to the ranks, those to one prompt together, and scores are gathered."""
+
+    def __init__(self, model: RewardModel, group: ProcessGroup) -> None:
+        """``model`` scores the answers of this rank."""
+        self._model, self._group = model, group
+
+    def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
+        runs = [index == 0 or prompts[index] != prompts[index - 1] for index in range(len(prompts))]
+        turns = list(accumulate(runs))  # the number of its prompt, from 1
+        own = [index for index, turn in enumerate(turns) if turn % self._group.world_size == self._group.rank]
+        scores = self._model.score([prompts[index] for index in own], [answers[index] for index in own])
+        return self._group.merge_by_place(dict(zip(own, scores, strict=True)), RewardScore)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._model.close()

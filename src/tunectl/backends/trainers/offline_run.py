@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import rl_validation
 from tunectl.backends.trainers.offline_logprobs import LogprobReader, PairLogprobs, References
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
@@ -43,6 +44,8 @@ class OfflineRun:
     bar: Any = None
     stopped: bool = False
     clock: float = 0.0
+    group: ProcessGroup = SINGLE
+    """The processes that share this run."""
 
     def run_validation(self, step: int) -> ValidationPoint:
         held_out = self.trainer.evaluate_held_out if self.data.held_out else None

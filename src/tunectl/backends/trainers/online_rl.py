@@ -22,9 +22,9 @@ from tunectl.backends.modeling import (
     model_loader,
     peft_adapter,
     short_attention,
-    training_checkpoint,
     training_run,
 )
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import online_trainer, trainer_base, trainer_loop
 from tunectl.backends.trainers.rl_args import refuse_no_vllm
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
@@ -42,6 +42,10 @@ from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, Rl
 class OnlineRlTrainer:
     """The trainer of ``rloo`` and ``grpo``; see ``training.policy.PolicyTrainer``."""
 
+    def __init__(self, group: ProcessGroup = SINGLE) -> None:
+        """``group`` is the processes that learn together; every one of them makes the same calls."""
+        self._group = group
+
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
@@ -53,36 +57,39 @@ class OnlineRlTrainer:
         """
         settings = plan.settings
         assert isinstance(settings, Rloo | Grpo)
-        refuse_no_vllm(settings.vllm, plan.profile.device)
+        refuse_no_vllm(settings.vllm, plan.profile.device, self._group.world_size)
+        prompts = min(settings.prompts_per_step, len(data.questions))
+        trainer_base.refuse_bad_ranks(
+            self._group,
+            plan.profile.device,
+            prompts,
+            "prompt",
+            f"or raise align.prompts_per_step (now {settings.prompts_per_step})",
+        )
         with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
-            return _fit(plan, settings, model, sft, data, judges, out, work)
+            return self._fit(plan, model, sft, data, judges, out, work)
 
-
-def _fit(
-    plan: RlArgs,
-    settings: Rloo | Grpo,
-    model: Path,
-    sft: Path,
-    data: PolicyData,
-    judges: RewardFunctions,
-    out: Path,
-    work: Path,
-) -> RlResult:
-    peft_model, tokenizer = load_policy(plan, model, sft)
-    longest = max(len(prompt.ids) for prompt in (*data.questions, *data.validation)) + settings.max_new_tokens
-    trainer_base.refuse_too_big(plan, peft_model, max(longest, ROW_TOKENS), work)
-    steps = rollout_order.prompts_per_step(
-        len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed
-    )
-    resumed = training_checkpoint.latest_checkpoint(work)
-    state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
-    trainer = online_trainer.build_trainer(plan, settings, peft_model, tokenizer, work)
-    policy = prepare_policy(plan, peft_model, tokenizer, data)
-    run = PolicyRun(plan, settings, policy, data, judges, steps, state, RolloutStep(0, []))
-    trainer.run = run
-    done = trainer_base.run_steps(run, trainer, resumed)
-    trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
-    return to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
+    def _fit(
+        self, plan: RlArgs, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
+    ) -> RlResult:
+        settings, group = plan.settings, self._group
+        assert isinstance(settings, Rloo | Grpo)
+        peft_model, tokenizer = load_policy(plan, model, sft)
+        longest = max(len(prompt.ids) for prompt in (*data.questions, *data.validation)) + settings.max_new_tokens
+        trainer_base.refuse_too_big(plan, peft_model, max(longest, ROW_TOKENS), work, ranks=group.local_world_size)
+        steps = rollout_order.prompts_per_step(
+            len(data.questions), steps=settings.steps, each=settings.prompts_per_step, seed=plan.seed
+        )
+        resumed = trainer_loop.latest_checkpoint(group, work)
+        state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
+        trainer = online_trainer.build_trainer(plan, settings, peft_model, tokenizer, work)
+        policy = prepare_policy(plan, peft_model, tokenizer, data)
+        run = PolicyRun(plan, settings, policy, data, judges, steps, state, RolloutStep(0, []), group=group)
+        trainer.run = run
+        done = trainer_base.run_steps(run, trainer, resumed)
+        if group.first:
+            trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
+        return to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
 
 
 def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -> RlResult:

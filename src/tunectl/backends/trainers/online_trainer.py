@@ -30,6 +30,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         rollout.compute_reference_logprobs(run, batch["completion_mask"].shape[1])
         with run.state.time_block("learn"):
             loss = self._learn(model, batch)
+        run.stopped = run.group.agree_to_stop(run.stopped)
         rollout.check_kl(run)
         trainer_base.refuse_no_number(run, run.turn.number, loss)
         run.state.answers += len(run.turn.lines)
@@ -51,7 +52,8 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
             loss = self._compute_loss(model, turn.inputs) * rollout.loss_weight(self.run.settings, turn.inputs, batch)
             self.accelerator.backward(loss)
             total += float(loss.detach())
-        return total
+        self.run.group.sum_gradients(model)
+        return self.run.group.sum(total)[0]
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         """Return the token ids of the prompts, which were tokenized before."""

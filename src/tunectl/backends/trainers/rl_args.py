@@ -8,18 +8,24 @@ from typing import Any
 
 from tunectl.backends.trainers.sft_args import NO_CLIP, OPTIMIZERS, SCHEDULES
 from tunectl.config.schema.align import AlignBase, Dpo, Grpo, Kto, Rloo, VllmColocate
-from tunectl.core.errors import InfrastructureError
+from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training.rl.rl_types import RlArgs
 
 
-def refuse_no_vllm(vllm: VllmColocate | None, device: str) -> None:
+def refuse_no_vllm(vllm: VllmColocate | None, device: str, ranks: int) -> None:
     """Before anything is loaded.
 
-    Raises  InfrastructureError where vLLM is asked for without a card, or is not installed.
+    Raises  UsageError where several ranks would each start a vLLM; InfrastructureError where it is asked for without a card, or is
+            not installed.
     """
     if vllm is None:
         return
+    if ranks > 1:
+        raise UsageError(
+            f"align.vllm is set, and launch starts {ranks} ranks: vLLM beside a trainer takes one",
+            hint="write answers with transformers on all ranks: align.vllm=null, or stay in one process: launch=local",
+        )
     if device != "cuda":
         raise InfrastructureError(
             f"align.vllm is set, but vLLM shares a CUDA card with the trainer, and hardware.device is {device}",

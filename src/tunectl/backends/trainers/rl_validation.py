@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from msgspec import structs
+import msgspec
+from msgspec import Struct, structs
 
 from tunectl.backends.modeling import batching, logprobs, training_run
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.backends.trainers.rollout_generation import RolloutGenerator
 from tunectl.chat.loss_mask import TokenSpan
@@ -19,7 +21,7 @@ from tunectl.core import logging_setup
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
 from tunectl.training.prefix_sharing import PackedRow
-from tunectl.training.rl import policy_validation
+from tunectl.training.rl import policy_validation, rollout_order
 from tunectl.training.rl.rl_types import (
     Completion,
     Prompt,
@@ -33,6 +35,16 @@ from tunectl.training.rl.rl_types import (
 _log = logging_setup.get_logger(__name__)
 HeldOut = Callable[[], tuple[float, float | None]]
 """Loss of the method on held-out judgments, and the share of pairs that are ranked right; None where there are no pairs."""
+
+
+class ValidationDecision(Struct, frozen=True):
+    """What the first rank tells the others."""
+
+    point: ValidationPoint
+    best: bool
+    """Whether these weights are the best so far."""
+    stopped: str | None
+    """Why to stop."""
 
 
 @dataclass
@@ -115,36 +127,39 @@ def run_validation(
     state: RlTrainerState,
     step: int,
     held_out: HeldOut | None = None,
+    group: ProcessGroup = SINGLE,
 ) -> ValidationPoint:
     """Answer ``questions`` greedily, compare with the first look, keep samples and the best weights, and decide whether to stop.
 
-    ``held_out`` measures judgments of validation, where judgments are what is learned from.
+    ``held_out`` measures judgments of validation, where judgments are what is learned from. Each rank of ``group`` answers its share
+    of the questions; the first one compares and decides, and the others take its word.
     Raises  UsageError where every answer was cut.
     """
     started = time.monotonic()
     settings = plan.settings
-    answers = [
-        policy.writer.to_completion(line) for line in policy.writer.generate_greedy(questions, settings.max_new_tokens)
-    ]
-    ratios, kl = policy.apart(
-        [row_of(question, [answer.ids]) for question, answer in zip(questions, answers, strict=True)]
-    )
+    answers, ratios, kl = _answer(policy, questions, settings.max_new_tokens, group)
     marks = _marks(plan, judges, questions, answers, ratios)
-    now = policy_validation.measure_validation(step, questions, answers, marks, kl, judges.measure)
-    if state.first is None:
-        state.first = now
-    point = policy_validation.compare_with_start(now, state.first, judges.measure, settings.validation, plan.seed)
-    if held_out is not None:
-        loss, accuracy = held_out()
-        point = structs.replace(point, held_out_loss=loss, held_out_accuracy=accuracy)
+    judgment = (0.0, None) if held_out is None else held_out()
+    decision = b""
+    if group.first:
+        now = policy_validation.measure_validation(step, questions, answers, marks, kl, judges.measure)
+        if state.first is None:
+            state.first = now
+        point = policy_validation.compare_with_start(now, state.first, judges.measure, settings.validation, plan.seed)
+        if held_out is not None:
+            point = structs.replace(point, held_out_loss=judgment[0], held_out_accuracy=judgment[1])
+        best = policy_validation.best_checkpoint([*state.looks, point]) is point
+        first_point = state.looks[0] if state.looks else point
+        stopped = policy_validation.detect_reward_hacking(point, first_point, judges.measure.name, settings.validation)
+        state.samples += _samples(step, questions, answers, marks, settings.validation.samples)
+        decision = msgspec.msgpack.encode(ValidationDecision(point, best, stopped))
+    decided = msgspec.msgpack.decode(group.gather_bytes(decision)[0], type=ValidationDecision)
+    point = decided.point
     state.looks.append(point)
-    state.samples += _samples(step, questions, answers, marks, settings.validation.samples)
-    if policy_validation.best_checkpoint(state.looks) is point:
+    state.stopped = decided.stopped
+    if decided.best:
         state.best_step = step
         state.best = {name: value.clone() for name, value in training_run.trainable_state(policy.model).items()}
-    state.stopped = policy_validation.detect_reward_hacking(
-        point, state.looks[0], judges.measure.name, settings.validation
-    )
     state.seconds["validation"] = state.seconds.get("validation", 0.0) + time.monotonic() - started
     _log.info(
         "align: step %d, reward %.3f, %s %.1f, KL %.2f, %.1f tokens an answer",
@@ -156,6 +171,22 @@ def run_validation(
         point.length,
     )
     return point
+
+
+def _answer(
+    policy: PolicyModel, questions: Sequence[Prompt], limit: int, group: ProcessGroup
+) -> tuple[list[Completion], list[float], list[float]]:
+    """Return greedy answers, their log-ratios to sft, and their KL (nats), in the order of ``questions``."""
+    lengths = [len(question.ids) for question in questions]
+    places = rollout_order.deal_prompts(lengths, rank=group.rank, world_size=group.world_size)
+    lines = policy.writer.generate_greedy([questions[place] for place in places], limit)
+    own = [policy.writer.to_completion(line) for line in lines]
+    ratios, kl = policy.apart(
+        [row_of(questions[place], [answer.ids]) for place, answer in zip(places, own, strict=True)]
+    )
+    values = {place: value for place, *value in zip(places, own, ratios, kl, strict=True)}
+    merged = group.merge_by_place(values, tuple[Completion, float, float])
+    return [answer for answer, _, _ in merged], [ratio for _, ratio, _ in merged], [value for _, _, value in merged]
 
 
 def _marks(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from tunectl.backends.modeling.decoding import GenerationState
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import rl_validation
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.backends.trainers.rl_validation import PolicyModel, row_of
@@ -48,7 +52,10 @@ class RolloutStep:
     """Of the step, from 1."""
     questions: list[Prompt]
     """One an answer: those of one prompt are neighbors."""
+    own: tuple[int, ...] = ()
+    """Places of the prompts that this rank works on, among the prompts of the step."""
     lines: list[GenerationState] = field(default_factory=list)
+    """Answers of all ranks."""
     written: list[Completion] = field(default_factory=list)
     marks: list[RewardBreakdown] = field(default_factory=list)
     reference: Any = None
@@ -58,7 +65,9 @@ class RolloutStep:
     inputs: dict[str, Any] = field(default_factory=dict)
     """TRL's tensors of that part."""
     kl: list[float] = field(default_factory=list)
-    """Log-ratio to sft of the answers that were read, nats."""
+    """Log-ratio to sft of the answers that this rank read, nats."""
+    mean_kl: float = 0.0
+    """Of the answers that all ranks read."""
 
 
 @dataclass
@@ -78,10 +87,14 @@ class PolicyRun:
     stopped: bool = False
     """Ctrl-C was pressed: finish this step, save, stop."""
     clock: float = 0.0
+    group: ProcessGroup = SINGLE
+    """The processes that share this run."""
 
     def run_validation(self, step: int) -> ValidationPoint:
         """Look at greedy answers after ``step``."""
-        return rl_validation.run_validation(self.plan, self.policy, self.judges, self.data.validation, self.state, step)
+        return rl_validation.run_validation(
+            self.plan, self.policy, self.judges, self.data.validation, self.state, step, group=self.group
+        )
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
         """Return the values that the progress bar shows for a step."""
@@ -110,15 +123,22 @@ class PolicyRun:
 def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, str]]:
     """Begin a step; returns what TRL calls its inputs, one an answer."""
     copies = run.settings.num_generations
-    run.turn = RolloutStep(step, [run.data.questions[number] for number in numbers for _ in range(copies)])
+    prompts = [run.data.questions[number] for number in numbers]
+    own = rollout_order.deal_prompts(
+        [len(prompt.ids) for prompt in prompts], rank=run.group.rank, world_size=run.group.world_size
+    )
+    run.turn = RolloutStep(step, [prompt for prompt in prompts for _ in range(copies)], tuple(own))
     return [{"prompt": question.text} for question in run.turn.questions]
 
 
 def generate_completions(run: PolicyRun) -> None:
-    """Write the answers of the step."""
-    copies = run.settings.num_generations
-    seed = rollout_order.step_seed(run.plan.seed, run.turn.number)
-    add_completions(run, run.policy.writer.sample_completions(run.turn.questions[::copies], copies, run.how, seed))
+    """Write the answers of the step: each rank those to its own prompts."""
+    turn, copies = run.turn, run.settings.num_generations
+    prompts = [turn.questions[place * copies] for place in turn.own]
+    seeds = [rollout_order.prompt_seed(run.plan.seed, turn.number, place) for place in turn.own]
+    lines = run.policy.writer.sample_completions(prompts, copies, run.how, seeds)
+    groups = {place: lines[index * copies : (index + 1) * copies] for index, place in enumerate(turn.own)}
+    add_completions(run, [line for group in run.group.merge_by_place(groups, list[GenerationState]) for line in group])
 
 
 def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
@@ -155,11 +175,11 @@ def score_answers(run: PolicyRun) -> list[float]:
 
 
 def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
-    """Return the answers of the step that ended, in rows, in micro-batches of hardware.train_batch_tokens."""
+    """Return the answers to the prompts of this rank that ended, in rows, in micro-batches of hardware.train_batch_tokens."""
     turn, copies = run.turn, run.settings.num_generations
     rows: list[PackedRow] = []
     indexes: list[list[int]] = []
-    for first in range(0, len(turn.lines), copies):
+    for first in (place * copies for place in turn.own):
         ended = [index for index in range(first, first + copies) if turn.lines[index].finished]
         question = turn.questions[first]
         sizes = [len(turn.lines[index].answer) for index in ended]
@@ -193,7 +213,7 @@ def compute_logprobs(run: PolicyRun, width: int) -> Any:
         nats = run.policy.likelihoods(part.rows, temperature=run.settings.temperature)
         for index, own in zip(part.places, nats, strict=True):
             result[index, : len(own)] = own
-    return result
+    return run.group.sum_tensor(result)
 
 
 def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
@@ -218,7 +238,8 @@ def check_kl(run: PolicyRun) -> None:
 
     Raises  UsageError with step and value, and what to lower.
     """
-    result = sum(run.turn.kl) / len(run.turn.kl)
+    total, count = run.group.sum(sum(run.turn.kl), len(run.turn.kl))
+    result = run.turn.mean_kl = total / count
     if result <= run.settings.max_kl:
         return
     raise UsageError(
@@ -245,10 +266,11 @@ def build_step_metrics(run: PolicyRun, loss: float, rate: float) -> StepMetrics:
         learning_rate=rate,
         reward=sum(known) / len(known),
         reward_spread=sum(map(_spread, groups)) / len(groups),
-        kl=sum(turn.kl) / len(turn.kl),
+        kl=turn.mean_kl,
         length=sum(len(line.answer) for line in turn.lines) / len(turn.lines),
         truncated=sum(not line.finished for line in turn.lines) / len(turn.lines),
         seconds=seconds,
+        completions_crc32=f"{zlib.crc32(msgspec.msgpack.encode([line.answer for line in turn.lines])):08x}",
     )
 
 

@@ -31,10 +31,14 @@ class RolloutGenerator:
         self._merged = MergedWeights(model)
 
     def sample_completions(
-        self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seed: int
+        self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
     ) -> list[GenerationState]:
-        """Sample ``copies`` answers to each of ``questions`` side by side, with the log-probability of their tokens."""
+        """Sample ``copies`` answers to each of ``questions`` side by side, with the log-probability of their tokens.
+
+        Each question has a seed, so that its answers are the same whichever questions are answered beside it.
+        """
         lines = [[GenerationState(list(question.ids)) for _ in range(copies)] for question in questions]
+        uniforms = [self._draw_uniforms(seed, copies, sampling.max_new_tokens) for seed in seeds]
         order = sorted(range(len(lines)), key=lambda index: (-len(questions[index].ids), index))
         width = max(1, TOGETHER * self._batch // copies)
         with self._writing():
@@ -42,8 +46,14 @@ class RolloutGenerator:
                 group = order[start : start + width]
                 batch = [line for index in group for line in lines[index]]
                 state = self._decoder.prefill([line.ids for line in batch])
-                self._decoder.decode(batch, state, sampling, seed=seed + start, likely=True)
+                numbers = self._torch.cat([uniforms[index] for index in group]).to(self._model.device)
+                self._decoder.decode(batch, state, sampling, seed=0, likely=True, uniforms=numbers)
         return [line for group in lines for line in group]
+
+    def _draw_uniforms(self, seed: int, copies: int, limit: int) -> Any:
+        """Return the random numbers of the answers to one question, (copies, limit): drawn on the CPU, so that all devices draw the same."""
+        random = self._torch.Generator().manual_seed(seed)
+        return self._torch.rand((copies, limit), dtype=self._torch.float64, generator=random)
 
     def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
         """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""

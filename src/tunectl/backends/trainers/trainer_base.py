@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tunectl.backends.modeling import training_checkpoint
+from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.trainers import trainer_loop
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.config.schema.align import Grpo, Rloo
@@ -37,6 +38,8 @@ class TrainRun(Protocol):
     """Ctrl-C was pressed: finish this step, save, stop."""
     clock: float
     """When the step under way began, on the monotonic clock."""
+    group: ProcessGroup
+    """The processes that share this run."""
 
     @property
     def steps(self) -> Sequence[Any]:
@@ -80,11 +83,13 @@ class PolicyTrainerMixin(Base):
         return figures
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        plain = import_optional("transformers", extra="train").Trainer
-        plain._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        self.run.state.save(folder)
-        training_checkpoint.finish_checkpoint(folder)
+        folder, first = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}", self.run.group.first
+        if first:
+            plain = import_optional("transformers", extra="train").Trainer
+            plain._save_checkpoint(self, model, trial)  # noqa: SLF001  TRL's own adds a model card
+            self.run.state.save(folder)
+            training_checkpoint.finish_checkpoint(folder)
+        self.run.group.end_checkpoint(folder if first else None)
 
 
 def what_to_lower(plan: RlArgs) -> str:
@@ -100,15 +105,38 @@ def what_to_lower(plan: RlArgs) -> str:
     )
 
 
-def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, kept: int = 0) -> None:
+def refuse_bad_ranks(group: ProcessGroup, device: str, items: int, word: str, hint: str) -> None:
+    """Say what the run is on. A step has ``items``, ``word`` each; ``hint`` says what to raise.
+
+    Raises  UsageError where a step has fewer items than there are ranks, or layers are to be divided.
+    """
+    if group.world_size > items:
+        raise UsageError(
+            f"align: launch starts {group.world_size} ranks, and a step has {items} {word}{'' if items == 1 else 's'}: "
+            "some ranks would have nothing to do",
+            hint=f"start at most {items}: launch.nproc_per_node={items}, {hint}",
+        )
+    if group.sharded:
+        raise UsageError(
+            "align: launch.shard = layers, but answers are written with a merged copy of each layer",
+            hint="set launch.shard=none for this stage",
+        )
+    if group.first:
+        ranks = "1 process" if group.world_size == 1 else f"{group.world_size} ranks"
+        _log.info("align: %s on %s, about %d %ss a step each", ranks, device, round(items / group.world_size), word)
+
+
+def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, kept: int = 0, ranks: int = 1) -> None:
     """Stop before memory or disk run out; see ``trl_loop.refuse_too_big``.
 
-    Answers are written with a second copy of the adapted weights.
+    Answers are written with a second copy of the adapted weights. ``ranks`` share the memory of this machine.
     Raises  InfrastructureError with what is needed and what is there.
     """
     weights = next(weights for weights in model.parameters() if not weights.requires_grad)
     size = float(weights.element_size())
-    trainer_loop.refuse_too_big(plan, model, longest, work, weight_bytes=size, kept=kept, hint=what_to_lower(plan))
+    trainer_loop.refuse_too_big(
+        plan, model, longest, work, weight_bytes=size, kept=kept, hint=what_to_lower(plan), ranks=ranks
+    )
 
 
 def refuse_no_number(run: TrainRun, step: int, loss: float) -> None:

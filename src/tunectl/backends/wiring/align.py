@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.config.schema.align import CheckMeasure, CheckTerm, Grpo, Rloo, ScoreMeasure, ValidationMetric
 from tunectl.config.schema.evaluate import Check, SchemaCheck
 from tunectl.config.schema.hardware import HardwareProfile
@@ -15,8 +16,8 @@ from tunectl.evaluation.metric_protocols import TextScorer
 from tunectl.training.reward.protocols import RewardModel
 from tunectl.training.rl import rl_types
 from tunectl.training.rl.report import AlignSettings
-from tunectl.training.rl.reward_functions import Checked
-from tunectl.training.rl.rl_types import PolicyTrainer, Prompt, RlResult
+from tunectl.training.rl.reward_functions import Checked, RewardFunction
+from tunectl.training.rl.rl_types import PolicyTrainer, Prompt, RewardFunctions, RlResult
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +38,15 @@ class AlignBackend:
 
 def build_backend() -> AlignBackend:
     """Return the libraries themselves."""
-    return AlignBackend(_trainer, _reward, _score_check, build_metric, _page)
+    return AlignBackend(build_trainer, _reward, _score_check, build_metric, _page)
+
+
+def build_judges(settings: AlignSettings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
+    """Return what marks answers, as declared."""
+    rewards = None
+    if isinstance(settings, Rloo | Grpo):
+        rewards = RewardFunction(settings.rewards, checked=tools.checked, model=model)
+    return RewardFunctions(rewards, tools.measure(settings.validation.metric))
 
 
 def checks_of(settings: AlignSettings) -> list[tuple[str, Check]]:
@@ -63,11 +72,12 @@ def refuse_bad_schemas(settings: AlignSettings) -> None:
             json_validation.check_schema(check.document, f"{key}.document")
 
 
-def _trainer(settings: AlignSettings) -> PolicyTrainer:
+def build_trainer(settings: AlignSettings, group: ProcessGroup = SINGLE) -> PolicyTrainer:
+    """Return the trainer of the method, for the processes of ``group``."""
     if isinstance(settings, Rloo | Grpo):
         from tunectl.backends.trainers.online_rl import OnlineRlTrainer
 
-        return OnlineRlTrainer()
+        return OnlineRlTrainer(group)
     from tunectl.backends.trainers.dpo_kto import DpoKtoTrainer
 
     return DpoKtoTrainer()

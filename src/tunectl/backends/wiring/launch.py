@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from tunectl.artifacts import atomic_io
+from tunectl.config.schema.align import Grpo, Rloo
 from tunectl.config.schema.launch import LaunchConfig, LocalLaunch, RayLaunch, TorchrunLaunch
 from tunectl.training.fit_request import FitLauncher
+from tunectl.training.rl.report import AlignSettings
+from tunectl.training.rl.rl_types import PolicyTrainer
 
-TRAINED: Final = frozenset(("cpt", "sft", "reward"))
+TRAINED: Final = frozenset(("cpt", "sft", "reward", "align"))
 """Stages that fit an adapter over a fixed schedule of steps."""
 
 
@@ -63,13 +66,29 @@ def launch_backends(stage: str, config: LaunchConfig) -> LaunchedBackends | None
         return None
     if isinstance(settings, LocalLaunch):
         return LaunchedBackends(settings.method)
-    from tunectl.backends.launchers.launched_trainers import LaunchedRewardTrainer, LaunchedSftTrainer
-
     launcher = _build_launcher(settings)
-    trainer = LaunchedRewardTrainer(launcher) if stage == "reward" else LaunchedSftTrainer(launcher)
     return LaunchedBackends(
-        settings.method, {"trainer": trainer}, launcher.ends, settings.shard, lambda: launcher.close(stage)
+        settings.method, _build_backends(stage, launcher), launcher.ends, settings.shard, lambda: launcher.close(stage)
     )
+
+
+def _build_backends(stage: str, launcher: FitLauncher) -> dict[str, Any]:
+    """Return the arguments of ``run`` of ``stage`` that carry its fits to ``launcher``."""
+    from tunectl.backends.launchers import launched_trainers
+
+    if stage == "reward":
+        return {"trainer": launched_trainers.LaunchedRewardTrainer(launcher)}
+    if stage != "align":
+        return {"trainer": launched_trainers.LaunchedSftTrainer(launcher)}
+    from tunectl.backends.wiring import align
+
+    trainer = launched_trainers.LaunchedPolicyTrainer(launcher)
+    own = align.build_backend()
+
+    def choose(policy: AlignSettings) -> PolicyTrainer:
+        return trainer if isinstance(policy, Rloo | Grpo) else own.trainer(policy)
+
+    return {"tools": replace(own, trainer=choose, reward=trainer.check_reward_model)}
 
 
 def _build_launcher(settings: TorchrunLaunch | RayLaunch) -> FitLauncher:

@@ -23,10 +23,8 @@ from tunectl.config.schema.evaluate import FactsCheck
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, GateError, UsageError
 from tunectl.data.split.groups import input_key
-from tunectl.training.reward.protocols import RewardModel
 from tunectl.training.rl import preference_batches, rl_artifacts
 from tunectl.training.rl.report import AlignSettings
-from tunectl.training.rl.reward_functions import RewardFunction
 from tunectl.training.rl.rl_types import (
     PolicyData,
     Prompt,
@@ -137,7 +135,7 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
         setting="align.max_rejected_share",
     ).rejected
     model = tools.reward(base, inputs.sft, inputs.reward, cfg.hardware) if needs_reward_model else None
-    judges = _judges(settings, tools, model)
+    judges = align.build_judges(settings, tools, model)
     try:
         aligned = tools.trainer(settings).fit(
             RlArgs(settings, cfg.seed, cfg.hardware, cfg.project),
@@ -317,13 +315,6 @@ def _sample_examples(examples: Sequence[Example], maximum: int, seed: int, descr
         return list(examples)
     indexes = sorted(random.Random(f"{seed}:{description}").sample(range(len(examples)), maximum))  # noqa: S311  a draw, not a secret
     return [examples[index] for index in indexes]
-
-
-def _judges(settings: AlignSettings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
-    rewards = None
-    if isinstance(settings, Rloo | Grpo):
-        rewards = RewardFunction(settings.rewards, checked=tools.checked, model=model)
-    return RewardFunctions(rewards, tools.measure(settings.validation.metric))
 
 
 def _write(

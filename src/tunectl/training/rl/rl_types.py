@@ -143,6 +143,8 @@ class StepMetrics(Struct, frozen=True):
     """Share of answers that were cut."""
     seconds: float
     """Of this step."""
+    completions_crc32: str | None = None
+    """CRC-32 of the tokens of all answers of the step: where those of two runs first differ, their answers part."""
 
 
 class ValidationPoint(Struct, frozen=True):

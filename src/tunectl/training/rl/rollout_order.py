@@ -27,9 +27,18 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
     return result
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of what is written at one step."""
-    return random.Random(f"{seed}:write:{step}").getrandbits(48)  # noqa: S311  a draw, not a secret
+def prompt_seed(seed: int, step: int, place: int) -> int:
+    """Return the seed of the answers to the prompt at ``place`` of a step."""
+    return random.Random(f"{seed}:write:{step}:{place}").getrandbits(48)  # noqa: S311  a draw, not a secret
+
+
+def deal_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[int]:
+    """Return the places of the prompts that one of several ranks works on: dealt in turn by falling length, in their order.
+
+    All answers to a prompt stay on one rank. A rank gets none where there are fewer prompts than ranks.
+    """
+    falling = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
+    return sorted(falling[rank::world_size])
 
 
 def pack_answers(lengths: Sequence[int], prompt: int, *, shared: bool, limit: int = ROW_TOKENS) -> list[list[int]]:

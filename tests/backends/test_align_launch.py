@@ -1,0 +1,228 @@
+"""Learning from rewards on several processes by torchrun: the same answers, the same rewards, the same bytes after kills."""
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import tiny_policies
+from msgspec.structs import replace as changed
+from tiny_policies import TERMS, plan, policy_job
+
+from tunectl.artifacts import atomic_io
+from tunectl.backends.launchers import torchrun_agent
+from tunectl.backends.launchers.torchrun_agent import AgentSettings
+from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
+from tunectl.backends.modeling.process_group import ProcessGroup
+from tunectl.backends.trainers.rollout_generation import RolloutGenerator
+from tunectl.backends.wiring import align
+from tunectl.config.schema.launch import TorchrunLaunch
+from tunectl.core.errors import UsageError
+from tunectl.training import fit_request
+from tunectl.training.rl.rl_types import RlResult
+
+torch = pytest.importorskip("torch")
+WORKER = Path(tiny_policies.__file__).with_name("rank_worker.py")
+LAUNCH = {"nproc_per_node": 2, "max_restarts": 0, "shard": "none", "collective_timeout_seconds": 60}
+LAUNCH |= {"nnodes": 1, "rdzv_endpoint": None, "storage_path": None}
+CHANCE = random.Random(3)
+ANSWERS = {
+    question.id: [
+        [CHANCE.randint(65, 74) for _ in range(CHANCE.randint(1, 4))] + [2] * (copy != 3) for copy in range(4)
+    ]
+    for question in tiny_policies.DATA.questions
+}
+"""Prompt to fixed answers; the last one of each is cut."""
+
+
+def launch(**changes) -> TorchrunLaunch:
+    return TorchrunLaunch(method="torchrun", **{**LAUNCH, **changes})
+
+
+@pytest.fixture(scope="module")
+def start(tiny_model, tmp_path_factory):
+    return tiny_policies.build_policy(tiny_model, tmp_path_factory.mktemp("policy"))
+
+
+@pytest.fixture(scope="module")
+def reward(start, tmp_path_factory):
+    return tiny_policies.build_reward(start, tmp_path_factory.mktemp("reward"))
+
+
+def build_jobs(start, reward: Path, root: Path) -> dict:
+    """Fits of a policy by name: sampled, with fixed answers, and with losses and advantages that are means over all answers of a step."""
+    grpo = plan("grpo", rewards=TERMS, prompts_per_step=3, loss="dapo", scale_rewards="batch", beta=0.1, steps=4)
+    bnpo = plan("grpo", rewards=TERMS, prompts_per_step=5, loss="bnpo", steps=2)
+    terms = [*TERMS, tiny_policies.MODEL]
+    chosen = {
+        "rloo": (plan(rewards=terms, prompts_per_step=3), reward),
+        "fixed": (plan(rewards=terms, prompts_per_step=3, normalize_advantages=True), reward),
+        "grpo": (grpo, None),
+        "bnpo": (bnpo, None),
+    }
+    return {name: policy_job(start, root / name, *given) for name, given in chosen.items()}
+
+
+@pytest.fixture(scope="module")
+def both(start, reward, tmp_path_factory):
+    """All fits on two ranks, in one pair of processes: name to job, result, and folder of the adapter; and what was logged."""
+    root = tmp_path_factory.mktemp("both")
+    jobs = build_jobs(start, reward, root)
+    for name, job in jobs.items():
+        TorchrunLauncher(launch()).write_request(job, root / name / "launch")
+    (root / "fixed" / "launch" / "answers.json").write_text(json.dumps(ANSWERS))
+    script = root / "script.json"
+    script.write_text(json.dumps({"fits": [str(root / name / "launch") for name in jobs]}))
+    agent = AgentSettings(
+        nproc_per_node=2,
+        nnodes=1,
+        max_restarts=0,
+        rdzv_endpoint="127.0.0.1:0",
+        is_host=True,
+        join_timeout_seconds=60,
+        run_id="many",
+        local_addr="127.0.0.1",
+        worker=[str(WORKER), str(script)],
+        fit=str(root),
+    )
+    atomic_io.write_json(root / torchrun_agent.AGENT, agent)
+    words = [sys.executable, "-m", torchrun_agent.__name__, str(root)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-4000:]
+    found = {}
+    for name, job in jobs.items():
+        folder = root / name / "launch"
+        found[name] = (job, atomic_io.read_json(folder / "single_result.json", RlResult), folder / "adapter")
+    return found, done.stderr
+
+
+def fit_here(job, group=None) -> RlResult:
+    job.out.mkdir(parents=True)
+    settings, tools = job.plan.settings, align.build_backend()
+    model = tools.reward(job.model, job.sft, job.reward, job.plan.profile) if job.reward else None
+    trainer = align.build_trainer(settings, group) if group else align.build_trainer(settings)
+    given = {"model": job.model, "sft": job.sft, "data": job.train[0], "out": job.out, "work": job.work}
+    return trainer.fit(job.plan, judges=align.build_judges(settings, tools, model), **given)
+
+
+@pytest.fixture(scope="module")
+def alone(start, reward, tmp_path_factory):
+    """The same fits in this process: name to result and folder of the adapter."""
+    found, root = {}, tmp_path_factory.mktemp("alone")
+    for name, job in build_jobs(start, reward, root).items():
+        with patch.object(RolloutGenerator, "sample_completions", RolloutGenerator.sample_completions):
+            if name == "fixed":
+                (root / "answers.json").write_text(json.dumps(ANSWERS))
+                tiny_policies.take_answers_from(root / "answers.json")
+            found[name] = (fit_here(job), job.out)
+    return found
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def without_clock(result: RlResult) -> tuple:
+    return [changed(point, seconds=0.0) for point in result.history], result.validation, result.samples
+
+
+@pytest.mark.slow
+def test_with_fixed_answers_two_ranks_are_rewarded_and_learn_as_one(both, alone):
+    here, there = both[0]["fixed"][1], alone["fixed"][0]
+    assert [point.completions_crc32 for point in here.history] == [point.completions_crc32 for point in there.history]
+    for ours, theirs in zip(here.history, there.history, strict=True):
+        assert ours.reward == pytest.approx(theirs.reward, abs=1e-6)
+        assert ours.reward_spread == pytest.approx(theirs.reward_spread, abs=1e-6)
+        assert (ours.length, ours.truncated) == (theirs.length, theirs.truncated)
+        assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
+        assert ours.kl == pytest.approx(theirs.kl, abs=1e-3)
+    assert 0 < here.history[0].truncated < 1
+    assert len({point.reward for point in here.history}) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rloo", "grpo", "bnpo"])
+def test_answers_of_the_first_step_are_the_same_on_two_ranks(both, alone, name):
+    here, there = both[0][name][1], alone[name][0]
+    first, other = here.history[0], there.history[0]
+    assert first.completions_crc32 == other.completions_crc32
+    assert first.reward == pytest.approx(other.reward, abs=1e-6)
+    assert first.loss == pytest.approx(other.loss, abs=1e-5)
+    assert here.validation[0].reward == pytest.approx(there.validation[0].reward, abs=1e-6)
+    assert here.validation[0].metric == pytest.approx(there.validation[0].metric, abs=1e-6)
+    assert here.answers == there.answers
+    assert len({point.completions_crc32 for point in here.history}) == len(here.history)
+
+
+@pytest.mark.slow
+def test_with_fixed_answers_two_ranks_end_with_the_weights_of_one(both, alone):
+    from safetensors.torch import load_file
+
+    ours, theirs = (
+        load_file(str(path / "adapter_model.safetensors")) for path in (both[0]["fixed"][2], alone["fixed"][1])
+    )
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_run_says_what_it_is_on(both):
+    assert "align: 2 ranks on cpu, about 2 prompts a step each" in both[1]
+
+
+@pytest.mark.slow
+def test_killed_ranks_cost_nothing_but_time(both, start, reward, tmp_path):
+    """Each rank is killed once, at a checkpoint and in a step: same bytes, looks and rewards as without."""
+    job = policy_job(start, tmp_path, both[0]["rloo"][0].plan, reward)
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"kills": [[0, 0, "in_save"], [1, 1, "after_backward"]]}))
+    end = TorchrunLauncher(launch(max_restarts=2), worker=(str(WORKER), str(script))).run(job)
+    assert digest(job.out) == digest(both[0]["rloo"][2])
+    assert without_clock(end.result) == without_clock(both[0]["rloo"][1])
+    assert (end.ranks, end.nodes, end.device, end.restarts) == (2, 1, "cpu", 2)
+
+
+@pytest.mark.parametrize(
+    ("group", "changes", "message", "hint"),
+    [
+        (
+            ProcessGroup(1, 4),
+            {},
+            "align: launch starts 4 ranks, and a step has 3 prompts: some ranks would have nothing to do",
+            "start at most 3: launch.nproc_per_node=3, or raise align.prompts_per_step (now 3)",
+        ),
+        (
+            ProcessGroup(0, 2, sharded=True),
+            {},
+            "align: launch.shard = layers, but answers are written with a merged copy of each layer",
+            "set launch.shard=none for this stage",
+        ),
+        (
+            ProcessGroup(0, 2),
+            {"vllm": {"gpu_memory_utilization": 0.3, "tensor_parallel_size": 1}},
+            "align.vllm is set, and launch starts 2 ranks: vLLM beside a trainer takes one",
+            "write answers with transformers on all ranks: align.vllm=null, or stay in one process: launch=local",
+        ),
+    ],
+)
+def test_what_ranks_cannot_do_is_refused_by_name(start, tmp_path, group, changes, message, hint):
+    with pytest.raises(UsageError) as error:
+        fit_here(policy_job(start, tmp_path, **changes), group)
+    assert (error.value.message, error.value.hint) == (message, hint)
+
+
+def test_a_request_comes_back_as_it_was(start, tmp_path):
+    job = policy_job(start, tmp_path)
+    words = json.loads(json.dumps(fit_request.encode_plan(job.plan)))
+    assert fit_request.decode_rl_plan(words) == job.plan
+    fit_request.write_rows(tmp_path, job.train, job.validation)
+    (data,), rest = fit_request.read_rows(tmp_path, type(job.train[0]))
+    given = [
+        [replace(prompt, tools=[]) for prompt in part] for part in (job.train[0].questions, job.train[0].validation)
+    ]
+    assert ([data.questions, data.validation], rest) == (given, [])
