@@ -36,7 +36,7 @@ REQUEST, ROWS, RESULT, FAILURE, STOP = "fit.json", "rows.msgpack", "result.json"
 ADAPTER = "adapter"
 """Folder of the adapter that the first rank writes."""
 T = TypeVar("T")
-R = TypeVar("R", TrainResult, RlResult)
+R = TypeVar("R", bound=TrainResult | RlResult)
 FitRow = PackedRow | PromptGroup | PolicyData
 TrainerName = Literal["sft", "reward", "align"]
 
