@@ -136,7 +136,7 @@ def _call(words: Sequence[str]) -> None:
     if done.returncode:
         said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         named = [line for line in said if line.startswith(("ERROR", "error", "CMake Error"))]
-        raise UnavailableError(f"{' '.join(words[:4])} failed: {(named or said or ['without a word'])[-1][:300]}")
+        raise UnavailableError(f"{' '.join(words[:4])} failed: {(named or said or ['no output'])[-1][:300]}")
 
 
 def main() -> None:

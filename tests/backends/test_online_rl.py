@@ -451,7 +451,7 @@ def test_a_reward_that_is_no_number_names_step_and_answer(start, tmp_path):
 
     error = fails(start, tmp_path, rewards=Likes(broken))
     assert error.message.startswith(
-        "align: the reward of an answer of step 2 is no number (reward_model nan, length -1); to 'Say "
+        "align: the reward of an answer of step 2 is not a number (reward_model nan, length -1); to 'Say "
     )
     assert error.hint.startswith("check the part of the reward that is nan or inf")
 

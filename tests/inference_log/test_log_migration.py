@@ -403,7 +403,7 @@ def test_a_setting_that_names_the_old_folder_is_told_first(tmp_path: Path, monke
 def test_there_is_nothing_to_migrate(tmp_path: Path, monkeypatch, capsys) -> None:
     project(tmp_path, monkeypatch)
     assert main(["log", "migrate"]) != 0
-    assert "nothing was kept yet" in capsys.readouterr().err
+    assert "nothing was logged yet" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_rows_that_cannot_be_read_and_feedback_about_nothing_are_named(project, 
             connection.execute(drop)
     assert main(["log", "verify"]) == 5
     told = capsys.readouterr().err
-    assert "inferences chatcmpl-000007: request is no JSON" in told
+    assert "inferences chatcmpl-000007: request is not JSON" in told
     assert "feedback fb-1 is about chatcmpl-000001, which is not there" in told
     assert main(["log", "verify", "--json"]) == 5
     assert len(json.loads(capsys.readouterr().out)["problems"]) == 2
@@ -93,7 +93,7 @@ def test_a_damaged_page_is_found_and_no_backup_is_made_of_it(project, capsys, tm
 def test_nothing_to_verify(project, capsys, monkeypatch):
     monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", "sqlite:///nothing.sqlite")
     assert main(["log", "verify"]) == 2
-    assert capsys.readouterr().err.startswith("tunectl: nothing.sqlite: nothing was kept yet")
+    assert capsys.readouterr().err.startswith("tunectl: nothing.sqlite: nothing was logged yet")
     assert not Path("nothing.sqlite").exists()
 
 

@@ -183,7 +183,7 @@ def test_too_many_rejects_stop_the_stage_and_name_the_setting(tmp_path: Path) ->
         "          1  language: first pages.csv:3 de with confidence 0.99\n"
         "          1  truncated: first ads.csv:4 ends in the word the"
     )
-    assert caught.value.hint == "mend the data, or allow more: curate.max_rejected_share=<share from 0 to 1>"
+    assert caught.value.hint == "fix the data, or allow more: curate.max_rejected_share=<share from 0 to 1>"
 
 
 def test_all_rows_rejected(tmp_path: Path) -> None:

@@ -223,11 +223,11 @@ def test_an_empty_file(project, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data.csv", *COLUMNS], "--model is missing: which model shall answer?\n  for example: --model sft\n"),
+        (["data.csv", *COLUMNS], "--model is missing: which model should answer?\n  for example: --model sft\n"),
         (["a.csv", "b.csv", "--model", "model"], "one file at a time, not 2: a.csv, b.csv\n"),
         (
             ["--model", "model"],
-            "DATA is missing: which file shall the model be measured on?\n  tunectl evaluate --help\n",
+            "DATA is missing: which file should the model be evaluated on?\n  tunectl evaluate --help\n",
         ),
         (
             ["data.csv", "--model", "model", "--input-column", "mr"],
@@ -333,6 +333,7 @@ def test_without_a_file_the_comparison_is_made_again_and_the_artifacts_stay(proj
         "results.json",
         "answers.jsonl",
         "verdict.json",
+        "input_scores.jsonl",
         "report.html",
     }
     assert not Path("artifacts/evaluate").exists()

@@ -337,7 +337,7 @@ def test_empty_file():
     )
     assert fails(b=source(path="b.txt")) == (
         "ingest.sources.b: the one row of b.txt was rejected; at most 20% may be\n          1  no_text: first b.txt there is no text in it",
-        "mend the data, or take the source out of ingest.sources",
+        "fix the data, or take the source out of ingest.sources",
     )
 
 
@@ -527,7 +527,7 @@ def test_all_rows_rejected():
             "ingest.sources.a: all 2 rows of a.jsonl were rejected; at most 20% may be\n"
             "          2  empty_turn: first a.jsonl:1 turn 2 (assistant) is empty"
         ),
-        "mend the data, or take the source out of ingest.sources",
+        "fix the data, or take the source out of ingest.sources",
     )
 
 
@@ -538,7 +538,7 @@ def test_more_rejected_than_allowed_and_yaml_that_allows_it():
             "ingest: 25.0% of 4 rows were rejected; at most 20% may be\n"
             "          1  empty_turn: first a.jsonl:4 turn 2 (assistant) is empty"
         ),
-        "mend the data, or allow more: ingest.max_rejected_share=<share from 0 to 1>",
+        "fix the data, or allow more: ingest.max_rejected_share=<share from 0 to 1>",
     )
     assert run(share=0.25, a=source(path="a.jsonl")).kept == 3
 
@@ -599,7 +599,7 @@ def test_one_broken_file_of_many_rejects_its_rows_only():
         ({"columns": {"text": ["a"]}, "format": "alpaca"}, "format is alpaca, but columns pins others"),
         ({"encoding": "klingon"}, "'klingon' is not an encoding"),
         ({"encoding": "hex"}, "'hex' is not an encoding"),
-        ({"prompt": {"template": "no place"}}, "needs a place to fill"),
+        ({"prompt": {"template": "no place"}}, "needs a placeholder"),
         ({"prompt": {"template": "open {brace"}}, "write a plain brace twice"),
         ({"prompt": {"template": "{a!r}"}}, "may only name columns"),
     ],

@@ -352,7 +352,7 @@ def test_empty_pairs():
             "preferences.sources.x: all 3 rows of pairs.jsonl were rejected; at most 50% may be\n"
             "          3  empty_answer: first pairs.jsonl:1 there is no text in any answer"
         ),
-        "mend the data, or take the source out of preferences.sources",
+        "fix the data, or take the source out of preferences.sources",
     )
 
 
@@ -368,7 +368,7 @@ def test_one_annotator_who_contradicts_himself_throughout():
             "preferences: all 6 rows were rejected, so nothing is left\n"
             "          6  contradicts_self: first pairs.jsonl:1 Ada said otherwise at pairs.jsonl:4"
         ),
-        "mend the data, or bring other rows too",
+        "fix the data, or bring other rows too",
     )
 
 

@@ -373,7 +373,7 @@ def test_too_many_long_pairs_fail_the_stage(given):
     assert caught.value.message.startswith(
         "reward: 14.3% of 70 rows were rejected; at most 10% may be\n         10  too_long: first data.jsonl:1 "
     )
-    assert caught.value.hint == "mend the data, or allow more: reward.max_rejected_share=<share from 0 to 1>"
+    assert caught.value.hint == "fix the data, or allow more: reward.max_rejected_share=<share from 0 to 1>"
 
 
 def test_an_adapter_of_another_base_is_refused(given):

@@ -156,7 +156,7 @@ def test_too_many_long_answers_fail_the_stage(given):
         "sft: 25.0% of 4 rows were rejected; at most 5% may be\n"
         "          1  too_long: first data.csv:1 115 tokens, at most 60 may be"
     )
-    assert caught.value.hint == "mend the data, or allow more: sft.max_rejected_share=<share from 0 to 1>"
+    assert caught.value.hint == "fix the data, or allow more: sft.max_rejected_share=<share from 0 to 1>"
 
 
 def test_nothing_trained_is_a_reason(given):

@@ -111,7 +111,7 @@ def read(path: Path) -> list[ApiKey]:
         return []
     except OSError as error:
         raise InfrastructureError(
-            f"{path} cannot be read: {error.strerror}", hint="whoever serves needs the right to read it"
+            f"{path} cannot be read: {error.strerror}", hint="the account that runs the server must be able to read it"
         ) from error
     except atomic_io.NOT_JSON as error:
         raise DataError(
@@ -121,7 +121,7 @@ def read(path: Path) -> list[ApiKey]:
     names = [key.name for key in keys]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{path} names the key {twice} twice", hint="take one of the two out")
+        raise DataError(f"{path} names the key {twice} twice", hint="remove one of the two")
     return keys
 
 
@@ -141,7 +141,7 @@ def add(path: Path, entry: ApiKey) -> None:
         if any(key.name == entry.name for key in known):
             raise UsageError(
                 f"{path}: there is a key {entry.name} already",
-                hint=f"take another name, or: tunectl serve keys remove {entry.name}",
+                hint=f"choose another name, or: tunectl serve keys remove {entry.name}",
             )
         write(path, [*known, entry])
 
@@ -237,7 +237,7 @@ class KeyStore:
         self._take(read(self.path))
         if not self._keys:
             logging_setup.get_logger(__name__).warning(
-                "%s holds no keys, so nobody can ask: tunectl serve keys add NAME", self.path
+                "%s holds no keys, so every request is refused: tunectl serve keys add NAME", self.path
             )
 
     def key(self, secret: str | None, scope: KeyScope | None, now: float) -> ApiKey:

@@ -207,7 +207,7 @@ def add_trusted_key(path: Path, key: TrustedKey) -> None:
     """
     keys = read_trusted_keys(path) if path.exists() else []
     if any(entry.name == key.name for entry in keys):
-        raise UsageError(f"{path}: there is a key {key.name} already", hint="take another name")
+        raise UsageError(f"{path}: there is a key {key.name} already", hint="choose another name")
     TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile([*keys, key]))
 
 

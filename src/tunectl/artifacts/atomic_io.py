@@ -50,7 +50,7 @@ def write_error(path: Path, error: OSError) -> InfrastructureError:
     """Return the error of a write that the machine refused, in a user's words."""
     reason = error.strerror or str(error)
     return InfrastructureError(
-        f"cannot write {path}: {reason}", hint="check the free space and the rights of that folder, then run again"
+        f"cannot write {path}: {reason}", hint="check the free space and the permissions of that folder, then run again"
     )
 
 

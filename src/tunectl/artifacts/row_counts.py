@@ -101,9 +101,9 @@ def _too_many(account: RowCounts, allowed: float, setting: str) -> DataError:
     lines = [f"    {count:>7}  {reason}: {_first(account, reason)}" for reason, count in reasons]
     if account.kept == 0:
         text = f"{account.stage}: all {account.rows_in} rows were rejected, so nothing is left\n"
-        return DataError(text + "\n".join(lines), hint="mend the data, or bring other rows too")
+        return DataError(text + "\n".join(lines), hint="fix the data, or bring other rows too")
     text = f"{account.stage}: {account.rejected_share:.1%} of {account.rows_in} rows were rejected; at most {allowed:.0%} may be\n"
-    return DataError(text + "\n".join(lines), hint=f"mend the data, or allow more: {setting}=<share from 0 to 1>")
+    return DataError(text + "\n".join(lines), hint=f"fix the data, or allow more: {setting}=<share from 0 to 1>")
 
 
 def _first(account: RowCounts, reason: str) -> str:

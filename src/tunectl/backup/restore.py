@@ -62,13 +62,14 @@ def read_backup(source: Path) -> Backup:
     """
     if not (source / host_state.MANIFEST).is_file():
         raise ArtifactError(
-            f"{source} is no backup: it has no {host_state.MANIFEST}", hint="name the folder that tunectl backup wrote"
+            f"{source} is not a backup: it has no {host_state.MANIFEST}",
+            hint="name the folder that tunectl backup wrote",
         )
     backup = BACKUP.read(source / host_state.MANIFEST, Backup)
     for name, known in backup.files.items():
         path = source / name
         if ".." in Path(name).parts or Path(name).is_absolute():
-            raise ArtifactError(f"{source / host_state.MANIFEST} names {name}", hint="it is no backup of tunectl's")
+            raise ArtifactError(f"{source / host_state.MANIFEST} names {name}", hint="it is not a backup of tunectl")
         if not path.is_file() or path.is_symlink():
             raise ArtifactError(f"{path} is missing", hint="take another copy of this backup, or an earlier one")
         if path.stat().st_size != known.size or atomic_io.sha256_path(path) != known.sha256:
@@ -157,7 +158,7 @@ def _refuse_existing(host: HostState, backup: Backup) -> None:
         taken.append("tables of an inference log in the database of inference_log.url")
     if taken:
         raise UsageError(
-            f"a restore takes no place that is taken: {', '.join(taken)}",
+            f"restore replaces nothing, and these exist already: {', '.join(taken)}",
             hint="move that away (or name an empty database), then restore again",
         )
 

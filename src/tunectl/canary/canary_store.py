@@ -29,7 +29,7 @@ from tunectl.registry.registry_formats import AUTHORSHIP
 from tunectl.registry.release_store import ReleaseRegistry
 
 RECORDS: Final = "experiments"
-UNTESTED: Final = "a test tries no release that a gate refused; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
+UNTESTED: Final = "a canary test needs a release that its gate accepted; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
 """What is left for a release that a gate refused."""
 _RULES: Final = {
     "guard_tolerance": "guardrail_tolerance",

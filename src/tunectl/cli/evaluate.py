@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
         measure(args, Path(files[0]), overrides)
         return 0
     if args.model or args.against or args.slots or overrides:
-        raise UsageError("DATA is missing: which file shall the model be measured on?", hint="tunectl evaluate --help")
+        raise UsageError(
+            "DATA is missing: which file should the model be evaluated on?", hint="tunectl evaluate --help"
+        )
     _stage(args.out, as_json=args.json)
     return 0
 

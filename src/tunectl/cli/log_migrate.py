@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> in
     moved = project_folder.move(layout.root, _settings(root, url))
     migration = inference_log_migration.migrate(url, layout.root)
     if migration is None and not moved:
-        raise DataError("nothing was kept yet, so there is nothing to migrate", hint="serve the model: tunectl serve")
+        raise DataError("nothing was logged yet, so there is nothing to migrate", hint="serve the model: tunectl serve")
     if args.json:
         terminal.print_json({"moved": to_builtins(moved), "migration": to_builtins(migration)})
     else:

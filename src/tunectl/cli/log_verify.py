@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> in
     if result.problems:
         raise ArtifactError(
             f"inference log {result.database}: " + "\n  ".join(result.problems),
-            hint="stop what uses it, keep it aside, and restore a backup: tunectl restore DIR",
+            hint="stop what uses it, move it aside, and restore a backup: tunectl restore DIR",
         )
     rows = ", ".join(f"{count} {name}" for name, count in result.rows.items())
     terminal.print_line(f"{result.database} is whole: schema version {result.schema}, {rows}")

@@ -169,5 +169,5 @@ def _environment(error: MemoryError | OSError) -> TunectlError:
     if error.filename is None:
         raise error
     return InfrastructureError(
-        f"{error.filename}: {error.strerror}", hint="check that the path exists, its rights and the free space"
+        f"{error.filename}: {error.strerror}", hint="check that the path exists, its permissions and the free space"
     )

@@ -202,7 +202,7 @@ def scratch_project(target: Path) -> Iterator[Path]:
         scratch = Path(tempfile.mkdtemp(prefix=".tunectl-init-", dir=parent_folder))
     except OSError as error:
         raise InfrastructureError(
-            f"cannot write in {parent_folder}: {error.strerror}", hint="choose another folder, or mend its rights"
+            f"cannot write in {parent_folder}: {error.strerror}", hint="choose another folder, or fix its permissions"
         ) from error
     try:
         yield scratch

@@ -61,7 +61,8 @@ def run_canary(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
     if args.force and not args.no_test:
         raise UsageError(
-            "--force: a test tries no release that a gate refused", hint="without a test: --no-test --share 0.1 --force"
+            "--force: a canary test needs a release that its gate accepted",
+            hint="without a test: --no-test --share 0.1 --force",
         )
     if args.do == "stop":
         return _stop(args, store)
@@ -81,7 +82,7 @@ def _require_canary_config(root: TunectlConfig, share: float | None) -> CanaryCo
 
 def _find(args: argparse.Namespace, store: ReleaseRegistry) -> str:
     if args.release is None:
-        raise UsageError("which release is to be tried?", hint="tunectl release canary start ID")
+        raise UsageError("which release should be tested?", hint="tunectl release canary start ID")
     return store.find(args.release)
 
 

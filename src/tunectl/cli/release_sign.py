@@ -58,7 +58,7 @@ def run_keygen(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
             f"tunectl release keygen {args.name}: {error}", hint="a name is 1 to 64 of a-z 0-9 . _ -"
         ) from error
     if any(entry.name == args.name for entry in keys):
-        raise UsageError(f"{trusted}: there is a key {args.name} already", hint="take another name")
+        raise UsageError(f"{trusted}: there is a key {args.name} already", hint="choose another name")
     key = signatures.generate_key(out)
     entry = signatures.TrustedKey(args.name, args.role, key.public_key, datetime.now(UTC))
     signatures.add_trusted_key(trusted, entry)

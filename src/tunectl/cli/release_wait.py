@@ -22,14 +22,14 @@ def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> 
     """
     for address in addresses:
         if not address.startswith(("http://", "https://")):
-            raise UsageError(f"--wait {address}: is no address", hint="for example --wait http://127.0.0.1:3000")
+            raise UsageError(f"--wait {address}: is not an address", hint="for example --wait http://127.0.0.1:3000")
     start = time.monotonic()
     while left := {address: state for address in addresses if (state := _other(address, release))}:
         if time.monotonic() - start > seconds:
             states = "; ".join(f"{address}: {state}" for address, state in left.items())
             raise InfrastructureError(
                 f"after {seconds:g} s {len(left)} of {len(addresses)} servers do not serve {release}: {states}",
-                hint="the pointer is swapped, and they go on trying; or go back: tunectl release rollback -m TEXT",
+                hint="the pointer is swapped, and they keep trying; to undo it: tunectl release rollback -m TEXT",
             )
         time.sleep(EVERY)
     return time.monotonic() - start

@@ -62,6 +62,6 @@ def check_unchanged(form: Mapping[str, str], shown: Mapping[str, str]) -> None:
     for name, value in shown.items():
         if form.get(name, "") != value:
             raise ConflictError(
-                "somebody was quicker, or this page is old: what it showed is not so any more, so nothing was done",
-                hint="go back, look at how it is now, and decide again",
+                "the state has changed since this page was loaded, so nothing was done",
+                hint="go back, look at the current state, and decide again",
             )

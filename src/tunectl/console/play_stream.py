@@ -68,7 +68,7 @@ def _parse_number(text: str, low: float, high: float) -> float | None:
     try:
         return min(max(float(text), low), high)
     except ValueError as error:
-        raise ApiError(f"{text[:40]!r} is no number", code="form", status=422) from error
+        raise ApiError(f"{text[:40]!r} is not a number", code="form", status=422) from error
 
 
 def _send(

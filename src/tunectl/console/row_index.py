@@ -54,7 +54,7 @@ class RowIndex:
                     facts = decoder.decode(line)
                 except msgspec.MsgspecError as error:
                     raise DataError(
-                        f"{path}:{number} is no record: {error}",
+                        f"{path}:{number} is not a record: {error}",
                         hint=f"run again: tunectl repro --force --to {path.parent.name}",
                     ) from error
                 self._starts.append(at)
@@ -124,7 +124,7 @@ class RowIndex:
                         )
                     )
                 except msgspec.MsgspecError as error:
-                    raise DataError(f"{self.path}:{line + 1} is no record: {error}") from error
+                    raise DataError(f"{self.path}:{line + 1} is not a record: {error}") from error
         return rows
 
 

@@ -86,7 +86,7 @@ class _Writer:
         if schema is True or schema == {}:
             return "anyvalue"
         if not isinstance(schema, dict):
-            raise _wrong(location, "is no schema")
+            raise _wrong(location, "is not a schema")
         if "$ref" in schema:
             return self._ref(schema["$ref"], location, open_refs)
         for key in ("const", "enum"):
@@ -160,7 +160,7 @@ class _Writer:
             or not isinstance(required, list)
             or not all(isinstance(item, str) for item in required)
         ):
-            raise _wrong(location, "properties is no object, or required no list of names")
+            raise _wrong(location, "properties is not an object, or required is not a list of names")
         absent = next((name for name in required if name not in properties), None)
         if absent is not None:
             raise _wrong(location, f"required names {json.dumps(absent)}, which properties does not describe")

@@ -56,8 +56,8 @@ def read(path: Path) -> list[Erasure]:
             found.append(_ERASURE.decode(line, Erasure, f"{path}:{number}"))
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
-                f"{path}:{number} is no erasure: {error}",
-                hint="mend that line by hand: a person may come back out of a backup without it",
+                f"{path}:{number} is not an erasure: {error}",
+                hint="fix that line by hand: a person may come back out of a backup without it",
             ) from error
     return found
 
@@ -81,7 +81,7 @@ def record(folder: Path, erasure: Erasure) -> None:
     if wrong:
         raise InfrastructureError(
             f"what was erased is gone from the log, but a backup may bring it back: {'; '.join(wrong)}",
-            hint=f"make that folder writable (is it mounted?), then erase again; a place that is gone for good: take it out of {folder / PLACES}",
+            hint=f"make that folder writable (is it mounted?), then erase again; if it no longer exists, remove its line from {folder / PLACES}",
         )
 
 

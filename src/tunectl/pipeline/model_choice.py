@@ -43,7 +43,7 @@ def resolve_model(
 
 def _model(layout: ProjectPaths, word: str | None, adapter: str | None, text: str) -> ModelChoice:
     if word is None:
-        raise UsageError("--model is missing: which model shall answer?", hint="for example: --model sft")
+        raise UsageError("--model is missing: which model should answer?", hint="for example: --model sft")
     stage = word if word in STAGES else next((name for name in STAGES if Path(word) == layout.artifact(name)), None)
     if stage is not None:
         folder = layout.artifact(stage)

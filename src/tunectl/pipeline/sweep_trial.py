@@ -140,5 +140,5 @@ def read_metric(layout: ProjectPaths, metric: str) -> float | None:
             raise UsageError(f"objective {metric}: {file} has no {part} there; {guess}")
         value = value[part]
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UsageError(f"objective {metric}: {file} has {value!r} there, which is no number")
+        raise UsageError(f"objective {metric}: {file} has {value!r} there, which is not a number")
     return value

@@ -57,7 +57,7 @@ _NORTHERN = re.compile(  # Dutch, Swedish
     rf"\b[A-ZÅÄÖ][\wåäö\-]{{0,40}}(?:straat|laan|plein|gracht|kade|gatan|vägen|torget|gränd)\s\d{{1,4}}\s?[a-zA-Z]?\b{_CODE}"
 )
 _DIGIT = re.compile(r"\d")
-# "2 St" or "5 Way" alone is no address: a street needs a name, unless its word is one.
+# "2 St" or "5 Way" alone is not an address: a street needs a name, unless its word is one.
 _NAMELESS = re.compile(rf"\d+\w?\s(?:{_STREETS})\b\.?", re.IGNORECASE)
 _YEAR = re.compile(r"(?:19|20)\d\d\s")
 _AFTER_IN = re.compile(r"\b(?:in|since|of|until|from|during|est\.?|by)\s$", re.IGNORECASE)

@@ -123,7 +123,7 @@ def load(folder: Path) -> ReleaseManifest:
     """
     if not (folder / NAME).is_file():
         raise ArtifactError(
-            f"{folder / NAME} does not exist, so this is no stored release", hint="tunectl release list"
+            f"{folder / NAME} does not exist, so this is not a stored release", hint="tunectl release list"
         )
     manifest: ReleaseManifest = registry_formats.MANIFEST.read(folder / NAME, ReleaseManifest)
     return manifest

@@ -56,9 +56,9 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
     try:
         result = msgspec.json.decode(body, type=_Payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"this is no payload of Alertmanager or Grafana: {_short(error)}") from error
+        raise DataError(f"this is not a payload of Alertmanager or Grafana: {_short(error)}") from error
     if result.version not in VERSIONS:
-        raise DataError(f"payload version {result.version[:10]!r}; understood are 4 (Alertmanager) and 1 (Grafana)")
+        raise DataError(f"payload version {result.version[:10]!r}; supported are 4 (Alertmanager) and 1 (Grafana)")
     sender = VERSIONS[result.version]
     own_alerts = [
         alert for alert in result.alerts if alert.status == "firing" and alert.labels.get("alertname") in names

@@ -20,14 +20,14 @@ def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
         zone = ZoneInfo(schedule.zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise UsageError(
-            f"retrain.schedules: {schedule.name}: zone = {schedule.zone!r} is no time zone",
+            f"retrain.schedules: {schedule.name}: zone = {schedule.zone!r} is not a time zone",
             hint="write one of the IANA database, for example Europe/Berlin, America/New_York or UTC",
         ) from error
     try:
         slot: datetime = next(cronsim.CronSim(WORDS.get(schedule.cron, schedule.cron), after.astimezone(zone)))
     except (cronsim.CronSimError, StopIteration) as error:
         raise UsageError(
-            f"retrain.schedules: {schedule.name}: cron = {schedule.cron!r} is no schedule: {error or 'it never comes'}",
+            f"retrain.schedules: {schedule.name}: cron = {schedule.cron!r} is not a schedule: {error or 'no time matches it'}",
             hint="write minute hour day month weekday, or monthly, or quarterly",
         ) from error
     return slot.astimezone(UTC)

@@ -140,9 +140,7 @@ def _side(
             ),
         )
         if code:
-            return ReleaseOutputs(
-                trouble=f"it ended with exit code {code} (its words are in {workspace.log_path(run)})"
-            )
+            return ReleaseOutputs(trouble=f"it ended with exit code {code} (its log is {workspace.log_path(run)})")
     return split_answers(inputs, atomic_io.read_json(answers, GenerationResult))
 
 

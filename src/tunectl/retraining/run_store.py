@@ -152,7 +152,7 @@ class RunStore:
 
     def _place(self, folder: str, name: str) -> Path:
         if not NAME.fullmatch(name):
-            raise ValueError(f"{name[:40]!r} is no name of a record")
+            raise ValueError(f"{name[:40]!r} is not the name of a record")
         return self.root / folder / f"{name}.json"
 
     def _find(self, folder: str, name: str) -> Path:

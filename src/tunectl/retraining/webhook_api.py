@@ -164,7 +164,7 @@ class RetrainApi(HttpServer):
             page = self._pages.decide(token, now, trouble=f"Not decided: {problem}.")
             return HttpResponse(page.encode(), status=problem.status)
         if form.get("answer") not in ("yes", "no"):
-            raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
+            raise UsageError("the form holds neither approve nor reject", hint="use the buttons of the page")
         page = self._pages.decide(token, now, ApprovalDecision(form["answer"] == "yes", now, author, ""))
         self._nudge()
         return HttpResponse(page.encode())

@@ -52,8 +52,8 @@ def build_release(
     project, attempt = _worktree(run, workspace)
     if attempt > watch.train.max_attempts:
         raise TrainingFailedError(
-            f"retrain {run.id} was begun {attempt - 1} times and never ended",
-            hint=f"its words are in {workspace.log_path(run)}",
+            f"retrain {run.id} was started {attempt - 1} times and never finished",
+            hint=f"its log is {workspace.log_path(run)}",
         )
     supervised_process.kill_marked(workspace.mark)
     WINDOW_FORMAT.write(project / _window(run), window)
@@ -83,7 +83,7 @@ def build_release(
         atomic_io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
         return StepResult(False, "stopped")
     if code not in {0, 3}:
-        raise TrainingFailedError(_words(project, code, watch), hint=f"its words are in {workspace.log_path(run)}")
+        raise TrainingFailedError(_words(project, code, watch), hint=f"its log is {workspace.log_path(run)}")
     commit = git_worktree.commit(project, [*COMMITTED, _window(run)], f"Retrain {run.id}: {run.trigger.message[:200]}")
     return _register_release(run, project, store, commit, workspace, layout)
 

@@ -44,7 +44,9 @@ class UploadSlots:
         Raises  ApiError (429) where there is none left.
         """
         if self._open[owner] >= self._each or self._open.total() >= self._total:
-            raise ApiError("too many bodies are on their way at once", "rate_limit_error", code="uploads", wait=1.0)
+            raise ApiError(
+                "too many request bodies are being received at once", "rate_limit_error", code="uploads", wait=1.0
+            )
         self._open[owner] += 1
         try:
             yield

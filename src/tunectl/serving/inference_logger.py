@@ -109,7 +109,7 @@ class InferenceLogger:
         except DataError as error:
             raise ApiError(error.message, param="value") from error
         except (ValueError, OverflowError) as error:
-            raise ApiError(f"at: {request.at!r} is no ISO 8601 time", param="at") from error
+            raise ApiError(f"at: {request.at!r} is not an ISO 8601 time", param="at") from error
         name = request.id or _derive_feedback_id(request, key)
         annotator = pseudonymize(_annotator(request, key), self.hash_key)
         feedback = Feedback(
@@ -144,7 +144,10 @@ class InferenceLogger:
 def _not_kept() -> ApiError:
     """Return the error for the client; the writer has logged the cause, which names the database."""
     return ApiError(
-        "this cannot be kept just now, so it is refused; try again", "unavailable_error", code="not_kept", wait=5
+        "the inference log cannot store this now, so it is refused; try again",
+        "unavailable_error",
+        code="not_kept",
+        wait=5,
     )
 
 

@@ -112,7 +112,7 @@ def degenerate(examiner: DriftDetector, usual: Sequence[MonitoredInference], *, 
         found.must(bool(window.reason), f"{name}: no reason")
         metrics.record_window(window)
         text = metrics.render().decode()
-        found.must(not {"nan", "inf", "-inf", "+inf"} & _values(text), f"{name}: a metric is no number")
+        found.must(not {"nan", "inf", "-inf", "+inf"} & _values(text), f"{name}: a metric is not a number")
     return found
 
 

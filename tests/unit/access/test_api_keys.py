@@ -95,7 +95,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         api_keys.add(path, api_keys.create_key("one", ["chat"], None, NOW)[1])
     assert (
         str(taken.value)
-        == f"{path}: there is a key one already\n  take another name, or: tunectl serve keys remove one"
+        == f"{path}: there is a key one already\n  choose another name, or: tunectl serve keys remove one"
     )
     with pytest.raises(UsageError) as absent:
         api_keys.remove(path, "two")
@@ -139,7 +139,10 @@ def test_a_file_that_cannot_be_looked_at_changes_nothing(tmp_path: Path, caplog:
 
 def test_a_server_without_keys_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ring(tmp_path / "keys.json")
-    assert f"{tmp_path / 'keys.json'} holds no keys, so nobody can ask: tunectl serve keys add NAME" in caplog.text
+    assert (
+        f"{tmp_path / 'keys.json'} holds no keys, so every request is refused: tunectl serve keys add NAME"
+        in caplog.text
+    )
 
 
 def test_keys_of_0_1_are_accepted_and_written_in_the_form_of_today(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_too_many_rejects_stop_the_stage_but_leave_the_evidence(tmp_path: Path) 
     assert str(caught.value) == (
         "ingest: 30.0% of 10 rows were rejected; at most 20% may be\n"
         "          3  empty: first a.csv:1 no text\n"
-        "  mend the data, or allow more: ingest.max_rejected_share=<share from 0 to 1>"
+        "  fix the data, or allow more: ingest.max_rejected_share=<share from 0 to 1>"
     )
     assert load(tmp_path).rejected == {"empty": 3}
 

@@ -145,7 +145,7 @@ def test_read_only_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys
     monkeypatch.setattr(project_template.tempfile, "mkdtemp", refuse)
     assert main(["init", "new"]) == 5
     assert capsys.readouterr().err == (
-        f"tunectl: cannot write in {tmp_path}: Permission denied\n  choose another folder, or mend its rights\n  more: tunectl docs cannot-write-in\n"
+        f"tunectl: cannot write in {tmp_path}: Permission denied\n  choose another folder, or fix its permissions\n  more: tunectl docs cannot-write-in\n"
     )
 
 

@@ -65,4 +65,6 @@ def test_who_does_not_follow_is_named_with_the_reason() -> None:
 def test_what_is_no_address() -> None:
     with pytest.raises(UsageError) as caught:
         wait_until_ready(["file:///etc/passwd"], "new", 1)
-    assert str(caught.value) == "--wait file:///etc/passwd: is no address\n  for example --wait http://127.0.0.1:3000"
+    assert (
+        str(caught.value) == "--wait file:///etc/passwd: is not an address\n  for example --wait http://127.0.0.1:3000"
+    )

@@ -88,7 +88,7 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     path = tmp_path / "curate" / "examples.jsonl"
     path.parent.mkdir()
     path.write_text('{"id": "a"}\n{"id"\n')
-    with pytest.raises(DataError, match=r"examples\.jsonl:2 is no record"):
+    with pytest.raises(DataError, match=r"examples\.jsonl:2 is not a record"):
         RowIndex(path)
 
 

@@ -92,7 +92,7 @@ def test_references_may_recurse_behind_a_letter() -> None:
         ({"type": "array", "maxItems": 10**9}, "#: minItems and maxItems are whole numbers up to 2000"),
         ({"enum": []}, "#: enum needs a value"),
         ({"type": []}, "#: type null; there are object, array, string, integer, number, boolean, null"),
-        ({"properties": {"a": 5}}, "#/a: is no schema"),
+        ({"properties": {"a": 5}}, "#/a: is not a schema"),
     ],
 )
 def test_refusals(schema: Any, why: str) -> None:

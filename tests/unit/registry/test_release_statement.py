@@ -221,7 +221,7 @@ def test_a_rollback_reads_no_large_weights(store: ReleaseRegistry) -> None:
         "other is not of this release",
     ]
     (folder / "manifest.json").unlink()
-    assert "is no stored release" in release_manifest.verify_quickly(folder)[0]
+    assert "is not a stored release" in release_manifest.verify_quickly(folder)[0]
 
 
 def test_a_release_that_is_built_again_is_signed(

@@ -184,7 +184,7 @@ def test_every_kind_of_damage_is_told(three: tuple[ReleaseRegistry, list[str]]) 
     assert store.verify("0" * 16) == [f"its name should be {two}, the manifest says {two}, the folder {'0' * 16}"]
     (store.folder(three_) / release_manifest.NAME).unlink()
     assert store.verify(three_) == [
-        f"{store.folder(three_) / release_manifest.NAME} does not exist, so this is no stored release"
+        f"{store.folder(three_) / release_manifest.NAME} does not exist, so this is not a stored release"
     ]
     assert store.ids() == sorted(["0" * 16, one], key=lambda name: store.manifest(name).created_at)
 

@@ -80,11 +80,14 @@ def test_of_a_thousand_alerts_in_one_payload_the_last_to_start_are_kept():
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (payload(version="5"), "payload version '5'; understood are 4 (Alertmanager) and 1 (Grafana)"),
-        (b"{", "this is no payload of Alertmanager or Grafana: DecodeError"),
-        (b"[]", "this is no payload of Alertmanager or Grafana: Expected `object`, got `array`"),
+        (payload(version="5"), "payload version '5'; supported are 4 (Alertmanager) and 1 (Grafana)"),
+        (b"{", "this is not a payload of Alertmanager or Grafana: DecodeError"),
+        (b"[]", "this is not a payload of Alertmanager or Grafana: Expected `object`, got `array`"),
         (b" " * 5_000_000, "a payload of 5000000 bytes; at most 1000000 are read"),
-        (b'{"version": "4"}', "this is no payload of Alertmanager or Grafana: Object missing required field `alerts`"),
+        (
+            b'{"version": "4"}',
+            "this is not a payload of Alertmanager or Grafana: Object missing required field `alerts`",
+        ),
     ],
 )
 def test_what_is_no_payload_is_refused(body, words):

@@ -81,10 +81,10 @@ def test_a_clock_that_jumps_finds_no_slot_twice(minutes: list[int]) -> None:
 def test_what_is_no_schedule_says_so() -> None:
     with pytest.raises(UsageError) as error:
         next_slot(CronSchedule("x", "61 * * * *", "UTC"), datetime.now(UTC))
-    assert str(error.value).startswith("retrain.schedules: x: cron = '61 * * * *' is no schedule: ")
+    assert str(error.value).startswith("retrain.schedules: x: cron = '61 * * * *' is not a schedule: ")
     with pytest.raises(UsageError) as error:
         next_slot(CronSchedule("x", "monthly", "Mars/Olympus"), datetime.now(UTC))
-    assert error.value.message == "retrain.schedules: x: zone = 'Mars/Olympus' is no time zone"
+    assert error.value.message == "retrain.schedules: x: zone = 'Mars/Olympus' is not a time zone"
 
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -117,7 +117,7 @@ def test_the_book_keeps_triggers_once_and_decisions_once(tmp_path: Path) -> None
     assert book.record_decision("run-1", "retrain", ApprovalDecision(True, NOW, "Ann", "n"))
     assert not book.record_decision("run-1", "retrain", ApprovalDecision(False, NOW, "Bob", "n"))
     assert book.get_decision("run-1", "retrain") == ApprovalDecision(True, NOW, "Ann", "n")
-    with pytest.raises(ValueError, match="is no name"):
+    with pytest.raises(ValueError, match="is not the name"):
         book.get_outcome("../../etc/passwd")
 
 

@@ -191,7 +191,7 @@ def test_a_measure_that_applies_to_no_input_watches_nothing():
             0, [asked] * 2, [Completion((5, 2), "1", True)] * 2, [RewardBreakdown(1.0, {})] * 2, [0.1] * 2, Applies()
         )
     assert caught.value.message == (
-        "align: check_facts is no number on the 2 validation inputs, so nothing can be validated"
+        "align: check_facts is not a number on the 2 validation inputs, so nothing can be validated"
     )
     assert caught.value.hint == (
         "declare an align.validation.metric that applies to them, for example {method: score, name: chrf}"

@@ -117,9 +117,7 @@ class LocalRunner:
             result[number][0].extend(piece.ids)
             result[number][1].extend(piece.logprobs)
             if piece.end in {"failed", "cancelled"}:
-                raise InfrastructureError(
-                    f"the engine failed: {piece.why or piece.end}", hint="look above for its words"
-                )
+                raise InfrastructureError(f"the engine failed: {piece.why or piece.end}", hint="its messages are above")
             if piece.end is not None:
                 at_work -= 1
                 ended[number] = piece.end == "stop"

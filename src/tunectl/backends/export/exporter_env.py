@@ -104,7 +104,7 @@ def _call(words: Sequence[str], description: str) -> None:
     if done.returncode:
         error_lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise InfrastructureError(
-            f"the exporter environment cannot be made: {description} failed: {error_lines[-1] if error_lines else 'without a word'}",
+            f"the exporter environment cannot be made: {description} failed: {error_lines[-1] if error_lines else 'no output'}",
             hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or name a Python that has {LOCK}: {VARIABLE}",
         )
 
@@ -133,7 +133,7 @@ def run_in_env(
     if done.returncode:
         raise InfrastructureError(
             f"{description} failed: {error_line(done.stderr) or f'exit code {done.returncode}'}",
-            hint="more of it with --verbose; if it ran out of memory, close other programs",
+            hint="--verbose shows all of its output; if it ran out of memory, close other programs",
         )
     _log.debug("%s: %s", description, done.stderr.strip()[-2000:])
     return done.stdout

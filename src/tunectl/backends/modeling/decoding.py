@@ -188,8 +188,8 @@ class Decoder:
         totals = sums[:, -1:]
         if not bool((totals.isfinite() & (totals > 0)).all()):
             raise UsageError(
-                "the model gives chances that are no numbers, so no word can be drawn",
-                hint="lower the learning rate that it was trained with, or compute in more places: hardware.dtype=float32",
+                "the model gives probabilities that are not numbers, so no token can be sampled",
+                hint="lower the learning rate that it was trained with, or compute with higher precision: hardware.dtype=float32",
             )
         if uniform is None:
             uniform = self._torch.rand(

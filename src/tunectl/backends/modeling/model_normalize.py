@@ -42,7 +42,7 @@ def normalize(source: Path, out: Path) -> None:
     if "auto_map" in settings and not _is_known_architecture(settings):
         raise UsageError(
             f"{source.name} needs its own code (auto_map in config.json), and tunectl runs no code from a model",
-            hint="take a model whose architecture transformers knows",
+            hint="choose a model whose architecture transformers supports",
         )
     _weights(source, out)
     shutil.copyfile(source / "config.json", out / "config.json")
@@ -86,7 +86,7 @@ def _tokenizer(source: Path, out: Path) -> None:
     tokenizer.save_pretrained(out)
     if not (out / "tokenizer.json").is_file():
         raise UsageError(
-            f"the tokenizer of {source} has no fast form (tokenizer.json)", hint="take a model that has one"
+            f"the tokenizer of {source} has no fast form (tokenizer.json)", hint="choose a model that has one"
         )
 
 

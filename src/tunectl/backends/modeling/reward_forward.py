@@ -48,12 +48,12 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
     except ValueError as error:
         raise UsageError(
             f"transformers has no reward form of {type(causal).__name__}: {str(error).splitlines()[0]}",
-            hint="take another base model, or switch the reward model off: reward=none",
+            hint="choose another base model, or switch the reward model off: reward=none",
         ) from error
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UsageError(
             f"{type(model).__name__} has no linear layer called score, so no reward can be read from it",
-            hint="take another base model, or switch the reward model off: reward=none",
+            hint="choose another base model, or switch the reward model off: reward=none",
         )
     setattr(model, model.base_model_prefix, causal.base_model)
     model.score = torch.nn.Linear(config.get_text_config().hidden_size, 1, bias=False, dtype=torch.float32)

@@ -77,7 +77,7 @@ def _read_rows(connection: Any, table: Any) -> tuple[int, list[str]]:
         count += 1
         for name, text in zip(bodies, row[1:], strict=True):
             if text is not None and not _is_json(text) and len(wrong) < MOST:
-                wrong.append(f"{table.name} {row[0]}: {name} is no JSON")
+                wrong.append(f"{table.name} {row[0]}: {name} is not JSON")
     return count, wrong
 
 

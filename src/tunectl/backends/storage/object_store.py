@@ -140,5 +140,5 @@ class FsspecObjectStore:
             lines: Any = str(error).strip().splitlines() or [type(error).__name__]
             raise InfrastructureError(
                 f"{self.address}/{name}: {redact_url(lines[0])[:300]}",
-                hint="check the address, the network and the right to it",
+                hint="check the address, the network and the credentials",
             ) from error

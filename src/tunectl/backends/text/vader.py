@@ -33,6 +33,6 @@ def lexicon() -> dict[str, float]:
             result[word] = float(valence)
     except (OSError, ValueError) as error:
         raise ArtifactError(
-            f"{path} is no lexicon: {error}", hint="pip install --force-reinstall vaderSentiment"
+            f"{path} is not a lexicon: {error}", hint="pip install --force-reinstall vaderSentiment"
         ) from error
     return result

@@ -162,7 +162,7 @@ def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
     done, label = 0, run.plan.label
     if resumed:
         done = int(resumed.name.rpartition("-")[2])
-        _log.info("%s: going on from step %d of %d", label, done, len(run.steps))
+        _log.info("%s: resuming from step %d of %d", label, done, len(run.steps))
     else:
         run.run_validation(0)
     if run.state.stopped is None:

@@ -190,7 +190,7 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
     resumed = latest_checkpoint(run.group, work)
     if resumed is not None:
         run.state = training_checkpoint.TrainerState.load(resumed)
-        _log.info("%s: going on from step %s of %d", run.plan.label, resumed.name.rpartition("-")[2], len(run.steps))
+        _log.info("%s: resuming from step %s of %d", run.plan.label, resumed.name.rpartition("-")[2], len(run.steps))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
         trainer = _trainer_class(kind.trainer)(run, model, tokenizer, work, kind)

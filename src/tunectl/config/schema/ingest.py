@@ -55,7 +55,7 @@ def _fillable(template: str) -> str:
     except ValueError as error:
         raise ValueError(f"{template!r} cannot be filled: {error}; write a plain brace twice, {{{{ or }}}}") from error
     if not pieces or not all(name for _, name, _, _ in pieces):
-        raise ValueError(f"{template!r} needs a place to fill: {{prompt}} or {{column}}")
+        raise ValueError(f"{template!r} needs a placeholder: {{prompt}} or {{column}}")
     if any(spec or conversion for _, _, spec, conversion in pieces):
         raise ValueError(f"{template!r} may only name columns; write a plain brace twice, {{{{ or }}}}")
     return template

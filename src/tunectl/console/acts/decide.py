@@ -53,7 +53,7 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
         raise ConflictError("nothing waits here any more: it was decided, or its time is over") from error
     check_unchanged(form, {"question": one.question, "nonce": one.nonce})
     if form.get("answer") not in ("yes", "no"):
-        raise UsageError("the form says neither yes nor no", hint="use the buttons of the page")
+        raise UsageError("the form holds neither approve nor reject", hint="use the buttons of the page")
     decision = ApprovalDecision(form["answer"] == "yes", context.now, context.visitor, one.nonce)
     if not RunStore(context.layout.retrain).record_decision(one.run, one.question, decision):
         raise ConflictError("somebody has decided meanwhile; your answer does not count", hint="see Decisions")

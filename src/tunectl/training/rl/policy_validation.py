@@ -63,7 +63,7 @@ def measure_validation(
     table = measure(questions, [answer.text for answer in answers])
     if not math.isfinite(float(measure.combine(table.sum(axis=0)))):
         raise UsageError(
-            f"align: {measure.name} is no number on the {len(questions)} validation inputs, so nothing can be validated",
+            f"align: {measure.name} is not a number on the {len(questions)} validation inputs, so nothing can be validated",
             hint="declare an align.validation.metric that applies to them, for example {method: score, name: chrf}",
         )
     return ValidationSample(
