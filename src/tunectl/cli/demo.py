@@ -25,9 +25,7 @@ PACKAGES: Final = ("jinja2", "sqlalchemy", "starlette", "uvicorn")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the words of this verb."""
-    parser.add_argument(
-        "--port", type=int, default=8300, help="port to listen on; 0 takes a free one (8300)"
-    )
+    parser.add_argument("--port", type=int, default=8300, help="port to listen on; 0 takes a free one (8300)")
 
 
 def run(args: argparse.Namespace) -> int:
