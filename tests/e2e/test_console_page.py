@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from console_projects import PageFacts, build
+from console_records import add_sweep
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tunectl.console.screen_table import SCREENS
@@ -54,6 +55,7 @@ class ConsoleProcess:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page") / "shop"
     build(folder, rows=300)
+    add_sweep(folder)
     return folder
 
 
@@ -100,6 +102,9 @@ def list_paths(folder: Path) -> list[str]:
     more = [
         "/runs",
         "/runs/compare",
+        "/runs/compare?metric=checks&sort=gain",
+        "/sweeps",
+        "/sweeps/demo",
         "/results",
         "/results/answers",
         "/results/evaluate",

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import sweep_fixtures
 from msgspec import to_builtins
 from msgspec.structs import replace
 
@@ -44,6 +46,7 @@ from tunectl.evaluation.results import (
 )
 from tunectl.inference_log.log_store import LogEvent, TimeWindow
 from tunectl.monitoring import window as windows
+from tunectl.pipeline import sweep_worker
 from tunectl.pipeline.run_ledger import RunRecord, RunStage, RunVerdict
 from tunectl.preferences import annotation_store
 from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
@@ -274,6 +277,13 @@ def write_evaluation(number: int, first: AnswerRow) -> dict[str, bytes]:
         "answers.jsonl": b"".join(msgspec.json.encode(row) + b"\n" for row in rows),
         "input_scores.jsonl": b"".join(msgspec.json.encode(row) + b"\n" for row in scores),
     }
+
+
+def add_sweep(root: Path, trials: int = 8) -> None:
+    """A sweep called demo that has ended, where the settings look for it."""
+    url = "sqlite:///.tunectl/sweeps/sweeps.sqlite"
+    study = sweep_fixtures.create(root, url, n_trials=trials, sampler="random")
+    sweep_worker.run_worker(study, sweep_fixtures.FormulaTrials(), threading.Event(), lambda _line: None)
 
 
 def add_cached_folder(root: Path, files: dict[str, bytes]) -> str:

@@ -31,6 +31,7 @@ from tunectl.console.screens import (
     runs,
     settings,
     stage,
+    sweeps,
 )
 
 Query = Mapping[str, str]
@@ -64,6 +65,8 @@ SCREENS: Final[tuple[Screen, ...]] = (
     Screen("/runs", "Runs", "runs.html", runs.read_runs, group="Project"),
     Screen("/runs/compare", "Compare runs", "compare.html", compare.read_compare, parent="/runs"),
     Screen("/runs/curve/{stage}/{figure}", "Curve", "curve.html", run_curve.read_run_curve, parent="/runs"),
+    Screen("/sweeps", "Sweeps", "sweeps.html", sweeps.read_sweeps, parent="/runs"),
+    Screen("/sweeps/{sweep}", "Sweep", "sweep_trials.html", sweeps.read_sweep, parent="/runs"),
     Screen("/results", "Results", "results.html", results.read_results, group="Project"),
     Screen("/results/answers", "Answers", "answers.html", answers.read_answers, parent="/results"),
     Screen("/results/{report}", "Report", "report.html", results.read_report, parent="/results"),

@@ -14,6 +14,7 @@ from console_records import (
     NOW,
     add_evaluation,
     add_settings,
+    add_sweep,
     build_project,
 )
 
@@ -31,6 +32,7 @@ from tunectl.console.screens import (
     run_curve,
     runs,
     settings,
+    sweeps,
 )
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
@@ -45,6 +47,7 @@ READERS: dict[str, tuple[Callable[[ReadContext, Mapping[str, str]], Any], dict[s
     "decisions": (retrain.read_decisions, {}),
     "runs": (runs.read_runs, {}),
     "compare": (compare.read_compare, {}),
+    "sweeps": (sweeps.read_sweeps, {}),
     "people": (people.read_people, {}),
     "settings": (settings.read_settings, {}),
     "keys": (settings.read_keys, {}),
@@ -57,7 +60,7 @@ CACHE = ReadCache()
 
 
 def look(root: Path, name: str, **query: str) -> Any:
-    read, usual = READERS[name]
+    read, usual = {**READERS, "sweep": (sweeps.read_sweep, {})}[name]
     shown = read(ReadContext(ProjectPaths(root), NOW, cache=CACHE), {**usual, **query})
     assert msgspec.json.decode(msgspec.json.encode(shown), type=type(shown)) == shown
     return shown
@@ -398,3 +401,35 @@ def test_people_are_shown_with_their_judgments(built: Path) -> None:
     assert (shown.questions, shown.judgments, shown.skipped, shown.is_open) == (3, 3, 1, False)
     assert shown.found is not None
     assert [(person.name, person.judgments) for person in shown.found.people] == [("ann", 2), ("ben", 1)]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a sweep of 60 trials that has ended."""
+    root = add_settings(tmp_path_factory.mktemp("swept")).root
+    add_sweep(root, 60)
+    return root
+
+
+def test_a_sweep_is_shown_with_its_best_trials_first(swept: Path) -> None:
+    listed = look(swept, "sweeps")
+    assert [(row.name, row.running) for row in listed.rows] == [("demo", 0)]
+    assert listed.rows[0].words == "60 of 60 trials: 60 complete"
+    assert listed.rows[0].result.startswith("best: trial ")
+    shown = look(swept, "sweep", sweep="demo")
+    assert shown.summary.best == [int(shown.rows[0][0].partition(" ")[0])]
+    assert (len(shown.rows), shown.at) == (50, 0)
+    assert len(look(swept, "sweep", sweep="demo", at="50").rows) == 10
+    assert set(shown.summary.importance) == {"sft.learning_rate", "sft.lora_rank"}
+    tried, best = shown.series
+    assert best.values == [min(tried.values[: place + 1]) for place in range(60)]
+    with pytest.raises(LookupError):
+        look(swept, "sweep", sweep="another")
+
+
+def test_a_storage_that_is_no_database_is_a_problem(tmp_path: Path) -> None:
+    root = add_settings(tmp_path).root
+    (root / ".tunectl" / "sweeps").mkdir(parents=True)
+    (root / ".tunectl" / "sweeps" / "sweeps.sqlite").write_bytes(b"nothing" * 999)
+    assert "cannot be read" in look(root, "sweeps").problems["sweeps"]
+    assert "cannot be read" in look(root, "sweep", sweep="demo").problems["sweep"]

@@ -21,6 +21,7 @@ EXAMPLES = {
     "report": "evaluate",
     "inference": "chatcmpl-0000",
     "window": "c" * 16,
+    "sweep": "demo",
     "run": f"{'b' * 12}-1",
 }
 """Values of the variable parts of paths."""

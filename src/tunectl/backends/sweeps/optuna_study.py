@@ -43,6 +43,7 @@ CONFIRMATION = "confirmation"
 OVERRIDES = "overrides"
 START = "start"
 OUTCOME = "outcome"
+IMPORTANCE = "importance"
 PATIENCE = 600.0
 """Seconds to wait for the lock of a storage; it is held for a fraction of a second."""
 MISSING_BEATS = 3
@@ -111,6 +112,8 @@ class SweepStudy:
             if trial.state.is_finished() or _lease(trial).owner != worker:
                 return False
             self._tell(claim.id, outcome)
+            if outcome.state == "complete":  # for those who read the storage without Optuna
+                self._study.set_user_attr(IMPORTANCE, self._importance())
             return True
 
     def release(self, claim: TrialClaim, worker: str) -> None:
