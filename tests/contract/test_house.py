@@ -36,7 +36,7 @@ ROOMS = {
         "chat/template.py",
     ),  # pages; chat templates in a sandbox
     "huggingface_hub": ("backends/storage/hub_",),
-    "yaml": ("config/", "backends/vcs/"),
+    "yaml": ("config/", "backends/vcs/", "backends/schedulers/kubernetes_"),  # settings; files of DVC; a manifest
     "starlette": ("annotation/", "backends/web/http_server.py", "console/"),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
     "ray": ("backends/launchers/ray_",),

@@ -53,6 +53,7 @@ def test_help_imports_no_library() -> None:
         "annotate",
         "console",
         "serve",
+        "submit",
         "evaluate",
         "explain",
         "import",

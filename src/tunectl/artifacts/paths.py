@@ -122,6 +122,11 @@ class ProjectPaths:
         return self.state_dir / "track"
 
     @property
+    def jobs(self) -> Path:
+        """Records and files of jobs that ``tunectl submit`` sent to a cluster."""
+        return self.state_dir / "jobs"
+
+    @property
     def sweeps(self) -> Path:
         """Trials, worktrees and logs of ``tunectl sweep``."""
         return self.state_dir / "sweeps"

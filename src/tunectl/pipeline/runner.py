@@ -7,6 +7,7 @@ it ends well does that folder take the place of the old artifact; the manifest i
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from contextlib import ExitStack
 from importlib import import_module
@@ -14,9 +15,10 @@ from typing import Any
 
 from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.vcs import dvc_repo
 from tunectl.backends.wiring import launch
 from tunectl.core import logging_setup, progress_journal
-from tunectl.core.errors import ArtifactError, TunectlError, UsageError
+from tunectl.core.errors import ArtifactError, InfrastructureError, TunectlError, UsageError
 from tunectl.core.optional import require_all
 from tunectl.pipeline.stages import COMPOSE, find
 
@@ -35,11 +37,20 @@ def execute_stage(layout: ProjectPaths, name: str) -> None:
     with lock.file_lock(layout.stage_lock, f"stage {name}"):
         layout.failure.unlink(missing_ok=True)
         try:
+            _refuse_while_restoring(name)
             compose(layout) if name == COMPOSE else run_stage(layout, name)
         except TunectlError as error:
             note = {"stage": name, "exit_code": error.exit_code, "message": error.message, "hint": error.hint}
             atomic_io.write_json(layout.failure, note)
             raise
+
+
+def _refuse_while_restoring(name: str) -> None:
+    if name != COMPOSE and os.environ.get(dvc_repo.RESTORE_ONLY):
+        raise InfrastructureError(
+            f"stage {name} is not among what was fetched, so it would run here",
+            hint="the job did not build it from these inputs and settings",
+        )
 
 
 def compose(layout: ProjectPaths) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from tunectl.artifacts import atomic_io
 from tunectl.backends.system import process_guard
@@ -20,7 +21,11 @@ from tunectl.core.distribution import format_install_command
 from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageError
 
 
-def _command(root: Path) -> tuple[list[str], dict[str, str]]:
+def build_command(root: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the beginning of a command of DVC, and its environment.
+
+    Raises  MissingExtraError without DVC; UsageError where ``root`` is no project, or no DVC repository.
+    """
     if importlib.util.find_spec("dvc") is None:
         raise MissingExtraError("dvc is not installed, and this needs it", hint=format_install_command("pipeline"))
     if not (root / "dvc.yaml").is_file():
@@ -38,18 +43,34 @@ def _command(root: Path) -> tuple[list[str], dict[str, str]]:
     return [sys.executable, "-m", "dvc"], environment
 
 
+RESTORE_ONLY: Final = "TUNECTL_RESTORE_ONLY"
+"""Environment variable that lets every stage but compose refuse to run: ``restore`` brings results, it makes none."""
+
+
+def restore(root: Path, targets: Sequence[str]) -> int:
+    """Bring stages back from DVC's cache of runs, and outputs that it lacks from the remote; returns DVC's exit code.
+
+    A stage of ours that is not there fails instead of running.
+    """
+    return _run_repro(root, ["--pull", *targets], {RESTORE_ONLY: "1"})
+
+
 def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> int:
     """Run ``dvc repro`` with its output on ours; returns its exit code, 130 where it was interrupted.
 
     ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed. What ends this
     process ends DVC and the stage that it runs, too: SIGINT, SIGTERM and SIGHUP let the step under way finish, kill -9 does not.
     """
-    command, environment = _command(root)
+    return _run_repro(root, [*(["--force"] if force else []), *targets], {})
+
+
+def _run_repro(root: Path, arguments: Sequence[str], marks: Mapping[str, str]) -> int:
+    command, environment = build_command(root)
     clear_stale_locks(root)
-    words = [*command, "repro", *(["--force"] if force else []), *targets]
+    words = [*command, "repro", *arguments]
     # DVC passes no signal on to the stage, so both are in a group of their own, whose guard ends it when we die.
     guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
-    process = subprocess.Popen(guard, cwd=root, env=environment, stdin=subprocess.PIPE, process_group=0)
+    process = subprocess.Popen(guard, cwd=root, env={**environment, **marks}, stdin=subprocess.PIPE, process_group=0)
     with _pass_signals(process.pid) as interrupted:
         code = process.wait()
     return 130 if code and interrupted.is_set() else code
@@ -82,7 +103,7 @@ def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingPr
     What the cache does not hold is left out: it is rebuilt. ``marks`` are added to DVC's environment, so that it is found again.
     Raises  InfrastructureError with DVC's own words when it cannot tell where its cache is.
     """
-    command, environment = _command(root)
+    command, environment = build_command(root)
     environment |= marks
     process = subprocess.run(
         [*command, "cache", "dir"], cwd=root, env=environment, capture_output=True, text=True, check=False

@@ -47,6 +47,32 @@ def require_clean(root: Path) -> None:
         )
 
 
+def list_untracked_files(root: Path, places: Sequence[str]) -> list[str]:
+    """Return files in ``places`` (folders or files of the project) that are in no commit and not ignored."""
+    return _check_output(root, "ls-files", "--others", "--exclude-standard", "--", *places).splitlines()
+
+
+def list_tracked_files(root: Path, pattern: str) -> list[str]:
+    """Return files of the project that Git knows, by a pattern such as ``*.dvc``; names as they are, whatever is in them."""
+    return [name for name in _check_output(root, "ls-files", "-z", "--", pattern).split("\0") if name]
+
+
+def list_remotes(root: Path) -> list[str]:
+    """Return the names of Git's remotes."""
+    return _check_output(root, "remote").splitlines()
+
+
+def read_remote_address(root: Path, remote: str) -> str:
+    """Return what a remote is fetched from."""
+    return _check_output(root, "remote", "get-url", remote).strip()
+
+
+def list_remote_branches(root: Path, commit: str) -> list[str]:
+    """Return ``REMOTE/BRANCH`` of all branches at remotes that have a commit, as the last fetch or push saw them."""
+    words = ("for-each-ref", "--contains", commit, "--format=%(refname:lstrip=2)", "refs/remotes")
+    return _check_output(root, *words).splitlines()
+
+
 def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
     """Return a worktree at ``folder`` on ``branch``, which begins anew at ``commit``, or on none; what stood there is removed.
 
@@ -62,6 +88,11 @@ def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
 def project_path(root: Path, folder: Path) -> Path:
     """Return where the project lies in a worktree of its repository."""
     return folder / _check_output(root, "rev-parse", "--show-prefix").strip()
+
+
+def read_top(root: Path) -> Path:
+    """Return the folder of the repository that the project is in."""
+    return Path(_check_output(root, "rev-parse", "--show-toplevel").strip())
 
 
 def remove_stale_locks(project: Path) -> None:
@@ -109,6 +140,14 @@ def has_unmerged_commits(root: Path, branch: str) -> bool:
 def list_changed_files(root: Path, before: str, after: str) -> list[str]:
     """Return files that differ between two commits."""
     return _check_output(root, "diff", "--name-only", before, after).splitlines()
+
+
+def list_differences(root: Path, commit: str) -> list[str]:
+    """Return files below the project that differ from a commit, named from the project on.
+
+    Raises  InfrastructureError where the commit is not here.
+    """
+    return _check_output(root, "diff", "--name-only", "--relative", commit, "--", ".").splitlines()
 
 
 def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -25,6 +25,7 @@ from tunectl.config.schema.reward import Reward
 from tunectl.config.schema.serve import Serve
 from tunectl.config.schema.sft import Sft
 from tunectl.config.schema.split import Split
+from tunectl.config.schema.submit import Submit
 from tunectl.config.schema.sweep import Sweep
 from tunectl.config.schema.track import Track
 
@@ -65,5 +66,6 @@ class TunectlConfig(StrictModel):
     monitor: Monitor
     retrain: RetrainingConfig
     console: ConsoleConfig
+    submit: Submit
     sweep: Sweep
     track: Track

@@ -1,0 +1,156 @@
+"""Kubernetes: the manifest of a Job (batch/v1), and kubectl. The manifest was validated; no cluster was tried."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tunectl.backends.schedulers import scheduler_command
+from tunectl.core.errors import UsageError
+from tunectl.jobs import job_script
+from tunectl.jobs.job_records import JobRecord
+from tunectl.jobs.job_spec import JobSpec
+
+FILE: Final = "job.yaml"
+CONTAINER: Final = "build"
+HOPELESS: Final = [1, 2, 3, 4]
+"""Exit codes of tunectl that another start would not change: our bug, configuration, gate, missing extra."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines stand in the manifest as they are, and nothing refers to something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def check(job: JobSpec) -> None:
+    """Refuse settings that Kubernetes cannot use.
+
+    Raises  UsageError.
+    """
+    options = job.section.kubernetes
+    if options.image is None:
+        raise UsageError(
+            "submit.kubernetes.image is null, and a job of Kubernetes needs an image with bash, git and tunectl",
+            hint="tunectl submit run STAGE submit.kubernetes.image=REGISTRY/IMAGE:TAG, or write it into conf/submit/",
+        )
+    if (options.volume_claim is None) != (job.section.storage_path is None):
+        raise UsageError(
+            "submit.kubernetes.volume_claim and submit.storage_path go together: the claim is mounted at that path",
+            hint="set both, or none; with none a job that starts again begins anew",
+        )
+
+
+def write_file(job: JobSpec) -> str:
+    """Return the manifest."""
+    section, labels = job.section, {"app.kubernetes.io/managed-by": "tunectl", "tunectl/job": job.id}
+    manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": job.name, "namespace": section.kubernetes.namespace, "labels": labels},
+        "spec": {
+            "backoffLimit": section.max_restarts,
+            "activeDeadlineSeconds": round(section.hours * 3600),
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": HOPELESS},
+                    },
+                ]
+            },
+            "template": {"metadata": {"labels": labels}, "spec": _build_pod(job)},
+        },
+    }
+    text: str = yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
+    return text
+
+
+def _build_pod(job: JobSpec) -> dict[str, Any]:
+    section = job.section
+    limits: dict[str, Any] = {}
+    if section.cpus is not None:
+        limits["cpu"] = str(section.cpus)
+    if section.memory_gb is not None:
+        limits["memory"] = f"{section.memory_gb}G"
+    if section.gpus:
+        limits[section.kubernetes.gpu_resource] = str(section.gpus)
+    container: dict[str, Any] = {"name": CONTAINER, "image": section.kubernetes.image}
+    container["command"] = ["bash", "-c", job_script.write_script(job)]
+    if limits:
+        container["resources"] = {"requests": limits, "limits": limits.copy()}
+    if section.kubernetes.secret is not None:
+        container["envFrom"] = [{"secretRef": {"name": section.kubernetes.secret}}]
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": section.grace_seconds,
+        "automountServiceAccountToken": False,
+        "containers": [container],
+    }
+    if section.kubernetes.volume_claim is not None:
+        container["volumeMounts"] = [{"name": "storage", "mountPath": section.storage_path}]
+        claim = {"claimName": section.kubernetes.volume_claim}
+        pod["volumes"] = [{"name": "storage", "persistentVolumeClaim": claim}]
+    return pod
+
+
+def submit(job: JobSpec, folder: Path) -> str:
+    """Create the Job of the manifest in ``folder``; returns its name.
+
+    Raises  InfrastructureError where kubectl is not here, or the cluster refuses.
+    """
+    scheduler_command.require_program("kubectl")
+    words = ["--filename", str(folder / FILE), "--output=name", f"--namespace={job.section.kubernetes.namespace}"]
+    printed = scheduler_command.call(["kubectl", "create", *words])
+    return printed.strip()
+
+
+def read_state(record: JobRecord) -> str:
+    """Return pending, running, finished, failed or lost.
+
+    Raises  InfrastructureError where kubectl is not here, or the cluster does not answer.
+    """
+    words = ["get", record.scheduler_id, "--ignore-not-found", "--output=json"]
+    return parse_state(_call_kubectl(record, *words))
+
+
+def parse_state(text: str) -> str:
+    """Return the state in a Job's JSON; an empty text is a Job that is not there any more."""
+    if not text.strip():
+        return "lost"
+    status: dict[str, Any] = json.loads(text).get("status", {})
+    met = {condition["type"] for condition in status.get("conditions", []) if condition["status"] == "True"}
+    if "Complete" in met:
+        return "finished"
+    if met & {"Failed", "FailureTarget"}:
+        return "failed"
+    return "running" if status.get("active") else "pending"
+
+
+def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
+    """Return the command that prints the job's output."""
+    scheduler_command.require_program("kubectl")
+    words = ["kubectl", "logs", record.scheduler_id, f"--namespace={record.place}"]
+    return [*words, *(["--follow"] if follow else [])]
+
+
+def cancel(record: JobRecord) -> None:
+    """Delete the Job, and its pod with it."""
+    _call_kubectl(record, "delete", record.scheduler_id, "--ignore-not-found")
+
+
+def _call_kubectl(record: JobRecord, *words: str) -> str:
+    scheduler_command.require_program("kubectl")
+    return scheduler_command.call(["kubectl", *words, f"--namespace={record.place}"])

@@ -1,0 +1,79 @@
+"""Ray: a script, and ``ray job submit | status | logs | stop``. The job runs on a node of the cluster, which starts it once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+from tunectl.backends.schedulers import scheduler_command
+from tunectl.jobs import job_script
+from tunectl.jobs.job_records import JobRecord
+from tunectl.jobs.job_spec import JobSpec
+
+FILE: Final = "job.sh"
+_STATES: Final = {
+    "PENDING": "pending",
+    "RUNNING": "running",
+    "STOPPED": "canceled",
+    "SUCCEEDED": "finished",
+    "FAILED": "failed",
+}
+_STATE: Final = re.compile(r"\b(PENDING|RUNNING|STOPPED|SUCCEEDED|FAILED)\b")
+
+
+def check(job: JobSpec) -> None:
+    """Every job can run there."""
+
+
+def write_file(job: JobSpec) -> str:
+    """Return the script."""
+    return f"#!/bin/bash\n{job_script.write_script(job)}"
+
+
+def submit(job: JobSpec, folder: Path) -> str:
+    """Send the folder with the script; returns the submission id.
+
+    Raises  InfrastructureError where ray is not here, or the cluster refuses.
+    """
+    section = job.section
+    words = ["submit", "--no-wait", "--submission-id", job.name, "--working-dir", str(folder.absolute())]
+    if section.gpus:
+        words += ["--entrypoint-num-gpus", str(section.gpus)]
+    if section.cpus is not None:
+        words += ["--entrypoint-num-cpus", str(section.cpus)]
+    if section.memory_gb is not None:
+        words += ["--entrypoint-memory", str(section.memory_gb * 10**9)]
+    _call_ray(section.ray.address, *words, "--", "bash", FILE)
+    return job.name
+
+
+def read_state(record: JobRecord) -> str:
+    """Return pending, running, finished, canceled or failed.
+
+    Raises  InfrastructureError where ray is not here, or the cluster does not answer.
+    """
+    return parse_state(_call_ray(record.place, "status", record.scheduler_id))
+
+
+def parse_state(text: str) -> str:
+    """Return the state that ``ray job status`` printed: its first state in capitals, or ``Job '...' succeeded``."""
+    found = _STATE.search(text.upper())
+    return _STATES[found[1]] if found else "lost"
+
+
+def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
+    """Return the command that prints the job's output."""
+    scheduler_command.require_program("ray")
+    words = ["ray", "job", "logs", "--address", record.place]
+    return [*words, *(["--follow"] if follow else []), record.scheduler_id]
+
+
+def cancel(record: JobRecord) -> None:
+    """Stop the job."""
+    _call_ray(record.place, "stop", "--no-wait", record.scheduler_id)
+
+
+def _call_ray(address: str, verb: str, *words: str) -> str:
+    scheduler_command.require_program("ray")
+    return scheduler_command.call(["ray", "job", verb, "--address", address, *words])

@@ -1,0 +1,52 @@
+"""Call the program of a scheduler, in its own words."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tunectl.core.errors import InfrastructureError
+
+TIMEOUT_SECONDS: Final = 120
+INSTALL: Final = {
+    "sbatch": "SLURM's client, on a machine that may submit (Debian: apt-get install slurm-client)",
+    "kubectl": "kubectl (https://kubernetes.io/docs/tasks/tools), with a kubeconfig of the cluster",
+    "ray": "pip install 'ray[default]', in the version of the cluster",
+}
+"""What has to be there, by the program that shows that it is not."""
+
+
+def require_program(name: str) -> None:
+    """Raise where a program is not here.
+
+    Raises  InfrastructureError that says what to install.
+    """
+    if shutil.which(name) is None:
+        raise InfrastructureError(
+            f"{name} is not on this machine, and submitting needs it",
+            hint=f"install {INSTALL[name]}; --dry-run writes the file without it",
+        )
+
+
+def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
+    """Run a command with ``text`` as its input; returns what it printed.
+
+    Raises  InfrastructureError with the program's own words where it fails or does not answer.
+    """
+    try:
+        done = subprocess.run(
+            words, input=text, cwd=cwd, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InfrastructureError(
+            f"{words[0]} did not answer within {TIMEOUT_SECONDS} s", hint="look whether the cluster can be reached"
+        ) from error
+    if done.returncode:
+        reason = (done.stderr or done.stdout).strip()[-500:]
+        raise InfrastructureError(
+            f"{' '.join(words[:2])} failed: {reason}", hint="the words are the scheduler's; mend it there"
+        )
+    return done.stdout

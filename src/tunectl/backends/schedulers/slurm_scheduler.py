@@ -1,0 +1,141 @@
+"""SLURM: an sbatch script, and sbatch, squeue, scontrol and scancel. Slurm 24.11 was tried; the options are older."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tunectl.backends.schedulers import scheduler_command
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.jobs import job_script
+from tunectl.jobs.job_records import JobRecord
+from tunectl.jobs.job_spec import JobSpec
+
+FILE: Final = "job.sbatch"
+LOG: Final = "job.log"
+_STATES: Final = {
+    "PENDING": "pending",
+    "CONFIGURING": "pending",
+    "REQUEUED": "pending",
+    "REQUEUE_HOLD": "pending",
+    "REQUEUE_FED": "pending",
+    "SUSPENDED": "pending",
+    "RESIZING": "running",
+    "RUNNING": "running",
+    "COMPLETING": "running",
+    "COMPLETED": "finished",
+    "CANCELLED": "canceled",
+}
+"""Slurm's words to ours; any other is a failure. Source: squeue(1), "JOB STATE CODES"."""
+_SUBMITTED: Final = re.compile(r"(\d+)(;[^\n]*)?\s*")
+
+
+def check(job: JobSpec) -> None:
+    """Refuse settings that SLURM cannot use.
+
+    Raises  UsageError.
+    """
+    if job.storage is None:
+        raise UsageError(
+            "submit.storage_path is null, and a job of SLURM needs a folder that this machine and its nodes see",
+            hint="tunectl submit run STAGE submit.storage_path=/shared/jobs, or write it into conf/submit/",
+        )
+
+
+def write_file(job: JobSpec) -> str:
+    """Return the script for sbatch."""
+    return "\n".join(
+        ["#!/bin/bash", *(f"#SBATCH {line}" for line in _iter_options(job)), "", job_script.write_script(job)]
+    )
+
+
+def log_path(job: JobSpec) -> str:
+    """Return where the job's output goes."""
+    return f"{job.storage}/{LOG}"
+
+
+def _iter_options(job: JobSpec) -> Iterator[str]:
+    section = job.section
+    yield f"--job-name={job.name}"
+    yield f"--output={_quote_path(log_path(job))}"
+    yield "--open-mode=append"
+    yield f"--nodes={section.nodes}"
+    yield "--ntasks-per-node=1"
+    if section.gpus:
+        yield f"--gpus-per-node={section.gpus}"
+    if section.cpus is not None:
+        yield f"--cpus-per-task={section.cpus}"
+    if section.memory_gb is not None:
+        yield f"--mem={section.memory_gb}G"
+    yield f"--time={job.minutes}"
+    yield "--requeue"
+    yield f"--signal=B:USR1@{section.grace_seconds}"
+    yield from section.slurm.options
+
+
+def _quote_path(path: str) -> str:
+    """Quote a path for a line of ``#SBATCH``: sbatch knows quotes and backslashes, and replaces what follows a percent sign."""
+    return '"' + re.sub(r'(["\\])', r"\\\1", path).replace("%", "%%") + '"'
+
+
+def submit(job: JobSpec, folder: Path) -> str:
+    """Send the script in ``folder``; returns SLURM's number.
+
+    Raises  InfrastructureError where sbatch is not here or refuses, and where storage_path cannot be written here.
+    """
+    scheduler_command.require_program("sbatch")
+    try:
+        Path(str(job.storage)).mkdir(parents=True)
+    except OSError as error:
+        raise InfrastructureError(
+            f"cannot make {job.storage}: {error.strerror}",
+            hint="submit.storage_path is a folder that this machine and all nodes see at the same path, and may write",
+        ) from error
+    printed = scheduler_command.call(["sbatch", "--parsable", str((folder / FILE).absolute())])
+    number = _SUBMITTED.fullmatch(printed)
+    if number is None:
+        raise InfrastructureError(f"sbatch printed {printed.strip()!r}, which is no number of a job")
+    return number[1]
+
+
+def read_state(record: JobRecord) -> str:
+    """Return pending, running, finished, canceled, failed or lost; SLURM forgets a job some minutes after its end, the job's folder does not.
+
+    Raises  InfrastructureError where squeue is not here.
+    """
+    noted = read_note(record)
+    if noted in {"finished", "failed"}:
+        return noted
+    scheduler_command.require_program("sbatch")
+    words = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={record.scheduler_id}"]
+    state = ""
+    with suppress(InfrastructureError):  # "Invalid job id": it ended a while ago
+        state = scheduler_command.call(words).strip()
+    if not state:
+        return "canceled" if noted == "stopped" else "lost"
+    return _STATES.get(state, "failed")
+
+
+def read_note(record: JobRecord) -> str | None:
+    """Return the first word of what the job wrote about itself last; None where nothing can be read here."""
+    if record.storage is None:
+        return None
+    path = Path(record.storage) / job_script.STATE
+    return path.read_text(encoding="utf-8").split()[0] if path.is_file() else None
+
+
+def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
+    """Return the command that prints the job's output."""
+    path = f"{record.storage}/{LOG}"
+    if not Path(path).is_file():
+        raise InfrastructureError(f"{path} is not there yet", hint=f"tunectl submit status {record.id}")
+    return ["tail", "--lines=+1", *(["--follow"] if follow else []), "--", path]
+
+
+def cancel(record: JobRecord) -> None:
+    """End the job."""
+    scheduler_command.require_program("sbatch")
+    scheduler_command.call(["scancel", record.scheduler_id])

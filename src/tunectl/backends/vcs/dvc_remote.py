@@ -1,0 +1,76 @@
+"""DVC's remotes: which one is set, and its cache of runs there and back."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tunectl.backends.vcs import dvc_repo
+from tunectl.core.errors import InfrastructureError, UsageError
+
+_SECTION: Final = re.compile(r"""'?remote "(.+)"'?""")
+
+
+def read_remote(root: Path, name: str | None) -> str:
+    """Return the DVC remote of this name in the committed settings, or the default one.
+
+    Raises  UsageError where there is none, or others could not find it.
+    """
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read(root / ".dvc" / "config", encoding="utf-8")
+    addresses = {
+        match[1]: settings[section].get("url", "") for section in settings if (match := _SECTION.fullmatch(section))
+    }
+    chosen = name or settings.get("core", "remote", fallback=None)
+    if chosen is None or chosen not in addresses:
+        what = f"no remote {chosen}" if chosen else "no default remote"
+        raise UsageError(
+            f".dvc/config has {what}, and a job sends its results to one; there are {', '.join(sorted(addresses)) or 'none'}",
+            hint="dvc remote add --default NAME s3://BUCKET/FOLDER (or a shared folder), commit .dvc/config, and push",
+        )
+    if "://" not in addresses[chosen] and not Path(addresses[chosen]).is_absolute():
+        raise UsageError(
+            f"remote {chosen} of .dvc/config is {addresses[chosen]}, which is another folder in the clone of a job",
+            hint=f"dvc remote modify {chosen} url /ABSOLUTE/PATH, or an address such as s3://BUCKET/FOLDER",
+        )
+    return chosen
+
+
+def push(root: Path, remote: str, targets: Sequence[str]) -> None:
+    """Send the cache of runs, and outputs of stages, of what they depend on, and of files of ``dvc add``.
+
+    Raises  InfrastructureError with DVC's reason.
+    """
+    _call(root, "push", "--run-cache", "--with-deps", "--remote", remote, "--", *targets)
+
+
+def fetch_runs(root: Path, remote: str) -> None:
+    """Bring the cache of runs: what each stage wrote from which inputs.
+
+    Raises  InfrastructureError with DVC's reason.
+    """
+    _call(root, "fetch", "--run-cache", "--remote", remote)
+
+
+def _call(root: Path, *words: str) -> None:
+    command, environment = dvc_repo.build_command(root)
+    done = subprocess.run(
+        [*command, *words],
+        cwd=root,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
+        reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "no reason given")
+        raise InfrastructureError(
+            f"dvc {words[0]} failed: {reason.removeprefix('ERROR: ')[:500]}",
+            hint="check the address of the remote (dvc remote list), its keys and the network",
+        )

@@ -1,0 +1,30 @@
+"""``tunectl submit logs``: print what a job printed.
+
+tunectl submit logs ID [-f]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tunectl.artifacts.paths import ProjectPaths
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", help="the job, or the beginning of its id")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as it prints, until Ctrl-C")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Let the cluster's own program print.
+
+    Raises  InfrastructureError where it is not here, or nothing was printed yet.
+    """
+    import subprocess
+
+    from tunectl.jobs import job_records
+    from tunectl.pipeline import job_submission
+
+    record = job_records.find_job(ProjectPaths().jobs, args.id)
+    return subprocess.run(job_submission.build_log_command(record, follow=args.follow), check=False).returncode

@@ -1,0 +1,59 @@
+"""``tunectl submit status``: the jobs of this project, the newest first, with what their clusters say.
+
+tunectl submit status [ID] [--json]
+
+States: pending, running, finished, failed, canceled, lost (the cluster does not know it any more).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from tunectl.artifacts.paths import ProjectPaths
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", nargs="?", help="one job, or the beginning of its id")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask for each job, and print."""
+    from msgspec import to_builtins
+
+    from tunectl.backends.system import terminal
+    from tunectl.core.errors import InfrastructureError
+    from tunectl.jobs import job_records
+    from tunectl.pipeline import job_submission
+
+    jobs = ProjectPaths().jobs
+    records = [job_records.find_job(jobs, args.id)] if args.id else job_records.list_jobs(jobs)
+    states, problems = [], []
+    for record in records:
+        try:
+            states.append(job_submission.read_state(record))
+        except InfrastructureError as error:  # one cluster that is away does not hide the jobs of another
+            states.append("unknown")
+            problems.append(f"{record.id}: {error}")
+    if args.json:
+        rows = [{**to_builtins(record), "state": state} for record, state in zip(records, states, strict=True)]
+        terminal.print_json({"jobs": rows, "problems": problems})
+        return 0
+    columns = ["job", "stages", "state", "cluster", "its id", "commit", "sent (UTC)"]
+    rows = [
+        [
+            record.id,
+            " ".join(record.stages),
+            state,
+            record.to,
+            record.scheduler_id,
+            record.commit[:12],
+            record.submitted_at[:16],
+        ]
+        for record, state in zip(records, states, strict=True)
+    ]
+    terminal.table("", columns, rows)
+    for problem in problems:
+        terminal.print_line(problem)
+    return 0

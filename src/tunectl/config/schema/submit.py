@@ -1,0 +1,92 @@
+"""The submit section: builds on a cluster (``tunectl submit``). No stage reads it, so changing it reruns nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tunectl.config.schema.base import StrictModel
+
+
+def _require_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{text!r} has a line break or a control code")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1), AfterValidator(_require_printable)]
+"""Text of one line: what stands in a job must not begin another line of it."""
+ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+"""Name of an object of Kubernetes."""
+
+
+class SlurmOptions(StrictModel):
+    """What only sbatch reads."""
+
+    options: list[Annotated[Line, Field(pattern=r"^--[a-z][a-z0-9-]*(=\S.*)?$")]]
+    """More options of sbatch, such as ``--partition=gpu``."""
+
+
+class KubernetesOptions(StrictModel):
+    """What only Kubernetes reads."""
+
+    image: Line | None
+    """Image with bash, git and tunectl. Null: not on Kubernetes."""
+    namespace: ResourceName
+    """Namespace of the job."""
+    secret: ResourceName | None
+    """Secret whose keys become environment variables. Null: none."""
+    volume_claim: ResourceName | None
+    """PersistentVolumeClaim that is mounted at storage_path. Null: none, so the job starts anew after a restart."""
+    gpu_resource: Annotated[str, Field(pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")]
+    """Resource of one card."""
+
+
+class RayOptions(StrictModel):
+    """What only ``ray job submit`` reads."""
+
+    address: Annotated[Line, Field(pattern=r"^(https?|ray)://\S+$")]
+    """Dashboard of the cluster."""
+
+
+class Submit(StrictModel):
+    """The submit section of ``conf/``."""
+
+    to: Literal["slurm", "kubernetes", "ray"]
+    """Who runs the job: sbatch, kubectl or ``ray job submit``."""
+    storage_path: Annotated[Line, Field(pattern=r"^/")] | None
+    """Folder that the job's machines see at this path; a job works, and keeps its checkpoints, below it. Null: not set yet."""
+    repository: Line | None
+    """Address that the job clones. Null: that of the remote of the checked-out branch."""
+    remote: Annotated[str, Field(pattern=r"^[\w-]+$")] | None
+    """DVC remote for inputs and results. Null: core.remote of .dvc/config."""
+    setup: list[Line]
+    """Shell commands that run first. They stand in the job as they are."""
+    nodes: int = Field(ge=1, le=1024)
+    """Machines of the job."""
+    gpus: int = Field(ge=0, le=64)
+    """Cards of each machine."""
+    cpus: int | None = Field(ge=1, le=4096)
+    """Cores of each machine. Null: what the cluster gives by default."""
+    memory_gb: int | None = Field(ge=1, le=65_536)
+    """Memory of each machine in GB. Null: what the cluster gives by default."""
+    hours: float = Field(gt=0, le=24 * 365)
+    """Hours after which the cluster ends the job. SLURM: it is requeued and goes on."""
+    grace_seconds: int = Field(ge=10, le=3600)
+    """Seconds before that end at which the step under way is finished and saved."""
+    max_restarts: int = Field(ge=0, le=1000)
+    """Times that a job is started again after it was preempted or ran out of hours."""
+    template: Line | None
+    """File that replaces the one that is written. Null: ours."""
+    slurm: SlurmOptions
+    kubernetes: KubernetesOptions
+    ray: RayOptions
+
+    @model_validator(mode="after")
+    def _check_nodes(self) -> Self:
+        if self.nodes > 1 and self.to != "slurm":
+            raise ValueError(f"nodes is {self.nodes}, and to is {self.to}; several machines are for slurm")
+        if self.hours * 3600 <= self.grace_seconds:
+            raise ValueError(f"hours is {self.hours}, which is less than grace_seconds ({self.grace_seconds})")
+        return self

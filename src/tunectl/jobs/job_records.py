@@ -1,0 +1,62 @@
+"""Jobs that were submitted from this project: a folder each in ``.tunectl/jobs``, with the record and the file that was sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from tunectl.artifacts.record_format import RecordFormat
+from tunectl.core.errors import UsageError
+
+NAME = "job.json"
+FORMAT = RecordFormat("job record", ())
+
+
+class JobRecord(Struct, frozen=True, kw_only=True):
+    """A job, as it was sent."""
+
+    id: str
+    to: str
+    """slurm, kubernetes or ray."""
+    stages: list[str]
+    commit: str
+    submitted_at: str
+    """UTC, ISO 8601."""
+    scheduler_id: str
+    """What the scheduler calls it."""
+    remote: str
+    """DVC remote that has its results."""
+    storage: str | None
+    """Folder of the job on its machines; None: lost with them."""
+    place: str
+    """Namespace of Kubernetes, or dashboard of Ray; empty with SLURM."""
+
+
+def save(jobs: Path, record: JobRecord) -> None:
+    """Write the record into the job's folder."""
+    FORMAT.write(jobs / record.id / NAME, record)
+
+
+def list_jobs(jobs: Path) -> list[JobRecord]:
+    """Return all jobs, the newest first.
+
+    Raises  ArtifactError naming the file that is damaged.
+    """
+    records = [FORMAT.read(path, JobRecord) for path in jobs.glob(f"*/{NAME}")]
+    return sorted(records, key=lambda record: (record.submitted_at, record.id), reverse=True)
+
+
+def find_job(jobs: Path, name: str) -> JobRecord:
+    """Return the job with this id, or the one whose id begins so.
+
+    Raises  UsageError where there is none, or more than one.
+    """
+    found = [record for record in list_jobs(jobs) if record.id.startswith(name)]
+    exact = [record for record in found if record.id == name]
+    if len(exact or found) != 1:
+        what = (
+            f"is the beginning of {', '.join(record.id for record in found)}" if found else "is no job of this project"
+        )
+        raise UsageError(f"{name} {what}", hint="tunectl submit status lists them")
+    return (exact or found)[0]

@@ -1,0 +1,57 @@
+"""What a job builds, and where; everything that its script is written from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tunectl.config.schema.submit import Submit
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """A build of one commit."""
+
+    id: str
+    """Small letters, digits and hyphens: a name for SLURM, Kubernetes and Ray."""
+    stages: Sequence[str]
+    """Stages to build; what they read is built, too, where the DVC remote does not have it."""
+    inputs: Sequence[str]
+    """What DVC brings first, with all that it depends on: the stages, and files of ``dvc add``."""
+    fits: Sequence[str]
+    """Stages among them that several machines train together, in order."""
+    commit: str
+    repository: str
+    folder: str
+    """The project in its repository; empty where it is all of it."""
+    remote: str
+    """DVC remote."""
+    overrides: Sequence[str]
+    """``launch=...`` of the build."""
+    section: Submit
+
+    @property
+    def name(self) -> str:
+        """What the scheduler calls it."""
+        return f"tunectl-{self.id}"
+
+    @property
+    def storage(self) -> str | None:
+        """Folder of this job, which survives a restart; None where there is none."""
+        return f"{self.section.storage_path.rstrip('/')}/{self.id}" if self.section.storage_path else None
+
+    @property
+    def minutes(self) -> int:
+        """Time limit."""
+        return math.ceil(self.section.hours * 60)
+
+    def values(self, log: str) -> Mapping[str, str]:
+        """Return what ``@NAME@`` of a template stands for."""
+        return {
+            "ID": self.id,
+            "NODES": str(self.section.nodes),
+            "GPUS": str(self.section.gpus),
+            "MINUTES": str(self.minutes),
+            "LOG": log,
+        }

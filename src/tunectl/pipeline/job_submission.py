@@ -1,0 +1,213 @@
+"""From ``conf/submit`` to a job on a cluster, and back: its state, its output, its results."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from tunectl.artifacts import atomic_io, lock
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.schedulers import kubernetes_scheduler, ray_scheduler, slurm_scheduler
+from tunectl.backends.vcs import dvc_remote, dvc_repo, git_worktree, pushed_commit
+from tunectl.backends.wiring import launch
+from tunectl.config.loading import checks, override_file
+from tunectl.config.loading.checks import ResolvedConfig
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.jobs import job_records, job_script
+from tunectl.jobs.job_records import JobRecord
+from tunectl.jobs.job_spec import JobSpec
+from tunectl.pipeline.required_extras import list_upstream_stages
+from tunectl.pipeline.stages import find
+
+SCHEDULERS: Final[dict[str, Any]] = {
+    "slurm": slurm_scheduler,
+    "kubernetes": kubernetes_scheduler,
+    "ray": ray_scheduler,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedJob:
+    """A job that was checked, and the file that its scheduler reads."""
+
+    spec: JobSpec
+    text: str
+
+
+def plan_job(layout: ProjectPaths, stages: Sequence[str], words: Sequence[str]) -> PlannedJob:
+    """Check settings, commit and remote, and write the file; nothing is sent.
+
+    Args:
+        layout: the project.
+        stages: stages to build.
+        words: ``submit.KEY=VALUE`` and ``launch...`` of this job.
+
+    Raises:
+        ConfigError: for mistakes in settings.
+        UsageError: for a stage that is not there, words that would change results, and a commit or remote that a job cannot find.
+    """
+    for stage in stages:
+        find(stage)
+    launch_words = _split_words(words)
+    resolved = checks.load_config(layout, override_file.merge_overrides(override_file.load_overrides(layout), words))
+    section = resolved.root.submit
+    upstream = list_upstream_stages(stages)
+    _check_nodes(resolved)
+    source = pushed_commit.find_pushed_commit(layout.root, section.repository)
+    spec = JobSpec(
+        id=f"{stages[-1]}-{secrets.token_hex(4)}",
+        stages=tuple(stages),
+        inputs=(*stages, *source.data_files),
+        fits=tuple(stage for stage in upstream if stage in launch.TRAINED),
+        commit=source.commit,
+        repository=source.repository,
+        folder=source.folder,
+        remote=dvc_remote.read_remote(layout.root, section.remote),
+        overrides=tuple(launch_words),
+        section=section,
+    )
+    scheduler = SCHEDULERS[section.to]
+    scheduler.check(spec)
+    return PlannedJob(spec, _write_file(layout, spec, scheduler))
+
+
+def _split_words(words: Sequence[str]) -> list[str]:
+    """Return the words of the build; those of the section ``submit`` are for us.
+
+    Raises  UsageError for a word that would change what is built: at home it would not be the same build.
+    """
+    result = []
+    for word in words:
+        key = word.partition("=")[0].strip()
+        if key == "submit" or key.startswith("submit."):
+            continue
+        if key != "launch" and not key.startswith("launch."):
+            raise UsageError(
+                f"{word}: a job builds the settings of its commit; only submit and launch may differ",
+                hint=f"tunectl check {word}, then record it (tunectl repro {word} writes conf/overrides.yaml), commit and push",
+            )
+        result.append(word)
+    return result
+
+
+def _check_nodes(resolved: ResolvedConfig) -> None:
+    root = resolved.root
+    if root.submit.nodes > 1 and root.launch.root.method != "torchrun":
+        raise UsageError(
+            f"submit.nodes is {root.submit.nodes}, and launch is {root.launch.root.method}, which fits on one machine",
+            hint="tunectl submit run STAGE launch=torchrun launch.nproc_per_node=CARDS",
+        )
+
+
+def _write_file(layout: ProjectPaths, spec: JobSpec, scheduler: Any) -> str:
+    if spec.section.template is None:
+        text: str = scheduler.write_file(spec)
+        return text
+    path = layout.root / spec.section.template
+    try:
+        content = path.read_text(encoding="utf-8")
+        log = slurm_scheduler.log_path(spec) if spec.storage else ""
+        return job_script.fill_template(content, spec, log)
+    except OSError as error:
+        raise UsageError(f"submit.template is {path}, which cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"submit.template {path}: {error}") from error
+
+
+def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
+    """Send what the job reads to the DVC remote, then the job to its scheduler; returns its record, which is written.
+
+    Raises  InfrastructureError where the remote or the scheduler refuses; then there is no job, and no record.
+    """
+    spec = job.spec
+    scheduler = SCHEDULERS[spec.section.to]
+    dvc_remote.push(layout.root, spec.remote, spec.inputs)
+    folder = layout.jobs / spec.id
+    file = folder / scheduler.FILE
+    atomic_io.write_text(file, job.text)
+    scheduler_id = scheduler.submit(spec, folder)
+    place = {"kubernetes": spec.section.kubernetes.namespace, "ray": spec.section.ray.address}
+    record = JobRecord(
+        id=spec.id,
+        to=spec.section.to,
+        stages=list(spec.stages),
+        commit=spec.commit,
+        submitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        scheduler_id=scheduler_id,
+        remote=spec.remote,
+        storage=spec.storage,
+        place=place.get(spec.section.to, ""),
+    )
+    job_records.save(layout.jobs, record)
+    return record
+
+
+def read_state(record: JobRecord) -> str:
+    """Return pending, running, finished, failed, canceled or lost.
+
+    Raises  InfrastructureError where the scheduler cannot be asked.
+    """
+    state: str = SCHEDULERS[record.to].read_state(record)
+    return state
+
+
+def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
+    """Return the command that prints what the job printed.
+
+    Raises  InfrastructureError where its program is not here, or nothing was printed yet.
+    """
+    command: list[str] = SCHEDULERS[record.to].build_log_command(record, follow=follow)
+    return command
+
+
+def cancel_job(record: JobRecord) -> None:
+    """End the job; its checkpoints stay in its folder.
+
+    Raises  InfrastructureError where the scheduler cannot be asked.
+    """
+    SCHEDULERS[record.to].cancel(record)
+
+
+def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
+    """Bring what the job built into the cache of DVC and the project; no stage runs here.
+
+    Raises:
+        UsageError: the project is not at the job's commit.
+        InfrastructureError: the job has not ended, or failed; the remote does not answer; or it lacks a stage.
+    """
+    state = read_state(record)
+    if state in {"pending", "running"}:
+        raise InfrastructureError(
+            f"job {record.id} is {state}, so there is nothing to fetch yet", hint=f"tunectl submit logs {record.id}"
+        )
+    dvc_remote.fetch_runs(layout.root, record.remote)
+    if state in {"failed", "canceled"}:
+        raise InfrastructureError(
+            f"job {record.id} is {state}; the stages that it finished are in DVC's cache now",
+            hint=f"tunectl submit logs {record.id} says why; tunectl repro would run the other stages here",
+        )
+    changed = _list_changes(layout.root, record.commit)
+    if changed:
+        raise UsageError(
+            f"the project has changed since commit {record.commit[:12]}, which was built: {', '.join(changed[:3])}",
+            hint=f"the results are in DVC's cache; git checkout {record.commit[:12]}, then fetch again",
+        )
+    with lock.file_lock(layout.repro_lock, "tunectl submit fetch"):
+        layout.failure.unlink(missing_ok=True)
+        code = dvc_repo.restore(layout.root, record.stages)
+        if code:
+            note: dict[str, Any] = atomic_io.read_json(layout.failure) if layout.failure.is_file() else {}
+            raise InfrastructureError(
+                note.get("message", "dvc repro --pull failed; its output is above"),
+                hint=f"tunectl submit logs {record.id} says what was built; tunectl repro builds the rest here",
+            )
+
+
+def _list_changes(root: Path, commit: str) -> list[str]:
+    """Return files that differ from the job's commit, but for those that a build writes."""
+    changed = git_worktree.list_differences(root, commit)
+    return [name for name in changed if not name.startswith("artifacts/") and name not in {"dvc.lock", ".gitignore"}]

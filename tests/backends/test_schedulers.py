@@ -1,0 +1,191 @@
+"""The files of SLURM, Kubernetes and Ray, and what their programs answer; a real SLURM is in tests/cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+from job_fixtures import NASTY, build_section, build_spec
+
+from tunectl.backends.schedulers import kubernetes_scheduler, ray_scheduler, scheduler_command, slurm_scheduler
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.jobs import job_script
+from tunectl.jobs.job_records import JobRecord
+
+RELEASED = ("1.30", "1.34", "1.37")
+
+
+def build_record(**changes: object) -> JobRecord:
+    facts = {"id": "sft-0123abcd", "to": "slurm", "stages": ["sft"], "commit": "c" * 40, "scheduler_id": "7"}
+    facts |= {"submitted_at": "2026-11-28T05:00:00+00:00", "remote": "store", "storage": None, "place": "default"}
+    return JobRecord(**facts | changes)
+
+
+def test_the_sbatch_script_asks_for_what_the_settings_say() -> None:
+    section = build_section(
+        storage_path="/shared",
+        nodes=2,
+        gpus=8,
+        cpus=16,
+        memory_gb=64,
+        hours=1.51,
+        grace_seconds=60,
+        slurm={"options": ["--partition=gpu"]},
+    )
+    lines = slurm_scheduler.write_file(build_spec(section)).splitlines()
+    assert lines[:15] == [
+        "#!/bin/bash",
+        "#SBATCH --job-name=tunectl-sft-0123abcd",
+        '#SBATCH --output="/shared/sft-0123abcd/job.log"',
+        "#SBATCH --open-mode=append",
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --gpus-per-node=8",
+        "#SBATCH --cpus-per-task=16",
+        "#SBATCH --mem=64G",
+        "#SBATCH --time=91",
+        "#SBATCH --requeue",
+        "#SBATCH --signal=B:USR1@60",
+        "#SBATCH --partition=gpu",
+        "",
+        job_script.write_script(build_spec(section)).splitlines()[0],
+    ]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_every_file_is_a_script_that_bash_reads(text: str) -> None:
+    section = build_section(storage_path=f"/shared/{text}", setup=[f"echo {text!r} >/dev/null"])
+    job = build_spec(section, repository=text, folder=text)
+    for scheduler in (slurm_scheduler, ray_scheduler):
+        assert subprocess.run(["bash", "-n"], input=scheduler.write_file(job), text=True).returncode == 0
+
+
+@pytest.mark.parametrize("version", RELEASED)
+@pytest.mark.parametrize("text", NASTY)
+def test_kubernetes_takes_the_manifest(text: str, version: str) -> None:
+    options = {"image": f"registry/{text}", "secret": "keys", "volume_claim": "claim", "namespace": "team"}
+    section = build_section(
+        to="kubernetes", storage_path=f"/shared/{text}", gpus=2, cpus=4, memory_gb=8, setup=[text], kubernetes=options
+    )
+    job = build_spec(section, repository=text, folder=text)
+    manifest = yaml.safe_load(kubernetes_scheduler.write_file(job))
+    kubernetes_validate.validate(manifest, version, strict=True)
+    pod = manifest["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["bash", "-c", job_script.write_script(job)]
+    assert container["image"] == f"registry/{text}"
+    assert container["volumeMounts"] == [{"name": "storage", "mountPath": f"/shared/{text}"}]
+    assert container["resources"]["limits"] == {"cpu": "4", "memory": "8G", "nvidia.com/gpu": "2"}
+    assert (pod["restartPolicy"], pod["terminationGracePeriodSeconds"]) == ("Never", 120)
+    assert manifest["metadata"] == manifest["metadata"] | {"name": "tunectl-sft-0123abcd", "namespace": "team"}
+
+
+def test_a_manifest_with_a_script_can_be_read_by_people() -> None:
+    section = build_section(to="kubernetes", kubernetes={"image": "registry/image:1"})
+    text = kubernetes_scheduler.write_file(build_spec(section))
+    assert "        - |\n          set -e -o pipefail -m" in text
+    assert "&id" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, r"kubernetes\.image is null"),
+        ({"kubernetes": {"image": "i"}, "storage_path": "/s"}, "volume_claim and submit.storage_path go together"),
+        ({"kubernetes": {"image": "i", "volume_claim": "c"}}, "volume_claim and submit.storage_path go together"),
+    ],
+)
+def test_what_kubernetes_lacks_is_named(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        kubernetes_scheduler.check(build_spec(build_section(to="kubernetes", **changes)))
+
+
+def test_slurm_needs_a_shared_folder() -> None:
+    with pytest.raises(UsageError, match=r"submit\.storage_path is null"):
+        slurm_scheduler.check(build_spec(build_section()))
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ({}, "pending"),
+        ({"active": 1}, "running"),
+        ({"conditions": [{"type": "Complete", "status": "True"}]}, "finished"),
+        ({"conditions": [{"type": "FailureTarget", "status": "True"}], "active": 1}, "failed"),
+        ({"conditions": [{"type": "Failed", "status": "True"}]}, "failed"),
+        ({"conditions": [{"type": "Suspended", "status": "False"}], "active": 1}, "running"),
+    ],
+)
+def test_the_state_of_a_kubernetes_job(status: dict[str, object], state: str) -> None:
+    assert kubernetes_scheduler.parse_state(json.dumps({"kind": "Job", "status": status})) == state
+
+
+def test_a_kubernetes_job_that_was_deleted_is_lost() -> None:
+    assert kubernetes_scheduler.parse_state("") == "lost"
+
+
+@pytest.mark.parametrize(
+    ("printed", "state"),
+    [
+        ("Status for job 'tunectl-sft-1': PENDING\nStatus message: queued\n", "pending"),
+        ("Status for job 'tunectl-sft-1': RUNNING\n", "running"),
+        ("Job 'tunectl-sft-1' succeeded\n", "finished"),
+        ("Job 'tunectl-sft-1' failed\nStatus message: exit code 5\n", "failed"),
+        ("Job 'tunectl-sft-1' was stopped\n", "canceled"),
+        ("", "lost"),
+    ],
+)
+def test_the_state_of_a_ray_job(printed: str, state: str) -> None:
+    assert ray_scheduler.parse_state(printed) == state
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "program", "install"),
+    [
+        (slurm_scheduler, "sbatch", "slurm-client"),
+        (kubernetes_scheduler, "kubectl", "kubernetes.io"),
+        (ray_scheduler, "ray", "ray[default]"),
+    ],
+)
+def test_a_program_that_is_not_here_is_named_with_what_to_install(
+    scheduler: object, program: str, install: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    job = build_spec(build_section(storage_path=str(tmp_path)))
+    record = build_record(storage=str(tmp_path))
+    for call in (
+        lambda: scheduler.submit(job, tmp_path),
+        lambda: scheduler.read_state(record),
+        lambda: scheduler.cancel(record),
+    ):
+        with pytest.raises(InfrastructureError, match=f"{program} is not on this machine") as caught:
+            call()
+        assert install in caught.value.hint
+
+
+def test_a_folder_that_slurm_cannot_write_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "sbatch"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "file").write_text("")
+    job = build_spec(build_section(storage_path=str(tmp_path / "file")))
+    with pytest.raises(InfrastructureError, match=r"cannot make .*/file/sft-0123abcd: Not a directory"):
+        slurm_scheduler.submit(job, tmp_path)
+
+
+def test_a_scheduler_that_refuses_is_quoted() -> None:
+    words = [sys.executable, "-c", "import sys; sys.exit('Invalid account or account/partition combination')"]
+    with pytest.raises(InfrastructureError, match="Invalid account or account/partition combination"):
+        scheduler_command.call(words)
+
+
+def test_what_a_job_noted_outlives_the_memory_of_slurm(tmp_path: Path) -> None:
+    for note, state in (("finished 0", "finished"), ("finished 3", "finished"), ("failed 5", "failed")):
+        (tmp_path / "state").write_text(note + "\n")
+        assert slurm_scheduler.read_state(build_record(storage=str(tmp_path))) == state
