@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
             states.append("unknown")
             problems.append(f"{record.id}: {error}")
     if args.json:
-        rows = [{**to_builtins(record), "state": state} for record, state in zip(records, states, strict=True)]
-        terminal.print_json({"jobs": rows, "problems": problems})
+        listed = [{**to_builtins(record), "state": state} for record, state in zip(records, states, strict=True)]
+        terminal.print_json({"jobs": listed, "problems": problems})
         return 0
     columns = ["job", "stages", "state", "cluster", "its id", "commit", "sent (UTC)"]
     rows = [
