@@ -33,7 +33,7 @@ def test_the_sbatch_script_asks_for_what_the_settings_say() -> None:
         gpus=8,
         cpus=16,
         memory_gb=64,
-        hours=1.51,
+        max_hours=1.51,
         grace_seconds=60,
         slurm={"options": ["--partition=gpu"]},
     )

@@ -44,7 +44,7 @@ class JobSpec:
     @property
     def minutes(self) -> int:
         """Time limit."""
-        return math.ceil(self.section.hours * 60)
+        return math.ceil(self.section.max_hours * 60)
 
     def values(self, log: str) -> Mapping[str, str]:
         """Return what ``@NAME@`` of a template stands for."""

@@ -217,7 +217,7 @@ def test_on_kubernetes_nobody_calls_slurm(machine: Machine, tmp_path: Path) -> N
 
 
 def test_a_template_has_the_script_indented_and_its_values() -> None:
-    job = build_spec(build_section(storage_path="/shared", nodes=2, gpus=4, hours=1.5))
+    job = build_spec(build_section(storage_path="/shared", nodes=2, gpus=4, max_hours=1.5))
     text = job_script.fill_template("name: @ID@\nnodes: @NODES@x@GPUS@ @MINUTES@\nrun: |\n    @SCRIPT@\n", job, "/l og")
     lines = text.splitlines()
     assert lines[:3] == ["name: sft-0123abcd", "nodes: 2x4 90", "run: |"]
@@ -246,7 +246,7 @@ def test_no_text_begins_another_line_of_a_job(key: str, sign: str) -> None:
     ("changes", "reason"),
     [
         ({"nodes": 2, "to": "kubernetes"}, "several machines are for slurm"),
-        ({"hours": 0.01}, "less than grace_seconds"),
+        ({"max_hours": 0.01}, "less than grace_seconds"),
         ({"remote": "$(x)"}, "pattern"),
         ({"storage_path": "relative"}, "pattern"),
         ({"slurm": {"options": ["partition=gpu"]}}, "pattern"),

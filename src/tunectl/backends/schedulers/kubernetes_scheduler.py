@@ -61,7 +61,7 @@ def write_file(job: JobSpec) -> str:
         "metadata": {"name": job.name, "namespace": section.kubernetes.namespace, "labels": labels},
         "spec": {
             "backoffLimit": section.max_restarts,
-            "activeDeadlineSeconds": round(section.hours * 3600),
+            "activeDeadlineSeconds": round(section.max_hours * 3600),
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},

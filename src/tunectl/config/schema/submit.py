@@ -71,7 +71,7 @@ class Submit(StrictModel):
     """Cores of each machine. Null: what the cluster gives by default."""
     memory_gb: int | None = Field(ge=1, le=65_536)
     """Memory of each machine in GB. Null: what the cluster gives by default."""
-    hours: float = Field(gt=0, le=24 * 365)
+    max_hours: float = Field(gt=0, le=24 * 365)
     """Hours after which the cluster ends the job. SLURM: it is requeued and goes on."""
     grace_seconds: int = Field(ge=10, le=3600)
     """Seconds before that end at which the step under way is finished and saved."""
@@ -87,6 +87,6 @@ class Submit(StrictModel):
     def _check_nodes(self) -> Self:
         if self.nodes > 1 and self.to != "slurm":
             raise ValueError(f"nodes is {self.nodes}, and to is {self.to}; several machines are for slurm")
-        if self.hours * 3600 <= self.grace_seconds:
-            raise ValueError(f"hours is {self.hours}, which is less than grace_seconds ({self.grace_seconds})")
+        if self.max_hours * 3600 <= self.grace_seconds:
+            raise ValueError(f"max_hours is {self.max_hours}, which is less than grace_seconds ({self.grace_seconds})")
         return self
