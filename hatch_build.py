@@ -19,8 +19,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 SITE = Path("build/docs/site")
 ONLY_SERVED = ("search.json", "sitemap.xml")
 """Files that only a web server needs; a browser that opens a folder reads search.js."""
-PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>', re.DOTALL)
-"""Pictures of the console are as large as all pages; in a wheel their description stands in their place."""
+PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>|<img alt="([^"]*)" src="[^"]*\.png" ?/?>', re.DOTALL)
+"""Pictures are as large as all pages; in a wheel their description stands in their place."""
+FAVICON = "favicon.png"
 
 
 class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -48,17 +49,19 @@ class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg]
         wheel = self.target_name == "wheel"
         place = Path("tunectl/_site") if wheel else SITE
         for path in sorted((root / SITE).rglob("*")):
-            if path.is_file() and not (wheel and (path.name in (*ONLY_SERVED, DIGEST) or path.suffix == ".webp")):
+            picture = path.suffix in {".webp", ".png"} and path.name != FAVICON
+            if path.is_file() and not (wheel and (picture or path.name in (*ONLY_SERVED, DIGEST))):
                 source = self.drop_pictures(path) if wheel and path.suffix == ".html" else path
                 build_data["force_include"][str(source)] = str(place / path.relative_to(root / SITE))
 
     def drop_pictures(self, page: Path) -> Path:
         """Return the page, or a copy of it with the descriptions of its pictures in their place."""
         text = page.read_text(encoding="utf-8")
-        if "<picture>" not in text:
+        described = PICTURE.sub(lambda found: f"<em>Picture: {found[1] or found[2]}.</em>", text)
+        if described == text:
             return page
         copy = Path(tempfile.mkdtemp(dir=self.scratch)) / page.name
-        copy.write_text(PICTURE.sub(r"<em>Picture: \1.</em>", text), encoding="utf-8")
+        copy.write_text(described, encoding="utf-8")
         return copy
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:

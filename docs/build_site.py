@@ -47,6 +47,20 @@ SHOWN = re.compile(r"^( *```\w+) shown$", re.MULTILINE)
 """What a test reads in a fence; Python-Markdown would take such a block for text."""
 COLOR = re.compile(r"\x1b\[[0-9;]*m")  # Zensical colors each letter by itself, in a file, too
 DIGEST = "sources.sha256"
+SCOPE = re.compile(r'__md_scope=new URL\("([^"]*)",location\)')
+"""The way from a page to the first one, as Zensical writes it."""
+INLINE = re.compile(r'<script( id="__config" type="application/json")?>(.*?)</script>', re.DOTALL)
+CONFIG = """(() => {
+  const base = document.currentScript.dataset.base, config = %s;
+  config.base = base;
+  config.search = base + config.search;
+  const place = document.createElement("script");
+  place.id = "__config";
+  place.type = "application/json";
+  place.textContent = JSON.stringify(config);
+  document.currentScript.after(place);
+})();
+"""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -132,9 +146,12 @@ def compute_digest(root: Path) -> str:
 def finish_site(site: Path) -> None:
     """Make the pages work from a folder, too: the index of the search as a script, and links to pages, not to folders.
 
-    The sheets of Zensical's other theme go.
+    Less is in a wheel: the sheets of Zensical's other theme go, words are searched without markup, and what all pages say in a script of
+    their own they load from one file.
     """
     index = json.loads((site / "search.json").read_text(encoding="utf-8"))
+    for item in index["items"]:
+        item["text"] = " ".join(re.sub(r"</?[a-z][^>]*>", " ", item["text"]).split())
     text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
     (site / "search.js").write_text(f"var __index = {text}\n", encoding="utf-8")
     shutil.rmtree(site / "assets" / "stylesheets" / "classic")
@@ -142,7 +159,28 @@ def finish_site(site: Path) -> None:
         text = path.read_text(encoding="utf-8")
         parts = PREFORMATTED.split(FOLDER_LINK.sub(r'\1/index.html"', text))
         parts[::2] = [re.sub(r"\s*\n\s*", "\n", part) for part in parts[::2]]  # a tenth of the size in a wheel
-        path.write_text("".join(parts), encoding="utf-8")
+        text = "".join(parts)
+        path.write_text(text if path.name == "404.html" else share_scripts(text, site), encoding="utf-8")
+
+
+def share_scripts(page: str, site: Path) -> str:
+    """Return the page with its inline scripts in files, which pages share: only the way to the first page differs."""
+    scope = SCOPE.search(page)
+    if scope is None:
+        return page
+    base = scope[1]
+
+    def move(match: re.Match[str]) -> str:
+        text = match[2].replace(f'"{base}"', "document.currentScript.dataset.base")
+        if match[1]:
+            config = json.loads(match[2])
+            config |= {"base": "", "search": config["search"].removeprefix(base)}
+            text = CONFIG % json.dumps(config)
+        file = f"assets/page-{hashlib.sha256(text.encode()).hexdigest()[:8]}.js"
+        (site / file).write_text(text, encoding="utf-8")
+        return f'<script src="{base}/{file}" data-base="{base}"></script>'
+
+    return INLINE.sub(move, page)
 
 
 class _Page(HTMLParser):

@@ -5,7 +5,7 @@
 
 Settings come from the schema and from conf/, commands from the parsers of the verbs, errors from their classes, metrics from the
 Prometheus registries, files from ``ProjectPaths``, routes from the table that the guard reads, the HTTP API from the server's OpenAPI
-document, reject reasons from their table. A contract test fails where a committed page differs from what is written here.
+document, the Python API from signatures and docstrings, reject reasons from their table. A contract test fails where a committed page differs from what is written here.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from reference_http import render_http
+from reference_python import render_python
 from reference_settings import Row, render_settings, render_table, strip_roles
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -74,6 +75,7 @@ def render_pages() -> dict[str, str]:
         "files.md": render_files,
         "routes.md": render_routes,
         "http.md": render_http,
+        "python.md": render_python,
         "reject-reasons.md": render_reject_reasons,
         "other-tools.md": render_foreign_keys,
     }

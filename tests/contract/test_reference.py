@@ -13,6 +13,7 @@ PAGES = [
     "http.md",
     "metrics.md",
     "other-tools.md",
+    "python.md",
     "reject-reasons.md",
     "routes.md",
     "settings.md",
