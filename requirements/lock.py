@@ -29,6 +29,7 @@ HEADER = "# Made by `make lock` from {source}: {what}. Each line has the hashes 
 ENVIRONMENTS = {
     "docs": "what `make docs` installs",
     "export": "the environment of tunectl's exporter",
+    "federated": "the environment of tunectl federate",
     "serve-openvino": "what a Bento for the engine openvino installs",
     "serve-transformers": "what a Bento for the reference engine installs",
     "serve-vllm": "what a Bento for vLLM installs, on a machine with a CUDA card",

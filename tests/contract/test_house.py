@@ -40,6 +40,8 @@ ROOMS = {
     "starlette": ("annotation/", "backends/web/http_server.py", "console/"),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
     "ray": ("backends/launchers/ray_",),
+    "flwr": ("backends/federated/flower_",),
+    "opacus": ("backends/trainers/private_run.py",),
     "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),
     "optuna": ("backends/sweeps/",),
     "alembic": ("backends/storage/inference_log_",),

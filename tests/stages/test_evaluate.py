@@ -9,7 +9,7 @@ import pytest
 import yaml
 from msgspec.structs import replace
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, privacy_budget
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.backends.text import json_validation
 from tunectl.backends.wiring import evaluation
@@ -380,3 +380,33 @@ def test_markup_in_the_data_stays_text_in_the_report(inputs, outputs):
     assert "<script" not in page
     assert "<b>bold" not in page
     assert "<i>" not in page
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "cpt", "sentence"),
+    [
+        (7.9, False, "Privacy: epsilon 7.90 at delta 1.0e-04 for each person, of 1000."),
+        (7.9, True, "Privacy: epsilon 7.90 at delta 1.0e-04 for each person, of 1000. Not counted: what cpt learned, without privacy."),
+        (None, False, "Privacy: none, because no noise was added (sft.privacy.noise_multiplier is 0); gradients of each person were clipped."),
+    ],
+)  # fmt: skip
+def test_the_verdict_says_epsilon_of_a_private_fit(inputs, outputs, epsilon, cpt, sentence):
+    budget = privacy_budget.PrivacyBudget("person", 1000, epsilon, 1e-4, 0.8, 1.0, 0.032, 625, "prv")
+    atomic_io.write_json(inputs.sft / privacy_budget.NAME, budget)
+    if cpt:
+        (inputs.cpt / "passed_through.json").unlink()
+        write_contract(inputs.cpt)
+    metrics = evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    found = results.load(outputs.artifact / "results.json").verdict
+    assert found.privacy == budget
+    assert found.reason.endswith(sentence)
+    assert found.evidence[-1] == sentence
+    assert (
+        json.loads((outputs.artifact / "verdict.json").read_text())["privacy"]["epsilon"] == epsilon == metrics.epsilon
+    )
+    assert sentence in (outputs.artifact / "report.html").read_text()
+
+
+def test_the_verdict_of_a_plain_fit_has_no_word_of_privacy(inputs, outputs):
+    evaluate.run(settings(), inputs, outputs, backend=fake_backend())
+    assert "rivacy" not in (outputs.artifact / "verdict.json").read_text()

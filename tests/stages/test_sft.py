@@ -1,12 +1,16 @@
 """The sft stage with a trainer that only looks at what it is given."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
+from msgspec.structs import replace
+from pydantic import ValidationError
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, privacy_budget
+from tunectl.artifacts.privacy_budget import PrivacyBudget
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.artifacts.row_counts import load
 from tunectl.chat import model_spec
@@ -207,3 +211,65 @@ def test_every_group_file_composes_over_lora(name):
 def test_an_empty_list_of_targets_is_refused():
     with pytest.raises(ValueError, match="target_modules is an empty list; name at least one layer, or all-linear"):
         stage(target_modules=[])
+
+
+PRIVATE = {"max_grad_norm": None, "early_stopping": None}
+
+
+def private(**changes):
+    section = yaml.safe_load((CONF / "sft" / "private.yaml").read_text())["privacy"]
+    return {"privacy": {**section, "min_units": 2, **changes}, **PRIVATE}
+
+
+def test_rows_of_a_private_fit_name_their_unit_and_epsilon_is_kept(given):
+    inputs, outputs = given
+    other = Source("other.csv", 9)
+    rows = [example(1, "one", "uno"), example(2, "two")]
+    rows.append(
+        replace(
+            example(3, "three"),
+            answers=[ReferenceAnswer("three", Source("data.csv", 3)), ReferenceAnswer("tre", other)],
+        )
+    )
+    atomic_io.write_rows(inputs.split / "train.jsonl", rows)
+    budget = PrivacyBudget("source", 2, 7.5, 0.05, 0.9, 1.0, 0.5, 40, "prv")
+
+    class Private(Fake):
+        def fit(self, plan, **words):
+            return dataclasses.replace(super().fit(plan, **words), privacy=budget)
+
+    fake = Private()
+    found = sft.run(stage(**private()), inputs, outputs, trainer=fake)
+    plan, _, train, validation = fake.calls[0]
+    assert (plan.privacy.target_epsilon, plan.privacy.unit) == (8.0, "source")
+    assert [(row.unit, len(row.branches)) for row in train] == [
+        ("data.csv", 2),
+        ("data.csv", 1),
+        ("data.csv", 1),
+        ("other.csv", 1),
+    ]
+    assert [row.unit for row in validation] == [""]
+    assert found.epsilon == 7.5
+    assert privacy_budget.load(outputs.artifact) == budget
+
+
+def test_a_plain_fit_leaves_no_privacy_file(given):
+    inputs, outputs = given
+    found = sft.run(stage(), inputs, outputs, trainer=Fake())
+    assert found.epsilon is None
+    assert privacy_budget.load(outputs.artifact) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"early_stopping": {"patience": 1, "min_delta": 0.0}}, "early_stopping must be null with privacy: the last weights are kept"),
+        ({"max_grad_norm": 1.0}, "max_grad_norm must be null with privacy: privacy.max_grad_norm clips the gradient of each unit"),
+        ({"init_adapter": "artifacts/old"}, "init_adapter must be null with privacy: what it has learned is not in epsilon"),
+        (private(noise_multiplier=1.0), "give target_epsilon or noise_multiplier, and null for the other"),
+        (private(unit="person"), "unit person needs person_field"),
+    ],
+)  # fmt: skip
+def test_settings_that_would_break_the_promise_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        stage(**{**private(), **changes})

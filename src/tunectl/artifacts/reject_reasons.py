@@ -22,7 +22,7 @@ RejectReason = Literal[
     "over_represented", "skipped", "taken_back", "duplicate", "contradicts_self", "contradicted", "tied", "attention_check",
     "failed_attention", "over_cap", "same_answer", "prompt_in_answer", "no_answer", "no_separate_answer", "erased",
     "unfinished", "no_chat", "not_text", "quarantined", "not_approved", "in_golden", "user_cap", "annotator_cap",
-    "annotator_share", "prompt_cap", "model_text_share",
+    "annotator_share", "prompt_cap", "model_text_share", "unknown_person",
 ]  # fmt: skip
 
 REJECT_REASONS: Final[dict[RejectReason, str]] = {
@@ -59,6 +59,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "tool_arguments_not_json": "The arguments of a tool call are not a JSON object.",
     "bad_train_flag": "The flag whether a turn is trained on is not true or false.",
     "nothing_trained": "No token of the row is trained on.",
+    "unknown_person": "The answer came from a row whose input another row had first, and only the person of that one is known; private training leaves it out.",
     "wrong_labels": "Token ids and labels do not fit together.",
     "unknown_split": "The split column has a value other than train, validation and test.",
     "no_id": "The id column is empty.",

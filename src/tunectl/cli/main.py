@@ -48,6 +48,7 @@ VERBS: tuple[Command, ...] = (
     Command("retrain", "retrain on drift, on schedules or on request: controller, request, status"),
     Command("sweep", "search for better settings with Optuna: run, worker, show, stop, take"),
     Command("submit", "build on a cluster (SLURM, Kubernetes, Ray): run, status, logs, fetch, cancel"),
+    Command("federate", "train on data that may not be pooled: simulate, server, client"),
     Command("track", "send builds and releases to MLflow and W&B: sync, status"),
     Command("release", "list, compare, promote and roll back releases; canary; the release history"),
     Command("explain", "everything behind an answer, a row, a release or a retrain, and after it"),

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from msgspec import Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from tunectl.artifacts import atomic_io
+from tunectl.artifacts.privacy_budget import PrivacyBudget
 
 NAME, ANSWERS, VERDICT, REPORT = "results.json", "answers.jsonl", "verdict.json", "report.html"
 INPUT_SCORES = "input_scores.jsonl"
@@ -310,6 +311,8 @@ class EvalVerdict(Struct, frozen=True):
     evidence: list[str] = field(default_factory=list)
     aligned: AlignedVerdict | None = None
     """None where align was switched off."""
+    privacy: PrivacyBudget | UnsetType = UNSET
+    """What the fit of sft spent; absent where it was no private one."""
 
 
 class Results(Struct, frozen=True):

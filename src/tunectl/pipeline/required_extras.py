@@ -130,6 +130,8 @@ def _sft(config: Any) -> Packages:
     yield from _extra("train", TRAINER)
     if config.sft.method == "qlora" or config.sft.optimizer in {"adamw_8bit", "lion"}:
         yield "bitsandbytes", "gpu"
+    if config.sft.privacy is not None:
+        yield "opacus", "private"
 
 
 def _preferences(config: Any) -> Packages:

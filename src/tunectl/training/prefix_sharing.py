@@ -23,6 +23,8 @@ class PackedRow:
     branches: tuple[TokenSpan, ...]
     weight: float
     """Of each learned token in the loss."""
+    unit: str = ""
+    """Person or source whose row it is, where the fit is private: no row has answers of two."""
 
     @property
     def length(self) -> int:

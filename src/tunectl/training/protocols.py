@@ -9,6 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from tunectl.artifacts.privacy_budget import PrivacyBudget
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.train_args import TrainingArgs
 
@@ -51,6 +52,8 @@ class TrainResult:
     shared_prompts: bool
     """Whether prompts were read once for all their answers."""
     history: tuple[LogPoint, ...]
+    privacy: PrivacyBudget | None = None
+    """What a private fit spent."""
 
 
 class Trainer(Protocol):
@@ -66,7 +69,7 @@ class Trainer(Protocol):
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Fit on ``train``, keep the weights of the best loss on ``validation``, write the adapter into ``out``.
+        """Fit on ``train``, keep the weights of the best loss on ``validation`` (of a private fit: the last), write the adapter into ``out``.
 
         ``model`` is a model folder. ``work`` survives a kill: the fit goes on from the last complete checkpoint in it.
         """

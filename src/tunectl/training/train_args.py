@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tunectl.config.schema.cpt import LoraCpt
 from tunectl.config.schema.hardware import HardwareProfile
-from tunectl.config.schema.sft import Schedule, Sft
+from tunectl.config.schema.sft import Privacy, Schedule, Sft
 
 USUAL_GRAD_NORM = 1.0
 """Clips the gradients of diverging runs without slowing those that converge."""
@@ -53,6 +53,10 @@ class TrainingArgs:
     """Name of the run in trackers."""
     init_adapter: Path | None = None
     """Folder of the adapter to go on from."""
+    privacy: Privacy | None = None
+    """Differential privacy; the rows name their units then."""
+    keep_last: bool = False
+    """Keep the last weights, not those of the best validation."""
 
     @property
     def four_bit(self) -> bool:
@@ -87,6 +91,8 @@ def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, projec
         profile=profile,
         project=project,
         init_adapter=Path(section.init_adapter) if section.init_adapter else None,
+        privacy=section.privacy,
+        keep_last=section.privacy is not None,  # to choose by validation would let its people decide what is kept
     )
 
 

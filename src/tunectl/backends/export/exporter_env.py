@@ -1,6 +1,6 @@
-"""The exporter environment: what turns models into engine files holds transformers below what the core needs, so it lives apart.
+"""Environments of their own: what turns models into engine files, and Flower, ask for older packages than the core, so they live apart.
 
-It is made on first use from ``requirements/export.txt``, under ``.tunectl/exporters``, and used as a subprocess. A stamp is
+One is made on first use from its lock, ``requirements/export.txt``, under ``.tunectl/exporters``, and used as a subprocess. A stamp is
 written last, so one that was half made is made again; another lock file or another Python is another environment.
 """
 
@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tunectl.artifacts import atomic_io, lock
@@ -30,6 +31,24 @@ VARIABLE = "TUNECTL_EXPORTER"
 _log = logging_setup.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class ToolEnvironment:
+    """An environment beside that of tunectl."""
+
+    name: str
+    """In messages."""
+    prefix: str
+    """Of its folder."""
+    lock: str
+    variable: str
+    before: tuple[str, ...] = ()
+    """Files beside the lock that are installed with it."""
+
+
+EXPORTER = ToolEnvironment("exporter", "export", LOCK, VARIABLE, ("torch.txt", "torchvision.txt"))
+FLOWER = ToolEnvironment("federated", "federated", "requirements/federated.txt", "TUNECTL_FLOWER")
+
+
 def lock_file(name: str = LOCK) -> Path:
     """Return the lock of the environment: inside an installed wheel, or in the checkout that this code runs from.
 
@@ -41,41 +60,43 @@ def lock_file(name: str = LOCK) -> Path:
     raise InfrastructureError(f"{name} is missing from this installation", hint=format_reinstall_command())
 
 
-def ensure_interpreter(exporters: Path | None = None) -> Path:
-    """Return the interpreter of the environment, which is made where it is absent (some minutes and 2 GB, once).
+def ensure_interpreter(exporters: Path | None = None, tool: ToolEnvironment = EXPORTER) -> Path:
+    """Return the interpreter of the environment of ``tool``, which is made where it is absent (that of the exporter: some minutes, 2 GB).
 
     Raises  InfrastructureError with pip's last words where it cannot be made.
     """
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(tool.variable)
     if named:
         if not Path(named).is_file():
-            raise InfrastructureError(f"{VARIABLE} = {named}: there is no such file", hint=f"unset {VARIABLE}")
+            raise InfrastructureError(
+                f"{tool.variable} = {named}: there is no such file", hint=f"unset {tool.variable}"
+            )
         return Path(named)
     exporters = exporters or ProjectPaths().exporters
-    lock_path = lock_file()
+    lock_path = lock_file(tool.lock)
     key = hashlib.sha256(lock_path.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    environment = (exporters / f"export-{key}").absolute()
+    environment = (exporters / f"{tool.prefix}-{key}").absolute()
     result = environment / "bin" / "python"
     if (environment / STAMP).is_file():
         return result
     with lock.file_lock(
-        exporters / ".lock", "making the exporter environment", busy="the exporter environment is being made"
+        exporters / ".lock", f"making the {tool.name} environment", busy=f"the {tool.name} environment is being made"
     ):
         if not (environment / STAMP).is_file():
-            _make(environment, lock_path)
+            _make(environment, lock_path, tool)
     return result
 
 
-def _make(folder: Path, lock_path: Path) -> None:
-    _log.info("export: making %s from %s (once; some minutes)", folder, lock_path.name)
+def _make(folder: Path, lock_path: Path, tool: ToolEnvironment) -> None:
+    _log.info("%s: making %s from %s (once; some minutes)", tool.prefix, folder, lock_path.name)
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with progress.bar("exporter environment", 2) as bar:
-        _call([sys.executable, "-m", "venv", str(folder)], "python -m venv")
+    with progress.bar(f"{tool.name} environment", 2) as bar:
+        _call([sys.executable, "-m", "venv", str(folder)], "python -m venv", tool)
         bar.advance(1)
         python = str(folder / "bin" / "python")
-        files = ["torch.txt", "torchvision.txt", lock_path.name]
-        _call([python, str(lock_path.with_name("install.py")), *files], f"installing {lock_path.name}")
+        files = [*tool.before, lock_path.name]
+        _call([python, str(lock_path.with_name("install.py")), *files], f"installing {lock_path.name}", tool)
         bar.advance(1)
     atomic_io.write_text(folder / STAMP, lock_path.read_text())
 
@@ -99,13 +120,13 @@ def _add(folder: Path, lock_path: Path) -> None:
     atomic_io.write_text(stamp, lock_path.read_text())
 
 
-def _call(words: Sequence[str], description: str) -> None:
+def _call(words: Sequence[str], description: str, tool: ToolEnvironment = EXPORTER) -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         error_lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
         raise InfrastructureError(
-            f"the exporter environment cannot be made: {description} failed: {error_lines[-1] if error_lines else 'no output'}",
-            hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or name a Python that has {LOCK}: {VARIABLE}",
+            f"the {tool.name} environment cannot be made: {description} failed: {error_lines[-1] if error_lines else 'no output'}",
+            hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or name a Python that has {tool.lock}: {tool.variable}",
         )
 
 

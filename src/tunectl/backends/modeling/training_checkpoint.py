@@ -38,6 +38,8 @@ class TrainerState:
     """Trained weights of the best validation, by name."""
     average: dict[str, Any] = field(default_factory=dict)
     """Moving average of the trained weights; empty where none is kept."""
+    accountant: list[tuple[float, float, int]] = field(default_factory=list)
+    """Of a private fit: noise multiplier, sample rate and number of the steps so far, as Opacus' accountant keeps them."""
 
     def save(self, folder: Path) -> None:
         """Write everything into ``folder``."""
@@ -55,6 +57,7 @@ class TrainerState:
         files = import_optional("safetensors.torch", extra="train")
         facts: dict[str, Any] = atomic_io.read_json(folder / FACTS, dict[str, Any])
         facts["history"] = msgspec.convert(facts["history"], list[LogPoint])
+        facts["accountant"] = [tuple(entry) for entry in facts["accountant"]]
         facts |= {name: float(facts[name]) for name in ("first_loss", "best_loss")}
         best, average = (files.load_file(str(folder / name)) for name in (BEST, AVERAGE))
         return cls(**facts, best=best, average=average)

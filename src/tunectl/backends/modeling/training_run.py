@@ -132,7 +132,7 @@ def check_ranks(run: TrainingRun) -> None:
     group, label = run.group, run.plan.label
     sizes = [sum(len(batch) for batch in step.batches) for step in run.steps]
     usual = median_low(sizes)
-    if group.world_size > usual:
+    if group.world_size > max(usual, 1):  # a private fit may have steps without rows
         raise UsageError(
             f"{label}: launch starts {group.world_size} ranks, and a usual step has {usual} row{'' if usual == 1 else 's'}: "
             "some ranks would have nothing to do",
@@ -176,6 +176,8 @@ def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
     Raises  UsageError where the loss is no number and there are no better ones to keep.
     """
     state = run.state
+    if run.plan.keep_last:
+        state.best = {}
     if not state.best and not math.isfinite(loss):
         raise UsageError(
             f"{run.plan.label}: the validation loss is {loss} at step {step}, and there are no earlier weights to keep",

@@ -14,8 +14,8 @@ from tunectl.core.optional import import_optional
 from tunectl.training.train_args import LoraArgs
 
 
-def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs) -> None:
-    """Put the weights of the adapter in ``folder`` into the fresh adapter of ``model``.
+def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs, *, setting: str = "sft.init_adapter") -> None:
+    """Put the weights of the adapter in ``folder`` into the fresh adapter of ``model``; ``setting`` names the folder.
 
     Raises  ArtifactError where there is none, or it cannot be read; UsageError where its shape is not the one that ``plan`` trains.
     """
@@ -23,31 +23,31 @@ def load_adapter_weights(model: Any, folder: Path, plan: LoraArgs) -> None:
     path = folder / peft_adapter.WEIGHTS
     if not path.is_file():
         raise ArtifactError(
-            f"sft.init_adapter = {folder}: there is no {peft_adapter.WEIGHTS} in it",
-            hint="bring that adapter here (the folder adapter of a release in the release store), or set sft.init_adapter=null",
+            f"{setting} = {folder}: there is no {peft_adapter.WEIGHTS} in it",
+            hint=f"bring that adapter here (the folder adapter of a release in the release store), or set {setting}=null",
         )
     try:
         stored: dict[str, Any] = files.load_file(str(path))
     except (OSError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", hint="bring it again") from error
-    _refuse_another_strength(folder, plan)
-    _refuse_another_shape(folder, stored, peft.get_peft_model_state_dict(model))
+    _refuse_another_strength(folder, plan, setting)
+    _refuse_another_shape(folder, stored, peft.get_peft_model_state_dict(model), setting)
     peft.set_peft_model_state_dict(model, stored)
 
 
-def _refuse_another_strength(folder: Path, plan: LoraArgs) -> None:
+def _refuse_another_strength(folder: Path, plan: LoraArgs, setting: str) -> None:
     """Raise for another LoRA scale: the same matrices with another factor are another model."""
     fields: AdapterConfigFields = atomic_io.read_json(folder / peft_adapter.NAME, AdapterConfigFields)
     own_scale = plan.lora_alpha / (math.sqrt(plan.lora_rank) if plan.method == "rslora" else plan.lora_rank)
     stored_scale = fields.lora_alpha / (math.sqrt(fields.r) if fields.use_rslora else fields.r)
     if abs(own_scale - stored_scale) > 1e-9 * max(own_scale, stored_scale):
         raise UsageError(
-            f"sft.init_adapter = {folder}: it is scaled by {stored_scale:g}, and sft.lora_alpha and sft.lora_rank scale by {own_scale:g}",
-            hint="train with the rank and alpha of that adapter, or set sft.init_adapter=null",
+            f"{setting} = {folder}: it is scaled by {stored_scale:g}, and sft.lora_alpha and sft.lora_rank scale by {own_scale:g}",
+            hint=f"train with the rank and alpha of that adapter, or set {setting}=null",
         )
 
 
-def _refuse_another_shape(folder: Path, stored: dict[str, Any], own: dict[str, Any]) -> None:
+def _refuse_another_shape(folder: Path, stored: dict[str, Any], own: dict[str, Any], setting: str) -> None:
     stored_shapes, own_shapes = ({name: tuple(item.shape) for name, item in result.items()} for result in (stored, own))
     if stored_shapes == own_shapes:
         return
@@ -55,6 +55,6 @@ def _refuse_another_shape(folder: Path, stored: dict[str, Any], own: dict[str, A
         name for name in stored_shapes.keys() | own_shapes.keys() if stored_shapes.get(name) != own_shapes.get(name)
     )
     raise UsageError(
-        f"sft.init_adapter = {folder}: {odd} is {stored_shapes.get(odd, 'absent')} there and {own_shapes.get(odd, 'absent')} here",
-        hint="train with the rank and the targets of that adapter, or set sft.init_adapter=null",
+        f"{setting} = {folder}: {odd} is {stored_shapes.get(odd, 'absent')} there and {own_shapes.get(odd, 'absent')} here",
+        hint=f"train with the rank and the targets of that adapter, or set {setting}=null",
     )

@@ -6,6 +6,7 @@ The loss of a step is the mean over its learned tokens, whatever the cut into mi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tunectl.backends.modeling import (
     warm_start,
 )
 from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
-from tunectl.backends.trainers import trainer_loop
+from tunectl.backends.trainers import private_run, trainer_loop
 from tunectl.chat import model_spec
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
@@ -48,9 +49,12 @@ class SftTrainer:
     ) -> TrainResult:
         """See ``training.trainer.Trainer.fit``.
 
-        Raises  UsageError when the loss is no number (names the step and the last good loss) or a target does not exist;
+        Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or a private
+                fit asks for what cannot be; DataError where it has too few units;
                 InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
         """
+        if plan.privacy is not None:
+            private_run.check(plan.privacy, train, self._group)
         with trainer_loop.oom_to_error(plan):
             return self._fit(plan, model, list(train), list(validation), out, work)
 
@@ -63,25 +67,35 @@ class SftTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        peft_model, tokenizer, autocast = _load_with_adapter(plan, model)
+        peft_model, tokenizer, autocast = load_with_adapter(plan, model)
         layer_sharding.shard_layers(peft_model, plan, self._group)
         longest = max(row.length for row in (*train, *validation))
         trainer_loop.refuse_too_big(plan, peft_model, longest, work, ranks=self._group.local_world_size)
-        result = capability_probe.probe(peft_model, train, autocast=autocast)
-        shared = result.shared_prompts and any(len(row.branches) > 1 for row in train)
-        if not result.shared_prompts:
+        capabilities = capability_probe.probe(peft_model, train, autocast=autocast)
+        shared = capabilities.shared_prompts and any(len(row.branches) > 1 for row in train)
+        if not capabilities.shared_prompts:
             train, validation = one_answer_per_row(train), one_answer_per_row(validation)
-        route = batching.forward_path(peft_model, plain_head=result.plain_head, autocast=autocast)
-        run = training_run.TrainingRun(
-            plan, train, _steps(plan, train), validation, route, training_checkpoint.TrainerState(), group=self._group
-        )
+        route = batching.forward_path(peft_model, plain_head=capabilities.plain_head, autocast=autocast)
+        if plan.privacy is None:
+            run = training_run.TrainingRun(
+                plan,
+                train,
+                _steps(plan, train),
+                validation,
+                route,
+                training_checkpoint.TrainerState(),
+                group=self._group,
+            )
+        else:
+            run = private_run.build(plan, plan.privacy, train, validation, route, peft_model)
         steps = trainer_loop.train(run, peft_model, tokenizer, work, trainer_loop.SFT)
         if run.group.first:
             trainer_loop.save(peft_model, run.state.best, out, model_spec.load(model))
-        return trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
+        result = trainer_loop.to_result(run, steps, trainer_loop.trainable(peft_model), shared=shared)
+        return replace(result, privacy=run.budget()) if isinstance(run, private_run.PrivateRun) else result
 
 
-def _load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool]:
+def load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool]:
     """Return the model with the adapter that is to be fitted, its tokenizer, and whether it has to run under autocast."""
     peft = import_optional("peft", extra="train")
     loaded = model_loader.load(folder, adapter=None, profile=plan.profile, four_bit=plan.four_bit)

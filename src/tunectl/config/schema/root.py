@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from tunectl.config.schema.align import AlignConfig
 from tunectl.config.schema.annotate import Annotate
@@ -11,6 +13,7 @@ from tunectl.config.schema.console import ConsoleConfig
 from tunectl.config.schema.cpt import ContinuedPretraining
 from tunectl.config.schema.curate import Curate
 from tunectl.config.schema.evaluate import Evaluate
+from tunectl.config.schema.federate import Federate
 from tunectl.config.schema.feedback import Harvest
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.inference_log import InferenceLogConfig
@@ -69,3 +72,13 @@ class TunectlConfig(StrictModel):
     submit: Submit
     sweep: Sweep
     track: Track
+    federate: Federate
+
+    @model_validator(mode="after")
+    def _private_fits_are_local(self) -> Self:
+        if self.sft.privacy is not None and self.launch.root.method != "local":
+            raise ValueError(
+                f"sft.privacy is not supported with launch={self.launch.root.method}: each unit is clipped in one process; "
+                "set launch=local, or sft.privacy=null"
+            )
+        return self

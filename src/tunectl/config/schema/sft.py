@@ -21,6 +21,47 @@ class EarlyStopping(StrictModel):
     """Fall of the loss (nats per token) that counts as improvement."""
 
 
+class Privacy(StrictModel):
+    """Differentially private training (DP-SGD, arXiv 1607.00133) by Opacus: nobody can tell from the adapter whether a unit was in the data.
+
+    A unit is a person or a source with all of its rows. Each step draws every unit with the same probability, clips the gradient of
+    each unit as a whole, and adds noise to their sum.
+    """
+
+    unit: Literal["person", "source"]
+    """Who is protected. person: all rows with one value of `person_field`. source: all rows of one file, address or inference."""
+    person_field: str | None = Field(min_length=1)
+    """Declared field (`ingest.sources.<name>.fields`) whose values name people. Null with unit source."""
+    min_units: int = Field(ge=2)
+    """Units below which the fit is refused: with few of them the noise hides what they have in common."""
+    target_epsilon: float | None = Field(gt=0, le=1000)
+    """Epsilon that the whole fit stays below; the noise follows from it. Null: noise_multiplier says how much noise there is."""
+    target_delta: float | None = Field(gt=0, lt=1)
+    """Delta of that epsilon; must be below 1 / units. Null: a tenth of 1 / units."""
+    noise_multiplier: float | None = Field(ge=0, le=1e6)
+    """Standard deviation of the noise in multiples of max_grad_norm. Null: as target_epsilon needs it. 0: no noise, and no privacy."""
+    max_grad_norm: float = Field(gt=0)
+    """L2 norm to which the gradient of each unit is clipped. Lower: less noise, and less of each unit is learned."""
+    expected_batch_size: float = Field(gt=0)
+    """Units in one optimizer step, on average. More: less noise for each, and more time."""
+    accountant: Literal["prv", "rdp"]
+    """How Opacus adds up epsilon: prv is tighter, rdp an older upper bound."""
+    noise_key_file: str = Field(min_length=1)
+    """Secret that noise and draws come from, with the seed; made at first use. Whoever knows it can take the noise off again."""
+    noise_key_env: str = Field(min_length=1)
+    """Variable whose value counts in place of that file."""
+
+    @model_validator(mode="after")
+    def _one_amount_of_noise(self) -> Self:
+        if (self.target_epsilon is None) == (self.noise_multiplier is None):
+            raise ValueError("give target_epsilon or noise_multiplier, and null for the other")
+        if (self.unit == "person") == (self.person_field is None):
+            raise ValueError(
+                "unit person needs person_field, the field that names people; unit source needs person_field: null"
+            )
+        return self
+
+
 class Sft(StrictModel):
     """The sft section of ``conf/``."""
 
@@ -37,6 +78,9 @@ class Sft(StrictModel):
     init_adapter: str | None = Field(min_length=1)
     """Folder of an adapter to go on from, for example the champion's (`retrain.train.start`): what it knows stays, and fewer steps do.
     Null: new weights."""
+
+    adapter: str | None = Field(min_length=1)
+    """Folder of a finished adapter, such as that of `tunectl federate`, which is taken in place of a fit. Null: fit one."""
 
     epochs: float = Field(gt=0, le=1000)
     """Passes over the training answers; fewer if the validation loss rises."""
@@ -81,6 +125,21 @@ class Sft(StrictModel):
     """When training stops early. Null: never. The weights of the best validation are kept in both cases."""
     save_steps: int = Field(ge=1)
     """Optimizer steps between checkpoints; a killed run resumes from the last one."""
+    privacy: Privacy | None
+    """Differential privacy of the training rows. Null: none. With it the last weights are kept, not those of the best validation."""
+
+    @model_validator(mode="after")
+    def _nothing_beside_privacy(self) -> Self:
+        reasons = {
+            "early_stopping": "the last weights are kept",
+            "init_adapter": "what it has learned is not in epsilon",
+            "adapter": "what it has learned is not in epsilon",
+            "max_grad_norm": "privacy.max_grad_norm clips the gradient of each unit",
+        }
+        for name, reason in reasons.items():
+            if self.privacy is not None and getattr(self, name) is not None:
+                raise ValueError(f"{name} must be null with privacy: {reason}; sft=private has settings that fit")
+        return self
 
     @model_validator(mode="after")
     def _targets_named(self) -> Self:

@@ -84,8 +84,8 @@ def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:
     elif stage == "feedback":
         yield from [settings["feedback"]["window"]] if settings["feedback"]["method"] == "inference_log" else []
     elif stage == "sft":
-        start = settings["sft"]["init_adapter"]
-        yield from [f"{start}/adapter_model.safetensors"] if start else []
+        folders = {settings["sft"]["init_adapter"], settings["sft"]["adapter"]} - {None}
+        yield from sorted(f"{folder}/adapter_model.safetensors" for folder in folders)
     elif stage == "preferences":
         chosen = settings["preferences"]
         paths = {source["path"] for source in chosen.get("sources", {}).values()}

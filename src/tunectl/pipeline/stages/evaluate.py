@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts import atomic_io, manifest, privacy_budget
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Comparison, Example
 from tunectl.backends.reports import evaluate
@@ -18,7 +18,16 @@ from tunectl.chat import model_spec as contracts
 from tunectl.config.schema.evaluate import Evaluate, EvaluateStage, FactsCheck, SchemaCheck
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
-from tunectl.evaluation import alignment_gate, few_shot, items, plot_data, results, run_evaluation, summary
+from tunectl.evaluation import (
+    alignment_gate,
+    few_shot,
+    items,
+    plot_data,
+    privacy_note,
+    results,
+    run_evaluation,
+    summary,
+)
 from tunectl.evaluation.generator_protocols import Generator
 from tunectl.evaluation.results import AnswerRow, Results
 from tunectl.evaluation.run_evaluation import Data, Setting, SystemOutputs
@@ -79,6 +88,8 @@ class Metrics:
     """Aligned minus tuned in the measure that decides; for the win rate, points over 50 %."""
     win_rates: dict[str, float]
     """Judge to the share of pairs that aligned won against tuned, ties half; 0 to 1."""
+    epsilon: float | None
+    """Privacy loss of the tuned adapter; None where sft was no private fit, or had no noise."""
     systems: dict[str, dict[str, float]]
     """System to measure to value."""
 
@@ -118,6 +129,11 @@ def run(
     ]
     panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
     result, input_scores = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
+    if budget := privacy_budget.load(inputs.sft):
+        trained_openly = [
+            name for name, on in (("cpt", tuned_on != inputs.model), ("align", "aligned" in trained)) if on
+        ]
+        result = privacy_note.add_privacy(result, budget, trained_openly)
     _write(result, data, rounds, inputs, outputs)
     atomic_io.write_rows(outputs.artifact / results.INPUT_SCORES, input_scores)
     for line in (*_table(result), *summary.win_lines(result), *result.warnings, result.verdict.reason):
@@ -133,6 +149,7 @@ def run(
         aligned=result.verdict.aligned.verdict if result.verdict.aligned else None,
         aligned_gain=alignment_gate.primary_gain(cfg.evaluate.aligned, result),
         win_rates={rate.judge: rate.rate for rate in result.win_rates if rate.rate is not None},
+        epsilon=budget.epsilon if budget else None,
         systems=summary.to_dvc_metrics(result),
     )
 

@@ -9,18 +9,21 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts import atomic_io, manifest, privacy_budget
 from tunectl.artifacts.records import Example
 from tunectl.artifacts.row_counts import RowCounter, save
 from tunectl.chat import model_spec, template
 from tunectl.chat.loss_mask import LossMasker
 from tunectl.chat.tokenizer import Tokenizer
 from tunectl.config.schema.sft import Sft, SftStage
+from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
 from tunectl.training import prefix_sharing, train_args
 from tunectl.training.prefix_sharing import PackedRow
-from tunectl.training.protocols import Trainer
-from tunectl.training.sft import report, sft_dataset
+from tunectl.training.protocols import Trainer, TrainResult
+from tunectl.training.sft import private_units, report, sft_dataset
+
+_log = logging_setup.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +61,22 @@ class Metrics:
     """Prompt and answer tokens, padding not counted."""
     tokens_per_second_apart: float
     """The same, counted as if every answer had been read with a prompt of its own."""
+    epsilon: float | None
+    """Privacy loss of the fit; None where it was no private one, or without noise."""
 
 
 def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | None = None) -> Metrics:
-    """Fit an adapter on the training answers and keep the weights of the best validation loss.
+    """Fit an adapter on the training answers and keep the weights of the best validation loss; of a private fit the last ones.
 
     Reads    inputs.split      train.jsonl, validation.jsonl
              inputs.cpt      the further pre-trained model, or inputs.model where cpt passed on
     Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, model_spec.json (with the system text in force),
                                training.json, history.csv, row_counts.json, rejects.jsonl
+                               privacy.json of a private fit
              outputs.plots     history.csv with tokens a second; no clock is in the artifact: the same seed, the same bytes
     Returns  Metrics
 
+    Takes the adapter of ``sft.adapter`` where one is named, and fits nothing.
     Raises   DataError           an empty split, or too many answers were too long
              UsageError          the loss is no number
              InfrastructureError  memory, disk, or stopped by hand: the same command goes on
@@ -84,7 +91,8 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     )
     tally = RowCounter("sft")
     train, example = _rows(inputs.split / "train.jsonl", masker, section, tally, tokenizer)
-    validation, _ = _rows(inputs.split / "validation.jsonl", masker, section, tally, tokenizer)
+    public = section.model_copy(update={"privacy": None})  # validation only measures: nothing is learned from it
+    validation, _ = _rows(inputs.split / "validation.jsonl", masker, public, tally, tokenizer)
     account = save(
         tally,
         outputs.artifact,
@@ -93,7 +101,8 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         setting="sft.max_rejected_share",
     )
     _refuse_empty(train, validation)
-    fitted = (trainer or _default_trainer()).fit(
+    chosen = _default_trainer(section) if trainer is None or section.adapter else trainer
+    fitted = chosen.fit(
         train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.hardware, project=cfg.project),
         model=base,
         train=train,
@@ -103,10 +112,12 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
     )
     model_spec.save(replace(agreed, system=system), outputs.artifact)
     record = report.training(fitted, train, validation, example)
-    atomic_io.write_json(outputs.artifact / report.TRAINING, record)
-    atomic_io.write_text(outputs.artifact / report.HISTORY, report.curve(fitted.history, timed=False))
-    atomic_io.write_text(outputs.plots / report.HISTORY, report.curve(fitted.history, timed=True))
+    _write_records(fitted, record, outputs)
     shutil.rmtree(outputs.work, ignore_errors=True)
+    return _to_metrics(fitted, record, rejected=sum(account.rejected.values()))
+
+
+def _to_metrics(fitted: TrainResult, record: report.TrainingRecord, *, rejected: int) -> Metrics:
     return Metrics(
         validation_loss=fitted.best_loss,
         validation_loss_before=fitted.first_loss,
@@ -114,12 +125,22 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         steps=fitted.steps,
         planned_steps=fitted.planned_steps,
         answers=record.answers,
-        rejected=sum(account.rejected.values()),
+        rejected=rejected,
         trainable=fitted.trainable,
         tokens=fitted.tokens,
         tokens_per_second=round(fitted.tokens / fitted.seconds, 1),
         tokens_per_second_apart=round(fitted.tokens_apart / fitted.seconds, 1),
+        epsilon=fitted.privacy.epsilon if fitted.privacy else None,
     )
+
+
+def _write_records(fitted: TrainResult, record: report.TrainingRecord, outputs: Outputs) -> None:
+    atomic_io.write_json(outputs.artifact / report.TRAINING, record)
+    if fitted.privacy is not None:
+        atomic_io.write_json(outputs.artifact / privacy_budget.NAME, fitted.privacy)
+        _log.info("sft: %s", fitted.privacy.sentence)
+    atomic_io.write_text(outputs.artifact / report.HISTORY, report.curve(fitted.history, timed=False))
+    atomic_io.write_text(outputs.plots / report.HISTORY, report.curve(fitted.history, timed=True))
 
 
 def _rows(
@@ -127,12 +148,10 @@ def _rows(
 ) -> tuple[list[PackedRow], list[report.TokenView]]:
     """Return the rows of one split, and one of them to look at."""
     examples = list(atomic_io.read_rows(path, Example))
+    if section.privacy is not None:
+        examples = private_units.split_by_unit(examples, section.privacy, tally)
     masked = sft_dataset.tokenize_examples(examples, masker, sft_dataset.LengthLimits(section.max_length), tally)
-    result = [
-        row
-        for item in masked
-        for row in prefix_sharing.pack_example(item, share=section.prefix_sharing, limit=prefix_sharing.ROW_TOKENS)
-    ]
+    result = sft_dataset.pack_rows(masked, section)
     example_row = prefix_sharing.pack_example(report.first_of(masked), share=False, limit=1)[0] if masked else None
     return result, report.example_tokens(example_row, tokenizer) if example_row else []
 
@@ -152,7 +171,11 @@ def _refuse_empty(train: list[PackedRow], validation: list[PackedRow]) -> None:
             )
 
 
-def _default_trainer() -> Trainer:
+def _default_trainer(section: Sft) -> Trainer:
+    if section.adapter is not None:
+        from tunectl.backends.trainers.adopted_adapter import AdoptedAdapter
+
+        return AdoptedAdapter(Path(section.adapter))
     from tunectl.backends.trainers.sft_trainer import SftTrainer
 
     return SftTrainer()

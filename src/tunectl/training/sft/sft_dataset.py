@@ -9,6 +9,10 @@ from tunectl.artifacts.records import Example, RejectedRow, Source, truncate
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.chat.loss_mask import LossMasker, TokenizedExample
+from tunectl.config.schema.sft import Sft
+from tunectl.training import prefix_sharing
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.sft import private_units
 
 CHUNK = 256
 """Examples that are tokenized together: enough to keep the tokenizer busy, few enough to hold."""
@@ -38,6 +42,15 @@ def tokenize_examples(
             if answers:
                 examples_.append(replace(masked, answers=answers))
     return examples_
+
+
+def pack_rows(masked: Sequence[TokenizedExample], section: Sft) -> list[PackedRow]:
+    """Return the rows of a batch; of a private fit each with its unit."""
+    return [
+        replace(row, unit=private_units.find_unit(item.example, section.privacy)) if section.privacy else row
+        for item in masked
+        for row in prefix_sharing.pack_example(item, share=section.prefix_sharing, limit=prefix_sharing.ROW_TOKENS)
+    ]
 
 
 def _fits(masked: TokenizedExample, number: int, limits: LengthLimits, tally: RowCounter) -> bool:

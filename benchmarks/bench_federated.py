@@ -1,0 +1,161 @@
+"""Federated training on E2E in three unequal parts, beside one fit on all of it and one on each part alone.
+
+    make bench-federated                                       (hours on two cores; goes on where it stopped)
+    python benchmarks/bench_federated.py --model FOLDER --steps 8 --inputs 10 --keep
+
+All fits take the same number of optimizer steps in all: rounds x local steps. Every adapter goes through the stages sft (which only
+checks it) and evaluate of one project, so all answer the same test inputs with the same decoding. BLEU with the bootstrap interval of
+evaluate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hardware_info import machine, versions
+
+ROOT = Path(__file__).parents[1]
+E2E = ROOT.parent / "shared" / "data" / "e2e" / "devset.csv"
+SHARES = (0.6, 0.3, 0.1)
+UP_TO_CPT = ("compose", "model", "ingest", "feedback", "curate", "split", "cpt")
+JUDGED = ("compose", "sft", "preferences", "reward", "align", "evaluate")
+
+
+def build(layout, words: Sequence[str]) -> None:
+    """Make the project, and its stages up to split."""
+    from tunectl.config.loading import override_file
+    from tunectl.pipeline import runner
+
+    shutil.copytree(ROOT / "conf", layout.conf, dirs_exist_ok=True)
+    override_file.save_overrides(layout, override_file.merge_overrides([], words))
+    for stage in UP_TO_CPT:
+        runner.execute_stage(layout, stage)
+
+
+def fit_alone(federation, name: str, part, steps: int) -> Path:
+    """Fit on one part by the project's own trainer; returns the folder of the adapter."""
+    from tunectl.backends.federated import local_fit
+    from tunectl.backends.trainers.sft_trainer import SftTrainer
+    from tunectl.pipeline import federate_run
+    from tunectl.training import fit_request, train_args
+    from tunectl.training.prefix_sharing import PackedRow
+
+    folder = federation.folder / f"alone-{name}"
+    out = folder / "result"
+    if (out / "done").is_file():
+        return out
+    federate_run.prepare_client(federation, folder, name, part, "127.0.0.1:1")
+    rows, _ = fit_request.read_rows(folder, PackedRow)
+    validation = federate_run._read_rows(federation, part[1])  # noqa: SLF001
+    root = federation.root
+    plan = train_args.from_sft_config(root.sft, seed=root.seed, profile=root.hardware, project=root.project)
+    plan = replace(
+        plan, epochs=local_fit.epochs_for(rows, plan, steps=steps), evals_per_epoch=1, patience=None, keep_last=True
+    )
+    shutil.rmtree(out, ignore_errors=True)
+    SftTrainer().fit(plan, model=federation.base, train=rows, validation=validation, out=out, work=folder / "work")
+    (out / "done").touch()
+    return out
+
+
+def judge(layout, name: str, adapter: Path) -> dict[str, object]:
+    """Take the adapter through sft and evaluate; its BLEU with interval."""
+    from tunectl.config.loading import override_file
+    from tunectl.evaluation import results
+    from tunectl.pipeline import runner
+
+    kept = layout.state_dir / "judged" / f"{name}.json"
+    if not kept.is_file():
+        recorded = override_file.load_overrides(layout)
+        override_file.save_overrides(layout, override_file.merge_overrides(recorded, [f"sft.adapter={adapter}"]))
+        for stage in JUDGED:
+            runner.execute_stage(layout, stage)
+        found = results.load(layout.artifact("evaluate") / results.NAME)
+        override_file.save_overrides(layout, recorded)
+        scores = {system.name: system.scores["bleu"] for system in found.systems if "bleu" in system.scores}
+        row = {
+            who: {"bleu": round(scores[who].value, 2), "low": scores[who].low, "high": scores[who].high}
+            for who in ("tuned", "base")
+        }
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps({**row, "inputs": found.inputs}))
+    row = json.loads(kept.read_text())
+    print(f"{name:<22} {row['tuned']['bleu']:6.2f}  {row['tuned']['low']} to {row['tuned']['high']}", flush=True)
+    return row
+
+
+def measure(layout, words: Sequence[str], rounds: int, steps: int) -> dict[str, object]:
+    """All variants; the federated one by each average."""
+    from tunectl.pipeline import federate_run
+
+    shares = f"federate.simulate.shares=[{', '.join(map(str, SHARES))}]"
+    common = [*words, f"federate.rounds={rounds}", f"federate.local_steps={steps // rounds}", shares, "federate.port=0"]
+    federation = federate_run.open_federation(layout, [*common, "federate.name=alone"])
+    everything = federate_run.read_examples(layout)
+    parts = federate_run.partition(everything, SHARES, federation.root.seed)
+    found: dict[str, object] = {"answers": [sum(len(item.answers) for item in part[0]) for part in parts]}
+    found["pooled"] = judge(layout, "pooled", fit_alone(federation, "pooled", everything, steps).absolute())
+    for number, part in enumerate(parts, 1):
+        name = f"part {number} alone"
+        found[name] = judge(layout, name, fit_alone(federation, f"part-{number}", part, steps).absolute())
+    for average in ("fedavg", "product"):
+        own = federate_run.open_federation(layout, [*common, f"federate.name={average}", f"federate.average={average}"])
+        found[f"federated, {average}"] = judge(layout, f"federated, {average}", federate_run.simulate(own, print))
+    return found
+
+
+def main() -> None:
+    """Measure, print, and with --keep write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--e2e", type=Path, default=E2E, help="CSV with mr and ref")
+    parser.add_argument("--model", type=Path, help="model folder (default: SmolLM2-135M, as conf/model says)")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=240, help="optimizer steps of each fit in all")
+    parser.add_argument("--inputs", type=int, help="test inputs (default: all)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(tempfile.gettempdir()) / "bench_federated", help="goes on there"
+    )
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/federated.json")
+    args = parser.parse_args()
+    from tunectl.artifacts.paths import ProjectPaths
+
+    words = [
+        "experiment=e2e",
+        f"data.path={args.e2e.absolute()}",
+        "evaluate.prompts=null",
+        "package=none",
+        "inference_log=default",
+        "retrain=default",
+    ]
+    words += ["model=folder", f"model.source.path={args.model.absolute()}"] if args.model else []
+    words += [f"evaluate.max_inputs={args.inputs}"] if args.inputs else []
+    args.folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(args.folder)
+    layout, started = ProjectPaths(), time.monotonic()
+    if not (layout.artifact("cpt") / "manifest.json").is_file():
+        build(layout, words)
+    found = measure(layout, [], args.rounds, args.steps)
+    result = {
+        "machine": machine(),
+        "versions": versions("torch", "peft", "trl"),
+        "rounds": args.rounds,
+        "steps": args.steps,
+        **found,
+    }
+    print(json.dumps(result, indent=1))
+    print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
+    if args.keep:
+        (ROOT / "benchmarks" / "results" / "federated.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

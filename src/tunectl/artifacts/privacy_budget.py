@@ -1,0 +1,45 @@
+"""What a fit with differential privacy spent: ``privacy.json`` in the artifact of sft, absent where there was none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from tunectl.artifacts import atomic_io
+
+NAME = "privacy.json"
+
+
+class PrivacyBudget(Struct, frozen=True):
+    """The guarantee of one fit, and how it came about."""
+
+    unit: str
+    """Who is protected: person, or source."""
+    units: int
+    """People or sources in the training rows."""
+    epsilon: float | None
+    """Privacy loss of all steps, an upper bound. None: without noise there is no bound."""
+    delta: float
+    noise_multiplier: float
+    """Standard deviation of the noise in multiples of ``max_grad_norm``."""
+    max_grad_norm: float
+    sample_rate: float
+    """Probability with which a step draws a unit."""
+    steps: int
+    accountant: str
+
+    @property
+    def sentence(self) -> str:
+        """The guarantee in words."""
+        if self.epsilon is None:
+            return f"Privacy: none, because no noise was added (sft.privacy.noise_multiplier is 0); gradients of each {self.unit} were clipped."
+        return f"Privacy: epsilon {self.epsilon:.2f} at delta {self.delta:.1e} for each {self.unit}, of {self.units}."
+
+
+def load(folder: Path) -> PrivacyBudget | None:
+    """Return what the fit of an adapter spent; None where it was no private one."""
+    if not (folder / NAME).is_file():
+        return None
+    result: PrivacyBudget = atomic_io.read_json(folder / NAME, PrivacyBudget)
+    return result

@@ -1,0 +1,139 @@
+"""Flower's client: ``python -m tunectl.backends.federated.flower_client FOLDER``, in Flower's environment.
+
+Runs the local fit of each round as a process in tunectl's environment, and sends its adapter and two counts. The server sends weights
+and numbers; no code of it is run here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunectl.artifacts import atomic_io
+from tunectl.federated import exchange
+from tunectl.federated.exchange import ClientCounts, ClientTask, RoundRequest
+
+
+def main(folder: Path) -> int:
+    """Take part until the server has no more rounds; returns the exit code."""
+    task: ClientTask = atomic_io.read_json(folder / exchange.CLIENT, ClientTask)
+    try:
+        take_part(folder, task)
+    except Exception as error:  # noqa: BLE001  whoever started this says it
+        atomic_io.write_json(folder / exchange.FAILURE, exchange.FlowerFailure(f"{type(error).__name__}: {error}"))
+        return 1
+    return 0
+
+
+def take_part(folder: Path, task: ClientTask) -> None:
+    """Connect to the server, and fit whenever it asks."""
+    from flwr.client import start_client
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
+    start_client(
+        server_address=task.server_address,
+        client=_build_client(folder, task),
+        root_certificates=Path(task.ca_file).read_bytes() if task.ca_file else None,
+        insecure=task.ca_file is None,
+        max_wait_time=float(task.wait_timeout_seconds),
+    )
+
+
+def _build_client(folder: Path, task: ClientTask) -> Any:
+    from flwr.client import Client
+    from flwr.common import (
+        Code,
+        FitRes,
+        GetPropertiesRes,
+        Parameters,
+        Status,
+        ndarrays_to_parameters,
+        parameters_to_ndarrays,
+    )
+
+    class LocalClient(Client):
+        """Answers the server."""
+
+        def get_properties(self, _ins: Any) -> Any:
+            """Say who we are."""
+            properties = {"name": task.name, "token": os.environ.get(task.token_env, "")}
+            return GetPropertiesRes(Status(Code.OK, ""), properties)
+
+        def fit(self, ins: Any) -> Any:
+            """Fit from the adapter of the round."""
+            names = json.loads(str(ins.config["names"]))
+            weights = dict(zip(names, parameters_to_ndarrays(ins.parameters), strict=True))
+            request = RoundRequest(int(ins.config["round"]), int(ins.config["rounds"]))
+            try:
+                update, counts = fit_locally(folder, task, request, weights)
+            except OSError as error:
+                _print(str(error))
+                failed = Status(Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}")  # Flower has no other word for it
+                return FitRes(failed, Parameters([], ""), 0, {})
+            result = ndarrays_to_parameters([update[name] for name in names])
+            return FitRes(Status(Code.OK, ""), result, counts.answers, {"steps": counts.steps})
+
+    return LocalClient()
+
+
+def fit_locally(
+    folder: Path, task: ClientTask, request: RoundRequest, weights: dict[str, Any]
+) -> tuple[dict[str, Any], ClientCounts]:
+    """Run the fit of a round; return its adapter and counts.
+
+    Raises  OSError with the last line that the fit said where it failed.
+    """
+    place = folder / f"round-{request.number}"
+    place.mkdir(parents=True, exist_ok=True)
+    exchange.write_weights(place / exchange.START, weights)
+    atomic_io.write_json(place / "request.json", request)
+    _print(f"round {request.number} of {request.rounds}: fitting")
+    environment = {name: value for name, value in os.environ.items() if name != task.token_env}
+    with _hold_one(task.locks):
+        done = subprocess.run([*task.fit, str(place)], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise OSError(
+            f"the fit of round {request.number} failed: {lines[-1] if lines else f'exit code {done.returncode}'}"
+        )
+    counts: ClientCounts = atomic_io.read_json(place / exchange.COUNTS, ClientCounts)
+    return exchange.read_weights(place / exchange.UPDATE), counts
+
+
+@contextmanager
+def _hold_one(locks: Sequence[str]) -> Iterator[None]:
+    """Hold one of the lock files while the block runs; wait until one is free."""
+    if not locks:
+        yield
+        return
+    with ExitStack() as stack:
+        streams = [stack.enter_context(Path(name).open("a", encoding="utf-8")) for name in locks]
+        while not any(_take(stream) for stream in streams):
+            time.sleep(0.2)
+        yield
+
+
+def _take(stream: Any) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,224 @@
+"""Flower's server: ``python -m tunectl.backends.federated.flower_server FOLDER``, in Flower's environment.
+
+Sends the adapter to clients that know the token, waits for theirs, averages. A client that fails, sends what does not fit or is late is
+left out of the round. After each round its weights are written, so a server that was killed goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import os
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tunectl.artifacts import atomic_io
+from tunectl.federated import averaging, exchange
+from tunectl.federated.exchange import Contribution, FederatedRound, ServerTask
+
+GRACE_SECONDS = 60.0
+"""The first round waits so long for clients beyond min_clients, where it is known how many there are."""
+
+
+def main(folder: Path) -> int:
+    """Serve the rounds that are left; returns the exit code."""
+    task: ServerTask = atomic_io.read_json(folder / exchange.SERVER, ServerTask)
+    try:
+        serve(folder, task)
+    except Exception as error:  # noqa: BLE001  whoever started this says it
+        atomic_io.write_json(folder / exchange.FAILURE, exchange.FlowerFailure(f"{type(error).__name__}: {error}"))
+        return 1
+    return 0
+
+
+def serve(folder: Path, task: ServerTask) -> None:
+    """Go through the rounds; the weights of the last one are in ``round-N.npz``."""
+    from flwr.server import ServerConfig, start_server
+
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
+    done = len(exchange.read_rounds(folder))
+    if done >= task.rounds:
+        return
+    certificates = None
+    if task.certificates is not None:
+        ca, certificate, key = (Path(name).read_bytes() for name in task.certificates)
+        certificates = (ca, certificate, key)
+    port = task.port or _free_port(task.host)
+    atomic_io.write_json(folder / exchange.ADDRESS, f"{task.host}:{port}")
+    start_server(
+        server_address=f"{task.host}:{port}",
+        config=ServerConfig(num_rounds=task.rounds - done, round_timeout=float(task.round_timeout_seconds)),
+        strategy=_build_strategy(RoundKeeper(folder, task, done)),
+        certificates=certificates,
+    )
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _build_strategy(rounds: RoundKeeper) -> Any:
+    """Return Flower's FedAvg with our choice of clients, our checks and our records."""
+    from flwr.common import FitIns, ndarrays_to_parameters, parameters_to_ndarrays
+    from flwr.server.strategy import FedAvg
+
+    names = rounds.names
+
+    class NamedFedAvg(FedAvg):
+        """FedAvg over clients that know the token."""
+
+        def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> list[tuple[Any, Any]]:
+            """Wait for clients, and draw those of this round."""
+            settings = {"round": rounds.done + server_round, "rounds": rounds.task.rounds, "names": json.dumps(names)}
+            return [(client, FitIns(parameters, settings)) for client in rounds.draw(server_round, client_manager)]
+
+        def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> tuple[Any, dict[str, Any]]:
+            """Average what fits."""
+            weights = rounds.end(server_round, results, failures, self._take_mean)
+            return ndarrays_to_parameters([weights[name] for name in names]), {}
+
+        def _take_mean(self, ordered: Sequence[Answer]) -> dict[str, Any]:
+            parameters, _ = super().aggregate_fit(0, [(item.client, item.response) for item in ordered], [])
+            return dict(zip(names, parameters_to_ndarrays(parameters), strict=True))
+
+    start = ndarrays_to_parameters([rounds.start[name] for name in names])
+    return NamedFedAvg(fraction_evaluate=0.0, initial_parameters=start, accept_failures=True)
+
+
+class Answer(NamedTuple):
+    """What one client sent in a round."""
+
+    client: Any
+    response: Any
+    update: dict[str, Any]
+
+
+class RoundKeeper:
+    """Who takes part, what is averaged, and the record of it. ``done`` rounds came before this process."""
+
+    def __init__(self, folder: Path, task: ServerTask, done: int) -> None:
+        self.folder, self.task, self.done = folder, task, done
+        self.start = exchange.read_weights(exchange.round_file(folder, done))
+        self.names = sorted(self.start)
+        self._members: dict[str, str] = {}
+        """Flower's id of a connection to the name of its client; an empty name does not know the token."""
+        self._asked = 0
+
+    def draw(self, server_round: int, client_manager: Any) -> list[Any]:
+        """Return the clients of a round, once there are enough.
+
+        Raises  TimeoutError where there are too few for too long.
+        """
+        if not self.done and server_round == 1:
+            self._wait_for_clients(client_manager, self.task.expected_clients, GRACE_SECONDS)
+        present, share = self._wait_for_clients(client_manager), self.task.fraction_train
+        count = min(len(present), max(self.task.min_clients, round(share * len(present))))
+        dice = random.Random(f"{self.task.seed}:{self.done + server_round}")  # noqa: S311  a draw, not a secret
+        drawn = sorted(dice.sample(sorted(present), count))
+        self._asked = len(drawn)
+        return [present[name] for name in drawn]
+
+    def end(
+        self, server_round: int, results: Any, failures: Any, mean: Callable[[Sequence[Answer]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Average the answers that fit, in the order of the clients' names: the same answers give the same bytes. Write the round down."""
+        number = self.done + server_round
+        before = exchange.read_weights(exchange.round_file(self.folder, number - 1))
+        fitting, reasons = self._sort_out(results, before)
+        reasons = [*(_describe(failure) for failure in failures), *reasons]
+        ordered = [fitting[name] for name in sorted(fitting)]
+        averaged = len(ordered) >= self.task.min_clients
+        contributions = [
+            Contribution(name, int(fitting[name].response.num_examples), int(fitting[name].response.metrics["steps"]))
+            for name in sorted(fitting)
+        ]
+        weights = self._average(ordered, mean) if averaged else before
+        exchange.write_weights(exchange.round_file(self.folder, number), weights)
+        record = FederatedRound(number, self._asked, contributions, reasons, averaged)
+        atomic_io.write_rows(self.folder / exchange.ROUNDS, [*exchange.read_rounds(self.folder), record])
+        rest = "" if averaged else ", too few: not averaged"
+        _print(f"round {number} of {self.task.rounds}: {len(ordered)} of {self._asked} clients{rest}")
+        return weights
+
+    def _sort_out(self, results: Any, before: dict[str, Any]) -> tuple[dict[str, Answer], list[str]]:
+        """Return answers by client, and why others are none."""
+        from flwr.common import parameters_to_ndarrays
+
+        fitting: dict[str, Answer] = {}
+        reasons = []
+        for client, response in results:
+            name = self._members[client.cid]
+            try:
+                update = dict(zip(self.names, parameters_to_ndarrays(response.parameters), strict=True))
+                averaging.check_update(update, before)
+                averaging.check_count(response.num_examples)
+                fitting[name] = Answer(client, response, update)
+            except ValueError as error:
+                reasons.append(f"{name}: {error}")
+        return fitting, reasons
+
+    def _average(self, ordered: Sequence[Answer], mean: Callable[[Sequence[Answer]], dict[str, Any]]) -> dict[str, Any]:
+        if self.task.weighting == "clients":
+            for answer in ordered:
+                answer.response.num_examples = 1
+        if self.task.average == "product":
+            shares = [float(answer.response.num_examples) for answer in ordered]
+            return averaging.average_products([answer.update for answer in ordered], shares)
+        return {name: value.astype(self.start[name].dtype) for name, value in mean(ordered).items()}
+
+    def _wait_for_clients(self, client_manager: Any, wanted: int = 0, grace: float = 0.0) -> dict[str, Any]:
+        """Return clients by name once there are ``min_clients``, and once there are ``wanted`` or ``grace`` seconds are over."""
+        started, least = time.monotonic(), self.task.min_clients
+        while True:
+            connected = dict(client_manager.all())
+            for cid, client in connected.items():
+                if cid not in self._members:
+                    self._members[cid] = self._ask_name(client)
+            present = {self._members[cid]: client for cid, client in connected.items() if self._members[cid]}
+            waited_seconds = time.monotonic() - started
+            if len(present) >= least and (len(present) >= wanted or waited_seconds > grace):
+                return present
+            if waited_seconds > self.task.wait_timeout_seconds:
+                waited = self.task.wait_timeout_seconds
+                raise TimeoutError(f"{len(present)} clients after {waited} s, and federate.min_clients is {least}")
+            time.sleep(0.2)
+
+    def _ask_name(self, client: Any) -> str:
+        """Return the name of a client that knows the token, else an empty text."""
+        from flwr.common import GetPropertiesIns
+
+        try:
+            answer = client.get_properties(GetPropertiesIns({}), timeout=30.0, group_id=None).properties
+        except Exception as error:  # noqa: BLE001  a client that went away meanwhile
+            _print(f"a client does not answer: {error}")
+            return ""
+        token = os.environ.get(self.task.token_env, "")
+        if not hmac.compare_digest(str(answer.get("token", "")).encode(), token.encode()):
+            _print(f"a client without the token of {self.task.token_env} is ignored")
+            return ""
+        return str(answer["name"])
+
+
+def _describe(failure: Any) -> str:
+    """Return why a client is not in a round: Flower gives what was raised, or the client with its own words."""
+    if isinstance(failure, tuple):
+        return str(failure[1].status.message)[:500]
+    return f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else 'the connection was lost'}"[
+        :500
+    ]
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,65 @@
+"""An adapter that was fitted elsewhere, as the result of a fit of no steps: checked, measured on validation, and stored like any other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tunectl.backends.modeling import batching, capability_probe, training_checkpoint, training_run, warm_start
+from tunectl.backends.trainers import sft_trainer, trainer_loop
+from tunectl.chat import model_spec
+from tunectl.training.prefix_sharing import PackedRow, one_answer_per_row
+from tunectl.training.protocols import LogPoint, TrainResult
+from tunectl.training.train_args import TrainingArgs
+
+RECORD = "federated.json"
+"""Who took part in a federation; lies beside the adapter, and goes with it."""
+
+
+class AdoptedAdapter:
+    """Takes the adapter in ``folder`` in place of a fit; see ``training.protocols.Trainer``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def fit(
+        self,
+        plan: TrainingArgs,
+        *,
+        model: Path,
+        train: Sequence[PackedRow],
+        validation: Sequence[PackedRow],
+        out: Path,
+        work: Path,
+    ) -> TrainResult:
+        """Store the adapter in ``out``; the loss before is that of an adapter without effect.
+
+        Raises  ArtifactError where there is none; UsageError where its shape or strength is not the one that ``plan`` declares.
+        """
+        fresh, _, autocast = sft_trainer.load_with_adapter(replace(plan, init_adapter=None), model)
+        capabilities = capability_probe.probe(fresh, train, autocast=autocast)
+        rows = list(validation) if capabilities.shared_prompts else one_answer_per_row(validation)
+        route = batching.forward_path(fresh, plain_head=capabilities.plain_head, autocast=autocast)
+        run = training_run.TrainingRun(plan, [], [], rows, route, training_checkpoint.TrainerState())
+        before = run.validate(fresh)
+        warm_start.load_adapter_weights(fresh, self._folder, plan.adapter, setting="sft.adapter")
+        loss = run.validate(fresh)
+        weights = {name: value.clone() for name, value in training_run.trainable_state(fresh).items()}
+        trainer_loop.save(fresh, weights, out, model_spec.load(model))
+        if (self._folder / RECORD).is_file():
+            shutil.copyfile(self._folder / RECORD, out / RECORD)
+        return TrainResult(
+            steps=0,
+            planned_steps=0,
+            best_step=0,
+            best_loss=loss,
+            first_loss=before,
+            tokens=0,
+            tokens_apart=0,
+            seconds=1.0,
+            trainable=trainer_loop.trainable(fresh),
+            shared_prompts=capabilities.shared_prompts,
+            history=(LogPoint(0, 1, None, loss, 0.0, 0.0),),
+        )

@@ -1,0 +1,76 @@
+"""Train one adapter on data that may not be pooled (conf/federate): adapters leave a client, and of its data two counts.
+
+tunectl federate simulate [key=value]             server and clients on this machine, each with a part of the training inputs
+tunectl federate server [key=value]               wait for clients, average their adapters; after a kill, go on
+tunectl federate client NAME [key=value]          fit on the training rows of this project whenever the server asks
+tunectl repro sft.adapter=.tunectl/federate/NAME/result    evaluate, judge and package what came out
+
+Flower runs in an environment of its own, which is made at first use. --json prints the rounds as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs and their arguments."""
+    parser.add_argument("verb", choices=("simulate", "server", "client"), help="what this process is")
+    parser.add_argument(
+        "words", nargs="*", metavar="NAME | key=value", help="client: its name; others: federate.KEY=VALUE"
+    )
+    parser.add_argument("--json", action="store_true", help="print the rounds as JSON (simulate, server)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Take part, or play all parts.
+
+    Raises  ConfigError with every mistake; UsageError for a client without a name; InfrastructureError where Flower gives up.
+    """
+    from tunectl.backends.system import terminal
+    from tunectl.pipeline import federate_run
+
+    name = _take_name(args.words) if args.verb == "client" else None
+    federation = federate_run.open_federation(ProjectPaths(), args.words)
+    if name is not None:
+        federate_run.join(federation, name, terminal.print_line)
+        return 0
+    tell = (lambda _line: None) if args.json else terminal.print_line
+    action = federate_run.simulate if args.verb == "simulate" else federate_run.serve
+    _print_rounds(federation.folder, action(federation, tell), as_json=args.json)
+    return 0
+
+
+def _take_name(words: list[str]) -> str:
+    if not words or not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", words[0]):
+        raise UsageError(
+            "a client needs a name that no other client has: lower-case letters, digits, - and _",
+            hint="tunectl federate client hospital_a",
+        )
+    return words.pop(0)
+
+
+def _print_rounds(folder: Path, out: Path, *, as_json: bool) -> None:
+    import msgspec
+
+    from tunectl.backends.system import terminal
+    from tunectl.federated import exchange
+
+    rounds = exchange.read_rounds(folder)
+    if as_json:
+        terminal.print_json({"adapter": str(out), "rounds": msgspec.to_builtins(rounds)})
+        return
+    for item in rounds:
+        answered = ", ".join(f"{client.name} ({client.answers} answers)" for client in item.contributions) or "nobody"
+        terminal.print_line(f"round {item.number}: {answered}{'' if item.averaged else '; too few, not averaged'}")
+        for failure in item.failures:
+            terminal.print_line(f"  left out: {failure}")
+    terminal.print_line(f"the adapter is in {out}; next: tunectl repro sft.adapter={out}")

@@ -1,0 +1,107 @@
+"""Averages of adapters, with numpy alone: Flower's environment imports this file.
+
+FedAvg averages A and B apart, but a layer adds their product BA, and a product of means is not the mean of products. ``average_products``
+takes that mean and cuts it back to the rank by singular values: the best adapter of that rank in the Frobenius norm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunectl.core.optional import import_optional
+
+AdapterWeights = Mapping[str, Any]
+"""Name of a tensor to its numpy array."""
+DOWN, UP = "lora_A", "lora_B"
+
+
+def average_weights(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> dict[str, Any]:
+    """Return the weighted mean of each tensor (FedAvg, arXiv 1602.05629); ``shares`` need not sum to 1.
+
+    Raises  ValueError where there is nothing to average, or tensors differ in names or shapes.
+    """
+    np = import_optional("numpy", extra="train")
+    _check(updates, shares)
+    total = float(sum(shares))
+    return {
+        name: sum(
+            np.asarray(update[name], dtype=np.float64) * (share / total)
+            for update, share in zip(updates, shares, strict=True)
+        ).astype(np.asarray(first).dtype)
+        for name, first in updates[0].items()
+    }
+
+
+def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> dict[str, Any]:
+    """Return the adapter of the same rank that is nearest to the weighted mean of the products BA; other tensors are averaged.
+
+    A is (rank, in) and B (out, rank). The result's B and A each carry the square root of the singular values, so that both go on learning
+    at one rate.
+    Raises  ValueError as ``average_weights``.
+    """
+    np = import_optional("numpy", extra="train")
+    result = average_weights(updates, shares)
+    total = float(sum(shares))
+    for down in [name for name in result if DOWN in name]:
+        up = down.replace(DOWN, UP)
+        if up not in result:
+            continue
+        # The mean is [B1 s1, B2 s2, ..] [A1; A2; ..]: QR of both sides leaves a small matrix to decompose, whatever the layer's size
+        left = np.concatenate(
+            [
+                np.asarray(update[up], np.float64) * (share / total)
+                for update, share in zip(updates, shares, strict=True)
+            ],
+            axis=1,
+        )
+        right = np.concatenate([np.asarray(update[down], np.float64) for update in updates], axis=0)
+        q_left, r_left = np.linalg.qr(left)
+        q_right, r_right = np.linalg.qr(right.T)
+        u, values, v = np.linalg.svd(r_left @ r_right.T)
+        rank = result[down].shape[0]
+        kept = min(rank, len(values))
+        root = np.sqrt(values[:kept])
+        new_up, new_down = np.zeros(result[up].shape), np.zeros(result[down].shape)
+        new_up[:, :kept] = (q_left @ u[:, :kept]) * root
+        new_down[:kept] = root[:, None] * (v[:kept] @ q_right.T)
+        if not values[0] > 0:  # nobody has learned anything yet: A as it is, or nothing could be learned from here on
+            continue
+        result[up], result[down] = new_up.astype(result[up].dtype), new_down.astype(result[down].dtype)
+    return result
+
+
+AVERAGES = {"fedavg": average_weights, "product": average_products}
+
+
+def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
+    """Hold what a client sent to what it was given.
+
+    Raises  ValueError where a tensor is absent, new, of another shape or type, or not finite.
+    """
+    np = import_optional("numpy", extra="train")
+    if update.keys() != start.keys():
+        odd = min(update.keys() ^ start.keys())
+        raise ValueError(f"{odd} is in one of update and start alone")
+    for name, own in start.items():
+        sent, given = np.asarray(update[name]), np.asarray(own)
+        if sent.shape != given.shape or sent.dtype != given.dtype:
+            raise ValueError(f"{name} is {sent.dtype}{sent.shape}, and {given.dtype}{given.shape} was sent out")
+        if not np.isfinite(sent).all():
+            raise ValueError(f"{name} has numbers that are not finite")
+
+
+def check_count(answers: int) -> None:
+    """Hold the number by which a client is weighted to what it can be.
+
+    Raises  ValueError below 1.
+    """
+    if answers < 1:
+        raise ValueError(f"it says that it learned from {answers} answers")
+
+
+def _check(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> None:
+    if not updates or len(updates) != len(shares) or min(shares) < 0 or not sum(shares) > 0:
+        raise ValueError(f"{len(updates)} updates with shares {list(shares)} have no mean")
+    for update in updates[1:]:
+        check_update(update, updates[0])

@@ -1,0 +1,392 @@
+"""Federated training of the project's sft adapter: prepare files, start Flower's processes, and put the result where sft takes it.
+
+tunectl -> Flower's server or client (its own environment) -> local fits (tunectl's environment)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tunectl.artifacts import atomic_io, lock, manifest
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.artifacts.records import Example
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.backends.export import exporter_env
+from tunectl.backends.federated import local_fit
+from tunectl.backends.system.child_group import ChildGroup
+from tunectl.backends.trainers.adopted_adapter import RECORD
+from tunectl.chat import model_spec, template
+from tunectl.chat.loss_mask import LossMasker
+from tunectl.chat.tokenizer import Tokenizer
+from tunectl.config.loading import checks
+from tunectl.config.schema.base import is_loopback
+from tunectl.config.schema.root import TunectlConfig
+from tunectl.core.errors import DataError, InfrastructureError, UsageError
+from tunectl.core.optional import require_all
+from tunectl.federated import exchange
+from tunectl.federated.exchange import ClientTask, FederatedRound, ServerTask
+from tunectl.pipeline import runner
+from tunectl.pipeline.required_extras import list_required_packages
+from tunectl.training import fit_request, train_args
+from tunectl.training.fit_request import FitJob
+from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.sft import sft_dataset
+
+Tell = Callable[[str], None]
+FLOWER = ("-m", "tunectl.backends.federated")
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "GRPC_VERBOSITY": "ERROR"}
+TOKEN_BYTES = 16
+"""A shorter token could be guessed."""
+FEW = 8
+"""Rows that a local fit validates on: its last weights count, whatever they say."""
+
+
+class FederationRecord(msgspec.Struct, frozen=True):
+    """``federated.json`` beside the adapter: how it came about."""
+
+    name: str
+    average: str
+    weighting: str
+    local_steps: int
+    rounds: list[FederatedRound]
+
+
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """A project that takes part."""
+
+    layout: ProjectPaths
+    root: TunectlConfig
+    base: Path
+    """Folder of the weights below the adapter."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return (self.layout.state_dir / "federate" / self.root.federate.name).absolute()
+
+
+def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
+    """Compose, check, and find the base model.
+
+    Raises  ConfigError with every mistake; UsageError for what a federation cannot do; ArtifactError where the model is not built.
+    """
+    root = checks.load_project_config(layout, words).root
+    for name, value in (("privacy", root.sft.privacy), ("adapter", root.sft.adapter)):
+        if value is not None:
+            raise UsageError(f"sft.{name} is not supported in a federation", hint=f"set sft.{name}=null")
+    require_all(list_required_packages(root, ["sft"]))
+    for stage in ("model", "cpt"):
+        runner.load_input_artifact(layout, stage)
+    cpt = layout.artifact("cpt")
+    base = layout.artifact("model") if (cpt / manifest.PASSED_THROUGH).is_file() else cpt
+    return Federation(layout, root, base.absolute())
+
+
+def serve(federation: Federation, tell: Tell) -> Path:
+    """Run the server until its rounds are done, or go on where it was stopped; return the folder of the adapter.
+
+    Raises  UsageError without a token where other machines connect; InfrastructureError with the reason where it gives up.
+    """
+    settings = federation.root.federate
+    check_token(settings.token_env, settings.host)
+    with lock.file_lock(federation.folder / "server.lock", f"the server of {settings.name}"):
+        prepare_server(federation)
+        with _group(federation.folder, tell) as group:
+            group.start("server", _flower("flower_server", federation.folder))
+            _raise_failure(federation.folder, "server", group.wait("server"))
+        return finish(federation)
+
+
+def join(federation: Federation, name: str, tell: Tell) -> None:
+    """Take part as a client, with the training rows of this project, until the server has no more rounds.
+
+    Raises  UsageError without a token; DataError without rows; InfrastructureError with the reason where the server is lost.
+    """
+    settings = federation.root.federate
+    check_token(settings.token_env, settings.server_address.rpartition(":")[0])
+    runner.load_input_artifact(federation.layout, "split")
+    folder = federation.folder / f"client-{name}"
+    with lock.file_lock(folder.with_name(f"{folder.name}.lock"), f"the client {name}"):
+        prepare_client(federation, folder, name, read_examples(federation.layout), settings.server_address)
+        with _group(folder, tell) as group:
+            group.start(name, _flower("flower_client", folder))
+            _raise_failure(folder, name, group.wait(name))
+
+
+def simulate(federation: Federation, tell: Tell) -> Path:
+    """Run a server and its clients on this machine, each with a part of the training inputs; return the folder of the adapter.
+
+    A client that ends early is left out of the rounds that follow.
+    Raises  DataError where a client would get no rows; InfrastructureError with the reason where the server gives up.
+    """
+    settings = federation.root.federate
+    runner.load_input_artifact(federation.layout, "split")
+    parts = partition(read_examples(federation.layout), settings.simulate.shares, federation.root.seed)
+    if settings.min_clients > len(parts):
+        raise UsageError(
+            f"federate.min_clients is {settings.min_clients}, and federate.simulate.shares has {len(parts)} clients",
+            hint=f"set federate.min_clients={len(parts)} at most",
+        )
+    with lock.file_lock(federation.folder / "server.lock", f"the server of {settings.name}"):
+        prepare_server(federation, expected_clients=len(parts))
+        play(federation, parts, tell)
+        return finish(federation)
+
+
+def play(federation: Federation, parts: Sequence[tuple[list[Example], list[Example]]], tell: Tell) -> None:
+    """Run the server that was prepared, and a client for each part.
+
+    Raises  as ``simulate``.
+    """
+    root = federation.folder
+    (root / exchange.ADDRESS).unlink(missing_ok=True)
+    with _group(root, tell) as group:
+        group.start("server", _flower("flower_server", root))
+        address = _wait_for_address(root, group)
+        locks = [
+            str(root / f"fit-{number}.lock") for number in range(federation.root.federate.simulate.max_concurrent_fits)
+        ]
+        for number, part in enumerate(parts, 1) if address else ():
+            name = f"client-{number}"
+            prepare_client(federation, root / name, name, part, address, locks)
+            group.start(name, _flower("flower_client", root / name))
+        _raise_failure(root, "server", group.wait("server"))
+
+
+def prepare_server(federation: Federation, *, expected_clients: int = 0) -> None:
+    """Write the server's task and the first adapter; rounds of the same settings that are there already stay.
+
+    Raises  UsageError where the folder holds rounds of other settings.
+    """
+    folder, settings = federation.folder, federation.root.federate
+    folder.mkdir(parents=True, exist_ok=True)
+    task = ServerTask(
+        host=settings.host,
+        port=settings.port,
+        rounds=settings.rounds,
+        fraction_train=settings.fraction_train,
+        min_clients=settings.min_clients,
+        expected_clients=expected_clients,
+        weighting=settings.weighting,
+        average=settings.average,
+        seed=federation.root.seed,
+        round_timeout_seconds=settings.round_timeout_seconds,
+        wait_timeout_seconds=settings.wait_timeout_seconds,
+        token_env=settings.token_env,
+        certificates=_certificates(federation),
+    )
+    key = _digest(federation, task)
+    if (folder / "key").is_file() and (folder / "key").read_text() != key and exchange.read_rounds(folder):
+        raise UsageError(
+            f"{folder} holds rounds of a federation with other settings",
+            hint=f"give this one another name: federate.name={settings.name}_2, or delete that folder",
+        )
+    (folder / exchange.FAILURE).unlink(missing_ok=True)
+    atomic_io.write_json(folder / exchange.SERVER, task)
+    if not (folder / exchange.START).is_file() or not exchange.read_rounds(folder):
+        _write_request(federation, folder, [], [])
+        _run_local(["init", str(folder)], "making the first adapter")
+    atomic_io.write_text(folder / "key", key)
+
+
+def prepare_client(
+    federation: Federation,
+    folder: Path,
+    name: str,
+    examples: tuple[list[Example], list[Example]],
+    address: str,
+    locks: Sequence[str] = (),
+) -> None:
+    """Write the client's task, and its rows for the local fits.
+
+    Raises  DataError where it has no rows to learn from.
+    """
+    settings = federation.root.federate
+    train, validation = (_read_rows(federation, part) for part in examples)
+    if not train or not validation:
+        raise DataError(
+            f"federate: {name} has {len(train)} rows to learn from and {len(validation)} to validate on",
+            hint="bring more data",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / exchange.FAILURE).unlink(missing_ok=True)
+    _write_request(federation, folder, train, validation[:FEW])
+    if not (folder / local_fit.ADAPTER).is_dir():
+        _run_local(["init", str(folder)], "making the adapter's settings")
+    task = ClientTask(
+        name=name,
+        server_address=address,
+        ca_file=str(Path(settings.ca_file).absolute()) if settings.ca_file else None,
+        token_env=settings.token_env,
+        wait_timeout_seconds=settings.wait_timeout_seconds,
+        fit=[sys.executable, "-m", local_fit.__name__, "fit", str(folder)],
+        locks=list(locks),
+    )
+    atomic_io.write_json(folder / exchange.CLIENT, task)
+
+
+def finish(federation: Federation) -> Path:
+    """Write the adapter of the last round and how it came about; return its folder."""
+    folder, settings = federation.folder, federation.root.federate
+    rounds = exchange.read_rounds(folder)
+    weights = exchange.read_weights(exchange.round_file(folder, len(rounds)))
+    out = folder / "result"
+    local_fit.write_adapter(out, weights, folder / local_fit.ADAPTER)
+    record = FederationRecord(settings.name, settings.average, settings.weighting, settings.local_steps, rounds)
+    atomic_io.write_json(out / RECORD, record)
+    return out
+
+
+def read_examples(layout: ProjectPaths) -> tuple[list[Example], list[Example]]:
+    """Return training and validation inputs of the project."""
+    folder = layout.artifact("split")
+    train, validation = (
+        list(atomic_io.read_rows(folder / f"{name}.jsonl", Example)) for name in ("train", "validation")
+    )
+    return train, validation
+
+
+def partition(
+    examples: tuple[list[Example], list[Example]], shares: Sequence[float], seed: int
+) -> list[tuple[list[Example], list[Example]]]:
+    """Deal the training inputs to clients by ``shares``; clusters stay together. Every client validates on the same inputs."""
+    train, validation = examples
+    clusters: dict[str, list[Example]] = {}
+    for example in train:
+        clusters.setdefault(example.cluster or example.id, []).append(example)
+    names = sorted(clusters)
+    random.Random(f"{seed}:federate").shuffle(names)  # noqa: S311  a deal, not a secret
+    parts: list[list[Example]] = [[] for _ in shares]
+    total, done = sum(shares), 0
+    ends = [round(len(train) * sum(shares[: number + 1]) / total) for number in range(len(shares))]
+    for name in names:
+        owner = next(number for number, end in enumerate(ends) if done < end or number == len(ends) - 1)
+        parts[owner] += clusters[name]
+        done += len(clusters[name])
+    return [(part, validation) for part in parts]
+
+
+def check_token(variable: str, host: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Hold the shared secret to its length where another machine takes part.
+
+    Raises  UsageError where it is absent or too short.
+    """
+    token = environment.get(variable, "")
+    if not is_loopback(host) and len(token) < TOKEN_BYTES:
+        raise UsageError(
+            f"{variable} holds {len(token)} characters; server and clients on several machines need the same secret of at least {TOKEN_BYTES}",
+            hint=f"export {variable}=$(openssl rand -hex 32) on the server, and the same value on every client",
+        )
+
+
+def _certificates(federation: Federation) -> tuple[str, str, str] | None:
+    tls = federation.root.federate.tls
+    if tls is None:
+        return None
+    paths = [Path(name).absolute() for name in (tls.ca_file, tls.certificate_file, tls.key_file)]
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(
+                f"federate.tls: {path} does not exist", hint="docs/guides/federated.md has the openssl lines"
+            )
+    return str(paths[0]), str(paths[1]), str(paths[2])
+
+
+def _plan(federation: Federation) -> train_args.TrainingArgs:
+    root = federation.root
+    plan = train_args.from_sft_config(root.sft, seed=root.seed, profile=root.hardware, project=root.project)
+    # ``epochs`` carries the local steps: how many passes they are depends on the rows of each client
+    return replace(
+        plan,
+        epochs=float(root.federate.local_steps),
+        warmup_ratio=0.0,
+        evals_per_epoch=1,
+        patience=None,
+        keep_last=True,
+    )
+
+
+def _digest(federation: Federation, task: ServerTask) -> str:
+    plan = fit_request.encode_plan(_plan(federation)) | {"profile": None}
+    same = {name: getattr(task, name) for name in ("weighting", "average", "seed", "fraction_train")}
+    weights = model_spec.load(federation.base).weights_sha256
+    return hashlib.sha256(msgspec.json.encode([plan, same, weights], order="deterministic")).hexdigest()
+
+
+def _write_request(federation: Federation, folder: Path, train: list[PackedRow], validation: list[PackedRow]) -> None:
+    job = FitJob("sft", _plan(federation), federation.base, None, train, validation, folder, folder)
+    fit_request.write_rows(folder, train, validation)
+    request = fit_request.build_request(job, folder, sharded=False, collective_timeout_seconds=0)
+    atomic_io.write_json(folder / fit_request.REQUEST, request)
+
+
+def _read_rows(federation: Federation, examples: list[Example]) -> list[PackedRow]:
+    section = federation.root.sft
+    agreed = model_spec.load(federation.base)
+    system = agreed.system if section.system is None else section.system
+    masker = LossMasker(
+        template.load(federation.base, system=system),
+        Tokenizer(federation.base),
+        end_of_turn=agreed.eot_token.id,
+        train_on=section.loss_on,
+    )
+    limits = sft_dataset.LengthLimits(section.max_length)
+    return sft_dataset.pack_rows(sft_dataset.tokenize_examples(examples, masker, limits, RowCounter("sft")), section)
+
+
+def _flower(module: str, folder: Path) -> list[str]:
+    python = exporter_env.ensure_interpreter(tool=exporter_env.FLOWER)
+    settings = [f"{name}={value}" for name, value in QUIET.items()]
+    source = f"PYTHONPATH={exporter_env.PACKAGE.parent}"
+    return ["env", *settings, source, str(python), FLOWER[0], f"{FLOWER[1]}.{module}", str(folder)]
+
+
+def _group(folder: Path, tell: Tell) -> ChildGroup:
+    return ChildGroup(Path.cwd(), folder / "log.txt", tell)
+
+
+def _run_local(words: Sequence[str], description: str) -> None:
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-m", local_fit.__name__, *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise InfrastructureError(
+            f"{description} failed: {exporter_env.error_line(done.stderr) or f'exit code {done.returncode}'}",
+            hint="tunectl repro --to sft shows whether a plain fit works",
+        )
+
+
+def _wait_for_address(folder: Path, group: ChildGroup) -> str:
+    import time
+
+    while not (folder / exchange.ADDRESS).is_file():
+        if not group.list_running():
+            return ""  # it had nothing to do, or failed: whoever waits for it says so
+        time.sleep(0.1)
+    address: str = atomic_io.read_json(folder / exchange.ADDRESS, str)
+    return address
+
+
+def _raise_failure(folder: Path, name: str, code: int) -> None:
+    if not code:
+        return
+    message = f"exit code {code}"
+    if (folder / exchange.FAILURE).is_file():
+        failure: Any = atomic_io.read_json(folder / exchange.FAILURE, exchange.FlowerFailure)
+        message = failure.message
+    raise InfrastructureError(
+        f"federate: {name} gave up: {message}",
+        hint=f"{folder / 'log.txt'} has more; the same command goes on with the round after the last one that ended",
+    )

@@ -1,0 +1,141 @@
+"""Federated training with the real Flower and a tiny model: three clients, one of which is killed; then sft takes the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import federate_project
+import pytest
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.export import exporter_env
+from tunectl.backends.federated import local_fit
+from tunectl.config.loading import override_file
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.federated import exchange
+from tunectl.pipeline import federate_run, runner
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def flower() -> str:
+    return str(exporter_env.ensure_interpreter(ROOT / ".tunectl" / "exporters", exporter_env.FLOWER))
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_model: Path, flower: str, monkeypatch: pytest.MonkeyPatch) -> ProjectPaths:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(exporter_env.FLOWER.variable, flower)
+    return federate_project.build(tmp_path, tiny_model)
+
+
+def find_process(words: tuple[str, ...]) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if all(word.encode() in line for word in words):
+                found.append(int(entry.name))
+    return found
+
+
+def test_a_client_that_is_killed_is_left_out_and_the_rest_goes_on(project: ProjectPaths) -> None:
+    folder = (project.state_dir / "federate" / "default").absolute()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-m", "tunectl", "federate", "simulate", "--json"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 600
+    while len(exchange.read_rounds(folder)) < 1:  # client-3 is killed once the first round has ended
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    for pid in find_process(("tunectl.backends.federated.flower_client", str(folder / "client-3"))):
+        os.kill(pid, signal.SIGKILL)
+    text, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors
+    rounds = json.loads(text)["rounds"]
+    assert [item["number"] for item in rounds] == [1, 2]
+    assert all(item["averaged"] for item in rounds)
+    assert [client["name"] for client in rounds[0]["contributions"]] == ["client-1", "client-2", "client-3"]
+    assert [client["name"] for client in rounds[1]["contributions"]] == ["client-1", "client-2"]
+    sizes = [client["answers"] for client in rounds[0]["contributions"]]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(client["steps"] == 4 for item in rounds for client in item["contributions"])
+    first, last = (exchange.read_weights(exchange.round_file(folder, number)) for number in (0, 2))
+    assert all((first[name] != last[name]).any() for name in first if "lora_B" in name)
+    text = "".join(path.read_text() for path in folder.glob("*.json*"))
+    assert "Say" not in text  # no training text is in what the server holds
+
+    out = folder / "result"
+    override_file.save_overrides(
+        project, override_file.merge_overrides(override_file.load_overrides(project), [f"sft.adapter={out}"])
+    )
+    for stage in ("compose", "sft"):
+        runner.execute_stage(project, stage)
+    stored = local_fit.read_adapter(project.artifact("sft"))
+    assert all((stored[name] == last[name]).all() for name in last)
+    metrics = atomic_io.read_json(project.metrics("sft"))
+    assert metrics["steps"] == 0
+    assert metrics["validation_loss"] < metrics["validation_loss_before"]
+    assert (project.artifact("sft") / "federated.json").is_file()
+
+
+def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
+    project: ProjectPaths, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    make_certificates(tmp_path)
+    words = [
+        "federate.rounds=1",
+        "federate.min_clients=1",
+        "federate.tls={ca_file: ca.pem, certificate_file: server.pem, key_file: server.key}",
+        "federate.ca_file=ca.pem",
+        "federate.wait_timeout_seconds=20",
+        "federate.simulate.shares=[0.5, 0.5]",
+        "federate.average=product",
+    ]
+    monkeypatch.setenv("TUNECTL_FEDERATE_TOKEN", "0123456789abcdef")
+    said: list[str] = []
+    federation = federate_run.open_federation(project, words)
+    out = federate_run.simulate(federation, said.append)
+    before = local_fit.read_adapter(out)
+    again = federate_run.open_federation(project, [*words, "federate.rounds=2"])
+    federate_run.simulate(again, said.append)
+    assert [item.number for item in exchange.read_rounds(again.folder)] == [1, 2]
+    after = local_fit.read_adapter(out)
+    assert any((before[name] != after[name]).any() for name in before)
+    other = federate_run.open_federation(project, [*words, "federate.weighting=clients"])
+    with pytest.raises(UsageError, match="holds rounds of a federation with other settings"):
+        federate_run.simulate(other, said.append)
+
+    alone = federate_run.open_federation(project, [*words, "federate.name=alone", "federate.token_env=OTHER_TOKEN"])
+    federate_run.prepare_server(alone)
+    path = alone.folder / exchange.SERVER
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"token_env": "TUNECTL_FEDERATE_TOKEN"}))
+    with pytest.raises(
+        InfrastructureError, match=r"server gave up: TimeoutError: 0 clients after 20 s, and federate.min_clients is 1"
+    ):
+        federate_run.play(alone, [federate_run.read_examples(project)], said.append)
+    assert any("a client without the token of TUNECTL_FEDERATE_TOKEN is ignored" in line for line in said)
+
+
+def make_certificates(folder: Path) -> None:
+    """The lines of docs/guides/federated.md."""
+    for line in (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=ca -keyout ca.key -out ca.pem",
+        "openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1 -keyout server.key -out server.csr",
+        "openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -copy_extensions copy -out server.pem",
+    ):
+        subprocess.run(line.split(), cwd=folder, check=True, capture_output=True)

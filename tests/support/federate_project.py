@@ -1,0 +1,35 @@
+"""A project with a tiny model and a few hundred short rows, built up to split: what a federation needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.config.loading import override_file
+from tunectl.pipeline import runner
+
+ROOT = Path(__file__).parents[2]
+WORDS = (
+    "model=folder", "ingest=table", "data.path=rows.jsonl", "ingest.sources.table.fields={user: user}", "feedback=none", "curate=none",
+    "split=default", "split.leakage=null", "cpt=none", "preferences=none", "reward=none", "align=none", "evaluate=default",
+    "package=transformers", "inference_log=default", "retrain=default", "hardware.threads=1", "hardware.dtype=float32",
+    "sft.lora_rank=4", "sft.lora_alpha=8", "sft.batch_size=8", "sft.learning_rate=5.0e-3", "sft.max_length=256",
+    "federate.rounds=2", "federate.local_steps=4", "federate.port=0", "federate.min_clients=2",
+)  # fmt: skip
+
+
+def build(folder: Path, model: Path, *, rows: int = 90) -> ProjectPaths:
+    """Make the project in ``folder``, which has to be the current one, and run its stages up to cpt."""
+    shutil.copytree(ROOT / "conf", folder / "conf")
+    lines = [
+        {"prompt": f"Say {number % 30}, {number}!", "completion": f"it is {number % 30}", "user": f"user {number % 15}"}
+        for number in range(rows)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    layout = ProjectPaths()
+    override_file.save_overrides(layout, override_file.merge_overrides([], [*WORDS, f"model.source.path={model}"]))
+    for stage in ("compose", "model", "ingest", "feedback", "curate", "split", "cpt"):
+        runner.execute_stage(layout, stage)
+    return layout
