@@ -36,7 +36,7 @@ def test_the_option_is_complete_and_names_its_extra(layout: ProjectPaths) -> Non
 def test_several_processes_are_refused_by_name(layout: ProjectPaths, method: str) -> None:
     with pytest.raises(ConfigError) as caught:
         checks.load_project_config(layout, ["sft=private", f"launch={method}"])
-    assert caught.value.problems == [
+    assert list(caught.value.problems) == [
         (
             f"conf/: sft.privacy is not supported with launch={method}: each unit is clipped in one process; "
             "set launch=local, or sft.privacy=null"
