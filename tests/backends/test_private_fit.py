@@ -21,6 +21,7 @@ from tunectl.chat.loss_mask import TokenSpan
 from tunectl.config.schema.sft import Privacy
 from tunectl.core.errors import DataError, InfrastructureError, UsageError
 from tunectl.training.prefix_sharing import PackedRow
+from tunectl.training.train_args import LoraArgs
 
 pytest.importorskip("opacus")
 torch = pytest.importorskip("torch")
@@ -256,37 +257,30 @@ def secret_row(number: int, tokens: list[int], unit: str = "") -> PackedRow:
 def exposure(model: Path, adapter: Path) -> float:
     """Bits by which the secrets rank above others of their kind, on average: 0 to 9, 1.4 for a model that has never seen them."""
     loaded = model_loader.load(model, adapter=adapter, profile=tiny_fits.PROFILE).model
-    route, dice, bits = batching.forward_path(loaded, plain_head=True, autocast=False), random.Random(3), []
+    dice, bits = random.Random(3), []
     for number, own in enumerate(SECRETS.values()):
         others = [[dice.randrange(10, 50) for _ in range(4)] for _ in range(CANDIDATES - 1)]
+        prompt = secret_row(number, own).prompt.ids
+        ids = torch.tensor([[*prompt, *tokens, 2] for tokens in (own, *others)])
         with torch.no_grad():
-            losses = [
-                float(batching.cross_entropy_loss(route, route.batch([secret_row(number, tokens)])))
-                for tokens in (own, *others)
-            ]
-        bits.append(math.log2(CANDIDATES) - math.log2(sum(loss <= losses[0] for loss in losses)))
+            logits = loaded(input_ids=ids).logits[:, len(prompt) - 1 : -1].log_softmax(dim=-1)
+        scores = logits.gather(2, ids[:, len(prompt) :, None])[..., 0].sum(dim=1)
+        bits.append(math.log2(CANDIDATES) - math.log2(int((scores >= scores[0]).sum())))
     return sum(bits) / len(bits)
 
 
 @pytest.mark.slow
 def test_planted_secrets_are_less_exposed(tiny_model, tmp_path):
     rows = unit_rows(units=26, each=2)
-    rows += [secret_row(number, tokens, unit) for number, (unit, tokens) in enumerate(SECRETS.items())] * 2
+    rows += [secret_row(number, tokens, unit) for number, (unit, tokens) in enumerate(SECRETS.items())] * 6
     secret = privacy(tmp_path, target_epsilon=8.0, noise_multiplier=None, max_grad_norm=1.0, expected_batch_size=8)
-    chosen = plan(secret, epochs=20, learning_rate=3e-2, evals_per_epoch=1)
+    adapter = LoraArgs("lora", 16, 32, 0.0, "all-linear")
+    chosen = plan(secret, epochs=20, learning_rate=2e-2, evals_per_epoch=1, adapter=adapter, batch_size=8)
     private = fit(tiny_model, tmp_path, chosen, "private", train=rows)
-    plain = fit(tiny_model, tmp_path, replace(chosen, privacy=None, batch_size=8), "plain", train=rows)
-    unseen = fit(tiny_model, tmp_path, replace(chosen, privacy=None, batch_size=8), "unseen", train=rows[:52])
+    plain = fit(tiny_model, tmp_path, replace(chosen, privacy=None), "plain", train=rows)
+    unseen = fit(tiny_model, tmp_path, replace(chosen, privacy=None), "unseen", train=rows[:52])
     found = {name: exposure(tiny_model, tmp_path / name) for name in ("plain", "private", "unseen")}
-    print(
-        "exposure in bits of 9:",
-        found,
-        "epsilon",
-        private.privacy.epsilon,
-        "losses",
-        plain.best_loss,
-        private.best_loss,
-    )
+    print("exposure in bits of 9:", found, "epsilon", private.privacy.epsilon, private.best_loss, plain.best_loss)
     assert private.privacy.epsilon <= 8
     assert private.best_loss < private.first_loss - 0.3  # it did learn what the people have in common
     assert unseen.best_loss < unseen.first_loss

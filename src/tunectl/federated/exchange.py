@@ -19,8 +19,6 @@ from tunectl.federated.averaging import AdapterWeights
 
 SERVER, CLIENT, START, ROUNDS, FAILURE = "server.json", "client.json", "start.npz", "rounds.jsonl", "failure.json"
 UPDATE, COUNTS = "update.npz", "counts.json"
-ADDRESS = "address.json"
-"""Where the server listens, written once it does."""
 
 
 class ServerTask(Struct, frozen=True):

@@ -8,6 +8,9 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
+import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -148,18 +151,18 @@ def play(federation: Federation, parts: Sequence[tuple[list[Example], list[Examp
 
     Raises  as ``simulate``.
     """
-    root = federation.folder
-    (root / exchange.ADDRESS).unlink(missing_ok=True)
+    root, count = federation.folder, federation.root.federate.simulate.max_concurrent_fits
+    task: ServerTask = atomic_io.read_json(root / exchange.SERVER, ServerTask)
+    locks = [str(root / f"fit-{number}.lock") for number in range(count)]
+    folders = [root / f"client-{number}" for number in range(1, len(parts) + 1)]
+    for folder, part in zip(folders, parts, strict=True):
+        if not (folder / local_fit.ADAPTER).is_dir():
+            shutil.copytree(root / local_fit.ADAPTER, folder / local_fit.ADAPTER)
+        prepare_client(federation, folder, folder.name, part, f"{task.host}:{task.port}", locks)
     with _group(root, tell) as group:
         group.start("server", _flower("flower_server", root))
-        address = _wait_for_address(root, group)
-        locks = [
-            str(root / f"fit-{number}.lock") for number in range(federation.root.federate.simulate.max_concurrent_fits)
-        ]
-        for number, part in enumerate(parts, 1) if address else ():
-            name = f"client-{number}"
-            prepare_client(federation, root / name, name, part, address, locks)
-            group.start(name, _flower("flower_client", root / name))
+        for folder in folders:
+            group.start(folder.name, _flower("flower_client", folder))
         _raise_failure(root, "server", group.wait("server"))
 
 
@@ -172,7 +175,7 @@ def prepare_server(federation: Federation, *, expected_clients: int = 0) -> None
     folder.mkdir(parents=True, exist_ok=True)
     task = ServerTask(
         host=settings.host,
-        port=settings.port,
+        port=settings.port or _free_port(settings.host),
         rounds=settings.rounds,
         fraction_train=settings.fraction_train,
         min_clients=settings.min_clients,
@@ -356,8 +359,6 @@ def _group(folder: Path, tell: Tell) -> ChildGroup:
 
 
 def _run_local(words: Sequence[str], description: str) -> None:
-    import subprocess
-
     done = subprocess.run(
         [sys.executable, "-m", local_fit.__name__, *words], capture_output=True, text=True, check=False
     )
@@ -368,15 +369,9 @@ def _run_local(words: Sequence[str], description: str) -> None:
         )
 
 
-def _wait_for_address(folder: Path, group: ChildGroup) -> str:
-    import time
-
-    while not (folder / exchange.ADDRESS).is_file():
-        if not group.list_running():
-            return ""  # it had nothing to do, or failed: whoever waits for it says so
-        time.sleep(0.1)
-    address: str = atomic_io.read_json(folder / exchange.ADDRESS, str)
-    return address
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def _raise_failure(folder: Path, name: str, code: int) -> None:

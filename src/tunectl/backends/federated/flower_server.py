@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import random
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.federated import averaging, exchange
 from tunectl.federated.exchange import Contribution, FederatedRound, ServerTask
 
-GRACE_SECONDS = 60.0
+GRACE_SECONDS = 120.0
 """The first round waits so long for clients beyond min_clients, where it is known how many there are."""
 
 
@@ -49,19 +48,12 @@ def serve(folder: Path, task: ServerTask) -> None:
     if task.certificates is not None:
         ca, certificate, key = (Path(name).read_bytes() for name in task.certificates)
         certificates = (ca, certificate, key)
-    port = task.port or _free_port(task.host)
-    atomic_io.write_json(folder / exchange.ADDRESS, f"{task.host}:{port}")
     start_server(
-        server_address=f"{task.host}:{port}",
+        server_address=f"{task.host}:{task.port}",
         config=ServerConfig(num_rounds=task.rounds - done, round_timeout=float(task.round_timeout_seconds)),
         strategy=_build_strategy(RoundKeeper(folder, task, done)),
         certificates=certificates,
     )
-
-
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _build_strategy(rounds: RoundKeeper) -> Any:

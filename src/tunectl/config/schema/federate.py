@@ -53,7 +53,7 @@ class Federate(StrictModel):
     host: str = Field(min_length=1)
     """Address that the server listens on. Other than loopback needs tls and a token."""
     port: int = Field(ge=0, le=65_535)
-    """Port that the server listens on. 0: a free one, for a simulation."""
+    """Port that the server listens on. 0: a free one, which suits a simulation."""
     tls: FederateTls | None
     """Certificates of the server. Null: no encryption, on loopback alone."""
     token_env: str = Field(min_length=1)
