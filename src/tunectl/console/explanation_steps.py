@@ -8,9 +8,15 @@ from msgspec import Struct, field
 
 from tunectl.artifacts.records import truncate
 from tunectl.console.links import link
+from tunectl.monitoring import window
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tunectl.artifacts.records import InferenceRecord
+    from tunectl.pipeline.run_ledger import RunSummary
     from tunectl.registry.release_manifest import Lineage, ReleaseManifest
+    from tunectl.registry.release_state import ReleaseEvent
     from tunectl.retraining.state_machine import RetrainRun
 
 PREVIEW: Final = 400
@@ -41,10 +47,11 @@ class ExplanationStep(Struct, frozen=True):
 
 def describe_retrain(run: RetrainRun) -> ExplanationStep:
     """A retrain as a step."""
+    champion = str(run.facts("proposed").get("champion") or "")
     facts = [
         ExplanationFact("started by", f"{run.trigger.kind}{f' ({run.trigger.author})' if run.trigger.author else ''}"),
         ExplanationFact("state", run.state),
-        ExplanationFact("champion then", str(run.facts("proposed").get("champion") or "none")),
+        ExplanationFact("champion then", champion or "none", explain_link(champion) if champion else ""),
     ]
     return ExplanationStep(
         "retrain",
@@ -56,17 +63,51 @@ def describe_retrain(run: RetrainRun) -> ExplanationStep:
     )
 
 
-def describe_settings(release: ReleaseManifest, lineage: Lineage) -> ExplanationStep:
-    """The base model and the settings of a release as a step."""
+def describe_decision(event: ReleaseEvent) -> ExplanationStep:
+    """What somebody decided about a release as a step."""
+    title = f"{event.action.replace('_', ' ')} by {event.author or 'somebody'}"
+    return ExplanationStep("decision", title, event.message, event.created_at, link("/releases"))
+
+
+def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence[RunSummary]) -> ExplanationStep:
+    """The base model and the settings of a release as a step; ``runs``: those of the ledger."""
     commit = (release.git or "").removesuffix("-dirty")
-    shown = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the commit is not known"
-    facts = [ExplanationFact(f"settings of {stage}", digest[:12]) for stage, digest in lineage.configs.items()]
+    shown = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the build had no commit"
+    facts = [
+        ExplanationFact("run that built it", run.id, link("/runs/compare", new=run.id))
+        for run in runs
+        if run.release == release.id
+    ]
+    facts += [ExplanationFact(f"settings of {stage}", digest[:12]) for stage, digest in lineage.configs.items()]
     return ExplanationStep(
         "settings",
         f"Base {lineage.base}, and the settings of {len(lineage.configs)} stages",
         f"Base revision {lineage.revision[:12]}. The settings in full: {shown}",
         link=link("/settings"),
         facts=facts,
+    )
+
+
+def reject_link(stage: str, reason: str) -> str:
+    """The address of the rows that a stage rejected for a reason."""
+    return link("/data/rows", stage=stage, part="rejects", reason=reason)
+
+
+def describe_learner(release: str, answers: Sequence[InferenceRecord]) -> ExplanationStep:
+    """A release that learned a row, with the newest answers that it gave."""
+    facts = [
+        ExplanationFact(
+            f"answer of {one.accepted_at:%m-%d %H:%M}", truncate(window.last_user_text(one), 80), explain_link(one.id)
+        )
+        for one in answers
+    ]
+    facts.append(ExplanationFact("all its answers", "in the inference log", link("/live", release=release)))
+    return ExplanationStep(
+        "release",
+        f"Release {release} learned it",
+        "Whether one answer came from this row, nobody can tell: a model mixes all it learned.",
+        link=explain_link(release),
+        facts=facts if answers else [ExplanationFact("its answers", "the inference log has none")],
     )
 
 

@@ -11,14 +11,16 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from console_projects import ROOT, Console, PageFacts, crawl, digest_project
+from console_projects import NOW, ROOT, Console, PageFacts, crawl, digest_project
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import demo
 from tunectl.console import recorded_project
+from tunectl.console.read_context import ReadContext
 from tunectl.console.recorded_project import Recording
 from tunectl.console.recorded_registry import RecordedRegistry
 from tunectl.console.screen_table import SCREENS
+from tunectl.console.screens.explain import read_explain
 from tunectl.core import distribution
 from tunectl.core.errors import InfrastructureError, MissingExtraError
 from tunectl.registry.release_store import ReleaseRegistry
@@ -65,8 +67,31 @@ def test_every_screen_of_the_record_has_something_to_show(unpacked: tuple[Projec
                 wrong[path] = facts.errors or "problems"
             assert "The bundled example, recorded until" in reply.text, path
     assert wrong == {}
-    assert seen == {screen.path for screen in SCREENS}
+    assert seen == {screen.path for screen in SCREENS} - {"/sweeps/{sweep}"}, "the example has no sweep"
     assert digest_project(layout.root) == before, "looking changes nothing"
+
+
+def test_an_answer_is_followed_to_the_raw_rows_and_to_the_retrain_that_froze_it(
+    unpacked: tuple[ProjectPaths, Recording],
+) -> None:
+    layout, _ = unpacked
+    context = ReadContext(layout, NOW)
+    run = RunStore(layout.retrain).runs()[0]
+    retrain = read_explain(context, {"id": run.id})
+    assert [step.kind for step in retrain.behind] == ["retrain", "drift", "rows"]
+    answers = [fact.value for fact in retrain.behind[-1].facts]
+    assert len(answers) == 10
+    answer = read_explain(context, {"id": answers[0]})
+    assert (answer.kind, answer.problems) == ("answer", {})
+    assert {"answer", "release", "gate", "decision", "settings", "rows"} == {step.kind for step in answer.behind}
+    assert [step.link for step in answer.after if step.kind == "retrain"] == [f"/explain?id={run.id}"]
+    (raw,) = {step.facts[0].link for step in answer.behind if step.kind == "rows"}
+    assert Console(layout).client.get(raw).status_code == 200
+    row = read_explain(context, {"id": "examples/local_lens/data/campaigns.jsonl:1"})
+    (release,) = [step for step in row.after if step.kind == "release"]
+    assert [fact.link.startswith("/explain?id=chatcmpl-") for fact in release.facts] == [True, True, True, False]
+    rejected = read_explain(context, {"id": "examples/local_lens/data/campaigns.jsonl:31"}).after[-1]
+    assert rejected.link == "/data/rows?stage=curate&part=rejects&reason=truncated"
 
 
 def matches(pattern: str, path: str) -> bool:

@@ -12,14 +12,18 @@ from msgspec import Struct, field
 
 from tunectl.artifacts.records import truncate
 from tunectl.backends.storage import open_inference_log
+from tunectl.console.explanation_log import describe_snapshot, find_newest, list_retrains_of
 from tunectl.console.explanation_steps import (
     MAX_ROWS,
     PREVIEW,
     ExplanationFact,
     ExplanationStep,
+    describe_decision,
+    describe_learner,
     describe_retrain,
     describe_settings,
     explain_link,
+    reject_link,
     release_link,
     show_value,
 )
@@ -27,7 +31,7 @@ from tunectl.console.links import link
 from tunectl.console.read_context import ProblemList
 from tunectl.core.errors import UsageError
 from tunectl.monitoring import window
-from tunectl.pipeline import lineage_trace
+from tunectl.pipeline import lineage_trace, run_ledger
 from tunectl.registry import release_state
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
@@ -157,10 +161,20 @@ class _Explanation:
         self._add_release_behind(record.release)
         for one in feedback:
             self.after.append(
-                ExplanationStep("feedback", f"Feedback: {one.kind}", show_value(one.value), one.created_at.isoformat())
+                ExplanationStep(
+                    "feedback",
+                    f"Feedback: {one.kind}",
+                    show_value(one.value),
+                    one.created_at.isoformat(),
+                    link("/live/{}", record.id),
+                )
             )
         if not feedback:
             self.unknown.append("Nobody gave feedback on this answer.")
+        frozen: list[ExplanationStep] = self.problems.attempt(
+            "snapshots", lambda: list(list_retrains_of(self.context, self.runs, record.id)), []
+        )
+        self.after += frozen
         steps: list[RowStep] = self.problems.attempt(
             "rows", lambda: list(lineage_trace.trace_row(self.layout, self.name)), []
         )
@@ -186,11 +200,7 @@ class _Explanation:
         self._add_release(release)
         self.problems.attempt("after", lambda: self._add_release_after(release), None)
         pointer = self.problems.attempt("champion", self.store.champion, None)
-        role = (
-            "It is the champion."
-            if pointer is not None and pointer.release == release.id
-            else "It is not the champion."
-        )
+        role = f"It is {'' if pointer is not None and pointer.release == release.id else 'not '}the champion."
         return "release", f"Release {release.id}", f"Built on {release.created_at[:16].replace('T', ' ')} UTC. {role}"
 
     def _add_release(self, release: ReleaseManifest) -> None:
@@ -223,13 +233,7 @@ class _Explanation:
         history = [event for event in self.store.log() if event.release == release]
         events = [event for event in history if event.action not in release_state.ADDITIONS]
         for event in events:
-            yield ExplanationStep(
-                "decision",
-                f"{event.action.replace('_', ' ')} by {event.author or 'somebody'}",
-                event.message,
-                event.created_at,
-                link("/releases"),
-            )
+            yield describe_decision(event)
         if not events:
             self.unknown.append(f"Nobody decided anything about release {release} yet.")
 
@@ -243,19 +247,27 @@ class _Explanation:
         if lineage is None:
             self.unknown.append(f"Release {release.id} does not say what it was made of.")
             return
-        self.behind.append(describe_settings(release, lineage))
+        names: list[str] = self.problems.attempt("runs", lambda: run_ledger.list_runs(self.layout), [])
+        self.behind.append(
+            describe_settings(release, lineage, run_ledger.read_summaries(self.layout, names[:MAX_ROWS])[0])
+        )
 
     def _add_rows_of(self, release: ReleaseManifest) -> None:
         if not lineage_trace.is_split_of_release(self.layout, release):
-            commit = (release.git or "").removesuffix("-dirty") or "its commit"
-            self.unknown.append(
-                f"The rows of release {release.id} are not the ones at hand. Get them: git checkout {commit[:12]}; dvc checkout"
+            commit = (release.git or "").removesuffix("-dirty")
+            way = (
+                f"Get them: git checkout {commit[:12]}; dvc checkout"
+                if commit
+                else "Its build had no commit to go back to."
             )
+            self.unknown.append(f"The rows of release {release.id} are not the ones at hand. {way}")
             return
         files = lineage_trace.count_rows_by_file(self.layout)
         facts = [
             ExplanationFact(
-                name, ", ".join(f"{count} {part}" for part, count in counts.items()), link("/data/rows", q=name)
+                name,
+                ", ".join(f"{count} {part}" for part, count in counts.items()),
+                link("/data/rows", stage="split", source=name),
             )
             for name, counts in list(files.items())[:MAX_ROWS]
         ]
@@ -313,13 +325,8 @@ class _Explanation:
             )
         frozen = proposed.get("snapshot")
         if isinstance(frozen, dict):
-            self.behind.append(
-                ExplanationStep(
-                    "rows",
-                    f"Snapshot {frozen.get('id', '')} of the inference log",
-                    f"{frozen.get('inferences', 0)} answers that people gave feedback on, {frozen.get('feedback', 0)} pieces of feedback",
-                )
-            )
+            step = self.problems.attempt("snapshot", lambda: describe_snapshot(self.context, frozen), None)
+            self.behind += [step] if step is not None else []
         else:
             self.unknown.append("No snapshot of live traffic was taken for this retrain.")
         for question in ("retrain", "promote"):
@@ -356,7 +363,10 @@ class _Explanation:
                 "raw",
                 "Raw data",
                 "",
-                facts=[ExplanationFact("file and row", source, explain_link(source)) for source in sources[:MAX_ROWS]],
+                facts=[
+                    ExplanationFact("file and row", source, explain_link(source) if source != self.name else "")
+                    for source in sources[:MAX_ROWS]
+                ],
             )
         )
         self._add_row_after(steps, "No release learned this row: the split at hand does not train on it.")
@@ -365,9 +375,7 @@ class _Explanation:
     def _add_row_after(self, steps: list[RowStep], otherwise: str) -> None:
         for step in steps[:MAX_ROWS]:
             what = f"kept as {step.id}" if step.what == "kept" else f"rejected: {step.what.replace('_', ' ')}"
-            target = (
-                link("/data/rows/{}", step.id) if step.id else link("/data/rejects", stage=step.stage, reason=step.what)
-            )
+            target = link("/data/rows/{}", step.id) if step.what == "kept" else reject_link(step.stage, step.what)
             self.after.append(
                 ExplanationStep(
                     "stage",
@@ -382,15 +390,9 @@ class _Explanation:
         learners: list[str] = self.problems.attempt(
             "releases", lambda: lineage_trace.list_learning_releases(self.store, self.layout, steps), []
         )
-        for name in learners:
-            self.after.append(
-                ExplanationStep(
-                    "release",
-                    f"Release {name} learned it",
-                    "Whether one answer came from this row, nobody can tell: a model mixes all it learned.",
-                    link=explain_link(name),
-                    facts=[ExplanationFact("its answers", "in the inference log", link("/live", release=name))],
-                )
-            )
+        newest: dict[str, list[InferenceRecord]] = self.problems.attempt(
+            "inference log", lambda: find_newest(self.context, learners), {}
+        )
+        self.after += [describe_learner(name, newest.get(name, [])) for name in learners]
         if not learners:
             self.unknown.append(otherwise)
