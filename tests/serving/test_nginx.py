@@ -1,4 +1,4 @@
-"""The nginx of docs/guides/tls.md in front of real services: certificates, headers, cookies, keys."""
+"""The nginx of docs/guides/tls.md, and that of docs/guides/serve.md, in front of real services: certificates, headers, cookies, keys."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlencode
@@ -42,6 +44,17 @@ def make_certificate(folder: Path) -> None:
     subprocess.run(["openssl", *words, *names, *out], check=True, capture_output=True)
 
 
+def start_nginx(folder: Path, text: str) -> subprocess.Popen[bytes]:
+    """Start nginx with the blocks of a guide."""
+    folders = "".join(
+        f"  {name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    frame = f"pid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\nhttp {{\n  access_log off;\n{folders}"
+    (folder / "nginx.conf").write_text(f"{frame}{text}}}\n")
+    nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin") or "nginx"
+    return subprocess.Popen([nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"])
+
+
 class Front:
     """nginx in front of one service."""
 
@@ -54,14 +67,7 @@ class Front:
         text = block[1].replace("/etc/ssl/tunectl", str(folder)).replace("127.0.0.1:3000", f"127.0.0.1:{upstream}")
         text = text.replace("listen 80;", f"listen 127.0.0.1:{self.plain};")
         text = text.replace("listen 443 ssl;", f"listen 127.0.0.1:{self.port} ssl;")
-        folders = "".join(
-            f"  {name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-        )
-        frame = f"pid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\nhttp {{\n  access_log off;\n{folders}"
-        (folder / "nginx.conf").write_text(f"{frame}{text}}}\n")
-        nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin") or "nginx"
-        words = [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-g", "daemon off;"]
-        self._process = subprocess.Popen(words)
+        self._process = start_nginx(folder, text)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             try:
@@ -155,3 +161,59 @@ def test_cookies_behind_nginx_are_of_this_host_and_https_alone(tmp_path: Path, k
         server.should_exit = True
         thread.join(20)
         listening.close()
+
+
+class Upstream:
+    """A server of the standard library that says its name."""
+
+    def __init__(self, name: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(name)))
+                self.end_headers()
+                self.wfile.write(name.encode())
+
+            def log_message(self, *args: object) -> None:
+                return
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def test_servers_behind_one_address_share_requests_and_one_that_is_gone_is_left_out(tmp_path: Path) -> None:
+    """The nginx of docs/guides/serve.md."""
+    block = re.search(r"```nginx\n(.*?)```", GUIDE.with_name("serve.md").read_text(), re.DOTALL)
+    assert block is not None
+    first, second, port = Upstream("first"), Upstream("second"), free_port()
+    text = (
+        block[1].replace("127.0.0.1:3000", f"127.0.0.1:{first.port}").replace("listen 8080", f"listen 127.0.0.1:{port}")
+    )
+    process = start_nginx(tmp_path, text.replace("127.0.0.1:3001", f"127.0.0.1:{second.port}"))
+
+    def ask() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=20) as reply:
+            return reply.read().decode()
+
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                ask()
+            except OSError:
+                assert time.monotonic() < deadline, (tmp_path / "error.log").read_text()
+                time.sleep(0.1)
+            else:
+                break
+        assert {ask() for _ in range(8)} == {"first", "second"}
+        first.close()
+        assert [ask() for _ in range(6)] == ["second"] * 6
+    finally:
+        process.terminate()
+        process.wait(20)
+        second.close()

@@ -15,13 +15,14 @@ from tunectl.backends.launchers.launched_trainers import (
     LaunchedRewardTrainer,
     LaunchedSftTrainer,
 )
+from tunectl.backends.launchers.model_replicas import ReplicaEnd
 from tunectl.backends.wiring import launch
 from tunectl.config.loading import override_file
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.align import Rloo
 from tunectl.config.schema.launch import LaunchConfig
 from tunectl.core.errors import UsageError
-from tunectl.pipeline import runner
+from tunectl.pipeline import resolved_config, runner
 from tunectl.pipeline.stages import STAGES
 from tunectl.pipeline.stages.compose import compose
 from tunectl.training import fit_request
@@ -56,12 +57,26 @@ def test_another_launch_changes_no_json_of_a_stage(tmp_path: Path, monkeypatch: 
     )
     assert compose(layout) == {"written": [], "unchanged": [stage.name for stage in STAGES], "removed": []}
     assert launch.read(layout.launch).root.model_dump() == TORCHRUN | {"shard": "none"}
+    for name in launch.WRITERS:
+        own, _ = resolved_config.load_stage_config(layout, name)
+        launched = launch.launch_backends(name, launch.read(layout.launch), own)
+        assert launched is not None
+        assert launched.record() == {}
+        launched.ends.append(ReplicaEnd(2, "cpu"))
+        assert launched.record()["launch"] == {
+            "method": "torchrun", "ranks": 2, "nodes": 1, "device": "cpu", "shard": "none", "restarts": 0
+        }  # fmt: skip
+        one = LaunchConfig.model_validate(TORCHRUN | {"nproc_per_node": 1})
+        assert launch.launch_backends(name, one, own) is None
+        assert launch.launch_backends(name, launch.read(tmp_path / "absent.json"), own) is None
 
 
 def test_the_stages_that_fit_get_a_trainer(tmp_path: Path) -> None:
     config = LaunchConfig.model_validate(TORCHRUN)
     kinds = {}
     for stage in STAGES:
+        if stage.name in launch.WRITERS:
+            continue
         launched = launch.launch_backends(stage.name, config)
         if launched and stage.name == "align":
             settings = Rloo.model_validate(yaml.safe_load((ROOT / "conf" / "align" / "rloo.yaml").read_text()))

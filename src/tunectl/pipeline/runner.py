@@ -81,7 +81,7 @@ def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, rec
         upstream: atomic_io.sha256_json(load_input_artifact(layout, upstream)) for upstream in _fields(module.Inputs)
     }
     key = atomic_io.sha256_json({"record": record, "inputs": digests})[:16]
-    launched = launch.launch_backends(name, launch.read(layout.launch))
+    launched = launch.launch_backends(name, launch.read(layout.launch), settings)
     started = time.monotonic()
     with ExitStack() as stack:
         if launched:

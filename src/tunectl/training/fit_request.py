@@ -205,10 +205,15 @@ def raise_failure(folder: Path) -> None:
     if not (folder / FAILURE).is_file():
         return
     failure: Failure = atomic_io.read_json(folder / FAILURE, Failure)
+    raise build_error(failure)
+
+
+def build_error(failure: Failure) -> TunectlError:
+    """Return the error that was raised in another process."""
     kind: Any = getattr(errors, failure.error, TunectlError)
-    if kind is errors.ConfigError:
-        raise kind([failure.message], hint=failure.hint)
-    raise kind(failure.message, hint=failure.hint)
+    message = [failure.message] if kind is errors.ConfigError else failure.message
+    error: TunectlError = kind(message, hint=failure.hint)
+    return error
 
 
 def read_result(path: Path, trainer: TrainerName) -> FitEnd[Any]:

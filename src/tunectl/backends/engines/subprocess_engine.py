@@ -18,12 +18,11 @@ import os
 import queue
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -33,6 +32,7 @@ from typing import Any, Final
 
 import msgspec
 
+from tunectl.backends.system.framed_socket import encode_frame, read_frames
 from tunectl.core import logging_setup
 from tunectl.core.errors import ArtifactError, TunectlError
 from tunectl.generation.engine import Deliver, Engine, FinishReason, GenerationRequest, TokenChunk
@@ -43,25 +43,8 @@ PATIENCE: Final = 30.0
 """Seconds until a process that was told to end is killed."""
 Order = tuple[int, GenerationRequest | None]
 Told = list[tuple[int, TokenChunk]] | str
-_ENCODE = msgspec.msgpack.Encoder().encode
 _ORDER = msgspec.msgpack.Decoder(Order).decode
 _TOLD = msgspec.msgpack.Decoder(Told).decode
-
-
-def _encode_frame(message: Any) -> bytes:
-    body = _ENCODE(message)
-    return struct.pack("<I", len(body)) + body
-
-
-def _frames(connection: socket.socket) -> Iterator[bytes]:
-    """Yield every message until the other end is gone."""
-    with connection.makefile("rb", buffering=1 << 16) as stream:
-        while len(head := stream.read(4)) == 4:
-            (size,) = struct.unpack("<I", head)
-            body = stream.read(size)
-            if len(body) < size:
-                return
-            yield body
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +113,7 @@ class SubprocessSession:
                 process_group=0,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
-        self._heard = _frames(self._socket)
+        self._heard = read_frames(self._socket)
         threads = ((self._read, "reads"), (self._write, "writes"))
         self._threads = [threading.Thread(target=run, name=f"{name} {what}", daemon=True) for run, what in threads]
 
@@ -163,14 +146,14 @@ class SubprocessSession:
     def start(self, number: int, request: GenerationRequest) -> None:
         """Send an answer's beginning."""
         self._asked[number] = None
-        self._outbox.put(_encode_frame((number, request)))
+        self._outbox.put(encode_frame((number, request)))
         if self._over:
             self._give_up()
 
     def cancel(self, number: int) -> None:
         """Send a cancellation."""
         if number in self._asked:
-            self._outbox.put(_encode_frame((number, None)))
+            self._outbox.put(encode_frame((number, None)))
 
     def kill(self) -> None:
         """End the process and whatever it started at once; one that is over says no, on macOS with a PermissionError."""
@@ -253,8 +236,8 @@ class _EngineServer:
         try:
             if broken and not self._told:
                 self._told = True
-                self._socket.sendall(_encode_frame(broken))
-            self._socket.sendall(_encode_frame(batch))
+                self._socket.sendall(encode_frame(broken))
+            self._socket.sendall(encode_frame(batch))
         except OSError:  # the server is gone; the thread that reads ends this process
             return
 
@@ -263,15 +246,15 @@ class _EngineServer:
         try:
             self.pipeline = engine.open(release, self.deliver, adapter=adapter)
         except TunectlError as error:
-            self._socket.sendall(_encode_frame(str(error)))
+            self._socket.sendall(encode_frame(str(error)))
             return
         except Exception as error:  # noqa: BLE001  # a library's own, for example of a full GPU
             logging_setup.get_logger(__name__).exception("the engine %s failed", engine.name)
             reason = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
-            self._socket.sendall(_encode_frame(reason))
+            self._socket.sendall(encode_frame(reason))
             return
-        self._socket.sendall(_encode_frame(""))
-        for frame in _frames(self._socket):
+        self._socket.sendall(encode_frame(""))
+        for frame in read_frames(self._socket):
             number, ask = _ORDER(frame)
             if ask is None:
                 self.pipeline.cancel(number)

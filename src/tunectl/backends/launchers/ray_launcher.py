@@ -18,7 +18,6 @@ from tunectl.backends.launchers.agent_process import StopRequest
 from tunectl.backends.launchers.torchrun_join import is_listening
 from tunectl.backends.trainers import trainer_loop
 from tunectl.config.schema.launch import RayLaunch
-from tunectl.core import errors
 from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training import fit_request
@@ -160,8 +159,7 @@ def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch)
             time.sleep(0.1)
     told = ray.get(control.read_failure.remote())
     if told is not None:
-        failure = msgspec.json.decode(told, type=Failure)
-        raise getattr(errors, failure.error, TunectlError)(failure.message, hint=failure.hint)
+        raise fit_request.build_error(msgspec.json.decode(told, type=Failure))
     if isinstance(outcome[0], BaseException):
         raise _describe(outcome[0], label, settings) from outcome[0]
     return outcome[0]

@@ -52,7 +52,7 @@ def main(folder: Path) -> int:
         progress_journal.continue_journal()
     request = _read_request(folder)
     if request is not None and request.device == "cuda":
-        os.environ[CARDS] = _choose_card(local)  # before torch looks: each rank sees one card, and calls it cuda:0
+        os.environ[CARDS] = choose_card(local)  # before torch looks: each rank sees one card, and calls it cuda:0
     try:
         group = join_ranks(request, folder)
         if request is None:
@@ -77,7 +77,8 @@ def main(folder: Path) -> int:
     return 0
 
 
-def _choose_card(local_rank: int) -> str:
+def choose_card(local_rank: int) -> str:
+    """Return what a process of this machine may see: one of the cards that we may see."""
     visible = os.environ.get(CARDS)
     return visible.split(",")[local_rank] if visible else str(local_rank)
 

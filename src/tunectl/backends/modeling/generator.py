@@ -99,21 +99,37 @@ class HfGenerator:
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
         """Return one reply a request; rows of similar length share a batch, the longest first."""
+        replies = self.answer_share(requests, decoding, seed=seed, label=label)
+        return [replies[index] for index in range(len(requests))]
+
+    def answer_share(
+        self,
+        requests: Sequence[GenerationPrompt],
+        decoding: Greedy | BeamSearch | Sampling,
+        *,
+        seed: int,
+        label: str,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> dict[int, GeneratedText]:
+        """Return the replies of one of several processes by place. Batches are dealt whole, so together they are those of one."""
         if not requests:
-            return []
+            return {}
         rows = [
             _RequestState(ids, index=index)
             for index, ids in enumerate(self._encode([item.prompt for item in requests]))
         ]
         order = sorted(rows, key=lambda row: (-len(row.ids), row.index))
         width = max(1, BEAM_ROWS * self._batch // decoding.beams) if isinstance(decoding, BeamSearch) else self._batch
-        with self._torch.inference_mode(), self._enough_memory(width), progress.bar(label, len(rows)) as bar:
+        starts = range(0, len(order), width)[rank::world_size]
+        own = [row for start in starts for row in order[start : start + width]]
+        with self._torch.inference_mode(), self._enough_memory(width), progress.bar(label, len(own)) as bar:
             prefix = self._shared_prefix(order) if not isinstance(decoding, BeamSearch) else None
-            for start in range(0, len(order), width):
+            for start in starts:
                 batch = order[start : start + width]
                 self._work(batch, requests, decoding, prefix, seed + start)
                 bar.advance(len(batch), **_speed(order[: start + width]))
-        return [self._reply(row) for row in rows]
+        return {row.index: self._reply(row) for row in own}
 
     @contextmanager
     def _enough_memory(self, rows: int) -> Iterator[None]:

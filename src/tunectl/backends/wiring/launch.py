@@ -16,6 +16,8 @@ from tunectl.training.rl.rl_types import PolicyTrainer
 
 TRAINED: Final = frozenset(("cpt", "sft", "reward", "align"))
 """Stages that fit an adapter over a fixed schedule of steps."""
+WRITERS: Final = frozenset(("evaluate", "preferences", "package"))
+"""Stages that only write answers: inputs are divided among the processes of this machine."""
 
 
 def _do_nothing() -> None:
@@ -59,9 +61,11 @@ def read(path: Path) -> LaunchConfig:
     return LaunchConfig.model_validate(atomic_io.read_json(path))
 
 
-def launch_backends(stage: str, config: LaunchConfig) -> LaunchedBackends | None:
-    """Return the backends of ``stage``; None where it does not fit anything."""
+def launch_backends(stage: str, config: LaunchConfig, own: Any = None) -> LaunchedBackends | None:
+    """Return the backends of ``stage``, whose own settings are ``own``; None where it neither fits anything nor divides its inputs."""
     settings = config.root
+    if stage in WRITERS and isinstance(settings, TorchrunLaunch):
+        return _divide_inputs(stage, settings, own)
     if stage not in TRAINED:
         return None
     if isinstance(settings, LocalLaunch):
@@ -70,6 +74,27 @@ def launch_backends(stage: str, config: LaunchConfig) -> LaunchedBackends | None
     return LaunchedBackends(
         settings.method, _build_backends(stage, launcher), launcher.ends, settings.shard, lambda: launcher.close(stage)
     )
+
+
+def _divide_inputs(stage: str, settings: TorchrunLaunch, own: Any) -> LaunchedBackends | None:
+    """Return backends whose models are held by several processes of this machine; None where there is one."""
+    from tunectl.backends.launchers.model_replicas import ReplicaLauncher
+    from tunectl.backends.launchers.torchrun_launcher import count_ranks
+    from tunectl.backends.wiring import evaluation, packaging, preferences
+
+    count = count_ranks(settings, own.hardware.device)
+    if count == 1:
+        return None
+    launcher = ReplicaLauncher(stage, count, own.hardware)
+    backends: dict[str, Any]
+    if stage == "evaluate":
+        tools = evaluation.build_backend(own.hardware, own.evaluate.judge)
+        backends = {"backend": replace(tools, open=launcher.open_generator)}
+    elif stage == "preferences":
+        backends = {"backend": replace(preferences.backend(own.hardware), open=launcher.open_generator)}
+    else:
+        backends = {"tools": packaging.PackagingBackend(own.hardware, launcher.open_reference)}
+    return LaunchedBackends(settings.method, backends, launcher.ends)
 
 
 def _build_backends(stage: str, launcher: FitLauncher) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,19 +19,27 @@ KEPT = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_co
 """Of a model folder, beside its weights: what transformers and vLLM load."""
 
 
+OpenReference = Callable[[Path, Path | None, Sequence[int], HardwareProfile], TrainedModel]
+
+
 @dataclass(frozen=True)
 class PackagingBackend:
     """Everything outside our own code."""
 
     profile: HardwareProfile
+    open_reference: OpenReference | None = None
+    """Opens the trained model on several processes; None: in this one."""
 
     def load_trained_model(
         self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
     ) -> TrainedModel:
         """Return the trained model, its adapter added into its weights."""
+        profile = self.profile.model_copy(update={"dtype": precision})
+        if self.open_reference is not None:
+            return self.open_reference(base, adapter, stops, profile)
         from tunectl.backends.modeling.reference_model import ReferenceModel
 
-        return ReferenceModel(base, adapter, stops, self.profile.model_copy(update={"dtype": precision}))
+        return ReferenceModel(base, adapter, stops, profile)
 
     def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
         """Turn a model folder into what an engine loads."""

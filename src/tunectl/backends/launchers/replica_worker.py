@@ -1,0 +1,161 @@
+"""One of several processes that hold a model and write answers: ``python -m tunectl.backends.launchers.replica_worker SOCKET RANK``.
+
+    to the process    a ``ReplicaRequest``, then calls
+    from the process  ["ready", context] or ["failure", Failure]; for a call any number of ["progress", steps], then ["result", value]
+
+It ends when its end of the socket does, and with the process that started it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+from pydantic import TypeAdapter
+
+from tunectl.backends.system import framed_socket, process_guard
+from tunectl.config.schema.evaluate import Decoding
+from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.core import logging_setup, progress
+from tunectl.core.errors import TunectlError
+from tunectl.evaluation.generator_protocols import GenerationPrompt
+from tunectl.training.fit_request import Failure
+
+_log = logging_setup.get_logger(__name__)
+
+
+class ReplicaRequest(Struct, frozen=True):
+    """The model that a process loads."""
+
+    kind: Literal["generator", "reference"]
+    """What answers: the generator of evaluation, or the trained model that packaging compares with."""
+    folder: str
+    adapter: str | None
+    profile: dict[str, Any]
+    stops: list[int] = []
+    """Tokens that end an answer, of a reference."""
+
+
+class AnswerCall(Struct, frozen=True, tag="answer"):
+    """Answer the batches of this process among ``world_size``."""
+
+    requests: list[GenerationPrompt]
+    decoding: dict[str, Any]
+    seed: int
+    world_size: int
+
+
+class LengthsCall(Struct, frozen=True, tag="lengths"):
+    """Count tokens."""
+
+    prompts: list[str]
+
+
+class GenerateCall(Struct, frozen=True, tag="generate"):
+    """Answer greedily, in tokens."""
+
+    prompts: list[list[int]]
+    limit: int
+
+
+class LikelihoodCall(Struct, frozen=True, tag="likelihood"):
+    """Read the likelihood of tokens."""
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+    of: list[list[int]]
+
+
+Call = AnswerCall | LengthsCall | GenerateCall | LikelihoodCall
+_DECODING: TypeAdapter[Any] = TypeAdapter(Decoding)
+
+
+class SocketProgress:
+    """Sends how far this process is to the one that draws."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """``connection`` leads to it."""
+        self._socket = connection
+
+    @contextmanager
+    def bar(self, label: str, total: float | None) -> Iterator[SocketProgress]:
+        """Open nothing: the bar is there."""
+        yield self
+
+    def advance(self, steps: float = 1, **figures: str) -> None:
+        """Send the steps."""
+        self._socket.sendall(framed_socket.encode_frame(["progress", steps]))
+
+
+def load_model(request: ReplicaRequest) -> Any:
+    """Return the model that ``request`` names."""
+    profile = HardwareProfile(**request.profile)
+    folder, adapter = Path(request.folder), Path(request.adapter) if request.adapter else None
+    if request.kind == "generator":
+        from tunectl.backends.modeling import generator
+
+        return generator.model_loader(profile)(folder, adapter)
+    from tunectl.backends.modeling.reference_model import ReferenceModel
+
+    return ReferenceModel(folder, adapter, request.stops, profile)
+
+
+def carry_out(model: Any, call: Call, rank: int) -> Any:
+    """Return what ``model`` says to ``call``."""
+    if isinstance(call, AnswerCall):
+        decoding = _DECODING.validate_python(call.decoding)
+        return model.answer_share(
+            call.requests, decoding, seed=call.seed, label="answers", rank=rank, world_size=call.world_size
+        )
+    if isinstance(call, LengthsCall):
+        return model.lengths(call.prompts)
+    if isinstance(call, GenerateCall):
+        return model.generate(call.prompts, call.limit)
+    return model.likelihood(call.prompts, call.answers, call.of)
+
+
+def answer_calls(connection: socket.socket, rank: int) -> None:
+    """Load the model that the first message names, and answer calls until the other end is gone."""
+    frames = framed_socket.read_frames(connection)
+
+    def send(kind: str, value: Any) -> None:
+        connection.sendall(framed_socket.encode_frame([kind, value]))
+
+    try:
+        model = load_model(msgspec.msgpack.decode(next(frames), type=ReplicaRequest))
+        send("ready", getattr(model, "context", None))
+        with progress.use_renderer(SocketProgress(connection)):
+            for frame in frames:
+                send("result", carry_out(model, msgspec.msgpack.decode(frame, type=Call), rank))
+    except TunectlError as error:
+        send("failure", Failure(type(error).__name__, error.message, error.hint, rank))
+    except Exception as error:  # noqa: BLE001  whatever it was is raised where the answers are waited for
+        _log.exception("process %d failed", rank)
+        words = str(error).strip().splitlines() or [""]
+        send("failure", Failure("InfrastructureError", f"process {rank}: {type(error).__name__}: {words[0]}", "", rank))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Be one process. Ctrl-C is for the process that started this one."""
+    process_guard.die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    number, rank = map(int, arguments)
+    logging_setup.configure_logging(level="error" if rank else "info")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    with socket.socket(fileno=number) as connection:
+        answer_calls(connection, rank)
+    sys.stdout.flush()
+    os._exit(0)  # torch takes seconds to be torn down, and has nothing to say any more
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
