@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from console_browser import FLAGS, ConsoleProcess, enter
 from console_projects import PageFacts, build
 from console_records import add_sweep
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -22,33 +19,8 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / "tests" / "data" / "axe-core" / "axe.min.js"
-FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--no-sandbox"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 LOOKS = {"wide-light": ((1280, 850), "light"), "phone-dark": ((390, 844), "dark")}
-
-
-class ConsoleProcess:
-    def __init__(self, folder: Path, port: int = 0, words: Sequence[str] = ()) -> None:
-        """``words``: another verb than the console of the project in ``folder``."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunectl", *(words or ["console", f"console.port={port}"])],
-            cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A user's installation is compiled; compiling at each start would cost 10 MB and a second.
-            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": ""},
-        )
-        assert self.process.stdout is not None
-        said = iter(self.process.stdout.readline, "")
-        self.link = next(found[0] for line in said if (found := re.search(r"http\S+#\S+", line)))
-        self.address = self.link.partition("/enter")[0]
-
-    def close(self) -> str:
-        """End it as Ctrl-C does; returns what it said to that."""
-        self.process.send_signal(signal.SIGINT)
-        return self.process.communicate(timeout=20)[1]
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +49,6 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def state(browser: Browser, console: ConsoleProcess) -> Any:
     return enter(browser, console)
-
-
-def enter(browser: Browser, console: ConsoleProcess) -> Any:
-    """Sign in once, by the link; its token stays in no address."""
-    context = browser.new_context()
-    page = context.new_page()
-    page.goto(console.link)
-    page.wait_for_url(console.address + "/")
-    assert "#" not in page.url
-    found = context.storage_state()
-    context.close()
-    return found
 
 
 def list_paths(folder: Path) -> list[str]:

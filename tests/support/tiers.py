@@ -32,6 +32,7 @@ TEST_ALL = (
     "federated",  # a real Flower in an environment of its own (240 MB), and a dozen fits
     "tracking",  # a real MLflow server in an environment of its own (600 MB)
     "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests
+    "e2e/test_console_loop.py",  # the loop in a browser; what it waits for has cases of its own among the quick tests
     "e2e/test_own_data.py",  # the tutorial with a build; its commands run without one among the quick tests
 )
 """Folders and files that `make test-all` runs alone, and why."""

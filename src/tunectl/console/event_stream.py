@@ -19,6 +19,17 @@ from tunectl.console.read_context import stamp_files
 LOOK_SECONDS: Final = 1.0
 BEAT_SECONDS: Final = 15.0
 MAX_STREAMS: Final = 64
+SUFFIXES: Final = frozenset({".json", ".jsonl", ".db", ".sqlite", ".log"})
+READ_BY_SQLITE: Final = "inference_log"
+"""A folder in which SQLite makes files, and removes them, for whoever only reads: that it changed says nothing."""
+
+
+def _is_filled_journal(path: Path) -> bool:
+    """Whether what a service has just written lies in it: readers leave an empty one while they read."""
+    try:
+        return path.suffix.endswith("-wal") and path.stat().st_size > 0
+    except OSError:
+        return False
 
 
 def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
@@ -39,15 +50,16 @@ def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
         "retrain",
         "retrain/inbox",
         "retrain/runs",
+        "retrain/outcomes",
+        "retrain/approvals",
         "sweeps",
         "inference_log",
         "monitor",
     ):
         place = state / folder
-        yield place
-        yield from sorted(
-            path for path in place.glob("*") if path.suffix in {".json", ".jsonl", ".db", ".sqlite", ".db-wal", ".log"}
-        )
+        if folder != READ_BY_SQLITE:
+            yield place
+        yield from sorted(path for path in place.glob("*") if path.suffix in SUFFIXES or _is_filled_journal(path))
     yield from (layout.releases / name for name in ("champion.json", "canary.json", "events.jsonl", "releases"))
     yield from layout.artifacts.glob("*/manifest.json")
 

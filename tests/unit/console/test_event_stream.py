@@ -6,9 +6,15 @@ import asyncio
 import time
 from pathlib import Path
 
-from console_projects import build
+from console_projects import NOW, build
+from console_records import URL
 
+from tunectl.backends.storage import inference_log_sql
 from tunectl.console.event_stream import MAX_STREAMS, ChangeWatcher, stamp_project, stream_changes
+from tunectl.console.read_context import ReadContext
+from tunectl.console.screen_table import SCREENS
+from tunectl.inference_log.log_store import LogEvent
+from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 
 def test_a_change_is_heard_by_all_and_the_thread_ends_with_the_last_listener() -> None:
@@ -65,3 +71,29 @@ def test_each_record_changes_the_stamp(tmp_path: Path) -> None:
         with path.open("a") as stream:
             stream.write("x")
         assert stamp_project(layout) != before, name
+
+
+def test_looking_at_the_screens_is_no_change_to_hear_of(tmp_path: Path) -> None:
+    layout = build(tmp_path / "shop")
+    context = ReadContext(layout, NOW)
+    before = stamp_project(layout)
+    for screen in SCREENS:
+        if "{" not in screen.path:
+            screen.read(context, {})
+            assert stamp_project(layout) == before, screen.path
+
+
+def test_what_is_decided_and_logged_is_heard_of(tmp_path: Path) -> None:
+    layout = build(tmp_path / "shop")
+    stamps = [stamp_project(layout)]
+    for number in range(2):
+        answer = ApprovalDecision(approved=True, at=NOW, author="ann", nonce="n")
+        assert RunStore(layout.retrain).record_decision(f"{number:012d}-1", "retrain", answer)
+        stamps.append(stamp_project(layout))
+    with inference_log_sql.open_log(
+        URL, layout.root
+    ) as log:  # a server, which goes on: all it wrote lies in the journal
+        for number in range(2):
+            log.add_event(LogEvent(f"event-{number}", NOW, "example", {}))
+            stamps.append(stamp_project(layout))
+    assert len({str(stamp) for stamp in stamps}) == 5
