@@ -90,6 +90,21 @@ def test_weights_tokenizer_and_template_come_through(file, tmp_path, capfd):
     assert "quantization_config" not in (out / "config.json").read_text()
 
 
+def test_a_file_is_parsed_once(file, monkeypatch):
+    library = pytest.importorskip("gguf")
+    parsed = []
+
+    class CountingReader(library.GGUFReader):
+        def __init__(self, path, *rest):
+            parsed.append(path)
+            super().__init__(path, *rest)
+
+    monkeypatch.setattr(library, "GGUFReader", CountingReader)
+    gguf_import.load_gguf(file[0])
+    assert len(parsed) == 1
+    assert library.GGUFReader is CountingReader, "what transformers sees afterwards is the library's own again"
+
+
 def test_what_is_no_gguf_is_an_error(tmp_path):
     path = tmp_path / "bad.gguf"
     path.write_bytes(b"GGUF but no")

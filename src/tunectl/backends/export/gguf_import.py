@@ -9,6 +9,8 @@ import resource
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -41,16 +43,34 @@ def load_gguf(file: Path) -> tuple[Any, Any]:
     """
     torch = import_optional("torch", extra="train")
     transformers = import_optional("transformers", extra="train")
-    import_optional("gguf", extra="train")
+    gguf = import_optional("gguf", extra="train")
     transformers.utils.logging.disable_progress_bar()
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its bar has no switch
+        with _parse_once(gguf), contextlib.redirect_stderr(io.StringIO()):  # its bar has no switch
             model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **where)
     except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
         raise UsageError(f"{file.name} cannot be read as a GGUF model: {error}") from error
     return model, tokenizer
+
+
+@contextlib.contextmanager
+def _parse_once(gguf: Any) -> Iterator[None]:
+    """Let transformers parse the file once inside the block.
+
+    It parses the file for the configuration, the weights and the tokenizer each, and builds the table of tensor names for each
+    module: 17 s in place of 9 for 135 million weights.
+    """
+    names = ("GGUFReader", "get_tensor_name_map")
+    originals = {name: getattr(gguf, name) for name in names}
+    for name, original in originals.items():
+        setattr(gguf, name, cache(original))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(gguf, name, original)
 
 
 def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
@@ -97,7 +117,7 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
 
 
 def _last_line(text: str) -> str:
-    return ([line.strip() for line in text.splitlines() if line.strip()] or ["without a word"])[-1][:300]
+    return ([line.strip() for line in text.splitlines() if line.strip()] or ["no output"])[-1][:300]
 
 
 def _convert(file: Path, out: Path) -> None:
