@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tunectl.cli.argument_parser import MixedArgumentParser
 from tunectl.core.control_codes import replace_control_codes
 from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 
@@ -100,23 +101,15 @@ def _dispatch(words: list[str]) -> int:
     from importlib import import_module
 
     module = import_module(verb.module)
-    parser = argparse.ArgumentParser(
+    parser = MixedArgumentParser(
         prog=f"tunectl {verb.name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--verbose", action="store_true", help="log details, and show tracebacks")
     module.add(parser)
-    args = _parse_args(parser, words[1:])
+    args = parser.parse_args(words[1:])
     _prepare(args)
     code: int = module.run(args)
     return code
-
-
-def _parse_args(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
-    """Parse arguments; options may stand between the words of a verb, unless it has subcommands (argparse cannot mix these)."""
-    try:
-        return parser.parse_intermixed_args(words)
-    except TypeError:
-        return parser.parse_args(words)
 
 
 def _prepare(args: argparse.Namespace) -> None:

@@ -1,0 +1,41 @@
+"""Options and words of a verb, and of its subcommands, in any order."""
+
+import pytest
+
+from tunectl.cli.argument_parser import MixedArgumentParser
+
+
+@pytest.fixture
+def parser():
+    parser = MixedArgumentParser(prog="tunectl submit")
+    parser.add_argument("--verbose", action="store_true")
+    verb = parser.add_subparsers(dest="verb", required=True).add_parser("run")
+    verb.add_argument("words", nargs="+")
+    verb.add_argument("--to")
+    verb.add_argument("--dry-run", action="store_true")
+    return parser
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "sft", "key=value", "--to", "slurm"],
+        ["run", "sft", "--to", "slurm", "key=value"],
+        ["run", "--to", "slurm", "sft", "key=value"],
+    ],
+)
+def test_options_may_stand_between_the_words_of_a_subcommand(parser, words):
+    args = parser.parse_args(words)
+    assert (args.verb, args.words, args.to, args.dry_run) == ("run", ["sft", "key=value"], "slurm", False)
+
+
+def test_what_nothing_takes_and_what_is_missing_are_errors(parser, capsys):
+    for words, message in (
+        (["run", "sft", "--from", "x"], "unrecognized arguments: --from"),
+        (["run", "--to", "slurm"], "the following arguments are required: words"),
+        (["run", "sft", "--to"], "argument --to: expected one argument"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            parser.parse_args(words)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
