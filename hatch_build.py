@@ -6,11 +6,13 @@ pages first, and fails where the wheel has none.
 
 from __future__ import annotations
 
+import json
+import posixpath
 import re
 import shutil
 import sys
 import tempfile
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,13 @@ ONLY_SERVED = ("search.json", "sitemap.xml")
 PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)".*?</picture>|<img alt="([^"]*)" src="[^"]*\.png" ?/?>', re.DOTALL)
 """Pictures are as large as all pages; in a wheel their description stands in their place."""
 FAVICON = "favicon.png"
+LEFT_OUT = ("decisions/", "about/results/", "about/benchmarks.html")
+"""Beginnings of pages that are records for whoever develops tunectl: the site has them, and a wheel does not."""
+MENU_ITEM = re.compile(
+    r'<li class="md-nav__item[^"]*">\s*<a href="([^"#]*)[^"]*" class="md-nav__link[^"]*">.*?</a>\s*</li>', re.DOTALL
+)
+LINK = re.compile(r'<a [^>]*?href="([^":#]+)[^"]*"[^>]*>(.*?)</a>|<link rel="(?:prev|next)" href="([^"]*)">', re.DOTALL)
+INDEX = "var __index = "
 
 
 class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -49,20 +58,40 @@ class DocumentationHook(BuildHookInterface):  # type: ignore[type-arg]
         wheel = self.target_name == "wheel"
         place = Path("tunectl/_site") if wheel else SITE
         for path in sorted((root / SITE).rglob("*")):
-            picture = path.suffix in {".webp", ".png"} and path.name != FAVICON
-            if path.is_file() and not (wheel and (picture or path.name in (*ONLY_SERVED, DIGEST))):
-                source = self.drop_pictures(path) if wheel and path.suffix == ".html" else path
-                build_data["force_include"][str(source)] = str(place / path.relative_to(root / SITE))
+            name = path.relative_to(root / SITE).as_posix()
+            if path.is_file() and not (wheel and self.is_left_out(name)):
+                source = self.shorten(path, name) if wheel else path
+                build_data["force_include"][str(source)] = str(place / name)
 
-    def drop_pictures(self, page: Path) -> Path:
-        """Return the page, or a copy of it with the descriptions of its pictures in their place."""
-        text = page.read_text(encoding="utf-8")
-        described = PICTURE.sub(lambda found: f"<em>Picture: {found[1] or found[2]}.</em>", text)
-        if described == text:
-            return page
-        copy = Path(tempfile.mkdtemp(dir=self.scratch)) / page.name
-        copy.write_text(described, encoding="utf-8")
+    def is_left_out(self, name: str) -> bool:
+        """Whether a file of the site has no place in a wheel: pictures, records of development, what only a web server needs."""
+        file = name.rpartition("/")[2]
+        picture = file.endswith((".webp", ".png")) and file != FAVICON
+        return picture or file in (*ONLY_SERVED, "sources.sha256") or name.startswith(LEFT_OUT)
+
+    def shorten(self, path: Path, name: str) -> Path:
+        """Return the file, or a copy without what a wheel leaves out: pictures are described, and of links the words stay."""
+        if path.suffix != ".html" and name != "search.js":
+            return path
+        text = path.read_text(encoding="utf-8")
+        if name == "search.js":
+            index = json.loads(text.removeprefix(INDEX))
+            index["items"] = [item for item in index["items"] if not item["location"].startswith(LEFT_OUT)]
+            shorter = f"{INDEX}{json.dumps(index, ensure_ascii=False, separators=(',', ':'))}\n"
+        else:
+            leads_out = partial(self.leads_out, name)
+            shorter = PICTURE.sub(lambda found: f"<em>Picture: {found[1] or found[2]}.</em>", text)
+            shorter = MENU_ITEM.sub(lambda found: "" if leads_out(found[1]) else found[0], shorter)
+            shorter = LINK.sub(lambda found: (found[2] or "") if leads_out(found[1] or found[3]) else found[0], shorter)
+        if shorter == text:
+            return path
+        copy = Path(tempfile.mkdtemp(dir=self.scratch)) / path.name
+        copy.write_text(shorter, encoding="utf-8")
         return copy
+
+    def leads_out(self, page: str, address: str) -> bool:
+        """Whether an address on a page is that of a page that a wheel leaves out."""
+        return posixpath.normpath(posixpath.join(posixpath.dirname(page), address)).startswith(LEFT_OUT)
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove the copies."""

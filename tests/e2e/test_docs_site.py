@@ -1,6 +1,8 @@
 """The documentation site is built strictly, asks no other host for anything, and is searched from a folder."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +54,19 @@ def build_packages(root: Path, out: Path, *targets: str) -> subprocess.Completed
     return subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=True)
 
 
+def find_dead_links(site: Path) -> list[str]:
+    """Links and search results of the pages in a wheel that lead to no file of it."""
+    found = []
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for address in re.findall(r' (?:href|src)="([^":#?]+)["#?]', "" if page.name == "404.html" else text):
+            if not (page.parent / address).resolve().exists():
+                found.append(f"{page.relative_to(site)}: {address}")
+    index = json.loads((site / "search.js").read_text(encoding="utf-8").removeprefix("var __index = "))
+    places = {item["location"].partition("#")[0] for item in index["items"]}
+    return found + [f"search: {place}" for place in sorted(places) if not (site / place).is_file()]
+
+
 def test_the_wheel_holds_the_pages_and_opens_them(site: Path, tmp_path: Path) -> None:
     """At most 0.6 MB of them; the wheel that is made from the sdist is the same."""
     build_packages(site.parents[2], tmp_path, "sdist", "wheel")
@@ -68,6 +83,8 @@ def test_the_wheel_holds_the_pages_and_opens_them(site: Path, tmp_path: Path) ->
     assert "<em>Picture: Home: " in console
     assert "<picture>" not in console
     assert {name for name in names if name.endswith((".webp", ".png"))} == {"assets/images/favicon.png"}
+    assert not [name for name in names if name.startswith(("decisions/", "about/results/"))]
+    assert find_dead_links(tmp_path / "installed" / "tunectl" / "_site") == []
     words = [sys.executable, "-m", "tunectl", "docs", "--print", "cannot-be-read"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
