@@ -166,6 +166,7 @@ INTERNAL = {
     "core.error_slugs:make_slug()": OWN,
     "pipeline.background_build:find_build()": OWN,
     "pipeline.run_ledger:_PASSWORD": DECLARED,
+    "backends.tracking.mlflow_tracker:_PASSWORD": DECLARED,
     "backends.export.exporter_env:error_line()": "a line of our own child process",
     "backends.export.openvino_export:kinds()": OWN,
     "backends.reports.svg_plots:_write()": OWN,

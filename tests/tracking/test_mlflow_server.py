@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -108,6 +109,8 @@ def test_a_build_is_a_run_with_a_child_a_stage(python: Path, server: MlflowServe
     assert f"build {RECORD.id} sent to mlflow" in sync(python, project, server, "shop")
     runs = {run["tags"]["mlflow.runName"]: run for run in ask(python, server, "shop")["runs"]}
     parent, child = runs[f"shop-{RECORD.id}"], runs["sft"]
+    sent = json.loads((project / ".tunectl" / "track" / "sent" / f"{RECORD.id}.json").read_text())
+    assert re.fullmatch(rf"{server.uri}/#/experiments/\d+/runs/[0-9a-f]{{32}}", sent["mlflow"])
     assert parent["status"] == "FINISHED"
     assert parent["params"] == {"seed": "17", "sft.lora_rank": "8"}
     assert parent["metrics"] == {"bleu": 45.5, "bleu_low": 44.0, "bleu_high": 47.0}
@@ -189,5 +192,7 @@ def test_releases_are_versions_and_aliases_follow_our_registry(
 def test_wandb_keeps_a_build_offline(python: Path, project: Path) -> None:
     text = tunectl(python, project, "sync", "track.to=[wandb]", "track.experiment=shop", WANDB_MODE="offline")
     assert f"build {RECORD.id} sent to wandb" in text
+    sent = json.loads((project / ".tunectl" / "track" / "sent" / f"{RECORD.id}.json").read_text())
+    assert sent == {"wandb": ""}, "offline there is no page of it"
     runs = sorted(path.name for path in (project / ".tunectl" / "track" / "wandb" / "wandb").glob("offline-run-*"))
     assert [name.partition("-")[2].split("-", 2)[2] for name in runs] == [RECORD.id, f"{RECORD.id}-sft"]

@@ -82,7 +82,7 @@ def _build(layout: ProjectPaths, root: TunectlConfig, args: argparse.Namespace, 
         code = error.exit_code
         raise
     finally:
-        build_tracking.record_build(layout, root, seconds, code)
+        end.build = build_tracking.record_build(layout, root, seconds, code)
     return code
 
 

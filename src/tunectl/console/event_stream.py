@@ -53,6 +53,7 @@ def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
         "retrain/outcomes",
         "retrain/approvals",
         "sweeps",
+        "track/sent",
         "inference_log",
         "monitor",
     ):

@@ -38,10 +38,13 @@ MAX_ERRORS = 3
 SPOOL, LOG, LOCK, WANDB = "spool", "sync.log", "lock", "wandb"
 
 
-def record_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit_code: int) -> None:
-    """Keep what is told of a build, and begin to send it; nothing where ``track.to`` is empty. Never raises."""
+def record_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit_code: int) -> str:
+    """Keep what is told of a build, and begin to send it; nothing where ``track.to`` is empty. Never raises.
+
+    Returns  its id; empty where it is not tracked.
+    """
     if not root.track.to:
-        return
+        return ""
     try:
         record = describe_build(layout, root, seconds, exit_code)
         files = [(layout.artifacts / name, name) for name in build_record.FILES]
@@ -49,12 +52,13 @@ def record_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit
         spool.save(layout.track / SPOOL, record, [(path, name) for path, name in files if path.is_file()])
     except (TunectlError, OSError, ValueError, KeyError) as error:
         _log.warning("this build is not tracked: %s", error)
-        return
+        return ""
     missing = find_missing(RequiredPackage(name, name, "track.to") for name in root.track.to)
     if missing:
         _log.warning("this build waits in %s: %s", layout.track, describe_missing(missing))
-        return
+        return record.id
     start_sync(layout, root.track)
+    return record.id
 
 
 def start_sync(layout: ProjectPaths, settings: Track) -> None:
@@ -160,13 +164,13 @@ def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None
         count, errors = 0, list[TunectlError]()
         for folder in spool.list_builds(layout.track / SPOOL):
             try:
-                for _, tracker in trackers:
-                    tracker.send(folder)
+                addresses: dict[str, str] = {name: tracker.send(folder) for name, tracker in trackers}
             except TunectlError as error:  # one that no tracker takes must not keep the others back
                 errors.append(error)
                 if len(errors) >= MAX_ERRORS:
                     raise
                 continue
+            spool.mark_sent(layout.track / spool.SENT, folder.name, addresses)
             spool.remove(folder)
             tell(f"build {folder.name} sent to {', '.join(settings.to)}")
             count += 1

@@ -55,6 +55,18 @@ class RunFailure(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
+class StageLaunch(msgspec.Struct, frozen=True):
+    """On what a stage was trained."""
+
+    method: str
+    """``local``, ``torchrun`` or ``ray``."""
+    ranks: int = 1
+    """Processes that trained together."""
+    nodes: int = 1
+    device: str = ""
+    restarts: int = 0
+
+
 class RunStage(msgspec.Struct, frozen=True):
     """One stage whose artifact is up to date at the end of the run."""
 
@@ -67,6 +79,8 @@ class RunStage(msgspec.Struct, frozen=True):
     """What building it took, in this run or in an earlier one."""
     passed_through: bool = False
     """Switched off."""
+    launch: StageLaunch | None = None
+    """On what it was trained; None for stages that train nothing."""
     output: str | None = None
     """DVC's digest of the artifact: ``dvc.lock`` and DVC's cache know it by that."""
 
@@ -98,6 +112,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     failure: RunFailure | None = None
     release: str | None = None
     """What was put into the registry."""
+    build: str = ""
+    """Its id at the trackers of ``track.to``; empty where it is not tracked."""
     primary: str | None = None
     """The measure that decides; None where the run did not evaluate."""
     inputs: int = 0
@@ -128,6 +144,7 @@ class RunEnd:
     exit_code: int = 0
     error: str = ""
     release: str | None = None
+    build: str = ""
 
 
 @contextmanager
@@ -232,6 +249,7 @@ def _describe_run(
         verdicts=verdicts,
         failure=_read_failure(layout, end.error),
         release=end.release,
+        build=end.build,
         settings=settings,
         curves={name: curves for name in names if (curves := _thin(read_curves(layout.plots(name) / "history.csv")))},
     )
@@ -269,14 +287,21 @@ def _list_stages(layout: ProjectPaths) -> Iterator[RunStage]:
             name=name,
             manifest=digests[name],
             executed=name in executed,
-            seconds=_read_seconds(layout.metrics(name)),
+            seconds=_read_metrics(layout.metrics(name)).get("seconds"),
+            launch=_read_launch(layout.metrics(name)),
             passed_through=result.passed_through,
             output=output.md5 if output else None,
         )
 
 
-def _read_seconds(path: Path) -> float | None:
-    return atomic_io.read_json(path, dict[str, Any]).get("seconds") if path.is_file() else None
+def _read_metrics(path: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = atomic_io.read_json(path, dict[str, Any]) if path.is_file() else {}
+    return metrics
+
+
+def _read_launch(path: Path) -> StageLaunch | None:
+    found = _read_metrics(path).get("launch")
+    return None if found is None else msgspec.convert(found, StageLaunch)
 
 
 def _read_failure(layout: ProjectPaths, error: str) -> RunFailure | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tunectl.artifacts import atomic_io
@@ -11,6 +11,7 @@ from tunectl.tracking.build_record import BuildRecord
 
 RECORD = "build.json"
 FILES = "files"
+SENT = "sent"
 MAX_BUILDS = 1000
 """Builds that are kept for a tracker that never answers; the oldest go first."""
 
@@ -26,6 +27,13 @@ def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) ->
     for old in list_builds(spool)[:-MAX_BUILDS]:
         remove(old)
     return spool / record.id
+
+
+def mark_sent(folder: Path, build: str, addresses: Mapping[str, str]) -> None:
+    """Keep where a build went: tracker to the address of its page, empty where it has none. The oldest such notes go."""
+    atomic_io.write_json(folder / f"{build}.json", dict(addresses))
+    for old in sorted(folder.glob("*.json"))[:-MAX_BUILDS]:
+        old.unlink(missing_ok=True)
 
 
 def list_builds(spool: Path) -> list[Path]:

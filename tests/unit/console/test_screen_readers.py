@@ -344,6 +344,18 @@ def test_a_run_names_what_differs_from_the_one_before(built: Path) -> None:
     assert shown.rows[2].changes == []
 
 
+def test_a_run_says_on_what_it_was_trained_and_where_it_is_tracked(built: Path, tmp_path: Path) -> None:
+    first, second, third = look(built, "runs").rows
+    assert {stage: (launch.ranks, launch.nodes) for stage, launch in first.launches.items()} == {"sft": (4, 2)}
+    assert first.tracked == {"mlflow": "https://mlflow.example/#/experiments/1/runs/a"}
+    assert (second.launches, bool(second.build), second.tracked) == ({}, True, {})  # it waits to be sent
+    assert (third.build, third.tracked) == ("", {})
+    shutil.copytree(built, tmp_path / "copy")
+    (note,) = (tmp_path / "copy" / ".tunectl" / "track" / "sent").iterdir()
+    note.write_text('{"mlflow": "javascript:alert(1)"}')
+    assert look(tmp_path / "copy", "runs").rows[0].tracked == {"mlflow": ""}
+
+
 def test_two_runs_are_compared_in_what_differs(built: Path) -> None:
     shown = look(built, "compare")
     assert [item.what for item in shown.settings] == ["sft.lora_rank"]

@@ -11,6 +11,7 @@ from console_projects import MARKUP, NOW, Console, PageFacts, build, crawl, dige
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import truncate
+from tunectl.console import html_pages
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screen_table import SCREENS, Screen, twin_path
 
@@ -150,6 +151,12 @@ def test_home_says_what_is_next_on_an_empty_project(tmp_path: Path) -> None:
     found = console.client.get("/home.json").json()
     assert found["next"]["command"] in {"tunectl repro", "tunectl check"}
     assert truncate(MARKUP) not in found["project"]
+
+
+def test_links_to_other_places_are_those_to_trackers_alone() -> None:
+    folder = html_pages.FOLDER / "templates"
+    found = {path.name for path in folder.glob("*.html") if 'rel="external' in path.read_text()}
+    assert found == {"runs.html"}
 
 
 def test_a_page_with_a_curve_brings_what_draws_it(console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from tunectl.tracking.build_record import BuildRecord, StageRecord, flatten
 BUILD = "tunectl.build"
 COMPLETE = "tunectl.complete"
 RELEASE = "release"
+_PASSWORD = re.compile(r"://[^/@]*@")
 BATCH = 900
 """Metrics of one request; MLflow takes 1000."""
 CARD_FILES = ("contract.json", "MODEL_CARD.md")
@@ -41,8 +43,10 @@ class MlflowTracker:
         self._settings = settings
         self._client = mlflow.MlflowClient(tracking_uri=settings.uri, registry_uri=settings.registry_uri)
 
-    def send(self, folder: Path) -> None:
+    def send(self, folder: Path) -> str:
         """Send a build of the spool; one that was sent before is left alone, one that was cut off is sent anew.
+
+        Returns  the address of its page; empty where the server has none.
 
         Raises  InfrastructureError with MLflow's own words.
         """
@@ -51,11 +55,12 @@ class MlflowTracker:
             experiment = self._find_experiment()
             query = f"tags.`{BUILD}` = '{record.id}'"
             runs = self._client.search_runs([experiment], query)
-            if any(COMPLETE in run.data.tags for run in runs):
-                return
+            for run in runs:
+                if COMPLETE in run.data.tags:
+                    return self._find_page(experiment, run.info.run_id)
             for run in runs:
                 self._client.delete_run(run.info.run_id)
-            self._send_runs(experiment, record, folder / spool.FILES)
+            return self._find_page(experiment, self._send_runs(experiment, record, folder / spool.FILES))
 
     def mirror(self, store: ReleaseRegistry) -> list[str]:
         """Make versions and aliases of the registered model what our registry says; returns what was changed, in words.
@@ -85,7 +90,11 @@ class MlflowTracker:
             }
             return changes + self._move_aliases(name, wanted, versions)
 
-    def _send_runs(self, experiment: str, record: BuildRecord, files: Path) -> None:
+    def _find_page(self, experiment: str, run: str) -> str:
+        server = _PASSWORD.sub("://", str(self._client.tracking_uri)).rstrip("/")
+        return f"{server}/#/experiments/{experiment}/runs/{run}" if server.startswith(("http://", "https://")) else ""
+
+    def _send_runs(self, experiment: str, record: BuildRecord, files: Path) -> str:
         tags = {"mlflow.runName": f"{record.project}-{record.id}", BUILD: record.id, **record.tags}
         start, end = round(record.started * 1000), round((record.started + record.seconds) * 1000)
         parent = self._client.create_run(experiment, start_time=start, tags=tags).info.run_id
@@ -99,6 +108,7 @@ class MlflowTracker:
         status = {0: "FINISHED", 3: "FINISHED", 75: "KILLED", 130: "KILLED"}.get(record.exit_code, "FAILED")
         self._client.set_terminated(parent, status, end)
         self._client.set_tag(parent, COMPLETE, "true")
+        return str(parent)
 
     def _send_stage(self, experiment: str, parent: str, stage: StageRecord, start: int, end: int) -> None:
         tags = {"mlflow.runName": stage.name, "mlflow.parentRunId": parent, "tunectl.stage": stage.name}

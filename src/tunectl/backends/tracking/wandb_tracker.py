@@ -20,8 +20,10 @@ class WandbTracker:
         self._settings = settings
         self._folder = folder
 
-    def send(self, folder: Path) -> None:
+    def send(self, folder: Path) -> str:
         """Send a build of the spool; one that was sent before keeps its ids, so nothing is doubled.
+
+        Returns  the address of its page; empty offline.
 
         Raises  InfrastructureError with W&B's own words.
         """
@@ -31,6 +33,7 @@ class WandbTracker:
             config = {**record.params, **{f"digest.{name}": digest for name, digest in record.digests.items()}}
             with self._open(record.id, record.id, "build", {**config, **record.tags}) as run:
                 run.summary.update(record.metrics)
+                address = str(run.url or "")
                 for file in sorted((folder / spool.FILES).rglob("*")):
                     if file.is_file():
                         run.save(str(file), base_path=str(folder / spool.FILES), policy="now")
@@ -43,6 +46,7 @@ class WandbTracker:
             raise InfrastructureError(
                 f"W&B refused the run: {' '.join(str(error).split())[:300]}", hint="run tunectl track sync to try again"
             ) from error
+        return address
 
     def _open(self, name: str, group: str, kind: str, config: dict[str, str]) -> Any:
         return self._wandb.init(

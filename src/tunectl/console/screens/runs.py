@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from tunectl.config.loading.provenance import format_value, iter_leaves, to_dotted_key
 from tunectl.console.paging import place_page
@@ -14,8 +15,9 @@ from tunectl.console.read_context import ProblemList, stamp_files
 from tunectl.evaluation import metrics
 from tunectl.evaluation.results import Score
 from tunectl.pipeline import run_ledger
-from tunectl.pipeline.run_ledger import RunRecord
+from tunectl.pipeline.run_ledger import RunRecord, StageLaunch
 from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.tracking import spool
 
 if TYPE_CHECKING:
     from tunectl.console.read_context import ReadContext
@@ -62,6 +64,12 @@ class RunRow(Struct, frozen=True):
     passed: bool | None
     failure: str
     release: str
+    launches: dict[str, StageLaunch] = field(default_factory=dict)
+    """Stages of it that several processes trained."""
+    build: str = ""
+    """Its id at the trackers; empty where it is not tracked."""
+    tracked: dict[str, str] = field(default_factory=dict)
+    """Tracker to the address of the run there, which may be empty; nothing while the build waits to be sent."""
 
 
 class RunsScreen(Struct, frozen=True):
@@ -88,6 +96,7 @@ def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
         build_row(record, readable[place + 1] if place + 1 < len(readable) else None)
         for place, record in enumerate(readable[:PAGE_SIZE])
     ]
+    rows = [replace(row, tracked=_find_tracked(context, problems, row.build)) if row.build else row for row in rows]
     known: list[str] = problems.attempt("releases", ReleaseRegistry(context.layout.releases).ids, [])
     releases = sorted({row.release for row in rows} & set(known))
     return RunsScreen(rows, len(names), at, PAGE_SIZE, releases, problems.problems)
@@ -126,6 +135,8 @@ def build_row(record: RunRecord, before: RunRecord | None) -> RunRow:
         verdict.passed if verdict else None,
         record.failure.message if record.failure else "",
         record.release or "",
+        {stage.name: stage.launch for stage in record.stages if stage.launch is not None and stage.launch.ranks > 1},
+        record.build,
     )
 
 
@@ -141,6 +152,16 @@ def flatten_settings(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return setting to value: several stages read some sections, and each of these stands once."""
     sections = {name: section for view in settings.values() for name, section in view.items()}
     return {to_dotted_key(path): format_value(value) for path, value in iter_leaves(sections) if path}
+
+
+def _find_tracked(context: ReadContext, problems: ProblemList, build: str) -> dict[str, str]:
+    """Return tracker to address of a build that was sent; an address that is no page of the web is left out."""
+    if not build.replace("-", "").isalnum():
+        return {}
+    path = context.layout.track / spool.SENT / f"{build}.json"
+    nothing: dict[str, str] = {}
+    sent = problems.attempt(f"build {build}", lambda: context.read_json(path, dict[str, str]) or nothing, nothing)
+    return {name: address if address.startswith(("http://", "https://")) else "" for name, address in sent.items()}
 
 
 def _title(metric: str) -> str:
