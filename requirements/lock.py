@@ -89,7 +89,7 @@ def main(words: Sequence[str]) -> None:
     project = HERE.parent / "pyproject.toml"
     run = drop_torch(resolve(project, "--extra=all", *EVERYWHERE, *upgrade, keep=["run.txt"]))
     write("run.txt", "pyproject.toml", "extra [all]", run)
-    for extra, first in (("dev", "-r run.txt\n"), ("postgres", "")):
+    for extra, first in (("dev", "-r run.txt\n"), ("postgres", ""), ("s3", ""), ("gs", ""), ("azure", "")):
         lock = drop_torch(resolve(project, f"--extra={extra}", *EVERYWHERE, *upgrade, keep=["run.txt", f"{extra}.txt"]))
         write(f"{extra}.txt", "pyproject.toml", f"extra [{extra}], beside run.txt", drop_known(lock, run), first=first)
     for name, what in ENVIRONMENTS.items():

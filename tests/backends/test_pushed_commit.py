@@ -93,7 +93,7 @@ def write_dvc(root: Path, text: str) -> None:
 
 def test_the_remote_is_the_default_one_or_the_one_that_was_named(tmp_path: Path) -> None:
     text = (
-        "[core]\n    remote = one\n['remote \"one\"']\n    url = s3://bucket/shop\n['remote \"two\"']\n    url = /srv\n"
+        "[core]\n    remote = one\n['remote \"one\"']\n    url = ssh://host/shop\n['remote \"two\"']\n    url = /srv\n"
     )
     write_dvc(tmp_path, text)
     assert dvc_remote.read_remote(tmp_path, None) == "one"

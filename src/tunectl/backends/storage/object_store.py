@@ -47,6 +47,8 @@ class FsspecObjectStore:
         """What Azure's driver wants beside fsspec's ``mode`` to replace nothing."""
         try:
             self._files, self._root = core.url_to_fs(address.rstrip("/"), use_listings_cache=False)
+            if kind == "s3":
+                self._files.retries = 1  # botocore retries (AWS_MAX_ATTEMPTS); s3fs would do all of that five times
         except ImportError as error:
             name = DRIVERS.get(kind, str(error))
             raise MissingExtraError(f"{self.address} needs the package {name}", hint=f"pip install {name}") from error

@@ -11,14 +11,22 @@ from typing import Final
 
 from tunectl.backends.vcs import dvc_repo
 from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.optional import require_installed
 
+DRIVERS: Final = {
+    "s3": ("dvc_s3", "s3"),
+    "gs": ("dvc_gs", "gs"),
+    "gcs": ("dvc_gs", "gs"),
+    "azure": ("dvc_azure", "azure"),
+}
+"""Package and extra by the kind of an address; DVC itself names them only when it connects."""
 _SECTION: Final = re.compile(r"""'?remote "(.+)"'?""")
 
 
 def read_remote(root: Path, name: str | None) -> str:
     """Return the DVC remote of this name in the committed settings, or the default one.
 
-    Raises  UsageError where there is none, or others could not find it.
+    Raises  UsageError where there is none, or others could not find it; MissingExtraError without the driver of its address.
     """
     settings = configparser.ConfigParser(interpolation=None)
     settings.read(root / ".dvc" / "config", encoding="utf-8")
@@ -37,6 +45,10 @@ def read_remote(root: Path, name: str | None) -> str:
             f"remote {chosen} of .dvc/config is {addresses[chosen]}, which is another folder in the clone of a job",
             hint=f"dvc remote modify {chosen} url /ABSOLUTE/PATH, or an address such as s3://BUCKET/FOLDER",
         )
+    kind = addresses[chosen].partition("://")[0]
+    if kind in DRIVERS:
+        package, extra = DRIVERS[kind]
+        require_installed(package, extra=extra)
     return chosen
 
 
