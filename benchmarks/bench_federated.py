@@ -1,7 +1,7 @@
 """Federated training on E2E in three unequal parts, beside one fit on all of it and one on each part alone.
 
     make bench-federated                                       (hours on two cores; goes on where it stopped)
-    python benchmarks/bench_federated.py --model FOLDER --steps 8 --inputs 10 --keep
+    python benchmarks/bench_federated.py --model FOLDER --steps 8 --inputs 10 sft.max_length=400
 
 All fits take the same number of optimizer steps in all: rounds x local steps. Every adapter goes through the stages sft (which only
 checks it) and evaluate of one project, so all answer the same test inputs with the same decoding. BLEU with the bootstrap interval of
@@ -125,6 +125,7 @@ def main() -> None:
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "bench_federated", help="goes on there"
     )
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/federated.json")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the project, when it is made")
     args = parser.parse_args()
     from tunectl.artifacts.paths import ProjectPaths
 
@@ -138,6 +139,7 @@ def main() -> None:
     ]
     words += ["model=folder", f"model.source.path={args.model.absolute()}"] if args.model else []
     words += [f"evaluate.max_inputs={args.inputs}"] if args.inputs else []
+    words += args.overrides
     args.folder.mkdir(parents=True, exist_ok=True)
     os.chdir(args.folder)
     layout, started = ProjectPaths(), time.monotonic()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from msgspec import structs
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, privacy_budget
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.chat import model_spec as chats
 from tunectl.chat.tokenizer import Tokenizer
@@ -193,6 +193,16 @@ def test_a_release_holds_what_the_server_needs(given, tmp_path):
     for words in ("tiny (revision", "| Tuned | 50.00 |", "evaluate: So.", "The export is the model that was trained"):
         assert words in card
     assert "was not taken" not in card
+
+
+def test_the_epsilon_of_a_private_fit_is_in_the_manifest_and_on_the_card(given):
+    inputs, outputs = given
+    budget = privacy_budget.PrivacyBudget("person", 1000, 7.9, 1e-4, 0.8, 1.0, 0.032, 625, "prv")
+    atomic_io.write_json(inputs.sft / privacy_budget.NAME, budget)
+    package.run(stage(), inputs, outputs, tools=Fake())
+    facts = atomic_io.read_json(outputs.artifact / "facts.json", BuildFacts)
+    assert facts.metrics["epsilon"] == 7.9
+    assert "- epsilon: 7.9" in (outputs.artifact / "release" / "MODEL_CARD.md").read_text()
 
 
 def test_it_says_which_step_it_is_at(given, monkeypatch):

@@ -39,6 +39,8 @@ class ServerTask(Struct, frozen=True):
     token_env: str
     certificates: tuple[str, str, str] | None
     """CA, certificate and key."""
+    base: str
+    """Digests of the base model's weights and chat template."""
 
 
 class ClientTask(Struct, frozen=True):
@@ -53,6 +55,8 @@ class ClientTask(Struct, frozen=True):
     """Command of a local fit; the folder of the round is added to it."""
     locks: list[str]
     """Files of which a fit holds one: so many fit at the same time. Empty: no limit."""
+    base: str
+    """As in the server's task: an adapter fits one base model."""
 
 
 class RoundRequest(Struct, frozen=True):

@@ -121,6 +121,7 @@ def join(federation: Federation, name: str, tell: Tell) -> None:
     folder = federation.folder / f"client-{name}"
     with lock.file_lock(folder.with_name(f"{folder.name}.lock"), f"the client {name}"):
         prepare_client(federation, folder, name, read_examples(federation.layout), settings.server_address)
+        _run_local(["init", str(folder)], "making the adapter's settings")
         with _group(folder, tell) as group:
             group.start(name, _flower("flower_client", folder))
             _raise_failure(folder, name, group.wait(name))
@@ -156,9 +157,9 @@ def play(federation: Federation, parts: Sequence[tuple[list[Example], list[Examp
     locks = [str(root / f"fit-{number}.lock") for number in range(count)]
     folders = [root / f"client-{number}" for number in range(1, len(parts) + 1)]
     for folder, part in zip(folders, parts, strict=True):
-        if not (folder / local_fit.ADAPTER).is_dir():
-            shutil.copytree(root / local_fit.ADAPTER, folder / local_fit.ADAPTER)
         prepare_client(federation, folder, folder.name, part, f"{task.host}:{task.port}", locks)
+        shutil.rmtree(folder / local_fit.ADAPTER, ignore_errors=True)
+        shutil.copytree(root / local_fit.ADAPTER, folder / local_fit.ADAPTER)
     with _group(root, tell) as group:
         group.start("server", _flower("flower_server", root))
         for folder in folders:
@@ -187,6 +188,7 @@ def prepare_server(federation: Federation, *, expected_clients: int = 0) -> None
         wait_timeout_seconds=settings.wait_timeout_seconds,
         token_env=settings.token_env,
         certificates=_certificates(federation),
+        base=_base_digest(federation),
     )
     key = _digest(federation, task)
     if (folder / "key").is_file() and (folder / "key").read_text() != key and exchange.read_rounds(folder):
@@ -224,8 +226,6 @@ def prepare_client(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / exchange.FAILURE).unlink(missing_ok=True)
     _write_request(federation, folder, train, validation[:FEW])
-    if not (folder / local_fit.ADAPTER).is_dir():
-        _run_local(["init", str(folder)], "making the adapter's settings")
     task = ClientTask(
         name=name,
         server_address=address,
@@ -234,6 +234,7 @@ def prepare_client(
         wait_timeout_seconds=settings.wait_timeout_seconds,
         fit=[sys.executable, "-m", local_fit.__name__, "fit", str(folder)],
         locks=list(locks),
+        base=_base_digest(federation),
     )
     atomic_io.write_json(folder / exchange.CLIENT, task)
 
@@ -322,8 +323,12 @@ def _plan(federation: Federation) -> train_args.TrainingArgs:
 def _digest(federation: Federation, task: ServerTask) -> str:
     plan = fit_request.encode_plan(_plan(federation)) | {"profile": None}
     same = {name: getattr(task, name) for name in ("weighting", "average", "seed", "fraction_train")}
-    weights = model_spec.load(federation.base).weights_sha256
-    return hashlib.sha256(msgspec.json.encode([plan, same, weights], order="deterministic")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode([plan, same, task.base], order="deterministic")).hexdigest()
+
+
+def _base_digest(federation: Federation) -> str:
+    agreed = model_spec.load(federation.base)
+    return hashlib.sha256(f"{agreed.weights_sha256}:{agreed.template_sha256}".encode()).hexdigest()
 
 
 def _write_request(federation: Federation, folder: Path, train: list[PackedRow], validation: list[PackedRow]) -> None:

@@ -74,6 +74,7 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
             weights = dict(zip(names, parameters_to_ndarrays(ins.parameters), strict=True))
             request = RoundRequest(int(ins.config["round"]), int(ins.config["rounds"]))
             try:
+                check_base(task, str(ins.config["base"]))
                 update, counts = fit_locally(folder, task, request, weights)
             except OSError as error:
                 _print(str(error))
@@ -83,6 +84,17 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
             return FitRes(Status(Code.OK, ""), result, counts.answers, {"steps": counts.steps})
 
     return LocalClient()
+
+
+def check_base(task: ClientTask, base: str) -> None:
+    """Hold the server's base model to ours: an adapter means nothing on another one.
+
+    Raises  OSError where they differ.
+    """
+    if base != task.base:
+        raise OSError(
+            f"the server's base model or chat template is another one: {base[:12]}, and {task.base[:12]} here"
+        )
 
 
 def fit_locally(

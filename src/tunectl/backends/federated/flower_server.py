@@ -69,6 +69,7 @@ def _build_strategy(rounds: RoundKeeper) -> Any:
         def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> list[tuple[Any, Any]]:
             """Wait for clients, and draw those of this round."""
             settings = {"round": rounds.done + server_round, "rounds": rounds.task.rounds, "names": json.dumps(names)}
+            settings["base"] = rounds.task.base
             return [(client, FitIns(parameters, settings)) for client in rounds.draw(server_round, client_manager)]
 
         def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> tuple[Any, dict[str, Any]]:

@@ -36,8 +36,10 @@ class AdoptedAdapter:
     ) -> TrainResult:
         """Store the adapter in ``out``; the loss before is that of an adapter without effect.
 
-        Raises  ArtifactError where there is none; UsageError where its shape or strength is not the one that ``plan`` declares.
+        Raises  ArtifactError where there is none, or it belongs to another base model; UsageError where its shape or strength is not the one that ``plan`` declares.
         """
+        if (self._folder / model_spec.NAME).is_file():
+            model_spec.check_base_matches(self._folder, model)
         fresh, _, autocast = sft_trainer.load_with_adapter(replace(plan, init_adapter=None), model)
         capabilities = capability_probe.probe(fresh, train, autocast=autocast)
         rows = list(validation) if capabilities.shared_prompts else one_answer_per_row(validation)

@@ -58,9 +58,9 @@ class PrivateRun(TrainingRun):
         self.optimizer.zero_grad(set_to_none=True)
         for _, batches in groupby(step.batches, key=lambda group: self.rows[group[0]].unit):
             losses.append(self._learn_unit(list(batches), backward))
-            self._take_gradients()
+            self._take_gradients(1)
         if not losses:  # nobody was drawn: the step is noise alone, or its absence would tell who was not
-            self._take_gradients()
+            self._take_gradients(0)
         device = next(iter(self.optimizer.params)).device
         self.optimizer.generator = _generator(self.key, "noise", self._steps_done(), device)
         self.optimizer.add_noise()
@@ -80,12 +80,11 @@ class PrivateRun(TrainingRun):
             total += float(loss.detach())
         return total
 
-    def _take_gradients(self) -> None:
-        """Hand the gradients that are there to Opacus as those of one sample, or of none where there are none."""
+    def _take_gradients(self, samples: int) -> None:
+        """Hand the gradients that are there to Opacus as those of one sample, or of none."""
         for weights in self.optimizer.params:
-            weights.grad_sample = (
-                weights.new_zeros((0, *weights.shape)) if weights.grad is None else weights.grad.detach().unsqueeze(0)
-            )
+            gradient = weights.new_zeros(weights.shape) if weights.grad is None else weights.grad.detach()
+            weights.grad_sample = gradient.expand(samples, *weights.shape)
             weights.grad = None
         self.optimizer.clip_and_accumulate()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts import atomic_io, manifest, privacy_budget
 from tunectl.artifacts.records import Example, Message
 from tunectl.backends.wiring import evaluation, packaging
 from tunectl.chat import model_spec as chats
@@ -369,6 +369,9 @@ class _ReleaseBuilder:
         if report.measured is not None:
             metrics[f"{report.measured.measure}_engine"] = round(report.measured.engine, 3)
         metrics |= {"agreement": round(report.agreement.top1, 4), "logprob_gap": round(report.agreement.gap, 4)}
+        budget = privacy_budget.load(self.inputs.sft)
+        if budget is not None and budget.epsilon is not None:
+            metrics["epsilon"] = round(budget.epsilon, 3)
         size = sum(path.stat().st_size for path in self.release.rglob("*") if path.is_file())
         metrics["megabytes"] = round(size / 1e6, 1)
         verdict = result.verdict
