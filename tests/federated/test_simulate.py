@@ -20,6 +20,7 @@ from tunectl.backends.federated import local_fit
 from tunectl.config.loading import override_file
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.federated import exchange
+from tunectl.federated.exchange import ClientTask
 from tunectl.pipeline import federate_run, runner
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,17 @@ def find_process(words: tuple[str, ...]) -> list[int]:
             if all(word.encode() in line for word in words):
                 found.append(int(entry.name))
     return found
+
+
+def test_a_client_without_a_server_says_so(tmp_path: Path, flower: str) -> None:
+    task = ClientTask("a", "127.0.0.1:9", None, "TOKEN", wait_timeout_seconds=2, fit=[], locks=[], base="x")
+    atomic_io.write_json(tmp_path / exchange.CLIENT, task)
+    words = [flower, "-m", "tunectl.backends.federated.flower_client", str(tmp_path)]
+    done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, check=False)
+    failure = atomic_io.read_json(tmp_path / exchange.FAILURE, exchange.FlowerFailure)
+    assert done.returncode == 1
+    assert failure.message.startswith("TimeoutError: no server at 127.0.0.1:9 for ")
+    assert "Connection refused" in failure.message
 
 
 def test_a_client_that_is_killed_is_left_out_and_the_rest_goes_on(project: ProjectPaths) -> None:
@@ -101,7 +113,6 @@ def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
         "federate.min_clients=1",
         "federate.tls={ca_file: ca.pem, certificate_file: server.pem, key_file: server.key}",
         "federate.ca_file=ca.pem",
-        "federate.wait_timeout_seconds=20",
         "federate.simulate.shares=[0.5, 0.5]",
         "federate.average=product",
     ]
@@ -119,13 +130,15 @@ def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(
     with pytest.raises(UsageError, match="holds rounds of a federation with other settings"):
         federate_run.simulate(other, said.append)
 
-    alone = federate_run.open_federation(project, [*words, "federate.name=alone", "federate.token_env=OTHER_TOKEN"])
+    alone = federate_run.open_federation(
+        project, [*words, "federate.name=alone", "federate.token_env=OTHER_TOKEN", "federate.wait_timeout_seconds=60"]
+    )
     federate_run.prepare_server(alone)
     path = alone.folder / exchange.SERVER
     content = json.loads(path.read_text())
     path.write_text(json.dumps(content | {"token_env": "TUNECTL_FEDERATE_TOKEN"}))
     with pytest.raises(
-        InfrastructureError, match=r"server gave up: TimeoutError: 0 clients after 20 s, and federate.min_clients is 1"
+        InfrastructureError, match=r"server gave up: TimeoutError: 0 clients after 60 s, and federate.min_clients is 1"
     ):
         federate_run.play(alone, [federate_run.read_examples(project)], said.append)
     assert any("a client without the token of TUNECTL_FEDERATE_TOKEN is ignored" in line for line in said)

@@ -22,6 +22,8 @@ from tunectl.artifacts import atomic_io
 from tunectl.federated import exchange
 from tunectl.federated.exchange import ClientCounts, ClientTask, RoundRequest
 
+RETRY_SECONDS = 1.0
+
 
 def main(folder: Path) -> int:
     """Take part until the server has no more rounds; returns the exit code."""
@@ -35,17 +37,31 @@ def main(folder: Path) -> int:
 
 
 def take_part(folder: Path, task: ClientTask) -> None:
-    """Connect to the server, and fit whenever it asks."""
+    """Connect to the server, and fit whenever it asks. A server that is not there yet, or restarts, is tried again for a while.
+
+    Raises  TimeoutError where it is away for longer than ``wait_timeout_seconds``.
+    """
     from flwr.client import start_client
+    from grpc import RpcError
 
     logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
-    start_client(
-        server_address=task.server_address,
-        client=_build_client(folder, task),
-        root_certificates=Path(task.ca_file).read_bytes() if task.ca_file else None,
-        insecure=task.ca_file is None,
-        max_wait_time=float(task.wait_timeout_seconds),
-    )
+    client = _build_client(folder, task)
+    certificate = Path(task.ca_file).read_bytes() if task.ca_file else None
+    while True:
+        try:
+            start_client(
+                server_address=task.server_address,
+                client=client,
+                root_certificates=certificate,
+                insecure=certificate is None,
+            )
+        except RpcError as error:
+            away = time.monotonic() - client.last_seen
+            if away > task.wait_timeout_seconds:
+                raise TimeoutError(f"no server at {task.server_address} for {away:.0f} s: {error.details()}") from error
+            time.sleep(RETRY_SECONDS)
+        else:
+            return
 
 
 def _build_client(folder: Path, task: ClientTask) -> Any:
@@ -63,8 +79,13 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
     class LocalClient(Client):
         """Answers the server."""
 
+        def __init__(self) -> None:
+            self.last_seen = time.monotonic()
+            """When the server was heard of last."""
+
         def get_properties(self, _ins: Any) -> Any:
             """Say who we are."""
+            self.last_seen = time.monotonic()
             properties = {"name": task.name, "token": os.environ.get(task.token_env, "")}
             return GetPropertiesRes(Status(Code.OK, ""), properties)
 
@@ -80,6 +101,7 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
                 _print(str(error))
                 failed = Status(Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}")  # Flower has no other word for it
                 return FitRes(failed, Parameters([], ""), 0, {})
+            self.last_seen = time.monotonic()
             result = ndarrays_to_parameters([update[name] for name in names])
             return FitRes(Status(Code.OK, ""), result, counts.answers, {"steps": counts.steps})
 

@@ -214,4 +214,6 @@ def _print(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    exit_code = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(exit_code)  # threads of gRPC would wait for clients that are still connected
