@@ -166,3 +166,11 @@ def test_a_page_with_a_curve_brings_what_draws_it(console: Console) -> None:
         return
     at = [reply.text.find(f'<script src="/static/{name}') for name in ("uplot-", "console.js")]
     assert 0 < at[0] < at[1]
+
+
+def test_each_score_leads_to_its_inputs(console: Console) -> None:
+    text = console.client.get("/results").text
+    links = [link for link in PageFacts(text).links if link.startswith("/results/answers?")]
+    assert all(console.client.get(link).status_code == 200 for link in dict.fromkeys(links))
+    if 'aria-label="Scores"' in text:
+        assert any("system=tuned" in link for link in links)
