@@ -18,6 +18,7 @@ from tunectl.monitoring import signals
 from tunectl.monitoring.features import Embedder
 from tunectl.monitoring.signals import MonitoredInference, SignalColumns, Tools
 
+BRIEFS = Path(__file__).parents[1] / "examples" / "local_lens" / "data" / "campaigns.jsonl"
 _TURN = re.compile(r"\n\n(Human|Assistant): (.*?)(?=\n\n(?:Human|Assistant): |$)", re.DOTALL)
 
 
@@ -31,7 +32,10 @@ class Corpus:
 
 
 def read(name: str, data: Path) -> Corpus:
-    """A corpus by name (reviews, tweets, questions, restaurants), or a CSV file with the columns text and sentiment."""
+    """A corpus by name (reviews, tweets, questions, restaurants, briefs), or a CSV file with the columns text and sentiment."""
+    if name == "briefs":  # what the bundled example is asked: synthetic
+        lines = BRIEFS.read_text(encoding="utf-8").splitlines()
+        return Corpus(name, list(dict.fromkeys(json.loads(line)["prompt"] for line in lines)), [])
     if name == "questions":
         return Corpus(name, _questions(data / "hh" / "harmless.jsonl.gz"), [])
     if name == "restaurants":
