@@ -33,12 +33,15 @@ def run(args: argparse.Namespace) -> int:
     for record in records:
         try:
             states.append(job_submission.read_state(record))
-        except InfrastructureError as error:  # one cluster that is away does not hide the jobs of another
+        except InfrastructureError as error:  # one cluster that is away must not hide the jobs of another
             states.append("unknown")
             problems.append(f"{record.id}: {error}")
     if args.json:
         listed = [{**to_builtins(record), "state": state} for record, state in zip(records, states, strict=True)]
         terminal.print_json({"jobs": listed, "problems": problems})
+        return 0
+    if not records:
+        terminal.print_line("no jobs yet: tunectl submit run STAGE")
         return 0
     columns = ["job", "stages", "state", "cluster", "its id", "commit", "sent (UTC)"]
     rows = [

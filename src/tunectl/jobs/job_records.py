@@ -56,7 +56,9 @@ def find_job(jobs: Path, name: str) -> JobRecord:
     exact = [record for record in found if record.id == name]
     if len(exact or found) != 1:
         what = (
-            f"is the beginning of {', '.join(record.id for record in found)}" if found else "is no job of this project"
+            f"is the beginning of {', '.join(record.id for record in found)}"
+            if found
+            else "is not a job of this project"
         )
         raise UsageError(f"{name} {what}", hint="tunectl submit status lists them")
     return (exact or found)[0]

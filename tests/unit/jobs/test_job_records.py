@@ -44,7 +44,7 @@ def test_a_job_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
     assert job_records.find_job(tmp_path, "sft-1").id == "sft-1"
     with pytest.raises(UsageError, match="sft is the beginning of sft-1"):
         job_records.find_job(tmp_path, "sft")
-    with pytest.raises(UsageError, match="cpt is no job of this project"):
+    with pytest.raises(UsageError, match="cpt is not a job of this project"):
         job_records.find_job(tmp_path, "cpt")
 
 

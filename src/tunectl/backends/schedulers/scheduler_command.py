@@ -45,8 +45,13 @@ def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = No
             f"{words[0]} did not answer within {TIMEOUT_SECONDS} s", hint="look whether the cluster can be reached"
         ) from error
     if done.returncode:
-        reason = (done.stderr or done.stdout).strip()[-500:]
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        reason = "\n".join(lines[-5:])[-500:] or f"exit code {done.returncode}"
+        if any(
+            line.startswith("Traceback ") for line in lines
+        ):  # of a program in Python the last line says what is wrong
+            reason = lines[-1][-500:]
         raise InfrastructureError(
-            f"{' '.join(words[:2])} failed: {reason}", hint="the words are the scheduler's; mend it there"
+            f"{' '.join(words[:2])} failed: {reason}", hint="this is the scheduler's message; the problem is there"
         )
     return done.stdout

@@ -27,7 +27,7 @@ def revision(root: Path) -> str:
     process = _git(root, "rev-parse", "--verify", "--quiet", "HEAD")
     if process.returncode:
         raise UsageError(
-            f"{root.resolve()} has no commit, so there is nothing to build in a worktree",
+            f"{root.resolve()} has no commit yet, and a build elsewhere starts from one",
             hint="git init; git add .; git commit",
         )
     return process.stdout.strip()
