@@ -64,6 +64,8 @@ def build_jobs(start, reward: Path, root: Path) -> dict:
         "fixed": (plan(rewards=terms, prompts_per_step=3, normalize_advantages=True), reward),
         "grpo": (grpo, None),
         "bnpo": (bnpo, None),
+        "dpo": (plan("dpo"), None, tiny_policies.PAIRS),
+        "kto": (plan("kto"), None, tiny_policies.MARKS),
     }
     return {name: policy_job(start, root / name, *given) for name, given in chosen.items()}
 
@@ -168,6 +170,21 @@ def test_with_fixed_answers_two_ranks_end_with_the_weights_of_one(both, alone):
     )
     assert ours.keys() == theirs.keys()
     assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dpo", "kto"])
+def test_two_ranks_learn_from_judgments_what_one_learns(both, alone, name):
+    here, there = both[0][name][1], alone[name][0]
+    assert (here.steps, here.answers, here.best_step) == (there.steps, there.answers, there.best_step)
+    for ours, theirs in zip(here.history, there.history, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
+        assert ours.reward == pytest.approx(theirs.reward, abs=1e-3)
+        assert ours.kl == (None if theirs.kl is None else pytest.approx(theirs.kl, abs=1e-3))
+    for ours, theirs in zip(here.validation, there.validation, strict=True):
+        assert ours.held_out_loss == pytest.approx(theirs.held_out_loss, abs=1e-4)
+        assert ours.held_out_accuracy == theirs.held_out_accuracy
+    assert here.history[0].loss == pytest.approx(there.history[0].loss, abs=1e-6)
 
 
 @pytest.mark.slow

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tiny_policies import judged, marked, prompt_of
 
 from tunectl.artifacts.records import Message
 from tunectl.backends.modeling import model_loader, training_checkpoint
@@ -21,13 +21,10 @@ from tunectl.backends.trainers import dpo_kto, offline_logprobs, offline_run, on
 from tunectl.backends.trainers.dpo_kto import DpoKtoTrainer
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.chat import model_spec
-from tunectl.chat.loss_mask import TokenSpan
 from tunectl.config.schema.align import Dpo, Kto
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.training import resource_check
-from tunectl.training.prefix_sharing import PackedRow
-from tunectl.training.rl.preference_batches import LabeledCompletions
 from tunectl.training.rl.rl_types import PolicyData, Prompt, RewardFunctions, RlArgs
 
 torch = pytest.importorskip("torch")
@@ -76,37 +73,6 @@ def plan(method="dpo", *, machine=None, seed=3, **changes):
     }[method]
     kind = {"dpo": Dpo, "kto": Kto}[method]
     return RlArgs(kind.model_validate({**values, **own, **changes}), seed, machine or profile(), "test")
-
-
-def prompt_of(number):
-    return [1, 40, 60 + number % 20, 50]
-
-
-def judged(count, start=0):
-    """People like an answer that says the letter twice better than one that says another letter; lengths differ."""
-    found = []
-    for number in range(start, start + count):
-        letter = 60 + number % 20
-        good = [letter] * (2 + number % 3) + [2]
-        bad = [letter + 3] * (1 + number % 4) + [2]
-        branches = tuple(TokenSpan(ids, [True] * len(ids)) for ids in (good, bad))
-        found.append(
-            LabeledCompletions(PackedRow(TokenSpan(prompt_of(number), [False] * 4), branches, 1.0), (True, False), None)
-        )
-    return found
-
-
-def marked(count, start=0):
-    """The same answers, marked one by one: three of four inputs have a single one."""
-    found = []
-    for number, item in enumerate(judged(count, start)):
-        if number % 4 == 3:
-            found.append(item)
-            continue
-        side = number % 2
-        row = replace(item.row, branches=(item.row.branches[side],))
-        found.append(LabeledCompletions(row, (side == 0,), None))
-    return found
 
 
 def question(number):
@@ -206,7 +172,7 @@ def ours(base, sft, chosen, given, work):
     trainer = dpo_kto.build_trainer(chosen, chosen.settings, peft_model, tokenizer, len(steps), work)
     policy = online_rl.prepare_policy(chosen, peft_model, tokenizer, given)
     trainer.run = offline_run.prepare_run(
-        chosen, chosen.settings, policy, given, RewardFunctions(None, Steady()), steps, RlTrainerState(), work
+        chosen, policy, given, RewardFunctions(None, Steady()), steps, RlTrainerState(), work
     )
     moved(peft_model)
     peft_model.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import tiny_fits
@@ -16,10 +17,13 @@ from tunectl.backends.trainers import trainer_loop
 from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
 from tunectl.backends.trainers.rollout_generation import RolloutGenerator
 from tunectl.chat import model_spec
-from tunectl.config.schema.align import Grpo, Rloo
+from tunectl.chat.loss_mask import TokenSpan
+from tunectl.config.schema.align import Dpo, Grpo, Kto, Rloo
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.training.fit_request import FitJob
+from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.reward.reward_artifacts import Ensemble, RewardFacts
+from tunectl.training.rl.preference_batches import LabeledCompletions
 from tunectl.training.rl.rl_types import PolicyData, Prompt, RlArgs
 
 CONF = Path(__file__).parents[2] / "conf" / "align"
@@ -40,7 +44,7 @@ def profile(**changes):
 
 
 def settings(method="rloo", **changes):
-    kind = {"rloo": Rloo, "grpo": Grpo}[method]
+    kind = {"rloo": Rloo, "grpo": Grpo, "dpo": Dpo, "kto": Kto}[method]
     values = yaml.safe_load((CONF / f"{method}.yaml").read_text())
     watch = values["validation"] | {"eval_steps": 4, "inputs": 4, "samples": 2, "resamples": 200, "tolerance": 100}
     small = {
@@ -53,6 +57,9 @@ def settings(method="rloo", **changes):
         "warmup_ratio": 0.0,
         "validation": watch | changes.pop("validation", {}),
     }
+    if kind in (Dpo, Kto):
+        small = {name: small[name] for name in ("max_new_tokens", "save_steps", "warmup_ratio", "validation")}
+        small |= {"epochs": 2, "batch_size": 6, "learning_rate": 0.005}
     return kind.model_validate({**values, **small, **changes})
 
 
@@ -67,6 +74,38 @@ def question(number):
 
 DATA = PolicyData([question(number) for number in range(6)], (), (), [question(number) for number in range(20, 24)])
 
+
+def prompt_of(number):
+    return [1, 40, 60 + number % 20, 50]
+
+
+def judged(count, start=0):
+    """People like an answer that says the letter twice better than one that says another letter; lengths differ."""
+    found = []
+    for number in range(start, start + count):
+        letter = 60 + number % 20
+        good = [letter] * (2 + number % 3) + [2]
+        bad = [letter + 3] * (1 + number % 4) + [2]
+        branches = tuple(TokenSpan(ids, [True] * len(ids)) for ids in (good, bad))
+        found.append(
+            LabeledCompletions(PackedRow(TokenSpan(prompt_of(number), [False] * 4), branches, 1.0), (True, False), None)
+        )
+    return found
+
+
+def marked(count, start=0):
+    """The same answers, marked one by one: three of four inputs have a single one."""
+    found = []
+    for number, item in enumerate(judged(count, start)):
+        if number % 4 == 3:
+            found.append(item)
+            continue
+        side = number % 2
+        row = replace(item.row, branches=(item.row.branches[side],))
+        found.append(LabeledCompletions(row, (side == 0,), None))
+    return found
+
+
 LENGTH = {
     "method": "length",
     "weight": 3,
@@ -76,6 +115,8 @@ LENGTH = {
     "max_tokens": 2,
     "soft": 4,
 }
+PAIRS = PolicyData((), judged(13), judged(5, start=30), DATA.validation)
+MARKS = PolicyData((), marked(14), marked(6, start=30), DATA.validation)
 REPETITION = {"method": "repetition", "weight": 1, "normalize": "none", "clip": None, "size": 1}
 MODEL = {"method": "reward_model", "weight": 1, "normalize": "none", "clip": None, "uncertainty_penalty": 0.0}
 TERMS = [LENGTH, REPETITION]
@@ -141,11 +182,11 @@ def build_reward(start, folder: Path) -> Path:
     return folder / "reward"
 
 
-def policy_job(start, folder, chosen=None, reward=None, **changes) -> FitJob:
+def policy_job(start, folder, chosen=None, reward=None, data=DATA, **changes) -> FitJob:
     """A fit of a policy below ``folder``; without ``reward`` its reward needs no model."""
     model, sft = start
     chosen = chosen or plan(rewards=TERMS, prompts_per_step=3, **changes)
-    return FitJob("align", chosen, model, sft, [DATA], (), folder / "out", folder / "work", reward)
+    return FitJob("align", chosen, model, sft, [data], (), folder / "out", folder / "work", reward)
 
 
 def take_answers_from(path: Path) -> None:

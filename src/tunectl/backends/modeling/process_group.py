@@ -95,6 +95,11 @@ class ProcessGroup:
         distributed.all_gather(parts, own)
         return [part[:size].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]
 
+    def join(self, numbers: Sequence[float]) -> list[float]:
+        """Return the numbers of all ranks one after the other, in the order of the ranks."""
+        parts = self.gather_bytes(msgspec.msgpack.encode([float(number) for number in numbers]))
+        return [number for part in parts for number in msgspec.msgpack.decode(part, type=list[float])]
+
     def merge_by_place(self, own: Mapping[int, Any], shape: Any) -> list[Any]:
         """Return values of ``shape`` by place, from 0 on: each rank brings those of its own places."""
         if self.world_size == 1:

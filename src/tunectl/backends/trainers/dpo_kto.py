@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
-from tunectl.backends.modeling import training_checkpoint
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers import online_rl, trainer_base, trainer_loop
 from tunectl.backends.trainers.offline_logprobs import NOT_MEASURED, PairLogprobs, build_dpo_inputs, build_kto_inputs
 from tunectl.backends.trainers.offline_run import HELD_OUT, TRAIN, OfflineRun, prepare_run, row_indices
@@ -46,6 +47,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         model.train()
         with run.state.time_block("learn"):
             loss, margin, kl = self._learn(inputs["numbers"], number)
+        run.stopped = run.group.agree_to_stop(run.stopped)
         trainer_base.refuse_no_number(run, number, loss)
         run.state.answers += sum(len(run.data.judged[item].good) for item in row_indices(inputs["numbers"]))
         now = time.monotonic()
@@ -62,8 +64,8 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         if run.strangers:
             start = sum(len(row_indices(before)) for before in run.steps[: number - 1])
             apart = run.compute_kl_logprobs(TRAIN, range(start, start + len(row_indices(step))))
-        total, ratios, kinds = 0.0, [], []
-        for group in step.batches:
+        total, ratios, kinds = 0.0, list[float](), list[float]()
+        for group in run.rank_batches([item.row for item in run.data.judged], step):
             reading = run.compute_logprobs(TRAIN, group)
             loss = self.loss_of(reading, apart) * (len(reading.policy.mask) / count)
             self.accelerator.backward(loss)
@@ -71,7 +73,9 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
             ratios += reading.ratios().tolist()
             kinds += [kind for item in reading.judged for kind in item.good]
         kl = None if apart is None else max(0.0, float((apart[0] - apart[1]).mean()))
-        return total, _margin(ratios, kinds, run.settings.beta), kl
+        run.group.sum_gradients(self.model)
+        ratios, kinds = run.group.join(ratios), [kind > 0 for kind in run.group.join(kinds)]
+        return run.group.sum(total)[0], _margin(ratios, kinds, run.settings.beta), kl
 
     def loss_of(self, reading: PairLogprobs, apart: tuple[Any, Any] | None) -> Any:
         """Return TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto); ``apart`` as of ``OfflineRun.compute_kl_logprobs``."""
@@ -94,15 +98,16 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         total, ratios = 0.0, []
         with torch.no_grad():
             apart = run.compute_kl_logprobs(HELD_OUT, range(len(rows))) if run.strangers else None
-            for group in batch_schedule.token_batches(rows, range(len(rows)), run.reader.tokens):
+            for group in run.rank_batches(rows):
                 reading = run.compute_logprobs(HELD_OUT, group)
                 total += float(self.loss_of(reading, apart)) * len(reading.policy.mask)
                 ratios += list(zip(reading.judged, reading.ratios().split(_sizes(reading)), strict=True))
         self.model.train()
         answers = sum(len(row.branches) for row in rows)
+        (total,) = run.group.sum(total)
         if any(item.good != (True, False) for item in run.data.held_out):
             return total / answers, None
-        right = [float(pair[0] > pair[1]) + 0.5 * float(pair[0] == pair[1]) for _, pair in ratios]
+        right = run.group.join([float(pair[0] > pair[1]) + 0.5 * float(pair[0] == pair[1]) for _, pair in ratios])
         return total / answers, sum(right) / len(right)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -116,6 +121,10 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
 class DpoKtoTrainer:
     """The trainer of ``dpo`` and ``kto``; see ``training.policy.PolicyTrainer``."""
 
+    def __init__(self, group: ProcessGroup = SINGLE) -> None:
+        """``group`` is the processes that learn together; every one of them makes the same calls."""
+        self._group = group
+
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
@@ -124,37 +133,34 @@ class DpoKtoTrainer:
         Raises  UsageError when the loss is no number, or every answer of a look was cut; ArtifactError where an adapter does
                 not load; InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
         """
-        settings = plan.settings
-        assert isinstance(settings, Dpo | Kto)
         with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
-            return _fit(plan, settings, model, sft, data, judges, out, work)
+            return self._fit(plan, model, sft, data, judges, out, work)
 
-
-def _fit(
-    plan: RlArgs,
-    settings: Dpo | Kto,
-    model: Path,
-    sft: Path,
-    data: PolicyData,
-    judges: RewardFunctions,
-    out: Path,
-    work: Path,
-) -> RlResult:
-    peft_model, tokenizer = online_rl.load_policy(plan, model, sft)
-    rows = [item.row for item in (*data.judged, *data.held_out)]
-    answers = sum(len(branch.ids) for row in rows for branch in row.branches)
-    nats = 4 * answers * (1 if isinstance(settings, Dpo) else 2)  # kto reads strangers too
-    trainer_base.refuse_too_big(plan, peft_model, max(row.length for row in rows), work, kept=nats)
-    steps = _steps(plan, settings, data.judged)
-    resumed = training_checkpoint.latest_checkpoint(work)
-    state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
-    trainer = build_trainer(plan, settings, peft_model, tokenizer, len(steps), work)
-    policy = online_rl.prepare_policy(plan, peft_model, tokenizer, data)
-    run = trainer.run = prepare_run(plan, settings, policy, data, judges, steps, state, work)
-    run.trainer = trainer
-    done = trainer_base.run_steps(run, trainer, resumed)
-    trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
-    return online_rl.to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
+    def _fit(
+        self, plan: RlArgs, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
+    ) -> RlResult:
+        settings, group = plan.settings, self._group
+        assert isinstance(settings, Dpo | Kto)
+        steps = _steps(plan, settings, data.judged)
+        usual = median_low([len(row_indices(step)) for step in steps])
+        more = f"or raise align.batch_size (now {settings.batch_size})"
+        trainer_base.refuse_bad_ranks(group, plan.profile.device, usual, "judged input", more)
+        peft_model, tokenizer = online_rl.load_policy(plan, model, sft)
+        rows = [item.row for item in (*data.judged, *data.held_out)]
+        answers = sum(len(branch.ids) for row in rows for branch in row.branches)
+        nats = 4 * answers * (1 if isinstance(settings, Dpo) else 2)  # kto reads strangers too
+        longest = max(row.length for row in rows)
+        trainer_base.refuse_too_big(plan, peft_model, longest, work, kept=nats, ranks=group.local_world_size)
+        resumed = trainer_loop.latest_checkpoint(group, work)
+        state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
+        trainer = build_trainer(plan, settings, peft_model, tokenizer, len(steps), work)
+        policy = online_rl.prepare_policy(plan, peft_model, tokenizer, data)
+        run = trainer.run = prepare_run(plan, policy, data, judges, steps, state, work, group)
+        run.trainer = trainer
+        done = trainer_base.run_steps(run, trainer, resumed)
+        if group.first:
+            trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
+        return online_rl.to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
 
 
 def _steps(plan: RlArgs, settings: Dpo | Kto, completions: Sequence[LabeledCompletions]) -> list[OptimizerStep]:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from tunectl.backends.modeling import batching
 from tunectl.backends.modeling.logprobs import AnswerLogps, answer_logps, target_positions
+from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.core import progress
 from tunectl.core.optional import import_optional
 from tunectl.training import batch_schedule
@@ -148,22 +150,22 @@ class References:
         self._lines = lines
 
     @classmethod
-    def load_or_compute(cls, rows: Mapping[str, Sequence[PackedRow]], reader: LogprobReader, work: Path) -> References:
-        """Read ``rows`` with the weights as they are, unless ``work`` holds the result already."""
-        torch = import_optional("torch", extra="train")
+    def load_or_compute(
+        cls, rows: Mapping[str, Sequence[PackedRow]], reader: LogprobReader, work: Path, group: ProcessGroup = SINGLE
+    ) -> References:
+        """Read ``rows`` with the weights as they are, each rank its share, unless ``work`` holds the result already."""
         files = import_optional("safetensors.torch", extra="train")
         path = work / REFERENCE
-        if not path.is_file():
-            flat = {
-                name: [line.cpu() for line in reader.compute_without_grad(row, f"sft: {name}")]
-                for name, row in rows.items()
-            }
-            none = torch.zeros(0)  # a name may have no rows
-            work.mkdir(parents=True, exist_ok=True)
-            files.save_file({name: torch.cat([none, *lines]) for name, lines in flat.items()}, str(path) + ".part")
-            path.with_name(path.name + ".part").rename(path)
-        file = files.load_file(str(path), device=reader.route.device)
-        return cls({name: _by_row(file[name], row) for name, row in rows.items()})
+        if group.max(float(not path.is_file()))[0]:
+            flat = {name: _read_dealt(row, reader, f"sft: {name}", group) for name, row in rows.items()}
+            if group.first:
+                work.mkdir(parents=True, exist_ok=True)
+                files.save_file(flat, str(path) + ".part")
+                path.with_name(path.name + ".part").rename(path)
+            values = {name: line.to(reader.route.device) for name, line in flat.items()}
+        else:
+            values = files.load_file(str(path), device=reader.route.device)
+        return cls({name: _by_row(values[name], row) for name, row in rows.items()})
 
     def gather_padded(self, name: str, numbers: Sequence[int], width: int) -> Any:
         """Return the values of the answers of some rows: (answers, width), 0 in the padding."""
@@ -176,6 +178,19 @@ class References:
         """Return the values of whole answers of some rows: (answers,)."""
         torch = import_optional("torch", extra="train")
         return torch.stack([line.sum() for number in numbers for line in self._lines[name][number]])
+
+
+def _read_dealt(rows: Sequence[PackedRow], reader: LogprobReader, label: str, group: ProcessGroup) -> Any:
+    """Return the nats of every answer of ``rows`` one after the other, (tokens,) on the CPU; the same on each rank."""
+    torch = import_optional("torch", extra="train")
+    sizes = [sum(target_positions(row, number) for number in range(len(row.branches))) for row in rows]
+    starts = [0, *accumulate(sizes)]
+    own = range(len(rows))[group.rank :: group.world_size]
+    lines = iter(reader.compute_without_grad([rows[place] for place in own], label))
+    result = torch.zeros(starts[-1])
+    for place in own:
+        result[starts[place] : starts[place + 1]] = torch.cat([next(lines) for _ in rows[place].branches]).cpu()
+    return group.sum_tensor(result)
 
 
 def _by_row(flat: Any, rows: Sequence[PackedRow]) -> list[list[Any]]:

@@ -14,6 +14,7 @@ from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.backends.trainers.rl_validation import PolicyModel
 from tunectl.config.schema.align import Dpo, Kto
 from tunectl.core.optional import import_optional
+from tunectl.training import batch_schedule
 from tunectl.training.batch_schedule import OptimizerStep
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.rl import preference_batches
@@ -50,7 +51,7 @@ class OfflineRun:
     def run_validation(self, step: int) -> ValidationPoint:
         held_out = self.trainer.evaluate_held_out if self.data.held_out else None
         return rl_validation.run_validation(
-            self.plan, self.policy, self.judges, self.data.validation, self.state, step, held_out=held_out
+            self.plan, self.policy, self.judges, self.data.validation, self.state, step, held_out, self.group
         )
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
@@ -70,22 +71,38 @@ class OfflineRun:
     def compute_kl_logprobs(self, name: str, numbers: Sequence[int]) -> tuple[Any, Any]:
         """Return nats of the strangers ``numbers`` under the policy and under sft, (answers,) each; no gradients."""
         torch = import_optional("torch", extra="train")
-        rows = [self.strangers[name][number] for number in numbers]
-        own = torch.stack([line.sum() for line in self.reader.compute_without_grad(rows)])
-        return own, self.references.gather_sums(STRANGERS[name], numbers)
+        places = range(len(numbers))[self.group.rank :: self.group.world_size]
+        rows = [self.strangers[name][numbers[place]] for place in places]
+        lines = iter([float(line.sum()) for line in self.reader.compute_without_grad(rows)])
+        sums = {place: [next(lines) for _ in row.branches] for place, row in zip(places, rows, strict=True)}
+        merged = self.group.merge_by_place(sums, list[float])
+        policy = torch.tensor([nats for row in merged for nats in row], device=self.policy.route.device)
+        return policy, self.references.gather_sums(STRANGERS[name], numbers)
+
+    def rank_batches(self, rows: Sequence[PackedRow], step: OptimizerStep | None = None) -> Sequence[Sequence[int]]:
+        """Return the micro-batches that this rank reads of a step, or of all ``rows``."""
+        if self.group.world_size == 1:
+            return step.batches if step else batch_schedule.token_batches(rows, range(len(rows)), self.reader.tokens)
+        order = row_indices(step) if step else range(len(rows))
+        group = self.group
+        return batch_schedule.rank_batches(
+            rows, order, self.reader.tokens, rank=group.rank, world_size=group.world_size
+        )
 
 
 def prepare_run(
     plan: RlArgs,
-    settings: Dpo | Kto,
     policy: PolicyModel,
     data: PolicyData,
     judges: RewardFunctions,
     steps: list[OptimizerStep],
     state: RlTrainerState,
     work: Path,
+    group: ProcessGroup = SINGLE,
 ) -> OfflineRun:
     """Return the run, with what sft says of every answer."""
+    settings = plan.settings
+    assert isinstance(settings, Dpo | Kto)
     reader = LogprobReader(policy.route, policy.shared, policy.tokens)
     named = {TRAIN: [item.row for item in data.judged], HELD_OUT: [item.row for item in data.held_out]}
     strangers: dict[str, list[PackedRow]] = {}
@@ -96,8 +113,8 @@ def prepare_run(
         }
     every = named | {STRANGERS[name]: rows for name, rows in strangers.items()}
     with state.time_block("reference"):
-        references = References.load_or_compute(every, reader, work)
-    return OfflineRun(plan, settings, policy, data, judges, steps, reader, references, strangers, state)
+        references = References.load_or_compute(every, reader, work, group)
+    return OfflineRun(plan, settings, policy, data, judges, steps, reader, references, strangers, state, group=group)
 
 
 def _strangers(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[PackedRow]:

@@ -80,7 +80,7 @@ def build_trainer(settings: AlignSettings, group: ProcessGroup = SINGLE) -> Poli
         return OnlineRlTrainer(group)
     from tunectl.backends.trainers.dpo_kto import DpoKtoTrainer
 
-    return DpoKtoTrainer()
+    return DpoKtoTrainer(group)
 
 
 def _reward(base: Path, sft: Path, reward: Path, profile: HardwareProfile) -> RewardModel:

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from tunectl.artifacts import atomic_io
-from tunectl.config.schema.align import Grpo, Rloo
 from tunectl.config.schema.launch import LaunchConfig, LocalLaunch, RayLaunch, TorchrunLaunch
 from tunectl.training.fit_request import FitLauncher
-from tunectl.training.rl.report import AlignSettings
-from tunectl.training.rl.rl_types import PolicyTrainer
 
 TRAINED: Final = frozenset(("cpt", "sft", "reward", "align"))
 """Stages that fit an adapter over a fixed schedule of steps."""
@@ -108,12 +105,8 @@ def _build_backends(stage: str, launcher: FitLauncher) -> dict[str, Any]:
     from tunectl.backends.wiring import align
 
     trainer = launched_trainers.LaunchedPolicyTrainer(launcher)
-    own = align.build_backend()
-
-    def choose(policy: AlignSettings) -> PolicyTrainer:
-        return trainer if isinstance(policy, Rloo | Grpo) else own.trainer(policy)
-
-    return {"tools": replace(own, trainer=choose, reward=trainer.check_reward_model)}
+    tools = replace(align.build_backend(), trainer=lambda _: trainer, reward=trainer.check_reward_model)
+    return {"tools": tools}
 
 
 def _build_launcher(settings: TorchrunLaunch | RayLaunch) -> FitLauncher:
