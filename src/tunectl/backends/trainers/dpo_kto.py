@@ -74,8 +74,8 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
             kinds += [kind for item in reading.judged for kind in item.good]
         kl = None if apart is None else max(0.0, float((apart[0] - apart[1]).mean()))
         run.group.sum_gradients(self.model)
-        ratios, kinds = run.group.join(ratios), [kind > 0 for kind in run.group.join(kinds)]
-        return run.group.sum(total)[0], _margin(ratios, kinds, run.settings.beta), kl
+        good = [kind > 0 for kind in run.group.join(kinds)]
+        return run.group.sum(total)[0], _margin(run.group.join(ratios), good, run.settings.beta), kl
 
     def loss_of(self, reading: PairLogprobs, apart: tuple[Any, Any] | None) -> Any:
         """Return TRL's loss of some answers, a scalar: the mean over pairs (dpo) or answers (kto); ``apart`` as of ``OfflineRun.compute_kl_logprobs``."""
