@@ -28,7 +28,7 @@ Whoever leaves one out to stay below 40 minutes names the reason here; `make tes
 """
 
 TEST_ALL = (
-    "cluster",  # several nodes on one machine: minutes, and most of its memory
+    "cluster",  # several nodes of Ray or SLURM on one machine: minutes, and most of its memory
     "federated",  # a real Flower in an environment of its own (240 MB), and a dozen fits
     "tracking",  # a real MLflow server in an environment of its own (600 MB)
     "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests

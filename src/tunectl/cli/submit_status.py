@@ -29,15 +29,21 @@ def run(args: argparse.Namespace) -> int:
 
     jobs = ProjectPaths().jobs
     records = [job_records.find_job(jobs, args.id)] if args.id else job_records.list_jobs(jobs)
-    states, problems = [], []
+    states, reasons, problems = [], [], []
     for record in records:
         try:
-            states.append(job_submission.read_state(record))
+            state = job_submission.read_state(record)
+            reason = job_submission.read_reason(record, state)
         except InfrastructureError as error:  # one cluster that is away must not hide the jobs of another
-            states.append("unknown")
+            state, reason = "unknown", ""
             problems.append(f"{record.id}: {error}")
+        states.append(state)
+        reasons.append(reason)
     if args.json:
-        listed = [{**to_builtins(record), "state": state} for record, state in zip(records, states, strict=True)]
+        listed = [
+            {**to_builtins(record), "state": state, "reason": reason}
+            for record, state, reason in zip(records, states, reasons, strict=True)
+        ]
         terminal.print_json({"jobs": listed, "problems": problems})
         return 0
     if not records:
@@ -57,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
         for record, state in zip(records, states, strict=True)
     ]
     terminal.table("", columns, rows)
+    for record, reason in zip(records, reasons, strict=True):
+        if reason:
+            terminal.print_line(f"{record.id} waits: {reason}")
     for problem in problems:
         terminal.print_line(problem)
     return 0

@@ -155,6 +155,11 @@ def read_state(record: JobRecord) -> str:
     return state
 
 
+def read_reason(record: JobRecord, state: str) -> str:
+    """Return why a pending job waits, where its scheduler says so."""
+    return slurm_scheduler.read_reason(record) if record.to == "slurm" and state == "pending" else ""
+
+
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     """Return the command that prints what the job printed.
 

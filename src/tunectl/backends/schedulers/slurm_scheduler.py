@@ -109,14 +109,27 @@ def read_state(record: JobRecord) -> str:
     noted = read_note(record)
     if noted in {"finished", "failed"}:
         return noted
-    scheduler_command.require_program("sbatch")
-    words = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={record.scheduler_id}"]
-    state = ""
-    with suppress(InfrastructureError):  # "Invalid job id": it ended a while ago
-        state = scheduler_command.call(words).strip()
+    state = _ask(record, "%T")
     if not state:
         return "canceled" if noted == "stopped" else "lost"
     return _STATES.get(state, "failed")
+
+
+def read_reason(record: JobRecord) -> str:
+    """Return why a job waits, in SLURM's word, for example PartitionTimeLimit; empty where it says nothing.
+
+    Raises  InfrastructureError where squeue is not here.
+    """
+    reason = _ask(record, "%r")
+    return "" if reason == "None" else reason
+
+
+def _ask(record: JobRecord, field: str) -> str:
+    scheduler_command.require_program("sbatch")
+    words = ["squeue", "--noheader", "--states=all", f"--format={field}", f"--jobs={record.scheduler_id}"]
+    with suppress(InfrastructureError):  # "Invalid job id": it ended a while ago
+        return scheduler_command.call(words).strip()
+    return ""
 
 
 def read_note(record: JobRecord) -> str | None:
