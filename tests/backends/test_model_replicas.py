@@ -12,8 +12,9 @@ from tunectl.backends.launchers.model_replicas import ReplicaLauncher
 from tunectl.backends.modeling import generator
 from tunectl.backends.modeling.reference_model import ReferenceModel
 from tunectl.config.schema.evaluate import Decoding
+from tunectl.config.schema.launch import TorchrunLaunch
 from tunectl.core import progress
-from tunectl.core.errors import ArtifactError, InfrastructureError
+from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
 from tunectl.evaluation.generator_protocols import GenerationPrompt
 
 torch = pytest.importorskip("torch")
@@ -25,6 +26,11 @@ DECODING = {
     "beams": {"method": "beams", "max_new_tokens": 6, "beams": 2, "length_penalty": 1.0},
 }
 DECODE = TypeAdapter(Decoding).validate_python
+
+
+def launch(processes):
+    values = {"nnodes": 1, "rdzv_endpoint": None, "storage_path": None, "max_restarts": 0, "shard": "none"}
+    return TorchrunLaunch(method="torchrun", nproc_per_node=processes, collective_timeout_seconds=60, **values)
 
 
 class Counter:
@@ -49,7 +55,7 @@ class Counter:
 
 @pytest.fixture(scope="module")
 def launcher():
-    return ReplicaLauncher("evaluate", 2, tiny_fits.PROFILE)
+    return ReplicaLauncher("evaluate", launch(2), tiny_fits.PROFILE)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +96,18 @@ def test_what_one_process_says_of_the_model(both, launcher):
     assert there.context == here.context
     assert there.lengths(PROMPTS) == here.lengths(PROMPTS)
     assert [(end.ranks, end.nodes, end.device, end.restarts) for end in launcher.ends[:1]] == [(2, 1, "cpu", 0)]
+
+
+def test_one_process_is_this_one(tiny_model):
+    one = ReplicaLauncher("evaluate", launch(1), tiny_fits.PROFILE)
+    loaded = one.open_generator(tiny_model, None)
+    assert type(loaded) is generator.HfGenerator
+    loaded.close()
+    assert type(one.open_reference(tiny_model, None, [2], tiny_fits.PROFILE)) is ReferenceModel
+    assert one.ends == []
+    with pytest.raises(UsageError) as error:
+        ReplicaLauncher("evaluate", launch("auto"), tiny_fits.PROFILE).open_generator(tiny_model, None)
+    assert error.value.message == "launch.nproc_per_node = auto counts cards, and hardware.device is cpu"
 
 
 def test_the_trained_model_of_packaging_is_divided_too(launcher, tiny_model):

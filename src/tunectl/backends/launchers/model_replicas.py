@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,14 +30,16 @@ from tunectl.backends.launchers.replica_worker import (
     LikelihoodCall,
     ReplicaRequest,
 )
+from tunectl.backends.launchers.torchrun_launcher import count_ranks
 from tunectl.backends.launchers.worker import CARDS, choose_card
 from tunectl.backends.system import framed_socket
 from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
 from tunectl.config.schema.hardware import HardwareProfile
+from tunectl.config.schema.launch import TorchrunLaunch
 from tunectl.core import logging_setup, progress
 from tunectl.core.errors import InfrastructureError
-from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt
-from tunectl.packaging.protocols import GreedyOutput
+from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, Generator
+from tunectl.packaging.protocols import GreedyOutput, TrainedModel
 from tunectl.training import fit_request
 from tunectl.training.fit_request import Failure
 
@@ -266,21 +269,30 @@ def _in_order(shares: Sequence[Sequence[int]], parts: Sequence[Sequence[T]]) -> 
 
 @dataclass
 class ReplicaLauncher:
-    """Opens models on ``count`` processes of this machine; ``ends`` says that it did."""
+    """Opens models on several processes of this machine; ``ends`` says that it did."""
 
     stage: str
-    count: int
+    settings: TorchrunLaunch
     profile: HardwareProfile
     ends: list[ReplicaEnd] = field(default_factory=list)
 
-    def open_generator(self, folder: Path, adapter: Path | None) -> ReplicatedGenerator:
+    @cached_property
+    def count(self) -> int:
+        """Processes; counted when a model is opened, because a stage that opens none needs no card."""
+        return count_ranks(self.settings, self.profile.device)
+
+    def open_generator(self, folder: Path, adapter: Path | None) -> Generator:
         """Return a generator; see ``evaluation.generator_protocols.ModelLoader``."""
+        if self.count == 1:
+            return replica_worker.load_generator(folder, adapter, self.profile)
         return ReplicatedGenerator(self._open("generator", folder, adapter, self.profile))
 
     def open_reference(
         self, folder: Path, adapter: Path | None, stops: Sequence[int], profile: HardwareProfile
-    ) -> ReplicatedReference:
+    ) -> TrainedModel:
         """Return a reference model."""
+        if self.count == 1:
+            return replica_worker.load_reference(folder, adapter, stops, profile)
         return ReplicatedReference(self._open("reference", folder, adapter, profile, stops), profile.generate_batch)
 
     def _open(

@@ -101,12 +101,22 @@ def load_model(request: ReplicaRequest) -> Any:
     profile = HardwareProfile(**request.profile)
     folder, adapter = Path(request.folder), Path(request.adapter) if request.adapter else None
     if request.kind == "generator":
-        from tunectl.backends.modeling import generator
+        return load_generator(folder, adapter, profile)
+    return load_reference(folder, adapter, request.stops, profile)
 
-        return generator.model_loader(profile)(folder, adapter)
+
+def load_generator(folder: Path, adapter: Path | None, profile: HardwareProfile) -> Any:
+    """Return the generator of evaluation in this process."""
+    from tunectl.backends.modeling import generator
+
+    return generator.model_loader(profile)(folder, adapter)
+
+
+def load_reference(folder: Path, adapter: Path | None, stops: Sequence[int], profile: HardwareProfile) -> Any:
+    """Return the trained model that packaging compares with in this process."""
     from tunectl.backends.modeling.reference_model import ReferenceModel
 
-    return ReferenceModel(folder, adapter, request.stops, profile)
+    return ReferenceModel(folder, adapter, stops, profile)
 
 
 def carry_out(model: Any, call: Call, rank: int) -> Any:

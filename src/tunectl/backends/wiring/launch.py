@@ -73,16 +73,12 @@ def launch_backends(stage: str, config: LaunchConfig, own: Any = None) -> Launch
     )
 
 
-def _divide_inputs(stage: str, settings: TorchrunLaunch, own: Any) -> LaunchedBackends | None:
-    """Return backends whose models are held by several processes of this machine; None where there is one."""
+def _divide_inputs(stage: str, settings: TorchrunLaunch, own: Any) -> LaunchedBackends:
+    """Return backends whose models are held by the processes of this machine."""
     from tunectl.backends.launchers.model_replicas import ReplicaLauncher
-    from tunectl.backends.launchers.torchrun_launcher import count_ranks
     from tunectl.backends.wiring import evaluation, packaging, preferences
 
-    count = count_ranks(settings, own.hardware.device)
-    if count == 1:
-        return None
-    launcher = ReplicaLauncher(stage, count, own.hardware)
+    launcher = ReplicaLauncher(stage, settings, own.hardware)
     backends: dict[str, Any]
     if stage == "evaluate":
         tools = evaluation.build_backend(own.hardware, own.evaluate.judge)
