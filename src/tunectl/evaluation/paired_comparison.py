@@ -117,12 +117,17 @@ def compare_runs(
     return [item for item in result if item is not None]
 
 
-def score_input(name: str, statistics: Sequence[float]) -> float | None:
-    """Return a measure of one input alone; None where it is undefined."""
+def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return system to measure to input to the measure of that input alone, where it is defined."""
     import numpy as np
 
-    value = float(metrics.get_metric(name).combine(np.array(statistics)))
-    return value if np.isfinite(value) else None
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for system, statistics in rows[0].statistics.items() if rows else ():
+        for name in statistics:
+            values = metrics.get_metric(name).combine(np.array([row.statistics[system][name] for row in rows]))
+            scored = zip(rows, values, strict=True)
+            found.setdefault(system, {})[name] = {row.id: float(value) for row, value in scored if np.isfinite(value)}
+    return found
 
 
 @dataclass(frozen=True, slots=True)

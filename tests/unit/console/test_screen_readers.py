@@ -384,7 +384,8 @@ def test_scores_of_inputs_that_cannot_be_read_leave_the_rest(built: Path, tmp_pa
         if path.is_file() and b"statistics" in path.read_bytes():
             path.write_bytes(b"{")
     shown = look(tmp_path / "copy", "compare")
-    assert list(shown.problems) == ["answers"]
+    assert list(shown.problems) == ["scores of inputs"]
+    assert len(shown.answers) == 6
     assert [item.paired for item in shown.metrics] == [False, False]
 
 

@@ -11,8 +11,10 @@ from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.backends.vcs import dvc_cache
+from tunectl.console import paired_scores
 from tunectl.console.links import link
 from tunectl.console.paging import place_page
+from tunectl.console.paired_scores import PairedRuns
 from tunectl.console.read_context import NotFoundError, ProblemList, stamp_files
 from tunectl.console.screens.runs import (
     JUDGED,
@@ -24,8 +26,8 @@ from tunectl.console.screens.runs import (
     try_load,
 )
 from tunectl.core.errors import TunectlError
-from tunectl.evaluation import metrics, paired_comparison, results
-from tunectl.evaluation.results import AnswerRow, InputScores, MetricDifference, Score
+from tunectl.evaluation import metrics, results
+from tunectl.evaluation.results import AnswerRow, MetricDifference, Score
 from tunectl.pipeline import run_ledger
 from tunectl.pipeline.run_ledger import RunRecord
 
@@ -37,7 +39,8 @@ CHOICES: Final = 50
 PAGE_SIZE: Final = 20
 """Test inputs of a page, side by side."""
 SORTS: Final = {"loss": "largest loss first", "gain": "largest gain first", "file": "as in the file"}
-RESAMPLES: Final = 1000
+NOTHING_PAIRED: Final = PairedRuns([], {}, {})
+_Answers = Mapping[str, AnswerRow]
 
 
 class MetricPair(Struct, frozen=True):
@@ -121,13 +124,6 @@ class CompareScreen(Struct, frozen=True):
     problems: dict[str, str] = field(default_factory=dict)
 
 
-class _StoredRun(Struct, frozen=True):
-    """What a run kept of each test input."""
-
-    answers: Mapping[str, AnswerRow]
-    scores: Mapping[str, InputScores]
-
-
 def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScreen:
     """Compare the runs ``old`` and ``new``; without them the two newest.
 
@@ -148,10 +144,9 @@ def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScree
     old, new = (try_load(context, problems, name) if name else None for name in (old_name, new_name))
     if old is None or new is None:
         return CompareScreen(choices=choices, problems=problems.problems)
-    nothing: tuple[_StoredRun | None, _StoredRun | None] = (None, None)
-    stored = problems.attempt("answers", lambda: (_load_stored(context, old), _load_stored(context, new)), nothing)
-    paired: dict[tuple[str, str], MetricDifference]
-    paired = problems.attempt("scores of inputs", lambda: _pair_scores(context, old, new, *stored), {})
+    nothing: tuple[_Answers | None, _Answers | None] = (None, None)
+    stored = problems.attempt("answers", lambda: (_load_answers(context, old), _load_answers(context, new)), nothing)
+    paired = problems.attempt("scores of inputs", lambda: _pair_scores(context, old, new), NOTHING_PAIRED)
     changes = list(list_changes(old, new))
     same = len(flatten_settings(old.settings).keys() | flatten_settings(new.settings).keys()) - len(changes)
     return CompareScreen(
@@ -161,11 +156,11 @@ def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScree
         same_settings=same,
         stages=_list_changed_stages(old, new),
         same_test_set=None if old.test_set is None or new.test_set is None else old.test_set == new.test_set,
-        metrics=list(_compare_metrics(old, new, paired)),
+        metrics=list(_compare_metrics(old, new, {(item.system, item.measure): item for item in paired.differences})),
         curves=list(_list_curves(old, new)),
         choices=choices,
         problems=problems.problems,
-        **_compare_answers(new, stored, query),
+        **_compare_answers(new, stored, paired, query),
     )
 
 
@@ -202,26 +197,15 @@ def _pair(system: str, name: str, old: Score | None, new: Score | None, paired: 
     )
 
 
-def _pair_scores(
-    context: ReadContext, old: RunRecord, new: RunRecord, before: _StoredRun | None, after: _StoredRun | None
-) -> dict[tuple[str, str], MetricDifference]:
-    """System and metric to the paired difference; empty where a run kept no scores of inputs, or the inputs differ."""
-    if before is None or after is None or not after.scores or before.scores.keys() != after.scores.keys():
-        return {}
+def _pair_scores(context: ReadContext, old: RunRecord, new: RunRecord) -> PairedRuns:
+    """Pair the runs by their inputs; nothing where one of them kept no scores of inputs."""
+    paths = [path for run in (old, new) if (path := _find_file(context, run, results.INPUT_SCORES)) is not None]
+    if len(paths) < 2:
+        return NOTHING_PAIRED
     gate = new.settings.get("evaluate", {}).get("evaluate", {}).get("gate", {})
-
-    def compare() -> dict[tuple[str, str], MetricDifference]:
-        found = paired_comparison.compare_runs(
-            list(before.scores.values()),
-            list(after.scores.values()),
-            resamples=RESAMPLES,
-            confidence=float(gate.get("confidence", 0.95)),
-            seed=0,
-        )
-        return {(item.system, item.measure): item for item in found}
-
-    # Records and artifacts of runs do not change; the ids name them.
-    return context.cache.get(f"paired {old.id} {new.id}", (len(before.scores), len(after.scores)), compare)
+    confidence = float(gate.get("confidence", 0.95))
+    key = f"paired {paths[0]} {paths[1]} {confidence}"
+    return context.cache.get(key, stamp_files(paths), lambda: paired_scores.pair_runs(paths[0], paths[1], confidence))
 
 
 def _list_curves(old: RunRecord, new: RunRecord) -> Iterator[CurveLink]:
@@ -237,25 +221,22 @@ def _get_last(points: Sequence[tuple[int, float]] | None) -> float | None:
 
 
 def _compare_answers(
-    new: RunRecord, stored: tuple[_StoredRun | None, _StoredRun | None], query: Mapping[str, str]
+    new: RunRecord, stored: tuple[_Answers | None, _Answers | None], paired: PairedRuns, query: Mapping[str, str]
 ) -> dict[str, Any]:
     """The fields of the screen that are about answers."""
     before, after = stored
     if before is None or after is None:
         reason = "The answers of one of these runs are no longer in the cache of DVC; only what the ledger keeps can be compared."
         return {"answers_reason": reason}
-    common = [name for name in after.answers if name in before.answers]
-    there = {
-        system for name in common for system in after.answers[name].answers if system in before.answers[name].answers
-    }
+    common = [name for name in after if name in before]
+    there = {system for name in common for system in after[name].answers if system in before[name].answers}
     wanted = query.get("system", "")
     system = wanted if wanted in there else next((name for name in JUDGED if name in there), min(there, default=""))
     metric = query.get("metric", "") or new.primary or ""
     sort = query.get("sort", "") if query.get("sort", "") in SORTS else "loss"
-    different = [
-        name for name in common if before.answers[name].answers.get(system) != after.answers[name].answers.get(system)
-    ]
-    gains = {name: _score_pair(name, system, metric, before, after) for name in different}
+    different = [name for name in common if before[name].answers.get(system) != after[name].answers.get(system)]
+    values = [run.get(system, {}).get(metric, {}) for run in (paired.old, paired.new)]
+    gains = {name: (values[0].get(name), values[1].get(name)) for name in different}
     if sort != "file" and any(None not in pair for pair in gains.values()):
         different.sort(key=lambda name: _sort_key(gains[name], metric, sort))
     at = place_page(query.get("at", ""), PAGE_SIZE, len(different))
@@ -263,18 +244,6 @@ def _compare_answers(
     reason = "" if pairs else "Both runs gave the same answers, or were asked different questions."
     chosen = {"system": system, "metric": metric, "sort": sort, "at": at, "answers": pairs, "answers_reason": reason}
     return {**chosen, "different": len(different), "asked": len(common)}
-
-
-def _score_pair(
-    name: str, system: str, metric: str, before: _StoredRun, after: _StoredRun
-) -> tuple[float | None, float | None]:
-    """The scores of one input in both runs."""
-    found = []
-    for run in (before, after):
-        row = run.scores.get(name)
-        numbers = row.statistics.get(system, {}).get(metric) if row is not None else None
-        found.append(paired_comparison.score_input(metric, numbers) if numbers else None)
-    return found[0], found[1]
 
 
 def _sort_key(pair: tuple[float | None, float | None], metric: str, sort: str) -> float:
@@ -287,30 +256,22 @@ def _sort_key(pair: tuple[float | None, float | None], metric: str, sort: str) -
 
 
 def _build_pair(
-    name: str, system: str, scores: tuple[float | None, float | None], before: _StoredRun, after: _StoredRun
+    name: str, system: str, scores: tuple[float | None, float | None], before: _Answers, after: _Answers
 ) -> AnswerPair:
-    row = after.answers[name]
-    first, second = _mark_words(before.answers[name].answers.get(system, ""), row.answers.get(system, ""))
+    row = after[name]
+    first, second = _mark_words(before[name].answers.get(system, ""), row.answers.get(system, ""))
     return AnswerPair(name, row.input, row.references[0] if row.references else "", first, second, *scores)
 
 
-def _load_stored(context: ReadContext, record: RunRecord) -> _StoredRun | None:
-    """What a run kept of each test input; None where its answers are gone."""
+def _load_answers(context: ReadContext, record: RunRecord) -> _Answers | None:
+    """The answers of a run by input; None where they are gone."""
     path = _find_file(context, record, results.ANSWERS)
     if path is None:
         return None
     answers: dict[str, AnswerRow] = context.cache.get(
         f"answers {path}", stamp_files([path]), lambda: {row.id: row for row in atomic_io.read_rows(path, AnswerRow)}
     )
-    scored = _find_file(context, record, results.INPUT_SCORES)
-    if scored is None:
-        return _StoredRun(answers, {})
-    scores: dict[str, InputScores] = context.cache.get(
-        f"scores {scored}",
-        stamp_files([scored]),
-        lambda: {row.id: row for row in atomic_io.read_rows(scored, InputScores)},
-    )
-    return _StoredRun(answers, scores)
+    return answers
 
 
 def _find_file(context: ReadContext, record: RunRecord, name: str) -> Path | None:
