@@ -167,6 +167,7 @@ INTERNAL = {
     "pipeline.background_build:find_build()": OWN,
     "pipeline.run_ledger:_PASSWORD": DECLARED,
     "backends.tracking.mlflow_tracker:_PASSWORD": DECLARED,
+    "cli.federate:_take_name()": "a name that was typed here",
     "backends.export.exporter_env:error_line()": "a line of our own child process",
     "backends.export.openvino_export:kinds()": OWN,
     "backends.reports.svg_plots:_write()": OWN,
