@@ -86,7 +86,7 @@ bench-align: .venv/.dev  ## seconds a step of RLOO beside plain TRL
 	$(BIN)/python benchmarks/bench_align.py
 
 bench-curate: .venv/.dev  ## a million documents (or DOCUMENTS=10000000), exact and near duplicates, beside a peer
-	$(BIN)/python benchmarks/bench_curate.py $(if $(DOCUMENTS),--documents $(DOCUMENTS) --no-peer)
+	$(BIN)/python benchmarks/bench_curate.py $(if $(DOCUMENTS),--documents $(DOCUMENTS) --no-peer --ray)
 
 bench-serve: .venv/.dev  ## the server beside the bare engine and the peers that are installed, five interleaved rounds (hours; goes on where it stopped)
 	$(BIN)/python benchmarks/bench_serve.py --keep

@@ -1,7 +1,7 @@
 """Speed of duplicate removal: a million short documents, exact and near duplicates, beside text-dedup.
 
-    python benchmarks/bench_curate.py [--documents 1000000] [--peer-documents 200000] [--peer VENV | --no-peer]
-    make bench-curate DOCUMENTS=10000000     # without the peer; records lie in files, as in the stage, from 512 MiB on
+    python benchmarks/bench_curate.py [--documents 1000000] [--peer-documents 200000] [--peer VENV | --no-peer] [--ray]
+    make bench-curate DOCUMENTS=10000000     # local and on Ray, without the peer; records lie in files, as in the stage, from 512 MiB on
 
 It makes a corpus with planted twins (folded exact copies, and copies with one to three changed words), runs the product's
 own blocks on it in a fresh process, and compares what was removed with the truth: connected components of exact Jaccard
@@ -21,6 +21,7 @@ import tempfile
 import time
 import venv
 from collections import defaultdict
+from functools import partial
 from itertools import combinations, islice
 from pathlib import Path
 from typing import IO
@@ -149,20 +150,47 @@ def ours(path: Path, kept: Path) -> dict[str, float]:
     ended = time.perf_counter()
     with kept.open("w") as stream:
         stream.writelines(f"{document.id}\n" for document in left)
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return {
         "read_seconds": read - started,
         "exact_seconds": middle - read,
         "near_seconds": ended - middle,
         "seconds": ended - read,
-        "peak_gb": int(peak.split()[1]) * 1024 / 1e9,
+        "peak_gb": read_peak_gb(),
         "on_disk": scratch is not None,
     }
 
 
-def in_child(path: Path, kept: Path) -> dict[str, float]:
+def on_ray(path: Path, kept: Path) -> dict[str, float]:
+    """Run the same blocks on a Ray cluster that is started here; memory is that of the driver, without Ray's processes."""
+    from tunectl.artifacts.disk_list import DiskList
+    from tunectl.artifacts.records import Document, Example, RejectedRow
+    from tunectl.artifacts.row_counts import RowCounter
+    from tunectl.backends.wiring.curation import curate_on_ray
+    from tunectl.config.schema.curate import CurateFilters
+    from tunectl.data.curation_pipeline import CurationPipeline
+
+    off = dict.fromkeys(("repair", "quality", "language", "pii"))
+    parts = CurateFilters.model_validate({**off, "exact": {"normalize": True}, "near": NEAR, "max_rejected_share": 1.0})
+    build = partial(CurationPipeline.build, parts, None, seed=0, threads=1)
+    after: DiskList[Document | Example] = DiskList(kept.parent, Document, Example)
+    started = time.perf_counter()
+    total = RowCounter("ray", DiskList(kept.parent, RejectedRow))
+    curate_on_ray(parts, build(), build, [path], total, after)
+    ended = time.perf_counter()
+    with kept.open("w") as stream:
+        stream.writelines(f"{document.id}\n" for document in after)
+    return {"read_seconds": 0.0, "seconds": ended - started, "driver_peak_gb": read_peak_gb()}
+
+
+def read_peak_gb() -> float:
+    """Most memory that this process ever had."""
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) * 1024 / 1e9
+
+
+def in_child(path: Path, kept: Path, engine: str = "local") -> dict[str, float]:
     """``ours`` in a fresh process, so that its memory is its own."""
-    line = [sys.executable, __file__, "--ours", str(path), str(kept)]
+    line = [sys.executable, __file__, "--ours", str(path), str(kept), engine]
     result: dict[str, float] = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
     return result
 
@@ -250,6 +278,15 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
     print("ours, exact then near", flush=True)
     figures["ours"] = in_child(corpus, kept) | {"documents": options.documents} | score(corpus, kept)
     print(f"  {figures['ours']}", flush=True)
+    if options.ray:
+        kept_there = kept.read_text()
+        print("ours on Ray", flush=True)
+        figures["ray"] = in_child(corpus, kept, "ray")
+        figures["ray"]["same_records"] = kept.read_text() == kept_there
+        figures["ray"]["times_local"] = round(
+            figures["ray"]["seconds"] / sum(figures["ours"][name] for name in ("read_seconds", "seconds")), 2
+        )
+        print(f"  {figures['ray']}", flush=True)
     if options.no_peer:
         return figures
     python = peer_python(options.peer, scratch)
@@ -272,13 +309,15 @@ def main() -> None:
     parser.add_argument("--peer-documents", type=int, default=200_000)
     parser.add_argument("--peer", type=Path, help="an environment with text-dedup; one is made when this is left out")
     parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--ray", action="store_true", help="run it on Ray, too")
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--ours", nargs=2, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--ours", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
         make(Path(options.make[0]), int(options.make[1]))
     elif options.ours:
-        print(json.dumps(ours(*options.ours)))
+        run = on_ray if options.ours[2] == "ray" else ours
+        print(json.dumps(run(Path(options.ours[0]), Path(options.ours[1]))))
     else:
         with tempfile.TemporaryDirectory() as folder:
             figures = measure(options, Path(folder))

@@ -8,7 +8,7 @@ import ray_ranks
 from pydantic import ValidationError
 from tiny_fits import digest, plan, sft_job
 
-from tunectl.backends.launchers.ray_launcher import RayLauncher
+from tunectl.backends.launchers.ray_launcher import RayLauncher, prepare_environment
 from tunectl.config.schema.launch import RayLaunch
 from tunectl.core.errors import InfrastructureError, UsageError
 
@@ -25,7 +25,7 @@ def cluster():
     """One cluster for all fits of this file: its start takes longer than they do."""
     ray = pytest.importorskip("ray")
     launcher = RayLauncher(launch())
-    launcher.prepare_environment()
+    prepare_environment()
     ray.cloudpickle.register_pickle_by_value(ray_ranks)  # workers do not have the folder of the tests
     assert launcher._connect(ray)
     yield

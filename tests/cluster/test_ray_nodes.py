@@ -6,7 +6,7 @@ import time
 import pytest
 from tiny_fits import plan, sft_job
 
-from tunectl.backends.launchers.ray_launcher import RayLauncher
+from tunectl.backends.launchers.ray_launcher import RayLauncher, prepare_environment
 from tunectl.backends.trainers.sft_trainer import SftTrainer
 from tunectl.config.schema.launch import RayLaunch
 
@@ -27,7 +27,7 @@ def test_a_node_goes_away(tiny_model, tmp_path):
         collective_timeout_seconds=60,
     )
     launcher = RayLauncher(settings)
-    launcher.prepare_environment()
+    prepare_environment()
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80_000_000}
     cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     nodes = [cluster.add_node(num_cpus=1, object_store_memory=80_000_000) for _ in range(2)]

@@ -79,7 +79,9 @@ def test_the_estimate_counts_the_sources(project: Path, capsys: pytest.CaptureFi
     assert 0 < stages["sft"]["minutes"] < 60
     assert found["minutes"] == pytest.approx(sum(row["minutes"] for row in found["stages"]), abs=0.1)
     assert main(["estimate"]) == 0
-    assert "in all about" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "in all about" in out
+    assert found["curate_engine"] in " ".join(out.split())
 
 
 def test_an_estimate_without_its_source_says_what_is_missing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

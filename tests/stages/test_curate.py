@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,19 @@ import pytest
 import yaml
 
 from tunectl.artifacts import atomic_io, manifest, row_counts
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, RejectedRow, Source, Tokens
+from tunectl.backends.wiring import curation
+from tunectl.config.loading import checks, override_file
+from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.curate import CurateStage
 from tunectl.core.errors import DataError
+from tunectl.core.optional import RequiredPackage
 from tunectl.data.curation_pipeline import FilterDeps
-from tunectl.data.curation_report import CurationReport
-from tunectl.pipeline.stages import curate
+from tunectl.data.curation_report import CurationReport, RecordTally
+from tunectl.pipeline.required_extras import list_build_packages
+from tunectl.pipeline.stages import STAGES, curate
+from tunectl.pipeline.stages.compose import compose
 from tunectl.privacy.mask import PiiMasker
 from tunectl.privacy.resources import PiiResources
 
@@ -41,6 +49,7 @@ FAKES = FilterDeps(
 
 def settings(group: str, **changes: Any) -> CurateStage:
     values = yaml.safe_load((ROOT / "conf" / "curate" / f"{group}.yaml").read_text())
+    del values["engine"]  # in no stage's settings
     return CurateStage.model_validate({"curate": values | changes, "seed": 0, "hardware": PROFILE})
 
 
@@ -239,3 +248,42 @@ def test_answers_left_out_of_a_record_are_listed(tmp_path: Path) -> None:
     assert report.answers.before == report.answers.after + report.answers.rejected + sum(
         report.answers.dropped.values()
     )
+
+
+def test_another_engine_changes_no_json_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "a.txt").write_text("text\n")
+    monkeypatch.chdir(tmp_path)
+    layout = ProjectPaths()
+    common = [Override.from_cli("ingest=documents"), Override.from_cli("data.path=a.txt")]
+    override_file.save_overrides(layout, common)
+    compose(layout)
+    assert curation.choose_engine("curate", layout.curate_engine) == {}
+    override_file.save_overrides(layout, [*common, Override.from_cli("curate.engine=ray")])
+    assert compose(layout) == {"written": [], "unchanged": [stage.name for stage in STAGES], "removed": []}
+    assert curation.choose_engine("curate", layout.curate_engine) == {"engine": curation.curate_on_ray}
+    assert curation.choose_engine("split", layout.curate_engine) == {}
+    packages = list_build_packages(checks.load_project_config(layout).root, ["curate"])
+    assert RequiredPackage("ray", "ray", "curate") in packages
+
+
+def test_an_engine_takes_the_place_of_the_blocks(tmp_path: Path) -> None:
+    def engine(filters: Any, blocks: Any, build: Any, files: Any, total: Any, after: Any) -> RecordTally:
+        assert [path.name for path in files] == ["documents.jsonl", "examples.jsonl"]
+        assert [type(block) for block in build().blocks()] == [type(block) for block in blocks.blocks()]
+        total.read(3)
+        total.keep(1)
+        for row in (2, 3):
+            total.reject(RejectedRow(Source("pages.csv", row), "empty", "", "mail someone@example.com"))
+        after.append(RECORDS[3])
+        return RecordTally(documents=3, kinds={"pages": 3})
+
+    (tmp_path / "curate").mkdir()
+    for name in ("documents", "examples"):
+        atomic_io.write_rows(tmp_path / "ingest" / f"{name}.jsonl", [])
+    inputs = curate.Inputs(tmp_path / "ingest", nothing(tmp_path / "feedback"))
+    cfg = settings("default", max_rejected_share=1.0)
+    metrics = curate.run(cfg, inputs, curate.Outputs(tmp_path / "curate"), libraries=FAKES, engine=engine)
+    assert (metrics.records_in, metrics.documents, metrics.rejected) == (3, 1, 2)
+    assert row_counts.load(tmp_path / "curate").rejected == {"empty": 2}
+    assert b"[EMAIL_1]" in (tmp_path / "curate" / "rejects.jsonl").read_bytes()

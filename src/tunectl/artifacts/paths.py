@@ -78,6 +78,11 @@ class ProjectPaths:
         return self.state_dir / "launch.json"
 
     @property
+    def curate_engine(self) -> Path:
+        """Where curate runs, as ``compose`` last read it. Not in a stage's JSON: another choice reruns nothing."""
+        return self.state_dir / "curate_engine.json"
+
+    @property
     def failure(self) -> Path:
         """Why the last stage failed; absent where it did not."""
         return self.state_dir / "failure.json"

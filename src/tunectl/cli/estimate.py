@@ -61,6 +61,7 @@ def _print(result: dict[str, Any], batch_tokens: int) -> None:
     terminal.print_line(
         f"in all about {result['minutes']:.0f} minutes and {result['memory_gb']:.1f} GB of memory at the peak"
     )
+    terminal.print_line(result["curate_engine"])
     free = resource_check.available_memory()
     if free is not None and result["memory_gb"] * 1e9 > free:
         terminal.print_line(

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
+from tunectl.artifacts.disk_list import RowList
 from tunectl.artifacts.records import RejectedRow
-from tunectl.config.schema.curate import Curate, Language, PiiConfig, Repair
+from tunectl.artifacts.row_counts import RowCounter
+from tunectl.config.schema.curate import CurateFilters, Language, PiiConfig, Repair
 from tunectl.data import curation_report
-from tunectl.data.curation_report import CurationReport, Duplicates
+from tunectl.data.curation_report import CurationReport, Duplicates, RecordTally
 from tunectl.data.dedup.exact import ExactDedup, MergeReferences
 from tunectl.data.dedup.near import NearDedup
 from tunectl.data.filters.language import Guesser, LanguageFilter
@@ -19,6 +23,9 @@ from tunectl.data.filters.repair import RepairStep, RepairText
 from tunectl.data.transform import Record, Transform
 from tunectl.privacy.mask import PiiMasker
 
+BLOCKS = ("mend", "judge", "speaks", "hide", "exact", "references", "alike")
+"""The blocks of ``CurationPipeline`` in the order in which they run."""
+
 
 @dataclass(frozen=True, slots=True)
 class FilterDeps:
@@ -27,6 +34,25 @@ class FilterDeps:
     mojibake: Callable[[Repair], RepairStep]
     languages: Callable[[Language], Guesser]
     personal: Callable[[PiiConfig], PiiMasker]
+
+
+class CurationEngine(Protocol):
+    """Runs the blocks somewhere else than in this process, with the same result."""
+
+    def __call__(
+        self,
+        filters: CurateFilters,
+        blocks: CurationPipeline,
+        build: Callable[[], CurationPipeline],
+        files: Sequence[Path],
+        total: RowCounter,
+        after: RowList[Record],
+    ) -> RecordTally:
+        """Curate the records of ``files`` into ``after``; returns the counts of what came in.
+
+        The first file holds documents, the others examples; one may be absent. Counts go to ``blocks`` and ``total``.
+        ``build`` makes the blocks anew in another process.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +68,7 @@ class CurationPipeline:
     references: MergeReferences = field(default_factory=MergeReferences)
 
     @classmethod
-    def build(cls, parts: Curate, libraries: FilterDeps, *, seed: int, threads: int | None) -> CurationPipeline:
+    def build(cls, parts: CurateFilters, libraries: FilterDeps, *, seed: int, threads: int | None) -> CurationPipeline:
         """Return the blocks that ``parts`` declares; ``threads`` None uses all cores."""
         return cls(
             mend=RepairText(parts.repair, mojibake=libraries.mojibake(parts.repair)) if parts.repair else None,
@@ -55,8 +81,12 @@ class CurationPipeline:
 
     def blocks(self) -> list[Transform]:
         """Repair first, so that all others see whole text; masking before comparing, so that rows that differ only in a name are twins."""
-        order = (self.mend, self.judge, self.speaks, self.hide, self.exact, self.references, self.alike)
-        return [block for block in order if block is not None]
+        return [block for block in map(self.find_block, BLOCKS) if block is not None]
+
+    def find_block(self, name: str) -> Transform | None:
+        """Return the block of a name in ``BLOCKS``; None where it is switched off."""
+        block: Transform | None = getattr(self, name)
+        return block
 
     def collect_dropped_answers(self) -> list[RejectedRow]:
         """Return answers that were left out of records which went on with others."""
@@ -64,14 +94,12 @@ class CurationPipeline:
             reject for block in (self.mend, self.judge, self.exact) if block is not None for reject in block.dropped
         ]
 
-    def report(
-        self, before: Sequence[Record], after: Sequence[Record], *, rejected: Counter[str], merged: int
-    ) -> CurationReport:
+    def report(self, before: RecordTally, after: RecordTally, *, rejected: Counter[str], merged: int) -> CurationReport:
         """Return the counts of all blocks."""
         sizes = sorted(self.alike.sizes.items()) if self.alike else []
         return CurationReport(
-            records=curation_report.counts(before, after),
-            answers=curation_report.answers(before, after, self.collect_dropped_answers()),
+            records=curation_report.count_records(before, after),
+            answers=curation_report.count_answers(before, after, self.collect_dropped_answers()),
             repairs=dict(self.mend.counts) if self.mend else None,
             languages=dict(self.speaks.counts.most_common()) if self.speaks else None,
             personal=dict(self.hide.counts.most_common()) if self.hide else None,
@@ -84,5 +112,5 @@ class CurationPipeline:
                 cluster_sizes={str(size): count for size, count in sizes},
             ),
             rejected=dict(rejected.most_common()),
-            sources=curation_report.sources(before, after),
+            sources=curation_report.count_sources(before, after),
         )

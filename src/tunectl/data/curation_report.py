@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct, field
 
-from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.artifacts.records import Document, RejectedRow
 from tunectl.data.transform import Record
 
 
@@ -66,29 +66,58 @@ class CurationReport(Struct, frozen=True):
     """By declared source: records ``before`` and ``after``."""
 
 
-def counts(before: Sequence[Record], after: Sequence[Record]) -> RecordCounts:
+class RecordTally(Struct):
+    """Records of each sort, their answers, and their declared sources."""
+
+    documents: int = 0
+    examples: int = 0
+    answers: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    """Declared source to records."""
+
+    @property
+    def count(self) -> int:
+        """All records."""
+        return self.documents + self.examples
+
+    def add(self, other: RecordTally) -> None:
+        """Count those of ``other``, too."""
+        self.documents += other.documents
+        self.examples += other.examples
+        self.answers += other.answers
+        for kind, count in other.kinds.items():
+            self.kinds[kind] = self.kinds.get(kind, 0) + count
+
+
+def tally_records(records: Iterable[Record]) -> RecordTally:
+    """Count records."""
+    tally = RecordTally()
+    for record in records:
+        tally.kinds[record.kind] = tally.kinds.get(record.kind, 0) + 1
+        if isinstance(record, Document):
+            tally.documents += 1
+        else:
+            tally.examples += 1
+            tally.answers += len(record.answers)
+    return tally
+
+
+def count_records(before: RecordTally, after: RecordTally) -> RecordCounts:
     """Return records of each sort before and after."""
-    return RecordCounts(*(_sort(records, sort) for sort in (Document, Example) for records in (before, after)))
+    return RecordCounts(before.documents, after.documents, before.examples, after.examples)
 
 
-def _sort(records: Sequence[Record], sort: type[Document] | type[Example]) -> int:
-    return sum(isinstance(record, sort) for record in records)
-
-
-def answers(before: Sequence[Record], after: Sequence[Record], dropped: Sequence[RejectedRow]) -> Answers:
+def count_answers(before: RecordTally, after: RecordTally, dropped: Sequence[RejectedRow]) -> Answers:
     """Count reference answers before and after; one neither kept nor dropped went with its rejected record."""
-    first, last = _answers(before), _answers(after)
     reasons: Counter[str] = Counter(reject.reason for reject in dropped)
     return Answers(
-        before=first, after=last, rejected=first - last - len(dropped), dropped=dict(sorted(reasons.items()))
+        before=before.answers,
+        after=after.answers,
+        rejected=before.answers - after.answers - len(dropped),
+        dropped=dict(sorted(reasons.items())),
     )
 
 
-def _answers(records: Sequence[Record]) -> int:
-    return sum(len(record.answers) for record in records if isinstance(record, Example))
-
-
-def sources(before: Sequence[Record], after: Sequence[Record]) -> dict[str, dict[str, int]]:
+def count_sources(before: RecordTally, after: RecordTally) -> dict[str, dict[str, int]]:
     """Return records of each declared source, before and after."""
-    first, last = (Counter(record.kind for record in records) for records in (before, after))
-    return {kind: {"before": first[kind], "after": last[kind]} for kind in sorted(first)}
+    return {kind: {"before": count, "after": after.kinds.get(kind, 0)} for kind, count in sorted(before.kinds.items())}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -44,8 +44,16 @@ class MergedInto(Struct, frozen=True):
 Outcome: TypeAlias = Record | Dropped | MergedInto
 
 
+Scope = Literal["record", "input", "corpus"]
+"""What a block must see at once: one record, all records with one input, or all records."""
+
+
 class Transform(Protocol):
     """One unit of work."""
+
+    @property
+    def scope(self) -> Scope:
+        """How records may be divided for it."""
 
     @property
     def name(self) -> str:
@@ -107,8 +115,13 @@ class Pipeline:
     def _reject(self, outcome: Dropped) -> None:
         inside = (self._merged[number] for number in self._inside.pop(outcome.record.id, []))
         for record in (outcome.record, *inside):
-            sample = truncate(" | ".join(all_texts(record)))
-            self.tally.reject(RejectedRow(source_of(record), outcome.reason, outcome.detail, sample))
+            self.tally.reject(reject_outcome(Dropped(record, outcome.reason, outcome.detail)))
+
+
+def reject_outcome(outcome: Dropped) -> RejectedRow:
+    """Return the row of rejects.jsonl for a record that does not go on."""
+    sample = truncate(" | ".join(all_texts(outcome.record)))
+    return RejectedRow(source_of(outcome.record), outcome.reason, outcome.detail, sample)
 
 
 def source_of(record: Record) -> Source:

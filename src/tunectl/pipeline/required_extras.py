@@ -45,6 +45,8 @@ def list_build_packages(config: Any, targets: Iterable[str] = ()) -> list[Requir
         result.append(RequiredPackage("cryptography", "sign", "repro"))
     if config.launch.root.method == "ray" and "sft" in stages:
         result.append(RequiredPackage("ray", "ray", "launch"))
+    if config.curate.engine == "ray" and "curate" in stages:
+        result.append(RequiredPackage("ray", "ray", "curate"))
     return result
 
 

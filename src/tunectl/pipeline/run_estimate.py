@@ -13,6 +13,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.modeling.layer_benchmark import Speed
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core.errors import MissingExtraError, UsageError
+from tunectl.pipeline import curation_rates
 from tunectl.pipeline.cost_estimate import Machine, ModelShape, estimate
 from tunectl.training import resource_check
 
@@ -59,6 +60,7 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
         "minutes": round(sum(item.minutes for item in stage_costs), 2),
         "memory_gb": round(max(item.memory_bytes for item in stage_costs) / 1e9, 2),
         "model": {"parameters": shape.parameters, "layers": shape.layers, "source": source},
+        "curate_engine": curation_rates.describe_break_even(curation_rates.MEASURED),
         "machine": {"layer_seconds": dataclasses.asdict(machine.speed), "source": machine.source},
     }
 

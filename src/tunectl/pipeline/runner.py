@@ -16,7 +16,7 @@ from typing import Any
 from tunectl.artifacts import atomic_io, lock, manifest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.vcs import dvc_repo
-from tunectl.backends.wiring import launch
+from tunectl.backends.wiring import curation, launch
 from tunectl.core import logging_setup, progress_journal
 from tunectl.core.errors import ArtifactError, InfrastructureError, TunectlError, UsageError
 from tunectl.core.optional import require_all
@@ -82,6 +82,7 @@ def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, rec
     }
     key = atomic_io.sha256_json({"record": record, "inputs": digests})[:16]
     launched = launch.launch_backends(name, launch.read(layout.launch), settings)
+    backends = launched.backends if launched else curation.choose_engine(name, layout.curate_engine)
     started = time.monotonic()
     with ExitStack() as stack:
         if launched:
@@ -92,7 +93,7 @@ def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, rec
                 folders[kind] = stack.enter_context(atomic_io.atomic_directory(target, layout.scratch))
         outputs = module.Outputs(**{kind: folders[kind] for kind in _fields(module.Outputs)})
         inputs = module.Inputs(**{upstream: layout.artifact(upstream) for upstream in digests})
-        metrics = dataclasses.asdict(module.run(settings, inputs, outputs, **(launched.backends if launched else {})))
+        metrics = dataclasses.asdict(module.run(settings, inputs, outputs, **backends))
         passed = (outputs.artifact / manifest.PASSED_THROUGH).is_file()
         result = manifest.Manifest(name, atomic_io.sha256_json(record), digests, passed_through=passed)
         manifest.write(outputs.artifact, result)

@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-import random
 import resource
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from curation_corpus import curate_into, document, make_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.artifacts import atomic_io, manifest
+from tunectl.artifacts import atomic_io
 from tunectl.artifacts.disk_list import DiskList, require_free_bytes
-from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Source, Tokens
-from tunectl.config.schema.curate import CurateStage
+from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Source
 from tunectl.core.errors import InfrastructureError
-from tunectl.data.curation_pipeline import FilterDeps
 from tunectl.data.dedup import minhash
 from tunectl.data.dedup.band_keys import BandKeys
 from tunectl.pipeline.stages import curate
-from tunectl.privacy.mask import PiiMasker
-from tunectl.privacy.resources import PiiResources
 
-ROOT = Path(__file__).parents[3]
 WORDS = ["peach", "Bakery", "straße", "12", "café", "東京", "o'clock"]
 TEXTS = st.lists(st.lists(st.sampled_from(WORDS), max_size=9).map(", ".join), max_size=14)
-TOOLS = PiiResources(lambda text: [], bool, bool, bool, frozenset(["sarah"]), frozenset(["miller"]))
-FAKES = FilterDeps(
-    mojibake=lambda repair: lambda text: text.replace("Ã©", "é"),
-    languages=lambda language: lambda text: ("de", 0.99) if "und" in text.split() else ("en", 0.99),
-    personal=lambda personal: PiiMasker(TOOLS, kinds=personal.kinds, keep=personal.keep),
-)
-HARDWARE = {
-    "device": "cpu",
-    "threads": 2,
-    "dtype": "auto",
-    "train_batch_tokens": 4096,
-    "generate_batch": 8,
-    "gradient_checkpointing": False,
-}
-NEAR = {
-    "side": "both",
-    "action": "remove",
-    "keep": "longest",
-    "threshold": 0.6,
-    "shingle": {"unit": "word", "size": 2},
-    "bands": 12,
-    "rows": 2,
-}
-
-
-def document(number: int, text: str) -> Document:
-    return Document(f"d{number}", text, Source("pages.csv", number))
 
 
 def example(number: int, asked: str, *answers: str) -> Example:
@@ -118,51 +85,6 @@ def test_one_giant_bucket_is_one_cluster(tmp_path: Path, monkeypatch: pytest.Mon
     assert minhash.clusters([["same words"] * 50], plan, tmp_path) == [0] * 50
     assert minhash.clusters([[]], plan, tmp_path) == []
     assert minhash.clusters([["", "?", "word"]], plan, tmp_path) == [0, 1, 2]
-
-
-def make_corpus(seed: int) -> list[Document | Example]:
-    """Copies in another spelling, near copies of equal length, several answers to one input, and rows to reject."""
-    draw = random.Random(seed)
-    vocabulary = [f"w{number}" for number in range(300)]
-    texts: list[str] = ["too short", "", "Wir haben Brot und Butter und Bier " * 3]
-    for _ in range(40):
-        words = draw.choices(vocabulary, k=draw.randint(8, 20))
-        texts.append(" ".join(words))
-        for _ in range(draw.choice([0, 1, 3])):
-            copy = list(words)
-            copy[draw.randrange(len(copy))] = draw.choice(vocabulary)
-            texts.append(" ".join(copy).upper() if draw.random() < 0.3 else " ".join(copy))
-        texts += [texts[-1].capitalize() + "!"] * draw.choice([0, 0, 2])
-    draw.shuffle(texts)
-    records: list[Document | Example] = [document(number, text) for number, text in enumerate(texts)]
-    asked = [f"please write about {word}" for word in vocabulary[:12]]
-    for number, text in enumerate(draw.sample(texts, 60)):
-        fields = {"city": draw.choice(["a", "b"])}
-        place = Source("ads.csv", number)
-        answers = [ReferenceAnswer(f"{text} by Sarah Miller", place), ReferenceAnswer(draw.choice(texts), place)]
-        messages = [Message("user", draw.choice(asked))]
-        records.append(Example(f"e{number}", place, messages, answers, fields=fields))
-    records += [Example(f"t{number}", Source("t", 1), tokens=Tokens([1, 2], [1, 2])) for number in range(3)]
-    return records
-
-
-def curate_into(folder: Path, records: list[Document | Example], near: dict[str, Any]) -> dict[str, bytes]:
-    """Run the stage; return its files."""
-    values = yaml.safe_load((ROOT / "conf" / "curate" / "default.yaml").read_text())
-    cfg = CurateStage.model_validate(
-        {"curate": {**values, "near": NEAR | near, "max_rejected_share": 1.0}, "seed": 0, "hardware": HARDWARE}
-    )
-    for shape, name in ((Document, "documents.jsonl"), (Example, "examples.jsonl")):
-        atomic_io.write_rows(folder / "ingest" / name, (row for row in records if isinstance(row, shape)))
-    atomic_io.write_json(folder / "feedback" / manifest.PASSED_THROUGH, {"reason": "none"})
-    (folder / "curate").mkdir()
-    curate.run(
-        cfg,
-        curate.Inputs(folder / "ingest", folder / "feedback"),
-        curate.Outputs(folder / "curate"),
-        libraries=FAKES,
-    )
-    return {path.name: path.read_bytes() for path in sorted((folder / "curate").iterdir())}
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,7 +12,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.root import TunectlConfig
-from tunectl.pipeline import cost_estimate
+from tunectl.pipeline import cost_estimate, curation_rates
 
 LAYOUT = ProjectPaths(Path(__file__).parents[3])
 AMOUNTS = cost_estimate.DatasetSize(
@@ -177,3 +177,12 @@ def test_the_speed_of_writing_is_close_to_what_was_reached(rows: int, reached: f
     """E2E inputs without examples on those two cores: 38 new tokens an answer."""
     taken = cost_estimate.decode_seconds(rows, 38, rows, SIZE, MACHINE)
     assert reached / 1.5 < rows * 38 / taken < reached * 1.5
+
+
+def test_ray_pays_from_where_its_start_is_earned_back() -> None:
+    rates = curation_rates.CurationRates(local_seconds=2e-5, ray_start_seconds=30, ray_cpu_seconds=8e-5)
+    assert curation_rates.find_break_even(rates, 4) is None
+    assert curation_rates.find_break_even(rates, 16) == 2_000_000
+    line = curation_rates.describe_break_even(rates, (2, 16))
+    assert line.endswith("on 2 CPUs: never; 16 CPUs: from 2,000,000 documents")
+    assert curation_rates.describe_break_even(None).endswith("was not measured")

@@ -38,6 +38,11 @@ _BLIND = "Unable to set up cluster storage"
 """Ray's words where a worker does not find what the driver wrote into the storage."""
 
 
+def prepare_environment() -> None:
+    """Set what Ray reads when it is imported and when it starts, where nobody else has."""
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+
+
 @dataclass
 class RayLauncher:
     """Runs fits one after the other; ``ends`` says how they were run."""
@@ -53,7 +58,7 @@ class RayLauncher:
         Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where workers fail
                 too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
         """
-        self.prepare_environment()
+        prepare_environment()
         ray = import_optional("ray", extra=EXTRA)
         started = self._connect(ray)
         try:
@@ -67,10 +72,6 @@ class RayLauncher:
         shutil.rmtree(job.work.absolute() / FOLDER, ignore_errors=True)
         self.ends.append(end)
         return end
-
-    def prepare_environment(self) -> None:
-        """Set what Ray reads when it is imported and when it starts, where nobody else has."""
-        os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
 
     def close(self, stage: str) -> None:
         """Nothing waits for more fits."""

@@ -161,8 +161,8 @@ class NearDedupConfig(StrictModel):
     """MinHash values in one band. A pair of similarity s is found with probability 1 - (1 - s^rows)^bands."""
 
 
-class Curate(StrictModel):
-    """The curate section of ``conf/``; its parts run in this order."""
+class CurateFilters(StrictModel):
+    """What is done to the records; the parts run in this order."""
 
     repair: Repair | None
     """Normalize text."""
@@ -180,9 +180,17 @@ class Curate(StrictModel):
     """Share of records rejected above which the stage fails."""
 
 
+class Curate(CurateFilters):
+    """The curate section of ``conf/``."""
+
+    engine: Literal["local", "ray"] = Field(exclude=True)
+    """local: in the process of the stage. ray: on a Ray cluster, by Ray Data; the result is the same to the byte, so that another
+    choice reruns nothing (it stands in no stage's settings)."""
+
+
 class CurateStage(StrictModel):
     """The part of the configuration that the curate stage reads."""
 
-    curate: Curate
+    curate: CurateFilters
     seed: int
     hardware: HardwareProfile

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import Document, Example, ReferenceAnswer, RejectedRow, truncate
 from tunectl.data.text_normalization import digest16, normalize
-from tunectl.data.transform import Dropped, MergedInto, Outcome, Record
+from tunectl.data.transform import Dropped, MergedInto, Outcome, Record, Scope
 
 Form = Callable[[str], str]
 
@@ -36,6 +36,7 @@ class ExactDedup:
     """The block that removes exact duplicates; the first one stays."""
 
     name = "exact duplicates"
+    scope: Scope = "input"
 
     def __init__(self, *, loose: bool) -> None:
         self.form: Form = normalize if loose else identity
@@ -89,6 +90,7 @@ class MergeReferences:
     """
 
     name = "references"
+    scope: Scope = "input"
 
     def __init__(self) -> None:
         self.conflicts = 0

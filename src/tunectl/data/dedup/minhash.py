@@ -148,14 +148,14 @@ def _link(sides: Sequence[Sequence[str]], keys: BandKeys, chosen: Indexes, plan:
         return left[alike], right[alike]
 
     for band in range(plan.bands):
-        for left, right in _candidates(keys.read(band)[chosen], graph.group):
+        for left, right in find_candidates(keys.read(band)[chosen], graph.group):
             for links in map_threads(compare, measure.parts(left, right, chosen), plan.threads):
                 graph.add(*links)
         graph.merge()
     return graph.group
 
 
-def _candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
+def find_candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
     """Yield pairs (left < right) with equal keys that are not in one group yet, from ``BUCKET_PART`` ranks at a time."""
     import numpy as np
 
@@ -207,7 +207,7 @@ class SimilarityGraph:
         if len(self._links) == self._merged:
             return
         left, right = (np.concatenate(ends) for ends in zip(*self._links, strict=True))
-        self.group = _components(len(self.group), left, right)
+        self.group = find_components(len(self.group), left, right)
         if len(left) > len(self.group):
             _, first = np.unique(self.group, return_index=True)
             left = np.flatnonzero(first[self.group] != np.arange(len(self.group)))
@@ -216,7 +216,7 @@ class SimilarityGraph:
         self._merged = 1
 
 
-def _components(count: int, left: Indexes, right: Indexes) -> Indexes:
+def find_components(count: int, left: Indexes, right: Indexes) -> Indexes:
     """Return (count,) number of the connected component of each node."""
     import numpy as np
     from scipy.sparse import coo_array

@@ -20,7 +20,7 @@ from tunectl.data.dedup.jaccard import JaccardMatrix
 from tunectl.data.dedup.side_texts import read_sides
 from tunectl.data.record_text import input_text, output_text
 from tunectl.data.text_normalization import digest16
-from tunectl.data.transform import Dropped, Outcome, Record
+from tunectl.data.transform import Dropped, Outcome, Record, Scope
 
 if TYPE_CHECKING:
     from tunectl.data.dedup.shingles import Indexes
@@ -34,6 +34,7 @@ class NearDedup:
     """
 
     name = "near duplicates"
+    scope: Scope = "corpus"
 
     def __init__(self, near: NearDedupConfig, *, seed: int, threads: int | None) -> None:
         self.near = near

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from tunectl.artifacts.records import Document
 from tunectl.config.schema.curate import Language
 from tunectl.data.record_text import input_text, text_for_language_id
-from tunectl.data.transform import Dropped, Outcome, Record
+from tunectl.data.transform import Dropped, Outcome, Record, Scope
 
 Guesser = Callable[[str], tuple[str, float]]
 UNKNOWN = "unknown"
@@ -24,6 +24,7 @@ class LanguageFilter:
     """
 
     name = "language"
+    scope: Scope = "record"
 
     def __init__(self, rule: Language, guess: Guesser) -> None:
         self.rule = rule

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from tunectl.artifacts.records import RejectedRow, truncate
 from tunectl.data.record_text import Place, all_texts, map_texts
-from tunectl.data.transform import Outcome, Record
+from tunectl.data.transform import Outcome, Record, Scope
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 
 
@@ -20,6 +20,7 @@ class MaskPii:
     """
 
     name = "personal data"
+    scope: Scope = "record"
 
     def __init__(self, masker: PiiMasker) -> None:
         self.masker = masker

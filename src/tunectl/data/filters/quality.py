@@ -19,7 +19,7 @@ from tunectl.core.errors import ConfigError
 from tunectl.data.filters import repetition
 from tunectl.data.record_text import input_text, output_text
 from tunectl.data.text_normalization import normalize
-from tunectl.data.transform import Dropped, Outcome, Record
+from tunectl.data.transform import Dropped, Outcome, Record, Scope
 
 Check: TypeAlias = Callable[[str], str | None]
 """From a text to None, or to what offended."""
@@ -167,6 +167,7 @@ class QualityFilter:
     """
 
     name = "quality"
+    scope: Scope = "record"
 
     def __init__(self, quality: Quality) -> None:
         control = _control_tokens(quality)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.config.schema.curate import Repair
 from tunectl.data.record_text import Place, map_texts
-from tunectl.data.transform import Dropped, Outcome, Record
+from tunectl.data.transform import Dropped, Outcome, Record, Scope
 
 RepairStep = Callable[[str], str]
 
@@ -113,6 +113,7 @@ class RepairText:
     """
 
     name = "repair"
+    scope: Scope = "record"
 
     def __init__(self, repair: Repair, *, mojibake: RepairStep) -> None:
         self.steps = repair_steps(repair, mojibake)

@@ -33,7 +33,7 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
     """Write ``artifacts/config/<stage>.json`` for every stage, and remove those of stages that are no more.
 
     Reads    conf/, conf/overrides.yaml, the declared sources, the installed sources of tunectl
-    Writes   artifacts/config/*.json, each only where its content changed; how fits are launched, which is no stage's setting
+    Writes   artifacts/config/*.json, each only where its content changed; how fits are launched and where curate runs, which are no stage's settings
     Returns  names of stages: written, unchanged, removed
 
     Raises   ConfigError with every mistake of the configuration
@@ -43,6 +43,7 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
     for name, record in resolve_stages(layout, root).items():
         done["written" if _write(layout.config(name), record) else "unchanged"].append(name)
     atomic_io.write_json(layout.launch, root.launch.model_dump(mode="json"))
+    atomic_io.write_json(layout.curate_engine, {"engine": root.curate.engine})
     names = {stage.name for stage in STAGES}
     for stale in sorted(layout.config("any").parent.glob("*.json")):
         if stale.stem not in names:

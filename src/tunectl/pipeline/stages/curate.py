@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.disk_list import DiskList, RowList, require_free_bytes
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.config.schema.curate import CurateStage, PiiConfig
-from tunectl.data.curation_pipeline import CurationPipeline, FilterDeps
+from tunectl.data.curation_pipeline import CurationEngine, CurationPipeline, FilterDeps
+from tunectl.data.curation_report import tally_records
 from tunectl.data.filters.pii import mask_reject
 from tunectl.data.transform import Pipeline, Record
 from tunectl.privacy.mask import PiiMasker
@@ -56,8 +58,17 @@ class Metrics:
     """Rejected records by reason."""
 
 
-def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: FilterDeps | None = None) -> Metrics:
+def run(
+    cfg: CurateStage,
+    inputs: Inputs,
+    outputs: Outputs,
+    *,
+    libraries: FilterDeps | None = None,
+    engine: CurationEngine | None = None,
+) -> Metrics:
     """Repair, judge, mask and deduplicate documents and examples; several references of one input become one record.
+
+    ``engine`` None: in this process.
 
     Reads    inputs.ingest     documents.jsonl, examples.jsonl
              inputs.feedback    examples.jsonl
@@ -68,11 +79,17 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
     Raises   DataError    a line is no record, or more than ``curate.max_rejected_share`` was turned away
              ConfigError  an unknown language, region or locale; a pattern that is no regular expression
     """
-    line = CurationPipeline.build(cfg.curate, libraries or _libraries(), seed=cfg.seed, threads=cfg.hardware.threads)
+    build = partial(CurationPipeline.build, cfg.curate, libraries or _libraries(), seed=cfg.seed)
+    line = build(threads=cfg.hardware.threads)
     scratch = _choose_scratch(inputs, outputs.artifact)
-    before = _read_records(inputs, scratch)
     total = row_counts.RowCounter("curate", _open_rejects(scratch))
-    after = Pipeline(total, scratch).run(line.blocks(), before)
+    if engine is None:
+        records = _read_records(inputs, scratch)
+        before = tally_records(records)
+        after = Pipeline(total, scratch).run(line.blocks(), records)
+    else:
+        after = [] if scratch is None else DiskList(scratch, Document, Example)
+        before = engine(cfg.curate, line, partial(build, threads=1), _input_files(inputs), total, after)
     dropped = line.collect_dropped_answers()
     if line.hide is not None:
         masked = _open_rejects(scratch)
@@ -81,7 +98,9 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
         total.rejects = masked
         dropped = [mask_reject(reject, line.hide.masker) for reject in dropped]
     merged = total.kept - len(after)
-    report = line.report(before, after, rejected=Counter(reject.reason for reject in total.rejects), merged=merged)
+    report = line.report(
+        before, tally_records(after), rejected=Counter(reject.reason for reject in total.rejects), merged=merged
+    )
     atomic_io.write_rows(outputs.artifact / _DOCUMENTS, (record for record in after if isinstance(record, Document)))
     atomic_io.write_rows(outputs.artifact / _EXAMPLES, (record for record in after if isinstance(record, Example)))
     atomic_io.write_rows(outputs.artifact / _DROPPED, dropped)
@@ -89,7 +108,7 @@ def run(cfg: CurateStage, inputs: Inputs, outputs: Outputs, *, libraries: Filter
     share, setting = cfg.curate.max_rejected_share, "curate.max_rejected_share"
     row_counts.save(total, outputs.artifact, records_out=len(after), max_rejected_share=share, setting=setting)
     return Metrics(
-        records_in=len(before),
+        records_in=before.count,
         documents=report.records.documents_after,
         examples=report.records.examples_after,
         answers=report.answers.after,
@@ -105,12 +124,17 @@ def _choose_scratch(inputs: Inputs, folder: Path) -> Path | None:
 
     Raises  InfrastructureError where the disk has no room for them.
     """
-    files = (inputs.ingest / _DOCUMENTS, inputs.ingest / _EXAMPLES, inputs.feedback / _EXAMPLES)
-    size = sum(path.stat().st_size for path in files if path.is_file())
+    size = sum(path.stat().st_size for path in _input_files(inputs) if path.is_file())
     if size <= IN_MEMORY_BYTES:
         return None
     require_free_bytes(folder, DISK_FACTOR * size, f"curate, of records of {size / 1e9:.1f} GB,")
     return folder
+
+
+def _input_files(inputs: Inputs) -> list[Path]:
+    """Return the files of records; that of feedback is left out where nothing was collected."""
+    feedback = [] if (inputs.feedback / manifest.PASSED_THROUGH).is_file() else [inputs.feedback / _EXAMPLES]
+    return [inputs.ingest / _DOCUMENTS, inputs.ingest / _EXAMPLES, *feedback]
 
 
 def _open_rejects(scratch: Path | None) -> RowList[RejectedRow]:
@@ -119,12 +143,11 @@ def _open_rejects(scratch: Path | None) -> RowList[RejectedRow]:
 
 def _read_records(inputs: Inputs, scratch: Path | None) -> Sequence[Record]:
     """Return documents, examples, and the examples from feedback on live traffic."""
+    documents, *examples = _input_files(inputs)
     rows: list[Iterable[Record]] = [
-        atomic_io.read_rows(inputs.ingest / _DOCUMENTS, Document),
-        atomic_io.read_rows(inputs.ingest / _EXAMPLES, Example),
+        atomic_io.read_rows(documents, Document),
+        *(atomic_io.read_rows(path, Example) for path in examples),
     ]
-    if not (inputs.feedback / manifest.PASSED_THROUGH).is_file():
-        rows.append(atomic_io.read_rows(inputs.feedback / _EXAMPLES, Example))
     if scratch is None:
         return [record for part in rows for record in part]
     records: DiskList[Record] = DiskList(scratch, Document, Example)

@@ -1,0 +1,148 @@
+"""Tables of curation on a Ray cluster, by Ray Data."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tunectl.backends.launchers import ray_launcher
+from tunectl.backends.launchers.torchrun_join import is_listening
+from tunectl.core.errors import InfrastructureError, TunectlError
+from tunectl.core.optional import import_optional
+from tunectl.data.partitioned.tables import Batch, Columns, Load, Work
+
+EXTRA = "ray"
+START_HINT = "start a cluster (ray start --head), or unset RAY_ADDRESS to start one here"
+PARTITIONS_A_CPU = 4
+"""So that no single partition decides the time."""
+
+
+@contextmanager
+def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
+    """Join the cluster that ``RAY_ADDRESS`` names, or start one here and end it afterwards.
+
+    Raises  InfrastructureError where it is not there, or where work failed too often; what the work itself raises; MissingExtraError.
+    """
+    ray_launcher.prepare_environment()
+    ray = import_optional("ray", extra=EXTRA)
+    started = not ray.is_initialized()
+    if started:
+        address = os.environ.get("RAY_ADDRESS", "").removeprefix("ray://")
+        if ":" in address and not is_listening(address):  # Ray would try for minutes
+            raise InfrastructureError(f"RAY_ADDRESS = {address}: nothing listens there", hint=START_HINT)
+        try:
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, include_dashboard=False)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InfrastructureError(
+                f"RAY_ADDRESS = {address}: {str(error).strip().splitlines()[0]}", hint=START_HINT
+            ) from error
+    try:
+        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield RayTables(ray, partitions or PARTITIONS_A_CPU * cpus)
+    except ray.exceptions.RayError as error:
+        raise _find_cause(error) from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _find_cause(error: BaseException) -> TunectlError:
+    """Return the error of ours that work raised in another process, or one that says what Ray says."""
+    step: BaseException | None = error
+    while step is not None:
+        if type(step).__module__ == TunectlError.__module__:
+            return step  # type: ignore[return-value]
+        step = getattr(step, "cause", None) or step.__cause__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InfrastructureError(f"curate.engine = ray: {lines[-1].strip()}", hint="its log is in Ray's session folder")
+
+
+class RayTables:
+    """A table is a materialized Ray data set, or None without rows; work gets its blocks as columns."""
+
+    def __init__(self, ray: Any, partitions: int) -> None:
+        self.partitions = partitions
+        self._ray = ray
+        self._data = import_optional("ray.data", extra=EXTRA)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = self._data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        # Hash shuffle starts one actor for several partitions: 17 s for a thousand rows on two cores, where sorting takes 1.4 s.
+        context.shuffle_strategy = import_optional(
+            "ray.data.context", extra=EXTRA
+        ).ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
+
+    def start(self, rows: list[dict[str, Any]], columns: Columns) -> Any:
+        """Return a data set with one block a row."""
+        batches = [{name: [row[name]] for name in columns} for row in rows]
+        return self._data.from_arrow([_to_arrow(batch, columns) for batch in batches])
+
+    def map(self, table: Any, work: Work, columns: Columns) -> Any:
+        """Run ``work`` on each block."""
+        if table is None:
+            return None
+        return _keep(table.map_batches(_ArrowWork(work, columns), batch_format="pyarrow", batch_size=None))
+
+    def group(self, table: Any, work: Work, columns: Columns) -> Any:
+        """Run ``work`` on all rows of each partition, after a shuffle."""
+        if table is None:
+            return None
+        return _keep(table.groupby("part").map_groups(_ArrowWork(work, columns), batch_format="pyarrow"))
+
+    def join(self, tables: list[Any]) -> Any:
+        """Return the rows of all tables."""
+        filled = [table for table in tables if table is not None]
+        return filled[0].union(*filled[1:]) if filled else None
+
+    def read(self, table: Any, *, sort: Sequence[str] = ()) -> Iterator[Batch]:
+        """Yield the blocks as columns."""
+        if table is None:
+            return
+        ordered = table.sort(list(sort)) if sort else table
+        for batch in ordered.iter_batches(batch_format="pyarrow", batch_size=None):
+            yield _from_arrow(batch)
+
+    def share(self, value: Any) -> Load:
+        """Put ``value`` into the object store, once a node."""
+        return _Shared(self._ray.put(value))
+
+
+def _keep(table: Any) -> Any:
+    result = table.materialize()
+    return result if result.count() else None
+
+
+class _Shared:
+    def __init__(self, reference: Any) -> None:
+        self.reference = reference
+
+    def __call__(self) -> Any:
+        return import_optional("ray", extra=EXTRA).get(self.reference)
+
+
+class _ArrowWork:
+    def __init__(self, work: Work, columns: Columns) -> None:
+        self.work, self.columns = work, columns
+        self.__name__ = getattr(work, "__name__", type(work).__name__)  # Ray shows it
+
+    def __call__(self, batch: Any) -> Any:
+        return _to_arrow(self.work(_from_arrow(batch)), self.columns)
+
+
+def _from_arrow(batch: Any) -> Batch:
+    arrow = import_optional("pyarrow", extra=EXTRA)
+    return {
+        name: batch[name].to_pylist() if arrow.types.is_large_binary(batch[name].type) else batch[name].to_numpy()
+        for name in batch.column_names
+    }
+
+
+def _to_arrow(batch: Batch, columns: Columns) -> Any:
+    arrow = import_optional("pyarrow", extra=EXTRA)
+    types = {"int64": arrow.int64(), "float64": arrow.float64(), "binary": arrow.large_binary()}
+    schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()])
+    return arrow.table({name: batch[name] for name in columns}, schema=schema)

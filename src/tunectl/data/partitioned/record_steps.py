@@ -1,0 +1,204 @@
+"""What is done to the records of one batch: read, judge, drop exact duplicates, merge references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from tunectl.artifacts import atomic_io
+from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.core.errors import DataError, TunectlError
+from tunectl.data.curation_pipeline import BLOCKS, CurationPipeline
+from tunectl.data.curation_report import RecordTally, tally_records
+from tunectl.data.dedup.exact import ExactDedup, Form, MergeReferences, identity, input_key
+from tunectl.data.partitioned.tables import (
+    ANSWER,
+    BLOCK_BITS,
+    FILE_BITS,
+    MERGED,
+    RECORD,
+    REJECT,
+    TALLY,
+    Batch,
+    EventRows,
+)
+from tunectl.data.text_normalization import digest16
+from tunectl.data.transform import Dropped, MergedInto, Record, Transform, reject_outcome
+
+EXACT, REFERENCES = BLOCKS.index("exact"), BLOCKS.index("references")
+T = TypeVar("T")
+_BUILT: dict[str, CurationPipeline] = {}
+"""Name of a run to its blocks: built once a process, since lists of names take time to load."""
+
+
+class FilterTally(msgspec.Struct):
+    """Counts of one batch: its records, and what the filters did."""
+
+    records: RecordTally
+    repairs: dict[str, int] = {}
+    languages: dict[str, int] = {}
+    personal: dict[str, int] = {}
+    personal_records: int = 0
+    conflicts: int = 0
+
+
+class JudgeRecords:
+    """Reads byte ranges of JSON lines and runs the blocks that judge each record by itself."""
+
+    def __init__(self, run_name: str, build: Callable[[], CurationPipeline], form: Form | None, parts: int) -> None:
+        """``form`` is that of exact deduplication; None without it."""
+        self.run_name, self.build, self.form, self.parts = run_name, build, form or identity, parts
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return events; each record that goes on has the partition of its input."""
+        if self.run_name not in _BUILT:
+            _BUILT.clear()
+            _BUILT[self.run_name] = self.build()
+        line = _BUILT[self.run_name]
+        events = EventRows()
+        for path, file, start, stop in zip(batch["path"], batch["file"], batch["start"], batch["stop"], strict=True):
+            rows, records = read_range(Path(path.decode()), int(file), int(start), int(stop))
+            tally = FilterTally(tally_records(records))
+            for number, block in enumerate(map(line.find_block, BLOCKS)):
+                if block is not None and block.scope == "record":
+                    rows, records = run_block(block, number, rows, records, events)
+            if line.mend:
+                tally.repairs = _take_counts(line.mend.counts)
+            if line.speaks:
+                tally.languages = _take_counts(line.speaks.counts)
+            if line.hide:
+                tally.personal = _take_counts(line.hide.counts)
+                tally.personal_records, line.hide.records = line.hide.records, 0
+            for row, record in zip(rows, records, strict=True):
+                events.add(RECORD, row, record, part=choose_partition(record, self.form, self.parts))
+            events.add(TALLY, (int(file) << FILE_BITS) + int(start), tally)
+        return events.batch()
+
+
+def _take_counts(counts: Any) -> dict[str, int]:
+    result = dict(counts)
+    counts.clear()
+    return result
+
+
+def choose_partition(record: Record, form: Form, parts: int) -> int:
+    """Return the partition that holds all records which may be the same as this one."""
+    key = form(record.text).encode() if isinstance(record, Document) else input_key(record, form)
+    return int.from_bytes(digest16(key)[:8]) % parts
+
+
+def read_range(path: Path, file: int, start: int, stop: int) -> tuple[list[int], list[Record]]:
+    """Return the numbers and the records of the lines that begin in [start, stop).
+
+    Raises  DataError for a line that is no record, naming file and line.
+    """
+    shape: type[Document] | type[Example] = Document if file == 0 else Example
+    decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(shape)
+    rows: list[int] = []
+    records: list[Record] = []
+    with path.open("rb") as stream:
+        position = start
+        if start:
+            stream.seek(start - 1)
+            position = start - 1 + len(stream.readline())
+        for line in stream:
+            if position >= stop:
+                break
+            try:
+                records.append(decoder.decode(line))
+            except atomic_io.NOT_JSON as error:
+                raise DataError(f"{path}:{_line_number(path, position)} is not a {shape.__name__}: {error}") from error
+            rows.append((file << FILE_BITS) + position)
+            position += len(line)
+    return rows, records
+
+
+def _line_number(path: Path, position: int) -> int:
+    number, left = 1, position
+    with path.open("rb") as stream:
+        while left and (block := stream.read(min(left, 2**20))):
+            number, left = number + block.count(b"\n"), left - len(block)
+    return number
+
+
+def run_block(
+    block: Transform, number: int, rows: list[int], records: Sequence[Record], events: EventRows
+) -> tuple[list[int], list[Record]]:
+    """Send records through a block; returns those that go on, and writes down what became of the others.
+
+    Raises  TunectlError when the block loses or invents a record: a bug in that block.
+    """
+    dropped: list[RejectedRow] = getattr(block, "dropped", [])
+    row_of = {record.id: row for row, record in zip(reversed(rows), reversed(records), strict=True)}
+    left_rows: list[int] = []
+    left: list[Record] = []
+    outcomes = 0
+    for outcome in block(records):
+        row = rows[outcomes] if outcomes < len(rows) else -1
+        outcomes += 1
+        order = (number << BLOCK_BITS) + row
+        if dropped:
+            events.add(ANSWER, order, dropped)
+            dropped.clear()
+        if isinstance(outcome, Dropped):
+            events.add(REJECT, order, reject_outcome(outcome))
+        elif isinstance(outcome, MergedInto):
+            events.add(MERGED, row_of[outcome.into], outcome.record, own=row)
+        else:
+            left_rows.append(row)
+            left.append(outcome)
+    if outcomes != len(records):
+        raise TunectlError(f"block {block.name}: {len(records)} records in, {outcomes} outcomes")
+    return left_rows, left
+
+
+class DropDuplicates:
+    """Runs exact deduplication and the merging of references on all records of one partition."""
+
+    def __init__(self, *, exact: bool, loose: bool) -> None:
+        self.exact, self.loose = exact, loose
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return events."""
+        events = EventRows()
+        rows, records = decode_records(batch)
+        if self.exact:
+            rows, records = run_block(ExactDedup(loose=self.loose), EXACT, rows, records, events)
+        references = MergeReferences()
+        rows, records = run_block(references, REFERENCES, rows, records, events)
+        for row, record in zip(rows, records, strict=True):
+            events.add(RECORD, row, record)
+        events.add(TALLY, 0, FilterTally(RecordTally(), conflicts=references.conflicts))
+        return events.batch()
+
+
+def decode_records(batch: Batch) -> tuple[list[int], list[Record]]:
+    """Return numbers and records of a batch of events of the type RECORD, in the order of the numbers."""
+    import numpy as np
+
+    chosen = np.argsort(batch["order"], kind="stable").tolist()
+    rows: list[int] = batch["order"][chosen].tolist()
+    return rows, [decode_record(row, batch["payload"][index]) for row, index in zip(rows, chosen, strict=True)]
+
+
+def decode_record(row: int, payload: bytes) -> Record:
+    """Return the record of an event."""
+    if row >> FILE_BITS == 0:
+        return msgspec.json.decode(payload, type=Document)
+    return msgspec.json.decode(payload, type=Example)
+
+
+def list_ranges(files: Sequence[Path], size: int) -> Iterator[dict[str, Any]]:
+    """Yield runs of about ``size`` bytes of the files that are there, in their order; the first file holds documents."""
+    for number, path in enumerate(files):
+        total = path.stat().st_size if path.is_file() else 0
+        for start in range(0, total, size):
+            yield {
+                "path": str(path.absolute()).encode(),
+                "file": number,
+                "start": start,
+                "stop": min(total, start + size),
+            }

@@ -1,0 +1,94 @@
+"""Tables of rows that are spread over processes, and the events that curation writes into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Columns: TypeAlias = Mapping[str, Literal["int64", "float64", "binary"]]
+Batch: TypeAlias = dict[str, Any]
+"""Column to its values: a numpy array, or for ``binary`` a list of bytes."""
+Work: TypeAlias = Callable[[Batch], Batch]
+Load: TypeAlias = Callable[[], Any]
+"""Returns, in any process, a value that the driver shared."""
+
+RECORD, REJECT, ANSWER, MERGED, TALLY = range(5)
+"""Types of events: a record that goes on; one that does not; reference answers left out of one that goes on; one whose answers went
+into another; counts of a batch."""
+EVENTS: Columns = {"type": "int64", "order": "int64", "own": "int64", "part": "int64", "payload": "binary"}
+FILE_BITS = 48  # a row's number is its file, and in the bits below its position in bytes
+BLOCK_BITS = 56
+
+
+class Tables(Protocol):
+    """Runs work on tables. Work may run twice after a failure, so it changes nothing but its result."""
+
+    partitions: int
+    """Groups that equal keys are spread over."""
+
+    def start(self, rows: list[dict[str, Any]], columns: Columns) -> Any:
+        """Return a table with one batch a row."""
+
+    def map(self, table: Any, work: Work, columns: Columns) -> Any:
+        """Return the table that ``work`` makes of each batch."""
+
+    def group(self, table: Any, work: Work, columns: Columns) -> Any:
+        """Return the table that ``work`` makes of all rows with one value in the column ``part``, value after value."""
+
+    def join(self, tables: list[Any]) -> Any:
+        """Return the rows of all tables, which have the same columns."""
+
+    def read(self, table: Any, *, sort: Sequence[str] = ()) -> Iterator[Batch]:
+        """Yield the batches of a table, in the order of the named columns."""
+
+    def share(self, value: Any) -> Load:
+        """Make a value readable in every process."""
+
+
+class EventRows:
+    """Collects events of one batch."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[int, int, int, int, bytes]] = []
+
+    def add(self, type_number: int, order: int, payload: Any, *, own: int = 0, part: int = 0) -> None:
+        """Add one event; ``payload`` becomes JSON."""
+        self._rows.append((type_number, order, own, part, msgspec.json.encode(payload)))
+
+    def batch(self) -> Batch:
+        """Return the columns."""
+        import numpy as np
+
+        numbers = np.array([row[:4] for row in self._rows], np.int64).reshape(-1, 4)
+        names = ("type", "order", "own", "part")
+        return {
+            **{name: numbers[:, place] for place, name in enumerate(names)},
+            "payload": [row[4] for row in self._rows],
+        }
+
+
+def select_rows(batch: Batch, mask: np.ndarray[Any, Any]) -> Batch:
+    """Return the rows of ``batch`` for which ``mask`` (rows,) is true."""
+    import numpy as np
+
+    chosen = np.flatnonzero(mask)
+    return {
+        name: [values[index] for index in chosen.tolist()] if isinstance(values, list) else values[chosen]
+        for name, values in batch.items()
+    }
+
+
+class SelectRecords:
+    """Keeps the records that go on, or everything but them."""
+
+    def __init__(self, *, others: bool = False) -> None:
+        self.others = others
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return them."""
+        return select_rows(batch, (batch["type"] == RECORD) != self.others)

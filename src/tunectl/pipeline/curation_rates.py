@@ -1,0 +1,36 @@
+"""Say from how many documents on ``curate.engine=ray`` takes less time than ``local``, by measured rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CurationRates:
+    """Exact and near duplicates of short documents (``make bench-curate``), on two CPUs."""
+
+    local_seconds: float
+    """A document, with two threads."""
+    ray_start_seconds: float
+    """Starting a cluster and its workers, whatever the size."""
+    ray_cpu_seconds: float
+    """A document, summed over the CPUs."""
+
+
+MEASURED: CurationRates | None = None
+"""None: not measured on this version."""
+
+
+def find_break_even(rates: CurationRates, cpus: int) -> int | None:
+    """Return the documents from which on Ray on ``cpus`` CPUs takes less time; None where it never does."""
+    gain = rates.local_seconds - rates.ray_cpu_seconds / cpus
+    return round(rates.ray_start_seconds / gain) if gain > 0 else None
+
+
+def describe_break_even(rates: CurationRates | None, cpus: tuple[int, ...] = (2, 16, 64)) -> str:
+    """Return one line for people."""
+    if rates is None:
+        return "curate.engine=ray: from which size it takes less time than local was not measured"
+    sizes = [(count, find_break_even(rates, count)) for count in cpus]
+    words = [f"{count} CPUs: {'never' if size is None else f'from {size:,} documents'}" for count, size in sizes]
+    return f"curate.engine=ray takes less time than local, by rates of two CPUs, on {'; '.join(words)}"

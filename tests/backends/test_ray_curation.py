@@ -1,0 +1,114 @@
+"""Curation on a Ray cluster that is started here: the bytes of the local way, also when a process is killed in any step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+from pathlib import Path
+from typing import Any
+
+import curation_corpus
+import pytest
+from curation_corpus import curate_into, make_corpus, make_giant_bucket
+
+from tunectl.backends.launchers import ray_tables
+from tunectl.backends.launchers.ray_launcher import prepare_environment
+from tunectl.core.errors import DataError, InfrastructureError
+from tunectl.data.partitioned.curation import PartitionedCuration
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Any:
+    """One cluster for all tests of this file: its start takes longer than they do."""
+    ray = pytest.importorskip("ray")
+    prepare_environment()
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(curation_corpus)  # workers do not have the folder of the tests
+    yield ray
+    ray.shutdown()
+
+
+class KillOnce:
+    """Kills its process before the work of a step, the first time in a run."""
+
+    def __init__(self, work: Any, marker: Path) -> None:
+        self.work, self.marker = work, marker
+
+    def __call__(self, batch: Any) -> Any:
+        if not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.work(batch)
+
+
+def engine(partitions: int, kills: Path | None = None) -> Any:
+    """With ``kills`` one process is killed in each step."""
+
+    def run(filters: Any, blocks: Any, build: Any, files: Any, total: Any, after: Any) -> Any:
+        with ray_tables.open_tables(partitions) as tables:
+            if kills is not None:
+                kills.mkdir()
+                for name in ("map", "group"):
+                    setattr(tables, name, kill_in_each(getattr(tables, name), kills))
+            how = PartitionedCuration(
+                tables, filters, blocks, build, uuid.uuid4().hex, range_bytes=5000, pairs_a_part=40
+            )
+            return how.run(files, total, after)
+
+    return run
+
+
+def kill_in_each(step: Any, kills: Path) -> Any:
+    def run(table: Any, work: Any, columns: Any) -> Any:
+        name = type(work).__name__ if not hasattr(work, "__name__") else work.__name__
+        return step(table, work if name == "SelectRecords" else KillOnce(work, kills / name), columns)
+
+    return run
+
+
+@pytest.mark.parametrize(("partitions", "seed", "near"), [(1, 1, {}), (3, 2, {"action": "cluster"}), (17, 3, {})])
+def test_random_corpora(cluster: Any, tmp_path: Path, partitions: int, seed: int, near: dict[str, Any]) -> None:
+    records = make_corpus(seed)
+    local = curate_into(tmp_path / "local", records, near)
+    assert curate_into(tmp_path / "ray", records, near, engine(partitions)) == local
+
+
+def test_a_process_is_killed_in_each_step(cluster: Any, tmp_path: Path) -> None:
+    cluster.cloudpickle.register_pickle_by_value(__import__(__name__))
+    records = [*make_corpus(4), *make_giant_bucket(60)]
+    local = curate_into(tmp_path / "local", records, {})
+    assert curate_into(tmp_path / "ray", records, {}, engine(3, tmp_path / "kills")) == local
+    steps = {
+        "JudgeRecords",
+        "DropDuplicates",
+        "SignRecords",
+        "list_pairs",
+        "PickTexts",
+        "ComparePairs",
+        "DescribeClusters",
+    }
+    assert {path.name for path in (tmp_path / "kills").iterdir()} == steps
+
+
+def test_a_line_that_is_no_record_is_named(cluster: Any, tmp_path: Path) -> None:
+    def spoil(filters: Any, blocks: Any, build: Any, files: Any, total: Any, after: Any) -> Any:
+        files[0].write_bytes(files[0].read_bytes() + b'{"id": 1}\n')
+        return engine(3)(filters, blocks, build, files, total, after)
+
+    with pytest.raises(DataError, match=r"ingest/documents.jsonl:6 is not a Document"):
+        curate_into(tmp_path, make_giant_bucket(5), None, spoil)
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    if ray.is_initialized():
+        ray.shutdown()
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with (
+        pytest.raises(InfrastructureError, match=r"RAY_ADDRESS = 127\.0\.0\.1:1: nothing listens there"),
+        ray_tables.open_tables(),
+    ):
+        pass
