@@ -120,6 +120,23 @@ def test_all_equal_and_one_alone(tmp_path: Path, records: Any) -> None:
         assert curate_into(tmp_path / f"partitioned{name}", records, {}, engine(3), **changes) == local
 
 
+def test_more_data_are_spread_over_more_partitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunectl.data.partitioned.curation.PARTITION_BYTES", 1000)
+    records = make_corpus(5)
+    groups: list[int] = []
+    group = SerialTables.group
+
+    def count_groups(self: SerialTables, table: list[Batch], work: Work, columns: Columns) -> list[Batch]:
+        result = group(self, table, work, columns)
+        groups.append(len(result))
+        return result
+
+    monkeypatch.setattr(SerialTables, "group", count_groups)
+    local = curate_into(tmp_path / "local", records, {})
+    assert curate_into(tmp_path / "partitioned", records, {}, engine(1)) == local
+    assert min(groups[:2]) > 20
+
+
 def read_all(path: Path, size: int) -> tuple[list[int], list[Any]]:
     ranges = list_ranges([path, path.with_name("none")], size)
     parts = [read_range(path, item["file"], item["start"], item["stop"]) for item in ranges]

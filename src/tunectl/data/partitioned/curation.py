@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     Links = tuple[Indexes, Indexes]
 
 RANGE_BYTES = 2**25  # of the input files, that one call reads: a few hundred thousand short records
+PARTITION_BYTES = 2**26  # of the input files, for one partition: about 0.3 GB while it is worked on
 PAIRS_A_PART = 2**18  # pairs whose texts one call holds
 RANGES: Any = {"path": "binary", "file": "int64", "start": "int64", "stop": "int64"}
 
@@ -70,6 +71,8 @@ class PartitionedCuration:
         exact = self.filters.exact
         form = None if exact is None else normalize if exact.normalize else identity
         tables = self.tables
+        size = sum(item["stop"] - item["start"] for item in ranges)
+        tables.partitions = max(tables.partitions, size // PARTITION_BYTES)
         judge = record_steps.JudgeRecords(self.run_name, self.build, form, tables.partitions)
         judged = tables.map(tables.start(ranges, RANGES), judge, EVENTS)
         unique = record_steps.DropDuplicates(exact=exact is not None, loose=exact is not None and exact.normalize)
@@ -77,6 +80,7 @@ class PartitionedCuration:
         left = tables.map(curated, SelectRecords(), EVENTS)
         side_results = tables.map(tables.join([judged, curated]), SelectRecords(others=True), EVENTS)
         merged = self._take_side_results(side_results, total)
+        del judged, curated, side_results  # frees their disk
         total.read(self.tally.records.count)
         marks = self._find_near_duplicates(left) if self.filters.near is not None else ClusterTable()
         inside = 0

@@ -29,7 +29,7 @@ class Tables(Protocol):
     """Runs work on tables. Work may run twice after a failure, so it changes nothing but its result."""
 
     partitions: int
-    """Groups that equal keys are spread over."""
+    """Groups that equal keys are spread over, at least."""
 
     def start(self, rows: list[dict[str, Any]], columns: Columns) -> Any:
         """Return a table with one batch a row."""
