@@ -151,6 +151,17 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
         read_all(path, 100)
 
 
+def test_the_first_line_that_is_no_record_ends_the_run(tmp_path: Path) -> None:
+    def spoil(filters: Any, blocks: Any, build: Any, files: Any, total: Any, after: Any) -> Any:
+        lines = files[0].read_bytes().splitlines(keepends=True)
+        lines[3], lines[7] = b'{"id": 1}\n', b"{\n"
+        files[0].write_bytes(b"".join(lines))
+        return engine(3, range_bytes=100)(filters, blocks, build, files, total, after)
+
+    with pytest.raises(DataError, match=r"ingest/documents.jsonl:4 is not a Document: Expected `str`, got `int`"):
+        curate_into(tmp_path, make_giant_bucket(9), None, spoil)
+
+
 @pytest.mark.parametrize("size", [1, 7, 100, 10_000])
 def test_ranges_cover_every_line_once(tmp_path: Path, size: int) -> None:
     path = tmp_path / "documents.jsonl"

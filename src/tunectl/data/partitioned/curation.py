@@ -12,6 +12,7 @@ import msgspec
 from tunectl.artifacts.records import RejectedRow
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.config.schema.curate import CurateFilters, NearDedupConfig
+from tunectl.core.errors import DataError
 from tunectl.data.curation_pipeline import BLOCKS, CurationPipeline
 from tunectl.data.curation_report import RecordTally
 from tunectl.data.dedup import minhash
@@ -23,6 +24,7 @@ from tunectl.data.partitioned.tables import (
     ANSWER,
     BLOCK_BITS,
     EVENTS,
+    FAILURE,
     MERGED,
     REJECT,
     SelectRecords,
@@ -107,6 +109,8 @@ class PartitionedCuration:
             for kind, order, payload in zip(
                 batch["type"].tolist(), batch["order"].tolist(), batch["payload"], strict=True
             ):
+                if kind == FAILURE:
+                    raise DataError(msgspec.json.decode(payload, type=str))
                 if kind == REJECT:
                     total.reject(msgspec.json.decode(payload, type=RejectedRow))
                 elif kind == ANSWER:

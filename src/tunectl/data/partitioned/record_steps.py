@@ -17,6 +17,7 @@ from tunectl.data.dedup.exact import ExactDedup, Form, MergeReferences, identity
 from tunectl.data.partitioned.tables import (
     ANSWER,
     BLOCK_BITS,
+    FAILURE,
     FILE_BITS,
     MERGED,
     RECORD,
@@ -60,7 +61,11 @@ class JudgeRecords:
         line = _BUILT[self.run_name]
         events = EventRows()
         for path, file, start, stop in zip(batch["path"], batch["file"], batch["start"], batch["stop"], strict=True):
-            rows, records = read_range(Path(path.decode()), int(file), int(start), int(stop))
+            try:
+                rows, records = read_range(Path(path.decode()), int(file), int(start), int(stop))
+            except DataError as error:  # an exception would come back as one of the engine's
+                events.add(FAILURE, (int(file) << FILE_BITS) + int(start), error.message)
+                continue
             tally = FilterTally(tally_records(records))
             for number, block in enumerate(map(line.find_block, BLOCKS)):
                 if block is not None and block.scope == "record":

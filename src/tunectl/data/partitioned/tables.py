@@ -17,8 +17,8 @@ Work: TypeAlias = Callable[[Batch], Batch]
 Load: TypeAlias = Callable[[], Any]
 """Returns, in any process, a value that the driver shared."""
 
-RECORD, REJECT, ANSWER, MERGED, TALLY = range(5)
-"""Types of events: a record that goes on; one that does not; reference answers left out of one that goes on; one whose answers went
+RECORD, FAILURE, REJECT, ANSWER, MERGED, TALLY = range(6)
+"""Types of events: a record that goes on; a line that is none, which ends the run; a record that does not; reference answers left out of one that goes on; one whose answers went
 into another; counts of a batch."""
 EVENTS: Columns = {"type": "int64", "order": "int64", "own": "int64", "part": "int64", "payload": "binary"}
 FILE_BITS = 48  # a row's number is its file, and in the bits below its position in bytes
