@@ -40,6 +40,7 @@ ROOMS = {
     "starlette": ("annotation/", "backends/web/http_server.py", "console/"),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
     "ray": ("backends/launchers/ray_",),
+    "pyarrow": ("backends/readers/parquet_reader.py", "backends/launchers/ray_tables.py"),  # files; blocks of Ray Data
     "flwr": ("backends/federated/flower_",),
     "opacus": ("backends/trainers/private_run.py",),
     "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),

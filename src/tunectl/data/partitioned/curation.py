@@ -27,8 +27,8 @@ from tunectl.data.partitioned.tables import (
     FAILURE,
     MERGED,
     REJECT,
+    CurationTables,
     SelectRecords,
-    Tables,
 )
 from tunectl.data.text_normalization import normalize
 from tunectl.data.transform import Dropped, Record, reject_outcome
@@ -51,7 +51,7 @@ RANGES: Any = {"path": "binary", "file": "int64", "start": "int64", "stop": "int
 class PartitionedCuration:
     """One run; ``blocks`` receives the counts and answers that the local way leaves there."""
 
-    tables: Tables
+    tables: CurationTables
     filters: CurateFilters
     blocks: CurationPipeline
     build: Callable[[], CurationPipeline]

@@ -25,7 +25,7 @@ FILE_BITS = 48  # a row's number is its file, and in the bits below its position
 BLOCK_BITS = 56
 
 
-class Tables(Protocol):
+class CurationTables(Protocol):
     """Runs work on tables. Work may run twice after a failure, so it changes nothing but its result."""
 
     partitions: int
