@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tunectl.access.api_keys import KeyStore
 from tunectl.access.guard import list_hosts
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.system import malloc
 from tunectl.backends.web import bounded_http
 from tunectl.console.console_sessions import SignIn, locate_link_file
 from tunectl.core.errors import InfrastructureError, UsageError
@@ -70,6 +71,7 @@ def _serve(
 ) -> None:
     for package in ("starlette", "jinja2", "uvicorn"):
         require_installed(package, extra="console")
+    malloc.limit_arenas(1)
     sign_in = SignIn(locate_link_file(layout), keys)
     try:
         listening = bounded_http.listen(place.host, place.port)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _NEVER = 2**31 - 1
+_PAGE_BYTES = 2**16
+"""Bytes from which a server of pages gives a block back to the kernel as soon as it is free."""
 _LARGE = 2**30
 """Bytes from which a block comes from the kernel all the same."""
 
@@ -21,3 +23,15 @@ def retain_freed_memory() -> bool:
     except (OSError, TypeError, AttributeError):  # musl, macOS, Windows
         return False
     return bool(mallopt(_MMAP_THRESHOLD, _LARGE)) and bool(mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def limit_arenas(count: int) -> bool:
+    """Let all threads share ``count`` heaps, and give pages back once they are sent; returns whether this C library knows how.
+
+    By default each thread has one of its own, which keeps what the thread once needed: a server of pages grows by some MB.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # musl, macOS, Windows
+        return False
+    return bool(mallopt(_ARENA_MAX, count)) and bool(mallopt(_MMAP_THRESHOLD, _PAGE_BYTES))
