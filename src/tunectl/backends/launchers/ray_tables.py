@@ -96,7 +96,9 @@ class RayTables:
     def join(self, tables: list[Any]) -> Any:
         """Return the rows of all tables."""
         filled = [table for table in tables if table is not None]
-        return filled[0].union(*filled[1:]) if filled else None
+        if len(filled) < 2:  # Ray joins two or more
+            return filled[0] if filled else None
+        return filled[0].union(*filled[1:])
 
     def read(self, table: Any, *, sort: Sequence[str] = ()) -> Iterator[Batch]:
         """Yield the blocks as columns."""
