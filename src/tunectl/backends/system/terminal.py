@@ -54,7 +54,11 @@ def strip_control(text: str) -> str:
 
 def print_line(text: str, *, style: str | None = None) -> None:
     """Print one line of text to stdout; ``style`` is a rich style such as ``bold green``."""
-    console().print(replace_control_codes(text), style=style, markup=False, soft_wrap=True)
+    if style is None:  # without rich, which takes 3 MB of a service that prints its address
+        sys.stdout.write(replace_control_codes(text) + "\n")
+        sys.stdout.flush()
+    else:
+        console().print(replace_control_codes(text), style=style, markup=False, soft_wrap=True)
 
 
 def print_marked(pieces: Sequence[tuple[str, bool]]) -> None:
