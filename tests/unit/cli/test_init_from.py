@@ -82,7 +82,7 @@ def test_a_table_is_declared_with_what_was_detected(shop: tuple[Path, str]) -> N
     )  # fmt: skip
     assert source.fields == {"neighbourhood": "neighbourhood", "price_range": "price_range"}
     assert (folder / "data" / "ads.csv").read_bytes() == (folder.parent / "ads.csv").read_bytes()
-    assert load(str(folder), *find_next(out)).root.evaluate.max_inputs == 40
+    assert load(str(folder), *find_next(out)).root.evaluate.max_inputs == 32
     assert sorted(item.name for item in folder.parent.iterdir()) == ["ads.csv", "shop"]
 
 
