@@ -171,7 +171,7 @@ def test_the_page_says_what_was_done_and_shows_every_curve():
 
 def test_answers_stand_beside_their_rewards_and_are_escaped():
     found = align.page(project="cards", settings=RLOO, aligned=curve())
-    assert found.count("<details>") == 3
+    assert found.count("<details") == 3
     assert "<b>Answer of sft</b>, reward 0.10</p>" in found
     assert "<b>Step 20</b>, reward 0.46, as before" in found
     assert "<b>Step 80</b>, kept, reward 0.98" in found
@@ -181,7 +181,7 @@ def test_answers_stand_beside_their_rewards_and_are_escaped():
 
 def test_a_hacked_reward_is_on_top():
     found = align.page(project="cards", settings=RLOO, aligned=curve(hacked=True, best=120))
-    notes = re.findall(r'<p class="note warn">(.*?)</p>', found)
+    notes = re.findall(r'<div class="note warn"><p>(.*?)</p>', found)
     assert [note.split(":")[0] for note in notes] == [
         "Reward hacking suspected",
         "Answers grew longer",

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tiny_policies
 from tiny_policies import judged, marked, prompt_of
 
 from tunectl.artifacts.records import Message
@@ -336,7 +337,7 @@ def test_what_sft_says_is_read_once(base, sft, tmp_path, monkeypatch):
 
 CHILD = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {folders!r}
 from pathlib import Path
 import test_dpo_kto as t
 t.fit(Path({model!r}), Path({sft!r}), Path({root!r}), t.plan({method!r}, epochs=12, validation={{"eval_steps": 16}}))
@@ -348,7 +349,11 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(base, sft, tmp_path, 
     chosen = plan(method, epochs=12, validation={"eval_steps": 16})
     whole = fit(base, sft, tmp_path, chosen, "whole")
     text = CHILD.format(
-        tests=str(Path(__file__).parent), model=str(base), sft=str(sft), root=str(tmp_path), method=method
+        folders=[str(Path(__file__).parent), str(Path(tiny_policies.__file__).parent)],
+        model=str(base),
+        sft=str(sft),
+        root=str(tmp_path),
+        method=method,
     )
     process = subprocess.Popen(
         [sys.executable, "-c", text], env={**os.environ, "HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE, text=True

@@ -165,7 +165,7 @@ def test_tokens_are_drawn_as_often_as_their_chance_says(loaded, top_p):
 def test_chances_that_are_no_numbers_are_refused(loaded, top_p):
     how = Sampling(method="sampling", max_new_tokens=1, temperature=1.0, top_p=top_p)
     logits = torch.tensor([[0.0, 1.0], [0.0, math.nan]])
-    with pytest.raises(UsageError, match="chances that are no numbers"):
+    with pytest.raises(UsageError, match="probabilities that are not numbers"):
         decoding.Decoder(loaded.model, ())._pick(logits, how, torch.Generator().manual_seed(3))
 
 
