@@ -54,7 +54,9 @@ def test_a_bound_that_the_schema_forbids_is_named(layout: ProjectPaths) -> None:
 
 def test_an_unknown_file_of_a_group_is_named(layout: ProjectPaths) -> None:
     found = problems(layout, "sweep.space={sft: [lora, doora]}")
-    assert "conf/sft has no option doora; there are dora, lora, private, qlora, rslora; did you mean sft=dora?" in found[0]
+    assert (
+        "conf/sft has no option doora; there are dora, lora, private, qlora, rslora; did you mean sft=dora?" in found[0]
+    )
 
 
 def test_a_metric_that_the_stage_does_not_have(layout: ProjectPaths) -> None:
