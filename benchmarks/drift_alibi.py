@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--ert", type=int, default=10_000, help="expected rows between two false alarms")
     parser.add_argument("--window", type=int, default=100, help="rows of its sliding window")
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--bootstraps", type=int, default=10_000)
+    parser.add_argument("--bootstraps", type=int, default=20_000, help="above --ert, which is a quantile of as many")
     args = parser.parse_args()
     from alibi_detect.cd import MMDDriftOnline
 
