@@ -153,6 +153,9 @@ def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistr
         store.promote(second, author="t", message="w")
         await asyncio.wait_for(found.reconcile(), 10)
         assert found.loaded["champion"].id == first
+        async with asyncio.timeout(60):
+            while second not in gate.opened:  # its files are checked first, in a thread
+                await asyncio.sleep(0.01)
         store.rollback(author="t", message="w")
         await asyncio.wait_for(found.reconcile(), 10)
         gate.free.set()
