@@ -3,33 +3,25 @@
 import hashlib
 import json
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import tiny_policies
+from launched_fits import WORKER, build_launch, fit_all, write_requests
 from msgspec.structs import replace as changed
 from tiny_policies import TERMS, plan, policy_job
 
-from tunectl.artifacts import atomic_io
-from tunectl.backends.launchers import torchrun_agent
-from tunectl.backends.launchers.torchrun_agent import AgentSettings
 from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.trainers.rollout_generation import RolloutGenerator
 from tunectl.backends.wiring import align
-from tunectl.config.schema.launch import TorchrunLaunch
 from tunectl.core.errors import UsageError
 from tunectl.training import fit_request
 from tunectl.training.rl.rl_types import RlResult
 
 torch = pytest.importorskip("torch")
-WORKER = Path(tiny_policies.__file__).with_name("rank_worker.py")
-LAUNCH = {"nproc_per_node": 2, "max_restarts": 0, "shard": "none", "collective_timeout_seconds": 60}
-LAUNCH |= {"nnodes": 1, "rdzv_endpoint": None, "storage_path": None}
 CHANCE = random.Random(3)
 ANSWERS = {
     question.id: [
@@ -38,10 +30,6 @@ ANSWERS = {
     for question in tiny_policies.DATA.questions
 }
 """Prompt to fixed answers; the last one of each is cut."""
-
-
-def launch(**changes) -> TorchrunLaunch:
-    return TorchrunLaunch(method="torchrun", **{**LAUNCH, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -74,33 +62,10 @@ def build_jobs(start, reward: Path, root: Path) -> dict:
 def both(start, reward, tmp_path_factory):
     """All fits on two ranks, in one pair of processes: name to job, result, and folder of the adapter; and what was logged."""
     root = tmp_path_factory.mktemp("both")
-    jobs = build_jobs(start, reward, root)
-    for name, job in jobs.items():
-        TorchrunLauncher(launch()).write_request(job, root / name / "launch")
+    jobs = {name: (job, "none") for name, job in build_jobs(start, reward, root).items()}
+    write_requests(root, jobs)
     (root / "fixed" / "launch" / "answers.json").write_text(json.dumps(ANSWERS))
-    script = root / "script.json"
-    script.write_text(json.dumps({"fits": [str(root / name / "launch") for name in jobs]}))
-    agent = AgentSettings(
-        nproc_per_node=2,
-        nnodes=1,
-        max_restarts=0,
-        rdzv_endpoint="127.0.0.1:0",
-        is_host=True,
-        join_timeout_seconds=60,
-        run_id="many",
-        local_addr="127.0.0.1",
-        worker=[str(WORKER), str(script)],
-        fit=str(root),
-    )
-    atomic_io.write_json(root / torchrun_agent.AGENT, agent)
-    words = [sys.executable, "-m", torchrun_agent.__name__, str(root)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = {}
-    for name, job in jobs.items():
-        folder = root / name / "launch"
-        found[name] = (job, atomic_io.read_json(folder / "single_result.json", RlResult), folder / "adapter")
-    return found, done.stderr
+    return fit_all(root, jobs, RlResult)
 
 
 def fit_here(job, group=None) -> RlResult:
@@ -198,7 +163,7 @@ def test_killed_ranks_cost_nothing_but_time(both, start, reward, tmp_path):
     job = policy_job(start, tmp_path, both[0]["rloo"][0].plan, reward)
     script = tmp_path / "script.json"
     script.write_text(json.dumps({"kills": [[0, 0, "in_save"], [1, 1, "after_backward"]]}))
-    end = TorchrunLauncher(launch(max_restarts=2), worker=(str(WORKER), str(script))).run(job)
+    end = TorchrunLauncher(build_launch(max_restarts=2), worker=(str(WORKER), str(script))).run(job)
     assert digest(job.out) == digest(both[0]["rloo"][2])
     assert without_clock(end.result) == without_clock(both[0]["rloo"][1])
     assert (end.ranks, end.nodes, end.device, end.restarts) == (2, 1, "cpu", 2)

@@ -14,37 +14,29 @@ from pathlib import Path
 
 import pytest
 import tiny_fits
+from launched_fits import WORKER, build_launch, fit_all, write_requests
 from pydantic import ValidationError
 from tiny_fits import digest, plan, reward_job, rows, sft_job
 
-from tunectl.artifacts import atomic_io
-from tunectl.backends.launchers import torchrun_agent, torchrun_join
-from tunectl.backends.launchers.torchrun_agent import AgentSettings
+from tunectl.backends.launchers import torchrun_join
 from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
 from tunectl.backends.trainers.sft_trainer import SftTrainer
-from tunectl.config.schema.launch import LaunchConfig, TorchrunLaunch
+from tunectl.config.schema.launch import LaunchConfig
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.training.protocols import TrainResult
 
 torch = pytest.importorskip("torch")
-WORKER = Path(tiny_fits.__file__).with_name("rank_worker.py")
 ODD = {"train": [*rows(8), *rows(1, answers=6, start=8)], "validation": rows(1, start=30)}
 """The row with six answers is a step alone, and validation has one row: the second rank has nothing to read."""
-
-
-def launch(**changes) -> TorchrunLaunch:
-    values = {"nproc_per_node": 2, "max_restarts": 0, "shard": "none", "collective_timeout_seconds": 60}
-    values |= {"nnodes": 1, "rdzv_endpoint": None, "storage_path": None}
-    return TorchrunLaunch(method="torchrun", **{**values, **changes})
 
 
 def scripted(folder: Path, script: dict, **changes) -> TorchrunLauncher:
     """A launcher whose ranks follow ``script``."""
     path = folder / "script.json"
     path.write_text(json.dumps(script))
-    return TorchrunLauncher(launch(**changes), worker=(str(WORKER), str(path)))
+    return TorchrunLauncher(build_launch(**changes), worker=(str(WORKER), str(path)))
 
 
 def fit_here(job):
@@ -76,31 +68,8 @@ def both(tiny_model, sft, tmp_path_factory):
         "dropout": (sft_job(tiny_model, root / "dropout", dropout), "none"),
         "dropout_sharded": (sft_job(tiny_model, root / "dropout_sharded", dropout), "layers"),
     }
-    for name, (job, shard) in jobs.items():
-        TorchrunLauncher(launch(shard=shard)).write_request(job, root / name / "launch")
-    script = root / "script.json"
-    script.write_text(json.dumps({"fits": [str(root / name / "launch") for name in jobs]}))
-    agent = AgentSettings(
-        nproc_per_node=2,
-        nnodes=1,
-        max_restarts=0,
-        rdzv_endpoint="127.0.0.1:0",
-        is_host=True,
-        join_timeout_seconds=60,
-        run_id="many",
-        local_addr="127.0.0.1",
-        worker=[str(WORKER), str(script)],
-        fit=str(root),
-    )
-    atomic_io.write_json(root / torchrun_agent.AGENT, agent)
-    words = [sys.executable, "-m", torchrun_agent.__name__, str(root)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = {}
-    for name, (job, _) in jobs.items():
-        folder = root / name / "launch"
-        found[name] = (job, atomic_io.read_json(folder / "single_result.json", TrainResult), folder / "adapter")
-    return found, done.stderr
+    write_requests(root, jobs)
+    return fit_all(root, jobs, TrainResult)
 
 
 def weights(folder: Path):
@@ -169,11 +138,11 @@ def test_more_ranks_than_rows_are_refused(tiny_model, tmp_path):
 
 def test_auto_counts_cards_and_a_cpu_has_none(tiny_model, tmp_path):
     with pytest.raises(UsageError) as error:
-        TorchrunLauncher(launch(nproc_per_node="auto")).run(sft_job(tiny_model, tmp_path))
+        TorchrunLauncher(build_launch(nproc_per_node="auto")).run(sft_job(tiny_model, tmp_path))
     assert error.value.message == "launch.nproc_per_node = auto counts cards, and hardware.device is cpu"
     job = sft_job(tiny_model, tmp_path, plan(profile=tiny_fits.PROFILE.model_copy(update={"device": "cuda"})))
     with pytest.raises(InfrastructureError) as error:
-        TorchrunLauncher(launch()).run(job)
+        TorchrunLauncher(build_launch()).run(job)
     assert error.value.message == f"launch.nproc_per_node = 2, and torch sees {torch.cuda.device_count()} cards"
 
 
@@ -226,11 +195,11 @@ def test_ranks_are_killed_at_random_moments(tiny_model, tmp_path):
     kills = int(os.environ.get("TUNECTL_KILLS", "2"))
     chosen = plan(epochs=60, save_steps=40, dropout=0.1)
     plain, killed = (sft_job(tiny_model, tmp_path / name, chosen) for name in ("plain", "killed"))
-    TorchrunLauncher(launch()).run(plain)
+    TorchrunLauncher(build_launch()).run(plain)
     count: list[int] = []
     killer = threading.Thread(target=_kill_at_random, args=(killed.work, kills, count), daemon=True)
     killer.start()
-    end = TorchrunLauncher(launch(max_restarts=kills)).run(killed)
+    end = TorchrunLauncher(build_launch(max_restarts=kills)).run(killed)
     assert digest(killed.out) == digest(plain.out)
     assert end.restarts == len(count) > 0
 
@@ -262,7 +231,7 @@ def _find_ranks(work: Path) -> list[int]:
 
 @pytest.mark.slow
 def test_ctrl_c_finishes_the_step_and_the_next_run_goes_on(both, tiny_model, tmp_path):
-    job, launcher = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan), TorchrunLauncher(launch())
+    job, launcher = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan), TorchrunLauncher(build_launch())
     stop = threading.Thread(target=_press_ctrl_c_at_a_checkpoint, args=(job.work,))
     stop.start()
     with pytest.raises(InfrastructureError) as error:
@@ -373,9 +342,9 @@ def test_a_folder_that_the_other_machine_does_not_see_is_refused(tiny_model, tmp
 
 def test_several_machines_need_a_place_to_meet():
     with pytest.raises(ValidationError, match="nnodes is 2, and rdzv_endpoint is null; several machines need one"):
-        launch(nnodes=2, storage_path="/shared")
+        build_launch(nnodes=2, storage_path="/shared")
     with pytest.raises(ValidationError, match="nnodes is 2, and storage_path is null; several machines need one"):
-        launch(nnodes=2, rdzv_endpoint="first:29500")
+        build_launch(nnodes=2, rdzv_endpoint="first:29500")
     with pytest.raises(UsageError, match="takes part in a fit on several machines, and launch says one"):
-        torchrun_join.join_stage("sft", LaunchConfig(launch()), Path())
+        torchrun_join.join_stage("sft", LaunchConfig(build_launch()), Path())
     assert torchrun_join.find_own_address("127.0.0.1:29500") == "127.0.0.1"

@@ -87,11 +87,6 @@ class DiskList(Sequence[T], Generic[T]):
         """Return the number of rows."""
         return len(self.kinds)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes on disk."""
-        return self._bounds[-1]
-
     def __iter__(self) -> Iterator[T]:
         """Yield all rows in order, also those that are added meanwhile."""
         start = 0

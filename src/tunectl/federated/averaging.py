@@ -71,9 +71,6 @@ def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float])
     return result
 
 
-AVERAGES = {"fedavg": average_weights, "product": average_products}
-
-
 def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
     """Hold what a client sent to what it was given.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ class AdoptedAdapter:
 
         Raises  ArtifactError where there is none, or it belongs to another base model; UsageError where its shape or strength is not the one that ``plan`` declares.
         """
+        started = time.perf_counter()
         if (self._folder / model_spec.NAME).is_file():
             model_spec.check_base_matches(self._folder, model)
         fresh, _, autocast = sft_trainer.load_with_adapter(replace(plan, init_adapter=None), model)
@@ -60,7 +62,7 @@ class AdoptedAdapter:
             first_loss=before,
             tokens=0,
             tokens_apart=0,
-            seconds=1.0,
+            seconds=time.perf_counter() - started,
             trainable=trainer_loop.trainable(fresh),
             shared_prompts=capabilities.shared_prompts,
             history=(LogPoint(0, 1, None, loss, 0.0, 0.0),),

@@ -31,7 +31,7 @@ from tunectl.training.train_args import TrainingArgs
 
 
 class SftTrainer:
-    """The trainer of the product; see ``training.trainer.Trainer``."""
+    """The trainer of the product; see ``training.protocols.Trainer``."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
         """``group`` is the processes that fit together; every one of them makes the same calls."""
@@ -47,7 +47,7 @@ class SftTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """See ``training.trainer.Trainer.fit``.
+        """See ``training.protocols.Trainer.fit``.
 
         Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or a private
                 fit asks for what cannot be; DataError where it has too few units;

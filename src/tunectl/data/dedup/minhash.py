@@ -46,11 +46,6 @@ class MinHashParams:
     threads: int = 2
 
 
-def candidate_probability(similarity: float, *, bands: int, rows: int) -> float:
-    """Return the chance that a pair of this Jaccard similarity becomes a candidate, 0 to 1."""
-    return float(1.0 - (1.0 - similarity**rows) ** bands)
-
-
 def clusters(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> list[int]:
     """Label each item with the smallest index in its cluster: ``label_clusters`` as a list."""
     labels: list[int] = label_clusters(sides, plan, scratch).tolist()
