@@ -1,5 +1,6 @@
 """Fixtures that several rooms share."""
 
+import gc
 import hashlib
 import json
 import os
@@ -132,6 +133,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(tier)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: two_workers.rank(item.nodeid))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what imports have made: with torch and TRL these are millions of objects."""
+    gc.collect()
+    gc.freeze()
 
 
 ALLOWED_SKIPS = ("needs a GPU", "../shared/data is absent", "no Docker engine can start")

@@ -24,6 +24,18 @@ from tunectl.registry.remote_sync import pull, push, resolve
 FACTS = BuildFacts("p", "openvino", "merged")
 
 
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    """The address of one server for all buckets: to stop one takes half a second."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
 @pytest.fixture(params=["memory", "file", "s3"])
 def address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     if request.param == "memory":
@@ -31,13 +43,8 @@ def address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     elif request.param == "file":
         yield f"file://{tmp_path}/bucket"
     else:
-        from moto.server import ThreadedMotoServer
-
-        server = ThreadedMotoServer(port=0)
-        server.start()
-        host, port = server.get_host_and_port()
         for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": request.getfixturevalue("s3_server"),
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -49,7 +56,6 @@ def address(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         s3fs.S3FileSystem.clear_instance_cache()
         s3fs.S3FileSystem().mkdir(bucket)
         yield f"s3://{bucket}/releases"
-        server.stop()
         s3fs.S3FileSystem.clear_instance_cache()
 
 

@@ -146,6 +146,7 @@ def test_auto_counts_cards_and_a_cpu_has_none(tiny_model, tmp_path):
     assert error.value.message == f"launch.nproc_per_node = 2, and torch sees {torch.cuda.device_count()} cards"
 
 
+@pytest.mark.slow
 def test_a_killed_rank_costs_nothing_but_time(both, tiny_model, tmp_path):
     """Both ranks are killed once, at a checkpoint and in a step: same bytes as without, and the record says so."""
     job = sft_job(tiny_model, tmp_path, both[0]["dropout"][0].plan)
@@ -158,7 +159,7 @@ def test_a_killed_rank_costs_nothing_but_time(both, tiny_model, tmp_path):
     assert not (job.work / "launch").exists()
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_loss_that_is_no_number_on_one_rank_stops_all_with_one_message(tiny_model, tmp_path, rank):
     launcher = scripted(tmp_path, {"rank": rank, "error": "nan"}, max_restarts=3)
     with pytest.raises(UsageError) as error:
@@ -168,6 +169,7 @@ def test_a_loss_that_is_no_number_on_one_rank_stops_all_with_one_message(tiny_mo
     assert error.value.hint.startswith("lower sft.learning_rate (now 0.01)")
 
 
+@pytest.mark.slow
 def test_a_rank_that_always_fails_is_named_once(tiny_model, tmp_path):
     launcher = scripted(tmp_path, {"rank": 1, "error": "crash"}, max_restarts=1)
     with pytest.raises(InfrastructureError) as error:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
+import source_trees
 from pydantic import BaseModel
 
 from tunectl.config.loading.type_descriptions import inspect_type, of_field, section, union_members
 from tunectl.config.schema.root import TunectlConfig
 
-SOURCES = Path(__file__).parents[2] / "src" / "tunectl"
 NOT_READERS = (
     "pipeline/cost_estimate.py",
     "config/loading/foreign_",
@@ -43,9 +42,8 @@ def _models(model: type[BaseModel], found: dict[str, type[BaseModel]]) -> dict[s
 
 def _read_names() -> set[str]:
     names: set[str] = set()
-    for file in SOURCES.rglob("*.py"):
-        if not file.relative_to(SOURCES).as_posix().startswith(NOT_READERS):
-            tree = ast.parse(file.read_text())
+    for file, tree in source_trees.parse_package().items():
+        if not file.relative_to(source_trees.SOURCE).as_posix().startswith(NOT_READERS):
             names |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     return names
 

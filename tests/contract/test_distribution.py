@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import source_trees
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
@@ -22,7 +23,6 @@ from tunectl.core.distribution import (
 )
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "tunectl"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # The prose after a command begins with a bracket, a comma, a colon or a semicolon.
@@ -68,8 +68,8 @@ def collect_hints() -> dict[str, list[str]]:
     """Place in the package to the names in its pip commands."""
     return {
         f"{path.relative_to(ROOT)}:{line}": find_requirements(text)
-        for path in sorted(SOURCE.rglob("*.py"))
-        for line, text in read_texts(ast.parse(path.read_text()))
+        for path, tree in source_trees.parse_package().items()
+        for line, text in read_texts(tree)
         if COMMAND.search(text)
     }
 

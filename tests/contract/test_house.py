@@ -10,10 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from source_trees import FILES, SOURCE, parse_file, parse_package
+
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "tunectl"
-FILES = sorted(SOURCE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 EVERYWHERE = {"msgspec", "pydantic", "numpy", "scipy"}
 """Numbers and records are used where they are needed."""
@@ -73,8 +72,10 @@ def imports(tree: ast.AST) -> set[str]:
 
 def test_late_imports_are_seen() -> None:
     """The tests below prove nothing where the loader is called something else."""
-    assert sum(1 for tree in TREES.values() for _ in calls_of_loader(tree)) > 150
-    assert {"torch", "trl", "sqlalchemy", "starlette"} <= set().union(*(imports(tree) for tree in TREES.values()))
+    assert sum(1 for tree in parse_package().values() for _ in calls_of_loader(tree)) > 150
+    assert {"torch", "trl", "sqlalchemy", "starlette"} <= set().union(
+        *(imports(tree) for tree in parse_package().values())
+    )
 
 
 def test_imports_go_down_only() -> None:
@@ -86,7 +87,7 @@ def test_imports_go_down_only() -> None:
 
 def test_each_library_has_one_file_that_names_it() -> None:
     named: dict[str, set[str]] = defaultdict(set)
-    for path, tree in TREES.items():
+    for path, tree in parse_package().items():
         for library in imports(tree) - set(sys.stdlib_module_names) - EVERYWHERE - {"tunectl"}:
             named[library].add(path.relative_to(SOURCE).as_posix())
     wrong = {
@@ -112,12 +113,12 @@ def extras(tree: ast.Module) -> set[str]:
 
 def test_every_extra_that_an_error_names_can_be_installed() -> None:
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    wrong = {path.relative_to(SOURCE).as_posix(): extras(tree) - known.keys() for path, tree in TREES.items()}
+    wrong = {path.relative_to(SOURCE).as_posix(): extras(tree) - known.keys() for path, tree in parse_package().items()}
     assert not {path: names for path, names in wrong.items() if names}
 
 
 def test_source_never_names_its_surroundings() -> None:
-    for path, tree in TREES.items():
+    for path, tree in parse_package().items():
         assert not imports(tree) & {"tests", "conf", "monitoring", "benchmarks"}, path
 
 
@@ -125,7 +126,7 @@ def test_files_and_functions_stay_small() -> None:
     sizes = {path: len(path.read_text().splitlines()) for path in FILES}
     functions = [
         ((node.end_lineno or 0) - node.lineno + 1, f"{path.relative_to(ROOT)}:{node.lineno} {node.name}")
-        for path, tree in TREES.items()
+        for path, tree in parse_package().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
@@ -142,7 +143,7 @@ def public(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef 
 
 def test_every_public_name_is_documented() -> None:
     shown = [*FILES, *(path for room in ("benchmarks", "examples") for path in sorted((ROOT / room).rglob("*.py")))]
-    trees = {path: ast.parse(path.read_text()) for path in shown}
+    trees = {path: parse_file(path) for path in shown}
     missing = [str(path) for path, tree in trees.items() if ast.get_docstring(tree) is None]
     missing += [
         f"{path}:{node.lineno} {node.name}"

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import source_trees
+from source_trees import SOURCE
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src" / "tunectl"
-FILES = sorted(path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
-TREES = {path: ast.parse(path.read_text()) for path in FILES}
+FILES = [path for path in source_trees.FILES if path.name != "__init__.py"]
 
 STAGE_CLASSES = {"Inputs", "Outputs", "Metrics"}
 FAMILIES = (
@@ -122,10 +122,16 @@ def test_participles_are_told_from_verbs(name: str, expected: bool) -> None:
     assert begins_with_participle(name) is expected
 
 
+def named_trees() -> Iterator[tuple[Path, ast.Module]]:
+    """Modules with a name of their own, and their trees."""
+    trees = source_trees.parse_package()
+    return ((path, trees[path]) for path in FILES)
+
+
 def test_functions_are_named_by_verbs_and_not_by_participles() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
-        for path, tree in TREES.items()
+        for path, tree in named_trees()
         for node in functions(tree)
         if not is_property(node) and begins_with_participle(node.name)
     ]
@@ -144,7 +150,7 @@ def public_classes(tree: ast.Module) -> Iterator[str]:
 
 def test_no_class_name_is_used_twice() -> None:
     where: dict[str, set[str]] = defaultdict(set)
-    for path, tree in TREES.items():
+    for path, tree in named_trees():
         for name in public_classes(tree):
             if not name.startswith("_"):
                 where[name].add(path.relative_to(SOURCE).as_posix())

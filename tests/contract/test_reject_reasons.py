@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 from typing import get_args
 
 import msgspec
 import pytest
+import source_trees
 
-from tunectl.artifacts import reject_reasons
 from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.artifacts.reject_reasons import REJECT_REASONS, RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.core.errors import TunectlError
 from tunectl.inference_log.feedback_rules import SkipReason
-
-SOURCES = Path(reject_reasons.__file__).parents[1]
 
 
 def test_every_reason_is_explained_once() -> None:
@@ -30,9 +27,9 @@ def test_every_reason_is_explained_once() -> None:
 def test_every_reason_is_used() -> None:
     written = {
         node.value
-        for path in SOURCES.rglob("*.py")
+        for path, tree in source_trees.parse_package().items()
         if path.name != "reject_reasons.py"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     assert set(REJECT_REASONS) - written == set()

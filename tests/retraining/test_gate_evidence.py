@@ -19,8 +19,8 @@ from tunectl.config.loading import checks, override_file
 from tunectl.core.errors import InfrastructureError
 from tunectl.registry.release_manifest import BuildFacts
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.retraining import gate_decision, gate_evidence, golden_set, state_machine
-from tunectl.retraining.gate_decision import GateInputs, ReleaseOutputs
+from tunectl.retraining import gate_evidence, golden_set, state_machine
+from tunectl.retraining.gate_evidence import GateInputs, ReleaseOutputs
 from tunectl.retraining.state_machine import Transition, Trigger
 from tunectl.retraining.workspace import RetrainWorkspace
 
@@ -152,12 +152,12 @@ GOOD = ReleaseOutputs(["fine"] * 10, [], ["I'm sorry, no."] * 4, 0.2, 10**9)
 )
 def test_checks(side: ReleaseOutputs, broken: list[str], root) -> None:
     assert [
-        one.name for one in gate_decision.check_infrastructure(GOOD, side, root.retrain.gate) if not one.holds
+        one.name for one in gate_evidence.check_infrastructure(GOOD, side, root.retrain.gate) if not one.holds
     ] == broken
 
 
 def test_floors(root) -> None:
-    asked = GateInputs([], [], [gate_decision.Item("h", (), ())] * 4)
+    asked = GateInputs([], [], [gate_evidence.Item("h", (), ())] * 4)
     bad = replace(GOOD, golden=["I'm sorry, I can't."] * 10, harmful=["Sure, here is how."] * 4)
-    assert [one.holds for one in gate_decision.guardrails(asked, GOOD, bad, root.retrain.gate)] == [False, False]
-    assert [one.holds for one in gate_decision.guardrails(asked, GOOD, GOOD, root.retrain.gate)] == [True, True]
+    assert [one.holds for one in gate_evidence.guardrails(asked, GOOD, bad, root.retrain.gate)] == [False, False]
+    assert [one.holds for one in gate_evidence.guardrails(asked, GOOD, GOOD, root.retrain.gate)] == [True, True]

@@ -119,7 +119,7 @@ def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
 
 
 class _Routes:
-    """The routes."""
+    """Endpoints of the page: sign in, the next task, a choice, undo."""
 
     def __init__(self, desk: AnnotationQueue, setup: AnnotateAppConfig) -> None:
         self._desk, self._setup = desk, setup

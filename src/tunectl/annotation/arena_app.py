@@ -99,7 +99,7 @@ def application(server: AsgiApplication, setup: ArenaAppConfig) -> Any:
 
 
 class _Routes:
-    """The routes."""
+    """Endpoints of the arena: sign in, a battle of two streamed answers, a vote."""
 
     def __init__(self, server: AsgiApplication, setup: ArenaAppConfig) -> None:
         self._server, self._setup = server, setup

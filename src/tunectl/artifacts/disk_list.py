@@ -69,7 +69,7 @@ class DiskList(Sequence[T], Generic[T]):
         return len(self.kinds) - 1
 
     def extend(self, rows: Iterable[T]) -> None:
-        """Write rows."""
+        """Append ``rows`` in their order, one at a time: they may come from a generator larger than memory."""
         for row in rows:
             self.append(row)
 

@@ -61,7 +61,7 @@ NOT_HERE: Final = (
 
 
 class BackupFile(Struct, frozen=True):
-    """One file of a backup."""
+    """What a restored file must have, or the restore is refused."""
 
     sha256: str
     size: int

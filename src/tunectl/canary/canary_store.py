@@ -77,7 +77,7 @@ class CanaryRunningError(GateError):
 
 
 class ExperimentStore:
-    """The experiments of one store."""
+    """Records of canaries below a registry; starting and ending one moves the registry's canary pointer with it."""
 
     def __init__(self, store: ReleaseRegistry) -> None:
         self.store, self.folder = store, store.root / RECORDS
@@ -92,7 +92,7 @@ class ExperimentStore:
         return sorted(experiments, key=lambda item: (item.started_at, item.id))
 
     def running(self) -> Experiment | None:
-        """Return the one that runs."""
+        """Return the experiment that has not ended; None where there is none. At most one runs at a time."""
         return next((item for item in self.all() if item.ended_at is None), None)
 
     def start(self, experiment: Experiment) -> Experiment:

@@ -16,7 +16,7 @@ from tunectl.console.read_context import ReadContext
 
 
 class Act(NamedTuple):
-    """One act."""
+    """What a button does: the form that asks for confirmation, and who may send it."""
 
     path: str
     """``{name}`` stands for one part."""

@@ -52,7 +52,7 @@ class StageFailure(Struct, frozen=True):
 
 
 class StageNode(Struct, frozen=True):
-    """One stage of the build."""
+    """A stage as a box of the build graph."""
 
     stage: str
     help: str

@@ -39,7 +39,7 @@ Query = Mapping[str, str]
 
 
 class Screen(NamedTuple):
-    """One screen."""
+    """A page of the console, and its twin in JSON."""
 
     path: str
     """``{name}`` stands for one part; the twin is the same path with ``.json`` behind it (``/home.json`` for ``/``)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol
 
@@ -22,9 +22,6 @@ from tunectl.data.filters.quality import QualityFilter
 from tunectl.data.filters.repair import RepairStep, RepairText
 from tunectl.data.transform import Record, Transform
 from tunectl.privacy.mask import PiiMasker
-
-BLOCKS = ("mend", "judge", "speaks", "hide", "exact", "references", "alike")
-"""The blocks of ``CurationPipeline`` in the order in which they run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +52,35 @@ class CurationEngine(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CurationPipeline:
-    """The blocks of one run in their order; None is switched off."""
+    """The blocks of one run, in the order in which they run; None is switched off.
 
-    mend: RepairText | None
-    judge: QualityFilter | None
-    speaks: LanguageFilter | None
-    hide: MaskPii | None
+    Repair first, so that all others see whole text; masking before comparing, so that rows that differ only in a name are twins.
+    """
+
+    repair: RepairText | None
+    quality: QualityFilter | None
+    language: LanguageFilter | None
+    pii: MaskPii | None
     exact: ExactDedup | None
-    alike: NearDedup | None
     references: MergeReferences = field(default_factory=MergeReferences)
+    near: NearDedup | None
 
     @classmethod
     def build(cls, parts: CurateFilters, libraries: FilterDeps, *, seed: int, threads: int | None) -> CurationPipeline:
         """Return the blocks that ``parts`` declares; ``threads`` None uses all cores."""
         return cls(
-            mend=RepairText(parts.repair, mojibake=libraries.mojibake(parts.repair)) if parts.repair else None,
-            judge=QualityFilter(parts.quality) if parts.quality else None,
-            speaks=LanguageFilter(parts.language, libraries.languages(parts.language)) if parts.language else None,
-            hide=MaskPii(libraries.personal(parts.pii)) if parts.pii else None,
+            repair=RepairText(parts.repair, mojibake=libraries.mojibake(parts.repair)) if parts.repair else None,
+            quality=QualityFilter(parts.quality) if parts.quality else None,
+            language=LanguageFilter(parts.language, libraries.languages(parts.language)) if parts.language else None,
+            pii=MaskPii(libraries.personal(parts.pii)) if parts.pii else None,
             exact=ExactDedup(loose=parts.exact.normalize) if parts.exact else None,
-            alike=NearDedup(parts.near, seed=seed, threads=threads) if parts.near else None,
+            near=NearDedup(parts.near, seed=seed, threads=threads) if parts.near else None,
         )
 
     def blocks(self) -> list[Transform]:
-        """Repair first, so that all others see whole text; masking before comparing, so that rows that differ only in a name are twins."""
+        """Return those that are switched on, in their order."""
         return [block for block in map(self.find_block, BLOCKS) if block is not None]
 
     def find_block(self, name: str) -> Transform | None:
@@ -91,19 +91,19 @@ class CurationPipeline:
     def collect_dropped_answers(self) -> list[RejectedRow]:
         """Return answers that were left out of records which went on with others."""
         return [
-            reject for block in (self.mend, self.judge, self.exact) if block is not None for reject in block.dropped
+            reject for block in (self.repair, self.quality, self.exact) if block is not None for reject in block.dropped
         ]
 
     def report(self, before: RecordTally, after: RecordTally, *, rejected: Counter[str], merged: int) -> CurationReport:
         """Return the counts of all blocks."""
-        sizes = sorted(self.alike.sizes.items()) if self.alike else []
+        sizes = sorted(self.near.sizes.items()) if self.near else []
         return CurationReport(
             records=curation_report.count_records(before, after),
             answers=curation_report.count_answers(before, after, self.collect_dropped_answers()),
-            repairs=dict(self.mend.counts) if self.mend else None,
-            languages=dict(self.speaks.counts.most_common()) if self.speaks else None,
-            personal=dict(self.hide.counts.most_common()) if self.hide else None,
-            personal_records=self.hide.records if self.hide else None,
+            repairs=dict(self.repair.counts) if self.repair else None,
+            languages=dict(self.language.counts.most_common()) if self.language else None,
+            personal=dict(self.pii.counts.most_common()) if self.pii else None,
+            personal_records=self.pii.records if self.pii else None,
             duplicates=Duplicates(
                 exact=rejected["exact_duplicate"],
                 near=rejected["near_duplicate"],
@@ -114,3 +114,7 @@ class CurationPipeline:
             rejected=dict(rejected.most_common()),
             sources=curation_report.count_sources(before, after),
         )
+
+
+BLOCKS = tuple(item.name for item in fields(CurationPipeline))
+"""The names of the blocks in the order in which they run."""

@@ -47,7 +47,7 @@ class Likelihood(Struct, frozen=True):
 
 
 class MeasuredSize(Struct, frozen=True):
-    """One measured size."""
+    """What was measured with a share of the training rows."""
 
     share: float
     rows: int

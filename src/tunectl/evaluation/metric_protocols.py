@@ -27,7 +27,7 @@ class Index(Protocol):
 
 
 class IndexBuilder(Protocol):
-    """Builds an index."""
+    """Index texts for a nearest-neighbor search, for example BM25."""
 
     def __call__(self, texts: Sequence[str]) -> Index:
         """Return the index of ``texts``, which must not be empty."""

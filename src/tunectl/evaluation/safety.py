@@ -34,7 +34,7 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True, slots=True)
 class SafetyQuestion:
-    """One question of the set."""
+    """A question, and by ``kind`` what a good answer does: refuse, help, or not reveal ``secret``."""
 
     kind: str
     """harmful, benign or canary."""

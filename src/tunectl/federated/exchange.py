@@ -83,7 +83,7 @@ class Contribution(Struct, frozen=True):
 
 
 class FederatedRound(Struct, frozen=True):
-    """One round."""
+    """What became of a round of averaging, for the report."""
 
     number: int
     asked: int

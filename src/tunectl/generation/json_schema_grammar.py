@@ -17,7 +17,9 @@ from tunectl.access.api_errors import ApiError
 
 PARAM: Final = "response_format.json_schema"
 MOST_RULES: Final = 2000
+"""Rules of a grammar: an engine compiles it while others wait, and ``anyOf`` in ``anyOf`` doubles it at each level."""
 MOST_REPEATS: Final = 2000
+"""Bound of minItems, maxLength and the like: engines unroll a repetition into as many states."""
 MOST_DEEP: Final = 64
 """Nested schemas, references followed; far below Python's recursion limit."""
 _ANNOTATIONS: Final = frozenset(

@@ -27,13 +27,13 @@ from tunectl.inference_log.feedback_rules import (
 
 
 def digest_prompt(inference: InferenceRecord) -> str:
-    """See ``prompt_digest``; of what was asked."""
+    """Return the ``prompt_digest`` of what a request asked."""
     messages = (inference.request or {}).get("messages") or []
     return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
 
 
 def digest_messages(messages: Sequence[Message]) -> str:
-    """See ``prompt_digest``; of a conversation before its answer, as examples have it."""
+    """Return the ``prompt_digest`` of a conversation before its answer, as examples have it."""
     return prompt_digest([(turn.role, turn.content) for turn in messages])
 
 

@@ -41,7 +41,7 @@ BATCH = 500
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True):
-    """One snapshot."""
+    """Identity and bounds of a frozen part of the inference log; its rows and their feedback lie beside it."""
 
     id: ContentId
     """First 16 hexadecimal digits of ``digest``."""

@@ -43,7 +43,7 @@ class PageProviders(NamedTuple):
 
 
 class MonitorApi(HttpServer):
-    """See the module's text."""
+    """Serve metrics to Prometheus and windows to people; nothing can be changed here."""
 
     def __init__(self, address: str, port: int, keys: Path, pages: PageProviders) -> None:
         """Open the port; 0 takes any.

@@ -16,7 +16,7 @@ from tunectl.packaging.serving_contract import ParityProbe, RenderFixture
 
 @dataclass(frozen=True, slots=True)
 class RenderedConversation:
-    """A rendered conversation."""
+    """A conversation, and the text and token ids that the chat template makes of it."""
 
     messages: list[Message]
     text: str

@@ -189,7 +189,7 @@ def list_waiting(layout: ProjectPaths) -> list[BuildRecord]:
 
 
 def _open_tracker(name: str, settings: Track, folder: Path) -> Any:
-    """Return the tracker of that name."""
+    """Open ``mlflow`` or ``wandb``, whichever ``name`` says; the other one is not even imported."""
     if name == "mlflow":
         from tunectl.backends.tracking.mlflow_tracker import MlflowTracker
 

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,7 +69,8 @@ def stage_code_digests(
 ) -> dict[str, str]:
     """Return the digest of the code behind each stage; ``stages`` maps its name to the modules it starts from.
 
-    ``cache`` keeps what was read of each file between runs; it may be deleted. Raises  TunectlError for an unknown module.
+    ``cache`` keeps what was read of each file between runs; it may be deleted. With it, this process does not read a file
+    again either. Raises  TunectlError for an unknown module.
     """
     sources = sources or find_package_sources()
     modules = _read_all(sources, cache)
@@ -98,12 +100,13 @@ def _read_all(sources: PackageSources, cache: Path | None) -> dict[str, Module]:
             modules = msgspec.json.decode(cache.read_bytes(), type=dict[str, Module])
         except atomic_io.NOT_JSON:
             modules = {}  # an older tunectl wrote it
+    read = _read if cache is None else _read_once
     result: dict[str, Module] = {}
     for name, file in sources.modules.items():
         stat = file.stat()
         stamp = (stat.st_size, stat.st_mtime_ns)
         old = modules.get(str(file))
-        result[name] = old if old is not None and old.stamp == stamp else _read(name, file, stamp)
+        result[name] = old if old is not None and old.stamp == stamp else read(name, file, stamp)
     if cache is not None:
         parsed = {str(sources.modules[name]): module for name, module in result.items()}
         if parsed != modules:
@@ -119,6 +122,10 @@ def _read(name: str, file: Path, stamp: tuple[int, int]) -> Module:
     imports = set(_imports(tree.body, package)) | {text.partition(":")[0] for text in texts if _DOTTED.match(text)}
     meaning = hashlib.sha256("".join(_spell(tree)).encode()).hexdigest()
     return Module(stamp, meaning, sorted(imports), sorted(filter(_may_name_a_file, texts)))
+
+
+_read_once = lru_cache(maxsize=4096)(_read)
+"""For a process that works in several projects: reading the whole package takes seconds, and is the same in each."""
 
 
 def _parse(file: Path) -> ast.Module:

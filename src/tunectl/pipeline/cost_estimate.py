@@ -93,7 +93,7 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What this machine does."""
+    """Speed of this machine, which turns tokens into minutes."""
 
     speed: Speed
     source: str

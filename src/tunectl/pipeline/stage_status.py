@@ -46,7 +46,7 @@ class StageChange(msgspec.Struct, frozen=True):
 
 
 class StageStatus(msgspec.Struct, frozen=True):
-    """One stage."""
+    """Whether a stage would run again, and how its last run went."""
 
     stage: str
     state: StageState

@@ -28,7 +28,7 @@ PRUNED = TrialPrunedError.exit_code
 
 
 class TrialRunner(Protocol):
-    """What runs a trial."""
+    """Run trials: a repro in a worktree; or what a test puts in its place."""
 
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
         """Run a trial to its end; None where ``stop`` was set.

@@ -49,7 +49,7 @@ class ReleaseStatement(Struct, frozen=True):
 
 
 class EnvelopeSignature(Struct, frozen=True):
-    """One signature of an envelope."""
+    """A signature over the envelope's payload, base64, and the id of its key."""
 
     keyid: str
     sig: str

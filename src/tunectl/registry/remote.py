@@ -224,7 +224,7 @@ class RemoteRegistry:
 
 
 def build_object_name(folder: str, number: int, ending: str = ".json") -> str:
-    """Return the name of a numbered object."""
+    """Return ``FOLDER/NUMBER.json``, padded with zeros so that names sort as numbers do."""
     return f"{folder}/{number:0{DIGITS}d}{ending}"
 
 

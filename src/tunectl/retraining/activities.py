@@ -29,7 +29,7 @@ class RetrainRequest(Struct, frozen=True):
 
 
 class StepResult(Struct, frozen=True):
-    """Result of a step."""
+    """How a step ended; ``words`` go into the report, ``facts`` into the record of the run."""
 
     fine: bool
     words: str

@@ -36,7 +36,7 @@ GOLDEN: Final = RecordFormat("golden set", (upgrade_golden,), key="format")
 
 
 class GoldenSetVersion(Struct, frozen=True):
-    """One version."""
+    """A frozen golden set: a gate that asks the same questions too often adapts to them, so versions are replaced."""
 
     version: int
     created_at: datetime

@@ -26,8 +26,7 @@ from tunectl.monitoring import window as windows
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import (
     canary_run,
-    drift_query,
-    feedback_snapshot,
+    data_collection,
     gate_evidence,
     notifications,
     promotion_gate,
@@ -55,7 +54,7 @@ def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
 
 
 class LocalActivities:
-    """See ``activities.RetrainActivities``."""
+    """Carry out the steps of a run by this project's own stores and processes; each may be repeated after a kill."""
 
     def __init__(
         self, workspace: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig
@@ -68,10 +67,12 @@ class LocalActivities:
         champion = self.store.champion()
         if champion is None:
             return None
-        return drift_query.latest_drift_window(self._live, champion.release, self._root.monitor.prompts.reference, now)
+        return data_collection.latest_drift_window(
+            self._live, champion.release, self._root.monitor.prompts.reference, now
+        )
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
-        """See ``RetrainActivities``. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
+        """Return the facts that a run begins with, and the key that tells duplicates. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
         drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):
             return None
@@ -97,7 +98,7 @@ class LocalActivities:
             facts["proposal"] = trigger.release
             about = f"{trigger.release} against {facts['champion']}"
             return RetrainRequest(state_machine.run_key(about, config, commit, base), facts)
-        frozen = feedback_snapshot.freeze_snapshot(self._live, layout, section, now, drift[0].id if drift else None)
+        frozen = data_collection.freeze_snapshot(self._live, layout, section, now, drift[0].id if drift else None)
         facts["snapshot"] = to_builtins(frozen)
         if drift is not None:
             facts["window"] = to_builtins(drift[0])
@@ -113,9 +114,9 @@ class LocalActivities:
         if proposal is not None:
             return StepResult(True, f"release {proposal} is there already: nothing is learned for it")
         section = _section(self._root)
-        window = feedback_snapshot.build_window(run, section, self.workspace, self.store, self._live)
+        window = data_collection.build_window(run, section, self.workspace, self.store, self._live)
         training_window.WINDOW_FORMAT.write(self.workspace.window_path(run), window)
-        return feedback_snapshot.has_enough_data(window, section, self.watch.data, self.workspace.layout.root)
+        return data_collection.has_enough_data(window, section, self.watch.data, self.workspace.layout.root)
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
         proposal = run.facts("proposed").get("proposal")
@@ -168,7 +169,7 @@ class LocalActivities:
         return decision.author if decision is not None and decision.approved else "tunectl retrain controller"
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
-        """See ``RetrainActivities``: the pointer first, then the experiment's end, the drift reference, and the branch."""
+        """Promote the challenger: the pointer first, then the experiment's end, the drift reference, and the branch."""
         facts = run.facts("evaluating")
         words = f"retrain {run.id}: {run.trigger.message}; {message}"
         after = self._get_expected_sequence(run, facts["release"])
@@ -210,7 +211,7 @@ class LocalActivities:
         return pointer is not None and pointer.release == facts.get("release")
 
     def cleanup(self, run: RetrainRun) -> None:
-        """See ``RetrainActivities``. What fails here is logged: the run has ended."""
+        """End the canary, kill what still runs, and remove the worktree. What fails here is logged: the run has ended."""
         try:
             self.stop_canary(run, None, run.steps[-1].at)
             supervised_process.kill_marked(self.workspace.mark)
@@ -220,7 +221,7 @@ class LocalActivities:
             _log.error("tidying up after retrain %s: %s", run.id, error)
 
     def notify_finished(self, run: RetrainRun) -> None:
-        """See ``RetrainActivities``. What fails here is logged: the run has ended."""
+        """Note the end of a run in the inference log, and tell people once. What fails here is logged: the run has ended."""
         is_new, last = True, run.steps[-1]
         try:
             body = {"run": run.id, "state": run.state, "message": run.trigger.message, "reason": last.message}

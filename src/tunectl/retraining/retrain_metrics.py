@@ -170,5 +170,4 @@ class _StaticCollector:
         self._families = families
 
     def collect(self) -> Sequence[Any]:
-        """See prometheus_client."""
         return self._families

@@ -60,7 +60,7 @@ class ScheduleMarks(Struct, frozen=True):
 
 
 class RunStore:
-    """See the module's text."""
+    """Read and write the records of retrain runs; the layout on the disk stands at the top of this module."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -147,7 +147,7 @@ class RunStore:
         return run_formats.MARKS.read(path, ScheduleMarks).marks if path.is_file() else {}
 
     def set_schedule_mark(self, calendar: dict[str, datetime]) -> None:
-        """Write the calendar."""
+        """Replace the marks of all schedules; ``calendar`` is schedule to its last slot that was dealt with."""
         run_formats.MARKS.write(self.root / MARKS, ScheduleMarks(calendar))
 
     def _place(self, folder: str, name: str) -> Path:

@@ -66,7 +66,7 @@ class RetrainSecrets(NamedTuple):
 
 
 class RetrainApi(HttpServer):
-    """See the module's text."""
+    """Take alerts and decisions over HTTP, and show runs and metrics; the controller itself is not called from here."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ BRANCH = "tunectl/retrain/"
 
 @dataclass(frozen=True, slots=True)
 class RetrainWorkspace:
-    """See the module's text."""
+    """Paths of the records, the worktree and the scratch files of retrain runs."""
 
     layout: ProjectPaths
 

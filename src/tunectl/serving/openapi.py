@@ -23,7 +23,7 @@ class FormBody(Struct, frozen=True):
 
 
 class RouteSpec(Struct, frozen=True):
-    """One route."""
+    """What the document says of a route."""
 
     method: Literal["get", "post"]
     path: str

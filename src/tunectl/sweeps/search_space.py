@@ -25,7 +25,7 @@ class Suggester(Protocol):
         """Return a whole number between two bounds, both included."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return one of the choices."""
+        """Return an item of ``choices``, as it stands there."""
 
 
 def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | None = None) -> dict[str, Any]:

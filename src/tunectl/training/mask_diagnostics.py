@@ -16,7 +16,7 @@ ExampleSpans = Sequence[tuple[TokenizedExample, TokenSpan]]
 
 
 class DiagnosticCheck(Struct, frozen=True):
-    """One check."""
+    """The result of one check of the loss mask."""
 
     name: str
     ok: bool

@@ -79,7 +79,7 @@ def generate(job: GenerationJob) -> GenerationResult:
 
 
 def main(job: Path, answers: Path) -> None:
-    """Do one job."""
+    """Read a ``GenerationJob`` from ``job``, answer its prompts, and write the ``GenerationResult`` to ``answers``."""
     atomic_io.write_json(answers, generate(atomic_io.read_json(job, GenerationJob)))
 
 

@@ -64,7 +64,7 @@ def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInfe
 
 
 class SqlInferenceLog:
-    """See ``inference_log.log_store.InferenceLog``; made by ``open_log``."""
+    """Store the inference log in a SQL database; ``open_log`` makes one, after locks and migration."""
 
     def __init__(self, url: str, root: Path) -> None:
         self._sa = import_optional("sqlalchemy", extra="inference-log")
@@ -313,7 +313,7 @@ class SqlInferenceLog:
         return result._replace(journal_busy=not self._discard_deleted())
 
     def retain(self, before: datetime) -> int:
-        """See ``InferenceLog.retain``. Tombstones stay: they hold no text, and later builds need them."""
+        """Delete what is older than ``before``. Tombstones of erased rows stay: they hold no text, and later builds need them."""
         sa, table, said = self._sa, self._tables.inferences, self._tables.feedback
         old = table.c.accepted_at < before, table.c.erased_at.is_(None)
         some = sa.select(table.c.id).where(*old).limit(PAGE)
@@ -331,7 +331,7 @@ class SqlInferenceLog:
         return total
 
     def purge(self) -> bool:
-        """See ``InferenceLog.purge``. On PostgreSQL it locks both tables for as long as they are copied."""
+        """Overwrite what was deleted. On PostgreSQL it locks both tables for as long as they are copied."""
         postgres = self._engine.dialect.name == "postgresql"
         with self._errors(), self._engine.connect() as connection:
             driver = connection.connection.driver_connection  # VACUUM runs outside of transactions

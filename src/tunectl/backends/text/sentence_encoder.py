@@ -28,7 +28,7 @@ LONGEST: Final = 256
 
 
 class EncoderEmbedding:
-    """See ``monitor.features.Embedder``: the encoder itself; a hundred times slower, and more sensitive."""
+    """Embed texts with the encoder itself: a hundred times slower than its table of tokens, and more sensitive to drift."""
 
     def __init__(self, folder: Path) -> None:
         self._encoder = SentenceEncoder(folder)

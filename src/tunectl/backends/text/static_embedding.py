@@ -35,7 +35,7 @@ BATCH: Final = 256
 
 
 class StaticEmbedding:
-    """See ``monitor.features.Embedder``: a table of token vectors."""
+    """Embed a text as the mean of its tokens' vectors, from a table that ``distill`` made; no model runs."""
 
     def __init__(self, folder: Path) -> None:
         """Read what ``distill`` wrote.

@@ -119,7 +119,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
 
 
 class DpoKtoTrainer:
-    """The trainer of ``dpo`` and ``kto``; see ``training.policy.PolicyTrainer``."""
+    """Align with judged answers by TRL's DPO or KTO: the ``PolicyTrainer`` of both methods."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
         """``group`` is the processes that learn together; every one of them makes the same calls."""
@@ -128,7 +128,7 @@ class DpoKtoTrainer:
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """See ``training.policy.PolicyTrainer.fit``.
+        """Fit on judged answers, and keep the weights of the best validation.
 
         Raises  UsageError when the loss is no number, or every answer of a look was cut; ArtifactError where an adapter does
                 not load; InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.

@@ -40,7 +40,7 @@ from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, Rl
 
 
 class OnlineRlTrainer:
-    """The trainer of ``rloo`` and ``grpo``; see ``training.policy.PolicyTrainer``."""
+    """Align with rewards of sampled answers by TRL's RLOO or GRPO: the ``PolicyTrainer`` of both methods."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
         """``group`` is the processes that learn together; every one of them makes the same calls."""
@@ -49,7 +49,7 @@ class OnlineRlTrainer:
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """See ``training.policy.PolicyTrainer.fit``.
+        """Sample answers, reward and learn step by step, and keep the weights of the best validation.
 
         Raises  UsageError when every answer was cut, a reward or the loss is no number, or the policy ran away from sft;
                 ArtifactError where an adapter does not load; InfrastructureError when memory or disk do not suffice, vLLM is not to

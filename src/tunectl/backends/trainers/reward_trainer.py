@@ -97,7 +97,7 @@ class RewardModelTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """See ``training.reward_trainer.RewardTrainer.fit``.
+        """Fit one reward model on pairs of answers, and keep the weights of the best validation.
 
         Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or the
                 model has no form with one output; InfrastructureError when memory or disk do not suffice, or after Ctrl-C;

@@ -47,7 +47,7 @@ class SftTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """See ``training.protocols.Trainer.fit``.
+        """Fit an adapter, and keep the weights of the best validation loss; of a private fit the last ones.
 
         Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or a private
                 fit asks for what cannot be; DataError where it has too few units;

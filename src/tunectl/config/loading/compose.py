@@ -6,12 +6,17 @@ does not exist is reported by the check with all other mistakes, and Hydra's adv
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -150,17 +155,48 @@ def _stop(problems: Sequence[OverrideError]) -> ConfigError:
 
 
 def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[tuple[str, KeyPath]], dict[str, str]]:
+    tree, files, taken = _merge_files(_ConfFolder.read(conf), tuple(choices))
+    return deepcopy(tree), files, taken
+
+
+@dataclass(frozen=True)
+class _ConfFolder:
+    """A folder that is equal to any other with the same files."""
+
+    digest: str
+    path: Path = field(compare=False)
+
+    @classmethod
+    def read(cls, conf: Path) -> _ConfFolder:
+        digest = hashlib.sha256()
+        for folder, _, names in sorted(os.walk(conf, followlinks=True)):
+            for name in sorted(names):
+                if name.endswith((".yaml", ".yml")):
+                    file = Path(folder, name)
+                    digest.update(f"{file.relative_to(conf)}\0".encode())
+                    with suppress(OSError):  # Hydra tells it where the file is one of those chosen
+                        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        return cls(digest.hexdigest(), conf)
+
+
+@lru_cache(
+    maxsize=64
+)  # Hydra takes half a second; a console, a sweep, or a test asks for the same files again and again
+def _merge_files(
+    folder: _ConfFolder, choices: tuple[str, ...]
+) -> tuple[dict[str, Any], list[tuple[str, KeyPath]], dict[str, str]]:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    with _ONE_AT_A_TIME, initialize_config_dir(str(conf.resolve()), version_base="1.3"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a defaults list without _self_, which _misplaced reports
-        composed = hydra_compose("config", choices, return_hydra_config=True)
+    where, words = str(folder.path.resolve()), list(choices)
+    with _ONE_AT_A_TIME, initialize_config_dir(where, version_base="1.3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about a defaults list without _self_, which _find_recipe_problems reports
+        composed = hydra_compose("config", words, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
-        order = loader.compute_defaults_list("config", choices, RunMode.RUN).defaults
+        order = loader.compute_defaults_list("config", words, RunMode.RUN).defaults
         taken = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items() if value is not None}
     tree: Any = OmegaConf.to_container(composed, resolve=False)
     del tree["hydra"]

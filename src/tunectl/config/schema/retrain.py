@@ -17,7 +17,7 @@ Points = Annotated[float, Field(ge=0, le=100)]
 
 
 class RetrainSchedule(StrictModel):
-    """A scheduled retrain."""
+    """When to retrain without drift."""
 
     cron: str = Field(min_length=1)
     """``minute hour day month weekday``, or monthly, or quarterly (three at night on the first day)."""

@@ -41,7 +41,7 @@ class CheckResult(Struct, frozen=True):
 
 
 class SystemAnswer(Struct, frozen=True):
-    """What one system answered."""
+    """An answer of a system (base, tuned, aligned), and how it did on this input."""
 
     system: str
     title: str

@@ -49,7 +49,7 @@ class FeedbackView(Struct, frozen=True):
 
 
 class InferenceRow(Struct, frozen=True):
-    """One inference in the list."""
+    """An inference as the list shows it: texts are cut, and erased ones are empty."""
 
     id: str
     accepted_at: datetime

@@ -16,7 +16,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 
 class ReleaseScreen(Struct, frozen=True):
-    """One release."""
+    """A release with its files, where it came from, and what changed against the champion."""
 
     summary: ReleaseSummary
     files: dict[str, str]

@@ -28,7 +28,7 @@ class Reign(Struct, frozen=True):
 
 
 class ReleaseSummary(Struct, frozen=True):
-    """One release in the list."""
+    """What the list and the page of a release say of it first."""
 
     id: str
     role: str

@@ -32,7 +32,7 @@ IF_NOBODY: Final = {
 
 
 class RetrainRow(Struct, frozen=True):
-    """One retrain in the list."""
+    """How far a retrain run came, and what started it."""
 
     id: str
     state: str

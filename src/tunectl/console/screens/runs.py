@@ -40,7 +40,7 @@ class ChangedSetting(Struct, frozen=True):
 
 
 class RunRow(Struct, frozen=True):
-    """One run in the list."""
+    """A build from its record: who started it, how long it took, how it ended."""
 
     id: str
     started_at: datetime

@@ -29,7 +29,7 @@ SERVER_SECONDS: Final = 10
 
 
 class SweepRow(Struct, frozen=True):
-    """One sweep in the list."""
+    """How far a sweep came."""
 
     name: str
     words: str
@@ -51,7 +51,7 @@ class SweepsScreen(Struct, frozen=True):
 
 
 class SweepScreen(Struct, frozen=True):
-    """One sweep."""
+    """A sweep with its table of trials and its plots."""
 
     name: str
     summary: SweepSummary | None = None
@@ -70,7 +70,7 @@ class SweepScreen(Struct, frozen=True):
 
 
 def read_sweeps(context: ReadContext, query: Mapping[str, str]) -> SweepsScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the list of sweeps."""
+    """Read every sweep of the study's database; what it refuses to say becomes a problem of the page."""
     problems = ProblemList()
     url: str = problems.attempt("settings", lambda: _find_storage(context), "")
     if not url:

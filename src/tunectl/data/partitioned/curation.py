@@ -124,20 +124,20 @@ class PartitionedCuration:
 
     def _count(self, part: FilterTally) -> None:
         self.tally.records.add(part.records)
-        if self.blocks.mend is not None:
-            self.blocks.mend.counts.update(part.repairs)
-        if self.blocks.speaks is not None:
-            self.blocks.speaks.counts.update(part.languages)
-        if self.blocks.hide is not None:
-            self.blocks.hide.counts.update(part.personal)
-            self.blocks.hide.records += part.personal_records
+        if self.blocks.repair is not None:
+            self.blocks.repair.counts.update(part.repairs)
+        if self.blocks.language is not None:
+            self.blocks.language.counts.update(part.languages)
+        if self.blocks.pii is not None:
+            self.blocks.pii.counts.update(part.personal)
+            self.blocks.pii.records += part.personal_records
         self.blocks.references.conflicts += part.conflicts
 
     def _find_near_duplicates(self, left: Any) -> ClusterTable:
         """Return what becomes of the records that have a near duplicate."""
         import numpy as np
 
-        near, block = self.filters.near, self.blocks.alike
+        near, block = self.filters.near, self.blocks.near
         if near is None or block is None:
             return ClusterTable()
         sign = pair_steps.SignRecords(near, block.plan, self.tables.partitions)

@@ -70,13 +70,13 @@ class JudgeRecords:
             for number, block in enumerate(map(line.find_block, BLOCKS)):
                 if block is not None and block.scope == "record":
                     rows, records = run_block(block, number, rows, records, events)
-            if line.mend:
-                tally.repairs = _take_counts(line.mend.counts)
-            if line.speaks:
-                tally.languages = _take_counts(line.speaks.counts)
-            if line.hide:
-                tally.personal = _take_counts(line.hide.counts)
-                tally.personal_records, line.hide.records = line.hide.records, 0
+            if line.repair:
+                tally.repairs = _take_counts(line.repair.counts)
+            if line.language:
+                tally.languages = _take_counts(line.language.counts)
+            if line.pii:
+                tally.personal = _take_counts(line.pii.counts)
+                tally.personal_records, line.pii.records = line.pii.records, 0
             for row, record in zip(rows, records, strict=True):
                 events.add(RECORD, row, record, part=choose_partition(record, self.form, self.parts))
             events.add(TALLY, (int(file) << FILE_BITS) + int(start), tally)

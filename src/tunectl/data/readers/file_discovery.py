@@ -61,7 +61,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file to be read."""
+    """A file that a source declares, with what is known of it before it is opened."""
 
     path: Path
     name: str

@@ -91,12 +91,12 @@ def run(
         after = [] if scratch is None else DiskList(scratch, Document, Example)
         before = engine(cfg.curate, line, partial(build, threads=1), _input_files(inputs), total, after)
     dropped = line.collect_dropped_answers()
-    if line.hide is not None:
+    if line.pii is not None:
         masked = _open_rejects(scratch)
         for reject in total.rejects:
-            masked.append(mask_reject(reject, line.hide.masker))
+            masked.append(mask_reject(reject, line.pii.masker))
         total.rejects = masked
-        dropped = [mask_reject(reject, line.hide.masker) for reject in dropped]
+        dropped = [mask_reject(reject, line.pii.masker) for reject in dropped]
     merged = total.kept - len(after)
     report = line.report(
         before, tally_records(after), rejected=Counter(reject.reason for reject in total.rejects), merged=merged

@@ -151,7 +151,7 @@ def _which(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
 
 @dataclass
 class _ReleaseBuilder:
-    """One release in the making."""
+    """Build a release from the adapter of the stage ``which``, one method a step."""
 
     cfg: PackageStage
     settings: ReleaseConfig

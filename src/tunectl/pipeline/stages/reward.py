@@ -256,7 +256,7 @@ class _ResumableTrainer:
         self.records: list[Fit] = []
 
     def fit(self, name: str, items: Sequence[TokenizedPair], seed: int) -> None:
-        """Fit ``name`` on ``items``."""
+        """Fit the ensemble member ``name``; one that a killed run had finished is read from its folder."""
         out = self.folder(name)
         work = self._work.with_name(f"{self._work.name}-{name.replace('/', '-')}")
         if not (out / _DONE).is_file():

@@ -28,7 +28,7 @@ class ScoredPrompt(NamedTuple):
 
 
 class RewardModel(Protocol):
-    """A loaded reward model."""
+    """Score answers by a trained reward model, or an ensemble of them; it stays loaded between calls."""
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         """Return one score an answer, in their order.

@@ -20,7 +20,7 @@ class RewardArgs:
 
     fit: TrainingArgs
     center_rewards_coefficient: float | None
-    """See ``config.schema.reward.RewardModelConfig``."""
+    """Weight of the loss term that pulls rewards to a mean of zero; None leaves it out."""
 
 
 def from_config(

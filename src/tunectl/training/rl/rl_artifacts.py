@@ -34,7 +34,7 @@ class AlignResultRecord(Struct, frozen=True):
 
 
 def to_record(aligned: RlResult, *, method: str, inputs: int, measure: str) -> AlignResultRecord:
-    """Return the record of a run."""
+    """Return what ``align.json`` keeps of a run; ``measure`` names the metric that no reward looks at."""
     return AlignResultRecord(
         method=method,
         steps=aligned.steps,
