@@ -1,15 +1,23 @@
-"""Small statistical functions of our own beside SciPy's: time and results. ``python benchmarks/bench_small_functions.py``."""
+"""Small functions of our own beside those of libraries: time and results. ``python benchmarks/bench_small_functions.py [DATA]``.
+
+``DATA`` holds ``drift/product_reviews.csv`` and ``drift/tweets.csv``, with the columns text and sentiment, which people gave.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 from hardware_info import machine, versions
 from scipy import optimize, stats
 
+from tunectl.backends.text import vader
+from tunectl.monitoring.features import Sentiment
 from tunectl.stats import goodness_of_fit, power_law
 
 ROWS = (100, 200, 400, 800, 1600)
@@ -78,6 +86,28 @@ def measure_goodness_of_fit() -> dict[str, object]:
     }
 
 
+def measure_tone(data: Path) -> dict[str, object]:
+    """Rank correlation with what people said, of our rules and of vaderSentiment's, on one lexicon."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    theirs, ours = SentimentIntensityAnalyzer(), Sentiment(vader.lexicon())
+    result: dict[str, object] = {}
+    for name in ("product_reviews", "tweets"):
+        with (data / "drift" / f"{name}.csv").open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        texts, people = [row["text"] for row in rows], [float(row["sentiment"]) for row in rows]
+        started = time.process_time()
+        own = ours.score(texts)
+        between = time.process_time()
+        peer = np.asarray([theirs.polarity_scores(text)["compound"] for text in texts])
+        ended = time.process_time()
+        for side, scores, seconds in (("", own, between - started), ("_vader", peer, ended - between)):
+            result[f"{name}_seconds{side}"] = round(seconds, 2)
+            result[f"{name}_correlation{side}"] = round(float(stats.spearmanr(scores, people)[0]), 3)
+            result[f"{name}_silent{side}"] = round(float((scores == 0).mean()), 3)
+    return result
+
+
 if __name__ == "__main__":
     print(
         json.dumps(
@@ -87,6 +117,7 @@ if __name__ == "__main__":
                 "versions": versions("numpy", "scipy"),
                 "power_law": measure_power_law(),
                 "goodness_of_fit": measure_goodness_of_fit(),
+                "tone": measure_tone(Path(sys.argv[1])) if sys.argv[1:] else None,
             },
             indent=2,
         )

@@ -75,9 +75,17 @@ class FreshEnvironment:
         return set(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with pip alone. To make one takes seconds, so each test has a copy; nothing asks for its scripts."""
+    folder = tmp_path_factory.mktemp("empty") / "env"
+    venv.create(folder, with_pip=True)
+    return folder
+
+
 @pytest.fixture
-def fresh(tmp_path: Path) -> FreshEnvironment:
-    venv.create(tmp_path / "env", with_pip=True)
+def fresh(empty: Path, tmp_path: Path) -> FreshEnvironment:
+    shutil.copytree(empty, tmp_path / "env", symlinks=True)
     (tmp_path / "index").mkdir()
     shutil.copy(ROOT / "requirements" / "install.py", tmp_path)
     made = FreshEnvironment(tmp_path)

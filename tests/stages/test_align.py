@@ -15,7 +15,7 @@ from tunectl.backends.wiring.align import AlignBackend, build_metric
 from tunectl.chat import model_spec
 from tunectl.config.schema.align import AlignStage, CheckMeasure, ScoreMeasure
 from tunectl.core.errors import ArtifactError, ConfigError, DataError, GateError, UsageError
-from tunectl.data.split.groups import input_key
+from tunectl.data.split.groups import prompt_key
 from tunectl.pipeline.stages import align
 from tunectl.training.reward.protocols import RewardScore
 from tunectl.training.rl.rl_artifacts import AlignResultRecord
@@ -163,7 +163,7 @@ def test_only_judged_inputs_where_asked(given):
     asked = example("b")
     pair = PreferencePair(
         "p",
-        input_key(asked),
+        prompt_key(asked),
         asked.messages,
         [Message("assistant", "y")],
         [Message("assistant", "n")],

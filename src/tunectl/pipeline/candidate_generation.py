@@ -45,7 +45,7 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
 
     Raises  ArtifactError when a model is not there; DataError when there are no inputs.
     """
-    from tunectl.data.split.groups import input_key
+    from tunectl.data.split.groups import prompt_key
     from tunectl.preferences import annotation_tasks, answer_cache
 
     settings = root.annotate.prepare
@@ -55,7 +55,7 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
         raise DataError(
             f"{path} holds no input to answer", hint="check split.shares, or choose the other annotate.prepare.part"
         )
-    keyed = [(example, input_key(example)) for example in examples]
+    keyed = [(example, prompt_key(example)) for example in examples]
     folders = [_folders(layout, system) for system in settings.systems]
     work = layout.work("annotate", _key(root, folders))
     left_out = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -100,7 +100,7 @@ def _read_all(sources: PackageSources, cache: Path | None) -> dict[str, Module]:
             modules = msgspec.json.decode(cache.read_bytes(), type=dict[str, Module])
         except atomic_io.NOT_JSON:
             modules = {}  # an older tunectl wrote it
-    read = _read if cache is None else _read_once
+    read: Callable[[str, Path, tuple[int, int]], Module] = _read if cache is None else _read_once
     result: dict[str, Module] = {}
     for name, file in sources.modules.items():
         stat = file.stat()

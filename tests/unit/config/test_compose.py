@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from tunectl.config.loading import checks
-from tunectl.config.loading.compose import ComposedConfig, compose
+from tunectl.config.loading.compose import ComposedConfig, _merge_files, compose
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.loading.provenance import to_dotted_key
 from tunectl.config.schema.base import StrictModel
@@ -230,3 +231,19 @@ def test_composing_leaves_hydra_as_it_was(conf: Path) -> None:
 
     _compose(conf)
     assert not GlobalHydra.instance().is_initialized()
+
+
+def test_the_same_files_are_composed_once_and_a_change_is_seen(conf: Path, tmp_path: Path) -> None:
+    _merge_files.cache_clear()
+    first = _compose(conf)
+    first.tree["sft"]["words"].append("what a caller does to its tree stays its own")
+    other = shutil.copytree(conf, tmp_path / "other" / "conf")
+    assert _compose(other).tree["sft"]["words"] == ["a", "b"]
+    assert (_merge_files.cache_info().misses, _merge_files.cache_info().hits) == (1, 1)
+    path = conf / "sft" / "lora.yaml"
+    path.write_text(path.read_text().replace("rank: 16", "rank: 32"))
+    found = _compose(conf)
+    assert (found.tree["sft"]["rank"], _compose(other).tree["sft"]["rank"]) == (32, 16)
+    assert _origins(found)["sft.rank"] == "conf/sft/lora.yaml:3"
+    (conf / "sft" / "wide.yaml").write_text("defaults: [lora, _self_]\nrank: 64\n")
+    assert _compose(conf, "sft=wide").tree["sft"]["rank"] == 64

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Segment, Source, Tokens
 from tunectl.core.errors import DataError
 from tunectl.data.split.assign import PARTS, SplitRule, assign_splits
-from tunectl.data.split.groups import find_connected_groups, input_key, split_words
+from tunectl.data.split.groups import find_connected_groups, prompt_key, split_words
 
 SHARES = {"train": 0.7, "validation": 0.15, "test": 0.15}
 
@@ -53,7 +53,7 @@ def build(drawn):
 def test_no_group_ever_spans_two_splits(drawn, seed):
     made = build(drawn)
     placed = assign_splits(made, rule(group=("shop",), seed=seed))
-    for link in (input_key, lambda e: e.cluster, lambda e: e.fields.get("shop")):
+    for link in (prompt_key, lambda e: e.cluster, lambda e: e.fields.get("shop")):
         where = {}
         for row, place in zip(made, placed, strict=True):
             if link(row) is not None:
@@ -205,14 +205,14 @@ def test_two_groups_cannot():
 
 def test_input_keys():
     one = example(1, "Write  an AD, please!")
-    assert input_key(one) == input_key(example(2, "write an ad please"))
-    assert input_key(example(1, "!!!")) != input_key(example(1, "???"))
+    assert prompt_key(one) == prompt_key(example(2, "write an ad please"))
+    assert prompt_key(example(1, "!!!")) != prompt_key(example(1, "???"))
     shown = Example("s", Source("f"), segments=[Segment("hello ", False), Segment("world", True)])
-    assert input_key(shown) == input_key(
+    assert prompt_key(shown) == prompt_key(
         Example("t", Source("f"), segments=[Segment("hello", False), Segment("you", True)])
     )
     ids = Example("t", Source("f"), tokens=Tokens([1, 2, 3], [-100, -100, 3]))
-    assert input_key(ids) == input_key(Example("u", Source("f"), tokens=Tokens([1, 2, 9], [-100, -100, 9])))
+    assert prompt_key(ids) == prompt_key(Example("u", Source("f"), tokens=Tokens([1, 2, 9], [-100, -100, 9])))
 
 
 def test_words_fold_case_width_and_signs():

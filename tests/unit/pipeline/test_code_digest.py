@@ -104,6 +104,19 @@ def test_what_was_read_is_remembered_until_a_file_changes(sources: code_digest.P
     assert code_digest.stage_code_digests(STARTS, cache, sources)["two"] == first["two"]
 
 
+def test_a_process_that_works_in_two_projects_reads_each_file_once(
+    sources: code_digest.PackageSources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = code_digest.stage_code_digests(STARTS, tmp_path / "one.json", sources)
+    read, parse = [], code_digest._parse
+    monkeypatch.setattr(code_digest, "_parse", lambda file: (read.append(file.name), parse(file))[1])
+    assert code_digest.stage_code_digests(STARTS, tmp_path / "two.json", sources) == first
+    assert read == []
+    (sources.root / "backends/fast.py").write_text("SPEED = 1000\n")
+    assert code_digest.stage_code_digests(STARTS, tmp_path / "three.json", sources)["one"] != first["one"]
+    assert read == ["fast.py"]
+
+
 def test_a_lone_surrogate_in_a_text_is_like_any_other_text(sources: code_digest.PackageSources, tmp_path: Path) -> None:
     cache = tmp_path / "cache" / "code.json"
     assert _after(sources, "backends/fast.py", 'SPEED = 3\nBROKEN = "\\ud800"\n') == {"one"}
@@ -156,6 +169,7 @@ def test_the_installed_package_is_read_quickly_once_it_is_cached(tmp_path: Path)
     code_digest.stage_code_digests(starts, cache)
     taken = []
     for _ in range(3):
+        code_digest._read_once.cache_clear()
         started = time.process_time()
         code_digest.stage_code_digests(starts, cache)
         taken.append(time.process_time() - started)

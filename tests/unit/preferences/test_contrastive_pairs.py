@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
 from tunectl.core.errors import DataError
-from tunectl.data.split.groups import input_key
+from tunectl.data.split.groups import prompt_key
 from tunectl.preferences import contrastive_pairs
 from tunectl.preferences.contrastive_pairs import (
     AttributeDifference,
@@ -306,7 +306,7 @@ def test_e2e():
         ("validation", "test", "train"), (examples[:80], examples[80:160], examples[160:]), strict=True
     ):
         parts[part] = contrastive_pairs.build_prompt_records(
-            [(input_key(one), one) for one in some], [parse_mr(one.messages[0].content) for one in some]
+            [(prompt_key(one), one) for one in some], [parse_mr(one.messages[0].content) for one in some]
         )
     found = sample_pairs(parts, rules(1200, 200, 200))
     assert {part: made.pairs for part, made in found.made.items()} == {"train": 1200, "validation": 200, "test": 200}

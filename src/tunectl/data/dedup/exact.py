@@ -23,7 +23,7 @@ def identity(text: str) -> str:
     return text
 
 
-def input_key(example: Example, form: Form = identity) -> bytes:
+def exact_input_key(example: Example, form: Form = identity) -> bytes:
     """Return the identity of an input: roles, texts in the given form, tool calls, tools, and the user's own split.
 
     The split counts because an input in two splits is a leak, which the split stage handles; merging would hide it.
@@ -52,7 +52,7 @@ class ExactDedup:
             elif record.answers:
                 yield self._answers(record, seen)
             else:
-                yield self._whole(record, digest16(b"example", input_key(record, self.form), _body(record)), seen)
+                yield self._whole(record, digest16(b"example", exact_input_key(record, self.form), _body(record)), seen)
 
     def _whole(self, record: Record, digest: bytes, seen: dict[bytes, str]) -> Outcome:
         if digest in seen:
@@ -61,7 +61,7 @@ class ExactDedup:
         return record
 
     def _answers(self, example: Example, seen: dict[bytes, str]) -> Outcome:
-        input_digest = input_key(example, self.form)
+        input_digest = exact_input_key(example, self.form)
         new_answers: list[ReferenceAnswer] = []
         twins: list[RejectedRow] = []
         for answer in example.answers:
@@ -103,7 +103,7 @@ class MergeReferences:
         merged: dict[int, int] = {}
         for index, record in enumerate(collected):
             if isinstance(record, Example) and record.answers:
-                first = first_of.setdefault(digest16(b"input", input_key(record)), index)
+                first = first_of.setdefault(digest16(b"input", exact_input_key(record)), index)
                 if first != index:
                     members.setdefault(first, [first]).append(index)
                     merged[index] = first

@@ -13,7 +13,7 @@ from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.core.errors import DataError, TunectlError
 from tunectl.data.curation_pipeline import BLOCKS, CurationPipeline
 from tunectl.data.curation_report import RecordTally, tally_records
-from tunectl.data.dedup.exact import ExactDedup, Form, MergeReferences, identity, input_key
+from tunectl.data.dedup.exact import ExactDedup, Form, MergeReferences, exact_input_key, identity
 from tunectl.data.partitioned.tables import (
     ANSWER,
     BLOCK_BITS,
@@ -91,7 +91,7 @@ def _take_counts(counts: Any) -> dict[str, int]:
 
 def choose_partition(record: Record, form: Form, parts: int) -> int:
     """Return the partition that holds all records which may be the same as this one."""
-    key = form(record.text).encode() if isinstance(record, Document) else input_key(record, form)
+    key = form(record.text).encode() if isinstance(record, Document) else exact_input_key(record, form)
     return int.from_bytes(digest16(key)[:8]) % parts
 
 

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -25,7 +25,7 @@ from tunectl.data.readers.format_detection import location, truncate_row
 from tunectl.data.readers.record_builder import digest, read_split
 from tunectl.data.readers.row import RawRow, RowError, get_column, kind, names, scalar
 from tunectl.data.readers.source_reader import FormatDecision, SourceReader
-from tunectl.data.split.groups import input_key
+from tunectl.data.split.groups import prompt_key
 
 SECTION = "preferences.sources"
 _NOWHERE = Source("")
@@ -155,7 +155,7 @@ def build_comparison(row: RawRow, parsed: ParsedPreference, reading: PreferenceF
     fields = {name: scalar(get_column(row.columns, column)) for name, column in reading.fields.items()}
     return Comparison(
         id=digest("j", kind_, row.source.file, row.source.row, parsed.turns, parsed.answers),
-        prompt=prompt_key(parsed.turns, offered),
+        prompt=prompt_key(Example("", _NOWHERE, messages=parsed.turns, tools=offered)),
         messages=parsed.turns,
         answers=parsed.answers,
         choice=parsed.choice,
@@ -165,11 +165,6 @@ def build_comparison(row: RawRow, parsed: ParsedPreference, reading: PreferenceF
         split=read_split(row, reading.columns.split),
         tools=offered,
     )
-
-
-def prompt_key(messages: list[Message], tools: list[dict[str, Any]]) -> str:
-    """Return the digest that equal inputs share, here and in ``split``."""
-    return input_key(Example("", _NOWHERE, messages=messages, tools=tools))
 
 
 def _blank(answer: list[Message]) -> bool:

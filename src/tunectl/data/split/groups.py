@@ -28,8 +28,11 @@ def answer_texts(example: Example) -> list[str]:
     return [segment.text for segment in example.segments if segment.train]
 
 
-def input_key(example: Example) -> str:
-    """Return a digest that two records share when the model is shown the same: roles, folded words, tools, or token ids."""
+def prompt_key(example: Example) -> str:
+    """Return a digest that two records share when the model is shown the same: roles, folded words, tools, or token ids.
+
+    What stays in one split, counts as contamination, or is one prompt of judgments. Merging rows is stricter: ``exact_input_key``.
+    """
     if example.tokens is not None:
         masked = [
             token for token, label in zip(example.tokens.ids, example.tokens.labels, strict=True) if label == -100
@@ -68,7 +71,7 @@ def find_connected_groups(examples: Sequence[Example], fields: Sequence[str]) ->
     """
     parents = list(range(len(examples)))
     owner: dict[tuple[str, str], int] = {}
-    inputs = [input_key(example) for example in examples]
+    inputs = [prompt_key(example) for example in examples]
     for row, example in enumerate(examples):
         for link in _links(example, inputs[row], fields):
             _join(parents, owner.setdefault(link, row), row)

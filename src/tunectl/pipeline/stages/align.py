@@ -22,7 +22,7 @@ from tunectl.config.schema.align import AlignStage, Grpo, NoAlign, RewardModelTe
 from tunectl.config.schema.evaluate import FactsCheck
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, GateError, UsageError
-from tunectl.data.split.groups import input_key
+from tunectl.data.split.groups import prompt_key
 from tunectl.training.rl import preference_batches, rl_artifacts
 from tunectl.training.rl.report import AlignSettings
 from tunectl.training.rl.rl_types import (
@@ -283,7 +283,7 @@ def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRe
         used_prompts = {pair.prompt for pair in preference_split.pairs} | {
             mark.prompt for mark in preference_split.marks
         }
-        examples = [example for example in examples if input_key(example) in used_prompts]
+        examples = [example for example in examples if prompt_key(example) in used_prompts]
     examples = _sample_examples(examples, settings.max_inputs or len(examples), seed, "prompts")
     questions = asking.questions(examples, settings.max_new_tokens, count=True)
     if not questions:

@@ -20,7 +20,7 @@ from tunectl.artifacts.records import (
 )
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.feedback import FeedbackFromLog, FeedbackStage
-from tunectl.data.split.groups import input_key
+from tunectl.data.split.groups import prompt_key
 from tunectl.inference_log import export, training_window
 from tunectl.inference_log.feedback_rules import REASONS, FeedbackExample
 from tunectl.inference_log.snapshot import Snapshot
@@ -155,7 +155,7 @@ def _judgment(lesson: FeedbackExample, example: Example, before: Any) -> Compari
     edited = Message("assistant", example.answers[0].text)
     vote = AnnotationMetadata(example.source, lesson.by, before.accepted_at.isoformat())
     name = f"edit-{lesson.inference.id}"
-    return Comparison(name, input_key(example), example.messages, [[edited], [turns[-1]]], "first", vote, KIND)
+    return Comparison(name, prompt_key(example), example.messages, [[edited], [turns[-1]]], "first", vote, KIND)
 
 
 def _turns(turns: Sequence[Any]) -> list[Message] | None:

@@ -25,7 +25,7 @@ from tunectl.config.schema.preferences import (
 from tunectl.core import logging_setup, progress
 from tunectl.core.errors import DataError
 from tunectl.data.readers.preference_reader import SECTION, PreferenceReader, PreferenceSourceReport
-from tunectl.data.split.groups import input_key
+from tunectl.data.split.groups import prompt_key
 from tunectl.preferences import (
     agreement,
     annotation_store,
@@ -241,7 +241,7 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
         return contrastive_pairs.Contrasts([], {})
     attributes, cards = contrast.attributes, {}
     for part in PARTS:
-        rows = [(input_key(row), row) for row in atomic_io.read_rows(split / f"{part}.jsonl", Example) if row.messages]
+        rows = [(prompt_key(row), row) for row in atomic_io.read_rows(split / f"{part}.jsonl", Example) if row.messages]
         own = [
             meaning_representation.parse_mr(row.messages[-1].content)
             if isinstance(attributes, BracketedAttributes)
@@ -284,7 +284,7 @@ def _simulate_annotator(
         )
         if not rows:
             raise DataError(f"preferences.simulated: {path} holds no input to answer", hint="check split.shares")
-        chosen += [(row, input_key(row)) for row in rows]
+        chosen += [(row, prompt_key(row)) for row in rows]
     with ExitStack() as stack:
         answers = list(
             answer_cache.sample_answers(
@@ -336,4 +336,4 @@ def _write_account(
 
 def _read_split_assignments(split: Path) -> dict[str, SplitName]:
     """Return the part of every input that ``split`` has placed."""
-    return {input_key(row): part for part in PARTS for row in atomic_io.read_rows(split / f"{part}.jsonl", Example)}
+    return {prompt_key(row): part for part in PARTS for row in atomic_io.read_rows(split / f"{part}.jsonl", Example)}
