@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory soak bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep bench-federated faults screenshots demo docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory soak bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep bench-example bench-federated faults screenshots demo docs-reference
 
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
@@ -122,6 +122,9 @@ bench-cli: .venv/.dev  ## start-up times
 
 bench-sweep: .venv/.dev  ## overhead of a trial beside a repro with nothing to do and its worktree
 	$(BIN)/python benchmarks/bench_sweep.py
+
+bench-example: .venv/.dev  ## the example with five other seeds: is aligned better than tuned? (an hour; goes on where it stopped; INSTRUCTIONS=avx2)
+	$(BIN)/python benchmarks/bench_example.py --instructions $(or $(INSTRUCTIONS),native)
 
 bench-federated: .venv/.dev  ## E2E in three unequal parts: BLEU of the federated adapter beside pooled and beside each part alone (hours; goes on where it stopped)
 	$(BIN)/python benchmarks/bench_federated.py --keep

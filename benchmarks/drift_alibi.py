@@ -44,6 +44,7 @@ def main() -> None:
                 source = other if random.random() < share else own
                 fired = bool(result.predict(source[random.integers(len(source))])["data"]["is_drift"])
             times.append(row)
+        print(f"run {run}: nothing {quiet[-1]:,} rows, 15 % foreign {changed[-1]:,}", flush=True)
     for name, times in (("nothing", quiet), ("15 % foreign", changed)):
         print(f"{name}: {int(np.mean(times)):,} rows on average, median {int(np.median(times)):,}, of {sorted(times)}")
 
