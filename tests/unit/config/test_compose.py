@@ -247,3 +247,22 @@ def test_the_same_files_are_composed_once_and_a_change_is_seen(conf: Path, tmp_p
     assert _origins(found)["sft.rank"] == "conf/sft/lora.yaml:3"
     (conf / "sft" / "wide.yaml").write_text("defaults: [lora, _self_]\nrank: 64\n")
     assert _compose(conf, "sft=wide").tree["sft"]["rank"] == 64
+
+
+def test_hydra_works_out_its_files_once_where_it_can_be_listened_to(
+    conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hydra._internal import config_loader_impl
+
+    listed, real = [], config_loader_impl.create_defaults_list
+    monkeypatch.setattr(
+        config_loader_impl, "create_defaults_list", lambda **words: (listed.append(1), real(**words))[1]
+    )
+    _merge_files.cache_clear()
+    once = _compose(conf, "experiment=small")
+    assert len(listed) == 1, "this Hydra merges its files by another method: see _note_merged_files"
+    monkeypatch.setattr("tunectl.config.loading.compose._note_merged_files", lambda loader: [])
+    _merge_files.cache_clear()
+    twice = _compose(conf, "experiment=small")
+    assert len(listed) == 3
+    assert (once.tree, _origins(once), once.choices) == (twice.tree, _origins(twice), twice.choices)

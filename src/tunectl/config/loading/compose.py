@@ -194,9 +194,10 @@ def _merge_files(
     where, words = str(folder.path.resolve()), list(choices)
     with _ONE_AT_A_TIME, initialize_config_dir(where, version_base="1.3"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a defaults list without _self_, which _find_recipe_problems reports
-        composed = hydra_compose("config", words, return_hydra_config=True)
         loader = GlobalHydra.instance().config_loader()
-        order = loader.compute_defaults_list("config", words, RunMode.RUN).defaults
+        noted = _note_merged_files(loader)
+        composed = hydra_compose("config", words, return_hydra_config=True)
+        order = noted or loader.compute_defaults_list("config", words, RunMode.RUN).defaults
         taken = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items() if value is not None}
     tree: Any = OmegaConf.to_container(composed, resolve=False)
     del tree["hydra"]
@@ -206,6 +207,24 @@ def _merge_files(
         if item.config_path is not None and not item.config_path.startswith("hydra/")
     ]
     return tree, files, {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+
+
+def _note_merged_files(loader: Any) -> list[Any]:
+    """Return a list that fills with Hydra's files in the order in which ``loader`` merges them.
+
+    Hydra does not keep its list, and to work it out a second time takes a third of the whole. The method is a private one of
+    Hydra: of a version without it the list stays empty, and the second time it is.
+    """
+    order: list[Any] = []
+    merge = getattr(loader, "_compose_config_from_defaults_list", None)
+    if merge is not None:
+
+        def note_and_merge(defaults: list[Any], repo: Any) -> Any:
+            order.extend(defaults)
+            return merge(defaults=defaults, repo=repo)
+
+        loader._compose_config_from_defaults_list = note_and_merge  # noqa: SLF001  said above
+    return order
 
 
 def _find_recipe_problems(
