@@ -129,7 +129,7 @@ bench-example: .venv/.dev  ## the example with five other seeds: is aligned bett
 bench-federated: .venv/.dev  ## E2E in three unequal parts: BLEU of the federated adapter beside pooled and beside each part alone (hours; goes on where it stopped)
 	$(BIN)/python benchmarks/bench_federated.py --keep
 
-faults: .venv/.dev  ## server, monitor and retrain controller against overload, kills, webhook storms, full disks, poison; full counts; about an hour
+faults: .venv/.dev  ## server, monitor, retrain controller and backups against overload, kills, webhook storms, full disks, poison; full counts; about an hour
 	@failed=0; \
 	  $(BIN)/python benchmarks/fault_tests.py --keep || failed=1; \
 	  TUNECTL_FUZZ=200 $(BIN)/python -m pytest -q --timeout 3600 tests/serving/test_openapi.py || failed=1; \

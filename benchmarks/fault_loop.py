@@ -1,4 +1,4 @@
-"""Fault tests 14 to 30 of monitor and retrain controller at full counts, and the table that is kept.
+"""Fault tests 14 to 33 and 35 of monitor, retrain controller and backups at full counts, and the table that is kept.
 
     python benchmarks/fault_loop.py [--only 14 --only 27] [--scale 0.1] [--keep]
 
@@ -32,12 +32,14 @@ from drift_fixtures import examiner, tools  # noqa: E402
 from drift_fixtures import rows as made_rows  # noqa: E402
 from hardware_info import machine, versions  # noqa: E402
 from scenarios import (  # noqa: E402
+    backups,
     drift,
     exporter,
     fault_report,
     gate_decisions,
     idempotence,
     offline,
+    poisoned_canary,
     power_cuts,
     retrain_failures,
     retrain_kills,
@@ -207,10 +209,30 @@ def fed(_ground: Ground) -> Iterator[Found]:
     yield self_training.poison()
 
 
+def thirty_one(ground: Ground) -> Iterator[Found]:
+    """31: backups while another process promotes and is killed."""
+    yield backups.during_promotions(ground.fresh(), times=ground.times(100))
+
+
+def thirty_two(ground: Ground) -> Iterator[Found]:
+    """32: an old backup restored beside an address that has gone on."""
+    yield backups.beside_a_newer_address(ground.fresh())
+
+
+def thirty_three(ground: Ground) -> Iterator[Found]:
+    """33: a backup onto a disk that gets full, at another byte each time."""
+    yield backups.on_a_full_disk(ground.fresh(), times=ground.times(100))
+
+
+def thirty_five(ground: Ground) -> Iterator[Found]:
+    """35: a poisoner's key is removed in mid-experiment."""
+    yield poisoned_canary.removed_key(ground.fresh(), times=ground.times(20))
+
+
 ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (
     ((14, 15), fourteen_fifteen), ((16,), sixteen), ((17,), seventeen), ((18,), eighteen), ((19,), nineteen), ((20,), twenty),
     ((21, 22), weeks_of), ((23,), twenty_three), ((24,), twenty_four), ((25,), twenty_five), ((26,), twenty_six), ((27,), twenty_seven),
-    ((28,), twenty_eight), ((29, 30), fed),
+    ((28,), twenty_eight), ((29, 30), fed), ((31,), thirty_one), ((32,), thirty_two), ((33,), thirty_three), ((35,), thirty_five),
 )  # fmt: skip
 
 

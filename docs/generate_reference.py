@@ -288,6 +288,7 @@ SERVICES = (
     ("monitor", "tunectl monitor"),
     ("retrain", "tunectl retrain controller"),
     ("annotate", "tunectl annotate"),
+    ("console", "tunectl console"),
 )
 """The services of the table of routes, and the commands that start them."""
 
@@ -296,6 +297,7 @@ def render_routes() -> str:
     """Return every route of every service with what opens it, from the table that the guard reads."""
     from tunectl.access import routes
     from tunectl.access.scopes import SCOPE_MEANINGS
+    from tunectl.console.console_routes import list_console_rules
 
     text = "# Routes\n\n"
     text += "What opens each route of each service. A scope is that of a key of `tunectl serve keys add`; `admin` opens every scope.\n\n"
@@ -308,7 +310,9 @@ def render_routes() -> str:
     text += "- The token of `retrain.token_file` opens what scopes " + " and ".join(
         f"`{item}`" for item in routes.TOKEN_SCOPES
     )
-    text += " open at the retrain controller.\n\n"
+    text += " open at the retrain controller.\n"
+    text += "- The console has sessions alone: the link that it prints opens one with every scope, a key one with its own scopes. A\n"
+    text += "  request under a name that is none of `console.hosts` and of this machine is refused with 421.\n\n"
     text += "## Scopes\n\n"
     text += render_table(("scope", "opens"), [(f"`{item}`", meaning) for item, meaning in SCOPE_MEANINGS.items()])
     for service, command in SERVICES:
@@ -320,7 +324,7 @@ def render_routes() -> str:
                 rule.body or "",
                 "yes" if rule.keyless else "",
             )
-            for rule in routes.ROUTES
+            for rule in (*routes.ROUTES, *list_console_rules())
             if rule.service == service
         ]
         text += f"\n## {command}\n\n" + render_table(("method", "path", "opened by", "body", "without a key"), rows)

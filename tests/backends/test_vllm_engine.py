@@ -159,6 +159,13 @@ def test_safetensors_only_and_no_code_from_the_folder(release: Path) -> None:
     pipeline.close()
 
 
+def test_work_for_equal_beginnings_is_shared_unless_it_is_switched_off(release: Path) -> None:
+    vllm_engine.VllmEngine(running=4, batch_tokens=512, prefix_caching=False).open(
+        release, Heard(), adapter=False
+    ).close()
+    assert MADE[0].arguments.enable_prefix_caching is False
+
+
 def test_merged_weights_need_no_adapter(release: Path) -> None:
     pipeline, heard = opened(release, adapter=False)
     pipeline.start(1, ask(5, stop_ids=frozenset()))

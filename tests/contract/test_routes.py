@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import http.client
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -62,9 +63,11 @@ class Service:
     keyless: bool = False
 
 
-def ask_asgi(application: Any) -> Callable[..., tuple[int, dict[str, str]]]:
+def ask_asgi(application: Any, heard: list[Any] | None = None) -> Callable[..., tuple[int, dict[str, str]]]:
+    """``heard``: gets everything that is sent."""
+
     def ask(method: str, path: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, dict[str, str]]:
-        sent: list[Any] = []
+        sent: list[Any] = [] if heard is None else heard
         given = {"host": "localhost", "content-length": str(len(body)), **headers}
 
         left = [{"type": "http.request", "body": body, "more_body": False}]
@@ -391,6 +394,20 @@ def test_a_revoked_key_loses_its_session(tmp_path: Path) -> None:
     for path in ("/arena/new", "/arena/ask", "/arena/said"):
         assert ask("POST", path, {**FORM, **cookie})[0] == 401
     assert not (tmp_path / "judgments").exists()
+
+
+def test_without_a_key_readyz_says_what_is_wrong_and_not_where(tmp_path: Path) -> None:
+    server, secrets = open_server(tmp_path)
+    server.residents.trouble["champion"] = (
+        f"s3://bucket/shop: release x ('{tmp_path}/store/x/') is damaged: adapter/y was changed"
+    )
+    texts = []
+    for headers in ({}, {"authorization": "Bearer made-up"}, {"authorization": f"Bearer {secrets['chat']}"}):
+        heard: list[Any] = []
+        ask_asgi(server, heard)("GET", "/readyz", headers)
+        texts.append(json.loads(heard[-1]["body"])["problems"]["champion"])
+    assert texts[0] == texts[1] == "shop: release x ('x') is damaged: adapter/y was changed"
+    assert texts[2] == server.residents.trouble["champion"]
 
 
 def test_over_https_cookies_are_for_https_and_this_host_alone(tmp_path: Path) -> None:

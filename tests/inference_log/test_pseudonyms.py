@@ -58,7 +58,8 @@ def test_the_salt_is_made_once_and_is_private(live, tmp_path):
     assert stat.S_IMODE((tmp_path / live.hash_key_file).stat().st_mode) == 0o600
     assert [path.name for path in (tmp_path / live.hash_key_file).parent.iterdir()] == ["hash_key"]
     assert (
-        pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: "s" * 20 + "\n"}) == b"s" * 20
+        pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: "a secret of 20 signs\n"})
+        == b"a secret of 20 signs"
     )  # as a file would end
 
 
@@ -68,6 +69,15 @@ def test_a_short_salt_is_refused(live, tmp_path):
     assert str(caught.value) == (
         "TUNECTL_HASH_KEY holds 5 bytes; at least 16 are needed, or hashes of user names could be guessed\n"
         "  write 64 random hexadecimal digits into it; users hashed with the old key are not found again"
+    )
+
+
+@pytest.mark.parametrize("key", ["k" * 32, "0101010101010101", "passpasspasspass"])
+def test_a_salt_that_could_be_guessed_is_refused(live, tmp_path, key):
+    with pytest.raises(InfrastructureError) as caught:
+        pseudonyms.load_hash_key(live, tmp_path, {live.hash_key_env: key})
+    assert caught.value.message == (
+        f"TUNECTL_HASH_KEY holds {len(set(key))} different signs; at least 6 are needed, or it could be guessed"
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from inference_rows import inference
 from serving_process import settings
@@ -70,6 +73,18 @@ def test_feedback_tells_its_key_and_when_it_came(keeper: InferenceLogger, said: 
     assert before <= kept.received_at <= datetime.now(UTC)
     assert (kept.counted_at, kept.person) == (kept.received_at, key_hash)
     assert keeper.store.last_uses() == {key_hash: kept.received_at}
+
+
+def test_an_id_that_is_derived_cannot_be_reckoned_by_others(keeper: InferenceLogger, said: Callable[..., str]) -> None:
+    """Who could would send feedback under it first, and the owner's would count as a repetition."""
+    first = said(annotator="Ada")
+    parts = ["chatcmpl-000000", "edit", "It rains.", "Ada"]
+    public = hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
+    assert first.startswith("fb-")
+    assert first != f"fb-{public}"
+    assert said(annotator="Ada") == first
+    keyed = hmac.new(keeper.hash_key, msgspec.json.encode(parts, order="sorted"), hashlib.sha256).hexdigest()[:32]
+    assert first == f"fb-{keyed}"
 
 
 def test_ids_that_are_personal_cannot_be_undone_without_the_salt(

@@ -189,6 +189,9 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
             f"names release {first} with sequence 1, and {second} with sequence 2 was seen there"
             in problems["registry"]
         )
+        strangers = metadata_endpoints.readiness_body(found, places=False)["problems"]["registry"]
+        assert (str(tmp_path) in problems["registry"], str(tmp_path) in strangers) == (True, False)
+        assert f"delete {found.vetting.guard._path.name} and start again" in strangers
         await found.close()
         again = residents(store, gate)  # after a restart, too
         again.vetting.guard = SequenceGuard(tmp_path / "newest_champion.json")

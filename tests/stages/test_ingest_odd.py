@@ -13,7 +13,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, RejectedRow
 from tunectl.config.schema.ingest import IngestStage
 from tunectl.core.errors import DataError
-from tunectl.data.readers.file_discovery import glob_files
+from tunectl.data.readers.file_discovery import find_outside, glob_files
 from tunectl.pipeline.stages import compose, ingest
 
 FILES = yaml.safe_load((Path.cwd() / "conf/ingest/source/files.yaml").read_text())
@@ -170,6 +170,33 @@ def test_folders_behind_links_are_read_once_and_circles_end():
     assert found == [("raw/here/a.txt", "one"), ("raw/there/b.txt", "two")]
     gone = "it is a link to a file that is not there"
     assert rejects() == [("raw/dead.txt", "unreadable", gone), ("raw/self.txt", "unreadable", gone)]
+
+
+def test_links_out_of_the_project_are_not_read(tmp_path_factory):
+    outside = tmp_path_factory.mktemp("home")
+    (outside / "id_rsa").write_text("PRIVATE KEY")
+    (outside / "folder").mkdir()
+    (outside / "folder" / "notes.txt").write_text("PRIVATE NOTES")
+    cached = outside / "files" / "md5" / "ab" / ("c" * 30)
+    cached.parent.mkdir(parents=True)
+    cached.write_text("of DVC's cache")
+    write("raw/a.txt", "one")
+    Path("raw/b.txt").symlink_to(cached)
+    Path("raw/notes.txt").symlink_to(outside / "id_rsa")
+    Path("raw/more").symlink_to(outside / "folder")
+    run(share=1.0)
+    found = [(row.source.file, row.text) for row in atomic_io.read_rows(Path("out/documents.jsonl"), Document)]
+    assert found == [("raw/a.txt", "one"), ("raw/b.txt", "of DVC's cache")]
+    assert rejects() == [
+        ("raw/more/notes.txt", "link_outside", f"it is a link to {outside / 'folder' / 'notes.txt'}"),
+        ("raw/notes.txt", "link_outside", f"it is a link to {outside / 'id_rsa'}"),
+    ]
+    Path("elsewhere").symlink_to(outside / "folder")
+    assert find_outside(Path("elsewhere/notes.txt"), "elsewhere", Path()) is None, (
+        "the project declares the link itself"
+    )
+    assert find_outside(Path("raw/notes.txt"), "raw/*.txt", Path()) == outside / "id_rsa"
+    assert find_outside(outside / "folder" / "notes.txt", str(outside / "fol*"), Path()) is None
 
 
 def test_a_link_to_nothing_can_be_composed_and_a_file_that_appears_behind_it_is_seen(project):

@@ -178,7 +178,7 @@ class Console:
         self.sign_in.address = "http://localhost"
         self.app = ConsoleApp(
             layout,
-            ConsoleDoor(list_hosts("127.0.0.1"), (), self.sign_in, acts=acts),
+            ConsoleDoor(list_hosts("127.0.0.1"), self.sign_in, acts=acts),
             self.sign_in,
             project="shop",
             clock=lambda: NOW if recording is None else recording.ended_at,

@@ -30,6 +30,7 @@ Whoever leaves one out to stay below 40 minutes names the reason here; `make tes
 TEST_ALL = (
     "cluster",  # several nodes of Ray or SLURM on one machine: minutes, and most of its memory
     "federated",  # a real Flower in an environment of its own (240 MB), and a dozen fits
+    "serving/test_https_server.py",  # one more whole server; its words, header and cookies have cases among the quick tests
     "tracking",  # a real MLflow server in an environment of its own (600 MB)
     "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests
     "e2e/test_console_loop.py",  # the loop in a browser; what it waits for has cases of its own among the quick tests

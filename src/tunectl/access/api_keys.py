@@ -22,13 +22,14 @@ from msgspec import Meta, Struct, structs
 
 from tunectl.access.api_errors import ApiError
 from tunectl.access.scopes import KeyScope
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
 from tunectl.artifacts.record_format import RecordFormat, rename_keys
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError, TunectlError, UsageError
 
 PREFIX: Final = "tk-"
 KEYS_ENV: Final = "TUNECTL_KEYS"
+MODE: Final = 0o640
 
 
 class ApiKey(Struct, frozen=True):
@@ -127,8 +128,7 @@ def read(path: Path) -> list[ApiKey]:
 
 def write(path: Path, entries: Sequence[ApiKey]) -> None:
     """Write the entries, whole or not at all; readable by the owner and the group alone."""
-    KEYS_FILE.write(path, _File(list(entries)))
-    path.chmod(0o640)
+    KEYS_FILE.write(path, _File(list(entries)), MODE)
 
 
 def add(path: Path, entry: ApiKey) -> None:
@@ -232,7 +232,8 @@ class KeyStore:
     _looked: float = float("-inf")
 
     def load(self) -> None:
-        """Read the file for the first time. Raises  DataError where it is broken."""
+        """Read the file for the first time, closed to others. Raises  DataError where it is broken."""
+        private_files.restrict(self.path, MODE)
         self._stamp = _stamp(self.path)
         self._take(read(self.path))
         if not self._keys:

@@ -1,4 +1,7 @@
-"""Every route of every service, and what opens it: the one table that the guard reads and ``docs/reference/routes.md`` shows."""
+"""Every route of every service, and what opens it: the one table that the guard reads and ``docs/reference/routes.md`` shows.
+
+The console has its rules in ``console/console_routes.py``, made from its screens and acts: they open with a session alone.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from msgspec import Struct
 
 from tunectl.access.scopes import KeyScope
 
-ServiceName = Literal["server", "monitor", "retrain", "annotate"]
+ServiceName = Literal["server", "monitor", "retrain", "annotate", "console"]
 Credential = KeyScope | Literal["nothing", "any key", "typed key", "session", "signed link"]
 """What opens a route: a key of that scope (or admin), nothing, any key, a key that somebody types on the page, the session of
 who has signed in there, or the link itself, which only shows."""

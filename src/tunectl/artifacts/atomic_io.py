@@ -21,8 +21,8 @@ NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @contextmanager
-def atomic_open(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that appears under ``path`` only when the block ends without an error.
+def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
+    """Open a file that appears under ``path``, with that mode, only when the block ends without an error.
 
     Raises  InfrastructureError when the folder cannot be written or the disk is full.
     """
@@ -37,7 +37,7 @@ def atomic_open(path: Path) -> Iterator[IO[bytes]]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
         fsync_directory(path.parent)
     except OSError as error:
@@ -63,9 +63,9 @@ def fsync_directory(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
     """Write ``content`` to ``path``, whole or not at all."""
-    with atomic_open(path) as stream:
+    with atomic_open(path, mode) as stream:
         stream.write(content)
 
 
@@ -74,10 +74,10 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
     """Write ``value`` as indented JSON with sorted keys, so that an unchanged meaning is an unchanged file."""
     plain = msgspec.to_builtins(value, order="sorted")
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n")
+    write_bytes(path, msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n", mode)
 
 
 def read_json(path: Path, shape: type[T] | Any = Any) -> T:
@@ -97,11 +97,11 @@ def read_json(path: Path, shape: type[T] | Any = Any) -> T:
     return value
 
 
-def write_rows(path: Path, rows: Iterable[Any]) -> int:
+def write_rows(path: Path, rows: Iterable[Any], mode: int = 0o644) -> int:
     """Write one JSON line a row; returns how many."""
     encoder = msgspec.json.Encoder()
     count = 0
-    with atomic_open(path) as stream:
+    with atomic_open(path, mode) as stream:
         for row in rows:
             stream.write(encoder.encode(row) + b"\n")
             count += 1

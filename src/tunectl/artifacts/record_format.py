@@ -98,9 +98,9 @@ class RecordFormat(Struct, frozen=True):
         """Return one line of JSON, with its version and a line end."""
         return msgspec.json.encode(self.to_plain(record)) + b"\n"
 
-    def write(self, path: Path, record: Any) -> None:
+    def write(self, path: Path, record: Any, mode: int = 0o644) -> None:
         """Write a file that holds one record, whole or not at all."""
-        atomic_io.write_json(path, self.to_plain(record))
+        atomic_io.write_json(path, self.to_plain(record), mode)
 
     def write_lines(self, path: Path, records: Iterable[Any]) -> None:
         """Write a file that holds one record a line, whole or not at all."""

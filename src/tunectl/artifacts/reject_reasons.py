@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 RejectReason = Literal[
-    "unreadable", "encrypted", "file_too_big", "binary_file", "wrong_encoding", "unknown_type", "not_a_table", "no_text",
+    "unreadable", "link_outside", "encrypted", "file_too_big", "binary_file", "wrong_encoding", "unknown_type", "not_a_table", "no_text",
     "image_without_text", "http_error", "unreachable", "too_many_redirects", "robots_disallowed", "private_address", "not_json",
     "not_an_object", "broken_quotes", "wrong_cell_count", "wrong_columns", "not_an_example", "too_long", "empty_input",
     "empty_answer", "empty_turn", "unknown_role", "role_order", "last_turn_not_assistant", "tools_not_json",
@@ -28,6 +28,7 @@ RejectReason = Literal[
 REJECT_REASONS: Final[dict[RejectReason, str]] = {
     # files and pages
     "unreadable": "The file is damaged, is not what its name says, or is a link without a target.",
+    "link_outside": "The file is a link to one outside of what was declared, and of the project.",
     "encrypted": "The file needs a password.",
     "file_too_big": "The file or page has more bytes than `limits.max_file_bytes`, packed or unpacked.",
     "binary_file": "The file holds no text.",

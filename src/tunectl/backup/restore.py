@@ -15,7 +15,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from tunectl.artifacts import atomic_io, lock
+from tunectl.access import api_keys
+from tunectl.artifacts import atomic_io, lock, private_files
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.backends.storage import inference_log_backup, inference_log_migration, inference_log_sql
 from tunectl.backup import host_state
@@ -89,6 +90,9 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
         UsageError: something is there already, or the settings name another kind of database.
         InfrastructureError: a server or controller runs, or disk or database say no. Call it again then.
     """
+    private_files.restrict(
+        source, private_files.FOLDER
+    )  # a copy on another disk may be open, and with it all that people wrote
     backup = read_backup(source)
     state, digest = host.layout.state_dir, atomic_io.sha256_path(source / host_state.MANIFEST)
     mark, scratch = state / MARK, state / SCRATCH
@@ -182,7 +186,7 @@ def _copy_tree(source: Path, backup: Backup, scratch: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copyfile(source / name, path)
         public = name.startswith(PUBLIC) or name == host_state.TRUSTED_KEYS
-        path.chmod(0o644 if public else 0o640 if name == host_state.KEYS else 0o600)
+        path.chmod(0o644 if public else api_keys.MODE if name == host_state.KEYS else 0o600)
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
     for folder in (path for path in (scratch / host_state.REGISTRY).rglob("*") if path.is_dir()):

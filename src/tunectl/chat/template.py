@@ -185,11 +185,16 @@ def compile_template(source: str) -> Any:
     )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = date.today().strftime
+    environment.globals["strftime_now"] = _format_today
     try:
         return environment.from_string(source)
     except jinja.TemplateSyntaxError as error:
         raise UsageError(f"the chat template is not valid Jinja: line {error.lineno}: {error.message}") from error
+
+
+def _format_today(form: str) -> str:
+    """Return the date of now: a server compiles a template once, and runs for weeks."""
+    return date.today().strftime(form)
 
 
 def _generation() -> Any:

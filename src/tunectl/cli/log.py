@@ -201,13 +201,16 @@ def _row(inference: InferenceRecord, feedback: list[Feedback]) -> tuple[Any, ...
 
 
 def _export(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    from tunectl.artifacts import atomic_io
+    from tunectl.artifacts import atomic_io, private_files
     from tunectl.backends.system import terminal
     from tunectl.inference_log import export as inference_log_export
 
     out: Path = args.out or layout.inference_log_exports / f"{args.shape}.jsonl"
     found = inference_log_export.Export(args.shape, workload=root.project, approved_only=args.approved)
-    count = atomic_io.write_rows(out, found.rows(_select_inferences(args, store), store.feedback_of))
+    if args.out is None:
+        private_files.make_folder(out.parent)
+    rows = found.rows(_select_inferences(args, store), store.feedback_of)
+    count = atomic_io.write_rows(out, rows, private_files.FILE)
     if args.json:
         terminal.print_json({"file": str(out), "rows": count, "left_out": dict(found.left_out)})
         return 0

@@ -38,12 +38,6 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG
     parser.add_argument("--force", action="store_true", help="with --no-test: although a gate failed")
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="reason, for the release history")
     parser.add_argument(
-        "--author",
-        default="",
-        metavar="NAME",
-        help="author, for the release history (name of this account; where keys are trusted, the key that signs)",
-    )
-    parser.add_argument(
         "--effect", type=float, default=0.05, metavar="GAIN", help="of plan: the smallest gain to detect (0.05)"
     )
     parser.add_argument(
@@ -86,10 +80,10 @@ def _find(args: argparse.Namespace, store: ReleaseRegistry) -> str:
     return store.find(args.release)
 
 
-def _author(args: argparse.Namespace, store: ReleaseRegistry) -> str:
+def _author(store: ReleaseRegistry) -> str:
     from tunectl.registry import signature_policy
 
-    return signature_policy.choose_author(store, args.author, user.current_user())
+    return signature_policy.choose_author(store, user.current_user())
 
 
 def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:
@@ -108,7 +102,7 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
         _find(args, store),
         name=name,
         now=datetime.now(UTC),
-        author=_author(args, store),
+        author=_author(store),
         message=args.message,
     )
     result = ExperimentStore(store).start(replace(experiment, run=None))
@@ -172,9 +166,7 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
             hint="wait for its end, or end it: tunectl release canary stop",
         )
     share = 0.0 if args.share is None else args.share
-    result = store.start_canary(
-        release, share=share, author=_author(args, store), message=args.message, force=args.force
-    )
+    result = store.start_canary(release, share=share, author=_author(store), message=args.message, force=args.force)
     if args.json:
         terminal.print_json(to_builtins(result))
         return 0
@@ -193,12 +185,10 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     trials = ExperimentStore(store)
     result = trials.running()
     if result is None:
-        stopped = store.stop_canary(author=_author(args, store), message=args.message)
+        stopped = store.stop_canary(author=_author(store), message=args.message)
         facts, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
     else:
-        ended = trials.end(
-            result, "running", datetime.now(UTC), None, author=_author(args, store), message=args.message
-        )
+        ended = trials.end(result, "running", datetime.now(UTC), None, author=_author(store), message=args.message)
         facts, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
     terminal.print_json(facts) if args.json else terminal.print_line(words)
     return 0

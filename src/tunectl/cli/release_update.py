@@ -28,15 +28,6 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
         ("-m", "--message"),
         {"default": "", "metavar": "TEXT", "help": "reason, for the release history"},
     ),
-    (
-        frozenset(("add", "promote", "rollback", "sync")),
-        ("--author",),
-        {
-            "default": "",
-            "metavar": "NAME",
-            "help": "author, for the release history (name of this account; where keys are trusted, the key that signs)",
-        },
-    ),
     (frozenset(("promote",)), ("--force",), {"action": "store_true", "help": "though a gate said no"}),
     (
         frozenset(("propose",)),
@@ -94,7 +85,7 @@ def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
     layout = ProjectPaths()
     manifest.read(layout.artifact("package"))
-    made = add_packaged(layout, store, author=args.author or user.current_user(), message=args.message)
+    made = add_packaged(layout, store, author=user.current_user(), message=args.message)
     if made is None:
         raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
     if args.json:
@@ -144,7 +135,7 @@ def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.registry import signature_policy
 
     before = store.champion()
-    author = signature_policy.choose_author(store, args.author, user.current_user())
+    author = signature_policy.choose_author(store, user.current_user())
     result = store.promote(store.find(args.release), author=author, message=args.message, force=args.force)
     _say(args, store, result, "champion already" if result == before else "promoted")
     _wait(args, result.release)
@@ -157,7 +148,7 @@ def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Swap the pointer back."""
     from tunectl.registry import signature_policy
 
-    author = signature_policy.choose_author(store, args.author, user.current_user())
+    author = signature_policy.choose_author(store, user.current_user())
     pointer = store.rollback(author=author, message=args.message)
     _say(args, store, pointer, "rolled back to")
     _wait(args, pointer.release)
@@ -200,7 +191,7 @@ def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     if args.keep is None:
         sent_releases = remote_sync.push(store, files)
     else:
-        author = signature_policy.choose_author(store, args.author, user.current_user())
+        author = signature_policy.choose_author(store, user.current_user())
         sent_releases = remote_sync.resolve(store, files, args.keep, author=author, message=args.message)
     pointer = store.champion()
     if args.json:

@@ -19,6 +19,7 @@ from tunectl.console import console_guard, html_pages, play_stream
 from tunectl.console.act_table import ACTS, Act
 from tunectl.console.acts.act_errors import ConflictError
 from tunectl.console.console_guard import ConsoleDoor
+from tunectl.console.console_routes import PLAY_PATHS, PLAY_SCOPE
 from tunectl.console.console_sessions import SignIn, Visitor
 from tunectl.console.event_stream import ChangeWatcher, stamp_project, stream_changes
 from tunectl.console.read_context import NotFoundError, ReadCache, ReadContext
@@ -76,8 +77,8 @@ class ConsoleApp:
                 ),
             ),
         ]
-        routes.append(routing.Route("/play/ask", self._catch(self._stream_answer), methods=["POST"]))
-        routes.append(routing.Route("/play/feedback", self._catch(self._send_feedback), methods=["POST"]))
+        for path, endpoint in zip(PLAY_PATHS, (self._stream_answer, self._send_feedback), strict=True):
+            routes.append(routing.Route(path, self._catch(endpoint), methods=["POST"]))
         for act in ACTS:
             routes += [
                 routing.Route(act.path, self._catch(self._show_act(act))),
@@ -169,7 +170,7 @@ class ConsoleApp:
         visitor = self.door.identify(request)
         if visitor is None:
             raise ApiError("sign in first", "authentication_error")
-        self.door.require(visitor, "operate", act=True)
+        self.door.require(visitor, PLAY_SCOPE, act=True)
         return await asyncio.to_thread(perform, self.context(visitor), await self.read_form(request))
 
     def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:

@@ -25,9 +25,9 @@ OPEN_PATHS: Final = ("/enter", "/healthz", "/static/")
 class ConsoleDoor:
     """Decides whether a request is answered, and who sent it."""
 
-    def __init__(self, hosts: Collection[str], proxies: Collection[str], sign_in: SignIn, *, acts: bool) -> None:
+    def __init__(self, hosts: Collection[str], sign_in: SignIn, *, acts: bool) -> None:
         """``hosts``: names that the console is reached by; ``acts`` False: nothing is changed from here."""
-        self._hosts, self._proxies, self._sign_in, self.acts = frozenset(hosts), frozenset(proxies), sign_in, acts
+        self._hosts, self._sign_in, self.acts = frozenset(hosts), sign_in, acts
 
     challenge: Final = ""
 
@@ -66,14 +66,8 @@ class ConsoleDoor:
             )
 
     def is_https(self, request: Any) -> bool:
-        """Say whether the browser reached the console over HTTPS; a proxy is believed where it is declared."""
-        client = request.client.host if request.client else ""
-        if (
-            client in self._proxies
-            and request.headers.get("x-forwarded-proto", "").partition(",")[0].strip() == "https"
-        ):
-            return True
-        return str(request.url.scheme) == "https"
+        """Say whether the browser reached the console over HTTPS."""
+        return sessions.is_https(str(request.url.scheme), request.headers)
 
     def cookie_name(self, request: Any) -> str:
         """Browsers share cookies between ports, so the port is part of the name."""

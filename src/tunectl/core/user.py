@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 
 
 def current_user() -> str:
-    """Return the name of this account; empty where it has none, as a number that a container was started with."""
+    """Return the name of this account; its number where it has none, as one that a container was started with.
+
+    The operating system says it. ``getpass.getuser`` asks variables first (LOGNAME, USER), and anybody can set those.
+    """
+    number = os.getuid()
     try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return ""
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"uid {number}"

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, InfrastructureError
 
@@ -93,6 +93,7 @@ def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
     """
     if create:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_files.restrict(path)
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
     with os.fdopen(descriptor, "r+b") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.core.errors import InfrastructureError
 from tunectl.inference_log import project_folder
@@ -23,6 +23,9 @@ from tunectl.inference_log.log_store import InferenceLog, LogEvent
 
 MIN_KEY_BYTES: Final = 16
 """Bytes."""
+MIN_DIFFERENT_BYTES: Final = 6
+"""Of one key: of 16 random hexadecimal digits fewer are different in 3 of 100,000 cases."""
+NEW_KEY: Final = "write 64 random hexadecimal digits into it; users hashed with the old key are not found again"
 EVENT: Final = "hash_key"
 """Id and kind of the event that tells one key from another."""
 _FINGERPRINT_MESSAGE: Final = b"salt"
@@ -88,6 +91,8 @@ def load_hash_key(
                 hint=f"set {live.hash_key_env} to the server's key, or run this on the machine with its file",
             )
         _make(path)
+    if key is None:
+        private_files.restrict(path)
     try:
         result = (key.encode() if key is not None else path.read_bytes()).strip()
     except OSError as error:
@@ -96,7 +101,13 @@ def load_hash_key(
         source = str(path) if key is None else live.hash_key_env
         raise InfrastructureError(
             f"{source} holds {len(result)} bytes; at least {MIN_KEY_BYTES} are needed, or hashes of user names could be guessed",
-            hint="write 64 random hexadecimal digits into it; users hashed with the old key are not found again",
+            hint=NEW_KEY,
+        )
+    if len(set(result)) < MIN_DIFFERENT_BYTES:
+        source = str(path) if key is None else live.hash_key_env
+        raise InfrastructureError(
+            f"{source} holds {len(set(result))} different signs; at least {MIN_DIFFERENT_BYTES} are needed, or it could be guessed",
+            hint=NEW_KEY,
         )
     return result
 
@@ -131,7 +142,7 @@ def _fingerprint(key: bytes) -> str:
 def _make(path: Path) -> None:
     """Write a new key, unless another process does so at the same moment."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, mode=private_files.FOLDER, exist_ok=True)
         scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             stream.write(secrets.token_hex(32) + "\n")

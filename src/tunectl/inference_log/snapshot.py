@@ -21,7 +21,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
 from tunectl.artifacts.lock import file_lock
 from tunectl.artifacts.names import ContentId
 from tunectl.artifacts.records import Feedback, InferenceRecord
@@ -116,6 +116,7 @@ def lock_folder(folder: Path, description: str) -> Iterator[None]:
 
     Raises  LockTimeoutError where another process writes for too long.
     """
+    private_files.make_folder(folder)
     busy = f"{folder} is being written by another process"
     lock = folder.with_name(f"{folder.name}.lock")  # outside: the folder may be tracked by content
     with file_lock(

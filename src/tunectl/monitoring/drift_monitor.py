@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from tunectl.artifacts import private_files
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import DriftWindow, InferenceRecord
 from tunectl.config.schema.monitor import MonitorSettings
@@ -299,6 +300,7 @@ class DriftMonitor:
             sides: dict[str, Sequence[MonitoredInference]] = {
                 side: baseline.rows for side, baseline in baselines.items()
             }
+            private_files.make_folder(folder)
             self.report(window, rows, sides, folder / name)
         except TunectlError as error:
             logging_setup.get_logger(__name__).error("%s", error)

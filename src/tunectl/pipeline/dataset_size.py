@@ -13,7 +13,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example
 from tunectl.backends.readers import source_rows
 from tunectl.config.schema.ingest import FileSource, HubDataset, Ingest
-from tunectl.data.readers.file_discovery import TABLES, SourceFile, file_type, glob_files, is_dead_link
+from tunectl.data.readers.file_discovery import TABLES, SourceFile, file_type, find_outside, glob_files, is_dead_link
 from tunectl.data.readers.format_detection import detect
 from tunectl.data.readers.record_builder import build_record
 from tunectl.data.readers.row import RawRow, RowError
@@ -93,7 +93,9 @@ def estimate_dataset_size(layout: ProjectPaths, ingest: Ingest) -> DatasetSize:
 
 def _files(layout: ProjectPaths, name: str, source: FileSource, count: _RunningTotal) -> None:
     paths = [
-        path for path in glob_files(source.path, layout.root, f"ingest.sources.{name}.path") if not is_dead_link(path)
+        path
+        for path in glob_files(source.path, layout.root, f"ingest.sources.{name}.path")
+        if not is_dead_link(path) and find_outside(path, source.path, layout.root) is None
     ]
     kinds: dict[str, list[Path]] = {}
     for path in paths:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tunectl.access import signatures
-from tunectl.core.errors import GateError, UsageError
+from tunectl.core.errors import GateError
 from tunectl.registry import release_state, release_statement
 from tunectl.registry.release_state import ReleaseEvent
 
@@ -63,20 +63,16 @@ def refuse_pointer_key(store: ReleaseRegistry) -> None:
         )
 
 
-def choose_author(store: ReleaseRegistry, named: str, account: str) -> str:
-    """Return who moves a pointer: the key that signs it where keys are trusted, else whoever is named, else the account.
+def choose_author(store: ReleaseRegistry, account: str) -> str:
+    """Return who moves a pointer: the key that signs it where keys are trusted, else the account that runs the command.
 
-    Raises  UsageError for another name than that of the key.
+    Nobody types a name: the history says who did it, and ``-m`` for whom.
     """
     key = signatures.load_named_key(signatures.POINTER_KEY_ENV) if store.trust is not None else None
     if store.trust is None or key is None:
-        return named or account  # without a key the registry refuses the swap
+        return account  # where keys are trusted, the registry refuses a swap without one
     entries = [entry for entry in store.trust.list_keys() if entry.role == "pointer" and entry.key_id == key.key_id]
-    if entries and named and named != entries[0].name:
-        raise UsageError(
-            f"--author {named}: the key {entries[0].name} signs this, and it is the author", hint="leave --author out"
-        )
-    return entries[0].name if entries else named or account
+    return entries[0].name if entries else account
 
 
 def find_obstacles(store: ReleaseRegistry, entries: Sequence[ReleaseEvent]) -> dict[str, str]:

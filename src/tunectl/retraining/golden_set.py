@@ -22,6 +22,7 @@ from tunectl.artifacts.records import Example
 from tunectl.core.errors import ArtifactError
 
 ITEMS, NAME = "items.jsonl", "golden.json"
+FOLDER: Final = "golden"
 SCRATCH: Final = "tmp-golden"
 """What is being written, and what a kill has left of that."""
 
@@ -51,7 +52,7 @@ class GoldenSetVersion(Struct, frozen=True):
 
 def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
     """Return the version in force and its folder; None before the first."""
-    result = sorted((store / "golden").glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
+    result = sorted((store / FOLDER).glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
     return (GOLDEN.read(result[-1], GoldenSetVersion), result[-1].parent) if result else None
 
 
@@ -66,11 +67,11 @@ def freeze(
     before = newest(store)
     shutil.rmtree(store / SCRATCH, ignore_errors=True)  # of a process that was killed
     version = before[0].version + 1 if before else 1
-    with atomic_io.atomic_directory(store / "golden" / f"v{version}", store / SCRATCH) as folder:
+    with atomic_io.atomic_directory(store / FOLDER / f"v{version}", store / SCRATCH) as folder:
         atomic_io.write_rows(folder / ITEMS, (usable[index] for index in sampled_indexes))
         made = GoldenSetVersion(version, at, len(sampled_indexes), atomic_io.sha256_path(folder / ITEMS), 0, source)
         GOLDEN.write(folder / NAME, made)
-    return made, store / "golden" / f"v{version}"
+    return made, store / FOLDER / f"v{version}"
 
 
 def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:

@@ -16,14 +16,16 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
 from tunectl.artifacts import create_exclusive, record_format
+from tunectl.artifacts.record_format import RecordFormat
 from tunectl.retraining import run_formats
 from tunectl.retraining.state_machine import RetrainRun, Suppressed, Trigger
 
+T = TypeVar("T")
 RUNS, INBOX, OUTCOMES, APPROVALS = "runs", "inbox", "outcomes", "approvals"
 MARKS, LOCK = "schedule_marks.json", ".lock"
 OLD_MARKS: Final = "calendar.json"
@@ -64,13 +66,15 @@ class RunStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._known: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        """Records that were read, with the stamp of their file: each scrape of the metrics asks for all of them."""
 
     def runs(self) -> list[RetrainRun]:
         """Return all runs, the oldest first.
 
         Raises  ArtifactError for a file that was changed by hand.
         """
-        return [run_formats.RUN.read(path, RetrainRun) for path in self._files(RUNS)]
+        return [self._read(path, run_formats.RUN, RetrainRun) for path in self._files(RUNS)]
 
     def save(self, run: RetrainRun) -> None:
         """Write a run as it stands now; durable on return."""
@@ -126,7 +130,7 @@ class RunStore:
 
     def list_outcomes(self) -> list[TriggerOutcome]:
         """Return the outcome of every trigger, the oldest first."""
-        result = [run_formats.OUTCOME.read(path, TriggerOutcome) for path in self._files(OUTCOMES)]
+        result = [self._read(path, run_formats.OUTCOME, TriggerOutcome) for path in self._files(OUTCOMES)]
         return sorted(result, key=lambda item: item.at)
 
     def record_decision(self, run: str, question: str, answer: ApprovalDecision) -> bool:
@@ -160,6 +164,19 @@ class RunStore:
         path = self._place(folder, name)
         older = self.root / OLD_FOLDERS[folder] / path.name
         return older if older.is_file() and not path.is_file() else path
+
+    def _read(self, path: Path, form: RecordFormat, shape: type[T]) -> T:
+        """Read a record, once while its file stays the same; each change replaces the file."""
+        try:
+            status = path.stat()
+        except OSError:  # it says what is wrong
+            return form.read(path, shape)
+        stamp = status.st_ino, status.st_size, status.st_mtime_ns
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            known = self._known[path] = stamp, form.read(path, shape)
+        result: T = known[1]
+        return result
 
     def _is_resolved(self, path: Path) -> bool:
         return self._find(OUTCOMES, path.stem).is_file()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunectl.artifacts import private_files
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.retraining import golden_set
 from tunectl.retraining.state_machine import RetrainRun
 
 BRANCH = "tunectl/retrain/"
@@ -26,6 +28,12 @@ class RetrainWorkspace:
     def worktree(self) -> Path:
         """The checkout that a run trains in; one at a time."""
         return self.store_dir / "worktree"
+
+    def close_to_others(self) -> None:
+        """Make the folders that hold what people wrote, for their owner alone. The others have readers: the token is Alertmanager's, too."""
+        for folder in (self.layout.gates, *(self.store_dir / name for name in (golden_set.FOLDER, "windows", "logs"))):
+            private_files.make_folder(folder)
+        private_files.restrict(self.worktree, private_files.FOLDER)
 
     @property
     def secret(self) -> Path:

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.system import supervised_process
@@ -146,6 +146,7 @@ def _worktree(run: RetrainRun, workspace: RetrainWorkspace) -> tuple[Path, int]:
     project = build_worktree.add(
         root, workspace.worktree, workspace.branch(run), run.facts("proposed")["commit"], marks
     )
+    private_files.restrict(workspace.worktree, private_files.FOLDER)
     atomic_io.write_json(note, {"run": run.id, "attempt": 1})
     return project, 1
 

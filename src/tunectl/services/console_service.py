@@ -35,7 +35,6 @@ class ConsolePlace(NamedTuple):
     """Names by which browsers reach it."""
     shown: str
     """The name in its link."""
-    proxies: Collection[str] = ()
     acts: bool = True
 
 
@@ -48,7 +47,7 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
     host = LOOPBACK if settings.host == "localhost" else settings.host
     hosts = {*settings.hosts, *(list_hosts(host) if settings.loopback else ())}
     shown = settings.hosts[0] if settings.hosts and not settings.loopback else f"[{host}]" if ":" in host else host
-    place = ConsolePlace(host, settings.port, hosts, shown, settings.proxies, settings.acts)
+    place = ConsolePlace(host, settings.port, hosts, shown, settings.acts)
     _serve(place, layout, project, _open_keys(settings, layout), started, None)
 
 
@@ -97,7 +96,7 @@ def _build_server(
     from tunectl.console.console_guard import ConsoleDoor
     from tunectl.console.recorded_project import choose_clock
 
-    door = ConsoleDoor(place.hosts, place.proxies, sign_in, acts=place.acts)
+    door = ConsoleDoor(place.hosts, sign_in, acts=place.acts)
     app = ConsoleApp(layout, door, sign_in, project=project, clock=choose_clock(recording), recording=recording)
     server = bounded_http.build_server(app.build())
     app.watcher.is_stopping = lambda: server.should_exit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import hmac
 import json
 import time
 from collections.abc import Callable
@@ -110,7 +111,7 @@ class InferenceLogger:
             raise ApiError(error.message, param="value") from error
         except (ValueError, OverflowError) as error:
             raise ApiError(f"at: {request.at!r} is not an ISO 8601 time", param="at") from error
-        name = request.id or _derive_feedback_id(request, key)
+        name = request.id or _derive_feedback_id(request, key, self.hash_key)
         annotator = pseudonymize(_annotator(request, key), self.hash_key)
         feedback = Feedback(
             name,
@@ -161,10 +162,13 @@ def _annotator(request: FeedbackRequest, key: ApiKey) -> str:
     return request.annotator or key_holder_name(key.name)
 
 
-def _derive_feedback_id(request: FeedbackRequest, key: ApiKey) -> str:
-    """Return the id of feedback that brings none: the same words about the same inference count once."""
+def _derive_feedback_id(request: FeedbackRequest, key: ApiKey, hash_key: bytes) -> str:
+    """Return the id of feedback that brings none: the same words about the same inference count once.
+
+    It is a keyed hash: nobody else can reckon it and send feedback under it first.
+    """
     parts = [request.inference_id, request.kind, request.value, _annotator(request, key)]
-    return f"fb-{hashlib.sha256(msgspec.json.encode(parts, order='sorted')).hexdigest()[:32]}"
+    return f"fb-{hmac.new(hash_key, msgspec.json.encode(parts, order='sorted'), hashlib.sha256).hexdigest()[:32]}"
 
 
 def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | None:

@@ -57,8 +57,11 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
     }
 
 
-def readiness_body(residents: ModelManager) -> dict[str, Any]:
-    """Return the body of ``/readyz``: each variant's release, its liveness proof, and errors."""
+def readiness_body(residents: ModelManager, *, places: bool = True) -> dict[str, Any]:
+    """Return the body of ``/readyz``: each variant's release, its liveness proof, and errors.
+
+    ``places`` False: whoever asks showed no key, and hears what is wrong, not where it lies.
+    """
     variants: dict[str, Any] = {}
     for variant, item in residents.loaded.items():
         variants[variant] = {"release": item.id}
@@ -77,7 +80,22 @@ def readiness_body(residents: ModelManager) -> dict[str, Any]:
         body["problems"] = {**residents.trouble, **({"registry": residents.warning} if residents.warning else {})}
     if "champion" not in residents.loaded:
         body["reason"] = residents.trouble.get("champion", "the champion is being loaded")
-    return body
+    return body if places else _hide_places(body)
+
+
+def _hide_places(value: Any) -> Any:
+    """Return the same with the last part alone of each absolute path and address in its texts."""
+    if isinstance(value, dict):
+        return {name: _hide_places(item) for name, item in value.items()}
+    return " ".join(map(_shorten_place, value.split(" "))) if isinstance(value, str) else value
+
+
+def _shorten_place(word: str) -> str:
+    text = word.lstrip("'\"(")
+    if "://" not in text and not text.startswith("/"):
+        return word
+    place = text.rstrip("/:;,.)'\"")
+    return word[: len(word) - len(text)] + place.rpartition("/")[2] + text[len(place) :].lstrip("/")
 
 
 def openapi(project: str) -> bytes:

@@ -53,7 +53,7 @@ ROUTES: Final = (
     RouteSpec("get", "/metrics", "scrape", "Prometheus text.", None, {200: TEXT}),
     RouteSpec("get", "/healthz", "none", "Whether the process lives. Needs no key.", None, {200: responses.Liveness}),
     RouteSpec("get", "/livez", "none", "The same.", None, {200: responses.Liveness}),
-    RouteSpec("get", "/readyz", "none", "Whether it can answer, and why not. Needs no key.", None,
+    RouteSpec("get", "/readyz", "none", "Whether it can answer, and why not. Needs no key; with one, errors say where, too.", None,
               {200: responses.Readiness, 503: responses.Readiness}),
     RouteSpec("get", "/openapi.json", "any", "This document.", None, {200: "application/json"}),
     RouteSpec("get", "/docs", "any", "A page that lists the routes.", None, {200: HTML}),

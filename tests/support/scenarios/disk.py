@@ -49,9 +49,18 @@ class SmallDisk:
     def free(self, server: Server) -> None:
         """As before."""
         if self.mounted:
-            self._ballast.unlink(missing_ok=True)
+            self.free_ballast()
         else:
             resource.prlimit(worker(server), resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+
+    def add_ballast(self, size: int) -> None:
+        """So many bytes less."""
+        with self._ballast.open("ab", buffering=0) as ballast:
+            ballast.write(b"x" * size)
+
+    def free_ballast(self) -> None:
+        """All bytes again."""
+        self._ballast.unlink(missing_ok=True)
 
     def read_only(self) -> bool:
         """Let nobody write; False where that cannot be had here. Nothing may be open for writing."""

@@ -32,6 +32,17 @@ def test_a_default_system_text_and_a_declared_one():
     assert Template(SMOL, system="Be brief.").render(own) == Template(SMOL).render(own)
 
 
+def test_the_date_is_that_of_today_also_long_after_the_template_was_compiled(monkeypatch):
+    class Later(template.date):
+        @classmethod
+        def today(cls):
+            return cls(2031, 5, 17)
+
+    made = Template("{{ strftime_now('%d %B %Y') }}")
+    monkeypatch.setattr(template, "date", Later)
+    assert made.render([USER]) == "17 May 2031"
+
+
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\ufdd0\ufdd1"), max_size=40)
 
 

@@ -1,6 +1,8 @@
 """The verb release, over a store in a temporary folder."""
 
 import json
+import os
+import pwd
 import shutil
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 from tunectl.cli.main import main
 from tunectl.registry.release_manifest import BuildFacts, Lineage, RecordedVerdict
 from tunectl.registry.release_store import ReleaseRegistry
+
+ACCOUNT = pwd.getpwuid(os.getuid()).pw_name
 
 
 @pytest.fixture
@@ -41,7 +45,7 @@ def call(store, *words, capsys=None):
 def test_a_release_is_promoted_swapped_and_taken_back(store, capsys):
     one, two, _ = store.ids()
     assert call(store, "promote", one, "-m", "first") == 0
-    assert call(store, "promote", two[:15], "-m", "second", "--author", "me") == 0
+    assert call(store, "promote", two[:15], "-m", "second") == 0
     assert call(store, "rollback", "-m", "worse") == 0
     capsys.readouterr()
     code, out, _ = call(store, "log", "--json", capsys=capsys)
@@ -52,6 +56,26 @@ def test_a_release_is_promoted_swapped_and_taken_back(store, capsys):
     assert code == 0
     assert {row["release"]: row["role"] for row in json.loads(out)}[one] == "champion"
     assert "champion" in call(store, "list", capsys=capsys)[1]
+
+
+def test_nobody_types_who_did_it(store, monkeypatch, capsys):
+    monkeypatch.setenv("LOGNAME", "the-boss")
+    monkeypatch.setenv("USER", "the-boss")
+    one, two, _ = store.ids()
+    for words in (
+        ("promote", one),
+        ("rollback",),
+        ("sync", "memory://x"),
+        ("add",),
+        ("canary", "start", two, "--no-test"),
+    ):
+        with pytest.raises(SystemExit) as error:
+            call(store, *words, "--author", "the-boss")
+        assert error.value.code == 2
+        assert "unrecognized arguments: --author the-boss" in capsys.readouterr().err
+    assert [call(store, "promote", name) for name in (one, two)] == [0, 0]
+    assert call(store, "rollback") == 0
+    assert [entry.author for entry in store.log() if entry.action != "add"] == [ACCOUNT] * 3
 
 
 def test_a_refused_release_ends_with_exit_3(store, capsys):
@@ -72,19 +96,17 @@ def in_project(tmp_path, monkeypatch):
 def test_a_canary_without_a_test_lasts_until_a_person_stops_it(store, in_project, capsys):
     one, two, refused = store.ids()
     call(store, "promote", one, "-m", "first")
-    assert (
-        call(store, "canary", "start", two[:15], "--no-test", "--share", "0.1", "-m", "a look", "--author", "me") == 0
-    )
+    assert call(store, "canary", "start", two[:15], "--no-test", "--share", "0.1", "-m", "a look") == 0
     assert (store.trial().release, store.trial().share, store.trial().author, store.trial().message) == (
         two,
         0.1,
-        "me",
+        ACCOUNT,
         "a look",
     )
     capsys.readouterr()
-    code, out, _ = call(store, "canary", "stop", "-m", "enough", "--author", "you", "--json", capsys=capsys)
+    code, out, _ = call(store, "canary", "stop", "-m", "enough", "--json", capsys=capsys)
     assert (code, json.loads(out)["release"], store.trial()) == (0, two, None)
-    assert (store.log()[-1].author, store.log()[-1].message) == ("you", "enough")
+    assert (store.log()[-1].author, store.log()[-1].message) == (ACCOUNT, "enough")
     code, _, err = call(store, "canary", "stop", capsys=capsys)
     assert code == 2
     assert "there is no challenger\n  tunectl release canary start ID --no-test --share 0.1" in err
@@ -97,12 +119,12 @@ def test_a_canary_without_a_test_lasts_until_a_person_stops_it(store, in_project
 def test_a_canary_with_a_test_tells_who_stopped_it_and_why(store, in_project, capsys):
     one, two, _ = store.ids()
     call(store, "promote", one, "-m", "first")
-    assert call(store, "canary", "start", two, "-m", "reads better", "--author", "me") == 0
+    assert call(store, "canary", "start", two, "-m", "reads better") == 0
     code, _, err = call(store, "canary", "start", two, "--force", capsys=capsys)
     assert code == 2
     assert "--force: a canary test needs a release that its gate accepted\n  without a test: --no-test" in err
-    assert call(store, "canary", "stop", "-m", "wrong template", "--author", "you") == 0
-    assert store.log()[-1].author == "you"
+    assert call(store, "canary", "stop", "-m", "wrong template") == 0
+    assert store.log()[-1].author == ACCOUNT
     assert store.log()[-1].message.endswith(" ended: running; wrong template")
     code, _, err = call(store, "canary", "start", capsys=capsys)
     assert (code, "tunectl release canary start ID" in err) == (2, True)

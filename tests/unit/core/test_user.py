@@ -1,18 +1,19 @@
 """Who types, also where the account has no name."""
 
-import getpass
+import os
+import pwd
 
 import pytest
 
 from tunectl.core import user
 
 
-@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 4711"), OSError("no user name")])
-def test_an_account_without_a_name_is_nobody(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def absent() -> str:
-        raise error
+def test_the_account_says_who_types_and_no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "the-boss")
+    assert user.current_user() == pwd.getpwuid(os.getuid()).pw_name != "the-boss"
 
-    monkeypatch.setattr(getpass, "getuser", absent)
-    assert user.current_user() == ""
-    monkeypatch.setattr(getpass, "getuser", lambda: "ann")
-    assert user.current_user() == "ann"
+
+def test_an_account_without_a_name_is_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_123)
+    assert user.current_user() == "uid 4000123"

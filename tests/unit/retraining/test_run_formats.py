@@ -168,6 +168,18 @@ def test_a_move_that_is_cut_off_shows_each_record_once(book: RunStore, monkeypat
     assert sorted(map(str, book.list_outcomes())) == sorted(map(str, outcomes))
 
 
+def test_each_record_is_read_once_while_it_stays_the_same(book: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scrape every few seconds asks for all runs and outcomes since the project began."""
+    runs, outcomes, read = book.runs(), book.list_outcomes(), list[Path]()
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or real(path))
+    assert (book.runs(), book.list_outcomes(), read) == (runs, outcomes, [])
+    book.save(runs[-1])
+    book.runs()
+    assert len(read) == 1
+    assert len(runs) > 1
+
+
 def test_a_challenger_that_was_withdrawn_is_a_conclusion() -> None:
     assert "withdrawn" in CONCLUDED
     assert "withdrawn" in NEXT["canary"]

@@ -38,6 +38,7 @@ class OpenVinoEngine:
     """Most tokens of one step, so that a long prompt does not hold up the streams beside it."""
     running: int
     """Most answers at once."""
+    prefix_caching: bool = True
     precision: str = "f32"
     """In which it computes, f32 or bf16; weights keep their own."""
     name: str = "openvino"
@@ -58,7 +59,7 @@ class OpenVinoEngine:
         scheduler.max_num_batched_tokens = self.batch_tokens
         scheduler.max_num_seqs = self.running
         scheduler.dynamic_split_fuse = True
-        scheduler.enable_prefix_caching = True
+        scheduler.enable_prefix_caching = self.prefix_caching
         try:
             inner = genai.ContinuousBatchingPipeline(
                 str(release / "model"), scheduler_config=scheduler, device="CPU", properties=properties
@@ -252,6 +253,7 @@ def engine(serve: Serve) -> SubprocessEngine:
         "cache_tokens": engine_settings.kv_cache_tokens,
         "batch_tokens": engine_settings.max_num_batched_tokens,
         "running": serve.limits.max_concurrency,
+        "prefix_caching": engine_settings.prefix_caching,
         "precision": engine_settings.precision,
     }
     return SubprocessEngine("openvino", f"{__name__}:{OpenVinoEngine.__name__}", settings)

@@ -32,6 +32,7 @@ class VllmEngine:
 
     running: int
     batch_tokens: int
+    prefix_caching: bool = True
     cards: int = 1
     """Over which the model is divided."""
     name: str = "vllm"
@@ -51,7 +52,7 @@ class VllmEngine:
             max_num_seqs=self.running,
             max_num_batched_tokens=max(self.batch_tokens, 2048),
             tensor_parallel_size=self.cards,
-            enable_prefix_caching=True,
+            enable_prefix_caching=self.prefix_caching,
             enable_lora=adapter,
             max_lora_rank=_rank(release) if adapter else 16,
             logprobs_mode="processed_logprobs",  # of what is drawn from, as ``Piece`` wants them
@@ -198,6 +199,7 @@ def engine(serve: Serve) -> SubprocessEngine:
     settings = {
         "running": serve.limits.max_concurrency,
         "batch_tokens": serve.engine.max_num_batched_tokens,
+        "prefix_caching": serve.engine.prefix_caching,
         "cards": serve.engine.tensor_parallel_size,
     }
     return SubprocessEngine("vllm", f"{__name__}:{VllmEngine.__name__}", settings)

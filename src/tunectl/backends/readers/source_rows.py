@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from tunectl.data.readers.file_discovery import (
     TABLES,
     SourceFile,
     file_type,
+    find_outside,
     glob_files,
     is_dead_link,
     plain_suffix,
@@ -56,14 +58,24 @@ def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceF
 
     Raises  DataError when there are none, too many, or none of a known kind.
     """
-    paths = glob_files(path, ProjectPaths().root, f"{key}.path")
+    root = ProjectPaths().root
+    paths = glob_files(path, root, f"{key}.path")
     if len(paths) > limit:
         raise DataError(
             f"{key}.limits.max_files = {limit}: {path} holds {len(paths)} files",
             hint="raise the limit, or name a smaller part",
         )
     result = [
-        with_type(SourceFile(at, at.as_posix(), file_type(at), {"file": at.stem, "folder": at.parent.name}), options)
+        with_type(
+            SourceFile(
+                at,
+                at.as_posix(),
+                file_type(at),
+                {"file": at.stem, "folder": at.parent.name},
+                find_outside(at, path, root),
+            ),
+            options,
+        )
         for at in paths
     ]
     require_known(result, path, f"{key}.path")
@@ -73,7 +85,7 @@ def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceF
 def with_type(file: SourceFile, options: FileOptions) -> SourceFile:
     """Return the file as the kind that is pinned, where one is."""
     kind = file.type if options.type == "auto" else options.type
-    return SourceFile(file.path, file.name, kind, file.columns)
+    return replace(file, type=kind)
 
 
 def rows(
@@ -83,22 +95,14 @@ def rows(
     readers: Mapping[str, Callable[[SourceFile, Declared], Iterator[RawRow | RejectedRow]]],
 ) -> Iterator[RawRow | RejectedRow]:
     """Yield the rows of a file. A page that cannot be read is a reject; a table that cannot be read is an error."""
-    if is_dead_link(file.path):
-        yield RejectedRow(Source(file.name), "unreadable", "it is a link to a file that is not there")
+    reject = _explain_unread(file)
+    if reject is not None:
+        yield RejectedRow(Source(file.name), *reject)
         return
-    if file.type is None:
-        is_image = plain_suffix(file.path) in IMAGES
-        reason: RejectReason = "image_without_text" if is_image else "unknown_type"
-        detail = (
-            "a picture; run OCR on it first"
-            if is_image
-            else f"{file.path.suffix or 'no extension'} is not a known kind"
-        )
-        yield RejectedRow(Source(file.name), reason, detail)
-        return
-    if file.type not in readers:
+    kind = file.type or ""
+    if kind not in readers:
         yield RejectedRow(
-            Source(file.name), "not_a_table", f"a {file.type} file holds no rows; known are {', '.join(readers)}"
+            Source(file.name), "not_a_table", f"a {kind} file holds no rows; known are {', '.join(readers)}"
         )
         return
     too_big = _explain_size(file.path, source_config.limits.max_file_bytes)
@@ -106,7 +110,7 @@ def rows(
         yield RejectedRow(Source(file.name), "file_too_big", too_big)
         return
     try:
-        yield from readers[file.type](file, source_config)
+        yield from readers[kind](file, source_config)
     except DecodeError as error:
         yield _wrong_encoding(error, key)
     except NotTextError as error:
@@ -117,6 +121,19 @@ def rows(
         if file.type in TABLES:
             raise DataError(f"{key}: {error.message}", hint=error.hint) from error
         yield RejectedRow(Source(file.name), "unreadable", error.what)
+
+
+def _explain_unread(file: SourceFile) -> tuple[RejectReason, str] | None:
+    """Return why a file is not even opened; None where it is."""
+    if is_dead_link(file.path):
+        return "unreadable", "it is a link to a file that is not there"
+    if file.outside is not None:
+        return "link_outside", f"it is a link to {file.outside}"
+    if file.type is not None:
+        return None
+    if plain_suffix(file.path) in IMAGES:
+        return "image_without_text", "a picture; run OCR on it first"
+    return "unknown_type", f"{file.path.suffix or 'no extension'} is not a known kind"
 
 
 def _explain_size(path: Path, limit: int) -> str | None:

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from tunectl.backends.storage import inference_log_migration, inference_log_schema
+from tunectl.backends.storage import inference_log_migration, inference_log_schema, postgres_tls
 from tunectl.core.errors import ArtifactError, InfrastructureError
 from tunectl.core.optional import import_optional
 
@@ -94,7 +94,8 @@ def libpq_environment(url: str) -> dict[str, str]:
     values = {"PGHOST": result.host, "PGPORT": result.port, "PGUSER": result.username, "PGPASSWORD": result.password}
     values["PGDATABASE"] = result.database or result.username or ""
     query = {f"PG{name.upper()}": value for name, value in result.query.items() if isinstance(value, str)}
-    return {name: str(value) for name, value in {**values, **query}.items() if value is not None}
+    tls = {f"PG{name.upper()}": value for name, value in postgres_tls.choose_sslmode(result).items()}
+    return {name: str(value) for name, value in {**values, **query, **tls}.items() if value is not None}
 
 
 def _call(

@@ -12,7 +12,9 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.storage import postgres_tls
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.core.optional import import_optional
 
@@ -215,6 +217,14 @@ def database_file(url: str, root: Path) -> Path | None:
     return root / url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else None
 
 
+def close_to_others(file: Path, root: Path) -> None:
+    """Let nobody else read what people wrote, also where the file is older than this rule; a folder that the project chose itself stays."""
+    if ProjectPaths(root).state_dir in file.parents[1:]:
+        private_files.make_folder(file.parent)
+    for end in ("", "-wal", "-shm"):
+        private_files.restrict(file.with_name(file.name + end))
+
+
 def _postgres(sa: Any, url: Any, application: str) -> Any:
     import_optional("psycopg", extra="postgres")
     result = sa.create_engine(
@@ -224,6 +234,7 @@ def _postgres(sa: Any, url: Any, application: str) -> Any:
         connect_args={
             "connect_timeout": CONNECT,
             "application_name": application,
+            **postgres_tls.choose_sslmode(url),
             "client_encoding": "utf8",  # else psycopg gives bytes where the database names no encoding
             "keepalives_idle": 10,
             "keepalives_interval": 5,

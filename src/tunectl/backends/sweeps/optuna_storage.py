@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.artifacts import lock
+from tunectl.backends.storage import postgres_tls
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional, require_installed
 
@@ -34,7 +35,8 @@ def open_storage(url: str, root: Path, heartbeat_seconds: int, missing_beats: in
     else:
         require_installed("psycopg", extra="postgres")
         url = DRIVER + url.partition("://")[2]
-        arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+        tls = postgres_tls.choose_sslmode(import_optional("sqlalchemy", extra="sweep").make_url(url))
+        arguments = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10, **tls}}
     try:
         with _lock_file(url), warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -18,7 +18,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, private_files
 from tunectl.artifacts.create_exclusive import create_exclusive
 from tunectl.artifacts.privacy_budget import PrivacyBudget
 from tunectl.backends.modeling import batching, training_checkpoint
@@ -227,6 +227,8 @@ def load_noise_key(privacy: Privacy, environment: Mapping[str, str] = os.environ
     path, value = Path(privacy.noise_key_file), environment.get(privacy.noise_key_env)
     if value is None and not path.exists():
         create_exclusive(path, secrets.token_hex(32).encode(), mode=0o600)
+    if value is None:
+        private_files.restrict(path)
     try:
         key = (value.encode() if value is not None else path.read_bytes()).strip()
     except OSError as error:

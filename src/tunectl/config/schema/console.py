@@ -22,8 +22,6 @@ class ConsoleConfig(StrictModel):
     """Port to listen on; 0 takes a free one."""
     hosts: list[HostName]
     """Names by which browsers reach the console besides this machine's own, lower case, without port."""
-    proxies: list[str]
-    """Addresses of proxies that may say ``X-Forwarded-Proto``; of any other client that header is ignored."""
     acts: bool
     """Whether anything can be changed from the page. False: it only shows."""
     servers: list[WebAddress]

@@ -23,6 +23,8 @@ class ServeEngine(StrictModel):
     """Tokens in the KV cache; more allow more concurrent requests and prefix reuse, and take more memory."""
     max_num_batched_tokens: int = Field(ge=16)
     """Tokens in one step at most; lower keeps long prompts from delaying the answers beside them."""
+    prefix_caching: bool
+    """Whether prompts share the work for equal beginnings. The time to the first token then tells who asks, with any key, what was asked before."""
     precision: Literal["f32", "bf16"]
     """Type that OpenVINO computes in, on CPUs with both: f32 writes faster to few clients, bf16 reads long prompts faster."""
     tensor_parallel_size: int = Field(ge=1, le=64)

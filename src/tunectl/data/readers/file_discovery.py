@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -57,6 +58,8 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 """First bytes that no text file has."""
 _CHUNK = 1 << 20
+_CACHED = re.compile(r"md5/[0-9a-f]{2}/[0-9a-f]{30}")
+"""The end of the path of a file in DVC's cache, which may lie on another disk and be linked to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class SourceFile:
     """Kind of file; None where the extension is unknown."""
     columns: dict[str, str] = field(default_factory=dict)
     """What is known of all its rows."""
+    outside: Path | None = None
+    """Where it lies, where it is a link that leaves what was declared and the project; such a file is not read."""
 
 
 def glob_files(path: str, root: Path, key: str) -> list[Path]:
@@ -133,6 +138,19 @@ def _is_hidden(relative: Path) -> bool:
 def is_dead_link(path: Path) -> bool:
     """Return whether a path is a link to something that is not there, or to itself."""
     return path.is_symlink() and not path.exists()
+
+
+def find_outside(file: Path, declared: str, root: Path) -> Path | None:
+    """Return where a file lies that is behind a link which leaves what was declared, and the project; None for any other.
+
+    An archive of somebody else may hold a link to any file of this machine. Files of DVC's cache are named by their digest.
+    """
+    target, base = file.resolve(), root / Path(declared).expanduser()
+    if has_magic(declared) and not base.exists():
+        base = next(above for above in base.parents if not has_magic(str(above)))
+    if any(target.is_relative_to(place.resolve()) for place in (base, root)):
+        return None
+    return None if _CACHED.fullmatch("/".join(target.parts[-3:])) else target
 
 
 def file_type(path: Path) -> str | None:

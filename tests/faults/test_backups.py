@@ -1,0 +1,27 @@
+"""Backups in the middle of other things, and a key that is removed in mid-experiment. ``make faults``: the full counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scenarios import backups, poisoned_canary
+from scenarios.fault_report import kept
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def test_a_backup_while_another_process_promotes_and_is_killed(tmp_path: Path) -> None:
+    kept(backups.during_promotions(tmp_path, times=4))
+
+
+def test_an_old_backup_beside_an_address_that_has_gone_on(tmp_path: Path) -> None:
+    kept(backups.beside_a_newer_address(tmp_path))
+
+
+def test_a_backup_on_a_disk_that_gets_full(tmp_path: Path) -> None:
+    kept(backups.on_a_full_disk(tmp_path, times=5))
+
+
+def test_a_poisoners_key_is_removed_in_mid_experiment(tmp_path: Path) -> None:
+    kept(poisoned_canary.removed_key(tmp_path, times=2))
