@@ -11,25 +11,23 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from test_nginx import FORM, HSTS, make_certificate
-from test_tunectl_serve import Typed
+from serving_process import TypedServer, make_certificate
 
 from tunectl.registry.release_store import ReleaseRegistry
 
+HSTS = "max-age=31536000"
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+TLS = "serve.tls={certificate_file: cert.pem, private_key_file: key.pem}"
 
-class Https(Typed):
+
+class HttpsServer(TypedServer):
     """A server of a project with a certificate of its own."""
 
     def __init__(self, folder: Path, store: ReleaseRegistry) -> None:
         folder.mkdir()
         make_certificate(folder)
         self.trusted = ssl.create_default_context(cafile=str(folder / "cert.pem"))
-        super().__init__(folder, store)
-
-    def start(self) -> None:
-        if self._words[-1].startswith("serve.registry"):
-            self._words.append("serve.tls={certificate_file: cert.pem, private_key_file: key.pem}")
-        super().start()
+        super().__init__(folder, store.root, TLS)
 
     def ask(self, method: str, path: str, body: str = "", **headers: str) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPSConnection("localhost", self.port, context=self.trusted, timeout=60)
@@ -49,7 +47,7 @@ class Https(Typed):
 
 @pytest.mark.timeout(500)
 def test_a_server_with_a_certificate_speaks_https_alone(store: ReleaseRegistry, tmp_path: Path) -> None:
-    server = Https(tmp_path / "project", store)
+    server = HttpsServer(tmp_path / "project", store)
     try:
         server.until_ready(400)
         told = server.log.read_text()
@@ -59,6 +57,8 @@ def test_a_server_with_a_certificate_speaks_https_alone(store: ReleaseRegistry, 
             status, headers, _ = server.ask("GET", path, Authorization=f"Bearer {key}")
             assert status == (404 if path == "/made/up" else 200), path
             assert headers["strict-transport-security"] == HSTS, path
+        page = server.ask("GET", "/docs", Authorization=f"Bearer {key}")[2].decode()
+        assert f'base_url="https://localhost:{server.port}/v1"' in page
         hi = json.dumps(
             {"model": "local_lens", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3, "stream": True}
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import re
 import shutil
-import socket
 import ssl
 import subprocess
 import threading
@@ -19,6 +18,7 @@ from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
+from serving_process import free_port, make_certificate
 
 from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
@@ -30,18 +30,6 @@ from tunectl.monitoring.http_api import MonitorApi, PageProviders
 GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "tls.md"
 HSTS = "max-age=31536000"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-def make_certificate(folder: Path) -> None:
-    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    out = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
-    subprocess.run(["openssl", *words, *names, *out], check=True, capture_output=True)
 
 
 def start_nginx(folder: Path, text: str) -> subprocess.Popen[bytes]:

@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from serving_process import ROOT, Server, free_port
+from serving_process import TypedServer
 
 from tunectl.registry.release_store import ReleaseRegistry
 
 
-class Typed(Server):
-    """The server of a project, started the way a person does it."""
-
-    def __init__(self, folder: Path, store: ReleaseRegistry) -> None:
-        shutil.copytree(ROOT / "conf", folder / "conf")
-        self.folder, self.port, self.log, self.keys = folder, free_port(), folder / "log", {"chat": ""}
-        hidden = {"TUNECTL_KEYS", "TUNECTL_REGISTRY", "TUNECTL_SERVE", "TUNECTL_HOME", "TUNECTL_INFERENCE_LOG_URL"}
-        self._env = {name: value for name, value in os.environ.items() if name not in hidden}
-        self._env |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        self._words = [*self.tunectl, "serve", f"serve.port={self.port}", f"serve.registry={store.root}"]
-        self.start()
-
-    tunectl = (sys.executable, "-m", "tunectl")
-
-    def run(self, *words: str) -> str:
-        done = subprocess.run([*self.tunectl, *words], cwd=self.folder, env=self._env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
 @pytest.mark.timeout(400)
 def test_from_one_command_to_an_answer(store: ReleaseRegistry, releases: tuple[Path, str, str], tmp_path: Path) -> None:
-    server = Typed(tmp_path / "project", store)
+    server = TypedServer(tmp_path / "project", store.root)
     try:
         said = server.until_ready(240)
         assert said["variants"]["champion"]["release"] == releases[1]

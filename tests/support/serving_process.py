@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -145,3 +146,32 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             raise
+
+
+class TypedServer(Server):
+    """The server of a project, started the way a person does it."""
+
+    tunectl = (sys.executable, "-m", "tunectl")
+
+    def __init__(self, folder: Path, registry: Path, *words: str) -> None:
+        """``words``: further ones of the command line."""
+        shutil.copytree(ROOT / "conf", folder / "conf")
+        self.folder, self.port, self.log, self.keys = folder, free_port(), folder / "log", {"chat": ""}
+        hidden = {"TUNECTL_KEYS", "TUNECTL_REGISTRY", "TUNECTL_SERVE", "TUNECTL_HOME", "TUNECTL_INFERENCE_LOG_URL"}
+        self._env = {name: value for name, value in os.environ.items() if name not in hidden}
+        self._env |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        self._words = [*self.tunectl, "serve", f"serve.port={self.port}", f"serve.registry={registry}", *words]
+        self.start()
+
+    def run(self, *words: str) -> str:
+        done = subprocess.run([*self.tunectl, *words], cwd=self.folder, env=self._env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def make_certificate(folder: Path) -> None:
+    """``cert.pem`` and ``key.pem`` of localhost, which nobody vouches for."""
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    out = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(["openssl", *words, *names, *out], check=True, capture_output=True)

@@ -330,7 +330,7 @@ class Server:
 
     async def docs(self, call: RequestContext, key: ApiKey) -> None:
         """``GET /docs``."""
-        page = metadata_endpoints.docs_page(self.settings.project, call.header("host"))
+        page = metadata_endpoints.docs_page(self.settings.project, call.header("host"), https=call.https)
         policy = build_page_policy(render.hash_style()).encode()
         await call.reply(200, page, "text/html; charset=utf-8", [(b"content-security-policy", policy)])
 

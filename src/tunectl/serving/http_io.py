@@ -67,7 +67,8 @@ class RequestContext:
         """Whether the response has begun."""
         self.head: RequestHead = read_head(scope)
         """What the guard looks at."""
-        self.extra: list[Header] = [HSTS] if is_https(scope.get("scheme", "http"), self.head.headers) else []
+        self.https = is_https(scope.get("scheme", "http"), self.head.headers)
+        self.extra: list[Header] = [HSTS] if self.https else []
         """Headers of every response, for example of CORS."""
         self._sending = "transfer-encoding" in self.head.headers or self.header("content-length") not in ("", "0")
         self._receive, self._send = receive, send

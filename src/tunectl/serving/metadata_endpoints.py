@@ -103,14 +103,14 @@ def openapi(project: str) -> bytes:
     return serving_openapi.build_openapi(project, __version__)
 
 
-def docs_page(project: str, host: str) -> bytes:
+def docs_page(project: str, host: str, *, https: bool) -> bytes:
     """Return a page that lists the routes; no script, nothing from elsewhere. ``host`` is how the reader called this server."""
     rows = "".join(
         f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
         for route in serving_openapi.ROUTES
         if route.door != "page"
     )
-    name, address = escape(project), escape(f"http://{host or 'ADDRESS'}")
+    name, address = escape(project), escape(f"{'https' if https else 'http'}://{host or 'ADDRESS'}")
     return _DOCS.format(name=name, address=address, rows=rows, style=render.read_style()).encode()
 
 
