@@ -63,6 +63,7 @@ OUTSIDE = {
             "data.formats.preference_formats:_TURN",
             "data.split.groups:_WORD",
             "data.filters.language:_NO_LETTERS",
+            "data.readers.file_discovery:_CACHED",  # where a link in an archive of somebody else leads
             "data.readers.json_reader:_BLANKS",
             "data.readers.json_reader:_CONSTANT",
             "data.readers.text_reader:_FRONT",
