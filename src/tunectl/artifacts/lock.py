@@ -6,7 +6,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tunectl.artifacts import atomic_io
@@ -51,8 +51,11 @@ def file_lock(
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
                 raise LockTimeoutError(f"{busy}: {holder}", hint=hint)
             time.sleep(0.05)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{description}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0)
+        with suppress(OSError):  # a full disk: the lock is held all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(
+                descriptor, f"{description}, process {os.getpid()}, since {time.strftime('%H:%M:%S')}".encode(), 0
+            )
         yield
     finally:
         os.close(descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -227,3 +228,17 @@ def test_looking_whether_a_lock_is_taken_makes_and_takes_nothing(tmp_path: Path)
     assert not lock.is_locked(path)
     with lock.file_lock(path, "stage sft"):
         pass
+
+
+def test_a_lock_is_held_on_a_full_disk(tmp_path, monkeypatch):
+    """Its text is for whoever finds it taken; without room for that the lock is as good."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock.os, "pwrite", refuse)
+    with lock.file_lock(tmp_path / "lock", "a test"):
+        assert lock.is_locked(tmp_path / "lock")
+        with pytest.raises(lock.LockTimeoutError, match="an unnamed process"), lock.file_lock(tmp_path / "lock", "two"):
+            pass
+    assert not lock.is_locked(tmp_path / "lock")
