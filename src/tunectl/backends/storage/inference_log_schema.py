@@ -217,8 +217,10 @@ def database_file(url: str, root: Path) -> Path | None:
     return root / url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else None
 
 
-def close_to_others(file: Path, root: Path) -> None:
+def close_to_others(file: Path | None, root: Path) -> None:
     """Let nobody else read what people wrote, also where the file is older than this rule; a folder that the project chose itself stays."""
+    if file is None:
+        return
     if ProjectPaths(root).state_dir in file.parents[1:]:
         private_files.make_folder(file.parent)
     for end in ("", "-wal", "-shm"):

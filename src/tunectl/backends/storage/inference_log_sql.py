@@ -52,8 +52,7 @@ def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInfe
     """
     project_folder.require_new_folder(root)
     file = inference_log_schema.database_file(url, root)
-    if file is not None:
-        inference_log_schema.close_to_others(file, root)
+    inference_log_schema.close_to_others(file, root)
     with ExitStack() as stack:
         if serving and file is not None:
             busy = f"{file}: another server writes to this inference log"
