@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def build_tiny_model(folder: Path, *, template: str | None = CHATML) -> None:
+@pytest.fixture(scope="session")
+def build_model() -> Callable[..., None]:
+    """``build_tiny_model``, for tests that need a model of their own."""
+    return build_tiny_model
+
+
+def build_tiny_model(folder: Path, *, template: str | None = CHATML, head_dim: int = 8, seed: int = 0) -> None:
     """Write the tiny model into ``folder``; ``template`` None leaves chat template and contract out (a base model)."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -52,6 +59,7 @@ def build_tiny_model(folder: Path, *, template: str | None = CHATML) -> None:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=512,
         tie_word_embeddings=True,
         bos_token_id=1,
@@ -59,7 +67,7 @@ def build_tiny_model(folder: Path, *, template: str | None = CHATML) -> None:
         pad_token_id=2,
     )
     state = torch.random.get_rng_state()
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = transformers.LlamaForCausalLM(config)
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(15)  # the frozen output layer is the same: small weights could say nothing

@@ -11,12 +11,12 @@ import pytest
 import tiny_policies
 from launched_fits import WORKER, build_launch, fit_all, write_requests
 from msgspec.structs import replace as changed
-from tiny_policies import TERMS, plan, policy_job
+from tiny_policies import TERMS, fit_here, plan, policy_job
+from vllm_stand_in import VllmStandIn
 
 from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.trainers.rollout_generation import RolloutGenerator
-from tunectl.backends.wiring import align
 from tunectl.core.errors import UsageError
 from tunectl.training import fit_request
 from tunectl.training.rl.rl_types import RlResult
@@ -59,22 +59,30 @@ def build_jobs(start, reward: Path, root: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def both(start, reward, tmp_path_factory):
-    """All fits on two ranks, in one pair of processes: name to job, result, and folder of the adapter; and what was logged."""
+def vllm(start):
+    """Two servers that write as vLLM does."""
+    with VllmStandIn(start[0]) as one, VllmStandIn(start[0]) as two:
+        yield one, two
+
+
+@pytest.fixture(scope="module")
+def both(start, reward, vllm, tmp_path_factory):
+    """All fits on two ranks, in one pair of processes: name to job, result, and folder of the adapter; and what was logged.
+
+    Besides those of ``build_jobs`` "servers": as "rloo", with answers of ``vllm``.
+    """
     root = tmp_path_factory.mktemp("both")
     jobs = {name: (job, "none") for name, job in build_jobs(start, reward, root).items()}
+    urls = {"mode": "server", "urls": [server.url for server in vllm], "api_key_env": None}
+    chosen = plan(
+        rewards=[*TERMS, tiny_policies.MODEL],
+        prompts_per_step=3,
+        vllm={**urls, "storage_path": None, "timeout_seconds": 60},
+    )
+    jobs["servers"] = policy_job(start, root / "servers", chosen, reward), "none"
     write_requests(root, jobs)
     (root / "fixed" / "launch" / "answers.json").write_text(json.dumps(ANSWERS))
     return fit_all(root, jobs, RlResult)
-
-
-def fit_here(job, group=None) -> RlResult:
-    job.out.mkdir(parents=True)
-    settings, tools = job.plan.settings, align.build_backend()
-    model = tools.reward(job.model, job.sft, job.reward, job.plan.profile) if job.reward else None
-    trainer = align.build_trainer(settings, group) if group else align.build_trainer(settings)
-    given = {"model": job.model, "sft": job.sft, "data": job.train[0], "out": job.out, "work": job.work}
-    return trainer.fit(job.plan, judges=align.build_judges(settings, tools, model), **given)
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +161,19 @@ def test_two_ranks_learn_from_judgments_what_one_learns(both, alone, name):
 
 
 @pytest.mark.slow
+def test_two_ranks_learn_from_the_answers_of_servers_what_they_learn_from_their_own(both, vllm):
+    with_servers, own = both[0]["servers"][1], both[0]["rloo"][1]
+    assert [point.completions_crc32 for point in with_servers.history] == [
+        point.completions_crc32 for point in own.history
+    ]
+    for ours, theirs in zip(with_servers.history, own.history, strict=True):
+        assert ours.reward == pytest.approx(theirs.reward, abs=1e-6)
+    assert all(server.asked and not server.adapters for server in vllm)
+    assert vllm[0].loaded == vllm[1].loaded
+    assert sum(body["n"] for server in vllm for body in server.asked if body["temperature"]) == own.answers
+
+
+@pytest.mark.slow
 def test_a_run_says_what_it_is_on(both):
     assert "align: 2 ranks on cpu, about 2 prompts a step each" in both[1]
 
@@ -186,9 +207,9 @@ def test_killed_ranks_cost_nothing_but_time(both, start, reward, tmp_path):
         ),
         (
             ProcessGroup(0, 2),
-            {"vllm": {"gpu_memory_utilization": 0.3, "tensor_parallel_size": 1}},
-            "align.vllm is set, and launch starts 2 ranks: vLLM beside a trainer takes one",
-            "write answers with transformers on all ranks: align.vllm=null, or stay in one process: launch=local",
+            {"vllm": {"mode": "colocate", "gpu_memory_utilization": 0.3, "tensor_parallel_size": 1}},
+            "align.vllm.mode is colocate, and launch starts 2 ranks: vLLM beside a trainer takes one",
+            "take servers of vLLM (mode: server), write answers with transformers (align.vllm=null), or set launch=local",
         ),
     ],
 )

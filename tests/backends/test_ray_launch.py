@@ -6,30 +6,20 @@ from pathlib import Path
 import pytest
 import ray_ranks
 from pydantic import ValidationError
+from ray_ranks import launch, open_cluster
 from tiny_fits import digest, plan, sft_job
 
-from tunectl.backends.launchers.ray_launcher import RayLauncher, prepare_environment
-from tunectl.config.schema.launch import RayLaunch
+from tunectl.backends.launchers.ray_launcher import RayLauncher
 from tunectl.core.errors import InfrastructureError, UsageError
 
 torch = pytest.importorskip("torch")
 
 
-def launch(**changes) -> RayLaunch:
-    values = {"address": "local", "num_workers": 2, "max_failures": 2, "storage_path": None, "shard": "none"}
-    return RayLaunch(method="ray", collective_timeout_seconds=60, **{**values, **changes})
-
-
 @pytest.fixture(scope="module")
 def cluster():
     """One cluster for all fits of this file: its start takes longer than they do."""
-    ray = pytest.importorskip("ray")
-    launcher = RayLauncher(launch())
-    prepare_environment()
-    ray.cloudpickle.register_pickle_by_value(ray_ranks)  # workers do not have the folder of the tests
-    assert launcher._connect(ray)
-    yield
-    ray.shutdown()
+    with open_cluster():
+        yield
 
 
 @pytest.mark.slow

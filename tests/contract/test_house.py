@@ -24,7 +24,11 @@ ROOMS = {
     "bitsandbytes": ("backends/",),
     "safetensors": ("backends/",),
     "datasets": ("backends/trainers/", "backends/readers/hub_dataset.py"),  # an in-memory table for TRL; the Hub
-    "httpx": ("backends/readers/web_fetch.py", "backends/text/openai_client.py"),  # web pages; a judge
+    "httpx": (  # web pages; a judge; servers that write answers
+        "backends/readers/web_fetch.py",
+        "backends/text/openai_client.py",
+        "backends/trainers/vllm_client.py",
+    ),
     "bentoml": (
         "services/bento_service.py",
         "cli/serve.py",

@@ -4,27 +4,59 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tunectl.backends.launchers import ray_worker
+from tunectl.backends.launchers.ray_launcher import RayLauncher, prepare_environment
 from tunectl.backends.modeling import training_run
+from tunectl.backends.trainers import rollout
+from tunectl.config.schema.launch import RayLaunch
 from tunectl.core.optional import import_optional
+
+
+def launch(**changes: Any) -> RayLaunch:
+    """Two workers on a cluster that is started here."""
+    values = {"address": "local", "num_workers": 2, "max_failures": 2, "storage_path": None, "shard": "none"}
+    return RayLaunch(method="ray", collective_timeout_seconds=60, **{**values, **changes})
+
+
+@contextmanager
+def open_cluster() -> Iterator[None]:
+    """Run a cluster for several fits; its workers get this module by value, since they do not have the folder of the tests."""
+    ray = pytest.importorskip("ray")
+    prepare_environment()
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    assert RayLauncher(launch())._connect(ray)
+    yield
+    ray.shutdown()
 
 
 def run_killed(config: dict[str, Any], marker: str) -> None:
     """Die in the fifth step of the second rank, if ``marker`` is not there yet."""
     rank = import_optional("ray.train", extra="ray").get_context().get_world_rank()
-    own_loss, steps = training_run.step_loss, [0]
+    own_loss, own_start, steps = training_run.step_loss, rollout.start, [0]
 
-    def step_loss(run, step, backward):
+    def count() -> None:
         steps[0] += 1
         if rank == 1 and steps[0] == 5 and not Path(marker).exists():
             Path(marker).touch()
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def step_loss(run, step, backward):
+        count()
         return own_loss(run, step, backward)
 
-    training_run.step_loss = step_loss
+    def start(run, numbers, step):
+        count()
+        return own_start(run, numbers, step)
+
+    training_run.step_loss, rollout.start = step_loss, start
     ray_worker.run_rank(config)
 
 

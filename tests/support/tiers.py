@@ -32,6 +32,7 @@ TEST_ALL = (
     "federated",  # a real Flower in an environment of its own (240 MB), and a dozen fits
     "serving/test_https_server.py",  # one more whole server; its words, header and cookies have cases among the quick tests
     "tracking",  # a real MLflow server in an environment of its own (600 MB)
+    "backends/test_ray_align.py",  # minutes; the Ray file that `.ci/run` takes has the same launcher with fits of sft
     "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests
     "e2e/test_console_loop.py",  # the loop in a browser; what it waits for has cases of its own among the quick tests
     "e2e/test_own_data.py",  # the tutorial with a build; its commands run without one among the quick tests

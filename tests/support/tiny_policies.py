@@ -24,7 +24,7 @@ from tunectl.training.fit_request import FitJob
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.reward.reward_artifacts import Ensemble, RewardFacts
 from tunectl.training.rl.preference_batches import LabeledCompletions
-from tunectl.training.rl.rl_types import PolicyData, Prompt, RlArgs
+from tunectl.training.rl.rl_types import PolicyData, Prompt, RlArgs, RlResult
 
 CONF = Path(__file__).parents[2] / "conf" / "align"
 WANTED = 70
@@ -131,6 +131,7 @@ def build_policy(tiny_model, folder):
     from safetensors.torch import save_model
 
     model, sft = folder / "model", folder / "sft"
+    torch.set_num_threads(1)  # as the fits; on a busy machine threads that wait for each other take minutes for this
     shutil.copytree(tiny_model, model)
     base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     teach_to_end(base)
@@ -187,6 +188,18 @@ def policy_job(start, folder, chosen=None, reward=None, data=DATA, **changes) ->
     model, sft = start
     chosen = chosen or plan(rewards=TERMS, prompts_per_step=3, **changes)
     return FitJob("align", chosen, model, sft, [data], (), folder / "out", folder / "work", reward)
+
+
+def fit_here(job: FitJob, group=None) -> RlResult:
+    """Carry out a fit of a policy in this process, with the rewards and the measure that its settings declare."""
+    from tunectl.backends.wiring import align
+
+    job.out.mkdir(parents=True)
+    settings, tools = job.plan.settings, align.build_backend()
+    model = tools.reward(job.model, job.sft, job.reward, job.plan.profile) if job.reward else None
+    trainer = align.build_trainer(settings, group) if group else align.build_trainer(settings)
+    given = {"model": job.model, "sft": job.sft, "data": job.train[0], "out": job.out, "work": job.work}
+    return trainer.fit(job.plan, judges=align.build_judges(settings, tools, model), **given)
 
 
 def take_answers_from(path: Path) -> None:

@@ -161,6 +161,8 @@ def _align(config: Any) -> Packages:
     yield from _extra("data", REPORT)
     if cfg.validation.metric.method == "score":
         yield "sacrebleu", "evaluate"
+    if getattr(cfg, "vllm", None) is not None and cfg.vllm.mode == "server":
+        yield "httpx", "train"
     checks = [term.check for term in (*getattr(cfg, "rewards", ()), cfg.validation.metric) if term.method == "check"]
     if any(check.method == "json_schema" for check in checks):
         yield "jsonschema", "evaluate"

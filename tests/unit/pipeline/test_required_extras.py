@@ -35,6 +35,9 @@ RECIPES = (
     ("sft=qlora", "hardware=gpu"),
     ("cpt=lora", "sft.neftune_noise_alpha=5"),
     ("align=dpo", "model=hub", "model.source.repo=a/b", f"model.source.revision={'0' * 40}"),
+    (
+        'align.vllm={mode: server, urls: ["http://127.0.0.1:8000"], api_key_env: null, storage_path: null, timeout_seconds: 60}',
+    ),
     ("align=none", "reward=none", "preferences=none", "package=none"),
 )
 

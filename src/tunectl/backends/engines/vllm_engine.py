@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts import atomic_io
 from tunectl.backends.engines.subprocess_engine import SubprocessEngine
-from tunectl.backends.modeling.peft_adapter import AdapterConfigFields
+from tunectl.backends.modeling.peft_adapter import find_max_rank
 from tunectl.config.schema.serve import Serve
 from tunectl.core import logging_setup
 from tunectl.core.errors import ArtifactError
@@ -54,7 +53,7 @@ class VllmEngine:
             tensor_parallel_size=self.cards,
             enable_prefix_caching=self.prefix_caching,
             enable_lora=adapter,
-            max_lora_rank=_rank(release) if adapter else 16,
+            max_lora_rank=find_max_rank(release / "adapter")[1] if adapter else 16,
             logprobs_mode="processed_logprobs",  # of what is drawn from, as ``Piece`` wants them
             disable_log_stats=True,
         )
@@ -68,13 +67,6 @@ class VllmEngine:
 
     def cancel_open(self) -> None:
         """Nothing: what loads in this process cannot be ended."""
-
-
-def _rank(release: Path) -> int:
-    """Return the smallest rank that vLLM knows and that holds the adapter's."""
-    fields: AdapterConfigFields = atomic_io.read_json(release / "adapter" / "adapter_config.json", AdapterConfigFields)
-    most = max([fields.r, *fields.rank_pattern.values()])
-    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= most), most)
 
 
 class VllmSession:

@@ -26,6 +26,17 @@ class AdapterConfigFields(Struct, frozen=True):
     alpha_pattern: dict[str, Any] = {}
 
 
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Values that vLLM takes for ``max_lora_rank``."""
+
+
+def find_max_rank(folder: Path) -> tuple[int, int]:
+    """Return the largest rank of an adapter, and the smallest ``max_lora_rank`` of vLLM that holds it."""
+    fields: AdapterConfigFields = atomic_io.read_json(folder / NAME, AdapterConfigFields)
+    most = max([fields.r, *fields.rank_pattern.values()])
+    return most, next((size for size in VLLM_RANKS if size >= most), most)
+
+
 def require_safetensors(folder: Path) -> None:
     """Ask this before PEFT: where there are no safetensors it takes adapter_model.bin, a pickle, whatever it is told.
 

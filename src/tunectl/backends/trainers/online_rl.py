@@ -25,12 +25,12 @@ from tunectl.backends.modeling import (
     training_run,
 )
 from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
-from tunectl.backends.trainers import online_trainer, trainer_base, trainer_loop
+from tunectl.backends.trainers import online_trainer, server_generation, trainer_base, trainer_loop
 from tunectl.backends.trainers.rl_args import refuse_no_vllm
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
 from tunectl.backends.trainers.rl_validation import PolicyModel, row_of
 from tunectl.backends.trainers.rollout import PolicyRun, RolloutStep
-from tunectl.backends.trainers.rollout_generation import RolloutGenerator
+from tunectl.backends.trainers.rollout_generation import CompletionGenerator, RolloutGenerator
 from tunectl.chat import model_spec
 from tunectl.config.schema.align import Grpo, Rloo
 from tunectl.core.optional import import_optional
@@ -53,7 +53,7 @@ class OnlineRlTrainer:
 
         Raises  UsageError when every answer was cut, a reward or the loss is no number, or the policy ran away from sft;
                 ArtifactError where an adapter does not load; InfrastructureError when memory or disk do not suffice, vLLM is not to
-                be had, or after Ctrl-C; MissingExtraError.
+                be had, its servers do not answer or hold another model, or after Ctrl-C; MissingExtraError.
         """
         settings = plan.settings
         assert isinstance(settings, Rloo | Grpo)
@@ -82,13 +82,18 @@ class OnlineRlTrainer:
         )
         resumed = trainer_loop.latest_checkpoint(group, work)
         state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
-        trainer = online_trainer.build_trainer(plan, settings, peft_model, tokenizer, work)
-        policy = prepare_policy(plan, peft_model, tokenizer, data)
-        run = PolicyRun(plan, settings, policy, data, judges, steps, state, RolloutStep(0, []), group=group)
-        trainer.run = run
-        done = trainer_base.run_steps(run, trainer, resumed)
+        base = model_spec.load(model)
+        with server_generation.open_generator(settings.vllm, peft_model, tokenizer, base, work, group) as servers:
+            if servers is not None:  # before the model is made fast, which ignores that its adapter is switched off
+                longest_prompt = max(data.validation, key=lambda question: len(question.ids))
+                servers.check_servers(model, longest_prompt.ids, longest)
+            trainer = online_trainer.build_trainer(plan, settings, peft_model, tokenizer, work)
+            policy = prepare_policy(plan, peft_model, tokenizer, data, servers)
+            run = PolicyRun(plan, settings, policy, data, judges, steps, state, RolloutStep(0, []), group=group)
+            trainer.run = run
+            done = trainer_base.run_steps(run, trainer, resumed)
         if group.first:
-            trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
+            trainer_loop.save(peft_model, state.best, out, base)
         return to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
 
 
@@ -127,8 +132,10 @@ def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
     return adapted, result.tokenizer
 
 
-def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -> PolicyModel:
-    """Return ``model`` made fast, and everything that reads and writes with it."""
+def prepare_policy(
+    plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData, writer: CompletionGenerator | None = None
+) -> PolicyModel:
+    """Return ``model`` made fast, and everything that reads and writes with it; without ``writer`` the model itself writes."""
     torch = import_optional("torch", extra="train")
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model.get_base_model())
@@ -140,7 +147,7 @@ def prepare_policy(plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData) -
     result = capability_probe.probe(model, [row_of(longest_prompt, trial)], autocast=autocast)
     return PolicyModel(
         model=model,
-        writer=RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),
+        writer=writer or RolloutGenerator(model, tokenizer, batch=plan.profile.generate_batch),
         route=batching.forward_path(model, plain_head=result.plain_head, autocast=autocast),
         start={name: value.clone() for name, value in training_run.trainable_state(model).items()},
         tokens=plan.profile.train_batch_tokens,

@@ -7,35 +7,35 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.backends.trainers.sft_args import NO_CLIP, OPTIMIZERS, SCHEDULES
-from tunectl.config.schema.align import AlignBase, Dpo, Grpo, Kto, Rloo, VllmColocate
+from tunectl.config.schema.align import AlignBase, Dpo, Grpo, Kto, Rloo, VllmColocate, VllmServer
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training.rl.rl_types import RlArgs
 
 
-def refuse_no_vllm(vllm: VllmColocate | None, device: str, ranks: int) -> None:
+def refuse_no_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) -> None:
     """Before anything is loaded.
 
     Raises  UsageError where several ranks would each start a vLLM; InfrastructureError where it is asked for without a card, or is
             not installed.
     """
-    if vllm is None:
+    if not isinstance(vllm, VllmColocate):
         return
     if ranks > 1:
         raise UsageError(
-            f"align.vllm is set, and launch starts {ranks} ranks: vLLM beside a trainer takes one",
-            hint="write answers with transformers on all ranks: align.vllm=null, or stay in one process: launch=local",
+            f"align.vllm.mode is colocate, and launch starts {ranks} ranks: vLLM beside a trainer takes one",
+            hint="take servers of vLLM (mode: server), write answers with transformers (align.vllm=null), or set launch=local",
         )
     if device != "cuda":
         raise InfrastructureError(
-            f"align.vllm is set, but vLLM shares a CUDA card with the trainer, and hardware.device is {device}",
+            f"align.vllm.mode is colocate: vLLM shares a CUDA card with the trainer, and hardware.device is {device}",
             hint="write answers with transformers: align.vllm=null, or take a card: hardware=gpu",
         )
     from importlib.util import find_spec
 
     if find_spec("vllm") is None:
         raise InfrastructureError(
-            "align.vllm is set, but vllm is not installed",
+            "align.vllm.mode is colocate, but vllm is not installed",
             hint="install a version that TRL accepts (pip install 'trl[vllm]'), or set align.vllm=null",
         )
 
@@ -132,8 +132,10 @@ def _own(settings: Rloo | Grpo) -> dict[str, Any]:
     return {"loss_type": settings.loss, "scale_rewards": settings.scale_rewards}
 
 
-def _vllm(vllm: VllmColocate | None) -> dict[str, Any]:
-    if vllm is None:
+def _vllm(vllm: VllmColocate | VllmServer | None) -> dict[str, Any]:
+    if not isinstance(
+        vllm, VllmColocate
+    ):  # TRL's own mode "server" sends merged weights by NCCL; ours is server_generation
         return {"use_vllm": False}
     return {
         "use_vllm": True,

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from tunectl.backends.modeling import batching, logprobs, training_run
 from tunectl.backends.modeling.process_group import SINGLE, ProcessGroup
 from tunectl.backends.trainers.rl_checkpoint import RlTrainerState
-from tunectl.backends.trainers.rollout_generation import RolloutGenerator
+from tunectl.backends.trainers.rollout_generation import CompletionGenerator
 from tunectl.chat.loss_mask import TokenSpan
 from tunectl.core import logging_setup
 from tunectl.core.optional import import_optional
@@ -52,7 +52,7 @@ class PolicyModel:
     """A peft model under training, with what it takes to write, to read likelihoods, and to know where it started."""
 
     model: Any
-    writer: RolloutGenerator
+    writer: CompletionGenerator
     route: batching.ForwardPath
     start: dict[str, Any]
     """Trained weights as sft left them: the reference."""

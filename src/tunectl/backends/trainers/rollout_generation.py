@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from tunectl.backends.modeling import decoding
 from tunectl.backends.modeling.decoding import Decoder, GenerationState
@@ -15,6 +15,26 @@ from tunectl.training.rl.rl_types import Completion, Prompt
 
 TOGETHER = 2
 """Answers at work together, as a multiple of hardware.generate_batch: those of one prompt share its reading, as beams do."""
+
+
+class CompletionGenerator(Protocol):
+    """Writes answers with the weights that a policy has at the moment."""
+
+    def sample_completions(
+        self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[GenerationState]:
+        """Sample ``copies`` answers to each of ``questions`` with its seed; those of one question are neighbors."""
+
+    def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
+        """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""
+
+    def to_completion(self, line: GenerationState) -> Completion:
+        """Return an answer as those who judge it see it."""
+
+
+def decode_completion(tokenizer: Any, line: GenerationState) -> Completion:
+    """Return an answer as those who judge it see it."""
+    return Completion(tuple(line.answer), decoding.text_of(tokenizer, line), line.finished)
 
 
 class RolloutGenerator:
@@ -68,7 +88,7 @@ class RolloutGenerator:
 
     def to_completion(self, line: GenerationState) -> Completion:
         """Return an answer as those who judge it see it."""
-        return Completion(tuple(line.answer), decoding.text_of(self._tokenizer, line), line.finished)
+        return decode_completion(self._tokenizer, line)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -11,6 +11,8 @@ from tunectl.config.schema.evaluate import Check
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.sft import Schedule
 
+ServerUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]+")]
+
 
 class BaseRewardTerm(StrictModel):
     """Settings of every reward term; terms are normalized, clipped, weighted and added, in this order."""
@@ -115,10 +117,38 @@ class ValidationConfig(StrictModel):
 class VllmColocate(StrictModel):
     """Generation with vLLM on the training GPU (TRL's colocate mode)."""
 
+    mode: Literal["colocate"]
+    """Name of this choice."""
     gpu_memory_utilization: float = Field(gt=0, lt=1)
     """Share of the GPU's memory for vLLM; lower it on out of memory."""
     tensor_parallel_size: int = Field(ge=1, le=64)
     """GPUs that one copy of the model is spread over."""
+
+
+class VllmServer(StrictModel):
+    """Generation by vLLM servers, which load each state of the adapter while they run."""
+
+    mode: Literal["server"]
+    """Name of this choice."""
+    urls: tuple[ServerUrl, ...] = Field(min_length=1, max_length=64)
+    """Addresses of the servers, without ``/v1``; prompts are dealt to them in turn."""
+    api_key_env: str | None = Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Name of the environment variable that holds their key (vLLM's ``--api-key``). Null: no key."""
+    storage_path: str | None = Field(min_length=1)
+    """Folder for adapters, which the trainer and all servers see at the same path. Null: the work folder of the stage, for servers
+    on this machine."""
+    timeout_seconds: float = Field(gt=0, le=86_400)
+    """Longest wait for one request: all answers to a prompt, or the loading of an adapter."""
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        urls = [url.rstrip("/") for url in self.urls]
+        for url in urls:
+            if url.endswith("/v1"):
+                raise ValueError(f"urls has {url}; leave /v1 out")
+            if urls.count(url) > 1:
+                raise ValueError(f"urls names {url} more than once; name each server once")
+        return self
 
 
 class AlignBase(StrictModel):
@@ -165,8 +195,8 @@ class OnlineRl(AlignBase):
     """KL to sft in nats per answer, mean of a step; above it the run stops (KL explosion)."""
     rewards: tuple[RewardTerm, ...] = Field(min_length=1)
     """Terms of the reward, added up."""
-    vllm: VllmColocate | None
-    """Generate with vLLM; needs CUDA. Null: transformers."""
+    vllm: Annotated[VllmColocate | VllmServer, Field(discriminator="mode")] | None
+    """Generate with vLLM: on the card of the trainer (mode colocate; needs CUDA), or by servers (mode server). Null: transformers."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

@@ -1,0 +1,230 @@
+"""Answers of a policy under training, written by vLLM servers: the adapter goes there by folder, tokens come back by HTTP.
+
+Each change of the weights is a folder and an adapter of its own, because vLLM keeps what it has computed by the name of the adapter.
+Likelihoods that are learned from are those of the trainer: the server's are those of another program with other rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tunectl.backends.modeling import decoding, training_run
+from tunectl.backends.modeling.decoding import GenerationState
+from tunectl.backends.modeling.process_group import ProcessGroup
+from tunectl.backends.trainers import trainer_loop
+from tunectl.backends.trainers.rollout_generation import decode_completion
+from tunectl.backends.trainers.vllm_client import VllmClient
+from tunectl.chat.model_spec import ModelSpec
+from tunectl.config.schema.align import VllmColocate, VllmServer
+from tunectl.config.schema.evaluate import Greedy, Sampling
+from tunectl.core import logging_setup
+from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.core.optional import import_optional
+from tunectl.training.rl.rl_types import Completion, Prompt
+
+_log = logging_setup.get_logger(__name__)
+REQUESTS_A_SERVER = 32
+"""At once; vLLM batches their answers, and more of them wait there."""
+PROBE_TOKENS = 256
+MAX_DIFFERENCE = 0.25
+"""Nats a token between server and trainer, mean over a prompt: rounding to bfloat16 gives hundredths, another model whole nats."""
+
+
+class ServerGenerator:
+    """Writes with the weights that a peft model has at the moment, on servers that hold its base."""
+
+    def __init__(
+        self,
+        servers: Sequence[VllmClient],
+        model: Any,
+        tokenizer: Any,
+        base: ModelSpec,
+        folder: Path,
+        group: ProcessGroup,
+    ) -> None:
+        """``folder`` is where adapters go, at the same path for all servers; ``group`` makes the same calls on every rank."""
+        self._servers, self._model, self._tokenizer, self._base, self._group = servers, model, tokenizer, base, group
+        self._stops = decoding.stop_ids(model.get_base_model(), tokenizer)
+        self._run = uuid.uuid4().hex[:8]
+        self._folder = folder / f"adapters-{self._run}"
+        self._digest, self._name, self._loads = "", "", 0
+
+    def check_servers(self, model: Path, probe: Sequence[int], longest: int) -> None:
+        """Refuse servers that would write with other weights; the first rank asks, before the model is made fast.
+
+        probe    tokens of a prompt, whose likelihoods are compared, without the adapter and with it
+        longest  tokens of a prompt and its answer at most
+        Raises   InfrastructureError with the server, what is wrong with it and how to start it.
+        """
+        if not self._group.first:
+            return
+        ids = list(probe[:PROBE_TOKENS])
+        with self._model.disable_adapter():
+            plain = self._read_logprobs(ids)
+        adapted = self._read_logprobs(ids)
+        start = f"vllm serve {model.absolute()} --enable-lora"
+        for server in self._servers:
+            served = server.read_model()
+            if served.max_model_len < longest:
+                raise InfrastructureError(
+                    f"{server.url} takes {served.max_model_len} tokens, and a prompt with its answer may have {longest}",
+                    hint=f"start it with --max-model-len {longest}, or lower align.max_new_tokens",
+                )
+            apart = _mean_difference(server.read_logprobs(served.name, ids), plain)
+            if apart > MAX_DIFFERENCE:
+                raise InfrastructureError(
+                    f"{server.url} serves another model than {model}: log-probabilities of a prompt differ by {apart:.2f} nats "
+                    f"a token, at most {MAX_DIFFERENCE} may be",
+                    hint=f"start it with the model that align learns on: {start}",
+                )
+        name = self._load_weights()
+        for server in self._servers:
+            apart = _mean_difference(server.read_logprobs(name, ids), adapted)
+            if apart > MAX_DIFFERENCE:
+                raise InfrastructureError(
+                    f"{server.url} applies the adapter in another way than peft: log-probabilities of a prompt differ by "
+                    f"{apart:.2f} nats a token, at most {MAX_DIFFERENCE} may be",
+                    hint="train sft with plain LoRA, or write answers with transformers: align.vllm=null",
+                )
+        _log.info("align: answers come from %s", ", ".join(server.url for server in self._servers))
+
+    def sample_completions(
+        self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
+    ) -> list[GenerationState]:
+        """Sample ``copies`` answers to each of ``questions``, with its seed."""
+        return self._write(questions, copies, sampling, seeds)
+
+    def generate_greedy(self, questions: Sequence[Prompt], limit: int) -> list[GenerationState]:
+        """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""
+        return self._write(questions, 1, Greedy(method="greedy", max_new_tokens=limit), [None] * len(questions))
+
+    def to_completion(self, line: GenerationState) -> Completion:
+        """Return an answer as those who judge it see it."""
+        return decode_completion(self._tokenizer, line)
+
+    def close(self) -> None:
+        """Let the servers forget the adapter, and remove it."""
+        if self._group.first:
+            if self._name:
+                self._forget(self._name)
+            shutil.rmtree(self._folder, ignore_errors=True)
+        for server in self._servers:
+            server.close()
+
+    def _write(
+        self, questions: Sequence[Prompt], copies: int, how: Greedy | Sampling, seeds: Sequence[int | None]
+    ) -> list[GenerationState]:
+        """Return ``copies`` answers to each of ``questions``; prompts are dealt to the servers in turn."""
+        name = self._group.gather_bytes(self._load_weights().encode() if self._group.first else b"")[0].decode()
+        if not questions:
+            return []
+        servers, first = self._servers, self._group.rank
+
+        def ask(place: int) -> list[list[int]]:
+            server = servers[(first + place) % len(servers)]
+            return server.complete(name, questions[place].ids, copies, how, seeds[place], self._stops)
+
+        answers = _run_at_once(ask, len(questions), REQUESTS_A_SERVER * len(servers))
+        return [
+            GenerationState(list(question.ids), answer, finished=answer[-1] in self._stops)
+            for question, group in zip(questions, answers, strict=True)
+            for answer in group
+        ]
+
+    def _load_weights(self) -> str:
+        """Bring the weights of the moment to all servers, where they have changed; returns the name of their adapter."""
+        digest = _hash_weights(self._model)
+        if digest == self._digest:
+            return self._name
+        self._loads += 1
+        name = f"tunectl-{self._run}-{self._loads}"
+        folder = (self._folder / str(self._loads)).absolute()
+        trainer_loop.save(self._model, {}, folder, self._base)
+        for server in self._servers:
+            server.load_adapter(name, folder)
+        if self._name:
+            self._forget(self._name)
+            shutil.rmtree(self._folder / str(self._loads - 1), ignore_errors=True)
+        self._digest, self._name = digest, name
+        return name
+
+    def _forget(self, name: str) -> None:
+        for server in self._servers:
+            try:
+                server.unload_adapter(name)
+            except InfrastructureError as error:
+                _log.warning("align: an adapter that is not needed any more stays on a server: %s", error.message)
+
+    def _read_logprobs(self, ids: Sequence[int]) -> list[float]:
+        """Return nats of each token after those before it, by the model of this process."""
+        torch = import_optional("torch", extra="train")
+        training = self._model.training
+        self._model.eval()
+        with torch.no_grad():
+            tokens = torch.tensor([list(ids)], device=self._model.device)
+            nats = self._model(input_ids=tokens).logits[0, :-1].float().log_softmax(dim=-1)
+            result: list[float] = nats.gather(1, tokens[0, 1:, None])[:, 0].tolist()
+        self._model.train(training)
+        return result
+
+
+@contextmanager
+def open_generator(
+    vllm: VllmColocate | VllmServer | None, model: Any, tokenizer: Any, base: ModelSpec, work: Path, group: ProcessGroup
+) -> Iterator[ServerGenerator | None]:
+    """Yield a generator on the servers of ``vllm``; None where they are not what writes.
+
+    Raises  UsageError naming the variable of the key when it is not set.
+    """
+    if not isinstance(vllm, VllmServer):
+        yield None
+        return
+    key = _read_key(vllm)
+    servers = [VllmClient(url, api_key=key, timeout_seconds=vllm.timeout_seconds) for url in vllm.urls]
+    generator = ServerGenerator(servers, model, tokenizer, base, Path(vllm.storage_path or work), group)
+    try:
+        yield generator
+    finally:
+        generator.close()
+
+
+def _read_key(settings: VllmServer) -> str | None:
+    if settings.api_key_env is None:
+        return None
+    key = os.environ.get(settings.api_key_env)
+    if not key:
+        raise UsageError(
+            f"align.vllm.api_key_env names {settings.api_key_env}, but that variable is not set",
+            hint=f"export {settings.api_key_env}=..., or start the servers without a key: align.vllm.api_key_env=null",
+        )
+    return key
+
+
+def _run_at_once(ask: Callable[[int], list[list[int]]], count: int, most: int) -> list[list[list[int]]]:
+    """Return ``ask`` of each number below ``count``; after an error no further one begins."""
+    with ThreadPoolExecutor(min(count, most)) as pool:
+        try:
+            return list(pool.map(ask, range(count)))
+        except InfrastructureError:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _hash_weights(model: Any) -> str:
+    torch = import_optional("torch", extra="train")
+    result = hashlib.sha256()
+    for weights in training_run.trainable_state(model).values():
+        result.update(weights.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return result.hexdigest()
+
+
+def _mean_difference(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    return sum(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / len(ours)
