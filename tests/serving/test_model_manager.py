@@ -26,8 +26,8 @@ from tunectl.core.errors import InfrastructureError
 from tunectl.generation.engine import GenerationRequest
 from tunectl.packaging import serving_contract as contracts
 from tunectl.registry import release_manifest, release_statement
-from tunectl.registry.release_store import CHAMPION, ReleaseRegistry
-from tunectl.registry.sequence_guard import SequenceGuard
+from tunectl.registry.release_store import CANARY, CHAMPION, ReleaseRegistry
+from tunectl.registry.sequence_guard import CanaryGuard, SequenceGuard
 from tunectl.serving import load_backoff, loaded_release, metadata_endpoints
 from tunectl.serving.load_backoff import FIRST_PAUSE, LONGEST_PAUSE, LoadBackoff
 from tunectl.serving.loaded_release import load_release
@@ -263,6 +263,42 @@ def test_what_no_trusted_key_signed_is_not_served_and_what_serves_goes_on(
         store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first}, "an unsigned canary gets no traffic"
         await found.close()
+
+    asyncio.run(story())
+
+
+def test_a_signed_canary_that_has_ended_is_not_put_up_again(
+    store: ReleaseRegistry, releases: tuple, gate: Gate, trusted: Path
+) -> None:
+    first, second = releases[1:]
+    sign(store, first, trusted)
+    sign(store, second, trusted)
+
+    async def story() -> None:
+        found = vetted(store, gate, trusted)
+        found.vetting.canary_guard = CanaryGuard(trusted.parent / "newest_canary.json")
+        store.promote(second, author="t", message="w")
+        store.promote(first, author="t", message="w")
+        store.start_canary(second, share=0.5, author="t", message="w")
+        replayed = (store.root / CANARY).read_bytes()
+        assert await settled(found) == {"champion": first, "challenger": second}
+        store.stop_canary(author="t", message="w")
+        assert await settled(found) == {"champion": first}
+        (store.root / CANARY).write_bytes(replayed)
+        assert await settled(found) == {"champion": first}
+        assert "it is an old copy" in found.warning
+        await found.close()
+        again = vetted(store, gate, trusted)
+        again.vetting.canary_guard = CanaryGuard(trusted.parent / "newest_canary.json")
+        assert await settled(again) == {"champion": first}
+        altered = msgspec.json.encode(json.loads(replayed) | {"number": 99})
+        (store.root / CANARY).write_bytes(altered)
+        assert await settled(again) == {"champion": first}
+        assert "altered" in again.warning
+        store.start_canary(second, share=0.5, author="t", message="w")
+        assert await settled(again) == {"champion": first, "challenger": second}
+        assert again.warning == ""
+        await again.close()
 
     asyncio.run(story())
 

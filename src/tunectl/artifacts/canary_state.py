@@ -34,3 +34,5 @@ class CanaryState(Struct, frozen=True, omit_defaults=True):
     """Full SHA-256 over the files of the release. Absent in records of tunectl 0.1."""
     signature: Signature | None = None
     """By a key of role pointer."""
+    number: int | None = None
+    """Of its start in the release history, so that it grows with every canary. Absent in records of tunectl 0.1."""

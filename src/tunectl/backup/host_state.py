@@ -25,8 +25,9 @@ from tunectl.retraining import run_store
 
 MANIFEST: Final = "backup.json"
 SQLITE, DUMP, HASH_KEY, KEYS = "inference_log.sqlite", "inference_log.dump", "hash_key", "keys.json"
-TRUSTED_KEYS, NEWEST_CHAMPION = "trusted_keys.json", "newest_champion.json"
-KEPT_HERE: Final = (TRUSTED_KEYS, NEWEST_CHAMPION)
+TRUSTED_KEYS = "trusted_keys.json"
+NEWEST_CHAMPION, NEWEST_CANARY = sequence_guard.FILE, sequence_guard.CANARY_FILE
+KEPT_HERE: Final = (TRUSTED_KEYS, NEWEST_CHAMPION, NEWEST_CANARY)
 """A host that has them keeps its own: keys may have been revoked since the backup, and newer champions seen."""
 SNAPSHOTS, REGISTRY, RETRAIN, INIT_ADAPTERS = "snapshots", "registry", "retrain", "init_adapters"
 REGISTRY_FILES: Final = (
@@ -125,6 +126,11 @@ class HostState:
         return self.layout.state_dir / sequence_guard.FILE
 
     @property
+    def newest_canary(self) -> Path:
+        """The newest canary that the server of this host has seen."""
+        return self.layout.state_dir / sequence_guard.CANARY_FILE
+
+    @property
     def init_adapters(self) -> Path:
         """Adapters that a configuration names as the start of a training."""
         return self.layout.state_dir / INIT_ADAPTERS
@@ -135,6 +141,7 @@ class HostState:
         yield KEYS, self.keys
         yield TRUSTED_KEYS, self.trusted_keys
         yield NEWEST_CHAMPION, self.newest_champion
+        yield NEWEST_CANARY, self.newest_canary
         yield SNAPSHOTS, self.snapshots
         yield RETRAIN, self.layout.retrain
         yield INIT_ADAPTERS, self.init_adapters

@@ -61,6 +61,8 @@ class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
     """Of what moves a pointer: the full SHA-256 over the files of the release."""
     signature: Signature | None = None
     """Of the pointer that follows from it."""
+    number: int | None = None
+    """Of the start of a canary: its own number, as it was signed."""
     git: str | None = None
     """Of ``commit``: the commit that holds what a release was made of, which was added before that was committed."""
 
@@ -111,6 +113,7 @@ def canary_entry_of(state: CanaryState) -> ReleaseEvent:
         salt=state.salt,
         digest=state.digest,
         signature=state.signature,
+        number=state.number,
     )
 
 
@@ -187,6 +190,7 @@ def canary_of(entries: Sequence[ReleaseEvent], canary_state: CanaryState | None)
         event.message,
         event.digest,
         event.signature,
+        event.number,
     )
 
 

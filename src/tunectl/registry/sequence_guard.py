@@ -1,6 +1,7 @@
-"""Guard against replay: a server never follows a champion pointer older than one it has seen.
+"""Guards against replay: a server never follows a champion pointer, or a signed canary, older than one it has seen.
 
-A rollback is no way back: its pointer has a higher sequence than the one before.
+A rollback is no way back: its pointer has a higher sequence than the one before. A canary that has ended is not put up again: the
+next one has a higher number.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import Final
 
 from msgspec import Struct
 
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import TunectlError
 from tunectl.registry.release_state import ChampionPointer
 
 NEWEST: Final = RecordFormat("newest champion pointer", ())
-FILE: Final = "newest_champion.json"
+NEWEST_CANARY: Final = RecordFormat("newest canary", ())
+FILE, CANARY_FILE = "newest_champion.json", "newest_canary.json"
 """In the state folder of a server."""
 
 
@@ -64,3 +67,51 @@ class SequenceGuard:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it
                 NEWEST.write(self._path, self._seen)
         return pointer
+
+
+class NewestCanary(Struct, frozen=True):
+    """The newest canary that was seen, and where."""
+
+    location: str
+    number: int
+    ended: bool
+    """Whether there was none afterwards."""
+
+
+class CanaryGuard:
+    """Remembers the newest signed canary of one registry, and whether it has ended. A canary without a number is older than all others."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """``path``: a file that remembers it beyond this process; None: nothing does."""
+        self._path = path
+        self._seen: NewestCanary | None = None
+
+    def observe(self, trial: CanaryState | None, location: str) -> str:
+        """Take note of the canary of the registry at ``location``; return why it must not be followed, empty where it may, or there is none."""
+        seen = self._find_newest(location)
+        if trial is None:
+            if seen is not None and not seen.ended:
+                self._remember(NewestCanary(location, seen.number, True))
+            return ""
+        number = trial.number or 0
+        if seen is None or number > seen.number:
+            if number:
+                self._remember(NewestCanary(location, number, False))
+            return ""
+        if number == seen.number and not seen.ended:
+            return ""
+        then = ", and its end" if seen.ended else ""
+        reason = f"the canary of {location} has the number {number}, and number {seen.number}{then} was seen there: it is an old copy"
+        return f"{reason} (to follow it, delete {self._path} and start again)" if self._path is not None else reason
+
+    def _find_newest(self, location: str) -> NewestCanary | None:
+        if self._seen is None and self._path is not None and self._path.is_file():
+            with suppress(TunectlError):  # a file that was damaged remembers nothing
+                self._seen = NEWEST_CANARY.read(self._path, NewestCanary)
+        return self._seen if self._seen is not None and self._seen.location == location else None
+
+    def _remember(self, newest: NewestCanary) -> None:
+        self._seen = newest
+        if self._path is not None:
+            with suppress(TunectlError):  # a disk that cannot be written: this process remembers it
+                NEWEST_CANARY.write(self._path, newest)

@@ -20,7 +20,7 @@ from tunectl.config.schema.serve import ServeSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 from tunectl.registry import sequence_guard
-from tunectl.registry.sequence_guard import SequenceGuard
+from tunectl.registry.sequence_guard import CanaryGuard, SequenceGuard
 from tunectl.serving import inference_logger, supervisor
 from tunectl.serving.admission_control import AdmissionController, CapacityLimits
 from tunectl.serving.app import Server
@@ -101,7 +101,9 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
         patience=limits.request_timeout_seconds + SILENT,
         within=serve.load_timeout_seconds,
     )
-    residents.vetting.guard = SequenceGuard(ProjectPaths(place).state_dir / sequence_guard.FILE)
+    state = ProjectPaths(place).state_dir
+    residents.vetting.guard = SequenceGuard(state / sequence_guard.FILE)
+    residents.vetting.canary_guard = CanaryGuard(state / sequence_guard.CANARY_FILE)
     residents.vetting.trust = trust
     admission = AdmissionController(
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)

@@ -18,7 +18,7 @@ from tunectl.registry import release_manifest, release_statement
 from tunectl.registry.protocols import RegistryReader
 from tunectl.registry.release_state import ChampionPointer
 from tunectl.registry.release_statement import StatementCheck
-from tunectl.registry.sequence_guard import SequenceGuard
+from tunectl.registry.sequence_guard import CanaryGuard, SequenceGuard
 
 
 class FollowedPointer(NamedTuple):
@@ -37,6 +37,8 @@ class ReleaseVetting:
     seed: Path | None
     guard: SequenceGuard = field(default_factory=SequenceGuard)
     """What keeps a server from following an old copy of the registry; one with a file does so after a restart, too."""
+    canary_guard: CanaryGuard = field(default_factory=CanaryGuard)
+    """The same for canaries, where signatures are checked."""
     trust: TrustStore | None = None
     _statements: dict[str, bytes] = field(default_factory=dict)
     """Statements that were good once; whether their keys still are is checked each time."""
@@ -71,6 +73,8 @@ class ReleaseVetting:
         """
         trial = self.store.trial()
         if trial is None:
+            if self.trust is not None:
+                self.canary_guard.observe(None, self.store.location)
             return None, ""
         problem = ""
         if self.trust is not None:
@@ -79,6 +83,9 @@ class ReleaseVetting:
                 problem = f"the canary of {self.store.location} {reason}"
                 if status != "revoked" or trial != self._trial:
                     return None, f"{problem}; its release gets no traffic"
+            replay = self.canary_guard.observe(trial, self.store.location)
+            if replay:
+                return None, f"{replay}; its release gets no traffic"
         self._trial = trial
         if trial.digest is not None:
             self.digests[trial.release] = trial.digest

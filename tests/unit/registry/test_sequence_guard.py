@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from tunectl.artifacts.canary_state import CanaryState
 from tunectl.registry.release_state import ChampionPointer
-from tunectl.registry.sequence_guard import SequenceGuard
+from tunectl.registry.sequence_guard import CanaryGuard, SequenceGuard
 
 FIFTH = ChampionPointer("5" * 16, "4" * 16, "2026-11-27T00:00:00+00:00", "ann", "better", 5)
 FOURTH = replace(FIFTH, release="4" * 16, previous=None, sequence=4)
@@ -53,3 +54,27 @@ def test_a_place_that_cannot_be_written_is_no_reason_not_to_serve(tmp_path: Path
     guard = SequenceGuard(tmp_path / "file" / "newest.json")
     assert guard.latest(FIFTH, "here") == FIFTH
     assert guard.latest(FOURTH, "here") == FIFTH
+
+
+OLD = CanaryState("6" * 16, 0.1, "salt", number=4)
+NEW = replace(OLD, release="7" * 16, number=9)
+
+
+def test_a_canary_that_was_replaced_or_has_ended_is_not_put_up_again(tmp_path: Path) -> None:
+    path = tmp_path / "newest_canary.json"
+    guard = CanaryGuard(path)
+    assert [guard.observe(trial, "here") for trial in (None, OLD, OLD, NEW, NEW)] == [""] * 5
+    assert guard.observe(OLD, "here").startswith(
+        "the canary of here has the number 4, and number 9 was seen there: it is an old copy (to follow it, delete "
+    )
+    assert guard.observe(replace(OLD, number=None), "here").startswith("the canary of here has the number 0")
+    assert [guard.observe(trial, "here") for trial in (NEW, None)] == ["", ""]
+    again = CanaryGuard(path)  # after a restart, too
+    assert "has the number 9, and number 9, and its end was seen there" in again.observe(NEW, "here")
+    assert again.observe(replace(NEW, number=10), "here") == ""
+    assert again.observe(OLD, "elsewhere") == ""
+
+
+def test_a_registry_whose_canaries_have_no_numbers_is_followed() -> None:
+    guard, state = CanaryGuard(), replace(OLD, number=None)
+    assert [guard.observe(trial, "here") for trial in (state, None, state)] == ["", "", ""]
