@@ -344,7 +344,15 @@ def test_what_a_kill_kept_from_the_log_is_written_there_again(three: tuple[Relea
     whole = (store.root / EVENTS).read_bytes()
     (store.root / EVENTS).write_bytes(before)  # killed between the file and its line
     assert store.log()[-1] == ReleaseEvent(
-        "canary_start", two, trial.started_at, "t", "w", share=0.1, salt=trial.salt, digest=trial.digest
+        "canary_start",
+        two,
+        trial.started_at,
+        "t",
+        "w",
+        share=0.1,
+        salt=trial.salt,
+        digest=trial.digest,
+        number=trial.number,
     )
     store.promote(one, author="t", message="changes nothing")
     assert (store.root / EVENTS).read_bytes() == whole
