@@ -223,8 +223,7 @@ class ReleaseRegistry:
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tried against"
                 raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
-            moment, salt = release_state.current_moment(), salt or secrets.token_hex(8)
-            number = len(self.log()) + 1
+            moment, salt, number = release_state.current_moment(), salt or secrets.token_hex(8), len(self.log()) + 1
             unsigned = CanaryState(release, share, salt, moment, author, message, self.digest(release), number=number)
             trial = release_statement.sign_canary(unsigned, signatures.load_named_key(signatures.POINTER_KEY_ENV))
             registry_formats.CANARY_STATE.write(self.root / CANARY, trial)
