@@ -264,16 +264,19 @@ class DriftMonitor:
         return reference_data.load_accepted_windows(self.store, prompts.max_rows, self._within)
 
     def _answers(self, release: str) -> ReferenceData:
-        """Return the reference rows: of accepted windows, else of the canary, where live ones are declared; else those of the release."""
-        if self.settings.monitor.answers.reference == "live":
-            max_rows = self.settings.monitor.prompts.max_rows
-            for result in (
-                reference_data.load_accepted_windows(self.store, max_rows, self._within, release),
-                reference_data.canary_answers(self.store, release, max_rows, self._within),
-            ):
-                if len(result.rows) >= self.examiner.rule.minimum:
-                    return result
-        return reference_data.load_recorded_answers(self.releases.fetch(release), self.masker)
+        """Return the reference rows: those of the release; where live ones are declared, of accepted windows, else of its canary.
+
+        Live ones are declared where people ask something else than the validation prompts, so the recorded answers to those would
+        be called drift: without live rows answers are not compared.
+        """
+        if self.settings.monitor.answers.reference == "release":
+            return reference_data.load_recorded_answers(self.releases.fetch(release), self.masker)
+        max_rows = self.settings.monitor.prompts.max_rows
+        accepted = reference_data.load_accepted_windows(self.store, max_rows, self._within, release)
+        if len(accepted.rows) >= self.examiner.rule.minimum:
+            return accepted
+        canary = reference_data.canary_answers(self.store, release, max_rows, self._within)
+        return canary if len(canary.rows) >= self.examiner.rule.minimum else accepted
 
     @property
     def _within(self) -> float:

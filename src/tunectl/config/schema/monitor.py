@@ -91,7 +91,7 @@ class MonitorAnswers(StrictModel):
 
     reference: Literal["release", "live"]
     """release: the champion's own answers to validation prompts. live: its answers in the accepted windows, where it gave them,
-    else those of its canary; for validation prompts that are not what people ask (any more)."""
+    else those of its canary, else none are compared; for validation prompts that are not what people ask (any more)."""
 
 
 class Monitor(StrictModel):
