@@ -286,7 +286,9 @@ def test_answers_of_accepted_windows_where_that_is_declared(watching: DriftMonit
     )
     served(watching, 120, 1, at(1, 12), topics=("bread",))
     first = later(watching, 1, 14).run_once()[0]
-    assert (first.verdict, first.signals) == ("insufficient", {}), "people ask something else than the validation prompts"
+    assert (first.verdict, first.signals) == ("insufficient", {}), (
+        "people ask something else than the validation prompts"
+    )
     accept(watching, first.id)
     assert watching.baselines(RELEASE)[0]["answer"].name == first.id
     samples, missing = watching.baselines("f" * 16)
