@@ -122,6 +122,12 @@ def test_what_the_trainer_is_given_and_what_is_left(given):
     assert model_spec.load(outputs.artifact) == model_spec.load(inputs.sft)
     facts: AlignResultRecord = atomic_io.read_json(outputs.artifact / "align.json", AlignResultRecord)
     assert (facts.best_step, facts.inputs, facts.metric, facts.validation) == (4, 2, "chrf", [FIRST, LAST])
+    assert facts.rewards == {"reward_model": 1.0}
+    assert (facts.settings["num_generations"], facts.settings["beta"]) == (
+        plan.settings.num_generations,
+        plan.settings.beta,
+    )
+    assert "epochs" not in facts.settings
     assert (outputs.artifact / "history.csv").read_text() == (
         "step,loss,learning_rate,reward,reward_spread,kl,length,truncated,completions_crc32\n"
         "1,0.5,1e-05,0.1,0.2,0.0,9.0,0.0,\n4,0.4,1e-05,0.8,0.2,3.0,8.0,0.0,\n"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import tiny_policies
 import yaml
 
 from tunectl.artifacts import atomic_io
@@ -25,6 +26,9 @@ from tunectl.evaluation.generator_protocols import GeneratedText, GenerationProm
 from tunectl.pipeline.stages import evaluate
 from tunectl.preferences import annotation_store
 from tunectl.training.reward.protocols import RewardScore, ScoredPrompt
+from tunectl.training.reward.reward_artifacts import Ensemble, RewardFacts
+from tunectl.training.rl.rl_artifacts import AlignResultRecord
+from tunectl.training.rl.rl_types import ValidationPoint
 
 ROOT = Path(__file__).parents[2]
 PROFILE = HardwareProfile(
@@ -138,6 +142,35 @@ def accurate(*ends: float | None) -> dict[str, object]:
     return {"pairs": 300, "prompts": 60, "accuracy": figure, "log_loss": other, "ece": other, "bins": []}
 
 
+def accuracies(judge: dict[str, object] | None) -> dict[str, object]:
+    """What evaluate reads of the reward stage's results."""
+    return {"judge": judge, "test": accurate(0.9, 0.85, 0.94)}
+
+
+def look(step: int, **changes: object) -> ValidationPoint:
+    """A validation of a policy whose reward rises."""
+    values = {
+        "step": step, "reward": 0.1 * step, "reward_low": 0.08 * step, "reward_high": 0.12 * step, "metric": 50.0,
+        "metric_change": 0.0, "metric_low": -1.0, "metric_high": 1.0, "kl": 0.3 * step, "length": 20.0, "repetition": 0.0,
+        "spread": 0.5, "truncated": 0.0, "within": True,
+    }  # fmt: skip
+    return ValidationPoint(**{**values, **changes})
+
+
+def write_run(folder: Path, **changes: object) -> None:
+    """What align leaves of a run of six steps."""
+    values = {
+        "method": "rloo", "steps": 6, "planned_steps": 6, "best_step": 6, "stopped": None, "answers": 48, "inputs": 40,
+        "trainable": 9, "metric": "chrf", "validation": [look(0), look(6)], "settings": {"steps": 6, "learning_rate": 1e-4},
+        "rewards": {"reward_model": 1.0},
+    }  # fmt: skip
+    atomic_io.write_json(folder / "align.json", AlignResultRecord(**{**values, **changes}))
+    columns = "step,loss,learning_rate,reward,reward_spread,kl,length,truncated,completions_crc32"
+    atomic_io.write_text(
+        folder / "history.csv", f"{columns}\n1,0.1,1e-4,0.1,0.5,0.0,20,0.25,1\n2,0.1,1e-4,0.2,0.7,0.4,20,0.0,2\n"
+    )
+
+
 @pytest.fixture
 def inputs(tmp_path: Path) -> evaluate.Inputs:
     folders = {name: tmp_path / name for name in ("model", "cpt", "split", "sft", "reward", "align")}
@@ -147,7 +180,12 @@ def inputs(tmp_path: Path) -> evaluate.Inputs:
         write_contract(folders[name])
     atomic_io.write_json(folders["cpt"] / "passed_through.json", {"reason": "cpt is none"})
     (folders["reward"] / "judge").mkdir()
-    atomic_io.write_json(folders["reward"] / "results.json", {"judge": accurate(0.86, 0.8, 0.91)})
+    atomic_io.write_json(folders["reward"] / "results.json", accuracies(accurate(0.86, 0.8, 0.91)))
+    members = Ensemble([7], ["f" * 64], [0.0], 2.0, 90, 40)
+    atomic_io.write_json(
+        folders["reward"] / "reward.json", RewardFacts("a" * 64, "s" * 64, "b" * 64, 400, members, None, 9, 300)
+    )
+    write_run(folders["align"])
     source = Source("shops.csv", 1)
     for part, numbers in {"train": range(40), "validation": range(40, 52), "test": range(52, 112)}.items():
         rows = [
@@ -219,17 +257,17 @@ def test_judges_that_said_nothing_say_why(inputs, outputs):
         ("passed_through.json", {"reason": "reward is none"}, "there is no reward model (reward: none)"),
         (
             "results.json",
-            {"judge": None},
+            accuracies(None),
             "no second reward model was trained to judge (reward.evaluation_model is null)",
         ),
         (
             "results.json",
-            {"judge": accurate(0.55, 0.49, 0.61)},
+            accuracies(accurate(0.55, 0.49, 0.61)),
             "it is right on 55.0 % (49.0 to 61.0) of 300 held-out pairs, which may be chance",
         ),
         (
             "results.json",
-            {"judge": accurate(1.0, None, None)},
+            accuracies(accurate(1.0, None, None)),
             "it is right on 100.0 % of 300 held-out pairs, which may be chance",
         ),
     ],
@@ -383,3 +421,108 @@ def test_the_same_seed_gives_the_same_bytes(inputs, outputs, tmp_path):
     evaluate.run(settings(), inputs, again, backend=tools())
     for name in ("results.json", "answers.jsonl", "report.html", "verdict.json"):
         assert (outputs.artifact / name).read_bytes() == (again.artifact / name).read_bytes()
+
+
+class Fooled(Judge):
+    """The members of the reward model like answers that leave the area out; the judge likes those that name it."""
+
+    parts: ClassVar[list[str]] = []
+
+    def __init__(self, **words: object) -> None:
+        self.members = words["part"] == "members"
+        Fooled.parts.append(str(words["part"]))
+
+    def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
+        return [RewardScore(float(("area" in answer) != self.members), 0.0) for answer in answers]
+
+
+def test_where_aligning_gains_nothing_the_report_says_what_it_looks_like(inputs, outputs):
+    Fooled.parts.clear()
+    evaluate.run(settings(), inputs, outputs, backend=dataclasses.replace(tools(Regretful), reward=Fooled))
+    found = found_in(outputs)
+    assert Fooled.parts == ["judge", "members"]
+    facts, aligned_verdict = found.alignment, found.verdict.aligned
+    assert (facts.run.kl, facts.run.rise, facts.run.reward_spread, facts.run.truncated) == (
+        pytest.approx(1.8), pytest.approx(0.6), pytest.approx(0.6), pytest.approx(0.125),
+    )  # fmt: skip
+    reward = facts.reward
+    assert (reward.judge, reward.wins.value, reward.own_accuracy.value, reward.own_accuracy.pairs) == (
+        "reward", pytest.approx(50 / 60), 0.0, 40,
+    )  # fmt: skip
+    assert reward.own_accuracy.high < 0.1
+    assert reward.expected == pytest.approx(0.9 * 0.86 + 0.1 * 0.14)
+    assert [cause.name for cause in aligned_verdict.causes] == ["reward_model_wrong"]
+    cause = aligned_verdict.causes[0]
+    assert "orders the two as the reward judge does on 0 % (0 to 9) of 40; 79 % was to be expected" in cause.finding
+    assert json.loads((outputs.artifact / "verdict.json").read_text())["aligned"]["causes"][0]["name"] == cause.name
+    page = (outputs.artifact / "report.html").read_text()
+    assert "Why aligning may gain nothing" in page
+    assert "79 % was to be expected" in page
+    assert summary.cause_lines(found) == [f"why aligned may gain nothing: {cause.finding} What to try: {cause.advice}"]
+
+
+def test_where_the_gain_is_sure_no_cause_is_named_and_the_reward_model_is_not_loaded(inputs, outputs):
+    Fooled.parts.clear()
+    evaluate.run(settings(), inputs, outputs, backend=dataclasses.replace(tools(), reward=Fooled))
+    found = found_in(outputs)
+    assert (found.verdict.aligned.verdict, found.verdict.aligned.causes, found.alignment) == (
+        "aligned_better",
+        [],
+        None,
+    )
+    assert Fooled.parts == ["judge"]
+    assert "Why aligning may gain nothing" not in (outputs.artifact / "report.html").read_text()
+
+
+def test_rules_judge_the_reward_model_where_there_is_no_second_one(inputs, outputs):
+    (inputs.reward / "judge").rmdir()
+    evaluate.run(settings(), inputs, outputs, backend=dataclasses.replace(tools(Regretful), reward=Fooled))
+    reward = found_in(outputs).alignment.reward
+    assert (reward.judge, reward.own_accuracy.value, reward.expected) == ("slots", 0.0, pytest.approx(0.9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"rewards": {"length": 1.0}}, "align.rewards has no reward_model"),
+        ({"method": "dpo", "rewards": {}}, "dpo learns from judgments, not from a reward model"),
+    ],
+)
+def test_a_policy_that_learned_from_no_reward_model_has_none_measured(inputs, outputs, changes, why):
+    write_run(inputs.align, **changes)
+    Fooled.parts.clear()
+    evaluate.run(settings(), inputs, outputs, backend=dataclasses.replace(tools(Regretful), reward=Fooled))
+    facts = found_in(outputs).alignment
+    assert (facts.reward, facts.reward_absent, Fooled.parts) == (None, why, ["judge"])
+    assert why in (outputs.artifact / "report.html").read_text()
+
+
+def test_of_a_run_that_kept_the_weights_of_sft_the_best_later_look_counts(inputs, outputs):
+    looks = [
+        look(0),
+        look(3, within=False, metric_change=-4.0, metric_low=-6.0, metric_high=-2.0),
+        look(6, reward=0.01),
+    ]
+    write_run(inputs.align, best_step=0, validation=looks)
+    evaluate.run(settings(), inputs, outputs, backend=tools(Regretful))
+    found = found_in(outputs)
+    assert found.alignment.run.look_step == 3
+    assert "chrf moved by -4.0 (-6.0 to -2.0) at step 3" in found.verdict.aligned.causes[0].finding
+
+
+def test_the_real_reward_model_scores_the_answers_of_both_models(tiny_model, inputs, outputs, tmp_path):
+    start = tiny_policies.build_policy(tiny_model, tmp_path / "policy")
+    reward = tiny_policies.build_reward(start, tmp_path / "fit")
+    atomic_io.write_json(reward / "results.json", accuracies(None))
+    inputs = dataclasses.replace(inputs, model=start[0], sft=start[1], reward=reward)
+    model_spec.save(model_spec.load(start[0]), inputs.align)
+    cfg = settings()
+    cfg = cfg.model_copy(update={"hardware": PROFILE.model_copy(update={"train_batch_tokens": 2048})})
+    backend = dataclasses.replace(tools(Regretful), reward=evaluation.reward_model)
+    evaluate.run(cfg, inputs, outputs, backend=backend)
+    found = found_in(outputs)
+    reward = found.alignment.reward
+    assert (reward.judge, reward.ensemble_size, reward.wins.pairs, reward.member_spread) == ("slots", 1, 60, 0.0)
+    assert 0 < reward.own_accuracy.pairs <= 40
+    assert 0 <= reward.own_accuracy.low <= reward.own_accuracy.value <= reward.own_accuracy.high <= 1
+    assert 1 <= len(found.verdict.aligned.causes) <= 3

@@ -121,7 +121,8 @@ def _print(folder: Path, *, as_json: bool) -> None:
     terminal.table(f"{result.split} split", columns, rows)
     for line in summary.win_lines(result):
         terminal.print_line(line)
-    terminal.print_line(result.verdict.reason)
+    for text in (result.verdict.reason, *summary.cause_lines(result)):
+        terminal.print_line(text)
 
 
 def _plain(value: Any) -> Any:

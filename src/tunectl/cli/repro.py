@@ -145,6 +145,7 @@ def _summarize(
         if verdict["passed"] and not as_json:
             terminal.print_line(f"{name}: {verdict['reason']}")
     if path and not as_json:
+        _print_causes(path)
         terminal.print_line(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
     left = names[len(rebuilt) :]
     if not as_json:
@@ -180,6 +181,15 @@ def _print_comparison(folder: Path) -> None:
     note = summary.size_note(comparison)
     if note:
         terminal.print_line(note)
+
+
+def _print_causes(path: Path) -> None:
+    """Print why the aligned model may have gained nothing, and what to try."""
+    from tunectl.backends.system import terminal
+    from tunectl.evaluation import summary
+
+    for line in summary.cause_lines(summary.load(path)):
+        terminal.print_line(line)
 
 
 def _promote_first(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:

@@ -22,9 +22,7 @@ def decide(
     - aligned_no_better: surely gains less than ``min_difference``, or a gain that costs more than allowed.
     - not_enough_evidence: everything else, and whatever has no interval.
     """
-    own_differences = [
-        difference for difference in differences if (difference.system, difference.against) == ("aligned", "tuned")
-    ]
+    own_differences = _own_differences(differences)
     decisive = _decisive(gate, own_differences, rates)
     costs = [item for item in own_differences if item.measure in gate.max_regression]
     evidence = [
@@ -38,15 +36,25 @@ def decide(
     return AlignedVerdict(passed, name, f"{words} ({listed}).", evidence)
 
 
-def primary_gain(gate: AlignedGate, results: Results) -> float | None:
+def primary_difference(gate: AlignedGate, results: Results) -> MetricDifference | None:
     """Return aligned minus tuned in the measure that decides; None where it was not measured."""
-    own_differences = [
-        difference
-        for difference in results.differences
-        if (difference.system, difference.against) == ("aligned", "tuned")
+    return _decisive(gate, _own_differences(results.differences), results.win_rates)
+
+
+def primary_gain(gate: AlignedGate, results: Results) -> MetricDifference | None:
+    """Return ``primary_difference`` with its sign turned where less is better, so that above zero is good."""
+    decisive = primary_difference(gate, results)
+    return None if decisive is None else _gain(decisive)
+
+
+def excess_costs(gate: AlignedGate, results: Results) -> list[str]:
+    """Return the measures that lost more than the gate allows, each with its number."""
+    most: dict[str, float] = dict(gate.max_regression.items())
+    return [
+        _format_difference(cost)
+        for cost in _own_differences(results.differences)
+        if cost.measure in most and cost.value < -most[cost.measure]
     ]
-    decisive = _decisive(gate, own_differences, results.win_rates)
-    return None if decisive is None else decisive.value
 
 
 def combine_verdicts(tuned: EvalVerdict, aligned: AlignedVerdict | None) -> EvalVerdict:
@@ -60,6 +68,10 @@ def combine_verdicts(tuned: EvalVerdict, aligned: AlignedVerdict | None) -> Eval
         evidence=[*tuned.evidence, *aligned.evidence],
         aligned=aligned,
     )
+
+
+def _own_differences(differences: Sequence[MetricDifference]) -> list[MetricDifference]:
+    return [item for item in differences if (item.system, item.against) == ("aligned", "tuned")]
 
 
 def _decisive(

@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.privacy_budget import PrivacyBudget
+from tunectl.evaluation.alignment_facts import AlignmentCause, AlignmentFacts
 
 NAME, ANSWERS, VERDICT, REPORT = "results.json", "answers.jsonl", "verdict.json", "report.html"
 INPUT_SCORES = "input_scores.jsonl"
@@ -285,6 +286,8 @@ class AlignedVerdict(Struct, frozen=True):
     """aligned_better, aligned_no_better, aligned_worse or not_enough_evidence. Only the first one is a reason to ship it."""
     reason: str
     evidence: list[str] = field(default_factory=list)
+    causes: list[AlignmentCause] = field(default_factory=list)
+    """What it looks like where aligned is not surely better, strongest first; empty where it is."""
 
 
 VERDICT_COLORS: Final = {
@@ -350,6 +353,8 @@ class Results(Struct, frozen=True):
     win_rates: list[WinRate] = field(default_factory=list)
     """Aligned against tuned, one a judge; empty without an aligned model."""
     slots: SlotReport | None = None
+    alignment: AlignmentFacts | None = None
+    """What the causes were judged by; None where aligned is surely better, or did not take part."""
     split: str = "test"
     """Part of the data that was answered; what "test inputs" means above."""
     version: int = VERSION

@@ -8,7 +8,16 @@ from tunectl.artifacts.records import truncate
 from tunectl.evaluation import metrics, win_rate
 from tunectl.evaluation.results import AnswerRow, MetricDifference, Results, Score, System, load
 
-__all__ = ["columns_of", "example_lines", "load", "size_note", "summary_rows", "to_dvc_metrics", "win_lines"]
+__all__ = [
+    "cause_lines",
+    "columns_of",
+    "example_lines",
+    "load",
+    "size_note",
+    "summary_rows",
+    "to_dvc_metrics",
+    "win_lines",
+]
 
 SHOWN = ("bleu", "slot_error", "chrf", "rouge_l", "perplexity", "checks", "words")
 FEW_INPUTS = 100
@@ -61,6 +70,13 @@ def win_lines(results: Results) -> list[str]:
         for item in results.win_rates
         if item.rate is not None
     ]
+
+
+def cause_lines(results: Results) -> list[str]:
+    """Return a sentence a cause where aligned is not surely better than tuned: what it looks like, and what to try."""
+    aligned = results.verdict.aligned
+    causes = [] if aligned is None else aligned.causes
+    return [f"why aligned may gain nothing: {cause.finding} What to try: {cause.advice}" for cause in causes]
 
 
 def size_note(results: Results) -> str | None:

@@ -69,7 +69,7 @@ def rate(
         for d in won + lost
     ]
     unequal = [winner > loser for winner, loser in apart if winner != loser]
-    value, low, high = _with_ends(fair, counting)
+    value, low, high = estimate_share(fair, counting)
     return WinRate(
         judge=judge,
         pairs=len(fair),
@@ -104,11 +104,11 @@ def _close(duels: Iterable[PairOutcome], counting: Counting) -> CloseRate | None
     chosen = [duel for duel in duels if about_equal(duel.first, duel.second, counting.close)]
     if not chosen:
         return None
-    return CloseRate(len(chosen), *_with_ends(chosen, counting))
+    return CloseRate(len(chosen), *estimate_share(chosen, counting))
 
 
-def _with_ends(duels: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:
-    """Return the rate with its interval."""
+def estimate_share(duels: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:
+    """Return the mean outcome with its interval, from 0 to 1; ``duels`` holds at least one."""
     import numpy as np
 
     clusters = [duel.cluster for duel in duels]

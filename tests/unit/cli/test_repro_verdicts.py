@@ -7,11 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from console_records import add_evaluation
+from msgspec.structs import replace
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import repro
 from tunectl.core.errors import GateError
+from tunectl.evaluation import results
+from tunectl.evaluation.alignment_facts import AlignmentCause
+from tunectl.evaluation.results import AlignedVerdict
 
 NO = {
     "passed": False,
@@ -69,3 +74,19 @@ def test_what_comes_after_the_target_is_of_an_earlier_run_and_neither_told_nor_j
     assert json.loads(capsys.readouterr().out)["results"] is None
     with pytest.raises(GateError):
         repro._summarize(layout, 1.0, targets=["align", "evaluate"], as_json=True)
+
+
+def test_why_aligning_may_gain_nothing_is_printed_after_the_verdicts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_evaluation(tmp_path)
+    layout = given(tmp_path, reward=YES)
+    path = layout.artifact("evaluate") / results.NAME
+    found = results.load(path)
+    causes = [AlignmentCause("answers_cut", "70 % were cut.", "A larger limit.", 0.6)]
+    aligned = AlignedVerdict(True, "aligned_no_better", "Aligned is no better.", causes=causes)
+    atomic_io.write_json(path, replace(found, verdict=replace(found.verdict, aligned=aligned)))
+    repro._summarize(layout, 1.0, targets=["evaluate"], as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    line = "why aligned may gain nothing: 70 % were cut. What to try: A larger limit."
+    assert lines.index("evaluate: Tuned is better: +12.0 BLEU.") < lines.index(line)

@@ -8,12 +8,18 @@ from pathlib import Path
 import msgspec
 import pytest
 from console_projects import MARKUP, NOW, Console, PageFacts, build, crawl, digest_project, initialize
+from console_records import add_evaluation
+from msgspec.structs import replace
 
+from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import truncate
 from tunectl.console import html_pages
 from tunectl.console.read_context import ReadContext
 from tunectl.console.screen_table import SCREENS, Screen, twin_path
+from tunectl.evaluation import results
+from tunectl.evaluation.alignment_facts import AlignmentCause
+from tunectl.evaluation.results import AlignedVerdict
 
 EXAMPLES = {
     "stage": "curate",
@@ -177,3 +183,21 @@ def test_each_score_leads_to_its_inputs(console: Console) -> None:
     assert all(console.client.get(link).status_code == 200 for link in dict.fromkeys(links))
     if 'aria-label="Scores"' in text:
         assert any("system=tuned" in link for link in links)
+
+
+def test_the_results_say_why_aligning_may_gain_nothing(tmp_path: Path) -> None:
+    layout = initialize(tmp_path / "shop")
+    add_evaluation(layout.root)
+    path = layout.artifact("evaluate") / results.NAME
+    found = results.load(path)
+    cause = AlignmentCause("answers_cut", f"70 % of the answers were cut. {MARKUP}", "A larger limit.", 0.6)
+    aligned = AlignedVerdict(True, "aligned_no_better", "Aligned is no better.", causes=[cause])
+    atomic_io.write_json(path, replace(found, verdict=replace(found.verdict, aligned=aligned)))
+    console = Console(layout)
+    text = console.client.get("/results").text
+    assert "Why aligning may gain nothing" in text
+    assert "70 % of the answers were cut." in text
+    assert "<strong>What to try:</strong> A larger limit." in text
+    assert MARKUP not in text
+    twin = console.client.get("/results.json").json()
+    assert twin["verdict"]["aligned"]["causes"][0]["name"] == "answers_cut"

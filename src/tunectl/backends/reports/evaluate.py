@@ -32,7 +32,9 @@ def page(results: Results, *, history: Path, split: Path) -> str:
     Both may be absent; their sections are left out then.
     """
     curve, data = _curve(history), _data(split)
-    sections = [("scores", "Scores")]
+    cause_rows = evaluate_sections.cause_rows(results)
+    sections = [("causes", "Causes")] if cause_rows else []
+    sections += [("scores", "Scores")]
     sections += [("pairs", "Pair by pair")] if results.win_rates else []
     sections += [("slots", "Slots")] if results.slots else []
     sections += [("slices", "Slices")] if results.slices else []
@@ -50,6 +52,8 @@ def page(results: Results, *, history: Path, split: Path) -> str:
         kind=VERDICT_COLORS[results.verdict.verdict],
         reason=_tuned_reason(results.verdict),
         aligned_kind=None if results.verdict.aligned is None else VERDICT_COLORS[results.verdict.aligned.verdict],
+        cause_rows=cause_rows,
+        fact_rows=evaluate_sections.fact_rows(results),
         win_columns=list(evaluate_sections.WIN_COLUMNS),
         win_rows=evaluate_sections.win_rows(results.win_rates),
         win_silent=evaluate_sections.judge_notes(results.win_rates),

@@ -1,11 +1,11 @@
-"""Two sections of the evaluation's page: aligned against tuned pair by pair, and slot errors."""
+"""Three sections of the evaluation's page: aligned against tuned pair by pair, why it gained nothing, and slot errors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tunectl.backends.reports import render, svg_plots
-from tunectl.evaluation import summary, win_rate
+from tunectl.evaluation import alignment_causes, summary, win_rate
 from tunectl.evaluation.results import Results, SlicePart, WinRate
 
 WIN_COLUMNS = (
@@ -70,6 +70,58 @@ def _share(value: float | None, low: float | None, high: float | None) -> str:
     if value is None or low is None or high is None:
         return render.number(None)
     return f"{100 * value:.0f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def cause_rows(results: Results) -> list[list[str]]:
+    """Return a cause a row with what to try; empty where aligned is surely better or did not take part."""
+    aligned = results.verdict.aligned
+    return [] if aligned is None else [[cause.finding, cause.advice] for cause in aligned.causes]
+
+
+def fact_rows(results: Results) -> list[list[str]]:
+    """Return the numbers that the causes were judged by, in the order of the training; empty without them."""
+    facts = results.alignment
+    if facts is None:
+        return []
+    run, none = facts.run, render.number(None)
+    rows = [
+        [
+            "Steps done of those planned; step whose weights were kept",
+            f"{run.steps} of {run.planned_steps}; {run.best_step}",
+        ],
+        [
+            "Spread of the rewards of one prompt's answers (standard deviation)",
+            none if run.reward_spread is None else f"{run.reward_spread:.2f}",
+        ],
+        ["Sampled answers that were cut", none if run.truncated is None else f"{100 * run.truncated:.0f} %"],
+        [f"KL to sft at step {run.look_step}, nats an answer", f"{run.kl:.2f}"],
+        [
+            "Rise of the validation reward (dpo, kto: fall of the loss on held-out judgments)",
+            none if run.rise is None else f"{run.rise:+.2f}{_ends(run.rise_low, run.rise_high)}",
+        ],
+        ["Test answers that are the same as the tuned model's", f"{100 * facts.gain.same_answers:.0f} %"],
+    ]
+    reward = facts.reward
+    if reward is None:
+        return [*rows, ["Reward model on the policy's own answers", facts.reward_absent or none]]
+    own = reward.own_accuracy
+    return [
+        *rows,
+        ["Reward model right on held-out pairs", alignment_causes.describe_share(reward.accuracy)],
+        ["Test inputs whose aligned answer it prefers", alignment_causes.describe_share(reward.wins)],
+        [
+            f"It orders tuned and aligned as {alignment_causes.name_judge(reward.judge)} does"
+            if own
+            else "Ordered as a judge does",
+            none
+            if own is None
+            else f"{alignment_causes.describe_share(own)} of {own.pairs} inputs; {100 * reward.expected:.0f} % was to be expected",
+        ],
+    ]
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" ({low:+.2f} to {high:+.2f})"
 
 
 def slot_rows(results: Results) -> list[list[str]]:

@@ -330,7 +330,7 @@ def _write(
     folder = outputs.artifact
     model_spec.save(model_spec.load(inputs.sft), folder)
     count = len(data.questions) or len(data.judged)
-    record = rl_artifacts.to_record(aligned, method=settings.method, inputs=count, measure=judges.measure.name)
+    record = rl_artifacts.to_record(aligned, settings, inputs=count, measure=judges.measure.name)
     atomic_io.write_json(folder / rl_artifacts.FACTS, record)
     atomic_io.write_rows(folder / rl_artifacts.SAMPLES, aligned.samples)
     atomic_io.write_text(folder / rl_artifacts.HISTORY, rl_artifacts.curve(aligned.history, timed=False))

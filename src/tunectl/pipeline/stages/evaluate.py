@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from msgspec import Struct
-
 from tunectl.artifacts import atomic_io, manifest, privacy_budget
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Comparison, Example
@@ -33,11 +31,12 @@ from tunectl.evaluation.results import AnswerRow, Results
 from tunectl.evaluation.run_evaluation import Data, Setting, SystemOutputs
 from tunectl.evaluation.system import TITLES
 from tunectl.evaluation.win_rates_by_judge import JudgeInputs
+from tunectl.pipeline import alignment_diagnosis
 from tunectl.preferences import annotation_store
 from tunectl.training.reward import reward_artifacts
 from tunectl.training.reward.protocols import ScoredPrompt
+from tunectl.training.reward.reward_artifacts import RewardAccuracies
 from tunectl.training.reward.reward_gate import percent
-from tunectl.training.reward.reward_metrics import RewardMeasurement
 
 _log = logging_setup.get_logger(__name__)
 
@@ -55,7 +54,7 @@ class Inputs:
     sft: Path
     """The adapter and its training curve."""
     reward: Path
-    """``judge``: the reward model that nothing learned from; or a note that there is none."""
+    """``judge``: the reward model that nothing learned from, ``members``: that of align; or a note that there is none."""
     align: Path
     """The adapter that learned from preferences, or a note that there is none."""
 
@@ -100,7 +99,8 @@ def run(
     """Answer the test inputs with every system, measure, compare and decide.
 
     Reads    split/{train,validation,test}.jsonl, the models, reward/judge, sft/history.csv, split/report.json, and the
-             judgments in ``evaluate.aligned.human_judgments_dir``
+             judgments in ``evaluate.aligned.human_judgments_dir``; where aligned is not surely better also reward/members,
+             align/align.json and align/history.csv, to say why it may be
     Writes   results.json, answers.jsonl and input_scores.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
     Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
 
@@ -129,6 +129,10 @@ def run(
     ]
     panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
     result, input_scores = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
+    if panel is not None:
+        result = alignment_diagnosis.add_causes(
+            result, input_scores, cfg, _alignment(inputs, tuned_on, data, rounds, panel, tools)
+        )
     if budget := privacy_budget.load(inputs.sft):
         trained_openly = [
             name for name, on in (("cpt", tuned_on != inputs.model), ("align", "aligned" in trained)) if on
@@ -136,9 +140,11 @@ def run(
         result = privacy_note.add_privacy(result, budget, trained_openly)
     _write(result, data, rounds, inputs, outputs)
     atomic_io.write_rows(outputs.artifact / results.INPUT_SCORES, input_scores)
-    for line in (*_table(result), *summary.win_lines(result), *result.warnings, result.verdict.reason):
+    for line in (
+        *_table(result), *summary.win_lines(result), *result.warnings, result.verdict.reason, *summary.cause_lines(result)
+    ):  # fmt: skip
         _log.info("%s", line)
-    gain = result.difference("base")
+    gain, own_gain = result.difference("base"), alignment_gate.primary_difference(cfg.evaluate.aligned, result)
     return Metrics(
         inputs=result.inputs,
         passed=result.verdict.passed,
@@ -147,7 +153,7 @@ def run(
         gain_low=gain.low if gain else None,
         gain_high=gain.high if gain else None,
         aligned=result.verdict.aligned.verdict if result.verdict.aligned else None,
-        aligned_gain=alignment_gate.primary_gain(cfg.evaluate.aligned, result),
+        aligned_gain=own_gain.value if own_gain else None,
         win_rates={rate.judge: rate.rate for rate in result.win_rates if rate.rate is not None},
         epsilon=budget.epsilon if budget else None,
         systems=summary.to_dvc_metrics(result),
@@ -213,10 +219,25 @@ def _people(folder: str | None) -> list[Comparison] | str:
     ]
 
 
-class _RewardGateView(Struct, frozen=True):
-    """What is read of the reward stage's results; the rest is for people."""
-
-    judge: RewardMeasurement | None
+def _alignment(
+    inputs: Inputs,
+    base: Path,
+    data: Data,
+    rounds: Sequence[SystemOutputs],
+    panel: JudgeInputs,
+    tools: evaluation.EvaluationBackend,
+) -> alignment_diagnosis.AlignmentInputs:
+    entries = run_evaluation.all_systems(rounds)
+    return alignment_diagnosis.AlignmentInputs(
+        base=base,
+        sft=inputs.sft,
+        reward=inputs.reward,
+        align=inputs.align,
+        items=data.items,
+        answers={name: entries[name].answers for name in ("tuned", "aligned")},
+        scores=panel.scores,
+        load_reward=tools.reward,
+    )
 
 
 def _judge_facts(reward: Path) -> tuple[str, str]:
@@ -226,7 +247,7 @@ def _judge_facts(reward: Path) -> tuple[str, str]:
     """
     if (reward / manifest.PASSED_THROUGH).is_file():
         return "", "there is no reward model (reward: none)"
-    result: _RewardGateView = atomic_io.read_json(reward / reward_artifacts.RESULTS, _RewardGateView)
+    result: RewardAccuracies = atomic_io.read_json(reward / reward_artifacts.RESULTS, RewardAccuracies)
     if result.judge is None or not (reward / reward_artifacts.JUDGE).is_dir():
         return "", "no second reward model was trained to judge (reward.evaluation_model is null)"
     accuracy = result.judge.accuracy

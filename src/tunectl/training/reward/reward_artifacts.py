@@ -133,3 +133,11 @@ class RewardResults(Struct, frozen=True):
     fits: list[Fit]
     verdict: RewardGateResult
     version: int = VERSION
+
+
+class RewardAccuracies(Struct, frozen=True):
+    """What evaluation reads of ``results.json``; the rest is for people."""
+
+    judge: RewardMeasurement | None
+    test: RewardMeasurement
+    """Of the members, whom a policy learns from."""

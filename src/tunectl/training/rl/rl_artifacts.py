@@ -6,10 +6,17 @@ import csv
 import io as text_io
 from collections.abc import Sequence
 
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
+from tunectl.config.schema.align import Grpo, Rloo
+from tunectl.training.rl.report import AlignSettings
+from tunectl.training.rl.reward_functions import name_of
 from tunectl.training.rl.rl_types import RlResult, StepMetrics, ValidationPoint
 
+ADJUSTABLE = (
+    "steps", "epochs", "learning_rate", "beta", "temperature", "num_generations", "max_new_tokens",
+)  # fmt: skip
+"""Settings that evaluate's report names with their value where a policy gained nothing."""
 FACTS, HISTORY, VALIDATION, SAMPLES = "align.json", "history.csv", "validation.csv", "samples.jsonl"
 
 
@@ -31,12 +38,17 @@ class AlignResultRecord(Struct, frozen=True):
     metric: str
     """Name of the independent measure."""
     validation: list[ValidationPoint]
+    settings: dict[str, float] = field(default_factory=dict)
+    """Numbers of the align section that a reader may want to change, by key."""
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Reward term to its weight; empty for dpo and kto, which nothing rewards."""
 
 
-def to_record(aligned: RlResult, *, method: str, inputs: int, measure: str) -> AlignResultRecord:
+def to_record(aligned: RlResult, settings: AlignSettings, *, inputs: int, measure: str) -> AlignResultRecord:
     """Return what ``align.json`` keeps of a run; ``measure`` names the metric that no reward looks at."""
+    terms = settings.rewards if isinstance(settings, Rloo | Grpo) else ()
     return AlignResultRecord(
-        method=method,
+        method=settings.method,
         steps=aligned.steps,
         planned_steps=aligned.planned_steps,
         best_step=aligned.best_step,
@@ -46,6 +58,8 @@ def to_record(aligned: RlResult, *, method: str, inputs: int, measure: str) -> A
         trainable=aligned.trainable,
         metric=measure,
         validation=list(aligned.validation),
+        settings={key: float(getattr(settings, key)) for key in ADJUSTABLE if hasattr(settings, key)},
+        rewards={name_of(term): term.weight for term in terms},
     )
 
 

@@ -1,0 +1,308 @@
+"""Why the aligned model is not surely better than the tuned one: the causes it looks like, strongest first. Pure functions.
+
+Each rule compares one number with one threshold. Its strength is how far the number lies beyond the threshold: 0 at the
+threshold, 1 at the extreme. Several rules may hold, because causes come together; rules of equal strength stay in the order of
+the training itself: sampling, reward, policy, judge, test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil, log
+
+from tunectl.evaluation.alignment_facts import AlignmentCause, AlignmentFacts, AlignmentGain, PolicyRun, ShareEstimate
+from tunectl.evaluation.alignment_gate import BETTER
+from tunectl.evaluation.gate import UNCLEAR
+
+MOST_CAUSES = 3
+"""More than three things to try are none."""
+LOW_KL = log(2) - 0.5
+"""0.19 nats an answer: the KL of choosing the better of two samples (best-of-n has log n - (n - 1) / n; Gao et al., arXiv
+2210.10760). A policy that moved less can hardly gain more than that choice would."""
+MANY_SAME = 0.5
+"""Share of equal answers from which a win rate cannot leave 25 to 75 %: half of all pairs are ties."""
+ALIKE = 0.6
+"""Chance of the better of two answers below which the order is mostly noise: two of five are the wrong way round."""
+NEARER_CHANCE = 0.5
+"""Share of the way from the expected accuracy down to chance: from here on the measured one is nearer to chance."""
+MIN_DECIDED = 20
+"""Pairs below which a share is not read: its 95 % interval is wider than 20 points on either side."""
+WEAK_JUDGE = 0.75
+"""Accuracy below which more than half of a true gain is lost: a judge that is right with chance a shows 2a - 1 of it, and at
+0.75 four times the inputs are needed."""
+MOST_MORE_INPUTS = 10
+"""Where more than ten times the inputs would be needed, the gain is small and not the test set."""
+MANY_CUT = 0.25
+"""Share of cut answers from which what is sampled teaches a quarter less: a cut answer gets no reward and no gradient."""
+OFFLINE = frozenset({"dpo", "kto"})
+
+
+def find_causes(facts: AlignmentFacts) -> list[AlignmentCause]:
+    """Return at most three causes, strongest first; ``none_fits`` where no rule holds, nothing where aligned is surely better.
+
+    Where aligned gains enough and costs too much, the costs are the only cause.
+    """
+    gain = facts.gain
+    if gain.verdict == BETTER:
+        return []
+    costs = list(_costs_too_much(facts))
+    gained = gain.low is not None and gain.low > 0 and (gain.value or 0) >= gain.min_difference
+    if costs and gained:
+        return costs
+    rules = (_answers_cut, _rewards_alike, _hardly_moved, _not_risen, _reward_wrong, _judge_weak, _too_few_inputs)
+    causes = [*costs, *(cause for rule in rules for cause in rule(facts))]
+    causes.sort(key=lambda cause: -cause.strength)
+    return causes[:MOST_CAUSES] or [_explain_none(facts)]
+
+
+def describe_share(share: ShareEstimate) -> str:
+    """Return a share with its interval: ``52 % (43 to 61)``."""
+    ends = "" if share.low is None or share.high is None else f" ({100 * share.low:.0f} to {100 * share.high:.0f})"
+    return f"{100 * share.value:.0f} %{ends}"
+
+
+def _costs_too_much(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+    if facts.gain.costs:
+        yield AlignmentCause(
+            "costs_too_much",
+            f"Aligning costs more than evaluate.aligned.max_regression allows: {', '.join(facts.gain.costs)}.",
+            f"Hold the policy nearer to sft: {_list_settings(facts.run, ('a larger', 'beta'), _fewer_steps(facts.run))}; or "
+            "reward what was lost with a check in align.rewards.",
+            1.0,
+        )
+
+
+def _answers_cut(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+    share = facts.run.truncated
+    if share is not None and share >= MANY_CUT:
+        yield AlignmentCause(
+            "answers_cut",
+            f"{100 * share:.0f} % of the sampled answers were cut at align.max_new_tokens, and a cut answer teaches nothing.",
+            f"{_list_settings(facts.run, ('A larger', 'max_new_tokens'))}, a length term in align.rewards, or an sft on "
+            "answers that end.",
+            (share - MANY_CUT) / (1 - MANY_CUT),
+        )
+
+
+def _rewards_alike(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+    """Yield the spread of rewards within a prompt is small beside the reward model's own noise.
+
+    The noise is what the model says itself: the chance of the better of two answers, and, with several members, their spread.
+    """
+    reward, spread = facts.reward, facts.run.reward_spread
+    if spread is None:
+        return
+    chance = None if reward is None else reward.order_chance
+    noise = 0.0 if reward is None else reward.member_spread
+    if spread == 0:
+        detail, strength = "all answers to one prompt get the same reward", 1.0
+    elif noise > spread / facts.run.rewards.get("reward_model", 1.0):
+        detail = f"its members differ by {noise:.2f} about one answer"
+        strength = 1 - spread / facts.run.rewards.get("reward_model", 1.0) / noise
+    elif chance is not None and chance < ALIKE:
+        detail = f"the reward model itself gives the better of two only {100 * chance:.0f} %"
+        strength = (ALIKE - chance) / (ALIKE - 0.5)
+    else:
+        return
+    yield AlignmentCause(
+        "rewards_alike",
+        f"Answers to one prompt get nearly the same reward: they spread by {spread:.2f}, and {detail}.",
+        f"{_list_settings(facts.run, ('A higher', 'temperature'), ('a larger', 'num_generations'))}, or pairs with more "
+        "contrast for the reward model (preferences.contrast, pairs from several models).",
+        strength,
+    )
+
+
+def _hardly_moved(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+    run, same = facts.run, facts.gain.same_answers
+    online = run.method not in OFFLINE
+    if run.kl < LOW_KL:
+        equal = f", and {100 * same:.0f} % of the test answers are the same" if run.best_step else ""
+        smaller = [("a smaller", "beta")] if run.settings.get("beta") else []
+        yield AlignmentCause(
+            "policy_hardly_moved",
+            f"The policy hardly moved: {run.kl:.2f} nats an answer from sft at step {run.look_step}, less than choosing the "
+            f"better of two samples ({LOW_KL:.2f}){equal}.{_explain_stop(run)}",
+            f"{_list_settings(run, ('More', 'steps' if online else 'epochs'), ('a larger', 'learning_rate'), *smaller)}.",
+            1 - run.kl / LOW_KL,
+        )
+    elif run.best_step and same >= MANY_SAME:
+        changes = [("More", "steps" if online else "epochs")]
+        if online and not any(_rewards_alike(facts)):  # whose advice is the opposite
+            changes = [("A lower", "temperature"), ("more", "steps")]
+        yield AlignmentCause(
+            "policy_hardly_moved",
+            f"The policy moved ({run.kl:.2f} nats an answer), but {100 * same:.0f} % of the test answers are the same: what it "
+            "learned shows in samples more than in the answers that evaluate generates.",
+            f"{_list_settings(run, *changes, ('a larger', 'learning_rate'))}.",
+            (same - MANY_SAME) / (1 - MANY_SAME),
+        )
+
+
+def _not_risen(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+    """Yield what the policy learns from did not surely get better on validation."""
+    run = facts.run
+    if run.rise is None or _rose(run) or _guard_refused(run):
+        return
+    ends = (
+        ""
+        if run.rise_low is None or run.rise_high is None
+        else f" (interval {run.rise_low:+.2f} to {run.rise_high:+.2f})"
+    )
+    changed = (
+        f"loss on held-out judgments changed by {-run.rise:+.3f}"
+        if run.method in OFFLINE
+        else f"reward on validation changed by {run.rise:+.2f}{ends}"
+    )
+    kept = "" if run.best_step else " The weights of sft were kept."
+    width = 0.0 if run.rise_low is None or run.rise_high is None else run.rise_high - run.rise_low
+    below = 1.0 if not width or run.rise <= 0 else -(run.rise_low or 0.0) / width
+    yield AlignmentCause(
+        "reward_not_risen",
+        f"What the policy learns from did not surely get better: the {changed} by step {run.look_step} of {run.planned_steps}."
+        f"{_explain_stop(run)}{kept}",
+        f"{_list_settings(run, ('More', 'epochs' if run.method in OFFLINE else 'steps'), ('another', 'learning_rate'))}: larger "
+        "where the curve in the align report is flat, smaller where it falls.",
+        min(1.0, below),
+    )
+
+
+def _reward_wrong(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+    """Yield the reward rose, and nobody else sees it: the reward model is wrong about the answers that its policy writes."""
+    run, reward = facts.run, facts.reward
+    advice = (
+        "More pairs for the reward model, best of the policy's own answers (tunectl annotate "
+        "annotate.prepare.systems=[align,sft]); reward.ensemble_size=3 with an uncertainty_penalty in align.rewards; or "
+        f"{_list_settings(run, ('a larger', 'beta'))}."
+    )
+    if run.method in OFFLINE:
+        advice = f"More pairs, best of the policy's own answers, or {_list_settings(run, ('a larger', 'beta'))}."
+    if _guard_refused(run):
+        rose = "" if run.rise is None else f"What it learns from got better by {run.rise:.2f}, but "
+        yield AlignmentCause(
+            "reward_model_wrong",
+            f"{rose}{run.metric} moved by {run.metric_change:+.1f} ({run.metric_low:+.1f} to {run.metric_high:+.1f}) at step "
+            f"{run.look_step}, beyond align.validation.tolerance, so the weights of sft were kept.",
+            advice,
+            1.0,
+        )
+        return
+    own = None if reward is None else reward.own_accuracy
+    if reward is None or own is None or own.pairs < MIN_DECIDED or reward.expected <= 0.5:
+        return
+    liked = reward.wins.low is not None and reward.wins.low > 0.5
+    short = (reward.expected - own.value) / (reward.expected - 0.5)
+    if (liked or _rose(run)) and short >= NEARER_CHANCE:
+        yield AlignmentCause(
+            "reward_model_wrong",
+            f"The reward model is wrong about its policy's own answers: it prefers the aligned one on {describe_share(reward.wins)} "
+            f"of the test inputs, but orders the two as {name_judge(reward.judge)} does on {describe_share(own)} of {own.pairs}; "
+            f"{100 * reward.expected:.0f} % was to be expected, as it is right on {describe_share(reward.accuracy)} of "
+            "held-out pairs.",
+            advice,
+            min(1.0, short),
+        )
+
+
+def _judge_weak(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+    """Yield the judge cannot see a gain, because it is absent or often wrong."""
+    gain = facts.gain
+    advice = (
+        "More preference pairs, a larger reward.evaluation_model.share, or people as judges (tunectl annotate "
+        "annotate.prepare.systems=[align,sft], evaluate.aligned.human_judgments_dir)."
+    )
+    if gain.no_judge:
+        yield AlignmentCause("judge_weak", f"Nobody could judge: {gain.no_judge}.", advice, 1.0)
+        return
+    accuracy = gain.judge_accuracy
+    undecided = gain.low is None or gain.high is None or gain.low <= 0 <= gain.high
+    if accuracy is not None and accuracy.value < WEAK_JUDGE and undecided:
+        yield AlignmentCause(
+            "judge_weak",
+            f"The judge may be too weak to see it: it is right on {describe_share(accuracy)} of {accuracy.pairs} held-out pairs, so "
+            f"it shows {100 * max(0.0, 2 * accuracy.value - 1):.0f} % of a true gain.",
+            advice,
+            min(1.0, (WEAK_JUDGE - accuracy.value) / (WEAK_JUDGE - 0.5)),
+        )
+
+
+def _too_few_inputs(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+    """Yield there is a gain in the sample, and its interval is too wide to say so."""
+    gain = facts.gain
+    if gain.verdict != UNCLEAR or gain.no_judge:
+        return
+    if gain.value is None or gain.low is None or gain.high is None:
+        finding, strength = f"{gain.title} has no interval on {gain.inputs} test inputs.", 1.0
+    else:
+        factor = ((gain.high - gain.low) / 2 / gain.value) ** 2 if gain.value > 0 else float("inf")
+        if gain.low > 0 or gain.value < gain.min_difference or factor > MOST_MORE_INPUTS:
+            return
+        finding = (
+            f"The test inputs may be too few: {gain.title} gains {gain.value:+.1f} points ({gain.low:+.1f} to {gain.high:+.1f}) on "
+            f"{gain.inputs}; about {_round_up(gain.inputs * factor)} would show a gain of this size."
+        )
+        strength = 1 - max(0.0, factor - 1) / (MOST_MORE_INPUTS - 1)
+    yield AlignmentCause("too_few_inputs", finding, _advise_inputs(gain), strength)
+
+
+def _advise_inputs(gain: AlignmentGain) -> str:
+    if gain.available > gain.inputs:
+        return f"A larger evaluate.max_inputs: there are {gain.available}."
+    return "More data, or a larger test part in split.shares: all test inputs were asked."
+
+
+def _explain_none(facts: AlignmentFacts) -> AlignmentCause:
+    run, gain = facts.run, facts.gain
+    rise = "" if run.rise is None else f", what it learns from got better by {run.rise:.2f}"
+    return AlignmentCause(
+        "none_fits",
+        f"No cause stands out: the policy moved by {run.kl:.2f} nats an answer{rise}, and {100 * gain.same_answers:.0f} % of the "
+        "test answers are the same as before.",
+        "Read the answers that aligning changed most in the evaluation report, and let people compare them: tunectl annotate "
+        "annotate.prepare.systems=[align,sft].",
+        0.0,
+    )
+
+
+def _rose(run: PolicyRun) -> bool:
+    """Return whether what is learned from surely got better at the look; a loss has no interval and need only fall."""
+    if run.rise is None:
+        return False
+    return run.rise > 0 if run.rise_low is None else run.rise_low > 0
+
+
+def _guard_refused(run: PolicyRun) -> bool:
+    """Return whether sft's weights were kept although later ones had a better objective, because the measure fell."""
+    return not run.best_step and not run.within and (run.rise is None or run.rise > 0)
+
+
+def _explain_stop(run: PolicyRun) -> str:
+    return (
+        f" Training stopped early, after {run.steps} of {run.planned_steps} steps: {run.stopped}."
+        if run.stopped
+        else ""
+    )
+
+
+def _fewer_steps(run: PolicyRun) -> tuple[str, str]:
+    return "fewer", "epochs" if run.method in OFFLINE else "steps"
+
+
+def _list_settings(run: PolicyRun, *changes: tuple[str, str]) -> str:
+    """Return changes of settings in words, each with its value of this run: ``more align.steps (now 6), ...``."""
+    values = {key: f" (now {value:g})" for key, value in run.settings.items()}
+    words = [f"{word} align.{key}{values.get(key, '')}" for word, key in changes]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def name_judge(judge: str) -> str:
+    """Return who ordered the answers, in words."""
+    return {"reward": "the reward judge", "slots": "the slot error rate", "checks": "the rate of checks passed"}.get(
+        judge, judge
+    )
+
+
+def _round_up(number: float) -> int:
+    """Return two significant digits, rounded up: a projection is no count."""
+    unit = 10 ** max(0, len(str(int(number))) - 2)
+    return ceil(number / unit) * unit

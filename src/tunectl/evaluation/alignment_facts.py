@@ -1,0 +1,122 @@
+"""What is known about a run of align after evaluate: how the policy learned, what its reward model is worth, what was gained."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+
+class ShareEstimate(Struct, frozen=True):
+    """A share from 0 to 1 with its interval."""
+
+    value: float
+    low: float | None
+    """None where too few pairs give no interval."""
+    high: float | None
+    pairs: int
+
+
+class PolicyRun(Struct, frozen=True):
+    """What align wrote. ``look``: the validation of the kept weights, or the best later one where those of sft were kept."""
+
+    method: str
+    """rloo, grpo, dpo or kto."""
+    steps: int
+    planned_steps: int
+    best_step: int
+    """Step whose weights were kept; 0: those of sft."""
+    stopped: str | None
+    """Why it stopped early; None where it did not."""
+    look_step: int
+    kl: float
+    """Nats an answer between policy and sft at the look."""
+    rise: float | None
+    """Rise of the validation reward since step 0 (rloo, grpo), or fall of the loss on held-out judgments (dpo, kto), at the
+    look; None where no judgments were held out."""
+    rise_low: float | None
+    """None: a loss has no interval."""
+    rise_high: float | None
+    metric: str
+    """Name of the independent measure."""
+    metric_change: float
+    """Points since step 0, at the look."""
+    metric_low: float
+    metric_high: float
+    within: bool
+    """Whether the measure is within ``align.validation.tolerance`` at the look."""
+    reward_spread: float | None
+    """Standard deviation of the rewards of one prompt's answers, mean over prompts and steps; None for dpo and kto."""
+    truncated: float | None
+    """Share of the sampled answers that were cut, mean over steps; None for dpo and kto."""
+    settings: dict[str, float] = field(default_factory=dict)
+    """Numbers of the align section, by key."""
+    rewards: dict[str, float] = field(default_factory=dict)
+    """Reward term to its weight; empty for dpo and kto."""
+
+
+class PolicyReward(Struct, frozen=True):
+    """The reward model that the policy learned from, on test pairs and on the policy's own answers."""
+
+    accuracy: ShareEstimate
+    """Of held-out pairs."""
+    ensemble_size: int
+    order_chance: float | None
+    """Chance, 0.5 to 1, that the reward model itself gives to the better of two answers to one prompt; None without a spread."""
+    member_spread: float
+    """Standard deviation over the ensemble, mean over tuned and aligned test answers; 0 with one member."""
+    wins: ShareEstimate
+    """Share of the test inputs whose aligned answer its members' mean score puts above the tuned one, ties half."""
+    judge: str
+    """Who was compared with: reward, slots or checks; empty where nobody independent judged."""
+    own_accuracy: ShareEstimate | None
+    """Share of the inputs on which it orders the tuned and the aligned answer as that judge does, of those that both decide."""
+    expected: float
+    """That share where both are as often right here as on held-out pairs."""
+
+
+class AlignmentGain(Struct, frozen=True):
+    """Aligned against tuned in the measure that decides."""
+
+    title: str
+    """Of the measure."""
+    metric: str
+    verdict: str
+    value: float | None
+    """Points, above 0 is better; None where nobody could measure it."""
+    low: float | None
+    high: float | None
+    min_difference: float
+    inputs: int
+    available: int
+    """Test inputs there were."""
+    same_answers: float
+    """Share of the test inputs with the same answer of both, 0 to 1."""
+    costs: list[str]
+    """Measures that lost more than ``evaluate.aligned.max_regression`` allows, each with its number."""
+    no_judge: str
+    """Why the deciding judge said nothing; empty where it did."""
+    judge_accuracy: ShareEstimate | None
+    """The evaluation reward model on held-out pairs; None where it does not decide."""
+
+
+class AlignmentFacts(Struct, frozen=True):
+    """Everything that the causes are judged by."""
+
+    run: PolicyRun
+    gain: AlignmentGain
+    reward: PolicyReward | None
+    reward_absent: str = ""
+    """Why the reward model was not measured on the policy's own answers; empty where it was."""
+
+
+class AlignmentCause(Struct, frozen=True):
+    """Why the aligned model may have gained nothing."""
+
+    name: str
+    """policy_hardly_moved, rewards_alike, reward_model_wrong, judge_weak, reward_not_risen, too_few_inputs, answers_cut,
+    costs_too_much, or none_fits."""
+    finding: str
+    """What it looks like, with the number."""
+    advice: str
+    """What to try."""
+    strength: float
+    """How far the number is beyond its threshold: 0 at the threshold, 1 at its extreme."""

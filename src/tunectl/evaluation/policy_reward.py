@@ -1,0 +1,74 @@
+"""The reward model that a policy learned from, on the policy's own answers: does anybody independent order them as it does?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, pi, sqrt
+from typing import NamedTuple
+
+from tunectl.evaluation import win_rate
+from tunectl.evaluation.alignment_facts import ShareEstimate
+from tunectl.evaluation.results import InputScores
+from tunectl.evaluation.win_rate import Counting, PairOutcome
+
+DRAWS_APART = 2 / sqrt(pi)
+"""Mean distance of two draws from a normal distribution, in standard deviations."""
+
+
+class JudgedOrder(NamedTuple):
+    """How one judge orders the two answers to each input: 1 for the aligned one, 0 for the tuned one, 0.5 for a tie."""
+
+    judge: str
+    outcomes: Sequence[float]
+    accuracy: float
+    """Share of pairs on which this judge is right, 0 to 1; rules are right by definition."""
+
+
+def order_by_scores(aligned: Sequence[float], tuned: Sequence[float], tie: float) -> list[float]:
+    """Return the order of each pair of scores; a tie where they differ by no more than ``tie``."""
+    return [win_rate.outcome(own, other, tie) for own, other in zip(aligned, tuned, strict=True)]
+
+
+def order_by_rules(rows: Sequence[InputScores], reward_terms: Sequence[str]) -> JudgedOrder | None:
+    """Return the order by slot errors, else by declared checks; None without either.
+
+    Checks are no independent judge where the policy was rewarded for a check (``reward_terms``).
+    """
+    rewarded = any(name.startswith("check_") for name in reward_terms)
+    for measure, sign in (("slot_error", -1.0), *(() if rewarded else (("checks", 1.0),))):
+        if rows and all(measure in row.statistics[system] for row in rows for system in ("aligned", "tuned")):
+            values = [[sign * row.statistics[name][measure][0] for row in rows] for name in ("aligned", "tuned")]
+            name = "slots" if measure == "slot_error" else measure
+            return JudgedOrder(name, order_by_scores(values[0], values[1], 1e-9), 1.0)
+    return None
+
+
+def measure_agreement(
+    first: Sequence[float], second: Sequence[float], clusters: Sequence[str], counting: Counting
+) -> ShareEstimate | None:
+    """Return the share of the inputs that two judges order alike, of those on which neither sees a tie; None without one."""
+    duels = [
+        PairOutcome(float(own == other), cluster, "", "")
+        for own, other, cluster in zip(first, second, clusters, strict=True)
+        if 0.5 not in (own, other)
+    ]
+    return None if not duels else ShareEstimate(*win_rate.estimate_share(duels, counting), len(duels))
+
+
+def measure_wins(outcomes: Sequence[float], clusters: Sequence[str], counting: Counting) -> ShareEstimate:
+    """Return how often the aligned answer is ordered first, ties half."""
+    duels = [PairOutcome(value, cluster, "", "") for value, cluster in zip(outcomes, clusters, strict=True)]
+    return ShareEstimate(*win_rate.estimate_share(duels, counting), len(duels))
+
+
+def expect_agreement(first: float, second: float) -> float:
+    """Return how often two judges agree that are right with these shares and err independently."""
+    return first * second + (1 - first) * (1 - second)
+
+
+def order_chance(spread: float, scale: float) -> float:
+    """Return the chance of the better one that a Bradley-Terry model gives to two answers of one prompt.
+
+    ``spread``: standard deviation of their scores; ``scale``: natural log units of odds in one unit of the score.
+    """
+    return 1 / (1 + exp(-DRAWS_APART * spread * scale))

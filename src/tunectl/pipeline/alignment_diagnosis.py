@@ -1,0 +1,208 @@
+"""Where aligned is not surely better than tuned: gather what the stages wrote, measure the reward model, name the causes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from msgspec.structs import replace
+
+from tunectl.artifacts import atomic_io, manifest
+from tunectl.backends.wiring.evaluation import LoadReward
+from tunectl.config.schema.evaluate import EvaluateStage
+from tunectl.evaluation import alignment_causes, alignment_gate, metrics, policy_reward
+from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, PolicyReward, PolicyRun, ShareEstimate
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.policy_reward import JudgedOrder
+from tunectl.evaluation.results import InputScores, Results
+from tunectl.evaluation.win_rate import Counting
+from tunectl.training.reward import reward_artifacts
+from tunectl.training.reward.protocols import RewardScore, ScoredPrompt
+from tunectl.training.reward.reward_artifacts import RewardAccuracies, RewardFacts
+from tunectl.training.reward.reward_metrics import RewardMeasurement
+from tunectl.training.rl import rl_artifacts
+from tunectl.training.rl.rl_artifacts import AlignResultRecord
+from tunectl.training.rl.rl_types import ValidationPoint
+
+
+@dataclass(frozen=True, slots=True)
+class AlignmentInputs:
+    """What one comparison of aligned and tuned was made of."""
+
+    base: Path
+    """Model folder that the adapters belong to."""
+    sft: Path
+    reward: Path
+    align: Path
+    items: Sequence[Item]
+    answers: Mapping[str, Sequence[str]]
+    """tuned and aligned to the answers to ``items``."""
+    scores: Mapping[str, Sequence[float]] | str
+    """System to the reward judge's score of each answer; a word: why it gave none."""
+    load_reward: LoadReward
+
+
+def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage, inputs: AlignmentInputs) -> Results:
+    """Return ``results`` with the causes it looks like where aligned is not surely better; else unchanged.
+
+    The reward model is loaded only then: one load, and the scores of two answers an input.
+    Raises  ArtifactError where align.json or the reward model is absent or does not fit.
+    """
+    aligned = results.verdict.aligned
+    if aligned is None or aligned.verdict == alignment_gate.BETTER:
+        return results
+    record: AlignResultRecord = atomic_io.read_json(inputs.align / rl_artifacts.FACTS, AlignResultRecord)
+    run = summarize_run(record, inputs.align / rl_artifacts.HISTORY)
+    absent = _explain_absence(record, inputs.reward)
+    reward = None if absent else _measure_reward(run, rows, cfg, inputs)
+    facts = AlignmentFacts(run, _gain(results, cfg, inputs), reward, absent)
+    verdict = replace(aligned, causes=alignment_causes.find_causes(facts))
+    return replace(results, alignment=facts, verdict=replace(results.verdict, aligned=verdict))
+
+
+def summarize_run(record: AlignResultRecord, history: Path) -> PolicyRun:
+    """Return what align wrote, at the look that matters: that of the kept weights, or the best later one where sft's were kept."""
+    first = record.validation[0]
+    if record.best_step:
+        look = next(point for point in record.validation if point.step == record.best_step)
+    else:
+        look = max(record.validation[1:], key=lambda point: _rise(first, point) or 0.0, default=first)
+    offline = record.method in alignment_causes.OFFLINE
+    rise = _rise(first, look) if not offline or first.held_out_loss is not None else None
+    with history.open(newline="", encoding="utf-8") as stream:
+        steps = list(csv.DictReader(stream))
+    return PolicyRun(
+        method=record.method,
+        steps=record.steps,
+        planned_steps=record.planned_steps,
+        best_step=record.best_step,
+        stopped=record.stopped,
+        look_step=look.step,
+        kl=look.kl,
+        rise=rise,
+        rise_low=None if offline else look.reward_low - first.reward,
+        rise_high=None if offline else look.reward_high - first.reward,
+        metric=record.metric,
+        metric_change=look.metric_change,
+        metric_low=look.metric_low,
+        metric_high=look.metric_high,
+        within=look.within,
+        reward_spread=None if offline else _mean(steps, "reward_spread"),
+        truncated=None if offline else _mean(steps, "truncated"),
+        settings=record.settings,
+        rewards=record.rewards,
+    )
+
+
+def _rise(first: ValidationPoint, look: ValidationPoint) -> float:
+    """Return how much better the objective is than at the first look: less loss on held-out judgments, else more reward."""
+    if first.held_out_loss is not None and look.held_out_loss is not None:
+        return first.held_out_loss - look.held_out_loss
+    return look.reward - first.reward
+
+
+def _mean(steps: Sequence[Mapping[str, str]], column: str) -> float | None:
+    values = [float(row[column]) for row in steps if row.get(column)]
+    return fmean(values) if values else None
+
+
+def _explain_absence(record: AlignResultRecord, reward: Path) -> str:
+    """Return why there is no reward model that the policy learned from; empty where there is one."""
+    if record.method in alignment_causes.OFFLINE:
+        return f"{record.method} learns from judgments, not from a reward model"
+    if "reward_model" not in record.rewards:
+        return "align.rewards has no reward_model"
+    return "there is no reward model (reward: none)" if (reward / manifest.PASSED_THROUGH).is_file() else ""
+
+
+def _measure_reward(
+    run: PolicyRun, rows: Sequence[InputScores], cfg: EvaluateStage, inputs: AlignmentInputs
+) -> PolicyReward:
+    """Score the tuned and the aligned answers with the reward model that the policy learned from, and compare with a judge."""
+    accuracies: RewardAccuracies = atomic_io.read_json(inputs.reward / reward_artifacts.RESULTS, RewardAccuracies)
+    facts: RewardFacts = atomic_io.read_json(inputs.reward / reward_artifacts.FACTS, RewardFacts)
+    scores = _score(cfg, inputs)
+    own, tie = cfg.evaluate.aligned, cfg.evaluate.aligned.tie_threshold
+    gate = cfg.evaluate.gate
+    counting = Counting(own.length_tolerance, gate.resamples, gate.confidence, cfg.seed)
+    clusters = [item.cluster for item in inputs.items]
+    values = {name: [score.value for score in scores[name]] for name in scores}
+    outcomes = policy_reward.order_by_scores(values["aligned"], values["tuned"], tie)
+    judge = _choose_judge(run, rows, accuracies.judge, inputs.scores, tie)
+    spread = run.reward_spread
+    weight = run.rewards.get("reward_model", 1.0)
+    return PolicyReward(
+        accuracy=_estimate(accuracies.test),
+        ensemble_size=len(facts.members.seeds),
+        order_chance=None if spread is None else policy_reward.order_chance(spread / weight, facts.members.scale),
+        member_spread=fmean(score.spread for name in scores for score in scores[name]),
+        wins=policy_reward.measure_wins(outcomes, clusters, counting),
+        judge="" if judge is None else judge.judge,
+        own_accuracy=None
+        if judge is None
+        else policy_reward.measure_agreement(outcomes, judge.outcomes, clusters, counting),
+        expected=policy_reward.expect_agreement(
+            accuracies.test.accuracy.value, 1.0 if judge is None else judge.accuracy
+        ),
+    )
+
+
+def _score(cfg: EvaluateStage, inputs: AlignmentInputs) -> dict[str, list[RewardScore]]:
+    model = inputs.load_reward(
+        base=inputs.base, sft=inputs.sft, reward=inputs.reward, part="members", profile=cfg.hardware
+    )
+    try:
+        prompts = [ScoredPrompt(item.messages, item.tools) for item in inputs.items]
+        return {name: model.score(prompts, inputs.answers[name]) for name in ("tuned", "aligned")}
+    finally:
+        model.close()
+
+
+def _choose_judge(
+    run: PolicyRun,
+    rows: Sequence[InputScores],
+    accuracy: RewardMeasurement | None,
+    scores: Mapping[str, Sequence[float]] | str,
+    tie: float,
+) -> JudgedOrder | None:
+    """Return who is independent of the reward model: the reward judge where it spoke, else slot errors or checks."""
+    if isinstance(scores, str) or accuracy is None:
+        return policy_reward.order_by_rules(rows, list(run.rewards))
+    outcomes = policy_reward.order_by_scores(scores["aligned"], scores["tuned"], tie)
+    return JudgedOrder("reward", outcomes, accuracy.accuracy.value)
+
+
+def _gain(results: Results, cfg: EvaluateStage, inputs: AlignmentInputs) -> AlignmentGain:
+    gate = cfg.evaluate.aligned
+    gain = alignment_gate.primary_gain(gate, results)
+    aligned = results.verdict.aligned
+    by_judge = gate.metric == "win_rate"
+    pairs = list(zip(inputs.answers["tuned"], inputs.answers["aligned"], strict=True))
+    return AlignmentGain(
+        title=metrics.get_metric(gate.metric).title,
+        metric=gate.metric,
+        verdict="" if aligned is None else aligned.verdict,
+        value=None if gain is None else gain.value,
+        low=None if gain is None else gain.low,
+        high=None if gain is None else gain.high,
+        min_difference=gate.min_difference,
+        inputs=results.inputs,
+        available=results.available,
+        same_answers=fmean(first.strip() == second.strip() for first, second in pairs),
+        costs=alignment_gate.excess_costs(gate, results),
+        no_judge=inputs.scores if by_judge and isinstance(inputs.scores, str) else "",
+        judge_accuracy=_judge_accuracy(inputs.reward) if by_judge and not isinstance(inputs.scores, str) else None,
+    )
+
+
+def _judge_accuracy(reward: Path) -> ShareEstimate | None:
+    accuracies: RewardAccuracies = atomic_io.read_json(reward / reward_artifacts.RESULTS, RewardAccuracies)
+    return None if accuracies.judge is None else _estimate(accuracies.judge)
+
+
+def _estimate(measured: RewardMeasurement) -> ShareEstimate:
+    figure = measured.accuracy
+    return ShareEstimate(figure.value, figure.low, figure.high, measured.pairs)
