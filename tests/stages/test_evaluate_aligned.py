@@ -451,7 +451,7 @@ def test_where_aligning_gains_nothing_the_report_says_what_it_looks_like(inputs,
     )  # fmt: skip
     assert reward.own_accuracy.high < 0.1
     assert reward.expected == pytest.approx(0.9 * 0.86 + 0.1 * 0.14)
-    assert [cause.name for cause in aligned_verdict.causes] == ["reward_model_wrong"]
+    assert [cause.name for cause in aligned_verdict.causes] == ["reward_model_wrong", "costs_too_much"]
     cause = aligned_verdict.causes[0]
     assert "orders the two as the reward judge does on 0 % (0 to 9) of 40; 79 % was to be expected" in cause.finding
     assert json.loads((outputs.artifact / "verdict.json").read_text())["aligned"]["causes"][0]["name"] == cause.name

@@ -2,7 +2,7 @@
 
 Each rule compares one number with one threshold. Its strength is how far the number lies beyond the threshold: 0 at the
 threshold, 1 at the extreme. Several rules may hold, because causes come together; rules of equal strength stay in the order of
-the training itself: sampling, reward, policy, judge, test set.
+the training itself: sampling, reward, policy, judge, test set, costs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def find_causes(facts: AlignmentFacts) -> list[AlignmentCause]:
     if costs and gained:
         return costs
     rules = (_answers_cut, _rewards_alike, _hardly_moved, _not_risen, _reward_wrong, _judge_weak, _too_few_inputs)
-    causes = [*costs, *(cause for rule in rules for cause in rule(facts))]
+    causes = [*(cause for rule in rules for cause in rule(facts)), *costs]
     causes.sort(key=lambda cause: -cause.strength)
     return causes[:MOST_CAUSES] or [_explain_none(facts)]
 

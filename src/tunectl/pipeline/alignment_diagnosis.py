@@ -69,7 +69,7 @@ def summarize_run(record: AlignResultRecord, history: Path) -> PolicyRun:
     if record.best_step:
         look = next(point for point in record.validation if point.step == record.best_step)
     else:
-        look = max(record.validation[1:], key=lambda point: _rise(first, point) or 0.0, default=first)
+        look = max(record.validation[1:], key=lambda point: _rise(first, point), default=first)
     offline = record.method in alignment_causes.OFFLINE
     rise = _rise(first, look) if not offline or first.held_out_loss is not None else None
     with history.open(newline="", encoding="utf-8") as stream:
