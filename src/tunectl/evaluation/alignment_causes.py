@@ -304,5 +304,5 @@ def name_judge(judge: str) -> str:
 
 def _round_up(number: float) -> int:
     """Return two significant digits, rounded up: a projection is no count."""
-    unit = 10 ** max(0, len(str(int(number))) - 2)
+    unit: int = 10 ** max(0, len(str(int(number))) - 2)
     return ceil(number / unit) * unit
