@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import ceil, log
 
-from tunectl.evaluation.alignment_facts import AlignmentCause, AlignmentFacts, AlignmentGain, PolicyRun, ShareEstimate
+from tunectl.evaluation.alignment_facts import (
+    AlignmentCause,
+    AlignmentFacts,
+    AlignmentGain,
+    AlignmentRun,
+    ShareEstimate,
+)
 from tunectl.evaluation.alignment_gate import BETTER
 from tunectl.evaluation.gate import UNCLEAR
 
@@ -264,19 +270,19 @@ def _explain_none(facts: AlignmentFacts) -> AlignmentCause:
     )
 
 
-def _rose(run: PolicyRun) -> bool:
+def _rose(run: AlignmentRun) -> bool:
     """Return whether what is learned from surely got better at the look; a loss has no interval and need only fall."""
     if run.rise is None:
         return False
     return run.rise > 0 if run.rise_low is None else run.rise_low > 0
 
 
-def _guard_refused(run: PolicyRun) -> bool:
+def _guard_refused(run: AlignmentRun) -> bool:
     """Return whether sft's weights were kept although later ones had a better objective, because the measure fell."""
     return not run.best_step and not run.within and (run.rise is None or run.rise > 0)
 
 
-def _explain_stop(run: PolicyRun) -> str:
+def _explain_stop(run: AlignmentRun) -> str:
     return (
         f" Training stopped early, after {run.steps} of {run.planned_steps} steps: {run.stopped}."
         if run.stopped
@@ -284,11 +290,11 @@ def _explain_stop(run: PolicyRun) -> str:
     )
 
 
-def _fewer_steps(run: PolicyRun) -> tuple[str, str]:
+def _fewer_steps(run: AlignmentRun) -> tuple[str, str]:
     return "fewer", "epochs" if run.method in OFFLINE else "steps"
 
 
-def _list_settings(run: PolicyRun, *changes: tuple[str, str]) -> str:
+def _list_settings(run: AlignmentRun, *changes: tuple[str, str]) -> str:
     """Return changes of settings in words, each with its value of this run: ``more align.steps (now 6), ...``."""
     values = {key: f" (now {value:g})" for key, value in run.settings.items()}
     words = [f"{word} align.{key}{values.get(key, '')}" for word, key in changes]

@@ -15,7 +15,7 @@ class ShareEstimate(Struct, frozen=True):
     pairs: int
 
 
-class PolicyRun(Struct, frozen=True):
+class AlignmentRun(Struct, frozen=True):
     """What align wrote. ``look``: the validation of the kept weights, or the best later one where those of sft were kept."""
 
     method: str
@@ -101,7 +101,7 @@ class AlignmentGain(Struct, frozen=True):
 class AlignmentFacts(Struct, frozen=True):
     """Everything that the causes are judged by."""
 
-    run: PolicyRun
+    run: AlignmentRun
     gain: AlignmentGain
     reward: PolicyReward | None
     reward_absent: str = ""

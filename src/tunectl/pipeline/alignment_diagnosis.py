@@ -14,7 +14,7 @@ from tunectl.artifacts import atomic_io, manifest
 from tunectl.backends.wiring.evaluation import LoadReward
 from tunectl.config.schema.evaluate import EvaluateStage
 from tunectl.evaluation import alignment_causes, alignment_gate, metrics, policy_reward
-from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, PolicyReward, PolicyRun, ShareEstimate
+from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, PolicyReward, AlignmentRun, ShareEstimate
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.policy_reward import JudgedOrder
 from tunectl.evaluation.results import InputScores, Results
@@ -63,7 +63,7 @@ def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage
     return replace(results, alignment=facts, verdict=replace(results.verdict, aligned=verdict))
 
 
-def summarize_run(record: AlignResultRecord, history: Path) -> PolicyRun:
+def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
     """Return what align wrote, at the look that matters: that of the kept weights, or the best later one where sft's were kept."""
     first = record.validation[0]
     if record.best_step:
@@ -74,7 +74,7 @@ def summarize_run(record: AlignResultRecord, history: Path) -> PolicyRun:
     rise = _rise(first, look) if not offline or first.held_out_loss is not None else None
     with history.open(newline="", encoding="utf-8") as stream:
         steps = list(csv.DictReader(stream))
-    return PolicyRun(
+    return AlignmentRun(
         method=record.method,
         steps=record.steps,
         planned_steps=record.planned_steps,
@@ -119,7 +119,7 @@ def _explain_absence(record: AlignResultRecord, reward: Path) -> str:
 
 
 def _measure_reward(
-    run: PolicyRun, rows: Sequence[InputScores], cfg: EvaluateStage, inputs: AlignmentInputs
+    run: AlignmentRun, rows: Sequence[InputScores], cfg: EvaluateStage, inputs: AlignmentInputs
 ) -> PolicyReward:
     """Score the tuned and the aligned answers with the reward model that the policy learned from, and compare with a judge."""
     accuracies: RewardAccuracies = atomic_io.read_json(inputs.reward / reward_artifacts.RESULTS, RewardAccuracies)
@@ -162,7 +162,7 @@ def _score(cfg: EvaluateStage, inputs: AlignmentInputs) -> dict[str, list[Reward
 
 
 def _choose_judge(
-    run: PolicyRun,
+    run: AlignmentRun,
     rows: Sequence[InputScores],
     accuracy: RewardMeasurement | None,
     scores: Mapping[str, Sequence[float]] | str,

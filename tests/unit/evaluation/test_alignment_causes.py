@@ -8,11 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from tunectl.evaluation import alignment_causes, policy_reward
-from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, PolicyReward, PolicyRun, ShareEstimate
+from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, PolicyReward, AlignmentRun, ShareEstimate
 from tunectl.evaluation.results import InputScores
 from tunectl.evaluation.win_rate import Counting
 
-RUN = PolicyRun(
+RUN = AlignmentRun(
     method="rloo", steps=60, planned_steps=60, best_step=60, stopped=None, look_step=60, kl=3.0, rise=0.8, rise_low=0.5,
     rise_high=1.1, metric="chrf", metric_change=0.2, metric_low=-0.8, metric_high=1.1, within=True, reward_spread=0.6,
     truncated=0.02, settings={"steps": 60.0, "learning_rate": 5e-5, "beta": 0.2, "temperature": 0.7, "num_generations": 8.0},

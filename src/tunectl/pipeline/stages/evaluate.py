@@ -130,9 +130,8 @@ def run(
     panel = _panel(cfg, inputs, tuned_on, data, rounds, tools) if "aligned" in trained else None
     result, input_scores = run_evaluation.evaluate(setting, data, rounds, tools.ask, panel)
     if panel is not None:
-        result = alignment_diagnosis.add_causes(
-            result, input_scores, cfg, _alignment(inputs, tuned_on, data, rounds, panel, tools)
-        )
+        alignment = _alignment(inputs, tuned_on, data, rounds, panel, tools)
+        result = alignment_diagnosis.add_causes(result, input_scores, cfg, alignment)
     if budget := privacy_budget.load(inputs.sft):
         trained_openly = [
             name for name, on in (("cpt", tuned_on != inputs.model), ("align", "aligned" in trained)) if on
@@ -140,10 +139,7 @@ def run(
         result = privacy_note.add_privacy(result, budget, trained_openly)
     _write(result, data, rounds, inputs, outputs)
     atomic_io.write_rows(outputs.artifact / results.INPUT_SCORES, input_scores)
-    for line in (
-        *_table(result), *summary.win_lines(result), *result.warnings, result.verdict.reason, *summary.cause_lines(result)
-    ):  # fmt: skip
-        _log.info("%s", line)
+    _log_result(result)
     gain, own_gain = result.difference("base"), alignment_gate.primary_difference(cfg.evaluate.aligned, result)
     return Metrics(
         inputs=result.inputs,
@@ -303,6 +299,12 @@ def _table(result: Results) -> list[str]:
         )
         for row in (columns, *rows)
     ]
+
+
+def _log_result(result: Results) -> None:
+    lines = (*_table(result), *summary.win_lines(result), *result.warnings, result.verdict.reason)
+    for line in (*lines, *summary.cause_lines(result)):
+        _log.info("%s", line)
 
 
 def _write(result: Results, data: Data, rounds: Sequence[SystemOutputs], inputs: Inputs, outputs: Outputs) -> None:
