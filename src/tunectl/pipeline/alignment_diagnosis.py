@@ -14,7 +14,7 @@ from tunectl.artifacts import atomic_io, manifest
 from tunectl.backends.wiring.evaluation import LoadReward
 from tunectl.config.schema.evaluate import EvaluateStage
 from tunectl.evaluation import alignment_causes, alignment_gate, metrics, policy_reward
-from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, PolicyReward, AlignmentRun, ShareEstimate
+from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, AlignmentRun, PolicyReward, ShareEstimate
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.policy_reward import JudgedOrder
 from tunectl.evaluation.results import InputScores, Results

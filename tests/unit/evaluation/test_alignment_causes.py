@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from tunectl.evaluation import alignment_causes, policy_reward
-from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, PolicyReward, AlignmentRun, ShareEstimate
+from tunectl.evaluation.alignment_facts import AlignmentFacts, AlignmentGain, AlignmentRun, PolicyReward, ShareEstimate
 from tunectl.evaluation.results import InputScores
 from tunectl.evaluation.win_rate import Counting
 

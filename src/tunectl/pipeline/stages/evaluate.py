@@ -98,9 +98,8 @@ def run(
 ) -> Metrics:
     """Answer the test inputs with every system, measure, compare and decide.
 
-    Reads    split/{train,validation,test}.jsonl, the models, reward/judge, sft/history.csv, split/report.json, and the
-             judgments in ``evaluate.aligned.human_judgments_dir``; where aligned is not surely better also reward/members,
-             align/align.json and align/history.csv, to say why it may be
+    Reads    split/{train,validation,test}.jsonl, split/report.json, the models, reward/judge, sft/history.csv, the judgments in
+             ``evaluate.aligned.human_judgments_dir``; align and reward/members where aligned is not surely better
     Writes   results.json, answers.jsonl and input_scores.jsonl (one line a test input), verdict.json (``passed`` is the gate), report.html
     Returns  Metrics; a verdict of no is not an error, because DVC would delete the files that say why
 
