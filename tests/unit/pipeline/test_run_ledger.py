@@ -111,7 +111,19 @@ def test_what_is_left_of_an_earlier_run_is_not_in_it(layout: ProjectPaths) -> No
     assert [one.name for one in newest(layout).stages] == ["split"]
 
 
-def test_a_run_that_fails_is_kept_with_its_reason(layout: ProjectPaths) -> None:
+class FastClock:
+    """A clock that a test sets forward: names of runs begin with the second."""
+
+    strftime, gmtime = staticmethod(time.strftime), staticmethod(time.gmtime)
+    ahead = 0.0
+
+    def time(self) -> float:
+        return time.time() + self.ahead
+
+
+def test_a_run_that_fails_is_kept_with_its_reason(layout: ProjectPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FastClock()
+    monkeypatch.setattr(run_ledger, "time", clock)
     build(layout, "split")
     atomic_io.write_json(
         layout.failure, {"stage": "sft", "exit_code": 5, "message": "out of memory", "hint": "buy some"}
@@ -122,17 +134,17 @@ def test_a_run_that_fails_is_kept_with_its_reason(layout: ProjectPaths) -> None:
     assert record.failure is not None
     assert (record.exit_code, record.failure.stage, record.failure.message) == (5, "sft", "out of memory")
     layout.failure.unlink()
-    time.sleep(1.1)  # names begin with the second
+    clock.ahead += 1.1
     with pytest.raises(InfrastructureError), record_run(layout, "shop"):
         raise InfrastructureError("dvc repro failed", hint="look above")
     record = newest(layout)
     assert record.failure is not None
     assert (record.exit_code, record.failure.stage, record.failure.message) == (5, None, "dvc repro failed")
-    time.sleep(1.1)
+    clock.ahead += 1.1
     with pytest.raises(GateError), record_run(layout, "shop"):
         raise GateError("do not tune")
     assert (newest(layout).exit_code, newest(layout).failure) == (3, None)
-    time.sleep(1.1)
+    clock.ahead += 1.1
     with pytest.raises(KeyboardInterrupt), record_run(layout, "shop"):
         raise KeyboardInterrupt
     assert newest(layout).exit_code == 130
