@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tunectl.backends.modeling import layer_benchmark
 from tunectl.cli.main import main
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,9 @@ def test_the_schema_goes_to_the_screen_or_a_file(project: Path, capsys: pytest.C
     assert json.loads(Path("out.json").read_text()) == shown
 
 
-def test_the_estimate_counts_the_sources(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_estimate_counts_the_sources(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["estimate", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     stages = {row["stage"]: row for row in found["stages"]}
@@ -78,13 +81,18 @@ def test_the_estimate_counts_the_sources(project: Path, capsys: pytest.CaptureFi
     assert found["model"] == {"parameters": 135_000_000, "layers": 30, "source": "name"}
     assert 0 < stages["sft"]["minutes"] < 60
     assert found["minutes"] == pytest.approx(sum(row["minutes"] for row in found["stages"]), abs=0.1)
+    speed = layer_benchmark.Speed(**found["machine"]["layer_seconds"])
+    monkeypatch.setattr(layer_benchmark, "layer_speed", lambda *_, **__: speed)  # it was timed a moment ago
     assert main(["estimate"]) == 0
     out = capsys.readouterr().out
     assert "in all about" in out
     assert found["curate_engine"] in " ".join(out.split())
 
 
-def test_an_estimate_without_its_source_says_what_is_missing(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_estimate_without_its_source_says_so_before_the_machine_is_timed(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layer_benchmark, "layer_speed", lambda *_, **__: pytest.fail("it was timed"))
     assert main(["estimate", "data.path=none.csv"]) == 2
     assert capsys.readouterr().err == (
         "tunectl: ingest.sources.table.path = none.csv: there is no such file or folder\n"

@@ -41,9 +41,10 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
         weight_bytes=0.6 if root.sft.method == "qlora" else 2.0,
     )
     size = ModelShape(shape.parameters, shape.layers, source, _download(root, shape.parameters), fit)
+    amounts = estimate_dataset_size(layout, root.ingest)  # before the machine is timed: a source may be missing
     machine = _machine(layout, root, shape)
     questions = len(safety.questions(()))
-    stage_costs = estimate(root, estimate_dataset_size(layout, root.ingest), size, machine, safety_questions=questions)
+    stage_costs = estimate(root, amounts, size, machine, safety_questions=questions)
     stages = [
         {
             "stage": item.stage,
