@@ -58,6 +58,8 @@ PEER_NEEDS = [
 LIMITS = {False: (60, 1.5), True: (None, 4.0)}
 """Seconds and GB, for up to a million documents and for more."""
 SEED = 20261125
+FEW = 20
+"""The second corpus for Ray is smaller by this."""
 BLOCK = 1_000_000
 """Documents that are made, shuffled and scored together; a family is inside one block."""
 
@@ -247,6 +249,17 @@ def score(path: Path, kept: Path) -> dict[str, float]:
     }
 
 
+def find_rates(documents: int, figures: dict[str, object], few: int, few_seconds: float) -> dict[str, float]:
+    """What ``tunectl estimate`` extrapolates from: Ray on two sizes is a line, whose height at no documents is its start."""
+    mine, ray = figures["ours"], figures["ray"]
+    slope = (ray["seconds"] - few_seconds) / (documents - few)
+    return {
+        "local_seconds": float(f"{(mine['read_seconds'] + mine['seconds']) / documents:.3g}"),
+        "ray_start_seconds": round(few_seconds - slope * few, 1),
+        "ray_cpu_seconds": float(f"{slope * (os.cpu_count() or 1):.3g}"),
+    }
+
+
 def components(members: list[tuple[str, str]]) -> list[set[str]]:
     """Members of a family that are linked by a Jaccard similarity of at least the threshold."""
     sets = {name: shingles(text) for name, text in members}
@@ -287,6 +300,10 @@ def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
             figures["ray"]["seconds"] / sum(figures["ours"][name] for name in ("read_seconds", "seconds")), 2
         )
         print(f"  {figures['ray']}", flush=True)
+        few = options.documents // FEW
+        subprocess.run([sys.executable, __file__, "--make", str(small), str(few)], check=True)
+        figures["rates"] = find_rates(options.documents, figures, few, in_child(small, kept, "ray")["seconds"])
+        print(f"  for pipeline/curation_rates.py: {figures['rates']}", flush=True)
     if options.no_peer:
         return figures
     python = peer_python(options.peer, scratch)

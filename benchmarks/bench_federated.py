@@ -1,7 +1,7 @@
 """Federated training on E2E in three unequal parts, beside one fit on all of it and one on each part alone.
 
-    make bench-federated                                       (hours on two cores; goes on where it stopped)
-    python benchmarks/bench_federated.py --model FOLDER --steps 8 --inputs 10 sft.max_length=400
+    make bench-federated                        (about two hours on two quiet cores; goes on where it stopped)
+    python benchmarks/bench_federated.py --model FOLDER --rounds 2 --steps 4 --inputs 6 sft.max_length=600     (to try it)
 
 All fits take the same number of optimizer steps in all: rounds x local steps. Every adapter goes through the stages sft (which only
 checks it) and evaluate of one project, so all answer the same test inputs with the same decoding. BLEU with the bootstrap interval of
@@ -17,11 +17,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from hardware_info import machine, versions
+
+from tunectl.artifacts import atomic_io
 
 ROOT = Path(__file__).parents[1]
 E2E = ROOT.parent / "shared" / "data" / "e2e" / "devset.csv"
@@ -67,30 +70,45 @@ def fit_alone(federation, name: str, part, steps: int) -> Path:
     return out
 
 
-def judge(layout, name: str, adapter: Path) -> dict[str, object]:
-    """Take the adapter through sft and evaluate; its BLEU with interval."""
+def judge(layout, name: str, fit: Callable[[], Path]) -> dict[str, object]:
+    """Fit, and take the adapter through sft and evaluate; its BLEU with interval. What was judged before is read again."""
     from tunectl.config.loading import override_file
     from tunectl.evaluation import results
     from tunectl.pipeline import runner
 
     kept = layout.state_dir / "judged" / f"{name}.json"
     if not kept.is_file():
+        adapter = fit().absolute()
         recorded = override_file.load_overrides(layout)
         override_file.save_overrides(layout, override_file.merge_overrides(recorded, [f"sft.adapter={adapter}"]))
-        for stage in JUDGED:
-            runner.execute_stage(layout, stage)
+        try:
+            for stage in JUDGED:
+                runner.execute_stage(layout, stage)
+        finally:
+            override_file.save_overrides(layout, recorded)
         found = results.load(layout.artifact("evaluate") / results.NAME)
-        override_file.save_overrides(layout, recorded)
         scores = {system.name: system.scores["bleu"] for system in found.systems if "bleu" in system.scores}
         row = {
             who: {"bleu": round(scores[who].value, 2), "low": scores[who].low, "high": scores[who].high}
             for who in ("tuned", "base")
         }
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps({**row, "inputs": found.inputs}))
+        atomic_io.write_json(kept, {**row, "inputs": found.inputs})
     row = json.loads(kept.read_text())
-    print(f"{name:<22} {row['tuned']['bleu']:6.2f}  {row['tuned']['low']} to {row['tuned']['high']}", flush=True)
+    print(describe(name, row["tuned"]), flush=True)
     return row
+
+
+def forget_adapter(layout) -> None:
+    """Take back what a run that was killed while it evaluated has left in the overrides."""
+    from tunectl.config.loading import override_file
+
+    recorded = override_file.load_overrides(layout)
+    override_file.save_overrides(layout, [one for one in recorded if not one.text.startswith("sft.adapter=")])
+
+
+def describe(name: str, score: dict[str, float]) -> str:
+    """A line of the table."""
+    return f"{name:<22} {score['bleu']:6.2f}  {score['low']:6.2f} to {score['high']:6.2f}"
 
 
 def measure(layout, words: Sequence[str], rounds: int, steps: int) -> dict[str, object]:
@@ -103,13 +121,16 @@ def measure(layout, words: Sequence[str], rounds: int, steps: int) -> dict[str, 
     everything = federate_run.read_examples(layout)
     parts = federate_run.partition(everything, SHARES, federation.root.seed)
     found: dict[str, object] = {"answers": [sum(len(item.answers) for item in part[0]) for part in parts]}
-    found["pooled"] = judge(layout, "pooled", fit_alone(federation, "pooled", everything, steps).absolute())
+    found["pooled"] = judge(layout, "pooled", partial(fit_alone, federation, "pooled", everything, steps))
     for number, part in enumerate(parts, 1):
         name = f"part {number} alone"
-        found[name] = judge(layout, name, fit_alone(federation, f"part-{number}", part, steps).absolute())
+        found[name] = judge(layout, name, partial(fit_alone, federation, f"part-{number}", part, steps))
     for average in ("fedavg", "product"):
         own = federate_run.open_federation(layout, [*common, f"federate.name={average}", f"federate.average={average}"])
-        found[f"federated, {average}"] = judge(layout, f"federated, {average}", federate_run.simulate(own, print))
+        found[f"federated, {average}"] = judge(
+            layout, f"federated, {average}", partial(federate_run.simulate, own, print)
+        )
+    print(describe("base", found["pooled"]["base"]), flush=True)
     return found
 
 
@@ -124,7 +145,7 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "bench_federated", help="goes on there"
     )
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/federated.json")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/bench_federated.json")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the project, when it is made")
     args = parser.parse_args()
     from tunectl.artifacts.paths import ProjectPaths
@@ -132,7 +153,10 @@ def main() -> None:
     words = [
         "experiment=e2e",
         f"data.path={args.e2e.absolute()}",
+        "split.shares={train: 0.8, validation: 0.04, test: 0.16}",
         "evaluate.prompts=null",
+        "evaluate.max_references=0",
+        "evaluate.latency_inputs=0",
         "package=none",
         "inference_log=default",
         "retrain=default",
@@ -145,6 +169,7 @@ def main() -> None:
     layout, started = ProjectPaths(), time.monotonic()
     if not (layout.artifact("cpt") / "manifest.json").is_file():
         build(layout, words)
+    forget_adapter(layout)
     found = measure(layout, [], args.rounds, args.steps)
     result = {
         "machine": machine(),
@@ -156,7 +181,7 @@ def main() -> None:
     print(json.dumps(result, indent=1))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)
     if args.keep:
-        (ROOT / "benchmarks" / "results" / "federated.json").write_text(json.dumps(result, indent=1) + "\n")
+        (ROOT / "benchmarks" / "results" / "bench_federated.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ CUDA_ONLY = re.compile(r"(nvidia-(?!ml-py)|cuda-|triton$)")
 ENVIRONMENT = ("python_full_version < '3.14' and ", " and sys_platform == 'linux'", " ; sys_platform == 'linux'")
 """What uv writes behind every line, because ``tool.uv.environments`` of pyproject.toml says so."""
 HEADER = "# Made by `make lock` from {source}: {what}. Each line has the hashes of its files; requirements/install.py installs it.\n"
+BESIDE = ("postgres", "s3", "gs", "azure", "mlflow", "wandb", "sweep", "ray", "private", "gpu")
+"""Extras that are installed beside [all], each with a lock of what it adds to run.txt; no version of that changes."""
 ENVIRONMENTS = {
     "docs": "what `make docs` installs",
     "export": "the environment of tunectl's exporter",
@@ -89,8 +91,10 @@ def main(words: Sequence[str]) -> None:
     project = HERE.parent / "pyproject.toml"
     run = drop_torch(resolve(project, "--extra=all", *EVERYWHERE, *upgrade, keep=["run.txt"]))
     write("run.txt", "pyproject.toml", "extra [all]", run)
-    for extra, first in (("dev", "-r run.txt\n"), ("postgres", ""), ("s3", ""), ("gs", ""), ("azure", "")):
-        lock = drop_torch(resolve(project, f"--extra={extra}", *EVERYWHERE, *upgrade, keep=["run.txt", f"{extra}.txt"]))
+    for extra in ("dev", *BESIDE):
+        both = ("--extra=all", f"--extra={extra}", f"--constraints={HERE / 'run.txt'}")
+        lock = drop_torch(resolve(project, *both, *EVERYWHERE, *upgrade, keep=["run.txt", f"{extra}.txt"]))
+        first = "-r run.txt\n" if extra == "dev" else ""
         write(f"{extra}.txt", "pyproject.toml", f"extra [{extra}], beside run.txt", drop_known(lock, run), first=first)
     for name, what in ENVIRONMENTS.items():
         where = CUDA_IMAGE if name == "serve-vllm" else EVERYWHERE

@@ -3,12 +3,15 @@
 import functools
 from pathlib import Path
 
+import moto_server
 import pytest
 import ray_ranks
+import s3fs
 from pydantic import ValidationError
 from ray_ranks import launch, open_cluster
 from tiny_fits import digest, plan, sft_job
 
+from tunectl.backends.launchers import ray_launcher
 from tunectl.backends.launchers.ray_launcher import RayLauncher
 from tunectl.core.errors import InfrastructureError, UsageError
 
@@ -16,7 +19,14 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def bucket():
+    """A bucket that this process and the workers, which are started later, find by their environment."""
+    with pytest.MonkeyPatch.context() as patch, moto_server.serve_bucket(patch) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def cluster(bucket):
     """One cluster for all fits of this file: its start takes longer than they do."""
     with open_cluster():
         yield
@@ -24,18 +34,21 @@ def cluster():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_killed_worker_costs_nothing_but_time(cluster, tiny_model, tmp_path):
+def test_a_killed_worker_costs_nothing_but_time_and_goes_on_from_s3(cluster, bucket, tiny_model, tmp_path):
     chosen = plan(dropout=0.2)
     plain, killed = (sft_job(tiny_model, tmp_path / name, chosen) for name in ("plain", "killed"))
     first = RayLauncher(launch()).run(plain)
     assert (first.ranks, first.nodes, first.device, first.restarts) == (2, 1, "cpu", 0)
     function = functools.partial(ray_ranks.run_killed, marker=str(tmp_path / "killed once"))
-    second = RayLauncher(launch(), function=function).run(killed)
+    storage = f"s3://{bucket}/fits"
+    second = RayLauncher(launch(storage_path=storage), function=function).run(killed)
     assert (tmp_path / "killed once").exists()
     assert second.restarts == 1
     assert digest(plain.out) == digest(killed.out)
     assert sorted(digest(plain.out)) == ["adapter_config.json", "adapter_model.safetensors"]
     assert not list(tmp_path.glob("*/work/ray/*"))
+    assert not (tmp_path / "killed" / "work").exists(), "its checkpoints were in the bucket alone"
+    assert [path for path in s3fs.S3FileSystem().find(f"{bucket}/fits") if "checkpoint" in path] == []
 
 
 @pytest.mark.slow
@@ -52,6 +65,20 @@ def test_a_cluster_that_is_not_there_is_named(tiny_model, tmp_path):
     with pytest.raises(InfrastructureError) as error:
         launcher.run(sft_job(tiny_model, tmp_path))
     assert error.value.message == "launch.address = 127.0.0.1:1: nothing listens there"
+
+
+def test_a_storage_that_cannot_be_written_is_named_before_a_worker_starts(bucket, tmp_path):
+    pytest.importorskip("ray")
+    for storage, reason in {
+        "s3://no-such-bucket/fits": "Bucket 'no-such-bucket' not found",
+        "smoke://signals": "Unrecognized filesystem type in URI",
+        str(tmp_path / "file" / "fits"): "Not a directory",
+    }.items():
+        (tmp_path / "file").touch()
+        with pytest.raises(InfrastructureError) as error:
+            ray_launcher.open_storage(storage)
+        assert error.value.message.startswith(f"launch.storage_path = {storage}: ")
+        assert reason in error.value.message
 
 
 def test_settings_that_cannot_work_are_refused():

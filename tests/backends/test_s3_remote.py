@@ -8,14 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import moto_server
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
 from tunectl.backends.storage.object_store import FsspecObjectStore
 from tunectl.backends.vcs import dvc_remote, dvc_repo
@@ -31,40 +29,10 @@ stages:
 """
 
 
-def use(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    values = {
-        "AWS_ENDPOINT_URL": address,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_MAX_ATTEMPTS": "1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in values.items():
-        monkeypatch.setenv(name, value)
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    use(monkeypatch, f"http://{host}:{port}")
-    name = f"bucket-{uuid.uuid4().hex[:8]}"
-    s3fs.S3FileSystem().mkdir(name)
-    yield name
-    set_open_requests("1e12")
-    server.stop()
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
-def set_open_requests(number: str) -> None:
-    """Tell moto how many requests it answers before it asks for keys that it knows."""
-    url = f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth"
-    urllib.request.urlopen(
-        urllib.request.Request(url, data=number.encode(), method="POST", headers={"Content-Type": "text/plain"})
-    )
+    with moto_server.serve_bucket(monkeypatch) as name:
+        yield name
 
 
 def make_project(folder: Path, bucket: str) -> Path:
@@ -107,7 +75,7 @@ def test_a_bad_key_is_said_by_dvc_and_by_the_registry(bucket: str, tmp_path: Pat
     folder = make_project(tmp_path / "shop", bucket)
     dvc(folder, "repro")
     store = FsspecObjectStore(f"s3://{bucket}/releases")
-    set_open_requests("0")
+    moto_server.set_open_requests("0")
     with pytest.raises(InfrastructureError, match=r"dvc push failed: .*(Access Key Id|Forbidden|forbidden)") as caught:
         dvc_remote.push(folder, "far", ["split"])
     assert "keys" in caught.value.hint
@@ -152,7 +120,7 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     server.daemon_threads = True
     server.block_on_close = False
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    use(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+    moto_server.set_address(monkeypatch, f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
     yield request.param
     server.shutdown()

@@ -18,7 +18,7 @@ from launched_fits import WORKER, build_launch, fit_all, write_requests
 from pydantic import ValidationError
 from tiny_fits import digest, plan, reward_job, rows, sft_job
 
-from tunectl.backends.launchers import torchrun_join
+from tunectl.backends.launchers import torchrun_join, torchrun_launcher
 from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
 from tunectl.backends.modeling.process_group import ProcessGroup
 from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
@@ -349,4 +349,25 @@ def test_several_machines_need_a_place_to_meet():
         build_launch(nnodes=2, rdzv_endpoint="first:29500")
     with pytest.raises(UsageError, match="takes part in a fit on several machines, and launch says one"):
         torchrun_join.join_stage("sft", LaunchConfig(build_launch()), Path())
+    with pytest.raises(ValidationError, match="storage_path is s3://bucket/fits, and torchrun needs a folder"):
+        build_launch(nnodes=2, rdzv_endpoint="first:29500", storage_path="s3://bucket/fits")
     assert torchrun_join.find_own_address("127.0.0.1:29500") == "127.0.0.1"
+
+
+def test_a_machine_waits_while_another_stage_fits(tmp_path):
+    assert not torchrun_join.fits_another(tmp_path / "absent", "sft")
+    torchrun_launcher.write_session(tmp_path, "cpt", ended=False)
+    assert torchrun_join.fits_another(tmp_path, "sft")
+    assert not torchrun_join.fits_another(tmp_path, "cpt")
+    torchrun_launcher.write_session(tmp_path, "sft", ended=False)  # that of cpt may be left from a run that was killed
+    assert not torchrun_join.fits_another(tmp_path, "sft")
+    torchrun_launcher.write_session(tmp_path, "sft", ended=True)
+    torchrun_launcher.write_session(tmp_path, "cpt", ended=True)
+    assert not torchrun_join.fits_another(tmp_path, "sft")
+
+
+def test_machines_that_join_have_folders_of_their_own_in_the_project_that_they_share():
+    code = "from tunectl.backends.launchers import torchrun_join; print(torchrun_join.own_folder('sft'))"
+    names = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(names) == 2
+    assert all(name.startswith(f"join-sft-{socket.gethostname()}-") for name in names)

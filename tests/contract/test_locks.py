@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(path.name for path in (ROOT / "requirements").glob("*.txt") if not path.name.startswith("torch"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+BESIDE = ("postgres", "s3", "gs", "azure", "mlflow", "wandb", "sweep", "ray", "private", "gpu")
 
 
 def asked(extra: str) -> list[Requirement]:
@@ -113,6 +114,25 @@ def test_everything_is_installed_by_hash() -> None:
     worker = (ROOT / "monitoring/worker.dockerfile").read_text()
     assert "python lock/install.py torch.txt run.txt postgres.txt" in worker
     assert "pip install --no-cache-dir -r" not in worker
+
+
+def test_every_extra_has_a_lock_and_every_line_of_one_has_a_floor() -> None:
+    extras = PROJECT["optional-dependencies"]
+    (everything,) = map(Requirement, extras["all"])
+    assert {*everything.extras, *BESIDE, "all", "dev", "vllm"} == set(extras), "vllm has serve-vllm.txt"
+    for extra, lines in extras.items():
+        for line in map(Requirement, lines):
+            floors = [one for one in line.specifier if one.operator in {">=", "==", "~="}]
+            assert floors or line.name == PROJECT["name"], f"{extra}: {line}"
+
+
+@pytest.mark.parametrize("extra", BESIDE)
+def test_an_extra_fits_beside_run_txt_as_it_is(extra: str) -> None:
+    run, own = locked("run.txt"), locked(f"{extra}.txt")
+    assert own.keys().isdisjoint(run)
+    for wanted in asked(extra):
+        version = {**run, **own}.get(canonicalize_name(wanted.name), "")
+        assert wanted.name == "torch" or wanted.specifier.contains(version.removeprefix("=="), prereleases=True), wanted
 
 
 @pytest.mark.parametrize(("name", "extra"), [("run.txt", "all"), ("dev.txt", "dev")])

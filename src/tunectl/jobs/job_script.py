@@ -17,6 +17,8 @@ WORKING_COPY = "project"
 RESULTS = "tunectl-job"
 """Copies of metrics in the job's clone, under ``dvc add``: DVC's cache of runs refers to them, but they are not pushed with it."""
 PORT = 29500
+LAUNCH = ".tunectl/launch.json"
+"""What ``compose`` writes and ``tunectl run STAGE --join`` reads; that of an earlier start may name another machine."""
 _HOLE = re.compile(r"@([A-Z]+)@")
 
 _START = """\
@@ -43,9 +45,11 @@ export DVC_NO_ANALYTICS=1
 dvc pull --quiet --run-cache --allow-missing --with-deps --remote {remote} -- {inputs}
 """
 _JOIN = """\
-# the other machines give their processes to each fit
+# the other machines give their processes to each fit, once compose has said where they meet
+rm -f -- {launch}
 export TUNECTL_FITS={fits}
-srun --nodes={others} --ntasks={others} --ntasks-per-node=1 --exclude="$SLURMD_NODENAME" bash -c '
+srun --nodes={others} --ntasks={others} --ntasks-per-node=1{cpus} --exclude="$SLURMD_NODENAME" bash -c '
+  until [ -s {launch} ]; do sleep 1; done
   for stage in $TUNECTL_FITS; do
     while :; do tunectl run "$stage" --join || sleep 5; done &
   done
@@ -120,7 +124,10 @@ def _iter_parts(job: JobSpec) -> Iterator[str]:
         inputs=shlex.join(job.inputs),
     )
     if several:
-        yield _JOIN.format(fits=shlex.quote(" ".join(job.fits)), others=job.section.nodes - 1)
+        # srun does not take this one over from sbatch
+        cpus = f" --cpus-per-task={job.section.cpus}" if job.section.cpus is not None else ""
+        fits = shlex.quote(" ".join(job.fits))
+        yield _JOIN.format(fits=fits, others=job.section.nodes - 1, cpus=cpus, launch=LAUNCH)
     words = [part for stage in job.stages for part in ("--to", stage)] + list(job.overrides)
     line = shlex.join(words)
     if several:

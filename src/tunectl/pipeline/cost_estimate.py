@@ -17,6 +17,7 @@ from tunectl.config.schema.evaluate import BeamSearch
 from tunectl.config.schema.package import NoPackage
 from tunectl.config.schema.preferences import BracketedAttributes, PreferencesConfig
 from tunectl.config.schema.reward import RewardModelConfig
+from tunectl.pipeline import curation_rates
 
 if TYPE_CHECKING:
     from tunectl.config.schema.root import TunectlConfig
@@ -187,10 +188,10 @@ def _ingest(amounts: DatasetSize) -> StageCost:
 
 def _curate(root: TunectlConfig, amounts: DatasetSize) -> StageCost:
     characters = amounts.document_characters + amounts.input_characters + amounts.answer_characters
-    personal = root.curate.pii is not None
-    seconds = LIGHT_SECONDS + (CURATE_SECONDS_A_CHARACTER if personal else CURATE_SECONDS_A_CHARACTER / 3) * characters
-    basis = f"{characters / 1e6:.1f}M characters{', personal data looked for' if personal else ''}"
-    return StageCost("curate", None, int(LIGHT_BYTES + 12 * characters), seconds / 60, basis)
+    share, note = (1.0, ", personal data looked for") if root.curate.pii is not None else (1 / 3, "")
+    seconds = LIGHT_SECONDS + share * CURATE_SECONDS_A_CHARACTER * characters
+    memory = LIGHT_BYTES + curation_rates.estimate_memory(amounts.documents + amounts.inputs, characters)
+    return StageCost("curate", None, int(memory), seconds / 60, f"{characters / 1e6:.1f}M characters{note}")
 
 
 def _split(amounts: DatasetSize) -> StageCost:

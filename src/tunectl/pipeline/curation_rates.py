@@ -1,8 +1,17 @@
-"""Say from how many documents on ``curate.engine=ray`` takes less time than ``local``, by measured rates."""
+"""What curate takes: its memory, and from how many documents on ``curate.engine=ray`` takes less time than ``local``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from tunectl.pipeline.stages.curate import IN_MEMORY_BYTES
+
+RECORD_BYTES = 120
+"""Of a line of JSON beside the texts of its record."""
+IN_MEMORY_FACTOR = 12
+"""Bytes in memory over characters, before and after a block."""
+ON_DISK_BYTES = 300
+"""In memory for each record that lies in a file: its place, and what exact deduplication, or the search for near duplicates, holds of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +28,13 @@ class CurationRates:
 
 MEASURED: CurationRates | None = None
 """None: not measured on this version."""
+
+
+def estimate_memory(records: int, characters: int) -> int:
+    """Return the bytes that records take while they are curated on this machine."""
+    if characters + RECORD_BYTES * records > IN_MEMORY_BYTES:
+        return ON_DISK_BYTES * records
+    return IN_MEMORY_FACTOR * characters
 
 
 def find_break_even(rates: CurationRates, cpus: int) -> int | None:

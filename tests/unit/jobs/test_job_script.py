@@ -13,6 +13,7 @@ import pytest
 from job_fixtures import NASTY, build_section, build_spec, install_programs, read_notes
 from pydantic import ValidationError
 
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.jobs import job_script
 from tunectl.jobs.job_spec import JobSpec
 
@@ -126,7 +127,11 @@ def test_several_machines_meet_and_the_others_join_each_fit(tmp_path: Path) -> N
     job = build_spec(build_section(storage_path="/sh ared/it's", nodes=3), overrides=("launch=torchrun",))
     text = job_script.write_script(job)
     assert "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --exclude=" in text
+    with_cores = job_script.write_script(build_spec(build_section(storage_path="/shared", nodes=3, cpus=4)))
+    assert "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=4 --exclude=" in with_cores
     assert "TUNECTL_FITS='cpt sft'" in text
+    assert ProjectPaths(Path()).launch == Path(job_script.LAUNCH)
+    assert text.index("rm -f -- .tunectl/launch.json") < text.index("until [ -s .tunectl/launch.json ]")
     (line,) = [line for line in text.splitlines() if line.startswith("tunectl repro")]
     done = subprocess.run(
         ["bash", "-c", 'tunectl() { printf "%s\\n" "$@"; }\n' + line.removesuffix("&") + "\nwait"],
@@ -248,7 +253,11 @@ def test_no_text_begins_another_line_of_a_job(key: str, sign: str) -> None:
         ({"nodes": 2, "to": "kubernetes"}, "several machines are for slurm"),
         ({"max_hours": 0.01}, "less than grace_seconds"),
         ({"remote": "$(x)"}, "pattern"),
-        ({"storage_path": "relative"}, "pattern"),
+        ({"storage_path": "relative"}, "'relative' is no absolute path"),
+        (
+            {"storage_path": "s3://bucket/jobs"},
+            "Checkpoints in an object store are launch.storage_path, with launch=ray",
+        ),
         ({"slurm": {"options": ["partition=gpu"]}}, "pattern"),
         ({"kubernetes": {"namespace": "A b"}}, "pattern"),
         ({"ray": {"address": "here"}}, "pattern"),

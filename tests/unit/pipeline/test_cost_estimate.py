@@ -179,6 +179,13 @@ def test_the_speed_of_writing_is_close_to_what_was_reached(rows: int, reached: f
     assert reached / 1.5 < rows * 38 / taken < reached * 1.5
 
 
+def test_the_memory_of_curate_follows_the_text_until_records_lie_in_files(roots: Any) -> None:
+    few = {"documents": 1_000_000, "document_characters": 190_000_000}
+    many = {"documents": 10_000_000, "document_characters": 1_900_000_000}
+    assert 1.3e9 < _stages(roots(), amounts=few)["curate"].memory_bytes < 4e9, "it took 1.3 GB"
+    assert _stages(roots(), amounts=many)["curate"].memory_bytes < 4e9
+
+
 def test_ray_pays_from_where_its_start_is_earned_back() -> None:
     rates = curation_rates.CurationRates(local_seconds=2e-5, ray_start_seconds=30, ray_cpu_seconds=8e-5)
     assert curation_rates.find_break_even(rates, 4) is None

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -56,11 +57,13 @@ class RayLauncher:
     def run(self, job: FitJob) -> FitEnd[Any]:
         """Fit on the cluster.
 
-        Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where workers fail
-                too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
+        Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where it cannot be
+                written, workers fail too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
         """
         prepare_environment()
         ray = import_optional("ray", extra=EXTRA)
+        if self.settings.storage_path is not None:
+            open_storage(self.settings.storage_path)
         started = self._connect(ray)
         try:
             control = ray.remote(ray_worker.FitControl).options(num_cpus=0).remote()
@@ -135,6 +138,23 @@ class RayLauncher:
                 logging_config=train.LoggingConfig(log_level="ERROR"),  # the first rank says what a person needs
             ),
         )
+
+
+def open_storage(address: str) -> None:
+    """Make the folder of the checkpoints, so that a wrong address or key is named before a worker starts.
+
+    Raises  InfrastructureError with the words of the store.
+    """
+    pyarrow = import_optional("pyarrow.fs", extra=EXTRA)
+    try:
+        filesystem, folder = pyarrow.FileSystem.from_uri(address if "://" in address else str(Path(address).absolute()))
+        filesystem.create_dir(folder)
+    except (OSError, ValueError) as error:
+        raise InfrastructureError(
+            f"launch.storage_path = {address}: {str(error).strip().splitlines()[0]}",
+            hint="give a folder that all nodes see, or s3://BUCKET/FOLDER of a bucket that is there, with keys in the environment of "
+            "this machine and of the workers",
+        ) from error
 
 
 def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import time
@@ -43,8 +44,10 @@ def join_stage(
     fits, met = 0, time.monotonic()
     while not _has_ended(storage, stage, before):
         code = torchrun_agent.NOBODY_THERE
-        if is_listening(settings.rdzv_endpoint or ""):
-            code = _take_part(scratch / f"join-{stage}", stage, settings, worker)
+        if fits_another(storage, stage):
+            met = time.monotonic()
+        elif is_listening(settings.rdzv_endpoint or ""):
+            code = _take_part(scratch / own_folder(stage), stage, settings, worker)
         if code == 0:
             fits, met = fits + 1, time.monotonic()
             _log.info("%s: fit %d is done on this machine", stage, fits)
@@ -71,8 +74,21 @@ def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Seque
     if code:
         fit_request.raise_failure(fit)  # a machine that sees nothing reads its own copy of the error here
     if code in {0, torchrun_agent.NOBODY_THERE}:
+        shutil.rmtree(folder, ignore_errors=True)
         return code
     raise agent_process.describe_failure(folder, code, agent, stage)
+
+
+def fits_another(storage: Path, stage: str) -> bool:
+    """Return whether the machines meet for another stage now, and not for this one: they would not let us in."""
+    paths = storage.absolute().glob(torchrun_launcher.session_path(Path(), "*").name)
+    fitting = {path.name for path in paths if not atomic_io.read_json(path, FitSession).ended}
+    return bool(fitting) and torchrun_launcher.session_path(storage, stage).name not in fitting
+
+
+def own_folder(stage: str) -> str:
+    """Return a name for the files of this process: machines that join share the folder of the project."""
+    return f"join-{stage}-{socket.gethostname()}-{os.getpid()}"
 
 
 def is_listening(endpoint: str) -> bool:

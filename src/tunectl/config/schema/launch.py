@@ -38,6 +38,11 @@ class TorchrunLaunch(StrictModel):
 
     @model_validator(mode="after")
     def _nodes_can_meet(self) -> Self:
+        if self.storage_path is not None and "://" in self.storage_path:
+            raise ValueError(
+                f"storage_path is {self.storage_path}, and torchrun needs a folder that all machines see; "
+                "checkpoints at an address are for launch=ray"
+            )
         for name in ("rdzv_endpoint", "storage_path"):
             if self.nnodes > 1 and getattr(self, name) is None:
                 raise ValueError(f"nnodes is {self.nnodes}, and {name} is null; several machines need one")

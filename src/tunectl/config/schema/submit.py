@@ -15,6 +15,15 @@ def _require_printable(text: str) -> str:
     return text
 
 
+def _require_absolute(text: str) -> str:
+    if not text.startswith("/"):
+        raise ValueError(
+            f"{text!r} is no absolute path; a job works in a folder that its machines see. "
+            "Checkpoints in an object store are launch.storage_path, with launch=ray"
+        )
+    return text
+
+
 Line = Annotated[str, Field(min_length=1), AfterValidator(_require_printable)]
 """Text of one line: what stands in a job must not begin another line of it."""
 ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
@@ -55,7 +64,7 @@ class Submit(StrictModel):
 
     to: Literal["slurm", "kubernetes", "ray"]
     """Who runs the job: sbatch, kubectl or ``ray job submit``."""
-    storage_path: Annotated[Line, Field(pattern=r"^/")] | None
+    storage_path: Annotated[Line, AfterValidator(_require_absolute)] | None
     """Folder that the job's machines see at this path; a job works, and keeps its checkpoints, below it. Null: not set yet."""
     repository: Line | None
     """Address that the job clones. Null: that of the remote of the checked-out branch."""
