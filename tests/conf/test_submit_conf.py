@@ -47,7 +47,9 @@ def test_a_job_of_several_machines_has_their_words(layout: ProjectPaths) -> None
 def test_several_machines_need_torchrun(layout: ProjectPaths, method: str) -> None:
     with pytest.raises(UsageError) as error:
         job_submission.plan_job(layout, ["sft"], [*SEVERAL, f"launch={method}"])
-    assert error.value.message == f"submit.nodes is 2, and launch is {method}; a job on several machines fits by torchrun"
+    assert (
+        error.value.message == f"submit.nodes is 2, and launch is {method}; a job on several machines fits by torchrun"
+    )
     assert "launch=torchrun" in error.value.hint
 
 
