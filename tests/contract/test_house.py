@@ -43,7 +43,11 @@ ROOMS = {
     "starlette": ("annotation/", "backends/web/http_server.py", "console/"),
     "prometheus_client": ("serving/serving_metrics.py", "monitoring/drift_metrics.py", "retraining/retrain_metrics.py"),
     "ray": ("backends/launchers/ray_",),
-    "pyarrow": ("backends/readers/parquet_reader.py", "backends/launchers/ray_tables.py"),  # files; blocks of Ray Data
+    "pyarrow": (
+        "backends/readers/parquet_reader.py",
+        "backends/launchers/ray_tables.py",
+        "backends/launchers/ray_launcher.py",
+    ),  # files; blocks of Ray Data; storage of Ray Train
     "flwr": ("backends/federated/flower_",),
     "opacus": ("backends/trainers/private_run.py",),
     "sqlalchemy": ("backends/storage/inference_log_", "backends/sweeps/"),
