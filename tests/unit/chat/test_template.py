@@ -39,6 +39,7 @@ def test_the_date_is_that_of_today_also_long_after_the_template_was_compiled(mon
             return cls(2031, 5, 17)
 
     made = Template("{{ strftime_now('%d %B %Y') }}")
+    assert made.render([USER]) == template.date.today().strftime("%d %B %Y")
     monkeypatch.setattr(template, "date", Later)
     assert made.render([USER]) == "17 May 2031"
 
