@@ -128,14 +128,15 @@ def build_policy(tiny_model, folder):
     import peft
     import torch
     import transformers
-    from safetensors.torch import save_model
+    from safetensors.torch import save_file
 
     model, sft = folder / "model", folder / "sft"
     torch.set_num_threads(1)  # as the fits; on a busy machine threads that wait for each other take minutes for this
     shutil.copytree(tiny_model, model)
     base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     teach_to_end(base)
-    save_model(base, str(model / "model.safetensors"), metadata={"format": "pt"})
+    own = {name: weights for name, weights in base.state_dict().items() if name != "lm_head.weight"}  # tied
+    save_file(own, str(model / "model.safetensors"), metadata={"format": "pt"})
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
         adapted = peft.get_peft_model(
