@@ -54,13 +54,13 @@ class Scene:
     """Bad enough for the gate."""
     harmful: Bad
     """Better by the gate's measure, and worse for people."""
-    rows: int = 100
-    """Of a window of traffic: monitor.window.max_rows."""
-    baseline: int = 2
+    rows: int = 200
+    """Of a window of traffic: monitor.window.max_rows. The change is seen in one window, so people must have written enough in it."""
+    baseline: int = 1
     """Windows that become the reference of prompts."""
     quiet: int = 2
     """Windows in which nothing may be found."""
-    edits: float = 0.75
+    edits: float = 0.9
     """Of those who speak after the change, the share that writes a better ad."""
     workers: int = 8
     """People who wait for an answer at the same time."""

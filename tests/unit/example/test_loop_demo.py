@@ -340,7 +340,7 @@ def test_the_small_settings_are_settings(recorded: str) -> None:
     root = checks.load_config(layout, override_file.merge_overrides(before, setup.SETTINGS)).root
     assert root.align.root.method == "none"
     assert root.retrain.train.start == "champion"
-    assert root.monitor.window.max_rows == 100
+    assert root.monitor.window.max_rows == 200
     clients = {row["business"] for row in setup.rows(parts.ROOT, setup.NEW_CLIENTS)}
     assert root.retrain.gate.min_golden_items <= len(clients), "briefs of one client count once in the golden set"
     assert setup.PAST > setup.ROWS
