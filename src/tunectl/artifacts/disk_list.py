@@ -153,5 +153,3 @@ def require_free_bytes(folder: Path, needed: int, purpose: str) -> None:
             f"{folder.absolute()}: {purpose} needs {needed / 1e9:.1f} GB on this disk, and {free / 1e9:.1f} GB are free",
             hint="free space there, or put the project's folder .tunectl on a larger disk (a link to a folder will do)",
         )
-
-

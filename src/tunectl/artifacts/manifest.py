@@ -66,7 +66,9 @@ def read(folder: Path) -> Manifest:
     path = folder / NAME
     stamp: _Version = atomic_io.read_json(path, _Version)
     if stamp.version < VERSION:
-        raise ArtifactError(f"{path}: this artifact was made before 0.2", hint=f"run again: tunectl repro --to {folder.name}")
+        raise ArtifactError(
+            f"{path}: this artifact was made before 0.2", hint=f"run again: tunectl repro --to {folder.name}"
+        )
     if stamp.version > VERSION:
         raise NewerRecordError(
             f"{path} is a manifest of version {stamp.version}; this tunectl reads version {VERSION}",

@@ -47,7 +47,7 @@ class RecordFormat(Struct, frozen=True):
         Args:
             content: one JSON object.
             shape: the type of the newest version.
-            place: the file, with the line where it has several; for errors.
+            location: the file, with the line where it has several; for errors.
 
         Raises:
             NewerRecordError: a later tunectl wrote it.

@@ -6,12 +6,11 @@ Rows are frozen ``msgspec`` structs: decoding a line checks its types, too; ``ms
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 
 from tunectl.artifacts.reject_reasons import RejectReason
-from tunectl.artifacts.names import ContentId
 
 Role = Literal["system", "user", "assistant", "tool"]
 

@@ -68,7 +68,9 @@ class RowCounter:
         """
         reasons: Counter[str] = Counter(reject.reason for reject in self.rejects)
         if unknown := sorted(reasons.keys() - REJECT_REASONS.keys()):
-            raise TunectlError(f"{self.stage}: {unknown[0]!r} is not a known reason (artifacts/reject_reasons.py has all)")
+            raise TunectlError(
+                f"{self.stage}: {unknown[0]!r} is not a known reason (artifacts/reject_reasons.py has all)"
+            )
         if self.rows_in != self.kept + sum(reasons.values()):
             raise TunectlError(
                 f"{self.stage}: {self.rows_in} rows in, but {self.kept} kept and {sum(reasons.values())} rejected"

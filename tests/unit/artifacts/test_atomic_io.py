@@ -15,17 +15,17 @@ import version_0_1
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunectl.artifacts import lock, manifest, atomic_io
+from tunectl.artifacts import atomic_io, lock, manifest
+from tunectl.artifacts.record_format import NewerRecordError
 from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.artifacts.row_counts import RowCounter, load, save
-from tunectl.artifacts.record_format import NewerRecordError
 from tunectl.core.errors import ArtifactError, DataError, InfrastructureError, TunectlError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     atomic_io.write_json(target, {"old": 1})
-    with pytest.raises(ValueError, match="half"), atomic_io.atomic_open(target) as stream:
+    with pytest.raises(ValueError, match="half"), atomic_io.atomic_open(target) as stream:  # noqa: PT012
         stream.write(b"half")
         raise ValueError("half")
     assert atomic_io.read_json(target) == {"old": 1}
@@ -72,7 +72,7 @@ def test_a_folder_takes_the_place_of_the_old_one_only_when_finished(tmp_path: Pa
     target, scratch = tmp_path / "artifact", tmp_path / "scratch"
     with atomic_io.atomic_directory(target, scratch) as fresh:
         (fresh / "a").write_text("1")
-    with pytest.raises(RuntimeError), atomic_io.atomic_directory(target, scratch) as fresh:
+    with pytest.raises(RuntimeError), atomic_io.atomic_directory(target, scratch) as fresh:  # noqa: PT012
         (fresh / "b").write_text("2")
         raise RuntimeError
     assert [path.name for path in target.iterdir()] == ["a"]

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from tunectl.artifacts import names
 from tunectl.artifacts.canary_state import CanaryState
+from tunectl.canary.canary_store import Experiment
 from tunectl.core.errors import ArtifactError
 from tunectl.inference_log.snapshot import Snapshot
+from tunectl.registry.release_manifest import ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 from tunectl.retraining.state_machine import RetrainRun, Trigger
-from tunectl.registry.release_manifest import ReleaseManifest
-from tunectl.canary.canary_store import Experiment
 
 GOOD = "0123456789abcdef"
 BAD = [
