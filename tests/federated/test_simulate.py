@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import federate_project
 import pytest
@@ -102,6 +104,19 @@ def test_a_client_that_is_killed_is_left_out_and_the_rest_goes_on(project: Proje
     assert metrics["steps"] == 0
     assert metrics["validation_loss"] < metrics["validation_loss_before"]
     assert (project.artifact("sft") / "federated.json").is_file()
+    check_release(project, last)
+
+
+def check_release(project: ProjectPaths, weights: Mapping[str, Any]) -> None:
+    """What follows sft takes the result like any other adapter: it is evaluated, judged by the gate, and packaged."""
+    for stage in ("preferences", "reward", "align", "evaluate", "package"):
+        runner.execute_stage(project, stage)
+    verdict = atomic_io.read_json(project.artifact("evaluate") / "verdict.json")
+    assert verdict["verdict"] in {"tuned_better", "prompting_is_enough", "do_not_tune", "not_enough_evidence"}
+    parity = atomic_io.read_json(project.artifact("package") / "verdict.json")
+    assert parity["passed"], parity
+    shipped = local_fit.read_adapter(project.artifact("package") / "release" / "adapter")
+    assert all((shipped[name] == weights[name]).all() for name in weights)
 
 
 def test_a_server_goes_on_with_its_rounds_and_over_tls_a_wrong_token_is_nobody(

@@ -15,7 +15,10 @@ WORDS = (
     "model=folder", "ingest=table", "data.path=rows.jsonl", "ingest.sources.table.fields={user: user}", "feedback=none", "curate=none",
     "split=default", "split.leakage=null", "cpt=none", "preferences=none", "reward=none", "align=none", "evaluate=default",
     "package=transformers", "inference_log=default", "retrain=default", "hardware.threads=1", "hardware.dtype=float32",
-    "sft.lora_rank=4", "sft.lora_alpha=8", "sft.batch_size=8", "sft.learning_rate=5.0e-3", "sft.max_length=256",
+    "sft.lora_rank=4", "sft.lora_alpha=8", "sft.batch_size=8", "sft.learning_rate=3.0e-2", "sft.max_length=256",
+    "evaluate.max_inputs=6", "evaluate.decoding.max_new_tokens=8", "evaluate.latency_inputs=0", "evaluate.prompts=null", "evaluate.safety=null",
+    "evaluate.gate.resamples=200", "package.bento=null", "package.probing.prompts=2", "package.probing.fixtures=2", "package.probing.max_tokens=8",
+    "package.parity.prompts=4", "package.parity.max_tokens=8", "package.reference_responses=2",
     "federate.rounds=2", "federate.local_steps=4", "federate.port=0", "federate.min_clients=2",
 )  # fmt: skip
 

@@ -158,16 +158,21 @@ def test_a_server_that_is_not_there_leaves_the_build_in_the_spool(python: Path, 
     assert "1 builds wait for mlflow" in tunectl(python, project, "status", "track.to=[mlflow]")
 
 
-def test_releases_are_versions_and_aliases_follow_our_registry(
-    python: Path, server: MlflowServer, project: Path, tmp_path: Path
-) -> None:
-    store = ReleaseRegistry(project / ".tunectl" / "releases")
-    made = []
+def add_releases(project: Path, scratch: Path) -> tuple[ReleaseRegistry, list[str]]:
+    """Two releases in the registry of the project."""
+    store, made = ReleaseRegistry(project / ".tunectl" / "releases"), []
     for name in ("first", "second"):
-        folder = tmp_path / name
+        folder = scratch / name
         folder.mkdir()
         (folder / "contract.json").write_text(json.dumps({"name": name}))
         made.append(store.add(folder, BuildFacts("shop", "transformers", "adapter", metrics={"bleu": 40.0})).id)
+    return store, made
+
+
+def test_releases_are_versions_and_aliases_follow_our_registry(
+    python: Path, server: MlflowServer, project: Path, tmp_path: Path
+) -> None:
+    store, made = add_releases(project, tmp_path)
     words = ("track.registered_model=ads",)
 
     def aliases() -> dict[str, str]:
@@ -187,6 +192,84 @@ def test_releases_are_versions_and_aliases_follow_our_registry(
     model = ask(python, server, "releases")["models"]["ads"]
     assert sorted(model["versions"].values()) == sorted(made)
     assert all(source.endswith("/release") for source in model["sources"])
+
+
+def test_the_verbs_of_release_move_the_aliases_by_themselves(
+    python: Path, server: MlflowServer, project: Path, tmp_path: Path
+) -> None:
+    _, (first, second) = add_releases(project, tmp_path)
+    settings = ["track.to=[mlflow]", f"track.uri={server.uri}", "track.registered_model=verbs"]
+    (project / "conf" / "overrides.yaml").write_text(json.dumps(settings))
+
+    def release(*words: str, expected: dict[str, str]) -> None:
+        run = [str(python), "-m", "tunectl", "release", *words, "--message", "because"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        done = subprocess.run(run, cwd=project, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        end, found = time.monotonic() + 120, {}
+        while found != expected:
+            log = project / ".tunectl" / "track" / "sync.log"
+            assert time.monotonic() < end, (found, log.read_text())
+            time.sleep(0.5)
+            model = ask(python, server)["models"].get("verbs", {"aliases": {}})
+            found = {alias: model["versions"][version] for alias, version in model["aliases"].items()}
+
+    release("promote", first, "--force", expected={"champion": first})
+    release(
+        "canary",
+        "start",
+        second,
+        "--no-test",
+        "--force",
+        "--share",
+        "0.5",
+        expected={"champion": first, "challenger": second},
+    )
+    release("canary", "stop", expected={"champion": first})
+    release("promote", second, "--force", expected={"champion": second})
+    release("rollback", expected={"champion": first})
+
+
+ENDS = """
+import json, struct, sys
+from pathlib import Path
+from wandb.proto.wandb_internal_pb2 import Record
+BLOCK, HEADER = 32768, 7
+def iterate(data):  # LevelDB's log, after a header of seven bytes
+    place, parts = HEADER, b""
+    while place + HEADER <= len(data):
+        if BLOCK - place % BLOCK < HEADER:
+            place += BLOCK - place % BLOCK
+            continue
+        _, size, kind = struct.unpack("<IHB", data[place : place + HEADER])
+        parts += data[place + HEADER : place + HEADER + size]
+        place += HEADER + size
+        if kind in (1, 4):  # whole, or the last part
+            yield parts
+            parts = b""
+found = {}
+for path in sys.argv[1:]:
+    for data in iterate(Path(path).read_bytes()):
+        record = Record.FromString(data)
+        if record.HasField("run"):
+            name = record.run.run_id
+        if record.HasField("exit"):
+            found[name] = record.exit.exit_code
+print(json.dumps(found))
+"""
+
+
+def test_wandb_has_the_end_of_a_build(python: Path, project: Path) -> None:
+    for name, code in (("failed", 5), ("refused", 3)):
+        spool.save(
+            project / ".tunectl" / "track" / "spool",
+            replace(RECORD, id=name, exit_code=code, stages=[], metrics={}),
+            [],
+        )
+    tunectl(python, project, "sync", "track.to=[wandb]", "track.experiment=shop", WANDB_MODE="offline")
+    files = sorted(map(str, (project / ".tunectl" / "track" / "wandb" / "wandb").glob("offline-run-*/*.wandb")))
+    done = subprocess.run([str(python), "-c", ENDS, *files], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {RECORD.id: 0, f"{RECORD.id}-sft": 0, "failed": 5, "refused": 0}
 
 
 def test_wandb_keeps_a_build_offline(python: Path, project: Path) -> None:

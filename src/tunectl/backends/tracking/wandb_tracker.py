@@ -11,6 +11,9 @@ from tunectl.core.optional import import_optional
 from tunectl.tracking import spool
 from tunectl.tracking.build_record import StageRecord
 
+SUCCESS = (0, 3)
+"""Exit codes of a build that came to its end; 3: a gate said no, which is a result."""
+
 
 class WandbTracker:
     """One project of W&B; account, host and mode are W&B's own variables."""
@@ -37,6 +40,7 @@ class WandbTracker:
                 for file in sorted((folder / spool.FILES).rglob("*")):
                     if file.is_file():
                         run.save(str(file), base_path=str(folder / spool.FILES), policy="now")
+                run.finish(exit_code=0 if record.exit_code in SUCCESS else record.exit_code)
             for stage in record.stages:
                 with self._open(f"{record.id}-{stage.name}", record.id, stage.name, {}) as run:
                     for step, values in _by_step(stage):
