@@ -31,7 +31,7 @@ TEST_ALL = (
     "cluster",  # several nodes of Ray or SLURM on one machine: minutes, and most of its memory
     "federated",  # a real Flower in an environment of its own (240 MB), and a dozen fits
     "serving/test_https_server.py",  # one more whole server; its words, header and cookies have cases among the quick tests
-    "vllm",  # a real vLLM in an environment of its own (2 GB)
+    "rollouts",  # a real vLLM in an environment of its own (2 GB)
     "tracking",  # a real MLflow server in an environment of its own (600 MB)
     "backends/test_ray_align.py",  # minutes; the Ray file that `.ci/run` takes has the same launcher with fits of sft
     "backends/test_reader_fuzz.py",  # thousands of damaged files; each kind has cases of its own among the quick tests
