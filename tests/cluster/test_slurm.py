@@ -124,10 +124,23 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, slurm: Slur
     return Home(tmp_path_factory.mktemp("home"), tiny_model, slurm)
 
 
-def read_step(job: dict[str, str]) -> int:
+def read_step(job: dict[str, str], folder: str = "project/.tunectl/work") -> int:
     """The step of the newest complete checkpoint."""
-    found = Path(str(job["storage"])).glob("project/.tunectl/work/sft-*/checkpoint-*/complete.json")
+    found = Path(str(job["storage"])).glob(f"{folder}/sft-*/checkpoint-*/complete.json")
     return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
+
+
+def build_alone(home: Home, folder: Path, *words: str) -> bytes:
+    """The adapter of the same build, without a break and without what the job sent."""
+    alone = folder / "alone"
+    home.git("clone", "--quiet", str(home.root), str(alone))
+    home.tunectl("repro", "--unattended", "--to", "sft", *words, root=alone)
+    return read_adapter(alone)
+
+
+def read_adapter(project: Path) -> bytes:
+    (path,) = (project / "artifacts/sft").rglob("adapter_model.safetensors")
+    return path.read_bytes()
 
 
 def test_a_fit_that_is_interrupted_and_killed_goes_on_to_the_same_bytes_and_comes_home(
@@ -161,15 +174,7 @@ def test_a_fit_that_is_interrupted_and_killed_goes_on_to_the_same_bytes_and_come
         "Running stage 'compose'", "", home.tunectl("repro", "--unattended", "--to", "sft")
     )
 
-    # the same build, without a break and without what the job sent
-    alone = tmp_path / "alone"
-    home.git("clone", "--quiet", str(home.root), str(alone))
-    home.tunectl("repro", "--unattended", "--to", "sft", root=alone)
-    found = list((alone / "artifacts/sft").rglob("adapter_model.safetensors"))
-    assert found, sorted(map(str, (alone / "artifacts/sft").rglob("*")))
-    for path in found:
-        name = path.relative_to(alone)
-        assert path.read_bytes() == (home.root / name).read_bytes()
+    assert read_adapter(home.root) == build_alone(home, tmp_path)
     assert not [path for path in (home.root, home.storage, tmp_path) if list(path.rglob("pwned"))]
 
 
@@ -180,3 +185,25 @@ def test_a_job_that_cannot_start_says_why_and_is_canceled(home: Home) -> None:
     assert f"{job['id']} waits: PartitionTimeLimit" in home.tunectl("submit", "status")
     assert home.tunectl("submit", "cancel", job["id"]) == f"{job['id']}: canceled\n"
     assert home.status()["state"] == "canceled"
+
+
+@pytest.mark.timeout(1800)
+def test_a_job_on_two_nodes_is_interrupted_and_has_the_bytes_of_two_processes_on_one(
+    home: Home, slurm: SlurmCluster, tmp_path: Path
+) -> None:
+    home.tunectl(
+        "repro", "sft.learning_rate=0.002", "--unattended", "--to", "split"
+    )  # what was built is not found again
+    home.commit("another rate")
+    job = home.submit("submit.max_hours=0.5", "submit.nodes=2", "launch=torchrun", "launch.nproc_per_node=1")
+    log = Path(str(job["storage"])) / "job.log"
+    home.wait(lambda: read_step(job, "launch") >= 2, job, seconds=900)
+    slurm.call("scancel", "--signal=USR1", "--batch", job["scheduler_id"])
+    home.wait(lambda: (log.parent / "state").read_text() == "requeued\n", job)
+    home.wait(lambda: home.status()["state"] in {"finished", "failed"}, job, seconds=900)
+    assert home.status()["state"] == "finished", log.read_text()[-4000:]
+    assert re.search(r"resum\w* .*?step [2-9]", log.read_text())
+    home.tunectl("submit", "fetch", job["id"])
+    record = json.loads((home.root / "artifacts/metrics/sft.json").read_text())["launch"]
+    assert (record["method"], record["ranks"], record["nodes"]) == ("torchrun", 2, 2)
+    assert read_adapter(home.root) == build_alone(home, tmp_path, "launch=torchrun", "launch.nproc_per_node=2")
