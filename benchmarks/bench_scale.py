@@ -1,10 +1,12 @@
 """What several processes cost: two against one on a tiny model, and the time from a kill to the next step.
 
-    python benchmarks/bench_scale.py [--runs 5] [--epochs 40]
+    python benchmarks/bench_scale.py [--runs 5] [--epochs 40] [--model artifacts/model]
 
 One process has two threads, two processes have one each; the steps, rows and seed are the same. Seconds are those of the steps, as the
 fit reports them: start and imports are shown apart. The kill ends one of two processes at a checkpoint; the clock stops at the next
-checkpoint, which is the next step. On a tiny model the sums between processes weigh most: it is the worst case. The last line is JSON.
+checkpoint, which is the next step. The same two against one for a step of ``align`` (RLOO, answers sampled). On a tiny model the
+sums between processes weigh most: it is the worst case. Where there are CUDA cards, ``scale_cards.py`` measures tokens a second
+of --model by their number, beside TRL with accelerate. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import scale_cards
 from hardware_info import machine, versions
 
 from tunectl.core.errors import InfrastructureError
@@ -37,9 +40,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5, help="runs of each kind, and kills (5)")
     parser.add_argument("--epochs", type=float, default=40, help="passes over 24 rows, of two rows a step (40)")
+    parser.add_argument(
+        "--model", type=Path, default=ROOT / "artifacts" / "model", help="what cards train (artifacts/model)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(measure(Path(scratch), args.runs, args.epochs)))
+        print(json.dumps(measure(Path(scratch), args.runs, args.epochs) | {"cards": measure_cards(args.model)}))
 
 
 def measure(scratch: Path, runs: int, epochs: float) -> dict[str, object]:
@@ -64,6 +70,9 @@ def measure(scratch: Path, runs: int, epochs: float) -> dict[str, object]:
         f"one process, two threads: {one:.1f} ms a step; two processes, one thread each: {two:.1f} ms ({two / one:.2f} times)"
     )
     print(f"start of two processes: {statistics.median(starts):.1f} s")
+    policy = time_policy(model, scratch / "policy", runs)
+    single, double = (statistics.median(policy[name]) for name in ("one", "two"))
+    print(f"align: one process {single:.1f} ms a step; two processes {double:.1f} ms ({double / single:.2f} times)")
     gaps = time_kills(model, scratch / "killed", runs)
     print(f"kill to next step: {statistics.median(gaps):.1f} s (median of {len(gaps)})")
     return {
@@ -72,9 +81,18 @@ def measure(scratch: Path, runs: int, epochs: float) -> dict[str, object]:
         "imports_seconds": imports,
         "milliseconds_a_step": steps,
         "start_seconds": starts,
+        "align_milliseconds_a_step": policy,
         "kill_to_next_step_seconds": gaps,
-        "cards": "not measured: this benchmark has no part for cards yet",
     }
+
+
+def measure_cards(model: Path) -> object:
+    """Tokens a second by number of cards, or why they were not measured."""
+    try:
+        return scale_cards.measure(model, None, steps=40)
+    except scale_cards.NoCardError as error:
+        print(f"cards: {error}")
+        return str(error)
 
 
 def time_imports() -> float:
@@ -90,7 +108,6 @@ def fit(model: Path, folder: Path, epochs: float, *, processes: int, save_steps:
 
     from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
     from tunectl.backends.trainers.sft_trainer import SftTrainer
-    from tunectl.config.schema.launch import TorchrunLaunch
 
     profile = tiny_fits.PROFILE.model_copy(update={"threads": 3 - processes})
     plan = replace(tiny_fits.plan(), epochs=epochs, save_steps=save_steps, profile=profile)
@@ -98,9 +115,16 @@ def fit(model: Path, folder: Path, epochs: float, *, processes: int, save_steps:
     if processes == 1:
         given = {"model": model, "train": job.train, "validation": job.validation, "out": job.out, "work": job.work}
         return SftTrainer().fit(plan, **given)
-    settings = TorchrunLaunch(
+    return TorchrunLauncher(two_processes(restarts)).run(job).result
+
+
+def two_processes(restarts: int):
+    """The launch of two processes."""
+    from tunectl.config.schema.launch import TorchrunLaunch
+
+    return TorchrunLaunch(
         method="torchrun",
-        nproc_per_node=processes,
+        nproc_per_node=2,
         nnodes=1,
         rdzv_endpoint=None,
         storage_path=None,
@@ -108,7 +132,33 @@ def fit(model: Path, folder: Path, epochs: float, *, processes: int, save_steps:
         shard="none",
         collective_timeout_seconds=120,
     )
-    return TorchrunLauncher(settings).run(job).result
+
+
+def time_policy(model: Path, folder: Path, runs: int) -> dict[str, list[float]]:
+    """Milliseconds of a step of a policy: median of its steps, one process and two, run after run."""
+    import tiny_policies
+
+    from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
+    from tunectl.backends.wiring import align
+
+    folder.mkdir()
+    start = tiny_policies.build_policy(model, folder)
+    found: dict[str, list[float]] = {"one": [], "two": []}
+    for run in range(runs):
+        for name, steps in found.items():
+            machine_profile = tiny_policies.profile(threads=2 if name == "one" else 1)
+            changes = {"steps": 40, "prompts_per_step": 4, "num_generations": 8, "save_steps": 1000}
+            plan = tiny_policies.plan(rewards=tiny_policies.TERMS, machine=machine_profile, **changes)
+            job = tiny_policies.policy_job(start, folder / f"{name}-{run}", plan)
+            if name == "one":
+                given = {"model": job.model, "sft": job.sft, "data": job.train[0], "out": job.out, "work": job.work}
+                tools = align.build_backend()
+                judges = align.build_judges(plan.settings, tools, None)
+                result = align.build_trainer(plan.settings).fit(plan, judges=judges, **given)
+            else:
+                result = TorchrunLauncher(two_processes(restarts=0)).run(job).result
+            steps.append(1000 * statistics.median(point.seconds for point in result.history))
+    return found
 
 
 def time_kills(model: Path, folder: Path, kills: int) -> list[float]:
