@@ -389,6 +389,16 @@ def test_a_release_that_is_another_than_was_signed_is_not_loaded(
     asyncio.run(story())
 
 
+def test_strangers_hear_which_release_is_broken_and_not_where_it_lies(store: ReleaseRegistry, gate: Gate) -> None:
+    found = residents(store, gate)
+    found.trouble["champion"] = (
+        "cannot read /srv/x/releases/0123456789abcdef/adapter/a.json: '/etc/tls.pem', s3://us/box/."
+    )
+    body = metadata_endpoints.readiness_body(found, places=False)
+    assert body["reason"] == "cannot read 0123456789abcdef/adapter/a.json: 'tls.pem', box."
+    assert metadata_endpoints.readiness_body(found)["reason"] == found.trouble["champion"]
+
+
 def test_a_pointer_of_another_digest_is_not_followed(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
     second = releases[2]
 

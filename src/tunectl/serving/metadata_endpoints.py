@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from tunectl import __version__
+from tunectl.artifacts import names
 from tunectl.backends.reports import render
 from tunectl.config.schema.serve import ServeSettings
 from tunectl.serving import openapi as serving_openapi
@@ -20,8 +21,8 @@ def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, A
     if champion is None:
         return result
     base = champion.contract.base.source
-    names = [settings.project, *settings.serve.served_model_names]
-    result += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in names]
+    served = [settings.project, *settings.serve.served_model_names]
+    result += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in served]
     for variant in VARIANTS:
         loaded = residents.loaded.get(variant)
         if loaded is None:
@@ -84,7 +85,7 @@ def readiness_body(residents: ModelManager, *, places: bool = True) -> dict[str,
 
 
 def _hide_places(value: Any) -> Any:
-    """Return the same with the last part alone of each absolute path and address in its texts."""
+    """Return the same with the end alone of each absolute path and address in its texts: from the id of a release on, or the last part."""
     if isinstance(value, dict):
         return {name: _hide_places(item) for name, item in value.items()}
     return " ".join(map(_shorten_place, value.split(" "))) if isinstance(value, str) else value
@@ -95,7 +96,9 @@ def _shorten_place(word: str) -> str:
     if "://" not in text and not text.startswith("/"):
         return word
     place = text.rstrip("/:;,.)'\"")
-    return word[: len(word) - len(text)] + place.rpartition("/")[2] + text[len(place) :].lstrip("/")
+    parts = place.split("/")
+    first = next((index for index, part in enumerate(parts) if names.is_content_id(part)), len(parts) - 1)
+    return word[: len(word) - len(text)] + "/".join(parts[first:]) + text[len(place) :].lstrip("/")
 
 
 def openapi(project: str) -> bytes:
