@@ -17,18 +17,16 @@ import argparse
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from bench_e2e import GIT, called
+from hardware_info import machine, versions
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-sys.path[:0] = [str(ROOT / "examples" / "local_lens"), str(ROOT / "monitoring")]
-
-from hardware_info import machine, versions  # noqa: E402
-from loop_demo.processes import QUIET  # noqa: E402
 
 SEEDS = (101, 102, 103, 104, 105)
 STAGES = ("preferences", "reward", "align", "evaluate")
@@ -54,8 +52,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
     args = parser.parse_args()
     project = ROOT / ".tunectl" / "bench-example" / args.instructions
-    environment = {**os.environ, **QUIET, **INSTRUCTIONS[args.instructions]}
-    prepare(project, environment)
+    os.environ.update(INSTRUCTIONS[args.instructions])
+    prepare(project)
     settings = digest_settings(project)
     for seed in args.seeds:
         if any(
@@ -64,12 +62,12 @@ def main() -> None:
         ):
             print(f"seed {seed}: its row is there", flush=True)
             continue
-        seconds = run_seed(project, seed, environment)
+        seconds = run_seed(project, seed)
         row = {
             "instructions": args.instructions,
             "seed": seed,
             "settings": settings,
-            "commit": run(["git", "rev-parse", "HEAD"], project, environment, capture=True).strip(),
+            "commit": called(["git", "rev-parse", "HEAD"], project, kept=True).strip(),
             "day": time.strftime("%Y-%m-%d"),
             "machine": machine(),
             "versions": versions("tunectl-lm", "torch", "transformers", "trl"),
@@ -84,14 +82,16 @@ def main() -> None:
     print(json.dumps({"benchmark": "example", "settings": settings, **summarize(rows)}))
 
 
-def prepare(project: Path, environment: dict[str, str]) -> None:
-    """Clone the last commit, once, and build it up to the tuned model."""
+def prepare(project: Path) -> None:
+    """Bring a clone to the last commit, whose code this environment runs, and build it up to the tuned model."""
     if not project.is_dir():
-        run(["git", "clone", "--quiet", str(ROOT), str(project)], ROOT, environment)
-    run([sys.executable, "-m", "tunectl", "repro", "--reset-overrides", "--to", "sft"], project, environment)
+        called(["git", *GIT, "clone", "--quiet", str(ROOT), str(project)], ROOT)
+    called(["git", "fetch", "--quiet", "origin", "HEAD"], project)
+    called(["git", *GIT, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"], project)
+    called([sys.executable, "-m", "tunectl", "repro", "--reset-overrides", "--to", "sft"], project)
 
 
-def run_seed(project: Path, seed: int, environment: dict[str, str]) -> dict[str, int]:
+def run_seed(project: Path, seed: int) -> dict[str, int]:
     """Run the stages with that seed; seconds of each. The files that compose wrote are all that differs."""
     seconds = {}
     for stage in STAGES:
@@ -100,7 +100,7 @@ def run_seed(project: Path, seed: int, environment: dict[str, str]) -> dict[str,
         path.write_text(json.dumps({**stored, "settings": {**stored["settings"], "seed": seed}}, indent=2))
     for stage in STAGES:
         start = time.monotonic()
-        run([sys.executable, "-m", "tunectl", "run", stage], project, environment)
+        called([sys.executable, "-m", "tunectl", "run", stage], project)
         seconds[stage] = round(time.monotonic() - start)
     return seconds
 
@@ -195,16 +195,6 @@ def describe_share(value: float, low: float, high: float) -> str:
 def describe_points(value: float, low: float, high: float) -> str:
     """A difference with its interval."""
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def run(words: list[str], folder: Path, environment: dict[str, str], *, capture: bool = False) -> str:
-    """Run a command to its good end; what it printed, where ``capture``."""
-    done = subprocess.run(
-        words, cwd=folder, env=environment, text=True, check=False, stdout=subprocess.PIPE if capture else None
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words[:6])} ended with {done.returncode}")
-    return done.stdout or ""
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def test_a_rank_above_the_servers_is_said_with_the_option(start, tmp_path):
     with VllmStandIn(start[0], max_lora_rank=2) as server:
         message, hint = fails(start, tmp_path, servers(server.url))
     assert message == f"{server.url}: the adapter has rank 4, which is above the server's max_lora_rank"
-    assert hint == "start it with --max-lora-rank 8, or train sft with a smaller sft.rank"
+    assert hint == "start it with --max-lora-rank 8, or train sft with a smaller sft.lora_rank"
 
 
 def test_a_folder_that_a_server_does_not_see(start, tmp_path):

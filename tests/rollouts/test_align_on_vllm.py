@@ -87,7 +87,7 @@ def test_a_rank_above_its_own_is_refused_with_the_option(start, server, tmp_path
         fit((model, tmp_path / "sft"), tmp_path, server.url)
     url = server.url
     assert error.value.message == f"{url}: the adapter has rank 12, which is above the server's max_lora_rank"
-    assert error.value.hint == "start it with --max-lora-rank 16, or train sft with a smaller sft.rank"
+    assert error.value.hint == "start it with --max-lora-rank 16, or train sft with a smaller sft.lora_rank"
 
 
 def test_a_server_of_another_model_is_refused(build_model, server, tmp_path):

@@ -151,7 +151,7 @@ class VllmClient:
             rank, size = find_max_rank(folder)
             return InfrastructureError(
                 f"{self.url}: the adapter has rank {rank}, which is above the server's max_lora_rank",
-                hint=f"start it with --max-lora-rank {size}, or train sft with a smaller sft.rank",
+                hint=f"start it with --max-lora-rank {size}, or train sft with a smaller sft.lora_rank",
             )
         if "--enable-lora" in words:
             return InfrastructureError(
