@@ -25,6 +25,7 @@ from tunectl.backends.trainers.reward_trainer import RewardModelTrainer
 from tunectl.backends.trainers.sft_trainer import SftTrainer
 from tunectl.config.schema.launch import LaunchConfig
 from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.training import fit_request
 from tunectl.training.protocols import TrainResult
 
 torch = pytest.importorskip("torch")
@@ -178,6 +179,15 @@ def test_a_rank_that_always_fails_is_named_once(tiny_model, tmp_path):
     assert first == "sft: rank 1 ended with exit code 1, and launch.max_restarts is 1"
     assert tail[-1].strip() == "ZeroDivisionError: a bug of this rank"
     assert str(tmp_path / "work" / "launch" / "logs") in error.value.hint
+
+
+def test_the_crash_of_an_earlier_attempt_is_not_told(tmp_path):
+    """In the last attempt torchrun ended rank 0 before it could write: its record is older than that of rank 1."""
+    for rank, attempt in ((1, 0), (0, 0), (1, 1)):
+        fit_request.record_crash(tmp_path, f"attempt {attempt}", rank, attempt)
+    crash = fit_request.first_crash(tmp_path)
+    assert crash is not None
+    assert (crash.rank, crash.traceback) == (1, "attempt 1")
 
 
 @pytest.mark.slow

@@ -126,6 +126,8 @@ class Crash(Struct, frozen=True):
     """An end of a rank that is tried again."""
 
     rank: int
+    attempt: int
+    """Times that all ranks were started again before it."""
     at: float
     """Seconds since 1970."""
     traceback: str
@@ -186,15 +188,18 @@ def record_failure(folder: Path, error: TunectlError, rank: int) -> None:
         atomic_io.write_json(folder / FAILURE, Failure(type(error).__name__, error.message, error.hint, rank))
 
 
-def record_crash(folder: Path, traceback: str, rank: int) -> None:
+def record_crash(folder: Path, traceback: str, rank: int, attempt: int) -> None:
     """Keep how ``rank`` ended."""
-    atomic_io.write_json(folder / f"crash-{rank}.json", Crash(rank, time.time(), traceback))
+    atomic_io.write_json(folder / f"crash-{rank}.json", Crash(rank, attempt, time.time(), traceback))
 
 
 def first_crash(folder: Path) -> Crash | None:
-    """Return the crash of the last attempt that came first: the others followed from it."""
+    """Return the crash of the last attempt that came first: the others followed from it.
+
+    A rank that torchrun ends before it can write leaves its record of an earlier attempt behind.
+    """
     crashes: list[Crash] = [atomic_io.read_json(path, Crash) for path in sorted(folder.glob("crash-*.json"))]
-    return min(crashes, key=lambda crash: crash.at, default=None)
+    return min(crashes, key=lambda crash: (-crash.attempt, crash.at), default=None)
 
 
 def raise_failure(folder: Path) -> None:

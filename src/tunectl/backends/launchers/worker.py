@@ -46,6 +46,7 @@ def main(folder: Path) -> int:
     if (folder / fit_request.FAILURE).is_file():
         return 0  # another rank has said why the fit ends; whoever started it reads that
     rank, local = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     logging_setup.configure_logging(level="error" if rank else "info")
     if not rank:
         terminal.install_progress()
@@ -57,7 +58,6 @@ def main(folder: Path) -> int:
         group = join_ranks(request, folder)
         if request is None:
             return 1  # nobody sees it: whoever started this has taken it away
-        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
         if restarts and group.first:
             _log.warning("a rank failed, and all were started again: restart %d", restarts)
         result = run_fit(request, folder, group)
@@ -71,7 +71,7 @@ def main(folder: Path) -> int:
         fit_request.record_failure(folder, error, rank)
         return error.exit_code
     except Exception:  # noqa: BLE001  whatever it was is written down, and told by who started the fit
-        fit_request.record_crash(folder, traceback.format_exc(), rank)
+        fit_request.record_crash(folder, traceback.format_exc(), rank, restarts)
         return 1
     import_optional("torch.distributed", extra="train").destroy_process_group()
     return 0
