@@ -17,7 +17,8 @@ from tunectl.artifacts.records import InferenceRecord
 from tunectl.backends.storage.inference_log_sql import SqlInferenceLog, open_log
 from tunectl.core.errors import DataError, InfrastructureError
 from tunectl.inference_log import log_writer as live_writer
-from tunectl.inference_log.log_writer import LARGEST_BATCH, PAUSE, LogWriteError, Writer
+from tunectl.inference_log.log_store import FinishedRequest
+from tunectl.inference_log.log_writer import LARGEST_BATCH, LARGEST_BATCH_BYTES, PAUSE, LogWriteError, Writer
 
 LONG = {"messages": [{"role": "user", "content": "x" * 20_000}]}
 
@@ -346,6 +347,59 @@ def test_a_row_that_breaks_while_the_disk_says_no_changes_no_order(caplog):
     assert len(errors) == 5
     assert caplog.text.count("a row cannot be written: ValueError") == 1
     assert made.close()
+
+
+DENSE = {"messages": [{"role": "user", "content": "DE12 A1B2 " * 4_000}]}
+
+
+def slow(entry):
+    """A masker to which each letter of a large row costs as much as dense text on an old machine."""
+    time.sleep(0.4 if len(str(entry)) > LARGEST_BATCH_BYTES else 0.0)
+    return entry
+
+
+def test_large_rows_of_one_key_hold_up_nobody_else_and_count_as_no_trouble_of_the_disk(store):
+    made, errors = writer(store, redact=slow, patience=0.3)
+
+    async def talk():
+        hostile = [
+            asyncio.create_task(made.accept(inference(number, request=DENSE, key_hash="hostile")))
+            for number in range(5)
+        ]
+        for number in range(100, 120):
+            assert await made.accept(inference(number, key_hash="honest"))
+            assert await made.finish(inference(number).id, finish(number), "honest")
+        assert await made.accept(inference(200, key_hash="hostile"))  # a small one of its own waits for none of them
+        assert sum(task.done() for task in hostile) < 5
+        assert all(await asyncio.gather(*hostile))
+
+    asyncio.run(talk())
+    assert errors == []
+    assert made.close()
+
+
+def test_what_is_said_of_a_large_row_waits_for_it(store):
+    made, errors = writer(store, redact=slow, patience=0.3)
+    first = made.submit(inference(0, request=DENSE, key_hash="a"))
+    end = made.submit(FinishedRequest(inference(0).id, finish()), "a")
+    said = made.submit(thumb(0, key_hash="b"))
+    assert not first.answer.done()
+    assert [ticket.answer.result(30) for ticket in (first, end, said)] == ["new", "new", "new"]
+    assert made.close()
+    assert (made._held, made._flying, made._behind, errors) == (0, 0, set(), [])
+
+
+def test_a_large_row_that_breaks_is_refused_and_closing_waits_for_the_others(store):
+    def redact(entry):
+        if entry.id.endswith("1"):
+            raise RecursionError
+        return slow(entry)
+
+    made, errors = writer(store, redact=redact)
+    tickets = [made.submit(inference(number, request=DENSE, key_hash="a")) for number in range(3)]
+    assert made.close()
+    assert [ticket.answer.exception() is None for ticket in tickets] == [True, False, True]
+    assert (made._held, errors) == (0, [1])
 
 
 def test_a_closed_writer_takes_nothing(store):

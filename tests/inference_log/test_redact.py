@@ -161,6 +161,45 @@ def test_canaries_are_nowhere_however_they_are_written(masker, tmp_path, canary)
     assert json.loads(kept)["note"].startswith("Hello,\n")  # JSON is JSON still
 
 
+DENSE = {"iban": "DE12 " + "A1B2 " * 7, "address": "1 Aa St, " + "Aa, " * 4, "phone": "tel 0 1 2 3 4 5 6 7 "}
+
+
+@pytest.mark.slow
+def test_text_that_takes_seconds_to_mask_holds_up_no_other_key(masker, tmp_path):
+    """Rows as large as one request may be, which cost this thread 2 to 5 s each when they were found to starve the others."""
+    errors: list[int] = []
+
+    async def talk(writer):
+        hostile = [
+            asyncio.create_task(
+                writer.accept(
+                    inference(
+                        number,
+                        request={"messages": [{"role": "user", "content": text * (300_000 // len(text))}]},
+                        key_hash="hostile",
+                    )
+                )
+            )
+            for number, text in enumerate(DENSE.values())
+        ]
+        number = 1000
+        while not all(task.done() for task in hostile):
+            assert await writer.accept(inference(number, key_hash="honest"))
+            assert await writer.finish(inference(number).id, finish(number), "honest")
+            await asyncio.sleep(0.05)
+            number += 1
+        assert all(task.result() for task in hostile)
+        return number - 1000
+
+    with open_log("sqlite:///a.sqlite", tmp_path) as store:
+        writer = Writer(
+            store, Redactor(masker, SALT), policy="refuse", patience=1.0, waiting=100, on_error=errors.append
+        )
+        assert asyncio.run(talk(writer)) > 5
+        assert writer.close()
+    assert errors == []
+
+
 def test_a_prompt_of_token_ids_is_not_kept(masker):
     redact = Redactor(masker, SALT)
     for prompt in ([101, 7, 9], [[1, 2], [3]]):

@@ -3,6 +3,9 @@
 One thread writes. Rows that arrive during its fsync go into its next transaction (group commit), so a hundred concurrent requests
 cost one fsync, and a single one has no added delay. Callers are coroutines; they wait until their row is durable, at most
 ``patience`` seconds.
+
+Redaction of dense text takes up to 13 s a MB. Keys take turns, and large rows are redacted by a second thread, so that one key's do not
+hold up the rows of others. What is said of one inference keeps its order.
 """
 
 from __future__ import annotations
@@ -21,11 +24,14 @@ import msgspec
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, InfrastructureError
+from tunectl.inference_log.fair_queue import FairQueue
 from tunectl.inference_log.log_store import FinishedRequest, InferenceLog, LogEntry, RequestOutcome, WriteOutcome
 
 DiskFullPolicy = Literal["serve_and_count", "refuse"]
 LARGEST_BATCH: Final = 256
 """Rows of one transaction."""
+LARGEST_BATCH_BYTES: Final = 32_768
+"""Bytes that are redacted before one transaction. A row that is larger alone is redacted elsewhere, with no transaction waiting for it."""
 RETRY: Final = 1.0
 """Seconds between two tries while writing fails and no new row comes."""
 PAUSE: Final = 0.05
@@ -44,6 +50,10 @@ class _PendingWrite:
     entry: LogEntry
     size: int
     """Bytes as JSON; in memory it takes a few times that."""
+    key: str | None = None
+    """Who takes turns with others."""
+    redacted: Future[None] | None = None
+    """Of a row that the second thread redacts: its time does not count as the disk's."""
     answer: Future[WriteOutcome] = field(default_factory=Future)
     counted: bool = False
     clean: bool = False
@@ -72,8 +82,13 @@ class Writer:
         """
         self._store, self._redact, self._policy = store, redact, policy
         self._patience, self._most, self._most_bytes, self._on_error = patience, waiting, waiting_bytes, on_error
-        self._new: deque[_PendingWrite] = deque()
+        self._new: FairQueue[_PendingWrite] = FairQueue()
         self._late: deque[_PendingWrite] = deque()
+        self._large: FairQueue[_PendingWrite] = FairQueue()
+        self._redacting: _PendingWrite | None = None
+        """Large rows, with what is said of their inferences meanwhile, and the one that is being redacted."""
+        self._behind: set[str] = set()
+        """Inferences of large rows."""
         self._held = self._flying = 0
         """Bytes in line, and of the transaction that goes on."""
         self._wake = threading.Condition()
@@ -84,6 +99,7 @@ class Writer:
         """Rows that were given up, because as many as may waited already."""
         self._thread = threading.Thread(target=self._run, name="inference log", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._redact_large, name="inference log redaction", daemon=True).start()
 
     async def accept(self, inference: InferenceRecord) -> bool:
         """Write a new inference. True: it is durable. False: the policy is to serve anyway, and the loss was counted.
@@ -92,9 +108,9 @@ class Writer:
         """
         return await self._confirm_write(self.submit(inference))
 
-    async def finish(self, name: str, finish: RequestOutcome) -> bool:
-        """Write the end of an inference; as ``accept``."""
-        return await self._confirm_write(self.submit(FinishedRequest(name, finish)))
+    async def finish(self, name: str, finish: RequestOutcome, key_hash: str | None = None) -> bool:
+        """Write the end of an inference; as ``accept``. ``key_hash``: of the inference, behind which it waits."""
+        return await self._confirm_write(self.submit(FinishedRequest(name, finish), key_hash))
 
     async def feedback(self, feedback: Feedback) -> bool:
         """Write feedback. False: its id is known.
@@ -110,24 +126,62 @@ class Writer:
             raise unknown_record(feedback)
         return outcome == "new"
 
-    def submit(self, entry: LogEntry) -> _PendingWrite:
-        """Queue an entry without waiting; for callers without an event loop.
+    def submit(self, entry: LogEntry, key_hash: str | None = None) -> _PendingWrite:
+        """Queue an entry without waiting; for callers without an event loop. ``key_hash``: where the entry has none.
 
         Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises LogWriteError.
         """
-        ticket = _PendingWrite(entry, _size(entry))
+        key = key_hash if isinstance(entry, FinishedRequest) else entry.key_hash
+        ticket = _PendingWrite(entry, _size(entry), key)
         ticket.answer.set_running_or_notify_cancel()  # a caller that stops waiting does not cancel the write
         with self._wake:
             if self._closing:
                 self._fail(ticket, "the store is closed")
-            elif not self._fits(len(self._new) + len(self._late), self._held + self._flying, ticket):
-                self._fail(ticket, f"{len(self._new) + len(self._late)} rows wait for the disk already")
+            elif not self._fits(waiting := self._count_waiting(), self._held + self._flying, ticket):
+                self._fail(ticket, f"{waiting} rows wait for the disk already")
                 self._lose(1)
             else:
-                self._new.append(ticket)
+                self._queue(ticket)
                 self._held += ticket.size
-                self._wake.notify()
+                self._wake.notify_all()
         return ticket
+
+    def _queue(self, ticket: _PendingWrite) -> None:
+        subject = _subject(ticket.entry)
+        large = ticket.size > LARGEST_BATCH_BYTES
+        if large and any(_subject(waiting.entry) == subject for waiting in self._new):
+            large = False  # the question is redacted first: the answer shares its placeholders
+        if large or subject in self._behind:
+            ticket.redacted = Future()
+            ticket.redacted.set_running_or_notify_cancel()
+            self._behind.add(subject)
+            self._large.append(ticket.key, ticket)
+        else:
+            self._new.append(ticket.key, ticket)
+
+    def _count_waiting(self) -> int:
+        return len(self._new) + len(self._late) + len(self._large) + (self._redacting is not None)
+
+    def _redact_large(self) -> None:
+        """Redact large rows, one after the other, and queue them for the disk."""
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._large or self._closing)
+                if not self._large:
+                    return
+                (ticket,) = self._large.take(1, 0)
+                self._redacting = ticket
+            ready = self._redact_entry(ticket)
+            with self._wake:
+                self._redacting = None
+                self._behind.discard(_subject(ticket.entry))
+                if ready:
+                    self._new.append(ticket.key, ticket)
+                else:
+                    self._held -= ticket.size
+                if ticket.redacted is not None:
+                    ticket.redacted.set_result(None)
+                self._wake.notify_all()
 
     def _fits(self, rows: int, size: int, ticket: _PendingWrite) -> bool:
         """Return whether one more may wait beside ``rows`` of ``size`` bytes; a single one always may."""
@@ -137,9 +191,9 @@ class Writer:
         """Write all queued entries, then stop; True when everything was written within ``timeout`` seconds. The store stays open."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
+            self._wake.notify_all()
         self._thread.join(timeout)
-        left = len(self._late) + len(self._new)
+        left = self._count_waiting()
         complete = not self._thread.is_alive() and not left
         if not complete:
             reason = self.trouble or "there was no time left"
@@ -156,6 +210,8 @@ class Writer:
 
     async def _wait(self, ticket: _PendingWrite) -> WriteOutcome | LogWriteError:
         """Return the outcome, or the error of a row that is not durable in time."""
+        if ticket.redacted is not None:
+            await asyncio.shield(asyncio.wrap_future(ticket.redacted))
         try:
             return await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(ticket.answer)), self._patience)
         except TimeoutError:
@@ -174,16 +230,28 @@ class Writer:
         """Return the next entry: first those to be retried, then new ones. None: stop."""
         with self._wake:
             self._flying = 0
-            if not self._new and not self._closing:
-                self._wake.wait(RETRY if self._late else None)
+            while not self._new and (not self._closing or self._large or self._redacting):
+                if not self._wake.wait(RETRY if self._late else None):
+                    break
             if self._closing and not self._new and (not self._late or self.trouble is not None):
                 return None
             # Everything that arrived during the last fsync becomes one transaction; retried rows first, to keep their order
-            batch = [self._late.popleft() for _ in range(min(len(self._late), LARGEST_BATCH))]
-            batch += [self._new.popleft() for _ in range(min(len(self._new), LARGEST_BATCH - len(batch)))]
+            batch = self._take_late()
+            if not self._late:
+                batch += self._new.take(LARGEST_BATCH - len(batch), LARGEST_BATCH_BYTES)
             self._flying = sum(ticket.size for ticket in batch)
             self._held -= self._flying
             return batch
+
+    def _take_late(self) -> list[_PendingWrite]:
+        batch: list[_PendingWrite] = []
+        size = 0
+        while self._late and len(batch) < LARGEST_BATCH:
+            size += 0 if self._late[0].clean else self._late[0].size
+            if batch and size > LARGEST_BATCH_BYTES:
+                break
+            batch.append(self._late.popleft())
+        return batch
 
     def _write(self, batch: list[_PendingWrite]) -> None:
         ready = [ticket for ticket in batch if self._redact_entry(ticket)]
@@ -242,7 +310,8 @@ class Writer:
             self._fail(ticket, reason)
         line = [*batch, *self._late, *self._new]
         self._new.clear()
-        self._late, self._held = deque(), 0
+        elsewhere = [*self._large, *([self._redacting] if self._redacting else [])]
+        self._late, self._held = deque(), sum(ticket.size for ticket in elsewhere)
         for ticket in line:
             if self._fits(len(self._late), self._held, ticket):
                 self._late.append(ticket)
@@ -273,6 +342,11 @@ class Writer:
         if not ticket.counted:
             ticket.counted = True
             self._on_error(1)
+
+
+def _subject(entry: LogEntry) -> str:
+    """Return the id of the inference that the entry is about."""
+    return entry.inference_id if isinstance(entry, Feedback) else entry.id
 
 
 def _size(entry: LogEntry) -> int:

@@ -57,6 +57,7 @@ class InferenceLogger:
         Raises  ApiError (503) where the policy is to refuse what cannot be kept.
         """
         user, session = job.request.user, job.request.session
+        job.key_hash = pseudonymize(key_holder_name(key.name), self.hash_key)
         inference = InferenceRecord(
             id=job.head.id,
             accepted_at=datetime.now(UTC),
@@ -66,7 +67,7 @@ class InferenceLogger:
             request=request,
             user_hash=pseudonymize(identify_caller(user, key.name), self.hash_key),
             session=pseudonymize(session, self.hash_key) if session else None,
-            key_hash=pseudonymize(key_holder_name(key.name), self.hash_key),
+            key_hash=job.key_hash,
             acts_for=key.allows("acts_for"),
         )
         try:
@@ -93,7 +94,7 @@ class InferenceLogger:
             format_valid=_check_json_format(job, choices),
         )
         try:
-            await self.writer.finish(job.head.id, finish)
+            await self.writer.finish(job.head.id, finish, job.key_hash)
         except LogWriteError as error:
             raise _not_kept() from error
 

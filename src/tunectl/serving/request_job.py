@@ -99,6 +99,8 @@ class ChatJob:
     prompt_tokens: int
     arrived: float
     """Monotonic seconds."""
+    key_hash: str | None = None
+    """Of the API key, once the request is logged."""
 
     @property
     def offers_tools(self) -> bool:
