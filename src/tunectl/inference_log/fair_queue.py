@@ -12,7 +12,7 @@ from itertools import count
 from typing import Generic, Protocol, TypeVar
 
 
-class Sized(Protocol):
+class QueuedItem(Protocol):
     """What can wait."""
 
     @property
@@ -21,15 +21,15 @@ class Sized(Protocol):
         ...
 
 
-Item = TypeVar("Item", bound=Sized)
+Queued = TypeVar("Queued", bound=QueuedItem)
 
 
-class FairQueue(Generic[Item]):
+class FairQueue(Generic[Queued]):
     """Items in line by the key that sent them. Those of one key keep their order. Not safe for threads."""
 
     def __init__(self) -> None:
         """Nobody waits."""
-        self._lines: dict[str | None, deque[Item]] = {}
+        self._lines: dict[str | None, deque[Queued]] = {}
         self._order: list[tuple[int, int, str | None]] = []
         """A heap of the keys that wait: bytes served, and a number, by which equals are served in the order of their coming."""
         self._turns = count()
@@ -39,20 +39,20 @@ class FairQueue(Generic[Item]):
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
-    def __iter__(self) -> Iterator[Item]:
+    def __iter__(self) -> Iterator[Queued]:
         for line in self._lines.values():
             yield from line
 
-    def append(self, key: str | None, item: Item) -> None:
+    def append(self, key: str | None, item: Queued) -> None:
         """Put ``item`` behind those of the same key."""
         line = self._lines.setdefault(key, deque())
         if not line:
             heapq.heappush(self._order, (self._served, next(self._turns), key))
         line.append(item)
 
-    def take(self, most: int, most_bytes: int) -> list[Item]:
+    def take(self, most: int, most_bytes: int) -> list[Queued]:
         """Take out at most ``most`` items of ``most_bytes`` together; a single one may be larger."""
-        result: list[Item] = []
+        result: list[Queued] = []
         size = 0
         while self._order and len(result) < most:
             served, _, key = self._order[0]
