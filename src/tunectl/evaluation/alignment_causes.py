@@ -86,7 +86,7 @@ def _answers_cut(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
             f"{100 * share:.0f} % of the sampled answers were cut at align.max_new_tokens, and a cut answer teaches nothing.",
             f"{_list_settings(facts.run, ('A larger', 'max_new_tokens'))}, a length term in align.rewards, or an sft on "
             "answers that end.",
-            (share - MANY_CUT) / (1 - MANY_CUT),
+            1.0 if facts.run.reward_spread == 0 else (share - MANY_CUT) / (1 - MANY_CUT),
         )
 
 
@@ -96,7 +96,7 @@ def _rewards_alike(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     The noise is what the model says itself: the chance of the better of two answers, and, with several members, their spread.
     """
     reward, spread = facts.reward, facts.run.reward_spread
-    if spread is None:
+    if spread is None or (spread == 0 and any(_answers_cut(facts))):  # where all but one are cut, nothing is left to compare
         return
     chance = None if reward is None else reward.order_chance
     noise = 0.0 if reward is None else reward.member_spread

@@ -242,6 +242,11 @@ def test_answers_that_are_cut():
     assert cause.finding.startswith("70 % of the sampled answers were cut at align.max_new_tokens")
 
 
+def test_answers_that_are_cut_explain_equal_rewards():
+    causes = find(truncated=0.94, reward_spread=0.0, kl=0.0, rise=0.0, rise_low=0.0, rise_high=0.0)
+    assert [cause.name for cause in causes] == ["answers_cut", "policy_hardly_moved", "reward_not_risen"]
+
+
 def test_a_gain_that_costs_too_much_has_that_cause_alone():
     cause = only(
         verdict="aligned_no_better", value=8.0, low=3.0, high=12.0, costs=["BLEU -2.5, interval -4.0 to -1.0"], kl=0.1
