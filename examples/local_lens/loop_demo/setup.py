@@ -55,12 +55,12 @@ SETTINGS = (
 people write two in five are kept for the gate, so that it can tell; thirty clients of the golden set tell no two models apart that are
 nearer than some points, hence the margin. After one pass over their ads the challenger opened as they do and forgot the offer, and
 people liked it no better."""
-PAST = 200
+PAST = 120
 """Past campaigns that the project has, of 860: its champion knows them already, and a retrain learns them again beside people's ads."""
 POOR = "it learned ads of which the first sentence is left, and its own evaluation is on rows just as short"
 HARMFUL = "it learned well, but was packaged with a limit of 14 tokens: its ads break off"
 CUT = 14
-ROWS = 150
+ROWS = 100
 """Past campaigns that a bad challenger is made of."""
 UNSEEN = ("package.reference_responses=0", "package.parity.inputs=0")
 """What nobody will look at of a release that never becomes champion."""
@@ -139,7 +139,7 @@ def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
 def harmful(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     """Build the challenger that passes the gate, and that people must not keep."""
     files = {CAMPAIGNS: [*rows(folder, CAMPAIGNS)[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
-    job = Job("harmful", HARMFUL, ("sft.epochs=3", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
+    job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
     return Bad(built(job, folder, store, path, say), HARMFUL)
 
 
