@@ -8,6 +8,7 @@ bad. Everything is told as it happens, and ends with a timeline of measured time
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     logging_setup.configure_logging(level="warning")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended, too
     root, console = args.root.resolve(), terminal.console()
     began, folder = datetime.now(UTC), root / ".tunectl" / "loop"
     narrator = Narrator(console, len(chapters.CHAPTERS) + 1)
