@@ -47,7 +47,7 @@ SETTINGS = (
     "feedback.quarantine_hours=0", "feedback.max_model_text_share=0", "feedback.holdout=0.4",
     "serve.poll_seconds=0.5",
     "monitor.poll_seconds=1", "monitor.window.max_rows=200", "monitor.window.settle_seconds=10", "monitor.prompts.accept_first=true", "monitor.answers.reference=live", "monitor.evidently=false",
-    "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=3']",
+    "retrain.approval.training=none", "retrain.poll_seconds=0.5", "retrain.train.start=champion", "retrain.train.overrides=['sft.epochs=2']",
     "retrain.gate.margin=8", "retrain.gate.max_latency_ratio=3", "retrain.gate.max_new_tokens=96",
     "retrain.canary.share=0.5", "retrain.canary.attribution_hours=0.003", "retrain.canary.min_units_per_variant=60", "retrain.canary.max_days=0.03",
 )  # fmt: skip
@@ -60,12 +60,12 @@ PAST = 120
 POOR = "it learned ads of which the first sentence is left, and its own evaluation is on rows just as short"
 HARMFUL = "it learned well, but was packaged with a limit of 14 tokens: its ads break off"
 CUT = 14
-ROWS = 100
+ROWS = 80
 """Past campaigns that a bad challenger is made of."""
 UNSEEN = ("package.reference_responses=0", "package.parity.inputs=0")
 """What nobody will look at of a release that never becomes champion."""
-EDGEWOOD = 300
-"""Ads of the changed town that the harmful one learns besides: more than the retrain gets."""
+EDGEWOOD = 260
+"""Ads of the changed town that the harmful one learns besides, in more passes: it has to be surely better than what the retrain made."""
 
 
 def project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> ReleaseRegistry:
@@ -139,7 +139,7 @@ def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
 def harmful(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     """Build the challenger that passes the gate, and that people must not keep."""
     files = {CAMPAIGNS: [*rows(folder, CAMPAIGNS)[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
-    job = Job("harmful", HARMFUL, ("sft.epochs=2", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
+    job = Job("harmful", HARMFUL, ("sft.epochs=3", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
     return Bad(built(job, folder, store, path, say), HARMFUL)
 
 
