@@ -1,8 +1,8 @@
-"""Record the project that ``tunectl demo`` shows: ``make demo``, after ``make run`` and ``make loop``. About a minute.
+"""Record the project that ``tunectl demo`` shows: ``make demo``, after ``make run`` and ``make loop``. About ten minutes.
 
 It takes the artifacts of the build, and inference log, drift windows, retrains and releases of the loop, as the programs left them,
 and packs them without weights, tokenizers, Bento, caches, keys and tokens. At first it asks the loop's retrain controller for one more
-retrain with approval required, so that a decision waits. Nothing is written by hand; what is left out is said here:
+retrain whose promotion a person has to approve, so that a decision waits, with the gate's evidence. Nothing is written by hand; what is left out is said here:
 
 - of the build: weights and what only an engine reads;
 - of the run ledger: runs that ended without a release;
@@ -89,8 +89,8 @@ def main() -> int:
     return 0
 
 
-def leave_decision(loop: Path, seconds: float = 120) -> None:
-    """Let the retrain controller of the loop ask a person whether to retrain, unless a question waits already.
+def leave_decision(loop: Path, seconds: float = 3600) -> None:
+    """Let the retrain controller of the loop retrain once more and ask a person whether to promote, unless a question waits already.
 
     Raises  NotReadyError where it does not come to that.
     """
@@ -103,9 +103,8 @@ def leave_decision(loop: Path, seconds: float = 120) -> None:
         return
     words = ["retrain", "request", "--ignore-limits", "-m", QUESTION]
     subprocess.run([sys.executable, "-m", "tunectl", *words], cwd=loop, check=True, stdout=subprocess.DEVNULL)
-    controller = Program(
-        "decision", ["retrain", "controller", "retrain.approval.training=required", "retrain.port=0"], loop, {}
-    )
+    words = ["retrain.approval.promotion=required", "retrain.canary=null", "retrain.port=0"]
+    controller = Program("decision", ["retrain", "controller", *words], loop, {})
     try:
         controller.until(is_waiting, seconds)
     finally:

@@ -163,7 +163,7 @@ def calm(play: Play) -> None:
     new = play.champion
     with play.phase("people", "the new usual"):
         for _ in range(1 + MORE):
-            window, _ = play.window(play.changed)
+            window, _ = play.window(play.changed, edits=play.scene.edits / 2)  # what a next retrain can learn
             play.narrator.say(*described(window))
             if window.release == new and window.verdict == "ok" and not window.shifted:
                 break
