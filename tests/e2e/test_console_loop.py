@@ -24,6 +24,7 @@ from tunectl.retraining.state_machine import RetrainRun
 URL = "sqlite:///.tunectl/inference_log/inference_log.sqlite"
 SEEN_MS = 15_000
 """Longest time until a page shows what was written; usually it takes two seconds."""
+VERDICTS = {"insufficient": "Too few rows", "ok": "No drift", "drift": "Drift in the newest window"}
 PATHS = ("/", "/drift", "/retrain", "/decisions", "/releases")
 
 
@@ -35,16 +36,16 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-def take_back(layout: ProjectPaths) -> tuple[list[TimeWindow], RetrainRun]:
-    """Take the windows and the retrain out of a recorded project; returns them."""
+def take_back(layout: ProjectPaths) -> tuple[list[TimeWindow], list[RetrainRun]]:
+    """Take the windows and the retrains out of a recorded project; returns them."""
     with inference_log_sql.open_log(URL, layout.root) as log:
         windows = log.windows()
     with sqlite3.connect(layout.root / URL.removeprefix("sqlite:///")) as database:
         database.execute("DELETE FROM windows")
-    (run,) = RunStore(layout.retrain).runs()
+    runs = RunStore(layout.retrain).runs()
     for path in (layout.retrain / "runs").glob("*.json"):
         path.unlink()
-    return windows, run
+    return windows, runs
 
 
 def watch(context: Any, address: str) -> dict[str, Page]:
@@ -63,7 +64,8 @@ def see(page: Page, text: str) -> None:
 
 def test_drift_retrain_decision_and_promotion_appear_in_open_pages(browser: Browser, tmp_path: Path) -> None:
     layout, _ = recorded_project.unpack(tmp_path, ROOT / "conf")
-    windows, run = take_back(layout)
+    windows, runs = take_back(layout)
+    promoted, waiting = runs[0], runs[-1]
     store, earlier = RunStore(layout.retrain), datetime.now(UTC) - timedelta(days=9)
     store.record_decision(
         "0" * 12 + "-1", "retrain", ApprovalDecision(approved=False, at=earlier, author="ben", nonce="n")
@@ -76,20 +78,23 @@ def test_drift_retrain_decision_and_promotion_appear_in_open_pages(browser: Brow
         see(pages["/drift"], "No window of traffic is closed yet.")
         see(pages["/retrain"], "There was no retrain yet.")
         see(pages["/decisions"], "Nothing waits for you.")
-        for window, words in zip(windows, ("Too few rows", "No drift", "Drift in the newest window"), strict=True):
+        for window in windows:
             with inference_log_sql.open_log(URL, layout.root) as log:
                 log.add_window(window)
-            see(pages["/drift"], words)
-        play_retrain(store, run, pages)
-        decide(browser.new_context(storage_state=state), console.address, run)
+            see(pages["/drift"], VERDICTS[window.body["verdict"]])
+            expect(pages["/drift"].locator(f"main a[href='/drift/{window.id}']").first).to_be_visible(timeout=SEEN_MS)
+        play_retrain(store, promoted, pages)
+        ask(store, waiting, pages)
+        decide(browser.new_context(storage_state=state), console.address, waiting)
         see(pages["/decisions"], "Nothing waits for you.")
-        expect(pages["/decisions"].locator(f"tr:has-text('{run.id}')")).to_contain_text("yes", timeout=SEEN_MS)
+        decided = pages["/decisions"].locator(f"tr:has-text('{waiting.id}')")
+        expect(decided).to_contain_text("yes", timeout=SEEN_MS)
         registry = RecordedRegistry(layout.releases)
         champion = registry.champion()
         assert champion is not None
         other = next(name for name in registry.ids() if name != champion.release)
-        registry.promote(other, author="tunectl retrain", message=f"retrain {run.id}: the canary is better")
-        see(pages["/releases"], f"retrain {run.id}: the canary is better")
+        registry.promote(other, author="tunectl retrain", message=f"retrain {waiting.id}: a person said yes")
+        see(pages["/releases"], f"retrain {waiting.id}: a person said yes")
         see(pages["/"], other)
         assert {path: page.evaluate("window.opened") for path, page in pages.items()} == dict.fromkeys(PATHS, 1)
     finally:
@@ -97,15 +102,23 @@ def test_drift_retrain_decision_and_promotion_appear_in_open_pages(browser: Brow
 
 
 def play_retrain(store: RunStore, run: RetrainRun, pages: dict[str, Page]) -> None:
-    """Write the recorded steps of the retrain, as of now: a question is open for a day."""
+    """Write the recorded steps of a retrain one after the other, from its proposal to its promotion."""
+    for count in range(1, len(run.steps)):
+        store.save(replace(run, steps=run.steps[:count]))
+        see(pages["/retrain"], "Running now")
+        state = run.steps[count - 1].state.replace("_", " ")
+        expect(pages["/retrain"].locator("ol.path li[aria-current]")).to_contain_text(state, timeout=SEEN_MS)
+    store.save(run)
+    expect(pages["/retrain"].locator(f"tr:has(a[href='/retrain/{run.id}'])")).to_contain_text(
+        "promoted", timeout=SEEN_MS
+    )
+
+
+def ask(store: RunStore, run: RetrainRun, pages: dict[str, Page]) -> None:
+    """Write the recorded retrain that waits, as of now: its question is open for a day."""
     now = datetime.now(UTC)
-    proposed, waiting = run.steps
-    waiting = replace(waiting, at=now, facts={**waiting.facts, "until": (now + timedelta(days=1)).isoformat()})
-    begun = replace(run, steps=[replace(proposed, at=now)])
-    store.save(begun)
-    see(pages["/retrain"], "Running now")
-    see(pages["/retrain"], run.id)
-    store.save(replace(begun, steps=[*begun.steps, waiting]))
+    last = replace(run.steps[-1], at=now, facts={**run.steps[-1].facts, "until": (now + timedelta(days=1)).isoformat()})
+    store.save(replace(run, steps=[*run.steps[:-1], last]))
     see(pages["/retrain"], "Waits for a person")
     see(pages["/decisions"], "Decide")
     see(pages["/"], "Waits for you")
@@ -114,7 +127,7 @@ def play_retrain(store: RunStore, run: RetrainRun, pages: dict[str, Page]) -> No
 def decide(context: Any, address: str, run: RetrainRun) -> None:
     """Say yes in another browser, as another person does."""
     page = context.new_page()
-    page.goto(f"{address}/decisions/{run.id}?question=retrain")
+    page.goto(f"{address}/decisions/{run.id}?question=promote")
     page.locator("button[value=yes]").click()
     page.wait_for_url(f"**/retrain/{run.id}")
     context.close()

@@ -17,6 +17,7 @@ from console_records import (
     add_sweep,
     build_project,
 )
+from msgspec.structs import replace
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.console.read_context import ReadCache, ReadContext
@@ -252,11 +253,27 @@ def test_decisions_of_people_are_listed(built: Path) -> None:
     assert (row.question, row.approved, row.author) == ("promote", True, "ben")
 
 
+@pytest.mark.parametrize(
+    ("went", "ahead"),
+    [
+        (("proposed", "awaiting_approval"), ("data_gate", "training", "evaluating", "staged", "canary", "promoted")),
+        (("proposed", "data_gate", "training", "evaluating", "staged", "awaiting_approval"), ("canary", "promoted")),
+        (("proposed", "data_gate", "insufficient"), ()),
+    ],
+)
+def test_the_way_of_a_retrain_is_in_the_order_in_which_it_went(built: Path, went: tuple, ahead: tuple) -> None:
+    run = RunStore(ProjectPaths(built).retrain).runs()[0]
+    shown = retrain.list_path(replace(run, steps=[replace(run.steps[0], state=state) for state in went]))
+    assert [item.state for item in shown] == [*went, *ahead]
+    last = "now" if ahead else "done"
+    assert [item.status for item in shown] == [*["done"] * (len(went) - 1), last, *["next"] * len(ahead)]
+
+
 def test_the_story_of_a_retrain_has_its_chapters(built: Path) -> None:
     run = RunStore(ProjectPaths(built).retrain).runs()[0]
     shown = retrain.read_retrain_run(ReadContext(ProjectPaths(built), NOW, cache=CACHE), {"run": run.id})
     assert [chapter.name for chapter in shown.chapters][:2] == ["why", "data"]
-    assert [state.status for state in shown.path if state.state == "awaiting_approval"] == ["skipped"]
+    assert [state.state for state in shown.path] == [step.state for step in run.steps], "nobody was asked"
     with pytest.raises(LookupError):
         retrain.read_retrain_run(ReadContext(ProjectPaths(built), NOW, cache=CACHE), {"run": "none"})
 

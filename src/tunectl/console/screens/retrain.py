@@ -13,7 +13,7 @@ from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import rate_limits, report, signed_links
 from tunectl.retraining.run_store import LOCK, ApprovalDecision, RunStore, TriggerOutcome
-from tunectl.retraining.state_machine import ENDS, RetrainRun, Trigger
+from tunectl.retraining.state_machine import RetrainRun, Trigger
 from tunectl.status.collect import process_state
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from tunectl.console.read_context import ReadContext
 
 SHOWN: Final = 100
-PATH: Final = ("proposed", "awaiting_approval", "data_gate", "training", "evaluating", "staged", "canary", "promoted")
-"""The states of a retrain that ends with a new champion, in order; some are skipped."""
+PATH: Final = ("proposed", "data_gate", "training", "evaluating", "staged", "canary", "promoted")
+"""The states of a retrain that ends with a new champion, in order. A person may be asked first, or last."""
 BUTTONS: Final = {"retrain": ("Retrain", "Dismiss"), "promote": ("Promote", "Reject")}
 """Question to what yes and no are called."""
 IF_NOBODY: Final = {
@@ -54,7 +54,7 @@ class PathState(Struct, frozen=True):
 
     state: str
     status: str
-    """``done``, ``now``, ``next`` or ``skipped``."""
+    """``done``, ``now`` or ``next``."""
     at: datetime | None = None
 
 
@@ -215,25 +215,14 @@ def describe_run(run: RetrainRun) -> RetrainRow:
 
 
 def list_path(run: RetrainRun) -> list[PathState]:
-    """The stations of a retrain: what it went through, where it is, and what may follow."""
+    """The stations of a retrain: what it went through in its order, where it is, and what may follow."""
     went: dict[str, datetime] = {step.state: step.at for step in run.steps}
-    stations = list(PATH)
-    if run.state in ENDS and run.state != "promoted":
-        stations = [*(state for state in PATH if state in went), run.state]
-    current = stations.index(run.state) if run.state in stations else -1
-    found = []
-    for place, state in enumerate(stations):
-        status = (
-            "now"
-            if place == current and not run.ended
-            else "done"
-            if state in went
-            else "skipped"
-            if place < current
-            else "next"
-        )
-        found.append(PathState(state, status, went.get(state)))
-    return found
+    furthest = max((PATH.index(state) for state in went if state in PATH), default=0)
+    ahead = () if run.ended else PATH[furthest + 1 :]
+    found = [
+        PathState(state, "now" if state == run.state and not run.ended else "done", at) for state, at in went.items()
+    ]
+    return [*found, *(PathState(state, "next", None) for state in ahead)]
 
 
 def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> Iterator[PendingDecision]:
