@@ -24,7 +24,7 @@ from tunectl.retraining.state_machine import RetrainRun
 URL = "sqlite:///.tunectl/inference_log/inference_log.sqlite"
 SEEN_MS = 15_000
 """Longest time until a page shows what was written; usually it takes two seconds."""
-VERDICTS = {"insufficient": "Too few rows", "ok": "No drift", "drift": "Drift in the newest window"}
+VERDICTS = {"insufficient": "No verdict", "ok": "No drift", "drift": "Drift in the newest window"}
 PATHS = ("/", "/drift", "/retrain", "/decisions", "/releases")
 
 

@@ -96,7 +96,9 @@ def _rewards_alike(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     The noise is what the model says itself: the chance of the better of two answers, and, with several members, their spread.
     """
     reward, spread = facts.reward, facts.run.reward_spread
-    if spread is None or (spread == 0 and any(_answers_cut(facts))):  # where all but one are cut, nothing is left to compare
+    if spread is None or (
+        spread == 0 and any(_answers_cut(facts))
+    ):  # where all but one are cut, nothing is left to compare
         return
     chance = None if reward is None else reward.order_chance
     noise = 0.0 if reward is None else reward.member_spread
