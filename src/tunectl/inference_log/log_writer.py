@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
 from typing import Final, Literal
 
@@ -87,8 +88,6 @@ class Writer:
         self._large: FairQueue[_PendingWrite] = FairQueue()
         self._redacting: _PendingWrite | None = None
         """Large rows, with what is said of their inferences meanwhile, and the one that is being redacted."""
-        self._behind: set[str] = set()
-        """Inferences of large rows."""
         self._held = self._flying = 0
         """Bytes in line, and of the transaction that goes on."""
         self._wake = threading.Condition()
@@ -147,17 +146,26 @@ class Writer:
         return ticket
 
     def _queue(self, ticket: _PendingWrite) -> None:
-        subject = _subject(ticket.entry)
-        large = ticket.size > LARGEST_BATCH_BYTES
-        if large and any(_subject(waiting.entry) == subject for waiting in self._new):
-            large = False  # the question is redacted first: the answer shares its placeholders
-        if large or subject in self._behind:
+        """Put an entry in line: behind what waits of the same inference, else with the others of its key."""
+        before = None if isinstance(ticket.entry, InferenceRecord) else self._find_waiting(ticket.entry)
+        if before is not None:
+            ticket.key = before.key
+        behind_large = before is not None and before.redacted is not None and not before.redacted.done()
+        # An answer shares the placeholders of its question, so that is redacted first
+        if behind_large or (ticket.size > LARGEST_BATCH_BYTES and (before is None or before.clean)):
             ticket.redacted = Future()
             ticket.redacted.set_running_or_notify_cancel()
-            self._behind.add(subject)
             self._large.append(ticket.key, ticket)
         else:
             self._new.append(ticket.key, ticket)
+
+    def _find_waiting(self, entry: LogEntry) -> _PendingWrite | None:
+        """Return an entry in line about the same inference."""
+        subject = _subject(entry)
+        redacting = [self._redacting] if self._redacting else []
+        return next(
+            (each for each in chain(redacting, self._large, self._new) if _subject(each.entry) == subject), None
+        )
 
     def _count_waiting(self) -> int:
         return len(self._new) + len(self._late) + len(self._large) + (self._redacting is not None)
@@ -174,7 +182,6 @@ class Writer:
             ready = self._redact_entry(ticket)
             with self._wake:
                 self._redacting = None
-                self._behind.discard(_subject(ticket.entry))
                 if ready:
                     self._new.append(ticket.key, ticket)
                 else:
