@@ -52,7 +52,7 @@ class _PendingWrite:
     size: int
     """Bytes as JSON; in memory it takes a few times that."""
     key: str | None = None
-    """Who takes turns with others."""
+    """Hash of the API key: the rows of one key take turns with those of others."""
     redacted: Future[None] | None = None
     """Of a row that the second thread redacts: its time does not count as the disk's."""
     answer: Future[WriteOutcome] = field(default_factory=Future)

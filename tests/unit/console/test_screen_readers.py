@@ -258,6 +258,10 @@ def test_decisions_of_people_are_listed(built: Path) -> None:
     [
         (("proposed", "awaiting_approval"), ("data_gate", "training", "evaluating", "staged", "canary", "promoted")),
         (("proposed", "data_gate", "training", "evaluating", "staged", "awaiting_approval"), ("canary", "promoted")),
+        (
+            ("proposed", "awaiting_approval", "data_gate", "training", "evaluating", "staged", "awaiting_approval"),
+            ("canary", "promoted"),
+        ),
         (("proposed", "data_gate", "insufficient"), ()),
     ],
 )

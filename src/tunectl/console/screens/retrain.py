@@ -216,13 +216,13 @@ def describe_run(run: RetrainRun) -> RetrainRow:
 
 def list_path(run: RetrainRun) -> list[PathState]:
     """The stations of a retrain: what it went through in its order, where it is, and what may follow."""
-    went: dict[str, datetime] = {step.state: step.at for step in run.steps}
-    furthest = max((PATH.index(state) for state in went if state in PATH), default=0)
-    ahead = () if run.ended else PATH[furthest + 1 :]
-    found = [
-        PathState(state, "now" if state == run.state and not run.ended else "done", at) for state, at in went.items()
-    ]
-    return [*found, *(PathState(state, "next", None) for state in ahead)]
+    found = [PathState(step.state, "done", step.at) for step in run.steps]
+    if run.ended:
+        return found
+    last = run.steps[-1]
+    furthest = max((PATH.index(step.state) for step in run.steps if step.state in PATH), default=0)
+    ahead = [PathState(state, "next") for state in PATH[furthest + 1 :]]
+    return [*found[:-1], PathState(last.state, "now", last.at), *ahead]
 
 
 def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> Iterator[PendingDecision]:
