@@ -198,7 +198,7 @@ WALKS = [
     for place in ("", "/local")
     if not (place and rule.service == "server")
 ]
-PARTS = {"{id}": ID, "{token}": LINK, "{model:path}": "made/up", "{path:path}": "htmx.min.js"}
+PARTS = {"{id}": ID, "{token}": LINK, "{model:path}": "made/up", "{path:path}": "page.js"}
 
 
 def fill_path(rule: RouteRule) -> str:

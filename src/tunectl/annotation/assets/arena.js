@@ -17,4 +17,4 @@ function show() {
   box().focus();
 }
 document.addEventListener("DOMContentLoaded", show);
-document.addEventListener("htmx:afterSwap", show);
+document.addEventListener("htmx:after:swap", show);

@@ -46,9 +46,9 @@ function restore() {
 document.addEventListener("submit", (event) => { if (event.target.closest("#question")) event.preventDefault(); });
 document.addEventListener("input", keep);
 document.addEventListener("DOMContentLoaded", restore);
-document.addEventListener("htmx:afterSwap", () => { sessionStorage.length > 50 && sessionStorage.clear(); restore(); scrollTo(0, 0); });
-for (const trouble of ["htmx:sendError", "htmx:responseError", "htmx:timeout"])
+document.addEventListener("htmx:after:swap", () => { sessionStorage.length > 50 && sessionStorage.clear(); restore(); scrollTo(0, 0); });
+for (const trouble of ["htmx:error", "htmx:response:error"])
   document.addEventListener(trouble, () => { document.querySelector("#lost").hidden = false; });
-document.addEventListener("htmx:afterRequest", (event) => {
-  if (event.detail.successful) document.querySelector("#lost").hidden = true;
+document.addEventListener("htmx:after:request", (event) => {
+  if (event.detail.ctx.response.raw.ok) document.querySelector("#lost").hidden = true;
 });
