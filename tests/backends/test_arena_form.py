@@ -1,11 +1,13 @@
-"""The arena's door: a form that does not come whole is refused, and nobody is waited for."""
+"""Sign-in of the arena: a form that does not come whole is refused, nobody is waited for, and a key has one name."""
 
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
+from tunectl.access.api_keys import ApiKey
 from tunectl.annotation import arena_app
 from tunectl.annotation.arena_app import ArenaAppConfig, application
 
@@ -16,11 +18,11 @@ FORM = [
 ]
 
 
-async def sent(arena, events, path="/arena/enter"):
-    """What the arena answers to a form that comes in these pieces; after the last one the client says no more."""
+async def collect(arena, events, request=None):
+    """What the arena sends to a request that comes in these pieces; after the last one the client says no more."""
     told, left = [], iter(events)
-    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
-    scope |= {"headers": FORM, "root_path": "", "scheme": "http", "server": None, "client": None}
+    scope = {"type": "http", "method": "POST", "path": "/arena/enter", "raw_path": b"/arena/enter", "headers": FORM}
+    scope |= {"query_string": b"", "root_path": "", "scheme": "http", "server": None, "client": None, **(request or {})}
 
     async def receive():
         found = next(left, None)
@@ -30,7 +32,7 @@ async def sent(arena, events, path="/arena/enter"):
         told.append(event)
 
     await asyncio.wait_for(arena(scope, receive, send), 60)
-    return told[0]["status"], told[1]["body"].decode()
+    return told
 
 
 @pytest.mark.parametrize(
@@ -44,9 +46,21 @@ async def sent(arena, events, path="/arena/enter"):
 )
 def test_a_form_that_does_not_come_whole_is_refused(tmp_path, pieces, monkeypatch):
     monkeypatch.setattr(arena_app, "READ", 0.2)
-    arena = application(None, ArenaAppConfig("local_lens", (), tmp_path, None, lambda key: True))
+    arena = application(None, ArenaAppConfig("local_lens", (), tmp_path, None, lambda key: None))
     events = [
         {"type": "http.disconnect"} if piece is None else {"type": "http.request", "body": piece, "more_body": True}
         for piece in pieces
     ]
-    assert asyncio.run(sent(arena, events)) == (403, arena_app.REFUSED)
+    start, body = asyncio.run(collect(arena, events))
+    assert (start["status"], body["body"].decode()) == (403, arena_app.REFUSED)
+
+
+@pytest.mark.parametrize(("scopes", "name"), [([], "bob"), (["acts_for"], "alice")])
+def test_a_key_that_acts_for_nobody_votes_under_its_own_name(tmp_path, scopes, name):
+    holder = ApiKey("bob", "0" * 64, ["chat", "feedback", *scopes], None, datetime(2026, 11, 1, tzinfo=UTC))
+    arena = application(None, ArenaAppConfig("local_lens", (), tmp_path, None, lambda key: holder))
+    told = asyncio.run(collect(arena, [{"type": "http.request", "body": b"name=alice&key=tk-1", "more_body": False}]))
+    cookie = dict(told[0]["headers"])[b"set-cookie"].split(b";")[0]
+    scope = {"type": "http", "method": "GET", "path": "/arena", "raw_path": b"/arena", "query_string": b""}
+    page = asyncio.run(collect(arena, [], scope | {"headers": [(b"host", b"localhost"), (b"cookie", cookie)]}))
+    assert f"<p>{name}</p>" in page[1]["body"].decode()

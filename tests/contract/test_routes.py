@@ -128,7 +128,7 @@ def open_server(folder: Path) -> tuple[Server, dict[str, str]]:
     admission = AdmissionController(CapacityLimits(1, 1, 1000))
     server = Server(given, residents, ring, admission, ServingMetrics(), None)
     server.mounts["/arena"] = arena_app.application(
-        server, ArenaAppConfig("shop", (), folder, None, lambda key: ring.opens(key, *ARENA_SCOPES))
+        server, ArenaAppConfig("shop", (), folder, None, lambda key: ring.find(key, *ARENA_SCOPES))
     )
     return server, secrets
 

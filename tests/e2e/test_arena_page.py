@@ -19,6 +19,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import expect
 
+from tunectl.access.api_keys import ApiKey
 from tunectl.annotation.annotate_app import listen
 from tunectl.annotation.arena_app import ArenaAppConfig, application
 from tunectl.artifacts.records import Feedback, InferenceRecord
@@ -32,6 +33,7 @@ from tunectl.preferences import annotation_store as judgments
 from tunectl.privacy.mask import PiiMasker
 
 KEY, SALT = "sk-arena", b"0123456789abcdef"
+HOLDER = ApiKey("app", "0" * 64, ["chat", "feedback", "acts_for"], None, datetime(2026, 11, 1, tzinfo=UTC))
 FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
 
@@ -90,7 +92,7 @@ def serving(folder, **other):
             ("true to the input", "off topic"),
             folder / "judgments",
             api.writer._redact._masker,
-            lambda key: key == KEY,
+            lambda key: HOLDER if key == KEY else None,
         )
         arena = application(api, setup)
 

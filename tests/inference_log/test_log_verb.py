@@ -299,6 +299,11 @@ def test_what_is_approved():
     assert export.with_accepted_answer(plain, [opinion("thumb", "down"), opinion("thumb", "up")]) is not None
     other = thumb(0, value="up", annotator="other")
     assert export.with_accepted_answer(plain, [opinion("thumb", "down"), other]) is None
+    mallory = {"key_hash": "m" * 32, "acts_for": False}
+    own = thumb(1, value="up", annotator="mallory", **mallory)
+    forged = thumb(2, value="up", annotator="other", **mallory)  # the name of whoever objected
+    alice = thumb(3, value="down", annotator="other", key_hash="a" * 32, acts_for=False)
+    assert export.with_accepted_answer(plain, [own, alice, forged]) is None
     edited = export.with_accepted_answer(
         plain, [opinion("thumb", "down"), opinion("edit", "eins"), opinion("edit", "zwei")]
     )

@@ -261,12 +261,16 @@ class KeyStore:
             raise ApiError(f"the key {result.name} may {allowed}, not {scope}", "permission_error", code="scope")
         return result
 
+    def find(self, secret: str, *scopes: KeyScope) -> ApiKey | None:
+        """Return the key behind ``secret`` if it may do all of this now."""
+        try:
+            return [self.key(secret, scope, time.monotonic()) for scope in scopes].pop()
+        except ApiError:
+            return None
+
     def opens(self, secret: str, *scopes: KeyScope) -> bool:
         """Return whether a key may do all of this now."""
-        try:
-            return all(self.key(secret, scope, time.monotonic()) is not None for scope in scopes)
-        except ApiError:
-            return False
+        return self.find(secret, *scopes) is not None
 
     def consume(self, key: ApiKey, now: float) -> float:
         """Count one request of ``key``; 0, or seconds to wait because it made too many."""

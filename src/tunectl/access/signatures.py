@@ -212,7 +212,7 @@ def add_trusted_key(path: Path, key: TrustedKey) -> None:
 
 
 def revoke_trusted_key(path: Path, name: str) -> None:
-    """Revoke a key. It stays in the file, so that what it signed can be told from what nobody signed.
+    """Revoke a key, under every name that it has. It stays in the file, so that what it signed can be told from what nobody signed.
 
     Raises  UsageError where there is no such key.
     """
@@ -220,9 +220,9 @@ def revoke_trusted_key(path: Path, name: str) -> None:
     if all(entry.name != name for entry in keys):
         names = ", ".join(entry.name for entry in keys) or "none"
         raise UsageError(f"{path}: no key {name}; there are: {names}", hint="look at the file")
-    now = datetime.now(UTC)
+    now, revoked = datetime.now(UTC), {entry.public_key for entry in keys if entry.name == name}
     changed = [
-        structs.replace(entry, revoked_at=now) if entry.name == name and entry.revoked_at is None else entry
+        structs.replace(entry, revoked_at=now) if entry.public_key in revoked and entry.revoked_at is None else entry
         for entry in keys
     ]
     TRUSTED_KEYS_FILE.write(path, _TrustedKeysFile(changed))

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 
 from tunectl.access import sessions
 from tunectl.access.api_errors import ApiError
+from tunectl.access.api_keys import ApiKey
 from tunectl.access.guard import ServiceGuard
 from tunectl.access.guard_middleware import AsgiApplication, GuardMiddleware
 from tunectl.access.sessions import SessionStore
@@ -67,8 +68,8 @@ class ArenaAppConfig:
     """The store of judgments, as ``annotate.store`` names it."""
     masker: PiiMasker
     """Masks what is kept, as ``curate`` does."""
-    verify: Callable[[str], bool]
-    """Whether a key may chat and give feedback, now: one that was revoked may not."""
+    find_key: Callable[[str], ApiKey | None]
+    """The key behind a secret that may chat and give feedback, now: one that was revoked may not."""
 
 
 @dataclass(slots=True)
@@ -103,7 +104,7 @@ class _Routes:
 
     def __init__(self, server: AsgiApplication, setup: ArenaAppConfig) -> None:
         self._server, self._setup = server, setup
-        self._people: SessionStore[_Session] = SessionStore(setup.verify)
+        self._people: SessionStore[_Session] = SessionStore(lambda key: setup.find_key(key) is not None)
         self._throttle = KeyThrottle()
         self._writing = asyncio.Lock()
         self._responses = import_optional("starlette.responses", extra="annotate")
@@ -136,21 +137,23 @@ class _Routes:
         return self._html(page, status)
 
     async def enter(self, request: Any) -> Any:
-        """Let somebody in by a key of the server."""
+        """Let somebody in by a key of the server; a key that does not act for others votes under its own name."""
         form = await self._form(request)
         if form is None:
             return self._reject_form()
         name = " ".join(form.get("name", [""])[0].split())
-        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-            return self._door(NO_NAME, 422)
         key, address = form.get("key", [""])[0].strip(), request.client.host if request.client else ""
         try:
             self._throttle.check(address)
         except ApiError as problem:
             return self._door(TOO_MANY, problem.status)
-        if not key.isascii() or not key.isprintable() or not self._setup.verify(key):
+        holder = self._setup.find_key(key) if key.isascii() and key.isprintable() else None
+        if holder is None:
             self._throttle.count(address)
             return self._door(WRONG_KEY, 401)
+        name = name if holder.allows("acts_for") else holder.name
+        if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+            return self._door(NO_NAME, 422)
         token = self._people.create(key, _Session(key, Conversation(name), secrets.token_hex(8)))
         response = self._responses.RedirectResponse("/arena", 303)
         sessions.set_cookie(response, COOKIE, token, https=sessions.is_https(request.url.scheme, request.headers))

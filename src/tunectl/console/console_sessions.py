@@ -47,7 +47,8 @@ class SignIn:
         self._tokens: dict[str, float] = {}
         """Token to when it ends."""
         self._file_token = ""
-        self._sessions: SessionStore[Visitor] = SessionStore(self._is_open)
+        self._sessions: SessionStore[str] = SessionStore(lambda secret: self._identify(secret) is not None)
+        """Sessions by cookie; their value is the key, empty for a link. What a key opens is read at every request."""
         self.address = ""
         """Beginning of the console's address; set once its port is known."""
 
@@ -75,15 +76,8 @@ class SignIn:
     def open_session(self, secret: str) -> str | None:
         """Return the cookie of a new session; None where ``secret`` opens nothing."""
         if self._use_token(secret):
-            return self._sessions.create("", Visitor(user.current_user(), ALL_SCOPES))
-        if self._keys is None or not secret:
-            return None
-        try:
-            key = self._keys.key(secret, None, monotonic())
-        except ApiError:
-            return None
-        scopes = ALL_SCOPES if "admin" in key.scopes else ALL_SCOPES & frozenset(map(str, key.scopes))
-        return self._sessions.create(secret, Visitor(key.name, scopes)) if scopes else None
+            return self._sessions.create("", "")
+        return self._sessions.create(secret, secret) if secret and self._identify(secret) else None
 
     def _use_token(self, secret: str) -> bool:
         with self._lock:
@@ -98,18 +92,23 @@ class SignIn:
         self.write_link_file()
         return True
 
-    def _is_open(self, key: str) -> bool:
-        """Sessions of a key end with it; those of a link with the console."""
-        if not key or self._keys is None:
-            return not key
+    def _identify(self, secret: str) -> Visitor | None:
+        """Return the visitor of a session: that of a link may do all until the console ends, that of a key what the key may do now."""
+        if not secret:
+            return Visitor(user.current_user(), ALL_SCOPES)
+        if self._keys is None:
+            return None
         try:
-            return self._keys.key(key, None, monotonic()) is not None
+            key = self._keys.key(secret, None, monotonic())
         except ApiError:
-            return False
+            return None
+        scopes = ALL_SCOPES if "admin" in key.scopes else ALL_SCOPES & frozenset(map(str, key.scopes))
+        return Visitor(key.name, scopes) if scopes else None
 
     def find(self, cookie: str) -> Visitor | None:
         """Return who is behind a cookie."""
-        return self._sessions.find(cookie) if cookie else None
+        secret = self._sessions.find(cookie) if cookie else None
+        return None if secret is None else self._identify(secret)
 
     def close_session(self, cookie: str) -> None:
         """Sign out."""

@@ -86,13 +86,13 @@ def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
 def with_accepted_answer(inference: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRecord | None:
     """Return the inference as people would have it: with the newest edit as its answer; None where nobody approved of it.
 
-    Who changes their mind is taken at their last word. One disapproval outweighs the approval of others, but not an edit: that is
+    Who changes their mind is taken at their last word, and at nobody else's: a key that does not act for others changes only its own. One disapproval outweighs the approval of others, but not an edit: that is
     the answer as it should be. ``feedback`` is in order of time.
     """
     edits = [item.value for item in feedback if item.kind == "edit" and isinstance(item.value, str)]
     if edits:
         return _replace_answer(inference, edits[-1])
-    last = {(item.annotator, item.kind): item for item in feedback}
+    last = {(item.person, item.kind): item for item in feedback}
     signs = {sign for item in last.values() if (sign := _sign(item)) is not None}
     return inference if signs == {True} else None
 

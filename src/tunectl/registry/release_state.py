@@ -16,6 +16,7 @@ from tunectl.artifacts.canary_state import CanaryState, Signature
 from tunectl.artifacts.names import ContentId
 
 CANARY_ACTIONS: Final = frozenset(("canary_start", "canary_stop"))
+SWAPS: Final = frozenset(("promote", "rollback"))
 ADDITIONS: Final = frozenset(("add", "commit"))
 """What moves no pointer, so that it can follow any history."""
 
@@ -196,7 +197,7 @@ def canary_of(entries: Sequence[ReleaseEvent], canary_state: CanaryState | None)
 
 def swap_entries(entries: Sequence[ReleaseEvent]) -> list[ReleaseEvent]:
     """Return the promotions and rollbacks among them: from each one on, its release is the champion."""
-    return [entry for entry in entries if entry.action in {"promote", "rollback"}]
+    return [entry for entry in entries if entry.action in SWAPS]
 
 
 def count_swaps(entries: Sequence[ReleaseEvent]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,9 +22,9 @@ from tunectl.access.signatures import SignatureCheck, SignatureStatus, SigningKe
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.canary_state import CanaryState, Signature
 from tunectl.core.errors import ArtifactError, GateError
-from tunectl.registry import release_manifest
+from tunectl.registry import release_manifest, release_state
 from tunectl.registry.release_manifest import ReleaseManifest
-from tunectl.registry.release_state import ChampionPointer
+from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
 ENDING: Final = ".intoto.json"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
@@ -137,7 +138,9 @@ def check_statement(content: bytes | None, release: str, trust: TrustStore) -> S
     status, reason = trust.check(encode_pre_authentication(PAYLOAD_TYPE, payload), signed, "release")
     if status == "untrusted":
         return StatementCheck(status, f"release {release} {reason}")
-    if statement.predicateType != PREDICATE_TYPE or statement.predicate.get("id") != release:
+    if (statement.type, statement.predicateType) != (STATEMENT_TYPE, PREDICATE_TYPE) or statement.predicate.get(
+        "id"
+    ) != release:
         return StatementCheck("untrusted", f"the statement beside release {release} is about another one")
     return StatementCheck(status, f"release {release}: {reason}", statement)
 
@@ -170,9 +173,9 @@ def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: Rel
 
 
 def encode_pointer(pointer: ChampionPointer | CanaryState) -> bytes:
-    """Return what is signed of a pointer: all but its signature, and where a rollback goes, which the release history decides."""
+    """Return what is signed of a pointer: all but its signature. Where a rollback goes is among it, so no event below can be left out."""
     plain = msgspec.to_builtins(pointer)
-    payload = {name: value for name, value in plain.items() if name not in ("signature", "previous")}
+    payload = {name: value for name, value in plain.items() if name != "signature"}
     payload["kind"] = "champion" if isinstance(pointer, ChampionPointer) else "canary"
     return encode_pre_authentication(POINTER_TYPE, msgspec.json.encode(payload, order="sorted"))
 
@@ -180,6 +183,29 @@ def encode_pointer(pointer: ChampionPointer | CanaryState) -> bytes:
 def sign_champion(pointer: ChampionPointer, key: SigningKey | None) -> ChampionPointer:
     """Return the pointer with a signature; without a key as it is."""
     return structs.replace(pointer, signature=key.sign(encode_pointer(pointer))) if key is not None else pointer
+
+
+def sign_swap(pointer: ChampionPointer, before: Sequence[ReleaseEvent], key: SigningKey | None) -> ChampionPointer:
+    """Return the pointer as it follows from a history and the swap after it, signed."""
+    after = release_state.champion_of([*before, release_state.entry_of(pointer, before)])
+    return sign_champion(structs.replace(pointer, previous=after.previous if after else None), key)
+
+
+def find_forged_swap(entries: Sequence[ReleaseEvent], trust: TrustStore) -> ReleaseEvent | None:
+    """Return the first promotion or rollback of a history that no trusted key signed where it stands; None where there is none.
+
+    Those before the first signature were made before keys were trusted. They steer nothing: no rollback goes to their releases.
+    """
+    signed, sequence = False, 0
+    for number, entry in enumerate(entries, 1):
+        if entry.action not in release_state.SWAPS:
+            continue
+        signed = signed or entry.signature is not None
+        pointer = release_state.champion_of(entries[:number])
+        if pointer is None or pointer.sequence <= sequence or (signed and not is_signed_by(pointer, trust)):
+            return entry
+        sequence = pointer.sequence
+    return None
 
 
 def sign_canary(state: CanaryState, key: SigningKey | None) -> CanaryState:

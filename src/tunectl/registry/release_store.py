@@ -299,8 +299,10 @@ class ReleaseRegistry:
         return path.read_bytes() if path.is_file() else None
 
     def _swap(self, pointer: ChampionPointer, entries: Sequence[ReleaseEvent]) -> ChampionPointer:
-        pointer = release_statement.sign_champion(
-            replace(pointer, digest=self.digest(pointer.release)), signatures.load_named_key(signatures.POINTER_KEY_ENV)
+        pointer = release_statement.sign_swap(
+            replace(pointer, digest=self.digest(pointer.release)),
+            entries,
+            signatures.load_named_key(signatures.POINTER_KEY_ENV),
         )
         registry_formats.POINTER.write(self.root / CHAMPION, pointer)
         self._append(release_state.entry_of(pointer, entries))

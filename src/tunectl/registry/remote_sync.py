@@ -122,7 +122,7 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         moment = release_state.current_moment()
         digest = pointer.digest or store.digest(pointer.release)
         kept = ChampionPointer(pointer.release, None, moment, author, message, sequence, digest=digest)
-        signed = release_statement.sign_champion(kept, signatures.load_named_key(signatures.POINTER_KEY_ENV))
+        signed = release_statement.sign_swap(kept, history, signatures.load_named_key(signatures.POINTER_KEY_ENV))
         history.append(release_state.entry_of(signed, history))
         canary = release_state.canary_of(history, remote.trial())
         if canary is not None and (keep == "ours" or canary.release == pointer.release):
@@ -133,16 +133,22 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
 
 
 def _refuse_unsigned(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequence[ReleaseEvent]) -> None:
-    """Refuse to adopt a champion or canary that no trusted key signed: the next change here would build on it."""
+    """Refuse to adopt swaps or a canary that no trusted key signed: the next change here would build on them."""
     if store.trust is None:
         return
+    hint = f"look who may write there; keep what is here: tunectl release sync {remote.location} --keep ours -m WHY"
     for pointer in (release_state.champion_of(remote_events), release_state.canary_of(remote_events, remote.trial())):
         if pointer is not None and not release_statement.is_signed_by(pointer, store.trust):
             reason = release_statement.check_pointer(pointer, store.trust).reason
             raise GateError(
-                f"{remote.location}: the pointer to release {pointer.release} {reason}; nothing was adopted",
-                hint=f"look who may write there; keep what is here: tunectl release sync {remote.location} --keep ours -m WHY",
+                f"{remote.location}: the pointer to release {pointer.release} {reason}; nothing was adopted", hint=hint
             )
+    forged = release_statement.find_forged_swap(remote_events, store.trust)
+    if forged is not None:
+        words = (
+            f"the {forged.action} of release {forged.release} (sequence {forged.sequence}) as it stands in the history"
+        )
+        raise GateError(f"{remote.location}: no trusted key signed {words}; nothing was adopted", hint=hint)
 
 
 def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:

@@ -51,17 +51,19 @@ class SequenceGuard:
         """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest that was seen where it is older."""
         seen = self.find_newest(location)
         self.warning = ""
-        if pointer is None or pointer == seen:
+        if pointer == seen:
             return pointer
-        if seen is not None and pointer.sequence <= seen.sequence:
+        if seen is not None and (pointer is None or pointer.sequence <= seen.sequence):
+            named = f"release {pointer.release} with sequence {pointer.sequence}" if pointer else "no champion"
             self.warning = (
-                f"{location} names release {pointer.release} with sequence {pointer.sequence}, and {seen.release} with sequence "
-                f"{seen.sequence} was seen there: it is an old copy. {seen.release} stays; what is promoted or rolled back with a "
-                "higher sequence is followed"
+                f"{location} names {named}, and {seen.release} with sequence {seen.sequence} was seen there: it is an old copy. "
+                f"{seen.release} stays; what is promoted or rolled back with a higher sequence is followed"
             )
             if self._path is not None:
                 self.warning += f" (to follow the old copy, delete {self._path} and start again)"
             return seen
+        if pointer is None:
+            return None
         self._seen = NewestPointer(location, pointer)
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it

@@ -76,11 +76,31 @@ def choose_author(store: ReleaseRegistry, account: str) -> str:
 
 
 def find_obstacles(store: ReleaseRegistry, entries: Sequence[ReleaseEvent]) -> dict[str, str]:
-    """Return why each release below the champion must not serve, down to the first that may: it is damaged, or nobody vouches for it."""
+    """Return why each release below the champion must not serve, down to the first that may.
+
+    It is damaged, or nobody vouches for it, or for its promotion.
+    """
     result: dict[str, str] = {}
     for release in reversed(release_state.promotion_stack(entries)[:-1]):
-        wrong = store.verify_quickly(release) or find_signature_problems(store, release)
+        wrong = (
+            store.verify_quickly(release)
+            or find_signature_problems(store, release)
+            or _find_promotion_problems(store, release, entries)
+        )
         if not wrong:
             break
         result[release] = "; ".join(wrong)
     return result
+
+
+def _find_promotion_problems(store: ReleaseRegistry, release: str, entries: Sequence[ReleaseEvent]) -> list[str]:
+    """Return why the history does not show that a release was champion: who may write to an address could have added the line."""
+    if store.trust is None:
+        return []
+    for number, entry in enumerate(entries, 1):
+        if entry.release != release or entry.action not in release_state.SWAPS:
+            continue
+        pointer = release_state.champion_of(entries[:number])
+        if pointer is not None and release_statement.is_signed_by(pointer, store.trust):
+            return []
+    return ["no trusted key signed its promotion"]

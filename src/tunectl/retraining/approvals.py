@@ -29,18 +29,18 @@ class Approvers(NamedTuple):
         Raises  ApiError: 401 for a key that is not known, 403 for one that may not decide.
         """
         key = self.keys.key(secret or None, "decide", time.monotonic())
-        check_person(key, self.people)
+        check_person(key.name, self.people)
         return key.name
 
 
-def check_person(key: ApiKey, people: Collection[str] | None) -> None:
-    """Refuse a key that ``retrain.approval.people`` does not name.
+def check_person(name: str, people: Collection[str] | None) -> None:
+    """Refuse the holder of a key that ``retrain.approval.people`` does not name.
 
     Raises  ApiError (403).
     """
-    if people is not None and key.name not in people:
+    if people is not None and name not in people:
         raise ApiError(
-            f"the key {key.name} may not approve: retrain.approval.people names {', '.join(people) or 'nobody'}",
+            f"the key {name} may not approve: retrain.approval.people names {', '.join(people) or 'nobody'}",
             "permission_error",
             code="scope",
         )

@@ -103,6 +103,16 @@ def test_whoever_is_quicker_decides(console: Console) -> None:
     assert RunStore(console.layout.retrain).get_decision(EXAMPLES["run"], "retrain") == other
 
 
+def test_only_the_people_of_the_settings_decide(console: Console) -> None:
+    path = fill("/decisions/{run}")
+    form = read_form(console, path)
+    settings = console.layout.conf / "retrain" / "default.yaml"
+    settings.write_text(settings.read_text().replace("  people: null", "  people: [alice]"))
+    refused = console.post(path, **{**form, "answer": "yes"})
+    assert (refused.status_code, "retrain.approval.people names alice" in refused.text) == (403, True)
+    assert RunStore(console.layout.retrain).get_decision(EXAMPLES["run"], "retrain") is None
+
+
 def test_a_request_for_a_retrain_carries_name_and_reason(console: Console) -> None:
     assert console.post("/retrain/request", reason="  ").status_code == 422
     assert console.post("/retrain/request", reason="new\nshops", ignore_limits="on").status_code == 303

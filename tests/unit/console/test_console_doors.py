@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from console_projects import Console, build, initialize
+from msgspec import structs
 
 from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
@@ -148,3 +149,20 @@ def test_a_key_opens_what_its_scopes_say_and_ends_its_session_when_it_is_removed
 def test_a_console_without_acts_shows_none(tmp_path: Path) -> None:
     console = Console(build(tmp_path / "shop"), acts=False)
     assert "<form" not in console.client.get("/").text.replace('<form class="leave"', "")
+
+
+def test_a_session_may_do_what_its_key_may_do_now(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    secret, entry = api_keys.create_key("ann", ["look", "decide"], None, datetime.now(UTC))
+    api_keys.add(path, entry)
+    keys = KeyStore(path, 0.0)
+    keys.load()
+    sign_in = SignIn(tmp_path / "link", keys)
+    cookie = sign_in.open_session(secret)
+    assert sign_in.find(cookie).scopes == {"look", "decide"}
+    api_keys.remove(path, "ann")
+    api_keys.add(path, structs.replace(entry, scopes=["look"]))
+    assert sign_in.find(cookie).scopes == {"look"}
+    api_keys.remove(path, "ann")
+    api_keys.add(path, structs.replace(entry, scopes=["chat"]))
+    assert sign_in.find(cookie) is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,8 +17,16 @@ from tunectl.access.signatures import KeyRole, SigningKey, TrustedKey, TrustStor
 from tunectl.backends.storage.object_store import FsspecObjectStore
 from tunectl.cli.main import main
 from tunectl.core.errors import DataError, GateError, InfrastructureError, UsageError
-from tunectl.registry import registry_formats, release_manifest, release_statement, remote_sync, signature_policy
+from tunectl.registry import (
+    registry_formats,
+    release_manifest,
+    release_state,
+    release_statement,
+    remote_sync,
+    signature_policy,
+)
 from tunectl.registry.release_manifest import BuildFacts, RecordedVerdict
+from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.registry.remote import RemoteRegistry
 
@@ -62,6 +72,13 @@ def store(tmp_path: Path) -> ReleaseRegistry:
 
 def ci(keys: Keys) -> SigningKey:
     return signatures.load_key(keys.folder / "ci.key")
+
+
+def test_a_key_is_revoked_under_every_name(keys: Keys) -> None:
+    public = ci(keys).public_key
+    signatures.add_trusted_key(keys.path, TrustedKey("again", "release", public, NOW))
+    signatures.revoke_trusted_key(keys.path, "ci")
+    assert {key.name for key in signatures.read_trusted_keys(keys.path) if key.revoked_at} == {"ci", "again"}
 
 
 def test_a_private_key_is_its_owners_alone(tmp_path: Path) -> None:
@@ -316,6 +333,69 @@ def test_a_pointer_that_nobody_signed_is_not_adopted(
     with pytest.raises(GateError, match=f"the pointer to release {second} is not signed; nothing was adopted"):
         remote_sync.resolve(other, files, "theirs", author="t", message="")
     assert other.log() == before
+
+
+def rewrite_history(folder: Path, change: Callable[[list[ReleaseEvent]], None]) -> None:
+    path = next((folder / "events").iterdir())
+    events = [msgspec.json.decode(line, type=ReleaseEvent) for line in path.read_bytes().splitlines()]
+    change(events)
+    path.write_bytes(b"".join(msgspec.json.encode(event) + b"\n" for event in events))
+
+
+def find_swaps(events: list[ReleaseEvent]) -> list[int]:
+    return [number for number, event in enumerate(events) if event.action in release_state.SWAPS]
+
+
+def insert_forged(events: list[ReleaseEvent]) -> None:
+    last = find_swaps(events)[-1]
+    forged = msgspec.structs.replace(events[last], release=events[0].release, signature=None, digest=None, sequence=2)
+    events.insert(last, forged)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        insert_forged,
+        lambda events: events.pop(find_swaps(events)[1]),
+        lambda events: events.insert(find_swaps(events)[1], events[find_swaps(events)[0]]),
+        lambda events: events.insert(find_swaps(events)[0], events.pop(find_swaps(events)[1])),
+        lambda events: events.__setitem__(
+            find_swaps(events)[1], msgspec.structs.replace(events[find_swaps(events)[1]], message="all fine")
+        ),
+    ],
+    ids=["an unsigned promotion", "one left out", "one twice", "another order", "another message"],
+)
+def test_a_history_that_was_rewritten_below_a_signed_champion_is_not_adopted(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path, change: Callable[[list[ReleaseEvent]], None]
+) -> None:
+    ids = store.ids()
+    for release in ids:
+        release_statement.sign_release(store.folder(release), ci(keys))
+        store.promote(release, author="t", message="")
+    remote_sync.push(store, FsspecObjectStore(f"file://{tmp_path}/remote"))
+    rewrite_history(tmp_path / "remote", change)
+    other = ReleaseRegistry(tmp_path / "other", trust=TrustStore(keys.path))
+    with pytest.raises(GateError, match=r"(no trusted key signed|was altered).*nothing was adopted"):
+        remote_sync.pull(other, FsspecObjectStore(f"file://{tmp_path}/remote"))
+    assert other.log() == []
+
+
+def test_no_rollback_goes_to_a_release_whose_promotion_nobody_signed(
+    store: ReleaseRegistry, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = store.ids()
+    for release in store.ids():
+        release_statement.sign_release(store.folder(release), ci(keys))
+    store.promote(first, author="t", message="")
+    key = os.environ[signatures.POINTER_KEY_ENV]
+    monkeypatch.delenv(signatures.POINTER_KEY_ENV)
+    store.promote(second, author="mallory", message="")
+    monkeypatch.setenv(signatures.POINTER_KEY_ENV, key)
+    store.promote(third, author="t", message="")
+    store.trust = TrustStore(keys.path)
+    pointer = store.rollback(author="t", message="trouble")
+    assert pointer.release == first
+    assert f"past {second}: no trusted key signed its promotion" in pointer.message
 
 
 def test_the_verbs(

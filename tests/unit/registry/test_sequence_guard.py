@@ -26,6 +26,14 @@ def test_five_then_four_stays_on_five_until_there_is_a_six() -> None:
     assert (guard.latest(back, "here"), guard.warning) == (back, "")
 
 
+def test_a_pointer_that_was_deleted_is_remembered(tmp_path: Path) -> None:
+    path = tmp_path / "newest.json"
+    SequenceGuard(path).latest(FIFTH, "s3://bucket/shop")
+    again = SequenceGuard(path)
+    assert again.latest(None, "s3://bucket/shop") == FIFTH
+    assert "names no champion, and 5555555555555555 with sequence 5 was seen there" in again.warning
+
+
 def test_another_release_under_the_same_sequence_is_not_followed() -> None:
     guard = SequenceGuard()
     guard.latest(FIFTH, "here")

@@ -9,15 +9,12 @@ from msgspec import structs
 
 from tunectl.artifacts.lock import LockTimeoutError
 from tunectl.console.act_page import REASON, ActButton, ActField, ActPage, check_unchanged
+from tunectl.console.acts import build_settings
 from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.build_state import find_running_stage
 from tunectl.console.read_context import ReadContext
-from tunectl.core.errors import UsageError
 from tunectl.pipeline import background_build
 from tunectl.pipeline.stage_status import StageStatus
-
-MAX_LETTERS = 2_000
-"""Of the settings that are typed."""
 
 
 def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
@@ -25,8 +22,9 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     reason = _describe_obstacle(context)
     if reason:
         return ActPage("Start a build", [reason], back="/build", scope="operate")
-    typed = form.get("settings", "")
-    stages = _list_stages(context, _split_overrides(typed))
+    typed = form.get("settings", "") if "operate" in context.scopes else ""
+    overrides = build_settings.parse_settings(typed)
+    stages = _list_stages(context, overrides)
     pending = [stage for stage in stages if stage.state in {"stale", "not built"}]
     consequences = [
         f"{len(pending)} of {len(stages)} stages would run; each stage after them runs where what it reads changes."
@@ -46,7 +44,7 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         shown={"pending": _list_pending(context)},
         buttons=[ActButton("start", "Start the build"), ActButton("preview", "Show what would run", "", checked=False)],
         back="/build",
-        command=" ".join(["tunectl repro", *map(shlex.quote, _split_overrides(typed))]),
+        command=" ".join(["tunectl repro", *map(shlex.quote, overrides)]),
         scope="operate",
     )  # fmt: skip
 
@@ -61,7 +59,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
     from tunectl.core.optional import require_all
     from tunectl.pipeline.required_extras import list_build_packages
 
-    overrides = _split_overrides(form.get("settings", ""))
+    overrides = build_settings.parse_settings(form.get("settings", ""))
     if form.get("answer") == "preview":
         return show_start(context, form)
     reason = require_reason(form)
@@ -124,19 +122,6 @@ def _describe_obstacle(context: ReadContext) -> str:
         return "This project was recorded without its weights, so nothing can be built in it."
     is_building = background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
     return "A build runs already." if is_building else ""
-
-
-def _split_overrides(text: str) -> list[str]:
-    if len(text) > MAX_LETTERS:
-        raise UsageError(f"settings have at most {MAX_LETTERS} letters; these have {len(text)}")
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise UsageError(f"settings: {error}", hint="write key=value; quote a value with spaces") from error
-    wrong = next((word for word in words if word.startswith("-") or "=" not in word), None)
-    if wrong is not None:
-        raise UsageError(f"settings: {wrong[:80]!r} is not key=value", hint="for example: sft.epochs=2")
-    return words
 
 
 def _list_stages(context: ReadContext, overrides: Sequence[str]) -> list[StageStatus]:

@@ -9,6 +9,7 @@ from tunectl.console.acts.act_errors import ConflictError
 from tunectl.console.read_context import NotFoundError, ReadContext
 from tunectl.console.screens.retrain import PendingDecision, list_waiting
 from tunectl.core.errors import UsageError
+from tunectl.retraining import approvals
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 
@@ -45,13 +46,15 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     """Record the decision under the visitor's name; the retrain controller takes it up.
 
-    Raises  ConflictError where somebody has decided meanwhile; UsageError for an answer that is neither yes nor no.
+    Raises  ConflictError where somebody has decided meanwhile; ApiError (403) where ``retrain.approval.people`` names others;
+            UsageError for an answer that is neither yes nor no.
     """
     try:
         one = _find_question(context, form)
     except NotFoundError as error:
         raise ConflictError("nothing waits here any more: it was decided, or its time is over") from error
     check_unchanged(form, {"question": one.question, "nonce": one.nonce})
+    approvals.check_person(context.visitor, context.load_settings().retrain.approval.people)
     if form.get("answer") not in ("yes", "no"):
         raise UsageError("the form holds neither approve nor reject", hint="use the buttons of the page")
     decision = ApprovalDecision(form["answer"] == "yes", context.now, context.visitor, one.nonce)

@@ -1,0 +1,64 @@
+"""Which settings a build may be given in the console: numbers and switches of the recipe, and the options of its groups.
+
+Whoever may build may not choose what is read, where it is sent, with which secrets, and what a gate asks for: such settings hold for
+the server, the monitor and the retrain controller, too. They are changed in ``conf/`` or in a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+from tunectl.core.errors import UsageError
+
+MAX_CHARACTERS: Final = 2_000
+"""Length of all settings together."""
+GROUPS: Final = ("experiment", "hardware", "cpt", "sft", "preferences", "reward", "align")
+"""Of these any option that lies in ``conf/`` may be chosen."""
+SECTIONS: Final = ("hardware", "cpt", "sft", "reward", "align")
+PROTECTED: Final = ("reward.gate", "sft.privacy")
+"""Within these sections: what a reward model must reach, and what is promised to the people in the data."""
+
+
+def parse_settings(text: str) -> list[str]:
+    """Return the settings that were typed, each as ``key=value``.
+
+    Raises  UsageError for what is no setting, and for one that a build may not be given here.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise UsageError(f"settings have at most {MAX_CHARACTERS} characters; these have {len(text)}")
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"settings: {error}", hint="write key=value; quote a value with spaces") from error
+    _check_words(words)
+    return words
+
+
+def _check_words(words: Sequence[str]) -> None:
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or word.startswith("-"):
+            raise UsageError(f"settings: {word[:80]!r} is not key=value", hint="for example: sft.epochs=2")
+        if not is_allowed(key, value):
+            raise UsageError(
+                f"settings: {key[:80]} is not changed here with the value {value[:80]!r}",
+                hint=f"a build in the console takes seed, numbers and switches of {', '.join(SECTIONS)} (not of "
+                f"{', '.join(PROTECTED)}), and options of {', '.join(GROUPS)}; for anything else: conf/, or tunectl repro",
+            )
+
+
+def is_allowed(key: str, value: str) -> bool:
+    """Say whether ``key=value`` may be typed in the console."""
+    if key in GROUPS:
+        return value.isascii() and value.replace("_", "").isalnum()
+    section = key.partition(".")[0]
+    protected = any(key == name or key.startswith(f"{name}.") for name in PROTECTED)
+    if protected or not (key == "seed" or ("." in key and section in SECTIONS)):
+        return False
+    try:
+        return value in ("true", "false") or math.isfinite(float(value))
+    except ValueError:
+        return False
