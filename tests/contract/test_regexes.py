@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tunectl.privacy import secret_keys
+
 SOURCE = Path(__file__).parents[2] / "src"
 LETTERS = 100_000
 """Of each hostile text."""
@@ -93,14 +95,20 @@ OUTSIDE = {
             "privacy.street_addresses:_SOUTHERN",
             "privacy.street_addresses:_YEAR",
             "privacy.street_addresses:_ZIPPED",
+            "privacy.decoded_text:_BASE64",
             "privacy.decoded_text:_WRITTEN",
             "privacy.json_numbers:_QUOTE",
+            "privacy.secret_keys:_AMAZON",
             "privacy.secret_keys:_ASSIGNED",
+            "privacy.secret_keys:_BITCOIN",
+            "privacy.secret_keys:_PUTTY",
+            "privacy.secret_keys:_WRITTEN_ELSEWHERE",
             "privacy.secret_keys:_ISSUED",
             "privacy.secret_keys:_SCHEME",
             "privacy.spans:PLACEHOLDER",
             "privacy.patterns:_AT",
             "privacy.patterns:_CARD",
+            "privacy.patterns:_DATABASE_LOGIN",
             "privacy.patterns:_DOT",
             "privacy.patterns:_EMAIL",
             "privacy.patterns:_IBAN",
@@ -121,7 +129,9 @@ OUTSIDE = {
             "privacy.patterns:find_ibans()",
             "privacy.patterns:_digits()",
             "privacy.patterns:find_ssns()",
+            "privacy.person_names:_FIELD",
             "privacy.person_names:_MAILBOX",
+            "privacy.person_names:_OTHER_LETTERS",
             "privacy.person_names:_PIECE",
             "privacy.person_names:_RUN",
             "privacy.person_names:_strip_possessive()",
@@ -222,6 +232,13 @@ INTERNAL = {
 
 _BLANKS, _DEEP = " " * LETTERS, LETTERS // 4
 FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "privacy.secret_keys:find_marked_keys": (
+        *(mark * (LETTERS // len(mark)) for mark in secret_keys._BY_MARK),
+        *(mark + "a" * LETTERS for mark in secret_keys._BY_MARK),
+        *(f"{mark}0123456789abcdef" * (LETTERS // 30) for mark in secret_keys._BY_MARK),
+        "a" * LETTERS + "".join(secret_keys._BY_MARK),
+        "0" * LETTERS + "".join(secret_keys._BY_MARK),
+    ),
     "chat.tool_calls:parse_tool_calls": (
         "<tool_call>" + _BLANKS,
         "<tool_call>\n" * 9000,

@@ -7,8 +7,10 @@ Finders read the decoded text; what they find is masked where it was written, so
 
 from __future__ import annotations
 
+import base64
 import html
 import re
+import sys
 import unicodedata
 from array import array
 from collections.abc import Iterator
@@ -17,26 +19,41 @@ from typing import Final
 
 # Each alternative is bounded, or begins where no longer run of itself can: the whole pattern is linear.
 _WRITTEN = re.compile(
-    r"(?P<escape>(?<!\\)\\++(?:u[0-9a-fA-F]{4}|[\"/bfnrt]))"
+    r"(?P<escape>(?<!\\)\\++(?:u[dD][89abAB][0-9a-fA-F]{2}\\{1,64}u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}"
+    r"|u\{[0-9a-fA-F]{1,6}\}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|[\"/bfnrt]))"
     r"|(?P<percent>(?:%[0-9a-fA-F]{2})+)"
-    r"|(?P<entity>&(?:\#[0-9]{1,7};?|\#[xX][0-9a-fA-F]{1,6};?|[A-Za-z]{2,8}[0-9]{0,2};))"
+    r"|(?P<quoted>(?<=[\w.\-])=40(?=[\w\-]))"
+    r"|(?P<entity>&(?:\#[0-9]{1,16};?|\#[xX][0-9a-fA-F]{1,16};?|[A-Za-z]{2,8}[0-9]{0,2};))"
     r"|(?P<emphasis>(?<!\w)_++(?=\w)|(?<=[^\W_])_++(?![\w@]))"
     r"|(?P<composed>[^\W\d_][\u0300-\u036f]{1,4})"
-    r"|(?P<dash>[\u2012\u2013\u2212](?=\d))"
-    r"|(?P<single>[\u00a0\u00ad\u034f\u061c\u180e\u2000-\u2011\u202a-\u202f\u205f-\u2064\u2066-\u2069\u3000"
-    r"\ufe00-\ufe0f\ufe50-\ufe6b\ufeff\uff01-\uff5e\U0001d400-\U0001d7ff])"
+    r"|(?P<dash>[\u2012\u2013\u2212](?=\d)|(?<=\d)[~\u00b7\u2014\u2015\u2022](?=\d)|(?<=\d{3})_(?=\d{3}))"
+    r"|(?P<stop>(?<=\w)[\u2024\u3002\uff61](?=[A-Za-z0-9]))"
+    r"|(?P<gap>(?<=[\w.,])(?:\t|  )(?=\S))"
+    r"|(?P<digit>(?![0-9])\d|[\u2460-\u2468\u2776-\u277e\u2780-\u2788\u278a-\u2792\u24ea\u24f5-\u24fd\u24ff])"
+    r"|(?P<raised>[\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2080-\u2089]{2,32})"
+    r"|(?P<single>[\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2000-\u2011\u202a-\u202f\u205f-\u206f\u20e3"
+    r"\u24b6-\u24e9\u2800\u3000\u3164\ufe00-\ufe0f\ufe50-\ufe6b\ufeff\uff01-\uff5e\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3"
+    r"\U0001d173-\U0001d17a\U0001d400-\U0001d7ff\U000e0000-\U000e0fff])"
 )
+_BASE64 = re.compile(r"(?<![A-Za-z0-9_+/\-])[A-Za-z0-9_+/\-]{16,}+={0,2}(?![A-Za-z0-9_+/=\-])")
+_URL_SAFE: Final = str.maketrans("-_", "+/")
 _INVISIBLE: Final = (
-    *(0xAD, 0x34F, 0x61C, 0x180E, 0xFEFF),
+    *(0xAD, 0x34F, 0x61C, 0x20E3, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFEFF, 0xFFA0),
+    *range(0x180B, 0x1810),
     *range(0x200B, 0x2010),
     *range(0x202A, 0x202F),
-    *range(0x2060, 0x2065),
-    *range(0x2066, 0x206A),
+    *range(0x2060, 0x2070),
     *range(0xFE00, 0xFE10),
+    *range(0xFFF0, 0xFFF9),
+    *range(0x1BCA0, 0x1BCA4),
+    *range(0x1D173, 0x1D17B),
+    *range(0xE0000, 0xE1000),
 )
+"""Default_Ignorable_Code_Point of Unicode, and the empty Braille cell."""
 _WIDE: Final = (
     *(0xA0, 0x202F, 0x205F, 0x3000),
     *range(0x2000, 0x200B),
+    *range(0x24B6, 0x24EA),
     *range(0xFE50, 0xFE6C),
     *range(0xFF01, 0xFF5F),
     *range(0x1D400, 0x1D800),
@@ -47,10 +64,11 @@ _FOLDED: Final = {
     **dict.fromkeys((0x2010, 0x2011), "-"),
 }
 """Letters that are another letter in other type, and signs that nobody sees."""
-_LAYERS: Final = 3
+_LAYERS: Final = 6
 """Encodings inside each other that are decoded, as JSON inside a parameter of a URL; layers of JSON alone are one."""
-_SIGNS: Final = "\\%&_"
+_SIGNS: Final = ("\\", "%", "&", "_", "~", "\t", "  ", "=40")
 """ASCII text without any of these is what it says."""
+_SHOWN: Final = {"dash": "-", "stop": ".", "gap": " ", "quoted": "@"}
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/"}
 
 
@@ -74,8 +92,9 @@ class DecodedText:
 def decode_text(text: str) -> DecodedText:
     """Decode what JSON, URLs, HTML and Markdown write otherwise, of several layers of JSON all at once.
 
-    Decoded are escapes of JSON, percent-encoding in UTF-8, entities of HTML, full-width and mathematical letters, letters with
-    combining accents, spaces and hyphens of typography; left out are invisible signs. Underscores around a word become spaces.
+    Decoded are escapes of JSON and programs, percent-encoding in UTF-8, entities of HTML, full-width, circled and mathematical
+    letters, digits of every script, letters with combining accents, spaces and hyphens of typography; left out are invisible signs.
+    Underscores around a word become spaces, several spaces one.
     """
     decoded = DecodedText(text)
     for _ in range(_LAYERS):
@@ -89,6 +108,18 @@ def decode_text(text: str) -> DecodedText:
             ends = array("l", (decoded.ends[end - 1] for end in inner.ends))
             decoded = DecodedText(inner.text, starts, ends)
     return decoded
+
+
+def find_base64_texts(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield where ``text`` has Base64 (RFC 4648) that holds text, and what that says."""
+    for match in _BASE64.finditer(text):
+        raw = match[0].rstrip("=").translate(_URL_SAFE)
+        try:
+            plain = base64.b64decode(raw + "=" * (-len(raw) % 4)).decode()
+        except ValueError:
+            continue
+        if all(letter.isprintable() or letter.isspace() for letter in plain):
+            yield *match.span(), plain
 
 
 def _decode_layer(text: str) -> DecodedText:
@@ -120,18 +151,36 @@ def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
     written, (start, end) = match[0], match.span()
     match match.lastgroup:
         case "escape":
-            sign = written.lstrip("\\")
-            yield chr(int(sign[1:], 16)) if len(sign) == 5 else _ESCAPES[sign], start, end
+            yield _decode_escape(written.lstrip("\\")), start, end
         case "percent":
             yield from _decode_percent(written, start)
         case "entity":
             yield html.unescape(written), start, end
         case "emphasis":
             yield " ", start, end
-        case "dash":
-            yield "-", start, end
+        case "dash" | "stop" | "gap" | "quoted":
+            yield _SHOWN[match.lastgroup], start, end
+        case "digit":
+            yield str(unicodedata.digit(written)), start, end
+        case "raised":
+            for place, digit in enumerate(written, start):
+                yield str(unicodedata.digit(digit)), place, place + 1
         case "composed" | "single":
             yield unicodedata.normalize("NFC", written), start, end
+
+
+def _decode_escape(sign: str) -> str:
+    """Return the letter of an escape, given without its backslashes."""
+    if sign in _ESCAPES:
+        return _ESCAPES[sign]
+    if sign.isdigit():
+        return chr(int(sign, 8))
+    first, _, second = sign.partition("\\")
+    if second:
+        pair = (int(part.lstrip("\\")[1:], 16) for part in (first, second))
+        return b"".join(code.to_bytes(2, "big") for code in pair).decode("utf-16-be")
+    code = int(sign[1:].strip("{}"), 16)
+    return chr(code) if code <= sys.maxunicode else "\ufffd"
 
 
 def _decode_percent(written: str, start: int) -> Iterator[tuple[str, int, int]]:

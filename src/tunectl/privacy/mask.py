@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tunectl.privacy import patterns, person_names, secret_keys, street_addresses
-from tunectl.privacy.decoded_text import decode_text
+from tunectl.privacy.decoded_text import decode_text, find_base64_texts
 from tunectl.privacy.json_numbers import find_json_numbers
 from tunectl.privacy.resources import PiiResources
 from tunectl.privacy.spans import KINDS, LABELS, PLACEHOLDER, EntityType, PiiSpan
@@ -104,6 +104,11 @@ class PiiMasker:
                 if not any(bar in span_bytes for bar in barred) and not self._public(decoded.text, result):
                     covered[start:end] = _CLOSED * len(span_bytes)
                     chosen.append(PiiSpan(result.kind, start, end, result.value))
+        for begin, stop, plain in find_base64_texts(decoded.text):
+            start, end = decoded.original_span(begin, stop)
+            inner = self.find(plain) if _CLOSED not in covered[start:end] else []
+            if inner:
+                chosen.append(PiiSpan(inner[0].kind, start, end, plain))
         return sorted(chosen, key=lambda result: result.start)
 
     def _public(self, text: str, span: PiiSpan) -> bool:

@@ -20,25 +20,40 @@ _URL = re.compile(
 )
 _SLASHES = re.compile(r":(?:\\?/){2}")  # PHP writes slashes in JSON as \/
 _LOGIN = re.compile(r"://([^\s/@:<>\"']*:[^\s/?#<>\"']+)@")
+# Addresses of databases have no path before the host, so a slash there belongs to the password.
+_DATABASE_LOGIN = re.compile(
+    r"\b(?:postgres(?:ql)?|mysql|mariadb|mongodb(?:\+srv)?|rediss?|amqps?|mssql|oracle|clickhouse|kafka):(?:\\?/){2}"
+    r"([^\s/@:<>\"']{0,64}:[^\s@<>\"']{1,256})@",
+    re.IGNORECASE,
+)
 _TOKEN = re.compile(
-    r"[?&;](?:api_?key|apikey|(?:access_|auth_|refresh_|id_)?token|jwt|(?:client_)?secret|x-amz-(?:credential|security-token|signature)|password|passwd|pwd|sig|signature)=([^\s&#<>\"']{4,})",
+    r"[?&;](?:api_?key|apikey|(?:access_|auth_|refresh_|id_)?token|jwt|(?:client_)?secret|x-amz-(?:credential|security-token|signature)|password|passwd|pwd|sig|signature)=([^\s&#<>\"']{4,})"
+    r"|[?&;](?:key|auth|code|sid|session(?:_?id)?)=([^\s&#<>\"']{16,})",
     re.IGNORECASE,
 )
 _EMAIL = re.compile(
-    r"(?:(?<![\w.%+\-])(?<!//)[\w.%+'\-]{1,64}|\"[^\W_][\w .+\-]{0,62}\")(?:@|\s?[\[(]\s?at\s?[\])]\s?)"
+    r"(?:(?<![\w.%+\-])(?<!//)[\w.%+'\-]{1,255}|\"[^\W_][\w .+\-]{0,62}\")(?:@|\s?[\[(]\s?at\s?[\])]\s?)"
     r"(?:[\w\-]{1,63}(?:\.|\s?[\[(]\s?dot\s?[\])]\s?))+[^\W\d_]{2,24}(?![^\W_])",
     re.IGNORECASE,
 )
 _AT = re.compile(r"\s?[\[(]\s?at\s?[\])]\s?", re.IGNORECASE)
 _DOT = re.compile(r"\s?[\[(]\s?dot\s?[\])]\s?", re.IGNORECASE)
-_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
-_CARD = re.compile(r"(?<![\w.,\-])(?:(?:\d[ \-]?){12,18}\d|\d{4}(?:\.\d{4}){3})(?![\w\-]|[.,]\d)")
-# Visa; Mastercard; American Express; Discover; Diners; JCB: first digits and lengths.
+_GAP = r"[\s\-./+,]{1,2}"
+_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\s?\d{2}(?:[\s\-./+]{0,2}[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
+_CARD = re.compile(
+    rf"(?<![\w.,\-])(?:(?:\d[ \-]?){{12,18}}\d|\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?:{_GAP}\d{{3}})?|\d{{4}}{_GAP}\d{{6}}{_GAP}\d{{4,5}})"
+    r"(?![\w\-]|[.,]\d)"
+)
+# Visa; Mastercard; American Express; Discover; Diners; JCB; Maestro; UnionPay; Mir; RuPay: first digits and lengths.
 _ISSUER = re.compile(
+    r"(?:5018|5020|5038|5893|6304|6759|676[1-3])\d{8,15}|62\d{14,17}|220[0-4]\d{12}|(?:60|8[12])\d{14}|508[5-9]\d{12}|"
     r"4\d{12}(?:\d{3}(?:\d{3})?)?|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01]|720)\d{12,13}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}"
 )
 _SSN = re.compile(
-    r"(?<![\w\-])\d{3}-\d{2}-\d{4}(?![\w\-])|(?<=ssn[ :#])\s*\d{3}[ \-]?\d{2}[ \-]?\d{4}(?!\w)", re.IGNORECASE
+    r"(?<![\w\-])(\d{3}-\d{2}-\d{4})(?![\w\-])"
+    r"|\b(?:ssn|social[ _-]security(?:[ _-](?:number|no\.?))?)[\"']?\s{0,3}(?:[:=#]|\bis\b)?\s{0,3}[\"']?"
+    r"(\d{3}[ \-.]?\d{2}[ \-.]?\d{4})(?!\w)",
+    re.IGNORECASE,
 )
 _IPV4 = re.compile(r"(?<![\w.\-])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\d)")
 _VERSION = re.compile(r"(?:\bv|\bver\.?|\bversions?|\brelease|\bbuild|\bfirmware|\bsection|§)[ :]*$", re.IGNORECASE)
@@ -58,7 +73,7 @@ _TRUNK = re.compile(
 )
 # Links that dial: numbers there are people's, though they stand in a URL.
 _LINKED = re.compile(
-    r"(?:\bwa\.me/|\b(?:tel|sms|callto|facetime|whatsapp):(?://)?|[?&;](?:phone|tel|telephone|mobile|cell|msisdn|fax)=)"
+    r"(?:\bwa\.me/|\b(?:t\.me/|signal\.me/\#p/)(?=\+)|\bviber://chat\?number=|\b(?:tel|sms|callto|facetime|whatsapp|skype):(?://)?|[?&;](?:phone|tel|telephone|mobile|cell|msisdn|fax)=)"
     r"(\+?\(?\d(?:[ .\-()]{0,2}\d){6,14})(?!\w)",
     re.IGNORECASE,
 )
@@ -70,9 +85,9 @@ def find_url_credentials(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  
     """Yield login and password, or a token, inside a URL; the rest of the URL stays."""
     if "=" not in text and "://" not in text:
         return
-    for pattern in (_LOGIN, _TOKEN):
+    for pattern in (_DATABASE_LOGIN, _LOGIN, _TOKEN):
         for match in pattern.finditer(text):
-            yield PiiSpan("url_credentials", *match.span(1), match[1])
+            yield PiiSpan("url_credentials", *match.span(match.lastindex or 0), match[match.lastindex or 0])
 
 
 def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
@@ -88,10 +103,11 @@ def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     for match in _IBAN.finditer(text):
         run = match[0]
         while len(run) >= 15:
-            if tools.iban(run):
-                yield PiiSpan("iban", match.start(), match.start() + len(run), re.sub(r"[ \-]", "", run).upper())
+            account = re.sub(r"[\s\-./+]", "", run)
+            if tools.iban(account):
+                yield PiiSpan("iban", match.start(), match.start() + len(run), account.upper())
                 break
-            run = run[:-1].rstrip(" -")
+            run = run[:-1].rstrip(" \t\n\r-./+")
 
 
 def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
@@ -105,9 +121,9 @@ def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 def find_ssns(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     """Yield social security numbers of the United States."""
     for match in _SSN.finditer(text):
-        digits = re.sub(r"\D", "", match[0])
+        digits = re.sub(r"\D", "", match[match.lastindex or 0])
         if tools.ssn(f"{digits[:3]}-{digits[3:5]}-{digits[5:]}"):
-            yield PiiSpan("ssn", match.end() - len(match[0].lstrip()), match.end(), digits)
+            yield PiiSpan("ssn", *match.span(match.lastindex or 0), digits)
 
 
 def find_ip_addresses(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001

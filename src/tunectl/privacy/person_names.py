@@ -44,6 +44,15 @@ _ROLE = re.compile(
     r"(?:my|his|her|our) (?:wife|husband|son|daughter|sister|brother|friend|mother|father|neighbor|neighbour|boss))[\"']?[,:]?\s*[\"']?$",
     re.IGNORECASE,
 )
+# Fields of a record that are named after parts of a name.
+_FIELD = re.compile(
+    r"[\"'](?:first|last|given|family|full|sur|middle|maiden)[_ \-]?name[\"']\s{0,3}[:=]\s{0,3}[\"']([^\W\d_][^\"'\n\\\[\]]{0,60})[\"']",
+    re.IGNORECASE,
+)
+# A name whose first letter is not one of the words above, after the words that introduce a name.
+_OTHER_LETTERS = re.compile(
+    r"\b[Mm]y name(?: is|'s) ((?![A-Z\u00c0-\u00de])(?=[^\x00-\x7f])[^\W\d_]{2,40}(?:[ \u00a0](?=[A-Z]|[^\x00-\x7f])[^\W\d_]{2,40}){0,2})"
+)
 _FIRM = re.compile(r"\s*(?:&|and)\s+(?:sons?|co|company|associates|brothers|daughters|partners)\b", re.IGNORECASE)
 _MAILBOX = re.compile(r"(?<![^\W_])([^\W\d_]{2,40})[._\-]([^\W\d_]{2,40})@")
 _DASH = re.compile(r"(?:^|[\n.!?\"”])\s*(?:[\-\u2013\u2014~]\s*|by )$", re.IGNORECASE)
@@ -55,6 +64,9 @@ def find_person_names(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     mailboxes = {frozenset(match.groups()) for match in _MAILBOX.finditer(text.casefold())} if "@" in text else set()
     full = [result for run in runs if (result := run.person(tools, mailboxes)) is not None]
     yield from full
+    for pattern in (_FIELD, _OTHER_LETTERS):
+        for match in pattern.finditer(text):
+            yield PiiSpan("person", *match.span(1), match[1].casefold())
     values_by_part = {part: result.value for result in reversed(full) for part in _parts(result.value)}
     covered = {position for result in full for position in range(result.start, result.end)}
     if not values_by_part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import html
 import itertools
@@ -45,6 +46,10 @@ def escape_twice(text: str) -> str:
     return json.dumps({"a": json.dumps({"b": [text]})})
 
 
+def digits_from(zero: int) -> dict[int, int]:
+    return {ord(str(number)): zero + number for number in range(10)}
+
+
 FORMS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "JSON": json.dumps,
@@ -62,6 +67,22 @@ FORMS: dict[str, Callable[[str], str]] = {
     "hexadecimal entities": lambda text: html.escape(text).replace("@", "&#x40;").replace(" ", "&#xa0;"),
     "spaces that do not break": lambda text: text.replace(" ", "\u00a0"),
     "invisible signs": "\u200b".join,
+    "variation selectors": "\U000e0100".join,
+    "tags of Unicode": "\U000e0020".join,
+    "Hangul fillers": "\u3164".join,
+    "a deprecated sign": "\u206f".join,
+    "two spaces": lambda text: text.replace(" ", "  "),
+    "tabs": lambda text: text.replace(" ", "\t"),
+    "Arabic digits": lambda text: text.translate(digits_from(0x660)),
+    "Devanagari digits": lambda text: text.translate(digits_from(0x966)),
+    "digits of a segmented display": lambda text: text.translate(digits_from(0x1FBF0)),
+    "\\x escapes": lambda text: "".join(f"\\x{ord(letter):02x}" for letter in text),
+    "\\U escapes": lambda text: "".join(f"\\U{ord(letter):08x}" for letter in text),
+    "\\u{} escapes": lambda text: "".join(f"\\u{{{ord(letter):x}}}" for letter in text),
+    "octal escapes": lambda text: "".join(f"\\{ord(letter):03o}" for letter in text),
+    "long entities": lambda text: "".join(f"&#{ord(letter):010};" for letter in text),
+    "percent, four times": lambda text: quote(quote(quote(quote(text)))),
+    "Base64": lambda text: base64.b64encode(text.encode()).decode(),
 }
 """Ways to write a text."""
 
