@@ -43,7 +43,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         get_world_size=lambda: context.size,
         get_local_world_size=lambda: context.size,
     )
-    configs = {name: SimpleNamespace for name in ("ScalingConfig", "RunConfig", "FailureConfig", "CheckpointConfig")}
+    configs = dict.fromkeys(("ScalingConfig", "RunConfig", "FailureConfig", "CheckpointConfig"), SimpleNamespace)
     train = {
         **configs,
         "LoggingConfig": SimpleNamespace,
