@@ -170,7 +170,7 @@ class MlflowTracker:
             place = Path(scratch)
             if (folder / CARD).is_file():
                 (place / CARD).write_bytes((folder / CARD).read_bytes())
-            contract = atomic_io.read_json(folder / CONTRACT, dict[str, Any])
+            contract: dict[str, Any] = atomic_io.read_json(folder / CONTRACT, dict[str, Any])
             told = {name: value for name, value in contract.items() if name not in QUOTED}
             atomic_io.write_json(place / CONTRACT, told)
             atomic_io.write_text(place / "MLmodel", describe_model(release, run.info.run_id))
