@@ -56,7 +56,7 @@ test-rest: .venv/.dev  ## what test leaves out, in one process: real engines, se
 test-ci: .venv/.dev  ## the selection of test-rest that .ci/run takes (tests/support/tiers.py)
 	TUNECTL_EXPORTER="$(EXPORTER)" $(BIN)/python -m pytest -m ci --durations=20 $(PYTEST)
 
-test-all: test test-rest  ## every test; 15 to 32 minutes on two cores by processor; needs what .ci/install installs
+test-all: test test-rest  ## every test; about an hour on two cores, by processor; needs what .ci/install installs
 
 test-fast: .venv/.dev  ## unit, config and contract tests only
 	$(BIN)/python -m pytest tests/unit tests/contract tests/conf
@@ -80,7 +80,7 @@ bench-sft: .venv/.dev  ## training speed beside plain TRL
 	$(BIN)/python benchmarks/bench_sft.py
 
 bench-scale: .venv/.dev  ## two processes beside one, and the time from a kill to the next step, on a tiny model
-	$(BIN)/python benchmarks/bench_scale.py
+	$(BIN)/python benchmarks/bench_scale.py --keep
 
 bench-align: .venv/.dev  ## seconds a step of RLOO beside plain TRL
 	$(BIN)/python benchmarks/bench_align.py
@@ -121,7 +121,7 @@ bench-cli: .venv/.dev  ## start-up times
 	$(BIN)/python benchmarks/bench_cli.py
 
 bench-sweep: .venv/.dev  ## overhead of a trial beside a repro with nothing to do and its worktree
-	$(BIN)/python benchmarks/bench_sweep.py
+	$(BIN)/python benchmarks/bench_sweep.py --keep
 
 bench-example: .venv/.dev  ## the example with five other seeds: is aligned better than tuned? (an hour; goes on where it stopped; INSTRUCTIONS=avx2)
 	$(BIN)/python benchmarks/bench_example.py --instructions $(or $(INSTRUCTIONS),native)

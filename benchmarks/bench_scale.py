@@ -1,11 +1,12 @@
 """What several processes cost: two against one on a tiny model, and the time from a kill to the next step.
 
-    python benchmarks/bench_scale.py [--runs 5] [--epochs 40] [--model artifacts/model]
+    python benchmarks/bench_scale.py [--runs 5] [--epochs 40] [--model artifacts/model] [--keep]
 
 One process has two threads, two processes have one each; the steps, rows and seed are the same. Seconds are those of the steps, as the
 fit reports them: start and imports are shown apart. The kill ends one of two processes at a checkpoint; the clock stops at the next
 checkpoint, which is the next step. The same two against one for a step of ``align`` (RLOO, answers sampled). On a tiny model the
-sums between processes weigh most: it is the worst case. Where there are CUDA cards, ``scale_cards.py`` measures tokens a second
+sums between processes weigh most: it is the worst case. What the number of processes does to the numbers is told, too: the largest
+gap of losses and weights with dropout and with bfloat16, and the first step at which sampled answers differ. Where there are CUDA cards, ``scale_cards.py`` measures tokens a second
 of --model by their number, beside TRL with accelerate. The last line is JSON.
 """
 
@@ -25,6 +26,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import scale_cards
 from hardware_info import machine, versions
@@ -32,6 +34,9 @@ from hardware_info import machine, versions
 from tunectl.core.errors import InfrastructureError
 
 ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "bench_scale.json"
+VARIANTS: dict[str, dict[str, Any]] = {"dropout=0.1": {"dropout": 0.1}, "bfloat16": {"dtype": "bfloat16"}}
+"""Fits in which one process and two need not come to the same numbers."""
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests")]
 
 
@@ -43,9 +48,13 @@ def main() -> None:
     parser.add_argument(
         "--model", type=Path, default=ROOT / "artifacts" / "model", help="what cards train (artifacts/model)"
     )
+    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        print(json.dumps(measure(Path(scratch), args.runs, args.epochs) | {"cards": measure_cards(args.model)}))
+        figures = measure(Path(scratch), args.runs, args.epochs) | {"cards": measure_cards(args.model)}
+    if args.keep:
+        RESULT.write_text(json.dumps(figures, indent=1) + "\n")
+    print(json.dumps(figures))
 
 
 def measure(scratch: Path, runs: int, epochs: float) -> dict[str, object]:
@@ -70,9 +79,13 @@ def measure(scratch: Path, runs: int, epochs: float) -> dict[str, object]:
         f"one process, two threads: {one:.1f} ms a step; two processes, one thread each: {two:.1f} ms ({two / one:.2f} times)"
     )
     print(f"start of two processes: {statistics.median(starts):.1f} s")
-    policy = time_policy(model, scratch / "policy", runs)
+    gaps_of_numbers = measure_gaps(model, scratch / "gaps")
+    for name, gap in gaps_of_numbers.items():
+        print(f"{name}: one and two processes differ by {gap['loss']:.2g} in a loss, {gap['weight']:.2g} in a weight")
+    policy, differs = time_policy(model, scratch / "policy", runs)
     single, double = (statistics.median(policy[name]) for name in ("one", "two"))
     print(f"align: one process {single:.1f} ms a step; two processes {double:.1f} ms ({double / single:.2f} times)")
+    print(f"align: sampled answers of one and two processes differ first at step {differs or 'none'}")
     gaps = time_kills(model, scratch / "killed", runs)
     print(f"kill to next step: {statistics.median(gaps):.1f} s (median of {len(gaps)})")
     return {
@@ -81,7 +94,9 @@ def measure(scratch: Path, runs: int, epochs: float) -> dict[str, object]:
         "imports_seconds": imports,
         "milliseconds_a_step": steps,
         "start_seconds": starts,
+        "gaps": gaps_of_numbers,
         "align_milliseconds_a_step": policy,
+        "align_answers_differ_at_step": differs,
         "kill_to_next_step_seconds": gaps,
     }
 
@@ -102,15 +117,25 @@ def time_imports() -> float:
     return time.monotonic() - begun
 
 
-def fit(model: Path, folder: Path, epochs: float, *, processes: int, save_steps: int = 10_000, restarts: int = 0):
+def fit(
+    model: Path,
+    folder: Path,
+    epochs: float,
+    *,
+    processes: int,
+    save_steps: int = 10_000,
+    restarts: int = 0,
+    dropout: float = 0.0,
+    dtype: str = "float32",
+):
     """One fit; returns its ``TrainResult``."""
     import tiny_fits
 
     from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
     from tunectl.backends.trainers.sft_trainer import SftTrainer
 
-    profile = tiny_fits.PROFILE.model_copy(update={"threads": 3 - processes})
-    plan = replace(tiny_fits.plan(), epochs=epochs, save_steps=save_steps, profile=profile)
+    profile = tiny_fits.PROFILE.model_copy(update={"threads": 3 - processes, "dtype": dtype})
+    plan = replace(tiny_fits.plan(dropout=dropout), epochs=epochs, save_steps=save_steps, profile=profile)
     job = tiny_fits.sft_job(model, folder, plan)
     if processes == 1:
         given = {"model": model, "train": job.train, "validation": job.validation, "out": job.out, "work": job.work}
@@ -134,8 +159,35 @@ def two_processes(restarts: int):
     )
 
 
-def time_policy(model: Path, folder: Path, runs: int) -> dict[str, list[float]]:
-    """Milliseconds of a step of a policy: median of its steps, one process and two, run after run."""
+def measure_gaps(model: Path, folder: Path) -> dict[str, dict[str, float]]:
+    """By variant, the largest difference of a loss and of a weight between one process and two."""
+    from safetensors.numpy import load_file
+
+    found = {}
+    for name, changes in VARIANTS.items():
+        losses, weights = [], []
+        for processes in (1, 2):
+            place = folder / f"{name}-{processes}"
+            losses.append([point.loss for point in fit(model, place, 2, processes=processes, **changes).history])
+            tensors = load_file(place / "out" / "adapter_model.safetensors")
+            weights.append([number for key in sorted(tensors) for number in tensors[key].ravel().tolist()])
+        found[name] = {"loss": find_largest_gap(*losses), "weight": find_largest_gap(*weights)}
+    return found
+
+
+def find_largest_gap(one: Sequence[float], two: Sequence[float]) -> float:
+    """The largest absolute difference of two rows of numbers."""
+    return max(abs(here - there) for here, there in zip(one, two, strict=True))
+
+
+def find_first_difference(one: Sequence[Any], two: Sequence[Any]) -> int | None:
+    """The step, from 1 on, at which two runs of the same steps first wrote other answers; None where they never did."""
+    pairs = zip(one, two, strict=True)
+    return next((here.step for here, there in pairs if here.completions_crc32 != there.completions_crc32), None)
+
+
+def time_policy(model: Path, folder: Path, runs: int) -> tuple[dict[str, list[float]], int | None]:
+    """Milliseconds of a step of a policy: median of its steps, one process and two, run after run; where the answers part."""
     import tiny_policies
 
     from tunectl.backends.launchers.torchrun_launcher import TorchrunLauncher
@@ -144,6 +196,7 @@ def time_policy(model: Path, folder: Path, runs: int) -> dict[str, list[float]]:
     folder.mkdir()
     start = tiny_policies.build_policy(model, folder)
     found: dict[str, list[float]] = {"one": [], "two": []}
+    last = {}
     for run in range(runs):
         for name, steps in found.items():
             machine_profile = tiny_policies.profile(threads=2 if name == "one" else 1)
@@ -158,7 +211,8 @@ def time_policy(model: Path, folder: Path, runs: int) -> dict[str, list[float]]:
             else:
                 result = TorchrunLauncher(two_processes(restarts=0)).run(job).result
             steps.append(1000 * statistics.median(point.seconds for point in result.history))
-    return found
+            last[name] = result.history
+    return found, find_first_difference(last["one"], last["two"])
 
 
 def time_kills(model: Path, folder: Path, kills: int) -> list[float]:

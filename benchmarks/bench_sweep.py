@@ -1,6 +1,6 @@
 """Overhead of a trial of a sweep, beside what it cannot do without: a `repro` with nothing to do, and its worktree.
 
-    make bench-sweep
+    make bench-sweep                            # --keep writes results/bench_sweep.json
 
 A project with stages of milliseconds is built once. Then, in the same run: a `tunectl repro` with nothing to do; a worktree made,
 given DVC's cache, and removed; and a trial of the settings as they are, whose stages are all up to date. Each is the median of
@@ -23,8 +23,9 @@ from pathlib import Path
 import msgspec
 from hardware_info import machine, versions
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
+RESULT = ROOT / "benchmarks" / "results" / "bench_sweep.json"
 ALLOWED = 1.5
 """Times the sum of a `repro` and a worktree."""
 
@@ -80,17 +81,21 @@ def main() -> None:
     """Print the figures, and the JSON line last."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    runs = parser.parse_args().runs
+    parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
+    args = parser.parse_args()
     import sweep_project
 
     os.environ.update(sweep_project.ENVIRONMENT)
     with tempfile.TemporaryDirectory() as name:
-        figures = measure(sweep_project.make(Path(name) / "project"), runs)
+        figures = measure(sweep_project.make(Path(name) / "project"), args.runs)
     ratio = round(figures["trial"] / (figures["repro"] + figures["worktree"]), 2)
     for what, seconds in figures.items():
         print(f"{what:<10} {seconds:8.2f} s")
     print(f"a trial is {ratio} times a repro with nothing to do and its worktree; allowed: {ALLOWED}")
-    print(json.dumps({"figures": figures, "ratio": ratio, "machine": machine(), "versions": versions("optuna", "dvc")}))
+    found = {"figures": figures, "ratio": ratio, "machine": machine(), "versions": versions("optuna", "dvc")}
+    if args.keep:
+        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found))
     if ratio > ALLOWED:
         sys.exit(1)
 

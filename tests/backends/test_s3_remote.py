@@ -139,6 +139,24 @@ def test_a_store_that_fails_or_does_not_answer_is_an_error_in_bounded_time(broke
         store.names("champion")
 
 
+def test_dvc_at_a_store_that_fails_or_does_not_answer_is_an_error_in_bounded_time(
+    broken: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dvc_remote, "MAX_SECONDS", 300 if broken is _Failing else 5)
+    folder = make_project(tmp_path / "shop", "bucket")
+    dvc(folder, "repro")
+    calls = {
+        "push": lambda: dvc_remote.push(folder, "far", ["split"]),
+        "fetch": lambda: dvc_remote.fetch_runs(folder, "far"),
+    }
+    for name, call in calls.items():
+        reason = "failed: .*(try again later|Service Unavailable)" if broken is _Failing else "did not end within 5 s"
+        started = time.monotonic()
+        with pytest.raises(InfrastructureError, match=rf"dvc {name} {reason}"):
+            call()
+        assert time.monotonic() - started < (60 if broken is _Failing else 15)
+
+
 @pytest.mark.parametrize(("kind", "extra"), [("gs", "gs"), ("azure", "azure")])
 def test_a_remote_whose_driver_is_missing_names_the_extra(kind: str, extra: str, tmp_path: Path) -> None:
     folder = make_project(tmp_path / "shop", "bucket")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -46,6 +47,23 @@ def test_make_targets_and_scripts_exist(path: Path) -> None:
     known = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets <= known
     assert all((ROOT / name).stat().st_mode & 0o100 for name in re.findall(r"^(\.ci/\w+)", commands, re.MULTILINE))
+
+
+def test_the_night_skips_no_test_for_want_of_vllm() -> None:
+    """Its tests skip without its environment, which they do not make themselves, and a skip fails that run."""
+    workflow = load(ROOT / ".github/workflows/nightly.yml")
+    runs = [step.get("run", "") for step in list_steps(workflow)]
+    assert "TUNECTL_TEST_ENVS" in workflow["env"]
+    (install,) = [number for number, run in enumerate(runs) if "benchmarks/serve_envs.py vllm" in run]
+    assert '--place "$TUNECTL_TEST_ENVS"' in runs[install]
+    assert install < runs.index("make test-all")
+    reasons = re.findall(r'pytest\.skip\("([^"]+)"\)', (ROOT / "tests/support/vllm_server.py").read_text())
+    allowed = re.search(r"ALLOWED_SKIPS = (\(.*?\n?\))\n", (ROOT / "tests/conftest.py").read_text(), re.DOTALL)
+    assert reasons
+    assert allowed is not None
+    assert all(reason.startswith(ast.literal_eval(allowed[1])) for reason in reasons), (
+        "nothing can be installed for these"
+    )
 
 
 def test_every_supported_python_is_tested() -> None:

@@ -41,6 +41,16 @@ TORCHRUN = {
     "collective_timeout_seconds": 600,
 }
 
+RAY = {
+    "method": "ray",
+    "address": "local",
+    "num_workers": 2,
+    "max_failures": 3,
+    "storage_path": None,
+    "shard": "layers",
+    "collective_timeout_seconds": 600,
+}
+
 
 def test_another_launch_changes_no_json_of_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
@@ -69,11 +79,12 @@ def test_another_launch_changes_no_json_of_a_stage(tmp_path: Path, monkeypatch: 
         assert launch.launch_backends(name, launch.read(tmp_path / "absent.json"), own) is None
 
 
-def test_the_stages_that_fit_get_a_trainer(tmp_path: Path) -> None:
-    config = LaunchConfig.model_validate(TORCHRUN)
+@pytest.mark.parametrize("values", [TORCHRUN, RAY], ids=["torchrun", "ray"])
+def test_the_stages_that_fit_get_a_trainer(tmp_path: Path, values: dict[str, object]) -> None:
+    config = LaunchConfig.model_validate(values)
     kinds = {}
     for stage in STAGES:
-        if stage.name in launch.WRITERS:
+        if values is TORCHRUN and stage.name in launch.WRITERS:
             continue
         launched = launch.launch_backends(stage.name, config)
         if launched and stage.name == "align":
@@ -93,14 +104,22 @@ def test_the_stages_that_fit_get_a_trainer(tmp_path: Path) -> None:
     assert local.record() == {"launch": {"method": "local", "ranks": 1}}
 
 
-def test_the_record_says_on_what_a_stage_was_fitted() -> None:
-    launched = launch.launch_backends("reward", LaunchConfig.model_validate(TORCHRUN))
+@pytest.mark.parametrize("values", [TORCHRUN, RAY], ids=["torchrun", "ray"])
+def test_the_record_says_on_what_a_stage_was_fitted(values: dict[str, object]) -> None:
+    launched = launch.launch_backends("reward", LaunchConfig.model_validate(values))
     assert launched is not None
     assert launched.record() == {}
     result = TrainResult(1, 1, 1, 0.5, 0.6, 10, 12, 1.0, 8, True, ())
     launched.ends += [FitEnd(result, 2, 1, "cpu", 1), FitEnd(result, 2, 1, "cpu", 0)]
     assert launched.record() == {
-        "launch": {"method": "torchrun", "ranks": 2, "nodes": 1, "device": "cpu", "shard": "layers", "restarts": 1}
+        "launch": {
+            "method": values["method"],
+            "ranks": 2,
+            "nodes": 1,
+            "device": "cpu",
+            "shard": "layers",
+            "restarts": 1,
+        }
     }
 
 

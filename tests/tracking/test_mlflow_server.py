@@ -194,6 +194,29 @@ def test_releases_are_versions_and_aliases_follow_our_registry(
     assert all(source.endswith("/release") for source in model["sources"])
 
 
+SIGNATURE = """
+import json, sys, mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+version = mlflow.MlflowClient(sys.argv[1]).search_model_versions("name='signed'")[0]
+model = mlflow.models.Model.load(version.source)
+found = {"inputs": model.signature.inputs.to_dict(), "outputs": model.signature.outputs.to_dict(), "flavors": model.flavors}
+print(json.dumps(found))
+"""
+
+
+def test_mlflow_reads_the_signature_of_a_version(
+    python: Path, server: MlflowServer, project: Path, tmp_path: Path
+) -> None:
+    store, (first, _) = add_releases(project, tmp_path)
+    store.promote(first, author="me", message="the first")
+    sync(python, project, server, "signature", "track.registered_model=signed")
+    done = subprocess.run([str(python), "-c", SIGNATURE, server.uri], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["inputs"] == [{"type": "string", "name": "prompt", "required": True}]
+    assert found["outputs"] == [{"type": "string", "name": "answer", "required": True}]
+    assert list(found["flavors"]) == ["tunectl"]
+
+
 def test_the_verbs_of_release_move_the_aliases_by_themselves(
     python: Path, server: MlflowServer, project: Path, tmp_path: Path
 ) -> None:

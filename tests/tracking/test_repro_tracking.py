@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,17 +47,12 @@ def test_builds_wait_in_the_spool_with_the_stages_that_ran(folder: Path) -> None
 
 
 def test_a_build_that_fails_says_where(folder: Path) -> None:
-    before = (folder / "sft.py").read_text()
     broken = (
         'import json, pathlib, sys\nnote = {"stage": "sft", "exit_code": 5, "message": "out of memory", "hint": ""}\n'
         'pathlib.Path(".tunectl/failure.json").write_text(json.dumps(note))\nsys.exit(1)\n'
     )
-    time.sleep(1.1)
-    try:
-        (folder / "sft.py").write_text(broken)
+    with replace_sft(folder, broken):
         project.tunectl(folder, "repro", "--unattended", "--to", "sft", code=5)
-    finally:
-        (folder / "sft.py").write_text(before)
     found = newest(folder)
     assert (found.exit_code, found.tags["tunectl.failure"]) == (5, "sft: out of memory")
     layout = ProjectPaths(folder)
@@ -64,6 +64,38 @@ def test_a_build_that_fails_says_where(folder: Path) -> None:
         "out of memory",
         ["sft"],
     )
+
+
+@contextmanager
+def replace_sft(folder: Path, text: str) -> Iterator[None]:
+    """The stage sft is another script for a while; names of builds begin with the second, so the next one has another."""
+    file, before = folder / "sft.py", (folder / "sft.py").read_text()
+    time.sleep(1.1)
+    file.write_text(text)
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+def test_a_build_that_dvc_ends_is_kept(folder: Path) -> None:
+    with replace_sft(folder, "import sys\nsys.exit(1)\n"):
+        project.tunectl(folder, "repro", "--unattended", "--to", "sft", *TRACK, code=5)
+    assert newest(folder).exit_code == 5
+
+
+def test_a_build_that_is_interrupted_is_kept(folder: Path) -> None:
+    with replace_sft(folder, "import pathlib, time\npathlib.Path('.tunectl/here').touch()\ntime.sleep(120)\n"):
+        words = [sys.executable, "-m", "tunectl", "repro", "--unattended", "--to", "sft", *TRACK]
+        process = subprocess.Popen(words, cwd=folder, env=project.ENVIRONMENT)
+        end = time.monotonic() + 60
+        while not (folder / ".tunectl" / "here").exists():
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert newest(folder).exit_code == 130
 
 
 def test_every_run_is_in_the_ledger(folder: Path) -> None:

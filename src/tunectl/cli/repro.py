@@ -72,17 +72,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(layout: ProjectPaths, root: TunectlConfig, args: argparse.Namespace, end: run_ledger.RunEnd) -> int:
-    started = time.monotonic()
-    code = _rebuild(layout, args.to, force=args.force)
-    seconds = time.monotonic() - started
+    started, code = time.monotonic(), 0
     try:
+        code = _rebuild(layout, args.to, force=args.force)
+        seconds = time.monotonic() - started
         if not code:
             _summarize(layout, seconds, targets=args.to, as_json=args.json, unattended=args.unattended, end=end)
-    except GateError as error:
-        code = error.exit_code
+    except BaseException as error:
+        code = run_ledger.find_exit_code(error)
         raise
     finally:
-        end.build = build_tracking.record_build(layout, root, seconds, code)
+        end.build = build_tracking.record_build(layout, root, time.monotonic() - started, code)
     return code
 
 

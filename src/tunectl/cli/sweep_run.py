@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
 
     from tunectl.backends.system import terminal
     from tunectl.backends.vcs import git_worktree
-    from tunectl.pipeline import sweep_setup, sweep_worker
+    from tunectl.cli.sweep_show import print_summary
+    from tunectl.pipeline import build_tracking, sweep_setup, sweep_worker
 
     layout = ProjectPaths()
     plan = sweep_setup.load_plan(layout, args.overrides)
@@ -43,11 +44,9 @@ def run(args: argparse.Namespace) -> int:
         terminal.print_line(
             f"{study.name} goes on with commit {study.definition.commit[:12]}, not with the one that is checked out"
         )
-    sweep_worker.run_workers(layout, study, plan.section.workers, terminal.print_line, confirm=plan.section.confirm)
-    from tunectl.cli.sweep_show import print_summary
-    from tunectl.pipeline import build_tracking
-
-    build_tracking.start_sync(layout, plan.track)  # builds of trials wait in the project's spool
-
+    try:
+        sweep_worker.run_workers(layout, study, plan.section.workers, terminal.print_line, confirm=plan.section.confirm)
+    finally:
+        build_tracking.start_sync(layout, plan.track)  # builds of trials wait in the project's spool
     print_summary(study, number=10)
     return 0

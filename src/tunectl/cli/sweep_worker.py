@@ -27,9 +27,15 @@ def run(args: argparse.Namespace) -> int:
     """
     from tunectl.backends.system import terminal
     from tunectl.cli.sweep_show import open_named
-    from tunectl.pipeline import sweep_worker
+    from tunectl.config.loading import checks
+    from tunectl.pipeline import build_tracking, sweep_worker
 
-    study, _ = open_named(ProjectPaths(), args.words)
-    ended = sweep_worker.run_workers(ProjectPaths(), study, 1, terminal.print_line)
+    layout = ProjectPaths()
+    study, _ = open_named(layout, args.words)
+    track = checks.load_project_config(layout).root.track
+    try:
+        ended = sweep_worker.run_workers(layout, study, 1, terminal.print_line)
+    finally:
+        build_tracking.start_sync(layout, track)  # builds of trials wait in the spool of this checkout
     terminal.print_line(f"{study.name}: {ended} trials ended here")
     return 0

@@ -97,6 +97,15 @@ def check_count(answers: int) -> None:
         raise ValueError(f"it says that it learned from {answers} answers")
 
 
+def check_steps(steps: object) -> None:
+    """Hold the number of steps that a client says to what it can be.
+
+    Raises  ValueError where it is no number.
+    """
+    if not isinstance(steps, int) or steps < 0:
+        raise ValueError(f"it says that it took {steps!r:.40} steps")
+
+
 def _check(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> None:
     if not updates or len(updates) != len(shares) or min(shares) < 0 or not sum(shares) > 0:
         raise ValueError(f"{len(updates)} updates with shares {list(shares)} have no mean")

@@ -26,8 +26,15 @@ set -e -o pipefail -m  # -m: the build has a process group of its own, so that C
 folder={folder}
 mkdir -p -- "$folder"
 note() {{ printf '%s\\n' "$1" >"$folder/{state}.part" && mv -f -- "$folder/{state}.part" "$folder/{state}"; }}
-ended='' stopped='' build=''
-trap 'code=$?; [ -n "$ended" ] || note "failed $code"' EXIT
+ended='' stopped='' build='' own=''
+# 1 to 4 are what a scheduler does not try again, so of anything but the build (git, DVC, a disk) they become 5
+leave() {{
+  code=$1
+  [ -n "$ended$own" ] || case $code in [1-4]) code=5 ;; esac
+  [ -n "$ended" ] || note "failed $code"
+  exit "$code"
+}}
+trap 'leave $?' EXIT
 note running
 """
 _CLONE = """\
@@ -98,6 +105,7 @@ if compgen -G 'artifacts/metrics/*.json' >/dev/null; then
   dvc add --quiet {results}
   dvc push --quiet --run-cache --with-deps --remote {remote} -- {built} {results}.dvc
 fi
+own=1
 [ "$code" -eq 0 ] || [ "$code" -eq 3 ] || exit "$code"  # 3: a gate said no, which is a result
 ended=1
 note "finished $code"

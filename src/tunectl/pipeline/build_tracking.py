@@ -48,7 +48,6 @@ def record_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit
     try:
         record = describe_build(layout, root, seconds, exit_code)
         files = [(layout.artifacts / name, name) for name in build_record.FILES]
-        files += [(layout.config(stage.name), f"config/{stage.name}.json") for stage in STAGES]
         spool.save(layout.track / SPOOL, record, [(path, name) for path, name in files if path.is_file()])
     except (TunectlError, OSError, ValueError, KeyError) as error:
         _log.warning("this build is not tracked: %s", error)

@@ -14,6 +14,7 @@ from typing import Any
 
 from tunectl.access.signatures import RELEASE_KEY_ENV
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.wiring.launch import TRAINED
 from tunectl.core.errors import DataError
 from tunectl.core.optional import RequiredPackage
 from tunectl.data.readers import file_discovery
@@ -43,11 +44,16 @@ def list_build_packages(config: Any, targets: Iterable[str] = ()) -> list[Requir
     result = [RequiredPackage("dvc", "pipeline", "repro"), *list_required_packages(config, stages)]
     if config.serve.trusted_keys_file is not None or RELEASE_KEY_ENV in os.environ:
         result.append(RequiredPackage("cryptography", "sign", "repro"))
-    if config.launch.root.method == "ray" and "sft" in stages:
+    if config.launch.root.method == "ray" and any(_has_method(config, name) for name in TRAINED.intersection(stages)):
         result.append(RequiredPackage("ray", "ray", "launch"))
     if config.curate.engine == "ray" and "curate" in stages:
         result.append(RequiredPackage("ray", "ray", "curate"))
     return result
+
+
+def _has_method(config: Any, stage: str) -> bool:
+    section = getattr(config, stage)
+    return bool(getattr(section, "root", section).method != "none")
 
 
 def list_upstream_stages(targets: Iterable[str]) -> list[str]:

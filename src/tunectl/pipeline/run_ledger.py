@@ -156,7 +156,7 @@ def record_run(
     try:
         yield end
     except BaseException as error:
-        end.exit_code = getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+        end.exit_code = find_exit_code(error)
         # A gate that says no is no failure: the verdicts have it.
         end.error = "" if isinstance(error, GateError) else (str(error).splitlines() or [type(error).__name__])[0]
         raise
@@ -166,6 +166,11 @@ def record_run(
             atomic_io.write_bytes(find_ledger(layout) / f"{record.id}.json", msgspec.json.encode(record) + b"\n")
         except (TunectlError, OSError, ValueError, KeyError) as problem:
             _log.warning("this run is not in the ledger: %s", problem)
+
+
+def find_exit_code(error: BaseException) -> int:
+    """Return with what a run ends that ``error`` ends."""
+    return int(getattr(error, "exit_code", 130 if isinstance(error, KeyboardInterrupt) else 1))
 
 
 def find_ledger(layout: ProjectPaths) -> Path:

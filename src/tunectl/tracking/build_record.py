@@ -15,15 +15,8 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.evaluation import results
 
-FILES = (
-    "evaluate/report.html",
-    "evaluate/verdict.json",
-    "package/verdict.json",
-    "reward/verdict.json",
-    "curate/row_counts.json",
-    "split/report.json",
-)
-"""Artifacts that trackers get, below ``artifacts/``; no rows of data and no answers are among them."""
+FILES = ("evaluate/verdict.json", "package/verdict.json", "reward/verdict.json")
+"""Artifacts that trackers get, below ``artifacts/``. Reports, row counts and settings stay here: they quote rows and answers."""
 DATA = ("ingest", "curate", "split", "feedback", "preferences")
 """Stages whose outputs are data: trackers get their digests."""
 _SECRET = re.compile(r"://[^/\s]*@")

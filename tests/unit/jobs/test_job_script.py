@@ -180,6 +180,30 @@ def test_results_that_cannot_be_sent_are_a_failure(machine: Machine, tmp_path: P
     assert (machine.code, machine.state(job)) == (255, "failed 255")
 
 
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        ({"dvc pull": 1}, 5),
+        ({"dvc push": 1}, 5),
+        ({"dvc add": 4}, 5),
+        ({"git clone": 128}, 128),
+        ({"tunectl repro": 1}, 1),
+        ({"tunectl repro": 2}, 2),
+    ],
+)
+def test_only_the_build_says_that_another_start_is_useless(
+    machine: Machine, tmp_path: Path, codes: dict[str, int], code: int
+) -> None:
+    """Kubernetes gives up at the codes 1 to 4 of tunectl; a network that fails also ends DVC with 1, and passes."""
+    job = shared(tmp_path)
+    metrics = Path(str(job.storage), "project", "artifacts", "metrics")
+    if "git clone" not in codes:
+        metrics.mkdir(parents=True)
+        (metrics / "sft.json").write_text("{}")
+    machine.run(job, codes)
+    assert (machine.code, machine.state(job)) == (code, f"failed {code}")
+
+
 def interrupt(machine: Machine, job: JobSpec, number: int, **more: str) -> list[list[str]]:
     waits = machine.folder / "waits"
     process = machine.start(job, WAIT=str(waits), **more)

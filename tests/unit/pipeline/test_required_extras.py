@@ -111,6 +111,21 @@ def test_only_what_is_missing_is_named() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "words", "asked"),
+    [
+        ("cpt", ["cpt=lora"], True),
+        ("reward", [], True),
+        ("sft", [], True),
+        ("cpt", ["cpt=none"], False),
+        ("split", [], False),
+    ],
+)
+def test_ray_is_asked_for_by_each_stage_that_fits_on_it(target: str, words: list[str], asked: bool) -> None:
+    packages = list_build_packages(compose("launch=ray", *words), [target])
+    assert (RequiredPackage("ray", "ray", "launch") in packages) is asked
+
+
 def test_targets_need_only_what_they_read() -> None:
     assert list_upstream_stages(["split"]) == ["ingest", "feedback", "curate", "split"]
     assert list_upstream_stages([]) == NAMES

@@ -102,6 +102,8 @@ class RoundKeeper:
         self.names = sorted(self.start)
         self._members: dict[str, str] = {}
         """Flower's id of a connection to the name of its client; an empty name does not know the token."""
+        self._told: set[str] = set()
+        """Connections of which it was said that their name is taken."""
         self._asked = 0
 
     def draw(self, server_round: int, client_manager: Any) -> list[Any]:
@@ -152,8 +154,9 @@ class RoundKeeper:
                 update = dict(zip(self.names, parameters_to_ndarrays(response.parameters), strict=True))
                 averaging.check_update(update, before)
                 averaging.check_count(response.num_examples)
+                averaging.check_steps(response.metrics.get("steps"))
                 fitting[name] = Answer(client, response, update)
-            except ValueError as error:
+            except Exception as error:  # noqa: BLE001  whatever a client sends, it ends no round
                 reasons.append(f"{name}: {error}")
         return fitting, reasons
 
@@ -174,7 +177,7 @@ class RoundKeeper:
             for cid, client in connected.items():
                 if cid not in self._members:
                     self._members[cid] = self._ask_name(client)
-            present = {self._members[cid]: client for cid, client in connected.items() if self._members[cid]}
+            present = self._find_present(connected)
             waited_seconds = time.monotonic() - started
             if len(present) >= least and (len(present) >= wanted or waited_seconds > grace):
                 return present
@@ -182,6 +185,16 @@ class RoundKeeper:
                 waited = self.task.wait_timeout_seconds
                 raise TimeoutError(f"{len(present)} clients after {waited} s, and federate.min_clients is {least}")
             time.sleep(0.2)
+
+    def _find_present(self, connected: dict[str, Any]) -> dict[str, Any]:
+        """Return clients by name; of two with one name the first, until it goes away."""
+        present: dict[str, Any] = {}
+        for cid, client in connected.items():
+            name = self._members[cid]
+            if name and present.setdefault(name, client) is not client and cid not in self._told:
+                self._told.add(cid)
+                _print(f"a second client named {name} is ignored: each needs a name of its own")
+        return present
 
     def _ask_name(self, client: Any) -> str:
         """Return the name of a client that knows the token, else an empty text."""
@@ -196,7 +209,10 @@ class RoundKeeper:
         if not hmac.compare_digest(str(answer.get("token", "")).encode(), token.encode()):
             _print(f"a client without the token of {self.task.token_env} is ignored")
             return ""
-        return str(answer["name"])
+        name = str(answer.get("name", ""))
+        if not name:
+            _print("a client that says no name is ignored")
+        return name
 
 
 def _describe(failure: Any) -> str:

@@ -17,8 +17,10 @@ import msgspec
 from tunectl.backends.launchers import ray_worker
 from tunectl.backends.launchers.agent_process import StopRequest
 from tunectl.backends.launchers.torchrun_join import is_listening
+from tunectl.backends.sweeps import trial_pruning
 from tunectl.backends.trainers import trainer_loop
 from tunectl.config.schema.launch import RayLaunch
+from tunectl.core import progress_journal
 from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
 from tunectl.core.optional import import_optional
 from tunectl.training import fit_request
@@ -35,6 +37,8 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",  # Ray's 15 lets everything else on the machine go first, also other fits
 }
+FORWARDED = (trial_pruning.VARIABLE, progress_journal.VARIABLE)
+"""What the workers get of our environment; not by Ray's ``runtime_env``, which its dashboard shows: a trial's may hold a password."""
 START_HINT = "start a cluster (ray start --head), name it, or start one here: launch.address=local"
 _BLIND = "Unable to set up cluster storage"
 """Ray's words where a worker does not find what the driver wrote into the storage."""
@@ -125,6 +129,7 @@ class RayLauncher:
                 "request": msgspec.json.encode(request),
                 "rows": ray.put(rows),
                 "control": control,
+                "environment": {name: os.environ[name] for name in FORWARDED if name in os.environ},
             },
             torch_config=torch.TorchConfig(
                 backend="cpu:gloo,cuda:nccl" if cards else "gloo", timeout_s=self.settings.collective_timeout_seconds

@@ -15,7 +15,7 @@ import msgspec
 from tunectl.artifacts import atomic_io
 from tunectl.backends.launchers import worker
 from tunectl.backends.modeling.process_group import ProcessGroup
-from tunectl.core import logging_setup
+from tunectl.core import logging_setup, progress_journal
 from tunectl.core.errors import TunectlError
 from tunectl.core.optional import import_optional
 from tunectl.training import fit_request
@@ -63,7 +63,10 @@ def run_rank(config: dict[str, Any]) -> None:
         return  # nothing to try again: the driver raises it
     context = train.get_context()
     rank = context.get_world_rank()
+    os.environ.update(config["environment"])
     logging_setup.configure_logging(level="error" if rank else "info")
+    if not rank:
+        progress_journal.continue_journal()  # nothing on a machine that does not see the project's folder
     folder = Path(tempfile.mkdtemp(prefix="tunectl-fit-"))
     try:
         request = msgspec.json.decode(config["request"], type=FitRequest)
@@ -96,6 +99,7 @@ def _join_ranks(request: FitRequest, context: Any, asked_to_stop: Callable[[], b
         sharded=request.sharded,
         asked_to_stop=asked_to_stop,
         publish=_report,
+        size_setting="launch.num_workers",
     )
 
 

@@ -32,6 +32,8 @@ class ProcessGroup:
     """Asked by the first rank once a step: whether the fit is to end after it."""
     publish: Callable[[Path | None], None] | None = None
     """Takes each complete checkpoint of the first rank, and None on the others, to where a restart finds it. None: it is there."""
+    size_setting: str = "launch.nproc_per_node"
+    """Says how many processes there are."""
 
     @property
     def first(self) -> bool:

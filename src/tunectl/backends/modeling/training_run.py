@@ -136,7 +136,7 @@ def check_ranks(run: TrainingRun) -> None:
         raise UsageError(
             f"{label}: launch starts {group.world_size} ranks, and a usual step has {usual} row{'' if usual == 1 else 's'}: "
             "some ranks would have nothing to do",
-            hint=f"start at most {usual}: launch.nproc_per_node={usual}, or raise {label}.batch_size (now {run.plan.batch_size} answers)",
+            hint=f"start at most {usual}: {group.size_setting}={usual}, or raise {label}.batch_size (now {run.plan.batch_size} answers)",
         )
     if group.first:
         tokens = sum(run.read(step)[0] for step in run.steps) / len(run.steps) / group.world_size

@@ -14,7 +14,7 @@ from typing import Any
 
 from tunectl.artifacts import atomic_io
 from tunectl.config.schema.track import Track
-from tunectl.core.errors import InfrastructureError
+from tunectl.core.errors import InfrastructureError, TunectlError
 from tunectl.core.optional import import_optional
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.tracking import spool
@@ -26,8 +26,10 @@ RELEASE = "release"
 _PASSWORD = re.compile(r"://[^/@]*@")
 BATCH = 900
 """Metrics of one request; MLflow takes 1000."""
-CARD_FILES = ("contract.json", "MODEL_CARD.md")
+CONTRACT, CARD = "contract.json", "MODEL_CARD.md"
 """What a model version holds of a release; weights stay in our registry."""
+QUOTED = ("fixtures", "probes")
+"""Parts of the contract that are inputs and answers."""
 
 
 class MlflowTracker:
@@ -166,9 +168,11 @@ class MlflowTracker:
         self._log(run.info.run_id, metrics, {}, run.info.start_time, [])
         with tempfile.TemporaryDirectory() as scratch:
             place = Path(scratch)
-            for file in CARD_FILES:
-                if (folder / file).is_file():
-                    (place / file).write_bytes((folder / file).read_bytes())
+            if (folder / CARD).is_file():
+                (place / CARD).write_bytes((folder / CARD).read_bytes())
+            contract: dict[str, Any] = atomic_io.read_json(folder / CONTRACT, dict[str, Any])
+            told = {name: value for name, value in contract.items() if name not in QUOTED}
+            atomic_io.write_json(place / CONTRACT, told)
             atomic_io.write_text(place / "MLmodel", describe_model(release, run.info.run_id))
             self._client.log_artifacts(run.info.run_id, scratch, "release")
         self._client.set_terminated(run.info.run_id)
@@ -193,8 +197,10 @@ class MlflowTracker:
     def _name_errors(self) -> Iterator[None]:
         try:
             yield
-        except self._errors.MlflowException as error:
-            words = " ".join(str(error).split())[:300]
+        except TunectlError:
+            raise
+        except Exception as error:  # stores of artifacts raise what their libraries do: requests, botocore, ImportError
+            words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise InfrastructureError(
                 f"MLflow did not take it: {words}",
                 hint="check track.uri and the server; run tunectl track sync to try again",

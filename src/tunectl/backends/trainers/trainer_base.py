@@ -114,7 +114,7 @@ def refuse_bad_ranks(group: ProcessGroup, device: str, items: int, word: str, hi
         raise UsageError(
             f"align: launch starts {group.world_size} ranks, and a step has {items} {word}{'' if items == 1 else 's'}: "
             "some ranks would have nothing to do",
-            hint=f"start at most {items}: launch.nproc_per_node={items}, {hint}",
+            hint=f"start at most {items}: {group.size_setting}={items}, {hint}",
         )
     if group.sharded:
         raise UsageError(

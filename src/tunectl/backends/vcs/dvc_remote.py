@@ -20,6 +20,8 @@ DRIVERS: Final = {
     "azure": ("dvc_azure", "azure"),
 }
 """Package and extra by the kind of an address; DVC itself names them only when it connects."""
+MAX_SECONDS: Final = 6 * 3600
+"""Of one transfer: the longest that a remote may hang which neither answers nor fails."""
 _SECTION: Final = re.compile(r"""'?remote "(.+)"'?""")
 
 
@@ -70,15 +72,22 @@ def fetch_runs(root: Path, remote: str) -> None:
 
 def _call(root: Path, *words: str) -> None:
     command, environment = dvc_repo.build_command(root)
-    done = subprocess.run(
-        [*command, *words],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*command, *words],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=MAX_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InfrastructureError(
+            f"dvc {words[0]} did not end within {MAX_SECONDS} s",
+            hint="see that the remote answers; what was sent stays there: run the same command again to go on",
+        ) from error
     if done.returncode:
         lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
         reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "no reason given")
