@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field, structs
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.privacy_budget import PrivacyBudget
@@ -368,6 +368,17 @@ class Results(Struct, frozen=True):
         measure_name = measure or self.primary
         result = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, measure_name))
         return next(result, None)
+
+
+def drop_quotations(results: Results) -> Results:
+    """Return the results without the inputs and answers that they quote: for readers who may not see the data."""
+    slots, safety = results.slots, results.safety
+    return structs.replace(
+        results,
+        cases=[],
+        slots=structs.replace(slots, cases=[]) if slots else None,
+        safety=structs.replace(safety, answers=[]) if safety else None,
+    )
 
 
 def load(path: Path) -> Results:

@@ -10,6 +10,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts import atomic_io, lock
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.backends.reports import evaluate
 from tunectl.backends.sweeps import trial_pruning
 from tunectl.backends.system import supervised_process
 from tunectl.config.loading import override_file
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 from tunectl.core.optional import RequiredPackage, describe_missing, find_missing
+from tunectl.evaluation import results
 from tunectl.pipeline.stages import STAGES
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.tracking import build_record, spool
@@ -48,7 +51,9 @@ def record_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit
     try:
         record = describe_build(layout, root, seconds, exit_code)
         files = [(layout.artifacts / name, name) for name in build_record.FILES]
-        spool.save(layout.track / SPOOL, record, [(path, name) for path, name in files if path.is_file()])
+        with tempfile.TemporaryDirectory() as scratch:
+            files += [(_write_report(layout, Path(scratch)), f"evaluate/{results.REPORT}")]
+            spool.save(layout.track / SPOOL, record, [(path, name) for path, name in files if path.is_file()])
     except (TunectlError, OSError, ValueError, KeyError) as error:
         _log.warning("this build is not tracked: %s", error)
         return ""
@@ -58,6 +63,19 @@ def record_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit
         return record.id
     start_sync(layout, root.track)
     return record.id
+
+
+def _write_report(layout: ProjectPaths, folder: Path) -> Path:
+    """Write the evaluation report as a tracker gets it: without the inputs and answers that it quotes. No file before evaluate ran."""
+    path, measured = folder / results.REPORT, layout.artifacts / "evaluate" / results.NAME
+    if measured.is_file():
+        page = evaluate.page(
+            results.drop_quotations(results.load(measured)),
+            history=layout.artifacts / "sft" / "history.csv",
+            split=layout.artifacts / "split" / "report.json",
+        )
+        atomic_io.write_text(path, page)
+    return path
 
 
 def start_sync(layout: ProjectPaths, settings: Track) -> None:

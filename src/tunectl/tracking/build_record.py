@@ -16,7 +16,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.evaluation import results
 
 FILES = ("evaluate/verdict.json", "package/verdict.json", "reward/verdict.json")
-"""Artifacts that trackers get, below ``artifacts/``. Reports, row counts and settings stay here: they quote rows and answers."""
+"""Artifacts that trackers get as they are, below ``artifacts/``. Row counts and settings stay here: they quote rows and answers."""
 DATA = ("ingest", "curate", "split", "feedback", "preferences")
 """Stages whose outputs are data: trackers get their digests."""
 _SECRET = re.compile(r"://[^/\s]*@")

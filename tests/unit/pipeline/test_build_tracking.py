@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -43,5 +44,8 @@ def test_no_row_and_no_answer_is_in_a_file_that_is_sent(tmp_path: Path, monkeypa
     root = checks.load_project_config(layout, ["track.to=[mlflow]"]).root
     build = build_tracking.record_build(layout, root, 1.0, 0)
     sent = [path for path in (layout.track / build_tracking.SPOOL / build).rglob("*") if path.is_file()]
-    assert {path.name for path in sent} == {"build.json", "verdict.json"}
-    assert [path.name for path in sent if quoted & list_runs(path.read_text())] == []
+    assert {path.name for path in sent} == {"build.json", "verdict.json", "report.html"}
+    pages = {path.name: html.unescape(path.read_text()) for path in sent}
+    assert "Scores on the test split" in pages["report.html"]
+    assert "Answers side by side" not in pages["report.html"]
+    assert [name for name, text in pages.items() if quoted & list_runs(text)] == []
