@@ -159,7 +159,7 @@ def test_a_decision_is_recorded_at_the_time_of_the_recording(copy: tuple[Project
     waiting = console.client.get("/decisions.json").json()["waiting"][0]
     address = f"/decisions/{waiting['run']}"
     assert console.client.get(address).status_code == 200
-    reply = console.post(address, question=waiting["question"], nonce=waiting["nonce"], answer="no")
+    reply = console.post(address, question=waiting["question"], nonce=waiting["nonce"], answer="no", reason="no")
     assert reply.status_code == 303, reply.text
     decision = RunStore(layout.retrain).get_decision(waiting["run"], waiting["question"])
     assert decision is not None

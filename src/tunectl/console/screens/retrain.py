@@ -103,6 +103,8 @@ class DecisionRow(Struct, frozen=True):
     approved: bool
     author: str
     at: datetime
+    message: str = ""
+    """Why, where it was said."""
 
 
 class RetrainScreen(Struct, frozen=True):
@@ -311,5 +313,7 @@ def _list_decided(store: RunStore, runs: Sequence[RetrainRun]) -> list[DecisionR
         for question in BUTTONS:
             decision: ApprovalDecision | None = store.get_decision(run.id, question)
             if decision is not None:
-                found.append(DecisionRow(run.id, question, decision.approved, decision.author, decision.at))
+                found.append(
+                    DecisionRow(run.id, question, decision.approved, decision.author, decision.at, decision.message)
+                )
     return sorted(found, key=lambda row: row.at, reverse=True)[:SHOWN]
