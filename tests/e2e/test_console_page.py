@@ -188,6 +188,18 @@ def test_nothing_scrolls_sideways_at_320_pixels(
     assert wide == []
 
 
+def test_a_phone_shows_the_way_out_and_the_stations_of_a_retrain_as_one_row_of_boxes(
+    browser: Browser, console: ConsoleProcess, state: Any
+) -> None:
+    context = open_look(browser, state, "phone-dark")
+    page = context.new_page()
+    page.goto(console.address + "/retrain")
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    boxes = page.locator(".path li").evaluate_all("all => all.map(one => getComputedStyle(one).marginBottom)")
+    assert set(boxes) == {"0px"}, "the box of Home's next step has another style"
+    context.close()
+
+
 def test_a_change_arrives_without_a_reload_and_keeps_the_focus(
     browser: Browser, console: ConsoleProcess, state: Any, folder: Path
 ) -> None:

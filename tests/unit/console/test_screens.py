@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -201,3 +202,21 @@ def test_the_results_say_why_aligning_may_gain_nothing(tmp_path: Path) -> None:
     assert MARKUP not in text
     twin = console.client.get("/results.json").json()
     assert twin["verdict"]["aligned"]["causes"][0]["name"] == "answers_cut"
+
+
+def test_where_no_canary_is_declared_none_lies_ahead_of_a_retrain(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    assert "canary" in [one["state"] for one in console.client.get("/retrain.json").json()["path"]]
+    path = console.layout.conf / "retrain" / "default.yaml"
+    path.write_text(re.sub(r"(?s)\ncanary:.*?\nresources:", "\ncanary: null\nresources:", path.read_text()))
+    shown = console.client.get("/retrain.json").json()
+    assert shown["problems"] == {}
+    assert "canary" not in [one["state"] for one in shown["path"]]
+
+
+def test_without_a_controller_no_retrain_is_said_to_run(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    page = console.client.get("/retrain").text
+    assert "No retrain controller runs here" in page
+    assert "Running now" not in page
+    assert "Not finished" in page
