@@ -53,9 +53,16 @@ class ConsoleApp:
         self.layout, self.door, self.sign_in, self.project, self.clock = layout, door, sign_in, project, clock
         self.recording = recording
         self.cache = ReadCache()
-        self.watcher = ChangeWatcher(lambda: stamp_project(layout))
+        self.watcher = ChangeWatcher(self._stamp_project)
         self._throttle = KeyThrottle()
         self._responses = import_optional("starlette.responses", extra="console")
+
+    def _stamp_project(self) -> Any:
+        try:
+            settings = ReadContext(self.layout, self.clock(), cache=self.cache).load_settings()
+        except TunectlError:  # Home says what is wrong with them
+            settings = None
+        return stamp_project(self.layout, settings)
 
     def build(self) -> GuardMiddleware:
         """Return the ASGI application behind its guard."""
