@@ -215,6 +215,33 @@ def test_a_change_arrives_without_a_reload_and_keeps_the_focus(
     context.close()
 
 
+def test_a_fold_stays_as_the_reader_left_it(browser: Browser, console: ConsoleProcess, state: Any) -> None:
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    for path, wanted in (
+        ("/live?variant=champion", False),
+        ("/live", True),
+    ):  # a filter is set: the server opens the fold
+        page.goto(console.address + path)
+        fold = page.locator("#live details").first
+        assert fold.evaluate("one => one.open") is not wanted
+        fold.locator("summary").click()
+        page.evaluate("refresh()")
+        assert fold.evaluate("one => one.open") is wanted, path
+    context.close()
+
+
+def test_a_page_whose_stream_is_refused_says_no_one_is_signed_out(
+    browser: Browser, console: ConsoleProcess, state: Any
+) -> None:
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    page.route("**/events", lambda route: route.fulfill(status=503, body="too many pages are open"))
+    page.goto(console.address + "/releases")
+    expect(page.locator("#connection")).to_contain_text("does not refresh by itself")
+    context.close()
+
+
 def test_eight_pages_that_are_seen_load_and_hear_of_a_change(
     browser: Browser, console: ConsoleProcess, state: Any, folder: Path
 ) -> None:

@@ -294,7 +294,7 @@ class ConsoleApp:
 
     def _refuse(self, request: Any, text: str, status: int) -> Any:
         visitor = self.door.identify(request)
-        if visitor is None or request.url.path.endswith(".json"):
+        if visitor is None or request.url.path.endswith(".json") or request.url.path in PLAY_PATHS:
             return self._responses.PlainTextResponse(f"{text}\n", status)
         entry = Screen(request.url.path, "This did not work", "refusal.html", lambda _context, _query: None)
         page = self.render("refusal.html", self.context(visitor), entry, request, text=text, status=status)
