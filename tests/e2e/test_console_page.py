@@ -215,6 +215,26 @@ def test_a_change_arrives_without_a_reload_and_keeps_the_focus(
     context.close()
 
 
+def test_a_question_mark_lists_the_keys_but_not_while_somebody_types(
+    browser: Browser, console: ConsoleProcess, state: Any
+) -> None:
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    page.goto(console.address + "/live")
+    keys = page.get_by_role("dialog", name="Keys")
+    page.locator("#q").focus()
+    page.keyboard.type("?")
+    expect(keys).to_be_hidden()
+    page.locator("h1").click()
+    page.keyboard.type("?")
+    expect(keys).to_contain_text("skips to the content")
+    page.evaluate(AXE.read_text())
+    assert page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)["violations"] == []
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    context.close()
+
+
 def test_a_fold_stays_as_the_reader_left_it(browser: Browser, console: ConsoleProcess, state: Any) -> None:
     context = open_look(browser, state, "wide-light")
     page = context.new_page()

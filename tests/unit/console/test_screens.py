@@ -21,6 +21,7 @@ from tunectl.console.screen_table import SCREENS, Screen, twin_path
 from tunectl.evaluation import results
 from tunectl.evaluation.alignment_facts import AlignmentCause
 from tunectl.evaluation.results import AlignedVerdict
+from tunectl.preferences import annotation_store
 
 EXAMPLES = {
     "stage": "curate",
@@ -160,10 +161,10 @@ def test_home_says_what_is_next_on_an_empty_project(tmp_path: Path) -> None:
     assert truncate(MARKUP) not in found["project"]
 
 
-def test_links_to_other_places_are_those_to_trackers_alone() -> None:
+def test_links_to_other_places_are_those_to_trackers_and_to_the_page_for_comparing() -> None:
     folder = html_pages.FOLDER / "templates"
     found = {path.name for path in folder.glob("*.html") if 'rel="external' in path.read_text()}
-    assert found == {"runs.html"}
+    assert found == {"runs.html", "people.html"}
 
 
 def test_a_page_with_a_curve_brings_what_draws_it(console: Console) -> None:
@@ -220,3 +221,31 @@ def test_without_a_controller_no_retrain_is_said_to_run(tmp_path: Path) -> None:
     assert "No retrain controller runs here" in page
     assert "Running now" not in page
     assert "Not finished" in page
+
+
+def test_home_leads_on_to_what_it_tells(tmp_path: Path) -> None:
+    page = Console(build(tmp_path / "shop")).client.get("/").text
+    links = PageFacts(page).links
+    assert {"/live", "/drift", "/retrain", f"/decisions/{'b' * 12}-1"} <= set(links)
+    assert links.count("/retrain") >= 4, "in the navigation twice, with the rows, and with the request that waits"
+    assert "1 request for a retrain waits, and no controller takes it up" in page
+    assert "the champion stays" in page
+
+
+def test_the_page_for_comparing_is_linked_while_it_is_open_with_its_progress(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    page = console.client.get("/people").text
+    assert "2 of 3 questions have a judgment." in page
+    assert 'href="http://127.0.0.1' not in page
+    with annotation_store.open_store(console.layout.root / "judgments"):
+        assert 'href="http://127.0.0.1' in console.client.get("/people").text
+
+
+def test_whoever_opens_an_inference_stands_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    console = Console(build(tmp_path / "shop"))
+    console.client.get("/live")
+    console.client.get("/live/chatcmpl-0001")
+    who = console.sign_in.find(next(iter(console.client.cookies.values()))).name
+    opened = [record.getMessage() for record in caplog.records if "opened the inference" in record.getMessage()]
+    assert opened == [f"{who} opened the inference chatcmpl-0001"]

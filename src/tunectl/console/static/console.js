@@ -110,6 +110,8 @@ async function draw() {
 
 document.addEventListener("visibilitychange", () => document.hidden ? unwatch() : watch());
 document.addEventListener("keydown", event => {
+  const keys = document.getElementById("keys"), typing = event.target.closest("input:not([type=checkbox]), textarea, select");
+  if (event.key === "?" && keys && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) keys.showModal();
   if (event.key === "Escape") for (const menu of document.querySelectorAll("details.narrow[open]")) menu.open = false;
 });
 addEventListener("pagehide", unwatch);
