@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from console_browser import FLAGS, ConsoleProcess, enter
-from console_projects import PageFacts, build
+from console_projects import PageFacts, build, initialize
 from console_records import add_sweep
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 AXE = ROOT / "tests" / "data" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 LOOKS = {"wide-light": ((1280, 850), "light"), "phone-dark": ((390, 844), "dark")}
+OTHER_LOOKS = {"wide-dark": ((1280, 850), "dark"), "phone-light": ((390, 844), "light")}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def watch(page: Page) -> list[str]:
 
 
 def open_look(browser: Browser, state: Any, look: str) -> BrowserContext:
-    (width, height), scheme = LOOKS[look]
+    (width, height), scheme = (LOOKS | OTHER_LOOKS)[look]
     return browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, storage_state=state)
 
 
@@ -155,6 +156,40 @@ def test_the_recorded_project_is_accessible_on_every_screen(browser: Browser, tm
             assert find_faults(browser, demo, state, paths, look) == ({}, []), look
     finally:
         demo.close()
+
+
+@pytest.mark.parametrize("kind", ["empty", "broken"])
+def test_a_project_without_its_records_is_accessible_too(browser: Browser, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "shop"
+    if kind == "empty":
+        initialize(folder)
+    else:
+        for path in build(folder, rows=30).state_dir.parent.rglob("*.json*"):  # as a full disk leaves them
+            if path.parent != folder / ".tunectl" / "cache":
+                path.write_bytes(path.read_bytes()[:-2])
+    bare = ConsoleProcess(folder)
+    try:
+        entered = enter(browser, bare)
+        paths = [screen.path for screen in SCREENS if "{" not in screen.path]
+        for look in OTHER_LOOKS:
+            assert find_faults(browser, bare, entered, paths, look) == ({}, []), look
+    finally:
+        bare.close()
+
+
+def test_a_refusal_is_accessible(browser: Browser, console: ConsoleProcess, state: Any) -> None:
+    for look in OTHER_LOOKS:
+        context = open_look(browser, state, look)
+        page = context.new_page()
+        page.goto(console.address + "/build/stop")
+        page.evaluate(
+            "() => { const form = document.createElement('form'); form.method = 'post';"
+            " form.action = '/rollback'; document.body.append(form); form.submit(); }"
+        )
+        expect(page.locator("h1")).to_have_text("This did not work")
+        page.evaluate(AXE.read_text())
+        assert page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)["violations"] == [], look
+        context.close()
 
 
 def follow_links(browser: Browser, console: ConsoleProcess, state: Any) -> list[str]:

@@ -17,6 +17,10 @@ ASKED: list[dict[str, Any]] = []
 class Answering(BaseHTTPRequestHandler):
     """Says what it was asked, as an OpenAI server streams."""
 
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 503)
+        self.end_headers()
+
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         ASKED.append({**body, "path": self.path, "key": self.headers.get("Authorization")})

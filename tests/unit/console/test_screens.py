@@ -11,6 +11,7 @@ import pytest
 from console_projects import MARKUP, NOW, Console, PageFacts, build, crawl, digest_project, initialize
 from console_records import add_evaluation
 from msgspec.structs import replace
+from play_server import declare, run_play_server
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
@@ -249,3 +250,13 @@ def test_whoever_opens_an_inference_stands_in_the_log(tmp_path: Path, caplog: py
     who = console.sign_in.find(next(iter(console.client.cookies.values()))).name
     opened = [record.getMessage() for record in caplog.records if "opened the inference" in record.getMessage()]
     assert opened == [f"{who} opened the inference chatcmpl-0001"]
+
+
+def test_releases_say_which_servers_answer(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    with run_play_server() as server:
+        declare(console.layout, f"{server}, {server}/busy, http://127.0.0.1:1")
+        shown = console.client.get("/releases.json").json()["servers"]
+        page = console.client.get("/releases").text
+    assert [one["state"] for one in shown] == ["ready", "not ready", "not reachable"]
+    assert "not reachable" in page

@@ -72,7 +72,7 @@ def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
     settings = problems.attempt("settings", context.load_settings, None)
     console = settings.console if settings else None
     name = query.get("replay", "")
-    earlier, asked = problems.attempt("inference log", lambda: read_replay(context, name), ([], ""))
+    earlier, asked = problems.attempt("inference log", lambda: read_replay(context, name), (list[ChatTurn](), ""))
     question = query.get("q", "") or asked
     inputs = answers.read_inputs(context, problems)[:MAX_RECORDED]
     chosen = query.get("recorded", "") or (inputs[0].id if inputs and not (console and console.servers) else "")
