@@ -165,7 +165,7 @@ def test_a_project_without_its_records_is_accessible_too(browser: Browser, tmp_p
         initialize(folder)
     else:
         for path in build(folder, rows=30).state_dir.parent.rglob("*.json*"):  # as a full disk leaves them
-            if path.parent != folder / ".tunectl" / "cache":
+            if path.parent.name != "cache" and path.name != "keys.json":  # with broken keys no console starts
                 path.write_bytes(path.read_bytes()[:-2])
     bare = ConsoleProcess(folder)
     try:
