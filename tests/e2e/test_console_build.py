@@ -65,6 +65,8 @@ def test_a_build_is_started_seen_and_stopped(
     wait_for_end(layout, 1)
     run = run_ledger.read_run(layout, run_ledger.list_runs(layout)[0])
     assert (run.exit_code, run.reason, run.overrides) == (130, "a first build", ["sft.lora_rank=8"])
+    assert run.failure is not None
+    assert run.failure.message == f"{run.author} stopped it: wrong rank"
     assert run.author == console.sign_in.find(next(iter(console.client.cookies.values()))).name
     assert "No build runs." in console.client.get("/build/stop").text
 

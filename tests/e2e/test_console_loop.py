@@ -128,6 +128,7 @@ def decide(context: Any, address: str, run: RetrainRun) -> None:
     """Say yes in another browser, as another person does."""
     page = context.new_page()
     page.goto(f"{address}/decisions/{run.id}?question=promote")
+    page.locator("input[name=reason]").fill("it answers better")
     page.locator("button[value=yes]").click()
     page.wait_for_url(f"**/retrain/{run.id}")
     context.close()

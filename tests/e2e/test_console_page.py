@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from console_browser import FLAGS, ConsoleProcess, enter
-from console_projects import PageFacts, build
+from console_projects import PageFacts, build, initialize
 from console_records import add_sweep
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 AXE = ROOT / "tests" / "data" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
 LOOKS = {"wide-light": ((1280, 850), "light"), "phone-dark": ((390, 844), "dark")}
+OTHER_LOOKS = {"wide-dark": ((1280, 850), "dark"), "phone-light": ((390, 844), "light")}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def watch(page: Page) -> list[str]:
 
 
 def open_look(browser: Browser, state: Any, look: str) -> BrowserContext:
-    (width, height), scheme = LOOKS[look]
+    (width, height), scheme = (LOOKS | OTHER_LOOKS)[look]
     return browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, storage_state=state)
 
 
@@ -157,6 +158,40 @@ def test_the_recorded_project_is_accessible_on_every_screen(browser: Browser, tm
         demo.close()
 
 
+@pytest.mark.parametrize("kind", ["empty", "broken"])
+def test_a_project_without_its_records_is_accessible_too(browser: Browser, tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "shop"
+    if kind == "empty":
+        initialize(folder)
+    else:
+        for path in build(folder, rows=30).state_dir.parent.rglob("*.json*"):  # as a full disk leaves them
+            if path.parent.name != "cache" and path.name != "keys.json":  # with broken keys no console starts
+                path.write_bytes(path.read_bytes()[:-2])
+    bare = ConsoleProcess(folder)
+    try:
+        entered = enter(browser, bare)
+        paths = [screen.path for screen in SCREENS if "{" not in screen.path]
+        for look in OTHER_LOOKS:
+            assert find_faults(browser, bare, entered, paths, look) == ({}, []), look
+    finally:
+        bare.close()
+
+
+def test_a_refusal_is_accessible(browser: Browser, console: ConsoleProcess, state: Any) -> None:
+    for look in OTHER_LOOKS:
+        context = open_look(browser, state, look)
+        page = context.new_page()
+        page.goto(console.address + "/build/stop")
+        page.evaluate(
+            "() => { const form = document.createElement('form'); form.method = 'post';"
+            " form.action = '/rollback'; document.body.append(form); form.submit(); }"
+        )
+        expect(page.locator("h1")).to_have_text("This did not work")
+        page.evaluate(AXE.read_text())
+        assert page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)["violations"] == [], look
+        context.close()
+
+
 def follow_links(browser: Browser, console: ConsoleProcess, state: Any) -> list[str]:
     """One address of every screen, as links lead to it from Home."""
     context = browser.new_context(storage_state=state)
@@ -188,6 +223,18 @@ def test_nothing_scrolls_sideways_at_320_pixels(
     assert wide == []
 
 
+def test_a_phone_shows_the_way_out_and_the_stations_of_a_retrain_as_one_row_of_boxes(
+    browser: Browser, console: ConsoleProcess, state: Any
+) -> None:
+    context = open_look(browser, state, "phone-dark")
+    page = context.new_page()
+    page.goto(console.address + "/retrain")
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    boxes = page.locator(".path li").evaluate_all("all => all.map(one => getComputedStyle(one).marginBottom)")
+    assert set(boxes) == {"0px"}, "the box of Home's next step has another style"
+    context.close()
+
+
 def test_a_change_arrives_without_a_reload_and_keeps_the_focus(
     browser: Browser, console: ConsoleProcess, state: Any, folder: Path
 ) -> None:
@@ -200,6 +247,53 @@ def test_a_change_arrives_without_a_reload_and_keeps_the_focus(
     store.promote(store.ids()[0], author="ada", message="seen without a reload")
     expect(page.get_by_text("seen without a reload").first).to_be_visible(timeout=20_000)
     assert page.evaluate("document.activeElement.closest('footer') !== null")
+    context.close()
+
+
+def test_a_question_mark_lists_the_keys_but_not_while_somebody_types(
+    browser: Browser, console: ConsoleProcess, state: Any
+) -> None:
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    page.goto(console.address + "/live")
+    keys = page.get_by_role("dialog", name="Keys")
+    page.locator("#q").focus()
+    page.keyboard.type("?")
+    expect(keys).to_be_hidden()
+    page.locator("h1").click()
+    page.keyboard.type("?")
+    expect(keys).to_contain_text("skips to the content")
+    page.evaluate(AXE.read_text())
+    assert page.evaluate("rules => axe.run(document, {runOnly: rules})", RULES)["violations"] == []
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    context.close()
+
+
+def test_a_fold_stays_as_the_reader_left_it(browser: Browser, console: ConsoleProcess, state: Any) -> None:
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    for path, wanted in (
+        ("/live?variant=champion", False),
+        ("/live", True),
+    ):  # a filter is set: the server opens the fold
+        page.goto(console.address + path)
+        fold = page.locator("#live details").first
+        assert fold.evaluate("one => one.open") is not wanted
+        fold.locator("summary").click()
+        page.evaluate("refresh()")
+        assert fold.evaluate("one => one.open") is wanted, path
+    context.close()
+
+
+def test_a_page_whose_stream_is_refused_says_no_one_is_signed_out(
+    browser: Browser, console: ConsoleProcess, state: Any
+) -> None:
+    context = open_look(browser, state, "wide-light")
+    page = context.new_page()
+    page.route("**/events", lambda route: route.fulfill(status=503, body="too many pages are open"))
+    page.goto(console.address + "/releases")
+    expect(page.locator("#connection")).to_contain_text("does not refresh by itself")
     context.close()
 
 

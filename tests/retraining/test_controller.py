@@ -214,8 +214,10 @@ def test_no_and_nobody_dismiss(tmp_path):
         one.store.enqueue_trigger(alert())
         walk(one)
         if answer is not None:
-            one.store.record_decision(one.store.runs()[0].id, "retrain", ApprovalDecision(answer, NOW, "Ann", "n"))
+            said = ApprovalDecision(answer, NOW, "Ann", "n", "it is a holiday")
+            one.store.record_decision(one.store.runs()[0].id, "retrain", said)
         assert walk(one, NOW + timedelta(hours=73)) == "dismissed"
+        assert answer is None or one.store.runs()[0].steps[-1].message == "Ann said no: it is a holiday"
         assert activities.trained == 0
     assert one.store.runs()[0].steps[-1].message == "nobody answered in 72 hours"
 

@@ -108,6 +108,11 @@ class ProjectPaths:
         return self.state_dir / "build.json"
 
     @property
+    def build_stop(self) -> Path:
+        """Who last stopped a build from the console, and why."""
+        return self.state_dir / "build_stop.json"
+
+    @property
     def build_log(self) -> Path:
         """What the last build that was started from the console printed."""
         return self.state_dir / "build.log"

@@ -53,9 +53,16 @@ class ConsoleApp:
         self.layout, self.door, self.sign_in, self.project, self.clock = layout, door, sign_in, project, clock
         self.recording = recording
         self.cache = ReadCache()
-        self.watcher = ChangeWatcher(lambda: stamp_project(layout))
+        self.watcher = ChangeWatcher(self._stamp_project)
         self._throttle = KeyThrottle()
         self._responses = import_optional("starlette.responses", extra="console")
+
+    def _stamp_project(self) -> Any:
+        try:
+            settings = ReadContext(self.layout, self.clock(), cache=self.cache).load_settings()
+        except TunectlError:  # Home says what is wrong with them
+            settings = None
+        return stamp_project(self.layout, settings)
 
     def build(self) -> GuardMiddleware:
         """Return the ASGI application behind its guard."""
@@ -287,7 +294,7 @@ class ConsoleApp:
 
     def _refuse(self, request: Any, text: str, status: int) -> Any:
         visitor = self.door.identify(request)
-        if visitor is None or request.url.path.endswith(".json"):
+        if visitor is None or request.url.path.endswith(".json") or request.url.path in PLAY_PATHS:
             return self._responses.PlainTextResponse(f"{text}\n", status)
         entry = Screen(request.url.path, "This did not work", "refusal.html", lambda _context, _query: None)
         page = self.render("refusal.html", self.context(visitor), entry, request, text=text, status=status)

@@ -10,11 +10,18 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.canary import canary_store
 from tunectl.console.read_context import stamp_files
+from tunectl.core import logging_setup
+from tunectl.preferences import annotation_store
+from tunectl.retraining.run_store import LOCK
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.root import TunectlConfig
 
 LOOK_SECONDS: Final = 1.0
 BEAT_SECONDS: Final = 15.0
@@ -32,8 +39,8 @@ def _is_filled_journal(path: Path) -> bool:
         return False
 
 
-def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
-    """Return the records that screens are read from."""
+def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = None) -> Iterator[Path]:
+    """Return the records that screens are read from; of those that ``settings`` place, none where they cannot be read."""
     state = layout.state_dir
     yield from sorted(layout.conf.rglob("*.yaml"))
     yield from (
@@ -62,13 +69,20 @@ def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
             yield place
         yield from sorted(path for path in place.glob("*") if path.suffix in SUFFIXES or _is_filled_journal(path))
     yield from (layout.releases / name for name in ("champion.json", "canary.json", "events.jsonl", "releases"))
+    yield from sorted((layout.releases / canary_store.RECORDS).glob("*.json"))
+    if settings is not None:
+        store = layout.root / settings.annotate.store
+        yield from (store / annotation_store.ANNOTATIONS, store / annotation_store.TASKS)
+        yield layout.root / settings.serve.keys_file
     yield from layout.artifacts.glob("*/manifest.json")
 
 
-def stamp_project(layout: ProjectPaths) -> Any:
+def stamp_project(layout: ProjectPaths, settings: TunectlConfig | None = None) -> Any:
     """Changes whenever something that a screen shows may have changed."""
-    locks = (layout.repro_lock, layout.stage_lock, layout.monitor_lock, layout.retrain / "lock")
-    return stamp_files(list_watched_files(layout)), tuple(map(lock.is_locked, locks))
+    locks = [layout.repro_lock, layout.stage_lock, layout.monitor_lock, layout.retrain / LOCK]
+    if settings is not None:
+        locks.append(layout.root / settings.annotate.store / annotation_store.LOCK)
+    return stamp_files(list_watched_files(layout, settings)), tuple(map(lock.is_locked, locks))
 
 
 class ChangeWatcher:
@@ -104,15 +118,23 @@ class ChangeWatcher:
         with self._lock:
             self._listeners.pop(heard, None)
 
+    def _look_once(self, last: Any) -> Any:
+        """Return the stamp; the last one where it cannot be made, so that a mistake ends no updates."""
+        try:
+            return self._stamp()
+        except Exception:  # noqa: BLE001  the thread goes on, whatever a file did
+            logging_setup.get_logger(__name__).exception("what changed cannot be told")
+            return last
+
     def _look(self) -> None:
-        pause, last = threading.Event(), self._stamp()
+        pause, last = threading.Event(), self._look_once(None)
         while True:
             pause.wait(self._seconds)
             with self._lock:
                 if not self._listeners:
                     self._thread = None
                     return
-            now = self._stamp()
+            now = self._look_once(last)
             if now == last and not self.is_stopping():
                 continue
             last = now

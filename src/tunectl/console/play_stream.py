@@ -17,6 +17,7 @@ import msgspec
 
 from tunectl.access.api_errors import ApiError
 from tunectl.console.read_context import ReadContext
+from tunectl.console.screens.play import read_replay
 from tunectl.core.errors import InfrastructureError
 
 TIMEOUT_SECONDS: Final = 120.0
@@ -37,7 +38,7 @@ def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes
         raise ApiError(f"give a variant and a question of at most {MAX_QUESTION} characters", code="form", status=422)
     body = {
         "model": form["variant"],
-        "messages": [{"role": "user", "content": question}],
+        "messages": [*read_replay(context, form.get("replay", ""))[0], {"role": "user", "content": question}],
         "temperature": _parse_number(form.get("temperature", ""), 0.0, 2.0),
         "max_tokens": MAX_TOKENS
         if not form.get("max_tokens")
@@ -66,9 +67,12 @@ def _parse_number(text: str, low: float, high: float) -> float | None:
     if not text:
         return None
     try:
-        return min(max(float(text), low), high)
-    except ValueError as error:
-        raise ApiError(f"{text[:40]!r} is not a number", code="form", status=422) from error
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise ApiError(f"{text[:40]!r} is not a number", code="form", status=422)
+    return min(max(number, low), high)
 
 
 def _send(

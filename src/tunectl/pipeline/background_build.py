@@ -1,6 +1,6 @@
 """A build in the background: it outlives who started it, and is stopped as by Ctrl-C.
 
-``.tunectl/build.json`` says who started it and why, ``.tunectl/build.log`` has its output. The lock of ``tunectl repro`` says whether
+``.tunectl/build.json`` says who started it and why, ``build_stop.json`` who stopped it and why, ``build.log`` has its output. The lock of ``tunectl repro`` says whether
 a build runs, and as which process, so that one that was started in a terminal is found and stopped, too.
 """
 
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -30,6 +31,9 @@ START_SECONDS = 30.0
 """For a build that was started to take its lock."""
 
 
+T = TypeVar("T", "BuildRequest", "BuildStop")
+
+
 class BuildRequest(msgspec.Struct, frozen=True):
     """Who started a build, and why."""
 
@@ -38,6 +42,15 @@ class BuildRequest(msgspec.Struct, frozen=True):
     author: str
     reason: str
     overrides: list[str] = []
+
+
+class BuildStop(msgspec.Struct, frozen=True):
+    """Who stopped a build, and why."""
+
+    process: int
+    """Of ``tunectl repro``."""
+    author: str
+    reason: str
 
 
 def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, reason: str) -> BuildRequest:
@@ -88,21 +101,33 @@ def find_build(layout: ProjectPaths) -> int | None:
 
 def read_request(layout: ProjectPaths, process: int) -> BuildRequest | None:
     """Return who started the build of ``process`` in the background; None where it was started otherwise."""
+    return _read_record(layout.build_request, BuildRequest, process)
+
+
+def read_stop(layout: ProjectPaths, process: int) -> BuildStop | None:
+    """Return who stopped the build of ``process`` from the console; None where nobody did."""
+    return _read_record(layout.build_stop, BuildStop, process)
+
+
+def _read_record(path: Path, shape: type[T], process: int) -> T | None:
     try:
-        request: BuildRequest = atomic_io.read_json(layout.build_request, BuildRequest)
+        record: T = atomic_io.read_json(path, shape)
     except ArtifactError:
         return None
-    return request if request.process == process else None
+    return record if record.process == process else None
 
 
-def stop_build(process: int) -> None:
+def stop_build(layout: ProjectPaths, stop: BuildStop) -> None:
     """Interrupt a build that ``find_build`` returned: finished stages are kept, training goes on from its last checkpoint.
 
+    Author and reason are written first, so that the build's own record has them.
     Raises  InfrastructureError where the process is not one of this machine's, or is another user's.
     """
     problem: OSError | None = None
+    process = stop.process
     try:
         if b"repro" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+            atomic_io.write_json(layout.build_stop, stop)
             os.kill(process, signal.SIGINT)  # it passes it on to DVC and the stage
             return
     except OSError as error:

@@ -238,6 +238,7 @@ def _describe_run(
         if name in names and (result := stage_verdict(layout, name))
     }
     request = background_build.read_request(layout, os.getpid())
+    stop = background_build.read_stop(layout, os.getpid()) if end.exit_code else None
     record = RunRecord(
         id=f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(started_at))}-{built[:8]}",
         project=project,
@@ -252,7 +253,7 @@ def _describe_run(
         targets=targets,
         stages=stages,
         verdicts=verdicts,
-        failure=_read_failure(layout, end.error),
+        failure=RunFailure(f"{stop.author} stopped it: {stop.reason}") if stop else _read_failure(layout, end.error),
         release=end.release,
         build=end.build,
         settings=settings,

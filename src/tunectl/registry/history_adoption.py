@@ -13,7 +13,7 @@ from msgspec import Struct
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
-from tunectl.registry import registry_formats, release_state
+from tunectl.registry import event_log, registry_formats, release_state
 from tunectl.registry.release_state import ReleaseEvent
 
 ADOPTION: Final = "adoption.json"
@@ -53,3 +53,17 @@ def finish(root: Path) -> None:
     (root / registry_formats.OLD_CANARY).unlink(missing_ok=True)
     path.unlink()
     atomic_io.fsync_directory(root)
+
+
+def adopt_old_names(root: Path) -> None:
+    """Write the history and the canary of tunectl 0.1 under their new names, each whole before the old file goes. For the lock's holder."""
+    history, trial = root / registry_formats.OLD_EVENTS, root / registry_formats.OLD_CANARY
+    if history.is_file():
+        if not (root / registry_formats.EVENTS).is_file():
+            registry_formats.EVENT.write_lines(root / registry_formats.EVENTS, event_log.read_lines(history))
+        history.unlink()
+    if trial.is_file():
+        if not (root / registry_formats.CANARY).is_file():
+            state = registry_formats.CANARY_STATE.read(trial, CanaryState)
+            registry_formats.CANARY_STATE.write(root / registry_formats.CANARY, state)
+        trial.unlink()

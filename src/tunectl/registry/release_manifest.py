@@ -234,3 +234,11 @@ def _flat(lineage: Lineage | None) -> dict[str, Any]:
     for part in ("stages", "configs", "code", "sources"):
         result.update({f"{part}.{name}": value for name, value in getattr(lineage, part).items()})
     return result
+
+
+def read_created_at(folder: Path) -> str:
+    """Return when a release was stored; nothing where its manifest is damaged, which must not hide the others from a rollback."""
+    try:
+        return load(folder).created_at
+    except ArtifactError:
+        return ""

@@ -43,11 +43,11 @@ from tunectl.registry.release_copy import copy_release
 from tunectl.registry.release_manifest import BuildFacts, ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
-SCRATCH, LOCK = "tmp", ".lock"
+SCRATCH, LOCK, HISTORY = "tmp", ".lock", "see: tunectl release log"
 
 
 class ChampionMovedError(GateError):
-    """Somebody else swapped the champion first: what was decided about the one before has to be decided again."""
+    """Somebody else swapped the champion or the canary first: what was decided about the one before has to be decided again."""
 
 
 class ReleaseRegistry:
@@ -75,7 +75,9 @@ class ReleaseRegistry:
         folder = self.root / RELEASES
         result = [path for path in folder.iterdir() if names.is_content_id(path.name)] if folder.is_dir() else []
         releases = [path for path in result if (path / release_manifest.NAME).is_file()]
-        return [path.name for path in sorted(releases, key=lambda path: (_read_created_at(path), path.name))]
+        return [
+            path.name for path in sorted(releases, key=lambda path: (release_manifest.read_created_at(path), path.name))
+        ]
 
     def find(self, start: str) -> str:
         """Return the one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` name what is that now.
@@ -187,12 +189,8 @@ class ReleaseRegistry:
         """
         self.may_serve(release, force=force)
         with self.hold_lock("promoting a release"):
+            self._refuse_moved(after)
             entries, now = self.log(), self.champion()
-            if after is not None and after != release_state.count_swaps(entries):
-                raise ChampionMovedError(
-                    f"somebody else changed the champion: sequence {release_state.count_swaps(entries)}, not {after}",
-                    hint="see: tunectl release log",
-                )
             if now is not None and now.release == release:
                 return now
             result = self._swap(
@@ -207,18 +205,27 @@ class ReleaseRegistry:
             return result
 
     def start_canary(
-        self, release: str, *, share: float, author: str, message: str, salt: str | None = None, force: bool = False
+        self,
+        release: str,
+        *,
+        share: float,
+        author: str,
+        message: str,
+        salt: str | None = None,
+        seen: tuple[int, str] | None = None,
+        force: bool = False,
     ) -> CanaryState:
         """Put a release up beside the champion, for those who ask for it and for ``share`` of the others; takes the place of another.
 
-        ``salt`` None: a new one, so that nobody's variant follows from an earlier trial.
+        ``salt`` None: a new one, so that nobody's variant follows from an earlier trial. ``seen``: as of stop_canary.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
-                or a share that is none.
+                or a share that is none; ChampionMovedError.
         """
         if not 0 <= share <= 1:
             raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the users")
         self.may_serve(release, force=force)
         with self.hold_lock("putting up a challenger"):
+            self._refuse_moved(*seen or (None, None))
             pointer = self.champion()
             if pointer is None or pointer.release == release:
                 what = "is the champion" if pointer else "has no champion to be tried against"
@@ -230,12 +237,14 @@ class ReleaseRegistry:
             self._append(release_state.canary_entry_of(trial))
         return trial
 
-    def stop_canary(self, *, author: str, message: str) -> CanaryState:
+    def stop_canary(self, *, author: str, message: str, seen: tuple[int, str] | None = None) -> CanaryState:
         """Take the challenger away; returns what it was.
 
-        Raises  UsageError where there is none.
+        ``seen``: the sequence, and the start of the canary (empty: none), that the caller has seen.
+        Raises  UsageError where there is none; ChampionMovedError where it is another.
         """
         with self.hold_lock("withdrawing the challenger"):
+            self._refuse_moved(*seen or (None, None))
             trial = self.trial()
             if trial is None:
                 raise UsageError(
@@ -243,6 +252,14 @@ class ReleaseRegistry:
                 )
             self._withdraw(trial, author, message)
         return trial
+
+    def _refuse_moved(self, after: int | None, canary: str | None = None) -> None:
+        """Raise ``ChampionMovedError`` where champion or canary is not what the caller has seen. For the lock's holder."""
+        count, trial = release_state.count_swaps(self.log()), self.trial()
+        if after not in (None, count):
+            raise ChampionMovedError(f"somebody else changed the champion: sequence {count}, not {after}", hint=HISTORY)
+        if canary not in (None, trial.started_at if trial else ""):
+            raise ChampionMovedError("somebody else started or stopped the canary", hint=HISTORY)
 
     def _withdraw(self, trial: CanaryState, author: str, message: str) -> None:
         try:
@@ -268,13 +285,14 @@ class ReleaseRegistry:
         """Return the full SHA-256 over the files of a release."""
         return release_manifest.content_digest(release_manifest.load(self.folder(release)).files)
 
-    def rollback(self, *, author: str, message: str) -> ChampionPointer:
+    def rollback(self, *, author: str, message: str, after: int | None = None) -> ChampionPointer:
         """Make the champion before this one champion again; past those that are damaged, or that no trusted key vouches for.
 
-        Raises  UsageError where there is none to go back to, with the reason of each that was passed.
+        Raises  UsageError where there is none to go back to, with the reason of each that was passed; ChampionMovedError.
         """
         signature_policy.refuse_pointer_key(self)
         with self.hold_lock("rolling back"):
+            self._refuse_moved(after)
             entries = self.log()
             obstacles = signature_policy.find_obstacles(self, entries)
             words = "; ".join([message, *(f"past {release}: {reason}" for release, reason in obstacles.items())])
@@ -287,10 +305,7 @@ class ReleaseRegistry:
             )
             if pointer is None:
                 reasons = "".join(f"; {release}: {reason}" for release, reason in obstacles.items())
-                raise UsageError(
-                    f"{self.root}: there is no earlier release to roll back to{reasons}",
-                    hint="tunectl release log shows the history",
-                )
+                raise UsageError(f"{self.root}: there is no earlier release to roll back to{reasons}", hint=HISTORY)
             return self._swap(pointer, entries)
 
     def read_statement(self, release: str) -> bytes | None:
@@ -345,7 +360,11 @@ class ReleaseRegistry:
         """Yield lines of what was done before a kill, but not written down."""
         added = {entry.release for entry in entries if entry.action == "add"}
         absent = [name for name in self.ids() if name not in added]
-        yield from (ReleaseEvent("add", name, at) for name in absent if (at := _read_created_at(self.folder(name))))
+        yield from (
+            ReleaseEvent("add", name, at)
+            for name in absent
+            if (at := release_manifest.read_created_at(self.folder(name)))
+        )
         pointer = self.champion()
         if pointer is not None and pointer.sequence > release_state.count_swaps(entries):
             yield release_state.entry_of(pointer, entries)
@@ -367,34 +386,13 @@ class ReleaseRegistry:
         with lock.file_lock(self.root / LOCK, description, busy=busy, patience=self.patience):
             shutil.rmtree(self.root / SCRATCH, ignore_errors=True)
             history_adoption.finish(self.root)
-            self._adopt_old_names()
+            history_adoption.adopt_old_names(self.root)
             for entry in list(self._missing(event_log.read_lines(self.root / EVENTS, mend=True))):
                 self._append(entry)
             yield
 
-    def _adopt_old_names(self) -> None:
-        """Write the history and the canary of tunectl 0.1 under their new names, each whole before the old file goes."""
-        history, trial = self.root / OLD_EVENTS, self.root / OLD_CANARY
-        if history.is_file():
-            if not (self.root / EVENTS).is_file():
-                registry_formats.EVENT.write_lines(self.root / EVENTS, event_log.read_lines(history))
-            history.unlink()
-        if trial.is_file():
-            if not (self.root / CANARY).is_file():
-                state = registry_formats.CANARY_STATE.read(trial, CanaryState)
-                registry_formats.CANARY_STATE.write(self.root / CANARY, state)
-            trial.unlink()
-
     def _append(self, entry: ReleaseEvent) -> None:
         event_log.append(self.root / EVENTS, entry)
-
-
-def _read_created_at(folder: Path) -> str:
-    """Return when a release was stored; nothing where its manifest is damaged, which must not hide the others from a rollback."""
-    try:
-        return release_manifest.load(folder).created_at
-    except ArtifactError:
-        return ""
 
 
 def to_builtins(value: Any) -> Any:

@@ -236,13 +236,10 @@ class RetrainController:
         if decision is None:
             return self._check_approval_timeout(run, now)
         if question == "retrain":
-            text = f"{decision.author or 'somebody'} said {'yes' if decision.approved else 'no'}"
-            return Transition("data_gate" if decision.approved else "dismissed", now, text)
+            return Transition("data_gate" if decision.approved else "dismissed", now, decision.describe())
         if not decision.approved:
-            return Transition("rejected", now, f"{decision.author or 'somebody'} said no")
-        return self._promote(
-            run, f"{decision.author or 'somebody'} said yes; {facts.get('message', '')}".rstrip("; "), now
-        )
+            return Transition("rejected", now, decision.describe())
+        return self._promote(run, f"{decision.describe()}; {facts.get('message', '')}".rstrip("; "), now)
 
     def _check_approval_timeout(self, run: RetrainRun, now: datetime) -> Transition | None:
         last_step = run.steps[-1]

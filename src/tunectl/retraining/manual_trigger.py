@@ -8,12 +8,19 @@ from datetime import UTC, datetime
 from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core import user
+from tunectl.core.errors import UsageError
 from tunectl.retraining import run_store
 from tunectl.retraining.state_machine import Trigger
 
 
 def request_retrain(
-    layout: ProjectPaths, message: str, *, ignore_limits: bool, release: str | None = None, author: str | None = None
+    layout: ProjectPaths,
+    message: str,
+    *,
+    ignore_limits: bool,
+    release: str | None = None,
+    author: str | None = None,
+    name: str | None = None,
 ) -> tuple[str, bool]:
     """Put a trigger into the inbox of the retrain controller.
 
@@ -23,11 +30,15 @@ def request_retrain(
         ignore_limits: start although the cooldown or the budget says no.
         release: a release of the registry to put through gate and canary; None: build a new one.
         author: who asks; None: the account that this runs under.
+        name: id of the trigger; None: a new one.
 
     Returns:
         The id of the trigger, and whether a controller runs that will take it up.
+
+    Raises:
+        UsageError: there was a trigger of that name.
     """
-    name = f"person-{uuid.uuid4().hex[:16]}"
+    name = name or f"person-{uuid.uuid4().hex[:16]}"
     trigger = Trigger(
         "person",
         name,
@@ -37,5 +48,6 @@ def request_retrain(
         ignore_limits=ignore_limits,
         release=release,
     )
-    run_store.RunStore(layout.retrain).enqueue_trigger(trigger)
+    if not run_store.RunStore(layout.retrain).enqueue_trigger(trigger):
+        raise UsageError("this retrain was asked for already", hint="see: tunectl retrain status")
     return name, lock.is_locked(layout.retrain / run_store.LOCK)

@@ -52,6 +52,13 @@ class ApprovalDecision(Struct, frozen=True):
     at: datetime
     author: str
     nonce: str
+    message: str = ""
+    """Why, where it was asked for."""
+
+    def describe(self) -> str:
+        """Return who decided what, and why, in one clause."""
+        why = f": {self.message}" if self.message else ""
+        return f"{self.author or 'somebody'} said {'yes' if self.approved else 'no'}{why}"
 
 
 class ScheduleMarks(Struct, frozen=True):

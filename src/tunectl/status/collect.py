@@ -145,7 +145,8 @@ def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: T
     if prompts.reference != "live" or prompts.accept_first or not enough or live.events(kind=REFERENCE_SET):
         return None
     return PendingApproval(
-        f"accept a window that prompts are compared with: tunectl monitor set-reference {enough[-1].id}"
+        f"accept a window that prompts are compared with: tunectl monitor set-reference {enough[-1].id}",
+        page=f"/drift/{enough[-1].id}",
     )
 
 
@@ -185,12 +186,16 @@ def _waits(
         until = datetime.fromisoformat(facts["until"])
         if now < until:
             yield PendingApproval(
-                f"{signed_links.WORDS[facts['question']]} {run.trigger.message}", until, _link(layout, root, run, until)
+                f"{signed_links.WORDS[facts['question']]} {run.trigger.message}",
+                until,
+                _link(layout, root, run, until),
+                f"/decisions/{run.id}",
             )
     done = [run for run in runs if run.state == "promoted"]
     branch = done[-1].steps[-1].facts.get("branch") if done else None
     if branch and git_worktree.has_unmerged_commits(layout.root, branch):
-        yield PendingApproval(f"look at what retrain {done[-1].id} committed, and merge it: git merge {branch}")
+        words = f"look at what retrain {done[-1].id} committed, and merge it: git merge {branch}"
+        yield PendingApproval(words, page=f"/retrain/{done[-1].id}")
 
 
 def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: datetime) -> str | None:
@@ -213,8 +218,10 @@ def _idle(store: ReleaseRegistry, book: RunStore) -> Iterator[PendingApproval]:
 
     waiting, running = book.list_pending_triggers(), ExperimentStore(store).running()
     if waiting:
-        yield PendingApproval(f"{len(waiting)} asked for a retrain and nobody takes it up: tunectl retrain controller")
+        what = "1 request for a retrain waits" if len(waiting) == 1 else f"{len(waiting)} requests for a retrain wait"
+        yield PendingApproval(f"{what}, and no controller takes it up: tunectl retrain controller", page="/retrain")
     if running is not None:
         yield PendingApproval(
-            f"canary {running.id} runs and nobody evaluates it: tunectl retrain controller, or tunectl release canary stop"
+            f"canary {running.id} runs and nobody evaluates it: tunectl retrain controller, or tunectl release canary stop",
+            page="/releases",
         )

@@ -76,6 +76,8 @@ class PendingApproval(Struct, frozen=True):
     until: datetime | None = None
     """Then it is decided without them."""
     link: str | None = None
+    page: str = ""
+    """Path of the console's page about it."""
 
 
 class StatusReport(Struct, frozen=True):

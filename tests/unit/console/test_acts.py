@@ -12,8 +12,10 @@ from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
 from tunectl.backends.storage import inference_log_sql
 from tunectl.console.act_table import ACTS
+from tunectl.console.acts import request_retrain
 from tunectl.inference_log import erasure_ledger
 from tunectl.monitoring import window as windows
+from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 EXAMPLES = {"run": f"{'b' * 12}-1", "window": "c" * 16, "inference": "chatcmpl-0000", "key": "app"}
@@ -39,9 +41,12 @@ def read_form(console: Console, path: str) -> dict[str, str]:
 
 
 def test_every_act_shows_a_valid_page_and_changes_nothing_by_that(console: Console, tmp_path: Path) -> None:
+    store = ReleaseRegistry(console.layout.releases)
+    release = store.ids()[0]
+    store.start_canary(release, share=0.1, author="ada", message="try")  # so that there is one to stop
     before = digest_project(tmp_path / "shop")
-    for act in PLAIN_ACTS:
-        page = console.client.get(fill(act.path))
+    for act in ACTS:
+        page = console.client.get(fill(act.path.replace("{release}", release)))
         assert page.status_code == 200, (act.path, page.text[-500:])
         facts = PageFacts(page.text)
         assert (facts.errors, facts.headings) == ([], 1), act.path
@@ -75,13 +80,15 @@ def test_an_act_needs_its_scope_a_session_and_a_page_of_ours(tmp_path: Path) -> 
 def test_a_decision_is_recorded_once_under_the_visitors_name(console: Console) -> None:
     path = fill("/decisions/{run}")
     form = read_form(console, path)
-    answer = console.post(path, **{**form, "answer": "yes"})
+    assert console.post(path, **{**form, "answer": "yes"}).status_code == 422  # without a reason
+    answer = console.post(path, **{**form, "answer": "yes", "reason": "the shops are new"})
     assert (answer.status_code, answer.headers["location"]) == (303, fill("/retrain/{run}"))
     decision = RunStore(console.layout.retrain).get_decision(EXAMPLES["run"], "retrain")
     assert decision is not None
-    assert (decision.approved, decision.nonce) == (True, "n-1")
+    assert (decision.approved, decision.nonce, decision.message) == (True, "n-1", "the shops are new")
     assert decision.author == console.sign_in.find(next(iter(console.client.cookies.values()))).name
-    assert console.post(path, **{**form, "answer": "no"}).status_code == 409
+    assert console.post(path, **{**form, "answer": "no", "reason": "x"}).status_code == 409
+    assert "the shops are new" in console.client.get("/decisions").text
 
 
 def test_a_decision_about_another_question_does_not_count(console: Console) -> None:
@@ -114,11 +121,25 @@ def test_only_the_people_of_the_settings_decide(console: Console) -> None:
 
 
 def test_a_request_for_a_retrain_carries_name_and_reason(console: Console) -> None:
-    assert console.post("/retrain/request", reason="  ").status_code == 422
-    assert console.post("/retrain/request", reason="new\nshops", ignore_limits="on").status_code == 303
+    form = read_form(console, "/retrain/request")
+    assert console.post("/retrain/request", **form, reason="  ").status_code == 422
+    assert console.post("/retrain/request", **form, reason="new\nshops", ignore_limits="on").status_code == 303
     trigger = RunStore(console.layout.retrain).list_pending_triggers()[-1]
     assert (trigger.kind, trigger.message, trigger.ignore_limits) == ("person", "new shops", True)
     assert trigger.author == console.sign_in.find(next(iter(console.client.cookies.values()))).name
+
+
+def test_a_button_that_is_pressed_twice_asks_for_one_retrain(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(console.layout.retrain)
+    form, before = read_form(console, "/retrain/request"), len(store.list_pending_triggers())
+    assert console.post("/retrain/request", **form, reason="new shops").status_code == 303
+    assert console.post("/retrain/request", **form, reason="new shops").status_code == 409
+    monkeypatch.setattr(request_retrain, "check_unchanged", lambda *_: None)  # two at once: both have looked already
+    monkeypatch.setattr(request_retrain, "_digest_triggers", lambda _: form["triggers"])
+    assert console.post("/retrain/request", **form, reason="new shops").status_code == 409
+    assert len(store.list_pending_triggers()) == before + 1
+    again = console.client.get("/retrain/request").text
+    assert "new shops" in again  # whoever asks next sees what waits
 
 
 def test_a_reference_is_set_with_its_author_and_only_against_the_one_that_was_shown(console: Console) -> None:
@@ -153,26 +174,35 @@ def test_a_new_key_is_shown_once_and_works(console: Console) -> None:
     assert console.post("/settings/keys/add", name="till").status_code == 422
     assert console.post("/settings/keys/add", name="No Name", scope_chat="on").status_code == 422
     assert console.post("/settings/keys/add", name="till", scope_chat="on", days="x").status_code == 422
-    page = console.post("/settings/keys/add", name="till", scope_chat="on", days="30")
+    assert console.post("/settings/keys/add", name="till", scope_chat="on").status_code == 422  # without a reason
+    page = console.post("/settings/keys/add", name="till", scope_chat="on", days="30", reason="a new till")
     assert page.status_code == 200
     (secret,) = set(re.findall(r"tk-[\w-]{20,}", page.text))
     entry = next(key for key in api_keys.read(path) if key.name == "till")
     assert (entry.sha256, entry.scopes) == (api_keys.hash_key(secret), ["chat"])
     assert secret not in console.client.get("/settings/keys").text
-    assert console.post("/settings/keys/add", name="till", scope_chat="on").status_code == 422
+    assert console.post("/settings/keys/add", name="till", scope_chat="on", reason="another").status_code == 409
 
 
-def test_a_key_is_disabled_enabled_and_removed_and_an_old_page_does_nothing(console: Console) -> None:
+def test_a_key_is_disabled_enabled_and_removed_and_an_old_page_does_nothing(
+    console: Console, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     path = console.layout.root / ".tunectl" / "keys.json"
     form = read_form(console, "/settings/keys/app/disable")
+    assert console.post("/settings/keys/app/disable", **form).status_code == 422  # without a reason
+    form["reason"] = "lost"
     assert console.post("/settings/keys/app/disable", **form).status_code == 303
     assert [key.enabled for key in api_keys.read(path)] == [False, True]
     assert console.post("/settings/keys/app/disable", **form).status_code == 409
-    assert (
-        console.post("/settings/keys/app/enable", **read_form(console, "/settings/keys/app/enable")).status_code == 303
-    )
-    assert (
-        console.post("/settings/keys/app/remove", **read_form(console, "/settings/keys/app/remove")).status_code == 303
-    )
+    for verb, reason in (("enable", "found"), ("remove", "not needed")):
+        form = read_form(console, f"/settings/keys/app/{verb}")
+        assert console.post(f"/settings/keys/app/{verb}", **form, reason=reason).status_code == 303
+    who = console.sign_in.find(next(iter(console.client.cookies.values()))).name
+    logged = [record.getMessage() for record in caplog.records if "the key" in record.getMessage()]
+    assert logged == [
+        f"{who} {did}"
+        for did in ("disabled the key app: lost", "enabled the key app: found", "removed the key app: not needed")
+    ]
     assert [key.name for key in api_keys.read(path)] == ["root"]
     assert console.client.get("/settings/keys/app/remove").status_code == 404

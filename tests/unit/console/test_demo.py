@@ -71,6 +71,13 @@ def test_every_screen_of_the_record_has_something_to_show(unpacked: tuple[Projec
     assert digest_project(layout.root) == before, "looking changes nothing"
 
 
+def test_the_story_of_a_retrain_draws_the_curve_of_its_canary(unpacked: tuple[ProjectPaths, Recording]) -> None:
+    layout, recording = unpacked
+    console = Console(layout, recording=recording)
+    pages = [console.client.get(f"/retrain/{run.id}").text for run in RunStore(layout.retrain).runs()]
+    assert sum('aria-label="Difference of the outcomes, challenger minus champion"' in page for page in pages) >= 1
+
+
 def test_an_answer_is_followed_to_the_raw_rows_and_to_the_retrain_that_froze_it(
     unpacked: tuple[ProjectPaths, Recording],
 ) -> None:
@@ -159,7 +166,7 @@ def test_a_decision_is_recorded_at_the_time_of_the_recording(copy: tuple[Project
     waiting = console.client.get("/decisions.json").json()["waiting"][0]
     address = f"/decisions/{waiting['run']}"
     assert console.client.get(address).status_code == 200
-    reply = console.post(address, question=waiting["question"], nonce=waiting["nonce"], answer="no")
+    reply = console.post(address, question=waiting["question"], nonce=waiting["nonce"], answer="no", reason="no")
     assert reply.status_code == 303, reply.text
     decision = RunStore(layout.retrain).get_decision(waiting["run"], waiting["question"])
     assert decision is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 from console_projects import NOW, build
 from console_records import URL
 
+from tunectl.artifacts import lock
 from tunectl.backends.storage import inference_log_sql
 from tunectl.console.event_stream import MAX_STREAMS, ChangeWatcher, stamp_project, stream_changes
 from tunectl.console.read_context import ReadContext
@@ -35,6 +36,27 @@ def test_a_change_is_heard_by_all_and_the_thread_ends_with_the_last_listener() -
         while watcher.is_looking and time.monotonic() < end:
             await asyncio.sleep(0.02)
         assert not watcher.is_looking
+
+    asyncio.run(play())
+
+
+def test_a_stamp_that_fails_ends_no_updates() -> None:
+    async def play() -> None:
+        stamp: list[int | None] = [0]
+
+        def take() -> int:
+            if stamp[0] is None:
+                raise OSError("a folder that went away")
+            return stamp[0]
+
+        watcher = ChangeWatcher(take, seconds=0.02)
+        stream = stream_changes(watcher, watcher.subscribe(), lambda: True)
+        await anext(stream)
+        stamp[0] = None
+        await asyncio.sleep(0.1)
+        stamp[0] = 1
+        assert b"event: changed" in await asyncio.wait_for(anext(stream), 2)
+        await stream.aclose()
 
     asyncio.run(play())
 
@@ -71,6 +93,22 @@ def test_each_record_changes_the_stamp(tmp_path: Path) -> None:
         with path.open("a") as stream:
             stream.write("x")
         assert stamp_project(layout) != before, name
+
+
+def test_what_the_settings_place_changes_the_stamp(tmp_path: Path) -> None:
+    layout = build(tmp_path / "shop")
+    settings = ReadContext(layout, NOW).load_settings()
+    (layout.releases / "experiments").mkdir(exist_ok=True)
+    names = ["judgments/annotations.jsonl", "judgments/tasks.jsonl", ".tunectl/keys.json"]
+    for name in [*names, ".tunectl/releases/experiments/a.json"]:
+        before = stamp_project(layout, settings)
+        with (layout.root / name).open("a") as stream:
+            stream.write("x")
+        assert stamp_project(layout, settings) != before, name
+    for path in (layout.root / "judgments" / ".lock", layout.retrain / ".lock"):
+        before = stamp_project(layout, settings)
+        with lock.file_lock(path, "tunectl annotate"):
+            assert stamp_project(layout, settings) != before, path
 
 
 def test_looking_at_the_screens_is_no_change_to_hear_of(tmp_path: Path) -> None:

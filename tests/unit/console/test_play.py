@@ -3,69 +3,27 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from console_projects import Console, build
+from console_records import URL
+from msgspec.structs import replace
+from play_server import ASKED, declare, run_play_server
 
-ASKED: list[dict[str, Any]] = []
-
-
-class Answering(BaseHTTPRequestHandler):
-    """Says what it was asked, as an OpenAI server streams."""
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        ASKED.append({**body, "path": self.path, "key": self.headers.get("Authorization")})
-        if self.path == "/v1/feedback":
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"{}")
-            return
-        if body["messages"][0]["content"] == "refuse":
-            self.send_response(429)
-            self.end_headers()
-            self.wfile.write(b'{"error": {"message": "too many"}}')
-            return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        for piece, logprob in (("Come ", 0.0), ("in, ", -1.0), (body["model"], None)):
-            tokens = None if logprob is None else {"content": [{"token": piece, "logprob": logprob}]}
-            choice = {"delta": {"content": piece}, "logprobs": tokens}
-            self._write({"id": "chatcmpl-1", "choices": [choice]})
-        self._write({"id": "chatcmpl-1", "choices": [], "usage": {"completion_tokens": 3}})
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def _write(self, event: dict[str, Any]) -> None:
-        self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
+from tunectl.backends.storage import inference_log_sql
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    ASKED.clear()
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{listening.server_port}"
-    listening.shutdown()
-    listening.server_close()
+    with run_play_server() as address:
+        yield address
 
 
 @pytest.fixture
 def console(tmp_path: Path) -> Console:
     return Console(build(tmp_path / "shop"))
-
-
-def declare(console: Console, server: str) -> None:
-    path = console.layout.conf / "console" / "default.yaml"
-    path.write_text(path.read_text().replace("servers: []", f"servers: [{server}]"))
 
 
 def test_without_a_server_recorded_answers_are_shown(console: Console) -> None:
@@ -81,9 +39,24 @@ def test_a_live_question_is_asked_again(console: Console) -> None:
     assert shown["question"] == "An ad for shop 3"
 
 
+def test_what_came_before_a_question_is_sent_again_with_it(console: Console, server: str) -> None:
+    declare(console.layout, server)
+    told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "An ad?"}]
+    told += [{"role": "assistant", "content": "For what?"}, {"role": "user", "content": "A cafe"}]
+    with inference_log_sql.open_log(URL, console.layout.root) as log:
+        first = log.inference("chatcmpl-0003")
+        log.start_request(replace(first, id="chatcmpl-talk", request={**first.request, "messages": told}))
+    shown = console.client.get("/play.json?replay=chatcmpl-talk").json()
+    assert (shown["earlier"], shown["question"]) == (told[:3], "A cafe")
+    assert "Sent before it: 3 messages" in console.client.get("/play?replay=chatcmpl-talk").text
+    fields = {"server": server, "variant": "base", "question": "A small cafe", "replay": "chatcmpl-talk"}
+    assert console.post("/play/ask", **fields).status_code == 200
+    assert ASKED[0]["messages"] == [*told[:3], {"role": "user", "content": "A small cafe"}]
+
+
 def test_the_answer_of_a_server_is_passed_on(console: Console, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNECTL_SERVER_KEY", "tk-secret")
-    declare(console, server)
+    declare(console.layout, server)
     assert 'id="play"' in console.client.get("/play").text
     answer = console.post("/play/ask", server=server, variant="champion", question="An ad?", temperature="0.5")
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
@@ -99,7 +72,7 @@ def test_the_answer_of_a_server_is_passed_on(console: Console, server: str, monk
 
 
 def test_a_judgment_goes_to_the_server_under_the_visitors_name(console: Console, server: str) -> None:
-    declare(console, server)
+    declare(console.layout, server)
     fields = {"server": server, "inference": "chatcmpl-1", "value": "down"}
     assert console.post("/play/feedback", **fields).status_code == 204
     (sent,) = ASKED
@@ -121,25 +94,30 @@ def test_a_judgment_goes_to_the_server_under_the_visitors_name(console: Console,
 def test_no_other_server_is_asked(console: Console, server: str) -> None:
     refused = console.post("/play/ask", server=server, variant="champion", question="An ad?")
     assert refused.status_code == 422
-    declare(console, server)
+    declare(console.layout, server)
     assert console.post("/play/ask", server=server, variant="../x", question="An ad?").status_code == 422
     assert console.post("/play/ask", server=server, variant="base", question=" ").status_code == 422
     assert console.post("/play/ask", server=server, variant="base", question="a", temperature="hot").status_code == 422
+    for name in ("temperature", "max_tokens"):
+        given = {"server": server, "variant": "base", "question": "a", name: "nan"}
+        assert console.post("/play/ask", **given).status_code == 422, name
     assert ASKED == []
 
 
 def test_what_a_server_refuses_is_said(console: Console, server: str) -> None:
-    declare(console, server)
+    declare(console.layout, server)
     refused = console.post("/play/ask", server=server, variant="base", question="refuse")
     assert refused.status_code == 502
-    assert "429: too many" in refused.text
+    assert refused.text == f"{server} said 429: too many\n"  # the page shows it as it is
 
 
 def test_asking_needs_the_scope_and_a_page_of_ours(console: Console, server: str) -> None:
-    declare(console, server)
+    declare(console.layout, server)
     fields = {"server": server, "variant": "base", "question": "An ad?"}
     assert console.client.post("/play/ask", data=fields, headers={"Origin": "https://evil.invalid"}).status_code == 403
     assert console.stranger().post("/play/ask", data=fields, headers={"Origin": "http://localhost"}).status_code == 401
     looking = Console(console.layout, acts=False)
+    assert 'id="play"' not in looking.client.get("/play").text  # who may not ask sees no button for it
+    assert "it takes a key with the scope operate" in looking.client.get("/play").text
     assert looking.post("/play/ask", **fields).status_code == 403
     assert ASKED == []

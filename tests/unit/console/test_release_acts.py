@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -71,10 +72,34 @@ def test_two_people_and_one_button(console: Console) -> None:
     store.promote(first, author="somebody", message="quicker")
     reply = console.post("/rollback", reason="too slow", **shown)
     assert reply.status_code == 409
-    assert "swapped meanwhile" in reply.text
+    assert "somebody else changed the champion" in reply.text
     assert store.champion().release == first
     stale = console.post(f"/releases/{second}/promote", reason="x", **shown)
     assert stale.status_code == 409
+
+
+@pytest.mark.parametrize("act", ["rollback", "canary", "canary/stop"])
+def test_two_who_press_at_the_same_time_do_it_once(console: Console, monkeypatch: pytest.MonkeyPatch, act: str) -> None:
+    """Somebody else's change falls between what a form says and the lock: it is looked at once the lock is held."""
+    store = registry(console)
+    first = store.ids()[0]
+    if act == "canary/stop":
+        store.start_canary(first, share=0.1, author="ada", message="try")
+    path = f"/releases/{first}/canary" if act == "canary" else f"/{act}"
+    shown = hidden_fields(console.client.get(path).text)
+    hold_lock = ReleaseRegistry.hold_lock
+
+    def come_second(self: ReleaseRegistry, description: str) -> AbstractContextManager[None]:
+        monkeypatch.setattr(ReleaseRegistry, "hold_lock", hold_lock)
+        if act == "rollback":
+            store.promote(first, author="grace", message="quicker")
+        else:
+            store.start_canary(first, share=0.5, author="grace", message="quicker")
+        return hold_lock(self, description)
+
+    monkeypatch.setattr(ReleaseRegistry, "hold_lock", come_second)
+    assert console.post(path, reason="too late", share="10", **shown).status_code == 409
+    assert store.log()[-1].message == "quicker"
 
 
 def test_a_rollback_goes_back(console: Console) -> None:

@@ -36,6 +36,7 @@ from tunectl.console.screens import (
     sweeps,
 )
 from tunectl.registry.release_store import ReleaseRegistry
+from tunectl.retraining import state_machine
 from tunectl.retraining.run_store import RunStore
 
 READERS: dict[str, tuple[Callable[[ReadContext, Mapping[str, str]], Any], dict[str, str]]] = {
@@ -257,20 +258,25 @@ def test_decisions_of_people_are_listed(built: Path) -> None:
     ("went", "ahead"),
     [
         (("proposed", "awaiting_approval"), ("data_gate", "training", "evaluating", "staged", "canary", "promoted")),
-        (("proposed", "data_gate", "training", "evaluating", "staged", "awaiting_approval"), ("canary", "promoted")),
+        (("proposed", "data_gate", "training", "evaluating", "staged"), ("canary", "promoted")),
+        (("proposed", "data_gate", "training", "evaluating", "staged", "awaiting_approval"), ("promoted",)),
         (
             ("proposed", "awaiting_approval", "data_gate", "training", "evaluating", "staged", "awaiting_approval"),
-            ("canary", "promoted"),
+            ("promoted",),
         ),
         (("proposed", "data_gate", "insufficient"), ()),
     ],
 )
 def test_the_way_of_a_retrain_is_in_the_order_in_which_it_went(built: Path, went: tuple, ahead: tuple) -> None:
     run = RunStore(ProjectPaths(built).retrain).runs()[0]
-    shown = retrain.list_path(replace(run, steps=[replace(run.steps[0], state=state) for state in went]))
+    walked = replace(run, steps=[replace(run.steps[0], state=state) for state in went])
+    shown = retrain.list_path(walked, canary=True)
     assert [item.state for item in shown] == [*went, *ahead]
     last = "now" if ahead else "done"
     assert [item.status for item in shown] == [*["done"] * (len(went) - 1), last, *["next"] * len(ahead)]
+    without = [item.state for item in retrain.list_path(walked, canary=False)]
+    assert without == [state for state in (*went, *ahead) if state != "canary"]
+    assert not ahead or ahead[0] in state_machine.NEXT[went[-1]]
 
 
 def test_the_story_of_a_retrain_has_its_chapters(built: Path) -> None:

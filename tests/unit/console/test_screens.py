@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from console_projects import MARKUP, NOW, Console, PageFacts, build, crawl, digest_project, initialize
 from console_records import add_evaluation
 from msgspec.structs import replace
+from play_server import declare, run_play_server
 
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
@@ -20,6 +22,7 @@ from tunectl.console.screen_table import SCREENS, Screen, twin_path
 from tunectl.evaluation import results
 from tunectl.evaluation.alignment_facts import AlignmentCause
 from tunectl.evaluation.results import AlignedVerdict
+from tunectl.preferences import annotation_store
 
 EXAMPLES = {
     "stage": "curate",
@@ -159,10 +162,10 @@ def test_home_says_what_is_next_on_an_empty_project(tmp_path: Path) -> None:
     assert truncate(MARKUP) not in found["project"]
 
 
-def test_links_to_other_places_are_those_to_trackers_alone() -> None:
+def test_links_to_other_places_are_those_to_trackers_and_to_the_page_for_comparing() -> None:
     folder = html_pages.FOLDER / "templates"
     found = {path.name for path in folder.glob("*.html") if 'rel="external' in path.read_text()}
-    assert found == {"runs.html"}
+    assert found == {"runs.html", "people.html"}
 
 
 def test_a_page_with_a_curve_brings_what_draws_it(console: Console) -> None:
@@ -201,3 +204,59 @@ def test_the_results_say_why_aligning_may_gain_nothing(tmp_path: Path) -> None:
     assert MARKUP not in text
     twin = console.client.get("/results.json").json()
     assert twin["verdict"]["aligned"]["causes"][0]["name"] == "answers_cut"
+
+
+def test_where_no_canary_is_declared_none_lies_ahead_of_a_retrain(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    assert "canary" in [one["state"] for one in console.client.get("/retrain.json").json()["path"]]
+    path = console.layout.conf / "retrain" / "default.yaml"
+    path.write_text(re.sub(r"(?s)\ncanary:.*?\nresources:", "\ncanary: null\nresources:", path.read_text()))
+    shown = console.client.get("/retrain.json").json()
+    assert shown["problems"] == {}
+    assert "canary" not in [one["state"] for one in shown["path"]]
+
+
+def test_without_a_controller_no_retrain_is_said_to_run(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    page = console.client.get("/retrain").text
+    assert "No retrain controller runs here" in page
+    assert "Running now" not in page
+    assert "Not finished" in page
+
+
+def test_home_leads_on_to_what_it_tells(tmp_path: Path) -> None:
+    page = Console(build(tmp_path / "shop")).client.get("/").text
+    links = PageFacts(page).links
+    assert {"/live", "/drift", "/retrain", f"/decisions/{'b' * 12}-1"} <= set(links)
+    assert links.count("/retrain") >= 4, "in the navigation twice, with the rows, and with the request that waits"
+    assert "1 request for a retrain waits, and no controller takes it up" in page
+    assert "the champion stays" in page
+
+
+def test_the_page_for_comparing_is_linked_while_it_is_open_with_its_progress(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    page = console.client.get("/people").text
+    assert "2 of 3 questions have a judgment." in page
+    assert 'href="http://127.0.0.1' not in page
+    with annotation_store.open_store(console.layout.root / "judgments"):
+        assert 'href="http://127.0.0.1' in console.client.get("/people").text
+
+
+def test_whoever_opens_an_inference_stands_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    console = Console(build(tmp_path / "shop"))
+    console.client.get("/live")
+    console.client.get("/live/chatcmpl-0001")
+    who = console.sign_in.find(next(iter(console.client.cookies.values()))).name
+    opened = [record.getMessage() for record in caplog.records if "opened the inference" in record.getMessage()]
+    assert opened == [f"{who} opened the inference chatcmpl-0001"]
+
+
+def test_releases_say_which_servers_answer(tmp_path: Path) -> None:
+    console = Console(build(tmp_path / "shop"))
+    with run_play_server() as server:
+        declare(console.layout, f"{server}, {server}/busy, http://127.0.0.1:1")
+        shown = console.client.get("/releases.json").json()["servers"]
+        page = console.client.get("/releases").text
+    assert [one["state"] for one in shown] == ["ready", "not ready", "not reachable"]
+    assert "not reachable" in page

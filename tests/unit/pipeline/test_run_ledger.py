@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from tunectl.core.errors import ArtifactError, GateError, InfrastructureError
 from tunectl.evaluation import results
 from tunectl.evaluation.results import EvalVerdict, MetricDifference, Results, Score, System
 from tunectl.pipeline import run_ledger
+from tunectl.pipeline.background_build import BuildStop
 from tunectl.pipeline.run_ledger import RunRecord, record_run
 
 YES = {"passed": True, "verdict": "tuned_better", "reason": "Tuned is better.", "evidence": ["+1"], "aligned": None}
@@ -196,3 +198,18 @@ def test_curves_are_thinned_and_end_where_they_end() -> None:
     assert len(thinned) <= run_ledger.MAX_POINTS
     assert thinned[-1] == points[-1]
     assert run_ledger._thin({"loss": points[:5]})["loss"] == points[:5]
+
+
+def test_a_run_that_was_stopped_from_the_console_says_by_whom_and_why(layout: ProjectPaths) -> None:
+    atomic_io.write_json(layout.build_stop, BuildStop(os.getpid(), "ada", "wrong rank"))
+    with pytest.raises(KeyboardInterrupt), record_run(layout, "shop"):
+        raise KeyboardInterrupt
+    failure = newest(layout).failure
+    assert failure is not None
+    assert failure.message == "ada stopped it: wrong rank"
+    atomic_io.write_json(layout.build_stop, BuildStop(1, "ada", "another build"))
+    with pytest.raises(KeyboardInterrupt), record_run(layout, "shop"):
+        raise KeyboardInterrupt
+    failure = newest(layout).failure
+    assert failure is not None
+    assert failure.message == "KeyboardInterrupt"

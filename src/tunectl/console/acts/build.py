@@ -14,6 +14,7 @@ from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.build_state import find_running_stage
 from tunectl.console.read_context import ReadContext
 from tunectl.pipeline import background_build
+from tunectl.pipeline.background_build import BuildStop
 from tunectl.pipeline.stage_status import StageStatus
 
 
@@ -91,7 +92,7 @@ def show_stop(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa
     return ActPage(
         "Stop the build",
         [
-            "It is interrupted as by Ctrl-C. Finished stages are kept.",
+            "It is interrupted as by Ctrl-C. Finished stages are kept. Runs shows who stopped it, and why.",
             "The next build goes on: a training from its last checkpoint, another stage from its beginning.",
         ],
         facts=facts,
@@ -108,11 +109,11 @@ def stop(context: ReadContext, form: Mapping[str, str]) -> str:
 
     Raises  ConflictError where that one has ended; UsageError without a reason; InfrastructureError where it runs elsewhere.
     """
-    require_reason(form)
+    reason = require_reason(form)
     process = background_build.find_build(context.layout)
     check_unchanged(form, {"process": str(process or "")})
     if process is not None:
-        background_build.stop_build(process)
+        background_build.stop_build(context.layout, BuildStop(process, context.visitor, reason))
     return "/build"
 
 

@@ -1,21 +1,26 @@
-"""Add, disable, enable and remove keys. A new key is shown once."""
+"""Add, disable, enable and remove keys. A new key is shown once. Who did what, and why, stands in the log of the console."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, cast, get_args
 
 import msgspec
+from msgspec import structs
 
 from tunectl.access import api_keys
 from tunectl.access.api_keys import ApiKey
 from tunectl.access.scopes import SCOPE_MEANINGS, KeyScope
-from tunectl.console.act_page import ActButton, ActField, ActPage, check_unchanged
+from tunectl.console.act_page import REASON, ActButton, ActField, ActPage, check_unchanged
+from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.read_context import NotFoundError, ReadContext
+from tunectl.core import logging_setup
 from tunectl.core.errors import UsageError
 
+LOGGED: Final = structs.replace(REASON, help="It stands in the log of the console, with your name.")
 BACK: Final = "/settings/keys"
 MAX_DAYS: Final = 36_500
 ENABLED: Final = {True: "works", False: "disabled"}
@@ -43,6 +48,7 @@ def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa:
             *scopes,
             ActField("days", "Good for so many days", help="Empty: for ever."),
             ActField("per_minute", "Requests a minute", help="Empty: what the settings say."),
+            LOGGED,
         ],
         scope="admin",
         buttons=[ActButton("yes", "Add the key")],
@@ -54,7 +60,7 @@ def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa:
 def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Make a key and show it.
 
-    Raises  UsageError for a name that is taken or no name, no scope, or a number that is none.
+    Raises  ConflictError for a name that is taken; UsageError for no name, no scope, no reason, or a number that is none.
     """
     name = form.get("name", "").strip()
     scopes = [scope for scope in get_args(KeyScope) if form.get(f"scope_{scope}") == "on"]
@@ -71,7 +77,8 @@ def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         raise UsageError(
             f"{name[:80]}: {error}", hint="a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit"
         ) from error
-    api_keys.add(_find_path(context), entry)
+    with _change(context, form, "added", name):
+        api_keys.add(_find_path(context), entry)
     return ActPage(
         f"The key {name}",
         ["Copy it now: it is not shown again.", f"It may: {', '.join(scopes)}."],
@@ -95,6 +102,7 @@ def _ask(context: ReadContext, form: Mapping[str, str], verb: str, consequence: 
         f"{verb.capitalize()} the key {key.name}",
         [consequence],
         facts=[("may", ", ".join(key.scopes)), ("made", f"{key.created_at:%Y-%m-%d}"), ("state", ENABLED[key.enabled])],
+        fields=[LOGGED],
         shown={"hash": key.sha256[:12], "state": ENABLED[key.enabled]},
         scope="admin",
         buttons=[ActButton("yes", f"{verb.capitalize()} it", "danger" if danger else "primary")],
@@ -107,6 +115,20 @@ def _check(context: ReadContext, form: Mapping[str, str]) -> str:
     key = _find_key(context, form)
     check_unchanged(form, {"hash": key.sha256[:12], "state": ENABLED[key.enabled]})
     return key.name
+
+
+@contextmanager
+def _change(context: ReadContext, form: Mapping[str, str], verb: str, name: str) -> Iterator[None]:
+    """Do the change of the block for a reason, and log it.
+
+    Raises  UsageError without a reason; ConflictError where the file of keys no longer allows it: somebody was quicker.
+    """
+    reason = require_reason(form)
+    try:
+        yield
+    except UsageError as error:
+        raise ConflictError(error.message, hint=error.hint) from error
+    logging_setup.get_logger(__name__).info("%s %s the key %s: %s", context.visitor, verb, name, reason)
 
 
 def read_disable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
@@ -128,17 +150,23 @@ def read_remove(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 def perform_disable(context: ReadContext, form: Mapping[str, str]) -> str:
     """Disable a key."""
-    api_keys.set_enabled(_find_path(context), _check(context, form), enabled=False)
+    name = _check(context, form)
+    with _change(context, form, "disabled", name):
+        api_keys.set_enabled(_find_path(context), name, enabled=False)
     return BACK
 
 
 def perform_enable(context: ReadContext, form: Mapping[str, str]) -> str:
     """Enable a key."""
-    api_keys.set_enabled(_find_path(context), _check(context, form), enabled=True)
+    name = _check(context, form)
+    with _change(context, form, "enabled", name):
+        api_keys.set_enabled(_find_path(context), name, enabled=True)
     return BACK
 
 
 def perform_remove(context: ReadContext, form: Mapping[str, str]) -> str:
     """Remove a key."""
-    api_keys.remove(_find_path(context), _check(context, form))
+    name = _check(context, form)
+    with _change(context, form, "removed", name):
+        api_keys.remove(_find_path(context), name)
     return BACK

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunectl.console.act_page import ActButton, ActPage, check_unchanged
-from tunectl.console.acts.act_errors import ConflictError
+from tunectl.console.act_page import REASON, ActButton, ActPage, check_unchanged
+from tunectl.console.acts.act_errors import ConflictError, require_reason
 from tunectl.console.read_context import NotFoundError, ReadContext
 from tunectl.console.screens.retrain import PendingDecision, list_waiting
 from tunectl.core.errors import UsageError
@@ -36,6 +36,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         one.title,
         [one.why, yes, f"No: the champion stays. {one.if_nobody}"],
         facts=[*one.facts, ("until", f"{one.until:%Y-%m-%d %H:%M} UTC")],
+        fields=[REASON],
         shown={"question": one.question, "nonce": one.nonce},
         scope="decide",
         buttons=[ActButton("yes", one.yes), ActButton("no", one.no, "danger")],
@@ -47,7 +48,7 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     """Record the decision under the visitor's name; the retrain controller takes it up.
 
     Raises  ConflictError where somebody has decided meanwhile; ApiError (403) where ``retrain.approval.people`` names others;
-            UsageError for an answer that is neither yes nor no.
+            UsageError without a reason, or for an answer that is neither yes nor no.
     """
     try:
         one = _find_question(context, form)
@@ -56,8 +57,9 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     check_unchanged(form, {"question": one.question, "nonce": one.nonce})
     approvals.check_person(context.visitor, context.load_settings().retrain.approval.people)
     if form.get("answer") not in ("yes", "no"):
-        raise UsageError("the form holds neither approve nor reject", hint="use the buttons of the page")
-    decision = ApprovalDecision(form["answer"] == "yes", context.now, context.visitor, one.nonce)
+        raise UsageError("the form answers neither yes nor no", hint="use the buttons of the page")
+    reason = require_reason(form)
+    decision = ApprovalDecision(form["answer"] == "yes", context.now, context.visitor, one.nonce, reason)
     if not RunStore(context.layout.retrain).record_decision(one.run, one.question, decision):
         raise ConflictError("somebody has decided meanwhile; your answer does not count", hint="see Decisions")
     return f"/retrain/{one.run}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from msgspec import Struct
 
@@ -68,10 +69,8 @@ def promote(context: ReadContext, form: Mapping[str, str]) -> str:
     if name not in store.ids():
         raise NotFoundError(name)
     reason = require_reason(form)
-    try:
+    with _report_conflict():
         store.promote(name, author=context.visitor, message=reason, after=_sequence(form))
-    except ChampionMovedError as error:
-        raise ConflictError(error.message, hint="look again at what is the champion now, then decide") from error
     return f"/releases/{name}"
 
 
@@ -98,8 +97,8 @@ def show_rollback(context: ReadContext, query: object) -> SwapPreview:  # noqa: 
 def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
     """Make the champion before this one champion again."""
     store, reason = _open(context), require_reason(form)
-    _require_same(store, form)
-    found = store.rollback(author=context.visitor, message=reason)
+    with _report_conflict():
+        found = store.rollback(author=context.visitor, message=reason, after=_sequence(form))
     return f"/releases/{found.release}"
 
 
@@ -131,12 +130,13 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     if name not in store.ids():
         raise NotFoundError(name)
     reason = require_reason(form)
-    _require_same(store, form)
     try:
         share = float(form.get("share", "")) / 100
     except ValueError as error:
         raise UsageError(f"share = {form.get('share', '')[:40]!r}: a number from 0 to 100 is needed") from error
-    store.start_canary(name, share=share, author=context.visitor, message=reason)
+    seen = (_sequence(form), form.get("canary", ""))
+    with _report_conflict():
+        store.start_canary(name, share=share, author=context.visitor, message=reason, seen=seen)
     return f"/releases/{name}"
 
 
@@ -159,8 +159,9 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
 def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     """Take the challenger away."""
     store, reason = _open(context), require_reason(form)
-    _require_same(store, form)
-    found = store.stop_canary(author=context.visitor, message=reason)
+    seen = (_sequence(form), form.get("canary", ""))
+    with _report_conflict():
+        found = store.stop_canary(author=context.visitor, message=reason, seen=seen)
     return f"/releases/{found.release}"
 
 
@@ -186,12 +187,10 @@ def _sequence(form: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _require_same(store: ReleaseRegistry, form: Mapping[str, str]) -> None:
-    sequence, canary = _describe_state(store)
-    if sequence != _sequence(form):
-        raise ConflictError(
-            f"the champion was swapped meanwhile: sequence {sequence}, not {form['sequence']}",
-            hint="look again at what is the champion now, then decide",
-        )
-    if canary != form.get("canary", ""):
-        raise ConflictError("the canary was started or stopped meanwhile", hint="look again, then decide")
+@contextmanager
+def _report_conflict() -> Iterator[None]:
+    """Turn a registry that has moved into the refusal that a page shows."""
+    try:
+        yield
+    except ChampionMovedError as error:
+        raise ConflictError(error.message, hint="look again at what is the champion now, then decide") from error

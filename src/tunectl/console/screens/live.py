@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from tunectl.artifacts.records import Feedback, InferenceRecord, truncate
 from tunectl.backends.storage import open_inference_log
 from tunectl.console.read_context import NotFoundError, ProblemList
+from tunectl.core import logging_setup
 from tunectl.monitoring import window
 from tunectl.stats.proportion_ci import wilson_interval
 
@@ -285,6 +286,7 @@ def read_inference(context: ReadContext, query: Mapping[str, str]) -> InferenceS
             return InferenceScreen(problems=problems.problems)
         raise NotFoundError(name)
     one, feedback = found
+    logging_setup.get_logger(__name__).info("%s opened the inference %s", context.visitor or "somebody", one.id)
     return InferenceScreen(
         row=build_row(one, feedback),
         messages=list(_list_messages(one)),

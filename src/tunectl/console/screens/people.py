@@ -23,6 +23,8 @@ class PeopleScreen(Struct, frozen=True):
     """Progress and agreement."""
 
     questions: int = 0
+    judged: int = 0
+    """Of the questions: those with at least one judgment."""
     judgments: int = 0
     skipped: int = 0
     """Skipped, or taken back."""
@@ -46,23 +48,25 @@ def read_people(context: ReadContext, query: Mapping[str, str]) -> PeopleScreen:
     host = f"[{settings.annotate.host}]" if ":" in settings.annotate.host else settings.annotate.host
     return PeopleScreen(
         questions=problems.attempt("questions", lambda: annotation_store.count_tasks(folder), 0),
-        judgments=found[1].judgments if found else 0,
+        judged=found[1] if found else 0,
+        judgments=found[2].judgments if found else 0,
         skipped=found[0] if found else 0,
-        found=found[1] if found else None,
+        found=found[2] if found else None,
         address=f"http://{host}:{settings.annotate.port}/",
         is_open=lock.is_locked(folder / annotation_store.LOCK),
         problems=problems.problems,
     )
 
 
-def _load(context: ReadContext, folder: Path, seed: int) -> tuple[int, InterAnnotatorAgreement] | None:
-    def build() -> tuple[int, InterAnnotatorAgreement] | None:
+def _load(context: ReadContext, folder: Path, seed: int) -> tuple[int, int, InterAnnotatorAgreement] | None:
+    def build() -> tuple[int, int, InterAnnotatorAgreement] | None:
         if not annotation_store.has_annotations(folder):
             return None
         rows = list(annotation_store.load_annotations(folder))
         judgments = [row for row in rows if isinstance(row, Comparison)]
         measured = agreement.inter_annotator_agreement(judgments, lambda _: None, seed=seed)
-        return len(rows) - len(judgments), measured
+        judged = {(one.prompt, str(one.answers)) for one in judgments}
+        return len(rows) - len(judgments), len(judged), measured
 
     files = [folder / annotation_store.ANNOTATIONS, folder / annotation_store.TASKS]
     return context.cache.get(f"judgments {folder}", stamp_files(files), build)

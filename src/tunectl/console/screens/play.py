@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_RECORDED: Final = 40
 PREVIEW: Final = 90
+ROLES: Final = frozenset(("system", "developer", "user", "assistant"))
+"""What can be sent again as text; calls of tools and their results cannot."""
 
 
 class PlayVariant(Struct, frozen=True):
@@ -38,6 +40,13 @@ class RecordedInput(Struct, frozen=True):
     text: str
 
 
+class ChatTurn(Struct, frozen=True):
+    """A message as a server is sent it."""
+
+    role: str
+    content: str
+
+
 class PlayScreen(Struct, frozen=True):
     """The box, and what may answer."""
 
@@ -46,6 +55,8 @@ class PlayScreen(Struct, frozen=True):
     question: str = ""
     replay: str = ""
     """The inference that is asked again; empty: none."""
+    earlier: list[ChatTurn] = field(default_factory=list)
+    """Its messages before the question: the system message and earlier turns. They are sent again."""
     key_env: str = ""
     key_is_set: bool = False
     """Whether that variable holds a key for the servers."""
@@ -61,9 +72,8 @@ def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
     settings = problems.attempt("settings", context.load_settings, None)
     console = settings.console if settings else None
     name = query.get("replay", "")
-    question = query.get("q", "") or (
-        problems.attempt("inference log", lambda: _read_question(context, name), "") if name else ""
-    )
+    earlier, asked = problems.attempt("inference log", lambda: read_replay(context, name), (list[ChatTurn](), ""))
+    question = query.get("q", "") or asked
     inputs = answers.read_inputs(context, problems)[:MAX_RECORDED]
     chosen = query.get("recorded", "") or (inputs[0].id if inputs and not (console and console.servers) else "")
     shown = answers.read_answers(context, {"q": chosen} if chosen else {})
@@ -73,6 +83,7 @@ def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
         variants=problems.attempt("releases", lambda: list(_list_variants(context)), []),
         question=question or (card.input if card and query.get("recorded") else ""),
         replay=name,
+        earlier=earlier,
         key_env=console.server_key_env if console else "",
         key_is_set=bool(console and os.environ.get(console.server_key_env)),
         recorded=[RecordedInput(one.id, truncate(one.input, PREVIEW)) for one in inputs],
@@ -81,10 +92,19 @@ def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
     )
 
 
-def _read_question(context: ReadContext, name: str) -> str:
+def read_replay(context: ReadContext, name: str) -> tuple[list[ChatTurn], str]:
+    """Return the messages before the last question of an inference, and that question; nothing where there is no such inference."""
+    if not name:
+        return [], ""
     with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
         found = None if log is None else open_inference_log.inference(log, name)
-        return "" if found is None else window.last_user_text(found)
+    if found is None:
+        return [], ""
+    messages = (found.request or {}).get("messages")
+    said = [turn for turn in messages if isinstance(turn, dict)] if isinstance(messages, list) else []
+    last = max((at for at, turn in enumerate(said) if turn.get("role") == "user"), default=0)
+    turns = [ChatTurn(str(turn.get("role")), window.extract_text(turn.get("content"))) for turn in said[:last]]
+    return [turn for turn in turns if turn.role in ROLES and turn.content], window.last_user_text(found)
 
 
 def _list_variants(context: ReadContext) -> Iterator[PlayVariant]:

@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.console.server_state import ServerState, ask_servers
 from tunectl.registry.release_manifest import RecordedVerdict, ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent, swap_entries
 from tunectl.registry.release_store import ReleaseRegistry
@@ -54,6 +55,8 @@ class ReleasesScreen(Struct, frozen=True):
     """The newest first."""
     releases: list[ReleaseSummary]
     """The newest first."""
+    servers: list[ServerState] = field(default_factory=list)
+    """Those of ``console.servers``."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -65,11 +68,14 @@ def read_releases(context: ReadContext, query: object) -> ReleasesScreen:  # noq
     events = problems.attempt("history", store.log, list[ReleaseEvent]())
     names = problems.attempt("releases", store.ids, list[str]())
     roles = name_roles(champion, canary)
+    # a terminal reads this, too, and asks nobody
+    settings = problems.attempt("settings", context.load_settings, None) if context.visitor else None
     return ReleasesScreen(
         champion,
         canary,
         list_reigns(events, context.now),
         [summarize_release(store, name, roles) for name in reversed(names)],
+        ask_servers(settings.console.servers) if settings else [],
         problems.problems,
     )
 

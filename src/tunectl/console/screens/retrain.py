@@ -103,6 +103,8 @@ class DecisionRow(Struct, frozen=True):
     approved: bool
     author: str
     at: datetime
+    message: str = ""
+    """Why, where it was said."""
 
 
 class RetrainScreen(Struct, frozen=True):
@@ -159,7 +161,7 @@ def read_retrain(context: ReadContext, query: Mapping[str, str]) -> RetrainScree
     return RetrainScreen(
         controller=process_state(context.layout.retrain / LOCK),
         active=describe_run(active) if active else None,
-        path=list_path(active) if active else [],
+        path=list_path(active, canary=uses_canary(settings)) if active else [],
         runs=[describe_run(run) for run in runs[::-1][:SHOWN]],
         pending=[TriggerRow(one.id, one.at, one.kind, one.message) for one in pending],
         suppressed=[
@@ -214,14 +216,21 @@ def describe_run(run: RetrainRun) -> RetrainRow:
     )
 
 
-def list_path(run: RetrainRun) -> list[PathState]:
+def uses_canary(settings: TunectlConfig | None) -> bool:
+    """Whether a staged release is tried on live traffic first; so it is assumed where the settings cannot be read."""
+    return settings is None or settings.retrain.canary is not None
+
+
+def list_path(run: RetrainRun, *, canary: bool) -> list[PathState]:
     """The stations of a retrain: what it went through in its order, where it is, and what may follow."""
     found = [PathState(step.state, "done", step.at) for step in run.steps]
     if run.ended:
         return found
     last = run.steps[-1]
+    if last.state == "awaiting_approval":
+        canary = canary and "staged" not in {step.state for step in run.steps}  # asked then, only a promotion follows
     furthest = max((PATH.index(step.state) for step in run.steps if step.state in PATH), default=0)
-    ahead = [PathState(state, "next") for state in PATH[furthest + 1 :]]
+    ahead = [PathState(state, "next") for state in PATH[furthest + 1 :] if state != "canary" or canary]
     return [*found[:-1], PathState(last.state, "now", last.at), *ahead]
 
 
@@ -283,9 +292,10 @@ def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainR
     )
     experiment = next((one for one in experiments if one.run == run.id), None)
     story = problems.attempt("story", lambda: report.build_report(run, experiment), None)
+    settings = problems.attempt("settings", context.load_settings, None)
     return RetrainRunScreen(
         describe_run(run),
-        list_path(run),
+        list_path(run, canary=uses_canary(settings)),
         [] if story is None else story.chapters,
         problems.attempt("decisions", lambda: list(list_waiting(store, [run], context.now)), []),
         problems.problems,
@@ -311,5 +321,7 @@ def _list_decided(store: RunStore, runs: Sequence[RetrainRun]) -> list[DecisionR
         for question in BUTTONS:
             decision: ApprovalDecision | None = store.get_decision(run.id, question)
             if decision is not None:
-                found.append(DecisionRow(run.id, question, decision.approved, decision.author, decision.at))
+                found.append(
+                    DecisionRow(run.id, question, decision.approved, decision.author, decision.at, decision.message)
+                )
     return sorted(found, key=lambda row: row.at, reverse=True)[:SHOWN]

@@ -10,7 +10,8 @@ function signIn() {
 }
 
 // Several pages change while one looks: a stream says that something changed, and the page asks for itself again.
-// Focus, selection, open folds and the scroll position stay, because only what differs is replaced.
+// Focus, selection and the scroll position stay, because only what differs is replaced; folds stay as the reader left them
+// (morphIgnore in assets.html).
 const live = {source: null, wait: 1000, busy: false, again: false, request: null, release: null};
 // One stream for all pages of this browser that are seen: a browser opens six connections to a host, and a stream holds one.
 // The page that has the lock holds the stream and tells the others. Without HTTPS or localhost there are no locks: one each.
@@ -20,11 +21,7 @@ async function refresh() {
   if (live.busy) { live.again = true; return; }
   live.busy = true;
   try {
-    const open = new Set([...document.querySelectorAll("#live details[open]")].map(one => one.querySelector("summary").textContent));
     await htmx.ajax("GET", location.pathname + location.search, {target: "#live", select: "#live > *", swap: "innerMorph"});
-    for (const fold of document.querySelectorAll("#live details")) {
-      if (open.has(fold.querySelector("summary").textContent)) fold.open = true;
-    }
     draw();
   } finally {
     live.busy = false;
@@ -43,6 +40,7 @@ function tell(text, link) {
 function hear(event) {
   if (event === "lost") tell("The console does not answer. This page shows what was last known.");
   else if (event === "signed out") tell("You are signed out. Sign in again.", true);
+  else if (event === "refused") tell("This page does not refresh by itself now. Reload it to see what has changed.");
   else tell("");
   if (event === "changed") refresh();
 }
@@ -82,9 +80,11 @@ function connect(missed) {
   source.addEventListener("changed", () => announce("changed"));
   source.addEventListener("error", async () => {
     source.close();
-    const answers = await fetch("/healthz").then(answer => answer.ok, () => false);
+    const probe = new AbortController(); // EventSource does not say why it failed
+    const status = await fetch("/events", {signal: probe.signal}).then(answer => answer.status, () => 0);
+    probe.abort();
     if (live.source !== source) return;
-    announce(answers ? "signed out" : "lost");
+    if (status !== 200) announce({0: "lost", 401: "signed out"}[status] || "refused");
     setTimeout(() => { if (live.source === source) connect(true); }, live.wait);
     live.wait = Math.min(30000, live.wait * 2);
   });
@@ -110,6 +110,8 @@ async function draw() {
 
 document.addEventListener("visibilitychange", () => document.hidden ? unwatch() : watch());
 document.addEventListener("keydown", event => {
+  const keys = document.getElementById("keys"), typing = event.target.closest("input:not([type=checkbox]), textarea, select");
+  if (event.key === "?" && keys && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) keys.showModal();
   if (event.key === "Escape") for (const menu of document.querySelectorAll("details.narrow[open]")) menu.open = false;
 });
 addEventListener("pagehide", unwatch);
