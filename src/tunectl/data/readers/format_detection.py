@@ -55,7 +55,7 @@ def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key:
         holds: Holds = "documents" if pins.text is not None and reading.holds != "examples" else "examples"
         columns = [name for name in (*(pins.text or ()), *(pins.prompt or ()), pins.answer) if name]
         column_names = ", ".join(columns)
-        unused = _find_unused_columns(sample, reading, [*columns, *filter(None, (pins.system, pins.id, pins.parent))])
+        unused = _find_unused_columns(sample, reading, [*columns, *filter(None, [pins.system])])
         return DetectedFormat(
             kind,
             "columns",

@@ -118,10 +118,6 @@ class SourceReader(ABC, Generic[D]):
     def explain_pinning(self) -> str:
         """Return how a decision that was wrong is set right, in words."""
 
-    def process_row(self, row: RawRow, decision: D) -> None:
-        """Take one row: by itself, unless a child joins rows first."""
-        self.build(row, decision)
-
     def read_file(self, file: SourceFile, items: Iterable[RawRow | RejectedRow]) -> None:
         """Read one file.
 
@@ -144,7 +140,7 @@ class SourceReader(ABC, Generic[D]):
                 if decision is None:
                     decision = self.decide(file, [item])
                     self._note(decision, file, [item])
-                self.process_row(self._with_file(item, file), decision)
+                self.build(self._with_file(item, file), decision)
             if self._counts["rows"] == SAMPLE_ROWS:  # early, so that a wrong pin does not read a large file to its end
                 self._require_fit(SAMPLE_ROWS)
 
