@@ -18,8 +18,6 @@ from tunectl.console.console_sessions import SignIn, Visitor
 COOKIE: Final = "tunectl_console"
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES: Final = 65_536
-OPEN_PATHS: Final = ("/enter", "/healthz", "/static/")
-"""What is answered without a session: signing in, and files of ours that say nothing of the project."""
 
 
 class ConsoleDoor:

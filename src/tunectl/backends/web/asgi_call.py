@@ -1,4 +1,7 @@
-"""Ask an ASGI application in the same process, as a client over HTTP would: no socket, the same answers."""
+"""Ask an ASGI application in the same process, as a client over HTTP would: no socket, the same answers.
+
+httpx.ASGITransport does the same; httpx is in no extra that serves the arena, and would come for this alone.
+"""
 
 from __future__ import annotations
 
