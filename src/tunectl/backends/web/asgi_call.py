@@ -1,6 +1,6 @@
 """Ask an ASGI application in the same process, as a client over HTTP would: no socket, the same answers.
 
-httpx.ASGITransport does the same; httpx is in no extra that serves the arena, and would come for this alone.
+httpx.ASGITransport does the same, but the extra `serve` does not declare httpx: it would be one more dependency for one caller, the arena.
 """
 
 from __future__ import annotations
