@@ -589,9 +589,12 @@ def test_e2e_is_547_examples_of_4672_rows():
             assert rows[answer.source.row - 1] == {"mr": item.messages[0].content, "ref": answer.text}
 
 
-@pytest.mark.skipif(not (SHARED / "hh").is_dir(), reason="../shared/data is absent: hh")
-def test_hh_is_refused_as_preferences():
-    message, _ = fails(hh=source(path=str(SHARED / "hh/harmless.jsonl.gz")))
+def test_transcripts_in_the_form_of_hh_are_refused_as_preferences():
+    asked = "\n\nHuman: Is the mill open today?\n\nAssistant:"
+    row = {"chosen": f"{asked} Yes, until five.", "rejected": f"{asked} Who knows."}
+    with gzip.open("harmless.jsonl.gz", "wt") as stream:
+        stream.write(f"{json.dumps(row)}\n" * 3)
+    message, _ = fails(hh=source(path="harmless.jsonl.gz"))
     assert "harmless.jsonl.gz:1 holds pairs of a better and a worse answer (chosen, rejected)" in message
 
 
