@@ -56,7 +56,7 @@ test-rest: .venv/.dev  ## what test leaves out, in one process: real engines, se
 test-ci: .venv/.dev  ## the selection of test-rest that .ci/run takes (tests/support/tiers.py)
 	TUNECTL_EXPORTER="$(EXPORTER)" $(BIN)/python -m pytest -m ci --durations=20 $(PYTEST)
 
-test-all: test test-rest  ## every test; about an hour on two cores, by processor; needs what .ci/install installs
+test-all: test test-rest  ## every test; about an hour and a half more than test on two cores (not measured as one run); needs what .ci/install installs
 
 test-fast: .venv/.dev  ## unit, config and contract tests only
 	$(BIN)/python -m pytest tests/unit tests/contract tests/conf

@@ -25,6 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import bench_inputs
 from hardware_info import machine, versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,24 +51,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        model = args.model or fetched(folder)
+        model = args.model or bench_inputs.build_base_model(folder)
         prepare(model, folder)
         runs = {name: one(name, model, folder, args.steps) for name in SYSTEMS}
     print(json.dumps(summary(args, runs)))
-
-
-def fetched(scratch: Path) -> Path:
-    """The embedded base model, made by the product's own model stage."""
-    import yaml
-
-    from tunectl.config.schema.model import ModelStage
-    from tunectl.pipeline.stages import model as stage_model
-
-    folder = scratch / "model"
-    folder.mkdir()
-    section = yaml.safe_load((ROOT / "conf/model/smollm2_135m.yaml").read_text())
-    stage_model.run(ModelStage.model_validate({"model": section}), stage_model.Inputs(), stage_model.Outputs(folder))
-    return folder
 
 
 def summary(args: argparse.Namespace, runs: dict[str, dict]) -> dict[str, object]:
@@ -152,15 +139,6 @@ def pairs() -> list[tuple[str, str]]:
     return every[:200]
 
 
-def profile():
-    """conf/hardware/cpu.yaml."""
-    import yaml
-
-    from tunectl.config.schema.hardware import HardwareProfile
-
-    return HardwareProfile.model_validate(yaml.safe_load((ROOT / "conf/hardware/cpu.yaml").read_text()))
-
-
 def prepare(model: Path, folder: Path) -> None:
     """The adapter to go on from, and the reward model in the product's layout and as a plain folder."""
     import yaml
@@ -191,7 +169,12 @@ def prepare(model: Path, folder: Path) -> None:
         "lora_rank": RANK,
         "lora_alpha": 2 * RANK,
     }
-    plan = from_sft_config(Sft.model_validate({**section, **quiet}), seed=SEED, profile=profile(), project="benchmark")
+    plan = from_sft_config(
+        Sft.model_validate({**section, **quiet}),
+        seed=SEED,
+        profile=bench_inputs.load_cpu_profile(),
+        project="benchmark",
+    )
     sft = folder / "sft"
     SftTrainer().fit(
         plan, model=model, train=result[:160], validation=result[160:164], out=sft, work=folder / "sft-work"
@@ -207,7 +190,7 @@ def reward_model(model: Path, sft: Path, folder: Path) -> None:
 
     from tunectl.backends.modeling import reward_forward
 
-    loaded = reward_forward.build(model, sft, profile(), seed=SEED)
+    loaded = reward_forward.build(model, sft, bench_inputs.load_cpu_profile(), seed=SEED)
     torch.manual_seed(SEED)
     adapted = peft.get_peft_model(
         loaded.model, peft.LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=2 * RANK, target_modules="all-linear")
@@ -289,7 +272,7 @@ def ours(folder: Path, model: Path, steps: int) -> dict:
 
     chosen, asked = settings(steps), questions(model)
     ensemble = Ensemble(seeds=[SEED], weights=[""], centers=[0.0], scale=1.0, pairs=0, prompts=0)
-    reward = RewardScorer(model, folder / "sft", [folder / "reward"], ensemble, profile())
+    reward = RewardScorer(model, folder / "sft", [folder / "reward"], ensemble, bench_inputs.load_cpu_profile())
     tools = align.build_backend()
     rewards = RewardFunction(chosen.rewards, checked=tools.checked, model=reward)
     lengths: list[int] = []
@@ -303,7 +286,7 @@ def ours(folder: Path, model: Path, steps: int) -> dict:
     out = folder / "ours"
     out.mkdir()
     aligned = OnlineRlTrainer().fit(
-        RlArgs(chosen, SEED, profile(), "benchmark"),
+        RlArgs(chosen, SEED, bench_inputs.load_cpu_profile(), "benchmark"),
         model=model,
         sft=folder / "sft",
         data=PolicyData(asked, (), (), asked[:2]),

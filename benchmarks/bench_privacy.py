@@ -22,9 +22,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hardware_info import machine, versions
+from pii_scoring import EntityScore, LabeledText, parse, score
 
 from tunectl.backends.text.pii_resources import tools
-from tunectl.privacy.evaluation import EntityScore, LabeledText, parse, score
 from tunectl.privacy.mask import PiiMasker
 from tunectl.privacy.spans import EntityType, PiiSpan
 

@@ -22,6 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import bench_inputs
 from hardware_info import machine, versions
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,22 +50,8 @@ def main() -> None:
         print(json.dumps(child(system, int(seed), Path(data), Path(out), args.model)))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        model = args.model or fetched(Path(scratch))
+        model = args.model or bench_inputs.build_base_model(Path(scratch))
         print(json.dumps(measure(args, model, Path(scratch))))
-
-
-def fetched(scratch: Path) -> Path:
-    """The embedded base model, made by the product's own model stage."""
-    import yaml
-
-    from tunectl.config.schema.model import ModelStage
-    from tunectl.pipeline.stages import model as stage_model
-
-    folder = scratch / "model"
-    folder.mkdir()
-    section = yaml.safe_load((ROOT / "conf/model/smollm2_135m.yaml").read_text())
-    stage_model.run(ModelStage.model_validate({"model": section}), stage_model.Inputs(), stage_model.Outputs(folder))
-    return folder
 
 
 def measure(args: argparse.Namespace, model: Path, scratch: Path) -> dict[str, object]:
@@ -185,7 +172,7 @@ def matrix_peak() -> tuple[str, float]:
 
     from tunectl.backends.modeling import model_loader
 
-    dtype = model_loader.dtype(profile())
+    dtype = model_loader.dtype(bench_inputs.load_cpu_profile())
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
     best = 0.0
@@ -245,15 +232,6 @@ def masked(pairs: list, model: Path) -> list:
     return masker.mask(examples)
 
 
-def profile():
-    """conf/hardware/cpu.yaml."""
-    import yaml
-
-    from tunectl.config.schema.hardware import HardwareProfile
-
-    return HardwareProfile.model_validate(yaml.safe_load((ROOT / "conf/hardware/cpu.yaml").read_text()))
-
-
 def section():
     """conf/sft/lora.yaml with the rank, batch, rate and number of steps that everybody gets; one validation, at the end."""
     import yaml
@@ -282,7 +260,7 @@ def fit_tunectl(_system: str, seed: int, _given: dict, train: list, model: Path,
     result = [
         row for item in train for row in prefix_sharing.pack_example(item, share=True, limit=prefix_sharing.ROW_TOKENS)
     ]
-    plan = from_sft_config(section(), seed=seed, profile=profile(), project="benchmark")
+    plan = from_sft_config(section(), seed=seed, profile=bench_inputs.load_cpu_profile(), project="benchmark")
     shortest = min(result, key=lambda row: row.length)  # its validation costs next to nothing; the real one comes later
     start = time.process_time()
     clock = Clock()
@@ -390,7 +368,7 @@ def loss_of(adapter: Path, validation: list, model: Path) -> float:
     from tunectl.backends.modeling import batching, model_loader
     from tunectl.training import batch_schedule, prefix_sharing
 
-    plain = profile().model_copy(update={"dtype": "float32"})
+    plain = bench_inputs.load_cpu_profile().model_copy(update={"dtype": "float32"})
     loaded = model_loader.load(model, adapter=adapter, profile=plain).model
     result = [row for item in validation for row in prefix_sharing.pack_example(item, share=False, limit=1)]
     route = batching.forward_path(loaded, plain_head=True, autocast=False)

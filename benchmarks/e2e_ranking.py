@@ -31,8 +31,8 @@ from tunectl.config.schema import slot_error as declared
 from tunectl.config.schema.evaluate import Sampling
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.evaluation import slot_error
-from tunectl.evaluation.generator_protocols import GenerationPrompt
 from tunectl.evaluation.items import Item
+from tunectl.evaluation.protocols import GenerationPrompt
 from tunectl.evaluation.slot_error import SlotMatch
 from tunectl.stats import bootstrap
 from tunectl.training.reward.protocols import ScoredPrompt

@@ -63,63 +63,60 @@ QUESTION = (
 )
 
 
+def reward_at(step: int) -> float:
+    """The mean reward of greedy answers."""
+    return 0.1 + 1.1 * (1 - math.exp(-step / 50))
+
+
+def look_at(step: int, *, hacked: bool, judged: bool) -> ValidationPoint:
+    """What validation finds after ``step``."""
+    reward, change = reward_at(step), step / 100 - (0.0004 * step**2 if hacked else 0)
+    return ValidationPoint(
+        step=step,
+        reward=reward,
+        reward_low=reward - (0.12 if step else 0),
+        reward_high=reward + (0.12 if step else 0),
+        metric=55.0 + change,
+        metric_change=change,
+        metric_low=change - (0.6 if step else 0),
+        metric_high=change + (0.6 if step else 0),
+        kl=4.0 * (step / 120) ** 1.3,
+        length=24 + step / (8 if hacked else 60),
+        repetition=0.01 + (step / 1200 if hacked else 0),
+        spread=0.9 - step / 300,
+        truncated=0.0 if step < 100 or not hacked else 0.14,
+        within=change >= -1.0,
+        held_out_loss=0.69 - step / 1000 if judged else None,
+        held_out_accuracy=0.5 + step / 400 if judged else None,
+    )
+
+
+def sample_at(step: int, number: int) -> Sample:
+    """One answer of a look, with HTML in it from step 60 on."""
+    early, late = "The Cricketers is a Chinese coffee shop.", f"Take {number} after {step} steps <b>of</b> it."
+    reward = None if step == 120 else reward_at(step)
+    references = ["One reference.", "Another."]
+    return Sample(step, f"v{number}", QUESTION, early if step < 60 else late, reward, {}, references)
+
+
+def metrics_at(step: int, *, hacked: bool, judged: bool) -> StepMetrics:
+    """What training reports of ``step``."""
+    return StepMetrics(
+        step=step,
+        loss=0.1,
+        learning_rate=5e-5,
+        reward=0.2 + 0.9 * (1 - math.exp(-step / 50)) + 0.1 * math.sin(step),
+        reward_spread=None if judged else 0.8 * math.exp(-step / (30 if hacked else 200)),
+        kl=0.03 * step,
+        length=24.0,
+        truncated=0.0,
+        seconds=24.0,
+    )
+
+
 def curve(*, hacked: bool = False, judged: bool = False, best: int = 80) -> RlResult:
     """120 steps with a look every 20; with ``hacked`` the measure falls in the end."""
-    looks, samples = [], []
-    for step in range(0, 121, 20):
-        reward = 0.1 + 1.1 * (1 - math.exp(-step / 50))
-        change = step / 100 - (0.0004 * step**2 if hacked else 0)
-        looks.append(
-            ValidationPoint(
-                step=step,
-                reward=reward,
-                reward_low=reward - (0.12 if step else 0),
-                reward_high=reward + (0.12 if step else 0),
-                metric=55.0 + change,
-                metric_change=change,
-                metric_low=change - (0.6 if step else 0),
-                metric_high=change + (0.6 if step else 0),
-                kl=4.0 * (step / 120) ** 1.3,
-                length=24 + step / (8 if hacked else 60),
-                repetition=0.01 + (step / 1200 if hacked else 0),
-                spread=0.9 - step / 300,
-                truncated=0.0 if step < 100 or not hacked else 0.14,
-                within=change >= -1.0,
-                held_out_loss=0.69 - step / 1000 if judged else None,
-                held_out_accuracy=0.5 + step / 400 if judged else None,
-            )
-        )
-        for number in range(3):
-            text = (
-                "The Cricketers is a Chinese coffee shop."
-                if step < 60
-                else f"Take {number} after {step} steps <b>of</b> it."
-            )
-            samples.append(
-                Sample(
-                    step,
-                    f"v{number}",
-                    QUESTION,
-                    text,
-                    None if step == 120 else reward,
-                    {},
-                    ["One reference.", "Another."],
-                )
-            )
-    history = tuple(
-        StepMetrics(
-            step=step,
-            loss=0.1,
-            learning_rate=5e-5,
-            reward=0.2 + 0.9 * (1 - math.exp(-step / 50)) + 0.1 * math.sin(step),
-            reward_spread=None if judged else 0.8 * math.exp(-step / (30 if hacked else 200)),
-            kl=0.03 * step,
-            length=24.0,
-            truncated=0.0,
-            seconds=24.0,
-        )
-        for step in range(1, 121)
-    )
+    steps = range(0, 121, 20)
     return RlResult(
         steps=120,
         planned_steps=120 if not hacked else 150,
@@ -128,9 +125,9 @@ def curve(*, hacked: bool = False, judged: bool = False, best: int = 80) -> RlRe
         answers=3840,
         seconds={"generate": 1200.0, "reward": 300.0, "reference": 250.0, "learn": 900.0, "validation": 350.0},
         trainable=4_884_480,
-        history=history,
-        validation=tuple(looks),
-        samples=tuple(samples),
+        history=tuple(metrics_at(step, hacked=hacked, judged=judged) for step in range(1, 121)),
+        validation=tuple(look_at(step, hacked=hacked, judged=judged) for step in steps),
+        samples=tuple(sample_at(step, number) for step in steps for number in range(3)),
     )
 
 

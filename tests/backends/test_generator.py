@@ -11,7 +11,7 @@ from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core import progress
 from tunectl.core.errors import InfrastructureError, UsageError
-from tunectl.evaluation.generator_protocols import GenerationPrompt
+from tunectl.evaluation.protocols import GenerationPrompt
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

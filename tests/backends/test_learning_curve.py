@@ -14,7 +14,7 @@ from tunectl.backends.modeling import generator
 from tunectl.cli.main import main
 from tunectl.core.errors import ArtifactError
 from tunectl.data.learning_curve import SHARES, Likelihood, MeasuredSize
-from tunectl.evaluation.generator_protocols import GeneratedText, LogProb
+from tunectl.evaluation.protocols import GeneratedText, LogProb
 from tunectl.pipeline import learning_curve_runner, resolved_config
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,7 @@ from tunectl.config.schema.evaluate import Decoding
 from tunectl.config.schema.launch import TorchrunLaunch
 from tunectl.core import progress
 from tunectl.core.errors import ArtifactError, InfrastructureError, UsageError
-from tunectl.evaluation.generator_protocols import GenerationPrompt
+from tunectl.evaluation.protocols import GenerationPrompt
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow  # each test starts processes that import torch

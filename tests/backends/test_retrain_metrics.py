@@ -10,10 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from tunectl.core.errors import InfrastructureError
-from tunectl.retraining import state_machine
+from tunectl.retraining import controller_process, state_machine
 from tunectl.retraining.retrain_metrics import RetrainMetrics
 from tunectl.retraining.state_machine import RetrainRun, State, Transition, Trigger
-from tunectl.services import retrain_controller
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -65,7 +64,7 @@ def test_every_look_that_ends_is_noted_and_one_that_hangs_is_not(trouble: Except
             raise trouble
         return True
 
-    watcher = retrain_controller._RetrainerProcess.__new__(retrain_controller._RetrainerProcess)
+    watcher = controller_process.RetrainerProcess.__new__(controller_process.RetrainerProcess)
     watcher._metrics = RetrainMetrics(5.0)
     watcher._driver = SimpleNamespace(reconcile=look)
     watcher._root = SimpleNamespace(retrain=SimpleNamespace(poll_seconds=1.0))

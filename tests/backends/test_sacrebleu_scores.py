@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunectl.backends.text import sacrebleu_scores
+from tunectl.backends.text import scores
 from tunectl.evaluation import metrics
 
 sacrebleu = pytest.importorskip("sacrebleu")
@@ -32,7 +32,7 @@ sentence = st.lists(st.sampled_from(WORDS), min_size=0, max_size=14).map(" ".joi
 
 
 def both(answers, references):
-    found = sacrebleu_scores.statistics(answers, references)
+    found = scores.compute_bleu_and_chrf(answers, references)
     longest = max(map(len, references))
     streams = [[given[turn] if turn < len(given) else None for given in references] for turn in range(longest)]
     ours = [float(metrics.get_metric(name).combine(found[name].sum(axis=0))) for name in ("bleu", "chrf")]
@@ -57,4 +57,4 @@ def test_equal_to_sacrebleu_on_longer_texts():
 
 
 def test_the_signature_names_the_tokenizer():
-    assert "tok:13a|smooth:exp" in sacrebleu_scores.bleu_signature()
+    assert "tok:13a|smooth:exp" in scores.bleu_signature()

@@ -54,7 +54,7 @@ def test_unknown_language_is_a_mistake_in_yaml() -> None:
 
 
 def test_phones_of_declared_regions() -> None:
-    from tunectl.backends.text.phone_numbers import finder
+    from tunectl.backends.text.pii_resources import finder
 
     text = "030 901820 or +44 20 7946 0958"
     found = [text[start:end] for start, end in finder(["DE"])(text)]
@@ -63,14 +63,14 @@ def test_phones_of_declared_regions() -> None:
 
 
 def test_unknown_region_is_a_mistake_in_yaml() -> None:
-    from tunectl.backends.text.phone_numbers import finder
+    from tunectl.backends.text.pii_resources import finder
 
     with pytest.raises(ConfigError, match=r"^curate\.pii\.regions holds XX; known regions are AC, AD, "):
         finder(["US", "XX"])
 
 
 def test_checksums() -> None:
-    from tunectl.backends.text.number_checks import card, iban, ssn
+    from tunectl.backends.text.pii_resources import card, iban, ssn
 
     assert [card()(digits) for digits in ("4111111111111111", "4111111111111112")] == [True, False]
     assert [iban()(number) for number in ("DE89 3704 0044 0532 0130 00", "DE88 3704 0044 0532 0130 00", "XX89")] == [
@@ -82,7 +82,7 @@ def test_checksums() -> None:
 
 
 def test_names_by_locale() -> None:
-    from tunectl.backends.text.name_lists import names
+    from tunectl.backends.text.pii_resources import names
 
     first, last = names(["en_US"])
     assert {"sarah", "michael"} <= first
@@ -92,7 +92,7 @@ def test_names_by_locale() -> None:
 
 
 def test_unknown_locale_is_a_mistake_in_yaml() -> None:
-    from tunectl.backends.text.name_lists import names
+    from tunectl.backends.text.pii_resources import names
 
     with pytest.raises(ConfigError, match=r"^curate\.pii\.locales holds xx_XX; known locales are .*en_US"):
         names(["xx_XX"])

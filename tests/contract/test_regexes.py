@@ -222,7 +222,6 @@ INTERNAL = {
     "evaluation.slot_error:_words()": "patterns that the configuration declares: whoever writes them answers for their time",
     "preferences.simulated_annotator:_facts()": "patterns that the configuration declares: whoever writes them answers for their time",
     "preferences.simulated_annotator:_one()": "patterns that the configuration declares: whoever writes them answers for their time",
-    "privacy.evaluation:_MARK": "texts with planted data, which come with the project",
     "access.signatures:TrustedKeyName": "the file of trusted keys",
     "access.signatures:TrustedKey.public_key": "the file of trusted keys",
     "access.api_keys:ApiKey.name": "the server's own file of keys",

@@ -13,7 +13,7 @@ from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.artifacts.reject_reasons import REJECT_REASONS, RejectReason
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.core.errors import TunectlError
-from tunectl.inference_log.feedback_rules import SkipReason
+from tunectl.inference_log.feedback import SkipReason
 
 
 def test_every_reason_is_explained_once() -> None:

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import inference_log_sql
 from tunectl.console import recorded_project
-from tunectl.console.recorded_registry import RecordedRegistry
+from tunectl.console.recorded_project import RecordedRegistry
 from tunectl.inference_log.log_store import TimeWindow
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
 from tunectl.retraining.state_machine import RetrainRun

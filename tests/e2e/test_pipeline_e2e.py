@@ -96,7 +96,8 @@ LOOKING = (
     "check", "check sft.lora_rank=32", "doctor", "estimate", "estimate sft.epochs=3", "status", "status --json",
     "data counts", "data report", "data inspect", "data show", "data show split", "data rejects", "data refresh",
     "data lineage champion", "log show", "monitor list", "monitor show", "retrain status", "release list", "release show 0",
-    "release log", "release diff 0 0", "release verify",
+    "release log", "release diff 0 0", "release verify", "data agreement --json", "data agreement --stage --json",
+    "explain champion", "explain data/first.jsonl:1", "sweep show", "submit status", "log verify",
 )  # fmt: skip
 """Verbs that look; whether there is something to see does not matter here."""
 

@@ -371,7 +371,7 @@ def test_who_is_told_to_stop_does_not_catch_up_first(watching: DriftMonitor) -> 
 
 def test_recorded_answers_are_masked_like_live_ones(watching: DriftMonitor) -> None:
     from tunectl.artifacts.records import Message
-    from tunectl.backends.text import number_checks
+    from tunectl.backends.text import pii_resources
     from tunectl.packaging.probes import RecordedResponse
     from tunectl.privacy.mask import PiiMasker
     from tunectl.privacy.resources import PiiResources
@@ -382,7 +382,7 @@ def test_recorded_answers_are_masked_like_live_ones(watching: DriftMonitor) -> N
         folder / "reference.jsonl", [RecordedResponse(asked, "Done: shop@example.org", 3, -0.1, "stop")]
     )
     known = PiiResources(
-        lambda _text: (), number_checks.card(), number_checks.iban(), number_checks.ssn(), frozenset(), frozenset()
+        lambda _text: (), pii_resources.card(), pii_resources.iban(), pii_resources.ssn(), frozenset(), frozenset()
     )
     (row,) = reference_data.load_recorded_answers(folder, PiiMasker(known)).rows
     assert row.answer == "Done: [EMAIL_2]"

@@ -28,10 +28,9 @@ from tunectl.core.errors import GateError
 from tunectl.registry import release_statement
 from tunectl.registry.release_manifest import BuildFacts, Lineage
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.retraining import canary_run
+from tunectl.retraining import canary_run, controller_process
 from tunectl.retraining.retrain_metrics import RetrainMetrics
 from tunectl.retraining.workspace import RetrainWorkspace
-from tunectl.services import retrain_controller
 
 ROOT = Path(__file__).parents[2]
 CANARY = CanaryConfig.model_validate(yaml.safe_load((ROOT / "conf/retrain/default.yaml").read_text())["canary"])
@@ -148,7 +147,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
         canary_run.build_experiment(wanted, names[1], name="one", now=began, author="Ann", message="try"), run=None
     )
     made = ExperimentStore(store).start(made)
-    watcher = retrain_controller._RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
+    watcher = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
     with watcher._live() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     store.then = lambda quick: act(quick, names)
@@ -180,7 +179,7 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
     settings = CANARY.model_copy(update={"share": 0.5, "metric": "click", "attribution_hours": 1.0})
     experiment = canary_run.build_experiment(settings, names[1], name="one", now=began, author="Ann", message="try")
     experiment = ExperimentStore(store).start(replace(experiment, run=None))
-    controller = retrain_controller._RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
+    controller = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
     with controller._live() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     signatures.revoke_trusted_key(path, "ci")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.artifacts import create_exclusive
+from tunectl.artifacts import atomic_io
 from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.retraining import secret_files
 
@@ -27,7 +27,7 @@ def test_a_kill_while_it_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(create_exclusive.os, "link", cut)
+    monkeypatch.setattr(atomic_io.os, "link", cut)
     with pytest.raises(KeyboardInterrupt):
         secret_files.load_or_create(tmp_path / "secret")
     assert not (tmp_path / "secret").exists()

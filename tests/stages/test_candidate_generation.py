@@ -20,7 +20,7 @@ from tunectl.backends.modeling import generator, reward_scorer
 from tunectl.cli import annotate
 from tunectl.cli.main import main
 from tunectl.config.loading import checks, override_file
-from tunectl.evaluation.generator_protocols import GeneratedText
+from tunectl.evaluation.protocols import GeneratedText
 from tunectl.preferences import annotation_store
 from tunectl.training.reward.protocols import RewardScore
 

@@ -19,7 +19,7 @@ from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import ArtifactError, ConfigError, DataError
 from tunectl.evaluation import paired_comparison, results, summary
 from tunectl.evaluation.few_shot import FewShotRenderer
-from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, LogProb
+from tunectl.evaluation.protocols import GeneratedText, GenerationPrompt, LogProb
 from tunectl.pipeline.stages import evaluate
 from tunectl.training.reward.protocols import RewardModel
 

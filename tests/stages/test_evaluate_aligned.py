@@ -22,7 +22,7 @@ from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.errors import ArtifactError, DataError
 from tunectl.evaluation import results, summary
 from tunectl.evaluation.few_shot import FewShotRenderer
-from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, LogProb
+from tunectl.evaluation.protocols import GeneratedText, GenerationPrompt, LogProb
 from tunectl.pipeline.stages import evaluate
 from tunectl.preferences import annotation_store
 from tunectl.training.reward.protocols import RewardScore, ScoredPrompt

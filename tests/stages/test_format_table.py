@@ -246,15 +246,6 @@ CASES = {
         [f"Sunny.{END}"],
         ("Weather?",),
     ),
-    "feedback": Case(
-        "demonstration",
-        [
-            {"inference_id": "i", "input": {"messages": [ASK]}, "output": "Rainy."},
-            {"inference_id": "i", "metric_name": "demonstration", "value": "Sunny."},
-        ],
-        [f"Sunny.{END}"],
-        ("Weather?",),
-    ),
     "pre-tokenized": Case(
         "tokens",
         [{"input_ids": [42, 75, 3], "attention_mask": [1, 1, 1], "labels": [-100, 75, 3]}],
@@ -263,8 +254,8 @@ CASES = {
     "chosen columns of a CSV file": Case(
         "columns",
         [
-            {"me": "1", "up": "", "who": "Ann", "what": "Hi", "reply": "Hello", "rule": "Be brief."},
-            {"me": "2", "up": "1", "who": "Ann", "what": "Weather?", "reply": "Sunny.", "rule": ""},
+            {"who": "Ann", "what": "Hi", "reply": "Hello", "rule": "Be brief."},
+            {"who": "Ann", "what": "Weather?", "reply": "Sunny.", "rule": ""},
         ],
         [f"Hello{END}", f"Sunny.{END}"],
         ("Be brief.", "Ann\n\nHi"),
@@ -274,8 +265,6 @@ CASES = {
                 "prompt": ["who", "what"],
                 "answer": "reply",
                 "system": "rule",
-                "id": "me",
-                "parent": "up",
             }
         },
     ),

@@ -164,53 +164,6 @@ def test_the_same_sources_give_the_same_bytes():
     assert Path("out/examples.jsonl").read_bytes() == before
 
 
-def test_chains_of_rows_by_parent():
-    rows = [
-        {"id": 2, "parent": 1, "q": "And tomorrow?", "a": "Rain.", "s": None},
-        {"id": 1, "parent": None, "q": "Weather?", "a": "Sun.", "s": "Be brief."},
-        {"id": 3, "parent": 9, "q": "Lost", "a": "x"},
-        {"id": 4, "parent": 4, "q": "Self", "a": "x"},
-        {"id": 1, "parent": None, "q": "Twice", "a": "x"},
-        {"id": None, "parent": None, "q": "Nameless", "a": "x"},
-    ]
-    jsonl("chain.jsonl", rows)
-    columns = {"prompt": ["q"], "answer": "a", "system": "s", "id": "id", "parent": "parent"}
-    metrics = run(share=0.9, chain=source(path="chain.jsonl", columns=columns))
-    assert metrics.rejected == {"duplicate_id": 1, "no_id": 1, "parent_cycle": 1, "unknown_parent": 1}
-    follow_up = next(item for item in examples() if item.answers[0].text == "Rain.")
-    assert [(turn.role, turn.content, turn.train) for turn in follow_up.messages] == [
-        ("system", "Be brief.", None),
-        ("user", "Weather?", None),
-        ("assistant", "Sun.", False),
-        ("user", "And tomorrow?", None),
-    ]
-
-
-def test_demonstrations_are_joined_with_their_inferences():
-    def ask(name):
-        return {
-            "id": name,
-            "function_name": "f",
-            "input": {"messages": [{"role": "user", "content": f"Q {name}"}]},
-            "output": [],
-        }
-
-    rows = [
-        {"inference_id": "a", "metric_name": "demonstration", "value": "first"},
-        ask("a"),
-        ask("b"),
-        {"inference_id": "a", "metric_name": "demonstration", "value": [{"type": "text", "text": "second"}]},
-        {"inference_id": "a", "metric_name": "thumbs_up", "value": True},
-        {"inference_id": "z", "metric_name": "demonstration", "value": "lost"},
-    ]
-    jsonl("feedback.jsonl", rows)
-    metrics = run(share=0.9, log=source(path="feedback.jsonl"))
-    assert metrics.rejected == {"no_demonstration": 1, "not_a_demonstration": 1, "replaced": 1, "unknown_inference": 1}
-    (found,) = examples()
-    assert (metrics.rows_in, metrics.kept) == (6, 2)
-    assert (found.source.row, found.answers[0].source.row, found.answers[0].text) == (2, 4, "second")
-
-
 def test_compressed_tables_and_globs():
     Path("data").mkdir()
     with gzip.open("data/a.csv.gz", "wt") as stream:
@@ -590,8 +543,7 @@ def test_one_broken_file_of_many_rejects_its_rows_only():
         ({"format": "columns"}, "format is columns, but none is pinned"),
         ({"columns": {"prompt": ["a"]}}, "prompt is ['a'] and answer is None; pin both or neither"),
         ({"columns": {"text": ["a"], "prompt": ["a"], "answer": "b"}}, "a source holds one of them"),
-        ({"columns": {"id": "a"}}, "chains of rows need both"),
-        ({"columns": {"system": "a"}}, "system, id and parent go with prompt and answer"),
+        ({"columns": {"system": "a"}}, "system goes with prompt and answer"),
         (
             {"columns": {"prompt": ["a"], "answer": "b"}, "holds": "documents"},
             "columns pins prompt and answer; pin text instead",
@@ -637,9 +589,12 @@ def test_e2e_is_547_examples_of_4672_rows():
             assert rows[answer.source.row - 1] == {"mr": item.messages[0].content, "ref": answer.text}
 
 
-@pytest.mark.skipif(not (SHARED / "hh").is_dir(), reason="../shared/data is absent: hh")
-def test_hh_is_refused_as_preferences():
-    message, _ = fails(hh=source(path=str(SHARED / "hh/harmless.jsonl.gz")))
+def test_transcripts_in_the_form_of_hh_are_refused_as_preferences():
+    asked = "\n\nHuman: Is the mill open today?\n\nAssistant:"
+    row = {"chosen": f"{asked} Yes, until five.", "rejected": f"{asked} Who knows."}
+    with gzip.open("harmless.jsonl.gz", "wt") as stream:
+        stream.write(f"{json.dumps(row)}\n" * 3)
+    message, _ = fails(hh=source(path="harmless.jsonl.gz"))
     assert "harmless.jsonl.gz:1 holds pairs of a better and a worse answer (chosen, rejected)" in message
 
 

@@ -27,7 +27,7 @@ from tunectl.backends.wiring.preferences import Backend
 from tunectl.cli.main import main
 from tunectl.config.schema.preferences import PreferencesStage
 from tunectl.core.errors import DataError
-from tunectl.evaluation.generator_protocols import GeneratedText
+from tunectl.evaluation.protocols import GeneratedText
 from tunectl.pipeline.stages import preferences
 from tunectl.pipeline.stages.compose import list_declared_paths
 from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask, Retraction, open_store

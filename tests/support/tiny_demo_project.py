@@ -24,7 +24,7 @@ from monitor_project import tiny_encoder
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.loading import override_file
-from tunectl.inference_log import feedback_selection
+from tunectl.inference_log import feedback
 from tunectl.registry.release_store import ReleaseRegistry
 
 ROOT = loop_demo_fixtures.ROOT
@@ -64,7 +64,7 @@ class Wish:
 
 def held(brief: str) -> bool:
     """Whether the question is kept for the gate."""
-    return feedback_selection.is_held_out(feedback_selection.prompt_digest([("user", brief)]), HELD)
+    return feedback.is_held_out(feedback.prompt_digest([("user", brief)]), HELD)
 
 
 def wishes(topics: tuple[str, ...], seed: int) -> Iterator[Wish]:

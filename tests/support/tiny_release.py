@@ -49,10 +49,6 @@ def tiny_release(
     base: Path, folder: Path, *, seed: int = 1, engine: str = "transformers", project: str = "shop"
 ) -> Path:
     """Write a release folder, adapter apart, without its manifest."""
-    import peft
-    import torch
-    import transformers
-
     shutil.copytree(base, folder / "model")
     (folder / "tokenizer").mkdir()
     for name in ("tokenizer.json", "chat_template.jinja"):
@@ -63,24 +59,10 @@ def tiny_release(
         Template(source, "<|im_start|>", "<|im_end|>", extra={"pad_token": "<|im_end|>"}),
         Tokenizer(base),
     )
-    plain = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
     asked = [[Message("user", text)] for text in ("Hi", "What is it?", "naïve ☃", "Tell me more about Eagle 17")]
     prompts = [template.render(one, add_generation_prompt=True) for one in asked]
     ids = [tokenizer.ids(text) for text in prompts]
-    based = [greedy(plain, one) for one in ids]
-    tuned_model = peft.PeftModel.from_pretrained(plain, folder / "adapter").eval()
-    tuned = [greedy(tuned_model, one) for one in ids]
-    assert all(one[0] != other[0] for one, other in zip(based, tuned, strict=True))
-    with tuned_model.disable_adapter():
-        under = [likelihood(tuned_model, one, said) for one, (said, _) in zip(ids, tuned, strict=True)]
-    probes = [
-        ParityProbe(
-            messages, prompt, said, tokenizer.text_of(said), logprobs,
-            base, tokenizer.text_of(base), base_logprobs, told,
-        )
-        for messages, prompt, (said, logprobs), (base, base_logprobs), told
-        in zip(asked, ids, tuned, based, under, strict=True)
-    ]  # fmt: skip
+    probes = tiny_probes(base, folder / "adapter", tokenizer, asked, ids)
     weights = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     contracts.save(
         ServingContract(
@@ -107,6 +89,31 @@ def tiny_release(
     (folder / "MODEL_CARD.md").write_text("# tiny\n")
     (folder / "reference.jsonl").write_text("")
     return folder
+
+
+def tiny_probes(
+    base: Path, adapter: Path, tokenizer: Tokenizer, asked: list[list[Message]], ids: list[list[int]]
+) -> list[ParityProbe]:
+    """Greedy answers of the tuned and the base model; each differs in its tokens."""
+    import peft
+    import torch
+    import transformers
+
+    plain = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
+    based = [greedy(plain, one) for one in ids]
+    tuned_model = peft.PeftModel.from_pretrained(plain, adapter).eval()
+    tuned = [greedy(tuned_model, one) for one in ids]
+    assert all(one[0] != other[0] for one, other in zip(based, tuned, strict=True))
+    with tuned_model.disable_adapter():
+        under = [likelihood(tuned_model, one, said) for one, (said, _) in zip(ids, tuned, strict=True)]
+    return [
+        ParityProbe(
+            messages, prompt, said, tokenizer.text_of(said), logprobs,
+            base_said, tokenizer.text_of(base_said), base_logprobs, told,
+        )
+        for messages, prompt, (said, logprobs), (base_said, base_logprobs), told
+        in zip(asked, ids, tuned, based, under, strict=True)
+    ]  # fmt: skip
 
 
 def greedy(model, prompt: list[int], most: int = 12) -> tuple[list[int], list[float]]:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from msgspec import Meta, Struct, convert, structs
 
-from tunectl.artifacts import atomic_io, create_exclusive
+from tunectl.artifacts import atomic_io
 from tunectl.artifacts.canary_state import Signature
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core import logging_setup
@@ -102,7 +102,7 @@ def generate_key(path: Path) -> SigningKey:
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
-        created = create_exclusive.create_exclusive(path, content, mode=0o600)
+        created = atomic_io.create_exclusive(path, content, mode=0o600)
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
     if not created:

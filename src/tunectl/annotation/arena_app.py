@@ -29,6 +29,7 @@ from tunectl.annotation.annotate_app import (
     NO_NAME,
     NOT_SAVED,
     SHARED_ASSETS,
+    TOO_MANY,
     refuse_key,
 )
 from tunectl.annotation.annotation_queue import Button
@@ -48,7 +49,6 @@ WARMTH: Final = 0.9
 READ: Final = 30.0
 """Seconds for a form to arrive."""
 WRONG_KEY = "That key is not right, or it may not chat and give feedback. Ask whoever runs this server."
-TOO_MANY = "Too many wrong keys came from where you are. Try again in a minute."
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the conversation as it is now."
 NOTHING = "Please write something first."
 UNANSWERED = "No answer: {reason}"

@@ -183,3 +183,31 @@ def replace_directory(folder: Path, target: Path) -> None:
     except OSError as error:
         raise write_error(target, error) from error
     shutil.rmtree(old, ignore_errors=True)
+
+
+def create_exclusive(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+    """Make a file that is whole from its first moment; False where there is one of that name, which stays as it is.
+
+    Raises  InfrastructureError where it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    scratch = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.chmod(mode)
+        os.link(scratch, path)  # unlike a rename this never takes another one's place
+        fsync_directory(path.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+    return True

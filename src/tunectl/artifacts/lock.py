@@ -17,7 +17,8 @@ class LockTimeoutError(InfrastructureError):
     """Another process holds a lock: the same call may succeed in a moment."""
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file; False where another process holds it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -46,7 +47,7 @@ def file_lock(
         raise atomic_io.write_error(path, error) from error
     try:
         end = time.monotonic() + patience
-        while not _try_lock(descriptor):
+        while not try_lock(descriptor):
             if time.monotonic() >= end:
                 holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip() or "an unnamed process"
                 raise LockTimeoutError(f"{busy}: {holder}", hint=hint)

@@ -21,6 +21,11 @@ class Source(Struct, frozen=True):
     file: str
     row: int = 0
 
+    @property
+    def location(self) -> str:
+        """``file:row``, or the file alone where all of it is meant."""
+        return f"{self.file}:{self.row}" if self.row else self.file
+
 
 class Document(Struct, frozen=True):
     """A piece of raw text: a page, a flyer, a review, a post, an article."""

@@ -110,7 +110,7 @@ def _too_many(account: RowCounts, allowed: float, setting: str) -> DataError:
 
 def _first(account: RowCounts, reason: str) -> str:
     reject = account.samples[reason][0]
-    location = f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
+    location = reject.source.location
     return f"first {location} {reject.detail or reject.sample}".rstrip()
 
 

@@ -96,7 +96,7 @@ class LossMasker:
         turns = [message for message in messages if message.role == "assistant"]
         if len(rendered.generated) != len(turns):
             raise DataError(
-                f"{_where(example)}: the chat template marks {len(rendered.generated)} generated parts in a conversation "
+                f"{example.source.location}: the chat template marks {len(rendered.generated)} generated parts in a conversation "
                 f"with {len(turns)} assistant turns",
                 hint="put {% generation %} around each assistant turn, its end token with it, or take the marks out",
             )
@@ -132,7 +132,7 @@ class LossMasker:
         if not closed.startswith(opened):
             index = next((i for i, (a, b) in enumerate(zip(opened, closed, strict=False)) if a != b), len(closed))
             raise DataError(
-                f"{_where(example)}: the chat template renders the text before turn {len(messages) + 1} (assistant) in two "
+                f"{example.source.location}: the chat template renders the text before turn {len(messages) + 1} (assistant) in two "
                 f"ways, which part at character {index}\n"
                 f"    before the answer: {_around(opened, index)}\n"
                 f"    with the answer:   {_around(closed, index)}",
@@ -194,7 +194,7 @@ def _spans(
     offset = text.find(inside, start, end) - (len(joined) - len(joined.lstrip()))
     if text.find(inside, start, end) < 0:
         raise DataError(
-            f"{_where(example)}: parts of a turn are trained, and the chat template changes its text: "
+            f"{example.source.location}: parts of a turn are trained, and the chat template changes its text: "
             f"{_around(text, start)}",
             hint="give the row as segments, or set train for the whole turn",
         )
@@ -216,10 +216,6 @@ def _segments(example: Example) -> _RenderedText:
             learned.append((position, position + len(segment.text)))
         position += len(segment.text)
     return _RenderedText("".join(segment.text for segment in example.segments), learned, 0)
-
-
-def _where(example: Example) -> str:
-    return f"{example.source.file}:{example.source.row}" if example.source.row else example.source.file
 
 
 def _around(text: str, index: int, width: int = 40) -> str:

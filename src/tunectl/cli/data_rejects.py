@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         counts = Counter((stage, reject.reason) for stage, reject in result)
         firsts = {(stage, reject.reason): reject for stage, reject in reversed(result)}
         rows = [
-            (stage, reason, count, _place(firsts[stage, reason]), _what(firsts[stage, reason]))
+            (stage, reason, count, firsts[stage, reason].source.location, _what(firsts[stage, reason]))
             for (stage, reason), count in counts.most_common()
         ]
         if args.json:
@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         terminal.print_json([{"stage": stage, **to_builtins(reject)} for stage, reject in chosen[: args.number]])
     else:
-        shown = [(stage, _place(reject), reject.detail, reject.sample) for stage, reject in chosen[: args.number]]
+        shown = [
+            (stage, reject.source.location, reject.detail, reject.sample) for stage, reject in chosen[: args.number]
+        ]
         terminal.table(f"{args.reason}: {len(chosen)} rows", ("stage", "row", "detail", "text"), shown)
     return 0
 
@@ -72,10 +74,6 @@ def _read(layout: ProjectPaths, stage: str | None) -> list[tuple[str, RejectedRo
         for name, folder in built.items()
         for reject in atomic_io.read_rows(folder / row_counts.REJECTS, RejectedRow)
     ]
-
-
-def _place(reject: RejectedRow) -> str:
-    return f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
 
 
 def _what(reject: RejectedRow) -> str:

@@ -83,7 +83,7 @@ def _show(row: Shown, *, limit: int | None) -> None:
     from tunectl.backends.system import terminal
 
     source = row.annotations[0].source if isinstance(row, PreferencePair | LabeledCompletion) else row.source
-    location = f"{source.file}:{source.row}" if source.row else source.file
+    location = source.location
     notes = [row.kind, location, *(f"{name}={value}" for name, value in row.fields.items())]
     if isinstance(row, Example):
         notes += [f"cluster {row.cluster}"] if row.cluster else []

@@ -11,15 +11,13 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from tunectl.console.read_context import ReadContext, stamp_files
 from tunectl.core.errors import DataError
-
-MAX_MATCHES: Final = 100_000
 
 
 class _Facet(Struct, frozen=True):

@@ -9,9 +9,8 @@ from msgspec import Struct
 
 from tunectl.evaluation import few_shot, metrics, paired_comparison, scoring, system, train_overlap
 from tunectl.evaluation.few_shot import ZERO_SHOT, FewShotRenderer, FewShotSampler
-from tunectl.evaluation.generator_protocols import Generator
 from tunectl.evaluation.items import Item
-from tunectl.evaluation.metric_protocols import MetricBackends
+from tunectl.evaluation.protocols import Generator, MetricBackends
 from tunectl.evaluation.results import PromptDescription, Score
 from tunectl.evaluation.system import GenerationSettings
 

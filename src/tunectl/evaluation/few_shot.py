@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tunectl.artifacts.records import Message
 from tunectl.chat.tool_calls import render_tool_calls
 from tunectl.evaluation.items import Item
-from tunectl.evaluation.metric_protocols import Index
+from tunectl.evaluation.protocols import Index
 from tunectl.evaluation.results import PromptDescription
 
 

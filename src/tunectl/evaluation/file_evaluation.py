@@ -12,9 +12,8 @@ from tunectl.config.schema.evaluate import BeamSearch, Check, EvalGate, Greedy, 
 from tunectl.evaluation import few_shot, metrics, paired_comparison, scoring, slot_error, system
 from tunectl.evaluation import slot_report as slots_beyond
 from tunectl.evaluation.few_shot import ZERO_SHOT, FewShotRenderer, FewShotSampler
-from tunectl.evaluation.generator_protocols import Generator
 from tunectl.evaluation.items import Item
-from tunectl.evaluation.metric_protocols import MetricBackends
+from tunectl.evaluation.protocols import Generator, MetricBackends
 from tunectl.evaluation.results import AnswerRow, Cost, Score, SlotReport
 from tunectl.evaluation.system import GenerationSettings
 

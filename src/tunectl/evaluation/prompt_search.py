@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tunectl.core import logging_setup
 from tunectl.evaluation import few_shot
 from tunectl.evaluation.few_shot import FewShotRenderer, FewShotSampler
-from tunectl.evaluation.generator_protocols import GenerationPrompt, Generator
 from tunectl.evaluation.items import Item
+from tunectl.evaluation.protocols import GenerationPrompt, Generator
 from tunectl.evaluation.results import Candidate, PromptDescription, Search
 from tunectl.evaluation.system import GenerationSettings
 

@@ -27,9 +27,8 @@ from tunectl.evaluation import gate as evaluation_gate
 from tunectl.evaluation import llm_judge as judging
 from tunectl.evaluation import prompt_search as searching
 from tunectl.evaluation.few_shot import ZERO_SHOT, FewShotRenderer, FewShotSampler
-from tunectl.evaluation.generator_protocols import GenerationPrompt, Generator
 from tunectl.evaluation.items import Item, sample_items
-from tunectl.evaluation.metric_protocols import Index, MetricBackends
+from tunectl.evaluation.protocols import GenerationPrompt, Generator, Index, MetricBackends
 from tunectl.evaluation.results import (
     EvalVerdict,
     InputScores,

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tunectl.config.schema.evaluate import Check
 from tunectl.evaluation import declared_checks, slot_error, train_overlap
-from tunectl.evaluation.generator_protocols import GeneratedText
 from tunectl.evaluation.items import Item
-from tunectl.evaluation.metric_protocols import MetricBackends
+from tunectl.evaluation.protocols import GeneratedText, MetricBackends
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,8 +9,8 @@ from statistics import median
 from tunectl.config.schema.evaluate import BeamSearch, Greedy, Sampling
 from tunectl.core.errors import UsageError
 from tunectl.evaluation.few_shot import RenderedPrompts
-from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, Generator
 from tunectl.evaluation.items import Item
+from tunectl.evaluation.protocols import GeneratedText, GenerationPrompt, Generator
 from tunectl.evaluation.results import Cost, PromptDescription
 
 TITLES = {

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from tunectl.evaluation import file_evaluation, metrics, paired_comparison, win_rates_by_judge
 from tunectl.evaluation.file_evaluation import EvalTask, FileEvalResult
-from tunectl.evaluation.metric_protocols import MetricBackends
+from tunectl.evaluation.protocols import MetricBackends
 from tunectl.evaluation.results import AnswerRow, MetricDifference, WinRate
 from tunectl.evaluation.system import SystemResult
 from tunectl.evaluation.win_rate import Counting

@@ -13,8 +13,8 @@ from tunectl.artifacts.record_format import RecordFormat
 from tunectl.artifacts.records import Feedback, InferenceRecord
 from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.core.errors import ArtifactError
-from tunectl.inference_log import feedback_rules, feedback_selection, snapshot, version_0_1
-from tunectl.inference_log.feedback_rules import FeedbackSelection
+from tunectl.inference_log import feedback, snapshot, version_0_1
+from tunectl.inference_log.feedback import FeedbackSelection
 from tunectl.inference_log.snapshot import Snapshot
 
 WINDOW_FORMAT: Final = RecordFormat("feedback window", (version_0_1.convert_training_window,))
@@ -28,7 +28,7 @@ class FeedbackWindow(Struct, frozen=True):
     erased: list[str] = field(default_factory=list)
     """Inferences of those snapshots, and opinions about them, that may no longer be used."""
     golden: list[str] = field(default_factory=list)
-    """Digests of the questions of the golden set (``feedback_selection.digest_prompt``)."""
+    """Digests of the questions of the golden set (``feedback.digest_prompt``)."""
 
 
 def load_window(path: Path) -> FeedbackWindow:
@@ -58,13 +58,13 @@ def _select_examples(
     at: datetime,
 ) -> FeedbackSelection:
     erased = set(window.erased)
-    return feedback_selection.select_examples(
+    return feedback.select_examples(
         inferences.values(),
         {
             name: [item for item in feedback if item.id not in erased]
             for name, feedback in feedback_by_inference.items()
         },
-        feedback_rules.rules_of(section),
+        feedback.rules_of(section),
         at=at,
         erased=erased,
         golden=set(window.golden),

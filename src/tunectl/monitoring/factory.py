@@ -11,7 +11,6 @@ from tunectl.artifacts import lock
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.storage import inference_log_sql, open_registry
 from tunectl.backends.text import language_id, pii_resources, sentence_encoder, static_embedding, vader
-from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.inference_log import pseudonyms
 from tunectl.inference_log.log_store import InferenceLog
@@ -21,7 +20,6 @@ from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.monitoring.features import Embedder, Sentiment
 from tunectl.monitoring.signals import Tools
 from tunectl.monitoring.window_size import DetectionRule
-from tunectl.privacy.mask import PiiMasker
 
 LETTERS = 12
 """Fewest of a text whose language is guessed."""
@@ -96,11 +94,6 @@ def build_monitor(settings: MonitorSettings, layout: ProjectPaths, store: Infere
         monitor.window.max_sampled_rows,
     )
     report = evidently_report.write if monitor.evidently else None
-    return DriftMonitor(settings, layout, store, releases, examiner, report, masker=_masker(settings.inference_log))
-
-
-def _masker(live: InferenceLogConfig) -> PiiMasker:
-    """Return the masker that servers use for stored rows."""
-    personal = live.pii
-    tools = pii_resources.tools(regions=personal.regions, locales=personal.locales)
-    return PiiMasker(tools, kinds=personal.kinds, keep=personal.keep)
+    return DriftMonitor(
+        settings, layout, store, releases, examiner, report, masker=pii_resources.build_masker(settings.inference_log)
+    )

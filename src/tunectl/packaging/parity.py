@@ -9,6 +9,11 @@ from statistics import fmean
 from msgspec import Struct
 from msgspec.structs import replace
 
+from tunectl.config.schema.evaluate import Evaluate
+from tunectl.evaluation import paired_comparison, scoring
+from tunectl.evaluation.items import Item
+from tunectl.evaluation.protocols import MetricBackends
+from tunectl.evaluation.results import Score
 from tunectl.packaging.protocols import TeacherForced
 from tunectl.registry.release_manifest import RecordedVerdict
 
@@ -114,3 +119,16 @@ def with_gguf(report: ParityReport, share: float, minimum: float) -> ParityRepor
         f"{minimum:.1%} must. Take finer weights (package.gguf.type=f16), or none (package.gguf=null)."
     )
     return replace(report, gguf=share, verdict=RecordedVerdict(False, GGUF_DIFFERS, text))
+
+
+def score_exported(
+    cfg: Evaluate, tools: MetricBackends, items: Sequence[Item], answers: Sequence[str], *, seed: int
+) -> Score | None:
+    """Return ``evaluate.gate.primary_metric`` with its interval, as the evaluation computes it; None where it is undefined."""
+    gate = cfg.gate
+    tables = scoring.compute_statistics(
+        items, answers, None, tools=tools, declared=cfg.checks, seen=frozenset(), rules=None
+    )
+    groups = [item.cluster for item in items]
+    plan = paired_comparison.make_resampling(groups, resamples=gate.resamples, confidence=gate.confidence, seed=seed)
+    return paired_comparison.score(gate.primary_metric, tables[gate.primary_metric], plan)

@@ -138,8 +138,8 @@ class SftTrainAndScore:
         from tunectl.backends.modeling import generator as modeling_generator
         from tunectl.backends.wiring import evaluation
         from tunectl.config.schema.evaluate import Greedy
-        from tunectl.evaluation.generator_protocols import GenerationPrompt
         from tunectl.evaluation.items import from_examples
+        from tunectl.evaluation.protocols import GenerationPrompt
 
         rows = atomic_io.read_rows(self._layout.artifact("split") / "validation.jsonl", Example)
         items, _ = from_examples(rows)

@@ -18,10 +18,9 @@ from typing import Any, Final, Literal
 from msgspec import Struct, field
 
 from tunectl.artifacts import atomic_io, lock
-from tunectl.artifacts.record_format import existing
+from tunectl.artifacts.record_format import RecordFormat, existing, rename_keys
 from tunectl.artifacts.records import AnnotationMetadata, Choice, Comparison, Message, RejectedRow, Source
 from tunectl.core.errors import DataError
-from tunectl.preferences import annotation_formats
 
 TASKS, ANNOTATIONS, LOCK = "tasks.jsonl", "annotations.jsonl", ".lock"
 OLD_NAMES: Final = {TASKS: "questions.jsonl", ANNOTATIONS: "said.jsonl"}
@@ -100,7 +99,7 @@ class Store:
         Raises  InfrastructureError when the disk refuses; none is added then.
         """
         every = self.questions | {item.id: item for item in questions if item.id not in self.questions}
-        annotation_formats.TASK.write_lines(self.folder / TASKS, every.values())
+        TASK.write_lines(self.folder / TASKS, every.values())
         self.questions = every  # nobody is asked what is not on the disk
 
     def write(self, entry: AnnotationEvent | Retraction) -> None:
@@ -110,7 +109,7 @@ class Store:
         """
         if isinstance(entry, AnnotationEvent) and entry.id in self._said:
             return
-        line = annotation_formats.EVENT.encode(entry)
+        line = EVENT.encode(entry)
         size = os.fstat(self._journal).st_size
         try:
             written = 0
@@ -226,8 +225,8 @@ def _refuse_old_folder(folder: Path) -> None:
 def _adopt_old_names(folder: Path) -> None:
     """Write the files of tunectl 0.1 anew, whole before the old one goes. Lines keep their numbers: artifacts name them."""
     for name, form, shape in (
-        (TASKS, annotation_formats.TASK, AnnotationTask),
-        (ANNOTATIONS, annotation_formats.EVENT, AnnotationEvent | Retraction),
+        (TASKS, TASK, AnnotationTask),
+        (ANNOTATIONS, EVENT, AnnotationEvent | Retraction),
     ):
         older = folder / OLD_NAMES[name]
         if not older.is_file():
@@ -271,7 +270,7 @@ def _judgment(entry: AnnotationEvent, choice: Choice, question: AnnotationTask, 
 
 def _rows(folder: Path, name: str, shape: Any) -> Iterator[Any]:
     """Yield the whole lines of a file, none where it is absent; a last line without an end is still being written, or was cut off."""
-    form = annotation_formats.TASK if name == TASKS else annotation_formats.EVENT
+    form = TASK if name == TASKS else EVENT
     path, content = _read(folder, name)
     for number, line in enumerate(content.splitlines(keepends=True), 1):
         if not line.endswith(b"\n"):
@@ -302,3 +301,21 @@ def _mend(path: Path) -> None:
         with path.open("r+b") as stream:
             stream.truncate(end)
             os.fsync(stream.fileno())
+
+
+_KINDS: Final = {"said": "annotation", "undone": "retraction"}
+
+
+def upgrade_task(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of ``questions.jsonl`` of 0.1, whose keys are those of today."""
+    return dict(record)
+
+
+def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a line of ``said.jsonl`` of 0.1."""
+    result = rename_keys(record, {"what": "kind", "question": "task", "at": "created_at"})
+    return {**result, "kind": _KINDS.get(result.get("kind", ""), result.get("kind"))}
+
+
+TASK: Final = RecordFormat("task", (upgrade_task,))
+EVENT: Final = RecordFormat("line of annotations", (upgrade_event,))

@@ -6,7 +6,8 @@ Whoever decides shows a key of scope decide, and the record carries the name of 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
 from typing import NamedTuple
 
 from tunectl.access.api_errors import ApiError
@@ -49,6 +50,16 @@ def check_person(name: str, people: Collection[str] | None) -> None:
 def list_approvers(entries: Iterable[ApiKey], people: Collection[str] | None) -> list[str]:
     """Return the names of the keys that may decide."""
     return [entry.name for entry in entries if entry.allows("decide") and (people is None or entry.name in people)]
+
+
+def list_open(store: RunStore, runs: Iterable[RetrainRun], now: datetime) -> Iterator[tuple[RetrainRun, datetime]]:
+    """Yield the retrains whose question nobody has decided and whose time is not over, with the end of that time."""
+    for run in runs:
+        facts = run.steps[-1].facts
+        if run.state == "awaiting_approval" and store.get_decision(run.id, facts["question"]) is None:
+            until = datetime.fromisoformat(facts["until"])
+            if now < until:
+                yield run, until
 
 
 def find_obstacle(store: RunStore, run: RetrainRun, question: ApprovalQuestion, nonce: str) -> str:

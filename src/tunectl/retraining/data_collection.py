@@ -13,7 +13,7 @@ from tunectl.artifacts.records import DriftWindow
 from tunectl.config.schema.feedback import FeedbackFromLog
 from tunectl.config.schema.retrain import MinimumData
 from tunectl.inference_log import erasure, snapshot, training_window
-from tunectl.inference_log.feedback_selection import digest_messages
+from tunectl.inference_log.feedback import digest_messages
 from tunectl.inference_log.snapshot import Snapshot
 from tunectl.inference_log.training_window import FeedbackWindow
 from tunectl.monitoring import window as windows

@@ -28,7 +28,7 @@ from tunectl.config.schema.retrain import PromotionGate, RetrainingConfig
 from tunectl.core.errors import InfrastructureError
 from tunectl.evaluation import items, metrics, safety, scoring
 from tunectl.evaluation.items import Item
-from tunectl.inference_log.feedback_selection import digest_messages
+from tunectl.inference_log.feedback import digest_messages
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import golden_set, promotion_gate
 from tunectl.retraining.promotion_gate import GateCheck, GateComparison, GateLimits, GateVerdict, Guardrail

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from tunectl.artifacts import create_exclusive, record_format
+from tunectl.artifacts import atomic_io, record_format
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.retraining import run_formats
 from tunectl.retraining.state_machine import RetrainRun, Suppressed, Trigger
@@ -93,7 +93,7 @@ class RunStore:
         """Keep a trigger until it is dealt with; durable on return. False: it is known already."""
         if self.get_outcome(trigger.id) is not None:
             return False
-        return create_exclusive.create_exclusive(self._place(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
+        return atomic_io.create_exclusive(self._place(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
 
     def is_pending(self, trigger: str) -> bool:
         """Return whether a trigger was received and is not dealt with."""
@@ -145,7 +145,7 @@ class RunStore:
         path = self._place(APPROVALS, f"{run}-{question}")
         if self._find(APPROVALS, path.stem) != path:
             return False
-        return create_exclusive.create_exclusive(path, run_formats.DECISION.encode(answer))
+        return atomic_io.create_exclusive(path, run_formats.DECISION.encode(answer))
 
     def get_decision(self, run: str, question: str) -> ApprovalDecision | None:
         """Return the decision; None while nobody has decided."""

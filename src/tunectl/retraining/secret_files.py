@@ -7,7 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from tunectl.artifacts import create_exclusive
+from tunectl.artifacts import atomic_io
 from tunectl.core import logging_setup
 from tunectl.core.errors import InfrastructureError, UsageError
 
@@ -40,7 +40,7 @@ def load_or_create(path: Path, *, signs: bool = False) -> str:
     """
     try:
         if not path.exists():
-            create_exclusive.create_exclusive(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
+            atomic_io.create_exclusive(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
         status, result = path.stat(), path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
         raise InfrastructureError(

@@ -15,8 +15,8 @@ import bentoml  # noqa: TID253  # BentoML finds its services at module level
 
 from tunectl.access.routes import ARENA_SCOPES
 from tunectl.annotation import arena_app
+from tunectl.backends.text import pii_resources
 from tunectl.backends.web import bounded_http
-from tunectl.serving import inference_logger
 from tunectl.serving.app import Server
 from tunectl.serving.lifecycle import ServerLifecycle
 
@@ -27,7 +27,7 @@ def mount_arena(server: Server, home: Path) -> None:
     """Add the page on which people chat and vote to ``server``, as one of its clients."""
     annotate = server.settings.annotate
     folder = home / os.environ.get(JUDGMENTS, annotate.store)
-    masker = inference_logger.build_masker(server.settings.inference_log)
+    masker = pii_resources.build_masker(server.settings.inference_log)
     config = arena_app.ArenaAppConfig(
         server.settings.project,
         tuple(annotate.tags),

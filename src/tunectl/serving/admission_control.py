@@ -54,7 +54,6 @@ class AdmissionTicket:
     answers: int
     tokens: int
     """Prompt and answers, as far as they could be foreseen."""
-    admitted_at: float
     go: Callable[[], None]
     """Called once when all its answers may run; it may be called inside ``admit``."""
     started_at: float | None = None
@@ -95,7 +94,7 @@ class AdmissionController:
                 self._promises.make(name, answers, wait := self.estimate_wait_seconds(answers), now)
             raise OverloadedError(*refused, max(SOONEST, wait))
         self._last += 1
-        ticket = AdmissionTicket(self._last, answers, tokens, now, go)
+        ticket = AdmissionTicket(self._last, answers, tokens, go)
         self.waiting += answers
         self.tokens += tokens
         self._queue[ticket.number] = ticket

@@ -30,7 +30,6 @@ from tunectl.inference_log.log_store import InferenceLog, RequestOutcome
 from tunectl.inference_log.log_writer import LogWriteError, Writer
 from tunectl.inference_log.pseudonyms import identify_caller, key_holder_name, pseudonymize
 from tunectl.inference_log.redact import Redactor
-from tunectl.privacy.mask import PiiMasker
 from tunectl.serving.request_job import ChatJob
 from tunectl.serving.requests import FeedbackRequest
 from tunectl.serving.response_encoding import ResponseChoice
@@ -195,7 +194,7 @@ def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], 
         pseudonyms.register_hash_key(store, live, hash_key)
         writer = Writer(
             store,
-            Redactor(build_masker(live), hash_key),
+            Redactor(pii_resources.build_masker(live), hash_key),
             policy=live.disk_full,
             patience=live.write_timeout_seconds,
             waiting=live.max_buffered_rows,
@@ -203,10 +202,3 @@ def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], 
             on_error=on_error,
         )
         return InferenceLogger(store, writer, hash_key, stack.pop_all())
-
-
-def build_masker(live: InferenceLogConfig) -> PiiMasker:
-    """Return the masker of personal data for everything that is stored."""
-    personal = live.pii
-    tools = pii_resources.tools(regions=personal.regions, locales=personal.locales)
-    return PiiMasker(tools, kinds=personal.kinds, keep=personal.keep)

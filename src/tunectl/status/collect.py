@@ -177,20 +177,12 @@ def _waits(
 ) -> Iterator[PendingApproval]:
     """Yield questions that are open, and a branch that was left to be looked at."""
     from tunectl.backends.vcs import git_worktree
-    from tunectl.retraining import signed_links
+    from tunectl.retraining import approvals, signed_links
 
-    for run in runs:
-        facts = run.steps[-1].facts
-        if run.state != "awaiting_approval" or store.get_decision(run.id, facts["question"]) is not None:
-            continue
-        until = datetime.fromisoformat(facts["until"])
-        if now < until:
-            yield PendingApproval(
-                f"{signed_links.WORDS[facts['question']]} {run.trigger.message}",
-                until,
-                _link(layout, root, run, until),
-                f"/decisions/{run.id}",
-            )
+    for run, until in approvals.list_open(store, runs, now):
+        question = signed_links.WORDS[run.steps[-1].facts["question"]]
+        link = _link(layout, root, run, until)
+        yield PendingApproval(f"{question} {run.trigger.message}", until, link, f"/decisions/{run.id}")
     done = [run for run in runs if run.state == "promoted"]
     branch = done[-1].steps[-1].facts.get("branch") if done else None
     if branch and git_worktree.has_unmerged_commits(layout.root, branch):

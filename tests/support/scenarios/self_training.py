@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 
 from scenarios.fault_result import Found
 from tunectl.artifacts.records import Feedback, InferenceRecord
-from tunectl.inference_log import feedback_selection
-from tunectl.inference_log.feedback_rules import FeedbackRules, FeedbackSelection
+from tunectl.inference_log import feedback
+from tunectl.inference_log.feedback import FeedbackRules, FeedbackSelection
 
 SENTENCES = 120
 SHARPER = 1.6
@@ -87,7 +87,7 @@ def generation(
         if place % 3 == 0:
             kind, value = ("edit", dice.choice(people)) if place % 12 == 0 else ("thumb", "up")
             said[name] = [Feedback(f"f-{name}", name, kind, value, AT - timedelta(days=2), f"a{place % 40}")]
-    return feedback_selection.select_examples(inferences, said, rules, at=AT)
+    return feedback.select_examples(inferences, said, rules, at=AT)
 
 
 def inference(name: str, question: str, answer: str, *, user: str) -> InferenceRecord:
@@ -144,7 +144,7 @@ def poisoned(share: float, *, count: int = 1000, young: bool = False) -> Feedbac
         at = AT - (timedelta(hours=1) if bad and young else timedelta(days=2))
         value = SPAM if bad else f"a better answer {place}"
         said[name] = [Feedback(f"f{place}", name, "edit", value, at, "mallory" if bad else f"a{place % 60}")]
-    return feedback_selection.select_examples(inferences, said, RULES, at=AT)
+    return feedback.select_examples(inferences, said, RULES, at=AT)
 
 
 def poison() -> Found:

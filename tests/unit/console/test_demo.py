@@ -17,8 +17,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import demo
 from tunectl.console import recorded_project
 from tunectl.console.read_context import ReadContext
-from tunectl.console.recorded_project import Recording
-from tunectl.console.recorded_registry import RecordedRegistry
+from tunectl.console.recorded_project import RecordedRegistry, Recording
 from tunectl.console.screen_table import SCREENS
 from tunectl.console.screens.explain import read_explain
 from tunectl.core import distribution

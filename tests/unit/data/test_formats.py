@@ -65,12 +65,6 @@ ROWS = {
         "request": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]},
         "response": {"choices": [{"message": {"role": "assistant", "content": "Hello"}}]},
     },
-    "demonstration": {
-        "inference_id": "i",
-        "metric_name": "demonstration",
-        "value": "Hello",
-        "input": {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
-    },
 }
 
 
@@ -107,7 +101,6 @@ def test_lists_and_objects_may_be_json_in_a_cell(name):
         ),
         ({"segments": [{"text": "a", "label": True}]}, "segments"),
         ({"input_ids": [1], "attention_mask": [1], "labels": [1]}, "tokens"),
-        ({"input": {"messages": []}, "output": [], "inference_id": "i"}, "demonstration"),
         ({"text": "t", "messages": [{"role": "user", "content": "a"}]}, "messages"),
     ],
 )
@@ -373,12 +366,6 @@ WRITTEN = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</t
             "request": {"messages": [ASK]},
             "response": {"choices": [{"message": {"content": None, "tool_calls": [{"function": CALL}]}}] * 2},
         },
-        {
-            "input": {"messages": [ASK]},
-            "inference_id": "i",
-            "metric_name": "demonstration",
-            "value": [{"type": "tool_call", "name": "weather", "arguments": {"city": "Paris"}}],
-        },
     ],
 )
 def test_a_final_tool_call_is_the_answer(row):
@@ -408,34 +395,6 @@ def test_several_choices_of_a_log_are_several_answers():
     log = ROWS["production_log"]
     choices = [{"message": {"role": "assistant", "content": text}} for text in ("Hello", "Hi there")]
     assert turns(example({**log, "response": {"choices": choices}}))[1] == ["Hello", "Hi there"]
-
-
-def test_demonstration_of_tensorzero_with_system_tools_and_blocks():
-    row = {
-        "inference_id": "i",
-        "metric_name": "demonstration",
-        "value": [{"type": "text", "text": "Sunny."}],
-        "input": {
-            "system": {"city": "Paris"},
-            "messages": [
-                {"role": "user", "content": "Weather?"},
-                {
-                    "role": "assistant",
-                    "content": [{"type": "tool_call", "id": "c", "name": "weather", "arguments": "{}"}],
-                },
-                {"role": "user", "content": [{"type": "tool_result", "id": "c", "name": "weather", "result": "sun"}]},
-            ],
-        },
-    }
-    found = example(row)
-    assert [item.role for item in found.messages] == ["system", "user", "assistant", "tool"]
-    assert found.messages[0].content == '{"city":"Paris"}'
-    assert turns(found)[1] == ["Sunny."]
-
-
-def test_demonstration_of_a_json_function():
-    row = {**ROWS["demonstration"], "value": {"raw": "", "parsed": {"mood": "good"}}}
-    assert turns(example(row))[1] == ['{"mood":"good"}']
 
 
 def test_segments():
@@ -511,9 +470,6 @@ def test_mistakes_in_a_conversation_have_names(turn_list, expected):
         ({"input_ids": ["a"]}, "auto", "wrong_columns"),
         ({"request": {"messages": [ASK]}, "response": {"error": "busy"}}, "auto", "no_answer"),
         ({"request": {}, "response": {"choices": []}}, "auto", "wrong_columns"),
-        ({"metric_name": "thumbs_up", "value": True, "inference_id": "i"}, "auto", "not_a_demonstration"),
-        ({"metric_name": "demonstration", "value": "x", "inference_id": "i"}, "auto", "unknown_inference"),
-        ({"input": {"messages": [ASK]}, "id": "i"}, "auto", "no_demonstration"),
         ({"text": " "}, "auto", "no_text"),
     ],
 )

@@ -78,12 +78,6 @@ WRITERS = {
         "request": {"messages": as_messages(talk)[:-1]},
         "response": {"choices": [{"message": as_messages(talk)[-1]}]},
     },
-    "demonstration": lambda talk: {
-        "inference_id": "i",
-        "input": {"messages": as_messages(talk)[:-1]},
-        "metric_name": "demonstration",
-        "value": talk[-1][1],
-    },
 }
 
 
@@ -91,7 +85,7 @@ WRITERS = {
 @QUICK
 @given(talk=pairs)
 def test_every_format_reads_back_the_conversation_that_was_written(tmp_path, name, talk):
-    assume(not (name in {"alpaca", "query_response", "demonstration"} and talk[-1][1].lstrip()[:1] in {"[", "{"}))
+    assume(not (name in {"alpaca", "query_response"} and talk[-1][1].lstrip()[:1] in {"[", "{"}))
     path = tmp_path / "f.jsonl"
     path.write_text(json.dumps(WRITERS[name](talk)) + "\n")
     file = SourceFile(path, "f", "jsonl")
@@ -151,7 +145,7 @@ def test_no_row_is_lost_whatever_it_holds(tmp_path, rows, good):
 @QUICK
 @given(
     rows=st.lists(junk, max_size=6),
-    name=st.sampled_from(["messages", "alpaca", "tokens", "segments", "production_log", "demonstration"]),
+    name=st.sampled_from(["messages", "alpaca", "tokens", "segments", "production_log"]),
 )
 def test_junk_under_a_pinned_format_is_rejected_or_refused_with_its_row(tmp_path, rows, name):
     items = [RawRow(Source("f", at), row if isinstance(row, dict) else {"x": row}) for at, row in enumerate(rows, 1)]

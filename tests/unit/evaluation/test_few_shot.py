@@ -5,9 +5,9 @@ from tunectl.chat import tool_calls
 from tunectl.config.schema.evaluate import Greedy
 from tunectl.evaluation import few_shot, items, prompt_search, train_overlap
 from tunectl.evaluation.few_shot import FewShotRenderer, FewShotSampler
-from tunectl.evaluation.generator_protocols import GeneratedText
 from tunectl.evaluation.items import Item
 from tunectl.evaluation.prompt_search import TokenBudget
+from tunectl.evaluation.protocols import GeneratedText
 from tunectl.evaluation.results import PromptDescription
 from tunectl.evaluation.system import GenerationSettings
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Feedback, InferenceRecord
-from tunectl.inference_log import feedback_selection
-from tunectl.inference_log.feedback_rules import REASONS, FeedbackRules, SkipReason
+from tunectl.inference_log import feedback
+from tunectl.inference_log.feedback import REASONS, FeedbackRules, SkipReason
 
 DAY = datetime(2026, 5, 1, tzinfo=UTC)
 NOW = DAY + timedelta(days=3)
@@ -40,7 +40,7 @@ def left(ones, opinions, rules=RULES, **more):
     by_inference = {}
     for opinion in opinions:
         by_inference.setdefault(opinion.inference_id, []).append(opinion)
-    return feedback_selection.select_examples(ones, by_inference, rules, at=NOW, **more)
+    return feedback.select_examples(ones, by_inference, rules, at=NOW, **more)
 
 
 def test_each_reason_has_words_and_a_case():
@@ -51,7 +51,7 @@ def test_each_reason_has_words_and_a_case():
         "no_chat": left([replace(one, request={"prompt": "Write"})], [said(one)]),
         "quarantined": left([one], [said(one, at=NOW - timedelta(hours=1))]),
         "not_approved": left([one], [said(one), said(one, value="down", by="b")]),
-        "in_golden": left([one], [said(one)], golden={feedback_selection.digest_prompt(one)}),
+        "in_golden": left([one], [said(one)], golden={feedback.digest_prompt(one)}),
     }
     many = [inference(number, user=f"u{number}") for number in range(9)]
     approvals = [said(one, by=f"a{place}") for place, one in enumerate(many)]

@@ -9,8 +9,6 @@ from types import ModuleType
 import pytest
 import yaml
 
-from tunectl.privacy.evaluation import parse, score
-
 pytest.importorskip("phonenumbers")
 pytest.importorskip("stdnum")
 pytest.importorskip("faker")
@@ -63,9 +61,9 @@ def find(bench: ModuleType):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("origin", ["by_hand", "generated"])
 def test_floors(bench: ModuleType, find, origin: str) -> None:  # type: ignore[no-untyped-def]
     lines = bench.PLANTED.read_text(encoding="utf-8").splitlines()
-    hand = [parse(line) for line in lines if not line.startswith("#")]
+    hand = [bench.parse(line) for line in lines if not line.startswith("#")]
     planted, floors = (hand, BY_HAND) if origin == "by_hand" else (bench.generated(100, seed=7), GENERATED)
-    found = score(find, planted)
+    found = bench.score(find, planted)
     below = {
         kind: (one.recall, one.precision)
         for kind, one in found.items()
@@ -86,11 +84,11 @@ def test_texts_without_personal_data_stay_whole(bench: ModuleType, find) -> None
     assert touched == ["Wells Fargo and Morgan Stanley have offices here."]  # a company with the name of a person
 
 
-def test_the_measure_itself() -> None:
-    planted = parse("Call ⟦phone:404⟧ or ⟦email:a@b⟧.")
+def test_the_measure_itself(bench: ModuleType) -> None:
+    planted = bench.parse("Call ⟦phone:404⟧ or ⟦email:a@b⟧.")
     assert planted.text == "Call 404 or a@b."
     assert [planted.text[start:end] for _, start, end in planted.spans] == ["404", "a@b"]
-    found = score(lambda text: [], [planted])
+    found = bench.score(lambda text: [], [planted])
     assert (found["phone"].recall, found["phone"].precision) == (0.0, 1.0)
 
 

@@ -6,7 +6,6 @@ and numbers; no code of it is run here.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tunectl.artifacts import atomic_io
+from tunectl.artifacts import atomic_io, lock
 from tunectl.federated import exchange
 from tunectl.federated.exchange import ClientCounts, ClientTask, RoundRequest
 
@@ -151,17 +150,9 @@ def _hold_one(locks: Sequence[str]) -> Iterator[None]:
         return
     with ExitStack() as stack:
         streams = [stack.enter_context(Path(name).open("a", encoding="utf-8")) for name in locks]
-        while not any(_take(stream) for stream in streams):
+        while not any(lock.try_lock(stream.fileno()) for stream in streams):
             time.sleep(0.2)
         yield
-
-
-def _take(stream: Any) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _print(line: str) -> None:

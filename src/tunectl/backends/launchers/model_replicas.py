@@ -38,7 +38,7 @@ from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.launch import TorchrunLaunch
 from tunectl.core import logging_setup, progress
 from tunectl.core.errors import InfrastructureError
-from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, Generator
+from tunectl.evaluation.protocols import GeneratedText, GenerationPrompt, Generator
 from tunectl.packaging.protocols import GreedyOutput, TrainedModel
 from tunectl.training import fit_request
 from tunectl.training.fit_request import Failure
@@ -188,7 +188,7 @@ class _SharedBar:
 
 
 class ReplicatedGenerator:
-    """The generator of evaluation on several processes; see ``evaluation.generator_protocols.Generator``."""
+    """The generator of evaluation on several processes; see ``evaluation.protocols.Generator``."""
 
     def __init__(self, pool: ReplicaPool) -> None:
         """``pool`` holds generators."""
@@ -282,7 +282,7 @@ class ReplicaLauncher:
         return count_ranks(self.settings, self.profile.device)
 
     def open_generator(self, folder: Path, adapter: Path | None) -> Generator:
-        """Return a generator; see ``evaluation.generator_protocols.ModelLoader``."""
+        """Return a generator; see ``evaluation.protocols.ModelLoader``."""
         if self.count == 1:
             return replica_worker.load_generator(folder, adapter, self.profile)
         return ReplicatedGenerator(self._open("generator", folder, adapter, self.profile))

@@ -27,7 +27,7 @@ from tunectl.config.schema.evaluate import Decoding
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core import logging_setup, progress
 from tunectl.core.errors import TunectlError
-from tunectl.evaluation.generator_protocols import GenerationPrompt
+from tunectl.evaluation.protocols import GenerationPrompt
 from tunectl.training.fit_request import Failure
 
 _log = logging_setup.get_logger(__name__)

@@ -29,7 +29,7 @@ from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core import progress
 from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
-from tunectl.evaluation.generator_protocols import GeneratedText, GenerationPrompt, LogProb
+from tunectl.evaluation.protocols import GeneratedText, GenerationPrompt, LogProb
 
 SHARED_AT_LEAST = 24
 """Common tokens that make a shared prefix worth its copy into every row."""
@@ -40,7 +40,7 @@ SCORED_TOKENS = 2048
 
 
 def model_loader(profile: HardwareProfile) -> Any:
-    """Return an ``evaluation.generator_protocols.ModelLoader`` for the machine of ``profile``."""
+    """Return an ``evaluation.protocols.ModelLoader`` for the machine of ``profile``."""
 
     def load(folder: Path, adapter: Path | None) -> HfGenerator:
         from tunectl.backends.modeling import model_loader as modeling_model_loader

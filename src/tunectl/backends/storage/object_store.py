@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tunectl.artifacts import create_exclusive
+from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
 from tunectl.core.optional import import_optional
 
@@ -97,7 +97,7 @@ class FsspecObjectStore:
         The place decides who is first: ``If-None-Match: *`` on S3, a generation of 0 on Google's, a link in a folder.
         """
         if self._local:
-            return create_exclusive.create_exclusive(Path(self._path(name)), content)
+            return atomic_io.create_exclusive(Path(self._path(name)), content)
         try:
             with self._asking(name):
                 self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)

@@ -1,10 +1,14 @@
-"""All that the finders of personal data need, from the three seams that have it."""
+"""All that the finders of personal data need: the seams of phonenumbers, python-stdnum, and Faker's lists of names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from tunectl.backends.text import name_lists, number_checks, phone_numbers
+from tunectl.config.schema.inference_log import InferenceLogConfig
+from tunectl.core.errors import ConfigError
+from tunectl.core.optional import import_optional
+from tunectl.privacy.mask import PiiMasker
 from tunectl.privacy.resources import PiiResources
 
 
@@ -13,12 +17,84 @@ def tools(*, regions: Iterable[str], locales: Iterable[str]) -> PiiResources:
 
     Raises  ConfigError for a region or locale that is not known; MissingExtraError when a library is not installed.
     """
-    first, last = name_lists.names(list(locales))
+    first, last = names(list(locales))
     return PiiResources(
-        phones=phone_numbers.finder(list(regions)),
-        card=number_checks.card(),
-        iban=number_checks.iban(),
-        ssn=number_checks.ssn(),
+        phones=finder(list(regions)),
+        card=card(),
+        iban=iban(),
+        ssn=ssn(),
         first_names=first,
         surnames=last,
     )
+
+
+def build_masker(live: InferenceLogConfig) -> PiiMasker:
+    """Return the masker of personal data for everything that is stored of live traffic."""
+    personal = live.pii
+    resources = tools(regions=personal.regions, locales=personal.locales)
+    return PiiMasker(resources, kinds=personal.kinds, keep=personal.keep)
+
+
+_FIRST = ("first_names", "first_names_male", "first_names_female", "first_names_nonbinary")
+
+
+def names(locales: list[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """Return first names and surnames of ``locales``, case folded.
+
+    Raises  ConfigError when there is no list for a locale.
+    """
+    first: set[str] = set()
+    last: set[str] = set()
+    for locale in locales:
+        provider = _provider(locale)
+        for attribute in _FIRST:
+            first.update(name.casefold() for name in getattr(provider, attribute, ()))
+        last.update(name.casefold() for name in provider.last_names)
+    return frozenset(first), frozenset(last)
+
+
+def _provider(locale: str) -> Any:
+    from pkgutil import iter_modules
+
+    package = import_optional("faker.providers.person", extra="data")
+    known = sorted(module.name for module in iter_modules(package.__path__))
+    if locale not in known:
+        raise ConfigError([f"curate.pii.locales holds {locale}; known locales are {', '.join(known)}"])
+    return import_optional(f"faker.providers.person.{locale}", extra="data").Provider
+
+
+def card() -> Callable[[str], bool]:
+    """Return whether digits pass Luhn's check (ISO/IEC 7812-1)."""
+    valid: Callable[[str], bool] = import_optional("stdnum.luhn", extra="data").is_valid
+    return valid
+
+
+def iban() -> Callable[[str], bool]:
+    """Return whether an account number has the form of its country and the checksum of ISO 13616."""
+    valid: Callable[[str], bool] = import_optional("stdnum.iban", extra="data").is_valid
+    return valid
+
+
+def ssn() -> Callable[[str], bool]:
+    """Return whether a social security number can have been issued."""
+    valid: Callable[[str], bool] = import_optional("stdnum.us.ssn", extra="data").is_valid
+    return valid
+
+
+def finder(regions: list[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
+    """Return a function from text to the (start, end) of numbers that are valid in one of ``regions``, or written with a ``+``.
+
+    Raises  ConfigError when a region is none that the library knows.
+    """
+    phonenumbers = import_optional("phonenumbers", extra="data")
+    unknown = [region for region in regions if region not in phonenumbers.SUPPORTED_REGIONS]
+    if unknown:
+        known = ", ".join(sorted(phonenumbers.SUPPORTED_REGIONS))
+        raise ConfigError([f"curate.pii.regions holds {', '.join(unknown)}; known regions are {known}"])
+
+    def find(text: str) -> Iterator[tuple[int, int]]:
+        for region in regions:
+            for match in phonenumbers.PhoneNumberMatcher(text, region):
+                yield match.start, match.end
+
+    return find

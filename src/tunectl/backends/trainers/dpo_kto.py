@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -191,7 +190,9 @@ def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any,
     hooks = trainer_base.hooks()()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
-        trainer = _trainer_class("DPOTrainer" if isinstance(settings, Dpo) else "KTOTrainer")(
+        trainer = trainer_base.mix_into_trl(
+            OfflineTrainerMixin, "DPOTrainer" if isinstance(settings, Dpo) else "KTOTrainer"
+        )(
             model=model,
             args=to_preference_config(plan, settings, steps, work),
             train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
@@ -205,9 +206,3 @@ def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any,
     trainer.precompute_ref_logps = True  # set here, because TRL would read its own data set at once
     trainer.aux_loss_enabled = False  # a mixture of experts is tuned without it, as in sft
     return trainer
-
-
-@cache
-def _trainer_class(name: str) -> Any:
-    """Return TRL's trainer ``name`` behind ``OfflineTrainerMixin``; made at the first use, because TRL takes seconds to import."""
-    return type(name, (OfflineTrainerMixin, getattr(import_optional("trl", extra="train"), name)), {})

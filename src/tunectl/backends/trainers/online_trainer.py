@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
 def build_trainer(plan: RlArgs, settings: Rloo | Grpo, model: Any, tokenizer: Any, work: Path) -> Any:
     """Return the trainer of ``settings`` over a peft model."""
     datasets = import_optional("datasets", extra="train")
-    kind = _trainer_class("RLOOTrainer" if isinstance(settings, Rloo) else "GRPOTrainer")
+    kind = trainer_base.mix_into_trl(OnlineTrainerMixin, "RLOOTrainer" if isinstance(settings, Rloo) else "GRPOTrainer")
     hooks = trainer_base.hooks()()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # TRL asks transformers by an old name
@@ -144,9 +143,3 @@ def _reward(**_kwargs: Any) -> list[float]:
 def _adapters_off(model: Any) -> bool:
     """Return whether TRL has switched the adapter off, which is how it asks for the reference."""
     return any(getattr(module, "disable_adapters", False) is True for module in model.modules())
-
-
-@cache
-def _trainer_class(name: str) -> Any:
-    """Return TRL's trainer ``name`` behind ``OnlineTrainerMixin``; made at the first use, because TRL takes seconds to import."""
-    return type(name, (OnlineTrainerMixin, getattr(import_optional("trl", extra="train"), name)), {})

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tunectl.artifacts import atomic_io, private_files
-from tunectl.artifacts.create_exclusive import create_exclusive
+from tunectl.artifacts.atomic_io import create_exclusive
 from tunectl.artifacts.privacy_budget import PrivacyBudget
 from tunectl.backends.modeling import batching, training_checkpoint
 from tunectl.backends.modeling.process_group import ProcessGroup

@@ -213,3 +213,9 @@ def hooks() -> Any:
             control.should_training_stop = run.stopped or ended
 
     return RolloutCallback
+
+
+@cache
+def mix_into_trl(mixin: type, name: str) -> Any:
+    """Return TRL's trainer ``name`` behind ``mixin``; made at the first use, because TRL takes seconds to import."""
+    return type(name, (mixin, getattr(import_optional("trl", extra="train"), name)), {})

@@ -1,4 +1,7 @@
-"""Ask an ASGI application in the same process, as a client over HTTP would: no socket, the same answers."""
+"""Ask an ASGI application in the same process, as a client over HTTP would: no socket, the same answers.
+
+httpx.ASGITransport does the same, but the extra `serve` does not declare httpx: it would be one more dependency for one caller, the arena.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from tunectl.config.schema.align import CheckMeasure, CheckTerm, Grpo, Rloo, Sco
 from tunectl.config.schema.evaluate import Check, SchemaCheck
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.evaluation import declared_checks, metrics
-from tunectl.evaluation.metric_protocols import TextScorer
+from tunectl.evaluation.protocols import TextScorer
 from tunectl.training.reward.protocols import RewardModel
 from tunectl.training.rl import rl_types
 from tunectl.training.rl.report import AlignSettings
@@ -98,9 +98,9 @@ def _score_check(check: Check, answer: str, question: str, fields: Mapping[str, 
 def build_metric(cfg: ValidationMetric) -> rl_types.ValidationScorer:
     """Return the independent measure as declared."""
     if isinstance(cfg, ScoreMeasure):
-        from tunectl.backends.text import sacrebleu_scores
+        from tunectl.backends.text import scores
 
-        return _ScoreMetric(cfg.name, metrics.get_metric(cfg.name).combine, sacrebleu_scores.statistics)
+        return _ScoreMetric(cfg.name, metrics.get_metric(cfg.name).combine, scores.compute_bleu_and_chrf)
     return _CheckMetric(f"check_{cfg.check.name}", metrics.percentage, cfg.check)
 
 

@@ -10,9 +10,8 @@ from typing import Any, Literal, Protocol
 from tunectl.config.schema.evaluate import LlmJudge
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.evaluation.few_shot import FewShotRenderer
-from tunectl.evaluation.generator_protocols import ModelLoader
 from tunectl.evaluation.llm_judge import JudgeClient
-from tunectl.evaluation.metric_protocols import MetricBackends
+from tunectl.evaluation.protocols import MetricBackends, ModelLoader
 from tunectl.training.reward.protocols import RewardModel
 
 
@@ -50,14 +49,14 @@ def build_backend(profile: HardwareProfile, judge: LlmJudge | None) -> Evaluatio
     Raises  UsageError where the judge's key is named but not set; MissingExtraError for an absent library.
     """
     from tunectl.backends.modeling import generator
-    from tunectl.backends.text import json_validation, sacrebleu_scores
+    from tunectl.backends.text import json_validation, scores
     from tunectl.backends.text.openai_client import OpenAiClient
 
     return EvaluationBackend(
         open=generator.model_loader(profile),
         prompter=prompter,
         tools=tools(),
-        signature=sacrebleu_scores.bleu_signature(),
+        signature=scores.bleu_signature(),
         refuse_bad_schema=json_validation.check_schema,
         ask=None if judge is None else OpenAiClient(judge),
         reward=reward_model,
@@ -75,9 +74,9 @@ def reward_model(
 
 def tools() -> MetricBackends:
     """Return scorers, retrieval and JSON Schema."""
-    from tunectl.backends.text import bm25, json_validation, rouge_scores, sacrebleu_scores
+    from tunectl.backends.text import bm25, json_validation, scores
 
-    return MetricBackends((sacrebleu_scores.statistics, rouge_scores.statistics), bm25.Bm25Index, json_validation.valid)
+    return MetricBackends((scores.compute_bleu_and_chrf, scores.compute_rouge), bm25.Bm25Index, json_validation.valid)
 
 
 def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:

@@ -11,7 +11,7 @@ from tunectl.artifacts.records import Example
 from tunectl.config.schema.evaluate import Sampling
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.evaluation.few_shot import FewShotRenderer
-from tunectl.evaluation.generator_protocols import GenerationPrompt, ModelLoader
+from tunectl.evaluation.protocols import GenerationPrompt, ModelLoader
 from tunectl.preferences.agreement import Alpha
 from tunectl.preferences.answer_cache import Write
 

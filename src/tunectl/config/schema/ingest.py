@@ -34,7 +34,6 @@ FormatName = Literal[
     "sharegpt_pairs",
     "segments",
     "production_log",
-    "demonstration",
     "tokens",
 ]
 
@@ -81,28 +80,22 @@ class ColumnMapping(StrictModel):
     """Of examples: the reference answer."""
     system: Column | None
     """Of examples: the system turn."""
-    id: Column | None
-    """Names a row for ``parent``."""
-    parent: Column | None
-    """The ``id`` of the row before this one in a conversation; empty for the first."""
     split: Column | None
     """Column with train, validation or test. Null: a column called split with such values."""
 
     @property
     def pinned(self) -> bool:
         """Whether any column is."""
-        return any(value is not None for value in (self.text, self.prompt, self.answer, self.system, self.id))
+        return any(value is not None for value in (self.text, self.prompt, self.answer, self.system))
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if (self.prompt is None) != (self.answer is None):
             raise ValueError(f"prompt is {self.prompt} and answer is {self.answer}; pin both or neither")
-        if (self.id is None) != (self.parent is None):
-            raise ValueError(f"id is {self.id} and parent is {self.parent}; chains of rows need both")
         if self.text is not None and self.prompt is not None:
             raise ValueError("both text (of documents) and prompt (of examples) are pinned; a source holds one of them")
-        if self.prompt is None and (self.system is not None or self.id is not None):
-            raise ValueError("system, id and parent go with prompt and answer, which are null")
+        if self.prompt is None and self.system is not None:
+            raise ValueError("system goes with prompt and answer, which are null")
         return self
 
 

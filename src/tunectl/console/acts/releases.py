@@ -168,7 +168,7 @@ def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
 def _open(context: ReadContext) -> ReleaseRegistry:
     trust = trusted_keys.open_trust(context.layout)
     if context.recording is not None:
-        from tunectl.console.recorded_registry import RecordedRegistry
+        from tunectl.console.recorded_project import RecordedRegistry
 
         return RecordedRegistry(context.layout.releases, PATIENCE_SECONDS, trust)
     return ReleaseRegistry(context.layout.releases, PATIENCE_SECONDS, trust)

@@ -11,7 +11,7 @@ from msgspec import Struct, field
 from tunectl.canary.canary_store import Experiment, ExperimentStore
 from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.registry.release_store import ReleaseRegistry
-from tunectl.retraining import rate_limits, report, signed_links
+from tunectl.retraining import approvals, rate_limits, report, signed_links
 from tunectl.retraining.run_store import LOCK, ApprovalDecision, RunStore, TriggerOutcome
 from tunectl.retraining.state_machine import RetrainRun, Trigger
 from tunectl.status.collect import process_state
@@ -236,13 +236,8 @@ def list_path(run: RetrainRun, *, canary: bool) -> list[PathState]:
 
 def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> Iterator[PendingDecision]:
     """The questions that are open, and not past their time."""
-    for run in runs:
+    for run, until in approvals.list_open(store, runs, now):
         facts = run.steps[-1].facts
-        if run.state != "awaiting_approval" or store.get_decision(run.id, facts["question"]) is not None:
-            continue
-        until = datetime.fromisoformat(facts["until"])
-        if now >= until:
-            continue
         question = facts["question"]
         yes, no = BUTTONS[question]
         yield PendingDecision(

@@ -56,17 +56,6 @@ def _is_unpaired(columns: dict[str, Any]) -> bool:
     return is_mark and ("completion" in columns or "messages" in columns or "conversations" in columns)
 
 
-def _feedback(columns: dict[str, Any]) -> bool:
-    if "metric_name" in columns and "value" in columns:
-        return True
-    input_value = columns.get("input")
-    return (
-        isinstance(input_value, dict)
-        and "messages" in input_value
-        and production_logs.inference_id(columns) is not None
-    )
-
-
 def _only(*names: str) -> Callable[[dict[str, Any]], Collection[str]]:
     return lambda _: names
 
@@ -91,13 +80,6 @@ FORMATS: tuple[InstructionFormat, ...] = (
         _has("request", "response"),
         production_logs.production_log,
         _only("request", "response"),
-    ),
-    InstructionFormat(
-        "demonstration",
-        "input and id of an inference; metric_name, value and inference_id of feedback",
-        _feedback,
-        production_logs.demonstration,
-        _only("input", "metric_name", "value", "tools", *production_logs.INFERENCE_IDS),
     ),
     InstructionFormat(
         "tokens",

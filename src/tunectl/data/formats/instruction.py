@@ -177,22 +177,13 @@ def answers_of(columns: dict[str, Any], name: str) -> list[str]:
 
 
 def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
-    """Return the columns that the user pinned, with the earlier rows of a chain in front."""
+    """Return the columns that the user pinned."""
     if columns.text is not None:
         return Parsed(text=join_columns(row.columns, columns.text))
     if columns.prompt is None or columns.answer is None:
         raise FormatMismatchError("neither text nor prompt and answer are pinned")
-    turns: list[Message] = []
-    for earlier in row.before:
-        turns.append(Message("user", join_columns(earlier.columns, columns.prompt)))
-        turns.append(
-            Message("assistant", text_of(earlier.columns, columns.answer), train=False)
-        )  # learned at its own row
-    turns.append(Message("user", join_columns(row.columns, columns.prompt)))
-    system = None
-    if columns.system is not None:
-        systems = [optional_text(item.columns, columns.system) for item in (row, *reversed(row.before))]
-        system = next((item for item in systems if item is not None), None)
+    turns = [Message("user", join_columns(row.columns, columns.prompt))]
+    system = None if columns.system is None else optional_text(row.columns, columns.system)
     return Parsed(turns=with_system(turns, system), answers=answers_of(row.columns, columns.answer))
 
 

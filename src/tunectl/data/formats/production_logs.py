@@ -1,13 +1,8 @@
-"""Formats that come out of running systems: request logs of the NVIDIA flywheel, demonstrations of TensorZero."""
+"""Request logs of a running system, as the NVIDIA flywheel writes them."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-
-from tunectl.artifacts.records import Message
-from tunectl.data.readers.conversation import content_of, parse_message, parse_tool_calls, tools_of, with_system
+from tunectl.data.readers.conversation import parse_message, tools_of
 from tunectl.data.readers.row import (
     FormatMismatchError,
     Parsed,
@@ -16,12 +11,7 @@ from tunectl.data.readers.row import (
     kind,
     names,
     object_of,
-    parse_json_value,
-    scalar,
 )
-
-INFERENCE_IDS = ("inference_id", "target_id", "id")
-"""Columns that name the inference which a feedback row is about, or which a row is."""
 
 
 def production_log(row: RawRow) -> Parsed:
@@ -54,72 +44,3 @@ def production_log(row: RawRow) -> Parsed:
     if not answers:
         raise RowError("no_answer", f"none of the {len(said)} choices has text")
     return Parsed(turns=turns, answers=answers, tools=tools)
-
-
-def is_demonstration(columns: dict[str, Any]) -> bool:
-    """Return whether a feedback row carries what the answer should have been."""
-    return columns.get("metric_name") == "demonstration" and columns.get("value") is not None
-
-
-def inference_id(columns: dict[str, Any]) -> str | None:
-    """Return the inference that a row is, or is about."""
-    return next((inference for name in INFERENCE_IDS if (inference := scalar(columns.get(name)))), None)
-
-
-def demonstration(row: RawRow) -> Parsed:
-    """Read ``input: {system, messages}`` of an inference with the demonstration that people gave for it (``value``).
-
-    The stage has joined the two rows by the inference's id; a row with both is taken as it is.
-    Raises  RowError ``no_demonstration``, ``unknown_inference``, ``not_a_demonstration``.
-    """
-    columns = row.columns
-    if columns.get("metric_name") not in (None, "demonstration"):
-        raise RowError("not_a_demonstration", f"feedback of metric {columns['metric_name']!r} holds no answer")
-    if columns.get("input") is None:
-        raise RowError("unknown_inference", f"no row with input for inference {inference_id(columns)}")
-    if columns.get("value") is None:
-        raise RowError("no_demonstration", f"inference {inference_id(columns)} got no demonstration")
-    input_object = object_of(columns["input"], "input")
-    items = input_object.get("messages")
-    if not isinstance(items, list):
-        raise FormatMismatchError(f"input.messages is {kind(items)}, not a list")
-    turns = [block for number, item in enumerate(items, 1) for block in _blocks(item, number)]
-    system = input_object.get("system")
-    system_text = system if isinstance(system, str) or system is None else msgspec.json.encode(system).decode()
-    final = _answer(columns["value"])
-    return Parsed(turns=with_system([*turns, final], system_text), tools=tools_of(columns.get("tools")))
-
-
-def _answer(value: Any) -> Message:
-    parsed = parse_json_value(value, "value") if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"} else value
-    if isinstance(parsed, list):
-        blocks = _blocks({"role": "assistant", "content": parsed}, 1)
-        return blocks[-1]
-    if isinstance(parsed, dict):  # a JSON function: the demonstration is the object itself
-        return Message("assistant", msgspec.json.encode(parsed.get("parsed", parsed)).decode())
-    text = scalar(parsed)
-    if text is None:
-        raise FormatMismatchError(f"value is {kind(parsed)}, not an answer")
-    return Message("assistant", text)
-
-
-def _blocks(item: Any, number: int) -> list[Message]:
-    """Return the turns of one TensorZero message: results of tools stand in user messages there."""
-    if not isinstance(item, dict) or not isinstance(item.get("content"), list):
-        return [parse_message(item, number)]
-    typed = [block for block in item["content"] if isinstance(block, dict)]
-    results = [
-        Message("tool", content_of(block.get("result"), "tool", number).text, name=block.get("name"))
-        for block in typed
-        if block.get("type") == "tool_result"
-    ]
-    called = [call for block in typed if block.get("type") == "tool_call" for call in parse_tool_calls(block, number)]
-    rest = [
-        block
-        for block in item["content"]
-        if not isinstance(block, dict) or block.get("type", "text") not in {"tool_result", "tool_call"}
-    ]
-    if not rest and not called:
-        return results
-    message = parse_message({**item, "content": rest}, number)
-    return [*results, Message(message.role, message.content, tool_calls=called or None)]

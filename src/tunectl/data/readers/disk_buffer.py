@@ -42,6 +42,9 @@ class ReferenceMerger:
 
 
 def input_digest(example: Example) -> bytes:
-    """Return the identity of an input: the conversation before the answer, the tools, and the user's own split."""
+    """Return the identity of an input: the conversation before the answer, the tools, and the user's own split.
+
+    Ids of examples follow from it, so it stays beside ``exact_input_key``: docs/decisions/0016-same-input.md.
+    """
     encoded = msgspec.json.encode((example.messages, example.tools, example.split, example.segments, example.tokens))
     return hashlib.blake2b(encoded, digest_size=12).digest()

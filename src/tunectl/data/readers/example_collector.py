@@ -8,7 +8,7 @@ from string import Formatter
 
 from msgspec import Struct, field
 
-from tunectl.artifacts.records import Document, Example, RejectedRow
+from tunectl.artifacts.records import Document, Example
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.config.schema.ingest import RowOptions
 from tunectl.core import logging_setup
@@ -18,7 +18,6 @@ from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.format_detection import DetectedFormat, detect
 from tunectl.data.readers.record_builder import build_record
 from tunectl.data.readers.row import RawRow
-from tunectl.data.readers.row_joins import ConversationThreads, InferenceJoin, RowJoiner
 from tunectl.data.readers.source_reader import FormatDecision, SourceReader
 
 _log = logging_setup.get_logger(__name__)
@@ -62,10 +61,8 @@ class ExampleReader(SourceReader[DetectedFormat]):
             tally=tally,
             max_rejected_share=max_rejected_share,
         )
-        self._reading, self._folder, self._emit = reading, folder, emit
+        self._reading, self._emit = reading, emit
         self._references = ReferenceMerger(folder) if reading.merge_references else None
-        self._linker: RowJoiner | None = None
-        self._linked_as: DetectedFormat | None = None
         template = reading.prompt.template or ""
         self._wanted |= {name for _, name, _, _ in Formatter().parse(template) if name}
 
@@ -79,18 +76,11 @@ class ExampleReader(SourceReader[DetectedFormat]):
         return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt and .answer"
 
     def finish(self) -> SourceReport:
-        """Join what belongs together, and close the account of the source.
+        """Write the merged examples, and close the account of the source.
 
         Raises  DataError when it held no rows, when all were rejected, when too many had another shape than they were read
                 as, or when a declared field never occurred.
         """
-        if self._linker is not None and self._linked_as is not None:
-            for item in self._linker.iter_rows():
-                if isinstance(item, RejectedRow):
-                    self.reject(item)
-                else:
-                    self.build(item, self._linked_as)
-            self.keep(self._linker.joined)
         for example in self._references.iter_merged() if self._references is not None else ():
             self._write(example)
         self.require_sound()
@@ -116,25 +106,6 @@ class ExampleReader(SourceReader[DetectedFormat]):
             report.answers,
         )
         return report
-
-    def process_row(self, row: RawRow, decision: DetectedFormat) -> None:
-        """Take one row, or keep it until those that belong to it are there."""
-        linker = self._linker_for(decision)
-        if linker is None:
-            self.build(row, decision)
-        else:
-            linker.add(row)
-
-    def _linker_for(self, decision: DetectedFormat) -> RowJoiner | None:
-        columns = self._reading.columns
-        if decision.format == "columns" and columns.id is not None and columns.parent is not None:
-            self._linker = self._linker or ConversationThreads(self._folder, columns.id, columns.parent)
-        elif decision.format == "demonstration":
-            self._linker = self._linker or InferenceJoin(self._folder)
-        else:
-            return None
-        self._linked_as = decision
-        return self._linker
 
     def make(self, row: RawRow, decision: DetectedFormat) -> None:
         """Build the record of one row and hand it on."""

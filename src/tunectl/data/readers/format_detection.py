@@ -55,7 +55,7 @@ def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key:
         holds: Holds = "documents" if pins.text is not None and reading.holds != "examples" else "examples"
         columns = [name for name in (*(pins.text or ()), *(pins.prompt or ()), pins.answer) if name]
         column_names = ", ".join(columns)
-        unused = _find_unused_columns(sample, reading, [*columns, *filter(None, (pins.system, pins.id, pins.parent))])
+        unused = _find_unused_columns(sample, reading, [*columns, *filter(None, [pins.system])])
         return DetectedFormat(
             kind,
             "columns",
@@ -87,7 +87,7 @@ def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Co
 
 def _not_an_example(row: RawRow) -> Parsed:
     """Return a page among examples, say a README, is not learned from by accident."""
-    raise RowError("not_an_example", f"{location(row)} is raw text; pin format: text to learn from it as it is")
+    raise RowError("not_an_example", f"{row.source.location} is raw text; pin format: text to learn from it as it is")
 
 
 def _likeliest(sample: Sequence[RawRow], key: str, reading: RowOptions) -> InstructionFormat:
@@ -120,17 +120,12 @@ def _decision(
     if reading.holds == "documents" and natural == "examples":
         example_row = f"\n    {truncate_row(sample[0])}" if sample else ""
         raise DataError(
-            f"{key}: holds is documents, but {location(sample[0]) if sample else 'the rows'} looks like {format_.name} ({reason}){example_row}",
+            f"{key}: holds is documents, but {sample[0].source.location if sample else 'the rows'} looks like {format_.name} ({reason}){example_row}",
             hint=f"let holds be examples, or pin the text: {key}.columns.text=[<column>]",
         )
     holds: Holds = "examples" if reading.holds == "examples" else natural
     unused = _find_unused_columns(sample, reading, format_.uses(sample[0].columns) if sample else ())
     return DetectedFormat(kind, format_.name, holds, reason, format_.expects, format_.parse, unused)
-
-
-def location(row: RawRow) -> str:
-    """Return file and row, for messages."""
-    return f"{row.source.file}:{row.source.row}" if row.source.row else row.source.file
 
 
 def truncate_row(row: RawRow) -> str:
@@ -145,7 +140,7 @@ def _unknown(row: RawRow, key: str, reading: RowOptions) -> DataError:
     text = f"{key}.columns.text=[<column>]"
     choices = {"documents": text, "examples": pairs, "auto": f"{pairs}; or for raw text: {text}"}
     return DataError(
-        f"{key}: the columns of {location(row)} fit no format that is known: {names(row.columns)}\n    {truncate_row(row)}",
+        f"{key}: the columns of {row.source.location} fit no format that is known: {names(row.columns)}\n    {truncate_row(row)}",
         hint=f"pin them: {choices[reading.holds]}",
     )
 
@@ -167,6 +162,6 @@ def _build_unsupported_error(format_: UnsupportedFormat, row: RawRow, key: str) 
     liked = next((name for name in ("chosen", "chosen_response") if row.columns.get(name) is not None), None)
     pins = f", or learn from its better answers: {key}.columns.prompt=[{input_column}] {key}.columns.answer={liked}"
     return DataError(
-        f"{key}: {location(row)} holds {format_.what}, which supervised tuning cannot learn from\n    {truncate_row(row)}",
+        f"{key}: {row.source.location} holds {format_.what}, which supervised tuning cannot learn from\n    {truncate_row(row)}",
         hint=f"{place_text}; take this source out of ingest.sources{pins if input_column and liked else ''}",
     )

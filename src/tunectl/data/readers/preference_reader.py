@@ -21,7 +21,7 @@ from tunectl.data.formats.preference_formats import ParsedPreference
 from tunectl.data.formats.preference_registry import PREFERENCE_FORMATS, detect_format, get_format
 from tunectl.data.readers.conversation import split_off_answer, tools_of, with_calls
 from tunectl.data.readers.file_discovery import SourceFile
-from tunectl.data.readers.format_detection import location, truncate_row
+from tunectl.data.readers.format_detection import truncate_row
 from tunectl.data.readers.record_builder import digest, read_split
 from tunectl.data.readers.row import RawRow, RowError, get_column, kind, names, scalar
 from tunectl.data.readers.source_reader import FormatDecision, SourceReader
@@ -127,7 +127,7 @@ def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key
     counts.pop(None, None)
     if not counts:
         raise DataError(
-            f"{key}: the columns of {location(sample[0])} fit no format of preferences: {names(sample[0].columns)}\n"
+            f"{key}: the columns of {sample[0].source.location} fit no format of preferences: {names(sample[0].columns)}\n"
             f"    {truncate_row(sample[0])}",
             hint=f"pin them: {key}.columns.prompt, {key}.columns.chosen and {key}.columns.rejected",
         )

@@ -71,8 +71,7 @@ def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Exa
     if reading.prompt.template is not None and messages[-1].role == "user":
         messages = with_last_user(messages, apply_prompt_template(reading.prompt.template, messages[-1], row))
     messages = with_system(messages, reading.prompt.system)
-    fields = row.answer_source or row.source
-    return Example(messages=messages, answers=[tool_calls.to_answer(turn, fields) for turn in answers], **shared)
+    return Example(messages=messages, answers=[tool_calls.to_answer(turn, row.source) for turn in answers], **shared)
 
 
 def apply_prompt_template(template: str, message: Message, row: RawRow) -> str:

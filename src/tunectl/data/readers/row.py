@@ -19,10 +19,6 @@ class RawRow(Struct, frozen=True):
 
     source: Source
     columns: dict[str, Any]
-    before: list[RawRow] = field(default_factory=list)
-    """Earlier rows of the same conversation, oldest first, where rows are chained by a parent column."""
-    answer_source: Source | None = None
-    """Where the answer stood, if in another row."""
 
 
 class Parsed(Struct, frozen=True):

@@ -18,7 +18,7 @@ from tunectl.config.schema.ingest import RowLimits
 from tunectl.core import logging_setup
 from tunectl.core.errors import DataError
 from tunectl.data.readers.file_discovery import SourceFile
-from tunectl.data.readers.format_detection import SAMPLE_ROWS, location, truncate_row
+from tunectl.data.readers.format_detection import SAMPLE_ROWS, truncate_row
 from tunectl.data.readers.row import FormatMismatchError, RawRow, RowError, as_json
 
 COLUMNS_SHOWN = 40
@@ -118,10 +118,6 @@ class SourceReader(ABC, Generic[D]):
     def explain_pinning(self) -> str:
         """Return how a decision that was wrong is set right, in words."""
 
-    def process_row(self, row: RawRow, decision: D) -> None:
-        """Take one row: by itself, unless a child joins rows first."""
-        self.build(row, decision)
-
     def read_file(self, file: SourceFile, items: Iterable[RawRow | RejectedRow]) -> None:
         """Read one file.
 
@@ -144,7 +140,7 @@ class SourceReader(ABC, Generic[D]):
                 if decision is None:
                     decision = self.decide(file, [item])
                     self._note(decision, file, [item])
-                self.process_row(self._with_file(item, file), decision)
+                self.build(self._with_file(item, file), decision)
             if self._counts["rows"] == SAMPLE_ROWS:  # early, so that a wrong pin does not read a large file to its end
                 self._require_fit(SAMPLE_ROWS)
 
@@ -218,7 +214,7 @@ class SourceReader(ABC, Generic[D]):
     def _misread(self, decision: D, row: RawRow, detail: str) -> DataError:
         """Return the error of a format that the rows do not have: the first offending row, and what was expected."""
         lines = [
-            f"{self._key}: read as {decision.format} ({decision.why}), but {location(row)} does not fit: {detail}",
+            f"{self._key}: read as {decision.format} ({decision.why}), but {row.source.location} does not fit: {detail}",
             f"    the row: {truncate_row(row)}",
             f"    {decision.format} expects: {decision.expects}",
         ]
@@ -261,5 +257,5 @@ def _first(stream: Iterator[RawRow | RejectedRow]) -> Iterator[RawRow | Rejected
 
 
 def _format_reject(reject: RejectedRow) -> str:
-    place = f"{reject.source.file}:{reject.source.row}" if reject.source.row else reject.source.file
+    place = reject.source.location
     return f"{reject.reason}: first {place} {reject.detail}".rstrip()

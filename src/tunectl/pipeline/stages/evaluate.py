@@ -26,7 +26,7 @@ from tunectl.evaluation import (
     run_evaluation,
     summary,
 )
-from tunectl.evaluation.generator_protocols import Generator
+from tunectl.evaluation.protocols import Generator
 from tunectl.evaluation.results import AnswerRow, Results
 from tunectl.evaluation.run_evaluation import Data, Setting, SystemOutputs
 from tunectl.evaluation.system import TITLES

@@ -22,7 +22,7 @@ from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.feedback import FeedbackFromLog, FeedbackStage
 from tunectl.data.split.groups import prompt_key
 from tunectl.inference_log import export, training_window
-from tunectl.inference_log.feedback_rules import REASONS, FeedbackExample
+from tunectl.inference_log.feedback import REASONS, FeedbackExample
 from tunectl.inference_log.snapshot import Snapshot
 from tunectl.inference_log.training_window import FeedbackExamples
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.chat import builtin_templates, template
-from tunectl.chat.end_of_turn import find_eot_token
 from tunectl.chat.model_spec import ModelSpec, SpecialToken, save
+from tunectl.chat.template import find_eot_token
 from tunectl.chat.tokenizer import Tokenizer
 from tunectl.config.schema.model import BaseModelConfig, FolderModel, HubModel, ModelStage, WheelModel
 from tunectl.core import logging_setup

@@ -20,7 +20,7 @@ from tunectl.core import logging_setup, progress
 from tunectl.core.errors import DataError, UsageError
 from tunectl.evaluation import items, results
 from tunectl.evaluation.results import AnswerRow, Results
-from tunectl.packaging import export_score, model_card, modelfile, parity, serving_contract
+from tunectl.packaging import model_card, modelfile, parity, serving_contract
 from tunectl.packaging import probes as packaging_probes
 from tunectl.packaging.parity import EngineScore, ParityReport
 from tunectl.packaging.probes import BaseTunedComparison, RenderedConversation
@@ -325,8 +325,7 @@ class _ReleaseBuilder:
         else:  # the engine is asked greedily, so the trained model is as well
             before = [self.decode_answer(item) for item in model.generate(prompts, limit)]
         first, other = (
-            export_score.score_exported(cfg, libraries, sample, answers, seed=self.cfg.seed)
-            for answers in (before, engine)
+            parity.score_exported(cfg, libraries, sample, answers, seed=self.cfg.seed) for answers in (before, engine)
         )
         if first is None or other is None:
             return None

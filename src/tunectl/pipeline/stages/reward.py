@@ -22,7 +22,7 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import DataError, UsageError
 from tunectl.preferences.agreement import InterAnnotatorAgreement, Proportion
 from tunectl.training.protocols import LogPoint, TrainResult
-from tunectl.training.reward import pair_batches, reward_artifacts, reward_evaluation, reward_tables
+from tunectl.training.reward import pair_batches, reward_artifacts, reward_evaluation
 from tunectl.training.reward.pair_batches import PromptGroup, TokenizedPair
 from tunectl.training.reward.reward_args import RewardArgs, RewardTrainer, from_config
 from tunectl.training.reward.reward_artifacts import JUDGE, MEMBERS, WEIGHTS, Fit, RewardFacts, RewardResults
@@ -359,7 +359,7 @@ def _write(results: RewardResults, fitting: _ResumableTrainer, outputs: Outputs)
 
 def _plot(history: Sequence[LogPoint], bins: Sequence[CalibrationBin], folder: Path) -> None:
     atomic_io.write_text(folder / report.HISTORY, report.curve(history, timed=True))
-    atomic_io.write_text(folder / "reliability.csv", reward_tables.reliability(bins))
+    atomic_io.write_text(folder / "reliability.csv", reward_artifacts.reliability(bins))
 
 
 def _part(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from tunectl.training.protocols import TrainResult
 from tunectl.training.reward.reward_gate import RewardGateResult
-from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement, Slice
+from tunectl.training.reward.reward_metrics import CalibrationBin, Estimate, RewardMeasurement, Slice
 
 FACTS, RESULTS, VERDICT, REPORT = "reward.json", "results.json", "verdict.json", "report.html"
 MEMBERS, JUDGE = "members", "judge"
@@ -141,3 +145,12 @@ class RewardAccuracies(Struct, frozen=True):
     judge: RewardMeasurement | None
     test: RewardMeasurement
     """Of the members, whom a policy learns from."""
+
+
+def reliability(bins: Sequence[CalibrationBin]) -> str:
+    """Return a line a bin: the mean chance of its predicted winners, the share that won, and how many pairs."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["confidence", "accuracy", "low", "high", "pairs"])
+    writer.writerows([item.confidence, item.accuracy, item.low, item.high, item.pairs] for item in bins)
+    return out.getvalue()

@@ -1,4 +1,4 @@
-"""Sufficient statistics of BLEU and chrF from sacrebleu, with its defaults."""
+"""The seams of rouge-score (ROUGE-L) and sacrebleu (BLEU, chrF): statistics of each answer, ready to be resampled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def statistics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
+def compute_rouge(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
+    """Return ROUGE-L F1 (Lin, 2004) of each answer with its best reference, and 1, ready to be averaged; shape (answers, 2)."""
+    scorer = import_optional("rouge_score.rouge_scorer", extra="evaluate").RougeScorer(["rougeL"], use_stemmer=False)
+    numpy = import_optional("numpy", extra="evaluate")
+    best = [
+        max(scorer.score(reference, answer)["rougeL"].fmeasure for reference in answer_references)
+        for answer, answer_references in zip(answers, references, strict=True)
+    ]
+    return {"rouge_l": numpy.column_stack([best, numpy.ones(len(best))])}
+
+
+def compute_bleu_and_chrf(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
     """Return for each answer the counts that corpus BLEU (10 columns) and chrF (18 columns) are made of.
 
     Every answer may have its own number of references; the closest length counts for BLEU and the best one for chrF, as

@@ -1,0 +1,267 @@
+"""Select training examples from feedback on live traffic, with a reason for each skipped inference. Pure.
+
+A model's own words are never a lesson unless a person approved or edited them. Nobody counts for more than their share, new
+opinions wait until others had time to object, and what the golden set asks is never learned. Every inference that somebody said
+something about is either a lesson or has one reason why not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+
+from tunectl.artifacts.records import Feedback, InferenceRecord, Message
+from tunectl.config.schema.feedback import FeedbackFromLog
+from tunectl.core.hashing import hash_to_unit
+from tunectl.inference_log import export
+
+ExampleKind = Literal["edit", "approved"]
+SkipReason = Literal[
+    "erased",
+    "unfinished",
+    "no_chat",
+    "quarantined",
+    "not_approved",
+    "in_golden",
+    "user_cap",
+    "annotator_cap",
+    "annotator_share",
+    "prompt_cap",
+    "model_text_share",
+]
+REASONS: Final[dict[SkipReason, str]] = {
+    "erased": "somebody asked for erasure",
+    "unfinished": "the answer never ended",
+    "no_chat": "no conversation, or nothing was answered",
+    "quarantined": "what was said is too new: others may still object",
+    "not_approved": "nobody approved of it, or somebody objected",
+    "in_golden": "the golden set asks the same",
+    "user_cap": "this person asked for more than their share of the rows",
+    "annotator_cap": "this person approved of more than their share of the rows",
+    "annotator_share": "this person would have more than their share of all rows",
+    "prompt_cap": "the same was asked often enough",
+    "model_text_share": "too much of the model's own text already",
+}
+
+
+class FeedbackRules(Struct, frozen=True):
+    """Who and what counts for how much."""
+
+    quarantine: timedelta
+    """How long an opinion waits before it counts."""
+    per_user: int
+    """Rows of one person who asks."""
+    per_annotator: int
+    """Rows of one person who approves or edits."""
+    annotator_share: float
+    """Of all rows, from one person who approves or edits; 1: no bound."""
+    per_prompt: int
+    """Rows of one question."""
+    model_text_share: float
+    """Of all rows, those that the model wrote and people only approved of."""
+    holdout: float
+    """Of the questions, those that are kept for the gate and not learned."""
+
+
+def rules_of(section: FeedbackFromLog) -> FeedbackRules:
+    """Return the section of the configuration as this room wants it."""
+    return FeedbackRules(
+        timedelta(hours=section.quarantine_hours),
+        section.max_per_user,
+        section.max_per_annotator,
+        section.max_annotator_share,
+        section.max_per_prompt,
+        section.max_model_text_share,
+        section.holdout,
+    )
+
+
+class FeedbackExample(Struct, frozen=True):
+    """One inference that is learned from, or kept for the gate."""
+
+    inference: InferenceRecord
+    """With the answer as people want it."""
+    kind: ExampleKind
+    by: str | None
+    """Keyed hash of whoever edited or approved it last."""
+    prompt: str
+    """Digest of the question."""
+    held: bool
+    """Kept for the gate."""
+
+
+class FeedbackSelection(Struct, frozen=True):
+    """What came of a snapshot."""
+
+    lessons: list[FeedbackExample]
+    """The oldest first."""
+    left: list[tuple[str, SkipReason]]
+    """Inference and why it is no lesson."""
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many, by reason."""
+        return dict(sorted(Counter(reason for _, reason in self.left).items()))
+
+
+def digest_prompt(inference: InferenceRecord) -> str:
+    """Return the ``prompt_digest`` of what a request asked."""
+    messages = (inference.request or {}).get("messages") or []
+    return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
+
+
+def digest_messages(messages: Sequence[Message]) -> str:
+    """Return the ``prompt_digest`` of a conversation before its answer, as examples have it."""
+    return prompt_digest([(turn.role, turn.content) for turn in messages])
+
+
+def prompt_digest(turns: Iterable[tuple[str, Any]]) -> str:
+    """Return a digest that conversations share which ask the same, whatever case, white space and system text; (role, content) a turn."""
+    plain = [[role, _normalize_content(content)] for role, content in turns if role not in ("system", "developer")]
+    return hashlib.blake2b(msgspec.json.encode(plain), digest_size=12).hexdigest()
+
+
+def _normalize_content(content: Any) -> str:
+    text = content if isinstance(content, str) else msgspec.json.encode(content).decode()
+    return " ".join(text.casefold().split())
+
+
+def select_examples(
+    inferences: Iterable[InferenceRecord],
+    feedback_by_inference: Mapping[str, Sequence[Feedback]],
+    rules: FeedbackRules,
+    *,
+    at: datetime,
+    erased: Collection[str] = (),
+    golden: Collection[str] = (),
+) -> FeedbackSelection:
+    """Return lessons of all inferences that somebody said something about.
+
+    said       feedback by inference, the oldest first
+    at         when the snapshot was frozen; opinions younger than the quarantine do not count
+    erased  inferences that may not be used, though an older snapshot has them
+    golden     digests of the golden set's questions (``digest_prompt``)
+    """
+    left: list[tuple[str, SkipReason]] = []
+    examples: list[FeedbackExample] = []
+    for inference in sorted(inferences, key=lambda item: (item.accepted_at, item.id)):
+        if not feedback_by_inference.get(inference.id):
+            continue
+        result = _classify_inference(
+            inference, feedback_by_inference[inference.id], at - rules.quarantine, erased, golden, rules.holdout
+        )
+        if isinstance(result, FeedbackExample):
+            examples.append(result)
+        else:
+            left.append((inference.id, result))
+    capped_examples, capped = apply_caps(examples, rules)
+    return FeedbackSelection(capped_examples, [*left, *capped])
+
+
+def _classify_inference(
+    inference: InferenceRecord,
+    feedback: Sequence[Feedback],
+    until: datetime,
+    erased: Collection[str],
+    golden: Collection[str],
+    holdout: float,
+) -> FeedbackExample | SkipReason:
+    if inference.id in erased or inference.erased_at is not None:
+        return "erased"
+    if inference.finished_at is None or inference.response is None:
+        return "unfinished"
+    old = [
+        opinion
+        for opinion in feedback
+        if max(opinion.counted_at, inference.accepted_at) <= until and opinion.value is not None
+    ]
+    accepted = export.with_accepted_answer(inference, old)
+    if (
+        accepted is None or export.with_accepted_answer(inference, feedback) is None
+    ):  # younger opinions may object, not approve
+        waits = (
+            accepted is None
+            and len(old) < len(feedback)
+            and export.with_accepted_answer(inference, feedback) is not None
+        )
+        return "quarantined" if waits else "not_approved"
+    row, prompt = export.to_openai_row(accepted), digest_prompt(inference)
+    if row is None or prompt in golden:
+        return "no_chat" if row is None else "in_golden"
+    edits = [opinion for opinion in old if opinion.kind == "edit"]
+    kind: ExampleKind = "edit" if edits and row != export.to_openai_row(inference) else "approved"
+    voice = (edits or [opinion for opinion in old if opinion.kind in ("thumb", "rating", "preference")])[-1]
+    return FeedbackExample(accepted, kind, voice.person, prompt, is_held_out(prompt, holdout))
+
+
+def is_held_out(prompt: str, share: float) -> bool:
+    """Return whether a question, by its ``prompt_digest``, is kept for the gate; always the same for one question."""
+    return hash_to_unit(f"held {prompt}") < share
+
+
+def apply_caps(
+    examples: Sequence[FeedbackExample], rules: FeedbackRules
+) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
+    """Return the lessons that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
+    left: list[tuple[str, SkipReason]] = []
+    counts: Counter[tuple[str, str | None]] = Counter()
+    kept_examples: list[FeedbackExample] = []
+    caps: tuple[tuple[str, int, SkipReason], ...] = (
+        ("user", rules.per_user, "user_cap"),
+        ("by", rules.per_annotator, "annotator_cap"),
+        ("prompt", rules.per_prompt, "prompt_cap"),
+    )
+    for example in sorted(examples, key=lambda item: (item.kind == "edit", item.inference.accepted_at), reverse=True):
+        names = {"user": example.inference.person, "by": example.by, "prompt": example.prompt}
+        full = next((reason for what, most, reason in caps if counts[what, names[what]] >= most), None)
+        if full is not None:
+            left.append((example.inference.id, full))
+            continue
+        for what, name in names.items():
+            counts[what, name] += 1
+        kept_examples.append(example)
+    kept_examples = _enforce_shares(kept_examples, rules, left)
+    return sorted(kept_examples, key=lambda item: (item.inference.accepted_at, item.inference.id)), left
+
+
+def _enforce_shares(
+    examples: list[FeedbackExample], rules: FeedbackRules, left: list[tuple[str, SkipReason]]
+) -> list[FeedbackExample]:
+    """Take rows away, the last first, until no share is exceeded; taking one away makes the other shares larger, so: again.
+
+    Rows without a name are one person's: nobody knows better.
+    """
+    people, own = Counter(example.by for example in examples), sum(example.kind == "approved" for example in examples)
+    indexes_by_person: dict[str | None, list[int]] = {}
+    for index, example in enumerate(examples):
+        indexes_by_person.setdefault(example.by, []).append(index)
+    written = [index for index, example in enumerate(examples) if example.kind == "approved"]
+    remaining = set(range(len(examples)))
+    while remaining:
+        person, most = max(people.items(), key=lambda item: (item[1], str(item[0])))
+        reason: SkipReason = "annotator_share"
+        if rules.annotator_share < 1 and most > rules.annotator_share * len(remaining):
+            index = _last(indexes_by_person[person], remaining)
+        elif own > rules.model_text_share * len(remaining):
+            index, reason = _last(written, remaining), "model_text_share"
+        else:
+            break
+        remaining.remove(index)
+        people[examples[index].by] -= 1
+        own -= examples[index].kind == "approved"
+        left.append((examples[index].inference.id, reason))
+    return [example for index, example in enumerate(examples) if index in remaining]
+
+
+def _last(indexes: list[int], remaining: Collection[int]) -> int:
+    """Take the last place that is still there."""
+    while True:
+        index = indexes.pop()
+        if index in remaining:
+            return index
