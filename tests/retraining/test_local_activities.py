@@ -227,5 +227,7 @@ def test_a_gate_without_its_worktree_asks_nothing(
 ) -> None:
     monkeypatch.setattr(worktree_build.git_worktree, "project_path", lambda root, folder: folder)
     run = _run(work, "")
-    with pytest.raises(InfrastructureError, match=f"is gone, so it is not known what retrain {run.id} has learned"):
+    with pytest.raises(
+        InfrastructureError, match=f"is missing, so the training data of retrain {run.id} cannot be verified"
+    ):
         worktree_build.check_gate_data(run, work.workspace)

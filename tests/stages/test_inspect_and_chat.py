@@ -122,7 +122,7 @@ def test_answers_that_would_be_left_out_are_found(project, capsys):
     configure(max_length=100)
     assert main(["data", "inspect"]) == 3
     assert (
-        "answers fit: no: 1 of 2 answers are longer than sft.max_length = 100 and would be left out (5% may be)"
+        "answers fit: no: 1 of 2 answers are longer than sft.max_length = 100 and would be left out (the limit is 5%)"
         in capsys.readouterr().err
     )
     configure(max_length=100, max_rejected_share=0.5)

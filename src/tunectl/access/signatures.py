@@ -129,9 +129,7 @@ def load_key(path: Path) -> SigningKey:
     try:
         private = _load_serialization().load_pem_private_key(content, None)
     except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{path} holds no private key without a password", hint="tunectl release keygen makes one"
-        ) from error
+        raise DataError(f"{path} is not an unencrypted private key", hint="tunectl release keygen makes one") from error
     if not hasattr(private, "sign") or type(private).__name__ != "Ed25519PrivateKey":
         raise DataError(f"{path} holds a key of another kind than Ed25519", hint="tunectl release keygen makes one")
     return SigningKey(private)

@@ -194,7 +194,8 @@ def _spans(
     offset = text.find(inside, start, end) - (len(joined) - len(joined.lstrip()))
     if text.find(inside, start, end) < 0:
         raise DataError(
-            f"{_where(example)}: parts of a turn are trained, and the chat template changes its text: "
+            f"{_where(example)}: only some segments of this turn are trained, but the chat template changes the turn's text, "
+            "so the segments cannot be located: "
             f"{_around(text, start)}",
             hint="give the row as segments, or set train for the whole turn",
         )

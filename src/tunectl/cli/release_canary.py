@@ -162,7 +162,7 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
     release, running = _find(args, store), ExperimentStore(store).running()
     if running is not None:
         raise GateError(
-            f"canary {running.id} tests {running.challenger} since {running.started_at:%Y-%m-%d %H:%M} UTC",
+            f"canary {running.id} has been testing {running.challenger} since {running.started_at:%Y-%m-%d %H:%M} UTC",
             hint="wait for its end, or end it: tunectl release canary stop",
         )
     share = 0.0 if args.share is None else args.share

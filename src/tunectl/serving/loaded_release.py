@@ -142,7 +142,7 @@ async def load_release(folder: Path, engines: Engines, *, base: bool = False, wi
         if not limit.expired():
             raise
         raise InfrastructureError(
-            f"release {folder.name} was not loaded and proved within {within:g} s",
+            f"release {folder.name} was not loaded and probed within {within:g} s",
             hint="the engine's own lines in the log say how far it came; serve.load_timeout_seconds is how long it may take",
         ) from error
     created = int((folder / contracts.NAME).stat().st_mtime)
@@ -182,7 +182,7 @@ def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> No
     if base and contract.layout != APART:
         raise ArtifactError(
             f"release {folder.name} holds base and adapter merged, so it cannot answer as the base",
-            hint="package with the route apart, or set serve.variants.base=false",
+            hint="package with package.layout=adapter, or set serve.variants.base=false",
         )
 
 

@@ -97,7 +97,7 @@ def submit(job: JobSpec, folder: Path) -> str:
     printed = scheduler_command.call(["sbatch", "--parsable", str((folder / FILE).absolute())])
     number = _SUBMITTED.fullmatch(printed)
     if number is None:
-        raise InfrastructureError(f"sbatch printed {printed.strip()!r}, which is no number of a job")
+        raise InfrastructureError(f"sbatch printed {printed.strip()!r}, which is not a job id")
     return number[1]
 
 

@@ -73,7 +73,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
     try:
         background_build.start_build(context.layout, overrides, author=context.visitor, reason=reason)
     except LockTimeoutError as error:
-        raise ConflictError("A build runs already.", hint="look at it on the page Build") from error
+        raise ConflictError("A build is already running.", hint="look at it on the page Build") from error
     return "/build"
 
 
@@ -123,12 +123,12 @@ def _describe_obstacle(context: ReadContext) -> str:
     if context.recording is not None:
         return "This project was recorded without its weights, so nothing can be built in it."
     is_building = background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
-    return "A build runs already." if is_building else ""
+    return "A build is already running." if is_building else ""
 
 
 def _split_overrides(text: str) -> list[str]:
     if len(text) > MAX_LETTERS:
-        raise UsageError(f"settings have at most {MAX_LETTERS} letters; these have {len(text)}")
+        raise UsageError(f"settings have at most {MAX_LETTERS} characters; these have {len(text)}")
     try:
         words = shlex.split(text)
     except ValueError as error:
