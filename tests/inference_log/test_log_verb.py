@@ -267,8 +267,7 @@ def test_mistakes(project, capsys, monkeypatch):
     for days in ("0", "1000000000"):
         assert failed(capsys, "prune", "--days", days) == (
             2,
-            f"tunectl: prune: the retention time must be 1 to 99999 days; it is {days}\n"
-            "  set inference_log.retention_days, or give --days N\n",
+            f"tunectl: prune: the retention time must be 1 to 99999 days; it is {days}\n  set inference_log.retention_days, or give --days N\n",
         )
     monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", "sqlite:///nowhere.sqlite")
     assert failed(capsys) == (2, "tunectl: nowhere.sqlite: nothing was logged yet\n  serve the model: tunectl serve\n")

@@ -219,7 +219,7 @@ def test_an_end_is_told_once(work: LocalActivities, monkeypatch: pytest.MonkeyPa
     work.notify_finished(msgspec.structs.replace(run, attempt=2))
     assert told[-1] == f"retrain {run.id[:-2]}-2 promoted: better; {left['left']}"
     change = next(chapter for chapter in report.build_report(run).chapters if chapter.name == "change")
-    assert ("not brought forward", left["left"]) in change.rows
+    assert ("branch not fast-forwarded", left["left"]) in change.rows
 
 
 def test_a_gate_without_its_worktree_asks_nothing(

@@ -107,7 +107,7 @@ def _data(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     if frozen:
         yield (
             "snapshot",
-            f"{frozen['id']}, {frozen['inferences']} inferences that people talked about, {frozen['feedback']} opinions",
+            f"{frozen['id']}, {frozen['inferences']} inferences with feedback, {frozen['feedback']} feedback records",
         )
     result = run.facts("training") or run.facts("awaiting_approval").get("data") or run.facts("insufficient")
     for name, title in (
@@ -132,7 +132,7 @@ def _change(run: RetrainRun) -> Iterator[tuple[str, ...]]:
         yield "file", str(path)
     left = run.facts("promoted").get("left")
     if left:
-        yield "not brought forward", str(left)
+        yield "branch not fast-forwarded", str(left)
     for name, value in (result.get("metrics") or {}).items():
         yield f"metric {name}", f"{value:g}"
 
@@ -190,7 +190,10 @@ def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
     yield "champion", f"{_number(reading.champion)} ({reading.champion_units} identities)"
     yield "challenger", f"{_number(reading.challenger)} ({reading.challenger_units} identities)"
     if reading.low is not None and reading.high is not None:
-        yield "difference", f"{reading.low:+.3f} to {reading.high:+.3f}, at all looks together"
+        yield (
+            "difference",
+            f"{reading.low:+.3f} to {reading.high:+.3f} (confidence sequence, valid at every evaluation)",
+        )
     for name, value in reading.evidence.items():
         yield f"evidence: {name}", f"{min(value, 1e6):.3g}"
     yield "decision", f"{reading.decision}: {reading.reason}"
