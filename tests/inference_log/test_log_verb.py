@@ -89,7 +89,7 @@ def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, c
     assert json.loads(ran(capsys, "show", "--id", "chatcmpl-a1%"))["id"] == "chatcmpl-a1%_b"
     assert failed(capsys, "show", "--id", "chatcmpl-a") == (
         2,
-        "tunectl: 'chatcmpl-a' matches several ids: chatcmpl-a1%_b, chatcmpl-a1xyb, chatcmpl-a2\n  give more of it\n",
+        "tunectl: 'chatcmpl-a' matches several ids: chatcmpl-a1%_b, chatcmpl-a1xyb, chatcmpl-a2\n  give more characters of the id\n",
     )
     assert ", ..." in failed(capsys, "show", "--id", "")[1]
 

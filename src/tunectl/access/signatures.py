@@ -106,7 +106,7 @@ def generate_key(path: Path) -> SigningKey:
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
     if not created:
-        raise UsageError(f"{path} exists", hint="keys are never replaced: name another file")
+        raise UsageError(f"{path} already exists", hint="keys are never replaced: name another file")
     return SigningKey(private)
 
 
@@ -217,7 +217,7 @@ def revoke_trusted_key(path: Path, name: str) -> None:
     keys = read_trusted_keys(path)
     if all(entry.name != name for entry in keys):
         names = ", ".join(entry.name for entry in keys) or "none"
-        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="look at the file")
+        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="give one of these names")
     now = datetime.now(UTC)
     changed = [
         structs.replace(entry, revoked_at=now) if entry.name == name and entry.revoked_at is None else entry

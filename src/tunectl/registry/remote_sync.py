@@ -141,7 +141,7 @@ def _refuse_unsigned(store: ReleaseRegistry, remote: RemoteRegistry, remote_even
             reason = release_statement.check_pointer(pointer, store.trust).reason
             raise GateError(
                 f"{remote.location}: the pointer to release {pointer.release} {reason}; nothing was adopted",
-                hint=f"look who may write there; keep what is here: tunectl release sync {remote.location} --keep ours -m WHY",
+                hint=f"check who may write there; to keep this store: tunectl release sync {remote.location} --keep ours -m WHY",
             )
 
 
