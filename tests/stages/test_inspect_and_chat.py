@@ -112,7 +112,7 @@ def test_a_template_that_is_not_the_contracts_is_found(project, capsys):
     path.write_text(" " + path.read_text())
     assert main(["data", "inspect"]) == 3
     assert (
-        "template is that of the contract: no: artifacts/model/chat_template.jinja is not the template of"
+        "template is that of the contract: no: artifacts/model/chat_template.jinja differs from the template that"
         in capsys.readouterr().err
     )
 

@@ -133,7 +133,7 @@ class LossMasker:
             index = next((i for i, (a, b) in enumerate(zip(opened, closed, strict=False)) if a != b), len(closed))
             raise DataError(
                 f"{_where(example)}: the chat template renders the text before turn {len(messages) + 1} (assistant) in two "
-                f"ways, which part at character {index}\n"
+                f"ways, which differ at character {index}\n"
                 f"    before the answer: {_around(opened, index)}\n"
                 f"    with the answer:   {_around(closed, index)}",
                 hint="mark what is generated in the template: {% generation %} ... {% endgeneration %}",

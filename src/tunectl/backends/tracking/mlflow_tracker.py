@@ -196,7 +196,7 @@ class MlflowTracker:
         except self._errors.MlflowException as error:
             words = " ".join(str(error).split())[:300]
             raise InfrastructureError(
-                f"MLflow did not take it: {words}",
+                f"MLflow rejected the request: {words}",
                 hint="check track.uri and the server; run tunectl track sync to try again",
             ) from error
 
