@@ -46,8 +46,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
 
     if args.trials < 20:
         raise UsageError(
-            f"--trials {args.trials}: at least 20 are needed",
-            hint="400 trials place a false-alarm rate of 5 % within about 2 percentage points",
+            f"--trials {args.trials}: at least 20 are needed", hint="400 trials: 5 % ± 2 percentage points"
         )
     rows = settings.monitor.window.max_rows if args.rows is None else args.rows
     if rows < settings.monitor.window.min_rows:
