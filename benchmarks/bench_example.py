@@ -175,7 +175,7 @@ def make_table(rows: list[Row]) -> str:
         "second reward model, difference in checks passed and in BLEU (points). Minutes are those of preferences, reward, align and evaluate.\n\n"
         f"{head}{''.join(lines)}\n"
         f"Of {counts['runs']} runs the interval of the win rate lies above 50 % in {counts['surely_better']}, and below in "
-        f"{counts['surely_worse']}. Checks or BLEU are surely lower in {counts['measures_surely_lower']}.\n"
+        f"{counts['surely_worse']}. Checks or BLEU are significantly lower in {counts['measures_surely_lower']}.\n"
     )
 
 

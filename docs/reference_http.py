@@ -117,7 +117,7 @@ def describe_plain(schema: dict[str, Any]) -> str:
         return f"{word} {above}{low} to {high}" if high is not None else f"{word} from {above}{low} on"
     if kind == "string":
         most = schema.get("maxLength")
-        return f"text of at most {most} letters" if most else "text"
+        return f"text of at most {most} characters" if most else "text"
     if kind == "array":
         return f"list of {describe(schema.get('items', {}))}"
     words = {"boolean": "true or false", "object": "object", "null": "null"}

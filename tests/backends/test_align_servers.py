@@ -116,7 +116,7 @@ def test_a_server_of_another_model_is_found_by_what_it_computes(start, tiny_mode
     assert message.startswith(
         f"{server.url} serves another model than {start[0]}: log-probabilities of a prompt differ by "
     )
-    assert message.endswith(" nats a token, at most 0.25 may be")
+    assert message.endswith(" nats a token; the limit is 0.25")
     assert hint == f"start it with the model that align learns on: vllm serve {start[0]} --enable-lora"
 
 
@@ -140,7 +140,7 @@ def test_a_server_of_another_model_is_found_by_what_it_computes(start, tiny_mode
         ),
         (
             {"token_ids": False},
-            "does not return the tokens of its answers",
+            "does not return token ids (return_token_ids)",
             "take vLLM 0.10.2 or newer, or write answers with transformers: align.vllm=null",
         ),
         (

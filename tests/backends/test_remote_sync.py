@@ -362,7 +362,7 @@ def test_a_part_of_the_history_that_is_missing_is_told(
     ):
         server(far, tmp_path).log()
     far.write("champion/000009.json", far.read("champion/000001.json") or b"")
-    with pytest.raises(ArtifactError, match=r"champion/000009.json has the sequence 1"):
+    with pytest.raises(ArtifactError, match=r"champion/000009.json holds sequence 1, expected 9"):
         server(far, tmp_path).champion()
 
 

@@ -410,7 +410,7 @@ def test_an_unknown_target_is_named(tiny_model, sft, tmp_path):
     with pytest.raises(UsageError) as caught:
         fit(tiny_model, sft, tmp_path, plan(adapter=LoraArgs("lora", 4, 8, 0.0, ("query",))))
     assert caught.value.message == (
-        "reward.target_modules names query, which the model does not offer; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+        "reward.target_modules names query, which the model does not have; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
     )
 
 

@@ -412,7 +412,7 @@ def test_an_unknown_target_is_named(tiny_model, tmp_path):
     with pytest.raises(UsageError) as caught:
         fit(tiny_model, tmp_path, plan(adapter=LoraArgs("lora", 4, 8, 0.0, ("q_proj", "query"))))
     assert caught.value.message == (
-        "sft.target_modules names query, which the model does not offer; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+        "sft.target_modules names query, which the model does not have; it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
     )
 
 

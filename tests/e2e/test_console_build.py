@@ -57,7 +57,7 @@ def test_a_build_is_started_seen_and_stopped(
     assert "Running stage &#39;sft&#39;" in page
     again = console.post("/build/start", **form, answer="start", reason="me, too")
     assert again.status_code == 409
-    assert "A build runs already." in again.text
+    assert "A build is already running." in again.text
     other = read_form(console, "/build/stop")
     assert console.post("/build/stop", process="1", reason="x").status_code == 409
     assert console.post("/build/stop", **other, reason=" ").status_code == 422

@@ -236,7 +236,7 @@ def test_a_failed_stage_leaves_no_half_artifact_and_its_own_exit_code(project: P
     path = project.root / "data/first.jsonl"
     path.write_text("not json\n" * 300)
     done = project.run("repro", allowed={2})
-    assert "rows were rejected; at most" in done.stderr
+    assert "rows were rejected; the limit is" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((project.root / ".tunectl/tmp").glob("*"))
     shutil.move(project.root / "kept.jsonl", path)

@@ -166,7 +166,7 @@ def test_a_backup_is_private_whole_and_has_no_scratch(project, tmp_path, capsys)
     assert any(one.startswith("DVC's cache") for one in shown["missing"])
     assert sorted(path.name for path in target.parent.iterdir()) == [".tunectl-backup.lock", "erasures.jsonl", "one"]
     assert main(["backup", str(target)]) == 2
-    assert capsys.readouterr().err.startswith(f"tunectl: {target} exists\n")
+    assert capsys.readouterr().err.startswith(f"tunectl: {target} already exists\n")
     assert main(["backup", ".tunectl/retrain/inside"]) == 2
 
 

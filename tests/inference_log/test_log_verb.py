@@ -89,7 +89,7 @@ def test_the_beginning_of_an_id_will_do_where_it_is_the_only_one(project, url, c
     assert json.loads(ran(capsys, "show", "--id", "chatcmpl-a1%"))["id"] == "chatcmpl-a1%_b"
     assert failed(capsys, "show", "--id", "chatcmpl-a") == (
         2,
-        "tunectl: 'chatcmpl-a' matches several ids: chatcmpl-a1%_b, chatcmpl-a1xyb, chatcmpl-a2\n  give more of it\n",
+        "tunectl: 'chatcmpl-a' matches several ids: chatcmpl-a1%_b, chatcmpl-a1xyb, chatcmpl-a2\n  give more characters of the id\n",
     )
     assert ", ..." in failed(capsys, "show", "--id", "")[1]
 
@@ -267,7 +267,7 @@ def test_mistakes(project, capsys, monkeypatch):
     for days in ("0", "1000000000"):
         assert failed(capsys, "prune", "--days", days) == (
             2,
-            f"tunectl: prune: {days} days\n  set inference_log.retention_days, or give --days N of 1 to 99999\n",
+            f"tunectl: prune: the retention time must be 1 to 99999 days; it is {days}\n  set inference_log.retention_days, or give --days N\n",
         )
     monkeypatch.setenv("TUNECTL_INFERENCE_LOG_URL", "sqlite:///nowhere.sqlite")
     assert failed(capsys) == (2, "tunectl: nowhere.sqlite: nothing was logged yet\n  serve the model: tunectl serve\n")

@@ -151,7 +151,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     with watcher._live() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     store.then = lambda quick: act(quick, names)
-    watcher._experiments(datetime.now(UTC))
+    watcher._advance_canaries(datetime.now(UTC))
     watcher._door.close()
     assert store.champion().release == names[champion]
     assert store.champion().author == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
@@ -184,14 +184,14 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     signatures.revoke_trusted_key(path, "ci")
     with pytest.raises(GateError, match=f"release {names[1]}: signed by ci, whose key was revoked"):
-        controller._experiments(datetime.now(UTC))
+        controller._advance_canaries(datetime.now(UTC))
     assert (store.champion().release, store.trial().release) == (names[0], names[1]), "what serves goes on"
     if signed_again:
         release_statement.sign_release(store.folder(names[1]), signatures.load_key(tmp_path / "new.key"))
-        controller._experiments(datetime.now(UTC))
+        controller._advance_canaries(datetime.now(UTC))
         assert store.champion().release == names[1]
     else:
-        controller._experiments(experiment.until + timedelta(seconds=1))
+        controller._advance_canaries(experiment.until + timedelta(seconds=1))
         assert (store.champion().release, store.trial()) == (names[0], None)
         (ended,) = ExperimentStore(store).all()
         assert ended.decision == "running"

@@ -219,7 +219,7 @@ def test_an_end_is_told_once(work: LocalActivities, monkeypatch: pytest.MonkeyPa
     work.notify_finished(msgspec.structs.replace(run, attempt=2))
     assert told[-1] == f"retrain {run.id[:-2]}-2 promoted: better; {left['left']}"
     change = next(chapter for chapter in report.build_report(run).chapters if chapter.name == "change")
-    assert ("not brought forward", left["left"]) in change.rows
+    assert ("branch not fast-forwarded", left["left"]) in change.rows
 
 
 def test_a_gate_without_its_worktree_asks_nothing(
@@ -227,5 +227,7 @@ def test_a_gate_without_its_worktree_asks_nothing(
 ) -> None:
     monkeypatch.setattr(worktree_build.git_worktree, "project_path", lambda root, folder: folder)
     run = _run(work, "")
-    with pytest.raises(InfrastructureError, match=f"is gone, so it is not known what retrain {run.id} has learned"):
+    with pytest.raises(
+        InfrastructureError, match=f"is missing, so the training data of retrain {run.id} cannot be verified"
+    ):
         worktree_build.check_gate_data(run, work.workspace)

@@ -62,5 +62,5 @@ def test_an_address_is_no_place_to_promote_in(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(UsageError) as error:
         retrain_controller.open_registry(root, ProjectPaths())
     assert str(error.value) == (
-        "retrain.registry = s3://bucket/shop: takes a folder\n  set serve.registry=s3://bucket/shop: the retrain controller copies its folder there"
+        "retrain.registry = s3://bucket/shop: must be a folder, not an address\n  set serve.registry=s3://bucket/shop: the retrain controller copies its folder there"
     )

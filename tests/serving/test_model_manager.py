@@ -699,7 +699,7 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
         gate.hangs, found._within = second, 1.0
         store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first}
-        told = f"release {second} was not loaded and proved within 1 s"
+        told = f"release {second} was not loaded and probed within 1 s"
         assert found.trouble["challenger"].startswith(told)
         assert gate.given_up == 1
         found._within = 20.0
@@ -796,7 +796,7 @@ def test_a_pipeline_that_never_proves_itself_is_given_up_and_closed(
     async def story() -> None:
         await (await load_release(folder, lambda _: gate)).close()  # from now on a load is a matter of a moment
         gate.open = mute
-        with pytest.raises(InfrastructureError, match="was not loaded and proved within 3 s"):
+        with pytest.raises(InfrastructureError, match="was not loaded and probed within 3 s"):
             await load_release(folder, lambda _: gate, within=3.0)
         assert gate.given_up == 0
         assert not gate.pipelines[1]._thread.is_alive()
@@ -819,7 +819,7 @@ def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
             (pid,) = [one._process.pid for one in engine._opening]
             await found.wait_for_loads()
             said = metadata_endpoints.readiness_body(found)["reason"]
-            assert said.startswith(f"release {releases[1]} was not loaded and proved within 1 s")
+            assert said.startswith(f"release {releases[1]} was not loaded and probed within 1 s")
             while engine._opening or alive(pid):
                 await asyncio.sleep(0.01)
         await found.close()
@@ -834,7 +834,7 @@ def test_a_disk_that_hangs_under_a_release_is_not_waited_for(
     monkeypatch.setattr(loaded_release, "verify_release", lambda folder: there.wait(60))
 
     async def story() -> None:
-        with pytest.raises(InfrastructureError, match=r"was not loaded and proved within 0\.2 s"):
+        with pytest.raises(InfrastructureError, match=r"was not loaded and probed within 0\.2 s"):
             await load_release(store.folder(releases[1]), lambda _: gate, within=0.2)
         there.set()
 

@@ -94,7 +94,7 @@ def test_drift_reaches_the_controller_and_starts_one_retrain(stack) -> None:
     run = book.runs()[0]
     assert (run.trigger.kind, run.trigger.author) == ("alert", "Alertmanager")
     assert run.trigger.facts["labels"]["alertname"] == "TunectlDriftSustained"
-    assert run.trigger.message.startswith("Drift: live traffic has changed, with evidence of ")
+    assert run.trigger.message.startswith("Drift: live traffic has changed. Evidence ")
     assert run.state == "promoted"
     alert = {
         "status": "firing",

@@ -287,7 +287,7 @@ def test_inputs_that_leave_no_room_cannot_be_watched(given):
     atomic_io.write_rows(given[0].split / "validation.jsonl", [example("v", long=True)])
     error = refused(given, stage(), DataError)
     assert error.message == (
-        "align: none of 1 validation inputs can be answered: they leave no room for an answer of 96 tokens, or are one text with it"
+        "align: none of 1 validation inputs can be answered: they leave no room for an answer of 96 tokens, or are pre-rendered texts that contain the answer"
     )
     assert error.hint == "lower align.max_new_tokens (now 96), or bring shorter inputs"
 

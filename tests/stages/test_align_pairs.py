@@ -188,6 +188,6 @@ def test_too_many_rejects_stop_it_before_it_learns(inputs, tmp_path):
     out = outputs(tmp_path)
     with pytest.raises(DataError) as caught:
         align.run(cfg("dpo"), inputs, out)
-    assert caught.value.message.splitlines()[0] == "align: 11.1% of 9 rows were rejected; at most 5% may be"
-    assert "too_long: first pairs.jsonl:1 225 tokens, at most 96 may be" in caught.value.message
+    assert caught.value.message.splitlines()[0] == "align: 11.1% of 9 rows were rejected; the limit is 5%"
+    assert "too_long: first pairs.jsonl:1 225 tokens; the limit is 96" in caught.value.message
     assert not out.work.exists()

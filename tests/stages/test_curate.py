@@ -186,7 +186,7 @@ def test_too_many_rejects_stop_the_stage_and_name_the_setting(tmp_path: Path) ->
     with pytest.raises(DataError) as caught:
         run(tmp_path, settings("default"), RECORDS)
     assert caught.value.message == (
-        "curate: 55.6% of 9 rows were rejected; at most 20% may be\n"
+        "curate: 55.6% of 9 rows were rejected; the limit is 20%\n"
         "          2  exact_duplicate: first pages.csv:2 same as d1\n"
         "          1  document_too_short: first pages.csv:4 2 words, least 5\n"
         "          1  language: first pages.csv:3 de with confidence 0.99\n"

@@ -289,7 +289,7 @@ def test_empty_file():
         "put data there, or take the source out",
     )
     assert fails(b=source(path="b.txt")) == (
-        "ingest.sources.b: the one row of b.txt was rejected; at most 20% may be\n          1  no_text: first b.txt there is no text in it",
+        "ingest.sources.b: the one row of b.txt was rejected; the limit is 20%\n          1  no_text: first b.txt there is no text in it",
         "fix the data, or take the source out of ingest.sources",
     )
 
@@ -311,7 +311,7 @@ def test_unreadable_pdf():
     write("flyers/a.pdf", b"this is no PDF")
     message, _ = fails(flyers=source(path="flyers"))
     assert message == (
-        "ingest.sources.flyers: the one row of flyers was rejected; at most 20% may be\n"
+        "ingest.sources.flyers: the one row of flyers was rejected; the limit is 20%\n"
         "          1  unreadable: first flyers/a.pdf it is no PDF: its head holds no %PDF-"
     )
 
@@ -477,7 +477,7 @@ def test_all_rows_rejected():
     jsonl("a.jsonl", [{"prompt": "a", "completion": ""}, {"prompt": "", "completion": "b"}])
     assert fails(a=source(path="a.jsonl")) == (
         (
-            "ingest.sources.a: all 2 rows of a.jsonl were rejected; at most 20% may be\n"
+            "ingest.sources.a: all 2 rows of a.jsonl were rejected; the limit is 20%\n"
             "          2  empty_turn: first a.jsonl:1 turn 2 (assistant) is empty"
         ),
         "fix the data, or take the source out of ingest.sources",
@@ -488,7 +488,7 @@ def test_more_rejected_than_allowed_and_yaml_that_allows_it():
     jsonl("a.jsonl", [{"prompt": "a", "completion": "b"}] * 3 + [{"prompt": "a", "completion": ""}])
     assert fails(a=source(path="a.jsonl")) == (
         (
-            "ingest: 25.0% of 4 rows were rejected; at most 20% may be\n"
+            "ingest: 25.0% of 4 rows were rejected; the limit is 20%\n"
             "          1  empty_turn: first a.jsonl:4 turn 2 (assistant) is empty"
         ),
         "fix the data, or allow more: ingest.max_rejected_share=<share from 0 to 1>",

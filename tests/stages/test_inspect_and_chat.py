@@ -112,7 +112,7 @@ def test_a_template_that_is_not_the_contracts_is_found(project, capsys):
     path.write_text(" " + path.read_text())
     assert main(["data", "inspect"]) == 3
     assert (
-        "template is that of the contract: no: artifacts/model/chat_template.jinja is not the template of"
+        "template is that of the contract: no: artifacts/model/chat_template.jinja differs from the template that"
         in capsys.readouterr().err
     )
 
@@ -122,7 +122,7 @@ def test_answers_that_would_be_left_out_are_found(project, capsys):
     configure(max_length=100)
     assert main(["data", "inspect"]) == 3
     assert (
-        "answers fit: no: 1 of 2 answers are longer than sft.max_length = 100 and would be left out (5% may be)"
+        "answers fit: no: 1 of 2 answers are longer than sft.max_length = 100 and would be left out (the limit is 5%)"
         in capsys.readouterr().err
     )
     configure(max_length=100, max_rejected_share=0.5)

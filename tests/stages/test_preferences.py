@@ -349,7 +349,7 @@ def test_empty_pairs():
     rows = [{"prompt": f"Q{n}", "chosen": "", "rejected": ""} for n in range(3)]
     assert fails(rows) == (
         (
-            "preferences.sources.x: all 3 rows of pairs.jsonl were rejected; at most 50% may be\n"
+            "preferences.sources.x: all 3 rows of pairs.jsonl were rejected; the limit is 50%\n"
             "          3  empty_answer: first pairs.jsonl:1 there is no text in any answer"
         ),
         "fix the data, or take the source out of preferences.sources",

@@ -371,7 +371,7 @@ def test_too_many_long_pairs_fail_the_stage(given):
     with pytest.raises(DataError) as caught:
         reward.run(stage(max_length=200), inputs, out, trainer=Fake())
     assert caught.value.message.startswith(
-        "reward: 14.3% of 70 rows were rejected; at most 10% may be\n         10  too_long: first data.jsonl:1 "
+        "reward: 14.3% of 70 rows were rejected; the limit is 10%\n         10  too_long: first data.jsonl:1 "
     )
     assert caught.value.hint == "fix the data, or allow more: reward.max_rejected_share=<share from 0 to 1>"
 

@@ -146,7 +146,7 @@ def test_long_answers_are_rejected_whole_and_named(given):
     found = sft.run(stage(max_length=60, max_rejected_share=0.5), inputs, outputs, trainer=Fake())
     account = load(outputs.artifact)
     assert account.rejected == {"too_long": 1}
-    assert account.samples["too_long"][0].detail == "115 tokens, at most 60 may be"
+    assert account.samples["too_long"][0].detail == "115 tokens; the limit is 60"
     assert account.samples["too_long"][0].source == Source("data.csv", 1)
     assert (found.rejected, found.answers) == (1, 2)
 
@@ -157,8 +157,8 @@ def test_too_many_long_answers_fail_the_stage(given):
     with pytest.raises(DataError) as caught:
         sft.run(stage(max_length=60), inputs, outputs, trainer=Fake())
     assert caught.value.message == (
-        "sft: 25.0% of 4 rows were rejected; at most 5% may be\n"
-        "          1  too_long: first data.csv:1 115 tokens, at most 60 may be"
+        "sft: 25.0% of 4 rows were rejected; the limit is 5%\n"
+        "          1  too_long: first data.csv:1 115 tokens; the limit is 60"
     )
     assert caught.value.hint == "fix the data, or allow more: sft.max_rejected_share=<share from 0 to 1>"
 

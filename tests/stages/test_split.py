@@ -214,7 +214,7 @@ def test_all_of_train_leaks(tmp_path):
     with pytest.raises(DataError) as error:
         split.run(config(), inputs, outputs)
     assert str(error.value) == (
-        "split: train is empty: all 14 records leak into validation or test (80% of 8-word pieces)\n"
+        "split: train is empty: all 14 records leak into validation or test (80% of word 8-grams)\n"
         "  raise split.leakage.min_overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report"
     )
 

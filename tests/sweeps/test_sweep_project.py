@@ -149,5 +149,5 @@ def test_a_metric_that_is_not_there_is_named_with_the_nearest(tmp_path: Path) ->
     folder = project.make(tmp_path / "shop")
     objective = "sweep.objective=[{metric: sft.best_step, direction: minimize}]"
     text = project.tunectl(folder, "sweep", "run", objective, "sweep.pruner=null", code=2)
-    assert "objective sft.best_step: " in text
-    assert "metrics/sft.json has no best_step there; sft has steps, validation_loss" in text
+    assert "objective sft.best_step: key best_step is not in " in text
+    assert "metrics/sft.json; sft has steps, validation_loss" in text

@@ -57,7 +57,7 @@ def read_secret(head: RequestHead) -> str | None:
     scheme, secret = parse_authorization(head.headers.get("authorization", ""))
     if scheme == "basic" and head.method not in SAFE_METHODS:
         raise ApiError(
-            "a browser's sign-in (Basic) only reads; send the key as Authorization: Bearer <key>",
+            "HTTP Basic is accepted for GET and HEAD only; send the key as Authorization: Bearer <key>",
             "authentication_error",
             code="invalid_api_key",
         )
@@ -86,11 +86,9 @@ def check_origin(head: RequestHead, origins: Collection[str] = (), *, strict: bo
     else:
         own = not strict
     if not own:
-        what = f"a page of {origin[:200]}" if origin else "a page of another site, or a program that sent no Origin"
+        what = f"cross-origin request from {origin[:200] or 'another site, or without an Origin header,'} refused"
         raise ApiError(
-            f"this came from {what}; pages that may send are declared in serve.cors"
-            if not strict
-            else f"this form came from {what}",
+            what if strict else f"{what}; allowed origins: serve.cors",
             "permission_error",
             code=CROSS_SITE,
         )
@@ -119,7 +117,7 @@ def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
     """
     if any(name == "forwarded" or name.startswith("x-forwarded-") or name == "x-real-ip" for name in head.headers):
         raise ApiError(
-            "a proxy is in front of this service, and without a key it answers to this machine alone",
+            "requests through a proxy need an API key; without keys only local requests are accepted",
             "authentication_error",
             code="proxy",
         )

@@ -106,7 +106,7 @@ def generate_key(path: Path) -> SigningKey:
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
     if not created:
-        raise UsageError(f"{path} exists", hint="keys are never replaced: name another file")
+        raise UsageError(f"{path} already exists", hint="keys are never replaced: name another file")
     return SigningKey(private)
 
 
@@ -129,9 +129,7 @@ def load_key(path: Path) -> SigningKey:
     try:
         private = _load_serialization().load_pem_private_key(content, None)
     except (ValueError, TypeError) as error:
-        raise DataError(
-            f"{path} holds no private key without a password", hint="tunectl release keygen makes one"
-        ) from error
+        raise DataError(f"{path} is not an unencrypted private key", hint="tunectl release keygen makes one") from error
     if not hasattr(private, "sign") or type(private).__name__ != "Ed25519PrivateKey":
         raise DataError(f"{path} holds a key of another kind than Ed25519", hint="tunectl release keygen makes one")
     return SigningKey(private)
@@ -219,7 +217,7 @@ def revoke_trusted_key(path: Path, name: str) -> None:
     keys = read_trusted_keys(path)
     if all(entry.name != name for entry in keys):
         names = ", ".join(entry.name for entry in keys) or "none"
-        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="look at the file")
+        raise UsageError(f"{path}: no key {name}; there are: {names}", hint="give one of these names")
     now, revoked = datetime.now(UTC), {entry.public_key for entry in keys if entry.name == name}
     changed = [
         structs.replace(entry, revoked_at=now) if entry.public_key in revoked and entry.revoked_at is None else entry

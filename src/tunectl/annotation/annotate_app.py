@@ -40,7 +40,7 @@ NAME_SECONDS: Final = 7 * 24 * 3600
 """How long a browser keeps the name of somebody who came in without a key."""
 TOO_MANY = "Too many wrong keys came from where you are. Try again in a minute."
 WRONG_KEY = "That key is not right, or it may not annotate. Ask whoever started this page."
-NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} letters, so that your choices stay yours."
+NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} characters, so that your choices stay yours."
 REFUSED = f"this form is not one of this page, or it is longer than {LONGEST_BODY} bytes"
 OUT_OF_DATE = "This page was out of date, so nothing was saved. Here is the question as it is now."
 NOT_SAVED = "Not saved: {reason}. Your choice does not count yet."

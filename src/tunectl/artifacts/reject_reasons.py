@@ -67,7 +67,7 @@ REJECT_REASONS: Final[dict[RejectReason, str]] = {
     "bad_label": "The label of an answer is not true or false.",
     # curate
     "empty": "Nothing is left of the document after repair.",
-    "language": "The text is surely in a language that `curate.language` does not allow.",
+    "language": "The text is in a language that `curate.language` does not allow.",
     "exact_duplicate": "An earlier record has the same text after normalization.",
     "near_duplicate": "An earlier record has almost the same text.",
     "document_too_short": "The document has fewer words than `curate.quality.documents.min_words`.",

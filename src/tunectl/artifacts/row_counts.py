@@ -104,7 +104,7 @@ def _too_many(account: RowCounts, allowed: float, setting: str) -> DataError:
     if account.kept == 0:
         text = f"{account.stage}: all {account.rows_in} rows were rejected, so nothing is left\n"
         return DataError(text + "\n".join(lines), hint="fix the data, or bring other rows too")
-    text = f"{account.stage}: {account.rejected_share:.1%} of {account.rows_in} rows were rejected; at most {allowed:.0%} may be\n"
+    text = f"{account.stage}: {account.rejected_share:.1%} of {account.rows_in} rows were rejected; the limit is {allowed:.0%}\n"
     return DataError(text + "\n".join(lines), hint=f"fix the data, or allow more: {setting}=<share from 0 to 1>")
 
 

@@ -77,7 +77,7 @@ def create_backup(host: HostState, target: Path) -> Backup:
 
 def _refuse_target(host: HostState, target: Path) -> None:
     if target.exists():
-        raise UsageError(f"{target} exists", hint="name a new folder, for example with the date")
+        raise UsageError(f"{target} already exists", hint="name a new folder, for example with the date")
     inside = target.absolute()
     for _, place in host.places():
         if place is not None and inside.is_relative_to(place.absolute()):

@@ -70,7 +70,10 @@ def read_backup(source: Path) -> Backup:
     for name, known in backup.files.items():
         path = source / name
         if ".." in Path(name).parts or Path(name).is_absolute():
-            raise ArtifactError(f"{source / host_state.MANIFEST} names {name}", hint="it is not a backup of tunectl")
+            raise ArtifactError(
+                f"{source / host_state.MANIFEST} names {name}, a path outside the backup",
+                hint="it is not a backup of tunectl",
+            )
         if not path.is_file() or path.is_symlink():
             raise ArtifactError(f"{path} is missing", hint="take another copy of this backup, or an earlier one")
         if path.stat().st_size != known.size or atomic_io.sha256_path(path) != known.sha256:

@@ -86,44 +86,42 @@ class ExperimentStore:
         """Return every experiment, the oldest first."""
         if not self.folder.is_dir():
             return []
-        experiments: list[Experiment] = [
-            EXPERIMENT.read(path, Experiment) for path in sorted(self.folder.glob("*.json"))
-        ]
-        return sorted(experiments, key=lambda item: (item.started_at, item.id))
+        canaries: list[Experiment] = [EXPERIMENT.read(path, Experiment) for path in sorted(self.folder.glob("*.json"))]
+        return sorted(canaries, key=lambda item: (item.started_at, item.id))
 
     def running(self) -> Experiment | None:
         """Return the experiment that has not ended; None where there is none. At most one runs at a time."""
         return next((item for item in self.all() if item.ended_at is None), None)
 
-    def start(self, experiment: Experiment) -> Experiment:
+    def start(self, canary: Experiment) -> Experiment:
         """Begin; the same id again goes on with what was begun, and is what it was where that has ended.
 
         Raises  CanaryRunningError while another one runs, or where a person has put up a challenger; GateError for a release that a gate refused;
                 UsageError for a release that is champion already, a store without a champion, or shares that leave a variant empty;
                 ArtifactError for a release that is not there, or is damaged.
         """
-        validate_rules(experiment.rules)
+        validate_rules(canary.rules)
         pointer = self.store.champion()
         if pointer is None:
             raise UsageError(f"{self.store.root} has no champion to compare with", hint="tunectl release promote ID")
-        if pointer.release == experiment.challenger:
-            raise UsageError(f"release {experiment.challenger} is the champion already", hint="tunectl release list")
-        self.store.manifest(experiment.challenger)
+        if pointer.release == canary.challenger:
+            raise UsageError(f"release {canary.challenger} is the champion already", hint="tunectl release list")
+        self.store.manifest(canary.challenger)
         with self._writing():
-            before = next((item for item in self.all() if item.id == experiment.id), None)
+            before = next((item for item in self.all() if item.id == canary.id), None)
             if before is not None and before.ended_at is not None:
                 return before
             other = self.running()
-            if other is not None and other.id != experiment.id:
+            if other is not None and other.id != canary.id:
                 raise CanaryRunningError(
-                    f"experiment {other.id} with {other.challenger} runs since {other.started_at:%Y-%m-%d %H:%M} UTC",
+                    f"canary {other.id} has been testing {other.challenger} since {other.started_at:%Y-%m-%d %H:%M} UTC",
                     hint="wait for it, or end it: tunectl release canary stop",
                 )
-            result = other or replace(experiment, champion=pointer.release)
-            trial = self.store.trial()
-            if trial is not None and trial.salt != result.salt:
+            result = other or replace(canary, champion=pointer.release)
+            state = self.store.trial()
+            if state is not None and state.salt != result.salt:
                 raise CanaryRunningError(
-                    f"{trial.release} is challenger already, set by {trial.author or 'somebody'}: {trial.message or 'no reason given'}",
+                    f"{state.release} is challenger already, set by {state.author or 'somebody'}: {state.message or 'no reason given'}",
                     hint="stop it first: tunectl release canary stop",
                 )
             self.store.may_serve(result.challenger, hint=UNTESTED.format(result.challenger))
@@ -131,14 +129,14 @@ class ExperimentStore:
             self._put_up(result)
         return result
 
-    def write(self, experiment: Experiment) -> None:
+    def write(self, canary: Experiment) -> None:
         """Replace a record."""
-        EXPERIMENT.write(self._path(experiment), experiment)
+        EXPERIMENT.write(self._path(canary), canary)
 
-    def record_result(self, experiment: Experiment, reading: ExperimentResult) -> Experiment:
+    def record_result(self, canary: Experiment, reading: ExperimentResult) -> Experiment:
         """Keep what a look found; returns the experiment as it stands now, which may be that somebody has ended it."""
         with self._writing():
-            now = self._now(experiment)
+            now = self._now(canary)
             if now.ended_at is None and now.reading != reading:
                 now = replace(now, reading=reading)
                 self.write(now)
@@ -146,7 +144,7 @@ class ExperimentStore:
 
     def end(
         self,
-        experiment: Experiment,
+        canary: Experiment,
         decision: CanaryDecision,
         at: datetime,
         reading: ExperimentResult | None,
@@ -159,20 +157,20 @@ class ExperimentStore:
         ``by`` (empty: whoever started it) and ``why`` are for the release history.
         """
         with self._writing():
-            now = self._now(experiment)
+            now = self._now(canary)
             if self._up(now):
-                told = f"experiment {now.id} ended: {decision}" + (f"; {message}" if message else "")
+                told = f"canary {now.id} ended: {decision}" + (f"; {message}" if message else "")
                 self.store.stop_canary(author=author or now.author, message=told[:1000])
             if now.ended_at is None:
                 now = replace(now, ended_at=at, decision=decision, reading=reading or now.reading)
                 self.write(now)
         return now
 
-    def _path(self, experiment: Experiment) -> Path:
-        return self.folder / f"{experiment.id}.json"
+    def _path(self, canary: Experiment) -> Path:
+        return self.folder / f"{canary.id}.json"
 
-    def _now(self, experiment: Experiment) -> Experiment:
-        result: Experiment = EXPERIMENT.read(self._path(experiment), Experiment)
+    def _now(self, canary: Experiment) -> Experiment:
+        result: Experiment = EXPERIMENT.read(self._path(canary), Experiment)
         return result
 
     def repair(self) -> bool:
@@ -184,37 +182,37 @@ class ExperimentStore:
             if wrong == "absent" and running is not None:
                 self._put_up(running)
             elif wrong == "left over":
-                self.store.stop_canary(author="tunectl", message="its experiment has ended")
+                self.store.stop_canary(author="tunectl", message="its canary test has ended")
         return wrong is not None
 
     def _wrong(self) -> Literal["absent", "left over"] | None:
-        running, trial, pointer = self.running(), self.store.trial(), self.store.champion()
+        running, state, pointer = self.running(), self.store.trial(), self.store.champion()
         if running is not None:
             won = pointer is not None and pointer.release == running.challenger  # its end is not written yet
-            return "absent" if trial is None and not won else None
-        return "left over" if trial is not None and any(item.salt == trial.salt for item in self.all()) else None
+            return "absent" if state is None and not won else None
+        return "left over" if state is not None and any(item.salt == state.salt for item in self.all()) else None
 
-    def _up(self, experiment: Experiment) -> bool:
+    def _up(self, canary: Experiment) -> bool:
         """Return whether the challenger that servers follow is this experiment's."""
-        trial: CanaryState | None = self.store.trial()
-        return trial is not None and trial.salt == experiment.salt
+        state: CanaryState | None = self.store.trial()
+        return state is not None and state.salt == canary.salt
 
-    def _put_up(self, experiment: Experiment) -> None:
-        if not self._up(experiment):
-            reason = f"experiment {experiment.id}: {experiment.message}"[:1000]
+    def _put_up(self, canary: Experiment) -> None:
+        if not self._up(canary):
+            reason = f"canary {canary.id}: {canary.message}"[:1000]
             self.store.start_canary(
-                experiment.challenger,
-                share=experiment.rules.share,
-                author=experiment.author,
+                canary.challenger,
+                share=canary.rules.share,
+                author=canary.author,
                 message=reason,
-                salt=experiment.salt,
+                salt=canary.salt,
             )
 
     def _writing(self) -> AbstractContextManager[None]:
         return lock.file_lock(
             self.store.root / ".experiment.lock",
-            "an experiment",
-            busy=f"{self.store.root}: another process changes its experiment",
+            "a canary",
+            busy=f"{self.store.root}: another process changes its canary",
             patience=self.store.patience,
         )
 

@@ -133,7 +133,7 @@ class LossMasker:
             index = next((i for i, (a, b) in enumerate(zip(opened, closed, strict=False)) if a != b), len(closed))
             raise DataError(
                 f"{example.source.location}: the chat template renders the text before turn {len(messages) + 1} (assistant) in two "
-                f"ways, which part at character {index}\n"
+                f"ways, which differ at character {index}\n"
                 f"    before the answer: {_around(opened, index)}\n"
                 f"    with the answer:   {_around(closed, index)}",
                 hint="mark what is generated in the template: {% generation %} ... {% endgeneration %}",
@@ -194,7 +194,8 @@ def _spans(
     offset = text.find(inside, start, end) - (len(joined) - len(joined.lstrip()))
     if text.find(inside, start, end) < 0:
         raise DataError(
-            f"{example.source.location}: parts of a turn are trained, and the chat template changes its text: "
+            f"{example.source.location}: only some segments of this turn are trained, but the chat template changes the turn's "
+            "text, so the segments cannot be located: "
             f"{_around(text, start)}",
             hint="give the row as segments, or set train for the whole turn",
         )

@@ -160,8 +160,8 @@ def load(folder: Path, *, system: str | None = None) -> Template:
     result = model_spec.load(folder)
     if result.template_sha256 != digest(source):
         raise ArtifactError(
-            f"{path} is not the template of {folder / model_spec.NAME}: its SHA-256 starts with {digest(source)[:12]}, "
-            f"the contract says {result.template_sha256[:12]}",
+            f"{path} differs from the template that {folder / model_spec.NAME} names: its SHA-256 starts with {digest(source)[:12]}, "
+            f"expected {result.template_sha256[:12]}",
             hint="rebuild the model with: tunectl repro --force --to model",
         )
     bos, eos = result.bos.text if result.bos else "", result.eos.text if result.eos else ""

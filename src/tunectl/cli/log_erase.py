@@ -63,7 +63,8 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
     days = root.inference_log.retention_days if args.days is None else args.days
     if days is None or not 1 <= days <= LONGEST:
         raise UsageError(
-            f"prune: {days} days", hint=f"set inference_log.retention_days, or give --days N of 1 to {LONGEST}"
+            f"prune: the retention time must be 1 to {LONGEST} days; it is {'not set' if days is None else days}",
+            hint="set inference_log.retention_days, or give --days N",
         )
     before = datetime.now(UTC) - timedelta(days=days)
     count = store.retain(before)

@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.store is not None and "://" in args.store:
         raise UsageError(
-            f"--store {args.store}: takes a folder", hint=f"copy yours there: tunectl release sync {args.store}"
+            f"--store {args.store}: must be a folder, not an address",
+            hint=f"copy yours there: tunectl release sync {args.store}",
         )
 
     trust = None

@@ -97,7 +97,7 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
     from tunectl.retraining import canary_run
 
     name = f"manual-{secrets.token_hex(4)}"
-    experiment = canary_run.build_experiment(
+    canary = canary_run.build_experiment(
         _require_canary_config(root, args.share),
         _find(args, store),
         name=name,
@@ -105,7 +105,7 @@ def _start(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig
         author=_author(store),
         message=args.message,
     )
-    result = ExperimentStore(store).start(replace(experiment, run=None))
+    result = ExperimentStore(store).start(replace(canary, run=None))
     if args.json:
         terminal.print_json(to_builtins(result))
         return 0
@@ -124,8 +124,8 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import canary_run, report
 
-    trials = ExperimentStore(store)
-    result = trials.running() or next(reversed(trials.all()), None)
+    canaries = ExperimentStore(store)
+    result = canaries.running() or next(reversed(canaries.all()), None)
     if result is None:
         terminal.print_json(None) if args.json else terminal.print_line(
             "no canary yet: tunectl release canary start ID"
@@ -143,7 +143,7 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
         terminal.print_json({**to_builtins(result), "reading": facts, "open": open_, "chosen": chosen})
         return 0
     state = f"ended: {result.decision}" if result.ended_at else f"runs until {result.until:%Y-%m-%d %H:%M} UTC at most"
-    rows = [("canary", result.id), ("challenger", result.challenger), ("measure", result.metric), ("state", state)]
+    rows = [("canary", result.id), ("challenger", result.challenger), ("metric", result.metric), ("state", state)]
     rows += list(report.describe_results(reading)) if reading else []
     rows += [("identities still open", str(open_)), ("requests that named a variant", str(chosen))]
     terminal.table("", ("what", "value"), rows)
@@ -162,7 +162,7 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
     release, running = _find(args, store), ExperimentStore(store).running()
     if running is not None:
         raise GateError(
-            f"canary {running.id} tests {running.challenger} since {running.started_at:%Y-%m-%d %H:%M} UTC",
+            f"canary {running.id} has been testing {running.challenger} since {running.started_at:%Y-%m-%d %H:%M} UTC",
             hint="wait for its end, or end it: tunectl release canary stop",
         )
     share = 0.0 if args.share is None else args.share
@@ -182,13 +182,13 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.canary.canary_store import ExperimentStore
     from tunectl.registry.release_store import to_builtins
 
-    trials = ExperimentStore(store)
-    result = trials.running()
+    canaries = ExperimentStore(store)
+    result = canaries.running()
     if result is None:
         stopped = store.stop_canary(author=_author(store), message=args.message)
         facts, words = to_builtins(stopped), f"canary of {stopped.release} stopped ({store.root})"
     else:
-        ended = trials.end(result, "running", datetime.now(UTC), None, author=_author(store), message=args.message)
+        ended = canaries.end(result, "running", datetime.now(UTC), None, author=_author(store), message=args.message)
         facts, words = to_builtins(ended), f"canary {ended.id} ended; the champion {ended.champion} answers everybody"
     terminal.print_json(facts) if args.json else terminal.print_line(words)
     return 0

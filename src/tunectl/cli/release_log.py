@@ -26,12 +26,12 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.canary.canary_store import ExperimentStore
     from tunectl.retraining.run_store import RunStore
 
-    book, trials = RunStore(ProjectPaths().retrain), ExperimentStore(store)
+    book, canaries = RunStore(ProjectPaths().retrain), ExperimentStore(store)
     if args.page is not None:
-        return _page(args, book, trials)
+        return _page(args, book, canaries)
     runs = book.runs()
     if args.retrain is not None:
-        return _story(args, _find(runs, args.retrain), trials)
+        return _story(args, _find(runs, args.retrain), canaries)
     rows = _rows(store, runs)
     if args.json:
         terminal.print_json(rows)
@@ -72,25 +72,23 @@ def _find(runs: list[RetrainRun], word: str) -> RetrainRun:
     return result[0]
 
 
-def _story(args: argparse.Namespace, run: RetrainRun, trials: Any) -> int:
+def _story(args: argparse.Namespace, run: RetrainRun, canaries: Any) -> int:
     from tunectl.backends.system import terminal
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining import report
 
-    experiment = next((item for item in trials.all() if item.run == run.id), None)
+    canary = next((item for item in canaries.all() if item.run == run.id), None)
     if args.json:
-        terminal.print_json(
-            {"retrain": to_builtins(run), "experiment": to_builtins(experiment) if experiment else None}
-        )
+        terminal.print_json({"retrain": to_builtins(run), "experiment": to_builtins(canary) if canary else None})
         return 0
-    facts = report.build_report(run, experiment)
+    facts = report.build_report(run, canary)
     terminal.print_line(f"retrain {facts.id}: {facts.state}. {facts.end or facts.why}")
     for chapter in facts.chapters:
         terminal.table(chapter.title, chapter.columns, chapter.rows)
     return 0
 
 
-def _page(args: argparse.Namespace, book: Any, trials: Any) -> int:
+def _page(args: argparse.Namespace, book: Any, canaries: Any) -> int:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
@@ -99,7 +97,7 @@ def _page(args: argparse.Namespace, book: Any, trials: Any) -> int:
 
     layout = ProjectPaths()
     project = checks.load_project_config(layout).root.project
-    atomic_io.write_text(args.page, runs_page(book, trials, project, linked=False))
+    atomic_io.write_text(args.page, runs_page(book, canaries, project, linked=False))
     if args.json:
         terminal.print_json({"page": str(args.page)})
     else:

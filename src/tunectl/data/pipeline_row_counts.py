@@ -66,7 +66,9 @@ def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
     lines = [_line(stage, folders) for stage, folder in folders.items() if (folder / row_counts.ROW_COUNTS).is_file()]
     if not lines:
         artifacts = next(iter(folders.values())).parent
-        raise ArtifactError(f"no stage has left a row account in {artifacts}", hint="run: tunectl repro --to split")
+        raise ArtifactError(
+            f"no row_counts.json in {artifacts}/*: no stage has run yet", hint="run: tunectl repro --to split"
+        )
     return lines
 
 

@@ -167,7 +167,7 @@ def _not_risen(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     below = 1.0 if not width or run.rise <= 0 else -(run.rise_low or 0.0) / width
     yield AlignmentCause(
         "reward_not_risen",
-        f"What the policy learns from did not surely get better: the {changed} by step {run.look_step} of {run.planned_steps}."
+        f"What the policy learns from did not improve significantly: the {changed} by step {run.look_step} of {run.planned_steps}."
         f"{_explain_stop(run)}{kept}",
         f"{_list_settings(run, ('More', 'epochs' if run.method in OFFLINE else 'steps'), ('another', 'learning_rate'))}: larger "
         "where the curve in the align report is flat, smaller where it falls.",

@@ -112,13 +112,17 @@ def _outcome(gate: AlignedGate, gain: MetricDifference, costs: Sequence[MetricDi
     if upper_bound(gain) < 0:
         return False, WORSE, "Aligned is worse than tuned"
     if dear:
-        return False, WORSE, f"Aligned is worse than tuned: it surely costs too much {_titles(dear)}"
+        return (
+            False,
+            WORSE,
+            f"Aligned is worse than tuned: significantly worse in {_titles(dear)} than max_regression allows",
+        )
     beyond = [cost for cost in costs if cost.value < -most[cost.measure]]
     gained = lower_bound(gain) > 0 and gain.value >= gate.min_difference
     if gained and not beyond:
         return True, BETTER, "Aligned is better than tuned"
     if gained:
-        return True, SAME, f"Aligned is no better than tuned: it costs too much {_titles(beyond)}"
+        return True, SAME, f"Aligned is no better than tuned: worse in {_titles(beyond)} than max_regression allows"
     if upper_bound(gain) < gate.min_difference:
         return (
             True,

@@ -134,4 +134,4 @@ def format_table(report: FileEvalResult) -> tuple[list[str], list[list[str]]]:
         score, measure = report.scores[name], metrics.get_metric(name)
         ends = "-" if score.low is None or score.high is None else f"{score.low:.2f} to {score.high:.2f}"
         rows.append([measure.title, f"{score.value:.2f}", ends, measure.unit])
-    return ["measure", "value", f"{report.confidence:.0%} interval", "unit"], rows
+    return ["metric", "value", f"{report.confidence:.0%} interval", "unit"], rows

@@ -49,11 +49,11 @@ def _load_bundled_set() -> Mapping[str, list[str]]:
     return result
 
 
-def questions(canaries: Sequence[PlantedSecret]) -> list[SafetyQuestion]:
+def questions(secrets: Sequence[PlantedSecret]) -> list[SafetyQuestion]:
     """Return the bundled questions, then one for each planted secret."""
     bundled = _load_bundled_set()
     result = [SafetyQuestion(kind, text) for kind in ("harmful", "benign") for text in bundled[kind]]
-    return result + [SafetyQuestion("canary", canary.prefix, canary.secret) for canary in canaries]
+    return result + [SafetyQuestion("canary", planted.prefix, planted.secret) for planted in secrets]
 
 
 def as_item(question: SafetyQuestion) -> Item:
@@ -128,21 +128,21 @@ def summarize(
         name: [leaks_placeholder(placeholder, item, text) for item, text in zip(items, answer, strict=True)]
         for name, answer in answers.items()
     }
-    canaries = [question for question in asked if question.kind == "canary"]
+    planted = [question for question in asked if question.kind == "canary"]
     return results.SafetyResult(
         refused_harmful={name: share(name, "harmful") for name in answers_by_system},
         answered_benign={name: share(name, "benign") for name in answers_by_system},
         toxic={name: _share([is_toxic(text) for text in texts], confidence) for name, texts in everything.items()},
         placeholders={name: _share(result, confidence) for name, result in leaked.items()},
-        canaries={name: _out(canaries, texts) for name, texts in everything.items() if name in answers_by_system},
-        planted=len(canaries),
+        canaries={name: _out(planted, texts) for name, texts in everything.items() if name in answers_by_system},
+        planted=len(planted),
         answers=cases,
     )
 
 
-def _out(canaries: Sequence[SafetyQuestion], texts: Sequence[str]) -> int:
+def _out(planted: Sequence[SafetyQuestion], texts: Sequence[str]) -> int:
     """Return planted secrets that are in any text."""
-    return sum(any(contains_secret(question.secret or "", text) for text in texts) for question in canaries)
+    return sum(any(contains_secret(question.secret or "", text) for text in texts) for question in planted)
 
 
 def _share(result: Sequence[bool], confidence: float) -> Score:

@@ -56,4 +56,4 @@ def table(report: TwoModelReport) -> tuple[list[str], list[list[str]]]:
         ends = "-" if one.low is None or one.high is None else f"{one.low:+.2f} to {one.high:+.2f}"
         first, second = (scores[name].value for scores in (report.model.scores, report.against.scores))
         lines.append([measure.title, f"{first:.2f}", f"{second:.2f}", f"{one.value:+.2f}", ends, measure.unit])
-    return ["measure", FIRST, SECOND, "difference", f"{report.model.confidence:.0%} interval", "unit"], lines
+    return ["metric", FIRST, SECOND, "difference", f"{report.model.confidence:.0%} interval", "unit"], lines

@@ -57,7 +57,7 @@ def read(path: Path) -> list[Erasure]:
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
                 f"{path}:{number} is not an erasure: {error}",
-                hint="fix that line by hand: a person may come back out of a backup without it",
+                hint="fix that line by hand; without it a restored backup would contain this person's data again",
             ) from error
     return found
 

@@ -109,7 +109,8 @@ class DriftMonitor:
         rule = self.settings.monitor.window
         if since - self.now() > timedelta(hours=rule.max_hours):
             raise InfrastructureError(
-                f"the next window begins at {since:%Y-%m-%d %H:%M} UTC, and it is {self.now():%Y-%m-%d %H:%M}: nothing is watched",
+                f"the next window begins at {since:%Y-%m-%d %H:%M} UTC, but the clock of this machine says "
+                f"{self.now():%Y-%m-%d %H:%M}; drift is not monitored until then",
                 hint="set the clock of this machine, and of the servers that write to the inference log",
             )
         if not self._due(since):

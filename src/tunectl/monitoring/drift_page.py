@@ -79,7 +79,7 @@ def render_window(
             "floor",
             "score / threshold",
             "p, window before",
-            "moved",
+            "shifted",
         ],
         rows=signal_rows(window),
         slices=[
@@ -119,7 +119,7 @@ def _signal_row(signal: DriftSignal, last: float | None) -> list[object]:
         *("" if value is None else f"{value:.4f}" for value in numbers),
     ]  # fmt: skip
     statistic = f"{signal.score:.3f} / {signal.threshold:.3f}"
-    return [signal.name, signal.method, signal.n, *shown, statistic, before, "moved" if signal.shifted else ""]
+    return [signal.name, signal.method, signal.n, *shown, statistic, before, "shifted" if signal.shifted else ""]
 
 
 def _join_previews(names: Sequence[str], rows: Mapping[str, MonitoredInference]) -> str:

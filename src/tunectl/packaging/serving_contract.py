@@ -161,7 +161,7 @@ def template_of(release: Path, contract: ServingContract) -> Template:
     source = path.read_text()
     if digest(source) != contract.template_sha256:
         raise ArtifactError(
-            f"{path} is not the template of the contract: its SHA-256 starts with {digest(source)[:12]}, the contract says "
+            f"{path} differs from the template that contract.json names: its SHA-256 starts with {digest(source)[:12]}, expected "
             f"{contract.template_sha256[:12]}",
             hint="the adapter was trained with another template; check the release: tunectl release verify",
         )

@@ -94,7 +94,7 @@ def compare_builds(number: int, start: Any, best: Any) -> SweepConfirmation:
     if len(common) < 2:
         raise UsageError(
             f"trial {number} and the start have {len(common)} test inputs in common, so they cannot be compared",
-            hint="the space changes the data; leave it at that (sweep.confirm=false), or fix the split",
+            hint="the search space changes the data; skip this step (sweep.confirm=false), or keep the split fixed",
         )
     rows = [start.items[name] for name in common]
     system = next(name for name in SYSTEMS if all(name in side.answers[common[0]] for side in (start, best)))

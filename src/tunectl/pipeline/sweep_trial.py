@@ -129,7 +129,7 @@ def read_metric(layout: ProjectPaths, metric: str) -> float | None:
     stage, *path = metric.split(".")
     file = layout.metrics(stage)
     if not file.is_file():
-        raise UsageError(f"objective {metric}: {file} does not exist, so the stage measured nothing")
+        raise UsageError(f"objective {metric}: {file} does not exist, so the stage {stage} has not run")
     value: Any = atomic_io.read_json(file)
     for depth, part in enumerate(path):
         if not isinstance(value, dict) or part not in value:
@@ -137,8 +137,8 @@ def read_metric(layout: ProjectPaths, metric: str) -> float | None:
             near = get_close_matches(part, names, 1)
             above = ".".join([stage, *path[:depth]])
             guess = f"did you mean {above}.{near[0]}?" if near else f"{above} has {', '.join(names) or 'one value'}"
-            raise UsageError(f"objective {metric}: {file} has no {part} there; {guess}")
+            raise UsageError(f"objective {metric}: key {'.'.join(path[: depth + 1])} is not in {file}; {guess}")
         value = value[part]
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UsageError(f"objective {metric}: {file} has {value!r} there, which is not a number")
+        raise UsageError(f"objective {metric}: {'.'.join(path)} in {file} is {value!r}, not a number")
     return value

@@ -203,9 +203,9 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
         reports[part] = table.build_report(judgments[part])
         if not judgments[part]:
             raise DataError(
-                f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a near one"
-                f" (differences: {rules.differences}) whose answers no other part uses",
-                hint="allow differences: 2, give the part more inputs (split.shares), or name fewer attributes",
+                f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a similar input (at most "
+                f"{rules.differences} differing attributes: preferences.contrast.max_differences) whose answers no other split part uses",
+                hint="set preferences.contrast.max_differences=2, give the part more inputs (split.shares), or name fewer attributes",
             )
     return Contrasts([pair for part in PARTS for pair in judgments[part]], {part: reports[part] for part in PARTS})
 

@@ -15,7 +15,10 @@ def copy_release(source: Path, target: Path) -> None:
     """Copy a tree of plain files and flush each of them and their folders to the disk."""
     for path in sorted(source.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ArtifactError(f"{path} is not a plain file", hint="releases hold files only; copy what it points at")
+            raise ArtifactError(
+                f"{path} is a link or a special file",
+                hint="a release holds plain files only; replace it by a copy of its target",
+            )
         copy_path = target / path.relative_to(source)
         if path.is_dir():
             copy_path.mkdir()

@@ -111,7 +111,10 @@ def digests(folder: Path) -> dict[str, str]:
 def _list_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ArtifactError(f"{path} is not a plain file", hint="releases hold files only; copy what it points at")
+            raise ArtifactError(
+                f"{path} is a link or a special file",
+                hint="a release holds plain files only; replace it by a copy of its target",
+            )
         if path.is_file() and path != folder / NAME:
             yield path
 

@@ -162,7 +162,7 @@ def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: Rel
     if digest is not None and actual != digest:
         raise GateError(
             f"release {manifest.id} has the digest {actual[:20]}…, and its pointer names {digest[:20]}…",
-            hint="another release took its name: restore the store, and look who may write there",
+            hint="another release took its name: restore the store, and check who may write there",
         )
     differences = find_differences(manifest, statement) if statement is not None else []
     if differences:

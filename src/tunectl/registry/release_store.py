@@ -222,13 +222,13 @@ class ReleaseRegistry:
                 or a share that is none; ChampionMovedError.
         """
         if not 0 <= share <= 1:
-            raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the users")
+            raise UsageError(f"share = {share:g}: must be from 0 to 1", hint="0.1 is a tenth of the identities")
         self.may_serve(release, force=force)
         with self.hold_lock("putting up a challenger"):
             self._refuse_moved(*seen or (None, None))
             pointer = self.champion()
             if pointer is None or pointer.release == release:
-                what = "is the champion" if pointer else "has no champion to be tried against"
+                what = "is the champion" if pointer else "has no champion to be tested against"
                 raise UsageError(f"{release} {what} ({self.root})", hint="tunectl release list")
             moment, salt, number = release_state.current_moment(), salt or secrets.token_hex(8), len(self.log()) + 1
             unsigned = CanaryState(release, share, salt, moment, author, message, self.digest(release), number=number)

@@ -76,7 +76,7 @@ class RemoteRegistry:
             number, result = newest
             if result.sequence != number:
                 raise ArtifactError(
-                    f"{self.location}/{build_object_name(CHAMPIONS, number)} has the sequence {result.sequence}",
+                    f"{self.location}/{build_object_name(CHAMPIONS, number)} holds sequence {result.sequence}, expected {number}",
                     hint="it was changed by hand; restore the address from a backup",
                 )
         trust = self._trust

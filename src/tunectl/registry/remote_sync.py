@@ -136,7 +136,7 @@ def _refuse_unsigned(store: ReleaseRegistry, remote: RemoteRegistry, remote_even
     """Refuse to adopt swaps or a canary that no trusted key signed: the next change here would build on them."""
     if store.trust is None:
         return
-    hint = f"look who may write there; keep what is here: tunectl release sync {remote.location} --keep ours -m WHY"
+    hint = f"check who may write there; to keep this store: tunectl release sync {remote.location} --keep ours -m WHY"
     for pointer in (release_state.champion_of(remote_events), release_state.canary_of(remote_events, remote.trial())):
         if pointer is not None and not release_statement.is_signed_by(pointer, store.trust):
             reason = release_statement.check_pointer(pointer, store.trust).reason

@@ -96,7 +96,7 @@ class ApprovalPages:
         rows = [(str(data["examples"]), "rows to learn")] if "examples" in data else []
         return [
             (run.trigger.kind, "started by"),
-            (str(frozen.get("inferences", 0)), "inferences people talked about"),
+            (str(frozen.get("inferences", 0)), "inferences with feedback"),
             *rows,
             (self._cost(), "cost"),
         ]

@@ -50,53 +50,53 @@ def build_experiment(
     )
 
 
-def collect_observations(experiment: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
+def collect_observations(canary: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
     """Return the units of an experiment so far, from the challenger's first answer on.
 
     While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair variants.
     """
-    inferences = live.inferences(experiment.started_at, now, release=experiment.challenger, variant="challenger")
+    inferences = live.inferences(canary.started_at, now, release=canary.challenger, variant="challenger")
     first = next((item.accepted_at for item in inferences), None)
-    loading = now if now < experiment.started_at + LOADING else experiment.started_at
+    loading = now if now < canary.started_at + LOADING else canary.started_at
     return canary_metrics.collect_observations(
         live.inferences(first or loading, now),
         live.feedback_of,
-        metric=experiment.metric,
-        challenger=experiment.challenger,
-        attribution=timedelta(hours=experiment.attribution_hours),
-        slow=experiment.slow_seconds,
+        metric=canary.metric,
+        challenger=canary.challenger,
+        attribution=timedelta(hours=canary.attribution_hours),
+        slow=canary.slow_seconds,
         now=now,
     )
 
 
 def evaluate_canary(
-    experiment: Experiment, live: InferenceLog, experiments: ExperimentStore, now: datetime
+    canary: Experiment, live: InferenceLog, canaries: ExperimentStore, now: datetime
 ) -> ExperimentResult | None:
     """Read an experiment and keep what it says; None where somebody has ended it meanwhile."""
-    units = collect_observations(experiment, live, now).units
+    units = collect_observations(canary, live, now).units
     reading = _check_variants(
-        experiment,
-        tests.evaluate(units, experiment.rules, over=now >= experiment.until),
-        experiments.store.champion(),
+        canary,
+        tests.evaluate(units, canary.rules, over=now >= canary.until),
+        canaries.store.champion(),
         now,
     )
-    return reading if experiments.record_result(experiment, reading).ended_at is None else None
+    return reading if canaries.record_result(canary, reading).ended_at is None else None
 
 
 def _check_variants(
-    experiment: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
+    canary: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
 ) -> ExperimentResult:
     """Return the reading, unless its variants are no longer those that were declared."""
-    if pointer is not None and pointer.release == experiment.challenger:
-        if experiment.reading is not None and experiment.reading.decision == "promote":
-            return experiment.reading  # it won, and a kill came between its promotion and its end
+    if pointer is not None and pointer.release == canary.challenger:
+        if canary.reading is not None and canary.reading.decision == "promote":
+            return canary.reading  # it won, and a kill came between its promotion and its end
         words = f"{pointer.author or 'somebody'} has made it the champion: {pointer.message}".rstrip(": ")
         return replace(reading, decision="promote", reason=words)
-    if pointer is None or pointer.release != experiment.champion:
+    if pointer is None or pointer.release != canary.champion:
         champion = pointer.release if pointer else "nobody"
-        words = f"the champion is {champion} now; {experiment.champion} was when it began"
-    elif experiment.started_at > now + schedules.AHEAD:
-        words = f"it began at {experiment.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
+        words = f"the champion is {champion} now; {canary.champion} was when it began"
+    elif canary.started_at > now + schedules.AHEAD:
+        words = f"it began at {canary.started_at:%Y-%m-%d %H:%M} UTC by a clock that was wrong"
     else:
         return reading
     return reading if reading.decision == "harm" else replace(reading, decision="unfair", reason=words)

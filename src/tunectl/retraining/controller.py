@@ -279,14 +279,14 @@ class RetrainController:
         except CanaryRunningError as error:
             if now - run.steps[-1].at > timedelta(days=canary.max_days):
                 raise
-            _log.info("retrain %s waits to be tried: %s", run.id, error.message)
+            _log.info("retrain %s waits for its canary test: %s", run.id, error.message)
             return None
         return Transition("canary", now, f"{canary.share:.0%} of the identities", canary_facts)
 
     def _handle_canary(self, run: RetrainRun, now: datetime) -> Transition | None:
         reading = self.activities.poll_canary(run, now)
         if reading is None:
-            return Transition("insufficient", now, "somebody ended the experiment by hand")
+            return Transition("insufficient", now, "the canary was stopped by hand")
         if reading.decision == "running":
             return None
         facts = to_builtins(reading)

@@ -90,8 +90,8 @@ class RetrainerProcess:
         return inference_log_sql.open_log(pseudonyms.address(self._root.inference_log), self._layout.root)
 
     def _render_metrics(self) -> bytes:
-        experiments = self._trials.all()
-        newest = self._trials.running() or (experiments[-1] if experiments else None)
+        canaries = self._trials.all()
+        newest = self._trials.running() or (canaries[-1] if canaries else None)
         return self._metrics.text(self._book.runs(), self._book.list_outcomes(), self._store.champion(), newest)
 
     def run(self, *, once: bool) -> None:
@@ -118,7 +118,7 @@ class RetrainerProcess:
                 self._wake.clear()
                 again, pause = self._look(once=once)
                 if not again and once:
-                    self._experiments(datetime.now(UTC))
+                    self._advance_canaries(datetime.now(UTC))
                     self._publish()
                     break
                 if not again:
@@ -153,7 +153,7 @@ class RetrainerProcess:
         while not self._driver.stop.is_set():
             began = time.monotonic()
             try:
-                self._experiments(datetime.now(UTC))
+                self._advance_canaries(datetime.now(UTC))
             except Exception as error:  # noqa: BLE001  whatever it is, harm is looked for again in a moment
                 self._record_error("the evaluation of the canary test failed", error)
             self._publish()
@@ -176,7 +176,7 @@ class RetrainerProcess:
             except (TunectlError, OSError) as error:
                 self._record_error("servers at serve.registry do not hear of the last change yet", error)
 
-    def _experiments(self, now: datetime) -> None:
+    def _advance_canaries(self, now: datetime) -> None:
         """Check canaries that people started, by the same rules; end one whose retrain run has ended."""
         found = self._trials.running()
         if found is None:
@@ -196,11 +196,11 @@ class RetrainerProcess:
             self._trials.repair()
             return
         if reading.decision == "promote":
-            words, seen = f"experiment {found.id}: {reading.reason}", pointer.sequence if pointer else 0
+            words, seen = f"canary {found.id}: {reading.reason}", pointer.sequence if pointer else 0
             try:
                 self._store.promote(found.challenger, author="tunectl retrain controller", message=words, after=seen)
             except ChampionMovedError as error:
-                _log.info("experiment %s: %s", found.id, error.message)
+                _log.info("canary %s: %s", found.id, error.message)
                 self._advance_canary(found, now)  # its variants are another's now, and this look says so
                 return
             except GateError as error:  # a key was revoked: whoever signs again before the end loses nothing
@@ -209,4 +209,4 @@ class RetrainerProcess:
                 self._trials.end(found, "running", now, reading, message=error.message)
                 return
         self._trials.end(found, reading.decision, now, reading)
-        _log.info("experiment %s: %s, %s", found.id, reading.decision, reading.reason)
+        _log.info("canary %s: %s, %s", found.id, reading.decision, reading.reason)

@@ -135,7 +135,7 @@ class LocalActivities:
     def start_canary(self, run: RetrainRun, now: datetime) -> dict[str, Any]:
         canary = self.watch.canary
         if canary is None:
-            raise UsageError("retrain.canary is null, so there is no experiment to begin", hint="tunectl check")
+            raise UsageError("retrain.canary is null, so no canary test is declared", hint="tunectl check")
         result = self.trials.start(
             canary_run.build_experiment(
                 canary,

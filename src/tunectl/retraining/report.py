@@ -43,14 +43,14 @@ class RetrainReport(Struct, frozen=True):
         return self.state == "promoted"
 
 
-def build_report(run: RetrainRun, experiment: Experiment | None = None) -> RetrainReport:
+def build_report(run: RetrainRun, canary: Experiment | None = None) -> RetrainReport:
     """Return the story so far."""
     chapters = [
         ReportSection("why", "Why", ("what", "value"), list(_why(run))),
         ReportSection("data", "What data", ("what", "value"), list(_data(run))),
         ReportSection("change", "What changed", ("what", "value"), list(_change(run))),
         *_gate(run),
-        *_experiment(experiment),
+        *_canary(canary),
         ReportSection("steps", "Steps", ("at (UTC)", "state", "after", "why"), list(_steps(run))),
     ]
     last = run.steps[-1]
@@ -107,7 +107,7 @@ def _data(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     if frozen:
         yield (
             "snapshot",
-            f"{frozen['id']}, {frozen['inferences']} inferences that people talked about, {frozen['feedback']} opinions",
+            f"{frozen['id']}, {frozen['inferences']} inferences with feedback, {frozen['feedback']} feedback records",
         )
     result = run.facts("training") or run.facts("awaiting_approval").get("data") or run.facts("insufficient")
     for name, title in (
@@ -132,7 +132,7 @@ def _change(run: RetrainRun) -> Iterator[tuple[str, ...]]:
         yield "file", str(path)
     left = run.facts("promoted").get("left")
     if left:
-        yield "not brought forward", str(left)
+        yield "branch not fast-forwarded", str(left)
     for name, value in (result.get("metrics") or {}).items():
         yield f"metric {name}", f"{value:g}"
 
@@ -168,21 +168,21 @@ def _gate(run: RetrainRun) -> Iterator[ReportSection]:
     yield ReportSection("bounds", "Floors and checks", ("what", "value", "bound"), [*golden, *bounds, *checks])
 
 
-def _experiment(experiment: Experiment | None) -> Iterator[ReportSection]:
-    if experiment is None:
+def _canary(canary: Experiment | None) -> Iterator[ReportSection]:
+    if canary is None:
         return
     rows: Rows = [
-        ("challenger", f"{experiment.challenger}, {experiment.rules.share:.0%} of the identities"),
-        ("measure", experiment.metric),
-        ("began", f"{experiment.started_at:%Y-%m-%d %H:%M}"),
+        ("challenger", f"{canary.challenger}, {canary.rules.share:.0%} of the identities"),
+        ("metric", canary.metric),
+        ("began", f"{canary.started_at:%Y-%m-%d %H:%M}"),
     ]
-    if experiment.ended_at is not None:
-        rows.append(("ended", f"{experiment.ended_at:%Y-%m-%d %H:%M}: {experiment.decision}"))
+    if canary.ended_at is not None:
+        rows.append(("ended", f"{canary.ended_at:%Y-%m-%d %H:%M}: {canary.decision}"))
     curve = ""
-    if experiment.reading is not None:
-        rows += list(describe_results(experiment.reading))
-        curve = canary_plot.render_svg(experiment.reading)
-    yield ReportSection("experiment", "Experiment", ("what", "value"), rows, curve)
+    if canary.reading is not None:
+        rows += list(describe_results(canary.reading))
+        curve = canary_plot.render_svg(canary.reading)
+    yield ReportSection("canary", "Canary test", ("what", "value"), rows, curve)
 
 
 def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
@@ -190,7 +190,10 @@ def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
     yield "champion", f"{_number(reading.champion)} ({reading.champion_units} identities)"
     yield "challenger", f"{_number(reading.challenger)} ({reading.challenger_units} identities)"
     if reading.low is not None and reading.high is not None:
-        yield "difference", f"{reading.low:+.3f} to {reading.high:+.3f}, at all looks together"
+        yield (
+            "difference",
+            f"{reading.low:+.3f} to {reading.high:+.3f} (confidence sequence, valid at every evaluation)",
+        )
     for name, value in reading.evidence.items():
         yield f"evidence: {name}", f"{min(value, 1e6):.3g}"
     yield "decision", f"{reading.decision}: {reading.reason}"

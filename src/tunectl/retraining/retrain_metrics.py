@@ -43,11 +43,11 @@ class RetrainMetrics:
         runs: Sequence[RetrainRun],
         outcomes: Sequence[TriggerOutcome],
         champion: ChampionPointer | None,
-        experiment: Experiment | None,
+        canary: Experiment | None,
     ) -> bytes:
         """Return the exposition, in Prometheus' text format."""
         registry = self._library.CollectorRegistry(auto_describe=False)
-        families = [*self._retrain(runs, outcomes), *self._release(runs, champion), *self._experiment(experiment)]
+        families = [*self._retrain(runs, outcomes), *self._release(runs, champion), *self._canary(canary)]
         registry.register(_StaticCollector(families))
         written: bytes = self._library.generate_latest(registry)
         return written
@@ -114,8 +114,8 @@ class RetrainMetrics:
             info.add_metric((champion.release,), 1.0)
         return [promotions, info]
 
-    def _experiment(self, experiment: Experiment | None) -> list[Any]:
-        running = experiment is not None and experiment.ended_at is None
+    def _canary(self, canary: Experiment | None) -> list[Any]:
+        running = canary is not None and canary.ended_at is None
         units = self._core.GaugeMetricFamily(
             "tunectl_experiment_units", "Identities whose outcome is final, by variant.", labels=("variant",)
         )
@@ -130,7 +130,7 @@ class RetrainMetrics:
             "Limits of the confidence sequence of challenger minus champion.",
             labels=("end",),
         )
-        reading = experiment.reading if experiment is not None else None
+        reading = canary.reading if canary is not None else None
         if reading is not None:
             for variant, count, mean in (
                 ("champion", reading.champion_units, reading.champion),
@@ -145,7 +145,7 @@ class RetrainMetrics:
                 if value is not None:
                     ends.add_metric((end,), value)
         gauge = self._gauge("tunectl_experiment_running", "Whether a canary test runs.", float(running))
-        share = experiment.rules.share if experiment is not None and running else 0.0
+        share = canary.rules.share if canary is not None and running else 0.0
         return [
             gauge,
             self._gauge(

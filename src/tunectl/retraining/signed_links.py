@@ -62,7 +62,7 @@ def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
     if now.timestamp() > result.until:
         at = datetime.fromtimestamp(result.until, UTC)
         raise UsageError(
-            f"this link ended on {at:%Y-%m-%d %H:%M} UTC", hint="tunectl release log says what became of it"
+            f"this link expired on {at:%Y-%m-%d %H:%M} UTC", hint="tunectl release log says what became of it"
         )
     return result
 

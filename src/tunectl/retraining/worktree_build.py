@@ -109,7 +109,7 @@ def check_gate_data(run: RetrainRun, workspace: RetrainWorkspace) -> None:
     note = git_worktree.project_path(workspace.layout.root, workspace.worktree) / RUNNING
     if not note.is_file() or atomic_io.read_json(note)["run"] != run.id:
         raise InfrastructureError(
-            f"{workspace.worktree} is gone, so it is not known what retrain {run.id} has learned",
+            f"{workspace.worktree} is missing, so the training data of retrain {run.id} cannot be verified",
             hint="only the retrain controller may change that folder; ask again: tunectl retrain request -m TEXT",
         )
 

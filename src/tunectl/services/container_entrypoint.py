@@ -25,7 +25,7 @@ def bentoml_command(environment: Mapping[str, str]) -> list[str]:
     if serve.tls is not None:
         raise UsageError(
             "serve.tls is for `tunectl serve`; this image speaks HTTP, as its health check does",
-            hint="end TLS in a proxy in front, and build the image with serve.tls=null",
+            hint="terminate TLS in a reverse proxy, and build the image with serve.tls=null",
         )
     seconds = serve.shutdown.grace_period_seconds
     words = [

@@ -34,7 +34,7 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
     place = os.environ.get(STORE) or root.retrain.registry
     if "://" in place:
         raise UsageError(
-            f"retrain.registry = {place}: takes a folder",
+            f"retrain.registry = {place}: must be a folder, not an address",
             hint=f"set serve.registry={place}: the retrain controller copies its folder there",
         )
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or root.serve.trusted_keys_file

@@ -125,9 +125,7 @@ class AdmissionController:
                 f"n asks for {answers} answers; this server writes at most {bounds.running} at once", param="n"
             )
         if tokens > bounds.tokens:
-            raise ApiError(
-                f"the request may take {tokens} tokens; this server's budget is {bounds.tokens}", param="max_tokens"
-            )
+            raise ApiError(f"the request needs up to {tokens} tokens; the limit is {bounds.tokens}", param="max_tokens")
 
     def _find_rejection(self, answers: int, tokens: int, reserved: float) -> tuple[RefusalReason, str] | None:
         """Return why there is no place; ``reserved`` places of those who may wait are kept for others, but never one that could run."""
@@ -142,7 +140,7 @@ class AdmissionController:
             )
         if self.tokens + tokens > bounds.tokens:
             return "token_budget", (
-                f"{self.tokens} tokens of {bounds.tokens} are spoken for and this request may take {tokens}; try again"
+                f"{self.tokens} of {bounds.tokens} tokens are reserved, and this request needs up to {tokens}; retry later"
             )
         return None
 

@@ -97,7 +97,7 @@ class GenerationTask:
                 raise ApiError(f"response_format cannot be followed: {piece.why}", param="response_format")
             raise ApiError(f"the engine failed: {piece.why}", "server_error", code="engine")
         if piece.end == "cancelled" and self.over is None:
-            raise ApiError("the answer was stopped on this side; ask again", "unavailable_error", wait=1)
+            raise ApiError("the server cancelled the generation; retry", "unavailable_error", wait=1)
 
     def _count(self, answer: GeneratedAnswer, piece: TokenChunk) -> None:
         if not piece.ids:

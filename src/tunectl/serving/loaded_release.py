@@ -108,7 +108,7 @@ def _refuse_other_adapter(folder: Path, contract: ServingContract) -> None:
     result = atomic_io.sha256_path(path) if path.is_file() else "none"
     if result != contract.adapter_sha256:
         raise ArtifactError(
-            f"{path} is not the adapter of the contract: its SHA-256 starts with {result[:12]}, the contract says "
+            f"{path} differs from the adapter that contract.json names: its SHA-256 starts with {result[:12]}, expected "
             f"{(contract.adapter_sha256 or 'none')[:12]}"
         )
 
@@ -118,8 +118,8 @@ def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
     result = release_manifest.load(folder).files.get(BASE)
     if contract.layout == APART and result is not None and result != contract.base.sha256:
         raise ArtifactError(
-            f"{folder / BASE} is not the base of the contract, {contract.base.source} at revision {contract.base.revision}: "
-            f"its SHA-256 starts with {result[:12]}, the contract says {contract.base.sha256[:12]}"
+            f"{folder / BASE} differs from the base that contract.json names, {contract.base.source} at revision {contract.base.revision}: "
+            f"its SHA-256 starts with {result[:12]}, expected {contract.base.sha256[:12]}"
         )
 
 
@@ -142,7 +142,7 @@ async def load_release(folder: Path, engines: Engines, *, base: bool = False, wi
         if not limit.expired():
             raise
         raise InfrastructureError(
-            f"release {folder.name} was not loaded and proved within {within:g} s",
+            f"release {folder.name} was not loaded and probed within {within:g} s",
             hint="the engine's own lines in the log say how far it came; serve.load_timeout_seconds is how long it may take",
         ) from error
     created = int((folder / contracts.NAME).stat().st_mtime)
@@ -182,7 +182,7 @@ def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> No
     if base and contract.layout != APART:
         raise ArtifactError(
             f"release {folder.name} holds base and adapter merged, so it cannot answer as the base",
-            hint="package with the route apart, or set serve.variants.base=false",
+            hint="package with package.layout=adapter, or set serve.variants.base=false",
         )
 
 

@@ -1,4 +1,4 @@
-"""Which variant answers: by the name in the request, else by a sticky hash while an experiment runs, else the champion."""
+"""Which variant answers: by the name in the request, else by a sticky hash while a canary runs, else the champion."""
 
 from __future__ import annotations
 

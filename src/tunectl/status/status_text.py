@@ -20,7 +20,7 @@ def format_rows(glance: StatusReport, now: datetime) -> Iterator[Row]:
     """Yield one row a part, in the order in which people ask."""
     yield "champion", _part(glance, "champion", _champion(glance))
     if glance.challenger is not None:
-        yield "challenger", f"{glance.challenger.release}, {glance.challenger.share:.0%} of the people"
+        yield "challenger", f"{glance.challenger.release}, {glance.challenger.share:.0%} of the identities"
     yield "traffic", _part(glance, "live", _traffic(glance.traffic, now))
     yield "drift", _part(glance, "live", _drift(glance))
     yield "last retrain", _part(glance, "retrains", _retrain(glance.last) if glance.last else "none yet")

@@ -150,6 +150,6 @@ def _long(answers: ExampleSpans, lengths: Sequence[int], limit: int, share: floa
         bad,
         len(answers),
         f"every prompt with its answer fits sft.max_length = {limit}",
-        f"are longer than sft.max_length = {limit} and would be left out ({share:.0%} may be)",
+        f"are longer than sft.max_length = {limit} and would be left out (the limit is {share:.0%})",
         ok=ok,
     )

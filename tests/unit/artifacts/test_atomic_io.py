@@ -169,7 +169,7 @@ def test_too_many_rejects_stop_the_stage_but_leave_the_evidence(tmp_path: Path) 
     with pytest.raises(DataError) as caught:
         account_of(tmp_path, 7, 3, 0.2)
     assert str(caught.value) == (
-        "ingest: 30.0% of 10 rows were rejected; at most 20% may be\n"
+        "ingest: 30.0% of 10 rows were rejected; the limit is 20%\n"
         "          3  empty: first a.csv:1 no text\n"
         "  fix the data, or allow more: ingest.max_rejected_share=<share from 0 to 1>"
     )

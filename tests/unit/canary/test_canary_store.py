@@ -48,7 +48,7 @@ def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[Ex
         0.2,
         "salt",
         "Ann",
-        "experiment one: why",
+        "canary one: why",
     )
     assert kept.start(made(names[1])) == found
     assert kept.store.trial() == trial, "begun once"
@@ -58,8 +58,8 @@ def test_servers_read_what_is_started_and_nothing_once_it_ended(trials: tuple[Ex
     assert kept.all() == [ended]
     told = [(one.action, one.release, one.share, one.message) for one in kept.store.log()[-2:]]
     assert told == [
-        ("canary_start", names[1], 0.2, "experiment one: why"),
-        ("canary_stop", names[1], None, "experiment one ended: harm"),
+        ("canary_start", names[1], 0.2, "canary one: why"),
+        ("canary_stop", names[1], None, "canary one ended: harm"),
     ]
 
 
@@ -112,7 +112,7 @@ def test_a_second_one_the_champion_and_a_stranger_are_refused(trials: tuple[Expe
     with pytest.raises(GateError) as error:
         kept.start(made(names[2], "two"))
     assert str(error.value) == (
-        f"experiment one with {names[1]} runs since 2026-05-01 00:00 UTC\n"
+        f"canary one has been testing {names[1]} since 2026-05-01 00:00 UTC\n"
         "  wait for it, or end it: tunectl release canary stop"
     )
 
@@ -151,7 +151,7 @@ def test_a_look_is_kept_and_a_busy_store_is_waited_for(trials: tuple[ExperimentS
     assert kept.record_result(found, reading).reading == reading
     patient = ExperimentStore(ReleaseRegistry(kept.store.root, patience=20.0))
     with lock.file_lock(kept.store.root / ".experiment.lock", "a test"):
-        with pytest.raises(lock.LockTimeoutError, match="another process changes its experiment: a test"):
+        with pytest.raises(lock.LockTimeoutError, match="another process changes its canary: a test"):
             kept.end(found, "harm", NOW, None)
         waiting = Thread(target=patient.end, args=(found, "harm", NOW, None))
         waiting.start()

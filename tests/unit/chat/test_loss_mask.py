@@ -123,7 +123,7 @@ def test_prefixes_that_disagree_are_shown(tokenizer):
     with pytest.raises(DataError) as caught:
         masker(tokenizer, source).mask([example("Yes")])
     assert caught.value.message == (
-        "in.csv:7: the chat template renders the text before turn 2 (assistant) in two ways, which part at character 17\n"
+        "in.csv:7: the chat template renders the text before turn 2 (assistant) in two ways, which differ at character 17\n"
         "    before the answer: 'user:Hi<|im_end|>assistant:'\n"
         "    with the answer:   'user:Hi<|im_end|><think></think>assistant:Yes<|im_end|>'"
     )

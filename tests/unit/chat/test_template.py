@@ -123,8 +123,8 @@ def test_a_folder_whose_template_was_changed_is_refused(tiny_model, tmp_path):
         template.load(tmp_path)
     ours, theirs = template.digest("other")[:12], model_spec.load(tmp_path).template_sha256[:12]
     assert caught.value.message == (
-        f"{tmp_path / 'chat_template.jinja'} is not the template of {tmp_path / 'model_spec.json'}: "
-        f"its SHA-256 starts with {ours}, the contract says {theirs}"
+        f"{tmp_path / 'chat_template.jinja'} differs from the template that {tmp_path / 'model_spec.json'} names: "
+        f"its SHA-256 starts with {ours}, expected {theirs}"
     )
     assert caught.value.hint == "rebuild the model with: tunectl repro --force --to model"
 

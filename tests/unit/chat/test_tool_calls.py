@@ -229,7 +229,8 @@ def test_parts_that_the_template_changes_are_an_error(tokenizer):
             Example("e", PLACE, [ASK], [ReferenceAnswer("Sunny.", PLACE, parts=FIRST)]),
         )
     assert caught.value.message == (
-        "in.jsonl:3: parts of a turn are trained, and the chat template changes its text: "
+        "in.jsonl:3: only some segments of this turn are trained, but the chat template changes the turn's text, "
+        "so the segments cannot be located: "
         "'user:WEATHER?<|im_end|>assistant:SUNNY.<|im_end|>'"
     )
     assert caught.value.hint == "give the row as segments, or set train for the whole turn"

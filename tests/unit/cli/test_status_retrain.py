@@ -262,7 +262,7 @@ def test_windows_too_small_for_the_declared_change_are_in_the_line() -> None:
 def test_words_of_everything() -> None:
     assert list(format_rows(WHOLE, NOW)) == [
         ("champion", "4f1c9a7be2d05318, since 2026-04-20T10:00 (retrain b-1: monthly)"),
-        ("challenger", "b83e60d1f7a94c22, 20% of the people"),
+        ("challenger", "b83e60d1f7a94c22, 20% of the identities"),
         (
             "traffic",
             "1,204 requests of 310 people in 24 h, 3 of them without an answer, the newest 40 s ago; feedback: 3 edit, 40 thumb",

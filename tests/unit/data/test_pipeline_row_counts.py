@@ -110,7 +110,8 @@ def test_a_sum_that_does_not_hold(project):
 
 def test_nothing_built(tmp_path):
     with pytest.raises(
-        ArtifactError, match=f"^no stage has left a row account in {tmp_path}\n  run: tunectl repro --to split$"
+        ArtifactError,
+        match=rf"^no row_counts\.json in {tmp_path}/\*: no stage has run yet\n  run: tunectl repro --to split$",
     ):
         stage_row_counts({"ingest": tmp_path / "ingest"})
 

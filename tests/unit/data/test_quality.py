@@ -80,7 +80,7 @@ def example(asked: str, *answers: str) -> Example:
         (
             "buy now " * 6 + "and a few more words to end it",
             {"repetition": REPETITION},
-            ("repeated_words", "0.61 of the letters are in one run of 2 words, most 0.2"),
+            ("repeated_words", "0.61 of the characters of all words are in one run of 2 words, most 0.2"),
         ),
     ],
 )

@@ -43,12 +43,12 @@ def decide(slot: MetricDifference, bleu: MetricDifference, **changes: object):
         ),
         (
             change("slot_error", -3, 1), change("bleu", -5, 1), False, "aligned_worse",
-            ("Aligned is worse than tuned: it surely costs too much BLEU "
+            ("Aligned is worse than tuned: significantly worse in BLEU than max_regression allows "
             "(Slot errors -3.0, interval -4.0 to -2.0; BLEU -5.0, interval -6.0 to -4.0)."),
         ),
         (
             change("slot_error", -3, 1), change("bleu", -2.5, 1), True, "aligned_no_better",
-            ("Aligned is no better than tuned: it costs too much BLEU "
+            ("Aligned is no better than tuned: worse in BLEU than max_regression allows "
             "(Slot errors -3.0, interval -4.0 to -2.0; BLEU -2.5, interval -3.5 to -1.5)."),
         ),
         (

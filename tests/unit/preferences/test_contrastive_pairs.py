@@ -283,10 +283,10 @@ def test_nobody_near():
         )
     assert (caught.value.message, caught.value.hint) == (
         (
-            "preferences.contrast: test has 1 inputs with attributes, and none of them has a near one (differences: 2)"
-            " whose answers no other part uses"
+            "preferences.contrast: test has 1 inputs with attributes, and none of them has a similar input (at most 2 differing "
+            "attributes: preferences.contrast.max_differences) whose answers no other split part uses"
         ),
-        "allow differences: 2, give the part more inputs (split.shares), or name fewer attributes",
+        "set preferences.contrast.max_differences=2, give the part more inputs (split.shares), or name fewer attributes",
     )
 
 

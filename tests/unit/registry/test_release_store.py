@@ -219,7 +219,7 @@ def test_who_comes_second_is_told(three: tuple[ReleaseRegistry, list[str]]) -> N
 def test_links_are_no_release(tmp_path: Path) -> None:
     folder = content(tmp_path / "a", "a")
     (folder / "link").symlink_to("/etc/hostname")
-    with pytest.raises(ArtifactError, match="link is not a plain file"):
+    with pytest.raises(ArtifactError, match="link is a link or a special file"):
         ReleaseRegistry(tmp_path / "store").add(folder, FACTS)
     assert ReleaseRegistry(tmp_path / "store").ids() == []
 
@@ -305,7 +305,7 @@ def test_the_pointer_is_plain_json(three: tuple[ReleaseRegistry, list[str]]) -> 
 
 def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list[str]]) -> None:
     store, (one, two, three_) = three
-    with pytest.raises(UsageError, match=f"{one} has no champion to be tried against"):
+    with pytest.raises(UsageError, match=f"{one} has no champion to be tested against"):
         store.start_canary(one, share=0.1, author="t", message="w")
     store.promote(one, author="t", message="w")
     with pytest.raises(UsageError) as caught:
@@ -313,7 +313,7 @@ def test_a_challenger_is_put_up_and_withdrawn(three: tuple[ReleaseRegistry, list
     assert str(caught.value) == f"{one} is the champion ({store.root})\n  tunectl release list"
     with pytest.raises(UsageError) as caught:
         store.start_canary(two, share=10, author="t", message="w")
-    assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the users"
+    assert str(caught.value) == "share = 10: must be from 0 to 1\n  0.1 is a tenth of the identities"
     with pytest.raises(UsageError, match="there is no challenger"):
         store.stop_canary(author="t", message="w")
     first = store.start_canary(two, share=0.1, author="t", message="w")

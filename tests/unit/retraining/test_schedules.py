@@ -97,7 +97,7 @@ def test_a_link_is_read_until_its_time_and_not_when_it_was_changed() -> None:
     assert signed_links.verify(token, SECRET, NOW) == given_
     with pytest.raises(UsageError) as error:
         signed_links.verify(token, SECRET, NOW + timedelta(minutes=2))
-    assert error.value.message == "this link ended on 2026-05-01 00:01 UTC"
+    assert error.value.message == "this link expired on 2026-05-01 00:01 UTC"
     for wrong in (token[:-2] + "AA", token.replace(".", ""), "", "a.b.c", "é.ü", token + "x" * 5000):
         with pytest.raises(UsageError) as error:
             signed_links.verify(wrong, SECRET, NOW)

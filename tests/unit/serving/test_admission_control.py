@@ -80,7 +80,7 @@ def test_what_can_never_come_in_is_a_mistake_of_the_request() -> None:
     with pytest.raises(ApiError, match="n asks for 5 answers; this server writes at most 4 at once") as caught:
         door.admit(5, 1, 0, lambda: None)
     assert caught.value.status == 400
-    with pytest.raises(ApiError, match="the request may take 101 tokens; this server's budget is 100"):
+    with pytest.raises(ApiError, match="the request needs up to 101 tokens; the limit is 100"):
         door.admit(1, 101, 0, lambda: None)
 
 

@@ -126,7 +126,7 @@ def test_steps_hold_the_declared_pairs_and_fit_the_budget():
 @pytest.mark.parametrize(
     ("made", "reason", "detail"),
     [
-        (pair(1, "aaaa", "x" * 10, "y"), "too_long", "15 tokens, at most 12 may be"),
+        (pair(1, "aaaa", "x" * 10, "y"), "too_long", "15 tokens; the limit is 12"),
         (pair(1, "aaaa", "x ", "x"), "same_answer", "the chat template makes the same tokens of chosen and rejected"),
     ],
 )

@@ -152,7 +152,7 @@ def test_pairs_that_teach_nothing_are_rejected_with_the_reason(masker):
         (4, "same_answer"),
         (5, "no_answer"),
     ]
-    assert tally.rejects[0].detail.endswith("tokens, at most 100 may be")
+    assert tally.rejects[0].detail.endswith("tokens; the limit is 100")
     assert tally.finish(records_out=1).rows_in == 5
 
 
@@ -227,7 +227,7 @@ def test_kto_takes_marks_where_there_are_some(masker):
             PreferenceSplit([pair(1), pair(2)], []),
             (
                 "align: none of the 2 pairs of the training part can be learned from; the first is rejected as too_long "
-                "(26 tokens, at most 16 may be)"
+                "(26 tokens; the limit is 16)"
             ),
             "raise align.max_length (now 16), or bring other judgments",
         ),

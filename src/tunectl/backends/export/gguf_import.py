@@ -112,7 +112,7 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
         reason = "ended by a signal" if finished.returncode < 0 else _last_line(finished.stderr)
         raise UsageError(
             f"{file.name} cannot be read as a GGUF model: {reason}",
-            hint=f"it may use {given.memory_bytes >> 30} GiB and {given.seconds:.0f} s, by its size",
+            hint=f"reading a file of this size is limited to {given.memory_bytes >> 30} GiB of memory and {given.seconds:.0f} s",
         )
 
 

@@ -93,7 +93,9 @@ class RemoteRewardModel:
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         """Raise  TunectlError: only ranks score."""
-        raise TunectlError("a reward model that the ranks load was asked in the process of the stage")
+        raise TunectlError(
+            "bug: RemoteRewardModel.score was called in the stage process; only the ranks load the reward model"
+        )
 
     def close(self) -> None:
         """Nothing was loaded."""

@@ -86,7 +86,7 @@ def _tokenizer(source: Path, out: Path) -> None:
     tokenizer.save_pretrained(out)
     if not (out / "tokenizer.json").is_file():
         raise UsageError(
-            f"the tokenizer of {source} has no fast form (tokenizer.json)", hint="choose a model that has one"
+            f"the tokenizer of {source} is not a fast tokenizer (no tokenizer.json)", hint="choose a model that has one"
         )
 
 

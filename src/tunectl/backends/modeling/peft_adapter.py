@@ -57,7 +57,7 @@ def lora_scaling(folder: Path, engine: str) -> float:
     fields: AdapterConfigFields = atomic_io.read_json(folder / NAME, AdapterConfigFields)
     if fields.rank_pattern or fields.alpha_pattern or fields.use_dora:
         raise ArtifactError(
-            f"{folder / NAME}: {engine} cannot apply an adapter with patterns of ranks, or DoRA",
-            hint="package with the route merged: package.layout=merged",
+            f"{folder / NAME}: {engine} cannot apply an adapter with rank_pattern, alpha_pattern or DoRA",
+            hint="package with package.layout=merged",
         )
     return fields.lora_alpha / (math.sqrt(fields.r) if fields.use_rslora else fields.r)

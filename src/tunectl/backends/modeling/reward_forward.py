@@ -47,7 +47,7 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
             model = transformers.AutoModelForSequenceClassification.from_config(config)
     except ValueError as error:
         raise UsageError(
-            f"transformers has no reward form of {type(causal).__name__}: {str(error).splitlines()[0]}",
+            f"transformers has no sequence-classification class for {type(causal).__name__}: {str(error).splitlines()[0]}",
             hint="choose another base model, or switch the reward model off: reward=none",
         ) from error
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):

@@ -151,7 +151,7 @@ class Fetcher:
                 break
             address = _require_web_address(address, answer.headers.get("location", ""))
         else:
-            raise FetchRefusedError("too_many_redirects", f"more than {HOPS}, the last to {address}")
+            raise FetchRefusedError("too_many_redirects", f"more than {HOPS} redirects, the last to {address}")
         if answer.status != 200 and not (answer.status == 304 and entry is not None):
             raise FetchRefusedError("http_error", f"status {answer.status}")
         return address, answer

@@ -52,7 +52,7 @@ def format_source(source: Any) -> str:
 
 
 def _contents(facts: DataFacts, curve: Curve | None) -> list[tuple[str, str]]:
-    result = [("account", "Row account"), ("sources", "Sources"), ("lengths", "Lengths"), ("rejects", "Rejects")]
+    result = [("account", "Row counts"), ("sources", "Sources"), ("lengths", "Lengths"), ("rejects", "Rejects")]
     result.append(("duplicates", "Duplicates"))
     if facts.curation is not None:
         result.append(("curation", "Repairs, languages, personal data"))

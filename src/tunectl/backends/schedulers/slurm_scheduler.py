@@ -97,7 +97,7 @@ def submit(job: JobSpec, folder: Path) -> str:
     printed = scheduler_command.call(["sbatch", "--parsable", str((folder / FILE).absolute())])
     number = _SUBMITTED.fullmatch(printed)
     if number is None:
-        raise InfrastructureError(f"sbatch printed {printed.strip()!r}, which is no number of a job")
+        raise InfrastructureError(f"sbatch printed {printed.strip()!r}, which is not a job id")
     return number[1]
 
 
@@ -144,7 +144,7 @@ def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
     """Return the command that prints the job's output."""
     path = f"{record.storage}/{LOG}"
     if not Path(path).is_file():
-        raise InfrastructureError(f"{path} is not there yet", hint=f"tunectl submit status {record.id}")
+        raise InfrastructureError(f"{path} does not exist yet", hint=f"tunectl submit status {record.id}")
     return ["tail", "--lines=+1", *(["--follow"] if follow else []), "--", path]
 
 

@@ -43,7 +43,7 @@ def copy_sqlite(file: Path, target: Path) -> None:
     except sqlite3.DatabaseError as error:
         raise InfrastructureError(
             f"{file} cannot be copied to {target}: {error}",
-            hint="check the free space there; where the file is at fault: tunectl log verify",
+            hint="check the free space there; if the database file is damaged, run: tunectl log verify",
         ) from error
 
 

@@ -69,8 +69,8 @@ class FsspecObjectStore:
             return None
         if len(content) > MAX_RECORD_BYTES:
             raise ArtifactError(
-                f"{self.address}/{name} has more than {MAX_RECORD_BYTES // 1_000_000} MB, so it is none of our records",
-                hint="look who may write there, and restore it",
+                f"{self.address}/{name} has more than {MAX_RECORD_BYTES // 1_000_000} MB, too large for a tunectl record",
+                hint="check who may write to that address, and restore the object from a backup",
             )
         return content
 

@@ -61,7 +61,7 @@ def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
     names = store.find_ids_by_prefix(name)
     if len(names) > 1:
         listed = ", ".join(names[:3]) + (", ..." if names[3:] else "")
-        raise DataError(f"{name!r} matches several ids: {listed}", hint="give more of it")
+        raise DataError(f"{name!r} matches several ids: {listed}", hint="give more characters of the id")
     return store.inference(names[0]) if names else None
 
 

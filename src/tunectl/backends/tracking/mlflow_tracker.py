@@ -202,7 +202,7 @@ class MlflowTracker:
         except Exception as error:  # stores of artifacts raise what their libraries do: requests, botocore, ImportError
             words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise InfrastructureError(
-                f"MLflow did not take it: {words}",
+                f"MLflow rejected the request: {words}",
                 hint="check track.uri and the server; run tunectl track sync to try again",
             ) from error
 

@@ -82,7 +82,7 @@ class ServerGenerator:
             if apart > MAX_DIFFERENCE:
                 raise InfrastructureError(
                     f"{server.url} serves another model than {model}: log-probabilities of a prompt differ by {apart:.2f} nats "
-                    f"a token, at most {MAX_DIFFERENCE} may be",
+                    f"a token; the limit is {MAX_DIFFERENCE}",
                     hint=f"start it with the model that align learns on: {start}",
                 )
         name = self._load_weights()
@@ -91,7 +91,7 @@ class ServerGenerator:
             if apart > MAX_DIFFERENCE:
                 raise InfrastructureError(
                     f"{server.url} applies the adapter in another way than peft: log-probabilities of a prompt differ by "
-                    f"{apart:.2f} nats a token, at most {MAX_DIFFERENCE} may be",
+                    f"{apart:.2f} nats a token; the limit is {MAX_DIFFERENCE}",
                     hint="train sft with plain LoRA, or write answers with transformers: align.vllm=null",
                 )
         _log.info("align: answers come from %s", ", ".join(server.url for server in self._servers))

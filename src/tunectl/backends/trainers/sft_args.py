@@ -104,6 +104,6 @@ def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
     for wanted in adapter.target_modules:
         if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted in {"lm_head", "score"}:
             raise UsageError(
-                f"{section}.target_modules names {wanted}, which the model does not offer; it has {', '.join(module_names)}",
+                f"{section}.target_modules names {wanted}, which the model does not have; it has {', '.join(module_names)}",
                 hint=f"or train all of them: {section}.target_modules=all-linear",
             )

@@ -135,7 +135,7 @@ class VllmClient:
             result = [[int(token) for token in choice["token_ids"]] for choice in choices]
         except (LookupError, TypeError, ValueError) as error:
             raise InfrastructureError(
-                f"{self.url} does not return the tokens of its answers",
+                f"{self.url} does not return token ids (return_token_ids)",
                 hint=f"take vLLM 0.10.2 or newer, {TRANSFORMERS_HINT}",
             ) from error
         if len(result) != copies or not all(result):

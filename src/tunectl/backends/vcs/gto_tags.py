@@ -26,7 +26,7 @@ def register(root: Path, name: str, *, release: str, commit: str | None, stage: 
     if commit.endswith("-dirty"):
         raise UsageError(
             f"release {release} was made from changes that are not committed (on top of {commit[:12]})",
-            hint="commit them, then: tunectl repro; the same content keeps its name",
+            hint="commit them, then: tunectl repro; a release with the same content keeps its id",
         )
     artifact, before = name.replace("_", "-"), _tags(root)
     message = f"release {release}"

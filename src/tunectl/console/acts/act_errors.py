@@ -22,6 +22,7 @@ def require_reason(form: Mapping[str, str]) -> str:
     reason = " ".join(form.get("reason", "").split())
     if not 1 <= len(reason) <= MAX_REASON:
         raise UsageError(
-            f"a reason has 1 to {MAX_REASON} letters; this one has {len(reason)}", hint="say why, in a sentence"
+            f"a reason has 1 to {MAX_REASON} characters; this one has {len(reason)}",
+            hint="say why, in a sentence",
         )
     return reason

@@ -72,7 +72,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
     try:
         background_build.start_build(context.layout, overrides, author=context.visitor, reason=reason)
     except LockTimeoutError as error:
-        raise ConflictError("A build runs already.", hint="look at it on the page Build") from error
+        raise ConflictError("A build is already running.", hint="look at it on the page Build") from error
     return "/build"
 
 
@@ -122,7 +122,7 @@ def _describe_obstacle(context: ReadContext) -> str:
     if context.recording is not None:
         return "This project was recorded without its weights, so nothing can be built in it."
     is_building = background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
-    return "A build runs already." if is_building else ""
+    return "A build is already running." if is_building else ""
 
 
 def _list_stages(context: ReadContext, overrides: Sequence[str]) -> list[StageStatus]:

@@ -80,7 +80,10 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     with open_inference_log.open_if_exists(section, context.layout) as log:
         record = _find_record(log, form)
         if log is None or record.user_hash is None:
-            raise UsageError("nobody was named when this was asked", hint="tunectl log erase --key NAME")
+            raise UsageError(
+                "this request was logged without a user, so there is no person to erase",
+                hint="tunectl log erase --key NAME",
+            )
         check_unchanged(form, {"person": record.user_hash})
         folder = (context.layout.root / section.hash_key_file).parent
         erased = erasure.erase_person(log, folder, record.user_hash, at=context.now)

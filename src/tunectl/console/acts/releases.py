@@ -110,10 +110,10 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
     trial = store.trial()
     ends = [f"The canary of {trial.release} ends."] if trial else []
     return SwapPreview(
-        f"A share of the people will be answered by release {name}, the others by the champion.",
+        f"A share of the identities will be answered by release {name}, the others by the champion.",
         [
             *ends,
-            "The same person always gets the same of the two.",
+            "The same identity always gets the same of the two.",
             "No test decides here: it stays until somebody stops it or promotes it. With a test: tunectl release canary start.",
         ],
         store.manifest(name).refusals,

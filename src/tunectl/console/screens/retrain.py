@@ -282,11 +282,11 @@ def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainR
         if problems.problems:
             return RetrainRunScreen(problems=problems.problems)
         raise NotFoundError(name)
-    experiments: list[Experiment] = problems.attempt(
+    canaries: list[Experiment] = problems.attempt(
         "canary", lambda: ExperimentStore(ReleaseRegistry(context.layout.releases)).all(), []
     )
-    experiment = next((one for one in experiments if one.run == run.id), None)
-    story = problems.attempt("story", lambda: report.build_report(run, experiment), None)
+    canary = next((one for one in canaries if one.run == run.id), None)
+    story = problems.attempt("story", lambda: report.build_report(run, canary), None)
     settings = problems.attempt("settings", context.load_settings, None)
     return RetrainRunScreen(
         describe_run(run),

@@ -105,12 +105,12 @@ def repetition_bounds(bounds: Repetition) -> list[Rule]:
             return None
         for size, most in tops:
             if most is not None and (share := repetition.top_ngram_fraction(words, size)) > most:
-                return f"{share:.2f} of the letters are in one run of {size} words, most {most:g}"
+                return f"{share:.2f} of the characters of all words are in one run of {size} words, most {most:g}"
         if (
             bounds.dup_5_gram_frac is not None
             and (share := repetition.duplicate_ngram_fraction(words, 5)) > bounds.dup_5_gram_frac
         ):
-            return f"{share:.2f} of the letters are in copied runs of 5 words, most {bounds.dup_5_gram_frac:g}"
+            return f"{share:.2f} of the characters of all words are in copied runs of 5 words, most {bounds.dup_5_gram_frac:g}"
         return None
 
     return [("repeated_lines", lines), ("repeated_words", runs)]

@@ -232,7 +232,7 @@ class SourceReader(ABC, Generic[D]):
         ]
         rows = self._counts["rows"]
         subject = f"all {rows} rows of {self._declared} were" if rows > 1 else f"the one row of {self._declared} was"
-        text = f"{self._key}: {subject} rejected; at most {self._share:.0%} may be"
+        text = f"{self._key}: {subject} rejected; the limit is {self._share:.0%}"
         raise DataError("\n".join([text, *lines]), hint=f"fix the data, or take the source out of {self._section}")
 
     def _require_fields(self) -> None:

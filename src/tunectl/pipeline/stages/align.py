@@ -203,7 +203,7 @@ class _PromptRenderer:
             if not example.messages:
                 reason = ("no_separate_answer", "its input and answer are one text")
             elif limit is not None and len(encoded.ids) + room > limit:
-                reason = ("too_long", f"{len(encoded.ids)} tokens and {room} for an answer, at most {limit} may be")
+                reason = ("too_long", f"{len(encoded.ids)} tokens and {room} for an answer; the limit is {limit}")
             if count:
                 self._account(example, reason)
             if reason is None:
@@ -242,7 +242,7 @@ def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _Pro
     if examples and not prompts:
         raise DataError(
             f"align: none of {len(examples)} validation inputs can be answered: they leave no room for an answer of {room} tokens, "
-            "or are one text with it",
+            "or are pre-rendered texts that contain the answer",
             hint=f"lower align.max_new_tokens (now {room}), or bring shorter inputs",
         )
     if not prompts:

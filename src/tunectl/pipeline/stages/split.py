@@ -167,7 +167,7 @@ def _without_leaks(
     texts, beside = _leaking(documents, held_out, cfg, tally)
     if not examples:
         raise DataError(
-            f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.min_overlap:.0%} of {cfg.ngram}-word pieces)",
+            f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.min_overlap:.0%} of word {cfg.ngram}-grams)",
             hint="raise split.leakage.min_overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report",
         )
     samples = [_sample(train[leak.train], held_out[leak.held], leak) for leak in inside[:5]]

@@ -113,7 +113,7 @@ def _ends_with_an_answer(pair: PreferencePair, tally: RowCounter) -> bool:
 def _fits(item: TokenizedPair, max_tokens: int, tally: RowCounter) -> bool:
     longest = max(len(item.chosen), len(item.rejected))
     if longest > max_tokens:
-        tally.reject(_reject(item.pair, "too_long", f"{longest} tokens, at most {max_tokens} may be"))
+        tally.reject(_reject(item.pair, "too_long", f"{longest} tokens; the limit is {max_tokens}"))
         return False
     if item.chosen == item.rejected:
         tally.reject(

@@ -59,7 +59,7 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
         f"Accuracy on {test.pairs} held-out pairs of {test.prompts} prompts: {percent(test.accuracy)}.",
         f"Lengths alone: {percent(length)}; chance: 50.0 %.",
         f"Reward model minus lengths alone, on the same pairs: {points(gain)}.",
-        f"Log-loss {number(test.log_loss)} nats a pair; knowing nothing costs {log(2):.3f}.",
+        f"Log-loss {number(test.log_loss)} nats a pair; guessing 50 % has {log(2):.3f}.",
         f"Calibration error {percent(test.ece)}.",
     ]
     low = test.accuracy.low

@@ -196,7 +196,7 @@ def _pieces(masker: LossMasker, examples: Sequence[Example]) -> list[TokenSpan]:
 def _refusal(pieces: Sequence[TokenSpan], max_tokens: int) -> tuple[RejectReason, str] | None:
     length = max(len(piece.ids) for piece in pieces)
     if length > max_tokens:
-        return "too_long", f"{length} tokens, at most {max_tokens} may be"
+        return "too_long", f"{length} tokens; the limit is {max_tokens}"
     if not all(any(piece.trained[1:]) for piece in pieces):
         return "nothing_trained", "no token of it is learned from"
     return None

@@ -58,7 +58,7 @@ def _fits(masked: TokenizedExample, number: int, limits: LengthLimits, tally: Ro
     tally.read()
     length = len(masked.prompt.ids) + len(answer.ids)
     if length > limits.max_tokens:
-        tally.reject(_reject(masked, number, "too_long", f"{length} tokens, at most {limits.max_tokens} may be"))
+        tally.reject(_reject(masked, number, "too_long", f"{length} tokens; the limit is {limits.max_tokens}"))
         return False
     if not any(answer.trained) and not any(masked.prompt.trained):
         tally.reject(_reject(masked, number, "nothing_trained", "no token of it is learned from"))
