@@ -181,7 +181,9 @@ def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
     if columns.text is not None:
         return Parsed(text=join_columns(row.columns, columns.text))
     if columns.prompt is None or columns.answer is None:
-        raise FormatMismatchError("map a column to text, or columns to prompt and answer (ingest.sources.<name>.fields)")
+        raise FormatMismatchError(
+            "map a column to text, or columns to prompt and answer (ingest.sources.<name>.fields)"
+        )
     turns = [Message("user", join_columns(row.columns, columns.prompt))]
     system = None if columns.system is None else optional_text(row.columns, columns.system)
     return Parsed(turns=with_system(turns, system), answers=answers_of(row.columns, columns.answer))
