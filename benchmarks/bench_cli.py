@@ -50,7 +50,7 @@ def timed_to_link(words: list[str], folder: Path, runs: int) -> dict[str, float]
     cpu, wall, ticks = [], [], os.sysconf("SC_CLK_TCK")
     for _ in range(runs):
         started = time.perf_counter()
-        with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             if process.stdout is None or not any(line.startswith("open http") for line in process.stdout):
                 raise SystemExit(f"{words} printed no link")
             wall.append((time.perf_counter() - started) * 1000)
