@@ -4,6 +4,7 @@
 
 Times `--help`, `check`, `run split` up to the moment before its first heavy import (the stage finds no input and says so), and a
 `repro` with nothing to do: of the stages up to split, which are built first, and of all of them where this checkout is built.
+`demo` and `console` are timed until they listen and print their link, and then stopped.
 Beside them, in the same run: a bare interpreter with argparse.
 """
 
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -43,6 +45,23 @@ def timed(words: list[str], folder: Path, runs: int, allowed: set[int]) -> dict[
     return {"cpu_ms": round(statistics.median(cpu), 1), "wall_ms": round(statistics.median(wall), 1)}
 
 
+def timed_to_link(words: list[str], folder: Path, runs: int) -> dict[str, float]:
+    """Median CPU and wall milliseconds until a program prints the link at which it listens."""
+    cpu, wall, ticks = [], [], os.sysconf("SC_CLK_TCK")
+    for _ in range(runs):
+        started = time.perf_counter()
+        with subprocess.Popen(
+            words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as process:
+            if process.stdout is None or not any(line.startswith("open http") for line in process.stdout):
+                raise SystemExit(f"{words} printed no link")
+            wall.append((time.perf_counter() - started) * 1000)
+            fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+            cpu.append((int(fields[11]) + int(fields[12])) / ticks * 1000)
+            process.send_signal(signal.SIGINT)
+    return {"cpu_ms": round(statistics.median(cpu), 1), "wall_ms": round(statistics.median(wall), 1)}
+
+
 def main() -> None:
     """Print one line a command and the JSON line last."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -61,6 +80,8 @@ def main() -> None:
             "tunectl run compose": timed([*TUNECTL, "run", "compose"], project, runs, {0}),
             "tunectl run split, before its heavy import": timed([*TUNECTL, "run", "split"], project, runs, {5}),
         }
+        figures["demo, to listening"] = timed_to_link([*TUNECTL, "demo", "--port", "0"], project, runs)
+        figures["console, to listening"] = timed_to_link([*TUNECTL, "console", "console.port=0"], project, runs)
         to_split = [*TUNECTL, "repro", "--to", "split"]
         subprocess.run(to_split, cwd=project, check=True, capture_output=True)
         figures["tunectl repro --to split, nothing to do"] = timed(to_split, project, 3, {0})
@@ -74,7 +95,7 @@ def main() -> None:
         json.dumps(
             {
                 "machine": machine(),
-                "versions": versions("tunectl-lm", "pydantic", "hydra-core", "dvc"),
+                "versions": versions("tunectl-lm", "pydantic", "hydra-core", "dvc", "starlette", "uvicorn", "jinja2"),
                 "figures": figures,
                 "ratios_to_bare": ratios,
             }

@@ -36,6 +36,8 @@ def test_the_commands_of_the_page_end_with_a_verdict(tmp_path: Path, tiny_model:
     ]
     text = project.tunectl(folder, "up", "--no-console", *words, code=3)  # a tiny random model learns nothing
     assert "this was a first look" in text
+    shown = re.findall(r"^(Input|Base|Tuned)\b", text, re.MULTILINE)
+    assert shown == ["Input", "Base", "Tuned"] * 3, "three test inputs, answered before and after training"
     assert "next: tunectl repro --reset-overrides" in text
     layout = ProjectPaths(folder)
     found = results.load(layout.artifact("evaluate") / results.NAME)

@@ -89,7 +89,8 @@ def test_nothing_changed_nothing_runs(project: Project) -> None:
     assert project.repro() == set()
     found = json.loads(project.run("status", "--json").stdout)
     assert {row["state"] for row in found["stages"]} <= {"up to date", "switched off"}
-    assert (found["monitor"], found["controller"], found["traffic"]) == ("never", "never", None)
+    loop = found["status"]
+    assert (loop["monitor"], loop["controller"], loop["traffic"]) == ("never", "never", None)
 
 
 LOOKING = (

@@ -746,8 +746,13 @@ def test_agreement_of_the_stage_is_of_people(project, capsys):
 def test_rejects_and_the_account_list_the_stage(project, capsys):
     imported([*explicit(4), {"prompt": "Q", "chosen": "same", "rejected": "same"}])
     assert "same_answer" in shown(project, capsys, "rejects", "--stage", "preferences")
-    (line,) = json.loads(shown(project, capsys, "counts", "--json"))["stages"]
-    assert (line["stage"], line["rows_in"], line["kept"], line["rejected"]) == ("preferences", 5, 4, {"same_answer": 1})
+    (line,) = json.loads(shown(project, capsys, "counts", "--json"))["steps"]
+    assert (line["stage"], line["rows_in"], line["kept"], line["rejected"]) == (
+        "preferences",
+        5,
+        4,
+        [["same_answer", 1]],
+    )
 
 
 @pytest.mark.skipif(not HH.is_file(), reason="../shared/data is absent")

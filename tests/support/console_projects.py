@@ -72,6 +72,7 @@ def build(folder: Path, *, rows: int = 60) -> ProjectPaths:
     )
     counts = row_counts.RowCounts("sft", 50, 50)
     _finish(layout, "sft", {row_counts.ROW_COUNTS: counts})
+    atomic_io.write_rows(layout.artifact("sft") / row_counts.REJECTS, [])
     atomic_io.write_json(layout.metrics("sft"), {"steps": 11, "validation_loss": 1.493, "seconds": 99.25})
     _write_releases(layout)
     champion = ReleaseRegistry(layout.releases).ids()[-1]

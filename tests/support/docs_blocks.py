@@ -1,7 +1,7 @@
 """Parsers for sybil that run the console and YAML blocks of a page, one after the other, in the project of that page.
 
 A block runs as it stands. Its fence says so where it does not: ```` ```console shown ````, for what builds for minutes, serves until it is
-stopped, or asks another host.
+stopped, or asks another host. ```` ```console recorded ```` runs in a copy of the recorded project of ``tunectl demo``, whatever ran before.
 
 - console: each ``$`` line is called in this process; ``tunectl``, ``cd``, ``export`` and ``cat`` are known. The lines below it are what
   it must print, where there are any; ``...`` stands for anything. A command that shows ``tunectl: `` must fail, any other succeed.
@@ -17,6 +17,7 @@ import io
 import os
 import re
 import shlex
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,9 @@ from sybil import Document, Example
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 
 from tunectl.cli.main import main
+from tunectl.console import recorded_project
 
+CONF = Path(__file__).parents[2] / "conf"
 RUN = ("console", "yaml", "python")
 FENCE = re.compile(r"^ *```(\w+)([^\n]*)\n", re.MULTILINE)
 
@@ -34,6 +37,7 @@ def parse_page(path: Path) -> Document:
     return Document.parse(
         str(path),
         CodeBlockParser(language="console", evaluator=run_console),
+        CodeBlockParser(language="console recorded", evaluator=run_recorded),
         CodeBlockParser(language="yaml", evaluator=compose_yaml),
         PythonCodeBlockParser(),
     )
@@ -59,6 +63,15 @@ def run_console(example: Example) -> str | None:
         if shown and not matches(shown, output):
             return f"$ {command}\nshown:\n{shown}\nprinted:\n{output}"
     return None
+
+
+def run_recorded(example: Example) -> str | None:
+    """Run the commands of a block in a new copy of the recorded project; the text of what differs, or None."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        layout, _ = recorded_project.unpack(Path(folder), CONF)
+        for path in (log := layout.state_dir / "inference_log", *log.iterdir()):
+            path.chmod(path.stat().st_mode & 0o700)  # else the first command says that it did so
+        return run_console(example)
 
 
 def split_words(command: str) -> list[list[str]]:

@@ -123,7 +123,7 @@ class Project:
             time.sleep(0.2)
 
     def windows(self) -> list[dict]:
-        """As `tunectl monitor list --json` says."""
+        """As `tunectl monitor list --json` says, the oldest first."""
         done = self.run("list", "--json", "-n", "100")
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        return json.loads(done.stdout)["windows"][::-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.data.pipeline_row_counts import StageRowCounts
@@ -29,7 +30,10 @@ def run(args: argparse.Namespace) -> int:
     lines = pipeline_row_counts.stage_row_counts({stage.name: layout.artifact(stage.name) for stage in STAGES})
     wrong = pipeline_row_counts.problems(lines)
     if args.json:
-        terminal.print_json({"stages": to_builtins(lines), "problems": wrong})
+        from tunectl.console.read_context import ReadContext
+        from tunectl.console.screens.data import read_data
+
+        terminal.print_json(to_builtins(read_data(ReadContext(layout, datetime.now(UTC)), {})))
     else:
         rows = [
             (

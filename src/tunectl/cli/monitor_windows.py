@@ -78,11 +78,15 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
     from tunectl.backends.system import terminal
     from tunectl.monitoring import reference_data
 
+    if args.json:
+        from tunectl.console.read_context import ProblemList
+        from tunectl.console.screens.drift import describe_drift
+
+        terminal.print_json(to_builtins(describe_drift(settings, layout, ProblemList(), max(args.number, 0))))
+        return 0
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         newest = reference_data.list_closed_windows(store)[-max(args.number, 0) :] if args.number > 0 else []
-    if args.json:
-        terminal.print_json(to_builtins(newest))
-    elif newest:
+    if newest:
         terminal.table("", COLUMNS, [row(item) for item in reversed(newest)])
     else:
         terminal.print_line("no window was closed yet; tunectl monitor closes them")
@@ -100,7 +104,10 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
         window = _find_windows(reference_data.list_closed_windows(store), names[0] if names else "")
         rows = reference_data.load_rows_by_id(store, window.id)
     if args.json:
-        terminal.print_json(to_builtins(window))
+        from tunectl.console.read_context import ProblemList
+        from tunectl.console.screens.drift import describe_window
+
+        terminal.print_json(to_builtins(describe_window(settings, layout, ProblemList(), window.id)))
         return DRIFT if is_drifting(window) else 0
     from tunectl.monitoring.drift_page import signal_rows
 

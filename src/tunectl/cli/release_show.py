@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from msgspec import to_builtins
+
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import ArtifactError
 
 if TYPE_CHECKING:
+    from tunectl.console.read_context import ReadContext
     from tunectl.registry.release_manifest import ReleaseManifest
     from tunectl.registry.release_store import ReleaseRegistry
 
@@ -27,15 +32,16 @@ def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Return all releases, the newest last; of a damaged one its name and what is wrong."""
     from tunectl.backends.system import terminal
 
+    if args.json:
+        from tunectl.console.screens.releases import read_releases
+
+        terminal.print_json(to_builtins(read_releases(_look(), {}, store)))
+        return 0
     pointer = store.champion()
     trial = store.trial()
     names = {trial.release: f"challenger {trial.share:.0%}"} if trial else {}
     names |= {pointer.previous or "": "previous", pointer.release: "champion"} if pointer else {}
     result, damaged = _readable(store)
-    if args.json:
-        told = [{**_short(item), "role": names.get(item.id)} for item in result]
-        terminal.print_json([*told, *({"release": name, "damaged": reason} for name, reason in damaged.items())])
-        return 0
     for name, reason in damaged.items():
         terminal.print_line(f"{name} is damaged: {reason}")
     if not result and not damaged:
@@ -61,11 +67,12 @@ def _readable(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, 
 def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     """Return one release in full."""
     from tunectl.backends.system import terminal
-    from tunectl.registry.release_store import to_builtins
 
     manifest = store.manifest(store.find(args.release))
     if args.json:
-        terminal.print_json({**to_builtins(manifest), "folder": str(store.folder(manifest.id))})
+        from tunectl.console.screens.release import read_release
+
+        terminal.print_json(to_builtins(read_release(_look(), {"release": manifest.id}, store)))
         return 0
     rows = [(name, str(value)) for name, value in _short(manifest).items() if name not in {"metrics", "verdicts"}]
     rows += [(f"gate {stage}", f"{verdict.verdict}: {verdict.reason}") for stage, verdict in manifest.verdicts.items()]
@@ -78,6 +85,12 @@ def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     terminal.table("", ("what", "value"), rows)
     terminal.table("", ("file", "SHA-256"), [(name, file[:16]) for name, file in manifest.files.items()])
     return 0
+
+
+def _look() -> ReadContext:
+    from tunectl.console.read_context import ReadContext
+
+    return ReadContext(ProjectPaths(), datetime.now(UTC))
 
 
 def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:

@@ -6,6 +6,7 @@ tunectl retrain status [-n 10] [--json]
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tunectl.artifacts.paths import ProjectPaths
@@ -18,7 +19,9 @@ COLUMNS = ("retrain", "state", "since", "trigger", "reason")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="retrains to print (10)")
+    parser.add_argument(
+        "-n", "--number", type=int, default=10, metavar="N", help="retrains to print (10); with --json at most 100"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -28,13 +31,19 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.backends.system import terminal
     from tunectl.retraining import run_store
 
+    if args.json:
+        from msgspec import structs, to_builtins
+
+        from tunectl.console.read_context import ReadContext
+        from tunectl.console.screens.retrain import read_retrain
+
+        found = read_retrain(ReadContext(ProjectPaths(), datetime.now(UTC)), {})
+        terminal.print_json(to_builtins(structs.replace(found, runs=found.runs[: max(args.number, 0)])))
+        return 0
     store = run_store.RunStore(ProjectPaths().retrain)
     running = lock.is_locked(store.root / run_store.LOCK)
     runs = [_describe_run(item) for item in store.runs()[-args.number :]] if args.number > 0 else []
     pending = [_describe_trigger(pending_trigger) for pending_trigger in store.list_pending_triggers()]
-    if args.json:
-        terminal.print_json({"controller": running, "retrains": runs, "pending": pending})
-        return 0
     if runs:
         terminal.table("", COLUMNS, [tuple(row[name] for name in COLUMNS) for row in runs])
         terminal.print_line("every step of one retrain: tunectl release log RETRAIN")

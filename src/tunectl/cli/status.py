@@ -11,7 +11,7 @@ from typing import Any
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import truncate
-from tunectl.pipeline.stage_status import KEPT, NOT_BUILT, STALE, StageStatus, list_stage_status
+from tunectl.pipeline.stage_status import KEPT, NOT_BUILT, STALE, StageStatus
 
 LONGEST = 90
 """Letters of a cell."""
@@ -27,17 +27,18 @@ def run(args: argparse.Namespace) -> int:
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
-    from tunectl.config.loading import checks
+    from tunectl.console.read_context import ReadContext
     from tunectl.status import collect, status_text
 
     layout, now = ProjectPaths(), datetime.now(UTC)
-    root = checks.load_project_config(layout).root
-    stages = list_stage_status(layout, root)
-    report = collect.collect_status(layout, root, now)
+    context = ReadContext(layout, now)
+    stages = context.list_stages()
     if args.json:
-        rows = [{**to_builtins(stage), "why": stage.why} for stage in stages]
-        terminal.print_json({"stages": rows, **to_builtins(report)})
+        from tunectl.console.screens.home import read_home
+
+        terminal.print_json(to_builtins(read_home(context, {})))
         return 0
+    report = collect.collect_status(layout, context.load_settings(), now)
     columns = ("stage", "state", "seconds", "why", "verdict")
     terminal.table("", columns, [[_cell(getattr(stage, column)) for column in columns] for stage in stages])
     terminal.table("", ("loop", "how it stands"), list(status_text.format_rows(report, now)))

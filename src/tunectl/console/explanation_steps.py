@@ -66,7 +66,7 @@ def describe_retrain(run: RetrainRun) -> ExplanationStep:
 def describe_decision(event: ReleaseEvent) -> ExplanationStep:
     """What somebody decided about a release as a step."""
     title = f"{event.action.replace('_', ' ')} by {event.author or 'somebody'}"
-    return ExplanationStep("decision", title, event.message, event.created_at, link("/releases"))
+    return ExplanationStep("decision", title, event.message, event.created_at, release_link(event.release))
 
 
 def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence[RunSummary]) -> ExplanationStep:
@@ -74,16 +74,17 @@ def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence
     commit = (release.git or "").removesuffix("-dirty")
     shown = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the build had no commit"
     facts = [
-        ExplanationFact("run that built it", run.id, link("/runs/compare", new=run.id))
+        ExplanationFact("run that built it, and the one before", run.id, link("/runs/compare", new=run.id))
         for run in runs
         if run.release == release.id
     ]
+    target = facts[0].link if facts else release_link(release.id)
     facts += [ExplanationFact(f"settings of {stage}", digest[:12]) for stage, digest in lineage.configs.items()]
     return ExplanationStep(
         "settings",
         f"Base {lineage.base}, and the settings of {len(lineage.configs)} stages",
         f"Base revision {lineage.revision[:12]}. The settings in full: {shown}",
-        link=link("/settings"),
+        link=target,
         facts=facts,
     )
 

@@ -9,12 +9,13 @@ A template extends ``frame.html`` and fills ``content``; ``screen`` is its struc
     {% endblock %}
 
 Frame, style sheet, parts and filters are those of every page of the program: ``backends/reports/render`` has them. Here are what the
-console alone needs: addresses of its files, links between screens, the graph of the build, and the filter ``fragment``.
+console alone needs: addresses of its files, links between screens, the graph of the build, and the filters ``fragment`` and ``shell``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shlex
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +37,7 @@ def render_page(template: str, **values: Any) -> str:
 def _environment() -> Any:
     environment = render.build_environment(FOLDER / "templates", extra="console")
     environment.filters["fragment"] = mark_fragment
+    environment.filters["shell"] = shlex.quote
     environment.globals.update(asset=asset_address, link=links.link, graph=_draw_build)
     return environment
 

@@ -5,19 +5,22 @@ The index is made in one pass, kept in memory while the file stays the same, and
 
 from __future__ import annotations
 
-import mmap
 from array import array
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
 from tunectl.console.read_context import ReadContext, stamp_files
 from tunectl.core.errors import DataError
+
+NAMES: Final = {"role"}
+"""Keys of a record whose values nobody wrote."""
+BLOCK: Final = 1 << 20
+"""Bytes that are searched at once."""
 
 
 class _Facet(Struct, frozen=True):
@@ -95,16 +98,17 @@ class RowIndex:
         return found
 
     def _search(self, text: str) -> Iterator[int]:
-        """Yield lines that hold ``text`` as JSON writes it, in the case it is typed in."""
-        needle = msgspec.json.encode(text)[1:-1]
-        if not len(self):
-            return
-        with self.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            at = content.find(needle)
-            while at >= 0:
-                line = bisect_right(self._starts, at) - 1
-                yield line
-                at = content.find(needle, self._starts[line + 1])
+        """Yield lines that have ``text`` in one of their values, in capitals or not; lines without it are not decoded."""
+        wanted = text.casefold()
+        needle = msgspec.json.encode(wanted)[1:-1]
+        with self.path.open("rb") as stream:
+            line = 0
+            while block := stream.readlines(BLOCK):
+                if needle in _fold(b"".join(block), text):
+                    for at, content in enumerate(block, line):
+                        if needle in _fold(content, text) and _has_text(msgspec.json.decode(content), wanted):
+                            yield at
+                line += len(block)
 
     def read(self, lines: Sequence[int]) -> list[dict[str, Any]]:
         """Return the rows of some lines.
@@ -124,6 +128,19 @@ class RowIndex:
                 except msgspec.MsgspecError as error:
                     raise DataError(f"{self.path}:{line + 1} is not a record: {error}") from error
         return rows
+
+
+def _fold(content: bytes, text: str) -> bytes:
+    """Return JSON without capitals; letters beyond ASCII cost time, so they are looked at where ``text`` has some."""
+    return content.lower() if text.isascii() else content.decode(errors="replace").casefold().encode()
+
+
+def _has_text(value: Any, wanted: str) -> bool:
+    if isinstance(value, dict):
+        return any(_has_text(inner, wanted) for name, inner in value.items() if name not in NAMES)
+    if isinstance(value, list):
+        return any(_has_text(inner, wanted) for inner in value)
+    return isinstance(value, str) and wanted in value.casefold()
 
 
 def open_index(context: ReadContext, path: Path) -> RowIndex | None:

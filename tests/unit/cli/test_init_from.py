@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -205,6 +206,24 @@ def test_data_that_is_not_there(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert not Path("shop").exists()
 
 
+def test_a_data_set_of_the_hub_is_read_at_the_commit_that_it_has_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, asked = "5" * 40, []
+    lines = (EXAMPLE / "campaigns.jsonl").read_text().splitlines()[:40]
+    rows = [{"prompt": row["prompt"], "completion": row["completion"]} for row in map(json.loads, lines)]
+
+    def load_dataset(data_set: str, **options: object) -> dict[str, list[dict[str, str]]]:
+        asked.append((data_set, options["revision"]))
+        return {"train": rows}
+
+    client = SimpleNamespace(dataset_info=lambda name: SimpleNamespace(sha=commit))
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda: client)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert main(["init", "shop", "--from", "some/dataset"]) == 0
+    assert set(asked) == {("some/dataset", commit)}
+    (source,) = load("shop").root.ingest.sources.values()
+    assert (source.method, source.id, source.revision) == ("hub", "some/dataset", commit)
+
+
 def test_words_that_contradict_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "shop", "--from", "x.csv", "--example", "local_lens"]) == 2
     assert "leave one of them out" in capsys.readouterr().err
@@ -235,7 +254,7 @@ def test_the_tutorial_takes_at_most_five_commands(
     commands = [line.removeprefix("$ ") for line in block[1].splitlines()]
     assert len(commands) <= 5
     install, init, enter, up = commands
-    assert install.startswith("pip install 'tunectl-lm[")
+    assert install.startswith("pip install '.[all]'")
     write_table(Path("ads.csv"), rows=200)
     assert main(init.split()[1:]) == 0
     out = capsys.readouterr().out

@@ -54,7 +54,7 @@ def test_a_release_is_promoted_swapped_and_taken_back(store, capsys):
     ]  # fmt: skip
     code, out, _ = call(store, "list", "--json", capsys=capsys)
     assert code == 0
-    assert {row["release"]: row["role"] for row in json.loads(out)}[one] == "champion"
+    assert {row["id"]: row["role"] for row in json.loads(out)["releases"]}[one] == "champion"
     assert "champion" in call(store, "list", capsys=capsys)[1]
 
 
@@ -147,7 +147,7 @@ def test_one_damaged_manifest_hides_no_other_and_stands_in_nobodys_way(store, ca
     assert store.champion().release == one
     capsys.readouterr()
     _, out, _ = call(store, "list", "--json", capsys=capsys)
-    rows = {row["release"]: row for row in json.loads(out)}
+    rows = {row["id"]: row for row in json.loads(out)["releases"]}
     assert set(rows) == {one, two, three}
     assert "manifest.json cannot be read" in rows[three]["damaged"]
     assert f"{three} is damaged: " in call(store, "list", capsys=capsys)[1]
@@ -159,7 +159,7 @@ def test_one_damaged_manifest_hides_no_other_and_stands_in_nobodys_way(store, ca
 def test_show_and_diff(store, capsys):
     one, two, _ = store.ids()
     _, out, _ = call(store, "show", one, "--json", capsys=capsys)
-    assert json.loads(out)["metrics"] == {"bleu": 50.0}
+    assert json.loads(out)["manifest"]["metrics"] == {"bleu": 50.0}
     for words in (("show", one), ("diff", one, two), ("diff", one, one), ("log",), ("verify",)):
         assert call(store, *words) == 0
     _, out, _ = call(store, "diff", one, two, "--json", capsys=capsys)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import json
 import re
+import subprocess
+import sys
 import tarfile
+import tomllib
 import types
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from console_projects import NOW, ROOT, Console, PageFacts, crawl, digest_project
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli import demo
@@ -149,6 +155,99 @@ def test_acts_change_the_copy(copy: tuple[ProjectPaths, Recording]) -> None:
     fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
     assert console.post("/rollback", **fields, reason="and back").status_code == 303
     assert store.champion().release == before.release
+
+
+def perform(console: Console, path: str, **fields: str) -> str:
+    """Open the page of an act, send its form, and return what is shown then."""
+    page = console.client.get(path)
+    assert page.status_code == 200, page.text
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page.text))
+    reply = console.post(path, **hidden, answer="yes", reason="to look", **fields)
+    assert reply.status_code in {200, 303}, reply.text
+    return reply.text or console.client.get(reply.headers["location"]).text
+
+
+def test_every_other_act_works_on_the_copy(copy: tuple[ProjectPaths, Recording]) -> None:
+    layout, recording = copy
+    console, store = Console(layout, recording=recording), ReleaseRegistry(layout.releases)
+    champion = store.champion().release
+    other = next(name for name in store.ids() if name != champion and not store.manifest(name).refusals)
+    perform(console, f"/releases/{other}/canary", share="10")
+    assert store.trial().release == other
+    perform(console, "/canary/stop")
+    assert store.trial() is None
+
+    perform(console, "/retrain/request")
+    assert "to look" in {one.message for one in RunStore(layout.retrain).list_pending_triggers()}
+
+    drift = console.client.get("/drift.json").json()
+    window = next(one["id"] for one in drift["windows"] if one["rows"] >= drift["min_rows"])
+    perform(console, f"/drift/{window}/set-reference")
+    assert console.client.get("/drift.json").json()["reference"] == [window]
+
+    (row, *_) = console.client.get("/live.json").json()["rows"]
+    assert "are erased" in perform(console, f"/live/{row['id']}/erase")
+    assert console.client.get(f"/live/{row['id']}.json").json()["erased_at"] is not None
+
+    assert "tk-" in perform(console, "/settings/keys/add", name="app", scope_chat="on")
+    for act, enabled in (("disable", False), ("enable", True)):
+        perform(console, f"/settings/keys/app/{act}")
+        assert [key["enabled"] for key in console.client.get("/settings/keys.json").json()["keys"]] == [enabled]
+    perform(console, "/settings/keys/app/remove")
+    assert console.client.get("/settings/keys.json").json()["keys"] == []
+
+
+def test_the_demo_works_with_what_its_extra_installs_and_nothing_else(copy: tuple[ProjectPaths, Recording]) -> None:
+    code = """
+import json, sys
+sys.modules.update(dict.fromkeys(json.loads(sys.argv[2])))  # an import of one of them fails
+from pathlib import Path
+from tunectl.artifacts.paths import ProjectPaths
+from tunectl.cli import demo
+from tunectl.console import html_pages, read_context, recorded_project, screen_table
+from tunectl.services import console_service
+import starlette.applications, starlette.staticfiles, uvicorn
+demo._require_extra()
+layout = ProjectPaths(Path(sys.argv[1]))
+recording = recorded_project.read_recording(layout)
+context = read_context.ReadContext(layout, recording.ended_at, recording=recording)
+for screen in screen_table.SCREENS:
+    html_pages._environment().get_template(screen.template)
+    if "{" not in screen.path:
+        found = screen.read(context, {"id": "champion"})
+        assert not getattr(found, "problems", {}), (screen.path, found.problems)
+"""
+    allowed = list_installed_by("console")
+    homes = importlib.metadata.packages_distributions()
+    blocked = [name for name, owners in homes.items() if not {canonicalize_name(one) for one in owners} & allowed]
+    assert {"torch", "mlflow"} & set(blocked)
+    command = [sys.executable, "-c", code, str(copy[0].root), json.dumps(blocked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def list_installed_by(extra: str) -> set[str]:
+    """Distributions that the core and an extra install, with what they need themselves; and this one."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    own, extras = canonicalize_name(project["name"]), project["optional-dependencies"]
+    waiting = [Requirement(text) for text in (*project["dependencies"], *extras[extra])]
+    found: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        one = waiting.pop()
+        name, wanted = canonicalize_name(one.name), frozenset(one.extras)
+        if (name, wanted) in found:
+            continue
+        found.add((name, wanted))
+        if name == own:
+            waiting += [Requirement(text) for part in wanted for text in extras[part]]
+            continue
+        needed = [Requirement(text) for text in importlib.metadata.requires(one.name) or ()]
+        waiting += [
+            item
+            for item in needed
+            if item.marker is None or any(item.marker.evaluate({"extra": part}) for part in ("", *wanted))
+        ]
+    return {name for name, _ in found} | {own}
 
 
 def test_no_build_starts_in_it(copy: tuple[ProjectPaths, Recording]) -> None:

@@ -47,6 +47,22 @@ def test_rows_are_found_by_text_as_it_is_read(context: ReadContext) -> None:
     assert [row.id for row in found.rows] == ["e-0000000000000007"]
 
 
+def test_text_is_found_in_capitals_or_not_and_in_no_name_of_a_field(tmp_path: Path) -> None:
+    path = tmp_path / "examples.jsonl"
+    texts = ("A Café", "an ÄRGER", 'said "So"', "nothing")
+    path.write_bytes(
+        b"".join(
+            msgspec.json.encode({"id": f"E-{at}", "messages": [{"role": "user", "content": text}]}) + b"\n"
+            for at, text in enumerate(texts)
+        )
+    )
+    index = RowIndex(path)
+    for text, expected in (
+        ("CAFÉ", [0]), ("ärger", [1]), ('"so"', [2]), ("e-3", [3]), ("NOTHING", [3]), ("content", []), ("user", []),
+    ):  # fmt: skip
+        assert list(index.select(text=text)) == expected, text
+
+
 @pytest.mark.parametrize(("at", "first"), [("", 0), ("50", 50), ("57", 50), ("99999", 150), ("-1", 0), ("x", 0)])
 def test_a_page_begins_where_the_address_says(context: ReadContext, at: str, first: int) -> None:
     found = read_rows(context, {"stage": "curate", "file": "examples.jsonl", "at": at})

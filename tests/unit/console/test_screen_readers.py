@@ -20,6 +20,7 @@ from console_records import (
 from msgspec.structs import replace
 
 from tunectl.artifacts.paths import ProjectPaths
+from tunectl.console.explanation_steps import describe_settings
 from tunectl.console.read_context import ReadCache, ReadContext
 from tunectl.console.screens import (
     answers,
@@ -35,6 +36,7 @@ from tunectl.console.screens import (
     settings,
     sweeps,
 )
+from tunectl.pipeline import run_ledger
 from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining import state_machine
 from tunectl.retraining.run_store import RunStore
@@ -152,6 +154,7 @@ def test_answers_are_shown_side_by_side_and_paged(built: Path) -> None:
     [
         ({"slice": "area:north"}, 22),
         ({"q": "SHOP 44"}, 1),
+        ({"q": "E-000000000000002C"}, 1),
         ({"kind": "worst"}, 1),
         ({"slice": "area:nowhere"}, 0),
         ({"check": "absent"}, 0),
@@ -345,6 +348,17 @@ def test_a_release_and_a_retrain_are_explained(built: Path) -> None:
     assert shown.kind == "retrain"
     assert [step.kind for step in shown.behind] == ["retrain", "drift", "rows", "decision"]
     assert shown.after[0].title.startswith("It built release ")
+
+
+def test_gates_settings_and_decisions_lead_to_their_own_release(built: Path) -> None:
+    store = ReleaseRegistry(ProjectPaths(built).releases)
+    release = store.manifest(store.champion().release)
+    links = {step.kind: step.link for step in look(built, "explain", id="champion").behind}
+    assert (links["gate"], links["decision"], links["settings"]) == (f"/releases/{release.id}",) * 3
+    name = run_ledger.list_runs(ProjectPaths(built))[0]
+    run = replace(run_ledger.read_summaries(ProjectPaths(built), [name])[0][0], release=release.id)
+    step = describe_settings(release, release.lineage, [run])
+    assert step.link == step.facts[0].link == f"/runs/compare?new={name}"
 
 
 def test_an_id_that_nothing_has_is_said_plainly(built: Path) -> None:

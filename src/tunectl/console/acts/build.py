@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import structs
 
 from tunectl.artifacts.lock import LockTimeoutError
+from tunectl.backends.reports.render import format_seconds
 from tunectl.console.act_page import REASON, ActButton, ActField, ActPage, check_unchanged
 from tunectl.console.acts import build_settings
 from tunectl.console.acts.act_errors import ConflictError, require_reason
@@ -32,12 +33,13 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         if pending
         else "Every stage is up to date, so a build would only look.",
         "Settings that you type are recorded in conf/overrides.yaml, and hold for later builds, too.",
+        f"Tokens, memory and minutes: {_join_command('tunectl estimate', overrides)} tells them; it times a layer of the model first.",
         "It goes on when you close this page or the console. Nothing goes live by it, except a first release.",
     ]
     return ActPage(
         "Start a build",
         consequences,
-        facts=[(stage.stage, stage.why or stage.state) for stage in pending],
+        facts=[(stage.stage, _describe_stage(stage)) for stage in pending],
         fields=[
             structs.replace(REASON, value=form.get("reason", "")),
             ActField("settings", "Settings for it", value=typed, help="key=value, with spaces between several; may be empty."),
@@ -45,7 +47,7 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         shown={"pending": _list_pending(context)},
         buttons=[ActButton("start", "Start the build"), ActButton("preview", "Show what would run", "", checked=False)],
         back="/build",
-        command=" ".join(["tunectl repro", *map(shlex.quote, overrides)]),
+        command=_join_command("tunectl repro", overrides),
         scope="operate",
     )  # fmt: skip
 
@@ -123,6 +125,16 @@ def _describe_obstacle(context: ReadContext) -> str:
         return "This project was recorded without its weights, so nothing can be built in it."
     is_building = background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
     return "A build is already running." if is_building else ""
+
+
+def _describe_stage(stage: StageStatus) -> str:
+    """Why it would run, and how long it took last."""
+    took = "" if stage.seconds is None else f"; it took {format_seconds(stage.seconds)} the last time"
+    return f"{stage.why or stage.state}{took}"
+
+
+def _join_command(verb: str, overrides: Sequence[str]) -> str:
+    return " ".join([verb, *map(shlex.quote, overrides)])
 
 
 def _list_stages(context: ReadContext, overrides: Sequence[str]) -> list[StageStatus]:

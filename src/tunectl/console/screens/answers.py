@@ -192,7 +192,9 @@ def _passes(
         return False
     if "q" in picked:
         wanted = picked["q"].casefold()
-        if wanted not in row.id and not any(wanted in text.casefold() for text in (row.input, *row.answers.values())):
+        if wanted not in row.id.casefold() and not any(
+            wanted in text.casefold() for text in (row.input, *row.answers.values())
+        ):
             return False
     if "check" in picked and against:
         name, _, state = picked["check"].partition(":")

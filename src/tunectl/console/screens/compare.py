@@ -125,7 +125,7 @@ class CompareScreen(Struct, frozen=True):
 
 
 def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScreen:
-    """Compare the runs ``old`` and ``new``; without them the two newest.
+    """Compare the runs ``old`` and ``new``; without ``new`` the newest, without ``old`` the one before it.
 
     ``system``, ``metric``, ``sort`` (see ``SORTS``) and ``at`` choose the answers.
     Raises  NotFoundError for a run that is not in the ledger.
@@ -137,7 +137,8 @@ def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScree
     ]
     known = [row.id for row in choices]
     new_name = query.get("new") or (known[0] if known else "")
-    old_name = query.get("old") or (known[1] if len(known) > 1 else "")
+    before = names[names.index(new_name) + 1 :] if new_name in names else []
+    old_name = query.get("old") or next(iter(before), "")
     for name in (old_name, new_name):
         if name and name not in names:
             raise NotFoundError(name)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from tunectl.artifacts.row_counts import ROW_COUNTS, RowCounts
-from tunectl.console.read_context import ProblemList, ReadContext
+from tunectl.artifacts.row_counts import REJECTS, ROW_COUNTS, RowCounts
+from tunectl.console.read_context import ProblemList, ReadContext, stamp_files
 from tunectl.console.row_index import open_index
+from tunectl.data import pipeline_row_counts
 from tunectl.data.pipeline_row_counts import WRITES
 from tunectl.pipeline.stages import STAGES
 
@@ -23,6 +24,8 @@ class FlowStep(Struct, frozen=True):
     kept: int
     rejected: list[tuple[str, int]]
     """Reason and rows, most first."""
+    records_out: int | None
+    """Records that it handed on, as it said; None for a stage that hands none on."""
     files: list[str]
     """Files of rows that can be looked at."""
 
@@ -40,6 +43,8 @@ class DataScreen(Struct, frozen=True):
     """Raw file and the rows that were read from it."""
     lost: list[str]
     """Stages whose sum does not hold: rows are unaccounted for."""
+    wrong: list[str]
+    """What does not add up, within a stage or between two, counted in the files themselves; a sentence each."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -56,8 +61,23 @@ def read_data(context: ReadContext, query: object) -> DataScreen:  # noqa: ARG00
         if counts.rows_in != counts.kept + sum(counts.rejected.values()):
             lost.append(stage.name)
         files = [name for name in WRITES.get(stage.name, ()) if (folder / name).is_file()]
-        steps.append(FlowStep(stage.name, stage.help, counts.rows_in, counts.kept, rejected, files))
-    return DataScreen(steps, problems.attempt("sources", lambda: _count_sources(context), []), lost, problems.problems)
+        steps.append(FlowStep(stage.name, stage.help, counts.rows_in, counts.kept, rejected, counts.records_out, files))
+    sources = problems.attempt("sources", lambda: _count_sources(context), list[tuple[str, int]]())
+    readable = steps and not problems.problems
+    wrong = problems.attempt("row counts", lambda: _check_counts(context), list[str]()) if readable else []
+    return DataScreen(steps, sources, lost, wrong, problems.problems)
+
+
+def _check_counts(context: ReadContext) -> list[str]:
+    """Return what ``tunectl data counts`` finds, counted once while the files stay the same."""
+    folders = {stage.name: context.layout.artifact(stage.name) for stage in STAGES}
+    files = [folders[stage] / name for stage, names in WRITES.items() for name in (*names, REJECTS)]
+    files += [folder / ROW_COUNTS for folder in folders.values()]
+
+    def count() -> list[str]:
+        return pipeline_row_counts.problems(pipeline_row_counts.stage_row_counts(folders))
+
+    return context.cache.get("row counts", stamp_files(files), count)
 
 
 def _read_counts(context: ReadContext, path: Path) -> RowCounts | None:

@@ -12,8 +12,12 @@ from tunectl.backends.storage import open_inference_log
 from tunectl.console.read_context import NotFoundError, ProblemList
 from tunectl.monitoring import reference_data
 from tunectl.monitoring import window as windows
+from tunectl.registry.release_store import ReleaseRegistry
 
 if TYPE_CHECKING:
+    from tunectl.artifacts.paths import ProjectPaths
+    from tunectl.config.schema.monitor import MonitorSettings
+    from tunectl.config.schema.root import TunectlConfig
     from tunectl.console.read_context import ReadContext
     from tunectl.inference_log.log_store import InferenceLog
     from tunectl.monitoring.signals import MonitoredInference
@@ -52,6 +56,8 @@ class DriftScreen(Struct, frozen=True):
     """Of the monitor: runs, stopped, never."""
     windows: list[DriftWindow] = field(default_factory=list)
     total: int = 0
+    releases: list[str] = field(default_factory=list)
+    """Those of the windows that the registry still has."""
     reference: list[str] = field(default_factory=list)
     """Ids of the accepted windows; empty: none, or the training prompts."""
     compared_with: str = ""
@@ -78,38 +84,49 @@ class DriftWindowScreen(Struct, frozen=True):
     problems: dict[str, str] = field(default_factory=dict)
 
 
-def read_drift(context: ReadContext, query: Mapping[str, str]) -> DriftScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the newest windows."""
+def read_drift(context: ReadContext, query: Mapping[str, str]) -> DriftScreen:
+    """Read the newest windows; ``number``: how many of them."""
     problems = ProblemList()
     settings = problems.attempt("settings", context.load_settings, None)
     empty = DriftScreen(problems=problems.problems)
     if settings is None:
         return empty
-
-    def read() -> DriftScreen:
-        with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:
-            if log is None:
-                return empty
-            closed = reference_data.list_closed_windows(log)
-            named = windows.find_accepted_windows([one.body for one in log.events(kind=windows.REFERENCE_SET)])
-        return DriftScreen(
-            exists=True,
-            running=_describe_monitor(context),
-            windows=closed[::-1][:SHOWN],
-            total=len(closed),
-            reference=named,
-            compared_with=settings.monitor.prompts.reference,
-            min_rows=settings.monitor.window.min_rows,
-            problems=problems.problems,
-        )
-
-    return problems.attempt("inference log", read, empty)
+    text = query.get("number", "")
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else SHOWN
+    return problems.attempt("inference log", lambda: describe_drift(settings, context.layout, problems, number), empty)
 
 
-def _describe_monitor(context: ReadContext) -> str:
+def describe_drift(
+    settings: MonitorSettings | TunectlConfig, layout: ProjectPaths, problems: ProblemList, number: int
+) -> DriftScreen:
+    """Return the newest ``number`` windows.
+
+    Raises  InfrastructureError where the inference log cannot be had.
+    """
+    with open_inference_log.open_if_exists(settings.inference_log, layout) as log:
+        if log is None:
+            return DriftScreen(problems=problems.problems)
+        closed = reference_data.list_closed_windows(log)
+        named = windows.find_accepted_windows([one.body for one in log.events(kind=windows.REFERENCE_SET)])
+    shown = closed[::-1][:number]
+    known: list[str] = problems.attempt("releases", ReleaseRegistry(layout.releases).ids, [])
+    return DriftScreen(
+        exists=True,
+        running=_describe_monitor(layout),
+        windows=shown,
+        total=len(closed),
+        releases=sorted({one.release for one in shown} & set(known)),
+        reference=named,
+        compared_with=settings.monitor.prompts.reference,
+        min_rows=settings.monitor.window.min_rows,
+        problems=problems.problems,
+    )
+
+
+def _describe_monitor(layout: ProjectPaths) -> str:
     from tunectl.status.collect import process_state
 
-    return process_state(context.layout.monitor_lock)
+    return process_state(layout.monitor_lock)
 
 
 def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWindowScreen:
@@ -123,41 +140,47 @@ def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWi
     empty = DriftWindowScreen(problems=problems.problems)
     if settings is None:
         return empty
-
-    def read() -> DriftWindowScreen | None:
-        with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:
-            closed = [] if log is None else reference_data.list_closed_windows(log)
-            place = next((place for place, one in enumerate(closed) if name and one.id.startswith(name)), None)
-            if log is None or place is None:
-                return None
-            one = closed[place]
-            named = windows.find_accepted_windows([event.body for event in log.events(kind=windows.REFERENCE_SET)])
-            rows = _load_rows(problems, "examples", log, one.id)
-            compared = [
-                row
-                for other in one.reference.split("+")
-                for row in _load_rows(problems, "reference", log, other).values()
-            ]
-        return DriftWindowScreen(
-            window=one,
-            before=closed[place - 1].id if place else "",
-            after=closed[place + 1].id if place + 1 < len(closed) else "",
-            examples=_pick_examples(one.exemplars, rows),
-            reference_examples=[_build_example(row) for row in compared[:MAX_EXAMPLES]],
-            segments=[
-                DriftSegment(part.name, part.window, part.reference, _pick_examples(part.exemplars, rows)[:3])
-                for part in one.segments
-            ],
-            is_reference=one.id in named,
-            can_be_reference=one.rows >= settings.monitor.window.min_rows,
-            problems=problems.problems,
-        )
-
     otherwise: DriftWindowScreen | None = empty
-    found = problems.attempt("inference log", read, otherwise)
+    found = problems.attempt(
+        "inference log", lambda: describe_window(settings, context.layout, problems, name), otherwise
+    )
     if found is None:
         raise NotFoundError(name)
     return found
+
+
+def describe_window(
+    settings: MonitorSettings | TunectlConfig, layout: ProjectPaths, problems: ProblemList, name: str
+) -> DriftWindowScreen | None:
+    """Return the window whose id begins with ``name``; None where there is none.
+
+    Raises  InfrastructureError where the inference log cannot be had.
+    """
+    with open_inference_log.open_if_exists(settings.inference_log, layout) as log:
+        closed = [] if log is None else reference_data.list_closed_windows(log)
+        place = next((place for place, one in enumerate(closed) if name and one.id.startswith(name)), None)
+        if log is None or place is None:
+            return None
+        one = closed[place]
+        named = windows.find_accepted_windows([event.body for event in log.events(kind=windows.REFERENCE_SET)])
+        rows = _load_rows(problems, "examples", log, one.id)
+        compared = [
+            row for other in one.reference.split("+") for row in _load_rows(problems, "reference", log, other).values()
+        ]
+    return DriftWindowScreen(
+        window=one,
+        before=closed[place - 1].id if place else "",
+        after=closed[place + 1].id if place + 1 < len(closed) else "",
+        examples=_pick_examples(one.exemplars, rows),
+        reference_examples=[_build_example(row) for row in compared[:MAX_EXAMPLES]],
+        segments=[
+            DriftSegment(part.name, part.window, part.reference, _pick_examples(part.exemplars, rows)[:3])
+            for part in one.segments
+        ],
+        is_reference=one.id in named,
+        can_be_reference=one.rows >= settings.monitor.window.min_rows,
+        problems=problems.problems,
+    )
 
 
 def _load_rows(problems: ProblemList, part: str, log: InferenceLog, name: str) -> dict[str, MonitoredInference]:

@@ -224,7 +224,7 @@ class _Explanation:
         for stage, verdict in release.verdicts.items():
             state = "passed" if verdict.passed else "did not pass"
             self.behind.append(
-                ExplanationStep("gate", f"Gate of {stage}: {state}", verdict.reason, link=link("/results"))
+                ExplanationStep("gate", f"Gate of {stage}: {state}", verdict.reason, link=release_link(release.id))
             )
         if not release.verdicts:
             self.unknown.append(f"No gate judged release {release.id}: its build had no evaluate stage.")

@@ -92,6 +92,8 @@ class LiveScreen(Struct, frozen=True):
     finished: int = 0
     users: int = 0
     feedback: dict[str, int] = field(default_factory=dict)
+    recent: int = 0
+    """Inferences that the figures by variant are of: the newest of the last 24 hours, without erased ones."""
     variants: list[VariantFigures] = field(default_factory=list)
     rows: list[InferenceRow] = field(default_factory=list)
     scanned: int = 0
@@ -172,6 +174,7 @@ def _read_page(
         finished=counts.finished,
         users=counts.users,
         feedback=counts.feedback,
+        recent=len(recent),
         variants=list(_summarize_variants(recent, opinions)),
         rows=[build_row(one, feedback.get(one.id, ())) for one in page],
         scanned=len(scan),

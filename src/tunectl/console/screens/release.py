@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct, field
 
 from tunectl.console.read_context import NotFoundError, ProblemList, ReadContext
 from tunectl.console.screens.releases import ReleaseSummary, name_roles, summarize_release
+from tunectl.pipeline import run_ledger
 from tunectl.registry import release_manifest
-from tunectl.registry.release_manifest import Lineage
+from tunectl.registry.release_manifest import ReleaseManifest
 from tunectl.registry.release_state import ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
+
+RUNS: Final = 50
+"""Newest runs that are looked through."""
 
 
 class ReleaseScreen(Struct, frozen=True):
     """A release with its files, where it came from, and what changed against the champion."""
 
     summary: ReleaseSummary
-    files: dict[str, str]
-    """Relative path to SHA-256."""
-    lineage: Lineage | None
+    manifest: ReleaseManifest | None
+    """None: it is damaged."""
+    run: str
+    """The run that built it, as the ledger has it; empty: none of the newest."""
     champion: str | None
     changes: list[tuple[str, str, str]]
     """What differs from the champion: name, the champion's value, this one's."""
@@ -30,12 +35,12 @@ class ReleaseScreen(Struct, frozen=True):
     problems: dict[str, str] = field(default_factory=dict)
 
 
-def read_release(context: ReadContext, query: Mapping[str, str]) -> ReleaseScreen:
-    """Read the release that ``query["release"]`` names in full.
+def read_release(context: ReadContext, query: Mapping[str, str], store: ReleaseRegistry | None = None) -> ReleaseScreen:
+    """Read the release that ``query["release"]`` names in full; ``store``: another registry than the project's.
 
     Raises  NotFoundError where the registry has none of that name.
     """
-    problems, store = ProblemList(), ReleaseRegistry(context.layout.releases)
+    problems, store = ProblemList(), store or ReleaseRegistry(context.layout.releases)
     name = query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -51,13 +56,18 @@ def read_release(context: ReadContext, query: Mapping[str, str]) -> ReleaseScree
     events = problems.attempt("history", store.log, list[ReleaseEvent]())
     return ReleaseScreen(
         summarize_release(store, name, roles),
-        manifest.files if manifest else {},
-        manifest.lineage if manifest else None,
+        manifest,
+        problems.attempt("runs", lambda: _find_run(context, name), ""),
         champion.release if champion else None,
         changes,
         [event for event in reversed(events) if event.release == name],
         problems.problems,
     )
+
+
+def _find_run(context: ReadContext, release: str) -> str:
+    names = run_ledger.list_runs(context.layout)[:RUNS]
+    return next((run.id for run in run_ledger.read_summaries(context.layout, names)[0] if run.release == release), "")
 
 
 def _list_changes(parts: Mapping[str, Any]) -> list[tuple[str, str, str]]:

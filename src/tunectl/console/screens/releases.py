@@ -60,9 +60,13 @@ class ReleasesScreen(Struct, frozen=True):
     problems: dict[str, str] = field(default_factory=dict)
 
 
-def read_releases(context: ReadContext, query: object) -> ReleasesScreen:  # noqa: ARG001 - every reader is called alike
-    """Read the registry."""
-    problems, store = ProblemList(), ReleaseRegistry(context.layout.releases)
+def read_releases(
+    context: ReadContext,
+    query: object,  # noqa: ARG001 - every reader is called alike
+    store: ReleaseRegistry | None = None,
+) -> ReleasesScreen:
+    """Read the registry: that of the project, or ``store``."""
+    problems, store = ProblemList(), store or ReleaseRegistry(context.layout.releases)
     champion = problems.attempt("champion", store.champion, None)
     canary = problems.attempt("canary", store.trial, None)
     events = problems.attempt("history", store.log, list[ReleaseEvent]())
