@@ -337,6 +337,13 @@ def test_patterns_are_called_by_their_usual_name_and_pydantic_uses_rust() -> Non
         assert "regex_engine" not in text, path
 
 
+def test_no_field_takes_a_line_break_behind_its_end() -> None:
+    """``$`` matches before a last line break; msgspec searches with ``re``, and a name with one goes into files and logs."""
+    fields = [(place.name, text) for place in sources() for verb, text in place.spelt if verb == "Meta"]
+    assert len(fields) > 5
+    assert [name for name, text in fields if not text.endswith(r"(?!\n)$")] == []
+
+
 VERBS = {"match": {"match"}, "fullmatch": {"fullmatch"}, "Meta": {"search"}}
 """What is tried for each way to use a pattern; all others look for every match."""
 
