@@ -20,7 +20,7 @@ EMBEDDED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", 
 """Addresses that end at the IPv4 address in their last 32 bits: compatible, mapped, translated (SIIT), NAT64 (RFC 6052)."""
 GLOBAL_IPV6 = IPv6Network("2000::/3")
 """What IANA gives out as global unicast."""
-NOT_PUBLIC = (
+NOT_PUBLIC: tuple[IPv4Network | IPv6Network, ...] = (
     *map(
         IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")
     ),  # two clouds' metadata, the relay of 6to4
