@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
 from decimal import Decimal
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def write_table(path: Path, rows: int) -> Path:
             "raw": [b"\xff\0"] * rows,
             "turns": [[{"role": "user", "content": "hi"}]] * rows,
             "none": [None] * rows,
+            "hour": [time_of_day(9, 30)] * rows,
+            "length": [timedelta(seconds=90)] * rows,
+            "days": [[date(2026, 3, 9), None]] * rows,
         }
     )
     if path.suffix == ".parquet":
@@ -130,6 +134,9 @@ def test_values_of_a_table_come_as_pyarrow_has_them(tmp_path, kind):
         "raw": b"\xff\0",
         "turns": [{"role": "user", "content": "hi"}],
         "none": None,
+        "hour": time_of_day(9, 30),
+        "length": timedelta(seconds=90),
+        "days": [date(2026, 3, 9), None],
     }
     (tmp_path / f"bad.{kind}").write_bytes(b"nothing of the kind")
     with pytest.raises(DataError, match=r"^bad\.\w+ cannot be read as (Parquet|Arrow): "):
@@ -187,6 +194,88 @@ def test_a_file_that_takes_too_much_memory_is_a_reject_or_a_declared_error(tmp_p
     else:
         assert isinstance(last, RejectedRow)
         assert last.reason == "unreadable"
+
+
+def write_packed(path: Path, kind: str, size: int) -> Path:
+    """A file of a few kilobytes whose 256 rows share one text of ``size`` MiB."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    text = pa.array(["0" * (size << 20)])
+    if kind == "dictionary":
+        column = pa.DictionaryArray.from_arrays(pa.array([0] * 256, pa.int32()), text)
+    elif kind == "run_end":
+        column = pa.RunEndEncodedArray.from_arrays(pa.array([256], pa.int32()), text)
+    elif kind == "list":
+        packed = pa.DictionaryArray.from_arrays(pa.array([0] * 256, pa.int32()), text)
+        column = pa.ListArray.from_arrays(pa.array(range(257), pa.int32()), packed)
+    else:
+        buffers = text.cast(pa.string_view()).buffers()
+        buffers[1] = pa.py_buffer(buffers[1].to_pybytes() * 256)
+        column = pa.Array.from_buffers(pa.string_view(), 256, buffers)
+    batch = pa.record_batch([column], names=["text"])
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_batches([batch]), path, compression="zstd")
+    else:
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.ipc.new_file(str(path), batch.schema, options=options) as stream:
+            stream.write_batch(batch)
+    return path
+
+
+PACKED = """
+import resource, sys
+from pathlib import Path
+from tunectl.backends.readers import source_rows
+from tunectl.config.schema.ingest import FileSource
+from tunectl.data.readers.file_discovery import SourceFile
+import yaml
+values = yaml.safe_load(Path("conf/ingest/source/files.yaml").read_text())
+path = Path(sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for row in source_rows.TABLE_READERS[path.suffix[1:]](
+    SourceFile(path, path.name, path.suffix[1:]), FileSource(**{**values, "path": "x"})
+):
+    print(getattr(row, "reason", None) or len(str(row.columns["text"])))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "size"),
+    [
+        ("x.arrow", "dictionary", 2),
+        ("x.arrow", "run_end", 2),
+        ("x.arrow", "view", 2),
+        ("x.arrow", "list", 2),
+        ("x.parquet", "dictionary", 2),
+        ("x.arrow", "dictionary", 200),
+        ("x.parquet", "dictionary", 200),
+    ],
+)
+def test_rows_that_share_one_large_text_are_unpacked_in_the_child(tmp_path, name, kind, size):
+    path = write_packed(tmp_path / name, kind, size)
+    assert path.stat().st_size < 100_000
+    done = subprocess.run([sys.executable, "-c", PACKED, str(path)], capture_output=True, text=True, check=True)
+    *told, grown = done.stdout.split()
+    if size == 2:  # cut where each is too long all the same
+        limit = READING.limits.max_characters
+        assert [int(one) for one in told] == [limit + 1 + (len("['']") if kind == "list" else 0)] * 256
+    else:
+        assert told == ["unreadable"]
+    assert int(grown) < 50 << 10
+
+
+def test_a_text_that_is_cut_is_too_long_and_one_of_the_limit_is_whole(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    limit = READING.limits.max_characters
+    texts = ["a" * limit, "é" * (limit + 1), "b" * (limit + 5), "", None]
+    pq.write_table(pa.table({"text": texts, "n": range(5)}), tmp_path / "t.parquet")
+    rows = read(tmp_path / "t.parquet")
+    assert [row.columns["n"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row.columns["text"] for row in rows] == [texts[0], texts[1], "b" * (limit + 1), "", None]
 
 
 def test_rows_left_in_the_middle_end_the_child_and_two_files_at_a_time_have_two(tmp_path):

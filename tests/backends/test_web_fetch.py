@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import resource
 import threading
 import time
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -203,6 +206,89 @@ def test_too_big(tmp_path, site):
     with fetcher(tmp_path, max_bytes=10) as guest:
         reject = guest.get(f"{site.url}/a")
     assert (reject.reason, reject.detail) == ("file_too_big", "more than limits.max_file_bytes, 10")
+
+
+def squeeze(megabytes, window):
+    """So many megabytes of zeros, as gzip (window 31) or zlib (15)."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, window)
+    return b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(megabytes)), packer.flush()])
+
+
+@pytest.mark.parametrize("robots", [False, True])
+@pytest.mark.parametrize("layers", [("gzip",), ("gzip", "gzip"), ("deflate", "gzip")])
+def test_a_response_that_unpacks_to_hundreds_of_megabytes_is_one_reject(tmp_path, site, layers, robots):
+    body = squeeze(200, 15 if layers[0] == "deflate" else 31)
+    for _ in layers[1:]:
+        body = gzip.compress(body)
+    site.answers["/robots.txt" if robots else "/a"] = [(200, {"Content-Encoding": ", ".join(layers)}, body)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with fetcher(tmp_path) as guest:
+        found = guest.get(f"{site.url}/a")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 << 10
+    # A robots.txt of zeros forbids nothing, and what is behind its first bytes is not read: the page is not there.
+    expected = "http_error" if len(layers) > 1 or robots else "file_too_big"
+    assert (type(found), found.reason) == (RejectedRow, expected)
+
+
+@pytest.mark.parametrize(("encoding", "window"), [("gzip", 31), ("GZIP", 31), ("deflate", 15), ("identity", None)])
+def test_one_layer_of_compression_is_taken_off(tmp_path, site, encoding, window):
+    body = b"hello" if window is None else zlib.compress(b"hello", wbits=window)
+    site.answers["/a"] = [(200, {"Content-Encoding": encoding, **HTML}, body)]
+    with fetcher(tmp_path) as guest:
+        found = guest.get(f"{site.url}/a")
+    assert found.path.read_bytes() == b"hello"
+    assert {headers["Accept-Encoding"] for _, headers, _ in site.requests} == {"gzip"}
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip"])
+def test_a_body_that_cannot_be_unpacked_is_a_reject(tmp_path, site, encoding):
+    site.answers["/a"] = [(200, {"Content-Encoding": encoding}, b"<p>no gzip</p>")]
+    with fetcher(tmp_path) as guest:
+        found = guest.get(f"{site.url}/a")
+    assert (found.reason, encoding in found.detail) == ("http_error", True)
+
+
+ODD = [
+    "http://[::1",
+    "http://[v1.x]/",
+    "http://x:99999/",
+    "http://x:-1/",
+    "http://x:a/",
+    "http://\u2100/",
+    "http://a\0b/",
+    f"http://{'a' * 300}/",
+    "http://.../",
+    "http://xn--a/",
+    "http://\xdf\u3002/",
+    "http:///x",
+    "http://@/",
+    "http://a b/",
+    "http://[::1%25lo]/",
+    "http://127.0.0.1\\@example.invalid/",
+    "http://\u2460\u2461\u2466.\u24ea.\u24ea.\u2460/",
+    "http://%31%32%37.0.0.1/",
+    "http://a\r\nb/",
+    "http://\ud800/",
+    "http://example.invalid/\ud800",
+]
+
+
+@pytest.mark.parametrize("address", ODD, ids=ascii)
+def test_an_odd_address_is_a_reject_where_it_is_declared(tmp_path, address):
+    with fetcher(tmp_path, retries=0) as guest:
+        found = guest.get(address)
+    assert found.reason in {"http_error", "unreachable"}
+    found.detail.encode()
+    found.source.file.encode()
+
+
+@pytest.mark.parametrize("robots", [False, True])
+@pytest.mark.parametrize("address", [one for one in ODD if one.isascii() and one.isprintable()])
+def test_an_odd_address_is_a_reject_where_a_page_moves_to_it(tmp_path, site, address, robots):
+    site.answers["/robots.txt" if robots else "/a"] = [(302, {"Location": address}, b"")]
+    with fetcher(tmp_path, retries=0) as guest:
+        found = guest.get(f"{site.url}/a")
+    assert found.reason in {"http_error", "unreachable"}
 
 
 def test_out_of_reach_is_a_reject_or_the_copy_fetched_before(tmp_path, caplog):

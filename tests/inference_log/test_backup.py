@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -231,6 +232,19 @@ def test_a_damaged_backup_changes_nothing(project, database, tmp_path, harm):
         restore.restore(host, target)
     assert str(target) in error.value.message
     assert not Path(".tunectl").exists()
+
+
+@pytest.mark.parametrize("name", ["snapshots/", "./keys.json", "a//b", "/etc/passwd", "../a"])
+def test_a_backup_that_names_no_plain_file_is_refused(project, tmp_path, name):
+    host, target = describe(), tmp_path / "backups/one"
+    create.create_backup(host, target)
+    shutil.rmtree(target / "snapshots", ignore_errors=True)
+    (target / "snapshots").write_text("")
+    manifest = json.loads((target / "backup.json").read_text())
+    known = {"sha256": hashlib.sha256(b"").hexdigest(), "size": 0}
+    (target / "backup.json").write_text(json.dumps({**manifest, "files": {name: known}}))
+    with pytest.raises(ArtifactError, match=r"backup\.json names "):
+        restore.read_backup(target)
 
 
 def test_an_erasure_says_where_it_could_not_be_noted(project, database, tmp_path, capsys):

@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -23,8 +24,15 @@ from tunectl.inference_log import pseudonyms
 from tunectl.serving import inference_logger
 from tunectl.serving.inference_logger import InferenceLogger
 from tunectl.serving.requests import FeedbackRequest
+from tunectl.serving.response_encoding import ResponseChoice
 
 LAPTOP = api_keys.create_key("laptop", ["feedback"], None, datetime.now(UTC))[1]
+
+
+@pytest.mark.parametrize("text", ["[" * 2000, "[" * 2000 + "]" * 2000, '{"a":' * 2000, "no JSON"])
+def test_an_answer_that_is_nested_too_deeply_is_no_valid_json(text: str) -> None:
+    job: Any = SimpleNamespace(asks=[SimpleNamespace(schema="{}")])
+    assert inference_logger._check_json_format(job, [ResponseChoice(text, "length", None, [])]) is False
 
 
 @pytest.fixture

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 from tunectl.artifacts import atomic_io, row_counts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, RejectedRow, Source
+from tunectl.backends.readers.web_fetch import Fetcher
 from tunectl.config.loading import checks
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.ingest import IngestStage
 from tunectl.core.errors import DataError
+from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.pipeline.stages import ingest
 
 ROOT = Path.cwd()
@@ -242,6 +244,17 @@ def test_declared_pages_come_through_the_cache(project, monkeypatch):
     (found,) = documents()
     assert (found.text, found.source) == ("The market is on Saturday morning.", Source(urls[0]))
     assert (project / ".tunectl/cache/pages").is_dir()
+
+
+@pytest.mark.parametrize(("pinned", "kept"), [(None, None), ("split", "test")])
+def test_a_fetched_page_does_not_choose_its_split(monkeypatch, tmp_path, pinned, kept):
+    (tmp_path / "page").write_text("---\nask: When?\nsplit: test\n---\nOn Saturday morning, at nine.\n")
+    page = SourceFile(tmp_path / "page", "https://example.org/page", "markdown")
+    monkeypatch.setattr(Fetcher, "get", lambda self, url: page)
+    columns = {"prompt": ["ask"], "answer": "text", "split": pinned}
+    run(web=source("urls", urls=["https://example.org/page"], holds="examples", columns=columns))
+    (found,) = examples()
+    assert (found.messages[-1].content, found.split) == ("When?", kept)
 
 
 def test_a_data_set_of_the_hub_keeps_its_splits(monkeypatch):

@@ -199,6 +199,24 @@ def test_links_out_of_the_project_are_not_read(tmp_path_factory):
     assert find_outside(outside / "folder" / "notes.txt", str(outside / "fol*"), Path()) is None
 
 
+@pytest.mark.parametrize("declared", ["raw", "."])
+def test_a_link_to_what_the_project_hides_is_not_read(declared):
+    write(".env", "KEY=1")
+    write(".tunectl/retrain/secret", "s" * 64)
+    write(".dvc/cache/files/md5/ab/" + "c" * 30, "of DVC's cache")
+    write("notes/a.txt", "one")
+    for name, target in (
+        ("env", ".env"),
+        ("key", ".tunectl/retrain/secret"),
+        ("cached", ".dvc/cache/files/md5/ab/" + "c" * 30),
+        ("plain", "notes/a.txt"),
+    ):
+        write("raw/b.txt", "two")
+        Path(f"raw/{name}.txt").symlink_to(f"../{target}")
+    found = {path.name for path in Path("raw").iterdir() if find_outside(path, declared, Path()) is not None}
+    assert found == {"env.txt", "key.txt"}
+
+
 def test_a_link_to_nothing_can_be_composed_and_a_file_that_appears_behind_it_is_seen(project):
     write("raw/a.txt", "one")
     Path("raw/b.txt").symlink_to("../later.txt")

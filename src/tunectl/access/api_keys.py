@@ -35,8 +35,8 @@ MODE: Final = 0o640
 class ApiKey(Struct, frozen=True):
     """One key, without the key."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}(?!\n)$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
     """Of the key."""
     scopes: list[KeyScope]
     """admin may do everything."""

@@ -24,6 +24,11 @@ OWN_SITES: Final = frozenset({"same-origin", "none"})
 """Values of Sec-Fetch-Site of this page's own requests, and of what somebody typed."""
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 CROSS_SITE: Final = "cross_site"
+PROXY_HEADERS: Final = frozenset(
+    {"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip", "fastly-client-ip"}
+)
+PROXY_PREFIXES: Final = ("x-forwarded", "x-original-", "x-envoy-", "cf-")
+"""What proxies and content networks add to a request: RFC 7239, RFC 9110, nginx, Envoy, Akamai, Cloudflare, Fastly."""
 
 
 class RequestHead(NamedTuple):
@@ -115,7 +120,7 @@ def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
 
     Raises  ApiError: 421 for a name that is not in ``hosts``, 401 behind a proxy.
     """
-    if any(name == "forwarded" or name.startswith("x-forwarded-") or name == "x-real-ip" for name in head.headers):
+    if any(name in PROXY_HEADERS or name.startswith(PROXY_PREFIXES) for name in head.headers):
         raise ApiError(
             "requests through a proxy need an API key; without keys only local requests are accepted",
             "authentication_error",

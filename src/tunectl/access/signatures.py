@@ -41,7 +41,7 @@ class TrustedKey(Struct, frozen=True):
 
     name: TrustedKeyName
     role: KeyRole
-    public_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=$")]
+    public_key: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{43}=(?!\n)$")]
     """32 bytes, base64."""
     created_at: datetime
     revoked_at: datetime | None = None

@@ -12,7 +12,7 @@ from tunectl.artifacts.names import ContentId
 class Signature(Struct, frozen=True):
     """An Ed25519 signature."""
 
-    key_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    key_id: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
     """SHA-256 of the public key."""
     value: Annotated[str, Meta(max_length=100)]
     """Base64."""

@@ -27,7 +27,7 @@ RejectReason = Literal[
 REJECT_REASONS: Final[dict[RejectReason, str]] = {
     # files and pages
     "unreadable": "The file is damaged, is not what its name says, or is a link without a target.",
-    "link_outside": "The file is a link to one outside of what was declared, and of the project.",
+    "link_outside": "The file is a link to one outside of what was declared, and of the project, or to one that is hidden there (`.env`, `.tunectl/`).",
     "encrypted": "The file needs a password.",
     "file_too_big": "The file or page has more bytes than `limits.max_file_bytes`, packed or unpacked.",
     "binary_file": "The file holds no text.",

@@ -69,7 +69,7 @@ def read_backup(source: Path) -> Backup:
     backup = BACKUP.read(source / host_state.MANIFEST, Backup)
     for name, known in backup.files.items():
         path = source / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
+        if ".." in Path(name).parts or Path(name).is_absolute() or name != Path(name).as_posix():
             raise ArtifactError(
                 f"{source / host_state.MANIFEST} names {name}, a path outside the backup",
                 hint="it is not a backup of tunectl",

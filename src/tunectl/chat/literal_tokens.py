@@ -7,6 +7,7 @@ ones as ordinary text. Without special tokens in the contents nothing changes, n
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -53,9 +54,12 @@ def guard_text(text: str, special: Sequence[str]) -> str:
     """Return ``text`` with each of the ``special`` tokens in it broken, and without marks of its own."""
     if not text.isascii():
         text = text.translate(_RESERVED)
-    positions = sorted({start + 1 for start, _ in _find_all(text, special)})
-    if not positions:
+    found = {start + 1 for start, _ in _find_all(text, special)}
+    if not (text.isascii() or unicodedata.is_normalized("NFKC", text)):
+        found |= _find_normalized(text, special)
+    if not found:
         return text
+    positions = sorted(found)
     return GUARD.join(text[start:end] for start, end in pairwise([0, *positions, len(text)]))
 
 
@@ -73,6 +77,13 @@ def guard_value(value: Any, special: Sequence[str]) -> Any:
 def remove_guards(text: str) -> str:
     """Return a text as people see it."""
     return text.replace(GUARD, "")
+
+
+def _find_normalized(text: str, special: Sequence[str]) -> set[int]:
+    """Return the places behind letters that begin a special token once they are normalized, as full-width ones: a tokenizer may do that."""
+    pieces = [unicodedata.normalize("NFKC", letter) for letter in text]
+    places = [place for place, piece in enumerate(pieces, 1) for _ in piece]
+    return {places[start] for start, _ in _find_all("".join(pieces), special)}
 
 
 def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -80,7 +81,10 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
     _write(layout, name, settings | _pin(preview, settings), args.source, _list_notes(preview))
     list(json_schema_export.write_folder(layout, project / SCHEMAS))
     _bind_schemas(project)
-    return NewSource(name, _load(layout).ingest.sources[name], preview, _describe(args.source, preview))
+    lines = _describe(args.source, preview)
+    if is_local and settings["path"].startswith("data/") and (left_out := _list_links_out(origin.resolve())):
+        lines.append(f"links that lead out of it, which are not copied: {', '.join(left_out)}")
+    return NewSource(name, _load(layout).ingest.sources[name], preview, lines)
 
 
 def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -> SourcePreview:
@@ -135,10 +139,28 @@ def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]
         return {"method": "files", "path": str(place)}
     copy = project / "data" / place.name
     if place.is_dir():
-        shutil.copytree(place, copy, ignore=shutil.ignore_patterns(".*"), ignore_dangling_symlinks=True)
+        left_out = set(_list_links_out(place))
+
+        def ignore(folder: str, names: list[str]) -> list[str]:
+            inside = Path(folder).relative_to(place)
+            return [name for name in names if name.startswith(".") or (inside / name).as_posix() in left_out]
+
+        shutil.copytree(place, copy, symlinks=True, ignore=ignore)
     else:
         shutil.copyfile(place, copy)
     return {"method": "files", "path": f"data/{place.name}"}
+
+
+def _list_links_out(folder: Path) -> list[str]:
+    """Links below ``folder`` that leave it, or would leave a copy: somebody else's may lead to any file of this machine."""
+    if not folder.is_dir():
+        return []
+    links = [item for item in folder.rglob("*") if item.is_symlink()]
+    return sorted(
+        link.relative_to(folder).as_posix()
+        for link in links
+        if os.path.isabs(link.readlink()) or not Path(os.path.realpath(link)).is_relative_to(folder)  # noqa: PTH117
+    )
 
 
 def _describe_hub(name: str) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 from tunectl.config.schema.evaluate import Check, FactsCheck, RegexCheck, SchemaCheck
+from tunectl.core.declared_pattern import DeclaredPattern
 
 Valid = Callable[[str, Mapping[str, object]], bool]
 """Whether a text is JSON that a schema accepts; the json_schema backend."""
@@ -14,7 +14,7 @@ Valid = Callable[[str, Mapping[str, object]], bool]
 def score(check: Check, answer: str, question: str, fields: Mapping[str, str], valid: Valid) -> float | None:
     """Return how far ``answer`` passes, 0 to 1; None where the check does not apply, because the input states no facts."""
     if isinstance(check, RegexCheck):
-        result = re.search(check.pattern, answer) is not None
+        result = DeclaredPattern(check.pattern).search(answer) is not None
         return float(result == (check.expect == "present"))
     if isinstance(check, SchemaCheck):
         return float(valid(answer, check.document))
@@ -29,7 +29,7 @@ def collect_expected_facts(check: FactsCheck, question: str, fields: Mapping[str
     """Return the texts that the answer must contain: values of the declared fields, and matches of the pattern in the input."""
     result = [fields[name] for name in check.fields if fields.get(name, "").strip()]
     if check.pattern is not None:
-        matches = re.finditer(check.pattern, question)
+        matches = DeclaredPattern(check.pattern).find_all(question)
         result += [match.group(1) if match.re.groups else match.group(0) for match in matches]
     return list(dict.fromkeys(fact.strip() for fact in result if fact and fact.strip()))
 

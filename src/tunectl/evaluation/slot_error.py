@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tunectl.config.schema.slot_error import PatternSlot, SlotErrorRules, VerbatimSlot
+from tunectl.core.declared_pattern import DeclaredPattern
 from tunectl.evaluation.items import Item
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ class SlotMatcher:
     """Declared rules, ready to use."""
 
     cfg: SlotErrorRules
-    patterns: Mapping[str, Mapping[str, re.Pattern[str]]]
+    patterns: Mapping[str, Mapping[str, DeclaredPattern]]
     """Attribute to value to everything that says it."""
-    loose: Mapping[str, Mapping[str, re.Pattern[str]]]
+    loose: Mapping[str, Mapping[str, DeclaredPattern]]
     """The same for verbatim values without their optional words; used for the input's own values."""
 
     def attributes(self, item: Item) -> SlotPairs:
@@ -97,7 +98,7 @@ class SlotMatcher:
         for name, value in pairs:
             if name in self.loose:
                 pattern = self.loose[name].get(value) or _verbatim(value, self._optional(name))
-                result = [_Match(value, match.start(), match.end()) for match in pattern.finditer(text)]
+                result = [_Match(value, match.start(), match.end()) for match in pattern.find_all(text)]
                 matches[name] += result
                 for item in result:
                     text = text[: item.start] + _BLANKED * (item.end - item.start) + text[item.end :]
@@ -107,11 +108,11 @@ class SlotMatcher:
         return _verdict(pairs, matches)
 
     def _find_matches(
-        self, values: Mapping[str, re.Pattern[str]], own: str | None, text: str, *, verbatim: bool
+        self, values: Mapping[str, DeclaredPattern], own: str | None, text: str, *, verbatim: bool
     ) -> list[_Match]:
         accepted = values if own is None or own in values or verbatim else {**values, own: _verbatim(own, ())}
         every = [
-            _Match(value, m.start(), m.end()) for value, pattern in accepted.items() for m in pattern.finditer(text)
+            _Match(value, m.start(), m.end()) for value, pattern in accepted.items() for m in pattern.find_all(text)
         ]
         counted = [
             item for item in every if not any(item.inside(other) and item.value != other.value for other in every)
@@ -129,8 +130,8 @@ def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatche
     for item in items:
         for name, value in input_slots(cfg, item):
             values[name][value] = None
-    exact: dict[str, dict[str, re.Pattern[str]]] = {}
-    loose: dict[str, dict[str, re.Pattern[str]]] = {}
+    exact: dict[str, dict[str, DeclaredPattern]] = {}
+    loose: dict[str, dict[str, DeclaredPattern]] = {}
     for name, slot in cfg.attributes.items():
         if isinstance(slot, PatternSlot):
             exact[name] = {
@@ -208,16 +209,16 @@ def _verdict(pairs: SlotPairs, matches: Mapping[str, Sequence[_Match]]) -> SlotM
     return SlotMatch(tuple(right), tuple(missing), tuple(wrong), tuple(added))
 
 
-def _verbatim(value: str, optional: Sequence[str]) -> re.Pattern[str]:
+def _verbatim(value: str, optional: Sequence[str]) -> DeclaredPattern:
     """Return the value as it is written, a plural or possessive s allowed; leading ``optional`` words may be missing."""
     words = normalize(value).split()
     if not words:
-        return re.compile("(?!)")
+        return DeclaredPattern("(?!)")
     start = ""
     while len(words) > 1 and words[0] in optional:
         start += f"(?:{re.escape(words.pop(0))} )?"
     return _words(start + " ".join(map(re.escape, words)) + "s?")
 
 
-def _words(pattern: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")
+def _words(pattern: str) -> DeclaredPattern:
+    return DeclaredPattern(rf"(?<!\w)(?:{pattern})(?!\w)")

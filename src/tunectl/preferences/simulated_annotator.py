@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,6 +11,7 @@ from msgspec import Struct
 
 from tunectl.artifacts.records import AnnotationMetadata, Choice, Comparison, Example, Message
 from tunectl.config.schema.simulated_annotator import Criterion, FactsCriterion, PatternCriterion, SimulatedAnnotator
+from tunectl.core.declared_pattern import DeclaredPattern
 from tunectl.core.hashing import hash_to_bytes
 
 KIND = "simulated"
@@ -68,7 +68,7 @@ def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, 
         return _facts(criterion, answer, question, fields)
     if isinstance(criterion, PatternCriterion):
         count, least, most = (
-            sum(1 for _ in re.finditer(criterion.pattern, answer)),
+            len(DeclaredPattern(criterion.pattern).find_all(answer)),
             criterion.min_matches,
             criterion.max_matches,
         )
@@ -80,7 +80,10 @@ def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, 
 def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
     wanted = [fields[name] for name in criterion.fields if fields.get(name, "").strip()]
     if criterion.pattern is not None:
-        wanted += [match.group(1 if match.re.groups else 0) or "" for match in re.finditer(criterion.pattern, question)]
+        wanted += [
+            match.group(1 if match.re.groups else 0) or ""
+            for match in DeclaredPattern(criterion.pattern).find_all(question)
+        ]
     facts = list(dict.fromkeys(text for fact in wanted if (text := " ".join(fact.split()))))
     if not facts:
         return None

@@ -177,7 +177,7 @@ def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | No
     for choice in choices:
         try:
             json.loads(choice.text)
-        except ValueError:
+        except (ValueError, RecursionError):  # nested deeper than a client's parser goes, too
             return False
     return bool(choices)
 

@@ -129,6 +129,22 @@ def test_the_kind_of_a_body(sent: str, as_json: int, as_form: int) -> None:
         ({"host": "localhost", "x_forwarded_made_up": ""}, 401),
         ({"host": "localhost", "forwarded": "for=10.0.0.1"}, 401),
         ({"host": "localhost", "x_real_ip": "10.0.0.1"}, 401),
+        *(
+            ({"host": "localhost", name.replace("-", "_"): "10.0.0.1"}, 401)
+            for name in (
+                "via",
+                "x-forwarded",
+                "x-client-ip",
+                "x-cluster-client-ip",
+                "true-client-ip",
+                "fastly-client-ip",
+                "cf-connecting-ip",
+                "cf-ray",
+                "x-envoy-external-address",
+                "x-original-forwarded-for",
+            )
+        ),
+        ({"host": "localhost", "x_requested_with": "curl", "connection": "close"}, 200),
     ],
 )
 def test_without_a_key_this_machine_alone_is_answered(sent: dict[str, str], found: int) -> None:

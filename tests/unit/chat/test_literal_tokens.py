@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Segment, Source
 from tunectl.chat import builtin_templates, literal_tokens
@@ -106,6 +106,26 @@ def test_a_token_hidden_by_a_mark_is_text_too(renderer):
     for mark in ("\ufdd0", "\ufdd1", GUARD, "\ufdd3"):
         hidden = renderer.chat([Message("user", f"<|im_{mark}end|>{mark}<{mark}s>")])
         assert count_special(renderer, hidden) == count_special(renderer, renderer.chat([Message("user", "x")]))
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize(
+    "piece", ["<|im_end|>", "\uff1c\uff5cim_end\uff5c\uff1e", "\uff1c|\u24d8m_end|>", "<\ufe31\uff49m_end|>"]
+)
+def test_a_token_that_normalization_makes_is_text_too(tmp_path, piece, normalized):
+    inner = KINDS["byte level"]()
+    inner.normalizer = normalizers.NFKC()
+    inner.add_special_tokens([AddedToken(token, special=True, normalized=normalized) for token in SPECIAL])
+    inner.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = Tokenizer(tmp_path)
+    written = guard_text(f"hi {piece} hi", load_special_texts(tmp_path))
+    assert remove_guards(written) == f"hi {piece} hi"
+    assert not tokenizer.special.intersection(tokenizer.encode([written])[0].ids)
+
+
+def test_normalized_texts_without_special_tokens_stay_as_they_are():
+    for text in ("\uff21\uff22\uff23", "\ufb01ne \u2460", "na\u0308ive", "\uff1c\uff5cim_"):
+        assert guard_text(text, SPECIAL) == text
 
 
 TEXTS = st.lists(st.sampled_from([*SPECIAL, "a", " ", "\n", "<", "|", "<|im", "<think>", "9", "_"])).map("".join)

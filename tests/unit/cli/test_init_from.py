@@ -159,6 +159,25 @@ def test_a_folder_of_pdf_and_pages_stays_a_matter_of_each_file(capsys: pytest.Ca
     assert not Path("shop/data/raw/.secret").exists()
 
 
+def test_links_that_lead_out_of_the_data_are_left_out_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("home").mkdir()
+    Path("home/id_rsa").write_text("PRIVATE KEY")
+    Path("archive/there").mkdir(parents=True)
+    write_table(Path("archive/ads.csv"))
+    write_table(Path("archive/there/more.csv"))
+    Path("archive/again.csv").symlink_to("there/more.csv")
+    Path("archive/circle").symlink_to(".")
+    Path("archive/notes.txt").symlink_to("../home/id_rsa")
+    Path("archive/there/home").symlink_to(Path("home").resolve())
+    assert main(["init", "shop", "--from", "archive"]) == 0
+    said = capsys.readouterr().out
+    assert "links that lead out of it, which are not copied: notes.txt, there/home" in said
+    copied = {path.relative_to("shop/data/archive").as_posix() for path in Path("shop/data/archive").rglob("*")}
+    assert copied == {"ads.csv", "there", "there/more.csv", "again.csv", "circle"}
+    assert Path("shop/data/archive/again.csv").read_text() == Path("archive/there/more.csv").read_text()
+    assert not [path for path in Path("shop").rglob("*") if path.is_file() and b"PRIVATE KEY" in path.read_bytes()]
+
+
 def test_the_language_of_the_texts_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"prompt": f"Schreibe bitte eine kurze Anzeige für den Laden Nummer {n} in der alten Straße.",

@@ -66,6 +66,17 @@ def test_a_key_with_a_line_break_stays_in_its_comment() -> None:
     assert "live" not in _settings_of(foreign_yaml.to_experiment_yaml(draft, "theirs.yml", "imported"))
 
 
+@pytest.mark.parametrize("tool", IMPORTERS)
+def test_a_value_that_would_be_read_as_another_setting_is_listed_and_left_out(tool: str) -> None:
+    theirs = {**BASE[tool], "output_dir": "a${serve.registry}"}
+    theirs[next(iter(BASE[tool]))] = "./${inference_log.url}"
+    draft = IMPORTERS[tool](theirs)
+    written = foreign_yaml.to_experiment_yaml(draft, "theirs.yml", "imported")
+    assert "${" not in str(_settings_of(written))
+    assert not [word for word in foreign_yaml.to_overrides(draft) if "${" in word]
+    assert [one.value for one in draft.dropped if "another setting of yours" in one.reason]
+
+
 def test_long_values_stay_on_one_line() -> None:
     draft = ImportedConfig({})
     draft.set("a.b.c", "word " * 5000 + "\n...\n end")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+
+from msgspec import msgpack
 
 from tunectl.core.errors import DataError
 from tunectl.core.optional import import_optional
@@ -11,6 +15,20 @@ from tunectl.data.readers.file_discovery import SourceFile
 
 BATCH = 1024
 """Rows held in memory at once, for files that do not say."""
+EXTENSIONS: dict[int, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
+    1: (datetime, datetime.isoformat, datetime.fromisoformat),
+    2: (date, date.isoformat, date.fromisoformat),
+    3: (time, time.isoformat, time.fromisoformat),
+    4: (
+        timedelta,
+        lambda value: str(value // timedelta(microseconds=1)),
+        lambda text: timedelta(microseconds=int(text)),
+    ),
+    5: (Decimal, str, Decimal),
+}
+"""Values that MessagePack does not tell from texts: its code, how it is written, and how it is read; a datetime is a date, too."""
+LOOKED_AT = ("date", "time", "duration", "decimal", "dictionary", "run_end", "view")
+"""Words in the names of Arrow's types for these (time is in timestamp), and for values that may be more than the bytes that hold them."""
 
 
 def read_batches(file: SourceFile) -> Iterator[Any]:
@@ -49,25 +67,35 @@ def _broken(file: SourceFile, description: str, error: Exception) -> DataError:
     )
 
 
-def require_pyarrow() -> None:
-    """Refuse to go on without the library. Raises  MissingExtraError."""
-    import_optional("pyarrow", extra="data")
+def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
+    """Return the columns of a batch as plain values, whatever they are packed as: dictionaries, runs, views.
+
+    A text longer than ``max_characters`` is cut one character behind it, where it is too long all the same.
+    """
+    columns = []
+    for column in batch.columns:
+        values = column.to_pylist()
+        # Most columns need no second look: MessagePack has all their values, and together they are below the limit.
+        if column.nbytes > max_characters or any(word in str(column.type) for word in LOOKED_AT):
+            values = [_simplify(value, max_characters) for value in values]
+        columns.append(values)
+    return columns
 
 
-def pack_batch(batch: Any) -> bytes:
-    """Return a batch of pyarrow as a stream of Arrow."""
-    arrow = import_optional("pyarrow", extra="data")
-    ipc = import_optional("pyarrow.ipc", extra="data")
-    sink = arrow.BufferOutputStream()
-    with ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    packed: bytes = sink.getvalue().to_pybytes()
-    return packed
+def _simplify(value: Any, max_characters: int) -> Any:
+    """Return a value as MessagePack has it; see ``EXTENSIONS`` for what it lacks."""
+    if isinstance(value, str | bytes):
+        return value if len(value) <= max_characters else value[: max_characters + 1]
+    if isinstance(value, dict):
+        return {name: _simplify(item, max_characters) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_simplify(item, max_characters) for item in value]
+    for code, (kind, write, _) in EXTENSIONS.items():
+        if isinstance(value, kind):
+            return msgpack.Ext(code, write(value).encode())
+    return value
 
 
-def unpack_batch(data: bytes) -> list[dict[str, Any]]:
-    """Return the rows of what ``pack_batch`` made."""
-    ipc = import_optional("pyarrow.ipc", extra="data")
-    with ipc.open_stream(data) as stream:
-        result: list[dict[str, Any]] = stream.read_all().to_pylist()
-    return result
+def restore_extension(code: int, data: memoryview) -> Any:
+    """Return the value that ``_simplify`` made an extension of MessagePack of."""
+    return EXTENSIONS[code][2](str(data, "ascii"))

@@ -44,7 +44,8 @@ MAX_SILENT_SECONDS: Final = 60.0
 MAX_FRAME_BYTES: Final = 1 << 30
 TABLES: Final = ("parquet", "arrow")
 BATCH_ROWS: Final = 256
-"""Rows of a table that the child sends at once."""
+"""Rows of a table that the child sends at once, unless they are more than BATCH_BYTES."""
+BATCH_BYTES: Final = 4 << 20
 _HEAD = struct.Struct(">I")
 _PACKAGES = Path(__file__).parents[3]
 
@@ -57,6 +58,7 @@ class ReadRequest(Struct):
     name: str
     columns: dict[str, str]
     max_file_bytes: int
+    max_characters: int
 
 
 class RowFrame(Struct, omit_defaults=True):
@@ -65,8 +67,9 @@ class RowFrame(Struct, omit_defaults=True):
     rows: list[dict[str, Any]] = []
     """Rows with their row number, as ``RawRow`` in plain values."""
     rejects: list[RejectedRow] = []
-    table: bytes = b""
-    """Rows of a table as one batch of Arrow, numbered on from the last."""
+    names: list[str] = []
+    columns: list[list[Any]] = []
+    """Rows of a table, column by column, numbered on from the last."""
     error: str = ""
     hint: str = ""
     missing_extra: bool = False
@@ -86,16 +89,20 @@ def in_child(kind: str) -> Callable[[SourceFile, FileOptions], ReaderRows]:
     """Return a reader of ``kind`` that works in the child: ``pdf``, ``docx``, ``parquet`` or ``arrow``."""
 
     def read(file: SourceFile, reading: FileOptions) -> ReaderRows:
-        if kind in TABLES:
-            parquet_reader.require_pyarrow()  # its batches are taken apart here
         child = _take_child()
-        request = ReadRequest(kind, str(file.path), file.name, file.columns, reading.limits.max_file_bytes)
+        limits = reading.limits
+        request = ReadRequest(
+            kind, str(file.path), file.name, file.columns, limits.max_file_bytes, limits.max_characters
+        )
         try:
             yield from child.read(request)
         finally:
             _give_back(child)
 
     return read
+
+
+_DECODER = msgspec.msgpack.Decoder(RowFrame, ext_hook=parquet_reader.restore_extension)
 
 
 class ReaderProcess:
@@ -126,10 +133,9 @@ class ReaderProcess:
                     number = row["number"] or 0
                     yield RawRow(Source(request.name, row["number"]), row["columns"])
                 yield from frame.rejects
-                if frame.table:
-                    for columns in parquet_reader.unpack_batch(frame.table):
-                        number += 1
-                        yield RawRow(Source(request.name, number), columns)
+                for values in zip(*frame.columns, strict=True):
+                    number += 1
+                    yield RawRow(Source(request.name, number), dict(zip(frame.names, values, strict=True)))
         except (_ReaderGoneError, OSError, msgspec.DecodeError) as error:
             self.close()
             reason = error.args[0] if isinstance(error, _ReaderGoneError) else "its reader answered with nonsense"
@@ -146,7 +152,7 @@ class ReaderProcess:
         (size,) = _HEAD.unpack(head)
         if size > MAX_FRAME_BYTES:
             raise _ReaderGoneError(f"a row of it has more than {MAX_FRAME_BYTES} bytes")
-        return msgspec.msgpack.decode(self._receive(output, size, end), type=RowFrame)
+        return _DECODER.decode(self._receive(output, size, end))
 
     def _receive(self, output: IO[bytes] | None, size: int, end: float) -> bytes:
         assert output is not None
@@ -232,7 +238,8 @@ def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> 
         last = RowFrame(done=True)
         try:
             for frame in _read_frames(request):
-                _write_frame(answers, msgspec.msgpack.encode(frame))
+                for data in _encode(frame):
+                    _write_frame(answers, data)
         except MemoryError:
             os._exit(MEMORY_EXIT)
         except MissingExtraError as error:
@@ -240,6 +247,17 @@ def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> 
         except DataError as error:
             last = RowFrame(error=error.message, hint=error.hint or "", done=True)
         _write_frame(answers, msgspec.msgpack.encode(last))
+
+
+def _encode(frame: RowFrame) -> Iterator[bytes]:
+    """Yield a frame as it is sent; the rows of a table in several ones where they are many bytes."""
+    data = msgspec.msgpack.encode(frame, enc_hook=str)
+    rows = len(frame.columns[0]) if frame.columns else 0
+    if len(data) <= BATCH_BYTES or rows < 2:
+        yield data
+        return
+    for part in (slice(rows // 2), slice(rows // 2, None)):
+        yield from _encode(RowFrame(names=frame.names, columns=[values[part] for values in frame.columns]))
 
 
 def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
@@ -250,7 +268,8 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
     if request.kind in TABLES:
         for batch in parquet_reader.read_batches(file):
             for start in range(0, batch.num_rows, BATCH_ROWS):
-                yield RowFrame(table=parquet_reader.pack_batch(batch.slice(start, BATCH_ROWS)))
+                columns = parquet_reader.list_columns(batch.slice(start, BATCH_ROWS), request.max_characters)
+                yield RowFrame(names=batch.schema.names, columns=columns)
         return
     reading: Any = SimpleNamespace(
         limits=SimpleNamespace(max_file_bytes=request.max_file_bytes)

@@ -10,14 +10,23 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.core.optional import import_optional
 
-NAT64 = IPv6Network("64:ff9b::/96")
-"""Addresses that a gateway translates to the IPv4 address in their last 32 bits (RFC 6052)."""
+EMBEDDED = tuple(map(IPv6Network, ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96")))
+"""Addresses that end at the IPv4 address in their last 32 bits: compatible, mapped, translated (SIIT), NAT64 (RFC 6052)."""
+GLOBAL_IPV6 = IPv6Network("2000::/3")
+"""What IANA gives out as global unicast."""
+NOT_PUBLIC: tuple[IPv4Network | IPv6Network, ...] = (
+    *map(
+        IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")
+    ),  # two clouds' metadata, the relay of 6to4
+    *map(IPv6Network, ("2002::/16", "3fff::/20")),  # 6to4, which tunnels to any IPv4 address; documentation
+)
+"""Not of the public internet, though ``ipaddress`` of some Python says so."""
 
 
 class FetchRefusedError(Exception):
@@ -209,15 +218,14 @@ class CheckedTransport:
 
 
 def is_public(address: str) -> bool:
-    """Tell whether ``address`` belongs to the public internet; of one that carries an IPv4 address, whether that does."""
+    """Tell whether ``address`` belongs to the public internet; of one that carries an IPv4 address, whether that does.
+
+    The lists of ``ipaddress`` differ between versions of Python, so what they lack stands here.
+    """
     result = ip_address(address)
     if isinstance(result, IPv6Address):
-        result = _extract_ipv4(result) or result
-    return result.is_global and not result.is_multicast
-
-
-def _extract_ipv4(address: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that packets to ``address`` end at: mapped, 6to4 or NAT64."""
-    if address in NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour
+        if any(result in network for network in EMBEDDED):
+            result = IPv4Address(int(result) & 0xFFFFFFFF)
+        elif result not in GLOBAL_IPV6:
+            return False
+    return result.is_global and not result.is_multicast and not any(result in network for network in NOT_PUBLIC)

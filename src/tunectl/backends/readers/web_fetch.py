@@ -9,7 +9,8 @@ for a limited time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -40,6 +41,9 @@ DEADLINE_FACTOR = 3.0
 """A whole response may take this many times ``fetch.timeout_seconds``, which is for one read."""
 ROBOTS_BYTES = 512_000
 """What is read of a robots.txt; RFC 9309 asks for at least 500 KiB."""
+PLAIN = frozenset({"", "identity"})
+ENCODINGS = PLAIN | {"gzip", "x-gzip", "deflate"}
+"""Content encodings that are unpacked: one layer of zlib's."""
 CONTENT_TYPES = {
     "text/html": "html",
     "application/xhtml+xml": "html",
@@ -91,7 +95,7 @@ class Fetcher:
         self._httpx = import_optional("httpx", extra="data")
         self._deadline = Deadline(DEADLINE_FACTOR * manners.timeout_seconds)
         self._client = self._httpx.Client(
-            headers={"User-Agent": manners.user_agent},
+            headers={"User-Agent": manners.user_agent, "Accept-Encoding": "gzip"},
             timeout=manners.timeout_seconds,
             follow_redirects=False,
             trust_env=False,  # a proxy of the environment would connect where nothing is checked
@@ -113,6 +117,10 @@ class Fetcher:
         ``private_address``. A page whose server cannot be reached, or is too slow, comes from the cache, with a warning,
         where it was fetched before.
         """
+        try:
+            _require_web_address(url)
+        except FetchRefusedError as refusal:
+            return RejectedRow(Source(_escape(url)), refusal.reason, refusal.detail)
         body = self.cache_path(url)
         note = body.with_suffix(".json")
         entry: CacheEntry | None = None
@@ -223,18 +231,14 @@ class Fetcher:
         most = limit or self._max_bytes
         try:
             with self._client.stream("GET", url, headers=headers) as response:
-                chunks, size = [], 0
-                for chunk in response.iter_bytes():
-                    size += len(chunk)
-                    if size > most and limit is None:
-                        raise FetchRefusedError("file_too_big", f"more than limits.max_file_bytes, {most}")
-                    chunks.append(chunk)
-                    if size > most:
-                        break
                 named = {key.lower(): value for key, value in response.headers.items()}
-                return FetchResponse(response.status_code, named, b"".join(chunks)[:most])
-        except self._httpx.InvalidURL as error:
-            raise FetchRefusedError("http_error", f"{url} is no web address: {error}") from error
+                encoding = named.get("content-encoding", "") if response.status_code == 200 else ""
+                body = b"".join(_unpack(response.iter_raw(), encoding, most + 1))
+                if len(body) > most and limit is None:
+                    raise FetchRefusedError("file_too_big", f"more than limits.max_file_bytes, {most}")
+                return FetchResponse(response.status_code, named, body[:most])
+        except (self._httpx.InvalidURL, UnicodeError) as error:  # httpx reads the address of a redirect, too
+            raise FetchRefusedError("http_error", f"{url} leads to what is no web address: {error}") from error
         finally:
             self._free_at[urlsplit(url).netloc] = time.monotonic() + self._pause(url)
 
@@ -255,17 +259,45 @@ def _require_web_address(base: str, location: str | None = None) -> str:
 
     Raises  FetchRefusedError ``http_error`` where it is no address of the web.
     """
+    httpx = import_optional("httpx", extra="data")
     address = base if location is None else location
     try:
         address = urljoin(base, address)
-        if urlsplit(address).scheme in {"http", "https"}:
+        if urlsplit(address).scheme in {"http", "https"} and httpx.URL(address).host is not None:
             return address
-    except ValueError:  # brackets around what is no IPv6 address
+    except (ValueError, httpx.InvalidURL):  # brackets around what is no IPv6 address, no name of IDNA, lone surrogates
         pass
-    moved = location is not None
+    moved, address = location is not None, _escape(address)
     raise FetchRefusedError(
         "http_error", f"it moved to {address}, which is no web address" if moved else f"{address} is no web address"
     )
+
+
+def _escape(address: str) -> str:
+    """Return an address that can be written down: lone surrogates are no UTF-8."""
+    return address.encode(errors="backslashreplace").decode()
+
+
+def _unpack(chunks: Iterator[bytes], encoding: str, limit: int) -> Iterator[bytes]:
+    """Yield the first ``limit`` bytes of a body, unpacked; never more of it is in memory.
+
+    Only the one layer of gzip that is asked for, or of deflate, is taken off: layers multiply.
+
+    Raises  FetchRefusedError ``http_error`` for any other encoding.
+    """
+    encoding = encoding.strip().lower()
+    if encoding not in ENCODINGS:
+        raise FetchRefusedError("http_error", f"its Content-Encoding is {encoding[:100]}, and gzip was asked for")
+    unpacker = None if encoding in PLAIN else zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: of gzip or zlib
+    for chunk in chunks:
+        try:
+            part = chunk[:limit] if unpacker is None else unpacker.decompress(chunk, limit)
+        except zlib.error as error:
+            raise FetchRefusedError("http_error", f"its body is no {encoding}: {error}") from error
+        yield part
+        limit -= len(part)
+        if limit == 0:
+            return
 
 
 def _describe(url: str, answer: FetchResponse) -> CacheEntry:

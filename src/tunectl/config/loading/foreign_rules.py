@@ -66,7 +66,13 @@ class ImportedConfig:
     dropped: list[UnsupportedKey] = field(default_factory=list)
 
     def set(self, name: str, value: Any, note: str = "") -> None:
-        """Give one of our settings a value; ``note`` becomes a comment beside it."""
+        """Give one of our settings a value; ``note`` becomes a comment beside it.
+
+        One that would be read as another setting, which may hold an address or a name of a secret, is listed as not carried over.
+        """
+        if "${" in str(value):
+            self.dropped.append(UnsupportedKey(name, value, EFFECT, "${...} would be read as another setting of yours"))
+            return
         self.values[name] = value
         if note:
             self.notes[name] = note

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct, field
@@ -12,6 +11,8 @@ from msgspec import Struct, field
 from tunectl.artifacts import atomic_io, manifest
 from tunectl.console.paging import place_page
 from tunectl.console.read_context import ProblemList, stamp_files
+from tunectl.console.word_alignment import MAX_WORDS, align_words
+from tunectl.core.errors import ConfigError
 from tunectl.evaluation import declared_checks, results
 from tunectl.evaluation.results import AnswerRow, Results
 
@@ -209,7 +210,10 @@ def _score(check: Check, row: AnswerRow, answer: str) -> float | None:
 
     if isinstance(check, SchemaCheck):
         return None  # it takes a library that a page does not load
-    return declared_checks.score(check, answer, row.input, row.fields, lambda *_: False)
+    try:
+        return declared_checks.score(check, answer, row.input, row.fields, lambda *_: False)
+    except ConfigError:  # its pattern took too long on this answer; evaluate says so
+        return None
 
 
 def _sort(rows: list[AnswerRow], order: str, against: Sequence[str]) -> list[AnswerRow]:
@@ -233,8 +237,12 @@ def _compare(row: AnswerRow, system: str) -> float:
 def measure_similarity(answer: str, references: Sequence[str]) -> float | None:
     """The share of words that an answer has in common with its nearest reference, in the same order; None without a reference."""
     words = answer.casefold().split()
-    shares = [SequenceMatcher(None, words, text.casefold().split(), autojunk=False).ratio() for text in references]
-    return max(shares, default=None)
+    return max((_share_words(words, text.casefold().split()) for text in references), default=None)
+
+
+def _share_words(left: Sequence[str], right: Sequence[str]) -> float:
+    total = min(len(left), MAX_WORDS) + min(len(right), MAX_WORDS)
+    return 2 * len(align_words(left, right)) / total if total else 1.0
 
 
 def _build_card(row: AnswerRow, systems: Mapping[str, str], checks: Mapping[str, Check], why: str) -> AnswerCard:

@@ -25,6 +25,7 @@ from tunectl.console.screens.runs import (
     list_changes,
     try_load,
 )
+from tunectl.console.word_alignment import align_words
 from tunectl.core.errors import TunectlError
 from tunectl.evaluation import metrics, results
 from tunectl.evaluation.results import AnswerRow, MetricDifference, Score
@@ -292,14 +293,26 @@ def _find_file(context: ReadContext, record: RunRecord, name: str) -> Path | Non
 
 def _mark_words(old: str, new: str) -> tuple[list[AnswerWord], list[AnswerWord]]:
     """Both texts in pieces; a piece that only one of them has is marked."""
-    from difflib import SequenceMatcher
-
     first, second = old.split(" "), new.split(" ")
     left: list[AnswerWord] = []
     right: list[AnswerWord] = []
-    for kind, a, b, c, d in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
-        if first[a:b]:
-            left.append(AnswerWord(" ".join(first[a:b]), kind != "equal"))
-        if second[c:d]:
-            right.append(AnswerWord(" ".join(second[c:d]), kind != "equal"))
+    a = b = 0
+    for run in [*_list_runs(align_words(first, second)), (len(first), len(second), 0)]:
+        for words, start, end, marked in ((first, a, run[0], left), (second, b, run[1], right)):
+            if words[start:end]:
+                marked.append(AnswerWord(" ".join(words[start:end]), True))
+            if run[2]:
+                marked.append(AnswerWord(" ".join(words[end : end + run[2]]), False))
+        a, b = run[0] + run[2], run[1] + run[2]
     return left, right
+
+
+def _list_runs(pairs: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Common words that follow each other in both texts: where they begin in each, and how many they are."""
+    runs: list[tuple[int, int, int]] = []
+    for left, right in pairs:
+        if runs and (left, right) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):
+            runs[-1] = (*runs[-1][:2], runs[-1][2] + 1)
+        else:
+            runs.append((left, right, 1))
+    return runs

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import Document, Example, RejectedRow, truncate
 from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.curate import Boilerplate, Quality, Repetition, WordBounds
+from tunectl.core.declared_pattern import DeclaredPattern
 from tunectl.core.errors import ConfigError
 from tunectl.data.filters import repetition
 from tunectl.data.record_text import input_text, output_text
@@ -128,7 +129,7 @@ def boilerplate(bounds: Boilerplate) -> list[Rule]:
     return [("boilerplate", check)]
 
 
-def matches_pattern(reason: RejectReason, pattern: re.Pattern[str]) -> list[Rule]:
+def matches_pattern(reason: RejectReason, pattern: re.Pattern[str] | DeclaredPattern) -> list[Rule]:
     """Turn away texts in which ``pattern`` is found; the match is what offended."""
 
     def check(text: str) -> str | None:
@@ -138,7 +139,7 @@ def matches_pattern(reason: RejectReason, pattern: re.Pattern[str]) -> list[Rule
     return [(reason, check)]
 
 
-def any_of(patterns: list[str], setting: str) -> re.Pattern[str]:
+def any_of(patterns: list[str], setting: str) -> DeclaredPattern:
     """Return one pattern out of several, without regard to case; ``^`` and ``$`` mean the whole text.
 
     Raises  ConfigError naming the setting, the pattern and the mistake in it.
@@ -148,7 +149,7 @@ def any_of(patterns: list[str], setting: str) -> re.Pattern[str]:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError([f"{setting}[{number}] = {pattern!r}: not a regular expression: {error}"]) from error
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE)
+    return DeclaredPattern("|".join(f"(?:{pattern})" for pattern in patterns), ignore_case=True)
 
 
 def find_truncation(text: str) -> str | None:

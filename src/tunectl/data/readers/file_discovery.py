@@ -143,13 +143,15 @@ def is_dead_link(path: Path) -> bool:
 def find_outside(file: Path, declared: str, root: Path) -> Path | None:
     """Return where a file lies that is behind a link which leaves what was declared, and the project; None for any other.
 
-    An archive of somebody else may hold a link to any file of this machine. Files of DVC's cache are named by their digest.
+    An archive of somebody else may hold a link to any file of this machine. Names that begin with a dot are left out inside the
+    project, too: keys and records lie there. Files of DVC's cache are named by their digest.
     """
     target, base = file.resolve(), root / Path(declared).expanduser()
     if has_magic(declared) and not base.exists():
         base = next(above for above in base.parents if not has_magic(str(above)))
-    if any(target.is_relative_to(place.resolve()) for place in (base, root)):
-        return None
+    for place in (base.resolve(), root.resolve()):
+        if target.is_relative_to(place) and not _is_hidden(target.relative_to(place)):
+            return None
     return None if _CACHED.fullmatch("/".join(target.parts[-3:])) else target
 
 

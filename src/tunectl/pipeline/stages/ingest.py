@@ -21,7 +21,7 @@ from tunectl.config.schema.ingest import DataSource as Declared
 from tunectl.config.schema.ingest import FileReading, FileSource, HubDataset, IngestStage, UrlSource
 from tunectl.core import progress
 from tunectl.data.readers.example_collector import ExampleReader, SourceReport
-from tunectl.data.readers.file_discovery import SourceFile
+from tunectl.data.readers.file_discovery import TABLES, SourceFile
 from tunectl.data.readers.row import RawRow
 from tunectl.data.readers.text_reader import read_lines, read_markdown, read_text
 
@@ -149,6 +149,16 @@ def _words(source: Declared) -> str:
     return f"{source.urls[0]}" + (f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else "")
 
 
+def _leave_out_split(rows: Iterator[RawRow | RejectedRow]) -> Iterator[RawRow | RejectedRow]:
+    """Yield the rows of a fetched page without the split that its front matter or its ``<meta>`` names: it is not the page's to choose."""
+    for row in rows:
+        if isinstance(row, RawRow):
+            columns = {name: value for name, value in row.columns.items() if name.strip().lower() != "split"}
+            yield msgspec.structs.replace(row, columns=columns)
+        else:
+            yield row
+
+
 def _read(source: Declared, key: str, collector: ExampleReader, readers: Mapping[str, Reader]) -> None:
     label = key.rpartition(".")[2]
     if isinstance(source, HubDataset):
@@ -163,9 +173,10 @@ def _read(source: Declared, key: str, collector: ExampleReader, readers: Mapping
                 if isinstance(result, RejectedRow):
                     collector.read_file(SourceFile(Path(), url, "html"), [result])
                 else:
-                    collector.read_file(
-                        result, source_rows.rows(source_rows.with_type(result, source), source, key, readers)
-                    )
+                    page = source_rows.with_type(result, source)
+                    rows = source_rows.rows(page, source, key, readers)
+                    chosen = page.type in TABLES or source.columns.split is not None
+                    collector.read_file(result, rows if chosen else _leave_out_split(rows))
     elif len(files := source_rows.files(source.path, source, source.limits.max_files, key)) == 1:
         collector.read_file(
             files[0], source_rows.with_progress(source_rows.rows(files[0], source, key, readers), label)
