@@ -142,10 +142,9 @@ def public_classes(tree: ast.Module) -> Iterator[str]:
     """Classes of a module, also those inside a function or a class, and aliases of types at its top level."""
     yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
     for node in tree.body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            alias = node.targets[0].id
-            if re.fullmatch(r"[A-Z][a-z]\w*[a-z]\w*", alias):
-                yield alias
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and re.fullmatch(r"[A-Z][a-z]\w*[a-z]\w*", target.id):
+            yield target.id
 
 
 def test_no_class_name_is_used_twice() -> None:
