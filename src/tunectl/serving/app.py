@@ -256,7 +256,7 @@ class Server:
             writing.cancel()
 
     async def _watch(self, call: RequestContext, writing: generation_task.GenerationTask, go: asyncio.Event) -> None:
-        await call.left()
+        await call.wait_disconnect()
         writing.give_up("cancelled")
         go.set()
 
