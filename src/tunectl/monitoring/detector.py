@@ -130,7 +130,7 @@ class DriftDetector:
         drift_signals: list[DriftSignal] = []
         for side, baseline in baselines.items():
             columns = signals.pool_columns([each.columns[side] for each in windows], MAX_POOLED_ROWS, self.seed)
-            drift_signals += signals.test_all(
+            drift_signals += signals.run_all_tests(
                 columns, baseline.columns, baseline.floors, dealer, level=self.rule.level, minimum=self.rule.minimum
             )
         return drift_signals
@@ -166,7 +166,9 @@ class DriftDetector:
         result = [
             signal
             for side, columns in last.items()
-            for signal in signals.test_all(values[side], columns, {}, dealer, level=0.05, minimum=self.rule.minimum)
+            for signal in signals.run_all_tests(
+                values[side], columns, {}, dealer, level=0.05, minimum=self.rule.minimum
+            )
         ]
         return {item.name: item.p_value for item in result if item.p_value is not None}
 

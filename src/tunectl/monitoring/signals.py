@@ -207,9 +207,9 @@ _PARTS: dict[SignalKind, Callable[[Sequence[Any], Tools], tuple[NDArray[Any], ..
 }
 
 
-def test_signal(
+def run_signal_test(
     kind: SignalKind, first: SignalValues, second: SignalValues, dealer: two_sample_tests.PermutationCache, level: float
-) -> two_sample_tests.TestResult:
+) -> two_sample_tests.TwoSampleResult:
     """Compare the values of a window with those of a reference; both need at least two rows."""
     import numpy as np
 
@@ -253,12 +253,12 @@ def suffix_strengths(
     for size in range(1, len(windows) + 1):
         ours = pool_columns([{name: window} for window in windows[-size:]], maximum * size, seed).get(name, windows[-1])
         enough = min(len(ours), len(signal_values)) > 1
-        score = test_signal(kind, ours, signal_values, dealer, 0.05).score if enough else 0.0
+        score = run_signal_test(kind, ours, signal_values, dealer, 0.05).score if enough else 0.0
         result.append(score / (1 / max(len(ours), 1) + 1 / max(len(signal_values), 1)) ** 0.5)
     return result
 
 
-def test_all(
+def run_all_tests(
     window: SignalColumns,
     reference: SignalColumns,
     floors: Mapping[str, float],
@@ -277,7 +277,7 @@ def test_all(
                 side, count = ("window", len(ours)) if len(ours) < minimum else ("reference", len(theirs))
                 results.append(replace(bare, reason=f"too few rows in the {side}: {count} of {minimum}"))
                 continue
-            result = test_signal(item.kind, ours, theirs, dealer, level)
+            result = run_signal_test(item.kind, ours, theirs, dealer, level)
             results.append(
                 replace(
                     bare,
@@ -307,7 +307,7 @@ def effect_floors(
             order = np.random.default_rng(seed).permutation(len(column))
             half = len(column) // 2
             first, second = _take_rows(column, order[:half]), _take_rows(column, order[half:])
-            result[item.name] = test_signal(item.kind, first, second, dealer, 1.0 - quantile).bar
+            result[item.name] = run_signal_test(item.kind, first, second, dealer, 1.0 - quantile).bar
     return result
 
 

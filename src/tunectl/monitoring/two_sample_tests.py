@@ -34,7 +34,7 @@ TIE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class TestResult:
+class TwoSampleResult:
     """The result of one test."""
 
     score: float
@@ -109,7 +109,7 @@ class PermutationCache:
 
 def to_result(
     statistics: NDArray[Any], level: float, size: float = 1.0, tail: Callable[[float], float] | None = None
-) -> TestResult:
+) -> TwoSampleResult:
     """Return score, threshold, p-value and effect from the statistics of all deals, the seen one first; ``size`` turns score into effect.
 
     ``tail`` is asked for the p-value where fewer than ``FEW`` deals reach the score.
@@ -127,10 +127,10 @@ def to_result(
     if tail is not None and reached < FEW:
         p_value = min(max(tail(near), SMALLEST), p_value)
     threshold = float(np.partition(others, len(others) - allowed)[len(others) - allowed])
-    return TestResult(seen, threshold, p_value, seen * size, threshold * size)
+    return TwoSampleResult(seen, threshold, p_value, seen * size, threshold * size)
 
 
-def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TestResult:
+def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TwoSampleResult:
     """Return the squared distance of two means under the kernel of ``text_kernel``; ``parts``, each (rows, d), are one feature map together.
 
     The score is in standard deviations. The effect is the score without its dependence on the numbers of rows: the chance part of
@@ -149,7 +149,7 @@ def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> Tes
     return to_result(scores, level, scale, lambda score: null.tail(score, deals.n, deals.m))
 
 
-def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> TwoSampleResult:
     """Return the earth mover's distance of two samples of numbers, in standard deviations of the pool; ``values`` (rows,)."""
     import numpy as np
 
@@ -169,7 +169,7 @@ def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> Test
     )
 
 
-def difference_of_means(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+def difference_of_means(values: NDArray[Any], deals: Permutations, level: float) -> TwoSampleResult:
     """Return the difference of two means in standard deviations of the pool (Cohen's d); ``values`` (rows,)."""
     import numpy as np
 
@@ -183,7 +183,7 @@ def difference_of_means(values: NDArray[Any], deals: Permutations, level: float)
     )
 
 
-def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> TwoSampleResult:
     """Return the total variation distance of two samples of categories, 0 to 1; ``codes`` (rows,) from 0."""
     import numpy as np
 
@@ -196,7 +196,7 @@ def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> T
     )
 
 
-def difference_of_shares(flags: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+def difference_of_shares(flags: NDArray[Any], deals: Permutations, level: float) -> TwoSampleResult:
     """Return the difference of two shares, 0 to 1; ``flags`` (rows,) of 0 and 1."""
     import numpy as np
 

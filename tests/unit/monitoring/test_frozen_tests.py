@@ -20,7 +20,7 @@ def test_p_values_are_those_of_the_real_tests() -> None:
         for _ in range(12):
             order = random.permutation(1500)
             window, reference = order[:150], order[150:750]
-            found = signals.test_all(
+            found = signals.run_all_tests(
                 signals.subset(columns, window), signals.subset(columns, reference), {}, dealer, level=0.05, minimum=50
             )
             real = {one.name: one.p_value for one in found}
