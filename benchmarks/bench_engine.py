@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), help="these settings")
     parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
     args = parser.parse_args()
-    material = serve_fixtures.made(args.place, args.artifacts)
+    material = serve_fixtures.prepare_material(args.place, args.artifacts)
     engines = {name: Engine(material, SETTINGS[name]) for name in args.only or SETTINGS}
     rates: dict[str, dict[int, list[float]]] = {name: {count: [] for count in STREAMS} for name in engines}
     for turn in range(args.rounds):

@@ -33,7 +33,7 @@ CASES = (
 )
 
 
-def simulated(
+def simulate_experiments(
     rates: tuple[float, float], rules: SequentialTestRules, units: int, runs: int, seed: int
 ) -> list[tuple[str, int | None]]:
     """Decision of each experiment, and after how many identities."""
@@ -76,7 +76,7 @@ def main() -> None:
     ]
     for name, champion, challenger, share, margin in CASES:
         rules = SequentialTestRules(share, margin, 0.05, 0.05, 0.05, 50, None)
-        result = simulated((champion, challenger), rules, args.units, args.runs, seed=11)
+        result = simulate_experiments((champion, challenger), rules, args.units, args.runs, seed=11)
         shares = [sum(item == wanted for item, _ in result) / args.runs for wanted in ("promote", "harm", "unfair")]
         ends = [index for _, index in result if index is not None]
         middle = f"{np.median(ends):.0f}" if len(ends) > args.runs / 2 else "undecided"

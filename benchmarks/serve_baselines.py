@@ -195,7 +195,7 @@ class Running:
         self.peer = peer
         self.place = Place(_environment(peer, material, path), material, folder, port, peer.release)
         if peer.ours:
-            self.place.key = _prepared(folder, material)
+            self.place.key = _prepare_settings(folder, material)
         self.log = folder / "log"
         quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True"}
         try:
@@ -313,7 +313,7 @@ def _memory(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
-def _prepared(folder: Path, material: Material) -> str:
+def _prepare_settings(folder: Path, material: Material) -> str:
     """Settings of conf/ and a key for one of our servers, whose inference log starts empty; returns the key."""
     from datetime import UTC, datetime
 

@@ -33,7 +33,7 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def scraped(
+def write_prometheus_config(
     folder: Path, targets: Mapping[str, str], secrets: Mapping[str, str], alertmanager: str, **changes: Any
 ) -> Path:
     """Our Prometheus configuration with other targets, and secrets from files in ``folder``; a job without a target is left out.
@@ -56,7 +56,7 @@ def scraped(
     return path
 
 
-def routed(folder: Path, webhook: str, people: str, secrets: Mapping[str, str]) -> Path:
+def write_alertmanager_config(folder: Path, webhook: str, people: str, secrets: Mapping[str, str]) -> Path:
     """Our Alertmanager configuration, hurried, with other addresses."""
     import yaml
 

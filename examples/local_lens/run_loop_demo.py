@@ -77,7 +77,7 @@ def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
 
     poor = setup.poor(project, store, folder / "prebuilt", say)
     harmful = setup.harmful(project, store, folder / "prebuilt", say)
-    town = Town(distribution_shift.everyday, distribution_shift.changed, _liking)
+    town = Town(distribution_shift.generate_everyday, distribution_shift.generate_changed, _liking)
     return Scene(project=project, town=town, poor=poor, harmful=harmful)
 
 

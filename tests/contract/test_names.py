@@ -15,6 +15,8 @@ from source_trees import SOURCE
 
 ROOT = Path(__file__).parents[2]
 FILES = [path for path in source_trees.FILES if path.name != "__init__.py"]
+AROUND = [path for folder in ("benchmarks", "examples", "monitoring") for path in sorted((ROOT / folder).rglob("*.py"))]
+"""Code beside the package. Tests are not in it: fixtures, and what builds data for them, are named after their results."""
 
 STAGE_CLASSES = {"Inputs", "Outputs", "Metrics"}
 FAMILIES = (
@@ -141,7 +143,7 @@ def named_trees() -> Iterator[tuple[Path, ast.Module]]:
 def test_functions_are_named_by_verbs_and_not_by_participles() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
-        for path, tree in named_trees()
+        for path, tree in [*named_trees(), *((path, source_trees.parse_file(path)) for path in AROUND)]
         for node in functions(tree)
         if not is_property(node) and begins_with_participle(node.name)
     ]

@@ -162,11 +162,11 @@ class Play:
     def next_run(self, known: int) -> RetrainRun:
         """The retrain that begins after ``known`` others."""
 
-        def begun() -> RetrainRun | None:
+        def find_run() -> RetrainRun | None:
             runs = self.book.runs()
             return runs[known] if len(runs) > known else None
 
-        return self.stack.retrain.until(begun, self.scene.settle_seconds)
+        return self.stack.retrain.until(find_run, self.scene.settle_seconds)
 
     def follow(self, run: RetrainRun, *ends: str, seconds: float) -> RetrainRun:
         """Tell each step of a retrain until it has ended, or has come to one of ``ends``; how it stands then.
@@ -223,9 +223,9 @@ class Play:
                 )
             if run.ended:
                 return run
-        return until(lambda: self._ended(run.id), self.scene.settle_seconds, f"the end of the canary of {run.id}")
+        return until(lambda: self._find_ended(run.id), self.scene.settle_seconds, f"the end of the canary of {run.id}")
 
-    def _ended(self, name: str) -> RetrainRun | None:
+    def _find_ended(self, name: str) -> RetrainRun | None:
         run = self.run(name)
         return run if run.ended else None
 

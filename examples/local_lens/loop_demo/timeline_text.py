@@ -20,14 +20,14 @@ def strip(timeline: Timeline, lane: str, wide: int = WIDE) -> list[tuple[str, To
         last = max(first, min(wide - 1, int(item.until / per - 1e-9)))
         for index in range(first, last + 1):
             cells[index] = ("━" if index > first or item.since == 0 else "┣", item.tone)
-        cells[first : last + 1] = _labelled(item, cells[first : last + 1])
+        cells[first : last + 1] = _write_label(item, cells[first : last + 1])
     for mark in (item for item in timeline.marks if item.lane == lane):
         index = max(0, min(wide - 1, int(mark.at / per)))
         cells[index] = ("●" if mark.tone in ("good", "bad") else "◆", mark.tone)
     return cells
 
 
-def _labelled(span: Span, cells: list[tuple[str, Tone | None]]) -> list[tuple[str, Tone | None]]:
+def _write_label(span: Span, cells: list[tuple[str, Tone | None]]) -> list[tuple[str, Tone | None]]:
     """The label inside a bar that has room for it."""
     if len(cells) < len(span.label) + 4:
         return cells
