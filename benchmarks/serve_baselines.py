@@ -245,11 +245,11 @@ class Running:
 
     def pause(self) -> None:
         """Let it stand still, all its processes and threads."""
-        self._tell(signal.SIGSTOP)
+        self._send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
-        self._tell(signal.SIGCONT)
+        self._send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it: kindly, then not."""
@@ -263,7 +263,7 @@ class Running:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
-    def _tell(self, number: int) -> None:
+    def _send_signal(self, number: int) -> None:
         for pid in self.family():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)

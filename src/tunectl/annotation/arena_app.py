@@ -240,7 +240,7 @@ class _Routes:
             except InfrastructureError as error:
                 return self._html(self._talk(person, NOT_SAVED.format(reason=error.message)), 507)
             person.talk.go_on(verdict)
-        return self._html(self._talk(person, await self._tell(person, verdict)))
+        return self._html(self._talk(person, await self._log_vote(person, verdict)))
 
     def _keep(self, verdict: Vote) -> None:
         question, annotation = mask_pii(verdict.question, verdict.said, self._setup.masker)
@@ -248,7 +248,7 @@ class _Routes:
             opened.add([question])
             opened.write(annotation)
 
-    async def _tell(self, person: _Session, verdict: Vote) -> str:
+    async def _log_vote(self, person: _Session, verdict: Vote) -> str:
         """Say it to the inference log as well; a sentence for the person where that fails."""
         annotation = verdict.said
         if annotation.choice == "skip":

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,7 +107,7 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
         reason = why_unranked(layout)
         terminal.print_line(DOUBT if reason is None else RANDOM.format(reason=reason))
         terminal.print_line(f"open {_url(host, port)} ; stop with Ctrl-C")
-        with writing.running() if generate or reason is None else _nothing():
+        with writing.running() if generate or reason is None else nullcontext():
             annotate_app.serve(desk, setup, listening)
     return 0
 
@@ -142,11 +142,6 @@ def _open_keys(layout: ProjectPaths, root: TunectlConfig) -> KeyStore | None:
     keys = api_keys.KeyStore(path, 1.0)
     keys.load()
     return keys
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 class _BackgroundWriter:

@@ -115,9 +115,9 @@ class DriftDetector:
             since = self._find_change(windows, baselines, signals_by_name)
             exemplar_data |= {"changed_since": since}
             decision = replace(decision, reason=f"{decision.reason}; likely since {since:%Y-%m-%d %H:%M} UTC")
-        beside = self._beside(columns, last or {})
+        with_last = self._compare_with_last(columns, last or {})
         return self._build_window(
-            span, rows, baselines, release, decision, signals=signals_by_name, previous_p_values=beside,
+            span, rows, baselines, release, decision, signals=signals_by_name, previous_p_values=with_last,
             too_small_for=self._too_small(rows, baselines), **exemplar_data,
         )  # fmt: skip
 
@@ -161,7 +161,7 @@ class DriftDetector:
         needed = window_size.min_window_rows(self.rule, reference, max(decisions.POOLS))
         return None if needed is not None and min(len(rows), self.most) >= needed else self.rule.min_effect
 
-    def _beside(self, values: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
+    def _compare_with_last(self, values: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
         dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
         result = [
             signal

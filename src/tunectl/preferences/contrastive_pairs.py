@@ -139,13 +139,13 @@ class NearestInputs:
         self._inputs, self._most = inputs, maximum
         self._filed: dict[int, list[int]] = defaultdict(list)
         for index, attributes in enumerate(inputs):
-            for rest in _rests(attributes, maximum):
+            for rest in _hash_subsets(attributes, maximum):
                 self._filed[rest].append(index)
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
         """Map the index of each near input to its differences, 1 to ``most`` of them; large groups are sampled."""
         near: dict[int, list[AttributeDifference]] = {}
-        for rest in _rests(own, self._most):
+        for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
             for index in candidates if len(candidates) <= LOOKS else rng.sample(candidates, LOOKS):
                 if index not in near and 1 <= len(apart := diff_attributes(own, self._inputs[index])) <= self._most:
@@ -153,7 +153,7 @@ class NearestInputs:
         return near
 
 
-def _rests(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
+def _hash_subsets(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
     """Yield a number for each rest: codes of the attributes that are left, combined so that their order does not count."""
     codes = [_code(name, attributes[name]) for name in sorted(attributes)]
     total = 0

@@ -158,7 +158,7 @@ class _RetrainerProcess:
             watch.approval.training,
         )
         if not once:
-            threading.Thread(target=self._beside, name="beside", daemon=True).start()
+            threading.Thread(target=self._run_canaries, name="canaries", daemon=True).start()
         try:
             while not self._driver.stop.is_set():
                 self._wake.clear()
@@ -194,7 +194,7 @@ class _RetrainerProcess:
             self._metrics.last_reconcile = time.time()
         return False, self._pause(began)
 
-    def _beside(self) -> None:
+    def _run_canaries(self) -> None:
         """Run what a long training must not delay: canaries started by people, and the mirror of the registry."""
         while not self._driver.stop.is_set():
             began = time.monotonic()

@@ -137,7 +137,7 @@ async def respond(
         if isinstance(error, asyncio.CancelledError):
             raise
         if isinstance(error, ApiError):
-            await _tell(call, error)
+            await _send_error(call, error)
 
 
 def _record_metrics(writing: GenerationTask, reasons: list[str]) -> None:
@@ -161,7 +161,7 @@ async def _log_partial_response(job: ChatJob, task: asyncio.Task[None], keeper: 
         logging_setup.get_logger(__name__).error("inference %s: %s", job.head.id, error)
 
 
-async def _tell(call: RequestContext, problem: ApiError) -> None:
+async def _send_error(call: RequestContext, problem: ApiError) -> None:
     if not call.started:
         await call.refuse(problem)
         return

@@ -75,14 +75,14 @@ def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noq
     """
     section = cfg.feedback.root
     if not isinstance(section, FeedbackFromLog):
-        return _nothing(outputs.artifact, f"feedback.method is {section.method}")
+        return _pass_through(outputs.artifact, f"feedback.method is {section.method}")
     window = training_window.load_window(Path(section.window))
     if not window.snapshots:
-        return _nothing(outputs.artifact, f"{section.window} names no snapshot")
+        return _pass_through(outputs.artifact, f"{section.window} names no snapshot")
     return _write(training_window.build_feedback_examples(window, section), outputs.artifact, len(window.snapshots))
 
 
-def _nothing(folder: Path, reason: str) -> Metrics:
+def _pass_through(folder: Path, reason: str) -> Metrics:
     atomic_io.write_json(folder / manifest.PASSED_THROUGH, {"reason": reason})
     return Metrics(0, 0, 0, 0, 0, 0, {})
 
