@@ -48,7 +48,7 @@ SETTINGS = {
     OURS: Setting(F32),
     "bf16": Setting({"INFERENCE_PRECISION_HINT": "bf16"}),
     "f32, scales over 64": Setting({**F32, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "64"}),
-    "f32, activations not quantised": Setting({**F32, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}),
+    "f32, activations not quantized": Setting({**F32, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}),
     "f32, cache in f32": Setting({**F32, "KV_CACHE_PRECISION": "f32"}),
     "f32, steps of 2048": Setting(F32, {"max_num_batched_tokens": 2048}),
     "f32, prompts not split": Setting(F32, {"max_num_batched_tokens": 2048, "dynamic_split_fuse": False}),

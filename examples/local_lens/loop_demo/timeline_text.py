@@ -6,7 +6,7 @@ from typing import Any
 
 from loop_demo.timeline import Span, Timeline, Tone, length
 
-COLOURS: dict[Tone, str] = {"calm": "grey50", "moved": "yellow", "work": "cyan", "good": "green", "bad": "red"}
+COLORS: dict[Tone, str] = {"calm": "grey50", "moved": "yellow", "work": "cyan", "good": "green", "bad": "red"}
 WIDE = 76
 NAMES = 10
 
@@ -60,7 +60,7 @@ def show(timeline: Timeline, console: Any) -> None:
     line((f"  {timeline.title}, {when}", "bold"), (f"; {timeline.score}", "green" if timeline.kept else "red"))
     console.print()
     for lane in timeline.lanes:
-        cells = [(sign, COLOURS[tone] if tone else "") for sign, tone in strip(timeline, lane)]
+        cells = [(sign, COLORS[tone] if tone else "") for sign, tone in strip(timeline, lane)]
         line((f"  {lane:>{NAMES}} ", "dim"), *cells)
     line((f"  {'':>{NAMES}} {axis(timeline)}", "dim"))
     console.print()
@@ -68,7 +68,7 @@ def show(timeline: Timeline, console: Any) -> None:
         line(
             (f"  {length(mark.at):>7}  ", "dim"),
             (f"{mark.lane:<9}", "dim"),
-            (f"{mark.label:<12}", COLOURS[mark.tone]),
+            (f"{mark.label:<12}", COLORS[mark.tone]),
             (f"  {mark.note}", ""),
         )
     console.print()

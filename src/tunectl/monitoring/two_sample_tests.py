@@ -8,7 +8,7 @@ statistic, they are too few to say how small the p-value is, and ``tail_probabil
 
 Sources: Phipson and Smyth, "Permutation P-values Should Never Be Zero" (2010), for the p-value; Gretton et al., "A Kernel
 Two-Sample Test", JMLR 13 (2012), for MMD; Harchaoui, Bach and Moulines, NIPS 2007, and Hagrass, Sriperumbudur and Li, Annals of
-Statistics 52 (2024), for the spectrally regularised form of its part of means; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
+Statistics 52 (2024), for the spectrally regularized form of its part of means; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
 Bioinformatics 25 (2009), for the number of deals below which a tail takes over.
 """
 

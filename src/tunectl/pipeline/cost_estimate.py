@@ -35,7 +35,7 @@ START_SECONDS = 9.0
 LIGHT_SECONDS = 0.4
 """Of a stage that loads neither: Python and the data libraries."""
 GGUF_SECONDS_A_PARAMETER = 17 / 135e6
-"""Loading quantised weights, unpacking and writing them, start included; 16 to 28 s for 135M."""
+"""Loading quantized weights, unpacking and writing them, start included; 16 to 28 s for 135M."""
 EXPORT_SECONDS_A_PARAMETER = 20 / 135e6
 """int8 files for OpenVINO: 20 s for 135M, the libraries' start included."""
 DOWNLOAD_BYTES_A_SECOND = 10e6
