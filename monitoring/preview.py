@@ -63,7 +63,7 @@ class Prometheus:
         return max(SCRAPE, round((self.span.end - self.span.start) / POINTS))
 
     def ask(self, expr: str, *, target: str = "A", instant: bool = False) -> list[Series]:
-        """The series that an expression gives, with Grafana's variables filled in.
+        """Return the series that an expression gives, with Grafana's variables filled in.
 
         Raises  RuntimeError with Prometheus' own words where it refuses.
         """
@@ -83,7 +83,7 @@ class Prometheus:
         return [Series(item["metric"], _points(item), target) for item in result]
 
     def fill_variables(self, text: str) -> str:
-        """A text with the variables of the board."""
+        """Return a text with the variables of the board."""
         for name, value in self.links.items():
             text = text.replace("${" + name + "}", value)
         return text
@@ -95,7 +95,7 @@ def _points(one: dict[str, Any]) -> list[tuple[float, float]]:
 
 
 def name_series(series: Series, target: dict[str, Any]) -> str:
-    """What the legend calls a series."""
+    """Return what the legend calls a series."""
     wanted = target.get("legendFormat", "")
     if wanted:
         return LABEL.sub(lambda result: series.labels.get(result[1], ""), wanted)
@@ -165,7 +165,7 @@ def series_chart(panel: dict[str, Any], result: Sequence[tuple[str, Series]], pr
 
 
 def states(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
-    """A row a series, colored by its value."""
+    """Return a row a series, colored by its value."""
     defaults = panel["fieldConfig"]["defaults"]
     rows = [(name, [(index, *map_value(defaults, value)) for index, value in series.points]) for name, series in result]
     width, height = _size(panel)
@@ -205,7 +205,7 @@ def table(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheu
 
 
 def bars(panel: dict[str, Any], result: Sequence[tuple[str, Series]], _: Prometheus) -> str:
-    """A bar a series, between min and max."""
+    """Return a bar a series, between min and max."""
     defaults = panel["fieldConfig"]["defaults"]
     low, high = defaults.get("min", 0), defaults.get("max", 1)
     lines = []
@@ -220,7 +220,7 @@ def bars(panel: dict[str, Any], result: Sequence[tuple[str, Series]], _: Prometh
 
 
 def text(panel: dict[str, Any], _found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
-    """A list in Markdown: links and code are all that it knows."""
+    """Return a list in Markdown: links and code are all that it knows."""
     lines = escape(prometheus.fill_variables(panel["options"]["content"]), quote=False).split("\n")
     body = "".join(f"<li>{line.removeprefix('- ')}</li>" for line in lines)
     body = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="\2">\1</a>', body)
@@ -258,7 +258,7 @@ def panel_html(panel: dict[str, Any], prometheus: Prometheus) -> str:
 
 
 def page(board: dict[str, Any], prometheus: Prometheus) -> str:
-    """A board as a page of its own."""
+    """Return a board as a page of its own."""
     marks = []
     for item in board["annotations"]["list"]:
         for series in prometheus.ask(item["expr"]):

@@ -43,7 +43,7 @@ class Trace:
 
 
 def number(value: float, unit: str = "", decimals: int | None = None) -> str:
-    """A number as people read it."""
+    """Return a number as people read it."""
     if unit == "percentunit":
         return f"{100 * value:z.{decimals if decimals is not None else 1}f} %"
     if unit == "s":

@@ -66,7 +66,7 @@ def list_watched_files(layout: ProjectPaths) -> Iterator[Path]:
 
 
 def stamp_project(layout: ProjectPaths) -> Any:
-    """Changes whenever something that a screen shows may have changed."""
+    """Return a value that changes whenever something that a screen shows may have changed."""
     locks = (layout.repro_lock, layout.stage_lock, layout.monitor_lock, layout.retrain / "lock")
     return stamp_files(list_watched_files(layout)), tuple(map(lock.is_locked, locks))
 

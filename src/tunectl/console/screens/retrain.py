@@ -178,7 +178,7 @@ def read_retrain(context: ReadContext, query: Mapping[str, str]) -> RetrainScree
 
 
 def list_schedules(settings: TunectlConfig | None, store: RunStore, now: datetime) -> list[ScheduleRow]:
-    """The next slot of each schedule, the soonest first."""
+    """Return the next slot of each schedule, the soonest first."""
     from tunectl.retraining import cron
     from tunectl.retraining.schedules import AHEAD, CronSchedule
 
@@ -215,7 +215,7 @@ def describe_run(run: RetrainRun) -> RetrainRow:
 
 
 def list_path(run: RetrainRun) -> list[PathState]:
-    """The stations of a retrain: what it went through in its order, where it is, and what may follow."""
+    """Return the stations of a retrain: what it went through in its order, where it is, and what may follow."""
     found = [PathState(step.state, "done", step.at) for step in run.steps]
     if run.ended:
         return found
@@ -226,7 +226,7 @@ def list_path(run: RetrainRun) -> list[PathState]:
 
 
 def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> Iterator[PendingDecision]:
-    """The questions that are open, and not past their time."""
+    """Yield the questions that are open, and not past their time."""
     for run in runs:
         facts = run.steps[-1].facts
         if run.state != "awaiting_approval" or store.get_decision(run.id, facts["question"]) is not None:
