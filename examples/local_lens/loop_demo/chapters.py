@@ -109,7 +109,7 @@ def alert(play: Play) -> None:
 def rebuild(play: Play) -> None:
     """The model learns what people wrote, and the gate compares."""
     play.narrator.chapter(
-        "Harvest, dvc repro, gate",
+        "Feedback, dvc repro, gate",
         "What people wrote becomes training rows, under caps; some of the questions are kept for the\ngate. The model goes on from the champion, while people go on asking.",
     )
     run, scene = play.book.runs()[0], play.scene

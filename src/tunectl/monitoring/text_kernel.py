@@ -84,7 +84,7 @@ class TextKernel:
         return result
 
     def graph_form(self, groups: NDArray[Any]) -> NDArray[Any]:
-        """Return the graph's part of the squared distance of sums; ``groups`` (deals, rows) of 0 and 1 -> (deals,)."""
+        """Return the graph's part of the squared distance of sums; ``groups`` (permutations, rows) of 0 and 1 -> (permutations,)."""
         import numpy as np
 
         chosen = np.ascontiguousarray(groups.T)

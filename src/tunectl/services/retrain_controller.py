@@ -220,7 +220,7 @@ class _RetrainerProcess:
                 self._publisher.sync_if_changed()
                 self._mirror.sync_if_changed()
             except (TunectlError, OSError) as error:
-                self._record_error("servers at serve.registry do not hear of the last change yet", error)
+                self._record_error("the last change is not at serve.registry yet", error)
 
     def _experiments(self, now: datetime) -> None:
         """Check canaries that people started, by the same rules; end one whose retrain run has ended."""

@@ -1,4 +1,4 @@
-"""Stage reward: pairs -> a model of what people prefer, held to account on pairs that it never saw."""
+"""Stage reward: pairs -> a model of what people prefer, measured on pairs that it never saw."""
 
 from __future__ import annotations
 
