@@ -68,7 +68,7 @@ format: .venv/.dev  ## mend what ruff can mend
 lock: .venv/.dev  ## resolve the lock files again from pyproject.toml; LOCK=--upgrade takes the newest versions
 	$(BIN)/python requirements/lock.py $(LOCK)
 
-loop: .venv/.run  ## see it heal: the loop on the example, with real processes; after `make run`
+loop: .venv/.run  ## the retraining loop on the example, with real processes; after `make run`
 	@test -f .tunectl/releases/champion.json || $(MAKE) run
 	@$(BIN)/python examples/local_lens/run_loop_demo.py
 

@@ -246,9 +246,9 @@ def test_it_learns_an_easy_preference_and_the_same_seed_gives_the_same_bytes(tin
         chosen, model=tiny_model, sft=sft, members=[tmp_path / "first"], bundles=held_out
     )
     gaps = [
-        rewards[duel.chosen] - rewards[duel.rejected]
+        rewards[pair.chosen] - rewards[pair.rejected]
         for rewards, bundle in zip(raw, held_out, strict=True)
-        for duel in bundle.duels
+        for pair in bundle.pairs
     ]
     assert min(gaps) > 0
     loss = sum(float(torch.nn.functional.softplus(torch.tensor(-gap))) for gap in gaps) / len(gaps)
@@ -269,7 +269,7 @@ def test_trl_loads_what_was_saved(tiny_model, sft, tmp_path):
     (raw,) = RewardModelTrainer().rewards(
         plan(), model=tiny_model, sft=sft, members=[tmp_path / "out"], bundles=held_out
     )
-    ours = [rewards[bundle.duels[0].chosen] for rewards, bundle in zip(raw, held_out, strict=True)]
+    ours = [rewards[bundle.pairs[0].chosen] for rewards, bundle in zip(raw, held_out, strict=True)]
     assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
 
 
@@ -453,7 +453,7 @@ def test_scores_are_centered_means_with_their_spread(tiny_model, sft, reward):
         plan(), model=tiny_model, sft=sft, members=[reward / "members/0", reward / "members/1"], bundles=some
     )
     for number, bundle in enumerate(some):
-        first, second = (member[number][bundle.duels[0].chosen] for member in raw)
+        first, second = (member[number][bundle.pairs[0].chosen] for member in raw)
         first, second = first - 0.5, second + 0.25
         assert found[number].value == pytest.approx((first + second) / 2 / 2.0, abs=1e-5)
         assert found[number].spread == pytest.approx(abs(first - second) / 2 / 2.0, abs=1e-5)

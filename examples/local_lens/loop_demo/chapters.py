@@ -19,7 +19,7 @@ PATIENCE = 5
 """Windows that a change may take to be noticed."""
 SWIFT = 5.0
 """Seconds that a rollback may take."""
-TITLE = "See it heal"
+TITLE = "Retraining loop"
 WATCHED = "Prometheus counts windows, Alertmanager tells the retrain controller, and the controller records it."
 UNWATCHED = "Prometheus would count windows, and Alertmanager would tell the retrain controller, which records it."
 
@@ -53,7 +53,7 @@ def quiet(play: Play) -> None:
             window, _ = play.window(play.everyday)
             result.append(window)
             play.narrator.say(*describe_window(window))
-    silent = all(item.verdict == "ok" for item in result) and not play.stack.firing() and not play.book.runs()
+    silent = all(item.verdict == "ok" for item in result) and not play.stack.firing() and not play.run_store.runs()
     signals = max(sum(signal.p_value is not None for signal in window.signals.values()) for window in result)
     evidence = f"{len(result)} windows of {scene.rows} answers, {signals} signals each; no alert, no retrain"
     play.narrator.promise(
@@ -64,12 +64,12 @@ def quiet(play: Play) -> None:
 def change(play: Play) -> None:
     """People ask for something else, and the monitor notices."""
     play.narrator.chapter(
-        "The town changes",
+        "Requests change",
         "A new neighbourhood, a new kind of business, another tone. Some people write a better ad\nthan the one they got.",
     )
     tally = play.crowd.tally
     up, down, edits = tally.up, tally.down, tally.edits
-    with play.phase("people", "the town has changed", "moved"):
+    with play.phase("people", "changed requests", "moved"):
         play.changed_at = datetime.now(play.began.tzinfo)
         for turn in range(1, 100):
             window, made_at = play.window(play.changed, edits=play.scene.edits)
@@ -100,7 +100,7 @@ def alert(play: Play) -> None:
     run = play.next_run(0)
     waited = (run.trigger.at - made_at).total_seconds()
     play.narrator.say(f"{times.sender(run)}: {run.trigger.message}", "moved")
-    one = len(play.book.runs()) == 1 and run.trigger.kind == "alert"
+    one = len(play.run_store.runs()) == 1 and run.trigger.kind == "alert"
     play.narrator.promise(
         "one alert starts one retrain", held=one, evidence=f"{run.id}, {waited:.1f} s after the verdict"
     )
@@ -112,7 +112,7 @@ def rebuild(play: Play) -> None:
         "Feedback, dvc repro, gate",
         "What people wrote becomes training rows, under caps; some of the questions are kept for the\ngate. The model goes on from the champion, while people go on asking.",
     )
-    run, scene = play.book.runs()[0], play.scene
+    run, scene = play.run_store.runs()[0], play.scene
     with (
         play.phase("people", "while it builds", "moved"),
         play.crowd.murmuring(play.changed, scene.murmur) as meanwhile,
@@ -138,7 +138,7 @@ def canary(play: Play) -> None:
     )
     old = play.champion
     with play.phase("people", "canary", "moved"):
-        run = play.try_out(play.book.runs()[0])
+        run = play.try_out(play.run_store.runs()[0])
         play.crowd.ask(play.changed, play.scene.batch)
     new = play.champion
     if not play.narrator.promise(
@@ -243,7 +243,7 @@ def _gate(play: Play, run: RetrainRun) -> None:
 
 def timeline(play: Play, ended: datetime) -> Timeline:
     """Everything that happened, out of the records."""
-    clock, runs = play.clock, play.book.runs()
+    clock, runs = play.clock, play.run_store.runs()
     now = clock(ended)
     parts = [*times.retrains(runs, clock, now), *times.alerts(runs, clock), *times.windows(play.windows(), clock)]
     spans = [

@@ -1,4 +1,4 @@
-"""The town changes: a neighbourhood that nobody wrote about, a kind of business that was not there, and another tone.
+"""Changed requests: a neighbourhood that nobody wrote about, a kind of business that was not there, and another tone.
 
 ``generate_everyday`` is what clients of the past ask, ``generate_changed`` what they ask afterwards. Each commission comes with the ad as a
 person of the house would write it, and with what must be in it: that is how the people of the demonstration judge and edit.

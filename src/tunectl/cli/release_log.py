@@ -26,10 +26,10 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.canary.canary_store import ExperimentStore
     from tunectl.retraining.run_store import RunStore
 
-    book, trials = RunStore(ProjectPaths().retrain), ExperimentStore(store)
+    run_store, trials = RunStore(ProjectPaths().retrain), ExperimentStore(store)
     if args.page is not None:
-        return _page(args, book, trials)
-    runs = book.runs()
+        return _page(args, run_store, trials)
+    runs = run_store.runs()
     if args.retrain is not None:
         return _story(args, _find(runs, args.retrain), trials)
     rows = _rows(store, runs)
@@ -90,7 +90,7 @@ def _story(args: argparse.Namespace, run: RetrainRun, trials: Any) -> int:
     return 0
 
 
-def _page(args: argparse.Namespace, book: Any, trials: Any) -> int:
+def _page(args: argparse.Namespace, run_store: Any, trials: Any) -> int:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
@@ -99,7 +99,7 @@ def _page(args: argparse.Namespace, book: Any, trials: Any) -> int:
 
     layout = ProjectPaths()
     project = checks.load_project_config(layout).root.project
-    atomic_io.write_text(args.page, runs_page(book, trials, project, linked=False))
+    atomic_io.write_text(args.page, runs_page(run_store, trials, project, linked=False))
     if args.json:
         terminal.print_json({"page": str(args.page)})
     else:

@@ -22,7 +22,7 @@ OPEN_PATHS: Final = ("/enter", "/healthz", "/static/")
 """What is answered without a session: signing in, and files of ours that say nothing of the project."""
 
 
-class ConsoleDoor:
+class ConsoleGuard:
     """Decides whether a request is answered, and who sent it."""
 
     def __init__(self, hosts: Collection[str], sign_in: SignIn, *, acts: bool) -> None:

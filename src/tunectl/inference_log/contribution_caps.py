@@ -11,7 +11,7 @@ from tunectl.inference_log.feedback_rules import FeedbackExample, FeedbackRules,
 def apply_caps(
     examples: Sequence[FeedbackExample], rules: FeedbackRules
 ) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
-    """Return the lessons that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
+    """Return the examples that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
     left: list[tuple[str, SkipReason]] = []
     counts: Counter[tuple[str, str | None]] = Counter()
     kept_examples: list[FeedbackExample] = []

@@ -1,6 +1,6 @@
 """Inferences as rows of other programs: logs of the NVIDIA data flywheel, and chats for fine-tuning in OpenAI's shape.
 
-A model's own words are no lesson by themselves: ``with_accepted_answer`` keeps inferences that people liked, and puts what they wrote
+A model's own words are no example by themselves: ``with_accepted_answer`` keeps inferences that people liked, and puts what they wrote
 instead in the place of the answer.
 """
 

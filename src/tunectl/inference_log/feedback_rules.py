@@ -1,4 +1,4 @@
-"""What becomes a lesson, and the reasons why the rest does not."""
+"""What becomes an example, and the reasons why the rest does not."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ class FeedbackExample(Struct, frozen=True):
 class FeedbackSelection(Struct, frozen=True):
     """What came of a snapshot."""
 
-    lessons: list[FeedbackExample]
+    examples: list[FeedbackExample]
     """The oldest first."""
     left: list[tuple[str, SkipReason]]
-    """Inference and why it is no lesson."""
+    """Inference and why it is no example."""
 
     @property
     def reasons(self) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """Select training examples from feedback on live traffic, with a reason for each skipped inference. Pure.
 
-A model's own words are never a lesson unless a person approved or edited them. Nobody counts for more than their share, new
+A model's own words are never an example unless a person approved or edited them. Nobody counts for more than their share, new
 opinions wait until others had time to object, and what the golden set asks is never learned. Every inference that somebody said
-something about is either a lesson or has one reason why not.
+something about is either an example or has one reason why not.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def select_examples(
     erased: Collection[str] = (),
     golden: Collection[str] = (),
 ) -> FeedbackSelection:
-    """Return lessons of all inferences that somebody said something about.
+    """Return the examples of all inferences that somebody said something about.
 
     said       feedback by inference, the oldest first
     at         when the snapshot was frozen; opinions younger than the quarantine do not count

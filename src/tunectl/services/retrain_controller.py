@@ -88,23 +88,23 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
 
 
 class _RetrainerProcess:
-    """The driver in one thread; the door, and what must not wait for a training, in others."""
+    """The driver in one thread; the HTTP API, and what must not wait for a training, in others."""
 
     def __init__(
         self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
     ) -> None:
         self._layout, self._root, self._trials = layout, root, ExperimentStore(store)
-        self._store, self._book, self._metrics = store, RunStore(place.store_dir), RetrainMetrics(time.time())
+        self._store, self._run_store, self._metrics = store, RunStore(place.store_dir), RetrainMetrics(time.time())
         self._publisher, self._publishing = Publisher(store, root.serve.registry), threading.Lock()
         self._mirror = ReleaseMirror(layout, root.track, store)
         lost = not place.secret.exists()
         signing = secret_files.load_or_create(place.secret, signs=True).encode()
         self._work = LocalActivities(place, store, self._live, root)
-        self._driver = RetrainController(self._book, self._work, root.retrain, signing, cron.next_slot)
+        self._driver = RetrainController(self._run_store, self._work, root.retrain, signing, cron.next_slot)
         self._wake = threading.Event()
-        self._door = RetrainApi(
-            self._book,
-            ApprovalPages(self._book, self._trials, root.project, signing, lambda: cost),
+        self._api = RetrainApi(
+            self._run_store,
+            ApprovalPages(self._run_store, self._trials, root.project, signing, lambda: cost),
             self._render_metrics,
             secrets=RetrainSecrets(
                 secret_files.load_token(layout.root, root.retrain.token_file),
@@ -138,7 +138,9 @@ class _RetrainerProcess:
     def _render_metrics(self) -> bytes:
         experiments = self._trials.all()
         newest = self._trials.running() or (experiments[-1] if experiments else None)
-        return self._metrics.text(self._book.runs(), self._book.list_outcomes(), self._store.champion(), newest)
+        return self._metrics.text(
+            self._run_store.runs(), self._run_store.list_outcomes(), self._store.champion(), newest
+        )
 
     def run(self, *, once: bool) -> None:
         """Look, and look again, until told to stop; ``once``: until there is nothing to do.
@@ -149,12 +151,12 @@ class _RetrainerProcess:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: told.put(None))
         threading.Thread(target=self._until_told, args=(told,), name="stop", daemon=True).start()
-        self._door.open()
+        self._api.open()
         watch = self._root.retrain
         _log.info(
             "retrain controller runs; http://%s:%d, approval of a training: %s",
             watch.host,
-            self._door.port,
+            self._api.port,
             watch.approval.training,
         )
         if not once:
@@ -170,7 +172,7 @@ class _RetrainerProcess:
                 if not again:
                     self._wake.wait(pause)
         finally:
-            self._door.close()
+            self._api.close()
 
     def _until_told(self, told: SimpleQueue[None]) -> None:
         """Wait for a stop. A signal handler may only put into a queue: the interrupted thread may hold an event's lock."""
@@ -229,7 +231,7 @@ class _RetrainerProcess:
             self._trials.repair()
         elif found.run is None:
             self._advance_canary(found, now)
-        elif any(run.id == found.run and run.ended for run in self._book.runs()):
+        elif any(run.id == found.run and run.ended for run in self._run_store.runs()):
             self._trials.end(found, "running", now, None)
 
     def _advance_canary(self, found: Experiment, now: datetime) -> None:

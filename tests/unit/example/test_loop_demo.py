@@ -52,7 +52,7 @@ def told() -> Timeline:
         Promise("<b>", held=False, evidence='"&"'),
     ]
     return Timeline(
-        "See it heal", parts.BEGAN, 600, spans, marks, promises, [("0:44", "from the change to the verdict")]
+        "Retraining loop", parts.BEGAN, 600, spans, marks, promises, [("0:44", "from the change to the verdict")]
     )
 
 

@@ -94,9 +94,9 @@ def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, center_weight
     chosen, rejected, margins = [], [], []
     start = 0
     for bundle in bundles:
-        chosen += [start + duel.chosen for duel in bundle.duels]
-        rejected += [start + duel.rejected for duel in bundle.duels]
-        margins += [duel.margin for duel in bundle.duels]
+        chosen += [start + pair.chosen for pair in bundle.pairs]
+        rejected += [start + pair.rejected for pair in bundle.pairs]
+        margins += [pair.margin for pair in bundle.pairs]
         start += len(bundle.branches)
     better, worse = rewards[chosen], rewards[rejected]
     gap = better - worse - torch.tensor(margins, dtype=torch.float32, device=rewards.device)

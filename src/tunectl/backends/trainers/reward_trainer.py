@@ -41,7 +41,7 @@ class RewardTrainingRun(training_run.TrainingRun):
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
         """Forward and backward over one step; its mean loss a pair (nats), margins and centering included."""
-        pairs = sum(len(self.bundles[number].duels) for group in step.batches for number in group)
+        pairs = sum(len(self.bundles[number].pairs) for group in step.batches for number in group)
         batches = self.rank_batches(step)
         total, padding = 0.0, self.count_padding(len(batches))
         for group in batches:
@@ -71,7 +71,7 @@ class RewardTrainingRun(training_run.TrainingRun):
             for _ in range(padding):
                 reward_forward.loss_of(self.how, self.held_out[:1], center_weight=None)
         model.train()
-        return self.group.sum(total)[0] / sum(len(bundle.duels) for bundle in self.held_out)
+        return self.group.sum(total)[0] / sum(len(bundle.pairs) for bundle in self.held_out)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
         """Return tokens of one step, and the same had both answers of every pair been read with a prompt of their own."""
