@@ -1,6 +1,6 @@
 """How often the sequential test is wrong when it is looked at after every single identity, and how early it stops harm.
 
-    make bench-experiment        writes benchmarks/results/experiment.md
+    make bench-canary        writes benchmarks/results/canary.md
 
 Simulated yes-or-no outcomes. "Wrong" is the share of experiments in which a line was crossed at any time; a test with fixed
 level that is looked at as often is shown beside it.
@@ -17,7 +17,7 @@ import numpy as np
 from tunectl.canary import sequential_test
 from tunectl.canary.sequential_test import SequentialTestRules
 
-RESULTS = Path(__file__).parent / "results" / "experiment.md"
+RESULTS = Path(__file__).parent / "results" / "canary.md"
 CASES = (
     ("equal, 20 %", 0.2, 0.2, 0.5, 0.0),
     ("equal, 50 %", 0.5, 0.5, 0.5, 0.0),
