@@ -245,7 +245,7 @@ class _Candidates:
     options: list[_Candidate]
     own: frozenset[str]
     """Its answers, folded: none of them may lose."""
-    used_pairs: set[tuple[str, str]] = field(default_factory=set)
+    used: set[tuple[str, str]] = field(default_factory=set)
     """Texts of its pairs so far."""
 
 
@@ -261,7 +261,7 @@ class _PairSampler:
     counts: Counter[AttributeDifference] = field(default_factory=Counter)
     borrowed: Counter[str] = field(default_factory=Counter)
     withheld: int = 0
-    candidates_by_input: dict[int, _Candidates] = field(default_factory=dict)
+    candidates: dict[int, _Candidates] = field(default_factory=dict)
 
     @property
     def part(self) -> SplitName:
@@ -276,9 +276,9 @@ class _PairSampler:
             for index in order:
                 if not target:
                     return
-                if index not in self.candidates_by_input:
-                    self.candidates_by_input[index] = self._list_candidates(records[index], rng)
-                result = self._build_next(records[index], self.candidates_by_input[index], rng)
+                if index not in self.candidates:
+                    self.candidates[index] = self._list_candidates(records[index], rng)
+                result = self._build_next(records[index], self.candidates[index], rng)
                 if result is not None:
                     left.append(index)
                     target -= 1
@@ -298,11 +298,10 @@ class _PairSampler:
 
     def _build_next(self, record: PromptRecord, candidates: _Candidates, rng: random.Random) -> Comparison | None:
         ordered = sorted(
-            {item for option in candidates.options for item in option.apart},
-            key=lambda item: (self._measure_share(item), item),
+            {item for option in candidates.options for item in option.apart}, key=lambda item: (self._share(item), item)
         )
         for pool_index, item in product(range(len(self.pools)), ordered):
-            while (option := self._choose_candidate(candidates, item, pool_index)) is not None:
+            while (option := self._choose(candidates, item, pool_index)) is not None:
                 texts = self._choose_answers(record, option, candidates, rng)
                 option.uses += 1
                 if texts is None or option.uses == USES:
@@ -328,16 +327,14 @@ class _PairSampler:
             annotation=replace(comparison.annotation, tags=tags),
         )
 
-    def _measure_share(self, difference: AttributeDifference) -> float:
+    def _share(self, difference: AttributeDifference) -> float:
         return self.counts[difference] / self.rules.kinds[difference.kind]
 
-    def _choose_candidate(
-        self, candidates: _Candidates, difference: AttributeDifference, pool_index: int
-    ) -> _Candidate | None:
+    def _choose(self, candidates: _Candidates, difference: AttributeDifference, pool_index: int) -> _Candidate | None:
         """Choose a partner with this difference: one little used, and without another difference that is frequent enough."""
         return min(
             (option for option in candidates.options if option.pool_index == pool_index and difference in option.apart),
-            key=lambda option: (option.uses, max(self._measure_share(item) for item in option.apart)),
+            key=lambda option: (option.uses, max(self._share(item) for item in option.apart)),
             default=None,
         )
 
@@ -353,13 +350,11 @@ class _PairSampler:
         ]
         if self.pools[option.pool_index].part in SOURCE_PARTS[self.part][:1] and len(worse) < 2:
             return None  # its last one stays with it
-        open_ = [
-            (item, other) for item in better for other in worse if (item.text, other.text) not in candidates.used_pairs
-        ]
+        open_ = [(item, other) for item in better for other in worse if (item.text, other.text) not in candidates.used]
         if not open_:
             return None
         chosen, rejected = rng.choice(open_)
-        candidates.used_pairs.add((chosen.text, rejected.text))
+        candidates.used.add((chosen.text, rejected.text))
         self.taken[_normalize_text(chosen.text)] = self.taken[_normalize_text(rejected.text)] = self.part
         return chosen, rejected
 
@@ -373,7 +368,7 @@ class _PairSampler:
             inputs=len(paired),
             differences={kind: sum(n for item, n in self.counts.items() if item.kind == kind) for kind in KINDS},
             borrowed=dict(self.borrowed),
-            alone=sum(self.pools[0].records[index].prompt not in paired for index in self.candidates_by_input),
+            alone=sum(self.pools[0].records[index].prompt not in paired for index in self.candidates),
             withheld=self.withheld,
         )
 
