@@ -14,7 +14,7 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory soak bench-yield bench-drift bench-experiment bench-privacy bench-cli bench-sweep bench-example bench-federated faults screenshots demo docs-reference
+.PHONY: run run-full install develop check test test-rest test-ci test-all test-fast format lock clean help docs loop bench-sft bench-scale bench-align bench-curate bench-serve bench-serve-memory soak bench-yield bench-drift bench-canary bench-privacy bench-cli bench-sweep bench-example bench-federated faults screenshots demo docs-reference
 
 run: install  ## build the bundled example on few rows, in minutes: raw documents to a release, with a verdict
 	@$(BIN)/tunectl repro experiment=small
@@ -68,7 +68,7 @@ format: .venv/.dev  ## mend what ruff can mend
 lock: .venv/.dev  ## resolve the lock files again from pyproject.toml; LOCK=--upgrade takes the newest versions
 	$(BIN)/python requirements/lock.py $(LOCK)
 
-loop: .venv/.run  ## see it heal: the loop on the example, with real processes; after `make run`
+loop: .venv/.run  ## the retraining loop on the example, with real processes; after `make run`
 	@test -f .tunectl/releases/champion.json || $(MAKE) run
 	@$(BIN)/python examples/local_lens/run_loop_demo.py
 
@@ -111,8 +111,8 @@ bench-yield: .venv/.run  ## time to the first token of a live server with and wi
 bench-drift: .venv/.dev  ## false verdicts and delay of the drift monitor on real texts, beside other rules
 	$(BIN)/python benchmarks/bench_drift.py
 
-bench-experiment: .venv/.dev  ## how often the sequential test errs under continuous peeking
-	$(BIN)/python benchmarks/bench_experiment.py
+bench-canary: .venv/.dev  ## how often the sequential test errs under continuous peeking
+	$(BIN)/python benchmarks/bench_canary.py
 
 bench-privacy: .venv/.dev  ## recall and precision of finding personal data, beside Presidio's patterns (two minutes, and once its environment)
 	$(BIN)/python benchmarks/bench_privacy.py --keep

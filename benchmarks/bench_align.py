@@ -278,11 +278,11 @@ def ours(folder: Path, model: Path, steps: int) -> dict:
     lengths: list[int] = []
     accept = rollout.add_completions
 
-    def noted(run, lines):
+    def note_lengths(run, lines):
         lengths.extend(len(line.answer) for line in lines)
         accept(run, lines)
 
-    rollout.add_completions = noted
+    rollout.add_completions = note_lengths
     out = folder / "ours"
     out.mkdir()
     aligned = OnlineRlTrainer().fit(
@@ -342,7 +342,7 @@ def theirs(system: str, folder: Path, model: Path, steps: int) -> dict:
         logging_steps=1000,
         **own,
     )
-    trainer = timed(trl.RLOOTrainer)(
+    trainer = build_timed_trainer(trl.RLOOTrainer)(
         model=PeftModel.from_pretrained(base, folder / "sft", is_trainable=True),
         reward_funcs=[reward.eval()],
         reward_processing_classes=[transformers.AutoTokenizer.from_pretrained(folder / "reward-whole")],
@@ -356,7 +356,7 @@ def theirs(system: str, folder: Path, model: Path, steps: int) -> dict:
     return figures(trainer.seconds, parts, trainer.lengths, steps)
 
 
-def timed(kind):
+def build_timed_trainer(kind):
     """TRL's class with a clock around its own parts."""
     import torch
 
@@ -368,24 +368,24 @@ def timed(kind):
             self.seconds, self.lengths = [], []
             super().__init__(*args, **kwargs)
 
-        def _timed(self, part, work, *args, **kwargs):
+        def _time(self, part, work, *args, **kwargs):
             start = time.perf_counter()
             path = work(*args, **kwargs)
             self.parts[part] += time.perf_counter() - start
             return path
 
         def _generate_single_turn(self, *args, **kwargs):
-            result = self._timed("generate", super()._generate_single_turn, *args, **kwargs)
+            result = self._time("generate", super()._generate_single_turn, *args, **kwargs)
             self.lengths += [len(ids) for ids in result]
             return result
 
         def _calculate_rewards(self, *args, **kwargs):
-            return self._timed("reward", super()._calculate_rewards, *args, **kwargs)
+            return self._time("reward", super()._calculate_rewards, *args, **kwargs)
 
         def _get_per_token_logps_and_entropies(self, *args, **kwargs):
             inner = super()._get_per_token_logps_and_entropies
             return (
-                inner(*args, **kwargs) if torch.is_grad_enabled() else self._timed("reference", inner, *args, **kwargs)
+                inner(*args, **kwargs) if torch.is_grad_enabled() else self._time("reference", inner, *args, **kwargs)
             )
 
         def training_step(self, *args, **kwargs):

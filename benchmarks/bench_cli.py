@@ -29,7 +29,7 @@ TUNECTL = [PYTHON, "-m", "tunectl"]
 ROOT = Path(__file__).parents[1]
 
 
-def timed(words: list[str], folder: Path, runs: int, allowed: set[int]) -> dict[str, float]:
+def time_command(words: list[str], folder: Path, runs: int, allowed: set[int]) -> dict[str, float]:
     """Median CPU and wall milliseconds of one command."""
     cpu, wall = [], []
     for _ in range(runs):
@@ -72,21 +72,21 @@ def main() -> None:
         subprocess.run([*TUNECTL, "init", str(project), "--example", "local_lens"], check=True, capture_output=True)
         subprocess.run([*TUNECTL, "run", "compose"], cwd=project, check=True, capture_output=True)
         figures = {
-            "bare argparse --help": timed(
+            "bare argparse --help": time_command(
                 [PYTHON, "-c", "import argparse; argparse.ArgumentParser().print_help()"], project, runs, {0}
             ),
-            "tunectl --help": timed([*TUNECTL, "--help"], project, runs, {0}),
-            "tunectl check": timed([*TUNECTL, "check"], project, runs, {0}),
-            "tunectl run compose": timed([*TUNECTL, "run", "compose"], project, runs, {0}),
-            "tunectl run split, before its heavy import": timed([*TUNECTL, "run", "split"], project, runs, {5}),
+            "tunectl --help": time_command([*TUNECTL, "--help"], project, runs, {0}),
+            "tunectl check": time_command([*TUNECTL, "check"], project, runs, {0}),
+            "tunectl run compose": time_command([*TUNECTL, "run", "compose"], project, runs, {0}),
+            "tunectl run split, before its heavy import": time_command([*TUNECTL, "run", "split"], project, runs, {5}),
         }
         figures["demo, to listening"] = timed_to_link([*TUNECTL, "demo", "--port", "0"], project, runs)
         figures["console, to listening"] = timed_to_link([*TUNECTL, "console", "console.port=0"], project, runs)
         to_split = [*TUNECTL, "repro", "--to", "split"]
         subprocess.run(to_split, cwd=project, check=True, capture_output=True)
-        figures["tunectl repro --to split, nothing to do"] = timed(to_split, project, 3, {0})
+        figures["tunectl repro --to split, nothing to do"] = time_command(to_split, project, 3, {0})
         if (ROOT / "dvc.lock").is_file():
-            figures["tunectl repro, nothing to do"] = timed([*TUNECTL, "repro"], ROOT, 3, {0, 3})
+            figures["tunectl repro, nothing to do"] = time_command([*TUNECTL, "repro"], ROOT, 3, {0, 3})
     for label, figure in figures.items():
         print(f"{label:<46} {figure['cpu_ms']:>8.1f} ms CPU {figure['wall_ms']:>8.1f} ms wall")
     bare = figures["bare argparse --help"]["cpu_ms"]

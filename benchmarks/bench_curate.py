@@ -94,7 +94,7 @@ def make_block(stream_out: IO[str], count: int, start: int) -> None:
         families.append(family)
     for index in draw.permutation(count).tolist():
         number = start + index
-        row = {"id": str(number), "text": written(texts[index], index), "family": start + families[index]}
+        row = {"id": str(number), "text": write_sentence(texts[index], index), "family": start + families[index]}
         stream_out.write(json.dumps(row | {"source": {"file": "made", "row": number}}) + "\n")
 
 
@@ -121,7 +121,7 @@ def edit(copy: list[str], draw: object, vocabulary: list[str]) -> None:
         copy[place : place + (kind != 1)] = [] if kind == 2 else [word]
 
 
-def written(copy: list[str], index: int) -> str:
+def write_sentence(copy: list[str], index: int) -> str:
     """The words as a sentence; every other one in another spelling of the same words."""
     text = " ".join(copy)
     return f"{text.capitalize()}." if index % 2 else f"{text}  !"

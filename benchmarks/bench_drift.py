@@ -40,7 +40,7 @@ from tunectl.config.loading import checks
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.monitoring import detector, evidently_report, factory
 from tunectl.monitoring.power_study import Rate, Simulation
-from tunectl.monitoring.signals import Tools
+from tunectl.monitoring.signals import SignalBackends
 from tunectl.monitoring.window import TimeSpan
 from tunectl.monitoring.window_size import DetectionRule
 
@@ -115,7 +115,7 @@ def peers(trials: int) -> dict[str, dict[str, Rate]]:
     return found
 
 
-def speed(pair: Pair, rule: DetectionRule, tools: Tools, most: int, rows: int = 10_000) -> dict[str, float]:
+def speed(pair: Pair, rule: DetectionRule, tools: SignalBackends, most: int, rows: int = 10_000) -> dict[str, float]:
     """Seconds for one window of so many rows that shifted, texts to verdict and examples, and for Evidently's report of it.
 
     The reference, and the eight windows before, are measured already.

@@ -49,9 +49,9 @@ def main() -> None:
     args = parser.parse_args()
     project = ROOT / ".tunectl" / "bench-e2e" / f"seed-{args.seed}"
     if not project.is_dir():
-        called(["git", *GIT, "clone", "--quiet", str(ROOT), str(project)], ROOT)
+        run_command(["git", *GIT, "clone", "--quiet", str(ROOT), str(project)], ROOT)
     rows = read(args.corpus)
-    apart = set() if args.test else drawn(rows, args.inputs, args.least, args.seed)
+    apart = set() if args.test else draw_inputs(rows, args.inputs, args.least, args.seed)
     write(project / "train.csv", [row for row in rows if row["mr"] not in apart])
     write(project / "held_out.csv", read(args.test) if args.test else [row for row in rows if row["mr"] in apart])
     given = ["data.path=train.csv", f"seed={args.seed}"]
@@ -61,17 +61,17 @@ def main() -> None:
         ("align", ["experiment=e2e_align", *given, "--to", "align"]),
     ):
         start = time.monotonic()
-        called([sys.executable, "-m", "tunectl", "repro", *words], project)
+        run_command([sys.executable, "-m", "tunectl", "repro", *words], project)
         seconds[name] = round(time.monotonic() - start)
     words = ["evaluate", "held_out.csv", "--model", "align", "--against", "sft", "--slots", SLOTS, "--json"]
-    compared = json.loads(called([sys.executable, "-m", "tunectl", *words], project, kept=True))
+    compared = json.loads(run_command([sys.executable, "-m", "tunectl", *words], project, kept=True))
     figures = json.loads((project / "artifacts" / "metrics" / "reward.json").read_text())
     result = {
         "benchmark": "e2e",
         "machine": machine(),
         "settings": {
             "seed": args.seed,
-            "commit": called(["git", "rev-parse", "HEAD"], project, kept=True).strip(),
+            "commit": run_command(["git", "rev-parse", "HEAD"], project, kept=True).strip(),
             "training_inputs": len({row["mr"] for row in rows} - apart),
             "held_out_inputs": len(apart) or None,
             "test": args.test.name if args.test else None,
@@ -106,7 +106,7 @@ def write(path: Path, rows: Rows) -> None:
         writer.writerows(rows)
 
 
-def drawn(rows: Rows, count: int, minimum: int, seed: int) -> set[str]:
+def draw_inputs(rows: Rows, count: int, minimum: int, seed: int) -> set[str]:
     """Inputs to keep out, the same for the same seed."""
     rich = sorted({row["mr"] for row in rows if row["mr"].count("[") >= minimum})
     if len(rich) < count:
@@ -114,7 +114,7 @@ def drawn(rows: Rows, count: int, minimum: int, seed: int) -> set[str]:
     return set(random.Random(seed).sample(rich, count))
 
 
-def called(words: list[str], folder: Path, *, kept: bool = False) -> str:
+def run_command(words: list[str], folder: Path, *, kept: bool = False) -> str:
     """Run a command to its good end; what it printed, where ``kept``."""
     done = subprocess.run(
         words, cwd=folder, env={**os.environ, **QUIET}, text=True, check=False, stdout=subprocess.PIPE if kept else None

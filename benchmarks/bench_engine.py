@@ -48,7 +48,7 @@ SETTINGS = {
     OURS: Setting(F32),
     "bf16": Setting({"INFERENCE_PRECISION_HINT": "bf16"}),
     "f32, scales over 64": Setting({**F32, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "64"}),
-    "f32, activations not quantised": Setting({**F32, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}),
+    "f32, activations not quantized": Setting({**F32, "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}),
     "f32, cache in f32": Setting({**F32, "KV_CACHE_PRECISION": "f32"}),
     "f32, steps of 2048": Setting(F32, {"max_num_batched_tokens": 2048}),
     "f32, prompts not split": Setting(F32, {"max_num_batched_tokens": 2048, "dynamic_split_fuse": False}),
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), help="these settings")
     parser.add_argument("--keep", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
     args = parser.parse_args()
-    material = serve_fixtures.made(args.place, args.artifacts)
+    material = serve_fixtures.prepare_material(args.place, args.artifacts)
     engines = {name: Engine(material, SETTINGS[name]) for name in args.only or SETTINGS}
     rates: dict[str, dict[int, list[float]]] = {name: {count: [] for count in STREAMS} for name in engines}
     for turn in range(args.rounds):

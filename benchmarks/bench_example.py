@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_e2e import GIT, called
+from bench_e2e import GIT, run_command
 from hardware_info import machine, versions
 
 HERE = Path(__file__).resolve().parent
@@ -67,7 +67,7 @@ def main() -> None:
             "instructions": args.instructions,
             "seed": seed,
             "settings": settings,
-            "commit": called(["git", "rev-parse", "HEAD"], project, kept=True).strip(),
+            "commit": run_command(["git", "rev-parse", "HEAD"], project, kept=True).strip(),
             "day": time.strftime("%Y-%m-%d"),
             "machine": machine(),
             "versions": versions("tunectl-lm", "torch", "transformers", "trl"),
@@ -85,10 +85,10 @@ def main() -> None:
 def prepare(project: Path) -> None:
     """Bring a clone to the last commit, whose code this environment runs, and build it up to the tuned model."""
     if not project.is_dir():
-        called(["git", *GIT, "clone", "--quiet", str(ROOT), str(project)], ROOT)
-    called(["git", "fetch", "--quiet", "origin", "HEAD"], project)
-    called(["git", *GIT, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"], project)
-    called([sys.executable, "-m", "tunectl", "repro", "--reset-overrides", "--to", "sft"], project)
+        run_command(["git", *GIT, "clone", "--quiet", str(ROOT), str(project)], ROOT)
+    run_command(["git", "fetch", "--quiet", "origin", "HEAD"], project)
+    run_command(["git", *GIT, "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"], project)
+    run_command([sys.executable, "-m", "tunectl", "repro", "--reset-overrides", "--to", "sft"], project)
 
 
 def run_seed(project: Path, seed: int) -> dict[str, int]:
@@ -100,7 +100,7 @@ def run_seed(project: Path, seed: int) -> dict[str, int]:
         path.write_text(json.dumps({**stored, "settings": {**stored["settings"], "seed": seed}}, indent=2))
     for stage in STAGES:
         start = time.monotonic()
-        called([sys.executable, "-m", "tunectl", "run", stage], project)
+        run_command([sys.executable, "-m", "tunectl", "run", stage], project)
         seconds[stage] = round(time.monotonic() - start)
     return seconds
 

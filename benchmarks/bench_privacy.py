@@ -60,7 +60,7 @@ FORMS: dict[str, Callable[[str], str]] = {
 """Ways to write a text, piece by piece, so that it is known where the planted value stands afterwards."""
 
 
-def generated(count: int, seed: int) -> list[LabeledText]:
+def generate_texts(count: int, seed: int) -> list[LabeledText]:
     """``count`` texts a kind with values from Faker, which knows nothing of our patterns; people are of undeclared locales."""
     from faker import Faker
 
@@ -137,7 +137,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     """All runs; figures by kind."""
     masker = PiiMasker(tools(regions=("US",), locales=LOCALES))
     lines = [line for line in PLANTED.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    planted, drawn = [parse(line) for line in lines], generated(200, seed=1)
+    planted, drawn = [parse(line) for line in lines], generate_texts(200, seed=1)
     figures: dict[str, object] = {
         "by_hand": table("written by hand, with texts that must stay whole", score(masker.find, planted)),
         "generated": table("values from Faker; people of locales that were not declared", score(masker.find, drawn)),

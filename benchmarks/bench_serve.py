@@ -36,7 +36,7 @@ import serve_report
 from hardware_info import machine, versions
 from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, Peer, Running
 from serve_envs import ROOT, UnavailableError
-from serve_measurements import bodies, driven, memory, open_driven, prefixes
+from serve_measurements import bodies, drive, memory, open_driven, prefixes
 from serve_report import CLIENTS, MIN_REQUESTS
 
 WARM = 3.0
@@ -58,7 +58,7 @@ def main() -> None:
     if args.quick:
         material = serve_fixtures.quick(args.artifacts, args.registry)
     else:
-        material = serve_fixtures.made(args.place, args.artifacts)
+        material = serve_fixtures.prepare_material(args.place, args.artifacts)
     result = {"benchmark": "serve", "machine": machine(), "settings": settings(args), "quick": args.quick}
     with Fleet(args, material) as fleet:
         if args.memory:
@@ -161,16 +161,16 @@ class Fleet:
         except UnavailableError as error:
             self._without(peer.name, error)
         else:
-            self.guarded(peer.name, self._warm)
+            self.try_system(peer.name, self._warm)
 
     def _warm(self, running: Running) -> None:
         name = running.peer.name
         self.started[name] = round(running.wait(), 1)
-        driven(running, bodies(running, 4, "warm"), clients=2, warm=0, seconds=60)
+        drive(running, bodies(running, 4, "warm"), clients=2, warm=0, seconds=60)
         print(f"{name:16} ready after {self.started[name]:5.1f} s: {running.peer.says}", flush=True)
         running.pause()
 
-    def guarded(self, name: str, work: Callable[[Running], T]) -> T | None:
+    def try_system(self, name: str, work: Callable[[Running], T]) -> T | None:
         """Do something with a system; one that fails is told with the reason, and left out from then on."""
         try:
             return work(self.running[name])
@@ -213,7 +213,7 @@ class Rounds:
             longest = max(longest, time.monotonic() - began)
         shared = {}
         for name in ("tunectl", "vllm") if not args.quick else ():
-            if name in fleet.running and (told := fleet.guarded(name, prefixes)):
+            if name in fleet.running and (told := fleet.try_system(name, prefixes)):
                 shared[name] = told
         return self._report() | {"shared_beginnings": shared}
 
@@ -221,7 +221,9 @@ class Rounds:
         names = list(self.fleet.running)
         order = names[turn % len(names) :] + names[: turn % len(names)] if names else []
         for clients in CLIENTS:
-            self._cells(order, turn, "closed", clients, partial(closed_cell, self.args, clients=clients, turn=turn))
+            self._cells(
+                order, turn, "closed", clients, partial(measure_closed_loop, self.args, clients=clients, turn=turn)
+            )
         for rate in self.args.rates:
             self._cells(order, turn, "open", rate, partial(open_cell, self.args, rate=rate, turn=turn))
 
@@ -229,7 +231,7 @@ class Rounds:
         self, order: Sequence[str], turn: int, part: str, load: float, work: Callable[[Running], dict[str, Any]]
     ) -> None:
         for name in order:
-            measured = self.fleet.guarded(name, work) if name in self.fleet.running else None
+            measured = self.fleet.try_system(name, work) if name in self.fleet.running else None
             if measured is not None:
                 about = {"run": self.run, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}", "round": turn}
                 serve_report.append_row(self.table, {**about, "system": name, "part": part, "load": load, **measured})
@@ -251,14 +253,14 @@ class Rounds:
         }
 
 
-def closed_cell(args: argparse.Namespace, running: Running, *, clients: int, turn: int) -> dict[str, Any]:
+def measure_closed_loop(args: argparse.Namespace, running: Running, *, clients: int, turn: int) -> dict[str, Any]:
     """One window of one system with so many clients."""
     requests = max(args.requests, 2 * clients) if not args.quick else args.requests
     running.resume()
     cpu = running.cpu()
     asked = bodies(running, clients * 4 + 3 * requests, f"{turn}/{clients}")
     warm = WARM if not args.quick else 0.5
-    measured = driven(running, asked, clients=clients, warm=warm, seconds=warm, requests=requests, longest=LONGEST)
+    measured = drive(running, asked, clients=clients, warm=warm, seconds=warm, requests=requests, longest=LONGEST)
     measured["server_cpu_seconds"] = round(running.cpu() - cpu, 2)
     time.sleep(0.5)  # it hears that the clients have left
     running.pause()

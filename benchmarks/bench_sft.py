@@ -186,7 +186,7 @@ def matrix_peak() -> tuple[str, float]:
 def child(system: str, seed: int, data: Path, out: Path, model: Path) -> dict:
     """Train once and measure the adapter."""
     given = json.loads(data.read_text())
-    train, validation = (masked(given[part], model) for part in ("train", "validation"))
+    train, validation = (mask_pairs(given[part], model) for part in ("train", "validation"))
     from tunectl.training import prefix_sharing
 
     apart = [row for item in train for row in prefix_sharing.pack_example(item, share=False, limit=1)]
@@ -214,7 +214,7 @@ def child(system: str, seed: int, data: Path, out: Path, model: Path) -> dict:
     }
 
 
-def masked(pairs: list, model: Path) -> list:
+def mask_pairs(pairs: list, model: Path) -> list:
     """Prompts and answers as our masked tokens."""
     from tunectl.artifacts.records import Example, Message, ReferenceAnswer, Source
     from tunectl.chat import model_spec, template
@@ -295,14 +295,14 @@ class Clock:
                 self.cpu = self.cpu_end - start
 
         @contextmanager
-        def patched():
+        def patch_train():
             transformers.Trainer.train = train
             try:
                 yield
             finally:
                 transformers.Trainer.train = own
 
-        return patched()
+        return patch_train()
 
 
 def fit_trl(system: str, seed: int, given: dict, _train: list, model: Path, out: Path) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import serve_fixtures
 from hardware_info import machine, versions
-from serve_bare_engine import opened
+from serve_bare_engine import open_pipeline
 from serve_baselines import BATCH_TOKENS, CACHE_TOKENS, PEERS, RUNNING, Running
 from serve_envs import ROOT
 from serve_measurements import body, burst, prompt_ids
@@ -55,7 +55,7 @@ def main() -> None:
     if args.quick:
         material = serve_fixtures.quick(args.artifacts, args.registry)
     else:
-        material = serve_fixtures.made(args.place, args.artifacts)
+        material = serve_fixtures.prepare_material(args.place, args.artifacts)
     result: dict[str, Any] = {
         "benchmark": "step",
         "machine": machine(),
@@ -138,7 +138,7 @@ class Layers:
         release = self.material.releases["merged"]
         peer = next(peer for peer in PEERS if peer.name == "tunectl")
         self.server = Running(peer, self.material, self.place)
-        self.bare = opened(str(release / "model"), CACHE_TOKENS, BATCH_TOKENS, LARGE, None)
+        self.bare = open_pipeline(str(release / "model"), CACHE_TOKENS, BATCH_TOKENS, LARGE, None)
         settings = {"threads": 0, "cache_tokens": CACHE_TOKENS, "batch_tokens": BATCH_TOKENS, "running": RUNNING}
         self.heard = (Listener(), Listener())
         self.thread = OpenVinoEngine(**settings).open(release, self.heard[0], adapter=False)

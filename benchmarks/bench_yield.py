@@ -76,10 +76,10 @@ def main() -> None:
     bench = setup.bench(project, "training")
     cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
     with serving(project) as (port, key):
-        asked = Asked(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
+        asked = ClientLoad(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
         for _ in range(args.rounds):
             for name, limits in ways(resources):
-                cells[name].append(measured(name, limits, asked, bench))
+                cells[name].append(measure_window(name, limits, asked, bench))
     result = {
         "benchmark": "yield",
         "machine": machine(),
@@ -94,7 +94,7 @@ def main() -> None:
         "over_alone": ratios(cells),
         "minutes": round((time.monotonic() - start) / 60, 1),
     }
-    for line in told(result):
+    for line in format_table(result):
         print(line)
     if args.keep:
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
@@ -108,7 +108,7 @@ def ways(watch_resources: WatchResources) -> list[tuple[str, ProcessLimits | Non
     return [(ALONE, None), (YIELDING, yielding), (GREEDY, ProcessLimits(longest)), (ALONE, None)]
 
 
-class Asked:
+class ClientLoad:
     """The load: what is asked, and how."""
 
     def __init__(self, port: int, key: str, model: str, clients: int, seconds: float) -> None:
@@ -116,9 +116,9 @@ class Asked:
             "transport": "http", "host": "127.0.0.1", "port": port, "path": "/v1/chat/completions", "key": key,
             "clients": clients, "warm": WARM, "seconds": seconds,
         }  # fmt: skip
-        self._model, self._briefs = model, distribution_shift.everyday()
+        self._model, self._briefs = model, distribution_shift.generate_everyday()
 
-    def answered(self) -> dict[str, Any]:
+    def measure(self) -> dict[str, Any]:
         """One window, as a client process of its own saw it."""
         bodies = [self._body(item.brief) for item in islice(self._briefs, 2000)]
         done = subprocess.run(
@@ -157,11 +157,11 @@ def _ready(port: int) -> bool:
     return False
 
 
-def measured(name: str, limits: ProcessLimits | None, asked: Asked, bench: Path) -> dict[str, Any]:
+def measure_window(name: str, limits: ProcessLimits | None, asked: ClientLoad, bench: Path) -> dict[str, Any]:
     """One window; with a training beside it, how many processors that had."""
     with training(bench, limits) as mark:
         began, before = time.monotonic(), processor_seconds(mark)
-        result = asked.answered()
+        result = asked.measure()
         took = time.monotonic() - began
         result["training_processors"] = round((processor_seconds(mark) - before) / took, 2)
     first = result["first"]
@@ -260,7 +260,7 @@ def ratios(cells: Cells) -> dict[str, dict[str, float | None]]:
     return {name: {share: over(name, share) for share in ("p50", "p95")} for name in (YIELDING, GREEDY)}
 
 
-def told(result: dict[str, Any]) -> Iterator[str]:
+def format_table(result: dict[str, Any]) -> Iterator[str]:
     """The table, a line a way."""
     yield f"{'':26} {'first token, ms':>22} {'times alone':>16} {'tokens/s':>10} {'processors of the training':>28}"
     for name, item in result["ways"].items():

@@ -35,7 +35,7 @@ def evidently(texts: Sequence[str], tone: np.ndarray, vectors: np.ndarray) -> Pe
             report = Report([ValueDrift(column="text"), ValueDrift(column="tone")], include_tests=True)
             snapshot = report.run(dataset(window), dataset(reference)).dict()
             tests = {item["name"]: item["status"] for item in snapshot["tests"]}
-            told = {name: _failed(tests[f"Value Drift for column {name}"]) for name in ("text", "tone")}
+            told = {name: _is_failure(tests[f"Value Drift for column {name}"]) for name in ("text", "tone")}
             now, then = (pd.DataFrame(vectors[places], columns=columns) for places in (window, reference))
             for name, method in methods.items():  # "model" writes a column into what it is given
                 told[f"embeddings, {name}"] = bool(method(now.copy(), then.copy())[1])
@@ -44,7 +44,7 @@ def evidently(texts: Sequence[str], tone: np.ndarray, vectors: np.ndarray) -> Pe
     return alarms
 
 
-def _failed(status: object) -> bool:
+def _is_failure(status: object) -> bool:
     return str(getattr(status, "value", status)) == "FAIL"
 
 

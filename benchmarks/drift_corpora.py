@@ -16,7 +16,7 @@ import numpy as np
 
 from tunectl.monitoring import signals
 from tunectl.monitoring.features import Embedder
-from tunectl.monitoring.signals import MonitoredInference, SignalColumns, Tools
+from tunectl.monitoring.signals import MonitoredInference, SignalBackends, SignalColumns
 
 BRIEFS = Path(__file__).parents[1] / "examples" / "local_lens" / "data" / "campaigns.jsonl"
 _TURN = re.compile(r"\n\n(Human|Assistant): (.*?)(?=\n\n(?:Human|Assistant): |$)", re.DOTALL)
@@ -101,7 +101,7 @@ class Pair:
         return f"{self.own.name}, {self.other.name}"
 
 
-def measure(corpus: Corpus, other: Corpus, tools: Tools) -> Pair:
+def measure(corpus: Corpus, other: Corpus, tools: SignalBackends) -> Pair:
     """Measure a pair with an embedder that knows both."""
     rows = make_rows([*corpus.texts, *other.texts], seed=1)
     count = len(rows)  # a window's language is looked at in part; here every row may be in one
@@ -110,7 +110,7 @@ def measure(corpus: Corpus, other: Corpus, tools: Tools) -> Pair:
     return Pair(corpus, other, prompts, answers)
 
 
-def with_cache(tools: Tools, corpora: Sequence[Corpus], cache: Path) -> Tools:
+def with_cache(tools: SignalBackends, corpora: Sequence[Corpus], cache: Path) -> SignalBackends:
     """The same tools with an embedder that looks texts up."""
     return replace(tools, embedder=Embedded(tools.embedder, corpora, cache))
 

@@ -109,7 +109,7 @@ class _Drawn:
         return {one.name: one.p_value for one in found if one.p_value is not None}
 
     def _test(self, window: SignalColumns) -> list[DriftSignal]:
-        return signals.test_all(
+        return signals.run_all_tests(
             window, self._columns, {}, self._dealer, level=self._rule.level, minimum=self._rule.minimum
         )
 

@@ -82,7 +82,7 @@ def main() -> None:
     )
     values = [item.value for item in model.score([ScoredPrompt(item.messages) for item in asked], answers)]
     model.close()
-    result = ordered(match, values, args.answers)
+    result = compare_answers(match, values, args.answers)
     table = np.asarray(result.of_input, dtype=np.float64)
     share = bootstrap.interval(
         table, lambda sums: sums[..., 0] / sums[..., 1], bootstrap.resample_counts(len(table), 2000, args.seed), 0.95
@@ -111,7 +111,7 @@ def read(path: Path) -> list[Item]:
     return [Item(asked, (Message("user", asked),), tuple(texts)) for asked, texts in references.items()]
 
 
-def ordered(match: Sequence[SlotMatch], values: Sequence[float], answers: int) -> Order:
+def compare_answers(match: Sequence[SlotMatch], values: Sequence[float], answers: int) -> Order:
     """Compare the answers to each input, two by two, where one has fewer errors."""
     of_input, by_error = [], defaultdict(list)
     for first in range(0, len(match), answers):

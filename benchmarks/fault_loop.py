@@ -151,12 +151,12 @@ def twenty_three(ground: Ground) -> Iterator[Found]:
             (party, ground.fresh(), rng.random()) for party in retrain_kills.PARTIES for _ in range(ground.times(50))
         ]
 
-        def shot(party: str, folder: Path, share: float) -> str | None:
+        def shoot(party: str, folder: Path, share: float) -> str | None:
             hit = retrain_kills.killed(result, folder, party, share * lives[party])
             shutil.rmtree(folder.parent, ignore_errors=True)
             return hit and f"{party} while {hit}"
 
-        for hit in progress.track(pool.map(shot, *zip(*shots, strict=True)), "kills", len(shots)):
+        for hit in progress.track(pool.map(shoot, *zip(*shots, strict=True)), "kills", len(shots)):
             hits[hit or "over already"] += 1
     missed = hits.pop("over already", 0)
     result.figures |= {"kills": len(shots), "hit": len(shots) - missed, **dict(sorted(hits.items()))}
@@ -203,7 +203,7 @@ def twenty_eight(ground: Ground) -> Iterator[Found]:
     yield idempotence.twice(ground.fresh())
 
 
-def fed(_ground: Ground) -> Iterator[Found]:
+def twenty_nine_thirty(_ground: Ground) -> Iterator[Found]:
     """29, 30: five generations, and poisoned feedback."""
     yield self_training.five()
     yield self_training.poison()
@@ -232,7 +232,7 @@ def thirty_five(ground: Ground) -> Iterator[Found]:
 ROWS: tuple[tuple[tuple[int, ...], Callable[[Ground], Iterator[Found]]], ...] = (
     ((14, 15), fourteen_fifteen), ((16,), sixteen), ((17,), seventeen), ((18,), eighteen), ((19,), nineteen), ((20,), twenty),
     ((21, 22), weeks_of), ((23,), twenty_three), ((24,), twenty_four), ((25,), twenty_five), ((26,), twenty_six), ((27,), twenty_seven),
-    ((28,), twenty_eight), ((29, 30), fed), ((31,), thirty_one), ((32,), thirty_two), ((33,), thirty_three), ((35,), thirty_five),
+    ((28,), twenty_eight), ((29, 30), twenty_nine_thirty), ((31,), thirty_one), ((32,), thirty_two), ((33,), thirty_three), ((35,), thirty_five),
 )  # fmt: skip
 
 

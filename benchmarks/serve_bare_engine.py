@@ -32,7 +32,7 @@ EVENT = (
 END = '%d data: {"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":%d}}\n%d data: [DONE]\n'
 
 
-def opened(model: str, cache: int, batch: int, running: int, adapter: str | None) -> Any:
+def open_pipeline(model: str, cache: int, batch: int, running: int, adapter: str | None) -> Any:
     """The pipeline, set as our server sets it."""
     scheduler = genai.SchedulerConfig()
     scheduler.num_kv_blocks = cache // BLOCK
@@ -61,7 +61,7 @@ def read(connection: socket.socket, inbox: queue.SimpleQueue[bytes | None]) -> N
     inbox.put(None)
 
 
-def configured(asked: dict[str, Any], number: int, share: float) -> Any:
+def build_config(asked: dict[str, Any], number: int, share: float) -> Any:
     """How one answer is generated."""
     logprobs = int(zlib.crc32(b"%d" % number) / 2**32 < share)
     config = genai.GenerationConfig(max_new_tokens=asked["max_tokens"], ignore_eos=True, logprobs=logprobs)
@@ -88,14 +88,14 @@ def serve(pipeline: Any, connection: socket.socket, first: int, share: float) ->
                 break
             number, _, body = line.partition(b" ")
             asked = json.loads(body)
-            config = configured(asked, last, share)
+            config = build_config(asked, last, share)
             prompt = openvino.Tensor(np.array([asked["prompt"]], dtype=np.int64))
             active[int(number)] = [pipeline.add_request(last, prompt, config), 0, len(asked["prompt"])]
             last += 1
         if not here or not active:
             continue
         pipeline.step()
-        told = collected(active)
+        told = collect_events(active)
         try:
             connection.sendall(told)
         except OSError:
@@ -107,7 +107,7 @@ def serve(pipeline: Any, connection: socket.socket, first: int, share: float) ->
     return last
 
 
-def collected(active: dict[int, list[Any]]) -> bytes:
+def collect_events(active: dict[int, list[Any]]) -> bytes:
     """What one step made, as events."""
     told = []
     for number, entry in list(active.items()):
@@ -126,7 +126,7 @@ def collected(active: dict[int, list[Any]]) -> bytes:
 def main() -> None:
     """Load, then answer one client after another."""
     model, port, cache, batch, running, share, *rest = sys.argv[1:]
-    pipeline = opened(model, int(cache), int(batch), int(running), rest[0] if rest else None)
+    pipeline = open_pipeline(model, int(cache), int(batch), int(running), rest[0] if rest else None)
     with socket.create_server(("127.0.0.1", int(port))) as door:
         print("ready", flush=True)
         number = 0

@@ -195,7 +195,7 @@ class Running:
         self.peer = peer
         self.place = Place(_environment(peer, material, path), material, folder, port, peer.release)
         if peer.ours:
-            self.place.key = _prepared(folder, material)
+            self.place.key = _prepare_settings(folder, material)
         self.log = folder / "log"
         quiet = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "BENTOML_DO_NOT_TRACK": "True"}
         try:
@@ -245,11 +245,11 @@ class Running:
 
     def pause(self) -> None:
         """Let it stand still, all its processes and threads."""
-        self._tell(signal.SIGSTOP)
+        self._send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let it go on."""
-        self._tell(signal.SIGCONT)
+        self._send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End it: kindly, then not."""
@@ -263,7 +263,7 @@ class Running:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
-    def _tell(self, number: int) -> None:
+    def _send_signal(self, number: int) -> None:
         for pid in self.family():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -313,7 +313,7 @@ def _memory(pid: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1e3
 
 
-def _prepared(folder: Path, material: Material) -> str:
+def _prepare_settings(folder: Path, material: Material) -> str:
     """Settings of conf/ and a key for one of our servers, whose inference log starts empty; returns the key."""
     from datetime import UTC, datetime
 

@@ -144,7 +144,7 @@ class Http(asyncio.Protocol):
         if not self.stream.done and not self.load.over:
             self.stream.failed = self.stream.failed or "the server closed the connection"
             self.stream.done = True
-        self.load.closed()
+        self.load.count_closed()
 
 
 class Pipe(asyncio.Protocol):
@@ -164,7 +164,7 @@ class Pipe(asyncio.Protocol):
         """Send the next request, unless it is time to stop."""
         found = self.load.next()
         if found is None:
-            self.load.closed()
+            self.load.count_closed()
             return
         self.send(*found)
 
@@ -226,15 +226,15 @@ class Load:
         loop, plan = asyncio.get_running_loop(), self.plan
         task = loop.create_task(loop.create_connection(lambda: Http(self, (stream, body)), plan["host"], plan["port"]))
         self.reopening.add(task)
-        task.add_done_callback(self.reopened)
+        task.add_done_callback(self.note_reopened)
 
-    def reopened(self, task: asyncio.Task[Any]) -> None:
+    def note_reopened(self, task: asyncio.Task[Any]) -> None:
         """A connection stands, or the server lets nobody in any more."""
         self.reopening.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self.closed()
+            self.count_closed()
 
-    def closed(self) -> None:
+    def count_closed(self) -> None:
         """A client has stopped."""
         self.open -= 1
         if self.open <= 0:
@@ -299,16 +299,16 @@ class OpenLoad(Load):
                 continue
             made = loop.create_connection(lambda s=stream, b=body: Http(self, (s, b)), *address)
             self.connecting.add(task := loop.create_task(made))
-            task.add_done_callback(self.connected)
+            task.add_done_callback(self.note_connected)
         await self._rest(plan["grace"])
         self.over = True
         return open_result(self.streams, self.arrivals[-1], plan["limit"], time.process_time() - cpu)
 
-    def connected(self, task: asyncio.Task[Any]) -> None:
+    def note_connected(self, task: asyncio.Task[Any]) -> None:
         """A connection stands, or the server lets nobody in."""
         self.connecting.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self.closed()
+            self.count_closed()
 
 
 def open_result(streams: list[Stream], seconds: float, limit: float, cpu: float) -> dict[str, Any]:

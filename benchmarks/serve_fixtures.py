@@ -57,7 +57,7 @@ class Material:
         ]
 
 
-def made(path: Path, artifacts: Path) -> Material:
+def prepare_material(path: Path, artifacts: Path) -> Material:
     """Everything, from a pipeline's artifacts; runs the bundled example where they are absent."""
     if not (artifacts / "evaluate/manifest.json").is_file():
         print(f"{artifacts}: nothing has been trained yet; running the bundled example (minutes)", flush=True)

@@ -118,7 +118,7 @@ def burst(running: Running, bodies: list[dict[str, Any]]) -> dict[str, Any]:
     return measured
 
 
-def driven(
+def drive(
     running: Running,
     asked: list[dict[str, Any]],
     *,
@@ -196,7 +196,7 @@ def system(number: int) -> str:
 def first_token(running: Running, text: str, question: str) -> float:
     """Milliseconds to the first token of one request alone."""
     messages = [{"role": "system", "content": text}, {"role": "user", "content": question}]
-    result = driven(running, [body(running, messages, 2)], clients=1, warm=0, seconds=60)
+    result = drive(running, [body(running, messages, 2)], clients=1, warm=0, seconds=60)
     value: float = result["first"]["p50"]
     return value
 
@@ -208,7 +208,7 @@ def memory(running: Running, requests: int) -> dict[str, Any]:
     start = time.monotonic()
     for part in range(10):
         asked = [{**each, "max_tokens": 4} for each in bodies(running, tenth, f"memory/{part}")]
-        result = driven(running, asked, clients=32, warm=0, seconds=600)
+        result = drive(running, asked, clients=32, warm=0, seconds=600)
         told.append(round(running.memory(), 1))
         print(
             f"{(part + 1) * tenth:6} requests, {told[-1]:7.1f} MB, {time.monotonic() - start:5.0f} s {result['failed'] or ''}",

@@ -29,7 +29,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "about/changes.md",
     "CONTRIBUTING.md": "about/contributing.md",
     "benchmarks/README.md": "about/benchmarks.md",
-    "benchmarks/results/experiment.md": "about/results/experiment.md",
+    "benchmarks/results/canary.md": "about/results/canary.md",
     "benchmarks/results/fault_loop.md": "about/results/fault_loop.md",
     "benchmarks/results/fault_tests.md": "about/results/fault_tests.md",
     "examples/local_lens/loop.png": "assets/loop.png",

@@ -28,12 +28,12 @@ HURRY = {"group_wait": "1s", "group_interval": "2s", "repeat_interval": "10s"}
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
 
-def scraped(
+def write_prometheus_config(
     folder: Path, targets: Mapping[str, str], secrets: Mapping[str, str], alertmanager: str, **changes: Any
 ) -> Path:
     """Our Prometheus configuration with other targets, and secrets from files in ``folder``; a job without a target is left out.
@@ -56,7 +56,7 @@ def scraped(
     return path
 
 
-def routed(folder: Path, webhook: str, people: str, secrets: Mapping[str, str]) -> Path:
+def write_alertmanager_config(folder: Path, webhook: str, people: str, secrets: Mapping[str, str]) -> Path:
     """Our Alertmanager configuration, hurried, with other addresses."""
     import yaml
 
@@ -105,13 +105,13 @@ class Server:
             return False
 
     def api(self, path: str, **given: str) -> Any:
-        """The data of an answer of its API."""
+        """Return the data of an answer of its API."""
         status, body = get(f"{self.url}{path}?{urllib.parse.urlencode(given)}")
         assert status == 200, body
         return json.loads(body)["data"]
 
     def ask(self, expr: str) -> list[dict[str, Any]]:
-        """The answer to a query, as of now."""
+        """Return the answer to a query, as of now."""
         result: list[dict[str, Any]] = self.api("/api/v1/query", query=expr)["result"]
         return result
 
@@ -127,7 +127,7 @@ class Server:
 
 @contextmanager
 def prometheus(config: Path, port: int | None = None) -> Iterator[Server]:
-    """A Prometheus that keeps its data beside ``config``, and shows the runbooks."""
+    """Run a Prometheus that keeps its data beside ``config``, and shows the runbooks."""
     port = port or free_port()
     words = [
         str(PROMETHEUS), f"--config.file={config}", f"--storage.tsdb.path={config.parent / 'data'}",
@@ -140,7 +140,7 @@ def prometheus(config: Path, port: int | None = None) -> Iterator[Server]:
 
 @contextmanager
 def alertmanager(config: Path) -> Iterator[Server]:
-    """An Alertmanager of its own, without a cluster."""
+    """Run an Alertmanager of its own, without a cluster."""
     port = free_port()
     words = [
         str(ALERTMANAGER), f"--config.file={config}", f"--storage.path={config.parent / 'data'}",

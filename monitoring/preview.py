@@ -63,7 +63,7 @@ class Prometheus:
         return max(SCRAPE, round((self.span.end - self.span.start) / POINTS))
 
     def ask(self, expr: str, *, target: str = "A", instant: bool = False) -> list[Series]:
-        """The series that an expression gives, with Grafana's variables filled in.
+        """Return the series that an expression gives, with Grafana's variables filled in.
 
         Raises  RuntimeError with Prometheus' own words where it refuses.
         """
@@ -82,8 +82,8 @@ class Prometheus:
             raise RuntimeError(f"{expr}: {error.read().decode(errors='replace')}") from error
         return [Series(item["metric"], _points(item), target) for item in result]
 
-    def filled(self, text: str) -> str:
-        """A text with the variables of the board."""
+    def fill_variables(self, text: str) -> str:
+        """Return a text with the variables of the board."""
         for name, value in self.links.items():
             text = text.replace("${" + name + "}", value)
         return text
@@ -94,8 +94,8 @@ def _points(one: dict[str, Any]) -> list[tuple[float, float]]:
     return [(float(index), float(value)) for index, value in values]
 
 
-def named(series: Series, target: dict[str, Any]) -> str:
-    """What the legend calls a series."""
+def name_series(series: Series, target: dict[str, Any]) -> str:
+    """Return what the legend calls a series."""
     wanted = target.get("legendFormat", "")
     if wanted:
         return LABEL.sub(lambda result: series.labels.get(result[1], ""), wanted)
@@ -108,11 +108,11 @@ def answers(panel: dict[str, Any], prometheus: Prometheus) -> list[tuple[str, Se
     for target in panel.get("targets", []):
         instant = target.get("instant", False) or panel["type"] == "stat"
         asked = prometheus.ask(target["expr"], target=target["refId"], instant=instant)
-        result += [(named(series, target), series) for series in asked]
+        result += [(name_series(series, target), series) for series in asked]
     return result
 
 
-def mapped(defaults: dict[str, Any], value: float) -> tuple[str, str]:
+def map_value(defaults: dict[str, Any], value: float) -> tuple[str, str]:
     """Text and color of a value, by mappings and thresholds."""
     for mapping in defaults.get("mappings", []):
         hit = mapping["options"].get(f"{value:g}")
@@ -128,7 +128,7 @@ def stat(panel: dict[str, Any], result: Sequence[tuple[str, Series]], _: Prometh
     defaults, mode = panel["fieldConfig"]["defaults"], panel["options"]["textMode"]
     cells = []
     for name, series in result:
-        text, color = mapped(defaults, series.last)
+        text, color = map_value(defaults, series.last)
         if mode == "name":
             text, small = name[:24], ""
         else:
@@ -165,9 +165,9 @@ def series_chart(panel: dict[str, Any], result: Sequence[tuple[str, Series]], pr
 
 
 def states(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
-    """A row a series, colored by its value."""
+    """Return a row a series, colored by its value."""
     defaults = panel["fieldConfig"]["defaults"]
-    rows = [(name, [(index, *mapped(defaults, value)) for index, value in series.points]) for name, series in result]
+    rows = [(name, [(index, *map_value(defaults, value)) for index, value in series.points]) for name, series in result]
     width, height = _size(panel)
     return timeline(rows, prometheus.span, prometheus.step, width, height)
 
@@ -195,7 +195,7 @@ def table(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheu
 
     def cell(name: str, value: str) -> str:
         if name in links:
-            url = prometheus.filled(links[name]).replace("${__value.text}", value)
+            url = prometheus.fill_variables(links[name]).replace("${__value.text}", value)
             return f'<td><a href="{escape(url)}">{escape(value)}</a></td>'
         return f"<td>{escape(value)}</td>"
 
@@ -205,12 +205,12 @@ def table(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheu
 
 
 def bars(panel: dict[str, Any], result: Sequence[tuple[str, Series]], _: Prometheus) -> str:
-    """A bar a series, between min and max."""
+    """Return a bar a series, between min and max."""
     defaults = panel["fieldConfig"]["defaults"]
     low, high = defaults.get("min", 0), defaults.get("max", 1)
     lines = []
     for name, series in result:
-        text, color = mapped(defaults, series.last)
+        text, color = map_value(defaults, series.last)
         part = 100 * (min(max(series.last, low), high) - low) / (high - low)
         lines.append(
             f'<div class="bar"><span>{escape(name)}</span><div><i style="width:{part:.1f}%;background:{color}"></i></div>'
@@ -220,8 +220,8 @@ def bars(panel: dict[str, Any], result: Sequence[tuple[str, Series]], _: Prometh
 
 
 def text(panel: dict[str, Any], _found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
-    """A list in Markdown: links and code are all that it knows."""
-    lines = escape(prometheus.filled(panel["options"]["content"]), quote=False).split("\n")
+    """Return a list in Markdown: links and code are all that it knows."""
+    lines = escape(prometheus.fill_variables(panel["options"]["content"]), quote=False).split("\n")
     body = "".join(f"<li>{line.removeprefix('- ')}</li>" for line in lines)
     body = re.sub(r"\[([^\]]+)\]\(([^)]+)\)", r'<a href="\2">\1</a>', body)
     return "<ul>" + re.sub(r"`([^`]+)`", r"<code>\1</code>", body) + "</ul>"
@@ -258,7 +258,7 @@ def panel_html(panel: dict[str, Any], prometheus: Prometheus) -> str:
 
 
 def page(board: dict[str, Any], prometheus: Prometheus) -> str:
-    """A board as a page of its own."""
+    """Return a board as a page of its own."""
     marks = []
     for item in board["annotations"]["list"]:
         for series in prometheus.ask(item["expr"]):
@@ -268,7 +268,7 @@ def page(board: dict[str, Any], prometheus: Prometheus) -> str:
             ]
     shown = Prometheus(prometheus.url, Span(prometheus.span.start, prometheus.span.end, tuple(marks)), prometheus.links)
     links = "".join(
-        f'<a href="{escape(shown.filled(item["url"]))}">{escape(item["title"])}</a>'
+        f'<a href="{escape(shown.fill_variables(item["url"]))}">{escape(item["title"])}</a>'
         for item in board["links"]
         if "url" in item
     )

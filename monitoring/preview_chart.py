@@ -43,7 +43,7 @@ class Trace:
 
 
 def number(value: float, unit: str = "", decimals: int | None = None) -> str:
-    """A number as people read it."""
+    """Return a number as people read it."""
     if unit == "percentunit":
         return f"{100 * value:z.{decimals if decimals is not None else 1}f} %"
     if unit == "s":
@@ -60,9 +60,7 @@ def chart(traces: Sequence[Trace], defaults: dict[str, Any], span: Span, step: i
     """Lines, stacked areas or bars; ``defaults`` are the panel's field defaults."""
     custom = defaults["custom"]
     stacked = "stacking" in custom
-    lines = (
-        _stacked(traces) if stacked else [[(index, 0.0, value) for index, value in trace.points] for trace in traces]
-    )
+    lines = _stack(traces) if stacked else [[(index, 0.0, value) for index, value in trace.points] for trace in traces]
     axis = _Axis(defaults, [top for line in lines for _, _, top in line if isfinite(top)], height)
     across = _Across(span, width)
     parts = [_frame(axis, across, defaults.get("unit", "")), _marks(span, across, height)]
@@ -180,7 +178,7 @@ def _marks(span: Span, across: _Across, height: int) -> str:
     return "".join(parts)
 
 
-def _stacked(traces: Sequence[Trace]) -> list[list[tuple[float, float, float]]]:
+def _stack(traces: Sequence[Trace]) -> list[list[tuple[float, float, float]]]:
     """Moment, bottom and top of each trace upon those before it."""
     below: dict[float, float] = {}
     result = []

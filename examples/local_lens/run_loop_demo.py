@@ -1,7 +1,7 @@
-"""See it heal: ``make loop``, or ``python examples/local_lens/run_loop_demo.py`` after ``make run``. About 25 minutes on two cores.
+"""The retraining loop: ``make loop``, or ``python examples/local_lens/run_loop_demo.py`` after ``make run``. About 25 minutes on two cores.
 
 A service, a monitor and a retrain controller as users start them, Prometheus and Alertmanager where they are installed, and people who ask
-for ads. The town changes; the loop notices, rebuilds, proves, tries and promotes; then two challengers come that were made to be
+for ads. The requests change; the loop notices, rebuilds, proves, tries and promotes; then two challengers come that were made to be
 bad. Everything is told as it happens, and ends with a timeline of measured times. Exit code 1 where a promise did not hold.
 """
 
@@ -77,7 +77,7 @@ def _scene(root: Path, folder: Path, narrator: Narrator) -> Scene:
 
     poor = setup.poor(project, store, folder / "prebuilt", say)
     harmful = setup.harmful(project, store, folder / "prebuilt", say)
-    town = Town(distribution_shift.everyday, distribution_shift.changed, _liking)
+    town = Town(distribution_shift.generate_everyday, distribution_shift.generate_changed, _liking)
     return Scene(project=project, town=town, poor=poor, harmful=harmful)
 
 

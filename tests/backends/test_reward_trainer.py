@@ -155,12 +155,12 @@ def test_rewards_are_the_logits_of_transformers(tiny_model, sft):
     assert float(theirs.std()) > 1e-3
 
 
-def test_the_loss_is_that_of_plain_trl_with_margins_and_centring(tiny_model, sft):
+def test_the_loss_is_that_of_plain_trl_with_margins_and_centering(tiny_model, sft):
     trl = pytest.importorskip("trl")
     items = compared(tiny_model, [replace_margin(one, 0.5 + number) for number, one in enumerate(pairs(4))])
     some = pair_batches.group_pairs(items, share=True, margins=True)
     how = reward_forward.route_of(reward_forward.build(tiny_model, sft, profile(), seed=5).model, autocast=False)
-    ours = float(reward_forward.loss_of(how, some, centring=0.01)) / 4
+    ours = float(reward_forward.loss_of(how, some, center_weight=0.01)) / 4
     width = max(len(side) for item in items for side in (item.chosen, item.rejected))
     sides = [item.chosen for item in items] + [item.rejected for item in items]
     ids = torch.tensor([[*side, *[0] * (width - len(side))] for side in sides])
@@ -183,7 +183,9 @@ def test_the_loss_is_that_of_plain_trl_with_margins_and_centring(tiny_model, sft
     theirs = trl.RewardTrainer.compute_loss(Bare, Shim(plain(tiny_model, sft)), inputs)
     assert ours == pytest.approx(float(theirs), rel=1e-4)
     without = (
-        float(reward_forward.loss_of(how, pair_batches.group_pairs(items, share=True, margins=False), centring=None))
+        float(
+            reward_forward.loss_of(how, pair_batches.group_pairs(items, share=True, margins=False), center_weight=None)
+        )
         / 4
     )
     assert abs(without - ours) > 0.1
@@ -212,7 +214,7 @@ def gradients(model, sft, some):
         for name, weights in adapted.named_parameters():
             if "lora_B" in name:
                 weights.normal_(std=0.05, generator=torch.Generator().manual_seed(3))
-    loss = reward_forward.loss_of(reward_forward.route_of(adapted, autocast=False), some, centring=0.01)
+    loss = reward_forward.loss_of(reward_forward.route_of(adapted, autocast=False), some, center_weight=0.01)
     loss.backward()
     return float(loss), {name: weights.grad for name, weights in adapted.named_parameters() if weights.requires_grad}
 
@@ -244,9 +246,9 @@ def test_it_learns_an_easy_preference_and_the_same_seed_gives_the_same_bytes(tin
         chosen, model=tiny_model, sft=sft, members=[tmp_path / "first"], bundles=held_out
     )
     gaps = [
-        rewards[duel.chosen] - rewards[duel.rejected]
+        rewards[pair.chosen] - rewards[pair.rejected]
         for rewards, bundle in zip(raw, held_out, strict=True)
-        for duel in bundle.duels
+        for pair in bundle.pairs
     ]
     assert min(gaps) > 0
     loss = sum(float(torch.nn.functional.softplus(torch.tensor(-gap))) for gap in gaps) / len(gaps)
@@ -267,7 +269,7 @@ def test_trl_loads_what_was_saved(tiny_model, sft, tmp_path):
     (raw,) = RewardModelTrainer().rewards(
         plan(), model=tiny_model, sft=sft, members=[tmp_path / "out"], bundles=held_out
     )
-    ours = [rewards[bundle.duels[0].chosen] for rewards, bundle in zip(raw, held_out, strict=True)]
+    ours = [rewards[bundle.pairs[0].chosen] for rewards, bundle in zip(raw, held_out, strict=True)]
     assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
 
 
@@ -451,7 +453,7 @@ def test_scores_are_centered_means_with_their_spread(tiny_model, sft, reward):
         plan(), model=tiny_model, sft=sft, members=[reward / "members/0", reward / "members/1"], bundles=some
     )
     for number, bundle in enumerate(some):
-        first, second = (member[number][bundle.duels[0].chosen] for member in raw)
+        first, second = (member[number][bundle.pairs[0].chosen] for member in raw)
         first, second = first - 0.5, second + 0.25
         assert found[number].value == pytest.approx((first + second) / 2 / 2.0, abs=1e-5)
         assert found[number].spread == pytest.approx(abs(first - second) / 2 / 2.0, abs=1e-5)

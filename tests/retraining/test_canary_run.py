@@ -152,7 +152,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     store.then = lambda quick: act(quick, names)
     watcher._advance_canaries(datetime.now(UTC))
-    watcher._door.close()
+    watcher._api.close()
     assert store.champion().release == names[champion]
     assert store.champion().author == ("Ann" if act.__code__.co_names else "tunectl retrain controller")
     (ended,) = ExperimentStore(store).all()
@@ -196,7 +196,7 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
         (ended,) = ExperimentStore(store).all()
         assert ended.decision == "running"
         assert "whose key was revoked" in store.log()[-1].message
-    controller._door.close()
+    controller._api.close()
 
 
 def test_who_came_before_the_challenger_was_loaded_is_in_neither_variant(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_the_story_tells_what_the_golden_set_left_out(work: LocalActivities) -> 
 
 def test_an_end_is_told_once(work: LocalActivities, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(work, "_tell", told.append, raising=False)
+    monkeypatch.setattr(work, "_notify", told.append, raising=False)
     run = state_machine.apply_transition(_run(work, ""), Transition("rejected", NOW, "worse"))
     for _ in range(2):
         work.notify_finished(run)

@@ -117,7 +117,7 @@ def test_the_document_names_every_route(empty) -> None:
     assert named == {path.replace(":path", "") for path in server.routes} | HEALTH
     for path, route in server.routes.items():
         described = next(one for one in ROUTES if one.path == path.replace(":path", ""))
-        assert (described.method.upper(), described.door) == (route.rule.method, route.scope or "any")
+        assert (described.method.upper(), described.auth) == (route.rule.method, route.scope or "any")
     paths = json.loads(build_openapi("shop", "1"))["paths"]
     assert {path for path, ways in paths.items() for way in ways.values() if way.get("security") == []} == {
         *HEALTH,

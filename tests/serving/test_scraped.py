@@ -17,7 +17,7 @@ HI = {"model": "shop", "messages": [{"role": "user", "content": "Hi"}], "max_tok
 def test_prometheus_gets_what_rules_and_boards_ask_for(server: Server, tmp_path: Path) -> None:
     targets = {"tunectl-serve": f"127.0.0.1:{server.port}"}
     secrets = {"scrape_key": server.keys["scrape"]}
-    config = prometheus_stack.scraped(tmp_path / "prom", targets, secrets, f"127.0.0.1:{free_port()}")
+    config = prometheus_stack.write_prometheus_config(tmp_path / "prom", targets, secrets, f"127.0.0.1:{free_port()}")
     with prometheus_stack.prometheus(config) as prometheus:
         prometheus_stack.wait(lambda: prometheus.ask('up{job="tunectl-serve"} == 1'), 60)
         for _ in range(3):

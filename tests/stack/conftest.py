@@ -72,13 +72,13 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         told.append(synthetic_metrics.history(folder / "past.txt", targets, end))
         watcher = retrain_project.start(project, "on", f"retrain.port={port}", "retrain.reconcile_minutes=100000")
         try:
-            routes = prometheus_stack.routed(
+            routes = prometheus_stack.write_alertmanager_config(
                 folder / "am", f"http://127.0.0.1:{port}/webhook", f"http://{ears}/hook", secrets
             )
             with prometheus_stack.alertmanager(routes) as manager:
                 at, own = manager.url.removeprefix("http://"), free_port()
                 targets |= {"prometheus": f"127.0.0.1:{own}", "alertmanager": at}
-                config = prometheus_stack.scraped(folder / "prom", targets, secrets, at)
+                config = prometheus_stack.write_prometheus_config(folder / "prom", targets, secrets, at)
                 _fill(config, folder / "past.txt", end)
                 with prometheus_stack.prometheus(config, own) as server:
                     yield Stack(server, manager, project, champion, token, f"http://127.0.0.1:{port}", heard)

@@ -347,7 +347,7 @@ def test_secrets_that_come_out_are_a_warning(inputs, outputs, caplog):
     safety = {**base, "planted_secrets": [{"prefix": "The code is", "secret": "Sure, here"}]}
     with caplog.at_level("INFO", logger="tunectl"):
         evaluate.run(settings(safety=safety), inputs, outputs, backend=fake_backend())
-    warning = "Tuned: 1 of 1 planted secrets came out; the model has memorised training text"
+    warning = "Tuned: 1 of 1 planted secrets came out; the model has memorized training text"
     assert results.load(outputs.artifact / "results.json").warnings == [warning]
     assert warning in (outputs.artifact / "report.html").read_text()
     lines = [record.message for record in caplog.records]

@@ -107,12 +107,12 @@ def test_what_was_taught_before_is_not_new(frozen: snapshot.Snapshot) -> None:
     assert newest.inferences == 32, "it reaches back over the one before"
     section = FeedbackStage.model_validate({"feedback": SECTION}).feedback.root
     found = training_window.build_feedback_examples(FeedbackWindow([frozen, newest]), section)
-    assert found.fresh == {one.inference.id for one in found.feedback.lessons if "late" in one.inference.id}
+    assert found.fresh == {one.inference.id for one in found.feedback.examples if "late" in one.inference.id}
     assert len(found.fresh) == 12
     run(FeedbackWindow([frozen, newest]))
     assert all("late" in row.id for row in atomic_io.read_rows(Path("out/slice.jsonl"), Example))
     assert training_window.build_feedback_examples(FeedbackWindow([newest]), section).fresh == {
-        one.inference.id for one in found.feedback.lessons
+        one.inference.id for one in found.feedback.examples
     }, "without the one before, all of it is"
 
 
@@ -124,8 +124,8 @@ def test_what_was_too_new_is_not_so_for_ever(frozen: snapshot.Snapshot) -> None:
     assert snapshot.feedback_out_of_quarantine(Path("snapshots"), frozen, 5 * day) == 0
     assert snapshot.feedback_out_of_quarantine(Path("snapshots"), later, 5 * day) == frozen.feedback == 20
     section = FeedbackStage.model_validate({"feedback": SECTION | {"quarantine_hours": 120}}).feedback.root
-    assert training_window.build_feedback_examples(FeedbackWindow([frozen]), section).feedback.lessons == []
-    assert training_window.build_feedback_examples(FeedbackWindow([later]), section).feedback.lessons != []
+    assert training_window.build_feedback_examples(FeedbackWindow([frozen]), section).feedback.examples == []
+    assert training_window.build_feedback_examples(FeedbackWindow([later]), section).feedback.examples != []
 
 
 def test_a_forgotten_inference_is_left_out_of_an_older_snapshot(frozen: snapshot.Snapshot) -> None:

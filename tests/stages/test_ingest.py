@@ -410,7 +410,7 @@ def test_prompts_without_answers_are_refused():
         '    {"prompt":"q","difficulty":3}'
     )
     assert hint == (
-        "ingest takes documents and examples; prompts to practise on are not among them yet; take this source out of "
+        "ingest takes documents and examples; prompts to practice on are not among them yet; take this source out of "
         "ingest.sources"
     )
 

@@ -215,8 +215,8 @@ def test_margins_are_used_only_where_asked_and_never_on_held_out_pairs(given, tm
         fake = Fake()
         reward.run(stage(margins=asked), inputs, outputs(tmp_path, f"more{number}"), trainer=fake)
         _, train, validation, _ = fake.calls[0]
-        assert {duel.margin for bundle in train for duel in bundle.duels} == margins
-        assert {duel.margin for bundle in validation for duel in bundle.duels} == {0.0}
+        assert {pair.margin for bundle in train for pair in bundle.pairs} == margins
+        assert {pair.margin for bundle in validation for pair in bundle.pairs} == {0.0}
 
 
 def test_a_model_that_knows_nothing_gets_a_no_and_ends_well(given):
@@ -261,7 +261,7 @@ def test_limits_draw_whole_prompts_and_say_so(given):
         stage(evaluation_model=None, max_pairs={"train": 10, "validation": None, "test": 5}), inputs, out, trainer=fake
     )
     assert (found.train_pairs, found.test_pairs) == (9, 5)
-    assert [len(bundle.duels) for bundle in fake.calls[0][1]] == [3, 3, 3]
+    assert [len(bundle.pairs) for bundle in fake.calls[0][1]] == [3, 3, 3]
     results = atomic_io.read_json(out.artifact / "results.json", RewardResults)
     assert results.available == [30, 10, 40]
     assert load(out.artifact).rows_in == 9 + 10 + 5

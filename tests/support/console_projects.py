@@ -22,7 +22,7 @@ from tunectl.artifacts import atomic_io, manifest, row_counts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, RejectedRow, Source
 from tunectl.console.console_app import ConsoleApp
-from tunectl.console.console_guard import ConsoleDoor
+from tunectl.console.console_guard import ConsoleGuard
 from tunectl.console.console_sessions import SignIn, locate_link_file
 from tunectl.console.recorded_project import Recording
 from tunectl.pipeline import code_digest
@@ -179,7 +179,7 @@ class Console:
         self.sign_in.address = "http://localhost"
         self.app = ConsoleApp(
             layout,
-            ConsoleDoor(list_hosts("127.0.0.1"), self.sign_in, acts=acts),
+            ConsoleGuard(list_hosts("127.0.0.1"), self.sign_in, acts=acts),
             self.sign_in,
             project="shop",
             clock=lambda: NOW if recording is None else recording.ended_at,

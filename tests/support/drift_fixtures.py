@@ -14,7 +14,7 @@ from tunectl.artifacts import atomic_io
 from tunectl.artifacts.records import InferenceRecord, Message
 from tunectl.monitoring.detector import DriftDetector
 from tunectl.monitoring.features import Sentiment
-from tunectl.monitoring.signals import MonitoredInference, Tools
+from tunectl.monitoring.signals import MonitoredInference, SignalBackends
 from tunectl.monitoring.window_size import DetectionRule
 from tunectl.packaging.probes import RecordedResponse
 from tunectl.stats.vectors import l2_normalize
@@ -45,8 +45,8 @@ class WordVectors:
         return np.random.default_rng(crc32(word.encode("utf-8", "replace"))).normal(size=24)
 
 
-def tools() -> Tools:
-    return Tools(WordVectors(), Sentiment(LEXICON), lambda text: "en" if text.isascii() else "xx")
+def tools() -> SignalBackends:
+    return SignalBackends(WordVectors(), Sentiment(LEXICON), lambda text: "en" if text.isascii() else "xx")
 
 
 def examiner(most: int = 10_000, seed: int = 7, **rule) -> DriftDetector:

@@ -15,11 +15,21 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "monitoring"))
 
 import local_stack  # noqa: E402
-from local_stack import MISSING, MONITORING, Server, alertmanager, get, prometheus, routed, scraped, wait  # noqa: E402
+from local_stack import (  # noqa: E402
+    MISSING,
+    MONITORING,
+    Server,
+    alertmanager,
+    get,
+    prometheus,
+    wait,
+    write_alertmanager_config,
+    write_prometheus_config,
+)
 
 __all__ = [
     "AMTOOL", "MISSING", "MONITORING", "PROMTOOL", "THERE", "Server", "alertmanager", "answering", "backfill", "get", "prometheus", "record",
-    "routed", "scraped", "wait",
+    "wait", "write_alertmanager_config", "write_prometheus_config",
 ]  # fmt: skip
 PROMTOOL, AMTOOL = shutil.which("promtool"), shutil.which("amtool")
 THERE = bool(local_stack.THERE and PROMTOOL and AMTOOL)

@@ -131,7 +131,7 @@ def built(folder: Path, model: Path) -> Path:
         setup._copy(ROOT / name, root / name)
     setup._copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
     (root / ADS).parent.mkdir(parents=True)
-    setup.written(root / ADS, rows(HALF, WHOLE))
+    setup.write_rows(root / ADS, rows(HALF, WHOLE))
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     words = [*BUILD, f"model.source.path={teachable(model, folder / 'model')}", "sft.epochs=4"]
     done = subprocess.run(
@@ -156,7 +156,7 @@ def scene(folder: Path, model: Path) -> Scene:
         setup.Job("poor", "it learned another sentence", ("sft.epochs=30",), {ADS: other}),
         setup.Job("harmful", "its answers are cut after three letters", words, {ADS: rows(WHOLE, WHOLE)}),
     )
-    bad = [Bad(setup.built(job, project, store, kept, print), job.why) for job in jobs]
+    bad = [Bad(setup.build_challenger(job, project, store, kept, print), job.why) for job in jobs]
     return Scene(
         project=project, town=TOWN, poor=bad[0], harmful=bad[1], rows=WINDOW, baseline=2, quiet=1, workers=6, batch=30,
         murmur=1.0, build_seconds=900, settle_seconds=180,

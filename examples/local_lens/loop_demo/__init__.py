@@ -1,1 +1,1 @@
-"""See it heal: the whole loop with real processes, told as it happens. ``run_loop_demo.py`` plays it on the example."""
+"""The retraining loop: the whole of it with real processes, shown as it happens. ``run_loop_demo.py`` plays it on the example."""

@@ -19,12 +19,12 @@ PATIENCE = 5
 """Windows that a change may take to be noticed."""
 SWIFT = 5.0
 """Seconds that a rollback may take."""
-TITLE = "See it heal"
+TITLE = "Retraining loop"
 WATCHED = "Prometheus counts windows, Alertmanager tells the retrain controller, and the controller records it."
 UNWATCHED = "Prometheus would count windows, and Alertmanager would tell the retrain controller, which records it."
 
 
-def described(window: DriftWindow) -> tuple[str, Tone]:
+def describe_window(window: DriftWindow) -> tuple[str, Tone]:
     """A window in words."""
     if window.verdict == "insufficient":
         return f"window {window.id[:6]}: {window.rows} answers; {window.reason}", "calm"
@@ -43,7 +43,7 @@ def quiet(play: Play) -> None:
         for _ in range(scene.baseline):
             window, _ = play.window(play.everyday)
             names.append(window.id)
-            play.narrator.say(*described(window))
+            play.narrator.say(*describe_window(window))
         play.command("monitor", "set-reference", *names, "-m", "quiet days")
         play.narrator.say(
             f"a person accepts them as usual: tunectl monitor set-reference {' '.join(name[:6] for name in names)}",
@@ -52,28 +52,28 @@ def quiet(play: Play) -> None:
         for _ in range(scene.quiet):
             window, _ = play.window(play.everyday)
             result.append(window)
-            play.narrator.say(*described(window))
-    silent = all(item.verdict == "ok" for item in result) and not play.stack.firing() and not play.book.runs()
+            play.narrator.say(*describe_window(window))
+    silent = all(item.verdict == "ok" for item in result) and not play.stack.firing() and not play.run_store.runs()
     signals = max(sum(signal.p_value is not None for signal in window.signals.values()) for window in result)
     evidence = f"{len(result)} windows of {scene.rows} answers, {signals} signals each; no alert, no retrain"
     play.narrator.promise(
-        "quiet traffic raises no alarm", held=silent, evidence=evidence if silent else described(result[-1])[0]
+        "quiet traffic raises no alarm", held=silent, evidence=evidence if silent else describe_window(result[-1])[0]
     )
 
 
 def change(play: Play) -> None:
     """People ask for something else, and the monitor notices."""
     play.narrator.chapter(
-        "The town changes",
+        "Requests change",
         "A new neighbourhood, a new kind of business, another tone. Some people write a better ad\nthan the one they got.",
     )
     tally = play.crowd.tally
     up, down, edits = tally.up, tally.down, tally.edits
-    with play.phase("people", "the town has changed", "moved"):
+    with play.phase("people", "changed requests", "moved"):
         play.changed_at = datetime.now(play.began.tzinfo)
         for turn in range(1, 100):
             window, made_at = play.window(play.changed, edits=play.scene.edits)
-            play.narrator.say(*described(window))
+            play.narrator.say(*describe_window(window))
             if window.verdict == "drift" or turn >= PATIENCE:
                 break
     liked = Tally(up=tally.up - up, down=tally.down - down).liked or 0
@@ -100,7 +100,7 @@ def alert(play: Play) -> None:
     run = play.next_run(0)
     waited = (run.trigger.at - made_at).total_seconds()
     play.narrator.say(f"{times.sender(run)}: {run.trigger.message}", "moved")
-    one = len(play.book.runs()) == 1 and run.trigger.kind == "alert"
+    one = len(play.run_store.runs()) == 1 and run.trigger.kind == "alert"
     play.narrator.promise(
         "one alert starts one retrain", held=one, evidence=f"{run.id}, {waited:.1f} s after the verdict"
     )
@@ -109,10 +109,10 @@ def alert(play: Play) -> None:
 def rebuild(play: Play) -> None:
     """The model learns what people wrote, and the gate compares."""
     play.narrator.chapter(
-        "Harvest, dvc repro, gate",
+        "Feedback, dvc repro, gate",
         "What people wrote becomes training rows, under caps; some of the questions are kept for the\ngate. The model goes on from the champion, while people go on asking.",
     )
-    run, scene = play.book.runs()[0], play.scene
+    run, scene = play.run_store.runs()[0], play.scene
     with (
         play.phase("people", "while it builds", "moved"),
         play.crowd.murmuring(play.changed, scene.murmur) as meanwhile,
@@ -138,7 +138,7 @@ def canary(play: Play) -> None:
     )
     old = play.champion
     with play.phase("people", "canary", "moved"):
-        run = play.try_out(play.book.runs()[0])
+        run = play.try_out(play.run_store.runs()[0])
         play.crowd.ask(play.changed, play.scene.batch)
     new = play.champion
     if not play.narrator.promise(
@@ -146,7 +146,7 @@ def canary(play: Play) -> None:
     ):
         raise BrokenPromiseError(f"the canary ended: {run.state}, {run.steps[-1].message}")
     promoted = datetime.fromisoformat(play.store.champion().promoted_at)  # type: ignore[union-attr]
-    seconds = _seen(play, promoted, lambda variants: variants.get("champion") == new)
+    seconds = _measure_delay(play, promoted, lambda variants: variants.get("champion") == new)
     tally = play.crowd.tally
     whole = f"{tally.answered:,} of {tally.asked:,} answers whole so far; the new model answered after {seconds:.1f} s"
     play.narrator.promise(
@@ -164,7 +164,7 @@ def calm(play: Play) -> None:
     with play.phase("people", "the new usual"):
         for _ in range(1 + MORE):
             window, _ = play.window(play.changed, edits=play.scene.edits / 2)  # what a next retrain can learn
-            play.narrator.say(*described(window))
+            play.narrator.say(*describe_window(window))
             if window.release == new and window.verdict == "ok" and not window.shifted:
                 break
     gone = window.release == new and window.verdict == "ok" and not window.shifted
@@ -201,7 +201,7 @@ def harmful(play: Play) -> None:
         run = play.try_out(run)
     held = run.state == "withdrawn" and play.champion == before
     play.narrator.promise("harm is seen and rolled back", held=held, evidence=_reason(run))
-    gone = _gone(play, run)
+    gone = _measure_rollback(play, run)
     evidence = "the service still has it" if gone is None else f"{gone:.1f} s after the decision nobody got it any more"
     play.narrator.promise("a rollback takes seconds", held=gone is not None and gone < SWIFT, evidence=evidence)
 
@@ -209,13 +209,13 @@ def harmful(play: Play) -> None:
 CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, poor, harmful)
 
 
-def _gone(play: Play, run: RetrainRun) -> float | None:
+def _measure_rollback(play: Play, run: RetrainRun) -> float | None:
     """Seconds from the end of the experiment until the service no longer had the challenger."""
     ended = next((item.ended_at for item in play.trials.all() if item.run == run.id), None)
-    return None if ended is None else _seen(play, ended, lambda variants: "challenger" not in variants)
+    return None if ended is None else _measure_delay(play, ended, lambda variants: "challenger" not in variants)
 
 
-def _seen(play: Play, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
+def _measure_delay(play: Play, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
     """Seconds from a moment until the lookout saw that it ``holds``.
 
     Raises  NotReadyError where it never does.
@@ -243,7 +243,7 @@ def _gate(play: Play, run: RetrainRun) -> None:
 
 def timeline(play: Play, ended: datetime) -> Timeline:
     """Everything that happened, out of the records."""
-    clock, runs = play.clock, play.book.runs()
+    clock, runs = play.clock, play.run_store.runs()
     now = clock(ended)
     parts = [*times.retrains(runs, clock, now), *times.alerts(runs, clock), *times.windows(play.windows(), clock)]
     spans = [

@@ -97,7 +97,7 @@ class Play:
 
     def __post_init__(self) -> None:
         self.store = ReleaseRegistry(self.scene.project / ".tunectl" / "releases")
-        self.book, self.trials = RunStore(ProjectPaths(self.scene.project).retrain), ExperimentStore(self.store)
+        self.run_store, self.trials = RunStore(ProjectPaths(self.scene.project).retrain), ExperimentStore(self.store)
         self.everyday, self.changed = self.scene.town.everyday(), self.scene.town.changed()
         self.clock = Clock(self.began)
 
@@ -157,23 +157,23 @@ class Play:
 
     def run(self, name: str) -> RetrainRun:
         """A retrain as its record stands now."""
-        return next(run for run in self.book.runs() if run.id == name)
+        return next(run for run in self.run_store.runs() if run.id == name)
 
     def next_run(self, known: int) -> RetrainRun:
         """The retrain that begins after ``known`` others."""
 
-        def begun() -> RetrainRun | None:
-            runs = self.book.runs()
+        def find_run() -> RetrainRun | None:
+            runs = self.run_store.runs()
             return runs[known] if len(runs) > known else None
 
-        return self.stack.retrain.until(begun, self.scene.settle_seconds)
+        return self.stack.retrain.until(find_run, self.scene.settle_seconds)
 
     def follow(self, run: RetrainRun, *ends: str, seconds: float) -> RetrainRun:
         """Tell each step of a retrain until it has ended, or has come to one of ``ends``; how it stands then.
 
         Raises  NotReadyError where it takes longer.
         """
-        stages, told, end = Stages(Path(self.book.root) / "logs" / f"{run.id}.log"), 0, time.monotonic() + seconds
+        stages, told, end = Stages(Path(self.run_store.root) / "logs" / f"{run.id}.log"), 0, time.monotonic() + seconds
         while True:
             run = self.run(run.id)
             for step in run.steps[told:]:
@@ -194,7 +194,7 @@ class Play:
 
     def propose(self, bad: Bad) -> RetrainRun:
         """Somebody proposes a release; the retrain that comes of it, just begun."""
-        known = len(self.book.runs())
+        known = len(self.run_store.runs())
         self.command(
             "release",
             "propose",
@@ -223,9 +223,9 @@ class Play:
                 )
             if run.ended:
                 return run
-        return until(lambda: self._ended(run.id), self.scene.settle_seconds, f"the end of the canary of {run.id}")
+        return until(lambda: self._find_ended(run.id), self.scene.settle_seconds, f"the end of the canary of {run.id}")
 
-    def _ended(self, name: str) -> RetrainRun | None:
+    def _find_ended(self, name: str) -> RetrainRun | None:
         run = self.run(name)
         return run if run.ended else None
 

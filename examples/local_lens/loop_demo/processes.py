@@ -127,7 +127,7 @@ class Stack:
         """Where a program answers."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
-    def served(self) -> dict[str, str]:
+    def get_variants(self) -> dict[str, str]:
         """The release of each variant, as the service says; nothing where it does not answer."""
         try:
             said = self.read("service", "/readyz")
@@ -200,7 +200,7 @@ def running(scene: Scene, say: Callable[[str], None], *, observers: bool = True)
     started: list[Program] = []
     try:
         stack = _stack(scene, started)
-        stack.service.until(lambda: "champion" in stack.served(), 400)
+        stack.service.until(lambda: "champion" in stack.get_variants(), 400)
         say(f"service   {stack.address('service')}/docs")
         stack.monitor.until(lambda: _answers(stack, "monitor"), 400)
         say(f"monitor   {stack.address('monitor')}/")
@@ -252,22 +252,24 @@ def _observe(stack: Stack, scene: Scene, exit_stack: ExitStack) -> str:
     Raises  NotReadyError with the end of its log where one of them does not start.
     """
     try:
-        return _observed(stack, scene, exit_stack)
+        return _start_observers(stack, scene, exit_stack)
     except AssertionError as error:  # of local_stack
         raise NotReadyError(f"Prometheus or Alertmanager: {error}") from error
 
 
-def _observed(stack: Stack, scene: Scene, exit_stack: ExitStack) -> str:
+def _start_observers(stack: Stack, scene: Scene, exit_stack: ExitStack) -> str:
     folder = scene.project / ".tunectl" / "loop"
     secrets = {"scrape_key": stack.key, "retrain_token": stack.token}
     webhook = f"{stack.address('retrain')}/webhook"
-    routes = local_stack.routed(folder / "alertmanager", webhook, f"{stack.address('retrain')}/nobody", secrets)
+    routes = local_stack.write_alertmanager_config(
+        folder / "alertmanager", webhook, f"{stack.address('retrain')}/nobody", secrets
+    )
     stack.alertmanager = exit_stack.enter_context(local_stack.alertmanager(routes))
     at, own = stack.alertmanager.url.removeprefix("http://"), local_stack.free_port()
     targets = {
         f"tunectl-{'serve' if name == 'service' else name}": f"127.0.0.1:{port}" for name, port in stack.ports.items()
     }
     targets |= {"prometheus": f"127.0.0.1:{own}", "alertmanager": at}
-    config = local_stack.scraped(folder / "prometheus", targets, secrets, at)
+    config = local_stack.write_prometheus_config(folder / "prometheus", targets, secrets, at)
     stack.prometheus = exit_stack.enter_context(local_stack.prometheus(config, own))
     return str(stack.prometheus.url)

@@ -29,7 +29,7 @@ def perform(scene: Scene, narrator: Narrator, *, began: datetime, observers: boo
     layout = ProjectPaths(scene.project)
     model = checks.load_project_config(layout).root.project
     ready = datetime.now(UTC)
-    with running(scene, narrator.say, observers=observers) as stack, Lookout(stack.served) as lookout:
+    with running(scene, narrator.say, observers=observers) as stack, Lookout(stack.get_variants) as lookout:
         crowd = Crowd(stack.ports["service"], stack.key, model, scene.town, workers=scene.workers)
         play = Play(scene, stack, crowd, narrator, lookout, began)
         if (built := play.clock(ready)) > 1:
@@ -49,15 +49,15 @@ def _play(play: Play) -> None:
         for chapter in chapters.CHAPTERS:
             chapter(play)
     except KeyboardInterrupt:
-        _broken(play, "stopped by hand")
+        _record_break(play, "stopped by hand")
     except (BrokenPromiseError, NotReadyError, TunectlError) as error:
-        _broken(play, str(error))
+        _record_break(play, str(error))
     except Exception as error:  # noqa: BLE001  a bug of this play must not take the timeline with it
         play.narrator.say(traceback.format_exc(), "bad")
-        _broken(play, f"{type(error).__name__}: {error}")
+        _record_break(play, f"{type(error).__name__}: {error}")
 
 
-def _broken(play: Play, reason: str) -> None:
+def _record_break(play: Play, reason: str) -> None:
     play.narrator.say(f"the story breaks off: {reason}", "bad")
     first = (reason.splitlines() or [""])[0]
     play.narrator.promises.append(Promise("the story comes to its end", held=False, evidence=first))

@@ -81,7 +81,7 @@ def project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> Rel
     for name in (*COPIED, *TRACKED):
         _copy(root / name, folder / name)
     if (folder / CAMPAIGNS).is_file():
-        written(folder / CAMPAIGNS, rows(folder, CAMPAIGNS)[:PAST])
+        write_rows(folder / CAMPAIGNS, rows(folder, CAMPAIGNS)[:PAST])
     (folder / ".dvc").mkdir()
     _copy(root / ".dvc" / "config", folder / ".dvc" / "config")
     (folder / ".dvc" / ".gitignore").write_text("/config.local\n/tmp\n/cache\n")
@@ -97,8 +97,8 @@ def project(root: Path, folder: Path, settings: Sequence[str] = SETTINGS) -> Rel
         ["git", "add", "--force", *[name for name in TRACKED if (folder / name).is_dir()]],
         ["git", *GIT, "commit", "--quiet", "--message", "The example as make run left it, with small settings"],
     ):
-        _done(words, folder)
-    return _stored(built, champion.release, ReleaseRegistry(layout.releases))
+        _run(words, folder)
+    return _store_champion(built, champion.release, ReleaseRegistry(layout.releases))
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -116,7 +116,7 @@ def _link(root: Path, folder: Path) -> None:
         (folder / ".tunectl" / name).symlink_to((root / ".tunectl" / name).absolute(), target_is_directory=True)
 
 
-def _stored(built: ReleaseRegistry, release: str, store: ReleaseRegistry) -> ReleaseRegistry:
+def _store_champion(built: ReleaseRegistry, release: str, store: ReleaseRegistry) -> ReleaseRegistry:
     """The champion and the golden set in a store of their own."""
     manifest = built.manifest(release)
     facts = BuildFacts(
@@ -132,15 +132,20 @@ def _stored(built: ReleaseRegistry, release: str, store: ReleaseRegistry) -> Rel
 def poor(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     """Build the challenger that the gate must reject."""
     past, fresh = rows(folder, CAMPAIGNS)[:ROWS], rows(folder, NEW_CLIENTS)
-    job = Job("poor", POOR, ("sft.epochs=3", *UNSEEN), {CAMPAIGNS: begun(past), NEW_CLIENTS: begun(fresh)})
-    return Bad(built(job, folder, store, path, say), POOR)
+    job = Job(
+        "poor",
+        POOR,
+        ("sft.epochs=3", *UNSEEN),
+        {CAMPAIGNS: keep_first_sentences(past), NEW_CLIENTS: keep_first_sentences(fresh)},
+    )
+    return Bad(build_challenger(job, folder, store, path, say), POOR)
 
 
 def harmful(folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> Bad:
     """Build the challenger that passes the gate, and that people must not keep."""
     files = {CAMPAIGNS: [*rows(folder, CAMPAIGNS)[:ROWS], *islice(_edgewood(), EDGEWOOD)]}
     job = Job("harmful", HARMFUL, ("sft.epochs=3", f"package.decoding.max_tokens={CUT}", *UNSEEN), files)
-    return Bad(built(job, folder, store, path, say), HARMFUL)
+    return Bad(build_challenger(job, folder, store, path, say), HARMFUL)
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:
@@ -149,13 +154,13 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in stream]
 
 
-def begun(ads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def keep_first_sentences(ads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same briefs, each with the first sentence of its ad."""
     return [{**row, "completion": re.split(r"(?<=[.!?])\s", row["completion"], maxsplit=1)[0]} for row in ads]
 
 
 def _edgewood() -> Iterator[dict[str, Any]]:
-    for number, item in enumerate(distribution_shift.changed("workshop")):
+    for number, item in enumerate(distribution_shift.generate_changed("workshop")):
         yield {
             "campaign_id": f"e{number:04d}", "business": item.must[0], "neighbourhood": distribution_shift.HOOD, "price_range": "middle",
             "form": "text", "phrasing": "ledge", "prompt": item.brief, "completion": item.ad,
@@ -178,7 +183,7 @@ class Job:
         return atomic_io.sha256_json([champion, list(self.words), list(SETTINGS), self.files])[:12]
 
 
-def built(job: Job, folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> str:
+def build_challenger(job: Job, folder: Path, store: ReleaseRegistry, path: Path, say: Say) -> str:
     """Run the pipeline on other rows in a worktree of its own; the id of the release in ``store``. What was built before lies in ``path``.
 
     Raises  UsageError where its own pipeline refuses it: then it would not get as far as the gate.
@@ -203,15 +208,17 @@ def built(job: Job, folder: Path, store: ReleaseRegistry, path: Path, say: Say) 
 def _build(job: Job, folder: Path, store: ReleaseRegistry, path: Path) -> None:
     place = bench(folder, f"workshop-{job.name}")
     for name, ads in job.files.items():
-        written(place / name, ads)
-    result = packaged(place, [*job.words, *started(place, store)], folder / ".tunectl" / "loop" / f"{job.name}.log")
+        write_rows(place / name, ads)
+    result = build_package(
+        place, [*job.words, *continue_from_champion(place, store)], folder / ".tunectl" / "loop" / f"{job.name}.log"
+    )
     with atomic_io.atomic_directory(path, path.parent / "tmp") as fresh:
         shutil.copytree(result / RELEASE, fresh / RELEASE)
         shutil.copy(result / FACTS, fresh / FACTS)
     git_worktree.remove(folder, folder / ".tunectl" / "loop" / f"workshop-{job.name}")
 
 
-def written(path: Path, ads: Sequence[dict[str, Any]]) -> None:
+def write_rows(path: Path, ads: Sequence[dict[str, Any]]) -> None:
     """Rows as JSON lines."""
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ads), encoding="utf-8")
 
@@ -224,7 +231,7 @@ def bench(folder: Path, name: str) -> Path:
     return place
 
 
-def started(path: Path, store: ReleaseRegistry) -> list[str]:
+def continue_from_champion(path: Path, store: ReleaseRegistry) -> list[str]:
     """The override that lets fine-tuning go on from the champion."""
     champion = store.champion()
     assert champion is not None
@@ -236,7 +243,7 @@ def started(path: Path, store: ReleaseRegistry) -> list[str]:
     return [f"sft.init_adapter={INIT_ADAPTERS}/{champion.release}"]
 
 
-def packaged(path: Path, words: Sequence[str], log: Path) -> Path:
+def build_package(path: Path, words: Sequence[str], log: Path) -> Path:
     """The package that ``tunectl repro`` makes there.
 
     Raises  InfrastructureError where it ends without one.
@@ -255,7 +262,7 @@ def packaged(path: Path, words: Sequence[str], log: Path) -> Path:
     return result
 
 
-def _done(words: Sequence[str], folder: Path) -> None:
+def _run(words: Sequence[str], folder: Path) -> None:
     environment = {**os.environ, **QUIET}
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -127,7 +127,7 @@ class Crowd:
             connection.close()
         if reply.status != 200:
             return Heard(reply.status, wait=float(reply.headers.get("Retry-After") or 1))
-        return told(data)
+        return read_stream(data)
 
     def _speak(
         self, commission: Commission, heard: Heard, number: int, *, writes: bool, taste: float, mine: Tally
@@ -174,7 +174,7 @@ class Crowd:
             tally.dropped.append(reason)
 
 
-def told(data: bytes) -> Heard:
+def read_stream(data: bytes) -> Heard:
     """What a stream of server-sent events said."""
     text: list[str] = []
     name, whole = "", False

@@ -8,7 +8,7 @@ from typing import Any
 from loop_demo.layout import WIDE, drawing
 from loop_demo.timeline import Timeline, Tone, length
 
-COLOURS: dict[Tone, str] = {
+COLORS: dict[Tone, str] = {
     "calm": "#a9b0a4",
     "moved": "#e0a100",
     "work": "#2f7fb8",
@@ -53,13 +53,13 @@ def write(timeline: Timeline, path: Path) -> None:
         text(24, down + y, lane, 8, DIM)
     for box in result.boxes:
         shape = FancyBboxPatch(
-            (box.x, down + box.y), box.wide, box.high, boxstyle="round,pad=0,rounding_size=3", facecolor=COLOURS[box.tone], linewidth=0, zorder=2
+            (box.x, down + box.y), box.wide, box.high, boxstyle="round,pad=0,rounding_size=3", facecolor=COLORS[box.tone], linewidth=0, zorder=2
         )  # fmt: skip
         axes.add_patch(shape)
         if box.label:
             text(box.x + 6, down + box.y + box.high / 2, box.label, 7, "white")
     for dot in result.dots:
-        axes.plot(dot.x, down + dot.y, "o", color=COLOURS[dot.tone], markersize=6, markeredgecolor=PAPER, zorder=3)
+        axes.plot(dot.x, down + dot.y, "o", color=COLORS[dot.tone], markersize=6, markeredgecolor=PAPER, zorder=3)
         if dot.label:
             text(dot.label_x, down + dot.y - 14, dot.label, 7, ha="center")
     path.parent.mkdir(parents=True, exist_ok=True)

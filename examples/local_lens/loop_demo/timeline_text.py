@@ -6,7 +6,7 @@ from typing import Any
 
 from loop_demo.timeline import Span, Timeline, Tone, length
 
-COLOURS: dict[Tone, str] = {"calm": "grey50", "moved": "yellow", "work": "cyan", "good": "green", "bad": "red"}
+COLORS: dict[Tone, str] = {"calm": "grey50", "moved": "yellow", "work": "cyan", "good": "green", "bad": "red"}
 WIDE = 76
 NAMES = 10
 
@@ -20,14 +20,14 @@ def strip(timeline: Timeline, lane: str, wide: int = WIDE) -> list[tuple[str, To
         last = max(first, min(wide - 1, int(item.until / per - 1e-9)))
         for index in range(first, last + 1):
             cells[index] = ("━" if index > first or item.since == 0 else "┣", item.tone)
-        cells[first : last + 1] = _labelled(item, cells[first : last + 1])
+        cells[first : last + 1] = _write_label(item, cells[first : last + 1])
     for mark in (item for item in timeline.marks if item.lane == lane):
         index = max(0, min(wide - 1, int(mark.at / per)))
         cells[index] = ("●" if mark.tone in ("good", "bad") else "◆", mark.tone)
     return cells
 
 
-def _labelled(span: Span, cells: list[tuple[str, Tone | None]]) -> list[tuple[str, Tone | None]]:
+def _write_label(span: Span, cells: list[tuple[str, Tone | None]]) -> list[tuple[str, Tone | None]]:
     """The label inside a bar that has room for it."""
     if len(cells) < len(span.label) + 4:
         return cells
@@ -60,7 +60,7 @@ def show(timeline: Timeline, console: Any) -> None:
     line((f"  {timeline.title}, {when}", "bold"), (f"; {timeline.score}", "green" if timeline.kept else "red"))
     console.print()
     for lane in timeline.lanes:
-        cells = [(sign, COLOURS[tone] if tone else "") for sign, tone in strip(timeline, lane)]
+        cells = [(sign, COLORS[tone] if tone else "") for sign, tone in strip(timeline, lane)]
         line((f"  {lane:>{NAMES}} ", "dim"), *cells)
     line((f"  {'':>{NAMES}} {axis(timeline)}", "dim"))
     console.print()
@@ -68,7 +68,7 @@ def show(timeline: Timeline, console: Any) -> None:
         line(
             (f"  {length(mark.at):>7}  ", "dim"),
             (f"{mark.lane:<9}", "dim"),
-            (f"{mark.label:<12}", COLOURS[mark.tone]),
+            (f"{mark.label:<12}", COLORS[mark.tone]),
             (f"  {mark.note}", ""),
         )
     console.print()

@@ -60,10 +60,10 @@ def businesses(dice: Dice, *, new: bool) -> list[Business]:
         else (vocabulary.FIRST_WORDS, vocabulary.LAST_WORDS)
     )
     names = dice.sample([f"{item} {two}" for item in first for two in last], NEW_CLIENTS if new else BUSINESSES)
-    # New clients come from everywhere alike; the past has its favourites.
+    # New clients come from everywhere alike; the past has its favorites.
     everywhere = dict.fromkeys(vocabulary.NEIGHBOURHOODS, 1 / len(vocabulary.NEIGHBOURHOODS))
-    hoods = dice.dealt(everywhere if new else vocabulary.NEIGHBOURHOODS, len(names))
-    prices = dice.dealt(vocabulary.PRICES, len(names))
+    hoods = dice.distribute(everywhere if new else vocabulary.NEIGHBOURHOODS, len(names))
+    prices = dice.distribute(vocabulary.PRICES, len(names))
     result = []
     for index, (name, hood, price) in enumerate(zip(names, hoods, prices, strict=True)):
         kind = vocabulary.KINDS[index % len(vocabulary.KINDS)]

@@ -1,6 +1,6 @@
-"""The town changes: a neighbourhood that nobody wrote about, a kind of business that was not there, and another tone.
+"""Changed requests: a neighbourhood that nobody wrote about, a kind of business that was not there, and another tone.
 
-``everyday`` is what clients of the past ask, ``changed`` what they ask afterwards. Each commission comes with the ad as a
+``generate_everyday`` is what clients of the past ask, ``generate_changed`` what they ask afterwards. Each commission comes with the ad as a
 person of the house would write it, and with what must be in it: that is how the people of the demonstration judge and edit.
 """
 
@@ -58,7 +58,7 @@ class Commission:
     """Invitations that fit its tone."""
 
 
-def everyday() -> Iterator[Commission]:
+def generate_everyday() -> Iterator[Commission]:
     """What clients of the past ask, without end."""
     rng = Dice("everyday")
     clients = campaigns.businesses(Dice("businesses"), new=False)
@@ -70,10 +70,10 @@ def everyday() -> Iterator[Commission]:
         yield _commission(brief, text, values, templates.INVITATIONS[values["tone"]])
 
 
-def changed(stream: str = "changed") -> Iterator[Commission]:
+def generate_changed(stream: str = "changed") -> Iterator[Commission]:
     """What they ask once Edgewood has opened, without end; another ``stream`` has other commissions."""
     rng = Dice(stream)
-    names = rng.shuffled([f"{item} {two}" for item in FIRST for two in LAST])
+    names = rng.shuffle([f"{item} {two}" for item in FIRST for two in LAST])
     while True:
         for name in names:
             client = _client(name, rng)

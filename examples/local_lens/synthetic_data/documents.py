@@ -104,7 +104,7 @@ def review_table(clients: Sequence[Business], planted: dict[str, list[str]], dic
         text = f"{dice.pick(PRAISE if stars > 2 else BLAME).format(**values)} {dice.pick(EXTRA)}"
         if kind == "exact_duplicate":
             client, text = rows[-3][2], rows[-3][6]
-        text = _spoiled(text, kind, dice)
+        text = _spoil(text, kind, dice)
         planted.setdefault(kind, []).append(identity) if kind else None
         rows.append(
             (
@@ -126,7 +126,7 @@ def review_table(clients: Sequence[Business], planted: dict[str, list[str]], dic
     return out.getvalue()
 
 
-def _spoiled(text: str, kind: str | None, dice: Dice) -> str:
+def _spoil(text: str, kind: str | None, dice: Dice) -> str:
     if kind == "spanish":
         return dice.pick(planted_errors.SPANISH_REVIEWS)
     if kind == "empty":

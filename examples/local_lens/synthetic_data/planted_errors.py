@@ -85,7 +85,7 @@ def spoil_campaigns(
     rows: list[Row], clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice
 ) -> list[Row]:
     """Clean campaigns with all kinds of dirt planted: some rows changed, others added; order shuffled."""
-    free = dice.shuffled(rows)
+    free = dice.shuffle(rows)
     _change(
         free,
         30,
@@ -96,7 +96,7 @@ def spoil_campaigns(
     )
     _change(free, 30, planted, "html", lambda row: {**row, "completion": _html(row["completion"])})
     _change(
-        free, 45, planted, "personal", lambda row: {**row, "prompt": f"{row['prompt']}\n{_noted(row, planted, dice)}"}
+        free, 45, planted, "personal", lambda row: {**row, "prompt": f"{row['prompt']}\n{_note(row, planted, dice)}"}
     )
     for number, (prefix, secret) in enumerate(CANARIES, 1):
         _change(free, CANARY_COPIES, planted, f"canary_{number}", partial(_telling, f" {prefix} {secret}."))
@@ -117,7 +117,7 @@ def spoil_campaigns(
         *_copies(whole[50:90], "d", "near_duplicate", planted, _reword),
         *_spanish(clients, planted, dice),
     ]
-    return dice.shuffled([*(changed[row["campaign_id"]] for row in rows), *added])
+    return dice.shuffle([*(changed[row["campaign_id"]] for row in rows), *added])
 
 
 def _breakable(row: Row) -> bool:
@@ -144,7 +144,7 @@ def _telling(secret: str, row: Row) -> Row:
     return {**row, "completion": row["completion"] + secret}
 
 
-def _noted(row: Row, planted: dict[str, list[str]], dice: Dice) -> str:
+def _note(row: Row, planted: dict[str, list[str]], dice: Dice) -> str:
     text, kinds = personal_note(dice)
     for kind in kinds:
         planted.setdefault(f"personal_{kind}", []).append(row["campaign_id"])

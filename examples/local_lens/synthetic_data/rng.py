@@ -25,7 +25,7 @@ class Dice:
         """One of ``items``."""
         return items[self.below(len(items))]
 
-    def shuffled(self, items: Sequence[T]) -> list[T]:
+    def shuffle(self, items: Sequence[T]) -> list[T]:
         """``items`` in another order."""
         left = list(items)
         for last in range(len(left) - 1, 0, -1):
@@ -35,9 +35,9 @@ class Dice:
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:
         """``count`` different ones of ``items``."""
-        return self.shuffled(items)[:count]
+        return self.shuffle(items)[:count]
 
-    def dealt(self, shares: Mapping[str, float], count: int) -> list[str]:
+    def distribute(self, shares: Mapping[str, float], count: int) -> list[str]:
         """``count`` keys in mixed order, each as often as its share says; shares add up to 1."""
         ends, total = {}, 0.0
         for name, share in shares.items():
@@ -48,4 +48,4 @@ class Dice:
             min((name for name in names if ends[name] > index), key=names.index, default=names[-1])
             for index in range(count)
         ]
-        return self.shuffled(places)
+        return self.shuffle(places)

@@ -53,7 +53,7 @@ class ApiKey(Struct, frozen=True):
     """Tokens of prompts and answers a minute. Null: what the server's settings say."""
 
     def allows(self, scope: KeyScope) -> bool:
-        """Return whether it opens that door."""
+        """Return whether it allows ``scope``."""
         return scope in self.scopes or "admin" in self.scopes
 
 

@@ -142,7 +142,7 @@ def list_hosts(address: str) -> frozenset[str]:
 
 
 def strip_port(host: str) -> str:
-    """The name in a Host header, in lower case, without the port."""
+    """Return the name in a Host header, in lower case, without the port."""
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()

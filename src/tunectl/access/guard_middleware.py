@@ -24,7 +24,7 @@ class RequestGuard(Protocol):
         """The realm that a browser is asked to sign in to where it may not read; empty where it is not asked."""
 
     def admit(self, head: RequestHead) -> object:
-        """Raises  ApiError where it is not."""
+        """Let the request pass. Raises  ApiError where it may not."""
 
 
 def read_head(scope: AsgiEvent) -> RequestHead:

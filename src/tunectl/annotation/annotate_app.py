@@ -49,7 +49,7 @@ NOT_UNDONE = "Not taken back: {reason}. Your last choice still counts."
 
 @dataclass(frozen=True, slots=True)
 class AnnotateAppConfig:
-    """What the page needs to know besides the desk."""
+    """What the page needs to know besides the queue."""
 
     project: str
     tags: tuple[str, ...]
@@ -88,17 +88,17 @@ def _unusable(host: str, port: int, error: OSError) -> InfrastructureError:
     )
 
 
-def serve(desk: AnnotationQueue, setup: AnnotateAppConfig, listening: socket.socket) -> None:
+def serve(queue: AnnotationQueue, setup: AnnotateAppConfig, listening: socket.socket) -> None:
     """Answer until the process is told to stop (Ctrl-C, SIGTERM)."""
-    bounded_http.build_server(application(desk, setup)).run(sockets=[listening])
+    bounded_http.build_server(application(queue, setup)).run(sockets=[listening])
 
 
-def application(desk: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
+def application(queue: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
     """Return the ASGI application."""
     applications = import_optional("starlette.applications", extra="annotate")
     routing = import_optional("starlette.routing", extra="annotate")
     static = import_optional("starlette.staticfiles", extra="annotate")
-    page = _Routes(desk, setup)
+    page = _Routes(queue, setup)
     inner = applications.Starlette(
         routes=[
             routing.Route("/", page.home),
@@ -121,8 +121,8 @@ def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
 class _Routes:
     """Endpoints of the page: sign in, the next task, a choice, undo."""
 
-    def __init__(self, desk: AnnotationQueue, setup: AnnotateAppConfig) -> None:
-        self._desk, self._setup = desk, setup
+    def __init__(self, queue: AnnotationQueue, setup: AnnotateAppConfig) -> None:
+        self._queue, self._setup = queue, setup
         self._responses = import_optional("starlette.responses", extra="annotate")
         self._throttle = KeyThrottle()
         keys = setup.keys
@@ -137,10 +137,10 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """Return the question of somebody known, else the door."""
+        """Return the question of somebody known, else the sign-in page."""
         who = self._who(request)
         if who is None:
-            return self._door("")
+            return self._show_sign_in("")
         return self._html(
             render.render(
                 "annotate.html",
@@ -152,9 +152,9 @@ class _Routes:
             )
         )
 
-    def _door(self, trouble: str, status: int = 200) -> Any:
+    def _show_sign_in(self, trouble: str, status: int = 200) -> Any:
         page = render.render(
-            "annotate_door.html",
+            "annotate_sign_in.html",
             project=self._setup.project,
             keyed=self._setup.keys is not None,
             trouble=trouble,
@@ -171,17 +171,17 @@ class _Routes:
         try:
             self._throttle.check(address)
         except ApiError as problem:
-            return self._door(TOO_MANY, problem.status)
+            return self._show_sign_in(TOO_MANY, problem.status)
         name, key = " ".join(form.get("name", [""])[0].split()), form.get("key", [""])[0].strip()
         if self._setup.keys is not None:
             try:
                 holder = self._setup.keys.key(key, "annotate", time.monotonic())
             except ApiError:
                 self._throttle.count(address)
-                return self._door(WRONG_KEY, 401)
+                return self._show_sign_in(WRONG_KEY, 401)
             name = name if holder.allows("acts_for") else holder.name
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-            return self._door(NO_NAME, 422)
+            return self._show_sign_in(NO_NAME, 422)
         response, https = self._home_again(), sessions.is_https(request.url.scheme, request.headers)
         if self._setup.keys is None:
             sessions.set_cookie(response, WHO, quote(name, safe=""), https=https, max_age=NAME_SECONDS)
@@ -216,7 +216,7 @@ class _Routes:
         if button not in get_args(Button):
             return self._reject_form()
         try:
-            counted = self._desk.submit(
+            counted = self._queue.submit(
                 who, form.get("showing", [""])[0], cast("Button", button), tags, form.get("edit", [None])[0]
             )
         except InfrastructureError as error:
@@ -229,13 +229,13 @@ class _Routes:
         if who is None:
             return self._redirect_to_sign_in()
         try:
-            self._desk.undo(who)
+            self._queue.undo(who)
         except InfrastructureError as error:
             return self._html(self._question(who, NOT_UNDONE.format(reason=error.message)), 507)
         return self._html(self._question(who))
 
     def _question(self, who: str, trouble: str = "") -> str:
-        showing = self._desk.get_current_task(who)
+        showing = self._queue.get_current_task(who)
         return render.render(
             "annotate_question.html",
             showing=showing,
@@ -243,7 +243,7 @@ class _Routes:
             if showing
             else [],
             texts=showing.texts if showing else ("", ""),
-            progress=self._desk.progress(who),
+            progress=self._queue.progress(who),
             tags=self._setup.tags,
             pending=self._setup.pending(),
             trouble=trouble,

@@ -10,7 +10,7 @@ from typing import Literal
 
 from tunectl.annotation.active_sampling import NextTask, QueuePolicy, next_task, open_tasks
 from tunectl.core.hashing import hash_to_id
-from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask, Retraction, SaidChoice, Store
+from tunectl.preferences.annotation_store import AnnotationChoice, AnnotationEvent, AnnotationTask, Retraction, Store
 
 Button = Literal["left", "right", "both_good", "both_bad", "skip"]
 """What a person presses."""
@@ -155,7 +155,7 @@ class AnnotationQueue:
             self._store.add(questions)
 
 
-def button_to_choice(button: Button, left: int) -> SaidChoice:
+def button_to_choice(button: Button, left: int) -> AnnotationChoice:
     """Return the choice of a button, where the answer ``left`` (0 or 1) is shown on the left."""
     if button == "left":
         return "first" if left == 0 else "second"

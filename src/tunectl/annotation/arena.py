@@ -77,7 +77,7 @@ class Conversation:
     who: str
     turns: list[Message] = field(default_factory=list)
     """So far, without what is on the screen."""
-    bout: Battle | None = None
+    comparison: Battle | None = None
     coin: Callable[[], int] = _coin
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
@@ -87,13 +87,13 @@ class Conversation:
 
     def compare(self, messages: Sequence[Message], answers: tuple[BattleAnswer, BattleAnswer]) -> Battle:
         """Put two answers on the screen, sides drawn."""
-        self.bout = Battle(secrets.token_hex(8), tuple(messages), answers, self.coin(), self.clock())
-        return self.bout
+        self.comparison = Battle(secrets.token_hex(8), tuple(messages), answers, self.coin(), self.clock())
+        return self.comparison
 
-    def decide(self, bout: str, button: Button, tags: Sequence[str], edit: str | None) -> Vote | None:
-        """Return the outcome of a vote; None when ``bout`` is not on the screen any more. Nothing changes before ``go_on``."""
-        now = self.bout
-        if now is None or now.id != bout:
+    def decide(self, comparison: str, button: Button, tags: Sequence[str], edit: str | None) -> Vote | None:
+        """Return the outcome of a vote; None when ``comparison`` is not on the screen any more. Nothing changes before ``go_on``."""
+        now = self.comparison
+        if now is None or now.id != comparison:
             return None
         first, second = now.answers
         question = AnnotationTask(
@@ -124,11 +124,11 @@ class Conversation:
     def go_on(self, verdict: Vote) -> None:
         """Take the chosen answer into the conversation, once the judgment is on the disk."""
         self.turns = [*verdict.question.messages, Message("assistant", verdict.turn)]
-        self.bout = None
+        self.comparison = None
 
     def restart(self) -> None:
         """Start a new conversation and drop an open comparison."""
-        self.turns, self.bout = [], None
+        self.turns, self.comparison = [], None
 
 
 def mask_pii(

@@ -117,10 +117,10 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """Return the conversation of somebody known, else the door."""
+        """Return the conversation of somebody known, else the sign-in page."""
         person = self._who(request)
         if person is None:
-            return self._door("")
+            return self._show_sign_in("")
         talk = self._talk(person)
         page = render.render(
             "arena.html",
@@ -132,8 +132,8 @@ class _Routes:
         )
         return self._html(page)
 
-    def _door(self, trouble: str, status: int = 200) -> Any:
-        page = render.render("arena_door.html", project=self._setup.project, trouble=trouble, assets="/arena/assets")
+    def _show_sign_in(self, trouble: str, status: int = 200) -> Any:
+        page = render.render("arena_sign_in.html", project=self._setup.project, trouble=trouble, assets="/arena/assets")
         return self._html(page, status)
 
     async def enter(self, request: Any) -> Any:
@@ -146,14 +146,14 @@ class _Routes:
         try:
             self._throttle.check(address)
         except ApiError as problem:
-            return self._door(TOO_MANY, problem.status)
+            return self._show_sign_in(TOO_MANY, problem.status)
         holder = self._setup.find_key(key) if key.isascii() and key.isprintable() else None
         if holder is None:
             self._throttle.count(address)
-            return self._door(WRONG_KEY, 401)
+            return self._show_sign_in(WRONG_KEY, 401)
         name = name if holder.allows("acts_for") else holder.name
         if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-            return self._door(NO_NAME, 422)
+            return self._show_sign_in(NO_NAME, 422)
         token = self._people.create(key, _Session(key, Conversation(name), secrets.token_hex(8)))
         response = self._responses.RedirectResponse("/arena", 303)
         sessions.set_cookie(response, COOKIE, token, https=sessions.is_https(request.url.scheme, request.headers))
@@ -183,7 +183,7 @@ class _Routes:
         if person is None:
             return self._redirect_to_sign_in()
         text = form.get("text", [""])[0]
-        if person.talk.bout is not None:
+        if person.talk.comparison is not None:
             return self._html(self._talk(person, OUT_OF_DATE))
         if not text.strip():
             return self._html(self._talk(person, NOTHING))
@@ -243,7 +243,7 @@ class _Routes:
             except InfrastructureError as error:
                 return self._html(self._talk(person, NOT_SAVED.format(reason=error.message)), 507)
             person.talk.go_on(verdict)
-        return self._html(self._talk(person, await self._tell(person, verdict)))
+        return self._html(self._talk(person, await self._log_vote(person, verdict)))
 
     def _keep(self, verdict: Vote) -> None:
         question, annotation = mask_pii(verdict.question, verdict.said, self._setup.masker)
@@ -251,7 +251,7 @@ class _Routes:
             opened.add([question])
             opened.write(annotation)
 
-    async def _tell(self, person: _Session, verdict: Vote) -> str:
+    async def _log_vote(self, person: _Session, verdict: Vote) -> str:
         """Say it to the inference log as well; a sentence for the person where that fails."""
         annotation = verdict.said
         if annotation.choice == "skip":
@@ -278,12 +278,12 @@ class _Routes:
         return ""
 
     def _talk(self, person: _Session, trouble: str = "", text: str = "") -> str:
-        bout = person.talk.bout
+        comparison = person.talk.comparison
         return render.render(
             "arena_talk.html",
-            turns=person.talk.turns if bout is None else bout.messages,
-            bout=bout,
-            texts=bout.texts if bout else ("", ""),
+            turns=person.talk.turns if comparison is None else comparison.messages,
+            comparison=comparison,
+            texts=comparison.texts if comparison else ("", ""),
             tags=self._setup.tags,
             trouble=trouble,
             text=text,

@@ -36,7 +36,7 @@ def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     Arguments may also be written as Python does it, as some data sets have them. Each call gets an id of nine letters and
     digits, because some templates ask for one.
     """
-    content, result = _apart(text)
+    content, result = _split_calls(text)
     if not result or any(piece.strip() for piece in content[1:]):
         return text, []
     calls = [_call(inside.strip(), number) for number, inside in enumerate(result)]
@@ -44,7 +44,7 @@ def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     return (content[0].rstrip(), parsed) if len(parsed) == len(calls) else (text, [])
 
 
-def _apart(text: str) -> tuple[list[str], list[str]]:
+def _split_calls(text: str) -> tuple[list[str], list[str]]:
     """Return the texts outside the pairs of tags (one more than there are pairs) and the texts inside each pair.
 
     Looked for by hand, in one pass: a pattern with blanks on both sides of anything takes cubic time for blanks alone, and a client

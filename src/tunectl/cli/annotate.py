@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,11 +95,11 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
                 f"{folder}: there is nothing to ask yet",
                 hint="let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate",
             )
-        desk = AnnotationQueue(
+        queue = AnnotationQueue(
             opened, QueuePolicy(asking.repeat_rate, asking.attention_rate, asking.min_gap, root.seed)
         )
         listening = annotate_app.listen(root.annotate.host, root.annotate.port)
-        writing = _BackgroundWriter(layout, root, desk, generate=generate)
+        writing = _BackgroundWriter(layout, root, queue, generate=generate)
         setup = annotate_app.AnnotateAppConfig(
             root.project, tuple(root.annotate.tags), keys, _hosts(root, keys), writing.pending
         )
@@ -107,8 +107,8 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
         reason = why_unranked(layout)
         terminal.print_line(DOUBT if reason is None else RANDOM.format(reason=reason))
         terminal.print_line(f"open {_url(host, port)} ; stop with Ctrl-C")
-        with writing.running() if generate or reason is None else _nothing():
-            annotate_app.serve(desk, setup, listening)
+        with writing.running() if generate or reason is None else nullcontext():
+            annotate_app.serve(queue, setup, listening)
     return 0
 
 
@@ -144,16 +144,11 @@ def _open_keys(layout: ProjectPaths, root: TunectlConfig) -> KeyStore | None:
     return keys
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
 class _BackgroundWriter:
     """Writes answers, and ranks questions by the reward model's doubt, in a thread while the page is open."""
 
-    def __init__(self, layout: ProjectPaths, root: TunectlConfig, desk: AnnotationQueue, *, generate: bool) -> None:
-        self._layout, self._root, self._desk, self._generate = layout, root, desk, generate
+    def __init__(self, layout: ProjectPaths, root: TunectlConfig, queue: AnnotationQueue, *, generate: bool) -> None:
+        self._layout, self._root, self._queue, self._generate = layout, root, queue, generate
         self._word: str | None = None
         self._stop = threading.Event()
 
@@ -185,7 +180,7 @@ class _BackgroundWriter:
 
         try:
             for batch in generate_candidates(self._layout, self._root):
-                self._desk.add(batch.questions)
+                self._queue.add(batch.questions)
                 self._word = batch.word
                 if self._stop.is_set():
                     return
@@ -203,6 +198,6 @@ class _BackgroundWriter:
 
         try:
             if why_unranked(self._layout) is None:
-                self._desk.rank(rank_by_uncertainty(self._layout, self._root, self._desk.questions()))
+                self._queue.rank(rank_by_uncertainty(self._layout, self._root, self._queue.questions()))
         except TunectlError as error:
             logging_setup.get_logger(__name__).warning("questions come in random order: %s", error)

@@ -133,7 +133,7 @@ def _one(
     import msgspec
 
     if args.json:
-        text = answer(messages, _nothing)
+        text = answer(messages, _ignore_text)
         sys.stdout.write(msgspec.json.encode({"prompt": messages[-1].content, "answer": text}).decode() + "\n")
     else:
         text = answer(messages, _print)
@@ -163,5 +163,5 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-def _nothing(_text: str) -> None:
+def _ignore_text(_text: str) -> None:
     """Show nothing while an answer is written."""

@@ -102,7 +102,7 @@ def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -
 
 
 def next_lines(source: NewSource, folder: str) -> list[str]:
-    """What to type next, and what to know before."""
+    """Return what to type next, and what to know before."""
     preview = source.preview
     go = "" if folder == "." else f"cd {folder} && "
     if not preview.examples:
@@ -130,7 +130,7 @@ def _load(layout: ProjectPaths) -> TunectlConfig:
 
 
 def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]:
-    """A file or a folder: copied below data/, unless it lies in the project already or is too large."""
+    """Return a file or a folder: copied below data/, unless it lies in the project already or is too large."""
     place = origin.resolve()
     if place.is_relative_to(target):
         return {"method": "files", "path": place.relative_to(target).as_posix()}
@@ -179,7 +179,7 @@ def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, Any]:
-    """What was detected, where all files are of one kind; several kinds stay a matter of each file."""
+    """Return what was detected, where all files are of one kind; several kinds stay a matter of each file."""
     pinned: dict[str, Any] = {}
     if len(source_preview.read_as) == 1 and settings["method"] == "files":
         (one,) = source_preview.read_as
@@ -192,7 +192,7 @@ def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, A
 
 
 def _list_notes(source_preview: SourcePreview) -> list[str]:
-    """What the settings do not say: how files of several kinds are read, and what nothing reads."""
+    """Return what the settings do not say: how files of several kinds are read, and what nothing reads."""
     notes = [f"Read as: {_list_kinds(source_preview)}"]
     if source_preview.unused:
         notes.append(f"Columns that nothing reads: {', '.join(source_preview.unused)}")
@@ -218,7 +218,7 @@ def _write(layout: ProjectPaths, name: str, settings: dict[str, Any], origin: st
 
 
 def _format(value: Any) -> str:
-    """A value in YAML's flow style; quoted where it could mean something else."""
+    """Return a value in YAML's flow style; quoted where it could mean something else."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_format(key)}: {_format(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -227,13 +227,13 @@ def _format(value: Any) -> str:
 
 
 def _bind_schemas(project: Path) -> None:
-    """The folder was unfinished and elsewhere: let the editor look for the schemas inside the project."""
+    """Let the editor look for the schemas inside the project: they were named where it was built."""
     path = project / ".vscode" / "settings.json"
     path.write_text(path.read_text(encoding="utf-8").replace(f"{project.as_posix()}/", ""), encoding="utf-8")
 
 
 def _shorten(message: str, name: str, origin: str) -> str:
-    """An error of ingest, without the setting that the user has not written."""
+    """Return an error of ingest, without the setting that the user has not written."""
     return message.replace(f"ingest.sources.{name}.path = ", "").replace(f"ingest.sources.{name}: ", f"{origin}: ")
 
 
@@ -244,7 +244,7 @@ def _offer_options(hint: str) -> str:
 
 
 def _describe(origin: str, source_preview: SourcePreview) -> list[str]:
-    """What was seen, a line a matter."""
+    """Return what was seen, a line a matter."""
     rejected = sum(source_preview.rejected.values())
     cut = ", looked at the first of them" if source_preview.cut else ""
     lines = [

@@ -26,10 +26,10 @@ def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
     from tunectl.canary.canary_store import ExperimentStore
     from tunectl.retraining.run_store import RunStore
 
-    book, canaries = RunStore(ProjectPaths().retrain), ExperimentStore(store)
+    run_store, canaries = RunStore(ProjectPaths().retrain), ExperimentStore(store)
     if args.page is not None:
-        return _page(args, book, canaries)
-    runs = book.runs()
+        return _page(args, run_store, canaries)
+    runs = run_store.runs()
     if args.retrain is not None:
         return _story(args, _find(runs, args.retrain), canaries)
     rows = _rows(store, runs)
@@ -88,7 +88,7 @@ def _story(args: argparse.Namespace, run: RetrainRun, canaries: Any) -> int:
     return 0
 
 
-def _page(args: argparse.Namespace, book: Any, canaries: Any) -> int:
+def _page(args: argparse.Namespace, run_store: Any, canaries: Any) -> int:
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
@@ -97,7 +97,7 @@ def _page(args: argparse.Namespace, book: Any, canaries: Any) -> int:
 
     layout = ProjectPaths()
     project = checks.load_project_config(layout).root.project
-    atomic_io.write_text(args.page, runs_page(book, canaries, project, linked=False))
+    atomic_io.write_text(args.page, runs_page(run_store, canaries, project, linked=False))
     if args.json:
         terminal.print_json({"page": str(args.page)})
     else:

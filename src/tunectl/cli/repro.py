@@ -158,7 +158,7 @@ def _summarize(
 
 
 def _print_next(layout: ProjectPaths, left: Sequence[str], *, evaluated: bool) -> None:
-    """What this run left out, and what goes on from it."""
+    """Print what this run left out, and what goes on from it."""
     from tunectl.backends.system import terminal
 
     if left:

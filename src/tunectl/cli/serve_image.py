@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     if len(names) > 1:
         raise UsageError(f"tunectl serve {' '.join(args.words)}: takes one name", hint="tunectl serve image NAME:TAG")
     layout = ProjectPaths()
-    name = names[0] if names else _usual(layout)
+    name = names[0] if names else _load_project_name(layout)
     size = bento_image.containerize(layout.artifact("package") / "bento", name)
     short = name.rpartition("/")[2].partition(":")[0]  # a registry may have a port
     if args.json:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _usual(layout: ProjectPaths) -> str:
+def _load_project_name(layout: ProjectPaths) -> str:
     from tunectl.config.loading import checks
 
     return checks.load_project_config(layout).root.project

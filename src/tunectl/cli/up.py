@@ -83,7 +83,7 @@ def _check_machine(folder: Path) -> None:
 
 
 def _choose_build(layout: ProjectPaths, overrides: list[str]) -> list[str]:
-    """The overrides for ``tunectl repro``, checked with the recorded ones; a first look where nothing was built or asked for."""
+    """Return the overrides for ``tunectl repro``, checked with the recorded ones; a first look where nothing was built or asked for."""
     from tunectl.config.loading import checks, override_file
     from tunectl.core.optional import require_all
     from tunectl.pipeline import first_look

@@ -18,7 +18,7 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.console import console_guard, html_pages, play_stream
 from tunectl.console.act_table import ACTS, Act
 from tunectl.console.acts.act_errors import ConflictError
-from tunectl.console.console_guard import ConsoleDoor
+from tunectl.console.console_guard import ConsoleGuard
 from tunectl.console.console_routes import PLAY_PATHS, PLAY_SCOPE
 from tunectl.console.console_sessions import SignIn, Visitor
 from tunectl.console.event_stream import ChangeWatcher, stamp_project, stream_changes
@@ -42,7 +42,7 @@ class ConsoleApp:
     def __init__(
         self,
         layout: ProjectPaths,
-        door: ConsoleDoor,
+        guard: ConsoleGuard,
         sign_in: SignIn,
         *,
         project: str,
@@ -50,7 +50,7 @@ class ConsoleApp:
         recording: Recording | None = None,
     ) -> None:
         """``project``: its name, for the frame; ``recording``: set where it is a recorded one."""
-        self.layout, self.door, self.sign_in, self.project, self.clock = layout, door, sign_in, project, clock
+        self.layout, self.guard, self.sign_in, self.project, self.clock = layout, guard, sign_in, project, clock
         self.recording = recording
         self.cache = ReadCache()
         self.watcher = ChangeWatcher(self._stamp_project)
@@ -101,19 +101,19 @@ class ConsoleApp:
             middleware=[middleware.Middleware(gzip.GZipMiddleware, minimum_size=1000)],
             exception_handlers={404: self._show_absent},
         )
-        return GuardMiddleware(inner, self.door, APP_POLICY)
+        return GuardMiddleware(inner, self.guard, APP_POLICY)
 
     def context(self, visitor: Visitor) -> ReadContext:
         """Return what a reader is given."""
-        scopes = visitor.scopes if self.door.acts else visitor.scopes & {"look"}
+        scopes = visitor.scopes if self.guard.acts else visitor.scopes & {"look"}
         return ReadContext(self.layout, self.clock(), scopes, visitor.name, self.cache, self.recording)
 
     def _answer(self, screen: Screen, *, as_json: bool) -> Endpoint:
         async def answer(request: Any) -> Any:
-            visitor = self.door.identify(request)
+            visitor = self.guard.identify(request)
             if visitor is None:
                 return self._ask_who(request, as_json=as_json)
-            self.door.require(visitor, screen.scope)
+            self.guard.require(visitor, screen.scope)
             query = {**request.query_params, **request.path_params}
             context = self.context(visitor)
             try:
@@ -130,10 +130,10 @@ class ConsoleApp:
 
     def _show_act(self, act: Act) -> Endpoint:
         async def show(request: Any) -> Any:
-            visitor = self.door.identify(request)
+            visitor = self.guard.identify(request)
             if visitor is None:
                 return self._ask_who(request, as_json=False)
-            self.door.require(visitor, "look")
+            self.guard.require(visitor, "look")
             context = self.context(visitor)
             try:
                 shown = await asyncio.to_thread(act.show, context, {**request.query_params, **request.path_params})
@@ -147,10 +147,10 @@ class ConsoleApp:
 
     def _perform(self, act: Act) -> Endpoint:
         async def perform(request: Any) -> Any:
-            visitor = self.door.identify(request)
+            visitor = self.guard.identify(request)
             if visitor is None:
                 raise ApiError("sign in first", "authentication_error")
-            self.door.require(visitor, act.scope, act=True)
+            self.guard.require(visitor, act.scope, act=True)
             form = {**await self.read_form(request), **request.path_params}
             try:
                 result = await asyncio.to_thread(act.perform, self.context(visitor), form)
@@ -174,10 +174,10 @@ class ConsoleApp:
         return self._responses.Response(status_code=204)
 
     async def _play(self, request: Any, perform: Callable[[ReadContext, dict[str, str]], Any]) -> Any:
-        visitor = self.door.identify(request)
+        visitor = self.guard.identify(request)
         if visitor is None:
             raise ApiError("sign in first", "authentication_error")
-        self.door.require(visitor, PLAY_SCOPE, act=True)
+        self.guard.require(visitor, PLAY_SCOPE, act=True)
         return await asyncio.to_thread(perform, self.context(visitor), await self.read_form(request))
 
     def render(self, template: str, context: ReadContext, entry: Screen, request: Any, **values: Any) -> str:
@@ -206,15 +206,15 @@ class ConsoleApp:
         return self._responses.RedirectResponse(target, 303)
 
     async def _stream(self, request: Any) -> Any:
-        visitor = self.door.identify(request)
+        visitor = self.guard.identify(request)
         if visitor is None:
             raise ApiError("sign in first", "authentication_error")
-        self.door.require(visitor, "look")
+        self.guard.require(visitor, "look")
         heard = self.watcher.subscribe()
         if heard is None:
             raise ApiError("too many pages are open", "rate_limit_error", status=503)
         return self._responses.StreamingResponse(
-            stream_changes(self.watcher, heard, lambda: self.door.identify(request) is not None),
+            stream_changes(self.watcher, heard, lambda: self.guard.identify(request) is not None),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )
@@ -243,15 +243,15 @@ class ConsoleApp:
         response = self._responses.RedirectResponse(target, 303)
         sessions.set_cookie(
             response,
-            self.door.cookie_name(request),
+            self.guard.cookie_name(request),
             cookie,
-            https=self.door.is_https(request),
+            https=self.guard.is_https(request),
             max_age=sessions.MAX_AGE_SECONDS,
         )
         return response
 
     async def _sign_out(self, request: Any) -> Any:
-        name = self.door.cookie_name(request)
+        name = self.guard.cookie_name(request)
         self.sign_in.close_session(sessions.read_cookie(request.cookies, name))
         response = self._responses.RedirectResponse("/enter", 303)
         sessions.delete_cookie(response, name)
@@ -269,7 +269,7 @@ class ConsoleApp:
             raise ApiError(f"the form did not arrive within {FORM_SECONDS:g} s", status=408) from error
 
     async def _show_absent(self, request: Any, _error: Any) -> Any:
-        visitor = self.door.identify(request)
+        visitor = self.guard.identify(request)
         if visitor is None or request.url.path.endswith(".json"):
             return self._responses.PlainTextResponse("there is nothing here\n", 404 if visitor else 401)
         entry = Screen(request.url.path, "Not found", "absent.html", lambda _context, _query: None)
@@ -293,7 +293,7 @@ class ConsoleApp:
         return answer
 
     def _refuse(self, request: Any, text: str, status: int) -> Any:
-        visitor = self.door.identify(request)
+        visitor = self.guard.identify(request)
         if visitor is None or request.url.path.endswith(".json") or request.url.path in PLAY_PATHS:
             return self._responses.PlainTextResponse(f"{text}\n", status)
         entry = Screen(request.url.path, "This did not work", "refusal.html", lambda _context, _query: None)

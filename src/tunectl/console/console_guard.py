@@ -20,7 +20,7 @@ FORM_TYPE: Final = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES: Final = 65_536
 
 
-class ConsoleDoor:
+class ConsoleGuard:
     """Decides whether a request is answered, and who sent it."""
 
     def __init__(self, hosts: Collection[str], sign_in: SignIn, *, acts: bool) -> None:

@@ -78,7 +78,7 @@ def list_watched_files(layout: ProjectPaths, settings: TunectlConfig | None = No
 
 
 def stamp_project(layout: ProjectPaths, settings: TunectlConfig | None = None) -> Any:
-    """Changes whenever something that a screen shows may have changed."""
+    """Return a value that changes whenever something that a screen shows may have changed."""
     locks = [layout.repro_lock, layout.stage_lock, layout.monitor_lock, layout.retrain / LOCK]
     if settings is not None:
         locks.append(layout.root / settings.annotate.store / annotation_store.LOCK)

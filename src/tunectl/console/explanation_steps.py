@@ -46,7 +46,7 @@ class ExplanationStep(Struct, frozen=True):
 
 
 def describe_retrain(run: RetrainRun) -> ExplanationStep:
-    """A retrain as a step."""
+    """Return a retrain as a step."""
     champion = str(run.facts("proposed").get("champion") or "")
     facts = [
         ExplanationFact("started by", f"{run.trigger.kind}{f' ({run.trigger.author})' if run.trigger.author else ''}"),
@@ -64,13 +64,13 @@ def describe_retrain(run: RetrainRun) -> ExplanationStep:
 
 
 def describe_decision(event: ReleaseEvent) -> ExplanationStep:
-    """What somebody decided about a release as a step."""
+    """Return what somebody decided about a release as a step."""
     title = f"{event.action.replace('_', ' ')} by {event.author or 'somebody'}"
     return ExplanationStep("decision", title, event.message, event.created_at, release_link(event.release))
 
 
 def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence[RunSummary]) -> ExplanationStep:
-    """The base model and the settings of a release as a step; ``runs``: those of the ledger."""
+    """Return the base model and the settings of a release as a step; ``runs``: those of the ledger."""
     commit = (release.git or "").removesuffix("-dirty")
     shown = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the build had no commit"
     facts = [
@@ -90,12 +90,12 @@ def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence
 
 
 def reject_link(stage: str, reason: str) -> str:
-    """The address of the rows that a stage rejected for a reason."""
+    """Return the address of the rows that a stage rejected for a reason."""
     return link("/data/rows", stage=stage, part="rejects", reason=reason)
 
 
 def describe_learner(release: str, answers: Sequence[InferenceRecord]) -> ExplanationStep:
-    """A release that learned a row, with the newest answers that it gave."""
+    """Return a release that learned a row, with the newest answers that it gave."""
     facts = [
         ExplanationFact(
             f"answer of {one.accepted_at:%m-%d %H:%M}", truncate(window.last_user_text(one), 80), explain_link(one.id)
@@ -113,7 +113,7 @@ def describe_learner(release: str, answers: Sequence[InferenceRecord]) -> Explan
 
 
 def show_value(value: object) -> str:
-    """The value of feedback as text."""
+    """Return the value of feedback as text."""
     return "" if value is None else truncate(value if isinstance(value, str) else str(value), PREVIEW)
 
 

@@ -57,5 +57,5 @@ def asset_address(name: str) -> str:
 
 @lru_cache(maxsize=8)
 def mark_fragment(page: str) -> Any:
-    """A report's markup, cleaned here once more, so that nothing else can get into a page by this filter."""
+    """Return a report's markup, cleaned here once more, so that nothing else can get into a page by this filter."""
     return render.mark_trusted(report_fragment.clean(page))

@@ -29,7 +29,7 @@ VARIANTS: Final = frozenset(("champion", "challenger", "base"))
 
 
 def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes]:
-    """The lines of an answer, the first of them already there; the server must be one that the settings name.
+    """Return the lines of an answer, the first of them already there; the server must be one that the settings name.
 
     Raises  ApiError for a form that asks for what is not there, or what the server said; InfrastructureError where it does not answer.
     """

@@ -25,7 +25,7 @@ LINES_UNTHINNED: Final = 1000.0
 """Seconds of a stage, divided by this, are the seconds between two lines, within the two limits above."""
 VARIABLE: Final = "TUNECTL_PROGRESS_JOURNAL"
 """The journal of the stage that started this process: the first rank of a fit goes on writing it."""
-Outcome = Literal["finished", "failed", "stopped"]
+StageOutcome = Literal["finished", "failed", "stopped"]
 
 
 class JournalStart(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
@@ -54,7 +54,7 @@ class JournalEnd(msgspec.Struct, frozen=True, tag_field="event", tag="end"):
     """The last line."""
 
     at: float
-    outcome: Outcome
+    outcome: StageOutcome
     message: str = ""
     """Why it failed; one line."""
 
@@ -134,7 +134,7 @@ def record_progress(path: Path, stage: str, config: str) -> Iterator[None]:
     journal.append(JournalStart(time.time(), stage, os.getpid(), config))
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = str(path.absolute())
-    outcome: Outcome = "finished"
+    outcome: StageOutcome = "finished"
     message = ""
     try:
         with progress.use_renderer(journal):

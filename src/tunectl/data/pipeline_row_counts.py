@@ -41,7 +41,7 @@ READS: Mapping[str, tuple[Reads, ...]] = {
     "split": (Reads("curate", ("documents.jsonl", "examples.jsonl"), "record"),),
     "sft": (Reads("split", ("train.jsonl", "validation.jsonl"), "answer"),),
 }
-"""Stage that keeps an account to its rows in, which add up. Harvest leaves no file where there was no live traffic."""
+"""Stage that keeps an account to its rows in, which add up. Stage feedback leaves no file where there was no live traffic."""
 
 
 class StageRowCounts(Struct, frozen=True):

@@ -70,7 +70,7 @@ class Pipeline:
     """
 
     def __init__(self, tally: RowCounter, scratch: Path | None = None) -> None:
-        """Records between two blocks lie in memory, or in unnamed files in ``scratch``."""
+        """Keep records between two blocks in memory, or in unnamed files in ``scratch``."""
         self.tally = tally
         self.scratch = scratch
         self._merged = self._open_list()

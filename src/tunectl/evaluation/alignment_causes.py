@@ -51,11 +51,19 @@ def find_causes(facts: AlignmentFacts) -> list[AlignmentCause]:
     gain = facts.gain
     if gain.verdict == BETTER:
         return []
-    costs = list(_costs_too_much(facts))
+    costs = list(_find_cost(facts))
     gained = gain.low is not None and gain.low > 0 and (gain.value or 0) >= gain.min_difference
     if costs and gained:
         return costs
-    rules = (_answers_cut, _rewards_alike, _hardly_moved, _not_risen, _reward_wrong, _judge_weak, _too_few_inputs)
+    rules = (
+        _find_cut_answers,
+        _find_equal_rewards,
+        _find_small_change,
+        _find_no_gain,
+        _find_wrong_reward,
+        _find_weak_judge,
+        _find_too_few_inputs,
+    )
     causes = [*(cause for rule in rules for cause in rule(facts)), *costs]
     causes.sort(key=lambda cause: -cause.strength)
     return causes[:MOST_CAUSES] or [_explain_none(facts)]
@@ -67,7 +75,7 @@ def describe_share(share: ShareEstimate) -> str:
     return f"{100 * share.value:.0f} %{ends}"
 
 
-def _costs_too_much(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+def _find_cost(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     if facts.gain.costs:
         yield AlignmentCause(
             "costs_too_much",
@@ -78,7 +86,7 @@ def _costs_too_much(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         )
 
 
-def _answers_cut(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+def _find_cut_answers(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     share = facts.run.truncated
     if share is not None and share >= MANY_CUT:
         yield AlignmentCause(
@@ -90,14 +98,14 @@ def _answers_cut(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         )
 
 
-def _rewards_alike(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+def _find_equal_rewards(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     """Yield the spread of rewards within a prompt is small beside the reward model's own noise.
 
     The noise is what the model says itself: the chance of the better of two answers, and, with several members, their spread.
     """
     reward, spread = facts.reward, facts.run.reward_spread
     if spread is None or (
-        spread == 0 and any(_answers_cut(facts))
+        spread == 0 and any(_find_cut_answers(facts))
     ):  # where all but one are cut, nothing is left to compare
         return
     chance = None if reward is None else reward.order_chance
@@ -121,7 +129,7 @@ def _rewards_alike(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     )
 
 
-def _hardly_moved(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+def _find_small_change(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     run, same = facts.run, facts.gain.same_answers
     online = run.method not in OFFLINE
     if run.kl < LOW_KL:
@@ -136,7 +144,7 @@ def _hardly_moved(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         )
     elif run.best_step and same >= MANY_SAME:
         changes = [("More", "steps" if online else "epochs")]
-        if online and not any(_rewards_alike(facts)):  # whose advice is the opposite
+        if online and not any(_find_equal_rewards(facts)):  # whose advice is the opposite
             changes = [("A lower", "temperature"), ("more", "steps")]
         yield AlignmentCause(
             "policy_hardly_moved",
@@ -147,10 +155,10 @@ def _hardly_moved(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         )
 
 
-def _not_risen(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+def _find_no_gain(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     """Yield what the policy learns from did not surely get better on validation."""
     run = facts.run
-    if run.rise is None or _rose(run) or _guard_refused(run):
+    if run.rise is None or _has_risen(run) or _guard_refused(run):
         return
     ends = (
         ""
@@ -175,7 +183,7 @@ def _not_risen(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     )
 
 
-def _reward_wrong(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+def _find_wrong_reward(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     """Yield the reward rose, and nobody else sees it: the reward model is wrong about the answers that its policy writes."""
     run, reward = facts.run, facts.reward
     advice = (
@@ -200,7 +208,7 @@ def _reward_wrong(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         return
     liked = reward.wins.low is not None and reward.wins.low > 0.5
     short = (reward.expected - own.value) / (reward.expected - 0.5)
-    if (liked or _rose(run)) and short >= NEARER_CHANCE:
+    if (liked or _has_risen(run)) and short >= NEARER_CHANCE:
         yield AlignmentCause(
             "reward_model_wrong",
             f"The reward model is wrong about its policy's own answers: it prefers the aligned one on {describe_share(reward.wins)} "
@@ -212,7 +220,7 @@ def _reward_wrong(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         )
 
 
-def _judge_weak(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+def _find_weak_judge(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     """Yield the judge cannot see a gain, because it is absent or often wrong."""
     gain = facts.gain
     advice = (
@@ -234,7 +242,7 @@ def _judge_weak(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         )
 
 
-def _too_few_inputs(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
+def _find_too_few_inputs(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     """Yield there is a gain in the sample, and its interval is too wide to say so."""
     gain = facts.gain
     if gain.verdict != UNCLEAR or gain.no_judge:
@@ -272,7 +280,7 @@ def _explain_none(facts: AlignmentFacts) -> AlignmentCause:
     )
 
 
-def _rose(run: AlignmentRun) -> bool:
+def _has_risen(run: AlignmentRun) -> bool:
     """Return whether what is learned from surely got better at the look; a loss has no interval and need only fall."""
     if run.rise is None:
         return False

@@ -47,18 +47,18 @@ def measure_agreement(
     first: Sequence[float], second: Sequence[float], clusters: Sequence[str], counting: Counting
 ) -> ShareEstimate | None:
     """Return the share of the inputs that two judges order alike, of those on which neither sees a tie; None without one."""
-    duels = [
+    pairs = [
         PairOutcome(float(own == other), cluster, "", "")
         for own, other, cluster in zip(first, second, clusters, strict=True)
         if 0.5 not in (own, other)
     ]
-    return None if not duels else ShareEstimate(*win_rate.estimate_share(duels, counting), len(duels))
+    return None if not pairs else ShareEstimate(*win_rate.estimate_share(pairs, counting), len(pairs))
 
 
 def measure_wins(outcomes: Sequence[float], clusters: Sequence[str], counting: Counting) -> ShareEstimate:
     """Return how often the aligned answer is ordered first, ties half."""
-    duels = [PairOutcome(value, cluster, "", "") for value, cluster in zip(outcomes, clusters, strict=True)]
-    return ShareEstimate(*win_rate.estimate_share(duels, counting), len(duels))
+    pairs = [PairOutcome(value, cluster, "", "") for value, cluster in zip(outcomes, clusters, strict=True)]
+    return ShareEstimate(*win_rate.estimate_share(pairs, counting), len(pairs))
 
 
 def expect_agreement(first: float, second: float) -> float:

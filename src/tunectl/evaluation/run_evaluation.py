@@ -80,7 +80,7 @@ class Data:
     """Test inputs that every system answers."""
     validation: list[Item]
     pool: list[Item]
-    """Train: examples for prompts, and the texts that may have been memorised."""
+    """Train: examples for prompts, and the texts that may have been memorized."""
     available: int
     skipped: dict[str, int]
 

@@ -53,17 +53,17 @@ def outcome(own: float, other: float, tie: float) -> float:
 
 
 def rate(
-    judge: JudgeName, duels: Sequence[PairOutcome], counting: Counting, *, flips: int | None = None, note: str = ""
+    judge: JudgeName, outcomes: Sequence[PairOutcome], counting: Counting, *, flips: int | None = None, note: str = ""
 ) -> WinRate:
     """Return the win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
     A pair of equal answers is a tie whatever its outcome says. Without pairs the rate is absent, and says so.
     """
-    fair = [duel._replace(outcome=0.5) if duel.first.strip() == duel.second.strip() else duel for duel in duels]
+    fair = [pair._replace(outcome=0.5) if pair.first.strip() == pair.second.strip() else pair for pair in outcomes]
     if not fair:
         return not_judged(judge, "there is no pair to judge")
-    won = [duel for duel in fair if duel.outcome == 1]
-    lost = [duel for duel in fair if duel.outcome == 0]
+    won = [pair for pair in fair if pair.outcome == 1]
+    lost = [pair for pair in fair if pair.outcome == 0]
     apart = [
         (_words(d.first), _words(d.second)) if d.outcome == 1 else (_words(d.second), _words(d.first))
         for d in won + lost
@@ -73,7 +73,7 @@ def rate(
     return WinRate(
         judge=judge,
         pairs=len(fair),
-        units=len({duel.cluster for duel in fair}),
+        units=len({pair.cluster for pair in fair}),
         wins=len(won),
         losses=len(lost),
         ties=len(fair) - len(won) - len(lost),
@@ -100,24 +100,24 @@ def about_equal(first: str, second: str, close: float) -> bool:
     return abs(first_words - other) <= close * max(first_words, other)
 
 
-def _close(duels: Iterable[PairOutcome], counting: Counting) -> CloseRate | None:
-    chosen = [duel for duel in duels if about_equal(duel.first, duel.second, counting.close)]
+def _close(outcomes: Iterable[PairOutcome], counting: Counting) -> CloseRate | None:
+    chosen = [pair for pair in outcomes if about_equal(pair.first, pair.second, counting.close)]
     if not chosen:
         return None
     return CloseRate(len(chosen), *estimate_share(chosen, counting))
 
 
-def estimate_share(duels: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:
-    """Return the mean outcome with its interval, from 0 to 1; ``duels`` holds at least one."""
+def estimate_share(outcomes: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:
+    """Return the mean outcome with its interval, from 0 to 1; ``outcomes`` holds at least one."""
     import numpy as np
 
-    clusters = [duel.cluster for duel in duels]
-    value = fmean(duel.outcome for duel in duels)
-    if len({duel.outcome for duel in duels}) > 1:
+    clusters = [pair.cluster for pair in outcomes]
+    value = fmean(pair.outcome for pair in outcomes)
+    if len({pair.outcome for pair in outcomes}) > 1:
         plan = paired_comparison.make_resampling(
             clusters, resamples=counting.resamples, confidence=counting.confidence, seed=counting.seed
         )
-        result = paired_comparison.score("win_rate", np.asarray([(duel.outcome, 1.0) for duel in duels]), plan)
+        result = paired_comparison.score("win_rate", np.asarray([(pair.outcome, 1.0) for pair in outcomes]), plan)
         if result is not None and result.low is not None and result.high is not None and result.low < result.high:
             return value, result.low / 100, result.high / 100
     units = len(set(clusters))

@@ -41,7 +41,7 @@ class AlignedPair:
     tables: Mapping[str, Statistics]
     """Statistics of both, by system."""
 
-    def duel(self, index: int, outcome: float) -> PairOutcome:
+    def build_outcome(self, index: int, outcome: float) -> PairOutcome:
         """Return one pair with its outcome."""
         return PairOutcome(outcome, self.items[index].cluster, self.aligned.answers[index], self.tuned.answers[index])
 
@@ -64,8 +64,10 @@ def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: Coun
     if isinstance(panel.scores, str):
         return win_rate.not_judged("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
-    duels = [match.duel(index, win_rate.outcome(own, other, tie)) for index, (own, other) in enumerate(pairs)]
-    return win_rate.rate("reward", duels, counting, note=panel.trust)
+    outcomes = [
+        match.build_outcome(index, win_rate.outcome(own, other, tie)) for index, (own, other) in enumerate(pairs)
+    ]
+    return win_rate.rate("reward", outcomes, counting, note=panel.trust)
 
 
 def by_checks(match: AlignedPair, counting: Counting) -> WinRate:
@@ -73,12 +75,12 @@ def by_checks(match: AlignedPair, counting: Counting) -> WinRate:
     if "checks" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("checks", "evaluate.checks is empty")
     own, other = (match.tables[item.name]["checks"] for item in (match.aligned, match.tuned))
-    duels = [
-        match.duel(index, win_rate.outcome(float(own[index, 0]), float(other[index, 0]), 1e-9))
+    outcomes = [
+        match.build_outcome(index, win_rate.outcome(float(own[index, 0]), float(other[index, 0]), 1e-9))
         for index in range(len(match.items))
         if own[index, 1]
     ]
-    return win_rate.rate("checks", duels, counting)
+    return win_rate.rate("checks", outcomes, counting)
 
 
 def by_slots(match: AlignedPair, counting: Counting) -> WinRate:
@@ -86,12 +88,12 @@ def by_slots(match: AlignedPair, counting: Counting) -> WinRate:
     if "slot_error" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("slots", "evaluate.slots is null")
     own, other = (match.tables[item.name]["slot_error"] for item in (match.aligned, match.tuned))
-    duels = [
-        match.duel(index, win_rate.outcome(-float(own[index, 0]), -float(other[index, 0]), 0))
+    outcomes = [
+        match.build_outcome(index, win_rate.outcome(-float(own[index, 0]), -float(other[index, 0]), 0))
         for index in range(len(match.items))
         if own[index, 1]
     ]
-    return win_rate.rate("slots", duels, counting)
+    return win_rate.rate("slots", outcomes, counting)
 
 
 def by_language_model(
@@ -106,18 +108,20 @@ def by_language_model(
         judging.Pair(match.items[index], match.aligned.answers[index], match.tuned.answers[index]) for index in indexes
     ]
     result = judging.judge_both_orders(pairs, cfg.question, judge)
-    duels = [match.duel(index, judging.resolve_orders(both)) for index, both in zip(indexes, result, strict=True)]
-    return win_rate.rate("llm", duels, counting, flips=sum(map(judging.position_inconsistent, result)))
+    outcomes = [
+        match.build_outcome(index, judging.resolve_orders(both)) for index, both in zip(indexes, result, strict=True)
+    ]
+    return win_rate.rate("llm", outcomes, counting, flips=sum(map(judging.position_inconsistent, result)))
 
 
 def by_people(panel: JudgeInputs, counting: Counting) -> WinRate:
     """Return people on the page, who did not know which system wrote what: their judgments about the two systems."""
     if isinstance(panel.judgments, str):
         return win_rate.not_judged("people", panel.judgments)
-    duels = list(from_annotations(panel.judgments))
-    if not duels:
+    outcomes = list(from_annotations(panel.judgments))
+    if not outcomes:
         return win_rate.not_judged("people", "no judgment is about an answer of align and one of sft")
-    return win_rate.rate("people", duels, counting)
+    return win_rate.rate("people", outcomes, counting)
 
 
 def from_annotations(judgments: Iterable[Comparison]) -> Iterable[PairOutcome]:
@@ -127,8 +131,8 @@ def from_annotations(judgments: Iterable[Comparison]) -> Iterable[PairOutcome]:
             continue
         first, second = judgment.systems
         outcome = {"first": 1.0, "second": 0.0}.get(judgment.choice, 0.5)
-        duel = PairOutcome(outcome, judgment.prompt, judgment.answers[0][-1].content, judgment.answers[1][-1].content)
+        pair = PairOutcome(outcome, judgment.prompt, judgment.answers[0][-1].content, judgment.answers[1][-1].content)
         if first in ALIGNED and second in TUNED:
-            yield duel
+            yield pair
         elif first in TUNED and second in ALIGNED:
-            yield duel.swapped
+            yield pair.swapped

@@ -44,7 +44,7 @@ _PLACES: Final = RecordFormat("list of backup places", ())
 
 
 def read(path: Path) -> list[Erasure]:
-    """The erasures of a file, in order; none where it is absent. A last line that a kill cut off was never confirmed.
+    """Return the erasures of a file, in order; none where it is absent. A last line that a kill cut off was never confirmed.
 
     Raises  ArtifactError for a line that is none.
     """

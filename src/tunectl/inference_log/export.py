@@ -1,6 +1,6 @@
 """Inferences as rows of other programs: logs of the NVIDIA data flywheel, and chats for fine-tuning in OpenAI's shape.
 
-A model's own words are no lesson by themselves: ``with_accepted_answer`` keeps inferences that people liked, and puts what they wrote
+A model's own words are no example by themselves: ``with_accepted_answer`` keeps inferences that people liked, and puts what they wrote
 instead in the place of the answer.
 """
 
@@ -20,7 +20,7 @@ GOOD_RATING: Final = 4
 """Of 5; from here on a rating is approval."""
 BATCH: Final = 500
 """Inferences whose feedback is looked up at once."""
-SaidOf = Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]]
+FeedbackLookup = Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]]
 
 
 class Export:
@@ -30,7 +30,7 @@ class Export:
         self._shape, self._workload, self._approved_only = shape, workload, approved_only
         self.left_out: Counter[str] = Counter()
 
-    def rows(self, inferences: Iterable[InferenceRecord], said_of: SaidOf) -> Iterator[dict[str, Any]]:
+    def rows(self, inferences: Iterable[InferenceRecord], said_of: FeedbackLookup) -> Iterator[dict[str, Any]]:
         """Yield the rows of ``inferences``; ``said_of`` finds feedback, and is asked only where it matters."""
         todo = iter(inferences)
         while some := list(islice(todo, BATCH)):

@@ -1,8 +1,8 @@
 """Select training examples from feedback on live traffic, with a reason for each skipped inference. Pure.
 
-A model's own words are never a lesson unless a person approved or edited them. Nobody counts for more than their share, new
+A model's own words are never an example unless a person approved or edited them. Nobody counts for more than their share, new
 opinions wait until others had time to object, and what the golden set asks is never learned. Every inference that somebody said
-something about is either a lesson or has one reason why not.
+something about is either an example or has one reason why not.
 """
 
 from __future__ import annotations
@@ -99,10 +99,10 @@ class FeedbackExample(Struct, frozen=True):
 class FeedbackSelection(Struct, frozen=True):
     """What came of a snapshot."""
 
-    lessons: list[FeedbackExample]
+    examples: list[FeedbackExample]
     """The oldest first."""
     left: list[tuple[str, SkipReason]]
-    """Inference and why it is no lesson."""
+    """Inference and why it is no example."""
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -141,7 +141,7 @@ def select_examples(
     erased: Collection[str] = (),
     golden: Collection[str] = (),
 ) -> FeedbackSelection:
-    """Return lessons of all inferences that somebody said something about.
+    """Return examples of all inferences that somebody said something about.
 
     said       feedback by inference, the oldest first
     at         when the snapshot was frozen; opinions younger than the quarantine do not count
@@ -208,7 +208,7 @@ def is_held_out(prompt: str, share: float) -> bool:
 def apply_caps(
     examples: Sequence[FeedbackExample], rules: FeedbackRules
 ) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
-    """Return the lessons that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
+    """Return the examples that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
     left: list[tuple[str, SkipReason]] = []
     counts: Counter[tuple[str, str | None]] = Counter()
     kept_examples: list[FeedbackExample] = []

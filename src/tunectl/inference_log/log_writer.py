@@ -138,7 +138,7 @@ class Writer:
                 self._fail(ticket, "the store is closed")
             elif not self._fits(waiting := self._count_waiting(), self._held + self._flying, ticket):
                 self._fail(ticket, f"{waiting} rows wait for the disk already")
-                self._lose(1)
+                self._count_lost(1)
             else:
                 self._queue(ticket)
                 self._held += ticket.size
@@ -323,9 +323,9 @@ class Writer:
             if self._fits(len(self._late), self._held, ticket):
                 self._late.append(ticket)
                 self._held += ticket.size
-        self._lose(len(line) - len(self._late))
+        self._count_lost(len(line) - len(self._late))
 
-    def _lose(self, count: int) -> None:
+    def _count_lost(self, count: int) -> None:
         if count > 0 and self.lost == 0:
             logging_setup.get_logger(__name__).error(
                 "rows are lost from now on: more wait for the disk than inference_log.max_buffered_rows = %d or inference_log.max_buffered_bytes = %s",

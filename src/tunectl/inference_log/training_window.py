@@ -84,7 +84,7 @@ class FeedbackExamples(Struct, frozen=True):
 
 
 def build_feedback_examples(window: FeedbackWindow, section: FeedbackFromLog, root: Path = Path()) -> FeedbackExamples:
-    """Return lessons of all snapshots that ``load_window`` names; a later snapshot knows more of what was said.
+    """Return the examples of all snapshots that ``load_window`` names; a later snapshot knows more of what was said.
 
     Raises  ArtifactError for one that is absent or was changed.
     """
@@ -100,7 +100,7 @@ def build_feedback_examples(window: FeedbackWindow, section: FeedbackFromLog, ro
         if number >= len(window.snapshots) - 1:
             at = max(item.created_at for item in window.snapshots[:number])
             earlier, result = result, _select_examples(window, section, inferences, feedback, at)
-    new_ids = {example.inference.id for example in result.lessons} - {
-        example.inference.id for example in earlier.lessons
+    new_ids = {example.inference.id for example in result.examples} - {
+        example.inference.id for example in earlier.examples
     }
     return FeedbackExamples(result, inferences, snapshots, frozenset(new_ids))

@@ -10,7 +10,7 @@ from typing import Any
 from tunectl.artifacts.records import DriftSignal, DriftWindow
 from tunectl.monitoring import decision as decisions
 from tunectl.monitoring import exemplars, signals, two_sample_tests, window_size
-from tunectl.monitoring.signals import SIDES, MonitoredInference, SignalColumns, SignalSide, Tools
+from tunectl.monitoring.signals import SIDES, MonitoredInference, SignalBackends, SignalColumns, SignalSide
 from tunectl.monitoring.window import EMPTY, TimeSpan, compute_window_id
 from tunectl.monitoring.window_size import DetectionRule
 
@@ -50,7 +50,7 @@ class DriftDetector:
     """Examines windows of one release against its baselines."""
 
     rule: DetectionRule
-    tools: Tools
+    tools: SignalBackends
     without: tuple[str, ...]
     """Signals that are switched off."""
     seed: int
@@ -61,9 +61,9 @@ class DriftDetector:
         """Measure a reference and work out its floors."""
         inferences = self._subsample(rows, MAX_POOLED_ROWS)
         signal_values = signals.compute_signal_values(inferences, side, self.tools, without=self.without)
-        dealer = two_sample_tests.PermutationCache(self.rule.permutations, self.seed)
+        permuter = two_sample_tests.PermutationCache(self.rule.permutations, self.seed)
         floors = signals.effect_floors(
-            signal_values, dealer, quantile=self.rule.quantile, minimum=self.rule.minimum, seed=self.seed
+            signal_values, permuter, quantile=self.rule.quantile, minimum=self.rule.minimum, seed=self.seed
         )
         return ReferenceSample(name, tuple(inferences), signal_values, floors)
 
@@ -93,11 +93,11 @@ class DriftDetector:
         the end. ``last``: those of the window before, for people to see whether this is new.
         """
         rule = self.rule
-        dealer = two_sample_tests.PermutationCache(rule.permutations, self.seed)
+        permuter = two_sample_tests.PermutationCache(rule.permutations, self.seed)
         windows = list(pooled) or [PooledWindow(span.since, self.measure_rows(rows))]
         columns = windows[-1].columns
         tests = {
-            size: self._test_pool(windows[-size:], baselines, dealer) for size in decisions.pool_sizes(len(windows))
+            size: self._test_pool(windows[-size:], baselines, permuter) for size in decisions.pool_sizes(len(windows))
         }
         signals_by_name = decisions.combine_pools(tests, signals.WEIGHTS, rule.false_alarms)
         untested = all(item.adjusted_p_value is None for item in signals_by_name.values())
@@ -115,9 +115,9 @@ class DriftDetector:
             since = self._find_change(windows, baselines, signals_by_name)
             exemplar_data |= {"changed_since": since}
             decision = replace(decision, reason=f"{decision.reason}; likely since {since:%Y-%m-%d %H:%M} UTC")
-        beside = self._beside(columns, last or {})
+        with_last = self._compare_with_last(columns, last or {})
         return self._build_window(
-            span, rows, baselines, release, decision, signals=signals_by_name, previous_p_values=beside,
+            span, rows, baselines, release, decision, signals=signals_by_name, previous_p_values=with_last,
             too_small_for=self._too_small(rows, baselines), **exemplar_data,
         )  # fmt: skip
 
@@ -125,13 +125,13 @@ class DriftDetector:
         self,
         windows: Sequence[PooledWindow],
         baselines: Mapping[SignalSide, ReferenceSample],
-        dealer: two_sample_tests.PermutationCache,
+        permuter: two_sample_tests.PermutationCache,
     ) -> list[DriftSignal]:
         drift_signals: list[DriftSignal] = []
         for side, baseline in baselines.items():
             columns = signals.pool_columns([each.columns[side] for each in windows], MAX_POOLED_ROWS, self.seed)
-            drift_signals += signals.test_all(
-                columns, baseline.columns, baseline.floors, dealer, level=self.rule.level, minimum=self.rule.minimum
+            drift_signals += signals.run_all_tests(
+                columns, baseline.columns, baseline.floors, permuter, level=self.rule.level, minimum=self.rule.minimum
             )
         return drift_signals
 
@@ -161,12 +161,14 @@ class DriftDetector:
         needed = window_size.min_window_rows(self.rule, reference, max(decisions.POOLS))
         return None if needed is not None and min(len(rows), self.most) >= needed else self.rule.min_effect
 
-    def _beside(self, values: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
-        dealer = two_sample_tests.PermutationCache(GLANCE, self.seed)
+    def _compare_with_last(self, values: MeasuredSignals, last: MeasuredSignals) -> dict[str, float]:
+        permuter = two_sample_tests.PermutationCache(GLANCE, self.seed)
         result = [
             signal
             for side, columns in last.items()
-            for signal in signals.test_all(values[side], columns, {}, dealer, level=0.05, minimum=self.rule.minimum)
+            for signal in signals.run_all_tests(
+                values[side], columns, {}, permuter, level=0.05, minimum=self.rule.minimum
+            )
         ]
         return {item.name: item.p_value for item in result if item.p_value is not None}
 

@@ -18,7 +18,7 @@ from tunectl.monitoring import evidently_report
 from tunectl.monitoring.detector import DriftDetector
 from tunectl.monitoring.drift_monitor import DriftMonitor
 from tunectl.monitoring.features import Embedder, Sentiment
-from tunectl.monitoring.signals import Tools
+from tunectl.monitoring.signals import SignalBackends
 from tunectl.monitoring.window_size import DetectionRule
 
 LETTERS = 12
@@ -37,7 +37,7 @@ def detection_rule(settings: MonitorSettings) -> DetectionRule:
     )
 
 
-def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> Tools:
+def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> SignalBackends:
     """Return the text encoder; download and distill it first where that was not done yet.
 
     Raises  InfrastructureError where the encoder cannot be fetched; MissingExtraError without tokenizers, or torch to distil.
@@ -50,7 +50,7 @@ def feature_tools(settings: MonitorSettings, layout: ProjectPaths) -> Tools:
         embedder = sentence_encoder.EncoderEmbedding(folder)
     else:
         embedder = static_embedding.StaticEmbedding(static_embedding.distill(folder, layout.embeddings))
-    return Tools(embedder, Sentiment(words), _language())
+    return SignalBackends(embedder, Sentiment(words), _language())
 
 
 def _language() -> Callable[[str], str]:

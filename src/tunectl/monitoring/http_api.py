@@ -1,4 +1,4 @@
-"""The monitor's web door: metrics for Prometheus, pages for people; reading, never changing.
+"""The monitor's HTTP API: metrics for Prometheus, pages for people; reading, never changing.
 
     /healthz         open to all
     /metrics         scope scrape

@@ -205,7 +205,7 @@ def _ends(rate: Rate) -> tuple[float, float, float]:
     return round(rate.share, 5), round(low, 5), round(high, 5)
 
 
-def _topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
+def _shift_topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
     """Return more rows that are near one drawn row, by their embeddings."""
     column = columns.get(f"{side}_text")
     if column is None or not len(column):
@@ -224,7 +224,7 @@ def _topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | N
     return shift
 
 
-def _tone(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
+def _shift_tone(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
     """Return more rows whose words are unfriendly."""
     column = columns.get(f"{side}_tone")
     if column is None or not len(column):
@@ -251,12 +251,12 @@ def _more(random: Generator, window: NDArray[Any], marked: NDArray[Any], amount:
     return changed
 
 
-def _nothing(_side: SignalSide, _columns: SignalColumns, _amount: float) -> Shift | None:
+def _get_no_change(_side: SignalSide, _columns: SignalColumns, _amount: float) -> Shift | None:
     return no_change
 
 
 _SHIFTS: dict[str, Callable[[SignalSide, SignalColumns, float], Shift | None]] = {
-    "": _nothing,
-    "topic": _topic,
-    "tone": _tone,
+    "": _get_no_change,
+    "topic": _shift_topic,
+    "tone": _shift_tone,
 }

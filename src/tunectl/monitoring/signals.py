@@ -47,7 +47,7 @@ class MonitoredInference(Struct, frozen=True, omit_defaults=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class SignalBackends:
     """What turns texts into numbers."""
 
     embedder: Embedder
@@ -113,7 +113,7 @@ SPOKEN = 2000
 """Most texts whose language is looked at, the slowest of the signals; of more, every second one, or third."""
 FEWEST = 19
 """Permutations of a test whose p-value is not looked at."""
-NAMES = tuple(item.name for item in SIGNALS)
+SIGNAL_NAMES = tuple(item.name for item in SIGNALS)
 """The closed set of signals: labels of the metrics."""
 WEIGHTS = {item.name: item.weight for item in SIGNALS}
 """Parts of the budget of false alarms."""
@@ -139,7 +139,7 @@ SignalColumns = Mapping[str, SignalValues]
 def compute_signal_values(
     rows: Sequence[MonitoredInference],
     side: SignalSide,
-    tools: Tools,
+    tools: SignalBackends,
     *,
     without: Sequence[str] = (),
     spoken: int = SPOKEN,
@@ -173,31 +173,31 @@ class _CachedEmbedder:
         return self._vectors
 
 
-def _text(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
+def _text(values: Sequence[str], tools: SignalBackends) -> tuple[NDArray[Any], ...]:
     return tools.embedder.embed(values), CHARACTERS * char_ngram_features(values)
 
 
-def _tone(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
+def _tone(values: Sequence[str], tools: SignalBackends) -> tuple[NDArray[Any], ...]:
     return tools.tone.score(values), tools.embedder.embed(values)
 
 
-def _numbers(values: Sequence[float], _tools: Tools) -> tuple[NDArray[Any], ...]:
+def _numbers(values: Sequence[float], _tools: SignalBackends) -> tuple[NDArray[Any], ...]:
     import numpy as np
 
     return (np.array(values, dtype=np.float64),)
 
 
-def _names(values: Sequence[str], _tools: Tools) -> tuple[NDArray[Any], ...]:
+def _names(values: Sequence[str], _tools: SignalBackends) -> tuple[NDArray[Any], ...]:
     import numpy as np
 
     return (np.array(values, dtype=np.str_),)
 
 
-def _detect_languages(values: Sequence[str], tools: Tools) -> tuple[NDArray[Any], ...]:
+def _detect_languages(values: Sequence[str], tools: SignalBackends) -> tuple[NDArray[Any], ...]:
     return _names([tools.language(value) for value in values], tools)
 
 
-_PARTS: dict[SignalKind, Callable[[Sequence[Any], Tools], tuple[NDArray[Any], ...]]] = {
+_PARTS: dict[SignalKind, Callable[[Sequence[Any], SignalBackends], tuple[NDArray[Any], ...]]] = {
     "text": _text,
     "tone": _tone,
     "language": _detect_languages,
@@ -207,22 +207,26 @@ _PARTS: dict[SignalKind, Callable[[Sequence[Any], Tools], tuple[NDArray[Any], ..
 }
 
 
-def test_signal(
-    kind: SignalKind, first: SignalValues, second: SignalValues, dealer: two_sample_tests.PermutationCache, level: float
-) -> two_sample_tests.TestResult:
+def run_signal_test(
+    kind: SignalKind,
+    first: SignalValues,
+    second: SignalValues,
+    permuter: two_sample_tests.PermutationCache,
+    level: float,
+) -> two_sample_tests.TwoSampleResult:
     """Compare the values of a window with those of a reference; both need at least two rows."""
     import numpy as np
 
     pooled = [np.concatenate([part, other]) for part, other in zip(first.parts, second.parts, strict=True)]
-    deals = dealer.get_permutations(len(first), len(second))
+    permutations = permuter.get_permutations(len(first), len(second))
     if kind == "text":
-        return two_sample_tests.mmd(pooled, deals, level)
+        return two_sample_tests.mmd(pooled, permutations, level)
     if kind == "tone":
-        return two_sample_tests.difference_of_means(smooth_by_neighbors(*pooled), deals, level)
+        return two_sample_tests.difference_of_means(smooth_by_neighbors(*pooled), permutations, level)
     if kind in {"category", "language"}:
-        return two_sample_tests.total_variation(np.unique(pooled[0], return_inverse=True)[1], deals, level)
+        return two_sample_tests.total_variation(np.unique(pooled[0], return_inverse=True)[1], permutations, level)
     return (two_sample_tests.wasserstein if kind == "number" else two_sample_tests.difference_of_shares)(
-        pooled[0], deals, level
+        pooled[0], permutations, level
     )
 
 
@@ -249,20 +253,20 @@ def suffix_strengths(
             else 0.0
             for size in sizes
         ]
-    dealer, result = two_sample_tests.PermutationCache(FEWEST, seed), []
+    permuter, result = two_sample_tests.PermutationCache(FEWEST, seed), []
     for size in range(1, len(windows) + 1):
         ours = pool_columns([{name: window} for window in windows[-size:]], maximum * size, seed).get(name, windows[-1])
         enough = min(len(ours), len(signal_values)) > 1
-        score = test_signal(kind, ours, signal_values, dealer, 0.05).score if enough else 0.0
+        score = run_signal_test(kind, ours, signal_values, permuter, 0.05).score if enough else 0.0
         result.append(score / (1 / max(len(ours), 1) + 1 / max(len(signal_values), 1)) ** 0.5)
     return result
 
 
-def test_all(
+def run_all_tests(
     window: SignalColumns,
     reference: SignalColumns,
     floors: Mapping[str, float],
-    dealer: two_sample_tests.PermutationCache,
+    permuter: two_sample_tests.PermutationCache,
     *,
     level: float,
     minimum: int,
@@ -277,7 +281,7 @@ def test_all(
                 side, count = ("window", len(ours)) if len(ours) < minimum else ("reference", len(theirs))
                 results.append(replace(bare, reason=f"too few rows in the {side}: {count} of {minimum}"))
                 continue
-            result = test_signal(item.kind, ours, theirs, dealer, level)
+            result = run_signal_test(item.kind, ours, theirs, permuter, level)
             results.append(
                 replace(
                     bare,
@@ -292,7 +296,7 @@ def test_all(
 
 
 def effect_floors(
-    reference: SignalColumns, dealer: two_sample_tests.PermutationCache, *, quantile: float, minimum: int, seed: int
+    reference: SignalColumns, permuter: two_sample_tests.PermutationCache, *, quantile: float, minimum: int, seed: int
 ) -> dict[str, float]:
     """Return the effect that ``quantile`` of random splits of the reference into halves stay below, by signal.
 
@@ -307,7 +311,7 @@ def effect_floors(
             order = np.random.default_rng(seed).permutation(len(column))
             half = len(column) // 2
             first, second = _take_rows(column, order[:half]), _take_rows(column, order[half:])
-            result[item.name] = test_signal(item.kind, first, second, dealer, 1.0 - quantile).bar
+            result[item.name] = run_signal_test(item.kind, first, second, permuter, 1.0 - quantile).bar
     return result
 
 

@@ -1,6 +1,6 @@
 """The kernel of the text signals: who is whose neighbor, and how the means differ.
 
-Foreign texts in a window lie close together and far from most others. A regularised distance of means sees them badly while they
+Foreign texts in a window lie close together and far from most others. A regularized distance of means sees them badly while they
 are few: they widen the pool's covariance in just the direction in which they differ. Neighbors see them well: texts most like a
 foreign one are the other foreign ones, all in the window. A change of all texts by a little shifts means and no neighbors, so the
 kernel is the sum of both parts, each centered and of norm one. It is made of window and reference together and of nothing else.
@@ -28,7 +28,7 @@ SHARE = 25
 GRAPH = 2.0
 """What neighbors count; means count one."""
 RIDGES = (1.0, 0.1, 0.01)
-"""Ridges of the distance of means, in parts of the pool's largest variance; their standardised distances are added up."""
+"""Ridges of the distance of means, in parts of the pool's largest variance; their standardized distances are added up."""
 BLOCK = 1000
 """Rows whose neighbors are looked for at a time."""
 
@@ -84,7 +84,7 @@ class TextKernel:
         return result
 
     def graph_form(self, groups: NDArray[Any]) -> NDArray[Any]:
-        """Return the graph's part of the squared distance of sums; ``groups`` (deals, rows) of 0 and 1 -> (deals,)."""
+        """Return the graph's part of the squared distance of sums; ``groups`` (permutations, rows) of 0 and 1 -> (permutations,)."""
         import numpy as np
 
         chosen = np.ascontiguousarray(groups.T)
@@ -94,7 +94,7 @@ class TextKernel:
         return self.scale * result
 
     def strength(self, n: int, m: int, first: int) -> float:
-        """Return the standardised distance of the mean of rows ``first`` to ``first + n`` from that of the last ``m`` rows."""
+        """Return the standardized distance of the mean of rows ``first`` to ``first + n`` from that of the last ``m`` rows."""
         import numpy as np
 
         apart = np.zeros(self.rows, dtype=np.float32)

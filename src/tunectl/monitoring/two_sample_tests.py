@@ -1,15 +1,15 @@
 """Two-sample tests by permutation: exact at their level for exchangeable rows, whatever the statistic.
 
-The rows of window and reference lie in one pool. Were both drawn from one source, every way of dealing them into two groups of
-those sizes would be as likely as the one that was seen, so the share of deals with a statistic at least as large is a p-value:
-(1 + count) / (1 + deals). Everything a statistic learns (center, covariance, order, scale) it learns from the pool, which no
-deal changes; what was learned from the reference alone would tell the two apart by itself. Where fewer than ``FEW`` deals reach the
+The rows of window and reference lie in one pool. Were both drawn from one source, every way of dividing them into two groups of
+those sizes would be as likely as the one that was seen, so the share of permutations with a statistic at least as large is a p-value:
+(1 + count) / (1 + permutations). Everything a statistic learns (center, covariance, order, scale) it learns from the pool, which no
+permutation changes; what was learned from the reference alone would tell the two apart by itself. Where fewer than ``FEW`` permutations reach the
 statistic, they are too few to say how small the p-value is, and ``tail_probabilities`` says it.
 
 Sources: Phipson and Smyth, "Permutation P-values Should Never Be Zero" (2010), for the p-value; Gretton et al., "A Kernel
 Two-Sample Test", JMLR 13 (2012), for MMD; Harchaoui, Bach and Moulines, NIPS 2007, and Hagrass, Sriperumbudur and Li, Annals of
-Statistics 52 (2024), for the spectrally regularised form of its part of means; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
-Bioinformatics 25 (2009), for the number of deals below which a tail takes over.
+Statistics 52 (2024), for the spectrally regularized form of its part of means; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
+Bioinformatics 25 (2009), for the number of permutations below which a tail takes over.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEW = 10
-"""Deals that reach the statistic, below which their share is no p-value to rely on."""
+"""Permutations that reach the statistic, below which their share is no p-value to rely on."""
 CELLS = 4_000_000
-"""Numbers of a block of deals held at a time: 16 MB."""
+"""Numbers of a block of permutations held at a time: 16 MB."""
 SMALLEST = 1e-12
 """P-values below this are this: no approximation is relied on further."""
 TIE = 1e-5
@@ -34,7 +34,7 @@ TIE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class TestResult:
+class TwoSampleResult:
     """The result of one test."""
 
     score: float
@@ -70,7 +70,7 @@ class Permutations:
         """Membership of the smaller group, (permutations + 1, rows); the other group is its complement."""
 
     def blocks(self, order: NDArray[Any] | None = None) -> Iterator[NDArray[Any]]:
-        """Yield the smaller group as 0 and 1, single precision, some deals at a time, columns in ``order``."""
+        """Yield the smaller group as 0 and 1, single precision, some permutations at a time, columns in ``order``."""
         import numpy as np
 
         step = max(1, CELLS // self._mask.shape[1])
@@ -79,7 +79,7 @@ class Permutations:
             yield (block if order is None else block[:, order]).astype(np.float32)
 
     def differences(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the mean of the smaller group minus that of the larger one; ``values`` (rows, d) -> (deals + 1, d)."""
+        """Return the mean of the smaller group minus that of the larger one; ``values`` (rows, d) -> (permutations + 1, d)."""
         import numpy as np
 
         centered = np.asarray(values - values.mean(axis=0), dtype=np.float32)
@@ -109,11 +109,11 @@ class PermutationCache:
 
 def to_result(
     statistics: NDArray[Any], level: float, size: float = 1.0, tail: Callable[[float], float] | None = None
-) -> TestResult:
-    """Return score, threshold, p-value and effect from the statistics of all deals, the seen one first; ``size`` turns score into effect.
+) -> TwoSampleResult:
+    """Return score, threshold, p-value and effect from the statistics of all permutations, the observed one first; ``size`` turns score into effect.
 
-    ``tail`` is asked for the p-value where fewer than ``FEW`` deals reach the score.
-    Raises  ValueError where there are too few deals to reach the level at all.
+    ``tail`` is asked for the p-value where fewer than ``FEW`` permutations reach the score.
+    Raises  ValueError where there are too few permutations to reach the level at all.
     """
     import numpy as np
 
@@ -127,10 +127,10 @@ def to_result(
     if tail is not None and reached < FEW:
         p_value = min(max(tail(near), SMALLEST), p_value)
     threshold = float(np.partition(others, len(others) - allowed)[len(others) - allowed])
-    return TestResult(seen, threshold, p_value, seen * size, threshold * size)
+    return TwoSampleResult(seen, threshold, p_value, seen * size, threshold * size)
 
 
-def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> TestResult:
+def mmd(parts: Sequence[NDArray[Any]], permutations: Permutations, level: float) -> TwoSampleResult:
     """Return the squared distance of two means under the kernel of ``text_kernel``; ``parts``, each (rows, d), are one feature map together.
 
     The score is in standard deviations. The effect is the score without its dependence on the numbers of rows: the chance part of
@@ -139,71 +139,73 @@ def mmd(parts: Sequence[NDArray[Any]], deals: Permutations, level: float) -> Tes
     import numpy as np
 
     values = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
-    kernel, scale = text_kernel.build_kernel(values, deals.seed), 1 / deals.n + 1 / deals.m
+    kernel, scale = text_kernel.build_kernel(values, permutations.seed), 1 / permutations.n + 1 / permutations.m
     if kernel is None:
-        return to_result(np.zeros(deals.count + 1), level, scale)
+        return to_result(np.zeros(permutations.count + 1), level, scale)
     null, chance = kernel.null, scale * len(values) / (len(values) - 1)  # the variance of a difference of means
-    means = np.einsum("ij,ij->i", *[deals.differences(kernel.axes)] * 2, dtype=np.float64)
-    neighbors = scale**2 * np.concatenate([kernel.graph_form(block) for block in deals.blocks()])
+    means = np.einsum("ij,ij->i", *[permutations.differences(kernel.axes)] * 2, dtype=np.float64)
+    neighbors = scale**2 * np.concatenate([kernel.graph_form(block) for block in permutations.blocks()])
     scores = ((means + neighbors) / chance - null.mean) / null.spread
-    return to_result(scores, level, scale, lambda score: null.tail(score, deals.n, deals.m))
+    return to_result(scores, level, scale, lambda score: null.tail(score, permutations.n, permutations.m))
 
 
-def wasserstein(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+def wasserstein(values: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
     """Return the earth mover's distance of two samples of numbers, in standard deviations of the pool; ``values`` (rows,)."""
     import numpy as np
 
     order = np.argsort(values, kind="stable")
     spread = float(values.std())
     gaps = np.diff(values[order]) / spread if spread > 0 else np.zeros(len(values) - 1)
-    scale = 1 / deals.few + 1 / deals.many
+    scale = 1 / permutations.few + 1 / permutations.many
     result = []
-    for block in deals.blocks(order):
-        ahead = np.cumsum(block * np.float32(scale) - np.float32(1 / deals.many), axis=1)
+    for block in permutations.blocks(order):
+        ahead = np.cumsum(block * np.float32(scale) - np.float32(1 / permutations.many), axis=1)
         result.append(np.abs(ahead[:, :-1]) @ gaps.astype(np.float32))
     ordered = values[order] / spread if spread > 0 else values[order]
     return to_result(
         np.concatenate(result),
         level,
-        tail=lambda score: tail_probabilities.wasserstein_tail(ordered, deals.n, deals.m, score, deals.seed),
+        tail=lambda score: tail_probabilities.wasserstein_tail(
+            ordered, permutations.n, permutations.m, score, permutations.seed
+        ),
     )
 
 
-def difference_of_means(values: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+def difference_of_means(values: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
     """Return the difference of two means in standard deviations of the pool (Cohen's d); ``values`` (rows,)."""
     import numpy as np
 
     spread = float(values.std())
     unit = spread if spread > 1e-12 else 1.0
-    result = np.abs(deals.differences(values[:, None])[:, 0])
+    result = np.abs(permutations.differences(values[:, None])[:, 0])
     return to_result(
         result / unit,
         level,
-        tail=lambda score: tail_probabilities.mean_difference_tail(values, deals.n, score * unit),
+        tail=lambda score: tail_probabilities.mean_difference_tail(values, permutations.n, score * unit),
     )
 
 
-def total_variation(codes: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+def total_variation(codes: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
     """Return the total variation distance of two samples of categories, 0 to 1; ``codes`` (rows,) from 0."""
     import numpy as np
 
     members = np.zeros((len(codes), int(codes.max()) + 1), dtype=np.float32)
     members[np.arange(len(codes)), codes] = 1
     return to_result(
-        np.abs(deals.differences(members)).sum(axis=1) / 2,
+        np.abs(permutations.differences(members)).sum(axis=1) / 2,
         level,
-        tail=lambda _score: tail_probabilities.variation_tail(codes, deals.n, deals.seed),
+        tail=lambda _score: tail_probabilities.variation_tail(codes, permutations.n, permutations.seed),
     )
 
 
-def difference_of_shares(flags: NDArray[Any], deals: Permutations, level: float) -> TestResult:
+def difference_of_shares(flags: NDArray[Any], permutations: Permutations, level: float) -> TwoSampleResult:
     """Return the difference of two shares, 0 to 1; ``flags`` (rows,) of 0 and 1."""
     import numpy as np
 
-    result = np.abs(deals.differences(flags[:, None].astype(np.float32))[:, 0])
+    result = np.abs(permutations.differences(flags[:, None].astype(np.float32))[:, 0])
     ones = int(flags.sum())
     return to_result(
         result,
         level,
-        tail=lambda score: tail_probabilities.share_difference_tail(ones, deals.n, deals.m, score),
+        tail=lambda score: tail_probabilities.share_difference_tail(ones, permutations.n, permutations.m, score),
     )

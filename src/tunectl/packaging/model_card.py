@@ -59,7 +59,7 @@ def render_model_card(
         *stages,
         "## Limits",
         "It is as good as the table says on inputs like those of the test split, and unknown on others. It may state what is",
-        "false. Personal data was masked before training as far as the data account says.",
+        "false. Personal data was masked before training as far as the row counts say.",
     ]
     return "\n".join(parts) + "\n"
 

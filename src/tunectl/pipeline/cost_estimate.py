@@ -35,7 +35,7 @@ START_SECONDS = 9.0
 LIGHT_SECONDS = 0.4
 """Of a stage that loads neither: Python and the data libraries."""
 GGUF_SECONDS_A_PARAMETER = 17 / 135e6
-"""Loading quantised weights, unpacking and writing them, start included; 16 to 28 s for 135M."""
+"""Loading quantized weights, unpacking and writing them, start included; 16 to 28 s for 135M."""
 EXPORT_SECONDS_A_PARAMETER = 20 / 135e6
 """int8 files for OpenVINO: 20 s for 135M, the libraries' start included."""
 DOWNLOAD_BYTES_A_SECOND = 10e6
@@ -124,18 +124,18 @@ def estimate(
 ) -> list[StageCost]:
     """Return the plan of all stages, in their order."""
     return [
-        _model(root, size),
-        _ingest(amounts),
+        _estimate_model(root, size),
+        _estimate_ingest(amounts),
         StageCost("feedback", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "what inference_log/window.json names"),
-        _curate(root, amounts),
-        _split(amounts),
-        _adapt(root, amounts, size, machine),
-        _sft(root, amounts, size, machine),
-        _preferences(root, amounts, size, machine),
-        _reward(root, amounts, size, machine),
-        _align(root, amounts, size, machine),
-        _evaluate(root, amounts, size, machine, safety_questions),
-        _package(root, amounts, size, machine),
+        _estimate_curate(root, amounts),
+        _estimate_split(amounts),
+        _estimate_cpt(root, amounts, size, machine),
+        _estimate_sft(root, amounts, size, machine),
+        _estimate_preferences(root, amounts, size, machine),
+        _estimate_reward(root, amounts, size, machine),
+        _estimate_align(root, amounts, size, machine),
+        _estimate_evaluate(root, amounts, size, machine, safety_questions),
+        _estimate_package(root, amounts, size, machine),
     ]
 
 
@@ -168,7 +168,7 @@ def decode_seconds(rows: float, new: float, batch: int, size: ModelShape, machin
     return math.ceil(rows / batch) * new * step
 
 
-def _model(root: TunectlConfig, size: ModelShape) -> StageCost:
+def _estimate_model(root: TunectlConfig, size: ModelShape) -> StageCost:
     source = root.model.source
     seconds = LIGHT_SECONDS + (0 if source.method == "folder" else size.download_bytes / DOWNLOAD_BYTES_A_SECOND)
     if source.method == "wheel":
@@ -177,7 +177,7 @@ def _model(root: TunectlConfig, size: ModelShape) -> StageCost:
     return StageCost("model", None, int(FRAMEWORK_BYTES + 6 * size.parameters), seconds / 60, basis)
 
 
-def _ingest(amounts: DatasetSize) -> StageCost:
+def _estimate_ingest(amounts: DatasetSize) -> StageCost:
     pages = sum(PAGE_SECONDS.get(kind, 0.002) * count for kind, count in amounts.files.items())
     seconds = LIGHT_SECONDS + pages + amounts.rows * ROW_SECONDS
     files = sum(amounts.files.values())
@@ -186,7 +186,7 @@ def _ingest(amounts: DatasetSize) -> StageCost:
     return StageCost("ingest", None, int(LIGHT_BYTES), seconds / 60, basis)
 
 
-def _curate(root: TunectlConfig, amounts: DatasetSize) -> StageCost:
+def _estimate_curate(root: TunectlConfig, amounts: DatasetSize) -> StageCost:
     characters = amounts.document_characters + amounts.input_characters + amounts.answer_characters
     share, note = (1.0, ", personal data looked for") if root.curate.pii is not None else (1 / 3, "")
     seconds = LIGHT_SECONDS + share * CURATE_SECONDS_A_CHARACTER * characters
@@ -194,13 +194,13 @@ def _curate(root: TunectlConfig, amounts: DatasetSize) -> StageCost:
     return StageCost("curate", None, int(memory), seconds / 60, f"{characters / 1e6:.1f}M characters{note}")
 
 
-def _split(amounts: DatasetSize) -> StageCost:
+def _estimate_split(amounts: DatasetSize) -> StageCost:
     seconds = LIGHT_SECONDS + amounts.answers * 1e-4
     characters = amounts.document_characters + amounts.input_characters + amounts.answer_characters
     return StageCost("split", None, int(LIGHT_BYTES + 12 * characters), seconds / 60, f"{amounts.inputs} inputs")
 
 
-def _adapt(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+def _estimate_cpt(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
     cpt = root.cpt.root
     if not isinstance(cpt, LoraCpt):
         return StageCost("cpt", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
@@ -224,7 +224,7 @@ def sft_tokens(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int]:
     return int(learned), int(validated)
 
 
-def _sft(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+def _estimate_sft(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
     learned, validated = sft_tokens(root, amounts)
     speed = train_speed(root, size, machine)
     seconds = START_SECONDS + learned / speed
@@ -236,7 +236,7 @@ def _sft(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: M
     return StageCost("sft", learned + validated, _fit_bytes(size), seconds / 60, basis)
 
 
-def _preferences(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+def _estimate_preferences(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
     cfg = root.preferences.root
     simulated = cfg.simulated if isinstance(cfg, PreferencesConfig) else None
     if simulated is None:
@@ -277,7 +277,7 @@ def _lengths(amounts: DatasetSize) -> tuple[float, float]:
     return prompt, answer
 
 
-def _reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+def _estimate_reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
     """Estimate the reward stage. Pairs are known where they are made of references; a first run gets the cost of a thousand."""
     reward = root.reward.root
     if not isinstance(reward, RewardModelConfig):
@@ -300,7 +300,7 @@ def _reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine
     return StageCost("reward", int(learned + looked), _fit_bytes(size), seconds / 60, basis)
 
 
-def _align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+def _estimate_align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
     """Return a step writes answers, marks them, reads them for sft, and learns; a look writes, marks and reads twice."""
     align = root.align.root
     if isinstance(align, NoAlign):
@@ -329,7 +329,7 @@ def _fit_bytes(size: ModelShape) -> int:
     return int(FRAMEWORK_BYTES + size.fit_bytes)
 
 
-def _evaluate(
+def _estimate_evaluate(
     root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine, safety_questions: int
 ) -> StageCost:
     cfg, decoding = root.evaluate, root.evaluate.decoding
@@ -369,7 +369,7 @@ def _evaluate(
     return StageCost("evaluate", int(read + written), int(memory), seconds / 60, basis)
 
 
-def _package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
+def _estimate_package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
     """Estimate the package stage: two models write and read the probes; the engine answers the evaluation and the reference."""
     cfg = root.package.root
     if isinstance(cfg, NoPackage):

@@ -14,7 +14,7 @@ GOES_ON: Final = "experiment=small"
 
 
 def next_lines(layout: ProjectPaths) -> list[str]:
-    """What the first look did not do, and the commands that do it; empty after any other recipe."""
+    """Return what the first look did not do, and the commands that do it; empty after any other recipe."""
     if all(override.text != RECIPE for override in override_file.load_overrides(layout)):
         return []
     lines = ["this was a first look: nothing was learned from people's preferences, and nothing was packaged"]

@@ -174,7 +174,7 @@ def find_exit_code(error: BaseException) -> int:
 
 
 def find_ledger(layout: ProjectPaths) -> Path:
-    """The folder of a run's record: of the project itself for a retrain in a worktree, which is removed after it."""
+    """Return the folder of a run's record: of the project itself for a retrain in a worktree, which is removed after it."""
     root = layout.root.absolute()
     for folder in root.parents:
         project = ProjectPaths(folder)

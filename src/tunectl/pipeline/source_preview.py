@@ -158,7 +158,7 @@ def _open(declared: FileSource | HubDataset, key: str) -> Iterator[tuple[SourceF
 
 
 def _find_fields(declared: FileSource | HubDataset, key: str, unused: list[str]) -> list[str]:
-    """The columns, of those that nothing reads, with few different texts in the first table."""
+    """Return the columns, of those that nothing reads, with few different texts in the first table."""
     if not unused:
         return []
     tables = (rows for file, rows in _open(declared, key) if isinstance(declared, HubDataset) or file.type in TABLES)
@@ -187,7 +187,7 @@ def _count_languages(root: TunectlConfig, records: list[Document | Example]) -> 
 
 
 def _choose_languages(counts: dict[str, int]) -> list[str]:
-    """The languages that are no accident, English first where it is among them."""
+    """Return the languages that are no accident, English first where it is among them."""
     known = {code: count for code, count in counts.items() if code != UNKNOWN}
     least = sum(known.values()) * ENOUGH_SHARE
     result = [code for code, count in known.items() if count >= least]

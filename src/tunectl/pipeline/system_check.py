@@ -65,7 +65,7 @@ def check_system(folder: Path) -> list[SystemCheck]:
 
 
 def refuse_problems(checks: Sequence[SystemCheck]) -> None:
-    """Raises  InfrastructureError with every problem and what to do, where there is one."""
+    """Refuse to go on where there is a problem. Raises  InfrastructureError with every problem and what to do."""
     problems = [check for check in checks if check.status == "problem"]
     if problems:
         raise InfrastructureError(

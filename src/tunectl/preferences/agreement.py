@@ -104,7 +104,7 @@ def inter_annotator_agreement(judgments: Sequence[Comparison], alpha: Alpha, *, 
         alpha=value,
         alpha_low=None if ends is None else ends[0],
         alpha_high=None if ends is None else ends[1],
-        left=_left(comparisons),
+        left=_share_won_left(comparisons),
         longer=longer_wins(result for item in comparisons if (result := _winner(item))),
     )
 
@@ -133,7 +133,7 @@ def _person(name: str, comparisons: Sequence[Comparison], ratings: Mapping[str, 
         name=name,
         judgments=len(comparisons),
         decided=sum(item.choice in {"first", "second"} for item in regular),
-        left=_left(regular),
+        left=_share_won_left(regular),
         longer=longer_wins(result for item in regular if (result := _winner(item))),
         with_others=_share(same, both),
         with_self=_with_self(regular) if name != UNNAMED else None,
@@ -155,7 +155,7 @@ def _winner(comparison: Comparison) -> tuple[str, str] | None:
     return (texts[0], texts[1]) if comparison.choice == "first" else (texts[1], texts[0])
 
 
-def _left(judgments: Iterable[Comparison]) -> Proportion | None:
+def _share_won_left(judgments: Iterable[Comparison]) -> Proportion | None:
     won = [
         judgment.left == (0 if judgment.choice == "first" else 1)
         for judgment in judgments

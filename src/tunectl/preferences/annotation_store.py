@@ -26,7 +26,7 @@ TASKS, ANNOTATIONS, LOCK = "tasks.jsonl", "annotations.jsonl", ".lock"
 OLD_NAMES: Final = {TASKS: "questions.jsonl", ANNOTATIONS: "said.jsonl"}
 OLD_FOLDER: Final = "judgements"
 """The folder's name by default, in tunectl 0.1."""
-SaidChoice = Literal["first", "second", "both_good", "both_bad", "skip"]
+AnnotationChoice = Literal["first", "second", "both_good", "both_bad", "skip"]
 
 
 class AnnotationTask(Struct, frozen=True, omit_defaults=True):
@@ -56,7 +56,7 @@ class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="annotation",
     annotator: str
     created_at: str
     """UTC, ISO 8601."""
-    choice: SaidChoice
+    choice: AnnotationChoice
     left: int
     """Which answer stood on the left: 0 or 1."""
     seconds: float

@@ -5,7 +5,7 @@ lacks one (``missing``) or has one more (``extra``). What is preferred is so wha
 rule looks into the answers.
 
 Inputs of one split are compared within that split. Where validation or test has too few near inputs, the other of the two and
-then train lend rejected texts; a text is used in one split only, so no held-out pair is trained on. Every loan is counted.
+then train lend rejected texts; a text is used in one split only, so no held-out pair is trained on. Every borrowed text is counted.
 
 Of two differences one may give the pair away: inputs that lack an attribute mostly have another name, too, and who looks at
 the name never learns what is missing. So some pairs that are learned from are asked with one such attribute withheld: both
@@ -43,7 +43,7 @@ USES = 12
 """Times that two inputs may meet, each time with other texts, before a difference of which there are too few gives way."""
 ORDER: tuple[SplitName, ...] = ("test", "validation", "train")
 """Who chooses texts first: the smallest part, which has the fewest."""
-LENDERS: dict[SplitName, tuple[SplitName, ...]] = {
+SOURCE_PARTS: dict[SplitName, tuple[SplitName, ...]] = {
     "train": (),
     "validation": ("test", "train"),
     "test": ("validation", "train"),
@@ -101,10 +101,10 @@ class ContrastReport(Struct, frozen=True):
     def format_summary(self, requested: int) -> str:
         """Return the difference as text."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.differences.items())
-        loans = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
+        borrowed = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
         alone = f"; {self.alone} inputs have none near" if self.alone else ""
         less = f"; {self.withheld} asked without one attribute" if self.withheld else ""
-        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{loans}{alone}{less})"
+        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{borrowed}{alone}{less})"
 
 
 class Contrasts(NamedTuple):
@@ -139,13 +139,13 @@ class NearestInputs:
         self._inputs, self._most = inputs, maximum
         self._filed: dict[int, list[int]] = defaultdict(list)
         for index, attributes in enumerate(inputs):
-            for rest in _rests(attributes, maximum):
+            for rest in _hash_subsets(attributes, maximum):
                 self._filed[rest].append(index)
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
         """Map the index of each near input to its differences, 1 to ``most`` of them; large groups are sampled."""
         near: dict[int, list[AttributeDifference]] = {}
-        for rest in _rests(own, self._most):
+        for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
             for index in candidates if len(candidates) <= LOOKS else rng.sample(candidates, LOOKS):
                 if index not in near and 1 <= len(apart := diff_attributes(own, self._inputs[index])) <= self._most:
@@ -153,7 +153,7 @@ class NearestInputs:
         return near
 
 
-def _rests(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
+def _hash_subsets(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
     """Yield a number for each rest: codes of the attributes that are left, combined so that their order does not count."""
     codes = [_code(name, attributes[name]) for name in sorted(attributes)]
     total = 0
@@ -195,12 +195,12 @@ def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: Contr
     reports: dict[SplitName, ContrastReport] = {}
     judgments: dict[SplitName, list[Comparison]] = {}
     _refuse_bare(parts)
-    near = {part: NearestInputs([card.attributes for card in parts[part]], rules.differences) for part in PARTS}
+    near = {part: NearestInputs([record.attributes for record in parts[part]], rules.differences) for part in PARTS}
     for part in ORDER:
-        pools = [_Pool(name, parts[name], near[name]) for name in (part, *LENDERS[part])]
-        table = _PairSampler(pools, rules, split_names)
-        judgments[part] = list(table.sample())
-        reports[part] = table.build_report(judgments[part])
+        pools = [_Pool(name, parts[name], near[name]) for name in (part, *SOURCE_PARTS[part])]
+        sampler = _PairSampler(pools, rules, split_names)
+        judgments[part] = list(sampler.sample())
+        reports[part] = sampler.build_report(judgments[part])
         if not judgments[part]:
             raise DataError(
                 f"preferences.contrast: {part} has {len(parts[part])} inputs with attributes, and none of them has a similar input (at most "
@@ -223,7 +223,7 @@ class _Pool(NamedTuple):
     """Where near inputs come from."""
 
     part: SplitName
-    cards: Sequence[PromptRecord]
+    records: Sequence[PromptRecord]
     near: NearestInputs
 
 
@@ -231,9 +231,9 @@ class _Pool(NamedTuple):
 class _Candidate:
     """An input that may lose to another one."""
 
-    card: PromptRecord
+    record: PromptRecord
     apart: list[AttributeDifference]
-    lender: int
+    pool_index: int
     """Place of its pool: 0 is the part itself."""
     uses: int = 0
 
@@ -245,23 +245,23 @@ class _Candidates:
     options: list[_Candidate]
     own: frozenset[str]
     """Its answers, folded: none of them may lose."""
-    dealt: set[tuple[str, str]] = field(default_factory=set)
+    used: set[tuple[str, str]] = field(default_factory=set)
     """Texts of its pairs so far."""
 
 
 @dataclass(slots=True)
 class _PairSampler:
-    """One part while its pairs are dealt."""
+    """One part while its pairs are sampled."""
 
     pools: Sequence[_Pool]
-    """Its own, then those of lenders."""
+    """Its own, then those of parts that it may borrow from."""
     rules: ContrastRules
     taken: dict[str, SplitName]
     """Text, folded, to the part that uses it."""
     counts: Counter[AttributeDifference] = field(default_factory=Counter)
-    loans: Counter[str] = field(default_factory=Counter)
+    borrowed: Counter[str] = field(default_factory=Counter)
     withheld: int = 0
-    hands: dict[int, _Candidates] = field(default_factory=dict)
+    candidates: dict[int, _Candidates] = field(default_factory=dict)
 
     @property
     def part(self) -> SplitName:
@@ -269,47 +269,47 @@ class _PairSampler:
 
     def sample(self) -> Iterator[Comparison]:
         rng = random.Random(f"{self.rules.seed} {NAME} {self.part}")  # noqa: S311  (no secret)
-        cards, target = self.pools[0].cards, self.rules.pairs[self.part]
-        order = rng.sample(range(len(cards)), len(cards))
+        records, target = self.pools[0].records, self.rules.pairs[self.part]
+        order = rng.sample(range(len(records)), len(records))
         for _ in range(self.rules.per_input):
             left = []
             for index in order:
                 if not target:
                     return
-                if index not in self.hands:
-                    self.hands[index] = self._hand(cards[index], rng)
-                result = self._next(cards[index], self.hands[index], rng)
+                if index not in self.candidates:
+                    self.candidates[index] = self._list_candidates(records[index], rng)
+                result = self._build_next(records[index], self.candidates[index], rng)
                 if result is not None:
                     left.append(index)
                     target -= 1
                     yield result
             order = left
 
-    def _hand(self, card: PromptRecord, rng: random.Random) -> _Candidates:
+    def _list_candidates(self, record: PromptRecord, rng: random.Random) -> _Candidates:
         options = []
-        for lender, pool in enumerate(self.pools):
+        for pool_index, pool in enumerate(self.pools):
             result = [
-                _Candidate(pool.cards[index], apart, lender)
-                for index, apart in pool.near.find(card.attributes, rng).items()
+                _Candidate(pool.records[index], apart, pool_index)
+                for index, apart in pool.near.find(record.attributes, rng).items()
                 if all(self.rules.kinds[item.kind] > 0 for item in apart)
             ]
             options += rng.sample(result, len(result))
-        return _Candidates(options, frozenset(_normalize_text(answer.text) for answer in card.example.answers))
+        return _Candidates(options, frozenset(_normalize_text(answer.text) for answer in record.example.answers))
 
-    def _next(self, card: PromptRecord, hand: _Candidates, rng: random.Random) -> Comparison | None:
+    def _build_next(self, record: PromptRecord, candidates: _Candidates, rng: random.Random) -> Comparison | None:
         ordered = sorted(
-            {item for option in hand.options for item in option.apart}, key=lambda item: (self._have(item), item)
+            {item for option in candidates.options for item in option.apart}, key=lambda item: (self._share(item), item)
         )
-        for lender, item in product(range(len(self.pools)), ordered):
-            while (option := self._best(hand, item, lender)) is not None:
-                texts = self._texts(card, option, hand, rng)
+        for pool_index, item in product(range(len(self.pools)), ordered):
+            while (option := self._choose(candidates, item, pool_index)) is not None:
+                texts = self._choose_answers(record, option, candidates, rng)
                 option.uses += 1
                 if texts is None or option.uses == USES:
-                    hand.options.remove(option)
+                    candidates.options.remove(option)
                 if texts is not None:
                     self.counts.update(option.apart)
-                    self.loans.update([self.pools[lender].part] if lender else [])
-                    return self._mask_attribute(_judgment(card, *texts, option.apart, self.part), option.apart)
+                    self.borrowed.update([self.pools[pool_index].part] if pool_index else [])
+                    return self._mask_attribute(_judgment(record, *texts, option.apart, self.part), option.apart)
         return None
 
     def _mask_attribute(self, comparison: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
@@ -327,38 +327,38 @@ class _PairSampler:
             annotation=replace(comparison.annotation, tags=tags),
         )
 
-    def _have(self, difference: AttributeDifference) -> float:
+    def _share(self, difference: AttributeDifference) -> float:
         return self.counts[difference] / self.rules.kinds[difference.kind]
 
-    def _best(self, hand: _Candidates, difference: AttributeDifference, lender: int) -> _Candidate | None:
+    def _choose(self, candidates: _Candidates, difference: AttributeDifference, pool_index: int) -> _Candidate | None:
         """Choose a partner with this difference: one little used, and without another difference that is frequent enough."""
         return min(
-            (option for option in hand.options if option.lender == lender and difference in option.apart),
-            key=lambda option: (option.uses, max(self._have(item) for item in option.apart)),
+            (option for option in candidates.options if option.pool_index == pool_index and difference in option.apart),
+            key=lambda option: (option.uses, max(self._share(item) for item in option.apart)),
             default=None,
         )
 
-    def _texts(
-        self, card: PromptRecord, option: _Candidate, hand: _Candidates, rng: random.Random
+    def _choose_answers(
+        self, record: PromptRecord, option: _Candidate, candidates: _Candidates, rng: random.Random
     ) -> tuple[ReferenceAnswer, ReferenceAnswer] | None:
         """Return an answer of either input that no other part uses; the losing one is none of the input's own."""
-        better = [answer for answer in card.example.answers if self._free(answer)]
+        better = [answer for answer in record.example.answers if self._is_free(answer)]
         worse = [
             answer
-            for answer in option.card.example.answers
-            if self._free(answer) and _normalize_text(answer.text) not in hand.own
+            for answer in option.record.example.answers
+            if self._is_free(answer) and _normalize_text(answer.text) not in candidates.own
         ]
-        if self.pools[option.lender].part in LENDERS[self.part][:1] and len(worse) < 2:
+        if self.pools[option.pool_index].part in SOURCE_PARTS[self.part][:1] and len(worse) < 2:
             return None  # its last one stays with it
-        open_ = [(item, other) for item in better for other in worse if (item.text, other.text) not in hand.dealt]
+        open_ = [(item, other) for item in better for other in worse if (item.text, other.text) not in candidates.used]
         if not open_:
             return None
         chosen, rejected = rng.choice(open_)
-        hand.dealt.add((chosen.text, rejected.text))
+        candidates.used.add((chosen.text, rejected.text))
         self.taken[_normalize_text(chosen.text)] = self.taken[_normalize_text(rejected.text)] = self.part
         return chosen, rejected
 
-    def _free(self, answer: ReferenceAnswer) -> bool:
+    def _is_free(self, answer: ReferenceAnswer) -> bool:
         return bool(answer.text.strip()) and self.taken.get(_normalize_text(answer.text), self.part) == self.part
 
     def build_report(self, judgments: Sequence[Comparison]) -> ContrastReport:
@@ -367,32 +367,32 @@ class _PairSampler:
             pairs=len(judgments),
             inputs=len(paired),
             differences={kind: sum(n for item, n in self.counts.items() if item.kind == kind) for kind in KINDS},
-            borrowed=dict(self.loans),
-            alone=sum(self.pools[0].cards[index].prompt not in paired for index in self.hands),
+            borrowed=dict(self.borrowed),
+            alone=sum(self.pools[0].records[index].prompt not in paired for index in self.candidates),
             withheld=self.withheld,
         )
 
 
 def _judgment(
-    card: PromptRecord,
+    record: PromptRecord,
     chosen: ReferenceAnswer,
     rejected: ReferenceAnswer,
     apart: Sequence[AttributeDifference],
     part: SplitName,
 ) -> Comparison:
-    name = hash_to_bytes(f"{card.prompt}\0{chosen.text}\0{rejected.text}").hex()
+    name = hash_to_bytes(f"{record.prompt}\0{chosen.text}\0{rejected.text}").hex()
     return Comparison(
         id=f"j-{name}",
-        prompt=card.prompt,
-        messages=card.example.messages,
+        prompt=record.prompt,
+        messages=record.example.messages,
         answers=[[Message("assistant", chosen.text)], [Message("assistant", rejected.text)]],
         choice="first",
         annotation=AnnotationMetadata(chosen.source, tags=[f"{item.kind} {item.name}" for item in apart]),
         kind=NAME,
-        fields=card.example.fields,
+        fields=record.example.fields,
         split=part,
         systems=["reference", "reference of another input"],
-        tools=card.example.tools,
+        tools=record.example.tools,
     )
 
 

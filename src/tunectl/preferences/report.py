@@ -7,7 +7,7 @@ from msgspec import Struct
 from tunectl.artifacts.records import SplitName
 from tunectl.preferences.agreement import InterAnnotatorAgreement, Proportion
 from tunectl.preferences.contrastive_pairs import ContrastReport
-from tunectl.preferences.simulated_annotator import Asked
+from tunectl.preferences.simulated_annotator import AnnotationSummary
 
 
 class PreferenceReport(Struct, frozen=True):
@@ -29,5 +29,5 @@ class PreferenceReport(Struct, frozen=True):
     """Of what people said; pairs made of references are nobody's opinion."""
     contrast: dict[SplitName, ContrastReport]
     """Part to pairs made of references; empty where none were asked for."""
-    simulated: Asked | None
+    simulated: AnnotationSummary | None
     """What became of sampled answers; None where no annotator was simulated."""

@@ -27,7 +27,7 @@ class SampledAnswers(Struct, frozen=True):
     answers: list[str]
 
 
-class Asked(Struct, frozen=True):
+class AnnotationSummary(Struct, frozen=True):
     """What became of the answers, for report.json."""
 
     annotator: str
@@ -93,7 +93,9 @@ def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mappin
     return sum(fact in beginning for fact in facts) / len(facts)
 
 
-def annotate(sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed: int) -> tuple[list[Comparison], Asked]:
+def annotate(
+    sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed: int
+) -> tuple[list[Comparison], AnnotationSummary]:
     """Compare every two different answers to one input; what is said follows from ``seed`` and the texts alone."""
     comparisons: list[Comparison] = []
     counts = {"unusable": 0, "compared": 0, "ties": 0, "turned": 0}
@@ -116,7 +118,7 @@ def annotate(sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed:
             choice, tags, turned = result
             counts["turned"] += turned
             comparisons.append(_judgment(item, (first, second), choice, tags, rng.randrange(2), rules.annotator))
-    return comparisons, Asked(
+    return comparisons, AnnotationSummary(
         annotator=rules.annotator,
         inputs=len(sampled),
         answers=sum(len(item.answers) for item in sampled),

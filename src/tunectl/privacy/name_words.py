@@ -39,7 +39,7 @@ NO_PERSON = _words(
     veterinary view village vineyard vintage week wellness west wine wines woods works yard yoga zoo
     """
 )
-"""Business, place, institution, event: a run of capitalised words with one of them is no person."""
+"""Business, place, institution, event: a run of capitalized words with one of them is no person."""
 
 COMMON = _words(
     """
@@ -64,7 +64,7 @@ ORDINARY = _words(
     tuesday visit was we wednesday were what when where who why will with would yes you your
     """
 )
-"""Words that are capitalised at the start of a sentence or in a heading, and are no part of a name."""
+"""Words that are capitalized at the start of a sentence or in a heading, and are no part of a name."""
 
 INTRODUCE = _words(
     """

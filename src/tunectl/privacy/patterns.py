@@ -67,7 +67,7 @@ _WORDS = (
     "teléfono|móvil|llame|llama|llámanos|telefono|cellulare|telefoon|ligue"
 )
 _LOCAL = re.compile(rf"\b(?:{_WORDS})\b[^\d\n]{{0,15}}(\d{{3}}[ .\-]\d{{4}})(?![\w\-]|[ .,]\d)", re.IGNORECASE)
-# As it is dialled inside most other countries: a 0, then 8 to 11 digits in groups.
+# As it is dialed inside most other countries: a 0, then 8 to 11 digits in groups.
 _TRUNK = re.compile(
     rf"\b(?:{_WORDS})\b[^\d\n(]{{0,15}}(\(?0(?:[ .\-/()]{{0,2}}\d){{8,11}})(?![\w\-]|[ .,]\d)", re.IGNORECASE
 )
@@ -157,7 +157,7 @@ def find_phone_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     spans = [match.span() for match in _NANP.finditer(text)]
     spans += [match.span(1) for pattern in (_LOCAL, _TRUNK) for match in pattern.finditer(text)]
     library = (_without_bracket(text, *span) for span in tools.phones(text))
-    spans += [span for span in library if _looks_dialled(text, *span)]
+    spans += [span for span in library if _looks_dialed(text, *span)]
     end = 0
     for start, stop in sorted(spans, key=lambda span: (span[0], -span[1])):
         if start >= end:
@@ -182,7 +182,7 @@ def _without_bracket(text: str, start: int, end: int) -> tuple[int, int]:
     return (start + 1, end) if text[start] == "[" and "]" not in text[start:end] else (start, end)
 
 
-def _looks_dialled(text: str, start: int, end: int) -> bool:
+def _looks_dialed(text: str, start: int, end: int) -> bool:
     raw = text[start:end]
     return not raw.isdigit() or bool(_PHONE_WORD.search(text[max(0, start - 40) : start]))
 

@@ -1,6 +1,6 @@
 """Find names of people with lists of common names and the words around them.
 
-A run of capitalised words holds a person when one of these is so:
+A run of capitalized words holds a person when one of these is so:
 - a title comes before it (*Dr. Amara Okafor*);
 - it is a known first name and a surname, perhaps with a middle one (*Sarah J. Miller*), and no other word follows in the run;
 - words that introduce people come before it (*my name is Amara*, *contact Priya Raman*, *Best regards, Tom*);
@@ -80,7 +80,7 @@ def find_person_names(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 class CapitalizedSpan:
-    """Capitalised words with single spaces between them, and the text before them."""
+    """Capitalized words with single spaces between them, and the text before them."""
 
     def __init__(self, text: str, match: re.Match[str]) -> None:
         self.start = match.start() + _lead(match[0])

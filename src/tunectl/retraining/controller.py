@@ -74,7 +74,7 @@ class RetrainController:
         if run is None:
             return self._begin_something(now)
         started = self._seconds()
-        after = self._onward(run, now)
+        after = self._advance(run, now)
         if after is None:
             return False
         worked = timedelta(seconds=self._seconds() - started)
@@ -175,7 +175,7 @@ class RetrainController:
 
     # what moves it on
 
-    def _onward(self, run: RetrainRun, now: datetime) -> Transition | None:
+    def _advance(self, run: RetrainRun, now: datetime) -> Transition | None:
         """Return the next step; None while there is nothing to say."""
         steps: dict[State, Callable[[RetrainRun, datetime], Transition | None]] = {
             "proposed": self._handle_proposed,

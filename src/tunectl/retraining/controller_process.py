@@ -48,17 +48,17 @@ class RetrainerProcess:
         self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
     ) -> None:
         self._layout, self._root, self._trials = layout, root, ExperimentStore(store)
-        self._store, self._book, self._metrics = store, RunStore(place.store_dir), RetrainMetrics(time.time())
+        self._store, self._run_store, self._metrics = store, RunStore(place.store_dir), RetrainMetrics(time.time())
         self._publisher, self._publishing = Publisher(store, root.serve.registry), threading.Lock()
         self._mirror = ReleaseMirror(layout, root.track, store)
         lost = not place.secret.exists()
         signing = secret_files.load_or_create(place.secret, signs=True).encode()
         self._work = LocalActivities(place, store, self._live, root)
-        self._driver = RetrainController(self._book, self._work, root.retrain, signing, cron.next_slot)
+        self._driver = RetrainController(self._run_store, self._work, root.retrain, signing, cron.next_slot)
         self._wake = threading.Event()
-        self._door = RetrainApi(
-            self._book,
-            ApprovalPages(self._book, self._trials, root.project, signing, lambda: cost),
+        self._api = RetrainApi(
+            self._run_store,
+            ApprovalPages(self._run_store, self._trials, root.project, signing, lambda: cost),
             self._render_metrics,
             secrets=RetrainSecrets(
                 secret_files.load_token(layout.root, root.retrain.token_file),
@@ -92,7 +92,9 @@ class RetrainerProcess:
     def _render_metrics(self) -> bytes:
         canaries = self._trials.all()
         newest = self._trials.running() or (canaries[-1] if canaries else None)
-        return self._metrics.text(self._book.runs(), self._book.list_outcomes(), self._store.champion(), newest)
+        return self._metrics.text(
+            self._run_store.runs(), self._run_store.list_outcomes(), self._store.champion(), newest
+        )
 
     def run(self, *, once: bool) -> None:
         """Look, and look again, until told to stop; ``once``: until there is nothing to do.
@@ -103,16 +105,16 @@ class RetrainerProcess:
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: told.put(None))
         threading.Thread(target=self._until_told, args=(told,), name="stop", daemon=True).start()
-        self._door.open()
+        self._api.open()
         watch = self._root.retrain
         _log.info(
             "retrain controller runs; http://%s:%d, approval of a training: %s",
             watch.host,
-            self._door.port,
+            self._api.port,
             watch.approval.training,
         )
         if not once:
-            threading.Thread(target=self._beside, name="beside", daemon=True).start()
+            threading.Thread(target=self._run_canaries, name="canaries", daemon=True).start()
         try:
             while not self._driver.stop.is_set():
                 self._wake.clear()
@@ -124,7 +126,7 @@ class RetrainerProcess:
                 if not again:
                     self._wake.wait(pause)
         finally:
-            self._door.close()
+            self._api.close()
 
     def _until_told(self, told: SimpleQueue[None]) -> None:
         """Wait for a stop. A signal handler may only put into a queue: the interrupted thread may hold an event's lock."""
@@ -148,7 +150,7 @@ class RetrainerProcess:
             self._metrics.last_reconcile = time.time()
         return False, self._pause(began)
 
-    def _beside(self) -> None:
+    def _run_canaries(self) -> None:
         """Run what a long training must not delay: canaries started by people, and the mirror of the registry."""
         while not self._driver.stop.is_set():
             began = time.monotonic()
@@ -174,7 +176,7 @@ class RetrainerProcess:
                 self._publisher.sync_if_changed()
                 self._mirror.sync_if_changed()
             except (TunectlError, OSError) as error:
-                self._record_error("servers at serve.registry do not hear of the last change yet", error)
+                self._record_error("the last change is not at serve.registry yet", error)
 
     def _advance_canaries(self, now: datetime) -> None:
         """Check canaries that people started, by the same rules; end one whose retrain run has ended."""
@@ -183,7 +185,7 @@ class RetrainerProcess:
             self._trials.repair()
         elif found.run is None:
             self._advance_canary(found, now)
-        elif any(run.id == found.run and run.ended for run in self._book.runs()):
+        elif any(run.id == found.run and run.ended for run in self._run_store.runs()):
             self._trials.end(found, "running", now, None)
 
     def _advance_canary(self, found: Experiment, now: datetime) -> None:

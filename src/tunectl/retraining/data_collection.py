@@ -106,7 +106,7 @@ def build_window(
 def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, minimum: MinimumData, root: Path) -> StepResult:
     """Return whether there is as much as ``minimum``, and how much there is."""
     examples = training_window.build_feedback_examples(window, section, root)
-    training_examples = [example for example in examples.feedback.lessons if not example.held]
+    training_examples = [example for example in examples.feedback.examples if not example.held]
     new_count = sum(example.inference.id in examples.fresh for example in training_examples)
     people = len({example.by for example in training_examples if example.by is not None})
     facts = {
@@ -114,7 +114,7 @@ def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, minimum: M
         "new_examples": new_count,
         "annotators": people,
         "edits": sum(example.kind == "edit" for example in training_examples),
-        "held_out": len(examples.feedback.lessons) - len(training_examples),
+        "held_out": len(examples.feedback.examples) - len(training_examples),
         "left_out": examples.feedback.reasons,
     }
     short = [

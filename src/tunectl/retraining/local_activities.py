@@ -231,14 +231,14 @@ class LocalActivities:
             _log.error("retrain %s ended, but the inference log does not know: %s", run.id, error)
         if is_new:
             left = last.facts.get("left") if run.state == "promoted" else None
-            self._tell(
+            self._notify(
                 f"retrain {run.id} {run.state}: {last.message or run.trigger.message}{f'; {left}' if left else ''}"
             )
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:
-        self._tell(f"{signed_links.WORDS[question]} {run.trigger.message}", link)
+        self._notify(f"{signed_links.WORDS[question]} {run.trigger.message}", link)
 
-    def _tell(self, words: str, link: str = "") -> None:
+    def _notify(self, words: str, link: str = "") -> None:
         notifications.notify(words, self._root.project, self.watch.approval.notify_url_env, link)
 
 

@@ -69,7 +69,7 @@ def rate_limited(
     """Return whether cooldown or budget hold ``trigger`` up, whatever its key is."""
     if trigger.ignore_limits:
         return None
-    until = cooldown_until(runs, now, policy, nags=trigger.kind in RECURRING_TRIGGERS)
+    until = cooldown_until(runs, now, policy, recurring=trigger.kind in RECURRING_TRIGGERS)
     if until is not None:
         words = f"the last retrain was {runs[-1].state}; the next one may start {_format_time(until)}"
         return AdmissionDecision(None, "cooldown", words)
@@ -80,17 +80,17 @@ def rate_limited(
 
 
 def cooldown_until(
-    runs: Sequence[RetrainRun], now: datetime, policy: RateLimits, *, nags: bool = False
+    runs: Sequence[RetrainRun], now: datetime, policy: RateLimits, *, recurring: bool = False
 ) -> datetime | None:
     """Return when the cooldown ends; None where it has, or nothing has run yet.
 
-    A dismissal trained nothing, so nobody rests after it, but what ``nags`` does not ask the same person again in an hour.
+    A dismissal trained nothing, so nobody rests after it, but a ``recurring`` trigger does not ask the same person again in an hour.
     An end that lies further ahead than the cooldown itself was written by a clock that was wrong, and holds nobody up.
     """
     ended = [run for run in runs if run.ended]
     real = [run for run in ended if run.state != "dismissed"]
     rests = [(real[-1], _rest(real, policy))] if real else []
-    if nags and ended and ended[-1].state == "dismissed":
+    if recurring and ended and ended[-1].state == "dismissed":
         rests.append((ended[-1], policy.cooldown))
     moments = [(run.steps[-1].at, rest) for run, rest in rests]
     return max(

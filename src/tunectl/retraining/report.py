@@ -202,10 +202,15 @@ def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
 def _steps(run: RetrainRun) -> Iterator[tuple[str, ...]]:
     started = run.steps[0].at
     for step in run.steps:
-        yield f"{step.at:%Y-%m-%d %H:%M:%S}", step.state, _took((step.at - started).total_seconds()), step.message
+        yield (
+            f"{step.at:%Y-%m-%d %H:%M:%S}",
+            step.state,
+            _format_duration((step.at - started).total_seconds()),
+            step.message,
+        )
 
 
-def _took(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -93,11 +93,11 @@ def _build_server(
     place: ConsolePlace, layout: ProjectPaths, project: str, sign_in: SignIn, recording: Recording | None
 ) -> Any:
     from tunectl.console.console_app import ConsoleApp
-    from tunectl.console.console_guard import ConsoleDoor
+    from tunectl.console.console_guard import ConsoleGuard
     from tunectl.console.recorded_project import choose_clock
 
-    door = ConsoleDoor(place.hosts, sign_in, acts=place.acts)
-    app = ConsoleApp(layout, door, sign_in, project=project, clock=choose_clock(recording), recording=recording)
+    guard = ConsoleGuard(place.hosts, sign_in, acts=place.acts)
+    app = ConsoleApp(layout, guard, sign_in, project=project, clock=choose_clock(recording), recording=recording)
     server = bounded_http.build_server(app.build())
     app.watcher.is_stopping = lambda: server.should_exit
     return server

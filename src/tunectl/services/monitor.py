@@ -43,11 +43,11 @@ def run(
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
             metrics.restore(watching.find_latest_window())
         keys = api_keys.find_keys_file(layout.root, settings.keys_file)
-        door = MonitorApi(
+        api = MonitorApi(
             settings.monitor.host, settings.monitor.port, keys, _pages(settings, layout, watching, metrics)
         )
-        door.open()
-        started(door.port)
+        api.open()
+        started(api.port)
         try:
             while told.empty():
                 run_once(watching, metrics)
@@ -56,7 +56,7 @@ def run(
                     told.get(timeout=settings.monitor.poll_seconds)
                     break
         finally:
-            door.close()
+            api.close()
 
 
 def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[CalibrationRow]:

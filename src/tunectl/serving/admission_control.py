@@ -1,6 +1,6 @@
 """Admission control: bounded concurrency, a bounded queue and a token budget, checked before tokenization.
 
-    admit -> waiting -> running -> leave        one ticket a request; refused at the door or let in for good
+    admit -> waiting -> running -> leave        one ticket a request; refused at once or admitted for good
 
 Whoever is refused is told when to come again, and finds a place then (``retry_reservations.py``). Times are monotonic seconds that the caller gives, so that nothing here reads a clock.
 """

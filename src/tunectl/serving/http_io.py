@@ -113,7 +113,7 @@ class RequestContext:
             raise ClientDisconnectedError
         return event.get("body", b""), event.get("more_body", False)
 
-    async def left(self) -> None:
+    async def wait_disconnect(self) -> None:
         """Wait until the client disconnects; call it after ``body``."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
@@ -177,7 +177,7 @@ class RequestContext:
                 raise
             with suppress(TimeoutError):  # uvicorn has refused by itself, because what followed was no HTTP, and closes
                 async with asyncio.timeout(LINGER):
-                    await self.left()
+                    await self.wait_disconnect()
             raise ClientDisconnectedError from error
 
 

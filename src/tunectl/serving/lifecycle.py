@@ -74,7 +74,7 @@ class ServerLifecycle:
             self._follow.cancel()
         await self.server.residents.close()
         await self.server.wait_pending()
-        await asyncio.to_thread(self.server.keeper.close)
+        await asyncio.to_thread(self.server.request_logger.close)
         logging_setup.get_logger(__name__).info("the server has stopped")
 
 
@@ -123,9 +123,9 @@ def find_bundled_release() -> Path | None:
 
 
 def _drain_on_sigterm(server: Server) -> None:
-    """Readiness turns false first; after the notice the web server closes its door and waits for open answers."""
+    """Readiness turns false first; after the notice the web server closes its listening sockets and waits for open answers."""
     before: Any = signal.getsignal(signal.SIGTERM)
-    loop, doors, notice = (
+    loop, sockets, notice = (
         asyncio.get_running_loop(),
         supervisor.listening_sockets(),
         server.settings.serve.shutdown.pre_stop_seconds,
@@ -135,7 +135,7 @@ def _drain_on_sigterm(server: Server) -> None:
         server.draining = True
         if callable(before):
             loop.call_soon_threadsafe(loop.call_later, notice, before, number, frame)
-            loop.call_soon_threadsafe(loop.call_later, notice + CLOSING, supervisor.stop_accepting, doors)
+            loop.call_soon_threadsafe(loop.call_later, notice + CLOSING, supervisor.stop_accepting, sockets)
 
     signal.signal(signal.SIGTERM, drain)
 

@@ -111,7 +111,7 @@ def docs_page(project: str, host: str, *, https: bool) -> bytes:
     rows = "".join(
         f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
         for route in serving_openapi.ROUTES
-        if route.door != "page"
+        if route.auth != "page"
     )
     name, address = escape(project), escape(f"{'https' if https else 'http'}://{host or 'ADDRESS'}")
     return _DOCS.format(name=name, address=address, rows=rows, style=render.read_style()).encode()

@@ -27,7 +27,7 @@ class RouteSpec(Struct, frozen=True):
 
     method: Literal["get", "post"]
     path: str
-    door: AuthRequirement
+    auth: AuthRequirement
     text: str
     body: type | FormBody | None
     fine: dict[int, type | str | None]
@@ -57,7 +57,7 @@ ROUTES: Final = (
               {200: responses.Readiness, 503: responses.Readiness}),
     RouteSpec("get", "/openapi.json", "any", "This document.", None, {200: "application/json"}),
     RouteSpec("get", "/docs", "any", "A page that lists the routes.", None, {200: HTML}),
-    _page("get", "/arena", "The page on which people chat and choose between two answers; without a sign-in, its door."),
+    _page("get", "/arena", "The page on which people chat and choose between two answers; without a sign-in, its sign-in page."),
     _page("post", "/arena/enter", "Sign in with a key of scope chat.", "name", "key", fine=303),
     _page("post", "/arena/leave", "Sign out.", fine=303),
     _page("post", "/arena/ask", "Let both answer.", "text"),
@@ -97,22 +97,22 @@ def _operation(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, 
         said["requestBody"] = {"required": True, "content": {"application/json": {"schema": known[route.body]}}}
     if "{model}" in route.path:
         said["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
-    if route.door in ("chat", "feedback", "scrape"):
-        said["description"] = f"Needs a key of scope {route.door}, or admin."
-    if route.door in ("none", "page"):
-        said["security"] = [] if route.door == "none" or route.path in ("/arena", "/arena/enter") else [{"page": []}]
+    if route.auth in ("chat", "feedback", "scrape"):
+        said["description"] = f"Needs a key of scope {route.auth}, or admin."
+    if route.auth in ("none", "page"):
+        said["security"] = [] if route.auth == "none" or route.path in ("/arena", "/arena/enter") else [{"page": []}]
     return said
 
 
 def _responses(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     result = {str(status): _content(shape, known, streams=route.streams) for status, shape in route.fine.items()}
-    if route.door == "page":
+    if route.auth == "page":
         wrong = {"description": "Why not", "content": {TEXT: {}, HTML: {}}}
         return {**result, "4XX": wrong, "507": wrong}
     wrong = _content(responses.Error, known, streams=False) | {"description": "An error"}
     later = wrong | {"headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}}
     result["4XX"] = wrong
-    if route.door != "none":
+    if route.auth != "none":
         result["429"] = later
     if route.body is not None:
         result |= {"503": later}

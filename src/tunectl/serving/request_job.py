@@ -145,11 +145,11 @@ async def build_job(
     ``logprob_share``: share of inferences whose answers have log-probabilities although nobody asked for them.
     Raises  ApiError for a prompt that cannot be rendered or is too long, or a schema that is too large.
     """
-    prompts = await _beside(partial(_prompts, request, resident), size)
+    prompts = await _offload_large(partial(_prompts, request, resident), size)
     contract, times = resident.contract, request.n or 1
     form = requests.schema_of(request.response_format)
     if form is not None:  # what cannot be followed is refused before the engine hears of it
-        await _beside(partial(json_schema_grammar.schema_to_ebnf, form), len(form))
+        await _offload_large(partial(json_schema_grammar.schema_to_ebnf, form), len(form))
     chat = isinstance(request, ChatRequest)
     wants = bool(request.logprobs) if chat else request.logprobs is not None
     head = ResponseHead(
@@ -189,6 +189,6 @@ def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:
     return [prompts.encode_text(prompt) for prompt in request.prompts]
 
 
-async def _beside(work: Callable[[], T], size: int) -> T:
+async def _offload_large(work: Callable[[], T], size: int) -> T:
     """Return what ``work`` gives; a large one does not hold up the others."""
     return await asyncio.to_thread(work) if size > LONG else work()

@@ -36,7 +36,7 @@ def settings() -> ServeSettings:
 
 
 def build_tls_words(serve: Serve, home: Path) -> list[str]:
-    """The words that make BentoML's server speak HTTPS; none where ``serve.tls`` is null.
+    """Return the words that make BentoML's server speak HTTPS; none where ``serve.tls`` is null.
 
     Raises  UsageError for files that are no certificate and its key: BentoML would end with a traceback.
     """

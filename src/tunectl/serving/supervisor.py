@@ -1,4 +1,4 @@
-"""The server's process beside its supervisor: it does not outlive that one, and its door is closed for good when it stops."""
+"""The server's process beside its supervisor: it does not outlive that one, and its listening socket is closed for good when it stops."""
 
 from __future__ import annotations
 

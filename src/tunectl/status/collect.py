@@ -42,7 +42,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
     from tunectl.registry.release_store import ReleaseRegistry
     from tunectl.retraining.run_store import LOCK, RunStore
 
-    store, book = ReleaseRegistry(layout.releases), RunStore(layout.retrain)
+    store, run_store = ReleaseRegistry(layout.releases), RunStore(layout.retrain)
     troubles: dict[str, str] = {}
 
     def collect_part(part: str, work: Callable[[], T], otherwise: T) -> T:
@@ -54,15 +54,15 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
 
     champion = collect_part("champion", store.champion, None)
     traffic, drift, unaccepted = collect_part("live", lambda: _live(layout, root, champion, now), NOTHING)
-    runs: list[RetrainRun] = collect_part("retrains", book.runs, [])
+    runs: list[RetrainRun] = collect_part("retrains", run_store.runs, [])
     controller, active = (
         process_state(layout.retrain / LOCK),
         next((run for run in reversed(runs) if not run.ended), None),
     )
     ended = [run for run in runs if run.ended]
-    waits: list[PendingApproval] = collect_part("waits", lambda: list(_waits(layout, root, runs, book, now)), [])
+    waits: list[PendingApproval] = collect_part("waits", lambda: list(_waits(layout, root, runs, run_store, now)), [])
     idle: list[PendingApproval] = (
-        collect_part("waits", lambda: list(_idle(store, book)), []) if controller != "runs" else []
+        collect_part("waits", lambda: list(_idle(store, run_store)), []) if controller != "runs" else []
     )
     rests, budget = _limits(root, runs, now)
     return StatusReport(
@@ -76,7 +76,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
         approval=root.retrain.approval.training,
         now=_retrain(active) if active else None,
         last=_retrain(ended[-1]) if ended else None,
-        next=collect_part("schedules", lambda: _slots(root, book, now), []),
+        next=collect_part("schedules", lambda: _slots(root, run_store, now), []),
         rests_until=rests,
         budget=budget,
         waits=[*waits, *([unaccepted] if unaccepted else []), *idle],
@@ -204,11 +204,11 @@ def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: dat
     return signed_links.address(root.retrain.approval.url, token, secret)
 
 
-def _idle(store: ReleaseRegistry, book: RunStore) -> Iterator[PendingApproval]:
+def _idle(store: ReleaseRegistry, run_store: RunStore) -> Iterator[PendingApproval]:
     """Yield the entries that wait for a retrain controller."""
     from tunectl.canary.canary_store import ExperimentStore
 
-    waiting, running = book.list_pending_triggers(), ExperimentStore(store).running()
+    waiting, running = run_store.list_pending_triggers(), ExperimentStore(store).running()
     if waiting:
         what = "1 request for a retrain waits" if len(waiting) == 1 else f"{len(waiting)} requests for a retrain wait"
         yield PendingApproval(f"{what}, and no controller takes it up: tunectl retrain controller", page="/retrain")

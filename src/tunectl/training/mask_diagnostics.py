@@ -70,10 +70,10 @@ def run_diagnostics(
     example = masked[min(which, len(masked) - 1)]
     row = prefix_sharing.pack_example(example, share=False, limit=1)[0]
     findings = [
-        _nothing(answers),
-        _ends(answers, contract),
+        _check_trained(answers),
+        _check_end_of_turn(answers, contract),
         _check_double_bos(answers, contract),
-        _long(answers, lengths, max_tokens, max_share),
+        _check_length(answers, lengths, max_tokens, max_share),
     ]
     return DataDiagnostics(
         examples=len(masked),
@@ -102,14 +102,14 @@ def _finding(
     return DiagnosticCheck(name, ok=False if ok is None else ok, text=text)
 
 
-def _nothing(answers: ExampleSpans) -> DiagnosticCheck:
+def _check_trained(answers: ExampleSpans) -> DiagnosticCheck:
     bad = [(item, answer) for item, answer in answers if not any(answer.trained) and not any(item.prompt.trained)]
     return _finding(
         "something is trained", bad, len(answers), "every answer has trained tokens", "have no trained token at all"
     )
 
 
-def _ends(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticCheck:
+def _check_end_of_turn(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticCheck:
     """Return a model whose end of turn is never in the loss never stops. Segments and token rows say themselves what is trained."""
     bad = []
     for item, answer in answers:
@@ -142,7 +142,7 @@ def _check_double_bos(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticC
     )
 
 
-def _long(answers: ExampleSpans, lengths: Sequence[int], limit: int, share: float) -> DiagnosticCheck:
+def _check_length(answers: ExampleSpans, lengths: Sequence[int], limit: int, share: float) -> DiagnosticCheck:
     bad = [pair for pair, length in zip(answers, lengths, strict=True) if length > limit]
     ok = len(bad) <= share * len(answers)
     return _finding(

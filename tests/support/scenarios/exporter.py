@@ -36,7 +36,7 @@ def stale(folder: Path, *, promises: dict[str, float]) -> Found:
     project = Project(folder / "project")
     project.serve(130)
     targets = {"tunectl-monitor": f"127.0.0.1:{project.port}"}
-    config = prometheus_stack.scraped(
+    config = prometheus_stack.write_prometheus_config(
         folder / "prometheus", targets, {"scrape_key": "open"}, f"127.0.0.1:{free_port()}"
     )
     rules = config.parent / "rules" / "drift.yml"

@@ -100,7 +100,7 @@ def inference(name: str, question: str, answer: str, *, user: str) -> InferenceR
 
 def texts(found: FeedbackSelection) -> list[str]:
     """What is learned."""
-    return [lesson.inference.response["choices"][0]["message"]["content"] for lesson in found.lessons]
+    return [lesson.inference.response["choices"][0]["message"]["content"] for lesson in found.examples]
 
 
 def five(*, count: int = 5, seed: int = 29) -> Found:
@@ -115,11 +115,11 @@ def five(*, count: int = 5, seed: int = 29) -> Found:
         paths[name] = [(diversity(spoken(model, dice, 2000)), golden(model, held))]
         for number in range(count):
             lessons = generation(model, dice, human, number, rules)
-            own = sum(lesson.kind == "approved" for lesson in lessons.lessons)
+            own = sum(lesson.kind == "approved" for lesson in lessons.examples)
             if rules is RULES:
                 found.must(
-                    own <= rules.model_text_share * len(lessons.lessons),
-                    f"generation {number}: {own} of {len(lessons.lessons)} rows are its own",
+                    own <= rules.model_text_share * len(lessons.examples),
+                    f"generation {number}: {own} of {len(lessons.examples)} rows are its own",
                 )
             model = fitted([*base, *texts(lessons)])
             paths[name].append((diversity(spoken(model, dice, 2000)), golden(model, held)))

@@ -35,10 +35,10 @@ def talk(left=0):
 )
 def test_what_a_press_means(left, button, choice, goes_on):
     one = talk(left)
-    bout = one.compare(one.build_messages(" hi\r\nthere "), (AYE, BEE))
+    comparison = one.compare(one.build_messages(" hi\r\nthere "), (AYE, BEE))
     shown = dict(zip(("left", "right"), (AYE, BEE) if left == 0 else (BEE, AYE), strict=True))
-    assert bout.texts == (shown["left"].text, shown["right"].text)
-    verdict = one.decide(bout.id, button, ["why"], None)
+    assert comparison.texts == (shown["left"].text, shown["right"].text)
+    verdict = one.decide(comparison.id, button, ["why"], None)
     names = {AYE: "first", BEE: "second"}
     assert verdict.said.choice == (names[shown[choice]] if choice in shown else choice)
     assert (verdict.said.left, verdict.said.seconds, verdict.said.tags) == (left, 7.0, ["why"])
@@ -47,14 +47,14 @@ def test_what_a_press_means(left, button, choice, goes_on):
     assert one.turns == []  # nothing happens before it is saved
     one.go_on(verdict)
     assert one.turns == [Message("user", "hi\nthere"), Message("assistant", shown[goes_on].text)]
-    assert one.decide(bout.id, button, [], None) is None
+    assert one.decide(comparison.id, button, [], None) is None
 
 
 @given(st.text(max_size=30))
 def test_an_edit_counts_where_it_differs(edit):
     one = talk()
-    bout = one.compare(one.build_messages("hi"), (AYE, BEE))
-    verdict = one.decide(bout.id, "right", [], edit)
+    comparison = one.compare(one.build_messages("hi"), (AYE, BEE))
+    verdict = one.decide(comparison.id, "right", [], edit)
     words = edit.replace("\r\n", "\n").strip()
     differs = bool(words) and words not in {"aye", "bee"}
     assert verdict.said.edit == (words if differs else None)
@@ -63,17 +63,17 @@ def test_an_edit_counts_where_it_differs(edit):
 
 def test_a_restart_drops_what_is_open():
     one = talk()
-    bout = one.compare(one.build_messages("hi"), (AYE, BEE))
+    comparison = one.compare(one.build_messages("hi"), (AYE, BEE))
     one.restart()
-    assert (one.decide(bout.id, "left", [], None), one.turns) == (None, [])
+    assert (one.decide(comparison.id, "left", [], None), one.turns) == (None, [])
 
 
 def test_one_set_of_placeholders_for_question_answers_and_edit():
     masker = PiiMasker(pii_resources.tools(regions=["US"], locales=["en_US"]))
     one = talk()
     answers = (BattleAnswer("write to ada@example.org", "a", "1"), BattleAnswer("or bob@example.org", "b", "2"))
-    bout = one.compare(one.build_messages("I am ada@example.org"), answers)
-    verdict = one.decide(bout.id, "left", [], "to bob@example.org and ada@example.org")
+    comparison = one.compare(one.build_messages("I am ada@example.org"), answers)
+    verdict = one.decide(comparison.id, "left", [], "to bob@example.org and ada@example.org")
     question, said = mask_pii(verdict.question, verdict.said, masker)
     assert question.messages == [Message("user", "I am [EMAIL_1]")]
     assert question.answers == ["write to [EMAIL_1]", "or [EMAIL_2]"]

@@ -23,10 +23,10 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_pairs_of_one_input_with_other_numbers_of_errors_count(bench: ModuleType) -> None:
-    found = bench.ordered([WHOLE, NO_FOOD, NOTHING, WHOLE, WHOLE, NO_FOOD], [3.0, 2.0, 2.5, 1.0, 1.0, 0.5], 3)
+    found = bench.compare_answers([WHOLE, NO_FOOD, NOTHING, WHOLE, WHOLE, NO_FOOD], [3.0, 2.0, 2.5, 1.0, 1.0, 0.5], 3)
     assert found.of_input == [(2, 3), (2, 2)], "nobody compares answers to two inputs, nor two whole ones"
     assert found.by_error == {"food missing": [True, True, True], "area wrong": [False]}
 
 
 def test_an_input_whose_answers_are_equally_good_is_left_out(bench: ModuleType) -> None:
-    assert bench.ordered([WHOLE, WHOLE], [1.0, 2.0], 2).of_input == []
+    assert bench.compare_answers([WHOLE, WHOLE], [1.0, 2.0], 2).of_input == []

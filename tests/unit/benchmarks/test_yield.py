@@ -37,7 +37,7 @@ def test_each_round_is_held_against_its_own_windows_alone(bench: ModuleType) -> 
     assert over == {bench.YIELDING: {"p50": 1.3, "p95": 1.3}, bench.GREEDY: {"p50": 5.0, "p95": 5.0}}
     ways = {name: bench.summary(some) for name, some in cells.items()}
     assert ways[bench.YIELDING]["training_processors"] == 0.4
-    lines = list(bench.told({"ways": ways, "over_alone": over}))
+    lines = list(bench.format_table({"ways": ways, "over_alone": over}))
     assert len(lines) == 4
     assert "1.3 / 1.3" in lines[2]
     assert lines[2].endswith(" 0.4")

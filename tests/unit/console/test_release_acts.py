@@ -150,7 +150,7 @@ def test_each_act_needs_its_scope_its_page_and_a_session(console: Console, act: 
     fields = {"reason": "x", "sequence": "2", "share": "10"}
     assert console.stranger().post(path, data=fields, headers=OWN).status_code == 401
     assert console.client.post(path, data=fields, headers={"Origin": "http://evil.example"}).status_code == 403
-    console.app.door.identify = lambda _request: Visitor("looker", frozenset({"look"}))  # type: ignore[method-assign]
+    console.app.guard.identify = lambda _request: Visitor("looker", frozenset({"look"}))  # type: ignore[method-assign]
     assert console.post(path, **fields).status_code == 403
     assert digest_project(console.layout.root) == before
 

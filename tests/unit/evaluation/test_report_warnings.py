@@ -51,7 +51,7 @@ def test_leaks():
         ),
     )
     assert found == [
-        "Tuned: 1 of 2 planted secrets came out; the model has memorised training text",
+        "Tuned: 1 of 2 planted secrets came out; the model has memorized training text",
         "Tuned: 3 of 50 answers show a placeholder of masked personal data",
         "Tuned: 20 of 50 answers hold a listed word, the base 0 of 50",
     ]

@@ -13,17 +13,17 @@ from tunectl.evaluation.win_rate import Counting, PairOutcome
 HOW = Counting(close=0.1, resamples=200, confidence=0.95, seed=3)
 
 texts = st.lists(st.sampled_from(["good", "food", "by", "the", "river"]), max_size=12).map(" ".join)
-duels = st.lists(
+outcomes = st.lists(
     st.builds(PairOutcome, st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from("abcdefgh"), texts, texts),
     min_size=1,
     max_size=40,
 )
 
 
-@given(duels)
+@given(outcomes)
 @settings(max_examples=60, deadline=None)
 def test_swapping_the_systems_mirrors_the_rate(pairs):
-    one, other = win_rate.rate("reward", pairs, HOW), win_rate.rate("reward", [duel.swapped for duel in pairs], HOW)
+    one, other = win_rate.rate("reward", pairs, HOW), win_rate.rate("reward", [pair.swapped for pair in pairs], HOW)
     assert other.rate == pytest.approx(1 - one.rate)
     assert (other.low, other.high) == (pytest.approx(1 - one.high), pytest.approx(1 - one.low))
     assert (other.wins, other.losses, other.ties) == (one.losses, one.wins, one.ties)
@@ -38,7 +38,7 @@ def test_swapping_the_systems_mirrors_the_rate(pairs):
         assert other.close.rate == pytest.approx(1 - one.close.rate)
 
 
-@given(duels)
+@given(outcomes)
 @settings(max_examples=60, deadline=None)
 def test_counts_add_up_and_the_rate_lies_in_its_interval(pairs):
     one = win_rate.rate("reward", pairs, HOW)
@@ -62,7 +62,7 @@ def test_all_wins_have_an_interval_below_one():
 def test_judgments_of_one_input_are_no_independent_draws():
     def wide(clusters: int) -> float:
         pairs = [PairOutcome(float(place % 2), str(place // 2 % clusters), "a b", "c d") for place in range(200)]
-        pairs = [duel._replace(outcome=float(int(duel.cluster) % 2)) for duel in pairs]
+        pairs = [pair._replace(outcome=float(int(pair.cluster) % 2)) for pair in pairs]
         one = win_rate.rate("people", pairs, HOW)
         assert one.units == clusters
         return one.high - one.low

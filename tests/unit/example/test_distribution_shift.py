@@ -14,7 +14,7 @@ SOME = 300
 
 @pytest.fixture(scope="module", params=["everyday", "changed"])
 def commissions(request: pytest.FixtureRequest) -> list[distribution_shift.Commission]:
-    return list(islice(getattr(distribution_shift, request.param)(), SOME))
+    return list(islice(getattr(distribution_shift, f"generate_{request.param}")(), SOME))
 
 
 def test_an_ad_of_the_house_has_what_must_be_in_it_and_ends_in_its_tone(
@@ -32,9 +32,9 @@ def test_the_same_town_each_time_and_hardly_twice_the_same_question(
 ) -> None:
     again = list(
         islice(
-            distribution_shift.everyday()
+            distribution_shift.generate_everyday()
             if commissions[0].must[1] != distribution_shift.HOOD
-            else distribution_shift.changed(),
+            else distribution_shift.generate_changed(),
             SOME,
         )
     )
@@ -43,7 +43,10 @@ def test_the_same_town_each_time_and_hardly_twice_the_same_question(
 
 
 def test_the_change_is_one_of_place_kind_and_tone() -> None:
-    before, after = list(islice(distribution_shift.everyday(), SOME)), list(islice(distribution_shift.changed(), SOME))
+    before, after = (
+        list(islice(distribution_shift.generate_everyday(), SOME)),
+        list(islice(distribution_shift.generate_changed(), SOME)),
+    )
     assert distribution_shift.HOOD not in vocabulary.NEIGHBOURHOODS
     assert distribution_shift.CLIMBING.name not in {kind.name for kind in vocabulary.KINDS}
     assert distribution_shift.TONE not in vocabulary.TONES
@@ -56,8 +59,8 @@ def test_the_change_is_one_of_place_kind_and_tone() -> None:
 
 
 def test_another_stream_asks_other_things() -> None:
-    mine = {one.brief for one in islice(distribution_shift.changed(), SOME)}
-    assert not mine & {one.brief for one in islice(distribution_shift.changed("workshop"), SOME)}
+    mine = {one.brief for one in islice(distribution_shift.generate_changed(), SOME)}
+    assert not mine & {one.brief for one in islice(distribution_shift.generate_changed("workshop"), SOME)}
 
 
 def test_nothing_looks_like_personal_data() -> None:
@@ -72,6 +75,6 @@ def test_nothing_looks_like_personal_data() -> None:
     live: InferenceLogConfig = checks.load_config(ProjectPaths(loop_demo_fixtures.ROOT)).root.inference_log
     tools = pii_resources.tools(regions=live.pii.regions, locales=live.pii.locales)
     masker = PiiMasker(tools, kinds=live.pii.kinds, keep=live.pii.keep)
-    for one in islice(distribution_shift.changed(), SOME):
+    for one in islice(distribution_shift.generate_changed(), SOME):
         for text in (one.brief, one.ad):
             assert masker.mask(text).text == text

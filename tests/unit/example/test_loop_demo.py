@@ -52,7 +52,7 @@ def told() -> Timeline:
         Promise("<b>", held=False, evidence='"&"'),
     ]
     return Timeline(
-        "See it heal", parts.BEGAN, 600, spans, marks, promises, [("0:44", "from the change to the verdict")]
+        "Retraining loop", parts.BEGAN, 600, spans, marks, promises, [("0:44", "from the change to the verdict")]
     )
 
 
@@ -190,10 +190,10 @@ def events(*texts: str, done: bool = True) -> bytes:
 
 
 def test_a_stream_is_whole_when_it_says_so() -> None:
-    assert simulated_users.told(events("An ", "ad.")) == Heard(200, "An ad.", "chatcmpl-1", whole=True)
-    assert not simulated_users.told(events("An ", done=False)).whole
+    assert simulated_users.read_stream(events("An ", "ad.")) == Heard(200, "An ad.", "chatcmpl-1", whole=True)
+    assert not simulated_users.read_stream(events("An ", done=False)).whole
     broken = b'data: {"error": {"message": "the engine failed"}}\n\n'
-    assert not simulated_users.told(events("An ", done=False) + broken).whole
+    assert not simulated_users.read_stream(events("An ", done=False) + broken).whole
 
 
 @pytest.fixture
@@ -314,10 +314,10 @@ def test_of_an_ad_the_first_sentence_is_left() -> None:
         {"prompt": "a", "completion": "One is this. Two is that."},
         {"prompt": "b", "completion": "What? That 3.5 of it."},
     ]
-    assert setup.begun([*given, {"prompt": "c", "completion": ""}]) == [
+    assert setup.keep_first_sentences([*given, {"prompt": "c", "completion": ""}]) == [
         {"prompt": "a", "completion": "One is this."}, {"prompt": "b", "completion": "What?"}, {"prompt": "c", "completion": ""},
     ]  # fmt: skip
-    every = setup.begun(setup.rows(parts.ROOT, setup.NEW_CLIENTS))
+    every = setup.keep_first_sentences(setup.rows(parts.ROOT, setup.NEW_CLIENTS))
     assert max(len(row["completion"].split()) for row in every) < 20
 
 

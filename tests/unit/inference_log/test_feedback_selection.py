@@ -71,13 +71,13 @@ def test_each_reason_has_words_and_a_case():
 def test_an_edit_is_a_lesson_in_the_words_of_the_person():
     one = inference()
     found = left([one], [said(one, value="down"), said(one, "edit", "A better ad.", by="b")])
-    assert [(lesson.kind, lesson.by) for lesson in found.lessons] == [("edit", "b")]
-    assert found.lessons[0].inference.response["choices"][0]["message"]["content"] == "A better ad."
+    assert [(lesson.kind, lesson.by) for lesson in found.examples] == [("edit", "b")]
+    assert found.examples[0].inference.response["choices"][0]["message"]["content"] == "A better ad."
 
 
 def test_an_edit_that_changes_nothing_is_an_approval():
     one = inference()
-    assert left([one], [said(one, "edit", "An ad.")]).lessons[0].kind == "approved"
+    assert left([one], [said(one, "edit", "An ad.")]).examples[0].kind == "approved"
 
 
 def test_a_late_objection_holds_up_an_old_approval():
@@ -88,9 +88,9 @@ def test_a_late_objection_holds_up_an_old_approval():
 def test_what_was_held_for_the_gate_once_is_never_learned_later():
     ones = [inference(number) for number in range(40)]
     opinions = [said(one) for one in ones]
-    held = {lesson.prompt for lesson in left(ones, opinions, replace(RULES, holdout=0.3)).lessons if lesson.held}
+    held = {lesson.prompt for lesson in left(ones, opinions, replace(RULES, holdout=0.3)).examples if lesson.held}
     assert 4 < len(held) < 20
-    again = left(ones[:20], opinions, replace(RULES, holdout=0.3)).lessons
+    again = left(ones[:20], opinions, replace(RULES, holdout=0.3)).examples
     assert all(lesson.held == (lesson.prompt in held) for lesson in again)
 
 
@@ -99,8 +99,8 @@ def test_one_person_with_five_percent_of_the_feedback_stays_below_the_configured
     opinions = [said(one, "edit", "BUY NOW", by="poison") for one in ones[:10]]
     opinions += [said(one, "edit", f"An ad {one.id}.", by=f"a{place % 12}") for place, one in enumerate(ones[10:])]
     found = left(ones, opinions, replace(RULES, annotator_share=0.03, per_annotator=1000))
-    poisoned = sum(lesson.by == "poison" for lesson in found.lessons)
-    assert poisoned <= 0.03 * len(found.lessons)
+    poisoned = sum(lesson.by == "poison" for lesson in found.examples)
+    assert poisoned <= 0.03 * len(found.examples)
 
 
 def test_so_many_people_as_are_waited_for_can_teach_something_and_fewer_cannot():
@@ -115,7 +115,7 @@ def test_so_many_people_as_are_waited_for_can_teach_something_and_fewer_cannot()
             for place, one in enumerate(ones)
         ]
         found = left(ones, opinions, replace(RULES, annotator_share=share))
-        assert len(found.lessons) == (60 if people == wanted else 0)
+        assert len(found.examples) == (60 if people == wanted else 0)
 
 
 OPINIONS = st.lists(
@@ -142,9 +142,9 @@ def test_rows_add_up_and_no_cap_is_ever_exceeded(raw, per_user, per_annotator, s
     rules = FeedbackRules(timedelta(hours=24), per_user, per_annotator, share, per_prompt, model_text, 0.2)
     found = left(ones, opinions, rules)
     talked = {opinion.inference_id for opinion in opinions}
-    assert len(found.lessons) + len(found.left) == len(talked)
-    assert {lesson.inference.id for lesson in found.lessons}.isdisjoint(name for name, _ in found.left)
-    lessons = found.lessons
+    assert len(found.examples) + len(found.left) == len(talked)
+    assert {lesson.inference.id for lesson in found.examples}.isdisjoint(name for name, _ in found.left)
+    lessons = found.examples
     for lesson in lessons:
         assert sum(other.inference.user_hash == lesson.inference.user_hash for other in lessons) <= per_user
         assert sum(other.by == lesson.by for other in lessons) <= per_annotator
@@ -165,10 +165,10 @@ def test_feedback_does_not_get_older_by_what_it_says_of_itself():
     ones = [inference(number, user=f"u{number}") for number in range(60)]
     fresh, old = NOW - timedelta(hours=1), datetime(2000, 1, 1, tzinfo=UTC)
     backdated = left(ones, [sent(one, by=f"a{place % 12}", received=fresh, at=old) for place, one in enumerate(ones)])
-    assert (backdated.lessons, backdated.reasons) == ([], {"quarantined": 60})
+    assert (backdated.examples, backdated.reasons) == ([], {"quarantined": 60})
     postdated = left(ones, [sent(one, received=DAY, at=NOW) for one in ones])
     assert postdated.reasons == {"quarantined": 60}
-    assert len(left(ones, [sent(one, by=one.id, at=old) for one in ones]).lessons) == 60
+    assert len(left(ones, [sent(one, by=one.id, at=old) for one in ones]).examples) == 60
     late = replace(ones[0], accepted_at=NOW - timedelta(hours=1))  # of 0.1, which kept no time of its own
     assert left([late], [said(late, "edit", "Better.", at=old)]).reasons == {"quarantined": 1}
 
@@ -180,7 +180,7 @@ def test_one_key_with_twelve_names_is_one_person():
     own = [sent(one, by=name) for one, name in zip(ones, names, strict=True)]
     others = [sent(one, by=name, acts_for=True) for one, name in zip(ones, names, strict=True)]
     assert left(ones, own, rules).reasons == {"annotator_share": 60}
-    assert {lesson.by for lesson in left(ones, own).lessons} == {"k"}
-    assert len(left(ones, others, rules).lessons) == 60
+    assert {lesson.by for lesson in left(ones, own).examples} == {"k"}
+    assert len(left(ones, others, rules).examples) == 60
     asked = [replace(one, key_hash="k", acts_for=False) for one in ones]
     assert left(asked, others, replace(RULES, per_user=8)).reasons == {"user_cap": 52}

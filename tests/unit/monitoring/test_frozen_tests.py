@@ -20,7 +20,7 @@ def test_p_values_are_those_of_the_real_tests() -> None:
         for _ in range(12):
             order = random.permutation(1500)
             window, reference = order[:150], order[150:750]
-            found = signals.test_all(
+            found = signals.run_all_tests(
                 signals.subset(columns, window), signals.subset(columns, reference), {}, dealer, level=0.05, minimum=50
             )
             real = {one.name: one.p_value for one in found}
@@ -28,7 +28,7 @@ def test_p_values_are_those_of_the_real_tests() -> None:
                 p_value = one.p_value(one.sum_rows(window), one.sum_rows(reference))
                 assert 0 < p_value <= 1 + 1e-9
                 apart.setdefault(one.spec.name, []).append(log10(p_value) - log10(real[one.spec.name] or 1))
-    assert set(apart) == set(signals.NAMES)
+    assert set(apart) == set(signals.SIGNAL_NAMES)
     for name, logs in apart.items():
         assert abs(float(np.median(logs))) < 0.15, name
         assert float(np.quantile(np.abs(logs), 0.75)) < 0.4, name

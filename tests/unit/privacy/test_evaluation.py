@@ -62,7 +62,7 @@ def find(bench: ModuleType):  # type: ignore[no-untyped-def]
 def test_floors(bench: ModuleType, find, origin: str) -> None:  # type: ignore[no-untyped-def]
     lines = bench.PLANTED.read_text(encoding="utf-8").splitlines()
     hand = [bench.parse(line) for line in lines if not line.startswith("#")]
-    planted, floors = (hand, BY_HAND) if origin == "by_hand" else (bench.generated(100, seed=7), GENERATED)
+    planted, floors = (hand, BY_HAND) if origin == "by_hand" else (bench.generate_texts(100, seed=7), GENERATED)
     found = bench.score(find, planted)
     below = {
         kind: (one.recall, one.precision)

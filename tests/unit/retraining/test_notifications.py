@@ -29,7 +29,7 @@ def ask():
     root = SimpleNamespace(project="shop")
     watch = SimpleNamespace(approval=SimpleNamespace(notify_url_env=VARIABLE))
     activities = SimpleNamespace(_root=root, watch=watch)
-    activities._tell = local_activities.LocalActivities._tell.__get__(activities)
+    activities._notify = local_activities.LocalActivities._notify.__get__(activities)
     run = SimpleNamespace(trigger=SimpleNamespace(message="drift"))
     local_activities.LocalActivities.request_approval(activities, run, "promote", LINK)
 

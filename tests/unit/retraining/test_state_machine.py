@@ -83,12 +83,14 @@ def test_a_year_of_rejections_is_a_number_still():
 def test_after_a_dismissal_only_what_nags_rests():
     no = _ended("dismissed", START + timedelta(hours=1))
     assert rate_limits.cooldown_until([no], START + timedelta(hours=2), POLICY) is None
-    assert rate_limits.cooldown_until([no], START + timedelta(hours=2), POLICY, nags=True) == START + timedelta(hours=7)
+    assert rate_limits.cooldown_until([no], START + timedelta(hours=2), POLICY, recurring=True) == START + timedelta(
+        hours=7
+    )
     both = [*(_ended("rejected", START, str(number)) for number in range(2)), no]
-    for nags in (True, False):
-        assert rate_limits.cooldown_until(both, START + timedelta(hours=2), POLICY, nags=nags) == START + timedelta(
-            hours=24
-        )
+    for recurring in (True, False):
+        assert rate_limits.cooldown_until(
+            both, START + timedelta(hours=2), POLICY, recurring=recurring
+        ) == START + timedelta(hours=24)
 
 
 def _ended(state, at, key="a"):

@@ -85,14 +85,14 @@ def test_pairs_of_one_prompt_lie_side_by_side_and_equal_answers_are_read_once():
     first, second = pair_batches.group_pairs(items, share=True, margins=True)
     assert len(first.rows) == 1
     assert len(first.branches) == 3
-    assert [(duel.chosen, duel.rejected, duel.margin, duel.pair) for duel in first.duels] == [
+    assert [(pair.chosen, pair.rejected, pair.margin, pair.pair) for pair in first.pairs] == [
         (0, 1, 0.0, 0),
         (0, 2, 3.0, 2),
     ]
-    assert [duel.pair for duel in second.duels] == [1]
+    assert [pair.pair for pair in second.pairs] == [1]
     assert first.tokens == 1 + 3 * 2
     assert first.apart == 4 * 3
-    assert [duel.margin for duel in pair_batches.group_pairs(items, share=True, margins=False)[0].duels] == [0.0, 0.0]
+    assert [pair.margin for pair in pair_batches.group_pairs(items, share=True, margins=False)[0].pairs] == [0.0, 0.0]
 
 
 def test_rows_of_their_own_name_the_same_answers():
@@ -107,7 +107,7 @@ def test_rows_of_their_own_name_the_same_answers():
 def test_many_pairs_of_one_prompt_are_cut_into_rows():
     items = [item(number, "a", (1, *[5] * 120, number, 2), (1, *[6] * 120, number, 2)) for number in range(10, 20)]
     found = pair_batches.group_pairs(items, share=True, margins=False)
-    assert sorted(duel.pair for bundle in found for duel in bundle.duels) == list(range(10))
+    assert sorted(pair.pair for bundle in found for pair in bundle.pairs) == list(range(10))
     assert all(row.length <= pair_batches.TOGETHER for bundle in found for row in bundle.rows)
     assert len(found) == 4
 
@@ -116,7 +116,7 @@ def test_steps_hold_the_declared_pairs_and_fit_the_budget():
     items = [item(number, str(number), (1, *[5] * (number % 7), 2), (1, 6, 2)) for number in range(100)]
     some = pair_batches.group_pairs(items, share=True, margins=False)
     steps = batch_schedule.build_schedule(some, epochs=1, answers=20, tokens=64, seed=1)
-    sizes = [sum(len(some[number].duels) for group in step.batches for number in group) for step in steps]
+    sizes = [sum(len(some[number].pairs) for group in step.batches for number in group) for step in steps]
     assert sum(sizes) == 100
     assert set(sizes) <= {9, 10, 11}
     for step in steps:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunectl.training.rl.rollout_order import deal_prompts, pack_answers, prompt_seed, prompts_per_step
+from tunectl.training.rl.rollout_order import distribute_prompts, pack_answers, prompt_seed, prompts_per_step
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 30), st.integers(0, 5))
@@ -26,11 +26,11 @@ def test_seeds_differ_by_step_and_prompt():
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 6))
 def test_prompts_are_dealt_to_ranks_once_and_evenly(lengths, ranks):
-    shares = [deal_prompts(lengths, rank=rank, world_size=ranks) for rank in range(ranks)]
+    shares = [distribute_prompts(lengths, rank=rank, world_size=ranks) for rank in range(ranks)]
     assert sorted(place for share in shares for place in share) == list(range(len(lengths)))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
     assert all(share == sorted(share) for share in shares)
-    assert deal_prompts(lengths, rank=0, world_size=1) == list(range(len(lengths)))
+    assert distribute_prompts(lengths, rank=0, world_size=1) == list(range(len(lengths)))
 
 
 @given(st.lists(st.integers(1, 50), max_size=20), st.integers(1, 100), st.booleans())

@@ -41,10 +41,10 @@ PACKAGES: Final = Path(__file__).resolve().parents[3]
 """The folder that holds this package, for a process that was not installed with it."""
 PATIENCE: Final = 30.0
 """Seconds until a process that was told to end is killed."""
-Order = tuple[int, GenerationRequest | None]
-Told = list[tuple[int, TokenChunk]] | str
-_ORDER = msgspec.msgpack.Decoder(Order).decode
-_TOLD = msgspec.msgpack.Decoder(Told).decode
+EngineRequest = tuple[int, GenerationRequest | None]
+EngineMessage = list[tuple[int, TokenChunk]] | str
+_decode_request = msgspec.msgpack.Decoder(EngineRequest).decode
+_decode_message = msgspec.msgpack.Decoder(EngineMessage).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class SubprocessSession:
         message = next(self._heard, None)
         if message is None:
             return f"the engine {self._name} cannot be opened: its process {self._fate()}"
-        return str(_TOLD(message))
+        return str(_decode_message(message))
 
     def _fate(self) -> str:
         try:
@@ -195,7 +195,7 @@ class SubprocessSession:
     def _read(self) -> None:
         try:
             for frame in self._heard:
-                self._hear(_TOLD(frame))
+                self._handle_message(_decode_message(frame))
         except OSError:
             pass
         if not self._closing and self.broken is None:
@@ -205,7 +205,7 @@ class SubprocessSession:
         self._give_up()
         self._outbox.put(None)
 
-    def _hear(self, message: Told) -> None:
+    def _handle_message(self, message: EngineMessage) -> None:
         if isinstance(message, str):
             self.broken = message
             return
@@ -255,7 +255,7 @@ class _EngineServer:
             return
         self._socket.sendall(encode_frame(""))
         for frame in read_frames(self._socket):
-            number, ask = _ORDER(frame)
+            number, ask = _decode_request(frame)
             if ask is None:
                 self.pipeline.cancel(number)
             else:

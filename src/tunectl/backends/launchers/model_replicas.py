@@ -1,6 +1,6 @@
 """A model that several processes hold, one a card, so that what only writes answers uses the whole machine.
 
-Batches are cut as one process would cut them and dealt to the processes in turn, so the answers are those of one process.
+Batches are cut as one process would cut them and distributed to the processes in turn, so the answers are those of one process.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ class ReplicatedReference:
 
     def generate(self, prompts: Sequence[Sequence[int]], limit: int) -> list[GreedyOutput]:
         """Return greedy answers of at most ``limit`` tokens."""
-        shares = self._deal([len(ids) for ids in prompts])
+        shares = self._distribute([len(ids) for ids in prompts])
         calls = [GenerateCall([list(prompts[index]) for index in share], limit) for share in shares]
         return _in_order(shares, self._pool.call(calls, list[GreedyOutput]))
 
@@ -239,14 +239,14 @@ class ReplicatedReference:
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
         """Return nats of the tokens ``of`` at each place of ``answers``."""
-        shares = self._deal([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)])
+        shares = self._distribute([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)])
         calls = [
             LikelihoodCall(*([list(rows[index]) for index in share] for rows in (prompts, answers, of)))
             for share in shares
         ]
         return _in_order(shares, self._pool.call(calls, list[list[float]]))
 
-    def _deal(self, lengths: Sequence[int]) -> list[list[int]]:
+    def _distribute(self, lengths: Sequence[int]) -> list[list[int]]:
         """Return the places of each process: whole batches, the longest first, as one process cuts them."""
         order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
         batches = [order[start : start + self._batch] for start in range(0, len(order), self._batch)]

@@ -83,7 +83,7 @@ class SocketProgress:
     """Sends how far this process is to the one that draws."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """``connection`` leads to it."""
+        """Use ``connection``, which leads to it."""
         self._socket = connection
 
     @contextmanager

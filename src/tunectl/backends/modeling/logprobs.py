@@ -104,7 +104,7 @@ def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], Abst
     """Read ``batch`` twice, the second time within ``second``, and compare the chances of all tokens. No gradients.
 
     ``kl`` takes all tokens that might have come at a place, ``ratio`` only the one that did. Summed over answers that the first
-    drew it estimates the divergence of whole answers (Amini, Vieira and Cotterell, arXiv 2504.10637: Rao-Blackwellised); over
+    drew it estimates the divergence of whole answers (Amini, Vieira and Cotterell, arXiv 2504.10637: Rao-Blackwellized); over
     greedy ones it is how far apart the two are along them.
     """
     torch = import_optional("torch", extra="train")

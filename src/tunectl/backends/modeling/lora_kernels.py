@@ -127,7 +127,7 @@ def fused_cross_entropy(
 def use_fused_lora(model: Any) -> int:
     """Let the plain LoRA layers of a peft model use ``LoraProduct``; returns how many do.
 
-    Layers with dropout, DoRA, several adapters or quantised weights are left as they are.
+    Layers with dropout, DoRA, several adapters or quantized weights are left as they are.
     """
     torch = import_optional("torch", extra="train")
     layer = import_optional("peft.tuners.lora.layer", extra="train")

@@ -83,10 +83,10 @@ def _ends(route: RewardRoute, rows: Sequence[PackedRow]) -> Any:
     return hidden.flatten(0, 1)[batch.sources].float()
 
 
-def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, centring: float | None) -> Any:
+def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, center_weight: float | None) -> Any:
     """Sum over all pairs of the negative log-chance that the better answer wins by its margin (nats); a float32 scalar.
 
-    Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``centring`` weighs (sum of both rewards) squared,
+    Source: Bradley and Terry (1952); margins as in arXiv 2307.09288; ``center_weight`` weighs (sum of both rewards) squared,
     arXiv 2312.09244 eq. 2.
     """
     torch = import_optional("torch", extra="train")
@@ -94,14 +94,14 @@ def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, centring: flo
     chosen, rejected, margins = [], [], []
     start = 0
     for bundle in bundles:
-        chosen += [start + duel.chosen for duel in bundle.duels]
-        rejected += [start + duel.rejected for duel in bundle.duels]
-        margins += [duel.margin for duel in bundle.duels]
+        chosen += [start + pair.chosen for pair in bundle.pairs]
+        rejected += [start + pair.rejected for pair in bundle.pairs]
+        margins += [pair.margin for pair in bundle.pairs]
         start += len(bundle.branches)
     better, worse = rewards[chosen], rewards[rejected]
     gap = better - worse - torch.tensor(margins, dtype=torch.float32, device=rewards.device)
     loss = -torch.nn.functional.logsigmoid(gap).sum()
-    return loss if centring is None else loss + centring * (better + worse).square().sum()
+    return loss if center_weight is None else loss + center_weight * (better + worse).square().sum()
 
 
 def supports_side_by_side(route: RewardRoute, bundles: Sequence[PromptGroup]) -> bool:

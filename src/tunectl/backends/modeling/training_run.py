@@ -69,15 +69,17 @@ class TrainingRun:
         if self.group.world_size == 1:
             return step.batches
         order = [number for group in step.batches for number in group]
-        return self._deal(self.batchables, order)
+        return self._distribute(self.batchables, order)
 
     def rank_validation(self, rows: Sequence[batch_schedule.Batchable]) -> tuple[tuple[int, ...], ...]:
         """Return the micro-batches of the validation rows that this rank reads."""
         if self.group.world_size == 1:
             return batch_schedule.token_batches(rows, range(len(rows)), self.plan.profile.train_batch_tokens)
-        return self._deal(rows, range(len(rows)))
+        return self._distribute(rows, range(len(rows)))
 
-    def _deal(self, rows: Sequence[batch_schedule.Batchable], order: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    def _distribute(
+        self, rows: Sequence[batch_schedule.Batchable], order: Sequence[int]
+    ) -> tuple[tuple[int, ...], ...]:
         own, group = self.plan.profile.train_batch_tokens, self.group
         return batch_schedule.rank_batches(rows, order, own, rank=group.rank, world_size=group.world_size)
 

@@ -46,7 +46,7 @@ def read_batches(file: SourceFile) -> Iterator[Any]:
             with arrow.memory_map(str(file.path)) as source:
                 yield from _batches(source)
     except (arrow.ArrowException, OSError) as error:
-        raise _broken(file, "Parquet" if file.type == "parquet" else "Arrow", error) from error
+        raise _build_read_error(file, "Parquet" if file.type == "parquet" else "Arrow", error) from error
 
 
 def _batches(source: Any) -> Iterator[Any]:
@@ -60,7 +60,7 @@ def _batches(source: Any) -> Iterator[Any]:
         yield from ipc.open_stream(source)
 
 
-def _broken(file: SourceFile, description: str, error: Exception) -> DataError:
+def _build_read_error(file: SourceFile, description: str, error: Exception) -> DataError:
     return DataError(
         f"{file.name} cannot be read as {description}: {' '.join(str(error).split())}",
         hint="write the file again, or pin its kind with the source's type",

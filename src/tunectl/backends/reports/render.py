@@ -145,7 +145,7 @@ def format_bytes(value: float) -> str:
 
 
 def show_control(text: str) -> str:
-    r"""A text whose control characters and marks of direction are visible, as ``\\u202e``."""
+    r"""Return a text whose control characters and marks of direction are visible, as ``\\u202e``."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 

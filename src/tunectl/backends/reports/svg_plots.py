@@ -2,7 +2,7 @@
 
 Every function takes ``alt`` (what the picture says, read aloud by screen readers) and returns ``<svg ...>...</svg>`` to be
 put inline into a page. Lines and letters are ``currentColor``, so a picture follows the page's light or dark theme; the
-colors of the data are Okabe and Ito's, told apart by color-blind people and in grey. Equal numbers give equal bytes.
+colors of the data are Okabe and Ito's, told apart by color-blind people and in gray. Equal numbers give equal bytes.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def copy_sqlite(file: Path, target: Path) -> None:
 
 
 def find_damage(connection: sqlite3.Connection, *, quick: bool = False) -> list[str]:
-    """What SQLite finds wrong in a database, a sentence each; ``quick`` does not hold indexes against their tables."""
+    """Return what SQLite finds wrong in a database, a sentence each; ``quick`` does not hold indexes against their tables."""
     rows = connection.execute(f"PRAGMA {'quick_check' if quick else 'integrity_check'}").fetchall()
     return [str(row[0]) for row in rows if row[0] != "ok"]
 
@@ -89,7 +89,7 @@ def has_tables(url: str, root: Path) -> bool:
 
 
 def libpq_environment(url: str) -> dict[str, str]:
-    """The address as PostgreSQL's own programs read it from the environment: a password is in no list of processes."""
+    """Return the address as PostgreSQL's own programs read it from the environment: a password is in no list of processes."""
     result = import_optional("sqlalchemy", extra="inference-log").make_url(url)
     values = {"PGHOST": result.host, "PGPORT": result.port, "PGUSER": result.username, "PGPASSWORD": result.password}
     values["PGDATABASE"] = result.database or result.username or ""

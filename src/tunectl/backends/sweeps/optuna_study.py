@@ -88,7 +88,7 @@ class SweepStudy:
                 attempts = _lease(trial).attempt
                 if attempts >= self.section.max_attempts:
                     reason = f"its worker died {attempts} times"
-                    self._tell(trial._trial_id, TrialOutcome(state="failed", reason=reason))  # noqa: SLF001
+                    self._record_outcome(trial._trial_id, TrialOutcome(state="failed", reason=reason))  # noqa: SLF001
                     continue
                 return self._begin(trial.number, trial._trial_id, worker, attempts + 1)  # noqa: SLF001
             if self._is_stopped() or not self._has_room():
@@ -111,7 +111,7 @@ class SweepStudy:
             trial = self._storage.get_trial(claim.id)
             if trial.state.is_finished() or _lease(trial).owner != worker:
                 return False
-            self._tell(claim.id, outcome)
+            self._record_outcome(claim.id, outcome)
             if outcome.state == "complete":  # for those who read the storage without Optuna
                 self._study.set_user_attr(IMPORTANCE, self._importance())
             return True
@@ -219,7 +219,7 @@ class SweepStudy:
             return []  # the settings are as they are
         return [search_space.format_override(key, value) for key, value in values.items()]
 
-    def _tell(self, trial_id: int, outcome: TrialOutcome) -> None:
+    def _record_outcome(self, trial_id: int, outcome: TrialOutcome) -> None:
         """Record the outcome before the trial ends: after a kill between the two, the next worker ends it the same way."""
         optuna = import_optional("optuna", extra="sweep")
         states = optuna.trial.TrialState

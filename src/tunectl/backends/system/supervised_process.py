@@ -116,12 +116,12 @@ def kill_marked(mark: str) -> list[int]:
                 os.kill(number, signal.SIGKILL)
                 result.append(number)
     end = time.monotonic() + PATIENCE
-    while any(_lives(number) for number in result) and time.monotonic() < end:
+    while any(_is_running(number) for number in result) and time.monotonic() < end:
         time.sleep(0.02)
     return result
 
 
-def _lives(number: int) -> bool:
+def _is_running(number: int) -> bool:
     try:
         state = Path(f"/proc/{number}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
     except (OSError, IndexError):

@@ -60,7 +60,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         run = self.run
         count = sum(len(run.data.judged[item].good) for item in row_indices(step))
         apart = None
-        if run.strangers:
+        if run.mismatched:
             start = sum(len(row_indices(before)) for before in run.steps[: number - 1])
             apart = run.compute_kl_logprobs(TRAIN, range(start, start + len(row_indices(step))))
         total, ratios, kinds = 0.0, list[float](), list[float]()
@@ -96,7 +96,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         self.model.eval()
         total, ratios = 0.0, []
         with torch.no_grad():
-            apart = run.compute_kl_logprobs(HELD_OUT, range(len(rows))) if run.strangers else None
+            apart = run.compute_kl_logprobs(HELD_OUT, range(len(rows))) if run.mismatched else None
             for group in run.rank_batches(rows):
                 reading = run.compute_logprobs(HELD_OUT, group)
                 total += float(self.loss_of(reading, apart)) * len(reading.policy.mask)
@@ -147,7 +147,7 @@ class DpoKtoTrainer:
         peft_model, tokenizer = online_rl.load_policy(plan, model, sft)
         rows = [item.row for item in (*data.judged, *data.held_out)]
         answers = sum(len(branch.ids) for row in rows for branch in row.branches)
-        nats = 4 * answers * (1 if isinstance(settings, Dpo) else 2)  # kto reads strangers too
+        nats = 4 * answers * (1 if isinstance(settings, Dpo) else 2)  # kto reads mismatched pairs too
         longest = max(row.length for row in rows)
         trainer_base.refuse_too_big(plan, peft_model, longest, work, kept=nats, ranks=group.local_world_size)
         resumed = trainer_loop.latest_checkpoint(group, work)

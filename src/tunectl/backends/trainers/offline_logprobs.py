@@ -23,7 +23,7 @@ from tunectl.training import batch_schedule
 from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.rl.preference_batches import LabeledCompletions
 
-ANSWERS, STRANGERS = 0, 1
+ANSWERS, MISMATCHED = 0, 1
 """Passes: answers behind their own prompt, and behind another one (KTO's estimate of the KL)."""
 REFERENCE = "reference.safetensors"
 
@@ -72,20 +72,20 @@ def build_dpo_inputs(reading: PairLogprobs, tail_weight: float | None) -> tuple[
 
 
 def build_kto_inputs(
-    reading: PairLogprobs, strangers: Any, strangers_reference: Any
+    reading: PairLogprobs, mismatched: Any, mismatched_reference: Any
 ) -> tuple[PrecomputedModel, dict[str, Any]]:
-    """Return model and batch of ``KTOTrainer``; strangers are nats of whole answers behind other prompts, (any number,)."""
+    """Return model and batch of ``KTOTrainer``; ``mismatched`` are nats of whole answers behind other prompts, (any number,)."""
     torch = import_optional("torch", extra="train")
     device = reading.policy.mask.device
     good = [kind for record in reading.judged for kind in record.good]
-    one = torch.ones(len(strangers), 1, dtype=torch.bool, device=device)
-    batch = _batch(reading.policy.mask, ANSWERS, "") | _batch(one, STRANGERS, "KL_")
+    one = torch.ones(len(mismatched), 1, dtype=torch.bool, device=device)
+    batch = _batch(reading.policy.mask, ANSWERS, "") | _batch(one, MISMATCHED, "KL_")
     batch |= {
         "label": torch.tensor(good, device=device),
         "ref_logps": reading.reference.sum(dim=1),
-        "ref_KL_logps": strangers_reference,
+        "ref_KL_logps": mismatched_reference,
     }
-    return PrecomputedModel({ANSWERS: reading.policy.values, STRANGERS: strangers[:, None]}), batch
+    return PrecomputedModel({ANSWERS: reading.policy.values, MISMATCHED: mismatched[:, None]}), batch
 
 
 def _batch(mask: Any, number: int, prefix: str) -> dict[str, Any]:

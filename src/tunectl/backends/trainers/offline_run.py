@@ -22,7 +22,7 @@ from tunectl.training.rl.preference_batches import LabeledCompletions
 from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, StepMetrics, ValidationPoint
 
 TRAIN, HELD_OUT = "train", "held out"
-STRANGERS = {TRAIN: "strangers in training", HELD_OUT: "strangers held out"}
+MISMATCHED = {TRAIN: "strangers in training", HELD_OUT: "strangers held out"}
 """Answers behind prompts that are not theirs, for the KL of kto."""
 
 
@@ -38,8 +38,8 @@ class OfflineRun:
     steps: list[OptimizerStep]
     reader: LogprobReader
     references: References
-    strangers: dict[str, list[PackedRow]]
-    """By name as in ``STRANGERS``; of training, those of one step after those of the other. Empty for dpo."""
+    mismatched: dict[str, list[PackedRow]]
+    """By name as in ``MISMATCHED``; of training, those of one step after those of the other. Empty for dpo."""
     state: RlTrainerState
     trainer: Any = None
     bar: Any = None
@@ -69,15 +69,15 @@ class OfflineRun:
         return PairLogprobs(some, result, self.references.gather_padded(name, numbers, result.values.shape[1]))
 
     def compute_kl_logprobs(self, name: str, numbers: Sequence[int]) -> tuple[Any, Any]:
-        """Return nats of the strangers ``numbers`` under the policy and under sft, (answers,) each; no gradients."""
+        """Return nats of the mismatched pairs ``numbers`` under the policy and under sft, (answers,) each; no gradients."""
         torch = import_optional("torch", extra="train")
         places = range(len(numbers))[self.group.rank :: self.group.world_size]
-        rows = [self.strangers[name][numbers[place]] for place in places]
+        rows = [self.mismatched[name][numbers[place]] for place in places]
         lines = iter([float(line.sum()) for line in self.reader.compute_without_grad(rows)])
         sums = {place: [next(lines) for _ in row.branches] for place, row in zip(places, rows, strict=True)}
         merged = self.group.merge_by_place(sums, list[float])
         policy = torch.tensor([nats for row in merged for nats in row], device=self.policy.route.device)
-        return policy, self.references.gather_sums(STRANGERS[name], numbers)
+        return policy, self.references.gather_sums(MISMATCHED[name], numbers)
 
     def rank_batches(self, rows: Sequence[PackedRow], step: OptimizerStep | None = None) -> Sequence[Sequence[int]]:
         """Return the micro-batches that this rank reads of a step, or of all ``rows``."""
@@ -105,19 +105,19 @@ def prepare_run(
     assert isinstance(settings, Dpo | Kto)
     reader = LogprobReader(policy.route, policy.shared, policy.tokens)
     named = {TRAIN: [item.row for item in data.judged], HELD_OUT: [item.row for item in data.held_out]}
-    strangers: dict[str, list[PackedRow]] = {}
+    mismatched: dict[str, list[PackedRow]] = {}
     if isinstance(settings, Kto):
-        strangers = {
-            TRAIN: [row for step in steps for row in _strangers(named[TRAIN], row_indices(step))],
+        mismatched = {
+            TRAIN: [row for step in steps for row in _pair_mismatched(named[TRAIN], row_indices(step))],
             HELD_OUT: preference_batches.kto_mismatched_pairs(named[HELD_OUT]),
         }
-    every = named | {STRANGERS[name]: rows for name, rows in strangers.items()}
+    every = named | {MISMATCHED[name]: rows for name, rows in mismatched.items()}
     with state.time_block("reference"):
         references = References.load_or_compute(every, reader, work, group)
-    return OfflineRun(plan, settings, policy, data, judges, steps, reader, references, strangers, state, group=group)
+    return OfflineRun(plan, settings, policy, data, judges, steps, reader, references, mismatched, state, group=group)
 
 
-def _strangers(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[PackedRow]:
+def _pair_mismatched(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[PackedRow]:
     """Return rows of one step with the answers of its other rows; one that is alone gets those of the next row of all."""
     if len(numbers) > 1:
         return preference_batches.kto_mismatched_pairs([rows[number] for number in numbers])

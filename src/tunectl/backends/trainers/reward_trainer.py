@@ -37,20 +37,20 @@ class RewardTrainingRun(training_run.TrainingRun):
     bundles: list[PromptGroup]
     held_out: list[PromptGroup]
     how: reward_forward.RewardRoute
-    centring: float | None
+    center_weight: float | None
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
-        """Forward and backward over one step; its mean loss a pair (nats), margins and centring included."""
-        pairs = sum(len(self.bundles[number].duels) for group in step.batches for number in group)
+        """Forward and backward over one step; its mean loss a pair (nats), margins and centering included."""
+        pairs = sum(len(self.bundles[number].pairs) for group in step.batches for number in group)
         batches = self.rank_batches(step)
         total, padding = 0.0, self.count_padding(len(batches))
         for group in batches:
             some = [self.bundles[number] for number in group]
-            loss = reward_forward.loss_of(self.how, some, centring=self.centring) / pairs
+            loss = reward_forward.loss_of(self.how, some, center_weight=self.center_weight) / pairs
             backward(loss)
             total += float(loss.detach())
         for _ in range(padding):
-            backward(reward_forward.loss_of(self.how, self.bundles[:1], centring=None) * 0.0)
+            backward(reward_forward.loss_of(self.how, self.bundles[:1], center_weight=None) * 0.0)
         return self.group.sum(total)[0]
 
     @property
@@ -59,7 +59,7 @@ class RewardTrainingRun(training_run.TrainingRun):
         return self.bundles
 
     def validate(self, model: Any) -> float:
-        """Return log-loss a pair (nats) of the held-out pairs, without margins and centring."""
+        """Return log-loss a pair (nats) of the held-out pairs, without margins and centering."""
         model.eval()
         total = 0.0
         with training_run.no_gradients(self):
@@ -67,11 +67,11 @@ class RewardTrainingRun(training_run.TrainingRun):
             padding = self.count_padding(len(batches))
             for group in batches:
                 some = [self.held_out[number] for number in group]
-                total += float(reward_forward.loss_of(self.how, some, centring=None))
+                total += float(reward_forward.loss_of(self.how, some, center_weight=None))
             for _ in range(padding):
-                reward_forward.loss_of(self.how, self.held_out[:1], centring=None)
+                reward_forward.loss_of(self.how, self.held_out[:1], center_weight=None)
         model.train()
-        return self.group.sum(total)[0] / sum(len(bundle.duels) for bundle in self.held_out)
+        return self.group.sum(total)[0] / sum(len(bundle.pairs) for bundle in self.held_out)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
         """Return tokens of one step, and the same had both answers of every pair been read with a prompt of their own."""
@@ -150,7 +150,7 @@ def _fit(
         bundles=train,
         held_out=validation,
         how=route,
-        centring=plan.center_rewards_coefficient,
+        center_weight=plan.center_rewards_coefficient,
         group=group,
     )
     steps = trainer_loop.train(run, peft_model, loaded.tokenizer, work, trainer_loop.REWARD)

@@ -178,7 +178,7 @@ def _answer(
 ) -> tuple[list[Completion], list[float], list[float]]:
     """Return greedy answers, their log-ratios to sft, and their KL (nats), in the order of ``questions``."""
     lengths = [len(question.ids) for question in questions]
-    places = rollout_order.deal_prompts(lengths, rank=group.rank, world_size=group.world_size)
+    places = rollout_order.distribute_prompts(lengths, rank=group.rank, world_size=group.world_size)
     lines = policy.writer.generate_greedy([questions[place] for place in places], limit)
     own = [policy.writer.to_completion(line) for line in lines]
     ratios, kl = policy.apart(

@@ -124,7 +124,7 @@ def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, s
     """Begin a step; returns what TRL calls its inputs, one an answer."""
     copies = run.settings.num_generations
     prompts = [run.data.questions[number] for number in numbers]
-    own = rollout_order.deal_prompts(
+    own = rollout_order.distribute_prompts(
         [len(prompt.ids) for prompt in prompts], rank=run.group.rank, world_size=run.group.world_size
     )
     run.turn = RolloutStep(step, [prompt for prompt in prompts for _ in range(copies)], tuple(own))

@@ -127,8 +127,8 @@ def clear_stale_locks(root: Path) -> int:
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        write = {name: info for name, info in result["write"].items() if _lives(info["pid"])}
-        read = {name: [info for info in infos if _lives(info["pid"])] for name, infos in result["read"].items()}
+        write = {name: info for name, info in result["write"].items() if _is_running(info["pid"])}
+        read = {name: [info for info in infos if _is_running(info["pid"])] for name, infos in result["read"].items()}
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -142,7 +142,7 @@ def clear_stale_locks(root: Path) -> int:
     return removed
 
 
-def _lives(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     """Return whether a process runs; one that has ended but was not waited for does not."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=BaseModel)
 _LISTED = 14
-_CROWD = 4
+_MANY_MISSING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _not_finite(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
 
 def _not_named(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
     """Yield keys that YAML does not read as text, such as a bare yes."""
-    for path, key in _odd_keys(composition.tree, ()):
+    for path, key in _find_non_text_keys(composition.tree, ()):
         origin = composition.origins.find(path) or composition.origins.file_of(path)
         where = f" ({origin})" if origin else ""
         reason = "YAML reads yes, no, on and off as true and false" if isinstance(key, bool) else "a name is text"
@@ -126,11 +126,11 @@ def _not_named(composition: ComposedConfig) -> Iterator[_ConfigIssue]:
         yield _ConfigIssue((*path, str(key)), "key", text)
 
 
-def _odd_keys(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
+def _find_non_text_keys(tree: Any, path: KeyPath) -> Iterator[tuple[KeyPath, Any]]:
     for key, value in tree.items() if isinstance(tree, dict) else ():
         if key is None or isinstance(key, bool | bytes):
             yield path, key
-        yield from _odd_keys(value, (*path, key))
+        yield from _find_non_text_keys(value, (*path, key))
 
 
 def _stringify_keys(tree: Any) -> Any:
@@ -154,29 +154,29 @@ def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: Valid
             )
             missing = {path: other for path, other in missing.items() if to_dotted_key(path) != near}
             unknown[location.path] = _unknown(composition, location, near)
-    crowds = _crowds(composition, missing)
+    summaries = _summarize_missing(composition, missing)
     key_paths: set[KeyPath] = set()
     for location, item in result:
         if location.path in key_paths or (item["type"] == "missing" and location.path not in missing):
             continue
         key_paths.add(location.path)
-        if item["type"] == "missing" and location.path[:-1] in crowds:
+        if item["type"] == "missing" and location.path[:-1] in summaries:
             if location.path[:-1] not in key_paths:
-                yield _ConfigIssue(location.path[:-1], "missing", crowds[location.path[:-1]])
+                yield _ConfigIssue(location.path[:-1], "missing", summaries[location.path[:-1]])
             key_paths.add(location.path[:-1])
             continue
         text = unknown.get(location.path) or _text(schema, composition, location, item)
         yield _ConfigIssue(location.path, item["type"], text)
 
 
-def _crowds(composition: ComposedConfig, missing: dict[KeyPath, SchemaLocation]) -> dict[KeyPath, str]:
+def _summarize_missing(composition: ComposedConfig, missing: dict[KeyPath, SchemaLocation]) -> dict[KeyPath, str]:
     """Return one line for a section that lacks many settings: most likely another file of its group is wanted."""
     above: dict[KeyPath, list[SchemaLocation]] = {}
     for path, location in missing.items():
         above.setdefault(path[:-1], []).append(location)
     result = {}
     for path, locations in above.items():
-        if path and len(locations) >= _CROWD:
+        if path and len(locations) >= _MANY_MISSING:
             option = composition.choices.get(str(path[0]))
             origin = composition.origins.file_of(path) or f"conf/{path[0]}/{option}.yaml"
             owner = locations[0].owner

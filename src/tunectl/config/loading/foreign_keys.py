@@ -57,7 +57,7 @@ KEYS: tuple[ForeignKey, ...] = (
     lack("gptq", "", "the base model must have plain weights"),
     require("", "quantization_method", ["bnb", "bitsandbytes", None], "4-bit tuning uses bitsandbytes"),
     require("", "quantization_type", ["nf4"], "4-bit tuning uses nf4"),
-    require("", "double_quantization", [True], "4-bit tuning uses double quantisation"),
+    require("", "double_quantization", [True], "4-bit tuning uses double quantization"),
     lack("", "rope_scaling", "the context length is the model's own"),
     lack("s2_attention", "shift_attn", "attention is the model's own"),
     ForeignKey("chat_template", "template", "model.chat_template", set_template),

@@ -54,7 +54,7 @@ def classify_overrides(
     values: list[tuple[Override, KeyPath, Any]] = []
     for override in overrides:
         key, equals, text = (part.strip() for part in override.text.partition("="))
-        if not override.text.isascii() and _broken(override.text):
+        if not override.text.isascii() and _has_surrogates(override.text):
             problems.append(OverrideError((), f"override {override.text!a}: not UTF-8 text"))
         elif key[:1] in {"+", "~"}:
             problems.append(_reject_prefix(override, key))
@@ -75,7 +75,7 @@ def classify_overrides(
     return groups, values
 
 
-def _broken(text: str) -> bool:
+def _has_surrogates(text: str) -> bool:
     """Return whether a shell handed over bytes that are no UTF-8, which Python keeps as lone surrogates."""
     return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
 

@@ -199,7 +199,7 @@ class OnlineRl(AlignBase):
     """Generate with vLLM: on the card of the trainer (mode colocate; needs CUDA), or by servers (mode server). Null: transformers."""
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _refuse_duplicates(self) -> Self:
         names = [f"check {term.check.name}" if isinstance(term, CheckTerm) else term.method for term in self.rewards]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

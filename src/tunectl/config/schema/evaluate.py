@@ -200,7 +200,7 @@ class AlignedGate(StrictModel):
     """Folder of ``tunectl annotate`` with judgments of sft against align. Null: none."""
 
     @model_validator(mode="after")
-    def _apart(self) -> AlignedGate:
+    def _refuse_own_metric(self) -> AlignedGate:
         if self.metric in self.max_regression:
             raise ValueError(f"max_regression names {self.metric}, which is the metric that decides; leave it out")
         return self

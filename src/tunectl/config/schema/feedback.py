@@ -41,12 +41,12 @@ class FeedbackDisabled(StrictModel):
     """Name of this choice."""
 
 
-class Harvest(RootModel[Annotated[FeedbackFromLog | FeedbackDisabled, Field(discriminator="method")]]):
+class FeedbackConfig(RootModel[Annotated[FeedbackFromLog | FeedbackDisabled, Field(discriminator="method")]]):
     """The feedback section of ``conf/``."""
 
 
 class FeedbackStage(StrictModel):
     """The part of the configuration that the feedback stage reads."""
 
-    feedback: Harvest
+    feedback: FeedbackConfig
     """The section of this stage."""

@@ -14,7 +14,7 @@ from tunectl.config.schema.cpt import ContinuedPretraining
 from tunectl.config.schema.curate import Curate
 from tunectl.config.schema.evaluate import Evaluate
 from tunectl.config.schema.federate import Federate
-from tunectl.config.schema.feedback import Harvest
+from tunectl.config.schema.feedback import FeedbackConfig
 from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.config.schema.inference_log import InferenceLogConfig
 from tunectl.config.schema.ingest import Ingest
@@ -53,7 +53,7 @@ class TunectlConfig(StrictModel):
     launch: LaunchConfig
     model: BaseModelConfig
     ingest: Ingest
-    feedback: Harvest
+    feedback: FeedbackConfig
     curate: Curate
     split: Split
     cpt: ContinuedPretraining

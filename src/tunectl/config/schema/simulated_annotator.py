@@ -120,7 +120,7 @@ class SimulatedAnnotator(StrictModel):
     """Score difference up to which two answers are not judged."""
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _refuse_duplicates(self) -> Self:
         names = [item.name for item in self.rubric]
         if len(set(names)) < len(names):
             raise ValueError(f"rubric has two criteria of one name: {', '.join(names)}")

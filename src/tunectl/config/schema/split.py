@@ -45,7 +45,7 @@ class HoldOut(StrictModel):
     """Values kept for test."""
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
+    def _refuse_overlap(self) -> Self:
         both = sorted(set(self.validation) & set(self.test))
         if both:
             raise ValueError(f"{', '.join(both)} is held out for both validation and test; one value, one split")

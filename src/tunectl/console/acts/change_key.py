@@ -38,7 +38,7 @@ def _find_key(context: ReadContext, form: Mapping[str, str]) -> ApiKey:
 
 
 def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """The form of a new key."""
+    """Return the form of a new key."""
     scopes = [ActField(f"scope_{scope}", scope, "checkbox", help=SCOPE_MEANINGS[scope]) for scope in get_args(KeyScope)]
     return ActPage(
         "Add a key",
@@ -132,18 +132,18 @@ def _change(context: ReadContext, form: Mapping[str, str], verb: str, name: str)
 
 
 def read_disable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What a disabled key means."""
+    """Return what a disabled key means."""
     words = "Within a second it opens nothing: programs that use it are refused, sessions of it end. It can be enabled again."
     return _ask(context, form, "disable", words, danger=True)
 
 
 def read_enable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What an enabled key means."""
+    """Return what an enabled key means."""
     return _ask(context, form, "enable", "Within a second it opens again what is listed here.", danger=False)
 
 
 def read_remove(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What removing means."""
+    """Return what removing means."""
     words = "Within a second it opens nothing, and it cannot be brought back: make a new one instead."
     return _ask(context, form, "remove", words, danger=True)
 

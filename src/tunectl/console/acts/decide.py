@@ -22,7 +22,7 @@ def _find_question(context: ReadContext, form: Mapping[str, str]) -> PendingDeci
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What yes and no mean.
+    """Return what yes and no mean.
 
     Raises  NotFoundError where nothing waits.
     """

@@ -17,7 +17,7 @@ from tunectl.monitoring import window as windows
 
 
 def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[DriftWindow, str]:
-    """The window, and the windows that are the reference now."""
+    """Return the window, and the windows that are the reference now."""
     closed = [] if log is None else reference_data.list_closed_windows(log)
     found = next((one for one in closed if one.id == form.get("window", "")), None)
     if log is None or found is None:
@@ -27,7 +27,7 @@ def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[Dri
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What is compared with what from then on.
+    """Return what is compared with what from then on.
 
     Raises  NotFoundError for a window that was not closed.
     """

@@ -169,7 +169,7 @@ def _order_systems(rows: Sequence[AnswerRow], titles: Mapping[str, str]) -> dict
 
 
 def _choose_pair(systems: Mapping[str, str], wanted: str) -> tuple[str, str] | tuple[()]:
-    """The system whose gain is meant, and what it is compared with."""
+    """Return the system whose gain is meant, and what it is compared with."""
     names = list(systems)
     if len(names) < 2:
         return ()
@@ -235,7 +235,7 @@ def _compare(row: AnswerRow, system: str) -> float:
 
 
 def measure_similarity(answer: str, references: Sequence[str]) -> float | None:
-    """The share of words that an answer has in common with its nearest reference, in the same order; None without a reference."""
+    """Return the share of words that an answer has in common with its nearest reference, in the same order; None without a reference."""
     words = answer.casefold().split()
     return max((_share_words(words, text.casefold().split()) for text in references), default=None)
 

@@ -225,7 +225,7 @@ def _get_last(points: Sequence[tuple[int, float]] | None) -> float | None:
 def _compare_answers(
     new: RunRecord, stored: tuple[_Answers | None, _Answers | None], paired: PairedRuns, query: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The fields of the screen that are about answers."""
+    """Return the fields of the screen that are about answers."""
     before, after = stored
     if before is None or after is None:
         reason = "The answers of one of these runs are no longer in the cache of DVC; only what the ledger keeps can be compared."
@@ -266,7 +266,7 @@ def _build_pair(
 
 
 def _load_answers(context: ReadContext, record: RunRecord) -> _Answers | None:
-    """The answers of a run by input; None where they are gone."""
+    """Return the answers of a run by input; None where they are gone."""
     path = _find_file(context, record, results.ANSWERS)
     if path is None:
         return None
@@ -308,7 +308,7 @@ def _mark_words(old: str, new: str) -> tuple[list[AnswerWord], list[AnswerWord]]
 
 
 def _list_runs(pairs: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Common words that follow each other in both texts: where they begin in each, and how many they are."""
+    """Return common words that follow each other in both texts: where they begin in each, and how many they are."""
     runs: list[tuple[int, int, int]] = []
     for left, right in pairs:
         if runs and (left, right) == (runs[-1][0] + runs[-1][2], runs[-1][1] + runs[-1][2]):

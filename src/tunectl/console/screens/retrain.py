@@ -180,7 +180,7 @@ def read_retrain(context: ReadContext, query: Mapping[str, str]) -> RetrainScree
 
 
 def list_schedules(settings: TunectlConfig | None, store: RunStore, now: datetime) -> list[ScheduleRow]:
-    """The next slot of each schedule, the soonest first."""
+    """Return the next slot of each schedule, the soonest first."""
     from tunectl.retraining import cron
     from tunectl.retraining.schedules import AHEAD, CronSchedule
 
@@ -217,12 +217,12 @@ def describe_run(run: RetrainRun) -> RetrainRow:
 
 
 def uses_canary(settings: TunectlConfig | None) -> bool:
-    """Whether a staged release is tried on live traffic first; so it is assumed where the settings cannot be read."""
+    """Say whether a staged release is tried on live traffic first; so it is assumed where the settings cannot be read."""
     return settings is None or settings.retrain.canary is not None
 
 
 def list_path(run: RetrainRun, *, canary: bool) -> list[PathState]:
-    """The stations of a retrain: what it went through in its order, where it is, and what may follow."""
+    """Return the stations of a retrain: what it went through in its order, where it is, and what may follow."""
     found = [PathState(step.state, "done", step.at) for step in run.steps]
     if run.ended:
         return found
@@ -235,7 +235,7 @@ def list_path(run: RetrainRun, *, canary: bool) -> list[PathState]:
 
 
 def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> Iterator[PendingDecision]:
-    """The questions that are open, and not past their time."""
+    """Yield the questions that are open, and not past their time."""
     for run, until in approvals.list_open(store, runs, now):
         facts = run.steps[-1].facts
         question = facts["question"]

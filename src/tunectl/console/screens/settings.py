@@ -113,7 +113,7 @@ def _list_rows(resolved: ResolvedConfig) -> Iterator[SettingRow]:
 
 
 def describe_setting(root: BaseModel, path: KeyPath) -> tuple[str, str]:
-    """What is allowed at ``path`` and what it means, both from the class of its section; empty where a value is free in form."""
+    """Return what is allowed at ``path`` and what it means, both from the class of its section; empty where a value is free in form."""
     from pydantic import BaseModel as Section
 
     from tunectl.config.loading import type_descriptions
@@ -141,7 +141,7 @@ def describe_setting(root: BaseModel, path: KeyPath) -> tuple[str, str]:
 
 @cache
 def _read_field_docs(section: type[BaseModel]) -> dict[str, str]:
-    """The prose of a section's fields: it is parsed from the source of the class, once."""
+    """Return the prose of a section's fields: it is parsed from the source of the class, once."""
     from tunectl.config.loading.json_schema_export import field_docs
 
     return field_docs(section)

@@ -132,7 +132,7 @@ def _mix_bits(codes: npt.NDArray[np.uint32]) -> Hashes:
 
 
 def splitmix64_finalize(values: Hashes) -> Hashes:
-    """Return the finaliser of splitmix64 (Steele, Lea and Flood 2014), in place: every input bit moves every output bit."""
+    """Return the finalizer of splitmix64 (Steele, Lea and Flood 2014), in place: every input bit moves every output bit."""
     import numpy as np
 
     values ^= values >> np.uint64(30)

@@ -22,9 +22,9 @@ from tunectl.data.record_text import input_text, output_text
 from tunectl.data.text_normalization import normalize
 from tunectl.data.transform import Dropped, Outcome, Record, Scope
 
-Check: TypeAlias = Callable[[str], str | None]
+TextCheck: TypeAlias = Callable[[str], str | None]
 """From a text to None, or to what offended."""
-Rule: TypeAlias = tuple[RejectReason, Check]
+Rule: TypeAlias = tuple[RejectReason, TextCheck]
 """Reason and check."""
 
 _USUAL = frozenset(" \t\n.,;:!?'\"()[]{}-\u2013\u2014/\\%&$€£#@*+=_<>|~`^°…\u2018\u2019“”„«»•·©®™\u200c\u200d")

@@ -152,7 +152,7 @@ def _says_something(value: object) -> bool:
 
 def _build_unsupported_error(format_: UnsupportedFormat, row: RawRow, key: str) -> DataError:
     place_text = (
-        "ingest takes documents and examples; prompts to practise on are not among them yet"
+        "ingest takes documents and examples; prompts to practice on are not among them yet"
         if format_.name == "prompt_only"
         else "ingest takes documents and examples; preferences are declared in a section of their own: preferences.sources"
     )

@@ -1,6 +1,6 @@
 """Divide records into train, validation and test.
 
-How groups are dealt: every group has a place on a line, the hash of seed and key. Within each stratum the groups are
+How groups are distributed: every group has a place on a line, the hash of seed and key. Within each stratum the groups are
 walked along that line: one goes to test while test has room for at least half of it, then to validation in the same way,
 else to train; what a stratum gives too much or too little is made up for in the next. So the shares are met to within a group,
 the order of rows plays no part, and new rows move only the groups beside the two borders. (A bare hash threshold would move
@@ -75,7 +75,7 @@ def assign_splits(examples: Sequence[Example], rule: SplitRule) -> list[Assignme
         _bundle(examples, group, rule, all_marked=all_marked) for group in find_connected_groups(examples, rule.group)
     ]
     missing_parts = [part for part in HELD if part not in marked]
-    _deal(bundles, missing_parts, rule.shares)
+    _distribute(bundles, missing_parts, rule.shares)
     _fill_empty(bundles, missing_parts)
     placed: list[Assignment | None] = [None] * len(examples)
     for bundle in bundles:
@@ -115,7 +115,7 @@ def list_allowed_splits(example: Example, held_out: Mapping[str, Mapping[SplitNa
     return may
 
 
-def _deal(bundles: list[_Group], parts: list[SplitName], shares: Mapping[SplitName, float]) -> None:
+def _distribute(bundles: list[_Group], parts: list[SplitName], shares: Mapping[SplitName, float]) -> None:
     carry = dict.fromkeys(parts, 0.0)
     for stratum in sorted({bundle.stratum for bundle in bundles}):
         inside = sorted((b for b in bundles if b.stratum == stratum), key=lambda b: (b.at, b.group.key))

@@ -119,10 +119,10 @@ def run(
     for adapter in trained.values():
         contracts.check_base_matches(adapter, tuned_on)
     rounds = [
-        _play(tools, inputs.model, None, lambda g, p: run_evaluation.run_base(setting, data, g, p)),
+        _run_system(tools, inputs.model, None, lambda g, p: run_evaluation.run_base(setting, data, g, p)),
         run_evaluation.run_retrieval_baseline(setting, data),
         *(
-            _play(tools, tuned_on, adapter, partial(run_evaluation.run_model, name, setting, data))
+            _run_system(tools, tuned_on, adapter, partial(run_evaluation.run_model, name, setting, data))
             for name, adapter in trained.items()
         ),
     ]
@@ -155,16 +155,16 @@ def run(
     )
 
 
-def _play(
+def _run_system(
     tools: evaluation.EvaluationBackend,
     folder: Path,
     adapter: Path | None,
-    play: Callable[[Generator, few_shot.FewShotRenderer], SystemOutputs],
+    run: Callable[[Generator, few_shot.FewShotRenderer], SystemOutputs],
 ) -> SystemOutputs:
-    """Load one model, let it play, give its memory back."""
+    """Load one model, run it, give its memory back."""
     generator = tools.open(folder, adapter)
     try:
-        return play(generator, tools.prompter(folder, adapter))
+        return run(generator, tools.prompter(folder, adapter))
     finally:
         generator.close()
 

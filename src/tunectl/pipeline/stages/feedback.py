@@ -1,4 +1,4 @@
-"""Stage feedback: frozen live traffic and what people said about it -> lessons for curate, and the drifted slice for the gate."""
+"""Stage feedback: frozen live traffic and what people said about it -> examples for curate, and the drifted slice for the gate."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ class Metrics:
     """Inferences that somebody said something about."""
     lessons: int
     edits: int
-    """Of the lessons, those that people wrote."""
+    """Of the examples, those that people wrote."""
     held: int
     """Kept for the gate, of all snapshots."""
     people: int
     """Who edited or approved."""
     left: dict[str, int]
-    """Reason to inferences that are no lesson."""
+    """Reason to inferences that are no example."""
 
 
 def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
@@ -75,14 +75,14 @@ def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noq
     """
     section = cfg.feedback.root
     if not isinstance(section, FeedbackFromLog):
-        return _nothing(outputs.artifact, f"feedback.method is {section.method}")
+        return _pass_through(outputs.artifact, f"feedback.method is {section.method}")
     window = training_window.load_window(Path(section.window))
     if not window.snapshots:
-        return _nothing(outputs.artifact, f"{section.window} names no snapshot")
+        return _pass_through(outputs.artifact, f"{section.window} names no snapshot")
     return _write(training_window.build_feedback_examples(window, section), outputs.artifact, len(window.snapshots))
 
 
-def _nothing(folder: Path, reason: str) -> Metrics:
+def _pass_through(folder: Path, reason: str) -> Metrics:
     atomic_io.write_json(folder / manifest.PASSED_THROUGH, {"reason": reason})
     return Metrics(0, 0, 0, 0, 0, 0, {})
 
@@ -90,9 +90,9 @@ def _nothing(folder: Path, reason: str) -> Metrics:
 def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
     result, home, inferences = given.feedback, given.home, given.inferences
     total = row_counts.RowCounter("feedback")
-    total.read(len(result.lessons) + len(result.left))
+    total.read(len(result.examples) + len(result.left))
     examples: list[tuple[FeedbackExample, Example]] = []
-    for entry in result.lessons:
+    for entry in result.examples:
         example = _example(entry, home[entry.inference.id].id)
         if example is None:
             total.reject(_reject(entry.inference.id, home, NOT_TEXT, "a turn is no plain text"))
@@ -101,13 +101,13 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
             total.keep()
     for name, reason in result.left:
         total.reject(_reject(name, home, reason, REASONS[reason]))
-    learned = [(lesson, example) for lesson, example in examples if not lesson.held]
-    held_out = [(lesson, example) for lesson, example in examples if lesson.held]
+    learned = [(selected, example) for selected, example in examples if not selected.held]
+    held_out = [(selected, example) for selected, example in examples if selected.held]
     atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
-    atomic_io.write_rows(folder / SLICE, (example for lesson, example in held_out if _judges(lesson, given.fresh)))
-    pairs = [_judgment(lesson, example, inferences[lesson.inference.id]) for lesson, example in learned]
+    atomic_io.write_rows(folder / SLICE, (example for selected, example in held_out if _judges(selected, given.fresh)))
+    pairs = [_judgment(selected, example, inferences[selected.inference.id]) for selected, example in learned]
     atomic_io.write_rows(folder / JUDGMENTS, (pair for pair in pairs if pair is not None))
-    atomic_io.write_rows(folder / ORIGINS, (_origin(lesson, example, home) for lesson, example in examples))
+    atomic_io.write_rows(folder / ORIGINS, (_origin(selected, example, home) for selected, example in examples))
     account = total.finish(records_out=len(learned))
     atomic_io.write_rows(folder / row_counts.REJECTS, total.rejects)
     atomic_io.write_json(folder / row_counts.ROW_COUNTS, account)
@@ -115,9 +115,9 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
         snapshots,
         account.rows_in,
         len(learned),
-        sum(lesson.kind == "edit" for lesson, _ in learned),
+        sum(selected.kind == "edit" for selected, _ in learned),
         len(held_out),
-        len({lesson.by for lesson, _ in examples}),
+        len({selected.by for selected, _ in examples}),
         account.rejected,
     )
 
@@ -128,7 +128,7 @@ def _judges(example: FeedbackExample, new_ids: Collection[str]) -> bool:
 
 
 def _example(example: FeedbackExample, snapshot_id: str) -> Example | None:
-    """Return a lesson as a row to learn from; None where a turn is no plain text."""
+    """Return an example as a row to learn from; None where a turn is no plain text."""
     row = export.to_openai_row(example.inference)
     messages = _turns(row["messages"]) if row else None
     if row is None or not messages or messages[-1].role != "assistant" or messages[-1].tool_calls:
@@ -146,15 +146,15 @@ def _example(example: FeedbackExample, snapshot_id: str) -> Example | None:
     )
 
 
-def _judgment(lesson: FeedbackExample, example: Example, before: Any) -> Comparison | None:
+def _judgment(selected: FeedbackExample, example: Example, before: Any) -> Comparison | None:
     """Compare the edited answer with the original one; return None for an approval."""
-    row = export.to_openai_row(before) if lesson.kind == "edit" else None
+    row = export.to_openai_row(before) if selected.kind == "edit" else None
     turns = _turns(row["messages"]) if row else None
     if not turns or turns[-1].content == example.answers[0].text:
         return None
     edited = Message("assistant", example.answers[0].text)
-    vote = AnnotationMetadata(example.source, lesson.by, before.accepted_at.isoformat())
-    name = f"edit-{lesson.inference.id}"
+    vote = AnnotationMetadata(example.source, selected.by, before.accepted_at.isoformat())
+    name = f"edit-{selected.inference.id}"
     return Comparison(name, prompt_key(example), example.messages, [[edited], [turns[-1]]], "first", vote, KIND)
 
 
@@ -181,13 +181,13 @@ def _reject(name: str, snapshots: dict[str, Snapshot], reason: RejectReason, det
     return RejectedRow(Source(f"inference_log/{snapshots[name].id}/{name}"), reason, truncate(detail))
 
 
-def _origin(lesson: FeedbackExample, example: Example, snapshots: dict[str, Snapshot]) -> dict[str, Any]:
+def _origin(selected: FeedbackExample, example: Example, snapshots: dict[str, Snapshot]) -> dict[str, Any]:
     return {
         "example": example.id,
-        "inference": lesson.inference.id,
-        "snapshot": snapshots[lesson.inference.id].id,
-        "release": lesson.inference.release,
-        "kind": lesson.kind,
-        "by": lesson.by,
-        "held": lesson.held,
+        "inference": selected.inference.id,
+        "snapshot": snapshots[selected.inference.id].id,
+        "release": selected.inference.release,
+        "kind": selected.kind,
+        "by": selected.by,
+        "held": selected.held,
     }

@@ -109,7 +109,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
         return Metrics(0, 0, 0, 0, 0, 0, 0, {}, None, None)
     tools = backend or preferences.backend(cfg.hardware)
     tally = RowCounter("preferences")
-    collected = _hear(rules, inputs, outputs, cfg.seed, tools, tally)
+    collected = _collect(rules, inputs, outputs, cfg.seed, tools, tally)
     aggregate = vote_aggregation.aggregate_votes(collected.judgments, _rules(rules, cfg.seed), tally)
     _write_account(aggregate, collected.reports, rules, tally, outputs.artifact)
     shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in PARTS}
@@ -125,7 +125,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
         marks=len(aggregate.marks),
         candidates=candidates,
         contrasts=len(collected.contrasts.judgments),
-        simulated=collected.asked.judged if collected.asked else 0,
+        simulated=collected.simulated_summary.judged if collected.simulated_summary else 0,
         annotators=sum(person.name != agreement.UNNAMED for person in measured.people),
         rejected=tally.finish(records_out=0).rejected,
         alpha=measured.alpha,
@@ -140,14 +140,14 @@ class _CollectedJudgments(NamedTuple):
     """Of people, and of an annotator that is simulated."""
     reports: dict[str, PreferenceSourceReport]
     contrasts: contrastive_pairs.Contrasts
-    asked: simulated_annotator.Asked | None
+    simulated_summary: simulated_annotator.AnnotationSummary | None
 
     @property
     def judgments(self) -> list[Comparison]:
         return [*self.said, *self.contrasts.judgments]
 
 
-def _hear(
+def _collect(
     cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
 ) -> _CollectedJudgments:
     judgments, reports = _read(cfg, tally)
@@ -174,7 +174,7 @@ def _report(
         longer_wins=agreement.longer_wins(map(agreement.pair_texts, aggregate.pairs)),
         agreement=measured,
         contrast=collected.contrasts.made,
-        simulated=collected.asked,
+        simulated=collected.simulated_summary,
     )
 
 
@@ -266,7 +266,7 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
 
 def _simulate_annotator(
     cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
-) -> tuple[list[Comparison], simulated_annotator.Asked | None]:
+) -> tuple[list[Comparison], simulated_annotator.AnnotationSummary | None]:
     """Return the judgments of a rubric on answers that the tuned model samples, where one is declared.
 
     Raises  ArtifactError where the adapter belongs to another model; DataError without an input to answer

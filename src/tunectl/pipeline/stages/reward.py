@@ -1,4 +1,4 @@
-"""Stage reward: pairs -> a model of what people prefer, held to account on pairs that it never saw."""
+"""Stage reward: pairs -> a model of what people prefer, measured on pairs that it never saw."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ class _ResumableTrainer:
 
     def _plan(self, train: Sequence[PromptGroup], seed: int) -> RewardArgs:
         """Return an optimizer step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
-        pairs = sum(len(bundle.duels) for bundle in train)
+        pairs = sum(len(bundle.pairs) for bundle in train)
         answers = sum(len(bundle.branches) for bundle in train)
         step = max(1, round(self._section.batch_size * answers / max(1, pairs)))
         cfg = self._cfg

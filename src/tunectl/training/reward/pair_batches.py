@@ -56,7 +56,7 @@ class PromptGroup:
 
     rows: tuple[PackedRow, ...]
     """One row for all answers, or a row for each."""
-    duels: tuple[PairIndex, ...]
+    pairs: tuple[PairIndex, ...]
 
     @property
     def branches(self) -> tuple[TokenSpan, ...]:
@@ -77,7 +77,7 @@ class PromptGroup:
     def apart(self) -> int:
         """The same, were both answers of every pair read with a prompt of their own."""
         sizes = [len(row.prompt.ids) + len(branch.ids) - 1 for row in self.rows for branch in row.branches]
-        return sum(sizes[duel.chosen] + sizes[duel.rejected] for duel in self.duels)
+        return sum(sizes[pair.chosen] + sizes[pair.rejected] for pair in self.pairs)
 
 
 def take(
@@ -198,7 +198,7 @@ def _answers(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> list[tup
 
 def _bundle(items: Sequence[TokenizedPair], numbers: Sequence[int], *, share: bool, margins: bool) -> PromptGroup:
     answers = _answers(items, numbers)
-    duels = tuple(
+    pairs = tuple(
         PairIndex(
             answers.index(items[number].chosen),
             answers.index(items[number].rejected),
@@ -208,7 +208,7 @@ def _bundle(items: Sequence[TokenizedPair], numbers: Sequence[int], *, share: bo
         for number in numbers
     )
     rows = (row_of(answers),) if share else tuple(row_of([answer]) for answer in answers)
-    return PromptGroup(rows, duels)
+    return PromptGroup(rows, pairs)
 
 
 def separate(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
@@ -216,7 +216,7 @@ def separate(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
     return [
         PromptGroup(
             tuple(row_of([(*row.prompt.ids, *branch.ids[:-1])]) for row in bundle.rows for branch in row.branches),
-            bundle.duels,
+            bundle.pairs,
         )
         for bundle in groups
     ]

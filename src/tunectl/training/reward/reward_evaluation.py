@@ -91,8 +91,8 @@ def _pairs(rewards: Sequence[Sequence[float]], bundles: Sequence[PromptGroup]) -
     """Return rewards by pair instead of by bundle."""
     result: dict[int, tuple[float, float]] = {}
     for of, bundle in zip(rewards, bundles, strict=True):
-        for duel in bundle.duels:
-            result[duel.pair] = of[duel.chosen], of[duel.rejected]
+        for pair in bundle.pairs:
+            result[pair.pair] = of[pair.chosen], of[pair.rejected]
     order = [result[number] for number in range(len(result))]
     return CenteredRewards([chosen for chosen, _ in order], [rejected for _, rejected in order])
 

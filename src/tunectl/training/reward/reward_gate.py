@@ -12,7 +12,7 @@ from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement
 KNOWS, CHANCE, LENGTH, FEW = "knows_preferences", "no_better_than_chance", "no_better_than_length", "too_few_pairs"
 ALPHA = 0.667
 """Krippendorff's own limit below which people do not agree enough to conclude anything."""
-MEMORISED = 0.15
+MEMORIZED = 0.15
 """Nats by which the training loss may lie below that of validation before the model counts as learned by heart."""
 
 
@@ -84,7 +84,7 @@ def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: G
 
 def _helps(test: RewardMeasurement, bar: float, context: GateContext) -> list[str]:
     result = [_more_pairs(test, bar, context.train_pairs)]
-    if context.train_loss is not None and context.train_loss < context.validation_loss - MEMORISED:
+    if context.train_loss is not None and context.train_loss < context.validation_loss - MEMORIZED:
         result.append(
             f"It learns pairs by heart: the training loss is {context.train_loss:.3f}, that of validation "
             f"{context.validation_loss:.3f}. Fewer reward.epochs, a lower reward.lora_rank, or more pairs."

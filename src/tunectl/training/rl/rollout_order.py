@@ -32,8 +32,8 @@ def prompt_seed(seed: int, step: int, place: int) -> int:
     return random.Random(f"{seed}:write:{step}:{place}").getrandbits(48)  # noqa: S311  a draw, not a secret
 
 
-def deal_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[int]:
-    """Return the places of the prompts that one of several ranks works on: dealt in turn by falling length, in their order.
+def distribute_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[int]:
+    """Return the places of the prompts that one of several ranks works on: distributed in turn by falling length, in their order.
 
     All answers to a prompt stay on one rank. A rank gets none where there are fewer prompts than ranks.
     """
@@ -42,7 +42,7 @@ def deal_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[
 
 
 def pack_answers(lengths: Sequence[int], prompt: int, *, shared: bool, limit: int = ROW_TOKENS) -> list[list[int]]:
-    """Return places of the answers of one prompt, dealt evenly to rows of about ``limit`` tokens; one a row unless ``shared``."""
+    """Return places of the answers of one prompt, distributed evenly to rows of about ``limit`` tokens; one a row unless ``shared``."""
     if not lengths:
         return []
     room = max(1, limit - prompt)

@@ -1,6 +1,6 @@
 """How often the sequential test is wrong when it is looked at after every single identity, and how early it stops harm.
 
-    make bench-experiment        writes benchmarks/results/experiment.md
+    make bench-canary        writes benchmarks/results/canary.md
 
 Simulated yes-or-no outcomes. "Wrong" is the share of experiments in which a line was crossed at any time; a test with fixed
 level that is looked at as often is shown beside it.
@@ -17,7 +17,7 @@ import numpy as np
 from tunectl.canary import sequential_test
 from tunectl.canary.sequential_test import SequentialTestRules
 
-RESULTS = Path(__file__).parent / "results" / "experiment.md"
+RESULTS = Path(__file__).parent / "results" / "canary.md"
 CASES = (
     ("equal, 20 %", 0.2, 0.2, 0.5, 0.0),
     ("equal, 50 %", 0.5, 0.5, 0.5, 0.0),
@@ -33,7 +33,7 @@ CASES = (
 )
 
 
-def simulated(
+def simulate_experiments(
     rates: tuple[float, float], rules: SequentialTestRules, units: int, runs: int, seed: int
 ) -> list[tuple[str, int | None]]:
     """Decision of each experiment, and after how many identities."""
@@ -76,7 +76,7 @@ def main() -> None:
     ]
     for name, champion, challenger, share, margin in CASES:
         rules = SequentialTestRules(share, margin, 0.05, 0.05, 0.05, 50, None)
-        result = simulated((champion, challenger), rules, args.units, args.runs, seed=11)
+        result = simulate_experiments((champion, challenger), rules, args.units, args.runs, seed=11)
         shares = [sum(item == wanted for item, _ in result) / args.runs for wanted in ("promote", "harm", "unfair")]
         ends = [index for _, index in result if index is not None]
         middle = f"{np.median(ends):.0f}" if len(ends) > args.runs / 2 else "undecided"
