@@ -177,3 +177,57 @@ def test_spelling_is_american() -> None:
         if '"licence"' not in line and 'OLD_FOLDER: Final = "judgements"' not in line and DATA.get(path.name) != word
     ]
     assert wrong == []
+
+
+def docstrings(tree: ast.Module) -> Iterator[ast.Constant]:
+    """Strings that stand alone: of modules, classes and functions, and those below an attribute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value
+
+
+def names_something(parts: list[str], trees: dict[Path, ast.Module]) -> bool:
+    """Whether dotted parts are a package or a module of ours, or what a module defines."""
+    path = SOURCE
+    while parts and (path / parts[0]).is_dir():
+        path, parts = path / parts[0], parts[1:]
+    if not parts:
+        return True
+    file, inner = (path / f"{parts[0]}.py", parts[1:])
+    if file not in trees:
+        file, inner = path / "__init__.py", parts
+    nodes = list(ast.walk(trees[file])) if file in trees else []
+    known = {getattr(node, "name", None) or getattr(node, "id", None) for node in nodes}
+    return bool(nodes) and known.issuperset(inner)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chat.tool_calls", True),
+        ("config.schema.sft.Sft", True),
+        ("generation", True),
+        ("chat.tools", False),
+        ("config.sft.Sft", False),
+        ("training.rl.rl_types.Reward", False),
+    ],
+)
+def test_names_of_modules_and_of_what_they_define_are_known(name: str, expected: bool) -> None:
+    assert names_something(name.split("."), source_trees.parse_package()) is expected
+
+
+def test_dotted_names_in_docstrings_exist() -> None:
+    trees = source_trees.parse_package()
+    settings = (ROOT / "docs" / "reference" / "settings.md").read_text(encoding="utf-8")
+    packages = {path.name for path in SOURCE.iterdir() if path.is_dir()}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{text.lineno} {name}"
+        for path, tree in trees.items()
+        for text in docstrings(tree)
+        for name in re.findall(r"``(?:tunectl\.)?([a-z_]+(?:\.\w+)+)(?:\(\))?``", text.value)
+        if name.split(".")[0] in packages
+        and not name.endswith((".yaml", ".json"))
+        and f"`{name}`" not in settings
+        and not names_something(name.split("."), trees)
+    ]
+    assert wrong == []

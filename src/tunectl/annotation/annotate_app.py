@@ -1,6 +1,6 @@
 """The page on which people compare answers: starlette and uvicorn's seam. Its files lie in this package, so it works offline.
 
-Every click is one POST; the answer to it, the next question, is only sent when the choice is on the disk (``preferences.store``).
+Every click is one POST; the answer to it, the next question, is only sent when the choice is on the disk (``preferences.annotation_store``).
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class ReferenceAnswer(Struct, frozen=True, omit_defaults=True):
     """One reference answer and the row it came from."""
 
     text: str
-    """What is said; tool calls stand behind it as ``chat.tools`` writes them, also for templates with a form of their own."""
+    """What is said; tool calls stand behind it as ``chat.tool_calls`` writes them, also for templates with a form of their own."""
     source: Source
     calls: bool = False
     """Whether the end of ``text`` is tool calls."""

@@ -91,7 +91,7 @@ class Template:
     ) -> Rendered:
         """Return the text and its generated parts.
 
-        Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tools``).
+        Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tool_calls``).
         Raises  DataError when the template refuses the conversation, with the template's own words.
         """
         prepared = self._inline_tools(self.with_system(messages), tools)

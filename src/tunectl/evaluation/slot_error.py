@@ -1,7 +1,7 @@
 """Slot error rate: which attributes of an input an answer gets right, misses, gets wrong, or adds.
 
 The slot error rate is (missing + wrong) / attributes, over all answers of a system. Rules are declared patterns
-(``config.slots``); nothing here is trained, and no reward sees it. After the slot error rate of Wen et al., "Semantically
+(``config.schema.slot_error``); nothing here is trained, and no reward sees it. After the slot error rate of Wen et al., "Semantically
 Conditioned LSTM-based Natural Language Generation", EMNLP 2015, and the pattern scripts of the E2E challenge (Dušek, Novikova,
 Rieser, "Evaluating the state-of-the-art of end-to-end natural language generation", Computer Speech & Language 59, 2020), but
 what was added is counted apart: people add true things.

@@ -18,7 +18,7 @@ _ROLES: dict[str, Role] = {"developer": "system", "function": "tool"}
 
 
 class TokenizerLike(Protocol):
-    """Text to ids and back, as ``chat.tokens`` does it."""
+    """Text to ids and back, as ``chat.tokenizer`` does it."""
 
     strips: bool
     """Whether one space is taken from the start of a text."""

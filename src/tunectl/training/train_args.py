@@ -15,7 +15,7 @@ USUAL_GRAD_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LoraArgs:
-    """The low-rank update; see ``config.sft.Sft`` for each value."""
+    """The low-rank update; see ``config.schema.sft.Sft`` for each value."""
 
     method: str
     lora_rank: int
@@ -26,7 +26,7 @@ class LoraArgs:
 
 @dataclass(frozen=True, slots=True)
 class TrainingArgs:
-    """How to fit an adapter; see ``config.sft.Sft`` for each value."""
+    """How to fit an adapter; see ``config.schema.sft.Sft`` for each value."""
 
     label: str
     """What the progress bar says."""

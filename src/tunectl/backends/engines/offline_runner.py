@@ -1,4 +1,4 @@
-"""A release in the engine that will serve it, asked on the very calls that serve requests (``serving.engine``).
+"""A release in the engine that will serve it, asked on the very calls that serve requests (``generation.engine``).
 
 Run as a module in the exporter environment it answers one job: ``python -m tunectl.backends.engines.offline_runner JOB ANSWER``.
 """

@@ -151,7 +151,7 @@ class EnsembleReader:
 
 
 class RewardScorer:
-    """A loaded reward model; see ``training.rewards.RewardModel``."""
+    """A loaded reward model; see ``training.reward.protocols.RewardModel``."""
 
     def __init__(
         self, base: Path, sft: Path, members: Sequence[Path], verified: Read, profile: HardwareProfile

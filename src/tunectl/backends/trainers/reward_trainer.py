@@ -80,7 +80,7 @@ class RewardTrainingRun(training_run.TrainingRun):
 
 
 class RewardModelTrainer:
-    """The trainer of the product; see ``training.reward_trainer.RewardTrainer``."""
+    """The trainer of the product; see ``training.reward.reward_args.RewardTrainer``."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
         """``group`` is the processes that fit together; every one of them makes the same calls."""

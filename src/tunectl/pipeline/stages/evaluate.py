@@ -71,7 +71,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers for ``dvc metrics``; units are those of ``evaluation.measures``."""
+    """Numbers for ``dvc metrics``; units are those of ``evaluation.metrics``."""
 
     inputs: int
     """Test inputs answered by every system."""

@@ -20,7 +20,7 @@ Checked = Callable[[Check, str, str, Mapping[str, str]], float | None]
 
 
 class RewardFunction:
-    """The parts of ``align.rewards``; see ``training.policy.Rewards``."""
+    """The parts of ``align.rewards``; see ``training.rl.rl_types.Rewards``."""
 
     def __init__(self, terms: Sequence[RewardTerm], *, checked: Checked, model: RewardModel | None) -> None:
         """``model`` may be None only where no part asks for it."""

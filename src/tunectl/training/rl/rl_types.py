@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RlArgs:
-    """How to learn; see ``config.align`` for each value."""
+    """How to learn; see ``config.schema.align`` for each value."""
 
     settings: Rloo | Grpo | Dpo | Kto
     seed: int
