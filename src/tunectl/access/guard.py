@@ -1,9 +1,12 @@
-"""One guard for every request of every service: the credential, the web page that sent it, the name that it was sent to.
+"""Checks of a request before it is handled: its credential, the web page that sent it, the host name that it was sent to.
 
 A browser sends its sign-in (HTTP Basic, cookies) along with whatever any web site makes it send. So Basic opens what is read and
 nothing else, a POST has the content type that the route declares, and it comes from no foreign site: ``Sec-Fetch-Site`` says so,
-or ``Origin`` where a browser does not send that. Where no key is asked for, the service answers to this machine's own names alone
-(a web site may point its own name here), and not to a proxy, in front of which may be the world.
+or ``Origin`` where a browser does not send that. Where no key is asked for, the service answers only requests to this machine's
+own host names (a web site may point its own name here), and none that came through a proxy, which may be open to the internet.
+
+``ServiceGuard`` runs all checks by the table of routes; the server's ``/v1`` routes call ``check_origin``, ``check_content_type`` and
+``read_secret`` themselves (``serving.app``).
 """
 
 from __future__ import annotations
