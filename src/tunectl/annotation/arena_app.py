@@ -1,7 +1,7 @@
 """The arena: a signed-in person chats, sees two answers to each message, blind, and chooses. A part of the server.
 
 It is a client of the server's own OpenAI routes, in the same process and with the person's own key: limits, keys, metrics and
-the inference log see its requests as they see any other. What people choose goes into the store of ``tunectl annotate``, masked,
+the inference log treat its requests like any other. What people choose is stored in the store of ``tunectl annotate``, masked,
 and as feedback into the inference log.
 """
 
@@ -66,9 +66,9 @@ class ArenaAppConfig:
     folder: Path
     """The store of judgments, as ``annotate.store`` names it."""
     masker: PiiMasker
-    """Masks what is kept, as ``curate`` does."""
+    """Masks personal data in what is stored, as ``curate`` does."""
     verify: Callable[[str], bool]
-    """Whether a key may chat and give feedback, now: one that was revoked may not."""
+    """Whether a key may chat and give feedback now; a revoked one may not."""
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ class _Routes:
         return self._responses.HTMLResponse(text, status)
 
     async def home(self, request: Any) -> Any:
-        """Return the conversation of somebody known, else the door."""
+        """Return the conversation of a signed-in person, else the sign-in page."""
         person = self._who(request)
         if person is None:
             return self._door("")
@@ -136,7 +136,7 @@ class _Routes:
         return self._html(page, status)
 
     async def enter(self, request: Any) -> Any:
-        """Let somebody in by a key of the server."""
+        """Sign somebody in with a key of the server."""
         form = await self._form(request)
         if form is None:
             return self._reject_form()
@@ -157,7 +157,7 @@ class _Routes:
         return response
 
     async def leave(self, request: Any) -> Any:
-        """Forget the conversation and the key."""
+        """Sign out: forget the conversation and the key."""
         self._people.remove(sessions.read_cookie(request.cookies, COOKIE))
         response = self._responses.RedirectResponse("/arena", 303)
         sessions.delete_cookie(response, COOKIE)
@@ -173,7 +173,7 @@ class _Routes:
         return self._html(self._talk(person))
 
     async def ask(self, request: Any) -> Any:
-        """Let both answer."""
+        """Send the message to both systems."""
         form, person = await self._form(request), self._who(request)
         if form is None:
             return self._reject_form()
@@ -220,7 +220,7 @@ class _Routes:
         return first, second
 
     async def save_choice(self, request: Any) -> Any:
-        """Save a choice, then go on with the conversation."""
+        """Save a choice, then continue the conversation."""
         form, person = await self._form(request), self._who(request)
         if form is None:
             return self._reject_form()
@@ -249,7 +249,7 @@ class _Routes:
             opened.write(annotation)
 
     async def _tell(self, person: _Session, verdict: Vote) -> str:
-        """Say it to the inference log as well; a sentence for the person where that fails."""
+        """Send the choice to the inference log as feedback; return a sentence for the person where that fails."""
         annotation = verdict.said
         if annotation.choice == "skip":
             return ""

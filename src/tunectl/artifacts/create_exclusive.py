@@ -10,7 +10,7 @@ from tunectl.artifacts import atomic_io
 
 
 def create_exclusive(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
-    """Make a file that is whole from its first moment; False where there is one of that name, which stays as it is.
+    """Create a file that is complete from the first moment; False where one of that name exists, which is left unchanged.
 
     Raises  InfrastructureError where it cannot be made.
     """

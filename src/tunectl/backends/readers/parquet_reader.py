@@ -10,7 +10,7 @@ from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile
 
 BATCH = 1024
-"""Rows held in memory at once, for files that do not say."""
+"""Rows per batch, for files that do not declare it."""
 
 
 def read_batches(file: SourceFile) -> Iterator[Any]:
@@ -50,7 +50,7 @@ def _broken(file: SourceFile, description: str, error: Exception) -> DataError:
 
 
 def require_pyarrow() -> None:
-    """Refuse to go on without the library. Raises  MissingExtraError."""
+    """Check that pyarrow is installed. Raises  MissingExtraError."""
     import_optional("pyarrow", extra="data")
 
 
@@ -66,7 +66,7 @@ def pack_batch(batch: Any) -> bytes:
 
 
 def unpack_batch(data: bytes) -> list[dict[str, Any]]:
-    """Return the rows of what ``pack_batch`` made."""
+    """Return the rows of a batch that ``pack_batch`` made."""
     ipc = import_optional("pyarrow.ipc", extra="data")
     with ipc.open_stream(data) as stream:
         result: list[dict[str, Any]] = stream.read_all().to_pylist()

@@ -1,7 +1,7 @@
-"""httpcore: connections for pages of the web, to public addresses only, and for a limited time.
+"""httpcore: connections to fetch web pages, to public addresses only, and for a limited time.
 
-A name is resolved once for each connection, and the address that was checked is the one that is connected to: a name that
-resolves to something else a moment later gains nothing. TLS and the Host header keep the name.
+A name is resolved once per connection, and the checked address is the one that is connected to: a name that
+resolves to something else a moment later has no effect. TLS and the Host header keep the name.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.core.optional import import_optional
 
 NAT64 = IPv6Network("64:ff9b::/96")
-"""Addresses that a gateway translates to the IPv4 address in their last 32 bits (RFC 6052)."""
+"""Prefix of IPv6 addresses that a gateway translates to the IPv4 address in their last 32 bits (RFC 6052)."""
 
 
 class FetchRefusedError(Exception):
-    """A page that is not fetched, and why."""
+    """A page that is not fetched, and the reject reason."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
@@ -39,12 +39,12 @@ class Deadline:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new response."""
+        """Start the time of a new response."""
         self._end = time.monotonic() + self._seconds
 
     @contextmanager
     def limit(self, timeout: float | None) -> Iterator[float]:
-        """Give the seconds that one operation may take: ``timeout``, or what is left where that is less.
+        """Return the seconds that one operation may take: ``timeout``, or what is left where that is less.
 
         Raises  FetchRefusedError ``unreachable`` where the response has no time left.
         """
@@ -64,7 +64,7 @@ class Deadline:
 
 
 class DeadlineStream:
-    """A network stream of httpcore whose every operation ends at the deadline, so that slow bytes cannot hold it open."""
+    """A network stream of httpcore whose every operation ends at the deadline, so that a slow server cannot hold it open."""
 
     def __init__(self, stream: Any, deadline: Deadline) -> None:
         self._stream = stream
@@ -84,7 +84,7 @@ class DeadlineStream:
     def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
     ) -> DeadlineStream:
-        """Go on over TLS, for the name that was asked for."""
+        """Continue over TLS, with the host name of the request."""
         with self._deadline.limit(timeout) as seconds:
             inner = self._stream.start_tls(ssl_context, server_hostname=server_hostname, timeout=seconds)
         return DeadlineStream(inner, self._deadline)
@@ -94,7 +94,7 @@ class DeadlineStream:
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Tell what httpcore asks of a connection."""
+        """Return extra information that httpcore asks of a connection."""
         return self._stream.get_extra_info(info)
 
 
@@ -175,7 +175,7 @@ class CheckedTransport:
         )
 
     def handle_request(self, request: Any) -> Any:
-        """Send ``request`` and return the response; its body is read by whom it is given to."""
+        """Send ``request`` and return the response; its body is read by the caller."""
         url = request.url
         outgoing = self._httpcore.Request(
             method=request.method,
@@ -209,7 +209,7 @@ class CheckedTransport:
 
 
 def is_public(address: str) -> bool:
-    """Tell whether ``address`` belongs to the public internet; of one that carries an IPv4 address, whether that does."""
+    """Return whether ``address`` is on the public internet; for one that contains an IPv4 address, whether that is."""
     result = ip_address(address)
     if isinstance(result, IPv6Address):
         result = _extract_ipv4(result) or result
@@ -217,7 +217,7 @@ def is_public(address: str) -> bool:
 
 
 def _extract_ipv4(address: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that packets to ``address`` end at: mapped, 6to4 or NAT64."""
+    """Return the IPv4 address to which packets to ``address`` go: mapped, 6to4 or NAT64."""
     if address in NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour

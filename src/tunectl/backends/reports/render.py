@@ -95,7 +95,7 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a share from 0 to 1 as per cent."""
+    """Return a share from 0 to 1 as a percentage."""
     return "n/a" if value is None else f"{value * 100:.1f} %"
 
 
@@ -145,7 +145,7 @@ def format_bytes(value: float) -> str:
 
 
 def show_control(text: str) -> str:
-    r"""A text whose control characters and marks of direction are visible, as ``\\u202e``."""
+    r"""Return a text whose control characters and direction marks are visible, as ``\\u202e``."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 

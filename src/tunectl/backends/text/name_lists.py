@@ -1,4 +1,4 @@
-"""The seam of Faker, for one thing only: its lists of common first names and surnames by locale."""
+"""Wrapper of Faker, for its lists of common first names and surnames by locale only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam of python-stdnum: checksums of cards, accounts and social security numbers."""
+"""Wrapper of python-stdnum: checksums of cards, accounts and social security numbers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def iban() -> Callable[[str], bool]:
 
 
 def ssn() -> Callable[[str], bool]:
-    """Return whether a social security number can have been issued."""
+    """Return whether a social security number is one that can be issued."""
     valid: Callable[[str], bool] = import_optional("stdnum.us.ssn", extra="data").is_valid
     return valid

@@ -1,4 +1,4 @@
-"""The seam of phonenumbers, the port of Google's libphonenumber."""
+"""Wrapper of phonenumbers, the port of Google's libphonenumber."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunectl.core.optional import import_optional
 def finder(regions: list[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
     """Return a function from text to the (start, end) of numbers that are valid in one of ``regions``, or written with a ``+``.
 
-    Raises  ConfigError when a region is none that the library knows.
+    Raises  ConfigError when the library does not know a region.
     """
     phonenumbers = import_optional("phonenumbers", extra="data")
     unknown = [region for region in regions if region not in phonenumbers.SUPPORTED_REGIONS]

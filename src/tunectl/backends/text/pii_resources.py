@@ -1,4 +1,4 @@
-"""All that the finders of personal data need, from the three seams that have it."""
+"""All that the finders of personal data need, from the wrappers of three libraries."""
 
 from __future__ import annotations
 
