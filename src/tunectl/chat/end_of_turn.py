@@ -1,4 +1,4 @@
-"""Which token ends a turn, found by asking the template."""
+"""Find the token that ends a turn, from the template."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _HINT = "declare it: model.eot_token=<a token of the tokenizer>, or take another
 
 
 def find_eot_token(template: Template, tokenizer: Tokenizer, declared_token: str | None) -> SpecialToken:
-    """Return the token that closes an answer: ``declared_token``, or the special token that the template writes behind one.
+    """Return the token that closes an answer: ``declared_token``, or the special token that the template writes after an answer.
 
-    Raises  UsageError when the template writes none, or what is declared is not one token.
+    Raises  UsageError when the template writes none, or the declared text is not one token.
     """
     if declared_token is not None:
         number = tokenizer.id_of(declared_token)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the verbs and their arguments."""
+    """Add the subcommands and their arguments."""
     parser.add_argument("verb", choices=("simulate", "server", "client"), help="what this process is")
     parser.add_argument(
         "words", nargs="*", metavar="NAME | key=value", help="client: its name; others: federate.KEY=VALUE"
@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Take part, or play all parts.
+    """Run as client or server, or both (simulate).
 
     Raises  ConfigError with every mistake; UsageError for a client without a name; InfrastructureError where Flower gives up.
     """

@@ -1,4 +1,4 @@
-"""``tunectl init --from``: look at somebody's data, declare it as the source of the new project, and say what was seen."""
+"""``tunectl init --from``: examine a user's data, declare it as the source of the new project, and print what was found."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tunectl.core.errors import DataError, UsageError
 from tunectl.pipeline.source_preview import SourcePreview
 
 MAX_COPY_BYTES: Final = 1_000_000_000
-"""Data that is copied into the project; more is read where it lies."""
+"""Largest size of data that is copied into the project; larger data is read where it is."""
 HUB_ID: Final = re.compile(r"^[\w.-]+/[\w.-]+$")
 SCHEMAS: Final = "schema"
 FIRST_LOOK_ANSWERS: Final = 180
-"""Training answers of a first look: minutes on two cores."""
+"""Training answers of a first training: minutes on two cores."""
 TRAIN_SHARE: Final = 0.7
 FEW_ANSWERS: Final = 100
-"""Below which a verdict is seldom more than "not enough evidence"."""
+"""Number of answers below which a verdict is seldom more than "not enough evidence"."""
 _PLAIN: Final = re.compile(r"^(?!(?i:true|false|null|yes|no|on|off|y|n)$)[A-Za-z][\w./-]*(?!\n)$")
-"""Texts that are texts in YAML without quotes."""
+"""Texts that YAML reads as text without quotes."""
 _PINS: Final = (
     (re.compile(r"^pin them: "), "say which columns they are: "),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.prompt=\[([^\][]*)\]"), r"--prompt \1"),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.answer="), "--answer "),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.text=\[([^\][]*)\]"), "--text COLUMN"),
 )
-"""Settings that an error of ingest names, and the option of init that sets them."""
+"""Messages of ingest that name a setting, and the option of init that sets it."""
 
 
 class NewSource(NamedTuple):
@@ -44,14 +44,14 @@ class NewSource(NamedTuple):
     declared: DataSource
     preview: SourcePreview
     lines: list[str]
-    """What was seen, for people."""
+    """What was found, for people."""
 
 
 def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSource:
-    """Declare ``args.source`` in the unfinished ``project``, which will lie at ``target``: look at it, copy it, pin what was seen.
+    """Declare ``args.source`` in the unfinished ``project``, which will be at ``target``: examine it, copy it, pin what was detected.
 
-    Raises  UsageError for what is neither there nor the name of a data set; DataError for data that cannot be read;
-            InfrastructureError for a Hub out of reach.
+    Raises  UsageError for what is neither a file nor the name of a data set; DataError for data that cannot be read;
+            InfrastructureError for a Hub that cannot be reached.
     """
     from tunectl.config.loading import json_schema_export
 
@@ -98,7 +98,7 @@ def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -
 
 
 def next_lines(source: NewSource, folder: str) -> list[str]:
-    """What to type next, and what to know before."""
+    """Return the next commands to type, and what to know before."""
     preview = source.preview
     go = "" if folder == "." else f"cd {folder} && "
     if not preview.examples:
@@ -114,7 +114,7 @@ def next_lines(source: NewSource, folder: str) -> list[str]:
 
 
 def _choose_epochs(source_preview: SourcePreview) -> float:
-    """As many passes as show ``FIRST_LOOK_ANSWERS`` answers, at most two."""
+    """Return the epochs that show ``FIRST_LOOK_ANSWERS`` answers, at most two."""
     train = max(1.0, source_preview.answers * TRAIN_SHARE)
     return min(2.0, max(0.01, round(FIRST_LOOK_ANSWERS / train, 2)))
 
@@ -126,7 +126,7 @@ def _load(layout: ProjectPaths) -> TunectlConfig:
 
 
 def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]:
-    """A file or a folder: copied below data/, unless it lies in the project already or is too large."""
+    """Return the path of a file or folder: copied below data/, unless it is in the project already or is too large."""
     place = origin.resolve()
     if place.is_relative_to(target):
         return {"method": "files", "path": place.relative_to(target).as_posix()}
@@ -148,7 +148,7 @@ def _describe_hub(name: str) -> dict[str, Any]:
 
 
 def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
-    """Columns that were named."""
+    """Return the columns that were named."""
     if args.text:
         return {"holds": "documents", "columns": {"text": args.text}}
     if bool(args.prompt) != bool(args.answer):
@@ -157,7 +157,7 @@ def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, Any]:
-    """What was detected, where all files are of one kind; several kinds stay a matter of each file."""
+    """Return the detected settings where all files are of one kind; with several kinds each file is detected when read."""
     pinned: dict[str, Any] = {}
     if len(source_preview.read_as) == 1 and settings["method"] == "files":
         (one,) = source_preview.read_as
@@ -170,7 +170,7 @@ def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, A
 
 
 def _list_notes(source_preview: SourcePreview) -> list[str]:
-    """What the settings do not say: how files of several kinds are read, and what nothing reads."""
+    """Return what the settings do not show: how files of several kinds are read, and which files are ignored."""
     notes = [f"Read as: {_list_kinds(source_preview)}"]
     if source_preview.unused:
         notes.append(f"Columns that nothing reads: {', '.join(source_preview.unused)}")
@@ -196,7 +196,7 @@ def _write(layout: ProjectPaths, name: str, settings: dict[str, Any], origin: st
 
 
 def _format(value: Any) -> str:
-    """A value in YAML's flow style; quoted where it could mean something else."""
+    """Return a value in YAML's flow style; quoted where it could mean something else."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_format(key)}: {_format(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -205,13 +205,13 @@ def _format(value: Any) -> str:
 
 
 def _bind_schemas(project: Path) -> None:
-    """The folder was unfinished and elsewhere: let the editor look for the schemas inside the project."""
+    """Point the editor's schemas to their final place: the folder was built elsewhere."""
     path = project / ".vscode" / "settings.json"
     path.write_text(path.read_text(encoding="utf-8").replace(f"{project.as_posix()}/", ""), encoding="utf-8")
 
 
 def _shorten(message: str, name: str, origin: str) -> str:
-    """An error of ingest, without the setting that the user has not written."""
+    """Return an error of ingest without the setting, which the user has not written."""
     return message.replace(f"ingest.sources.{name}.path = ", "").replace(f"ingest.sources.{name}: ", f"{origin}: ")
 
 
@@ -222,7 +222,7 @@ def _offer_options(hint: str) -> str:
 
 
 def _describe(origin: str, source_preview: SourcePreview) -> list[str]:
-    """What was seen, a line a matter."""
+    """Return what was found, one line per fact."""
     rejected = sum(source_preview.rejected.values())
     cut = ", looked at the first of them" if source_preview.cut else ""
     lines = [

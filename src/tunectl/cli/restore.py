@@ -18,7 +18,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder that tunectl backup wrote")
     parser.add_argument(
         "--erasures",
@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Restore, and say what is to be done next.
+    """Restore, and print what to do next.
 
     Raises  ArtifactError for a damaged backup; UsageError for a place that is taken; InfrastructureError where a server runs, or
             disk or database say no.

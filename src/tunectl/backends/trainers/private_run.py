@@ -265,7 +265,7 @@ def _draw_steps(
 
 
 def _generator(key: bytes, purpose: str, step: int, device: Any) -> Any:
-    """Return a generator of its own for each step, so that a resumed fit draws what it would have drawn."""
+    """Return a separate generator for each step, so that a resumed training draws the same numbers."""
     digest = hmac.new(key, f"{purpose} {step}".encode(), hashlib.sha256).digest()
     torch = import_optional("torch", extra="train")
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

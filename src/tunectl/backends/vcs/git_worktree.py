@@ -121,7 +121,7 @@ def commit(project: Path, paths: Sequence[str], message: str) -> str:
 
 
 def fast_forward(root: Path, branch: str) -> str | None:
-    """Bring the checked-out branch forward to ``branch``; None where it was done, else why not."""
+    """Fast-forward the checked-out branch to ``branch``; None where it was done, else why not."""
     if _git(root, "merge-base", "--is-ancestor", "HEAD", branch).returncode:
         return f"the checked-out branch has moved on; merge {branch} by hand"
     process = _git(root, "merge", "--ff-only", "--quiet", branch)
