@@ -1,4 +1,4 @@
-"""Steps of an explanation: one station on the way from a thing to what is behind it, or to what came after it."""
+"""Steps of an explanation. Each step names one thing (an answer, a release, a gate, rows) that led to the explained thing, or that followed from it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from tunectl.retraining.state_machine import RetrainRun
 
 PREVIEW: Final = 400
-"""Characters of a text."""
+"""Characters of a text that are shown."""
 MAX_ROWS: Final = 50
-"""Raw rows, files and steps that are listed; the number of the others is given."""
+"""Most raw rows, files and steps that are listed; of the others the number is given."""
 
 
 class ExplanationFact(Struct, frozen=True):
@@ -34,7 +34,7 @@ class ExplanationFact(Struct, frozen=True):
 
 
 class ExplanationStep(Struct, frozen=True):
-    """One station on the way: what it is, what is known of it, and where to read on."""
+    """One step of an explanation: what it is, what is known about it, and links to more."""
 
     kind: str
     """``answer``, ``release``, ``settings``, ``gate``, ``decision``, ``retrain``, ``stage``, ``rows``, ``raw``, ``feedback`` ..."""
@@ -46,7 +46,7 @@ class ExplanationStep(Struct, frozen=True):
 
 
 def describe_retrain(run: RetrainRun) -> ExplanationStep:
-    """A retrain as a step."""
+    """Return a retrain as a step."""
     champion = str(run.facts("proposed").get("champion") or "")
     facts = [
         ExplanationFact("started by", f"{run.trigger.kind}{f' ({run.trigger.author})' if run.trigger.author else ''}"),
@@ -64,13 +64,13 @@ def describe_retrain(run: RetrainRun) -> ExplanationStep:
 
 
 def describe_decision(event: ReleaseEvent) -> ExplanationStep:
-    """What somebody decided about a release as a step."""
+    """Return somebody's decision about a release as a step."""
     title = f"{event.action.replace('_', ' ')} by {event.author or 'somebody'}"
     return ExplanationStep("decision", title, event.message, event.created_at, link("/releases"))
 
 
 def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence[RunSummary]) -> ExplanationStep:
-    """The base model and the settings of a release as a step; ``runs``: those of the ledger."""
+    """Return the base model and the settings of a release as a step; ``runs``: those of the ledger."""
     commit = (release.git or "").removesuffix("-dirty")
     shown = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the build had no commit"
     facts = [
@@ -89,12 +89,12 @@ def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence
 
 
 def reject_link(stage: str, reason: str) -> str:
-    """The address of the rows that a stage rejected for a reason."""
+    """Return the address of the rows that a stage rejected for a reason."""
     return link("/data/rows", stage=stage, part="rejects", reason=reason)
 
 
 def describe_learner(release: str, answers: Sequence[InferenceRecord]) -> ExplanationStep:
-    """A release that learned a row, with the newest answers that it gave."""
+    """Return a release that was trained on a row as a step, with its newest answers."""
     facts = [
         ExplanationFact(
             f"answer of {one.accepted_at:%m-%d %H:%M}", truncate(window.last_user_text(one), 80), explain_link(one.id)
@@ -112,15 +112,15 @@ def describe_learner(release: str, answers: Sequence[InferenceRecord]) -> Explan
 
 
 def show_value(value: object) -> str:
-    """The value of feedback as text."""
+    """Return the value of feedback as text."""
     return "" if value is None else truncate(value if isinstance(value, str) else str(value), PREVIEW)
 
 
 def release_link(release: str) -> str:
-    """Address of a release's page."""
+    """Return the address of a release's page."""
     return link("/releases/{}", release)
 
 
 def explain_link(name: str) -> str:
-    """Address of the explanation of an id."""
+    """Return the address of the explanation of an id."""
     return link("/explain", id=name)

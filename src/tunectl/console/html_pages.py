@@ -1,4 +1,4 @@
-"""jinja2's seam of the console: a screen's template filled with its struct, inside the frame.
+"""Wrapper of jinja2 for the console: a screen's template filled with its struct, inside the frame.
 
 A template extends ``frame.html`` and fills ``content``; ``screen`` is its struct, and ``ui`` has the parts of ``macros.html``::
 
@@ -48,12 +48,12 @@ def _draw_build(screen: Any) -> str:
 
 @cache
 def asset_address(name: str) -> str:
-    """Return where a file of one of the static folders lies; the address changes with its content, so browsers may keep it."""
+    """Return the address of a file in one of the static folders; it changes with the content, so browsers may cache it."""
     file = next(folder / name for folder in (STATIC, render.STATIC) if (folder / name).is_file())
     return f"/static/{name}?v={hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 
 
 @lru_cache(maxsize=8)
 def mark_fragment(page: str) -> Any:
-    """A report's markup, cleaned here once more, so that nothing else can get into a page by this filter."""
+    """Return a report's markup, cleaned here again, so that nothing unsafe can get into a page by this filter."""
     return render.mark_trusted(report_fragment.clean(page))

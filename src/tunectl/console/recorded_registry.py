@@ -1,4 +1,4 @@
-"""The registry of a recorded project: its releases lack their weights, and are whole without them."""
+"""The registry of a recorded project: its releases have no weights, and are valid without them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 
 class RecordedRegistry(ReleaseRegistry):
-    """Releases without their weights: what the record leaves out counts as whole."""
+    """A registry whose releases are valid without the files that the recording left out."""
 
     def verify(self, release: str) -> list[str]:
         """Return everything else that is wrong with a release."""
@@ -17,5 +17,5 @@ class RecordedRegistry(ReleaseRegistry):
         return [problem for problem in super().verify(release) if problem not in expected]
 
     def verify_quickly(self, release: str) -> list[str]:
-        """Return the same: without weights a release is read in milliseconds."""
+        """Return the same as ``verify``: without weights a release is read in milliseconds."""
         return self.verify(release)

@@ -230,7 +230,7 @@ def _note_merged_files(loader: Any) -> list[Any]:
 def _find_recipe_problems(
     conf: Path, lines: Mapping[str, Mapping[KeyPath, tuple[Any, ValueOrigin]]], origins: Provenance
 ) -> Iterator[OverrideError]:
-    """Yield the mistakes of a recipe without ``_self_``, and of settings of Hydra itself, which are ignored."""
+    """Yield a problem for a recipe without ``_self_``, and for settings of Hydra itself, which are ignored."""
     own = [value for path, (value, _) in lines["config.yaml"].items() if path[0] == "defaults"]
     if own and "_self_" not in own:
         text = "the defaults list lacks _self_, the place at which this file's own values come in"

@@ -33,7 +33,7 @@ def _find_key(context: ReadContext, form: Mapping[str, str]) -> ApiKey:
 
 
 def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """The form of a new key."""
+    """Return the form for a new key."""
     scopes = [ActField(f"scope_{scope}", scope, "checkbox", help=SCOPE_MEANINGS[scope]) for scope in get_args(KeyScope)]
     return ActPage(
         "Add a key",
@@ -52,9 +52,9 @@ def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa:
 
 
 def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Make a key and show it.
+    """Create a key and show it.
 
-    Raises  UsageError for a name that is taken or no name, no scope, or a number that is none.
+    Raises  UsageError for a taken or invalid name, no scope, or an invalid number.
     """
     name = form.get("name", "").strip()
     scopes = [scope for scope in get_args(KeyScope) if form.get(f"scope_{scope}") == "on"]
@@ -110,18 +110,18 @@ def _check(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def read_disable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What a disabled key means."""
+    """Return what disabling a key means."""
     words = "Within a second it opens nothing: programs that use it are refused, sessions of it end. It can be enabled again."
     return _ask(context, form, "disable", words, danger=True)
 
 
 def read_enable(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What an enabled key means."""
+    """Return what enabling a key means."""
     return _ask(context, form, "enable", "Within a second it opens again what is listed here.", danger=False)
 
 
 def read_remove(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What removing means."""
+    """Return what removing a key means."""
     words = "Within a second it opens nothing, and it cannot be brought back: make a new one instead."
     return _ask(context, form, "remove", words, danger=True)
 

@@ -21,9 +21,9 @@ def _find_question(context: ReadContext, form: Mapping[str, str]) -> PendingDeci
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What yes and no mean.
+    """Return what yes and no mean.
 
-    Raises  NotFoundError where nothing waits.
+    Raises  NotFoundError where no question is open.
     """
     one = _find_question(context, form)
     yes = (
@@ -43,9 +43,9 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Record the decision under the visitor's name; the retrain controller takes it up.
+    """Record the decision under the visitor's name; the retrain controller acts on it.
 
-    Raises  ConflictError where somebody has decided meanwhile; UsageError for an answer that is neither yes nor no.
+    Raises  ConflictError where somebody else has decided since; UsageError for an answer that is neither yes nor no.
     """
     try:
         one = _find_question(context, form)

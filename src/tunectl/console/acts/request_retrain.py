@@ -17,7 +17,7 @@ FORCE = ActField(
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """Who takes it up, and what it leads to."""
+    """Return who handles the request, and what follows from it."""
     running = lock.is_locked(context.layout.retrain / LOCK)
     taken = (
         "The retrain controller takes it up within a minute."
@@ -40,7 +40,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG
 
 
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Leave the request in the controller's inbox, with the visitor's name."""
+    """Write the request into the controller's inbox, with the visitor's name."""
     manual_trigger.request_retrain(
         context.layout, require_reason(form), ignore_limits=form.get("ignore_limits") == "on", author=context.visitor
     )

@@ -1,4 +1,4 @@
-"""Make a window of traffic the one that prompts are compared with."""
+"""Make a window of traffic the reference of prompts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunectl.monitoring import window as windows
 
 
 def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[DriftWindow, str]:
-    """The window, and the windows that are the reference now."""
+    """Return the window, and the windows that are the reference now."""
     closed = [] if log is None else reference_data.list_closed_windows(log)
     found = next((one for one in closed if one.id == form.get("window", "")), None)
     if log is None or found is None:
@@ -27,7 +27,7 @@ def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[Dri
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """What is compared with what from then on.
+    """Return what will be compared with what.
 
     Raises  NotFoundError for a window that was not closed.
     """
@@ -57,7 +57,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     """Write the event that the monitor reads.
 
-    Raises  ConflictError where another window was made the reference meanwhile; UsageError for one with too few rows.
+    Raises  ConflictError where another window was made the reference since; UsageError for one with too few rows.
     """
     settings = context.load_settings()
     with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:

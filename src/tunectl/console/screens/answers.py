@@ -29,7 +29,7 @@ SORTS: Final = {
     "longest": "longest answer first",
 }
 ORDER: Final = ("base", "prompted", "nearest", "tuned", "aligned")
-"""Systems from left to right; others behind them."""
+"""Systems from left to right; others follow."""
 
 
 class CheckResult(Struct, frozen=True):
@@ -41,13 +41,13 @@ class CheckResult(Struct, frozen=True):
 
 
 class SystemAnswer(Struct, frozen=True):
-    """An answer of a system (base, tuned, aligned), and how it did on this input."""
+    """An answer of a system (base, tuned, aligned), and its scores on this input."""
 
     system: str
     title: str
     text: str
     similarity: float | None
-    """To the nearest reference, 0 to 1: the share of words in the same order. A help for sorting, not a metric of the verdict."""
+    """Similarity to the nearest reference, 0 to 1: the share of words in the same order. For sorting only; no verdict uses it."""
     checks: list[CheckResult] = field(default_factory=list)
 
 
@@ -60,7 +60,7 @@ class AnswerCard(Struct, frozen=True):
     fields: dict[str, str]
     answers: list[SystemAnswer]
     why: str = ""
-    """Why the report shows it: worst, lost, best ..."""
+    """Why the report lists it: worst, lost, best ..."""
 
 
 class FilterOption(Struct, frozen=True):
@@ -75,22 +75,22 @@ class AnswersScreen(Struct, frozen=True):
     """One page of test inputs."""
 
     total: int = 0
-    """Inputs of the evaluation."""
+    """Number of inputs of the evaluation."""
     matching: int = 0
-    """Of them, those that pass the filters."""
+    """Number of inputs that pass the filters."""
     at: int = 0
-    """Place of the first card among them."""
+    """Index of the first card among them."""
     size: int = PAGE_SIZE
-    """Cards of a page."""
+    """Cards per page."""
     cards: list[AnswerCard] = field(default_factory=list)
     systems: dict[str, str] = field(default_factory=dict)
-    """Name to title, from left to right."""
+    """Titles by name, from left to right."""
     shown: list[str] = field(default_factory=list)
     """Systems that are shown."""
     against: list[str] = field(default_factory=list)
-    """The two systems of gain and loss: the better one is expected first."""
+    """The two systems that gain and loss compare: the one expected to be better is first."""
     slices: dict[str, list[FilterOption]] = field(default_factory=dict)
-    """Field to its values."""
+    """Values of each field."""
     checks: list[str] = field(default_factory=list)
     kinds: list[FilterOption] = field(default_factory=list)
     query: dict[str, str] = field(default_factory=dict)
@@ -140,7 +140,7 @@ def read_answers(context: ReadContext, query: Mapping[str, str]) -> AnswersScree
 
 
 def read_inputs(context: ReadContext, problems: ProblemList) -> Sequence[AnswerRow]:
-    """All test inputs of the last evaluation."""
+    """Return all test inputs of the last evaluation."""
     return problems.attempt("answers", lambda: _load_rows(context), ())
 
 
@@ -168,7 +168,7 @@ def _order_systems(rows: Sequence[AnswerRow], titles: Mapping[str, str]) -> dict
 
 
 def _choose_pair(systems: Mapping[str, str], wanted: str) -> tuple[str, str] | tuple[()]:
-    """The system whose gain is meant, and what it is compared with."""
+    """Return the system whose gain is sorted by, and the one that it is compared with."""
     names = list(systems)
     if len(names) < 2:
         return ()
@@ -229,7 +229,7 @@ def _compare(row: AnswerRow, system: str) -> float:
 
 
 def measure_similarity(answer: str, references: Sequence[str]) -> float | None:
-    """The share of words that an answer has in common with its nearest reference, in the same order; None without a reference."""
+    """Return the share of words that an answer has in common with its nearest reference, in the same order; None without a reference."""
     words = answer.casefold().split()
     shares = [SequenceMatcher(None, words, text.casefold().split(), autojunk=False).ratio() for text in references]
     return max(shares, default=None)
