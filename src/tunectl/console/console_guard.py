@@ -66,7 +66,7 @@ class ConsoleDoor:
             )
 
     def is_https(self, request: Any) -> bool:
-        """Say whether the browser reached the console over HTTPS."""
+        """Return whether the browser reached the console over HTTPS."""
         return sessions.is_https(str(request.url.scheme), request.headers)
 
     def cookie_name(self, request: Any) -> str:

@@ -64,7 +64,7 @@ class RowIndex:
         self._starts.append(at)
 
     def _number(self, name: str) -> int:
-        """Return the number of a name; those after the first 65,000 are one."""
+        """Return the number of a name; all names after the first 65,000 share one."""
         return self._names.setdefault(name, min(len(self._names), 65_535))
 
     def __len__(self) -> int:

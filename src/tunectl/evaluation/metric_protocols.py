@@ -1,4 +1,4 @@
-"""What evaluation asks of the libraries that compare texts and find near ones."""
+"""What evaluation needs from the libraries that compare texts and find near ones."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class TextScorer(Protocol):
     """Compares answers with references."""
 
     def __call__(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-        """Sufficient statistics by measure name; each (answers, statistics), as ``measures`` combines them."""
+        """Return sufficient statistics by metric name; each (answers, statistics), as ``metrics`` combines them."""
 
 
 class Index(Protocol):
     """Finds the nearest of the texts it was built from."""
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Return for each query the places of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
+        """Return for each query the indices of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
 
 
 class IndexBuilder(Protocol):

@@ -71,8 +71,8 @@ class BracketedAttributes(StrictModel):
     method: Literal["bracketed"]
     """Name of this choice."""
     masked_attribute_share: float = Field(ge=0, le=1)
-    """Share of the train and validation pairs with two differing attributes from which the wrong attribute is removed: otherwise each wrong
-    attribute would come with another wrong one, and the model could learn to recognize one by the other."""
+    """Share of the train and validation pairs with two differences whose prompt loses one attribute that the worse answer gets wrong: the
+    reward model then cannot judge by it, and has to learn from the other difference."""
 
 
 class FieldAttributes(StrictModel):

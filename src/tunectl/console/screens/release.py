@@ -1,4 +1,4 @@
-"""One release: its gates, measures, what changed since the champion, where it comes from, and what happened to it."""
+"""Screen of one release: its gates, metrics, changes against the champion, lineage and history."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 
 class ReleaseScreen(Struct, frozen=True):
-    """A release with its files, where it came from, and what changed against the champion."""
+    """A release with its files, its lineage, and its changes against the champion."""
 
     summary: ReleaseSummary
     files: dict[str, str]
-    """Relative path to SHA-256."""
+    """SHA-256 of each file, by relative path."""
     lineage: Lineage | None
     champion: str | None
     changes: list[tuple[str, str, str]]
     """What differs from the champion: name, the champion's value, this one's."""
     events: list[ReleaseEvent]
-    """What happened to it, the newest first."""
+    """Its events in the release history, the newest first."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -61,7 +61,7 @@ def read_release(context: ReadContext, query: Mapping[str, str]) -> ReleaseScree
 
 
 def _list_changes(parts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return measures, verdicts and lineage; files are left out, every release has others."""
+    """Return metrics, verdicts and lineage; files are left out, since they differ in every release."""
     found = []
     for part, changes in parts.items():
         for name, change in changes.items() if part != "files" else ():

@@ -1,4 +1,4 @@
-"""Formats that come out of running systems: request logs of the NVIDIA flywheel, demonstrations of TensorZero."""
+"""Formats that running systems write: request logs of the NVIDIA flywheel, demonstrations of TensorZero."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tunectl.data.readers.row import (
 )
 
 INFERENCE_IDS = ("inference_id", "target_id", "id")
-"""Columns that name the inference which a feedback row is about, or which a row is."""
+"""Columns with the id of the inference of a row: its own, or the one that feedback is about."""
 
 
 def production_log(row: RawRow) -> Parsed:
@@ -57,19 +57,19 @@ def production_log(row: RawRow) -> Parsed:
 
 
 def is_demonstration(columns: dict[str, Any]) -> bool:
-    """Return whether a feedback row carries what the answer should have been."""
+    """Return whether a feedback row contains what the answer should have been."""
     return columns.get("metric_name") == "demonstration" and columns.get("value") is not None
 
 
 def inference_id(columns: dict[str, Any]) -> str | None:
-    """Return the inference that a row is, or is about."""
+    """Return the id of the inference that a row is, or is about."""
     return next((inference for name in INFERENCE_IDS if (inference := scalar(columns.get(name)))), None)
 
 
 def demonstration(row: RawRow) -> Parsed:
     """Read ``input: {system, messages}`` of an inference with the demonstration that people gave for it (``value``).
 
-    The stage has joined the two rows by the inference's id; a row with both is taken as it is.
+    The stage has joined the two rows by the inference's id; a row with both is taken unchanged.
     Raises  RowError ``no_demonstration``, ``unknown_inference``, ``not_a_demonstration``.
     """
     columns = row.columns
@@ -104,7 +104,7 @@ def _answer(value: Any) -> Message:
 
 
 def _blocks(item: Any, number: int) -> list[Message]:
-    """Return the turns of one TensorZero message: results of tools stand in user messages there."""
+    """Return the turns of one TensorZero message: its user messages contain results of tools."""
     if not isinstance(item, dict) or not isinstance(item.get("content"), list):
         return [parse_message(item, number)]
     typed = [block for block in item["content"] if isinstance(block, dict)]

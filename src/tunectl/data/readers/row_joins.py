@@ -1,4 +1,4 @@
-"""Rows that belong together: turns of one conversation by a parent column, inferences and what people showed for them."""
+"""Join rows that belong together: turns of one conversation by a parent column, inferences and their demonstrations."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tunectl.data.readers.row import RawRow, as_json, get_column, scalar
 
 
 class RowJoiner(Protocol):
-    """Takes all rows of a source in, then gives them back with what belongs to them."""
+    """Collects all rows of a source, then yields them joined."""
 
     def add(self, row: RawRow) -> None:
-        """Take one row in."""
+        """Add one row."""
 
     def iter_rows(self) -> Iterator[RawRow | RejectedRow]:
-        """Give every row back, once, or say why not."""
+        """Yield every row once, joined, or a reject with the reason."""
 
     @property
     def joined(self) -> int:
-        """Rows that went into another row, and so do not come back."""
+        """Number of rows that were joined to another row and are not yielded themselves."""
 
 
 class ConversationThreads:
-    """Rows with ``id`` and ``parent`` columns (H2O LLM Studio): each row comes back with the rows before it.
+    """Rows with ``id`` and ``parent`` columns (H2O LLM Studio): each row gets the rows before it.
 
     Rejects ``duplicate_id``, ``unknown_parent``, ``parent_cycle``, ``no_id``.
     """
@@ -46,7 +46,7 @@ class ConversationThreads:
         self._rejects: list[RejectedRow] = []
 
     def add(self, row: RawRow) -> None:
-        """Take one row in."""
+        """Add one row."""
         name = scalar(get_column(row.columns, self._id))
         if not name:
             self._rejects.append(_reject(row, "no_id", f"column {self._id!r} is empty"))
@@ -57,7 +57,7 @@ class ConversationThreads:
             self._parents.append(scalar(get_column(row.columns, self._parent)) or None)
 
     def iter_rows(self) -> Iterator[RawRow | RejectedRow]:
-        """Give every row back with its ancestors, or say what is wrong with its chain."""
+        """Yield every row with its ancestors, or a reject that says what is wrong with its chain."""
         yield from self._rejects
         for number in range(len(self._spool)):
             row = self._spool[number]
@@ -94,7 +94,7 @@ class InferenceJoin:
         self.joined = 0
 
     def add(self, row: RawRow) -> None:
-        """Take one row in."""
+        """Add one row."""
         name = inference_id(row.columns)
         if name is None or row.columns.get("input") is not None or not is_demonstration(row.columns):
             self._others.append(self._spool.append(row))
@@ -107,7 +107,7 @@ class InferenceJoin:
         self._shown[name] = self._spool.append(row)
 
     def iter_rows(self) -> Iterator[RawRow | RejectedRow]:
-        """Give the inferences back with their demonstrations, and every row that found no partner as it was."""
+        """Yield the inferences with their demonstrations, and every unjoined row unchanged."""
         yield from self._rejects
         for number in self._others:
             row = self._spool[number]
