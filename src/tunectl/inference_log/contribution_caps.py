@@ -11,7 +11,7 @@ from tunectl.inference_log.feedback_rules import FeedbackExample, FeedbackRules,
 def apply_caps(
     examples: Sequence[FeedbackExample], rules: FeedbackRules
 ) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
-    """Return the lessons that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
+    """Return the examples that are kept, the oldest first, and the removed ones with the reason. Edits and newer rows are preferred."""
     left: list[tuple[str, SkipReason]] = []
     counts: Counter[tuple[str, str | None]] = Counter()
     kept_examples: list[FeedbackExample] = []
@@ -36,9 +36,9 @@ def apply_caps(
 def _enforce_shares(
     examples: list[FeedbackExample], rules: FeedbackRules, left: list[tuple[str, SkipReason]]
 ) -> list[FeedbackExample]:
-    """Take rows away, the last first, until no share is exceeded; taking one away makes the other shares larger, so: again.
+    """Remove rows, the last first, until no share is exceeded; removing one increases the other shares, so the check is repeated.
 
-    Rows without a name are one person's: nobody knows better.
+    Rows without a name count as one person's, since their people are unknown.
     """
     people, own = Counter(example.by for example in examples), sum(example.kind == "approved" for example in examples)
     indexes_by_person: dict[str | None, list[int]] = {}
@@ -63,7 +63,7 @@ def _enforce_shares(
 
 
 def _last(indexes: list[int], remaining: Collection[int]) -> int:
-    """Take the last place that is still there."""
+    """Remove the last index that is still in ``remaining``."""
     while True:
         index = indexes.pop()
         if index in remaining:

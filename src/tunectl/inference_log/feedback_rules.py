@@ -1,4 +1,4 @@
-"""What becomes a lesson, and the reasons why the rest does not."""
+"""Rules by which feedback becomes training examples, and the reasons for skipping the rest."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ REASONS: Final[dict[SkipReason, str]] = {
 
 
 class FeedbackRules(Struct, frozen=True):
-    """Who and what counts for how much."""
+    """Limits on the training examples of each person and prompt."""
 
     quarantine: timedelta
-    """How long an opinion waits before it counts."""
+    """Age of feedback from which it counts."""
     per_user: int
-    """Rows of one person who asks."""
+    """Most rows from the requests of one user."""
     per_annotator: int
-    """Rows of one person who approves or edits."""
+    """Most rows from one person who approves or edits."""
     annotator_share: float
-    """Of all rows, from one person who approves or edits; 1: no bound."""
+    """Largest share of all rows from one person who approves or edits; 1: no limit."""
     per_prompt: int
-    """Rows of one question."""
+    """Most rows for one prompt."""
     model_text_share: float
-    """Of all rows, those that the model wrote and people only approved of."""
+    """Largest share of all rows that the model wrote and people only approved."""
     holdout: float
-    """Of the questions, those that are kept for the gate and not learned."""
+    """Share of the prompts that are kept for the gate and not trained on."""
 
 
 def rules_of(section: FeedbackFromLog) -> FeedbackRules:
-    """Return the section of the configuration as this room wants it."""
+    """Return the rules in a section of the configuration."""
     return FeedbackRules(
         timedelta(hours=section.quarantine_hours),
         section.max_per_user,
@@ -73,28 +73,28 @@ def rules_of(section: FeedbackFromLog) -> FeedbackRules:
 
 
 class FeedbackExample(Struct, frozen=True):
-    """One inference that is learned from, or kept for the gate."""
+    """An inference for training, or for the gate."""
 
     inference: InferenceRecord
-    """With the answer as people want it."""
+    """The inference, with the approved or edited answer."""
     kind: ExampleKind
     by: str | None
     """Keyed hash of whoever edited or approved it last."""
     prompt: str
-    """Digest of the question."""
+    """Digest of the prompt."""
     held: bool
-    """Kept for the gate."""
+    """Whether it is kept for the gate."""
 
 
 class FeedbackSelection(Struct, frozen=True):
-    """What came of a snapshot."""
+    """Training examples of a snapshot, and what was skipped."""
 
     lessons: list[FeedbackExample]
-    """The oldest first."""
+    """Examples, the oldest first."""
     left: list[tuple[str, SkipReason]]
-    """Inference and why it is no lesson."""
+    """Skipped inferences, with the reason."""
 
     @property
     def reasons(self) -> dict[str, int]:
-        """How many, by reason."""
+        """Return the number of skipped inferences by reason."""
         return dict(sorted(Counter(reason for _, reason in self.left).items()))

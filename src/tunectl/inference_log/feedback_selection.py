@@ -1,8 +1,8 @@
 """Select training examples from feedback on live traffic, with a reason for each skipped inference. Pure.
 
-A model's own words are never a lesson unless a person approved or edited them. Nobody counts for more than their share, new
-opinions wait until others had time to object, and what the golden set asks is never learned. Every inference that somebody said
-something about is either a lesson or has one reason why not.
+A model's own answer is never an example unless a person approved or edited it. No person's share exceeds its limit, new
+feedback waits until others had time to contradict it, and prompts of the golden set are never trained on. Every inference with
+feedback is either an example or has one reason why not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tunectl.inference_log.feedback_rules import (
 
 
 def digest_prompt(inference: InferenceRecord) -> str:
-    """Return the ``prompt_digest`` of what a request asked."""
+    """Return the ``prompt_digest`` of a request."""
     messages = (inference.request or {}).get("messages") or []
     return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
 
@@ -38,7 +38,7 @@ def digest_messages(messages: Sequence[Message]) -> str:
 
 
 def prompt_digest(turns: Iterable[tuple[str, Any]]) -> str:
-    """Return a digest that conversations share which ask the same, whatever case, white space and system text; (role, content) a turn."""
+    """Return a digest that is equal for conversations with the same prompt, whatever case, white space and system text; turns are (role, content)."""
     plain = [[role, _normalize_content(content)] for role, content in turns if role not in ("system", "developer")]
     return hashlib.blake2b(msgspec.json.encode(plain), digest_size=12).hexdigest()
 
@@ -57,12 +57,12 @@ def select_examples(
     erased: Collection[str] = (),
     golden: Collection[str] = (),
 ) -> FeedbackSelection:
-    """Return lessons of all inferences that somebody said something about.
+    """Return the examples of all inferences with feedback.
 
     said       feedback by inference, the oldest first
-    at         when the snapshot was frozen; opinions younger than the quarantine do not count
+    at         when the snapshot was frozen; feedback younger than the quarantine does not count
     erased  inferences that may not be used, though an older snapshot has them
-    golden     digests of the golden set's questions (``digest_prompt``)
+    golden     digests of the golden set's prompts (``digest_prompt``)
     """
     left: list[tuple[str, SkipReason]] = []
     examples: list[FeedbackExample] = []
@@ -117,5 +117,5 @@ def _classify_inference(
 
 
 def is_held_out(prompt: str, share: float) -> bool:
-    """Return whether a question, by its ``prompt_digest``, is kept for the gate; always the same for one question."""
+    """Return whether a prompt, by its ``prompt_digest``, is kept for the gate; always the same for one prompt."""
     return hash_to_unit(f"held {prompt}") < share

@@ -1,14 +1,14 @@
 """Two-sample tests by permutation: exact at their level for exchangeable rows, whatever the statistic.
 
-The rows of window and reference lie in one pool. Were both drawn from one source, every way of dealing them into two groups of
-those sizes would be as likely as the one that was seen, so the share of deals with a statistic at least as large is a p-value:
-(1 + count) / (1 + deals). Everything a statistic learns (center, covariance, order, scale) it learns from the pool, which no
-deal changes; what was learned from the reference alone would tell the two apart by itself. Where fewer than ``FEW`` deals reach the
-statistic, they are too few to say how small the p-value is, and ``tail_probabilities`` says it.
+The rows of window and reference form one pool. If both are drawn from one source, every assignment of the rows to two groups of
+those sizes is as likely as the observed one, so the share of permutations with a statistic at least as large is a p-value:
+(1 + count) / (1 + permutations). Everything a statistic estimates (center, covariance, order, scale) it estimates from the pool, which no
+permutation changes; an estimate from the reference alone would separate the two by itself. Where fewer than ``FEW`` permutations reach the
+statistic, they are too few for a small p-value, and ``tail_probabilities`` computes it.
 
 Sources: Phipson and Smyth, "Permutation P-values Should Never Be Zero" (2010), for the p-value; Gretton et al., "A Kernel
 Two-Sample Test", JMLR 13 (2012), for MMD; Harchaoui, Bach and Moulines, NIPS 2007, and Hagrass, Sriperumbudur and Li, Annals of
-Statistics 52 (2024), for the spectrally regularised form of its part of means; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
+Statistics 52 (2024), for the spectrally regularized form of its part of means; Knijnenburg et al., "Fewer Permutations, More Accurate P-values",
 Bioinformatics 25 (2009), for the number of deals below which a tail takes over.
 """
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEW = 10
-"""Deals that reach the statistic, below which their share is no p-value to rely on."""
+"""Permutations that reach the statistic, below which their share is not used as the p-value."""
 CELLS = 4_000_000
-"""Numbers of a block of deals held at a time: 16 MB."""
+"""Numbers of a block of permutations in memory at a time: 16 MB."""
 SMALLEST = 1e-12
-"""P-values below this are this: no approximation is relied on further."""
+"""Smallest p-value that is returned: approximations are not reliable below it."""
 TIE = 1e-5
-"""Statistics closer than this, relatively, are equal: single precision tells no more."""
+"""Relative difference below which statistics are equal: single precision has no more digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class TestResult:
     score: float
     """The statistic; drift makes it larger."""
     threshold: float
-    """What it must exceed at the level that was asked for."""
+    """Value of the statistic that the given level requires."""
     p_value: float
     effect: float
-    """The size of the difference, which does not grow with the number of rows."""
+    """Size of the difference, independent of the number of rows."""
     bar: float
     """The threshold as an effect."""
 
@@ -70,7 +70,7 @@ class Permutations:
         """Membership of the smaller group, (permutations + 1, rows); the other group is its complement."""
 
     def blocks(self, order: NDArray[Any] | None = None) -> Iterator[NDArray[Any]]:
-        """Yield the smaller group as 0 and 1, single precision, some deals at a time, columns in ``order``."""
+        """Yield the smaller group as 0 and 1, single precision, some permutations at a time, columns in ``order``."""
         import numpy as np
 
         step = max(1, CELLS // self._mask.shape[1])
@@ -110,10 +110,10 @@ class PermutationCache:
 def to_result(
     statistics: NDArray[Any], level: float, size: float = 1.0, tail: Callable[[float], float] | None = None
 ) -> TestResult:
-    """Return score, threshold, p-value and effect from the statistics of all deals, the seen one first; ``size`` turns score into effect.
+    """Return score, threshold, p-value and effect from the statistics of all permutations, the observed one first; ``size`` converts the score to the effect.
 
-    ``tail`` is asked for the p-value where fewer than ``FEW`` deals reach the score.
-    Raises  ValueError where there are too few deals to reach the level at all.
+    ``tail`` is called for the p-value where fewer than ``FEW`` permutations reach the score.
+    Raises  ValueError where there are too few permutations for the level.
     """
     import numpy as np
 

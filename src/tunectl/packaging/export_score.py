@@ -1,4 +1,4 @@
-"""The measure that decides, of answers that another program wrote to the same test inputs."""
+"""The primary metric, of answers that another program generated for the same test inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Modelfile beside a GGUF file: what Ollama cannot read from that file. Its chat template is inside, where the converter put it."""
+"""Write the Modelfile beside a GGUF file: the settings that Ollama cannot read from that file, which contains the chat template."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A build in the background: it outlives who started it, and is stopped as by Ctrl-C.
+"""A build in the background: it continues when its starter ends, and is stopped as by Ctrl-C.
 
-``.tunectl/build.json`` says who started it and why, ``.tunectl/build.log`` has its output. The lock of ``tunectl repro`` says whether
-a build runs, and as which process, so that one that was started in a terminal is found and stopped, too.
+``.tunectl/build.json`` has who started it and why, ``.tunectl/build.log`` has its output. The lock of ``tunectl repro`` shows whether
+a build runs, and in which process, so that one that was started in a terminal is found and stopped, too.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import ArtifactError, InfrastructureError
 
 MAX_LOG_BYTES = 8_000
-"""Of the end of the log that is shown."""
+"""Bytes from the end of the log that are shown."""
 
 
 START_SECONDS = 30.0
-"""For a build that was started to take its lock."""
+"""Seconds for a started build to take its lock."""
 
 
 class BuildRequest(msgspec.Struct, frozen=True):
     """Who started a build, and why."""
 
     process: int
-    """Of ``tunectl repro``."""
+    """Process id of ``tunectl repro``."""
     author: str
     reason: str
     overrides: list[str] = []
 
 
 def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, reason: str) -> BuildRequest:
-    """Start ``tunectl repro`` with ``overrides``, which are recorded as always; check them before.
+    """Start ``tunectl repro`` with ``overrides``, which are recorded as usual; validate them before.
 
-    It returns when the build holds its lock, or has ended, so that two who start at once start one.
+    It returns when the build holds its lock, or has ended, so that of two concurrent starts only one succeeds.
     Raises  LockTimeoutError where a build runs; InfrastructureError where the log cannot be written.
     """
     starting = layout.build_log.with_suffix(".lock")
@@ -96,7 +96,7 @@ def read_request(layout: ProjectPaths, process: int) -> BuildRequest | None:
 
 
 def stop_build(process: int) -> None:
-    """Interrupt a build that ``find_build`` returned: finished stages are kept, training goes on from its last checkpoint.
+    """Interrupt a build that ``find_build`` returned: finished stages are kept, training resumes from its last checkpoint.
 
     Raises  InfrastructureError where the process is not one of this machine's, or is another user's.
     """
@@ -114,7 +114,7 @@ def stop_build(process: int) -> None:
 
 
 def read_log_end(layout: ProjectPaths) -> str:
-    """Return the last lines that the build in the background printed; empty without one."""
+    """Return the last lines of the output of the build in the background; empty without one."""
     try:
         with layout.build_log.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)

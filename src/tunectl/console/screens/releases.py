@@ -13,8 +13,8 @@ from tunectl.registry.release_state import ChampionPointer, ReleaseEvent, swap_e
 from tunectl.registry.release_store import ReleaseRegistry
 
 
-class ChampionPeriod(Struct, frozen=True):
-    """A period in which one release was the champion."""
+class ChampionEntry(Struct, frozen=True):
+    """One entry of the champions' timeline: a release, and when it was the champion."""
 
     release: str
     action: str
@@ -50,7 +50,7 @@ class ReleasesScreen(Struct, frozen=True):
 
     champion: ChampionPointer | None
     canary: CanaryState | None
-    reigns: list[ChampionPeriod]
+    reigns: list[ChampionEntry]
     """Periods of the champions, the newest first."""
     releases: list[ReleaseSummary]
     """All releases, the newest first."""
@@ -83,7 +83,7 @@ def name_roles(champion: ChampionPointer | None, canary: CanaryState | None) -> 
     return roles
 
 
-def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[ChampionPeriod]:
+def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[ChampionEntry]:
     """Return the periods of the champions, the newest first."""
     swaps = swap_entries(events)
     ends = [*(swap.created_at for swap in swaps[1:]), None]
@@ -92,7 +92,7 @@ def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[ChampionPerio
         until = datetime.fromisoformat(end) if end else now
         seconds = max(0.0, (until - datetime.fromisoformat(swap.created_at)).total_seconds())
         reigns.append(
-            ChampionPeriod(swap.release, swap.action, swap.created_at, end, seconds, swap.author, swap.message)
+            ChampionEntry(swap.release, swap.action, swap.created_at, end, seconds, swap.author, swap.message)
         )
     return reigns[::-1]
 

@@ -1,4 +1,4 @@
-"""Stage feedback: frozen live traffic and what people said about it -> lessons for curate, and the drifted slice for the gate."""
+"""Stage feedback: frozen live traffic with people's feedback -> training rows for curate, and the drifted slice for the gate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOT_TEXT: Final = "not_text"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Nothing: the snapshots are named by ``inference_log/window.json``, whose digest compose writes down."""
+    """Nothing: the snapshots are named by ``inference_log/window.json``, whose digest compose records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,24 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts of inferences."""
+    """Number of inferences."""
 
     snapshots: int
     talked_about: int
-    """Inferences that somebody said something about."""
+    """Inferences with feedback."""
     lessons: int
     edits: int
-    """Of the lessons, those that people wrote."""
+    """Training rows that people wrote (edits)."""
     held: int
-    """Kept for the gate, of all snapshots."""
+    """Rows kept for the gate, of all snapshots."""
     people: int
-    """Who edited or approved."""
+    """People who edited or approved."""
     left: dict[str, int]
-    """Reason to inferences that are no lesson."""
+    """Skipped inferences by reason."""
 
 
 def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
-    """Turn what people approved of or edited into rows.
+    """Convert approved and edited answers to rows.
 
     Reads    the window file and the snapshots that it names, relative to the current folder
     Writes   outputs.artifact  see ``Outputs``
@@ -123,12 +123,12 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
 
 
 def _judges(example: FeedbackExample, new_ids: Collection[str]) -> bool:
-    """Return whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
+    """Return whether the gate uses it. An approved answer is the champion's own: compared with it, the champion would always be better."""
     return example.kind == "edit" and example.inference.id in new_ids
 
 
 def _example(example: FeedbackExample, snapshot_id: str) -> Example | None:
-    """Return a lesson as a row to learn from; None where a turn is no plain text."""
+    """Return an example as a training row; None where a turn is no plain text."""
     row = export.to_openai_row(example.inference)
     messages = _turns(row["messages"]) if row else None
     if row is None or not messages or messages[-1].role != "assistant" or messages[-1].tool_calls:
