@@ -69,7 +69,7 @@ class ProbeRun:
     base_gaps: list[float] = field(default_factory=list)
     """The same from the base model."""
     free: list[int] | None = None
-    """The engine's answer up to its first different token, and from there on; None before."""
+    """The engine's first continuation, from the start of the answer; None before it."""
 
     @property
     def over(self) -> bool:
@@ -93,7 +93,7 @@ class ProbeRun:
 
     @property
     def as_base(self) -> bool:
-        """Whether the engine's own continuation is that of the base model."""
+        """Whether the engine's first continuation is that of the base model."""
         tokens = self.free or []
         bare = [token for token in self.probe.base if token not in self.stops]
         return bool(tokens) and tokens == bare[: len(tokens)] and tokens != self.probe.answer[: len(tokens)]

@@ -1,4 +1,4 @@
-"""What people said, as earlier versions wrote it. Upgrades are pure: an object in, the object of the next version out."""
+"""Upgrade annotations of earlier versions. Upgrades are pure: an object in, the object of the next version out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Word lists about names of people, in English. Lower case; order and repetition mean nothing."""
+"""Word lists for names of people, in English. Lower case; order and repetition have no meaning."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TITLES = _words(
     dr fr frau herr madam miss mme mr mrs ms mx prof professor rev reverend señor señora sir sr sra
     """
 )
-"""Before a name."""
+"""Titles before a name."""
 
 SUFFIXES = _words(
     """
     esq ii iii iv jr md phd sr
     """
 )
-"""After a name."""
+"""Suffixes after a name."""
 
 NO_PERSON = _words(
     """
@@ -39,7 +39,7 @@ NO_PERSON = _words(
     veterinary view village vineyard vintage week wellness west wine wines woods works yard yoga zoo
     """
 )
-"""Business, place, institution, event: a run of capitalised words with one of them is no person."""
+"""Business, place, institution, event: a run of capitalized words with one of them is no person."""
 
 COMMON = _words(
     """
@@ -64,7 +64,7 @@ ORDINARY = _words(
     tuesday visit was we wednesday were what when where who why will with would yes you your
     """
 )
-"""Words that are capitalised at the start of a sentence or in a heading, and are no part of a name."""
+"""Words that are capitalized at the start of a sentence or in a heading, and are no part of a name."""
 
 INTRODUCE = _words(
     """
@@ -72,4 +72,4 @@ INTRODUCE = _words(
     patient regards review reviewer server signed sincerely stylist text thanks therapist waiter waitress
     """
 )
-"""Words before a name that are no part of it."""
+"""Words before a name that introduce it and are no part of it."""

@@ -1,6 +1,6 @@
 """Street addresses in the usual written forms of English, German, French, Spanish, Italian, Portuguese, Dutch and Swedish.
 
-There is no gazetteer: a house number and a street word must stand together, and names of streets must be capitalised. A
+There is no gazetteer: a house number and a street word must be together, and street names must be capitalized. A
 street without a number, or a town alone, is no address.
 """
 

@@ -1,4 +1,4 @@
-"""The records of a registry as earlier versions wrote them. Upgrades are pure: an object in, the object of the next version out."""
+"""Upgrade the records of a registry from earlier versions. Upgrades are pure: an object in, the object of the next version out."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tunectl.artifacts.record_format import RecordFormat, rename_keys
 
 RELEASES, CHAMPION, EVENTS, CANARY = "releases", "champion.json", "events.jsonl", "canary.json"
 OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"
-"""What two of the files of a registry were called in tunectl 0.1."""
+"""Names of two files of a registry in tunectl 0.1."""
 AUTHORSHIP: Final = {"by": "author", "why": "message"}
-"""Who did something and why, in every record of 0.1."""
+"""Keys of author and message in every record of 0.1."""
 _ACTIONS: Final = {"challenge": "canary_start", "withdraw": "canary_stop"}
 _LAYOUTS: Final = {"apart": "adapter"}
 _STAGES: Final = {"adapt": "cpt", "harvest": "feedback"}
@@ -49,10 +49,10 @@ def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
 
 
 class RemoteCanary(Struct, frozen=True):
-    """What lies in ``canary/<number>.json`` behind an address."""
+    """Content of ``canary/<number>.json`` behind an address."""
 
     state: CanaryState | None
-    """None: there is none from then on."""
+    """The canary; None: there is none from then on."""
 
 
 POINTER: Final = RecordFormat("champion pointer", (upgrade_pointer,))
@@ -60,4 +60,4 @@ EVENT: Final = RecordFormat("line of the release history", (upgrade_event,))
 CANARY_STATE: Final = RecordFormat("canary state", (upgrade_canary,))
 MANIFEST: Final = RecordFormat("release manifest", (upgrade_manifest,))
 REMOTE_CANARY: Final = RecordFormat("canary state", (dict,))
-"""Version 2, as the folder's; there was no version 1."""
+"""Version 2, as in the folder; there was no version 1."""

@@ -1,4 +1,4 @@
-"""The trigger that a person gives: retrain now, or try a release that is there."""
+"""The trigger of a person: retrain now, or test an existing release."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def request_retrain(
 
     Args:
         layout: the project.
-        message: why; it stands in the release history.
-        ignore_limits: start although the cooldown or the budget says no.
-        release: a release of the registry to put through gate and canary; None: build a new one.
-        author: who asks; None: the account that this runs under.
+        message: the reason, for the release history.
+        ignore_limits: start in spite of cooldown or budget.
+        release: a release of the registry for gate and canary; None: build a new one.
+        author: who asks; None: the account of this process.
 
     Returns:
-        The id of the trigger, and whether a controller runs that will take it up.
+        The id of the trigger, and whether a controller is running that will handle it.
     """
     name = f"person-{uuid.uuid4().hex[:16]}"
     trigger = Trigger(

@@ -1,4 +1,4 @@
-"""``tunectl retrain controller``: the long-running program that retrains. One a project; all it knows is on the disk."""
+"""``tunectl retrain controller``: the long-running program that retrains. One per project; all its state is on the disk."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from tunectl.retraining.workspace import RetrainWorkspace
 
 STORE: Final = "TUNECTL_REGISTRY"
 PAUSE: Final = 30.0
-"""Seconds after a look that failed."""
+"""Seconds until the next reconcile after a failed one."""
 REST: Final = 4.0
-"""Times as long as a look took is waited for the next one: weeks of live traffic must not be read all the time."""
+"""Pause before the next reconcile, as a multiple of its duration: weeks of live traffic must not be read all the time."""
 KEYS_SECONDS: Final = 1.0
-"""Between looks at the file of keys."""
+"""Seconds between checks of the keys file."""
 PATIENCE: Final = 20.0
-"""Seconds that a change waits for somebody who copies into the store; what took hours is not thrown away for that."""
+"""Seconds that a change of the registry waits for its lock, so that the work of hours is not lost."""
 _log = logging_setup.get_logger(__name__)
 
 
@@ -66,7 +66,7 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
-    """Run until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` says what a build takes.
+    """Run until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` describes the cost of a build.
 
     Raises  InfrastructureError when another controller works here, or the port is taken; UsageError for a wrong schedule.
     """
@@ -88,7 +88,7 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
 
 
 class _RetrainerProcess:
-    """The driver in one thread; the door, and what must not wait for a training, in others."""
+    """The controller in one thread; the HTTP API, and what must not wait for a training, in others."""
 
     def __init__(
         self, place: RetrainWorkspace, store: ReleaseRegistry, layout: ProjectPaths, root: TunectlConfig, cost: str
@@ -121,7 +121,7 @@ class _RetrainerProcess:
         self._warn_without_approvers(root)
 
     def _warn_without_approvers(self, root: TunectlConfig) -> None:
-        """Say at the start, not when a question waits, that nobody may answer it."""
+        """Warn at the start, not when a question is open, that nobody can answer it."""
         approval, path = root.retrain.approval, api_keys.find_keys_file(self._layout.root, root.serve.keys_file)
         if "required" not in (approval.training, approval.promotion):
             return
@@ -141,9 +141,9 @@ class _RetrainerProcess:
         return self._metrics.text(self._book.runs(), self._book.list_outcomes(), self._store.champion(), newest)
 
     def run(self, *, once: bool) -> None:
-        """Look, and look again, until told to stop; ``once``: until there is nothing to do.
+        """Reconcile repeatedly until told to stop; ``once``: until there is nothing to do.
 
-        Raises  TunectlError with ``once``, where a look fails: nobody looks again.
+        Raises  TunectlError with ``once``, where a reconcile fails: it is not tried again.
         """
         told: SimpleQueue[None] = SimpleQueue()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -179,7 +179,7 @@ class _RetrainerProcess:
         self._wake.set()
 
     def _look(self, *, once: bool) -> tuple[bool, float]:
-        """Return one look: whether to look again at once, else seconds to wait."""
+        """Reconcile once; return whether to reconcile again at once, else seconds to wait."""
         began = time.monotonic()
         try:
             if self._driver.reconcile(datetime.now(UTC)):
@@ -214,7 +214,7 @@ class _RetrainerProcess:
         _log.error("%s: %s", what, error, exc_info=None if known else error)
 
     def _publish(self) -> None:
-        """Mirror the registry. A storage failure delays its servers only; the controller goes on."""
+        """Mirror the registry. A storage failure delays its servers only; the controller continues."""
         with self._publishing:
             try:
                 self._publisher.sync_if_changed()

@@ -1,4 +1,4 @@
-"""The routes: who may come in, what is asked, and every error in OpenAI's shape."""
+"""The server's routes: API keys, limits, handlers, and every error in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from tunectl.serving.stream_router import TokenStream
 
 Handler = Callable[[RequestContext, ApiKey], Awaitable[None]]
 UNREAD: Final = 5.0
-"""Seconds after the longest time for a request; a client that has not taken its answer in by then is let go."""
+"""Seconds after the longest time for a request; a client that has not received its answer by then is disconnected."""
 HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class Route(NamedTuple):
-    """One path."""
+    """A path and its handler."""
 
     rule: RouteRule
     handler: Handler
 
     @property
     def scope(self) -> KeyScope | None:
-        """What a key must open; None: any key will do."""
+        """Scope that the API key needs; None: any valid key."""
         return None if self.rule.opened_by == "any key" else cast("KeyScope", self.rule.opened_by)
 
 
@@ -61,7 +61,7 @@ class Server:
     keeper: InferenceLogger
     draining: bool = False
     mounts: dict[str, Callable[[AsgiScope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
-    """Applications by the first part of their path, for example ``/arena``; each guards its own door."""
+    """Applications by the first part of their path, for example ``/arena``; each has its own guard."""
     uploads: UploadSlots = field(default_factory=UploadSlots)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
@@ -105,7 +105,7 @@ class Server:
             await call.refuse(problem)
 
     def _sanitize_path(self, path: str) -> str:
-        """Return a path as it may be logged: what people make up is not."""
+        """Return a path for the log: paths that clients make up are replaced."""
         return path if path in self.routes or path in HEALTH else "another path"
 
     async def _answer(self, call: RequestContext) -> None:
@@ -137,7 +137,7 @@ class Server:
             await route.handler(call, key)
 
     async def _cors(self, call: RequestContext) -> bool:
-        """Return headers for a web origin that is declared; True where that was all (a preflight)."""
+        """Add the headers for a declared web origin; return True where the request was only a preflight."""
         origin, declared = call.header("origin"), self.settings.serve.cors
         if not origin or not (origin in declared or "*" in declared):
             return False
@@ -171,7 +171,7 @@ class Server:
         await call.reply(200 if ready else 503, msgspec.json.encode(said))
 
     def _shows_key(self, call: RequestContext) -> bool:
-        """Return whether a request for everybody came with a good key."""
+        """Return whether a request to a public route has a valid key."""
         try:
             return self.ring.key(guard.read_secret(call.head), None, time.monotonic()) is not None
         except ApiError:
@@ -221,7 +221,7 @@ class Server:
             self._leave(ticket, feed)
 
     def _charge(self, key: ApiKey, tokens: int) -> None:
-        """Count tokens of a request that was let in; whoever has used too many is refused."""
+        """Count the tokens of an admitted request; refuse a key that has used too many."""
         wait = self.ring.consume_tokens(key, tokens, time.monotonic())
         if wait:
             most = self.ring.limit_of(key, "tokens_per_minute")
@@ -235,7 +235,7 @@ class Server:
         writing: generation_task.GenerationTask,
         go: asyncio.Event,
     ) -> None:
-        """Wait for a place, then write; a client that leaves or a time that is over ends both."""
+        """Wait for a place, then generate; a disconnected client or a timeout ends both."""
         watch = asyncio.create_task(self._watch(call, writing, go))
         timer = asyncio.get_running_loop().call_later(
             self.settings.serve.limits.request_timeout_seconds, self._late, writing, go
@@ -265,7 +265,7 @@ class Server:
         go.set()
 
     def _leave(self, ticket: AdmissionTicket, feed: TokenStream) -> None:
-        """Free the place once the engine has let go of every answer, so that the bound holds whatever happens."""
+        """Release the place once the engine has released every answer, so that the limit always holds."""
         if ticket.started_at is None or not feed.started or not feed.open:
             self.admission.leave(ticket, time.monotonic())
             self._count()
@@ -335,7 +335,7 @@ class Server:
         await call.reply(200, page, "text/html; charset=utf-8", [(b"content-security-policy", policy)])
 
     async def wait_pending(self) -> None:
-        """Wait for what outlives its request."""
+        """Wait for tasks that outlive their request."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 

@@ -22,7 +22,7 @@ from tunectl.serving.stream_router import TokenStream
 
 
 class RequestLogger(Protocol):
-    """What is told about a job."""
+    """Logs a job."""
 
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
         """Log an admitted request."""
@@ -37,39 +37,39 @@ class RequestLogger(Protocol):
 
 @dataclass(slots=True)
 class GenerationTask:
-    """One job while the engine works on it."""
+    """The generation of one job by the engine."""
 
     job: ChatJob
     metrics: ServingMetrics
     feed: TokenStream
     numbers: list[int] = field(default_factory=list)
     over: str | None = None
-    """Why it is given up: cancelled or timeout."""
+    """Why it was given up: cancelled or timeout."""
     first: bool = False
 
     def start(self) -> None:
-        """Give all answers to the engine."""
+        """Send all answers to the engine."""
         job = self.job
         for index, ask in enumerate(job.asks):
             self.numbers.append(job.resident.board.start(job.resident.pipeline, ask, self.feed, index))
         self.metrics.prompt_tokens.inc(job.prompt_tokens)
 
     def give_up(self, reason: str) -> None:
-        """Stop what is not finished; safe to call at any time."""
+        """Stop unfinished answers; safe to call at any time."""
         if self.over is None:
             self.over = reason
             self.cancel()
             self.feed.put(0, TokenChunk([], []))  # wakes whoever waits
 
     def cancel(self) -> None:
-        """Tell the engine to stop what runs."""
+        """Tell the engine to stop the running answers."""
         for number in self.numbers if self.feed.open > 0 else ():
             self.job.resident.pipeline.cancel(number)
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, GeneratedAnswer, str]]]:
         """Yield new events until every answer is finished.
 
-        Raises  ApiError when the engine fails or time is over; ClientDisconnectedError when the client left.
+        Raises  ApiError when the engine fails or the time is over; ClientDisconnectedError when the client has disconnected.
         """
         unfinished = len(self.job.answers)
         while unfinished:
@@ -119,9 +119,9 @@ def _timeout() -> ApiError:
 async def respond(
     call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], keeper: RequestLogger
 ) -> None:
-    """Write one job's answers to its caller.
+    """Send the answers of one job to its client.
 
-    ``task`` is done once the inference is durable; nothing is sent before. The end is durable before the last part is sent.
+    ``task`` is done once the inference is durable; nothing is sent before. Its end is durable before the last part is sent.
     """
     job = writing.job
     try:
@@ -147,7 +147,7 @@ def _record_metrics(writing: GenerationTask, reasons: list[str]) -> None:
 
 
 async def _log_partial_response(job: ChatJob, task: asyncio.Task[None], keeper: RequestLogger, reason: str) -> None:
-    """Keep what there is of an answer that did not end well."""
+    """Log the text so far of an answer that was interrupted."""
     choices = [answer.choice(calls=False) for answer in job.answers]
     state_text = (
         encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))

@@ -1,4 +1,4 @@
-"""The life of the server in its process: settings, start, signals, stop."""
+"""Lifecycle of the server in its process: settings, start, signals, stop."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from tunectl.serving.serving_metrics import ServingMetrics
 
 STORE, KEYS, SEED = "TUNECTL_REGISTRY", "TUNECTL_KEYS", "TUNECTL_SEED"
 LOOK = 1.0
-"""Seconds between looks at the file of keys."""
+"""Seconds between checks of the keys file."""
 SILENT = 60.0
-"""Seconds beyond the longest time for a request: an engine that has said nothing for so long is opened anew."""
+"""Seconds beyond the longest time for a request after which a silent engine is opened again."""
 CLOSING = 0.5
 """Seconds after which the web server has stopped taking connections."""
 
 
 class ServerLifecycle:
-    """The server of a process, or why there is none."""
+    """The server of a process, or the error that prevented it."""
 
     def __init__(self, mount: Callable[[Server, Path], None]) -> None:
-        """``mount`` adds the pages of other rooms to a server; it is given the folder that relative paths start from."""
+        """``mount`` adds applications of other packages to a server; it gets the base folder of relative paths."""
         self.server: Server | None = None
         self._mount = mount
         self._follow: asyncio.Task[None] | None = None
 
     async def answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Hand a request to the server."""
+        """Pass a request to the server."""
         if self.server is None:
             raise RuntimeError("a request came before the server was started")
         await self.server(scope, receive, send)
@@ -67,7 +67,7 @@ class ServerLifecycle:
         self._follow.add_done_callback(_terminate_on_failure)
 
     async def stop(self) -> None:
-        """Close everything in the order in which it depends on another."""
+        """Close everything in the order of dependencies."""
         if self.server is None:
             return
         if self._follow is not None:
@@ -79,7 +79,7 @@ class ServerLifecycle:
 
 
 def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) -> Server:
-    """Return a server that is wired up and has loaded nothing yet."""
+    """Return a server with all its parts, which has loaded no release yet."""
     serve, limits, place = given.serve, given.serve.limits, home_dir()
     metrics = ServingMetrics()
     declared = serve.key_limits
@@ -114,7 +114,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
 
 
 def find_bundled_release() -> Path | None:
-    """Return the release that the Bento brought: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
+    """Return the release in the Bento: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
     named = os.environ.get(SEED)
     if named:
         return Path(named)
@@ -123,7 +123,7 @@ def find_bundled_release() -> Path | None:
 
 
 def _drain_on_sigterm(server: Server) -> None:
-    """Readiness turns false first; after the notice the web server closes its door and waits for open answers."""
+    """On SIGTERM set readiness to false first; after ``pre_stop_seconds`` the web server accepts no new connections and waits for open answers."""
     before: Any = signal.getsignal(signal.SIGTERM)
     loop, doors, notice = (
         asyncio.get_running_loop(),
@@ -141,7 +141,7 @@ def _drain_on_sigterm(server: Server) -> None:
 
 
 def _terminate_on_failure(task: asyncio.Task[None]) -> None:
-    """End the process when the loop that follows the registry fails: without it the server would serve an old release."""
+    """End the process when the task that follows the registry fails: without it the server would serve an old release."""
     if not task.cancelled() and task.exception() is not None:
         logging_setup.get_logger(__name__).error("following the release store failed", exc_info=task.exception())
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What the server says about itself: models, readiness, its OpenAPI document and a page that shows it."""
+"""Information about the server: models, readiness, its OpenAPI document and a page that shows it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.serving.routing import VARIANTS
 
 
 def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, Any]]:
-    """Return every name that a request may ask for, with its release and the model that it was made from."""
+    """Return every name that a request may use, with its release and base model."""
     result: list[dict[str, Any]] = []
     champion = residents.loaded.get("champion")
     if champion is None:
@@ -59,9 +59,9 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
 
 
 def readiness_body(residents: ModelManager, *, places: bool = True) -> dict[str, Any]:
-    """Return the body of ``/readyz``: each variant's release, its liveness proof, and errors.
+    """Return the body of ``/readyz``: each variant's release, its adapter proof, and errors.
 
-    ``places`` False: whoever asks showed no key, and hears what is wrong, not where it lies.
+    ``places`` False: the request had no key, so errors are shown without paths and addresses.
     """
     variants: dict[str, Any] = {}
     for variant, item in residents.loaded.items():
@@ -85,7 +85,7 @@ def readiness_body(residents: ModelManager, *, places: bool = True) -> dict[str,
 
 
 def _hide_places(value: Any) -> Any:
-    """Return the same with the end alone of each absolute path and address in its texts: from the id of a release on, or the last part."""
+    """Return the value with only the end of each absolute path and address in its texts: from the id of a release on, or the last part."""
     if isinstance(value, dict):
         return {name: _hide_places(item) for name, item in value.items()}
     return " ".join(map(_shorten_place, value.split(" "))) if isinstance(value, str) else value
@@ -107,7 +107,7 @@ def openapi(project: str) -> bytes:
 
 
 def docs_page(project: str, host: str, *, https: bool) -> bytes:
-    """Return a page that lists the routes; no script, nothing from elsewhere. ``host`` is how the reader called this server."""
+    """Return a page that lists the routes; without scripts and external files. ``host`` is the host name of the request."""
     rows = "".join(
         f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
         for route in serving_openapi.ROUTES

@@ -1,4 +1,4 @@
-"""How many independent rows are rows worth that come in groups, or carry weights?"""
+"""Effective sample size of rows that come in groups, or have weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class EffectiveSize:
     """Numbers of independent, equal rows with the same precision."""
 
     each: list[float]
-    """For the share of each value."""
+    """Effective size for the share of each value."""
     all: float
-    """For all shares together, as a test of them needs it."""
+    """Effective size for all shares together, as a test of them needs it."""
 
 
 def effective_size(
@@ -24,8 +24,8 @@ def effective_size(
 ) -> EffectiveSize:
     """Return the effective sample size of rows with value ``codes`` (0 to ``values`` - 1), loss weights and cluster names.
 
-    Ten ads of one business say as much about its neighbourhood as one. The variance of each share is taken between clusters
-    (linearised), and the worth is what gives the same variance to independent rows; never more than Kish's number of rows.
+    Ten ads of one business say as much about its neighbourhood as one. The variance of each share is computed between clusters
+    (linearized), and the effective size has the same variance with independent rows; it is never more than Kish's number of rows.
     Source: Kish (1965) for the design effect; Rao and Scott (1981), JASA 76, for the test; Korn and Graubard (1998),
     Survey Methodology 24, for intervals with an effective number.
     Raises  ValueError where there are no rows.

@@ -1,4 +1,4 @@
-"""The CSV files that ``dvc plots`` draws of a reward model."""
+"""CSV files of a reward model for ``dvc plots``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunectl.training.reward.reward_metrics import CalibrationBin
 
 
 def reliability(bins: Sequence[CalibrationBin]) -> str:
-    """Return a line a bin: the mean chance of its predicted winners, the share that won, and how many pairs."""
+    """Return one line per bin: mean probability of its predicted winners, share of right ones, and number of pairs."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["confidence", "accuracy", "low", "high", "pairs"])

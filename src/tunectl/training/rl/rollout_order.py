@@ -1,6 +1,6 @@
 """Order of rollouts: which inputs each step uses, and how their answers are packed into rows. Pure.
 
-Everything follows from the seed, so a run that goes on after a kill asks what it would have asked.
+Everything depends only on the seed, so a run that resumes after a kill uses the same inputs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tunectl.training.prefix_sharing import ROW_TOKENS
 
 
 def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
-    """Return ``each`` different numbers of questions a step (all, where there are fewer); every question is asked once a pass."""
+    """Return ``each`` different numbers of questions per step (all, where there are fewer); every question is used once per epoch."""
     rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
     size = min(each, questions)
     left: list[int] = []
@@ -28,12 +28,12 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
 
 
 def prompt_seed(seed: int, step: int, place: int) -> int:
-    """Return the seed of the answers to the prompt at ``place`` of a step."""
+    """Return the seed of the answers to the prompt at index ``place`` of a step."""
     return random.Random(f"{seed}:write:{step}:{place}").getrandbits(48)  # noqa: S311  a draw, not a secret
 
 
 def deal_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[int]:
-    """Return the places of the prompts that one of several ranks works on: dealt in turn by falling length, in their order.
+    """Return the indices of the prompts of one of several ranks: assigned in turn by decreasing length, in their order.
 
     All answers to a prompt stay on one rank. A rank gets none where there are fewer prompts than ranks.
     """
@@ -42,7 +42,7 @@ def deal_prompts(lengths: Sequence[int], *, rank: int, world_size: int) -> list[
 
 
 def pack_answers(lengths: Sequence[int], prompt: int, *, shared: bool, limit: int = ROW_TOKENS) -> list[list[int]]:
-    """Return places of the answers of one prompt, dealt evenly to rows of about ``limit`` tokens; one a row unless ``shared``."""
+    """Return indices of the answers of one prompt, distributed evenly to rows of about ``limit`` tokens; one per row unless ``shared``."""
     if not lengths:
         return []
     room = max(1, limit - prompt)
