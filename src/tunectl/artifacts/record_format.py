@@ -103,7 +103,7 @@ class RecordFormat(Struct, frozen=True):
         atomic_io.write_json(path, self.to_plain(record), mode)
 
     def write_lines(self, path: Path, records: Iterable[Any]) -> None:
-        """Write a file that holds one record a line, whole or not at all."""
+        """Write a file that holds one record per line, atomically."""
         atomic_io.write_bytes(path, b"".join(map(self.encode, records)))
 
 

@@ -3,7 +3,7 @@
 tunectl check                          the recorded overrides included
 tunectl check sft.lora_rank=32 --json  with further overrides; nothing is recorded
 tunectl check --schema                 JSON Schema of the whole configuration on the screen
-tunectl check --schema schema          one file a group below schema/, and editors bound to them
+tunectl check --schema schema          one file per group below schema/, and editors bound to them
 """
 
 from __future__ import annotations

@@ -3,13 +3,13 @@
 A run of capitalized words contains a person when one of these holds:
 - a title comes before it (*Dr. Amara Okafor*);
 - it is a known first name and a surname, perhaps with a middle one (*Sarah J. Miller*), and no other word follows in the run;
-- words that introduce people come before it (*my name is Amara*, *contact Priya Raman*, *Best regards, Tom*);
 - words that introduce people are before it (*my name is Amara*, *contact Priya Raman*, *Best regards, Tom*);
+- it is a first name and an initial at the end (*- Sarah M.*);
 - a mail address in the text is made of its two words (*Ingrid Solberg, ingrid.solberg@example.com*).
-Once a full name is known, its parts stand for the same person in the rest of the record.
 Once a full name is found, its parts mean the same person in the rest of the record.
-What it cannot do: names that are on no list and are not introduced, lower-case names, and famous people apart from others.
+Once a full name is found, its parts mean the same person in the rest of the record.
 Not found are names that are on no list and are not introduced, and lower-case names; famous people are not distinguished from others.
+A word of business or place in the run (*Bakery*, *Park*, *LLC*), or a possessive before another name, prevents masking.
 """
 
 from __future__ import annotations

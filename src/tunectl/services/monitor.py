@@ -60,7 +60,7 @@ def run(
 
 
 def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[CalibrationRow]:
-    """Return the calibration of the references that the newest window was compared with."""
+    """Return the calibration with the references of the newest window."""
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):

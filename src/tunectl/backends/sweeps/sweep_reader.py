@@ -75,9 +75,9 @@ def read_sweep(url: str, root: Path, name: str, now: float) -> SweepSummary | No
         url: Address of the storage.
         root: The project, in which a relative SQLite file lies.
         name: ``sweep.name``.
-        now: Seconds since 1970: behind its deadline a sweep is stopped.
+        now: Seconds since 1970: after its deadline a sweep is stopped.
 
-    now: Seconds since 1970: after its deadline a sweep is stopped.
+    Raises  InfrastructureError where it cannot be read; MissingExtraError for PostgreSQL without its driver.
     """
     file = find_file(url, root)
     if file is not None and not file.is_file():

@@ -127,9 +127,9 @@ def refuse_too_big(
 
     longest       tokens of the longest row
     weight_bytes  of each weight that is still to be copied
-    kept          bytes that go to the disk besides checkpoints
     kept          bytes that are written to the disk besides checkpoints
     hint          replaces the advice on memory for a training on rows
+    ranks         processes that share this machine's memory, each of which needs as much
     Raises  InfrastructureError with what is needed and what is there.
     """
     settings = model.config.get_text_config()

@@ -38,7 +38,7 @@ class WordBounds(StrictModel):
 
     @model_validator(mode="after")
     def validate_order(self) -> Self:
-        """Refuse bounds that no text can meet."""
+        """Refuse bounds that no text can satisfy."""
         if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
             raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}")
         return self
@@ -58,7 +58,7 @@ class Repetition(StrictModel):
     top_4_gram_frac: Share | None
     """The same for four words."""
     dup_5_gram_frac: Share | None
-    """Refuse bounds that no text can satisfy."""
+    """Highest share of letters in sequences of five words that occurred before in the text."""
 
 
 class Boilerplate(StrictModel):
