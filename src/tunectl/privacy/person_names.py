@@ -7,7 +7,7 @@ A run of capitalized words contains a person when one of these holds:
 - it is a first name and an initial at the end (*- Sarah M.*);
 - a mail address in the text is made of its two words (*Ingrid Solberg, ingrid.solberg@example.com*).
 Once a full name is found, its parts mean the same person in the rest of the record.
-Once a full name is found, its parts mean the same person in the rest of the record.
+
 Not found are names that are on no list and are not introduced, and lower-case names; famous people are not distinguished from others.
 A word of business or place in the run (*Bakery*, *Park*, *LLC*), or a possessive before another name, prevents masking.
 """

@@ -107,7 +107,7 @@ def collect_evidence(
             f"the champion does not answer: {sides[0].trouble}", hint=f"look into {workspace.log_path(run)}"
         )
     result = decide_on_answers(inputs, sides[0], sides[1], watch.gate, evaluate)
-    golden_set.count_use(store.root)  # now that it has decided: of a gate that is killed and asked again nothing wears
+    golden_set.count_use(store.root)  # after the decision: a gate that is killed and repeated counts once
     return replace(result, against=champion.release, version=inputs.version, leaked=inputs.leaked)
 
 
