@@ -30,7 +30,7 @@ SECURITY_HEADERS: Final = {
 HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 """For every response over HTTPS: browsers use only HTTPS for a year."""
 ASGI_HEADERS: Final = tuple((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
-"""The same headers, as ASGI takes them."""
+"""``SECURITY_HEADERS`` in the form that ASGI takes."""
 
 
 def build_page_policy(style_hash: str) -> str:

@@ -39,7 +39,7 @@ def below(folder: Path, name: str) -> Path:
 
 
 def refuse_outside(name: str, location: str) -> None:
-    """Raises  ArtifactError for a file's ``name`` in a manifest at ``location`` that could lead out of the folder that it lists."""
+    """Raise ArtifactError where the manifest at ``location`` lists a file ``name`` that could be outside its folder."""
     path = PurePosixPath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
         raise ArtifactError(f"a manifest of {location} names the file {name!r}, which is outside its release")

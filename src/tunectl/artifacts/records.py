@@ -227,7 +227,7 @@ class InferenceRecord(Struct, frozen=True, omit_defaults=True):
 
     @property
     def person(self) -> str | None:
-        """Who counts as one person: the user that a key with acts_for names, else the key."""
+        """The user that a key with acts_for names, else the key: what counts as one person."""
         return self.key_hash if self.acts_for is False else self.user_hash
 
 
@@ -255,12 +255,12 @@ class Feedback(Struct, frozen=True, omit_defaults=True):
 
     @property
     def counted_at(self) -> datetime:
-        """From when on it counts: the later of both times, so that no client can date it back."""
+        """Time from which the feedback counts: the later of ``created_at`` and ``received_at``, so that no client can backdate it."""
         return self.created_at if self.received_at is None else max(self.created_at, self.received_at)
 
     @property
     def person(self) -> str | None:
-        """Who counts as one person: the user that a key with acts_for names, else the key."""
+        """The user that a key with acts_for names, else the key: what counts as one person."""
         return self.key_hash if self.acts_for is False else self.annotator
 
 

@@ -87,7 +87,7 @@ def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:
 
 
 class LiteralEncoder:
-    """Encodes texts with guards by a copy of a tokenizer in which the special tokens have names that no text contains."""
+    """Encodes guarded texts with a copy of the tokenizer in which special tokens are renamed, so that one in a text stays plain text."""
 
     def __init__(self, tokenizer: Any) -> None:
         """``tokenizer`` is one of the library ``tokenizers``; it is not changed."""

@@ -5,7 +5,7 @@ tunectl chat model           the base model
 tunectl chat PATH            a model folder, or an adapter folder (with --base where it is not of this project)
 echo "Hi" | tunectl chat     each line is a separate question; --prompt asks one and ends
 
-In the terminal the conversation goes on until Ctrl-D; an empty line starts a new one.
+In the terminal the conversation continues until Ctrl-D; an empty line starts a new one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Train one adapter on data that may not be pooled (conf/federate): adapters leave a client, and of its data two counts.
+"""Train one adapter on data that may not be pooled (conf/federate): a client sends only adapters and two counts of its data.
 
 tunectl federate simulate [key=value]             server and clients on this machine, each with a part of the training inputs
-tunectl federate server [key=value]               wait for clients, average their adapters; after a kill, go on
+tunectl federate server [key=value]               wait for clients, average their adapters; resumes after a kill
 tunectl federate client NAME [key=value]          fit on the training rows of this project whenever the server asks
 tunectl repro sft.adapter=.tunectl/federate/NAME/result    evaluate, judge and package what came out
 

@@ -4,9 +4,9 @@
     tunectl restore /mnt/backups/2026-11-27
     tunectl restore DIR --erasures FILE         erasures.jsonl of another host that erased people since
 
-Every file is held against its digest first. A place that is taken is refused and named. Whoever was erased after the backup, as
-erasures.jsonl beside it and beside the hash key of this host say, is erased again before anything is in place. A restore that was
-killed goes on when it is called again.
+The digest of every file is checked first. Existing files are never overwritten: the command stops and names them. People who were
+erased after the backup (by erasures.jsonl beside it and beside the hash key of this host) are erased again before anything is in
+place. A restore that was killed resumes when it is called again.
 """
 
 from __future__ import annotations

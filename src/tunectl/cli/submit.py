@@ -2,7 +2,7 @@
 
 tunectl submit run STAGE... [--to slurm|kubernetes|ray] [--dry-run]    send a job, or print its file
 tunectl submit status [ID]     jobs and their states; --json
-tunectl submit logs ID         what a job printed; -f goes on as it prints
+tunectl submit logs ID         what a job printed; -f follows the output
 tunectl submit fetch ID        bring the results; no stage runs here
 tunectl submit cancel ID       end a job
 """

@@ -15,7 +15,7 @@ class RequiredPackage(NamedTuple):
     """A library that some part of the program will import."""
 
     package: str
-    """Its import name, without submodules."""
+    """Import name of the library, without submodules."""
     extra: str
     """The extra of this distribution that installs it."""
     used_by: str

@@ -28,7 +28,7 @@ class BaseModelResult(Struct, frozen=True):
     zero_shot: dict[str, Score]
     """Score by metric with interval, with the input alone."""
     few_shot: dict[str, Score]
-    """The same with ``shots`` examples of train before the input; empty where train has none or they are too long."""
+    """Score by metric with interval, with ``shots`` examples of train before the input; empty where train has none or they are too long."""
     tokens_per_second: float | None
     """Speed of zero-shot answers, in batches."""
 

@@ -130,7 +130,7 @@ class Case(Struct, frozen=True):
     score: float
     """Sentence chrF of the tuned answer; of the aligned answer for the last two kinds."""
     gain: float | None
-    """That score minus the base answer's, or the tuned answer's for the last two kinds."""
+    """``score`` minus that of the base answer, or of the tuned answer for the last two kinds."""
 
 
 class AnswerRow(Struct, frozen=True):
@@ -229,7 +229,7 @@ class WinRate(Struct, frozen=True):
     longer_wins: float | None = None
     """Share of the decided pairs of unequal length in which the longer answer won."""
     close: CloseRate | None = None
-    """The same among pairs of about equal length; None where there is none."""
+    """Win rate among pairs of about equal length; None where there is no such pair."""
     flips: int | None = None
     """Pairs that a judge decided differently when the positions were swapped; they are ties. None: positions do not matter."""
     note: str = ""

@@ -131,7 +131,7 @@ def run_model(
 
 
 def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
-    """Return the answer of the nearest training input, as pure memory would give it. Empty without training inputs."""
+    """Answer each test input with the answer of the nearest training input: a baseline that only remembers. Empty without training inputs."""
     if not data.pool:
         return SystemOutputs([], {})
     index: Index = setting.tools.index([item.question for item in data.pool])

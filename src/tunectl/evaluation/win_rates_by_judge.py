@@ -42,7 +42,7 @@ class AlignedPair:
     """Statistics of both, by system."""
 
     def duel(self, index: int, outcome: float) -> PairOutcome:
-        """Return one pair with its outcome."""
+        """Return the answers of both systems to input ``index``, with the outcome of their comparison."""
         return PairOutcome(outcome, self.items[index].cluster, self.aligned.answers[index], self.tuned.answers[index])
 
 

@@ -56,7 +56,7 @@ class ClientTask(Struct, frozen=True):
     locks: list[str]
     """Lock files, of which a training holds one: so many train at the same time. Empty: no limit."""
     base: str
-    """As in the server's task: an adapter fits one base model."""
+    """Base model of the federation, as in the server's task: an adapter belongs to one base model."""
 
 
 class RoundRequest(Struct, frozen=True):

@@ -109,7 +109,7 @@ class InferenceLog(Protocol):
     def feedback(self, feedback: Feedback) -> bool:
         """Write feedback; durable on return. False: its id is known, and nothing changed.
 
-        Raises  DataError for an inference that is not there, also where it is the other one of a preference.
+        Raises  DataError where an inference is absent: the one that the feedback is about, or the one it is compared with.
         """
         ...
 
@@ -168,8 +168,8 @@ class InferenceLog(Protocol):
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
         """Delete all text of a person at once, including their feedback on answers to others, and leave tombstones.
 
-        ``by_key``: the hash is that of a key, and all that it wrote is deleted, whomever it named. ``until``: only what the
-        server took until then, for an erasure that is applied again to a restored backup.
+        ``by_key``: ``user_hash`` is the hash of a key, and everything sent with that key is deleted, for all its users. ``until``: only
+        what the server received until then, for an erasure that is repeated on a restored backup.
         """
         ...
 

@@ -59,7 +59,7 @@ class Rates:
 
     @property
     def median_delay(self) -> int | None:
-        """Return the windows after which half of the sequences have the verdict drift; None where fewer ever have."""
+        """Number of windows after which half of the sequences have the verdict drift; None where fewer than half ever have."""
         ordered = sorted(each for each in self.delays if each is not None)
         middle = (len(self.delays) - 1) // 2
         return ordered[middle] if middle < len(ordered) else None

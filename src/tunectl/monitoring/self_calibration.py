@@ -50,7 +50,7 @@ class CalibrationRow(Struct, frozen=True):
     third: tuple[float, float, float]
     """Share of sequences with the verdict drift by the third window after the change, with the ends of its 95 % interval."""
     ninth: tuple[float, float, float]
-    """The same by the ninth window. Without a change: at least one of nine evaluations."""
+    """Share of sequences with the verdict drift by the ninth window after the change, with its interval. Without a change: in at least one of nine evaluations."""
     delay_rows: int | None
     """Rows until half of the sequences have the verdict drift; None where fewer have by the ninth window."""
     rows_needed: int | None
@@ -74,7 +74,7 @@ class LogprobPower(Struct, frozen=True):
     """Probability to detect that change by the third window; None where the rows of three windows are too few to be tested."""
     ninth: float | None
     ninth_of_all: float | None
-    """The same by the ninth window if every answer had log-probabilities."""
+    """Probability to detect that change by the ninth window if every answer had log-probabilities."""
     min_effect: float | None
     """Smallest change that is detected by the ninth window with a probability of 80 %."""
 
@@ -94,7 +94,7 @@ class Calibration(Struct, frozen=True):
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Return the rows of the smallest reference that can be measured."""
+    """Return the smallest number of rows with which a reference can be measured."""
     return 3 * rule.minimum
 
 

@@ -66,7 +66,7 @@ class SignalSpec:
     value: Callable[[MonitoredInference], Any]
     """Returns the value of a row; None where it has none."""
     weight: float = 1.0
-    """Its share of the budget of false alarms: texts and tone detect most changes."""
+    """Share of the signal in the budget of false alarms: texts and tone detect most changes."""
 
     @property
     def method(self) -> str:

@@ -60,7 +60,7 @@ class KernelNull:
 
 @dataclass(frozen=True)
 class TextKernel:
-    """``GRAPH * graph + axes @ axes.T``, of ``rows`` rows; the graph is not centered yet."""
+    """Kernel (similarity) matrix of the texts of a pool, in parts: ``GRAPH * graph + axes @ axes.T``; the graph is not centered yet."""
 
     axes: NDArray[Any]
     """(rows, d), centered."""

@@ -129,8 +129,8 @@ def closable_window(
     """Return the window that can be closed now, or None while it must wait.
 
     It ends after its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that;
-    ``settle`` seconds are given to answers that are still being written. ``find_accepted_windows`` are the times of the rows since
-    ``since``, oldest first. A clock that was set back makes it wait: a window never ends before it began.
+    It waits ``settle`` seconds for answers that are still being generated. ``accepted`` are the times of the rows since
+    ``since``, oldest first. After the clock was set back it waits, too: a window never ends before it began.
     """
     end, latest = since + timedelta(hours=hours), now - timedelta(seconds=settle)
     inside = [time for time in accepted if since <= time < min(end, latest)]

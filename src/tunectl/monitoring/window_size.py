@@ -46,7 +46,7 @@ def min_window_rows(rule: DetectionRule, reference: int, windows: int) -> int | 
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Return the rows of a reference with which windows of a thousand rows detect the declared change by the ninth."""
+    """Return how many reference rows are needed so that the declared change is detected by the ninth window of 1,000 rows."""
     return ceil(1 / (1 / _effective_rows(rule) - 1 / 9000))
 
 

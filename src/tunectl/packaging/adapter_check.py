@@ -67,7 +67,7 @@ class ProbeRun:
     gaps: list[float] = field(default_factory=list)
     """Nats from the tuned model, of each token on which both agree."""
     base_gaps: list[float] = field(default_factory=list)
-    """The same from the base model."""
+    """Nats from the base model, of each token on which both agree."""
     free: list[int] | None = None
     """The engine's first continuation, from the start of the answer; None before it."""
 

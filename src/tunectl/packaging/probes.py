@@ -24,7 +24,7 @@ class RenderedConversation:
 
     @property
     def fixture(self) -> RenderFixture:
-        """The same in the contract's form."""
+        """The conversation as the serving contract stores it."""
         return RenderFixture(self.messages, self.text, self.ids)
 
 

@@ -26,7 +26,7 @@ LEARN_FACTOR = 1.0
 """Time of a real LoRA step over the timed layer: norms, rotary positions, padding and optimizer cost about what our own kernels save.
 Measured: 65 microseconds per layer and token give 480 tokens/s for SmolLM2-135M; E2E ran at 400 to 630 on the same 2 cores."""
 READ_FACTOR = 1.3
-"""The same factor for reading prompts and references."""
+"""Time of really reading prompts and references, over that of the timed layer."""
 WRITE_FACTOR = 1.7
 """The same factor for generation: the cache grows, tokens are sampled, Python runs between layers. Measured on 2 cores with AMX: 282 tokens/s at
 24 rows and 394 at 48, where the layer alone would give 475 and 660."""

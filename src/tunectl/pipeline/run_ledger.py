@@ -113,7 +113,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     release: str | None = None
     """Release that was added to the registry."""
     build: str = ""
-    """Its id at the trackers of ``track.to``; empty where it is not tracked."""
+    """Id of the build at the trackers of ``track.to``; empty where it is not tracked."""
     primary: str | None = None
     """The primary metric; None where the run did not evaluate."""
     inputs: int = 0

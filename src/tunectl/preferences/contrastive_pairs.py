@@ -244,7 +244,7 @@ class _Candidates:
 
     options: list[_Candidate]
     own: frozenset[str]
-    """Its own answers, folded: none of them may be the worse one."""
+    """Answers of the input itself, folded: none of them may be the worse one."""
     dealt: set[tuple[str, str]] = field(default_factory=set)
     """Texts of its pairs so far."""
 

@@ -95,7 +95,7 @@ def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Yield payment cards: an issuer's first digits and length, and a valid check digit."""
+    """Yield payment card numbers: digits with an issuer's prefix and length, and a valid check digit."""
     for match in _CARD.finditer(text):
         digits = re.sub(r"\D", "", match[0])
         if _ISSUER.fullmatch(digits) and tools.card(digits):

@@ -35,11 +35,11 @@ class RegistryReader(Protocol):
         ...
 
     def folder(self, release: str) -> Path:
-        """Return the folder of its files on this machine, once ``fetch`` has returned."""
+        """Return the folder that has the files of ``release`` on this machine, once ``fetch`` has returned."""
         ...
 
     def fetch(self, release: str) -> Path:
-        """Fetch its files to this machine; may take as long as a download."""
+        """Fetch the files of ``release`` to this machine; may take as long as a download."""
         ...
 
     def read_statement(self, release: str) -> bytes | None:

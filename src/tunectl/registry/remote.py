@@ -147,7 +147,7 @@ class RemoteRegistry:
         return self._files.read(f"{RELEASES}/{release_statement.statement_path(self.folder(release)).name}")
 
     def fetch(self, release: str) -> Path:
-        """Download its files to this machine, again where they are damaged here.
+        """Download the files of ``release`` to this machine, also where those that are here are damaged.
 
         Raises  ArtifactError for an invalid name, and for a release that differs from its manifest; InfrastructureError for
                 one that is absent (yet), and where the store fails.

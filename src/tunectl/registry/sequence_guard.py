@@ -87,7 +87,7 @@ class CanaryGuard:
         self._seen: NewestCanary | None = None
 
     def observe(self, trial: CanaryState | None, location: str) -> str:
-        """Record the canary of the registry at ``location``; return why it must not be followed, empty where it may, or there is none."""
+        """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text."""
         seen = self._find_newest(location)
         if trial is None:
             if seen is not None and not seen.ended:

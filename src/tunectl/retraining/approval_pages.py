@@ -52,7 +52,7 @@ class ApprovalPages:
         return report.build_report(run, next((item for item in self._trials.all() if item.run == run.id), None))
 
     def decide(self, token: str, now: datetime, decision: ApprovalDecision | None = None, trouble: str = "") -> str:
-        """Return the page of an approval link; a ``decision`` is stored first, for the question of the link.
+        """Return the page of an approval link; where ``decision`` is given, it is stored first.
 
         Raises  UsageError for an invalid or expired link, or one of a question that is not open.
         """

@@ -17,7 +17,7 @@ from tunectl.retraining.state_machine import RetrainRun
 
 
 class Approvers(NamedTuple):
-    """Who may decide."""
+    """Keys and people that may approve or reject a retrain."""
 
     keys: KeyStore
     people: tuple[str, ...] | None

@@ -99,12 +99,12 @@ class RetrainRun(Struct, frozen=True, omit_defaults=True):
 
     @property
     def id(self) -> str:
-        """Its name for people, files and branches."""
+        """Name of the run for people, files and branches."""
         return f"{self.key[:SHORT]}-{self.attempt}"
 
     @property
     def state(self) -> State:
-        """Its current state."""
+        """Current state of the run."""
         return self.steps[-1].state
 
     @property

@@ -38,7 +38,7 @@ class ReleaseVetting:
     guard: SequenceGuard = field(default_factory=SequenceGuard)
     """Keeps a server from following an old copy of the registry; with a file also after a restart."""
     canary_guard: CanaryGuard = field(default_factory=CanaryGuard)
-    """The same for canaries, where signatures are checked."""
+    """Keeps a server from following an old copy of a canary, where signatures are checked."""
     trust: TrustStore | None = None
     _statements: dict[str, bytes] = field(default_factory=dict)
     """Statements that were verified once; whether their keys are still trusted is checked each time."""

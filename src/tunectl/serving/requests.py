@@ -82,7 +82,7 @@ class Common(Struct, frozen=True, kw_only=True):
 
     @property
     def with_usage(self) -> bool:
-        """Whether the stream ends with a chunk of usage."""
+        """Whether the stream ends with a chunk of token counts (OpenAI's ``usage``)."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property

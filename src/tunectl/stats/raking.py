@@ -22,7 +22,7 @@ class Margin:
 
 @dataclass(frozen=True, slots=True)
 class RakingResult:
-    """Weights of mean 1, and the remaining distance."""
+    """Weights with mean 1, and how far the weighted shares still are from the declared ones."""
 
     weights: list[float]
     gap: float

@@ -125,7 +125,7 @@ class LocalRunner:
 
 
 class SubprocessRunner:
-    """The same in the exporter environment: one subprocess per request, because its libraries conflict with ours."""
+    """Runs requests in the exporter environment: one subprocess per request, because its libraries conflict with ours."""
 
     def __init__(self, release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> None:
         self._given: dict[str, Any] = {
@@ -133,7 +133,7 @@ class SubprocessRunner:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Nothing is open between two requests."""
+        """Do nothing: no process is kept between two requests."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY

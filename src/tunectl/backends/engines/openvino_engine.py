@@ -71,7 +71,7 @@ class OpenVinoEngine:
         return OpenVinoPipeline(genai, inner, deliver)
 
     def cancel_open(self) -> None:
-        """Nothing: what loads in this process cannot be ended."""
+        """Do nothing: loading in this process cannot be stopped."""
 
 
 def _adapter(genai: Any, folder: Path) -> Any:

@@ -55,7 +55,7 @@ class SubprocessEngine:
     factory: str
     """``module:name`` of the function that makes the engine there."""
     settings: dict[str, Any]
-    """Its keyword arguments."""
+    """Keyword arguments of that function."""
     _opening: list[SubprocessSession] = field(default_factory=list, init=False, repr=False, compare=False)
     _given_up: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
@@ -156,7 +156,7 @@ class SubprocessSession:
             self._outbox.put(encode_frame((number, None)))
 
     def kill(self) -> None:
-        """Kill the process and whatever it started at once; one that has ended raises, on macOS a PermissionError."""
+        """Kill the process and all that it started; nothing happens where it has ended (on macOS that is a PermissionError)."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 

@@ -52,7 +52,7 @@ class TransformersEngine:
         return TransformersSession(torch, model.to(device).eval(), deliver)
 
     def cancel_open(self) -> None:
-        """Nothing: what loads in this process cannot be ended."""
+        """Do nothing: loading in this process cannot be stopped."""
 
 
 @dataclass(slots=True)

@@ -66,7 +66,7 @@ class VllmEngine:
         return pipeline
 
     def cancel_open(self) -> None:
-        """Nothing: what loads in this process cannot be ended."""
+        """Do nothing: loading in this process cannot be stopped."""
 
 
 class VllmSession:

@@ -96,4 +96,4 @@ class RemoteRewardModel:
         raise TunectlError("a reward model that the ranks load was asked in the process of the stage")
 
     def close(self) -> None:
-        """Nothing was loaded."""
+        """Do nothing: no model is loaded in this process."""

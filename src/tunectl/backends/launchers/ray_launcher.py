@@ -78,7 +78,7 @@ class RayLauncher:
         return end
 
     def close(self, stage: str) -> None:
-        """Nothing to close: no machine waits for more trainings."""
+        """Do nothing: no machine waits for more trainings."""
 
     def _connect(self, ray: Any) -> bool:
         """Join the cluster, or start one here; returns whether we started it and so have to end it.

@@ -35,7 +35,7 @@ class AdoptedAdapter:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Store the adapter in ``out``; the loss before is that of an adapter without effect.
+        """Store the adapter in ``out``; ``first_loss`` is that of the base model.
 
         Raises  ArtifactError where there is none, or it belongs to another base model; UsageError where its shape or strength is not the one that ``plan`` declares.
         """

@@ -85,7 +85,7 @@ class PolicyModel:
             )
 
     def apart(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
-        """Return the distance of every answer of ``rows`` to sft, nats: log-ratio of its tokens, and KL of the distributions."""
+        """Return how far the policy is from sft on each answer of ``rows``, in nats: the log-ratio of its tokens, and the KL divergence."""
         torch = import_optional("torch", extra="train")
 
         def read(batch: Any) -> Any:

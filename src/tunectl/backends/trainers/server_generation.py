@@ -107,7 +107,7 @@ class ServerGenerator:
         return self._write(questions, 1, Greedy(method="greedy", max_new_tokens=limit), [None] * len(questions))
 
     def to_completion(self, line: GenerationState) -> Completion:
-        """Return an answer as those who judge it see it."""
+        """Convert an answer to the Completion that reward functions receive."""
         return decode_completion(self._tokenizer, line)
 
     def close(self) -> None:

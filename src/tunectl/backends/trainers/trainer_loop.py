@@ -126,7 +126,7 @@ def refuse_too_big(
     """Stop before memory or disk run out, once ``model`` is loaded.
 
     longest       tokens of the longest row
-    weight_bytes  of each weight that is still to be copied
+    weight_bytes  bytes per weight, of the copies that are still to be made
     kept          bytes that are written to the disk besides checkpoints
     hint          replaces the advice on memory for a training on rows
     ranks         processes that share this machine's memory, each of which needs as much

@@ -17,7 +17,7 @@ class FederateTls(StrictModel):
     certificate_file: str = Field(min_length=1)
     """The server's certificate."""
     key_file: str = Field(min_length=1)
-    """Its private key."""
+    """The server's private key."""
 
 
 class SimulatedClients(StrictModel):

@@ -46,7 +46,7 @@ class WheelModel(StrictModel):
     package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     """Name of the package."""
     version: str = Field(pattern=r"^\d[\w.]*$")
-    """Its exact version."""
+    """Exact version of the package."""
     file: str = Field(pattern=r"\.gguf$")
     """Path of the GGUF file inside the wheel."""
     sha256: Digest

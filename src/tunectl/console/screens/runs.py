@@ -65,9 +65,9 @@ class RunRow(Struct, frozen=True):
     failure: str
     release: str
     launches: dict[str, StageLaunch] = field(default_factory=dict)
-    """Its stages that were trained on several processes, with how."""
+    """Stages that were trained on several processes, with the way in which these were launched."""
     build: str = ""
-    """Its id at the trackers; empty where it is not tracked."""
+    """Id of the build at the trackers; empty where it is not tracked."""
     tracked: dict[str, str] = field(default_factory=dict)
     """Address of the run at each tracker, which may be empty; no entry while the build is not sent yet."""
 

@@ -16,7 +16,7 @@ KEY_BYTES = 8
 
 
 class BandKeys:
-    """(bands, items) keys of 64 bits; threads may write different items at once.
+    """Table (bands, items) of 64-bit MinHash keys, in memory or in a file; threads may write different items at once.
 
     The file has no name, so it is deleted with the process. It is read and written by position, not memory-mapped: mapped pages would
     count as memory of the process.

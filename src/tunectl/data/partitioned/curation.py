@@ -239,7 +239,7 @@ class ClusterTable:
         """Positions in ``rows`` of the records that are not kept."""
 
     def judge(self, row: int, record: Record) -> Record | Dropped:
-        """Return the record with its cluster, or rejected."""
+        """Return the record with its cluster of near duplicates, or the rejected record."""
         import numpy as np
 
         if self.rows is None:

@@ -101,7 +101,7 @@ class Content(NamedTuple):
     train: bool | None
     """The flag that all its parts have."""
     parts: list[Segment]
-    """Its pieces, where only some are trained on."""
+    """Pieces of the text, where only some are trained on."""
 
 
 def content_of(body: Any, role: Role, number: int) -> Content:

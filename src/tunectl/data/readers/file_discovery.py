@@ -74,7 +74,7 @@ class SourceFile:
     columns: dict[str, str] = field(default_factory=dict)
     """Values that all its rows get."""
     outside: Path | None = None
-    """Its real path, where it is a link that leads out of the declared path and the project; such a file is not read."""
+    """Real path of the file, where it is a link that leads out of the declared path and the project; such a file is not read."""
 
 
 def glob_files(path: str, root: Path, key: str) -> list[Path]:

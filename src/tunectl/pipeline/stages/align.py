@@ -103,14 +103,14 @@ def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBacken
     Writes   see ``Outputs``
     Returns  Metrics
 
-    Raises   GateError           the method learns from the reward model, and its verdict is no
+    Raises   GateError           the method learns from the reward model, and its verdict is failed
              UsageError          a reward_model is declared and there is none; all answers were cut; a reward or the loss is no
-                                 number; the policy ran away from sft
+                                 number; the KL to sft exceeded its limit
              DataError           there are no inputs, no judgments, or too many were rejected; a check names a field that no
                                  input has
              ConfigError         the schema of a check is none
              ArtifactError       sft or reward belong to another base, template or adapter
-             InfrastructureError  memory, disk, vLLM, or stopped by hand: the same command goes on
+             InfrastructureError  memory, disk, vLLM, or stopped by the user: the same command resumes
     """
     settings = cfg.align.root
     if isinstance(settings, NoAlign):

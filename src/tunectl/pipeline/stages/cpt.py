@@ -61,16 +61,16 @@ def run(
     trainer: Trainer | None = None,
     merge: AdapterMerger | None = None,
 ) -> Metrics:
-    """Train the base model further on the documents of the training side, and merge the adapter into its weights.
+    """Train the base model further on the documents of the training split, and merge the adapter into its weights.
 
     Reads    inputs.split      documents.jsonl
              inputs.model      the base model
-    Writes   outputs.artifact  a model folder with its contract, training.json and history.csv (no clock is in them); or
+    Writes   outputs.artifact  a model folder with its contract, training.json and history.csv (without times); or
                                passed_through.json
     Returns  Metrics
 
     Raises   DataError           there is too little text
-             InfrastructureError  memory, disk, or stopped by hand: the same command goes on
+             InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.cpt.root
     if not isinstance(section, LoraCpt):

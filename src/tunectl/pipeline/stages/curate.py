@@ -72,11 +72,11 @@ def run(
 
     Reads    inputs.ingest     documents.jsonl, examples.jsonl
              inputs.feedback    examples.jsonl
-    Writes   outputs.artifact  the same two, row_counts.json, rejects.jsonl, report.json (``data/curation_report.py`` tells its shape),
-                               dropped_answers.jsonl: answers left out of records that went on with others
+    Writes   outputs.artifact  the same two, row_counts.json, rejects.jsonl, report.json (its fields are in ``data/curation_report.py``),
+                               dropped_answers.jsonl: answers removed from records that keep other answers
     Returns  Metrics           counts of records
 
-    Raises   DataError    a line is no record, or more than ``curate.max_rejected_share`` was turned away
+    Raises   DataError    a line is no record, or more than ``curate.max_rejected_share`` was rejected
              ConfigError  an unknown language, region or locale; a pattern that is no regular expression
     """
     build = partial(CurationPipeline.build, cfg.curate, libraries or _libraries(), seed=cfg.seed)

@@ -52,7 +52,7 @@ class Inputs:
     cpt: Path
     """The weights of cpt that the adapter belongs to, or a note that there are none."""
     split: Path
-    """Its inputs keep their parts, so that no test input is trained on."""
+    """The artifact of split: its inputs keep their parts, so that no test input is trained on."""
     sft: Path
     """The adapter of the tuned model."""
     feedback: Path

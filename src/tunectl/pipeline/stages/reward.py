@@ -113,7 +113,7 @@ def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTr
     Raises   DataError           preferences are switched off, a part has no pairs, or too many pairs were rejected
              ArtifactError       the sft adapter belongs to another base
              UsageError          the loss or a reward is no number
-             InfrastructureError  memory, disk, or stopped by hand: the same command goes on
+             InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.reward.root
     if not isinstance(section, RewardModelConfig):

@@ -72,14 +72,14 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
              inputs.cpt      the further pre-trained model, or inputs.model where cpt passed on
     Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, model_spec.json (with the system text in force),
                                training.json, history.csv, row_counts.json, rejects.jsonl
-                               privacy.json of a private fit
-             outputs.plots     history.csv with tokens a second; no clock is in the artifact: the same seed, the same bytes
+                               privacy.json of a private training
+             outputs.plots     history.csv with tokens per second; the artifact has no times, so that the same seed gives the same bytes
     Returns  Metrics
 
-    Takes the adapter of ``sft.adapter`` where one is named, and fits nothing.
+    Where ``sft.adapter`` names an adapter, it is used, and nothing is trained.
     Raises   DataError           an empty split, or too many answers were too long
              UsageError          the loss is no number
-             InfrastructureError  memory, disk, or stopped by hand: the same command goes on
+             InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.sft
     base = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt

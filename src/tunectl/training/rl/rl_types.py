@@ -111,7 +111,7 @@ class PolicyData:
     judged: Sequence[LabeledCompletions]
     """Judgments of the training part (dpo, kto), from ``preference_batches.build_rows``; empty for the others."""
     held_out: Sequence[LabeledCompletions]
-    """The same of the validation part; may be empty."""
+    """Judgments of the validation part (dpo, kto); may be empty."""
     validation: Sequence[Prompt]
     """Validation inputs, always the same."""
 

@@ -34,7 +34,7 @@ class TrainingRecord(Struct, frozen=True):
     best_validation_loss: float
     """Nats per trained token, of the kept weights."""
     first_validation_loss: float
-    """The same before training."""
+    """Nats per trained token, before training."""
     answers: int
     validation_answers: int
     tokens: int
