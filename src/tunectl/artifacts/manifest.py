@@ -1,6 +1,6 @@
 """The manifest: written last, so a folder without one is not an artifact.
 
-It holds no clock and no host, so that the same inputs, configuration and code give the same bytes, and DVC reruns nothing
+It contains no times and no host name, so that the same inputs, configuration and code give the same bytes, and DVC reruns nothing
 that did not change. Seconds and revision are in the stage's metrics file, which no stage depends on.
 """
 

@@ -78,8 +78,8 @@ def load_hash_key(
 ) -> bytes:
     """Return the key of the hashes: from the environment, else from its file, which is made at first use and is readable by its owner only.
 
-    ``make`` False: a search for a person needs the server's own key, and a new one would find nobody.
-    Raises  InfrastructureError where ``tunectl log migrate`` has to come first, where it is too short to hide anything, is not there and not to be made, or its file cannot be
+    ``make`` False: an absent key is an error, as in a search for a person: with a new key nobody would be found.
+    Raises  InfrastructureError where ``tunectl log migrate`` must run first, the key is too short, it is absent and ``make`` is False, or its file cannot be
             made or read.
     """
     project_folder.require_new_folder(root)

@@ -128,7 +128,7 @@ def closable_window(
 ) -> TimeSpan | None:
     """Return the window that can be closed now, or None while it must wait.
 
-    It ends after its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that;
+    It ends after its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that.
     It waits ``settle`` seconds for answers that are still being generated. ``accepted`` are the times of the rows since
     ``since``, oldest first. After the clock was set back it waits, too: a window never ends before it began.
     """

@@ -54,9 +54,9 @@ class Repetition(StrictModel):
     top_2_gram_frac: Share | None
     """Highest share of letters in the most frequent sequence of two words."""
     top_3_gram_frac: Share | None
-    """Highest share of letters in the most frequent sequence of three words."""
+    """Like top_2_gram_frac, for sequences of three words."""
     top_4_gram_frac: Share | None
-    """Highest share of letters in the most frequent sequence of four words."""
+    """Like top_2_gram_frac, for sequences of four words."""
     dup_5_gram_frac: Share | None
     """Highest share of letters in sequences of five words that occurred before in the text."""
 

@@ -75,7 +75,7 @@ class PromptGroup:
 
     @property
     def apart(self) -> int:
-        """The same, had both answers of every pair their own copy of the prompt."""
+        """Number of tokens if each answer of every pair had its own copy of the prompt."""
         sizes = [len(row.prompt.ids) + len(branch.ids) - 1 for row in self.rows for branch in row.branches]
         return sum(sizes[duel.chosen] + sizes[duel.rejected] for duel in self.duels)
 
