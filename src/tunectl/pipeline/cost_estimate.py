@@ -256,7 +256,7 @@ def _preferences(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, ma
 
 
 def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, str]:
-    """Return training and validation pairs, tokens of one, and their kind; what pairs of an input share is counted once, so there inputs are counted."""
+    """Return the numbers of training and validation pairs, the tokens per pair, and a description; where pairs share their input, inputs are counted instead."""
     prompt, answer = _lengths(amounts)
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:

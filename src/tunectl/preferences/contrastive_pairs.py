@@ -75,7 +75,7 @@ class ContrastRules:
 
 @dataclass(frozen=True, slots=True)
 class PromptRecord:
-    """An input for pairs."""
+    """An input with its references, from which pairs are made."""
 
     prompt: str
     """Digest that equal inputs share."""
