@@ -121,12 +121,12 @@ def open_server(folder: Path) -> tuple[Server, dict[str, str]]:
     secrets = write_keys(folder / "keys.json")
     ring = KeyStore(folder / "keys.json", 1.0)
     ring.load()
-    residents = ModelManager(
+    model_manager = ModelManager(
         ReleaseRegistry(folder / "store"), None, seed=None, base=False, observe=0, changed=lambda: None
     )
     given = ServeSettings.model_validate(settings(), strict=True)
     admission = AdmissionController(CapacityLimits(1, 1, 1000))
-    server = Server(given, residents, ring, admission, ServingMetrics(), None)
+    server = Server(given, model_manager, ring, admission, ServingMetrics(), None)
     server.mounts["/arena"] = arena_app.application(
         server, ArenaAppConfig("shop", (), folder, None, lambda key: ring.opens(key, *ARENA_SCOPES))
     )
@@ -398,7 +398,7 @@ def test_a_revoked_key_loses_its_session(tmp_path: Path) -> None:
 
 def test_without_a_key_readyz_says_what_is_wrong_and_not_where(tmp_path: Path) -> None:
     server, secrets = open_server(tmp_path)
-    server.residents.trouble["champion"] = (
+    server.model_manager.trouble["champion"] = (
         f"s3://bucket/shop: release x ('{tmp_path}/store/x/') is damaged: adapter/y was changed"
     )
     texts = []
@@ -407,7 +407,7 @@ def test_without_a_key_readyz_says_what_is_wrong_and_not_where(tmp_path: Path) -
         ask_asgi(server, heard)("GET", "/readyz", headers)
         texts.append(json.loads(heard[-1]["body"])["problems"]["champion"])
     assert texts[0] == texts[1] == "shop: release x ('x') is damaged: adapter/y was changed"
-    assert texts[2] == server.residents.trouble["champion"]
+    assert texts[2] == server.model_manager.trouble["champion"]
 
 
 def test_over_https_cookies_are_for_https_and_this_host_alone(tmp_path: Path) -> None:

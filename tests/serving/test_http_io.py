@@ -36,11 +36,11 @@ def empty(tmp_path: Path) -> tuple[Server, str]:
     ring = KeyStore(tmp_path / "keys.json", 1.0)
     ring.load()
     given = ServeSettings.model_validate(settings(), strict=True)
-    residents = ModelManager(
+    model_manager = ModelManager(
         ReleaseRegistry(tmp_path / "store"), None, seed=None, base=False, observe=0, changed=lambda: None
     )
     return Server(
-        given, residents, ring, AdmissionController(CapacityLimits(1, 1, 1000)), ServingMetrics(), None
+        given, model_manager, ring, AdmissionController(CapacityLimits(1, 1, 1000)), ServingMetrics(), None
     ), secret
 
 

@@ -54,7 +54,7 @@ class Server:
     """One running server: an ASGI application."""
 
     settings: ServeSettings
-    residents: ModelManager
+    model_manager: ModelManager
     ring: KeyStore
     admission: AdmissionController
     metrics: ServingMetrics
@@ -162,11 +162,11 @@ class Server:
         if call.path != "/readyz":
             await call.reply(200, b'{"status":"alive"}')
             return
-        ready = self.residents.ready and not self.draining
+        ready = self.model_manager.ready and not self.draining
         said = {
             "ready": ready,
             **({"reason": "the server is stopping"} if self.draining else {}),
-            **metadata_endpoints.readiness_body(self.residents, places=self._shows_key(call)),
+            **metadata_endpoints.readiness_body(self.model_manager, places=self._shows_key(call)),
         }
         await call.reply(200 if ready else 503, msgspec.json.encode(said))
 
@@ -194,10 +194,14 @@ class Server:
         fields = requests.select_known_fields(body, shape)
         requests.check_supported(request)
         self._refuse_unready()
-        loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.served_model_names]
+        loaded, names = self.model_manager.loaded, [self.settings.project, *self.settings.serve.served_model_names]
         identity = identify_caller(request.user if key.allows("acts_for") else None, key.name)
         variant = resolve_variant(
-            request.model, identity, {variant: item.id for variant, item in loaded.items()}, names, self.residents.trial
+            request.model,
+            identity,
+            {variant: item.id for variant, item in loaded.items()},
+            names,
+            self.model_manager.trial,
         )
         resident = loaded[variant]
         answers = request_job.count_answers(request)
@@ -287,21 +291,23 @@ class Server:
     def _refuse_unready(self) -> None:
         if self.draining:
             raise OverloadedError("draining", "this server is stopping; another one will answer", 1.0, status=503)
-        if not self.residents.ready:
-            reason = self.residents.trouble.get("champion", "the champion is being loaded")
+        if not self.model_manager.ready:
+            reason = self.model_manager.trouble.get("champion", "the champion is being loaded")
             raise OverloadedError("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)
 
     async def models(self, call: RequestContext, key: ApiKey) -> None:
         """``GET /v1/models``."""
         await call.reply(
             200,
-            msgspec.json.encode({"object": "list", "data": metadata_endpoints.models(self.settings, self.residents)}),
+            msgspec.json.encode(
+                {"object": "list", "data": metadata_endpoints.models(self.settings, self.model_manager)}
+            ),
         )
 
     async def model(self, call: RequestContext, key: ApiKey) -> None:
         """``GET /v1/models/{model}``."""
         name = call.path.removeprefix("/v1/models/")
-        for model in metadata_endpoints.models(self.settings, self.residents):
+        for model in metadata_endpoints.models(self.settings, self.model_manager):
             if model["id"] == name:
                 await call.reply(200, msgspec.json.encode(model))
                 return

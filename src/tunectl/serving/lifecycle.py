@@ -63,7 +63,9 @@ class ServerLifecycle:
             sys.exit(error.exit_code)
         supervisor.die_with_parent()
         _drain_on_sigterm(self.server)
-        self._follow = asyncio.create_task(self.server.residents.run_forever(self.server.settings.serve.poll_seconds))
+        self._follow = asyncio.create_task(
+            self.server.model_manager.run_forever(self.server.settings.serve.poll_seconds)
+        )
         self._follow.add_done_callback(_terminate_on_failure)
 
     async def stop(self) -> None:
@@ -72,7 +74,7 @@ class ServerLifecycle:
             return
         if self._follow is not None:
             self._follow.cancel()
-        await self.server.residents.close()
+        await self.server.model_manager.close()
         await self.server.wait_pending()
         await asyncio.to_thread(self.server.keeper.close)
         logging_setup.get_logger(__name__).info("the server has stopped")
@@ -89,26 +91,26 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     keeper = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or serve.trusted_keys_file
     trust = TrustStore(place / trusted) if trusted else None
-    residents = ModelManager(
+    model_manager = ModelManager(
         open_registry.open_registry(os.environ.get(STORE, serve.registry), place, trust),
         lambda name: engine_registry.get_engine(name, serve),
         seed=find_bundled_release(),
         base=serve.variants.base,
         observe=serve.variants.standby_seconds,
         changed=lambda: metrics.set_model_info(
-            {variant: (one.id, one.contract.base.source) for variant, one in residents.loaded.items()}
+            {variant: (one.id, one.contract.base.source) for variant, one in model_manager.loaded.items()}
         ),
         patience=limits.request_timeout_seconds + SILENT,
         within=serve.load_timeout_seconds,
     )
     state = ProjectPaths(place).state_dir
-    residents.vetting.guard = SequenceGuard(state / sequence_guard.FILE)
-    residents.vetting.canary_guard = CanaryGuard(state / sequence_guard.CANARY_FILE)
-    residents.vetting.trust = trust
+    model_manager.vetting.guard = SequenceGuard(state / sequence_guard.FILE)
+    model_manager.vetting.canary_guard = CanaryGuard(state / sequence_guard.CANARY_FILE)
+    model_manager.vetting.trust = trust
     admission = AdmissionController(
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
     )
-    server = Server(given, residents, ring, admission, metrics, keeper)
+    server = Server(given, model_manager, ring, admission, metrics, keeper)
     mount(server, place)
     return server
 

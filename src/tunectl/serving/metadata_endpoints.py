@@ -14,17 +14,17 @@ from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.routing import VARIANTS
 
 
-def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, Any]]:
+def models(settings: ServeSettings, model_manager: ModelManager) -> list[dict[str, Any]]:
     """Return every name that a request may use, with its release and base model."""
     result: list[dict[str, Any]] = []
-    champion = residents.loaded.get("champion")
+    champion = model_manager.loaded.get("champion")
     if champion is None:
         return result
     base = champion.contract.base.source
     served = [settings.project, *settings.serve.served_model_names]
     result += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in served]
     for variant in VARIANTS:
-        loaded = residents.loaded.get(variant)
+        loaded = model_manager.loaded.get(variant)
         if loaded is None:
             continue
         source = loaded.contract.base
@@ -40,7 +40,7 @@ def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, A
                 _model(name, loaded.created, loaded.id, variant, parent=source.source, root=loaded.id)
                 for name in (variant, loaded.id)
             ]
-    if "base" not in residents.loaded:
+    if "base" not in model_manager.loaded:
         result.append({**_model(base, champion.created, champion.id, "base", parent=None, root=base), "served": False})
     return result
 
@@ -58,13 +58,13 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
     }
 
 
-def readiness_body(residents: ModelManager, *, places: bool = True) -> dict[str, Any]:
+def readiness_body(model_manager: ModelManager, *, places: bool = True) -> dict[str, Any]:
     """Return the body of ``/readyz``: each variant's release, its adapter proof, and errors.
 
     ``places`` False: the request had no key, so errors are shown without paths and addresses.
     """
     variants: dict[str, Any] = {}
-    for variant, item in residents.loaded.items():
+    for variant, item in model_manager.loaded.items():
         variants[variant] = {"release": item.id}
         if item.proof is not None:
             proof = item.proof
@@ -75,12 +75,15 @@ def readiness_body(residents: ModelManager, *, places: bool = True) -> dict[str,
                 "probes": proof.probes,
             }
     body: dict[str, Any] = {"variants": variants}
-    if residents.trouble or residents.warning:
-        if residents.ready:
+    if model_manager.trouble or model_manager.warning:
+        if model_manager.ready:
             body["status"] = "degraded"
-        body["problems"] = {**residents.trouble, **({"registry": residents.warning} if residents.warning else {})}
-    if "champion" not in residents.loaded:
-        body["reason"] = residents.trouble.get("champion", "the champion is being loaded")
+        body["problems"] = {
+            **model_manager.trouble,
+            **({"registry": model_manager.warning} if model_manager.warning else {}),
+        }
+    if "champion" not in model_manager.loaded:
+        body["reason"] = model_manager.trouble.get("champion", "the champion is being loaded")
     return body if places else _hide_places(body)
 
 
