@@ -58,7 +58,7 @@ class Server:
     ring: KeyStore
     admission: AdmissionController
     metrics: ServingMetrics
-    keeper: InferenceLogger
+    inference_logger: InferenceLogger
     draining: bool = False
     mounts: dict[str, Callable[[AsgiScope, Receive, Send], Awaitable[None]]] = field(default_factory=dict)
     """Applications by the first part of their path, for example ``/arena``; each has its own guard."""
@@ -244,14 +244,14 @@ class Server:
         timer = asyncio.get_running_loop().call_later(
             self.settings.serve.limits.request_timeout_seconds, self._late, writing, go
         )
-        task = asyncio.create_task(self.keeper.log_request(writing.job, key, whole))
+        task = asyncio.create_task(self.inference_logger.log_request(writing.job, key, whole))
         try:
             async with asyncio.timeout(self.settings.serve.limits.request_timeout_seconds + UNREAD):
                 await go.wait()
                 self.metrics.queued.observe(time.monotonic() - writing.job.arrived)
                 if writing.over is None:
                     writing.start()
-                await generation_task.respond(call, writing, task, self.keeper)
+                await generation_task.respond(call, writing, task, self.inference_logger)
         except TimeoutError as error:
             raise ClientDisconnectedError from error
         finally:
@@ -320,7 +320,7 @@ class Server:
         limits = self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         given = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
-        new, name, variant = await self.keeper.log_feedback(given, key)
+        new, name, variant = await self.inference_logger.log_feedback(given, key)
         if new:
             self.metrics.feedback.labels(given.kind, variant).inc()
         await call.reply(201 if new else 200, msgspec.json.encode({"id": name, "new": new}))

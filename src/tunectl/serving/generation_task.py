@@ -117,7 +117,7 @@ def _timeout() -> ApiError:
 
 
 async def respond(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], keeper: RequestLogger
+    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
 ) -> None:
     """Send the answers of one job to its client.
 
@@ -126,14 +126,14 @@ async def respond(
     job = writing.job
     try:
         if job.request.stream:
-            await _stream(call, writing, task, keeper)
+            await _stream(call, writing, task, logger)
         else:
-            await _whole(call, writing, task, keeper)
+            await _whole(call, writing, task, logger)
         _record_metrics(writing, [answer.finish or "error" for answer in job.answers])
     except (ClientDisconnectedError, ApiError, asyncio.CancelledError) as error:
         reason = writing.over or ("error" if isinstance(error, ApiError) else "cancelled")
         _record_metrics(writing, [reason] * len(job.answers))
-        await _log_partial_response(job, task, keeper, reason)
+        await _log_partial_response(job, task, logger, reason)
         if isinstance(error, asyncio.CancelledError):
             raise
         if isinstance(error, ApiError):
@@ -146,7 +146,7 @@ def _record_metrics(writing: GenerationTask, reasons: list[str]) -> None:
     writing.metrics.whole.observe(time.monotonic() - writing.job.arrived)
 
 
-async def _log_partial_response(job: ChatJob, task: asyncio.Task[None], keeper: RequestLogger, reason: str) -> None:
+async def _log_partial_response(job: ChatJob, task: asyncio.Task[None], logger: RequestLogger, reason: str) -> None:
     """Log the text so far of an answer that was interrupted."""
     choices = [answer.choice(calls=False) for answer in job.answers]
     state_text = (
@@ -156,7 +156,7 @@ async def _log_partial_response(job: ChatJob, task: asyncio.Task[None], keeper: 
     )
     try:
         await task
-        await keeper.log_response(job, state_text, reason, [])
+        await logger.log_response(job, state_text, reason, [])
     except ApiError as error:
         logging_setup.get_logger(__name__).error("inference %s: %s", job.head.id, error)
 
@@ -170,7 +170,7 @@ async def _tell(call: RequestContext, problem: ApiError) -> None:
 
 
 async def _whole(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], keeper: RequestLogger
+    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
 ) -> None:
     job = writing.job
     async for _ in writing.chunks():
@@ -178,12 +178,12 @@ async def _whole(
     choices = [answer.choice(calls=job.offers_tools) for answer in job.answers]
     body = encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
     await task
-    await keeper.log_response(job, body, choices[0].finish, choices)
+    await logger.log_response(job, body, choices[0].finish, choices)
     await call.reply(200, msgspec.json.encode(body))
 
 
 async def _stream(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], keeper: RequestLogger
+    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
 ) -> None:
     job = writing.job
     chunks, buffered = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
@@ -204,7 +204,7 @@ async def _stream(
             await call.stream(b"".join(parts))
     choices = [item.choice(calls=buffered) for item in job.answers]
     usage = TokenUsage(job.prompt_tokens, job.completion_tokens)
-    await keeper.log_response(job, encode_body(job.head, choices, usage), choices[0].finish, choices)
+    await logger.log_response(job, encode_body(job.head, choices, usage), choices[0].finish, choices)
     if job.request.with_usage:
         last.append(chunks.usage(usage))
     await call.stream(b"".join([*last, DONE]))

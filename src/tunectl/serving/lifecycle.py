@@ -76,7 +76,7 @@ class ServerLifecycle:
             self._follow.cancel()
         await self.server.model_manager.close()
         await self.server.wait_pending()
-        await asyncio.to_thread(self.server.keeper.close)
+        await asyncio.to_thread(self.server.inference_logger.close)
         logging_setup.get_logger(__name__).info("the server has stopped")
 
 
@@ -88,7 +88,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     limits_of_keys = KeyLimits(declared.per_minute, declared.max_concurrency, declared.tokens_per_minute)
     ring = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
     ring.load()
-    keeper = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
+    logger = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or serve.trusted_keys_file
     trust = TrustStore(place / trusted) if trusted else None
     model_manager = ModelManager(
@@ -110,7 +110,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     admission = AdmissionController(
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
     )
-    server = Server(given, model_manager, ring, admission, metrics, keeper)
+    server = Server(given, model_manager, ring, admission, metrics, logger)
     mount(server, place)
     return server
 
