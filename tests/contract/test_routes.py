@@ -119,16 +119,16 @@ def write_keys(path: Path) -> dict[str, str]:
 
 def open_server(folder: Path) -> tuple[Server, dict[str, str]]:
     secrets = write_keys(folder / "keys.json")
-    ring = KeyStore(folder / "keys.json", 1.0)
-    ring.load()
+    key_store = KeyStore(folder / "keys.json", 1.0)
+    key_store.load()
     model_manager = ModelManager(
         ReleaseRegistry(folder / "store"), None, seed=None, base=False, observe=0, changed=lambda: None
     )
     given = ServeSettings.model_validate(settings(), strict=True)
     admission = AdmissionController(CapacityLimits(1, 1, 1000))
-    server = Server(given, model_manager, ring, admission, ServingMetrics(), None)
+    server = Server(given, model_manager, key_store, admission, ServingMetrics(), None)
     server.mounts["/arena"] = arena_app.application(
-        server, ArenaAppConfig("shop", (), folder, None, lambda key: ring.opens(key, *ARENA_SCOPES))
+        server, ArenaAppConfig("shop", (), folder, None, lambda key: key_store.opens(key, *ARENA_SCOPES))
     )
     return server, secrets
 
@@ -390,7 +390,7 @@ def test_a_revoked_key_loses_its_session(tmp_path: Path) -> None:
     cookie = {"cookie": enter(ask, secrets["admin"])[1].partition(";")[0]}
     assert ask("POST", "/arena/new", {**FORM, **cookie})[0] == 200
     api_keys.remove(tmp_path / "keys.json", "admin")
-    server.ring.every = 0.0
+    server.key_store.every = 0.0
     for path in ("/arena/new", "/arena/ask", "/arena/said"):
         assert ask("POST", path, {**FORM, **cookie})[0] == 401
     assert not (tmp_path / "judgments").exists()

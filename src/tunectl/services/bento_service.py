@@ -33,7 +33,7 @@ def mount_arena(server: Server, home: Path) -> None:
         tuple(annotate.tags),
         folder,
         masker,
-        lambda key: server.ring.opens(key, *ARENA_SCOPES),
+        lambda key: server.key_store.opens(key, *ARENA_SCOPES),
     )
     server.mounts["/arena"] = arena_app.application(server, config)
 

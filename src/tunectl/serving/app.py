@@ -55,7 +55,7 @@ class Server:
 
     settings: ServeSettings
     model_manager: ModelManager
-    ring: KeyStore
+    key_store: KeyStore
     admission: AdmissionController
     metrics: ServingMetrics
     inference_logger: InferenceLogger
@@ -115,24 +115,24 @@ class Server:
         named = call.path.startswith("/v1/models/")
         route = self.routes.get("/v1/models/{model:path}" if named else call.path)
         guard.check_origin(call.head, self.settings.serve.cors)
-        key = self.ring.key(guard.read_secret(call.head), route.scope if route else None, time.monotonic())
+        key = self.key_store.key(guard.read_secret(call.head), route.scope if route else None, time.monotonic())
         if route is None:
             raise ApiError(f"there is nothing at {call.path[:200]}", "not_found_error")
         _refuse_method(call, route.rule.method)
         guard.check_content_type(call.head, route.rule.body)
-        wait = self.ring.consume(key, time.monotonic())
+        wait = self.key_store.consume(key, time.monotonic())
         if wait:
             raise OverloadedError(
                 "rate_limit",
-                f"the key {key.name} may make {self.ring.limit_of(key, 'per_minute')} requests a minute",
+                f"the key {key.name} may make {self.key_store.limit_of(key, 'per_minute')} requests a minute",
                 max(1.0, wait),
             )
         if route.rule.method == "GET":
             await route.handler(call, key)
             return
-        with self.ring.hold(key) as free:
+        with self.key_store.hold(key) as free:
             if not free:
-                most = self.ring.limit_of(key, "max_concurrency")
+                most = self.key_store.limit_of(key, "max_concurrency")
                 raise OverloadedError("rate_limit", f"the key {key.name} may have {most} requests at once", 1.0)
             await route.handler(call, key)
 
@@ -173,7 +173,7 @@ class Server:
     def _shows_key(self, call: RequestContext) -> bool:
         """Return whether a request to a public route has a valid key."""
         try:
-            return self.ring.key(guard.read_secret(call.head), None, time.monotonic()) is not None
+            return self.key_store.key(guard.read_secret(call.head), None, time.monotonic()) is not None
         except ApiError:
             return False
 
@@ -226,9 +226,9 @@ class Server:
 
     def _charge(self, key: ApiKey, tokens: int) -> None:
         """Count the tokens of an admitted request; refuse a key that has used too many."""
-        wait = self.ring.consume_tokens(key, tokens, time.monotonic())
+        wait = self.key_store.consume_tokens(key, tokens, time.monotonic())
         if wait:
-            most = self.ring.limit_of(key, "tokens_per_minute")
+            most = self.key_store.limit_of(key, "tokens_per_minute")
             raise OverloadedError("rate_limit", f"the key {key.name} may use {most} tokens a minute", max(1.0, wait))
 
     async def _write(

@@ -86,8 +86,8 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     metrics = ServingMetrics()
     declared = serve.key_limits
     limits_of_keys = KeyLimits(declared.per_minute, declared.max_concurrency, declared.tokens_per_minute)
-    ring = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
-    ring.load()
+    key_store = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
+    key_store.load()
     logger = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or serve.trusted_keys_file
     trust = TrustStore(place / trusted) if trusted else None
@@ -110,7 +110,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     admission = AdmissionController(
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
     )
-    server = Server(given, model_manager, ring, admission, metrics, logger)
+    server = Server(given, model_manager, key_store, admission, metrics, logger)
     mount(server, place)
     return server
 
