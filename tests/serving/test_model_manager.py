@@ -664,9 +664,9 @@ def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, rele
     async def story() -> None:
         found = residents(store, gate, patience=0.5)
         await settled(found)
-        old, feed = found.loaded["champion"], TokenStream(1)
+        old, token_stream = found.loaded["champion"], TokenStream(1)
         old.pipeline = Mute(old.pipeline)
-        old.board.start(old.pipeline, ASK, feed, 0)
+        old.board.start(old.pipeline, ASK, token_stream, 0)
         old.claims += 1
         await found.reconcile()
         assert found.ready
@@ -676,7 +676,7 @@ def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, rele
         assert "the engine failed and is started again: it has said nothing for " in found.trouble["champion"]
         assert await settled(found) == {"champion": first}
         assert found.loaded["champion"] is not old
-        ((_, piece),) = await asyncio.wait_for(feed.take(), 10)
+        ((_, piece),) = await asyncio.wait_for(token_stream.take(), 10)
         assert piece.end == "cancelled"
         late = TokenStream(1)  # of a request that waited meanwhile
         old.board.start(old.pipeline, ASK, late, 0)

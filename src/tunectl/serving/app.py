@@ -210,7 +210,7 @@ class Server:
         name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
         again = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
         ticket = self.admission.admit(answers, tokens, time.monotonic(), go.set, name=name, again=again)
-        feed = TokenStream(answers)
+        token_stream = TokenStream(answers)
         resident.claims += 1
         try:
             self._count()
@@ -219,10 +219,10 @@ class Server:
             job = await request_job.build_job(
                 request, variant, resident, arrived, request.model, size=len(body), logprob_share=share
             )
-            await self._write(call, key, fields, generation_task.GenerationTask(job, self.metrics, feed), go)
+            await self._write(call, key, fields, generation_task.GenerationTask(job, self.metrics, token_stream), go)
         finally:
             resident.claims -= 1
-            self._leave(ticket, feed)
+            self._leave(ticket, token_stream)
 
     def _charge(self, key: ApiKey, tokens: int) -> None:
         """Count the tokens of an admitted request; refuse a key that has used too many."""
@@ -268,19 +268,19 @@ class Server:
         writing.give_up("timeout")
         go.set()
 
-    def _leave(self, ticket: AdmissionTicket, feed: TokenStream) -> None:
+    def _leave(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:
         """Release the place once the engine has released every answer, so that the limit always holds."""
-        if ticket.started_at is None or not feed.started or not feed.open:
+        if ticket.started_at is None or not token_stream.started or not token_stream.open:
             self.admission.leave(ticket, time.monotonic())
             self._count()
             return
-        task = asyncio.create_task(self._leave_later(ticket, feed))
+        task = asyncio.create_task(self._leave_later(ticket, token_stream))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _leave_later(self, ticket: AdmissionTicket, feed: TokenStream) -> None:
-        while feed.open:
-            await feed.take()
+    async def _leave_later(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:
+        while token_stream.open:
+            await token_stream.take()
         self.admission.leave(ticket, time.monotonic())
         self._count()
 

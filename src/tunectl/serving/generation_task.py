@@ -41,7 +41,7 @@ class GenerationTask:
 
     job: ChatJob
     metrics: ServingMetrics
-    feed: TokenStream
+    token_stream: TokenStream
     numbers: list[int] = field(default_factory=list)
     over: str | None = None
     """Why it was given up: cancelled or timeout."""
@@ -51,7 +51,7 @@ class GenerationTask:
         """Send all answers to the engine."""
         job = self.job
         for index, ask in enumerate(job.asks):
-            self.numbers.append(job.resident.board.start(job.resident.pipeline, ask, self.feed, index))
+            self.numbers.append(job.resident.board.start(job.resident.pipeline, ask, self.token_stream, index))
         self.metrics.prompt_tokens.inc(job.prompt_tokens)
 
     def give_up(self, reason: str) -> None:
@@ -59,11 +59,11 @@ class GenerationTask:
         if self.over is None:
             self.over = reason
             self.cancel()
-            self.feed.put(0, TokenChunk([], []))  # wakes whoever waits
+            self.token_stream.put(0, TokenChunk([], []))  # wakes whoever waits
 
     def cancel(self) -> None:
         """Tell the engine to stop the running answers."""
-        for number in self.numbers if self.feed.open > 0 else ():
+        for number in self.numbers if self.token_stream.open > 0 else ():
             self.job.resident.pipeline.cancel(number)
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, GeneratedAnswer, str]]]:
@@ -74,7 +74,7 @@ class GenerationTask:
         unfinished = len(self.job.answers)
         while unfinished:
             new_chunks = []
-            for index, piece in await self.feed.take():
+            for index, piece in await self.token_stream.take():
                 answer = self.job.answers[index]
                 if answer.finish is not None:
                     continue

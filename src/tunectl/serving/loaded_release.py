@@ -216,10 +216,10 @@ async def run_probes(
 async def _generate_tokens(
     pipeline: EngineSession, board: StreamRouter, request: GenerationRequest
 ) -> tuple[list[int], list[float]]:
-    feed, ids, logprobs = TokenStream(1), list[int](), list[float]()
-    board.start(pipeline, request, feed, 0)
-    while feed.open:
-        for _, piece in await feed.take():
+    token_stream, ids, logprobs = TokenStream(1), list[int](), list[float]()
+    board.start(pipeline, request, token_stream, 0)
+    while token_stream.open:
+        for _, piece in await token_stream.take():
             ids += piece.ids
             logprobs += piece.logprobs
             if piece.end in ("failed", "cancelled"):

@@ -62,13 +62,13 @@ class StreamRouter:
         except RuntimeError:  # the loop is closed: the server ends, and nobody waits any more
             return
 
-    def start(self, pipeline: EngineSession, request: GenerationRequest, feed: TokenStream, index: int) -> int:
-        """Start an answer whose pieces go to ``feed``; returns its number."""
+    def start(self, pipeline: EngineSession, request: GenerationRequest, token_stream: TokenStream, index: int) -> int:
+        """Start an answer whose pieces go to ``token_stream``; returns its number."""
         number = next(_NUMBERS)
         if not self._lines:
             self._heard = time.monotonic()
-        self._lines[number] = (feed, index)
-        feed.started = True
+        self._lines[number] = (token_stream, index)
+        token_stream.started = True
         if self._closed:
             self.give_up()
         else:
@@ -79,8 +79,8 @@ class StreamRouter:
         """End all running answers, and all that are started from now on: the session is closed, and may send nothing more."""
         self._closed = True
         lines, self._lines = self._lines, {}
-        for feed, index in lines.values():
-            feed.put(index, TokenChunk([], [], "cancelled"))
+        for token_stream, index in lines.values():
+            token_stream.put(index, TokenChunk([], [], "cancelled"))
 
     def _hand(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
         self._heard = time.monotonic()
