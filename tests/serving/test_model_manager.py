@@ -666,7 +666,7 @@ def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, rele
         await settled(found)
         old, token_stream = found.loaded["champion"], TokenStream(1)
         old.pipeline = Mute(old.pipeline)
-        old.board.start(old.pipeline, ASK, token_stream, 0)
+        old.router.start(old.pipeline, ASK, token_stream, 0)
         old.claims += 1
         await found.reconcile()
         assert found.ready
@@ -679,9 +679,9 @@ def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, rele
         ((_, piece),) = await asyncio.wait_for(token_stream.take(), 10)
         assert piece.end == "cancelled"
         late = TokenStream(1)  # of a request that waited meanwhile
-        old.board.start(old.pipeline, ASK, late, 0)
+        old.router.start(old.pipeline, ASK, late, 0)
         ((_, piece),) = await asyncio.wait_for(late.take(), 1)
-        assert (piece.end, late.open, old.board.busy) == ("cancelled", 0, 0)
+        assert (piece.end, late.open, old.router.busy) == ("cancelled", 0, 0)
         await found.close()
 
     asyncio.run(story())

@@ -51,7 +51,7 @@ class GenerationTask:
         """Send all answers to the engine."""
         job = self.job
         for index, ask in enumerate(job.asks):
-            self.numbers.append(job.resident.board.start(job.resident.pipeline, ask, self.token_stream, index))
+            self.numbers.append(job.resident.router.start(job.resident.pipeline, ask, self.token_stream, index))
         self.metrics.prompt_tokens.inc(job.prompt_tokens)
 
     def give_up(self, reason: str) -> None:

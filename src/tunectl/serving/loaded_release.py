@@ -48,7 +48,7 @@ class LoadedRelease:
     prompts: PromptRenderer
     stops: frozenset[int]
     pipeline: EngineSession
-    board: StreamRouter
+    router: StreamRouter
     proof: ProbeReport | None
     """None for the base model, which has no adapter to prove."""
     created: int
@@ -62,14 +62,14 @@ class LoadedRelease:
         if self.closed:
             return
         self.closed = True
-        while (self.board.busy or self.claims) and self.board.idle_seconds(time.monotonic()) < patience:
+        while (self.router.busy or self.claims) and self.router.idle_seconds(time.monotonic()) < patience:
             await asyncio.sleep(0.2)
         await self.close()
 
     async def close(self) -> None:
         """Release the memory now; running answers are cancelled."""
         await close_pipeline(self.pipeline)
-        self.board.give_up()
+        self.router.give_up()
 
 
 async def close_pipeline(pipeline: EngineSession) -> None:
@@ -134,10 +134,10 @@ async def load_release(folder: Path, engines: Engines, *, base: bool = False, wi
         async with limit:
             contract, prompts = await run_in_thread(partial(verify_release, folder))
             _refuse_merged(folder, contract, base=base)
-            engine, board = engines(contract.engine), StreamRouter(asyncio.get_running_loop())
+            engine, router = engines(contract.engine), StreamRouter(asyncio.get_running_loop())
             stops = frozenset(contract.stop_token_ids)
-            pipeline = await _open_pipeline(engine, folder, board, adapter=contract.layout == APART and not base)
-            proof = None if base else await _alive(folder, contract, pipeline, board, stops)
+            pipeline = await _open_pipeline(engine, folder, router, adapter=contract.layout == APART and not base)
+            proof = None if base else await _alive(folder, contract, pipeline, router, stops)
     except TimeoutError as error:
         if not limit.expired():
             raise
@@ -146,14 +146,14 @@ async def load_release(folder: Path, engines: Engines, *, base: bool = False, wi
             hint="the engine's own lines in the log say how far it came; serve.load_timeout_seconds is how long it may take",
         ) from error
     created = int((folder / contracts.NAME).stat().st_mtime)
-    return LoadedRelease(folder.name, contract, prompts, stops, pipeline, board, proof, created)
+    return LoadedRelease(folder.name, contract, prompts, stops, pipeline, router, proof, created)
 
 
-async def _open_pipeline(engine: Engine, folder: Path, board: StreamRouter, *, adapter: bool) -> EngineSession:
+async def _open_pipeline(engine: Engine, folder: Path, router: StreamRouter, *, adapter: bool) -> EngineSession:
     """Open a session. A cancelled caller ends the opening where possible; a session that opens all the same is closed."""
     try:
         return await run_in_thread(
-            partial(engine.open, folder, board.deliver, adapter=adapter), late=lambda item: item.close()
+            partial(engine.open, folder, router.deliver, adapter=adapter), late=lambda item: item.close()
         )
     except asyncio.CancelledError:
         engine.cancel_open()
@@ -161,11 +161,11 @@ async def _open_pipeline(engine: Engine, folder: Path, board: StreamRouter, *, a
 
 
 async def _alive(
-    folder: Path, contract: ServingContract, pipeline: EngineSession, board: StreamRouter, stops: frozenset[int]
+    folder: Path, contract: ServingContract, pipeline: EngineSession, router: StreamRouter, stops: frozenset[int]
 ) -> ProbeReport:
     """Return the proof of a session, which is closed where it fails."""
     try:
-        proof = await run_probes(contract, pipeline, board, stops)
+        proof = await run_probes(contract, pipeline, router, stops)
         _refuse_dead(folder, proof)
     except BaseException:
         await close_pipeline(pipeline)
@@ -189,7 +189,7 @@ def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> No
 async def run_probes(
     contract: ServingContract,
     pipeline: EngineSession,
-    board: StreamRouter,
+    router: StreamRouter,
     stops: frozenset[int],
 ) -> ProbeReport:
     """Generate every probe with the session, all of them at once as requests would come; stop once too many tokens differ."""
@@ -205,7 +205,7 @@ async def run_probes(
         while not probe_run.over and (probe_run.free is None or sum(each.missed for each in walks) <= bound):
             probe_run.feed(
                 *await _generate_tokens(
-                    pipeline, board, GenerationRequest(probe_run.prompt, probe_run.room, 0.0, 1.0, stops)
+                    pipeline, router, GenerationRequest(probe_run.prompt, probe_run.room, 0.0, 1.0, stops)
                 )
             )
 
@@ -214,10 +214,10 @@ async def run_probes(
 
 
 async def _generate_tokens(
-    pipeline: EngineSession, board: StreamRouter, request: GenerationRequest
+    pipeline: EngineSession, router: StreamRouter, request: GenerationRequest
 ) -> tuple[list[int], list[float]]:
     token_stream, ids, logprobs = TokenStream(1), list[int](), list[float]()
-    board.start(pipeline, request, token_stream, 0)
+    router.start(pipeline, request, token_stream, 0)
     while token_stream.open:
         for _, piece in await token_stream.take():
             ids += piece.ids

@@ -199,7 +199,7 @@ class ModelManager:
 
     def _failure(self, resident: LoadedRelease) -> str | None:
         """Return why a release in memory cannot answer any more; None while it can."""
-        silence = resident.board.idle_seconds(time.monotonic())
+        silence = resident.router.idle_seconds(time.monotonic())
         if resident.pipeline.broken is None and silence >= self._patience:
             return f"it has said nothing for {silence:.0f} s"
         return resident.pipeline.broken
