@@ -236,36 +236,36 @@ class Server:
         call: RequestContext,
         key: ApiKey,
         whole: dict[str, Any],
-        writing: generation_task.GenerationTask,
+        generation: generation_task.GenerationTask,
         go: asyncio.Event,
     ) -> None:
         """Wait for a place, then generate; a disconnected client or a timeout ends both."""
-        watch = asyncio.create_task(self._watch(call, writing, go))
+        watch = asyncio.create_task(self._watch(call, generation, go))
         timer = asyncio.get_running_loop().call_later(
-            self.settings.serve.limits.request_timeout_seconds, self._late, writing, go
+            self.settings.serve.limits.request_timeout_seconds, self._late, generation, go
         )
-        task = asyncio.create_task(self.inference_logger.log_request(writing.job, key, whole))
+        task = asyncio.create_task(self.inference_logger.log_request(generation.job, key, whole))
         try:
             async with asyncio.timeout(self.settings.serve.limits.request_timeout_seconds + UNREAD):
                 await go.wait()
-                self.metrics.queued.observe(time.monotonic() - writing.job.arrived)
-                if writing.over is None:
-                    writing.start()
-                await generation_task.respond(call, writing, task, self.inference_logger)
+                self.metrics.queued.observe(time.monotonic() - generation.job.arrived)
+                if generation.over is None:
+                    generation.start()
+                await generation_task.respond(call, generation, task, self.inference_logger)
         except TimeoutError as error:
             raise ClientDisconnectedError from error
         finally:
             timer.cancel()
             watch.cancel()
-            writing.cancel()
+            generation.cancel()
 
-    async def _watch(self, call: RequestContext, writing: generation_task.GenerationTask, go: asyncio.Event) -> None:
+    async def _watch(self, call: RequestContext, generation: generation_task.GenerationTask, go: asyncio.Event) -> None:
         await call.left()
-        writing.give_up("cancelled")
+        generation.give_up("cancelled")
         go.set()
 
-    def _late(self, writing: generation_task.GenerationTask, go: asyncio.Event) -> None:
-        writing.give_up("timeout")
+    def _late(self, generation: generation_task.GenerationTask, go: asyncio.Event) -> None:
+        generation.give_up("timeout")
         go.set()
 
     def _leave(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:

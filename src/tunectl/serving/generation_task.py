@@ -117,22 +117,22 @@ def _timeout() -> ApiError:
 
 
 async def respond(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
+    call: RequestContext, generation: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
 ) -> None:
     """Send the answers of one job to its client.
 
     ``task`` is done once the inference is durable; nothing is sent before. Its end is durable before the last part is sent.
     """
-    job = writing.job
+    job = generation.job
     try:
         if job.request.stream:
-            await _stream(call, writing, task, logger)
+            await _stream(call, generation, task, logger)
         else:
-            await _whole(call, writing, task, logger)
-        _record_metrics(writing, [answer.finish or "error" for answer in job.answers])
+            await _whole(call, generation, task, logger)
+        _record_metrics(generation, [answer.finish or "error" for answer in job.answers])
     except (ClientDisconnectedError, ApiError, asyncio.CancelledError) as error:
-        reason = writing.over or ("error" if isinstance(error, ApiError) else "cancelled")
-        _record_metrics(writing, [reason] * len(job.answers))
+        reason = generation.over or ("error" if isinstance(error, ApiError) else "cancelled")
+        _record_metrics(generation, [reason] * len(job.answers))
         await _log_partial_response(job, task, logger, reason)
         if isinstance(error, asyncio.CancelledError):
             raise
@@ -140,10 +140,10 @@ async def respond(
             await _tell(call, error)
 
 
-def _record_metrics(writing: GenerationTask, reasons: list[str]) -> None:
+def _record_metrics(generation: GenerationTask, reasons: list[str]) -> None:
     for reason in reasons:
-        writing.metrics.requests.labels(reason).inc()
-    writing.metrics.whole.observe(time.monotonic() - writing.job.arrived)
+        generation.metrics.requests.labels(reason).inc()
+    generation.metrics.whole.observe(time.monotonic() - generation.job.arrived)
 
 
 async def _log_partial_response(job: ChatJob, task: asyncio.Task[None], logger: RequestLogger, reason: str) -> None:
@@ -170,10 +170,10 @@ async def _tell(call: RequestContext, problem: ApiError) -> None:
 
 
 async def _whole(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
+    call: RequestContext, generation: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
 ) -> None:
-    job = writing.job
-    async for _ in writing.chunks():
+    job = generation.job
+    async for _ in generation.chunks():
         pass
     choices = [answer.choice(calls=job.offers_tools) for answer in job.answers]
     body = encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
@@ -183,13 +183,13 @@ async def _whole(
 
 
 async def _stream(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
+    call: RequestContext, generation: GenerationTask, task: asyncio.Task[None], logger: RequestLogger
 ) -> None:
-    job = writing.job
+    job = generation.job
     chunks, buffered = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
     opened = set[int]()
     last: list[bytes] = []
-    async for chunk in writing.chunks():
+    async for chunk in generation.chunks():
         parts: list[bytes] = []
         for index, answer, text in chunk:
             if index not in opened:
