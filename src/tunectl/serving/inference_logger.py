@@ -183,30 +183,30 @@ def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | No
     return bool(choices)
 
 
-def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], None]) -> InferenceLogger:
+def open_logger(config: InferenceLogConfig, home: Path, on_error: Callable[[int], None]) -> InferenceLogger:
     """Open the inference log as its server; ``home`` is the base of relative paths.
 
     Raises  InfrastructureError when the database fails, another server writes to the same file, or its pseudonyms were made
             with another key.
     """
-    hash_key = pseudonyms.load_hash_key(live, home)
+    hash_key = pseudonyms.load_hash_key(config, home)
     with ExitStack() as stack:
-        store = stack.enter_context(inference_log_sql.open_log(pseudonyms.address(live), home, serving=True))
-        pseudonyms.register_hash_key(store, live, hash_key)
+        store = stack.enter_context(inference_log_sql.open_log(pseudonyms.address(config), home, serving=True))
+        pseudonyms.register_hash_key(store, config, hash_key)
         writer = Writer(
             store,
-            Redactor(build_masker(live), hash_key),
-            policy=live.disk_full,
-            patience=live.write_timeout_seconds,
-            waiting=live.max_buffered_rows,
-            waiting_bytes=live.max_buffered_bytes,
+            Redactor(build_masker(config), hash_key),
+            policy=config.disk_full,
+            patience=config.write_timeout_seconds,
+            waiting=config.max_buffered_rows,
+            waiting_bytes=config.max_buffered_bytes,
             on_error=on_error,
         )
         return InferenceLogger(store, writer, hash_key, stack.pop_all())
 
 
-def build_masker(live: InferenceLogConfig) -> PiiMasker:
+def build_masker(config: InferenceLogConfig) -> PiiMasker:
     """Return the masker of personal data for everything that is stored."""
-    personal = live.pii
+    personal = config.pii
     tools = pii_resources.tools(regions=personal.regions, locales=personal.locales)
     return PiiMasker(tools, kinds=personal.kinds, keep=personal.keep)
