@@ -1,4 +1,4 @@
-"""How well personal data is found, on texts in which it is marked, as in ``Call ⟦phone:404-555-0123⟧ now``."""
+"""Evaluate the detection of personal data, on texts in which it is marked, as in ``Call ⟦phone:404-555-0123⟧ now``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MARK = re.compile(r"⟦(\w+):([^⟧]*)⟧")
 
 @dataclass(frozen=True, slots=True)
 class LabeledText:
-    """A text, and where personal data stands in it."""
+    """A text, and the spans of its personal data."""
 
     text: str
     spans: tuple[tuple[EntityType, int, int], ...]
@@ -23,28 +23,28 @@ class LabeledText:
 
 @dataclass(frozen=True, slots=True)
 class EntityScore:
-    """Of one kind. A planted value counts as found when all of it is masked, under whatever kind."""
+    """Scores of one kind. A marked value counts as found when all of it is masked, as any kind."""
 
     planted: int
     found: int
-    """Planted values that were masked whole."""
+    """Marked values that were masked completely."""
     reported: int
     right: int
-    """Reported places that touch a planted value of the same kind."""
+    """Reported spans that overlap a marked value of the same kind."""
 
     @property
     def recall(self) -> float:
-        """Share of the planted values that were masked, 0 to 1; 1 where none was planted."""
+        """Share of the marked values that were masked, 0 to 1; 1 where there are none."""
         return self.found / self.planted if self.planted else 1.0
 
     @property
     def precision(self) -> float:
-        """Share of the reported places that are right, 0 to 1; 1 where none was reported."""
+        """Share of the reported spans that are right, 0 to 1; 1 where none was reported."""
         return self.right / self.reported if self.reported else 1.0
 
 
 def parse(line: str) -> LabeledText:
-    """Take the marks out of a text."""
+    """Return a text without its marks, and the marked spans."""
     text, end = "", 0
     spans: list[tuple[EntityType, int, int]] = []
     for match in _MARK.finditer(line):
@@ -56,7 +56,7 @@ def parse(line: str) -> LabeledText:
 
 
 def score(find: Callable[[str], list[PiiSpan]], planted: Iterable[LabeledText]) -> Mapping[EntityType, EntityScore]:
-    """Recall and precision of ``find`` by kind."""
+    """Return recall and precision of ``find`` by kind."""
     counts: dict[str, Counter[EntityType]] = {name: Counter() for name in ("planted", "found", "reported", "right")}
     for item in planted:
         reported = find(item.text)

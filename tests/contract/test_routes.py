@@ -119,16 +119,16 @@ def write_keys(path: Path) -> dict[str, str]:
 
 def open_server(folder: Path) -> tuple[Server, dict[str, str]]:
     secrets = write_keys(folder / "keys.json")
-    ring = KeyStore(folder / "keys.json", 1.0)
-    ring.load()
-    residents = ModelManager(
+    key_store = KeyStore(folder / "keys.json", 1.0)
+    key_store.load()
+    model_manager = ModelManager(
         ReleaseRegistry(folder / "store"), None, seed=None, base=False, observe=0, changed=lambda: None
     )
     given = ServeSettings.model_validate(settings(), strict=True)
     admission = AdmissionController(CapacityLimits(1, 1, 1000))
-    server = Server(given, residents, ring, admission, ServingMetrics(), None)
+    server = Server(given, model_manager, key_store, admission, ServingMetrics(), None)
     server.mounts["/arena"] = arena_app.application(
-        server, ArenaAppConfig("shop", (), folder, None, lambda key: ring.find(key, *ARENA_SCOPES))
+        server, ArenaAppConfig("shop", (), folder, None, lambda key: key_store.find(key, *ARENA_SCOPES))
     )
     return server, secrets
 
@@ -390,7 +390,7 @@ def test_a_revoked_key_loses_its_session(tmp_path: Path) -> None:
     cookie = {"cookie": enter(ask, secrets["admin"])[1].partition(";")[0]}
     assert ask("POST", "/arena/new", {**FORM, **cookie})[0] == 200
     api_keys.remove(tmp_path / "keys.json", "admin")
-    server.ring.every = 0.0
+    server.key_store.every = 0.0
     for path in ("/arena/new", "/arena/ask", "/arena/said"):
         assert ask("POST", path, {**FORM, **cookie})[0] == 401
     assert not (tmp_path / "judgments").exists()
@@ -398,7 +398,7 @@ def test_a_revoked_key_loses_its_session(tmp_path: Path) -> None:
 
 def test_without_a_key_readyz_says_what_is_wrong_and_not_where(tmp_path: Path) -> None:
     server, secrets = open_server(tmp_path)
-    server.residents.trouble["champion"] = (
+    server.model_manager.trouble["champion"] = (
         f"s3://bucket/shop: release x ('{tmp_path}/store/x/') is damaged: adapter/y was changed"
     )
     texts = []
@@ -407,7 +407,7 @@ def test_without_a_key_readyz_says_what_is_wrong_and_not_where(tmp_path: Path) -
         ask_asgi(server, heard)("GET", "/readyz", headers)
         texts.append(json.loads(heard[-1]["body"])["problems"]["champion"])
     assert texts[0] == texts[1] == "shop: release x ('x') is damaged: adapter/y was changed"
-    assert texts[2] == server.residents.trouble["champion"]
+    assert texts[2] == server.model_manager.trouble["champion"]
 
 
 def test_over_https_cookies_are_for_https_and_this_host_alone(tmp_path: Path) -> None:

@@ -33,14 +33,14 @@ def empty(tmp_path: Path) -> tuple[Server, str]:
     """A server without a release, and a key that opens everything."""
     secret, entry = api_keys.create_key("all", ["admin"], None, datetime.now(UTC))
     api_keys.add(tmp_path / "keys.json", entry)
-    ring = KeyStore(tmp_path / "keys.json", 1.0)
-    ring.load()
+    key_store = KeyStore(tmp_path / "keys.json", 1.0)
+    key_store.load()
     given = ServeSettings.model_validate(settings(), strict=True)
-    residents = ModelManager(
+    model_manager = ModelManager(
         ReleaseRegistry(tmp_path / "store"), None, seed=None, base=False, observe=0, changed=lambda: None
     )
     return Server(
-        given, residents, ring, AdmissionController(CapacityLimits(1, 1, 1000)), ServingMetrics(), None
+        given, model_manager, key_store, AdmissionController(CapacityLimits(1, 1, 1000)), ServingMetrics(), None
     ), secret
 
 

@@ -43,7 +43,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> InferenceLogConfig:
 
 
 @pytest.fixture
-def keeper(live: InferenceLogConfig, tmp_path: Path) -> Iterator[InferenceLogger]:
+def logger(live: InferenceLogConfig, tmp_path: Path) -> Iterator[InferenceLogger]:
     found = inference_logger.open_logger(live, tmp_path, on_error=lambda _: None)
     found.store.start_request(inference())
     yield found
@@ -51,39 +51,39 @@ def keeper(live: InferenceLogConfig, tmp_path: Path) -> Iterator[InferenceLogger
 
 
 @pytest.fixture
-def said(keeper: InferenceLogger) -> Callable[..., str]:
+def said(logger: InferenceLogger) -> Callable[..., str]:
     def say(**given: Any) -> str:
         request = FeedbackRequest("chatcmpl-000000", "edit", "It rains.", **given)
-        return asyncio.run(keeper.log_feedback(request, LAPTOP))[1]
+        return asyncio.run(logger.log_feedback(request, LAPTOP))[1]
 
     return say
 
 
-def test_what_a_key_said_is_forgotten_with_it(keeper: InferenceLogger, said: Callable[..., str]) -> None:
+def test_what_a_key_said_is_forgotten_with_it(logger: InferenceLogger, said: Callable[..., str]) -> None:
     said()
     said(annotator="laptop")  # a person of that name
-    assert keeper.store.erase(pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), keeper.hash_key)) == (
+    assert logger.store.erase(pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), logger.hash_key)) == (
         0,
         1,
         False,
     )
-    values = [one.value for one in keeper.store.feedback_of(["chatcmpl-000000"])["chatcmpl-000000"]]
+    values = [one.value for one in logger.store.feedback_of(["chatcmpl-000000"])["chatcmpl-000000"]]
     assert sorted(values, key=str) == ["It rains.", None]
-    assert keeper.store.erase(pseudonyms.pseudonymize("laptop", keeper.hash_key)) == (0, 1, False)
+    assert logger.store.erase(pseudonyms.pseudonymize("laptop", logger.hash_key)) == (0, 1, False)
 
 
-def test_feedback_tells_its_key_and_when_it_came(keeper: InferenceLogger, said: Callable[..., str]) -> None:
+def test_feedback_tells_its_key_and_when_it_came(logger: InferenceLogger, said: Callable[..., str]) -> None:
     before = datetime.now(UTC)
     said(annotator="Ada", at="2000-01-01T00:00:00Z")
-    ((kept,),) = keeper.store.feedback_of(["chatcmpl-000000"]).values()
-    key_hash = pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), keeper.hash_key)
+    ((kept,),) = logger.store.feedback_of(["chatcmpl-000000"]).values()
+    key_hash = pseudonyms.pseudonymize(pseudonyms.key_holder_name("laptop"), logger.hash_key)
     assert (kept.key_hash, kept.acts_for, kept.created_at.year) == (key_hash, False, 2000)
     assert before <= kept.received_at <= datetime.now(UTC)
     assert (kept.counted_at, kept.person) == (kept.received_at, key_hash)
-    assert keeper.store.last_uses() == {key_hash: kept.received_at}
+    assert logger.store.last_uses() == {key_hash: kept.received_at}
 
 
-def test_an_id_that_is_derived_cannot_be_reckoned_by_others(keeper: InferenceLogger, said: Callable[..., str]) -> None:
+def test_an_id_that_is_derived_cannot_be_reckoned_by_others(logger: InferenceLogger, said: Callable[..., str]) -> None:
     """Who could would send feedback under it first, and the owner's would count as a repetition."""
     first = said(annotator="Ada")
     parts = ["chatcmpl-000000", "edit", "It rains.", "Ada"]
@@ -91,22 +91,22 @@ def test_an_id_that_is_derived_cannot_be_reckoned_by_others(keeper: InferenceLog
     assert first.startswith("fb-")
     assert first != f"fb-{public}"
     assert said(annotator="Ada") == first
-    keyed = hmac.new(keeper.hash_key, msgspec.json.encode(parts, order="sorted"), hashlib.sha256).hexdigest()[:32]
+    keyed = hmac.new(logger.hash_key, msgspec.json.encode(parts, order="sorted"), hashlib.sha256).hexdigest()[:32]
     assert first == f"fb-{keyed}"
 
 
 def test_ids_that_are_personal_cannot_be_undone_without_the_salt(
-    keeper: InferenceLogger, said: Callable[..., str]
+    logger: InferenceLogger, said: Callable[..., str]
 ) -> None:
     assert said(id="ann@example.org") == "ann@example.org"  # who sent it may know it
-    ((kept,),) = keeper.store.feedback_of(["chatcmpl-000000"]).values()
-    assert kept.id == f"fb-{pseudonyms.pseudonymize('ann@example.org', keeper.hash_key)}"
+    ((kept,),) = logger.store.feedback_of(["chatcmpl-000000"]).values()
+    assert kept.id == f"fb-{pseudonyms.pseudonymize('ann@example.org', logger.hash_key)}"
 
 
 def test_a_server_with_another_salt_is_refused_and_lets_go(
-    keeper: InferenceLogger, live: InferenceLogConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    logger: InferenceLogger, live: InferenceLogConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper.close()
+    logger.close()
     monkeypatch.setenv("TUNECTL_HASH_KEY", "another one of 16")
     with pytest.raises(InfrastructureError, match="hashed with another key"):
         inference_logger.open_logger(live, tmp_path, on_error=lambda _: None)

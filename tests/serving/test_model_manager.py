@@ -87,7 +87,7 @@ def gate() -> Gate:
     return Gate()
 
 
-def residents(store: ReleaseRegistry, gate: Gate | SubprocessEngine, **given) -> ModelManager:
+def build_manager(store: ReleaseRegistry, gate: Gate | SubprocessEngine, **given) -> ModelManager:
     usual = {"seed": None, "base": False, "observe": 60.0, "changed": lambda: None}
     return ModelManager(store, lambda _: gate, **usual | given)
 
@@ -110,7 +110,7 @@ def test_the_first_champion_is_loaded_before_a_challenger(
         return fetch(release)
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         store.start_canary(second, share=0.5, author="t", message="w")
         monkeypatch.setattr(store, "fetch", fetch_slowly)
         assert await settled(found) == {"champion": first, "challenger": second}
@@ -124,7 +124,7 @@ def test_a_challenger_that_is_promoted_is_not_loaded_again(store: ReleaseRegistr
     first, second = releases[1:]
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first, "challenger": second}
         store.promote(second, author="t", message="w")
@@ -147,7 +147,7 @@ def test_going_back_does_not_wait_for_what_is_being_loaded(store: ReleaseRegistr
     first, second = releases[1:]
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
         gate.free.clear()
         store.promote(second, author="t", message="w")
@@ -175,7 +175,7 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
     first, second = releases[1:]
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         found.vetting.guard = SequenceGuard(tmp_path / "newest_champion.json")
         pointer = store.root / "champion.json"
         before = pointer.read_bytes()
@@ -193,7 +193,7 @@ def test_an_old_copy_of_the_registry_is_not_followed_and_readyz_says_so(
         assert (str(tmp_path) in problems["registry"], str(tmp_path) in strangers) == (True, False)
         assert f"delete {found.vetting.guard._path.name} and start again" in strangers
         await found.close()
-        again = residents(store, gate)  # after a restart, too
+        again = build_manager(store, gate)  # after a restart, too
         again.vetting.guard = SequenceGuard(tmp_path / "newest_champion.json")
         assert await settled(again) == {"champion": second}
         assert again.warning
@@ -218,7 +218,7 @@ def sign(store: ReleaseRegistry, release: str, trusted: Path, name: str = "ci") 
 
 
 def vetted(store: ReleaseRegistry, gate: Gate, trusted: Path, **given) -> ModelManager:
-    found = residents(store, gate, **given)
+    found = build_manager(store, gate, **given)
     found.vetting.trust = TrustStore(trusted)
     found.vetting.guard = SequenceGuard(trusted.parent / "newest.json")
     return found
@@ -390,7 +390,7 @@ def test_a_release_that_is_another_than_was_signed_is_not_loaded(
 
 
 def test_strangers_hear_which_release_is_broken_and_not_where_it_lies(store: ReleaseRegistry, gate: Gate) -> None:
-    found = residents(store, gate)
+    found = build_manager(store, gate)
     found.trouble["champion"] = (
         "cannot read /srv/x/releases/0123456789abcdef/adapter/a.json: '/etc/tls.pem', s3://us/box/."
     )
@@ -403,7 +403,7 @@ def test_a_pointer_of_another_digest_is_not_followed(store: ReleaseRegistry, rel
     second = releases[2]
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         store.promote(second, author="t", message="w")
         path = store.root / CHAMPION
         pointer = json.loads(path.read_text())
@@ -441,7 +441,7 @@ def test_whatever_a_library_raises_leaves_the_old_one_serving(
     first, second = releases[1:]
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
         gate.fails = True
         store.promote(second, author="t", message="w")
@@ -462,7 +462,7 @@ def test_a_pipeline_that_broke_is_opened_anew(store: ReleaseRegistry, releases: 
     first = releases[1]
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         await settled(found)
         old = found.loaded["champion"]
         old.pipeline.broken = "it fell over"
@@ -481,7 +481,7 @@ def test_a_release_is_not_closed_under_a_request_that_still_waits(
     store: ReleaseRegistry, releases: tuple, gate: Gate
 ) -> None:
     async def story() -> None:
-        found = residents(store, gate, observe=0.0)
+        found = build_manager(store, gate, observe=0.0)
         await settled(found)
         old = found.loaded["champion"]
         old.claims += 1
@@ -517,7 +517,7 @@ def test_while_nothing_answers_the_same_files_are_tried_again(
     first, second = releases[1:]
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         gate.fails = True
         assert await settled(found) == {}
         assert "no error of ours" in found.trouble["champion"]
@@ -572,7 +572,7 @@ def test_a_store_that_fails_is_no_reason_to_give_up_a_release(
         raise InfrastructureError("the network is down")
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
         monkeypatch.setattr(store, "champion", unreachable)
         await found.reconcile()
@@ -595,7 +595,7 @@ def test_a_pointer_that_vanishes_does_not_bring_the_seed_back(
     first, second = releases[1:]
 
     async def story() -> None:
-        found = residents(store, gate, seed=store.folder(first))
+        found = build_manager(store, gate, seed=store.folder(first))
         (store.root / CHAMPION).rename(store.root / "away")
         assert await settled(found) == {"champion": first}  # nobody was promoted yet: the seed
         (store.root / "away").rename(store.root / CHAMPION)
@@ -619,7 +619,7 @@ def test_a_challenger_takes_nobodys_way_back(
     third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         await settled(found)
         store.promote(second, author="t", message="w")
         await settled(found)
@@ -643,7 +643,7 @@ def test_nobody_meets_the_challenger_of_before(
     third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         store.start_canary(second, share=0.5, author="t", message="w")
         assert await settled(found) == {"champion": first, "challenger": second}
         gate.free.clear()
@@ -662,11 +662,11 @@ def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, rele
     first = releases[1]
 
     async def story() -> None:
-        found = residents(store, gate, patience=0.5)
+        found = build_manager(store, gate, patience=0.5)
         await settled(found)
-        old, feed = found.loaded["champion"], TokenStream(1)
+        old, token_stream = found.loaded["champion"], TokenStream(1)
         old.pipeline = Mute(old.pipeline)
-        old.board.start(old.pipeline, ASK, feed, 0)
+        old.router.start(old.pipeline, ASK, token_stream, 0)
         old.claims += 1
         await found.reconcile()
         assert found.ready
@@ -676,12 +676,12 @@ def test_an_engine_that_falls_silent_is_opened_anew(store: ReleaseRegistry, rele
         assert "the engine failed and is started again: it has said nothing for " in found.trouble["champion"]
         assert await settled(found) == {"champion": first}
         assert found.loaded["champion"] is not old
-        ((_, piece),) = await asyncio.wait_for(feed.take(), 10)
+        ((_, piece),) = await asyncio.wait_for(token_stream.take(), 10)
         assert piece.end == "cancelled"
         late = TokenStream(1)  # of a request that waited meanwhile
-        old.board.start(old.pipeline, ASK, late, 0)
+        old.router.start(old.pipeline, ASK, late, 0)
         ((_, piece),) = await asyncio.wait_for(late.take(), 1)
-        assert (piece.end, late.open, old.board.busy) == ("cancelled", 0, 0)
+        assert (piece.end, late.open, old.router.busy) == ("cancelled", 0, 0)
         await found.close()
 
     asyncio.run(story())
@@ -694,7 +694,7 @@ def test_a_load_that_hangs_is_given_up_and_others_go_on(
     third = stored(tiny_release(tiny_model, tmp_path / "r3", seed=3), store.root)
 
     async def story() -> None:
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         assert await settled(found) == {"champion": first}
         gate.hangs, found._within = second, 1.0
         store.start_canary(second, share=0.5, author="t", message="w")
@@ -739,7 +739,7 @@ def test_a_slow_download_holds_up_no_other_release(
 
     async def story() -> None:
         remote = Remote(store.root)
-        found = residents(remote, gate)
+        found = build_manager(remote, gate)
         assert await settled(found) == {"champion": first}
         remote.slow = second
         store.start_canary(second, share=0.5, author="t", message="w")
@@ -764,7 +764,7 @@ def test_what_two_variants_want_is_brought_for_one_after_the_other(
     async def story() -> None:
         remote = Remote(store.root)
         remote.slow = first
-        found = residents(remote, gate, base=True)
+        found = build_manager(remote, gate, base=True)
         await found.reconcile()
         while not remote.under_way:
             await asyncio.sleep(0.05)
@@ -811,7 +811,7 @@ def test_an_engine_that_hangs_as_it_opens_is_ended_and_readyz_says_so(
     engine = SubprocessEngine("frail", "faulty_engine:FrailEngine", {"mood": "hangs"})
 
     async def story() -> None:
-        found = residents(store, engine, within=1.0)
+        found = build_manager(store, engine, within=1.0)
         await found.reconcile()
         async with asyncio.timeout(30):
             while not engine._opening:
@@ -845,7 +845,7 @@ def test_a_disk_that_hangs_under_a_release_is_not_waited_for(
 def test_a_server_that_stops_waits_for_no_load(store: ReleaseRegistry, releases: tuple, gate: Gate) -> None:
     async def story() -> None:
         gate.hangs = releases[1]
-        found = residents(store, gate)
+        found = build_manager(store, gate)
         await found.reconcile()
         while not gate.opened:
             await asyncio.sleep(0.05)
@@ -864,7 +864,7 @@ def test_the_base_answers_beside_the_champion_without_its_adapter(
     first = releases[1]
 
     async def story() -> None:
-        found = residents(store, gate, base=True)
+        found = build_manager(store, gate, base=True)
         assert await settled(found) == {"champion": first, "base": first}
         assert (gate.opened, gate.adapters) == ([first, first], [True, False])
         assert found.loaded["base"].proof is None
@@ -895,7 +895,7 @@ def test_a_merged_release_has_no_base_to_answer_with(
     store.promote(merged, author="t", message="w")
 
     async def story() -> None:
-        found = residents(store, gate, base=True)
+        found = build_manager(store, gate, base=True)
         assert await settled(found) == {"champion": merged}
         assert "holds base and adapter merged, so it cannot answer as the base" in found.trouble["base"]
         await found.close()

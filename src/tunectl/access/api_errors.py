@@ -1,4 +1,4 @@
-"""OpenAI's errors, and the problem of a request as an exception."""
+"""OpenAI's error format, and the exception that a failed request raises."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STATUS: dict[ErrorKind, int] = {
 
 
 class ErrorBody(Struct, frozen=True):
-    """The inside of OpenAI's error object."""
+    """The ``error`` object in an OpenAI error response."""
 
     message: str
     type: str
@@ -37,7 +37,7 @@ class ErrorBody(Struct, frozen=True):
 
 
 class ApiError(Exception):
-    """A request that is answered with an error: its status, its body and, where waiting helps, for how long."""
+    """A request that is answered with an error: its status, its body and, where a retry may succeed, seconds to wait."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class ApiError(Exception):
         self.fault = ErrorBody(message, kind, param, code)
         self.status = status or _STATUS[kind]
         self.wait = wait
-        """Seconds after which to try again; None where that would not help."""
+        """Seconds after which to try again; None where a retry would not help."""
         self.allow = allow
         """Methods that the path takes, for a 405."""
 

@@ -33,24 +33,24 @@ MODE: Final = 0o640
 
 
 class ApiKey(Struct, frozen=True):
-    """One key, without the key."""
+    """Entry of one key in the keys file; it has the key's hash, not the key."""
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}(?!\n)$")]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}(?!\n)$")]
-    """Of the key."""
+    """SHA-256 of the key, hexadecimal."""
     scopes: list[KeyScope]
-    """admin may do everything."""
+    """What the key may do; the scope admin may do everything."""
     per_minute: Annotated[int, Meta(ge=1)] | None
-    """Requests a minute, in bursts of up to that many. Null: what the server's settings say."""
+    """Requests per minute, in bursts of up to that many. Null: what the server's settings say."""
     created_at: datetime
     expires_at: datetime | None = None
-    """From then on it is refused. Null: never."""
+    """From then on the key is refused. Null: it never expires."""
     enabled: bool = True
-    """Whether it opens anything now."""
+    """Whether the key is accepted now."""
     max_concurrency: Annotated[int, Meta(ge=1)] | None = None
     """Requests at once. Null: what the server's settings say."""
     tokens_per_minute: Annotated[int, Meta(ge=1)] | None = None
-    """Tokens of prompts and answers a minute. Null: what the server's settings say."""
+    """Tokens of prompts and answers per minute. Null: what the server's settings say."""
 
     def allows(self, scope: KeyScope) -> bool:
         """Return whether it allows ``scope``."""
@@ -58,7 +58,7 @@ class ApiKey(Struct, frozen=True):
 
 
 class KeyLimits(Struct, frozen=True):
-    """What a key may use that names no limits itself; null: no limit."""
+    """Limits of keys that name none themselves; null: no limit."""
 
     per_minute: int | None = None
     max_concurrency: int | None = None
@@ -89,14 +89,14 @@ KEYS_FILE: Final = RecordFormat("file of keys", (upgrade_keys,))
 
 
 def hash_key(secret: str) -> str:
-    """Return the hash that the file has for a key, in hexadecimal."""
+    """Return the hash under which the file stores a key, in hexadecimal."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def create_key(
     name: str, scopes: Sequence[KeyScope], per_minute: int | None, at: datetime, **more: Any
 ) -> tuple[str, ApiKey]:
-    """Return a new key and its entry, with ``more`` fields of it. The key is shown once and kept nowhere."""
+    """Return a new key and its entry, with ``more`` fields of the entry. The key is shown once and stored nowhere."""
     secret = PREFIX + secrets.token_urlsafe(32)
     return secret, ApiKey(name, hash_key(secret), list(scopes), per_minute, at, **more)
 
@@ -127,7 +127,7 @@ def read(path: Path) -> list[ApiKey]:
 
 
 def write(path: Path, entries: Sequence[ApiKey]) -> None:
-    """Write the entries, whole or not at all; readable by the owner and the group alone."""
+    """Write the entries atomically; readable by the owner and the group alone."""
     KEYS_FILE.write(path, _File(list(entries)), MODE)
 
 
@@ -156,7 +156,7 @@ def remove(path: Path, name: str) -> None:
 
 
 def set_enabled(path: Path, name: str, *, enabled: bool) -> None:
-    """Let a key open something, or nothing; servers see it within a second.
+    """Enable or disable a key; servers see it within a second.
 
     Raises  UsageError when there is no such key.
     """
@@ -190,23 +190,23 @@ def _alone(path: Path) -> Iterator[None]:
 
 @dataclass(slots=True)
 class TokenBucket:
-    """How many requests a key has left; it fills evenly."""
+    """Token bucket of one limit of a key; it refills at a constant rate."""
 
     size: int
-    """Most requests at once, and how many it gains a minute."""
+    """Capacity, and how much is refilled per minute."""
     left: float
     at: float
-    """When ``left`` was reckoned; monotonic seconds."""
+    """When ``left`` was computed; monotonic seconds."""
 
     def measure_wait(self, now: float, count: float = 1.0) -> float:
-        """Return the seconds until there are ``count`` to take, or a whole minute's where that is more than there ever are."""
+        """Return the seconds until ``count`` are available, or until the bucket is full where ``count`` is above its size."""
         wanted = min(count, self.size)
         self.left = min(self.size, self.left + (now - self.at) * self.size / 60)
         self.at = now
         return 0.0 if self.left >= wanted else (wanted - self.left) * 60 / self.size
 
     def acquire(self, now: float, count: float = 1.0) -> float:
-        """Take ``count``, 0 where there were so many, else seconds until there are; more than ``size`` are owed."""
+        """Take ``count``: return 0 where that many were available, else the seconds to wait. More than ``size`` leaves the bucket below 0."""
         wait = self.measure_wait(now, count)
         if not wait:
             self.left -= count
@@ -222,9 +222,9 @@ class KeyStore:
 
     path: Path
     every: float
-    """Seconds between looks at the file."""
+    """Seconds between checks of whether the file has changed."""
     limits: KeyLimits = field(default_factory=KeyLimits)
-    """Of keys that name none, and are not admin's."""
+    """Limits of keys that name none themselves and do not have the scope admin."""
     _keys: dict[str, ApiKey] = field(default_factory=dict)
     _buckets: dict[tuple[str, str], TokenBucket] = field(default_factory=dict)
     _open: Counter[str] = field(default_factory=Counter)
@@ -232,7 +232,7 @@ class KeyStore:
     _looked: float = float("-inf")
 
     def load(self) -> None:
-        """Read the file for the first time, closed to others. Raises  DataError where it is broken."""
+        """Read the file for the first time, and restrict its permissions. Raises  DataError where it is broken."""
         private_files.restrict(self.path, MODE)
         self._stamp = _stamp(self.path)
         self._take(read(self.path))
@@ -242,7 +242,7 @@ class KeyStore:
             )
 
     def key(self, secret: str | None, scope: KeyScope | None, now: float) -> ApiKey:
-        """Return the key behind ``secret``, once it may do what it wants; ``scope`` None is what any key may.
+        """Return the entry of the key ``secret``, where it has ``scope``; None: any valid key will do.
 
         Raises  ApiError: 401 without a key or for an unknown one, 403 without the scope.
         """
@@ -269,7 +269,7 @@ class KeyStore:
             return None
 
     def opens(self, secret: str, *scopes: KeyScope) -> bool:
-        """Return whether a key may do all of this now."""
+        """Return whether a key has all of these scopes now."""
         return self.find(secret, *scopes) is not None
 
     def consume(self, key: ApiKey, now: float) -> float:
@@ -296,7 +296,7 @@ class KeyStore:
 
     @contextmanager
     def hold(self, key: ApiKey) -> Iterator[bool]:
-        """Hold one of the concurrent requests of a key while the block runs; yield False where it has them all."""
+        """Hold one of the concurrent requests of a key while the block runs; yield False where all of them are in use."""
         most = self.limit_of(key, "max_concurrency")
         if most is not None and self._open[key.sha256] >= most:
             yield False
@@ -330,7 +330,7 @@ class KeyStore:
 
 
 def explain_refusal(key: ApiKey, now: datetime) -> str | None:
-    """Return why a key that is known opens nothing now; None where it does."""
+    """Return why a known key is refused now; None where it is accepted."""
     if not key.enabled:
         return "is disabled"
     if key.expires_at is not None and now >= key.expires_at:

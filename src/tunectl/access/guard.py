@@ -1,9 +1,12 @@
-"""One guard for every request of every service: the credential, the web page that sent it, the name that it was sent to.
+"""Checks of a request before it is handled: its credential, the web page that sent it, the host name that it was sent to.
 
 A browser sends its sign-in (HTTP Basic, cookies) along with whatever any web site makes it send. So Basic opens what is read and
 nothing else, a POST has the content type that the route declares, and it comes from no foreign site: ``Sec-Fetch-Site`` says so,
-or ``Origin`` where a browser does not send that. Where no key is asked for, the service answers to this machine's own names alone
-(a web site may point its own name here), and not to a proxy, in front of which may be the world.
+or ``Origin`` where a browser does not send that. Where no key is asked for, the service answers only requests to this machine's
+own host names (a web site may point its own name here), and none that came through a proxy, which may be open to the internet.
+
+``ServiceGuard`` runs all checks by the table of routes; the server's ``/v1`` routes call ``check_origin``, ``check_content_type`` and
+``read_secret`` themselves (``serving.app``).
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ from tunectl.access.api_errors import ApiError
 from tunectl.access.routes import CONTENT_TYPES, BodyKind, Credential, RouteRule, ServiceName
 
 PAGE_CREDENTIALS: Final = frozenset({"nothing", "typed key", "session", "signed link"})
-"""What the service looks at by itself: it stands in a form, a cookie or the path."""
+"""Credentials that the service checks itself: they are in a form, a cookie or the path."""
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 OWN_SITES: Final = frozenset({"same-origin", "none"})
-"""Values of Sec-Fetch-Site of this page's own requests, and of what somebody typed."""
+"""Values of Sec-Fetch-Site in requests of this page itself, and of addresses that somebody typed."""
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 CROSS_SITE: Final = "cross_site"
 PROXY_HEADERS: Final = frozenset(
@@ -37,7 +40,7 @@ class RequestHead(NamedTuple):
     method: str
     path: str
     headers: Mapping[str, str]
-    """By name in lower case."""
+    """Headers by name in lower case."""
 
 
 def parse_authorization(header: str) -> tuple[str, str | None]:
@@ -55,7 +58,7 @@ def parse_authorization(header: str) -> tuple[str, str | None]:
 
 
 def read_secret(head: RequestHead) -> str | None:
-    """Return the key that came along; None without one.
+    """Return the key that the request carries; None without one.
 
     Raises  ApiError (401) for a browser's sign-in on anything but reading.
     """
@@ -70,12 +73,12 @@ def read_secret(head: RequestHead) -> str | None:
 
 
 def check_origin(head: RequestHead, origins: Collection[str] = (), *, strict: bool = False) -> None:
-    """Refuse what the page of another web site made a browser send.
+    """Refuse a request that the page of another web site made a browser send.
 
     Args:
-        head: The request; one that only reads is never refused.
+        head: The request; one that only reads (GET, HEAD, OPTIONS) is never refused.
         origins: Origins whose pages may send, ``*`` for any.
-        strict: Whether a request that says nothing of where it comes from is refused, too: programs send no cookies.
+        strict: Whether a request without Origin and Sec-Fetch-Site is refused, too: for pages with cookies, which only browsers send.
 
     Raises  ApiError (403).
     """
@@ -100,7 +103,7 @@ def check_origin(head: RequestHead, origins: Collection[str] = (), *, strict: bo
 
 
 def check_content_type(head: RequestHead, body: BodyKind | None) -> None:
-    """Refuse a body of another kind: a plain form of any web site may send text, and it must not be read as JSON.
+    """Refuse a body of another content type: a plain form of any web site may send text, and it must not be read as JSON.
 
     Raises  ApiError (415).
     """
@@ -116,7 +119,7 @@ def check_content_type(head: RequestHead, body: BodyKind | None) -> None:
 
 
 def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
-    """Refuse, where no key is asked for, what came under a foreign name or through a proxy.
+    """Refuse, where no key is asked for, a request to a foreign host name or through a proxy.
 
     Raises  ApiError: 421 for a name that is not in ``hosts``, 401 behind a proxy.
     """
@@ -137,7 +140,7 @@ def check_direct(head: RequestHead, hosts: Collection[str]) -> None:
 
 
 def list_hosts(address: str) -> frozenset[str]:
-    """Return the names of a service that listens on a loopback ``address``."""
+    """Return the host names of a service that listens on a loopback ``address``."""
     return LOCAL_NAMES | {f"[{address}]" if ":" in address else address.lower()}
 
 
@@ -154,15 +157,15 @@ class ServiceGuard:
 
     service: ServiceName
     verify: Callable[[str | None, Credential], None]
-    """Raises ApiError (401, 403) where a secret does not open what the credential says."""
+    """Raises ApiError (401, 403) where a secret is not valid for the credential."""
     hosts: Callable[[], frozenset[str] | None]
-    """Its names while no key is asked for; None while one is."""
+    """Host names of the service while no key is asked for; None while one is."""
     unknown: Credential
-    """What must be shown before somebody hears that there is nothing at a path."""
+    """Credential that is needed before a request hears that there is nothing at a path."""
 
     @property
     def challenge(self) -> str:
-        """The realm that browsers are asked to sign in to; empty where the service asks on its own pages."""
+        """The realm for which browsers ask for a password; empty where the service has a sign-in page."""
         return "" if self.unknown == "nothing" else f"tunectl {self.service}"
 
     def admit(self, head: RequestHead) -> RouteRule:

@@ -1,4 +1,4 @@
-"""The guard around an ASGI application that is made of pages: refuses before the application sees a request, adds the headers."""
+"""ASGI middleware for services with pages: refuses a request before the application sees it, and adds the security headers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RequestGuard(Protocol):
 
     @property
     def challenge(self) -> str:
-        """The realm that a browser is asked to sign in to where it may not read; empty where it is not asked."""
+        """The realm for which a browser asks for a password where the request is refused; empty for no such prompt."""
 
     def admit(self, head: RequestHead) -> object:
         """Let the request pass. Raises  ApiError where it may not."""
@@ -69,6 +69,6 @@ class GuardMiddleware:
         await self.application(scope, receive, send_guarded)
 
     def _add_headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """Add the security headers; a value that the application set stays."""
+        """Add the security headers; a header that the application has set is kept."""
         names = {name.lower() for name, _ in given}
         return [*given, *((name, value) for name, value in dict(self._headers).items() if name not in names)]

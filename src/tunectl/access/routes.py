@@ -14,16 +14,16 @@ from tunectl.access.scopes import KeyScope
 
 ServiceName = Literal["server", "monitor", "retrain", "annotate", "console"]
 Credential = KeyScope | Literal["nothing", "any key", "typed key", "session", "signed link"]
-"""What opens a route: a key of that scope (or admin), nothing, any key, a key that somebody types on the page, the session of
-who has signed in there, or the link itself, which only shows."""
+"""What a route needs: a key of that scope (or admin), nothing, any key, a key that somebody types on the page, the session of
+who has signed in there, or a signed link, which only shows."""
 BodyKind = Literal["json", "form"]
 CONTENT_TYPES: Final[dict[BodyKind, str]] = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
 
 
 ARENA_SCOPES: Final[tuple[KeyScope, ...]] = ("chat", "feedback")
-"""A choice in the arena asks the model and is feedback."""
+"""Scopes for the arena: a choice there sends a request to the model, and is feedback."""
 TOKEN_SCOPES: Final[tuple[KeyScope, ...]] = ("operate", "scrape")
-"""What the token of retrain.token_file opens there: Alertmanager and Grafana send alerts with it, Prometheus reads metrics."""
+"""What the token of retrain.token_file may do at the retrain controller: Alertmanager and Grafana send alerts with it, Prometheus reads metrics."""
 
 
 class RouteRule(Struct, frozen=True):
@@ -36,9 +36,9 @@ class RouteRule(Struct, frozen=True):
     """``{name}`` stands for one part of the path, ``{name:path}`` for the rest of it."""
     opened_by: Credential
     keyless: bool = False
-    """Whether it is open where nobody but this machine reaches the service and it has no keys."""
+    """Whether the route is open without a key where the service listens on this machine only and has no keys."""
     body: BodyKind | None = None
-    """What a POST must send."""
+    """Content type that a POST must have."""
     scopes: tuple[KeyScope, ...] = ()
     """Scopes of the key that is typed, or that opened the session; all of them."""
 
@@ -88,7 +88,7 @@ ROUTES: Final = tuple(_list_rules())
 
 
 def find_rules(service: ServiceName, path: str) -> dict[str, RouteRule]:
-    """Return the rules of ``path`` by method, HEAD included; empty where there is nothing."""
+    """Return the rules of ``path`` by method, HEAD included; empty where there is no such route."""
     route_rules: dict[str, RouteRule] = {}
     for rule in ROUTES:
         if rule.service == service and _matches(rule.path, path):
@@ -99,7 +99,7 @@ def find_rules(service: ServiceName, path: str) -> dict[str, RouteRule]:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    """Return whether a path is one of a pattern; what is variable stands at its end."""
+    """Return whether a path matches a pattern; a variable part is at its end."""
     start, _, variable = pattern.partition("{")
     if not variable:
         return path == pattern

@@ -18,7 +18,7 @@ MAX_AGE_SECONDS: Final = 12 * 3600
 MAX_PER_KEY: Final = 20
 MAX_SESSIONS: Final = 1000
 HOST_PREFIX: Final = "__Host-"
-"""Browsers take a cookie of such a name over HTTPS alone, and for this host alone."""
+"""Prefix of cookies that browsers accept over HTTPS only, and for this host only."""
 
 
 @dataclass(slots=True)
@@ -32,12 +32,12 @@ class SessionStore(Generic[T]):
     """The sessions of one page."""
 
     def __init__(self, verify: Callable[[str], bool]) -> None:
-        """``verify`` says whether a key still opens the page."""
+        """``verify`` returns whether a key is still accepted."""
         self._verify = verify
         self._entries: OrderedDict[str, _Entry[T]] = OrderedDict()
 
     def create(self, key: str, value: T) -> str:
-        """Return a new session of ``key``; its token."""
+        """Create a session of ``key`` and return its token."""
         own = [token for token, entry in self._entries.items() if entry.owner == key]
         for token in own[: max(0, len(own) - MAX_PER_KEY + 1)]:
             del self._entries[token]
@@ -64,9 +64,9 @@ class SessionStore(Generic[T]):
 
 
 def is_https(scheme: str, headers: Mapping[str, str]) -> bool:
-    """Return whether a browser reached the page over HTTPS: by the connection, by what a proxy says, or by the form's own origin.
+    """Return whether a browser reached the page over HTTPS: by the connection, by the headers of a proxy, or by the form's own origin.
 
-    Whoever makes one of these up makes his own cookie stricter, and nobody else's weaker.
+    Whoever forges one of these headers makes only their own cookie stricter.
     """
     proxied = headers.get("x-forwarded-proto", "").partition(",")[0].strip()
     return "https" in (scheme, proxied) or headers.get("origin", "").startswith("https://")
@@ -86,7 +86,7 @@ def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: in
 
 
 def read_cookie(cookies: Mapping[str, str], name: str) -> str:
-    """Return the value of such a cookie; the one that only HTTPS may set goes first. Empty without one."""
+    """Return the value of such a cookie; the one that only HTTPS may set is preferred. Empty without one."""
     return cookies.get(HOST_PREFIX + name) or cookies.get(name, "")
 
 

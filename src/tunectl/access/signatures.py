@@ -45,7 +45,7 @@ class TrustedKey(Struct, frozen=True):
     """32 bytes, base64."""
     created_at: datetime
     revoked_at: datetime | None = None
-    """Since then it vouches for nothing new. Null: it is good."""
+    """When the key was revoked; it is good for nothing signed since. Null: it is good."""
 
     @property
     def key_id(self) -> str:
@@ -65,7 +65,7 @@ class SignatureCheck(NamedTuple):
 
     status: SignatureStatus
     reason: str
-    """Whose key it is, or what is wrong."""
+    """Name of the signing key, or what is wrong."""
 
 
 class SigningKey:

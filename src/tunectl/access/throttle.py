@@ -1,4 +1,4 @@
-"""How often somebody may try a key on a page: a wrong one costs a try, and the tries of an address come back with time."""
+"""Limits how often somebody may try a key on a page: a wrong key costs one try, and tries of an address are regained with time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import TokenBucket
 
 MAX_TRIES: Final = 10
-"""Wrong keys at once, and how many tries come back a minute."""
+"""Wrong keys in a row, and how many tries are regained per minute."""
 MAX_ADDRESSES: Final = 10_000
 
 

@@ -1,6 +1,6 @@
-"""Which question comes next: mostly the most telling one, at declared shares one asked before, or one with a known answer.
+"""Choose the next question: mostly the most informative one, at declared shares a repeated one, or one with a known answer.
 
-What is most telling is what a reward model is least sure of; without one the order is random. Every choice follows from the
+The most informative question is the one that a reward model is least sure of; without one the order is random. Every choice follows from the
 seed, the person's name and how often they have answered, so that a restarted page shows what the old one showed.
 """
 
@@ -17,12 +17,12 @@ from tunectl.core.hashing import hash_to_bytes
 from tunectl.preferences.annotation_store import AnnotationEvent, AnnotationTask
 
 NOISE = 1.0
-"""How far people's own taste sways a comparison, in standard deviations of the reward model's scores."""
+"""Spread of people's own taste in a comparison, in standard deviations of the reward model's scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueuePolicy:
-    """The asking section as plain values."""
+    """The settings ``annotate.queue`` as plain values."""
 
     repeats: float
     attention: float
@@ -32,7 +32,7 @@ class QueuePolicy:
 
 @dataclass(frozen=True, slots=True)
 class NextTask:
-    """What is shown."""
+    """The question that is shown next."""
 
     question: AnnotationTask
     left: int
@@ -62,8 +62,8 @@ def next_task(
 ) -> NextTask | None:
     """Return the next question of ``annotator``, who has answered ``turn`` times; None when nothing is left to ask.
 
-    ``said`` is everything that counts, of everybody; ``shown`` are questions on other people's screens now, which are kept
-    from being asked twice by chance. ``telling`` has the id of a question to its ``preference_uncertainty``; a question that is not in it, and
+    ``said`` has all annotations that count, of all people; ``shown`` has questions on other people's screens now, which are kept
+    from being asked twice by chance. ``telling`` maps the id of a question to its ``preference_uncertainty``; a question without one, and
     all of them where it is None, come in random order, after those that are in it.
     """
     rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
@@ -98,7 +98,7 @@ def next_task(
 def _again(
     questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str, gap: int
 ) -> AnnotationTask | None:
-    """Return a question to ask again: of those that fewest people answered one that somebody else did, else an old one of one's own."""
+    """Return a question to ask again: of those with the fewest answers one that somebody else answered, else an old one of this annotator."""
     tasks_by_id = {item.id: item for item in questions if not item.attention}
     own = [item.task for item in said if item.annotator == annotator]
     votes = Counter(item.task for item in said if item.task in tasks_by_id)

@@ -1,6 +1,6 @@
-"""The page on which people compare answers: starlette and uvicorn's seam. Its files lie in this package, so it works offline.
+"""The page on which people compare answers: the wrapper of starlette and uvicorn. Its files are in this package, so it works offline.
 
-Every click is one POST; the answer to it, the next question, is only sent when the choice is on the disk (``preferences.store``).
+Every click is one POST; the answer to it, the next question, is only sent when the choice is on the disk (``preferences.annotation_store``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LONGEST_BODY = 200_000
 """Bytes of a form; an edit is a few thousand."""
 WHO: Final = "tunectl_annotator"
 NAME_SECONDS: Final = 7 * 24 * 3600
-"""How long a browser keeps the name of somebody who came in without a key."""
+"""How long a browser keeps the name of somebody who signed in without a key."""
 TOO_MANY = "Too many wrong keys came from where you are. Try again in a minute."
 WRONG_KEY = "That key is not right, or it may not annotate. Ask whoever started this page."
 NO_NAME = f"Please type a name of 1 to {LONGEST_NAME} characters, so that your choices stay yours."
@@ -54,9 +54,9 @@ class AnnotateAppConfig:
     project: str
     tags: tuple[str, ...]
     keys: KeyStore | None
-    """Keys, of which people type one with the scope annotate; None where only this machine reaches the page."""
+    """Keys, of which people type one with the scope annotate; None where the page is reached from this machine only."""
     hosts: frozenset[str] | None
-    """Names that the page is reached by; None for any. Others are refused, so that no web site can point its own name here."""
+    """Host names that the page answers to; None for any. Others are refused, so that no web site can point its own name here."""
     pending: Callable[[], str | None]
     """A sentence while answers are still being written, else None."""
 
@@ -129,7 +129,7 @@ class _Routes:
         self._people: SessionStore[str] = SessionStore(lambda key: keys is not None and keys.opens(key, "annotate"))
 
     def _who(self, request: Any) -> str | None:
-        """Return the name of the person, if they came in properly; without keys the cookie is that name."""
+        """Return the name of the person, if they are signed in; without keys the cookie is that name."""
         cookie = sessions.read_cookie(request.cookies, WHO)
         return (unquote(cookie) or None) if self._setup.keys is None else self._people.find(cookie)
 
@@ -163,7 +163,7 @@ class _Routes:
         return self._html(page, status)
 
     async def enter(self, request: Any) -> Any:
-        """Let somebody in by name, or by key where keys are asked for: then the name is that of the key."""
+        """Sign somebody in by name, or by key where keys are asked for: then the name is that of the key."""
         form = await self._form(request)
         if form is None:
             return self._reject_form()
@@ -190,7 +190,7 @@ class _Routes:
         return response
 
     async def leave(self, request: Any) -> Any:
-        """Make room for somebody else."""
+        """Sign the person out."""
         self._people.remove(sessions.read_cookie(request.cookies, WHO))
         response = self._home_again()
         sessions.delete_cookie(response, WHO)

@@ -1,4 +1,4 @@
-"""What happens when people sit down and compare: who sees which question, what was said, what was taken back."""
+"""Serve questions to annotators: who sees which question, and what each has chosen or taken back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class DisplayedTask:
     id: str
     question: AnnotationTask
     left: int
-    """Which answer stands on the left: 0 or 1."""
+    """Which answer is shown on the left: 0 or 1."""
     repeat: bool
     since: datetime
 
@@ -35,7 +35,7 @@ class DisplayedTask:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far somebody is."""
+    """Progress of one annotator."""
 
     done: int
     """Turns that count, skips among them."""
@@ -46,7 +46,7 @@ class Progress:
 
 
 class AnnotationQueue:
-    """Everybody at one store. Safe to be called from several threads."""
+    """The questions and annotations of all annotators of one store. Thread-safe."""
 
     def __init__(
         self, store: Store, plan: QueuePolicy, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -80,7 +80,7 @@ class AnnotationQueue:
     def submit(self, annotator: str, showing: str, button: Button, tags: Sequence[str], edit: str | None) -> bool:
         """Record a choice; it is on the disk when this returns. False when ``showing`` is not on the screen any more.
 
-        Saying the same twice, as an impatient finger does, counts once and is True; saying something else is False.
+        The same choice sent twice, as by a double click, counts once and returns True; another choice returns False.
         """
         with self._lock:
             now = self.get_current_task(annotator)
@@ -116,7 +116,7 @@ class AnnotationQueue:
         )
 
     def undo(self, annotator: str) -> bool:
-        """Take back the last thing that ``annotator`` said, and show it again. False when there is nothing."""
+        """Take back the last choice of ``annotator``, and show its question again. False when there is none."""
         with self._lock:
             said = self._store.list_annotations(annotator)
             if not said:
@@ -128,7 +128,7 @@ class AnnotationQueue:
             return True
 
     def _build_displayed_task(self, annotator: str, turn: int, what: NextTask) -> DisplayedTask:
-        """Return a showing is named by all that is on the screen: what was pressed on another one never counts for this one."""
+        """Return what one annotator sees, with an id made of all that is on the screen: a choice made on another screen never counts for it."""
         name = hash_to_id(turn, annotator, what.question.id, what.left, what.repeat)
         return DisplayedTask(name, what.question, what.left, what.repeat, self._clock())
 
@@ -140,7 +140,7 @@ class AnnotationQueue:
             return Progress(len(said), tasks, bool(said))
 
     def rank(self, telling: Mapping[str, float]) -> None:
-        """From now on ask first what has most doubt: id of a question to the chance that a reward model is wrong about it."""
+        """From now on ask the most uncertain question first; ``telling`` maps an id to the chance that a reward model is wrong about it."""
         with self._lock:
             self._telling.update(telling)
 
@@ -150,7 +150,7 @@ class AnnotationQueue:
             return list(self._store.questions.values())
 
     def add(self, questions: Sequence[AnnotationTask]) -> None:
-        """Put new questions on the pile while people work."""
+        """Add questions while people annotate."""
         with self._lock:
             self._store.add(questions)
 

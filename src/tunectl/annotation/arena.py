@@ -1,7 +1,7 @@
 """Arena chat: two answers to each turn, one of which the user chooses; choices become judgments.
 
-The conversation goes on with the answer that was chosen, or with what the person wrote instead; where both were alike, with
-the left one. Sides are drawn anew for every comparison, and nothing here tells a person who wrote what.
+The conversation continues with the answer that was chosen, or with what the person wrote instead; after "both" buttons, with
+the left one. Sides are drawn at random for every comparison, and nothing here tells a person who wrote what.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SOURCE = "arena"
 
 @dataclass(frozen=True, slots=True)
 class BattleAnswer:
-    """What one system said."""
+    """The answer of one system."""
 
     text: str
     system: str
-    """Who said it, as the judgment names it."""
+    """The system that wrote it, as the judgment names it."""
     inference_id: str
-    """Under which the inference log has it."""
+    """Id of the answer in the inference log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ class Vote:
     """The first of the two answers of ``question``."""
     second: BattleAnswer
     goes_on_with: BattleAnswer
-    """The one that the conversation goes on with."""
+    """The answer that the conversation continues with."""
     turn: str
-    """With which words: those of the answer, or those that the person wrote instead."""
+    """Text of the next assistant turn: the answer's, or what the person wrote instead."""
 
 
 def _coin() -> int:
@@ -76,17 +76,17 @@ class Conversation:
 
     who: str
     turns: list[Message] = field(default_factory=list)
-    """So far, without what is on the screen."""
+    """The turns so far, without the answers on the screen."""
     comparison: Battle | None = None
     coin: Callable[[], int] = _coin
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def build_messages(self, text: str) -> list[Message]:
-        """Return the conversation with ``text`` as its next turn; nothing is kept before ``compare``."""
+        """Return the conversation with ``text`` as its next turn; it is stored only by ``compare``."""
         return [*self.turns, Message("user", text.replace("\r\n", "\n").strip())]
 
     def compare(self, messages: Sequence[Message], answers: tuple[BattleAnswer, BattleAnswer]) -> Battle:
-        """Put two answers on the screen, sides drawn."""
+        """Put two answers on the screen, on sides drawn at random."""
         self.comparison = Battle(secrets.token_hex(8), tuple(messages), answers, self.coin(), self.clock())
         return self.comparison
 
@@ -122,7 +122,7 @@ class Conversation:
         return Vote(question, annotation, first, second, after, better or after.text)
 
     def go_on(self, verdict: Vote) -> None:
-        """Take the chosen answer into the conversation, once the judgment is on the disk."""
+        """Append the chosen answer to the conversation, once the judgment is on the disk."""
         self.turns = [*verdict.question.messages, Message("assistant", verdict.turn)]
         self.comparison = None
 

@@ -1,7 +1,7 @@
 """The arena: a signed-in person chats, sees two answers to each message, blind, and chooses. A part of the server.
 
 It is a client of the server's own OpenAI routes, in the same process and with the person's own key: limits, keys, metrics and
-the inference log see its requests as they see any other. What people choose goes into the store of ``tunectl annotate``, masked,
+the inference log treat its requests like any other. What people choose is stored in the store of ``tunectl annotate``, masked,
 and as feedback into the inference log.
 """
 
@@ -67,7 +67,7 @@ class ArenaAppConfig:
     folder: Path
     """The store of judgments, as ``annotate.store`` names it."""
     masker: PiiMasker
-    """Masks what is kept, as ``curate`` does."""
+    """Masks personal data in what is stored, as ``curate`` does."""
     find_key: Callable[[str], ApiKey | None]
     """The key behind a secret that may chat and give feedback, now: one that was revoked may not."""
 
@@ -160,7 +160,7 @@ class _Routes:
         return response
 
     async def leave(self, request: Any) -> Any:
-        """Forget the conversation and the key."""
+        """Sign out: forget the conversation and the key."""
         self._people.remove(sessions.read_cookie(request.cookies, COOKIE))
         response = self._responses.RedirectResponse("/arena", 303)
         sessions.delete_cookie(response, COOKIE)
@@ -176,7 +176,7 @@ class _Routes:
         return self._html(self._talk(person))
 
     async def ask(self, request: Any) -> Any:
-        """Let both answer."""
+        """Send the message to both systems."""
         form, person = await self._form(request), self._who(request)
         if form is None:
             return self._reject_form()
@@ -223,7 +223,7 @@ class _Routes:
         return first, second
 
     async def save_choice(self, request: Any) -> Any:
-        """Save a choice, then go on with the conversation."""
+        """Save a choice, then continue the conversation."""
         form, person = await self._form(request), self._who(request)
         if form is None:
             return self._reject_form()
@@ -252,7 +252,7 @@ class _Routes:
             opened.write(annotation)
 
     async def _log_vote(self, person: _Session, verdict: Vote) -> str:
-        """Say it to the inference log as well; a sentence for the person where that fails."""
+        """Send the choice to the inference log as feedback; return a sentence for the person where that fails."""
         annotation = verdict.said
         if annotation.choice == "skip":
             return ""

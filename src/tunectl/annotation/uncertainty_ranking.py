@@ -1,4 +1,4 @@
-"""What the reward model is unsure of, for the page to ask first; worked out beside the page, and kept."""
+"""Uncertainty of the reward model about each question, for the page to ask first; computed beside the page, and cached."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def why_unranked(layout: ProjectPaths) -> str | None:
 def rank_by_uncertainty(
     layout: ProjectPaths, root: TunectlConfig, questions: Sequence[AnnotationTask]
 ) -> dict[str, float]:
-    """Return the id of each question to its doubt, 0 to 0.5. What was worked out before with the same models is read back.
+    """Return the uncertainty of each question by id, 0 to 0.5. Values computed before with the same models are read from the cache.
 
     Raises  ArtifactError when the reward model belongs to other models, or one of them is not there.
     """

@@ -1,4 +1,4 @@
-"""Reading and writing that is whole or not at all: temporary name, fsync, rename."""
+"""Read files, and write them atomically: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tunectl.core.errors import ArtifactError, DataError, InfrastructureError
 
 T = TypeVar("T")
 NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are no JSON, are nested too deeply, or have another shape; two of them are no errors of msgspec's own."""
+"""What decoding raises for bytes that are not JSON, are nested too deeply, or have another shape; two of them are not msgspec's."""
 
 
 @contextmanager
 def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
-    """Open a file that appears under ``path``, with that mode, only when the block ends without an error.
+    """Open a file that appears at ``path``, with that mode, only when the block ends without an error.
 
     Raises  InfrastructureError when the folder cannot be written or the disk is full.
     """
@@ -47,7 +47,7 @@ def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
 
 
 def write_error(path: Path, error: OSError) -> InfrastructureError:
-    """Return the error of a write that the machine refused, in a user's words."""
+    """Return the error for a failed write (no space, no permission), in a user's words."""
     reason = error.strerror or str(error)
     return InfrastructureError(
         f"cannot write {path}: {reason}", hint="check the free space and the permissions of that folder, then run again"
@@ -55,7 +55,7 @@ def write_error(path: Path, error: OSError) -> InfrastructureError:
 
 
 def fsync_directory(folder: Path) -> None:
-    """Make renames inside ``folder`` durable."""
+    """Make renames inside ``folder`` durable (fsync)."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -64,18 +64,18 @@ def fsync_directory(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write ``content`` to ``path``, whole or not at all."""
+    """Write ``content`` to ``path`` atomically."""
     with atomic_open(path, mode) as stream:
         stream.write(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write UTF-8 text to ``path``, whole or not at all."""
+    """Write UTF-8 text to ``path`` atomically."""
     write_bytes(path, content.encode())
 
 
 def write_json(path: Path, value: Any, mode: int = 0o644) -> None:
-    """Write ``value`` as indented JSON with sorted keys, so that an unchanged meaning is an unchanged file."""
+    """Write ``value`` as indented JSON with sorted keys, so that equal values give equal files."""
     plain = msgspec.to_builtins(value, order="sorted")
     write_bytes(path, msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n", mode)
 
@@ -98,7 +98,7 @@ def read_json(path: Path, shape: type[T] | Any = Any) -> T:
 
 
 def write_rows(path: Path, rows: Iterable[Any], mode: int = 0o644) -> int:
-    """Write one JSON line a row; returns how many."""
+    """Write one line of JSON per row; returns how many."""
     encoder = msgspec.json.Encoder()
     count = 0
     with atomic_open(path, mode) as stream:
@@ -144,9 +144,9 @@ def sha256_json(value: Any) -> str:
 
 @contextmanager
 def atomic_directory(target: Path, scratch: Path, *, finish: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """Fill a new folder under ``scratch`` that takes the place of ``target`` only when the block ends well.
+    """Fill a new folder under ``scratch`` that replaces ``target`` only when the block ends without an error.
 
-    ``finish`` runs last inside the new folder, for example to write its manifest. What stood at ``target`` before is
+    ``finish`` runs last inside the new folder, for example to write its manifest. What was at ``target`` before is
     removed after the swap; ``scratch`` must be on the same file system.
     """
     with scratch_folder(scratch, prefix=f"{target.name}-") as folder:
@@ -186,7 +186,7 @@ def replace_directory(folder: Path, target: Path) -> None:
 
 
 def create_exclusive(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
-    """Make a file that is whole from its first moment; False where there is one of that name, which stays as it is.
+    """Create a file that is complete from the first moment; False where one of that name exists, which is left unchanged.
 
     Raises  InfrastructureError where it cannot be made.
     """

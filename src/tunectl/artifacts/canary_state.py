@@ -19,20 +19,20 @@ class Signature(Struct, frozen=True):
 
 
 class CanaryState(Struct, frozen=True, omit_defaults=True):
-    """A challenger: which release is tried, on whom. ``canary.json`` of a registry holds it."""
+    """A challenger: which release gets a share of the traffic. ``canary.json`` of a registry holds it."""
 
     release: ContentId
     share: Annotated[float, Meta(ge=0, le=1)]
     """Share of the identities that get the challenger by default; 0 leaves it to those who ask for it by name."""
     salt: str
-    """Makes this trial's assignment independent of every other's."""
+    """Hashed with the identity, so that the assignment of this canary is independent of every other's."""
     started_at: str = ""
-    """UTC, ISO 8601."""
+    """Time of the start, UTC, ISO 8601."""
     author: str = ""
     message: str = ""
     digest: str | None = None
     """Full SHA-256 over the files of the release. Absent in records of tunectl 0.1."""
     signature: Signature | None = None
-    """By a key of role pointer."""
+    """Signature by a key of role pointer."""
     number: int | None = None
-    """Of its start in the release history, so that it grows with every canary. Absent in records of tunectl 0.1."""
+    """Number of its start event in the release history, so that it grows with every canary. Absent in records of tunectl 0.1."""

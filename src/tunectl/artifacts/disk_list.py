@@ -1,4 +1,4 @@
-"""A list whose rows lie in an unnamed file: for data that are larger than memory."""
+"""A list whose rows are in an unnamed file: for data that are larger than memory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DiskList(Sequence[T], Generic[T]):
         self._encoder = msgspec.json.Encoder(enc_hook=str)
         self._decoders = [msgspec.json.Decoder(shape) for shape in shapes]
         self.kinds = array("B")
-        """Of each row the number of its shape."""
+        """For each row the number of its shape."""
         self._bounds = array("Q", [0])
         self._waiting = bytearray()
         descriptor, name = tempfile.mkstemp(dir=folder)
@@ -125,14 +125,14 @@ class DiskList(Sequence[T], Generic[T]):
 
 
 def write_at(descriptor: int, content: memoryview, position: int) -> None:
-    """Write all of ``content`` at ``position``; threads may write other places of the file meanwhile."""
+    """Write all of ``content`` at ``position``; threads may write other parts of the file meanwhile."""
     while content:
         count = os.pwrite(descriptor, content, position)
         content, position = content[count:], position + count
 
 
 def read_at(descriptor: int, size: int, position: int) -> bytes:
-    """Read ``size`` bytes at ``position``; one call of the system reads at most 2 GB."""
+    """Read ``size`` bytes at ``position``; one system call reads at most 2 GB."""
     parts = []
     while size > 0:
         parts.append(os.pread(descriptor, size, position))
@@ -143,7 +143,7 @@ def read_at(descriptor: int, size: int, position: int) -> bytes:
 
 
 def require_free_bytes(folder: Path, needed: int, purpose: str) -> None:
-    """Refuse work that the disk of ``folder`` has no room for; ``purpose`` says what the bytes are.
+    """Refuse work for which the disk of ``folder`` has too little space; ``purpose`` names what the bytes are.
 
     Raises  InfrastructureError with the bytes that are needed and those that are free.
     """

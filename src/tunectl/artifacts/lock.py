@@ -35,9 +35,9 @@ def file_lock(
     hint: str = "wait for it, or end that process, then run again",
     patience: float = 0.0,
 ) -> Iterator[None]:
-    """Hold the lock at ``path`` while the block runs; ``description`` is told to whoever finds it taken, after ``busy``.
+    """Hold the lock at ``path`` while the block runs; where it is taken, ``busy`` and the holder's ``description`` stand in the error.
 
-    ``patience``: seconds that are waited for another holder.
+    ``patience``: seconds to wait for another holder.
     Raises  LockTimeoutError naming the other process when it is taken.
     """
     try:
@@ -63,7 +63,7 @@ def file_lock(
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether somebody holds the lock at ``path`` now; nothing is made where it is absent."""
+    """Return whether somebody holds the lock at ``path`` now; no file is created."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

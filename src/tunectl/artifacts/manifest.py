@@ -1,6 +1,6 @@
 """The manifest: written last, so a folder without one is not an artifact.
 
-It holds no clock and no host, so that the same inputs, configuration and code give the same bytes, and DVC reruns nothing
+It contains no times and no host name, so that the same inputs, configuration and code give the same bytes, and DVC reruns nothing
 that did not change. Seconds and revision are in the stage's metrics file, which no stage depends on.
 """
 
@@ -18,7 +18,7 @@ from tunectl.core.errors import ArtifactError
 
 NAME = "manifest.json"
 PASSED_THROUGH = "passed_through.json"
-"""Written by a stage that is switched off: its reader takes the input that it passes on."""
+"""Written by a stage that is switched off: the next stage reads the input that it names."""
 
 
 VERSION: Final = 2
@@ -26,7 +26,7 @@ VERSION: Final = 2
 
 class _Version(Struct, frozen=True):
     version: int = 1
-    """0.1 wrote none."""
+    """Version of the format; 0.1 wrote none."""
 
 
 class Manifest(Struct, frozen=True):
@@ -40,9 +40,9 @@ class Manifest(Struct, frozen=True):
     outputs: dict[str, str] = field(default_factory=dict)
     """Relative name of each file to its SHA-256."""
     passed_through: bool = False
-    """True where the stage is switched off and hands its input on."""
+    """True where the stage is switched off and passes its input on."""
     version: int = VERSION
-    """Of the files of the artifact. They are made again, not upgraded: only what people wrote or decided is."""
+    """Version of the artifact's files. They are built again, not upgraded: only what people wrote or decided is upgraded."""
 
 
 def write(folder: Path, manifest: Manifest) -> None:

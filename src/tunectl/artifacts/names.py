@@ -1,6 +1,6 @@
-r"""Names that become part of a path. A record that was read may hold any text: what is no such name ends the reading of it.
+r"""Names that become part of a path. A record may hold any text: reading fails where a name is none of these.
 
-Patterns end with ``(?!\n)$``: a ``$`` alone lets a line end through.
+Patterns end with ``(?!\n)$``: a ``$`` alone also matches before a final line end.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from msgspec import Meta
 from tunectl.core.errors import ArtifactError
 
 ContentId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}(?!\n)$")]
-"""Of a release, a snapshot or a window: the first hexadecimal digits of the SHA-256 of what it holds."""
+"""Id of a release, a snapshot or a window: the first hexadecimal digits of the SHA-256 of its content."""
 RecordName = Annotated[str, Meta(pattern=r"^[\w:-][\w.:-]{0,119}(?!\n)$")]
-"""Of a record with a file of its own, or the beginning of its name: an experiment, the key of a retrain."""
+"""Name of a record with its own file, or the beginning of that name: an experiment, the key of a retrain."""
 _CONTENT_ID: Final = re.compile(r"[0-9a-f]{16}")
 
 
@@ -26,9 +26,9 @@ def is_content_id(text: str) -> bool:
 
 
 def below(folder: Path, name: str) -> Path:
-    """Return the folder of what is called ``name``, in ``folder``.
+    """Return the folder ``name`` inside ``folder``.
 
-    Raises  ArtifactError for a name that could lead elsewhere: whoever writes there, or deletes, would do so anywhere.
+    Raises  ArtifactError for a name that could lead out of ``folder``: whoever writes or deletes there would do so elsewhere.
     """
     if not is_content_id(name):
         raise ArtifactError(

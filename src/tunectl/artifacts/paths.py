@@ -1,4 +1,4 @@
-"""Every path of a project, and the only place where one is spelled."""
+"""Every path of a project; no other module spells one."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ProjectPaths:
 
     @property
     def artifacts(self) -> Path:
-        """What the stages leave."""
+        """Folder of the artifacts that the stages write."""
         return self.root / "artifacts"
 
     def artifact(self, stage: str) -> Path:
-        """Return the folder of one stage; an artifact only once it holds a manifest."""
+        """Return the artifact folder of one stage; it is complete only once it holds a manifest."""
         return self.artifacts / stage
 
     def config(self, stage: str) -> Path:
@@ -59,7 +59,7 @@ class ProjectPaths:
         return self.state_dir / "tmp"
 
     def work(self, stage: str, key: str) -> Path:
-        """Return trainer state that survives a kill, keyed by the digest of inputs and configuration."""
+        """Return the trainer state that survives a kill, by the digest of inputs and configuration."""
         return self.state_dir / "work" / f"{stage}-{key}"
 
     @property
@@ -74,22 +74,22 @@ class ProjectPaths:
 
     @property
     def launch(self) -> Path:
-        """How fits are launched, as ``compose`` last read it. Not in a stage's JSON: another choice reruns nothing."""
+        """How trainings are launched, as ``compose`` last wrote it. Not in a stage's JSON, so that another choice reruns nothing."""
         return self.state_dir / "launch.json"
 
     @property
     def curate_engine(self) -> Path:
-        """Where curate runs, as ``compose`` last read it. Not in a stage's JSON: another choice reruns nothing."""
+        """Where curate runs, as ``compose`` last wrote it. Not in a stage's JSON, so that another choice reruns nothing."""
         return self.state_dir / "curate_engine.json"
 
     @property
     def failure(self) -> Path:
-        """Why the last stage failed; absent where it did not."""
+        """Why the last stage failed; absent where it did not fail."""
         return self.state_dir / "failure.json"
 
     @property
     def executed(self) -> Path:
-        """Names of the stages that ran since ``tunectl repro`` began, a line each; the others were up to date or in DVC's cache."""
+        """Names of the stages that ran since ``tunectl repro`` began, one per line; the others were up to date or in DVC's cache."""
         return self.state_dir / "executed"
 
     @property
@@ -99,7 +99,7 @@ class ProjectPaths:
 
     @property
     def up_log(self) -> Path:
-        """What ``tunectl up`` and all that it started said; the log before it has the ending ``.previous``."""
+        """Output of ``tunectl up`` and of all that it started; the previous log has the ending ``.previous``."""
         return self.state_dir / "up.log"
 
     @property
@@ -114,21 +114,21 @@ class ProjectPaths:
 
     @property
     def build_log(self) -> Path:
-        """What the last build that was started from the console printed."""
+        """Output of the last build that was started from the console."""
         return self.state_dir / "build.log"
 
     def progress(self, stage: str) -> Path:
-        """Return where the running, or the last, run of a stage is: JSON lines. Safe to delete."""
+        """Return the progress file of the running, or the last, run of a stage: JSON lines. Safe to delete."""
         return self.state_dir / "progress" / f"{stage}.jsonl"
 
     @property
     def runs(self) -> Path:
-        """What each ``tunectl repro`` did, a file a run, for comparison. Safe to delete."""
+        """What each ``tunectl repro`` did, one file per run, for comparison. Safe to delete."""
         return self.state_dir / "runs"
 
     @property
     def track(self) -> Path:
-        """Builds that no tracker has yet, and what ``tunectl track sync`` said last."""
+        """Builds that were not sent to a tracker yet, and the last result of ``tunectl track sync``."""
         return self.state_dir / "track"
 
     @property
@@ -143,7 +143,7 @@ class ProjectPaths:
 
     @property
     def releases(self) -> Path:
-        """The store of releases: everything that was packaged, and which of it is the champion."""
+        """The release store: every packaged release, and which of them is the champion."""
         return self.state_dir / "releases"
 
     @property
@@ -158,7 +158,7 @@ class ProjectPaths:
 
     @property
     def gates(self) -> Path:
-        """Questions and answers of the gates of retrains, live text among them; ``purge`` deletes it."""
+        """Questions and answers of the gates of retrains, with texts of live traffic; ``purge`` deletes it."""
         return self.retrain / "gate"
 
     @property
@@ -173,12 +173,12 @@ class ProjectPaths:
 
     @property
     def monitor_lock(self) -> Path:
-        """Held by the one ``tunectl monitor`` of the project; there since it first ran."""
+        """Held by the one ``tunectl monitor`` of the project; exists since that first ran."""
         return self.state_dir / "monitor" / "lock"
 
     @property
     def calibration(self) -> Path:
-        """What ``tunectl monitor calibrate`` measured last; the monitor's metrics carry it."""
+        """What ``tunectl monitor calibrate`` measured last; the monitor's metrics include it."""
         return self.state_dir / "monitor" / "calibration.json"
 
     @property

@@ -1,4 +1,4 @@
-"""What a fit with differential privacy spent: ``privacy.json`` in the artifact of sft, absent where there was none."""
+"""What a training with differential privacy spent: ``privacy.json`` in the artifact of sft, absent where it was not private."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAME = "privacy.json"
 
 
 class PrivacyBudget(Struct, frozen=True):
-    """The guarantee of one fit, and how it came about."""
+    """The guarantee of one training, and the numbers that it follows from."""
 
     unit: str
     """Who is protected: person, or source."""
@@ -38,7 +38,7 @@ class PrivacyBudget(Struct, frozen=True):
 
 
 def load(folder: Path) -> PrivacyBudget | None:
-    """Return what the fit of an adapter spent; None where it was no private one."""
+    """Return the privacy budget that the training of an adapter spent; None where it was not private."""
     if not (folder / NAME).is_file():
         return None
     result: PrivacyBudget = atomic_io.read_json(folder / NAME, PrivacyBudget)

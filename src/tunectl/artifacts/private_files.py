@@ -15,7 +15,7 @@ _OTHERS: Final = 0o007
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner may look into; one that is there is closed as ``restrict`` does.
+    """Make a folder that only its owner may read; an existing one is restricted as ``restrict`` does.
 
     Raises  InfrastructureError where it cannot be made.
     """
@@ -27,10 +27,10 @@ def make_folder(folder: Path) -> None:
 
 
 def restrict(path: Path, mode: int = FILE) -> None:
-    """Give a file or folder ``mode`` where everybody on this machine may do something with it; what is absent stays so.
+    """Give a file or folder ``mode`` where everybody on this machine has some access to it; what is absent stays absent.
 
-    An earlier version, a copy or a restored disk may have left it open. What is open to a group alone stays: somebody has shared it.
-    One that belongs to another account cannot be closed, and the log says so.
+    An earlier version, a copy or a restored disk may have left it open. Access of a group alone is kept: somebody has shared it.
+    For one that belongs to another account, the mode cannot be changed, and a warning is logged.
     """
     try:
         rights = stat.S_IMODE(path.stat().st_mode)

@@ -1,8 +1,8 @@
-"""Versions of records on disk: an earlier one is upgraded when it is read, a later one is refused.
+"""Versions of records on disk: a record of an earlier version is upgraded when it is read, one of a later version is refused.
 
 A record is a JSON object (a file, or a line of one) with its version under ``version``. Records of tunectl 0.1 have none: they
-are version 1. What is written is always of the newest version, so a file changes its form when its record changes, whole or not
-at all. An upgrade is a pure function from the object of one version to that of the next.
+are version 1. Records are always written in the newest version, atomically, so a file is upgraded when its record
+changes. An upgrade is a pure function from the object of one version to that of the next.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tunectl.core.errors import ArtifactError
 
 T = TypeVar("T")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
-"""From the object of one version to that of the next; its argument stays as it is."""
+"""From the object of one version to that of the next; it does not change its argument."""
 
 
 class NewerRecordError(ArtifactError):
@@ -30,11 +30,11 @@ class RecordFormat(Struct, frozen=True):
     """How the records of one kind are read and written."""
 
     kind: str
-    """For people, for example ``champion pointer``."""
+    """Name of the record for people, for example ``champion pointer``."""
     upgrades: tuple[Upgrade, ...]
     """The first one upgrades version 1 to 2, and so on."""
     key: str = "version"
-    """Where the version stands: another one where a field of the record has that name."""
+    """Key of the version: another one where a field of the record has that name."""
 
     @property
     def version(self) -> int:
@@ -103,17 +103,17 @@ class RecordFormat(Struct, frozen=True):
         atomic_io.write_json(path, self.to_plain(record), mode)
 
     def write_lines(self, path: Path, records: Iterable[Any]) -> None:
-        """Write a file that holds one record a line, whole or not at all."""
+        """Write a file that holds one record per line, atomically."""
         atomic_io.write_bytes(path, b"".join(map(self.encode, records)))
 
 
 def rename_keys(record: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    """Return the object with some of its keys under other names; those that are not there stay absent."""
+    """Return the object with some of its keys renamed; keys that are absent stay absent."""
     return {names.get(key, key): value for key, value in record.items()}
 
 
 def existing(path: Path, *older: str) -> Path:
-    """Return ``path``, or the first of the names that it had in earlier versions (beside it) under which a file lies."""
+    """Return ``path``, or the first of its names in earlier versions (in the same folder) under which a file exists."""
     if not path.exists():
         for name in older:
             if (path.parent / name).exists():

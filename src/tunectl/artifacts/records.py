@@ -1,4 +1,4 @@
-"""What one line of each file is.
+"""The record that one line of each file holds.
 
 Rows are frozen ``msgspec`` structs: decoding a line checks its types, too; ``msgspec.structs.replace`` changes one.
 """
@@ -35,13 +35,13 @@ class Document(Struct, frozen=True):
     text: str
     source: Source
     kind: str = "text"
-    """The name of the declared source it came through, for example ``reviews``."""
+    """The name of the declared source of the row, for example ``reviews``."""
     fields: dict[str, str] = field(default_factory=dict)
     """Declared columns kept for slices and balance, for example ``neighbourhood``."""
 
 
 class Segment(Struct, frozen=True):
-    """A piece of text, and whether it is learned from."""
+    """A piece of text, and whether it is trained on."""
 
     text: str
     train: bool
@@ -56,13 +56,13 @@ class Message(Struct, frozen=True, omit_defaults=True):
     tool_calls: list[dict[str, Any]] | None = None
     """OpenAI shape; ``arguments`` is an object, not a JSON string."""
     train: bool | None = None
-    """Whether an assistant turn is learned from. None: as the stage decides (the last turn, or all of them)."""
+    """Whether an assistant turn is trained on. None: as the stage decides (the last turn, or all of them)."""
     parts: list[Segment] = field(default_factory=list)
-    """Filled where an assistant turn is learned from in part: its content in pieces."""
+    """Filled where only parts of an assistant turn are trained on: its content in pieces."""
 
 
 class Tokens(Struct, frozen=True):
-    """A row that came tokenized already. ``labels`` has the length of ``ids``; -100 is not learned from."""
+    """A row that was tokenized before. ``labels`` has the length of ``ids``; -100 is not trained on."""
 
     ids: list[int]
     labels: list[int]
@@ -72,12 +72,12 @@ class ReferenceAnswer(Struct, frozen=True, omit_defaults=True):
     """One reference answer and the row it came from."""
 
     text: str
-    """What is said; tool calls stand behind it as ``chat.tools`` writes them, also for templates with a form of their own."""
+    """Text of the answer; tool calls follow it as ``chat.tool_calls`` writes them, also for templates with a form of their own."""
     source: Source
     calls: bool = False
-    """Whether the end of ``text`` is tool calls."""
+    """Whether ``text`` ends with tool calls."""
     parts: list[Segment] = field(default_factory=list)
-    """Filled where the answer is learned from in part: what is said, in pieces, without the calls."""
+    """Filled where only parts of the answer are trained on: the text in pieces, without the calls."""
 
 
 class Example(Struct, frozen=True, omit_defaults=True):
@@ -88,7 +88,7 @@ class Example(Struct, frozen=True, omit_defaults=True):
 
     id: str
     source: Source
-    """Of the first row that gave this input; each answer names its own."""
+    """Source of the first row with this input; each answer has its own."""
     messages: list[Message] = field(default_factory=list)
     """The conversation before the final answer; ends with a user or tool turn."""
     answers: list[ReferenceAnswer] = field(default_factory=list)
@@ -109,21 +109,21 @@ class Example(Struct, frozen=True, omit_defaults=True):
 
 SplitName = Literal["train", "validation", "test"]
 Choice = Literal["first", "second", "both_good", "both_bad", "good", "bad"]
-"""What a person said: of two answers the better one, or both alike; of one answer alone, good or bad."""
+"""A person's choice: of two answers the better one, or both alike; of a single answer, good or bad."""
 
 
 class AnnotationMetadata(Struct, frozen=True, omit_defaults=True):
-    """Who said something, when, and how sure."""
+    """Who gave an opinion, when, and how sure."""
 
     source: Source
     annotator: str | None = None
-    """None where the data does not say."""
+    """Annotator's name; None where the data has none."""
     created_at: str | None = None
-    """As the data says it; the page writes UTC, ISO 8601."""
+    """Time as the data gives it; the page writes UTC, ISO 8601."""
     margin: float | None = None
     """By how much the chosen answer is better, in the units of the data."""
     tags: list[str] = field(default_factory=list)
-    """Reasons."""
+    """Reasons that the annotator ticked."""
 
 
 class Comparison(Struct, frozen=True, omit_defaults=True):
@@ -135,7 +135,7 @@ class Comparison(Struct, frozen=True, omit_defaults=True):
     messages: list[Message]
     """The conversation before the answers."""
     answers: list[list[Message]]
-    """Two, or one that was marked alone; each ends with an assistant turn."""
+    """Two answers, or a single labeled one; each ends with an assistant turn."""
     choice: Choice
     annotation: AnnotationMetadata
     kind: str = "text"
@@ -144,17 +144,17 @@ class Comparison(Struct, frozen=True, omit_defaults=True):
     split: Literal["train", "validation", "test"] | None = None
     """Set by the user's own split column."""
     left: int | None = None
-    """Which of the two answers stood on the left; None where the data does not say."""
+    """Which of the two answers was shown on the left; None where the data does not say."""
     check: Literal["repeat", "attention"] | None = None
     """repeat: the question was asked before. attention: the right answer is known, and is the first."""
     edit: str | None = None
-    """The better answer as the person would have it."""
+    """The better answer as the person rewrote it."""
     systems: list[str] = field(default_factory=list)
-    """Who wrote each answer, where that is known."""
+    """System that wrote each answer, where that is known."""
     seconds: float | None = None
-    """From showing the question to the choice."""
+    """Seconds from showing the question to the choice."""
     tools: list[dict[str, Any]] = field(default_factory=list)
-    """Those on offer in the conversation."""
+    """Tools on offer in the conversation."""
 
 
 class PreferencePair(Struct, frozen=True, omit_defaults=True):
@@ -166,14 +166,14 @@ class PreferencePair(Struct, frozen=True, omit_defaults=True):
     chosen: list[Message]
     rejected: list[Message]
     annotations: list[AnnotationMetadata]
-    """Those who preferred the chosen one."""
+    """Annotations of those who preferred the chosen answer."""
     margin: float | None = None
-    """Mean of the votes that give one."""
+    """Mean margin of the votes that have one."""
     kind: str = "text"
     fields: dict[str, str] = field(default_factory=dict)
     split: Literal["train", "validation", "test"] | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
-    """Those on offer in the conversation."""
+    """Tools on offer in the conversation."""
 
 
 class LabeledCompletion(Struct, frozen=True, omit_defaults=True):
@@ -189,18 +189,18 @@ class LabeledCompletion(Struct, frozen=True, omit_defaults=True):
     fields: dict[str, str] = field(default_factory=dict)
     split: Literal["train", "validation", "test"] | None = None
     tools: list[dict[str, Any]] = field(default_factory=list)
-    """Those on offer in the conversation."""
+    """Tools on offer in the conversation."""
 
 
 class InferenceRecord(Struct, frozen=True, omit_defaults=True):
     """One request to a served model and, once it is finished, the answer. Text in it is redacted."""
 
     id: str
-    """Of the answer, as the client saw it (``chatcmpl-...``); the same twice counts once."""
+    """Id of the answer, as the client saw it (``chatcmpl-...``); a row with the same id counts once."""
     accepted_at: datetime
-    """With a time zone; before the first token."""
+    """Time of acceptance with a time zone; before the first token."""
     variant: str
-    """Which slot answered: ``champion``, ``challenger`` or ``base``."""
+    """Variant that answered: ``champion``, ``challenger`` or ``base``."""
     release: str
     template_hash: str
     request: dict[str, Any] | None
@@ -221,18 +221,18 @@ class InferenceRecord(Struct, frozen=True, omit_defaults=True):
     """Mean log-probability of the answer's tokens, nats."""
     refusal: bool | None = None
     format_valid: bool | None = None
-    """Whether the answer keeps the form that was asked for; None where none was."""
+    """Whether the answer has the format that was asked for; None where none was."""
     latency_seconds: float | None = None
     """Seconds from acceptance to the last token."""
     erased_at: datetime | None = None
-    """A tombstone: the text was deleted at somebody's request, and nothing may be built from this row."""
+    """When the text was deleted at somebody's request; nothing may be built from this row any more."""
     key_hash: str | None = None
     acts_for: bool | None = None
-    """Keyed hash of the API key that asked, and whether it may speak for many people; None in rows of schema version 0002."""
+    """Keyed hash of the API key that asked, and whether it may send requests for many people; None in rows of schema version 0002."""
 
     @property
     def person(self) -> str | None:
-        """Who counts as one person: whoever a key that acts for many names, else the key."""
+        """The user that a key with acts_for names, else the key: what counts as one person."""
         return self.key_hash if self.acts_for is False else self.user_hash
 
 
@@ -240,45 +240,45 @@ FeedbackKind = Literal["thumb", "rating", "preference", "click", "conversion", "
 
 
 class Feedback(Struct, frozen=True, omit_defaults=True):
-    """What somebody said or did about one inference. Text in it is redacted."""
+    """One person's feedback on one inference. Text in it is redacted."""
 
     id: str
-    """Made by whoever sends it; the same twice counts once."""
+    """Id made by the sender; feedback with the same id counts once."""
     inference_id: str
     kind: FeedbackKind
     value: Any
-    """As ``inference_log/feedback_validation.py`` says for each kind; None once it was erased, and for some clicks and conversions."""
+    """Value as ``inference_log/feedback_validation.py`` defines it for each kind; None once it was erased, and for some clicks and conversions."""
     created_at: datetime
     annotator: str | None = None
-    """Keyed hash of who said it."""
+    """Keyed hash of who gave it."""
     erased_at: datetime | None = None
     """When value and annotator were deleted at somebody's request; a click without a value is not erased."""
     key_hash: str | None = None
     acts_for: bool | None = None
     received_at: datetime | None = None
-    """Key as in ``InferenceRecord``, and when the server took it: ``created_at`` is what the client says."""
+    """``key`` is as in ``InferenceRecord``; ``received_at`` is when the server received it, while ``created_at`` is what the client says."""
 
     @property
     def counted_at(self) -> datetime:
-        """From when on it counts: nobody makes it older than it is."""
+        """Time from which the feedback counts: the later of ``created_at`` and ``received_at``, so that no client can backdate it."""
         return self.created_at if self.received_at is None else max(self.created_at, self.received_at)
 
     @property
     def person(self) -> str | None:
-        """Who counts as one person: whoever a key that acts for many names, else the key."""
+        """The user that a key with acts_for names, else the key: what counts as one person."""
         return self.key_hash if self.acts_for is False else self.annotator
 
 
 DriftVerdict = Literal["ok", "drift", "insufficient", "error"]
 """ok: no signal shifted. drift: a signal shifted, on the evidence of the last windows together. insufficient: too few
-rows, or no reference, to say. error: the window could not be examined; ``reason`` says why."""
+rows, or no reference, to decide. error: the window could not be examined; ``reason`` says why."""
 
 
 class PooledTest(Struct, frozen=True):
     """One signal's test on the rows of the last windows together."""
 
     windows: int
-    """How many of them."""
+    """How many windows are pooled."""
     rows: int
     """Rows with a value."""
     p_value: float
@@ -286,31 +286,31 @@ class PooledTest(Struct, frozen=True):
 
 
 class DriftSignal(Struct, frozen=True, omit_defaults=True):
-    """One thing that is watched for drift, in one window. No number is ever NaN or infinite; None is "could not be said"."""
+    """One signal that is tested for drift, in one window. No number is ever NaN or infinite; None means that it could not be computed."""
 
     name: str
     """For example ``prompt_text``."""
     method: str
-    """How it is compared, for example ``mmd``."""
+    """Test that compares it, for example ``mmd``."""
     n: int
     """Rows of the window that had a value."""
     reference: int
     """Rows of the reference that had a value."""
     score: float | None = None
-    """The statistic of the test; drift makes it larger."""
+    """Statistic of the test; a larger one means more drift."""
     threshold: float | None = None
     """What the statistic must exceed at the signal's own level, from the permutations."""
     p_value: float | None = None
-    """Of the permutation test of this window alone."""
+    """P-value of the permutation test of this window alone."""
     adjusted_p_value: float | None = None
-    """The smallest of this window and of ``pooled``, in shares of the budget of false alarms: multiplied by the number of pools and
-    divided by the signal's share of the budget."""
+    """The smallest p-value of this window and of ``pooled``, corrected for multiple tests: multiplied by the number of pools and
+    divided by the signal's share of the budget of false alarms."""
     effect: float | None = None
-    """Size of the difference, free of the number of rows."""
+    """Size of the difference, independent of the number of rows."""
     effect_floor: float | None = None
     """Size below which a difference does not count, from reference-against-reference splits."""
     shifted: bool = False
-    """Whether ``adjusted_p_value`` is within the budget, of a test whose ``effect`` is over the floor."""
+    """Whether ``adjusted_p_value`` is within the budget of false alarms, for a test whose ``effect`` is over the floor."""
     reason: str = ""
     """Why there is no number, for example ``too few rows: 3 of 50``."""
     pooled: list[PooledTest] = field(default_factory=list)
@@ -318,7 +318,7 @@ class DriftSignal(Struct, frozen=True, omit_defaults=True):
 
 
 class SegmentShift(Struct, frozen=True):
-    """A part of the window, and how much more (or less) of it there is than in the reference."""
+    """A segment of the window, and how much larger (or smaller) its share is than in the reference."""
 
     name: str
     """What its prompts have in common: words, a language, a length."""
@@ -337,9 +337,9 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
     """First 16 hex digits of the SHA-256 of its manifest: span, inference ids, reference, release, settings."""
     since: datetime
     until: datetime
-    """Inferences accepted in [since, until)."""
+    """End of the window; it has the inferences accepted in [since, until)."""
     rows: int
-    """Inferences that were compared: finished, of the champion, not erased, one a session."""
+    """Inferences that were compared: finished, of the champion, not erased, one per session."""
     verdict: DriftVerdict
     shifted: bool
     """Whether a signal shifted, on the evidence of the last windows together."""
@@ -348,38 +348,38 @@ class DriftWindow(Struct, frozen=True, omit_defaults=True):
     reference: str
     """Which reference the prompts were compared with: id of a window, ``training`` or ``none``."""
     signals: dict[str, DriftSignal] = field(default_factory=dict)
-    """By name."""
+    """Signals by name."""
     exemplars: list[str] = field(default_factory=list)
     """Ids of the inferences that differ most from the reference, most different first."""
     segments: list[SegmentShift] = field(default_factory=list)
-    """What there is more of, largest change first."""
+    """Segments whose share has changed, largest change first."""
     reason: str = ""
-    """For people: what shifted, or why nothing can be said."""
+    """For people: what shifted, or why the verdict could not be reached."""
     evidence: float = 0.0
-    """Orders of magnitude by which what was seen is rarer than chance, all signals and pools together; 3 is once in 1,000. A
-    window that could not be examined carries that of the window before. Windows of version 0.1 have none."""
+    """Orders of magnitude by which the observation is rarer than chance, all signals and pools together; 3 is once in 1,000. A
+    window that could not be examined has the evidence of the window before. Windows of version 0.1 have none."""
     evidence_required: float = 3.0
-    """The evidence that makes ``drift``: -log10 of the declared false alarms per evaluation."""
+    """The evidence from which on the verdict is ``drift``: -log10 of the declared false alarms per evaluation."""
     pooled_windows: int = 1
-    """Over how many windows, up to this one, the strongest evidence was found."""
+    """Number of windows, up to this one, whose pooled rows gave the strongest evidence."""
     changed_since: datetime | None = None
-    """Of a drift: since when the change is likely to be there, the begin of a window."""
+    """For a drift: when the change probably began, as the start of a window."""
     too_small_for: float | None = None
-    """The declared smallest effect, where nine windows of this size are too few rows to see it; None: they are enough."""
+    """The declared smallest effect, where even nine windows of this size have too few rows to detect it; None: they have enough."""
     report: str | None = None
-    """Evidently's page, a file name under the folder of reports."""
+    """File name of Evidently's page, in the folder of reports."""
     previous_p_values: dict[str, float] = field(default_factory=dict)
-    """By signal: p-value against the release's window before this one, for people; no verdict rests on it."""
+    """P-value of each signal against the release's previous window, for people; no verdict uses it."""
 
 
 class RejectedRow(Struct, frozen=True):
-    """A row that did not go on, and why."""
+    """A row that was rejected, and why."""
 
     source: Source
     reason: RejectReason
     """For example ``exact_duplicate``."""
     detail: str = ""
-    """What offended: the value, the twin's id, the pattern."""
+    """The value, the duplicate's id, or the pattern that caused it."""
     sample: str = ""
     """The first 200 characters of the row."""
 

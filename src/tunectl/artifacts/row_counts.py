@@ -1,4 +1,4 @@
-"""Row accounts: every stage proves that rows in = kept + rejected by named reason.
+"""Row counts: every stage proves that rows in = kept + rejected by named reason.
 
 A unit is whatever the stage counts (raw rows, examples); a stage that merges several rows into one record counts the
 merged rows as kept, in ``merged``.
@@ -39,10 +39,10 @@ class RowCounts(Struct, frozen=True):
 
 
 class RowCounter:
-    """Counts while a stage runs; ``close`` proves the sum."""
+    """Counts rows while a stage runs; ``finish`` checks the sum."""
 
     def __init__(self, stage: str, rejects: RowList[RejectedRow] | None = None) -> None:
-        """``rejects`` takes the rows that do not go on; a list in memory when it is left out."""
+        """``rejects`` takes the rejected rows; a list in memory when it is left out."""
         self.stage = stage
         self.rows_in = 0
         self.kept = 0
@@ -53,15 +53,15 @@ class RowCounter:
         self.rows_in += rows
 
     def keep(self, rows: int = 1) -> None:
-        """Count rows that went on."""
+        """Count rows that were kept."""
         self.kept += rows
 
     def reject(self, reject: RejectedRow) -> None:
-        """Count one row that did not go on."""
+        """Count one rejected row."""
         self.rejects.append(reject)
 
     def finish(self, *, records_out: int) -> RowCounts:
-        """Return the account, proved.
+        """Return the counts, after checking that they add up.
 
         Raises  TunectlError when the sum does not hold, or a reason is not in the closed set: a bug in the stage, never the user's
                 mistake.
@@ -83,7 +83,7 @@ class RowCounter:
 
 
 def save(tally: RowCounter, folder: Path, *, records_out: int, max_rejected_share: float, setting: str) -> RowCounts:
-    """Close ``tally``, write account and rejects into ``folder``, and refuse a stage that lost too much.
+    """Finish ``tally``, write counts and rejects into ``folder``, and refuse a stage that rejected too much.
 
     ``setting`` is the dotted key that allows more, for the message.
     Raises  DataError when every row, or more than ``max_rejected_share`` (0 to 1), was rejected.
@@ -115,6 +115,6 @@ def _first(account: RowCounts, reason: str) -> str:
 
 
 def load(folder: Path) -> RowCounts:
-    """Return the account of a finished artifact folder."""
+    """Return the row counts of a finished artifact folder."""
     account: RowCounts = atomic_io.read_json(folder / ROW_COUNTS, RowCounts)
     return account

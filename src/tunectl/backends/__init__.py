@@ -1,1 +1,1 @@
-"""Seams to third-party libraries, which are imported inside functions."""
+"""Wrappers of third-party libraries, which are imported inside functions."""

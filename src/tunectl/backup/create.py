@@ -1,7 +1,7 @@
-"""Write a backup: one folder, whole or not at all, that its owner alone can read. Server, monitor and controller go on meanwhile.
+"""Write a backup: one folder, written atomically, that its owner alone can read. Server, monitor and controller keep running meanwhile.
 
-The registry's history and pointers are read under its lock, and releases never change, so a promotion at the same time is in it
-or is not. SQLite and PostgreSQL give the log as it is at one moment after the backup began.
+The registry's history and pointers are read under its lock, and releases never change, so a promotion at the same time is included
+completely or not at all. SQLite and PostgreSQL give the log as it is at one moment after the backup began.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from tunectl.registry.release_store import ReleaseRegistry
 from tunectl.retraining.run_store import RunStore
 
 SCRATCH: Final = ".tunectl-backup"
-"""In the folder of the backups: what is being written, and what a kill has left of that."""
+"""Folder for half-written backups, beside the backups; also what a killed one has left."""
 BUSY: Final = "another backup is being written there"
 PATIENCE: Final = 60.0
-"""Seconds for which somebody else may change the registry."""
+"""Seconds to wait for the lock of the registry."""
 
 
 def create_backup(host: HostState, target: Path) -> Backup:
-    """Write everything that this host holds into the new folder ``target``.
+    """Write everything that this host stores into the new folder ``target``.
 
     Raises:
-        UsageError: ``target`` exists, or lies inside of what it would save.
+        UsageError: ``target`` exists, or is inside of what it would save.
         ArtifactError: the database or a record is damaged.
-        InfrastructureError: disk, database or pg_dump say no. In each case nothing is left under ``target``.
+        InfrastructureError: disk, database or pg_dump fail. In each case nothing is left under ``target``.
     """
     _refuse_target(host, target)
     project_folder.require_new_folder(host.layout.root)
@@ -86,7 +86,7 @@ def _refuse_target(host: HostState, target: Path) -> None:
 
 @contextmanager
 def _hold_place(target: Path) -> Iterator[Path]:
-    """Be the only one who writes backups in a folder; what a kill left there is deleted, because it holds people's text."""
+    """Lock a folder against other backups; what a killed one left there is deleted, because it holds people's texts."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,14 +104,14 @@ def _hold_place(target: Path) -> Iterator[Path]:
 
 
 class _Writer:
-    """Copies files into a backup and notes what they are."""
+    """Copies files into a backup and records their digests."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.files: dict[str, BackupFile] = {}
 
     def note(self, name: str) -> None:
-        """Note a file that was written already."""
+        """Record a file that was written already."""
         path = self.folder / name
         self.files[name] = BackupFile(atomic_io.sha256_path(path), path.stat().st_size)
 
@@ -126,7 +126,7 @@ class _Writer:
         self.files[name] = BackupFile(hashlib.sha256(content).hexdigest(), len(content))
 
     def copy(self, source: Path, name: str) -> None:
-        """Copy a file or a folder; hidden files are half-written ones, and what is absent is left out."""
+        """Copy a file or a folder; hidden (half-written) files are left out, and absent ones are skipped."""
         if source.is_dir():
             for path in sorted(source.iterdir()):
                 if not path.name.startswith("."):
@@ -161,7 +161,7 @@ def _copy_log(host: HostState, fresh: Path, writer: _Writer) -> Literal["sqlite"
 
 
 def _copy_rest(host: HostState, writer: _Writer) -> int:
-    """Copy all but log and registry; returns the number of retrains."""
+    """Copy everything but log and registry; returns the number of retrains."""
     if host.hash_key_env is None:
         writer.copy(host.hash_key, host_state.HASH_KEY)
     writer.copy(host.keys, host_state.KEYS)

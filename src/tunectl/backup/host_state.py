@@ -1,4 +1,4 @@
-"""What one host of a project holds that cannot be built again, and where it lies."""
+"""What one host of a project stores that cannot be built again, and where it is."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SQLITE, DUMP, HASH_KEY, KEYS = "inference_log.sqlite", "inference_log.dump", "ha
 TRUSTED_KEYS = "trusted_keys.json"
 NEWEST_CHAMPION, NEWEST_CANARY = sequence_guard.FILE, sequence_guard.CANARY_FILE
 KEPT_HERE: Final = (TRUSTED_KEYS, NEWEST_CHAMPION, NEWEST_CANARY)
-"""A host that has them keeps its own: keys may have been revoked since the backup, and newer champions seen."""
+"""Files that a host keeps if it has them: keys may have been revoked since the backup, and newer champions seen."""
 SNAPSHOTS, REGISTRY, RETRAIN, INIT_ADAPTERS = "snapshots", "registry", "retrain", "init_adapters"
 REGISTRY_FILES: Final = (
     registry_formats.EVENTS,
@@ -38,7 +38,7 @@ REGISTRY_FILES: Final = (
     registry_formats.OLD_CANARY,
     registry_formats.CHAMPION,
 )
-"""Beside the releases; the pointer comes last, so that a restore that was killed serves nothing."""
+"""Files beside the releases; the pointer comes last, so that a killed restore serves nothing."""
 RETRAIN_FILES: Final = (
     run_store.INBOX,  # a trigger leaves it after its outcome was written, so the other order could lose one
     *run_store.OLD_FOLDERS.values(),
@@ -52,7 +52,7 @@ RETRAIN_FILES: Final = (
     "secret",
     "token",
 )
-"""No worktree, logs, locks or questions of gates: they are scratch."""
+"""Files of retrains; without worktree, logs, locks and questions of gates, which are temporary."""
 NOT_HERE: Final = (
     "what Git has (conf/, dvc.lock, inference_log/window.json, judgments): push it",
     "DVC's cache (data, models of each stage): dvc push, or tunectl repro builds it again",
@@ -62,7 +62,7 @@ NOT_HERE: Final = (
 
 
 class BackupFile(Struct, frozen=True):
-    """What a restored file must have, or the restore is refused."""
+    """Size and digest that a restored file must have."""
 
     sha256: str
     size: int
@@ -70,22 +70,22 @@ class BackupFile(Struct, frozen=True):
 
 
 class Backup(Struct, frozen=True):
-    """What ``backup.json`` says."""
+    """The content of ``backup.json``."""
 
     project: str
     created_at: datetime
-    """When it began: every inference that was confirmed before is in it."""
+    """When the backup began: it has every inference that was confirmed before."""
     tunectl: str
-    """The version that wrote it."""
+    """Version of tunectl that wrote it."""
     inference_log: Literal["sqlite", "postgresql"] | None
     champion: str | None
     releases: int
     keys: int
     runs: int
-    """Retrains."""
+    """Number of retrains."""
     files: dict[str, BackupFile]
     missing: list[str]
-    """What is not in it, and why."""
+    """What the backup does not have, and why."""
 
 
 BACKUP: Final = RecordFormat("backup", ())
@@ -93,12 +93,12 @@ BACKUP: Final = RecordFormat("backup", ())
 
 @dataclass(frozen=True, slots=True)
 class HostState:
-    """Where everything lies on this host."""
+    """Where everything is on this host."""
 
     project: str
     layout: ProjectPaths
     url: str
-    """Of the inference log."""
+    """Address of the inference log."""
     log_config: InferenceLogConfig
     hash_key: Path
     hash_key_env: str | None
@@ -112,12 +112,12 @@ class HostState:
 
     @property
     def database(self) -> Path | None:
-        """The file of the inference log; None for a server."""
+        """The file of the inference log; None where it is on a server."""
         return inference_log_schema.database_file(self.url, self.layout.root)
 
     @property
     def registry_folder(self) -> Path | None:
-        """None where the registry lies behind an address."""
+        """The folder of the registry; None where it is behind an address."""
         return None if "://" in self.registry else self.layout.root / self.registry
 
     @property
@@ -136,7 +136,7 @@ class HostState:
         return self.layout.state_dir / INIT_ADAPTERS
 
     def places(self) -> Iterator[tuple[str, Path | None]]:
-        """Name in a backup and place here, of everything but the database; None where it does not lie here."""
+        """Path on this host by name in the backup, of everything but the database; None where it is not on this host."""
         yield HASH_KEY, None if self.hash_key_env else self.hash_key
         yield KEYS, self.keys
         yield TRUSTED_KEYS, self.trusted_keys
@@ -151,7 +151,7 @@ class HostState:
 def describe_host(
     layout: ProjectPaths, settings: TunectlConfig | ServeSettings, environment: Mapping[str, str] = os.environ
 ) -> HostState:
-    """Read from the settings where everything lies."""
+    """Read from the settings where everything is."""
     section = settings.feedback.root if isinstance(settings, TunectlConfig) else None
     log = settings.inference_log
     trusted = environment.get(TRUSTED_KEYS_ENV) or settings.serve.trusted_keys_file

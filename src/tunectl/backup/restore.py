@@ -1,6 +1,6 @@
-"""Put a backup where this host's state belongs. Whoever was erased after the backup is erased again, before anything is in place.
+"""Restore a backup on this host. Data of people who were erased after the backup is erased again before anything is put in place.
 
-A restore that was killed goes on when it is called again: until it has ended a file in ``.tunectl/`` names its backup.
+A killed restore resumes when it is called again: until it has ended, a file in ``.tunectl/`` names its backup.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from tunectl.inference_log.log_store import InferenceLog, LogEvent
 from tunectl.retraining import run_store
 
 SCRATCH: Final = "restore"
-"""In the state folder: where a backup is prepared."""
+"""Folder of the state folder in which a backup is prepared."""
 MARK: Final = "restore.json"
 PUBLIC: Final = f"{host_state.REGISTRY}/"
-"""Releases hold no text of people, and a server may run as another user."""
+"""Releases hold no texts of people, and a server may run as another user."""
 
 
 class RestoreMark(Struct, frozen=True):
-    """Which backup is being put in place."""
+    """Which backup is being restored."""
 
     backup: str
-    """SHA-256 of its ``backup.json``."""
+    """SHA-256 of the ``backup.json`` of that backup."""
 
 
 class Restored(Struct, frozen=True):
@@ -46,18 +46,18 @@ class Restored(Struct, frozen=True):
 
     backup: Backup
     erasures: int
-    """People and keys that were erased since this host began to note them, and are erased again."""
+    """People and keys that were erased since this host began to record erasures, and are erased again."""
     erased: int
-    """Inferences and feedback records that this deleted: the backup had them."""
+    """Inferences and feedback records that were deleted by that: the backup had them."""
     snapshots: int
-    """Frozen windows that had some of them."""
+    """Frozen windows that contained some of them."""
 
 
 _MARK: Final = RecordFormat("restore that goes on", ())
 
 
 def read_backup(source: Path) -> Backup:
-    """Read ``backup.json`` and hold every file against its digest.
+    """Read ``backup.json`` and check the digest of every file.
 
     Raises  ArtifactError where it is no backup, or a file is missing or was changed.
     """
@@ -84,14 +84,14 @@ def read_backup(source: Path) -> Backup:
 
 
 def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Restored:
-    """Put the backup in ``source`` in place on a host that has nothing there yet.
+    """Restore the backup in ``source`` on a host that has no state yet.
 
-    Erasures are read beside the backup, beside the hash key of this host, and from ``ledgers``.
+    Erasures are read from beside the backup, from beside the hash key of this host, and from ``ledgers``.
 
     Raises:
         ArtifactError: the backup is damaged.
-        UsageError: something is there already, or the settings name another kind of database.
-        InfrastructureError: a server or controller runs, or disk or database say no. Call it again then.
+        UsageError: some state exists already, or the settings name another kind of database.
+        InfrastructureError: a server or controller runs, or disk or database fail. Call it again then.
     """
     private_files.restrict(
         source, private_files.FOLDER
@@ -171,7 +171,7 @@ def _refuse_existing(host: HostState, backup: Backup) -> None:
 
 
 def _holds(place: Path, name: str, backup: Backup) -> bool:
-    """Whether something is there that the backup has, too; an empty folder is nothing."""
+    """Return whether something exists at ``place`` that the backup has, too; an empty folder counts as nothing."""
     if name in host_state.KEPT_HERE:
         return False
     if name in backup.files:
@@ -181,7 +181,7 @@ def _holds(place: Path, name: str, backup: Backup) -> bool:
 
 
 def _copy_tree(source: Path, backup: Backup, scratch: Path) -> None:
-    """Copy all but a dump, so that the backup stays as it is."""
+    """Copy everything but a database dump, so that the backup stays unchanged."""
     for name in backup.files:
         if name == host_state.DUMP:
             continue
@@ -199,7 +199,7 @@ def _copy_tree(source: Path, backup: Backup, scratch: Path) -> None:
 def _restore_log(
     host: HostState, backup: Backup, source: Path, scratch: Path, erasures: Sequence[Erasure]
 ) -> tuple[int, int]:
-    """Restore the database, erase again, and put an SQLite file in its place; returns rows erased and snapshots changed."""
+    """Restore the database, erase again, and move an SQLite file to its place; returns rows erased and snapshots changed."""
     if backup.inference_log is None:
         return 0, 0
     url = host.url
@@ -223,7 +223,7 @@ def _restore_log(
 
 
 def _check_hash_key(host: HostState, scratch: Path, store: InferenceLog) -> None:
-    """Raise InfrastructureError where the hash key that this host will have is another one than that of the log."""
+    """Raise InfrastructureError where the hash key that this host will have is not that of the log."""
     given = os.environ.get(host.hash_key_env or "")
     saved = scratch / host_state.HASH_KEY
     if given is not None or saved.is_file():
@@ -232,7 +232,7 @@ def _check_hash_key(host: HostState, scratch: Path, store: InferenceLog) -> None
 
 
 def _note_erasures(host: HostState, source: Path, erasures: Sequence[Erasure]) -> None:
-    """Note all erasures beside the hash key of this host, and that a backup lies where this one does."""
+    """Record all erasures beside the hash key of this host, and the backup's folder as one that has to be erased from, too."""
     folder = host.hash_key.parent
     known = set(erasure_ledger.read(folder / erasure_ledger.LEDGER))
     erasure_ledger.append(folder / erasure_ledger.LEDGER, [one for one in erasures if one not in known], create=True)
@@ -241,7 +241,7 @@ def _note_erasures(host: HostState, source: Path, erasures: Sequence[Erasure]) -
 
 
 def _put(fresh: Path, place: Path) -> None:
-    """Move a file, or what is in a folder, to its place; the pointer of a registry last."""
+    """Move a file, or the content of a folder, to its place; the pointer of a registry last."""
     if not fresh.is_dir():
         _move(fresh, place)
         return
@@ -252,7 +252,7 @@ def _put(fresh: Path, place: Path) -> None:
 
 
 def _move(fresh: Path, place: Path) -> None:
-    """Move a file or folder to where nothing but what an earlier call has left may be, also to another disk."""
+    """Move a file or folder, also to another disk; only what an earlier call has left may exist there."""
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if place.is_dir():
         shutil.rmtree(place)

@@ -1,7 +1,7 @@
-"""What people did in an experiment, one number an identity: clicks, conversions, satisfaction, and what must not get worse. Pure.
+"""Outcomes of an experiment, one number per identity: clicks, conversions, satisfaction, and guardrails. Pure.
 
 An identity's outcome counts once its attribution time is over: from then on it is final, and the order in which identities
-become final is the order of the test. Everybody who was assigned counts, also who said nothing: who speaks up may depend on
+become final is the order of the test. Everybody who was assigned counts, also without feedback: who gives feedback may depend on
 the variant.
 """
 
@@ -22,16 +22,16 @@ VARIANTS: Final = ("champion", "challenger", "base")
 
 
 class ExperimentData(Struct, frozen=True):
-    """The units of an experiment, and whom it leaves out."""
+    """The units of an experiment, and the number of those left out."""
 
     units: list[Observation]
     """In the order in which they became final."""
     open: int
-    """Identities whose attribution time is not over."""
+    """Number of identities whose attribution time is not over."""
     chosen: int
-    """Inferences whose caller asked for a variant by name: nobody assigned those."""
+    """Number of inferences whose caller asked for a variant by name: they were not assigned."""
     both: int
-    """Identities that were seen in both variants, which nobody is who was assigned."""
+    """Number of identities that were seen in both variants; assigned ones never are."""
 
 
 def collect_observations(
@@ -44,13 +44,13 @@ def collect_observations(
     slow: float,
     now: datetime,
 ) -> ExperimentData:
-    """Return units of the inferences since the experiment began.
+    """Return the units of all inferences since the experiment began.
 
     inferences    of both variants, the oldest first
     said         finds the feedback of inferences
-    challenger   its release
-    attribution  from an identity's first inference to the end of what counts for it
-    slow         seconds beyond which an answer is a slow one
+    challenger   release of the challenger
+    attribution  time from an identity's first inference to the end of what counts for it
+    slow         seconds beyond which an answer counts as slow
     """
     groups: dict[str, list[InferenceRecord]] = {}
     chosen = 0
@@ -114,7 +114,7 @@ def _unit(
 
 
 def _mark(feedback: Sequence[Feedback]) -> float:
-    """Return satisfaction with one answer, 0 to 1; half where nobody said. Somebody who wrote a better answer was not satisfied."""
+    """Return satisfaction with one answer, 0 to 1; one half without feedback. Somebody who wrote a better answer was not satisfied."""
     result: list[float] = []
     for item in feedback:
         if item.kind == "thumb" and item.value is not None:

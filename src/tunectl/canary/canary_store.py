@@ -1,9 +1,9 @@
-"""Store of canaries in the registry: at most one runs at a time, and its record stays.
+"""Store of canaries in the registry: at most one runs at a time, and its record is kept.
 
-    <store>/experiments/<id>.json  every experiment, replaced whole as it goes on
+    <store>/experiments/<id>.json  every experiment, replaced atomically while it runs
 
-Begin: record first, then the challenger is put up. End: it is withdrawn first, so that after a kill nobody is on a challenger
-that no record speaks of. A person's own challenger is never touched. Whoever changes a record holds the lock and has read it under
+Start: the record is written first, then the challenger is set. End: the challenger is removed first, so that after a kill there is no
+challenger without a record. A challenger that a person started is never changed. A record is changed under the lock and read under
 that lock: what a person ended meanwhile stays ended.
 """
 
@@ -30,7 +30,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 RECORDS: Final = "experiments"
 UNTESTED: Final = "a canary test needs a release that its gate accepted; without a test: tunectl release canary start {} --no-test --share 0.1 --force"
-"""What is left for a release that a gate refused."""
+"""What to do with a release that a gate refused."""
 _RULES: Final = {
     "guard_tolerance": "guardrail_tolerance",
     "least": "min_units_per_variant",
@@ -39,7 +39,7 @@ _RULES: Final = {
 
 
 def upgrade_experiment(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record of 0.1. The salt stays: it decides who gets the challenger."""
+    """Upgrade a record of 0.1. The salt stays: it decides who gets the challenger."""
     result = rename_keys(record, {**AUTHORSHIP, "measure": "metric", "began": "started_at", "ended": "ended_at"})
     return {**result, "rules": rename_keys(result.get("rules", {}), _RULES)}
 
@@ -48,7 +48,7 @@ EXPERIMENT: Final = RecordFormat("canary experiment", (upgrade_experiment,))
 
 
 class Experiment(Struct, frozen=True, omit_defaults=True):
-    """One experiment and how it stands."""
+    """One experiment and its state."""
 
     id: RecordName
     challenger: ContentId
@@ -59,25 +59,25 @@ class Experiment(Struct, frozen=True, omit_defaults=True):
     slow_seconds: float
     started_at: datetime
     until: datetime
-    """When an open question is given up."""
+    """Until when the test may run without a decision."""
     salt: str
     author: str
     message: str
     run: str | None = None
-    """The retrain that it belongs to; None: a person's own."""
+    """The retrain that it belongs to; None: a person started it."""
     ended_at: datetime | None = None
     decision: CanaryDecision | None = None
     """``running`` where a person stopped it."""
     reading: ExperimentResult | None = None
-    """The last look."""
+    """The last result."""
 
 
 class CanaryRunningError(GateError):
-    """Another challenger is up: when that one is gone, this one may begin."""
+    """Another challenger is set: when that one has ended, this one may start."""
 
 
 class ExperimentStore:
-    """Records of canaries below a registry; starting and ending one moves the registry's canary pointer with it."""
+    """Records of canaries in a registry; starting and ending one moves the registry's canary pointer with it."""
 
     def __init__(self, store: ReleaseRegistry) -> None:
         self.store, self.folder = store, store.root / RECORDS
@@ -94,7 +94,7 @@ class ExperimentStore:
         return next((item for item in self.all() if item.ended_at is None), None)
 
     def start(self, canary: Experiment) -> Experiment:
-        """Begin; the same id again goes on with what was begun, and is what it was where that has ended.
+        """Start an experiment; with an id that exists already, continue that one, or return it where it has ended.
 
         Raises  CanaryRunningError while another one runs, or where a person has put up a challenger; GateError for a release that a gate refused;
                 UsageError for a release that is champion already, a store without a champion, or shares that leave a variant empty;
@@ -134,7 +134,7 @@ class ExperimentStore:
         EXPERIMENT.write(self._path(canary), canary)
 
     def record_result(self, canary: Experiment, reading: ExperimentResult) -> Experiment:
-        """Keep what a look found; returns the experiment as it stands now, which may be that somebody has ended it."""
+        """Store the result of one evaluation; returns the experiment as it is now, which somebody may have ended."""
         with self._writing():
             now = self._now(canary)
             if now.ended_at is None and now.reading != reading:
@@ -152,7 +152,7 @@ class ExperimentStore:
         author: str = "",
         message: str = "",
     ) -> Experiment:
-        """Take the challenger off the traffic, then write why; one that has ended stays as it ended.
+        """Remove the challenger from the traffic, then record why; an ended experiment is left unchanged.
 
         ``by`` (empty: whoever started it) and ``why`` are for the release history.
         """
@@ -174,7 +174,7 @@ class ExperimentStore:
         return result
 
     def repair(self) -> bool:
-        """Bring the challenger in line with the records after a kill; says whether something was wrong."""
+        """Set the challenger as the records say after a kill; returns whether something was wrong."""
         if self._wrong() is None:
             return False
         with self._writing():
@@ -218,5 +218,5 @@ class ExperimentStore:
 
 
 def fresh_salt() -> str:
-    """Return random, so that one experiment's assignment says nothing about the next one's."""
+    """Return a random salt, so that the assignments of two experiments are independent."""
     return secrets.token_hex(8)

@@ -13,15 +13,15 @@ from tunectl.core.optional import import_optional
 
 
 class PowerAnalysis(Struct, frozen=True):
-    """What the simulated experiments say."""
+    """Result of the simulated experiments."""
 
     effect: float
     power: float
     """Share of simulated experiments that reached the goal."""
     half: int | None
-    """Units of both variants by which half of them had; None: fewer did."""
+    """Units of both variants after which half of them had reached it; None: fewer did."""
     most: int | None
-    """Units by which four of five had."""
+    """Units of both variants after which four of five had reached it; None: fewer did."""
 
 
 def simulate_power(
@@ -29,7 +29,7 @@ def simulate_power(
 ) -> PowerAnalysis:
     """Simulate experiments with yes-or-no outcomes: ``rate`` for the champion, ``rate + effect`` for the challenger.
 
-    ``horizon`` is the number of units after which a simulated experiment is given up.
+    ``horizon`` is the number of units after which a simulated experiment ends.
     Raises  UsageError for rates outside 0 to 1.
     """
     validate_rules(rules)

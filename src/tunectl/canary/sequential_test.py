@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CanaryDecision = Literal["running", "promote", "harm", "undecided", "unfair"]
-"""running: go on. promote: the goal is proved. harm: the challenger is worse, or a guardrail does not hold. undecided: time or
-units are over. unfair: the variants are not those that were declared, or do not get their shares, so nothing can be concluded."""
+"""running: no decision yet. promote: the goal is proved. harm: the challenger is worse, or a guardrail is violated. undecided: time or
+units are over. unfair: the variants are not the declared ones, or do not get their shares, so nothing can be concluded."""
 CURVE: Final = 60
-"""Points of a curve."""
+"""Largest number of points of a curve."""
 GRID: Final = 161
 """Candidate differences from -1 to 1 among which the confidence interval is searched."""
 
@@ -37,14 +37,14 @@ class Observation(Struct, frozen=True):
     outcome: float
     """0 to 1, more is better."""
     guards: dict[str, float] = field(default_factory=dict)
-    """By guardrail, 0 to 1, more is worse: share of refusals, errors, slow answers."""
+    """Guardrails by name, 0 to 1, more is worse: share of refusals, errors, slow answers."""
 
 
 class SequentialTestRules(Struct, frozen=True):
     """What is to be proved, and when to stop."""
 
     share: float
-    """Of the identities that get the challenger, above 0 and below 1."""
+    """Share of the identities that get the challenger, above 0 and below 1."""
     margin: float
     """0: the challenger must be better. Above: it must not be worse by that much (in units of the outcome)."""
     alpha: float
@@ -52,7 +52,7 @@ class SequentialTestRules(Struct, frozen=True):
     harm_alpha: float
     """Largest probability of stopping for harm where there is none, all guardrails together."""
     guardrail_tolerance: float
-    """How much more of a guardrail is accepted, 0 to 1."""
+    """By how much a guardrail may be worse, 0 to 1."""
     min_units_per_variant: int
     """Units of each variant before anything is promoted."""
     max_total_units: int | None
@@ -81,14 +81,14 @@ class ExperimentResult(Struct, frozen=True):
     challenger_units: int
     champion: float | None
     challenger: float | None
-    """Mean outcomes."""
+    """Mean outcome of each variant; None without units."""
     low: float | None
     high: float | None
-    """Ends of the confidence sequence of the difference: it holds at all looks together."""
+    """Ends of the confidence sequence of the difference: it holds for all evaluations together."""
     evidence: dict[str, float]
     """Largest e-value so far: ``better``, ``harm``, ``fair`` and the guardrails."""
     at: int | None = None
-    """Units after which it was decided."""
+    """Units after which the decision was reached."""
     curve: list[Point] = field(default_factory=list)
 
 
@@ -101,7 +101,7 @@ def validate_rules(rules: SequentialTestRules) -> None:
 def evaluate(
     units: Sequence[Observation], rules: SequentialTestRules, *, over: bool = False, curve: bool = True
 ) -> ExperimentResult:
-    """Test the units in the order in which they became final; ``over``: the time is up.
+    """Test the units in the order in which they became final; ``over``: the time is over.
 
     More units never reverse a decision: the first crossing counts.
     Raises  UsageError for a share that leaves one variant empty.
@@ -141,7 +141,7 @@ def evaluate(
 def first_decision(
     variant: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
 ) -> tuple[CanaryDecision, str, int | None]:
-    """Return the first decision alone, why, and after how many units, of arrays with one value a unit: for simulations.
+    """Return the first decision, why, and after how many units, from arrays with one value per unit: for simulations.
 
     variant      whether the challenger answered
     outcome  0 to 1

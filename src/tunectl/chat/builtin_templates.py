@@ -40,7 +40,7 @@ _BLOCKS = {
         "{{ '<|assistant|>\\n' }}",
     ),
 }
-"""Name to: opening of a turn, its content with its end, what stands between turns, and the opening of the next answer."""
+"""By name: opening of a turn, its content with its end, separator of turns, and opening of the next answer."""
 
 _BOS = frozenset({"llama3", "gemma", "mistral"})
 """Families whose text starts with the begin-of-text token."""

@@ -1,8 +1,8 @@
 """Encode special tokens in user text as plain text: only the chat template may begin and end turns.
 
-A tokenizer reads ``<|im_end|>`` wherever it stands. So that nobody writes a turn of somebody else, a template gets contents in which
-each special token is broken by ``GUARD``, and what it renders is encoded with the template's own tokens recognized and the broken
-ones as ordinary text. Without special tokens in the contents nothing changes, neither text nor ids.
+A tokenizer recognizes ``<|im_end|>`` anywhere. So that nobody can forge a turn, the template gets contents in which
+each special token is broken by ``GUARD``, and its output is encoded with the template's own tokens recognized and the broken
+ones as ordinary text. Without special tokens in the contents, text and ids are unchanged.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tunectl.core.errors import ArtifactError
 
 TOKENIZER: Final = "tokenizer.json"
 GUARD: Final = "\ufdd2"
-"""A Unicode noncharacter behind the first letter of a special token that is only text."""
+"""A Unicode noncharacter, put after the first letter of a special token that is only text."""
 _OPEN, _CLOSE = "\ufdd3", "\ufdd4"
 _RESERVED: Final = dict.fromkeys(range(0xFDD0, 0xFDF0))
-"""Noncharacters, which mean nothing in a text: templates and encoders here use some of them as marks."""
+"""Noncharacters, which have no meaning in a text: templates and encoders here use some of them as marks."""
 
 
 class _AddedToken(msgspec.Struct):
@@ -51,7 +51,7 @@ def load_special_texts(folder: Path) -> tuple[str, ...]:
 
 
 def guard_text(text: str, special: Sequence[str]) -> str:
-    """Return ``text`` with each of the ``special`` tokens in it broken, and without marks of its own."""
+    """Return ``text`` with each of the ``special`` tokens in it broken, and without guards of its own."""
     if not text.isascii():
         text = text.translate(_RESERVED)
     found = {start + 1 for start, _ in _find_all(text, special)}
@@ -64,7 +64,7 @@ def guard_text(text: str, special: Sequence[str]) -> str:
 
 
 def guard_value(value: Any, special: Sequence[str]) -> Any:
-    """Return the same for every string in ``value``, which is JSON."""
+    """Guard every string in ``value``, which is JSON."""
     if isinstance(value, str):
         return guard_text(value, special)
     if isinstance(value, list):
@@ -75,7 +75,7 @@ def guard_value(value: Any, special: Sequence[str]) -> Any:
 
 
 def remove_guards(text: str) -> str:
-    """Return a text as people see it."""
+    """Return a text without guards."""
     return text.replace(GUARD, "")
 
 
@@ -87,7 +87,7 @@ def _find_normalized(text: str, special: Sequence[str]) -> set[int]:
 
 
 def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:
-    """Return where each of the tokens begins, also inside another one. By ``str.find``: linear in a text made to be slow, too."""
+    """Return where each of the tokens begins, also inside another one. By ``str.find``: linear also for a malicious text."""
     result = []
     for token in tokens:
         start = text.find(token)
@@ -98,10 +98,10 @@ def _find_all(text: str, tokens: Iterable[str]) -> list[tuple[int, str]]:
 
 
 class LiteralEncoder:
-    """Encodes texts with guards: of a tokenizer, a copy that knows its special tokens under names that nobody writes."""
+    """Encodes guarded texts with a copy of the tokenizer in which special tokens are renamed, so that one in a text stays plain text."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """``tokenizer`` is one of the library ``tokenizers``; it stays as it is."""
+        """``tokenizer`` is one of the library ``tokenizers``; it is not changed."""
         self._inner: Any = type(tokenizer).from_str(tokenizer.to_str())
         self._inner.encode_special_tokens = True
         added = {number: token for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -122,7 +122,7 @@ class LiteralEncoder:
         self._real = {self._inner.token_to_id(self._names[token.content]): number for number, token in added.items()}
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return ids, and the [start, end) letters of ``text``, guards among them, that each came from."""
+        """Return ids, and the [start, end) characters of ``text``, guards included, that each came from."""
         pieces: list[str] = []
         places: list[tuple[int, int]] = []
         end = 0
@@ -146,7 +146,7 @@ class LiteralEncoder:
         return ids, spans
 
     def _find_real(self, text: str) -> Iterator[tuple[int, str]]:
-        """Yield special tokens that the template wrote, the longest where several begin; one letter alone is broken by what follows it."""
+        """Yield special tokens that the template wrote, the longest where several begin; a token of one letter is broken by the guard after it."""
         end = 0
         for start, token in sorted(_find_all(text, self._names), key=lambda item: (item[0], -len(item[1]))):
             if start >= end and not (len(token) == 1 and text[start + 1 : start + 2] == GUARD):
@@ -155,7 +155,7 @@ class LiteralEncoder:
 
 
 def _append(text: str, start: int, end: int, pieces: list[str], indexes: list[tuple[int, int]]) -> None:
-    """Add ``text[start:end]`` without its guards, and where each letter stands."""
+    """Append ``text[start:end]`` without its guards, and the position of each letter."""
     part = text[start:end]
     pieces.append(remove_guards(part))
     indexes += [(number, number + 1) for number, letter in enumerate(part, start) if letter != GUARD]

@@ -1,8 +1,8 @@
-"""Which tokens of an example are learned from.
+"""Choose the tokens of an example that are trained on.
 
-Only what the assistant says, up to and with the token that ends its turn. A template that marks generated text is believed;
-one without marks is rendered up to each turn, and what the turn adds is the turn's. Masks go by place and length, never by
-the number of a token: pad, end of text and end of turn may share one.
+Only the assistant's turns are, including the token that ends them. Where a template marks generated text, the marks are used;
+one without marks is rendered up to each turn, and what the turn adds belongs to it. Masks are by position and length, never by
+token id: pad, end of text and end of turn may share one.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tunectl.core.errors import DataError
 
 TrainOn = Literal["final_answer", "assistant"]
 UNTRAINED = -100
-"""Label of a pre-tokenized token that is not learned from."""
+"""Label of a pre-tokenized token that is not trained on."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSpan:
-    """Tokens in a row, and whether each is learned from."""
+    """Consecutive tokens, and whether each is trained on."""
 
     ids: list[int]
     trained: list[bool]
@@ -33,7 +33,7 @@ class TokenSpan:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedExample:
-    """One example as tokens: what its answers share, and each answer from where it parts.
+    """One example as tokens: the common beginning of its answers, and the rest of each answer.
 
     The whole sequence of answer ``i`` is ``prompt.ids + answers[i].ids``. Where the tokenizer joins the end of the prompt
     with the start of an answer, nothing is shared: the prompt is empty and each answer holds its whole sequence.
@@ -46,7 +46,7 @@ class TokenizedExample:
 
 @dataclass(frozen=True, slots=True)
 class _RenderedText:
-    """One whole rendered sequence, the [start, end) characters that are learned, and where the final answer starts."""
+    """One rendered sequence, the [start, end) characters that are trained on, and where the final answer starts."""
 
     text: str
     learned: list[tuple[int, int]]
@@ -64,7 +64,7 @@ class LossMasker:
         self._train_on = train_on
 
     def mask(self, examples: Sequence[Example]) -> list[TokenizedExample]:
-        """Return one result an example, in the same order.
+        """Return one result per example, in the same order.
 
         Raises  DataError when prefixes of a conversation disagree, naming the turn and showing both texts.
         """
@@ -90,7 +90,7 @@ class LossMasker:
         return self._by_prefix(example)
 
     def _render_with_generation_marks(self, example: Example, answer: ReferenceAnswer) -> _RenderedText:
-        """Ask the template what is generated: its parts are the assistant's turns, in order."""
+        """Use the parts that the template marks as generated: they are the assistant's turns, in order."""
         messages = [*example.messages, tool_calls.to_message(answer)]
         rendered = self._template.render_marked(messages, tools=example.tools)
         turns = [message for message in messages if message.role == "assistant"]
@@ -111,7 +111,7 @@ class LossMasker:
         return _RenderedText(rendered.text, learned, rendered.generated[-1][0])
 
     def _by_prefix(self, example: Example) -> list[_RenderedText]:
-        """Render the conversation up to each turn, and again with the turn: the difference is the turn's."""
+        """Render the conversation up to each turn, and again with the turn: the difference belongs to the turn."""
         before: list[tuple[int, int]] = []
         for index, message in enumerate(example.messages):
             if message.role == "assistant" and self._learns(message, final=False):
@@ -126,7 +126,7 @@ class LossMasker:
         return texts
 
     def _turn(self, example: Example, messages: Sequence[Message], turn: Message) -> tuple[str, str]:
-        """Return the text before an assistant turn and with it."""
+        """Return the text before an assistant turn, and the text with it."""
         opened = self._template.render(messages, add_generation_prompt=True, tools=example.tools)
         closed = self._template.render([*messages, turn], tools=example.tools)
         if not closed.startswith(opened):
@@ -159,13 +159,13 @@ class LossMasker:
         return TokenSpan(encoded.ids[: last + 1], trained[: last + 1]), min(parts, last)
 
     def _up_to_end(self, ids: list[int], inside: list[int]) -> list[int]:
-        """Cut what a template writes behind the end of a turn, such as a line break: nobody generates it."""
+        """Cut what a template writes after the end of a turn, such as a line break: the model does not generate it."""
         ends = [position for position, index in enumerate(inside) if ids[index] == self._end]
         return inside[: ends[-1] + 1] if ends else inside
 
 
 def _split_shared_prefix(example: Example, pieces: list[tuple[TokenSpan, int]]) -> TokenizedExample:
-    """Split what all sequences begin with from their answers."""
+    """Split the common beginning of all sequences from their answers."""
     first, length = pieces[0]
     same = all(
         count == length
@@ -181,10 +181,10 @@ def _split_shared_prefix(example: Example, pieces: list[tuple[TokenSpan, int]]) 
 def _spans(
     special: Sequence[str], example: Example, turn: Message, text: str, start: int, end: int
 ) -> list[tuple[int, int]]:
-    """Return the learned characters of a turn that lies at [start, end): all, or the parts that say so.
+    """Return the trained characters of a turn at [start, end): all, or the parts that are flagged.
 
-    What follows the last part, the end of the turn first of all, is learned with it.
-    Raises  DataError where the template changes the words, so that the parts are not found again.
+    What follows the last part, first of all the end of the turn, is trained with it.
+    Raises  DataError where the template changes the text, so that the parts are not found again.
     """
     if not turn.parts:
         return [(start, end)]

@@ -1,4 +1,4 @@
-"""Contract of a model: everything that prompt rendering must do the same way in training and serving."""
+"""Contract of a model: everything that prompt rendering must do in the same way in training and serving."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ class SpecialToken(Struct, frozen=True):
 
 
 class ModelSpec(Struct, frozen=True):
-    """What lies in ``model_spec.json`` of a model folder, and of an adapter's folder."""
+    """Content of ``model_spec.json`` in a model folder, and in an adapter's folder."""
 
     base: str
     """Where the base model came from: Hub id, folder name, or package and file."""
     revision: str
     """Commit, package version, or the hash of the weights for a folder."""
     weights_sha256: str
-    """Of model.safetensors."""
+    """SHA-256 of model.safetensors."""
     template_sha256: str
-    """Of chat_template.jinja."""
+    """SHA-256 of chat_template.jinja."""
     eot_token: SpecialToken
-    """Closes every answer; the last token that is learned."""
+    """Closes every answer; the last token that is trained on."""
     bos: SpecialToken | None
-    """What the tokenizer calls the begin of text; the template writes it where the model wants it."""
+    """The tokenizer's begin-of-text token; the template writes it where the model needs it."""
     eos: SpecialToken | None
     pad: SpecialToken | None
     """May be the end of turn: rows are masked by length, never by this id."""
     system: str | None
-    """System text of conversations that bring none; None: the template decides."""
+    """System text of conversations that have none; None: the template decides."""
     license: str | None
     parameters: int
-    """Weights, tied ones counted once."""
+    """Number of weights, tied ones counted once."""
     context: int | None
-    """Most tokens that the model was made for."""
+    """Context length of the model in tokens."""
 
 
 def load(folder: Path) -> ModelSpec:
     """Return the contract in ``folder``.
 
-    Raises  ArtifactError when it is absent or cut off.
+    Raises  ArtifactError when it is absent or incomplete.
     """
     model_spec: ModelSpec = atomic_io.read_json(folder / NAME, ModelSpec)
     return model_spec
@@ -61,7 +61,7 @@ def save(contract: ModelSpec, folder: Path) -> None:
 
 
 def check_base_matches(adapter: Path, base: Path) -> None:
-    """Refuse an adapter that was trained on other weights, or read another chat template.
+    """Refuse an adapter that was trained on other weights, or with another chat template.
 
     Raises  ArtifactError with both values.
     """

@@ -1,6 +1,6 @@
-"""Render a conversation through a chat template, without transformers: sandboxed Jinja, the same settings, the same text.
+"""Render a conversation through a chat template, without transformers: sandboxed Jinja, with the same settings and result.
 
-Where a template marks what the assistant generates (``{% generation %} ... {% endgeneration %}``), the places of those
+Where a template marks what the assistant generates (``{% generation %} ... {% endgeneration %}``), the positions of those
 parts are returned beside the text.
 """
 
@@ -26,15 +26,15 @@ from tunectl.core.optional import import_optional
 
 FILE = "chat_template.jinja"
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
-"""Unicode noncharacters: they stand around generated parts while a template runs, and are taken out again."""
+"""Unicode noncharacters that surround generated parts while a template runs, and are removed afterwards."""
 
 _PROBE = "tunectl_probe"
-"""The name of a tool that no template mentions."""
+"""Name of a tool that no template mentions."""
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """The text of a conversation, and the [start, end) places in it that the template marks as generated."""
+    """The text of a conversation, and the [start, end) positions in it that the template marks as generated."""
 
     text: str
     generated: tuple[tuple[int, int], ...]
@@ -49,27 +49,27 @@ class Template:
     bos: str = ""
     eos: str = ""
     system: str | None = None
-    """Put before conversations that bring no system message; None leaves that to the template."""
+    """Put before conversations without a system message; None leaves that to the template."""
     extra: dict[str, str] = field(default_factory=dict)
     """Other special tokens by name, for example ``pad_token``."""
     special: tuple[str, ...] = ()
-    """Texts of all special tokens: in messages and tools they are broken by a guard, so that they stay text."""
+    """Texts of all special tokens: in messages and tools each is broken by a guard, so that it stays text."""
 
     @property
     def marks_generation(self) -> bool:
-        """Whether the template says what is generated."""
+        """Whether the template marks what is generated."""
         return "endgeneration" in self.source
 
     @cached_property
     def renders_tool_calls(self) -> bool:
-        """Whether it writes tool calls itself, told by rendering one."""
+        """Whether it writes tool calls itself, tested by rendering one."""
         call = {"id": "probe0001", "type": "function", "function": {"name": _PROBE, "arguments": {"of": "it"}}}
         messages = [Message("user", "What is it?"), Message("assistant", "", tool_calls=[call]), Message("tool", "12")]
         return self._shows(messages, ())
 
     @cached_property
     def renders_tools(self) -> bool:
-        """Whether it writes the tools on offer itself, told by rendering one."""
+        """Whether it writes the tools on offer itself, tested by rendering one."""
         shape = {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}
         tool = {"name": _PROBE, "description": "It", "parameters": shape}
         return self._shows([Message("user", "What is it?")], [{"type": "function", "function": tool}])
@@ -93,8 +93,8 @@ class Template:
     ) -> Rendered:
         """Return the text and its generated parts.
 
-        Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tools``).
-        Raises  DataError when the template refuses the conversation, with the template's own words.
+        Tool calls, their results and the tools on offer are written as text where the template writes none (``chat.tool_calls``).
+        Raises  DataError when the template refuses the conversation, with the template's own message.
         """
         prepared = self._inline_tools(self.with_system(messages), tools)
         jinja = import_optional("jinja2", extra="train")
@@ -137,7 +137,7 @@ class Template:
             return False
 
     def with_system(self, messages: Sequence[Message]) -> list[Message]:
-        """Return the conversation, led by the declared system text where it brings none."""
+        """Return the conversation, with the declared system text first where it has none."""
         if self.system is None or (messages and messages[0].role == "system"):
             return list(messages)
         return [Message("system", self.system), *messages]
@@ -150,7 +150,7 @@ class Template:
 def load(folder: Path, *, system: str | None = None) -> Template:
     """Return the chat template of a model folder.
 
-    ``system`` is used where a conversation brings none; None takes the one of the folder's contract.
+    ``system`` is used where a conversation has none; None takes the one of the folder's contract.
     Raises  ArtifactError when the template or the contract is absent, or the two do not belong together.
     """
     path = folder / FILE
@@ -176,7 +176,7 @@ def digest(source: str) -> str:
 
 
 def compile_template(source: str) -> Any:
-    """Return the template, ready to render, in a sandbox that reaches neither files nor attributes of Python.
+    """Return the compiled template, in a sandbox without access to files and to attributes of Python.
 
     Raises  UsageError when it is not Jinja.
     """
@@ -195,7 +195,7 @@ def compile_template(source: str) -> Any:
 
 
 def _format_today(form: str) -> str:
-    """Return the date of now: a server compiles a template once, and runs for weeks."""
+    """Return today's date: a server compiles a template once, and runs for weeks."""
     return date.today().strftime(form)
 
 
@@ -222,7 +222,7 @@ def _generation() -> Any:
 
 
 def _unmark(text: str) -> Rendered:
-    """Take the marks out and keep their places."""
+    """Remove the marks and return their positions."""
     pieces: list[str] = []
     spans: list[tuple[int, int]] = []
     position = 0
@@ -236,7 +236,7 @@ def _unmark(text: str) -> Rendered:
 
 
 def _plain(message: Message) -> dict[str, Any]:
-    """Return one message as a template sees it."""
+    """Return one message as the dictionary that a template gets."""
     plain: dict[str, Any] = msgspec.to_builtins(message)
     for key in ("train", "parts"):
         plain.pop(key, None)
@@ -256,9 +256,9 @@ _HINT = "declare it: model.eot_token=<a token of the tokenizer>, or take another
 
 
 def find_eot_token(template: Template, tokenizer: Tokenizer, declared_token: str | None) -> SpecialToken:
-    """Return the token that closes an answer: ``declared_token``, or the special token that the template writes behind one.
+    """Return the token that closes an answer: ``declared_token``, or the special token that the template writes after an answer.
 
-    Raises  UsageError when the template writes none, or what is declared is not one token.
+    Raises  UsageError when the template writes none, or the declared text is not one token.
     """
     if declared_token is not None:
         number = tokenizer.id_of(declared_token)

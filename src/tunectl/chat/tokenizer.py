@@ -1,4 +1,4 @@
-"""The tokenizer of a model folder, through ``tokenizers``: text to numbers, with the place of each."""
+"""The tokenizer of a model folder, through ``tokenizers``: text to ids, with the position of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = "tokenizer.json"
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Numbers of the tokens of one text, and the [start, end) characters that each came from."""
+    """Ids of the tokens of one text, and the [start, end) characters that each came from."""
 
     ids: list[int]
     places: list[tuple[int, int]]
@@ -60,7 +60,7 @@ class Tokenizer:
         """Whether the decoder takes one space from the start of a text."""
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Return all ``texts`` at once, which is several times faster than one at a time."""
+        """Return the ids of all ``texts``; several times faster than one text at a time."""
         result = self._inner.encode_batch(list(texts), add_special_tokens=False)
         encoded = [Encoding(list(item.ids), list(item.offsets)) for item in result]
         if has_guard(texts):
@@ -74,7 +74,7 @@ class Tokenizer:
         return LiteralEncoder(self._inner)
 
     def id_of(self, text: str) -> int | None:
-        """Return the number of one whole token; None where there is no such token."""
+        """Return the id of one whole token; None where there is no such token."""
         number: int | None = self._inner.token_to_id(text)
         return number
 
@@ -88,9 +88,9 @@ class Tokenizer:
         return [self.text_of([number]) for number in ids]
 
     def ids(self, text: str) -> list[int]:
-        """Return the numbers of one text's tokens.
+        """Return the token ids of one text.
 
-        As a batch of one: ``encode`` holds Python's lock, so nothing else would run beside a long text.
+        As a batch of one: ``encode`` holds Python's lock (GIL), so nothing else would run beside a long text.
         """
         if has_guard([text]):
             return self._literal.encode(text)[0]
@@ -100,7 +100,7 @@ class Tokenizer:
     def bytes_of(self, number: int) -> bytes:
         """Return the UTF-8 bytes that one token adds to a text; they may end inside a character.
 
-        Nothing for a special token, and for a number that is no token's: models pad their vocabulary, and may draw from that.
+        Empty for a special token, and for an id without a token: models pad their vocabulary, and may sample such ids.
         """
         if number in self._added:
             found_bytes: bytes = self._added[number]
@@ -119,7 +119,7 @@ class Tokenizer:
 
     @property
     def size(self) -> int:
-        """Numbers are below this."""
+        """Size of the vocabulary: all ids are below it."""
         count: int = self._inner.get_vocab_size()
         return count
 
@@ -128,7 +128,7 @@ _BYTE = re.compile(r"^<0x([0-9A-F]{2})>$")
 
 
 def _alphabet() -> dict[str, int]:
-    """Return the letters by which byte-level tokenizers (GPT-2) write bytes: printable ones stand for themselves."""
+    """Return the letters by which byte-level tokenizers (GPT-2) write bytes: printable bytes are themselves."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + index): byte for index, byte in enumerate(rest)}

@@ -1,8 +1,8 @@
 """Tool calls as text in the Hermes format, for chat templates without tool support.
 
-A call is one JSON object with name and arguments between ``<tool_call>`` and ``</tool_call>``; a result is what the tool said
-between ``<tool_response>`` and ``</tool_response>``, in a turn of the user; the tools on offer stand at the end of the system
-text between ``<tools>`` and ``</tools>``, one JSON object a line.
+A call is one JSON object with name and arguments between ``<tool_call>`` and ``</tool_call>``; a result is the tool's output
+between ``<tool_response>`` and ``</tool_response>``, in a turn of the user; the tools on offer are at the end of the system
+text between ``<tools>`` and ``</tools>``, one JSON object per line.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def render_tool_calls(turn: Message) -> str:
 def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
     """Split a text into its content and the tool calls at its end (OpenAI shape); without valid calls all of it is content.
 
-    Arguments may also be written as Python does it, as some data sets have them. Each call gets an id of nine letters and
+    Arguments may also be Python literals, as in some data sets. Each call gets an id of nine letters and
     digits, because some templates ask for one.
     """
     content, result = _split_calls(text)
@@ -47,8 +47,8 @@ def parse_tool_calls(text: str) -> tuple[str, list[dict[str, Any]]]:
 def _split_calls(text: str) -> tuple[list[str], list[str]]:
     """Return the texts outside the pairs of tags (one more than there are pairs) and the texts inside each pair.
 
-    Looked for by hand, in one pass: a pattern with blanks on both sides of anything takes cubic time for blanks alone, and a client
-    may dictate what the model writes.
+    Searched without a pattern, in one pass: a pattern with blanks on both sides of anything takes cubic time for blanks alone, and a client
+    may control what the model writes.
     """
     outside, inside, end = list[str](), list[str](), 0
     while (start := text.find(_OPEN, end)) >= 0 and (close := text.find(_CLOSE, start + len(_OPEN))) >= 0:
@@ -72,7 +72,7 @@ def to_message(answer: ReferenceAnswer) -> Message:
 def inline_tools(
     messages: Sequence[Message], offered: Sequence[dict[str, Any]], *, own_calls: bool, own_tools: bool
 ) -> list[Message]:
-    """Return the conversation with everything about tools as text, but for what the template writes itself.
+    """Return the conversation with tools, calls and results as text, except for what the template writes itself.
 
     own_calls  the template writes calls and their results     own_tools  it writes the tools on offer
     """
@@ -91,7 +91,7 @@ def inline_tools(
 
 
 _RESULTS = "\ufdd2results"
-"""Marks a turn made of results while the next one may join it; a noncharacter, so no name of the data is like it."""
+"""Marks a turn made of results while the next one may be merged into it; a noncharacter, so that no name in the data equals it."""
 
 
 def strip_result_tags(text: str) -> str:
@@ -109,7 +109,7 @@ def _result(content: str) -> str:
 
 
 def _offering(turns: list[Message], offered: Sequence[dict[str, Any]]) -> list[Message]:
-    """Return the turns with the tools in the system text, unless it names them already."""
+    """Return the turns with the tools in the system text, unless it contains them already."""
     has_system = bool(turns) and turns[0].role == "system"
     if has_system and "<tools>" in turns[0].content:
         return turns

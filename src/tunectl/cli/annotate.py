@@ -30,7 +30,7 @@ NO_MORE = "No more answers can be written: {reason}"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "words", nargs="*", metavar="prepare | key=value", help="prepare: only write answers; key=value for this run"
     )
@@ -117,16 +117,16 @@ def _url(host: str, port: int) -> str:
 
 
 def _hosts(root: TunectlConfig, keys: KeyStore | None) -> frozenset[str] | None:
-    """Names that the page answers to: this machine's own, or any where keys guard it."""
+    """Return the host names that the page answers to: this machine's own, or any where keys are required."""
     from tunectl.access import guard
 
     return guard.list_hosts(root.annotate.host) if keys is None else None
 
 
 def _open_keys(layout: ProjectPaths, root: TunectlConfig) -> KeyStore | None:
-    """Return the keys that people type; None where only this machine reaches the page and no key is for it.
+    """Return the keys that people type; None where the page is reached from this machine only and no key has its scope.
 
-    Raises  UsageError where others reach the page and no key opens it.
+    Raises  UsageError where others can reach the page and no key opens it.
     """
     from tunectl.access import api_keys
 
@@ -145,7 +145,7 @@ def _open_keys(layout: ProjectPaths, root: TunectlConfig) -> KeyStore | None:
 
 
 class _BackgroundWriter:
-    """Writes answers, and ranks questions by the reward model's doubt, in a thread while the page is open."""
+    """Writes answers, and ranks questions by the reward model's uncertainty, in a thread while the page is open."""
 
     def __init__(self, layout: ProjectPaths, root: TunectlConfig, queue: AnnotationQueue, *, generate: bool) -> None:
         self._layout, self._root, self._queue, self._generate = layout, root, queue, generate
@@ -153,12 +153,12 @@ class _BackgroundWriter:
         self._stop = threading.Event()
 
     def pending(self) -> str | None:
-        """Return how far the answers are; None when all are there."""
+        """Return the progress of the answers; None when all are there."""
         return self._word
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Work while the block runs; stop after the batch at hand when it ends."""
+        """Work while the block runs; stop after the current batch when it ends."""
         self._word = "The models are being loaded." if self._generate else None
         thread = threading.Thread(target=self._run, name="answers", daemon=True)
         thread.start()

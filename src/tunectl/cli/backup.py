@@ -18,13 +18,13 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder to make; best on another disk")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the backup and say what is in it, and what is not.
+    """Write the backup and print what is in it, and what is not.
 
     Raises  UsageError for a folder that exists; InfrastructureError where disk or database say no.
     """

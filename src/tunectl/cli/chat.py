@@ -5,7 +5,7 @@ tunectl chat model           the base model
 tunectl chat PATH            a model folder, or an adapter folder (with --base where it is not of this project)
 echo "Hi" | tunectl chat     each line is a separate question; --prompt asks one and ends
 
-In the terminal the conversation goes on until Ctrl-D; an empty line starts a new one.
+In the terminal the conversation continues until Ctrl-D; an empty line starts a new one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STAGES = ("model", "cpt", "sft")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("who", nargs="?", default="sft", metavar="STAGE|PATH", help="model, cpt, sft or a folder (sft)")
     parser.add_argument("--base", type=Path, metavar="DIR", help="model folder below an adapter folder")
     parser.add_argument("--prompt", metavar="TEXT", help="ask this question and end")
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def resolve_model(name: str, base: Path | None, layout: ProjectPaths) -> tuple[Path, Path | None]:
-    """Return model folder and adapter folder (or None) of the name that a user gave.
+    """Return model folder and adapter folder (or None) for the name that a user gave.
 
     Raises  ArtifactError when it is not finished; UsageError when the folder is neither a model nor an adapter.
     """

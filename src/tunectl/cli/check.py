@@ -3,7 +3,7 @@
 tunectl check                          the recorded overrides included
 tunectl check sft.lora_rank=32 --json  with further overrides; nothing is recorded
 tunectl check --schema                 JSON Schema of the whole configuration on the screen
-tunectl check --schema schema          one file a group below schema/, and editors bound to them
+tunectl check --schema schema          one file per group below schema/, and editors bound to them
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PRINT = "-"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="applied on top of the recorded overrides, not recorded"
     )
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, then print what was asked for; packages that the recipe needs and that are absent are a note, not an error.
+    """Check, then print what was asked for; missing packages that the recipe needs are a note, not an error.
 
     Raises  ConfigError with every mistake at once (exit 2).
     """
@@ -77,7 +77,7 @@ def _print(checked: Any, *, as_json: bool) -> None:
 
 
 def _rows(result: list[tuple[Any, Any, str]]) -> list[tuple[str, str, str]]:
-    """Return one row a value, indented below the sections that it is in."""
+    """Return one row per value, indented below its sections."""
     import json
 
     rows: list[tuple[str, str, str]] = []

@@ -15,12 +15,12 @@ from tunectl.pipeline.stages import COMPOSE, STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the script; verbs first, then stages after ``run`` and ``repro``, else file names."""
+    """Print the script; it completes commands first, then stages after ``run`` and ``repro``, else file names."""
     sys.stdout.write({"bash": _bash, "zsh": _zsh, "fish": _fish}[args.shell]())
     return 0
 

@@ -16,7 +16,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("settings", nargs="*", metavar="key=value", help="settings for this time, as console.port=8301")
 
 

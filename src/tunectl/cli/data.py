@@ -30,13 +30,13 @@ VERBS = {
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         import_module(f"tunectl.cli.data_{name}").add(verbs.add_parser(name, help=text, description=text))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Hand over to the verb that was typed."""
+    """Run the subcommand."""
     code: int = import_module(f"tunectl.cli.data_{args.verb}").run(args)
     return code

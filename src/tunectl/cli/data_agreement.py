@@ -18,7 +18,7 @@ COLUMNS = ("who", "judgments", "left wins", "longer wins", "agrees with others",
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "--stage", action="store_true", help="of all judgments in the preferences artifact, not only those of the page"
     )
@@ -29,9 +29,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print, draw.
+    """Measure agreement, print it, and draw the page.
 
-    Raises  DataError when nobody has judged anything.
+    Raises  DataError when there are no judgments.
     """
     from msgspec import to_builtins
 

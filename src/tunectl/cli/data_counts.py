@@ -11,14 +11,14 @@ from tunectl.pipeline.stages import STAGES
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one row a stage.
+    """Print one row per stage.
 
-    Raises  GateError naming each place where a sum does not hold (exit 3).
+    Raises  GateError naming each stage where a sum does not hold (exit 3).
     """
     from msgspec import to_builtins
 

@@ -25,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Diagnose and show.
+    """Diagnose and print.
 
     Raises  GateError when a check failed, naming it.
     """
@@ -52,7 +52,7 @@ _HINT = "see sft.loss_on, sft.max_length and model.chat_template, then look agai
 def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     """Return the diagnosis of a project's training split.
 
-    Raises  ArtifactError when the model or the split is not there; DataError when prefixes disagree or nothing is there.
+    Raises  ArtifactError when the model or the split is not there; DataError when prefixes of a conversation disagree or there are no rows.
     """
     from tunectl.chat import model_spec, template
     from tunectl.chat.literal_tokens import load_special_texts

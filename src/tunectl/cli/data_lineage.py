@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from tunectl.registry.release_store import ReleaseRegistry
 
 MOST = 20
-"""Rows that are printed."""
+"""Most rows that are printed."""
 COLUMNS = ("stage", "file", "what", "id", "source")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("id", help="id of an answer (chatcmpl-..., or its beginning), a release, or a row")
     parser.add_argument("--store", type=Path, metavar="DIR", help="folder of the registry (.tunectl/releases)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Find out what the id is, and follow it.
+    """Find what has the id, and trace it.
 
     Raises  DataError where nothing has that id.
     """
@@ -88,7 +88,7 @@ def _release(store: ReleaseRegistry, name: str) -> str | None:
 
 
 def _backwards(store: ReleaseRegistry, layout: ProjectPaths, release: str) -> dict[str, Any]:
-    """Return what a release is made of: its retrain, stages, sources, and the raw rows where the artifacts at hand are its own."""
+    """Return what a release is made of: its retrain, stages, sources, and the raw rows where the present artifacts are its own."""
     from tunectl.pipeline import lineage_trace
     from tunectl.registry.release_store import to_builtins
     from tunectl.retraining.run_store import RunStore

@@ -17,25 +17,25 @@ from tunectl.config.schema.ingest import UrlSource
 
 @dataclass(frozen=True, slots=True)
 class PageState:
-    """One declared address, and what asking for it gave."""
+    """One declared address, and the result of asking for it."""
 
     source: str
     url: str
     state: str
     """new (never read before), changed, unchanged, or refused."""
     detail: str
-    """Of a refused page: why."""
+    """Why a page was refused; empty for others."""
     digest: str | None
-    """SHA-256 of what it holds now; of a refused page what is known from before, None where nothing is."""
+    """SHA-256 of its content now; for a refused page the last known one, None where there is none."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask for every page, politely and only for what changed; note the answers where any page is new or changed.
+    """Ask for every page, conditionally; write the digests where any page is new or changed.
 
     Raises  UsageError where no address is declared.
     """
@@ -79,7 +79,7 @@ def _load_url_sources(layout: ProjectPaths) -> dict[str, UrlSource]:
 
 
 def _check_pages(layout: ProjectPaths, name: str, source: UrlSource, digests: dict[str, str]) -> list[PageState]:
-    """Return the pages of one source. What was known of one is the note, or what lies in the cache since ingest fetched it."""
+    """Return the pages of one source. The earlier digest of a page is the recorded one, or that of the page which ingest has cached."""
     from tunectl.backends.readers.web_fetch import Fetcher
     from tunectl.core import progress
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "--out", type=Path, default=None, metavar="FILE", help="where the page goes (artifacts/data_report.html)"
     )
@@ -35,7 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Gather, measure the curve where asked, draw."""
+    """Collect the facts, measure the learning curve where asked, and draw the page."""
     from msgspec import to_builtins
 
     from tunectl.artifacts import atomic_io

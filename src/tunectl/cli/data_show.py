@@ -18,11 +18,11 @@ FILES = {
     "split": ("train", "validation", "test", "documents"),
     "preferences": ("train", "validation", "test", "labeled_completions", "candidates"),
 }
-"""Stage to the files that can be shown; the first is shown where none is named."""
+"""Files of each stage that can be shown; the first is shown where none is named."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "stage", nargs="?", choices=list(FILES), default="curate", help="stage whose rows to print (curate)"
     )
@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the first rows, or the first that hold a text."""
+    """Print the first rows, or the first that contain a text."""
     from tunectl.backends.system import terminal
 
     path = _path(ProjectPaths(), args.stage, args.file)
@@ -96,7 +96,7 @@ def _show(row: Shown, *, limit: int | None) -> None:
 
 
 def _format_votes(row: PreferencePair | LabeledCompletion) -> str:
-    """Return who said so, how sure, and why."""
+    """Return who gave the votes, how sure, and why."""
     names = ", ".join(sorted({vote.annotator or "unnamed" for vote in row.annotations}))
     tags = ", ".join(dict.fromkeys(tag for vote in row.annotations for tag in vote.tags))
     margin = f"  margin {row.margin:g}" if isinstance(row, PreferencePair) and row.margin is not None else ""

@@ -20,11 +20,11 @@ from typing import Final
 from tunectl.core.errors import MissingExtraError
 
 PACKAGES: Final = ("jinja2", "sqlalchemy", "starlette", "uvicorn")
-"""Of the extra [console]; without one of them a screen would stay empty."""
+"""Packages of the extra [console]; without one of them a screen would stay empty."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("--port", type=int, default=8300, help="port to listen on; 0 takes a free one (8300)")
 
 
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _require_extra() -> None:
-    """Say in one line what to type where a package is absent.
+    """Raise in one line what to install where a package is absent.
 
     Raises  MissingExtraError.
     """

@@ -17,7 +17,7 @@ import sys
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "slug", nargs="?", default="", metavar="SLUG", help="a page, a heading, or the name of an error"
     )

@@ -15,7 +15,7 @@ COLUMNS = ("check", "", "found", "what to do")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of this command."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -23,7 +23,7 @@ from tunectl.core.errors import UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "words", nargs="*", metavar="DATA | key=value", help="the file to measure on; overrides of the configuration"
     )
@@ -55,9 +55,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Hand over to what was asked for.
+    """Run the variant that was asked for.
 
-    Raises  UsageError for words that do not go together.
+    Raises  UsageError for arguments that do not go together.
     """
     overrides = [word for word in args.words if "=" in word and not Path(word).exists()]
     files = [word for word in args.words if word not in overrides]

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from tunectl.evaluation.base_model_comparison import BaseEvalSetup
 
 INPUTS = 32
-"""Validation inputs where ``--limit`` names no other number."""
+"""Number of validation inputs without ``--limit``."""
 _HUB = re.compile(r"^([\w.-]+/[\w.-]+?)(?:@([0-9a-f]{40}))?$")
 
 
 def compare(args: argparse.Namespace, overrides: Sequence[str]) -> None:
-    """Fetch each base, let it answer, print the best first.
+    """Fetch each base, generate answers with it, print the best first.
 
-    Raises  UsageError for a word that is no model; DataError where the validation split has no usable input.
+    Raises  UsageError for a name that is no model; DataError where the validation split has no usable input.
     """
     import msgspec
 

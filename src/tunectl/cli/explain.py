@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from tunectl.console.explanation_steps import ExplanationStep
 
 MAX_FACTS = 8
-"""Lines of a step; --json prints all."""
+"""Most facts of a step that are printed; --json prints all."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "id", help="an answer (chatcmpl-..., or how it begins), a release, a retrain, or a row (its id, or FILE:ROW)"
     )

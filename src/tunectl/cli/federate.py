@@ -1,7 +1,7 @@
-"""Train one adapter on data that may not be pooled (conf/federate): adapters leave a client, and of its data two counts.
+"""Train one adapter on data that may not be pooled (conf/federate): a client sends only adapters and two counts of its data.
 
 tunectl federate simulate [key=value]             server and clients on this machine, each with a part of the training inputs
-tunectl federate server [key=value]               wait for clients, average their adapters; after a kill, go on
+tunectl federate server [key=value]               wait for clients, average their adapters; resumes after a kill
 tunectl federate client NAME [key=value]          fit on the training rows of this project whenever the server asks
 tunectl repro sft.adapter=.tunectl/federate/NAME/result    evaluate, judge and package what came out
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the verbs and their arguments."""
+    """Add the subcommands and their arguments."""
     parser.add_argument("verb", choices=("simulate", "server", "client"), help="what this process is")
     parser.add_argument(
         "words", nargs="*", metavar="NAME | key=value", help="client: its name; others: federate.KEY=VALUE"
@@ -31,7 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Take part, or play all parts.
+    """Run as client or server, or both (simulate).
 
     Raises  ConfigError with every mistake; UsageError for a client without a name; InfrastructureError where Flower gives up.
     """

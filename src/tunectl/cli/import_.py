@@ -22,7 +22,7 @@ TOOLS = ("llama-factory", "axolotl")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("tool", choices=TOOLS, help="the tool that the file is for")
     parser.add_argument("file", type=Path, metavar="FILE", help="the other tool's YAML")
     parser.add_argument("--name", help="name of the experiment; without it, the file's name")
@@ -72,7 +72,7 @@ def _translate(tool: str, file: Path) -> Any:
 
 
 def _data_sets(file: Path, folder: str) -> dict[str, Any]:
-    """Return LLaMA-Factory's dataset_info.json, looked for beside the file and above it; empty where there is none."""
+    """Return LLaMA-Factory's dataset_info.json, searched beside the file and above it; empty where there is none."""
     for base in (Path(), *file.absolute().parents):
         path = base / folder / "dataset_info.json"
         if path.is_file():
@@ -107,7 +107,7 @@ def _print_json(draft: Any, body: str, name: str) -> None:
 
 
 def _print_dropped(draft: Any) -> None:
-    """On stderr, so that the experiment can be sent into a file."""
+    """Print the settings without a counterpart on stderr, so that stdout holds the experiment only."""
     if not draft.dropped:
         sys.stderr.write("every setting has a counterpart\n")
         return

@@ -16,11 +16,11 @@ from pathlib import Path
 from tunectl.core.errors import UsageError
 
 SHOWN = 8
-"""Names listed of a folder that is not empty."""
+"""Most names that are listed of a folder that is not empty."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("folder", metavar="DIR", help="the folder to make; . is this one")
     parser.add_argument("--example", metavar="NAME", help="start from a bundled example, such as local_lens")
     parser.add_argument(
@@ -47,7 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the project beside its place, move it there, and start its repositories.
+    """Build the project in a temporary folder, move it to its place, and initialize its repositories.
 
     Raises  UsageError for a folder that is not empty, an unknown example, an impossible name, or data that is not there or cannot
             be read; InfrastructureError for a folder that cannot be written, or where git or dvc fail. Nothing is left behind

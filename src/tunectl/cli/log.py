@@ -49,11 +49,11 @@ COLUMNS = (
 PREVIEW = 40
 """Characters of a text in the table."""
 ID = len("chatcmpl-") + 8
-"""Characters of an id in the table: enough to name it."""
+"""Characters of an id in the table: enough to identify it."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the verbs and their arguments."""
+    """Add the subcommands and their arguments."""
     parser.set_defaults(verb="show", id=None, number=10, since=None, until=None, release=None, variant=None)
     parser.add_argument("--json", action="store_true", help="print JSON")
     verbs = parser.add_subparsers(dest="verb", metavar="|".join(VERBS))
@@ -96,7 +96,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the inference log and run the verb.
+    """Open the inference log and run the subcommand.
 
     Raises  DataError where nothing was logged yet, or an id is not known; UsageError for a time that cannot be read.
     """

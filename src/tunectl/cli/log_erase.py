@@ -23,7 +23,7 @@ NOBODY = (
     "this command the server's own hash key ({variable}, or its file)."
 )
 LONGEST = 99_999
-"""Days that can be counted back."""
+"""Largest number of days for ``--days``."""
 CACHED = (
     "DVC's cache still has what earlier builds were made of, live text among it: once a build without it is the one in this "
     "folder, and while no retrain runs, dvc gc -w deletes all that this folder does not need."
@@ -31,7 +31,7 @@ CACHED = (
 
 
 def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Delete everything of one person, now."""
+    """Delete all data of one person, now."""
     from tunectl.inference_log import erasure, pseudonyms
 
     hashed = args.hash
@@ -56,9 +56,9 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Delete what is older than so many days; of frozen windows those that no build needs.
+    """Delete rows older than a number of days, and the old frozen windows that no build needs.
 
-    Raises  UsageError for a number of days that cannot be.
+    Raises  UsageError for an invalid number of days.
     """
     days = root.inference_log.retention_days if args.days is None else args.days
     if days is None or not 1 <= days <= LONGEST:
@@ -80,7 +80,7 @@ def prune(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
 
 
 def feedback_config(root: LogSettings) -> FeedbackFromLog | None:
-    """Return where snapshots lie; None where there are none, or in a container, which retrains nothing."""
+    """Return the settings of frozen windows; None where there are none, or in a container, which retrains nothing."""
     from tunectl.config.schema.feedback import FeedbackFromLog
     from tunectl.config.schema.root import TunectlConfig
 
@@ -89,7 +89,7 @@ def feedback_config(root: LogSettings) -> FeedbackFromLog | None:
 
 
 def _prune_snapshots(layout: ProjectPaths, section: FeedbackFromLog, before: datetime) -> int:
-    """Delete old snapshots, but those of the last build, of a retrain that runs, and of promoted ones (their branch may wait)."""
+    """Delete old snapshots, except those of the last build, of a running retrain, and of promoted ones (their branch may not be merged yet)."""
     from tunectl.inference_log import erasure, training_window
     from tunectl.retraining.run_store import RunStore
 
@@ -101,7 +101,7 @@ def _prune_snapshots(layout: ProjectPaths, section: FeedbackFromLog, before: dat
 
 
 def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
-    """Rewrite the database and frozen windows, and delete copies, so that nothing deleted is left in files of ours."""
+    """Rewrite the database and frozen windows, and delete copies, so that none of our files holds deleted data."""
     import shutil
 
     from tunectl.config.schema.root import TunectlConfig
@@ -137,7 +137,7 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
 
 
 def _delete_half_written(layout: ProjectPaths) -> bool:
-    """Delete what killed stages have left; False while a stage runs, which writes there."""
+    """Delete what killed stages have left; return False while a stage runs, which writes there."""
     import shutil
 
     from tunectl.artifacts import lock

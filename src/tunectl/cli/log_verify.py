@@ -1,4 +1,4 @@
-"""``tunectl log verify``: read the whole inference log and say what is damaged."""
+"""``tunectl log verify``: read the whole inference log and report damage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def run(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings) -> int:
     """Check the database that the settings name.
 
-    Raises  DataError where nothing was logged yet; ArtifactError where something is wrong (with ``--json`` its code alone).
+    Raises  DataError where nothing was logged yet; ArtifactError where something is wrong (with ``--json`` only its exit code is set).
     """
     from msgspec import to_builtins
 

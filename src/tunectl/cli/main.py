@@ -1,4 +1,4 @@
-"""The command line: a static table of verbs. ``--help`` imports nothing but argparse."""
+"""The command line: a static table of commands. ``--help`` imports nothing but argparse."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 
 
 class Command(NamedTuple):
-    """One row of the table: strings only."""
+    """One row of the table of commands: strings only."""
 
     name: str
     help: str
 
     @property
     def module(self) -> str:
-        """Where the verb lives; a name that is a Python keyword has an underscore behind it."""
+        """Module of the command; a name that is a Python keyword has an underscore at its end."""
         return f"tunectl.cli.{self.name}_" if self.name == "import" else f"tunectl.cli.{self.name}"
 
 
@@ -62,7 +62,7 @@ EPILOG = """exit codes: 0 fine, 1 a bug, 2 configuration or usage, 3 a gate said
 75 a trial of a sweep was stopped early
 Every verb explains itself: tunectl VERB --help"""
 RESUMABLE = frozenset({"repro", "run", "sweep", "up"})
-"""Verbs that go on where they were stopped."""
+"""Commands that resume where they were stopped."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -154,7 +154,7 @@ def _report(error: TunectlError) -> int:
 
 
 def _environment(error: MemoryError | OSError) -> TunectlError:
-    """Return a machine's refusal in a user's words; an OSError that names no file is a bug and keeps its traceback."""
+    """Return an OSError as an error for users; one that names no file is a bug and keeps its traceback."""
     from tunectl.core.errors import InfrastructureError
 
     if isinstance(error, MemoryError):

@@ -28,7 +28,7 @@ VERBS = ("once", "list", "show", "set-reference", "calibrate", "backtest")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("words", nargs="*", metavar="VERB [ID] | key=value", help=f"{', '.join(VERBS)}; or settings")
     parser.add_argument("-n", "--number", type=int, default=10, metavar="N", help="with list: windows to print (10)")
     parser.add_argument("-m", "--message", default="", metavar="TEXT", help="with set-reference: why, for the record")
@@ -42,10 +42,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Watch, or do what was asked; 3 where drift stands after a window (show) or a look (once), 1 where a look met an error.
+    """Run the monitor, or the subcommand; returns 3 where there is drift after a window (show) or a check (once), 1 where a check met an error.
 
-    Raises  UsageError for an unknown verb or window; InfrastructureError where the inference log cannot be had, or another
-            monitor watches it.
+    Raises  UsageError for an unknown subcommand or window; InfrastructureError where the inference log cannot be opened, or another
+            monitor runs on it.
     """
     verb, names, overrides = _split(args.words)
     layout = ProjectPaths()
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _split(words: list[str]) -> tuple[str, list[str], list[str]]:
-    """Return verb (empty: watch), what follows it, and settings."""
+    """Return subcommand (empty: the monitor itself), its arguments, and settings."""
     overrides = [word for word in words if "=" in word]
     rest = [word for word in words if "=" not in word]
     if rest and rest[0] not in VERBS:

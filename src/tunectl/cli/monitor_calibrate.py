@@ -35,7 +35,7 @@ WORDS = {
 
 
 def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Draw windows out of the references and count.
+    """Sample windows from the references, test them, and count alarms.
 
     Raises  UsageError where there is no reference yet, and for too few trials or rows.
     """
@@ -132,7 +132,7 @@ def _rows_or_more(rows: int | None, maximum: int) -> str:
 
 
 def _smallest(rule: DetectionRule, rows: int, reference: int) -> str:
-    """Return rows that a window needs for the declared smallest change, by the third and by the ninth window."""
+    """Return the rows that a window needs to detect the declared smallest change, by the third and by the ninth window."""
     from tunectl.monitoring import window_size
 
     message = f"a change of {rule.min_effect} standard deviations in any one signal (monitor.rule.min_effect)"
@@ -150,7 +150,7 @@ def _format_interval(share: tuple[float, float, float]) -> str:
 
 
 def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Return windows and verdicts that the traffic of a time would have given; nothing is kept.
+    """Print the windows and verdicts that the traffic of a period would have given; nothing is stored.
 
     Raises  UsageError without --from, or where it is not before --to.
     """

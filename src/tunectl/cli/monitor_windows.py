@@ -1,4 +1,4 @@
-"""Closed windows in the terminal, and which of them is the reference of prompts. Called by `tunectl monitor`."""
+"""Print closed windows, and set the reference of prompts. Called by `tunectl monitor`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DRIFT = 3
 
 
 def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> int:
-    """Print the windows that a look closed; 3 where they leave a drift, 1 where one of them could not be examined."""
+    """Print the windows that one check closed; return 3 where there is drift after them, 1 where one of them could not be examined."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -53,14 +53,14 @@ def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> in
 
 
 def is_drifting(window: DriftWindow) -> bool:
-    """Return whether drift stands after this window, as the alert has it: one that says nothing takes back no drift before it."""
+    """Return whether there is drift after this window, as in the alert: a window without a verdict does not end a drift before it."""
     return window.verdict == "drift" or (
         window.verdict in {"insufficient", "error"} and window.evidence >= window.evidence_required
     )
 
 
 def row(window: DriftWindow) -> tuple[object, ...]:
-    """Return one window in a table."""
+    """Return one window as a row of the table."""
     return (
         window.id,
         f"{window.since:%m-%d %H:%M}",
@@ -72,7 +72,7 @@ def row(window: DriftWindow) -> tuple[object, ...]:
 
 
 def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Return the newest windows."""
+    """Print the newest windows."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -94,7 +94,7 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
 
 
 def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Return one window: its signals, what there is more of, and the most different inferences."""
+    """Print one window: its signals, which segments have grown, and the most different inferences."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -132,7 +132,7 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
 def set_reference(
     args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: ProjectPaths
 ) -> int:
-    """Make windows the reference of prompts; it says which, and how many rows they have."""
+    """Make windows the reference of prompts; print which, and how many rows they have."""
     from tunectl.backends.system import terminal
     from tunectl.inference_log.log_store import LogEvent
     from tunectl.monitoring import reference_data
@@ -163,7 +163,7 @@ def set_reference(
 
 
 def _find_windows(closed: Sequence[DriftWindow], start: str) -> DriftWindow:
-    """Return the one window whose id begins with ``start``; the newest where nothing is given."""
+    """Return the one window whose id begins with ``start``; the newest where ``start`` is empty."""
     if not closed:
         raise DataError("no window was closed yet", hint="watch: tunectl monitor, or look once: tunectl monitor once")
     if not start:

@@ -1,4 +1,4 @@
-"""``tunectl init --from``: look at somebody's data, declare it as the source of the new project, and say what was seen."""
+"""``tunectl init --from``: examine a user's data, declare it as the source of the new project, and print what was found."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from tunectl.core.errors import DataError, UsageError
 from tunectl.pipeline.source_preview import SourcePreview
 
 MAX_COPY_BYTES: Final = 1_000_000_000
-"""Data that is copied into the project; more is read where it lies."""
+"""Largest size of data that is copied into the project; larger data is read where it is."""
 HUB_ID: Final = re.compile(r"^[\w.-]+/[\w.-]+$")
 SCHEMAS: Final = "schema"
 FIRST_LOOK_ANSWERS: Final = 180
-"""Training answers of a first look: minutes on two cores."""
+"""Training answers of a first training: minutes on two cores."""
 TRAIN_SHARE: Final = 0.7
 FEW_ANSWERS: Final = 100
-"""Below which a verdict is seldom more than "not enough evidence"."""
+"""Number of answers below which a verdict is seldom more than "not enough evidence"."""
 _PLAIN: Final = re.compile(r"^(?!(?i:true|false|null|yes|no|on|off|y|n)$)[A-Za-z][\w./-]*(?!\n)$")
-"""Texts that are texts in YAML without quotes."""
+"""Texts that YAML reads as text without quotes."""
 _PINS: Final = (
     (re.compile(r"^pin them: "), "say which columns they are: "),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.prompt=\[([^\][]*)\]"), r"--prompt \1"),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.answer="), "--answer "),
     (re.compile(r"ingest\.sources\.[\w-]+\.columns\.text=\[([^\][]*)\]"), "--text COLUMN"),
 )
-"""Settings that an error of ingest names, and the option of init that sets them."""
+"""Messages of ingest that name a setting, and the option of init that sets it."""
 
 
 class NewSource(NamedTuple):
@@ -45,14 +45,14 @@ class NewSource(NamedTuple):
     declared: DataSource
     preview: SourcePreview
     lines: list[str]
-    """What was seen, for people."""
+    """What was found, for people."""
 
 
 def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSource:
-    """Declare ``args.source`` in the unfinished ``project``, which will lie at ``target``: look at it, copy it, pin what was seen.
+    """Declare ``args.source`` in the unfinished ``project``, which will be at ``target``: examine it, copy it, pin what was detected.
 
-    Raises  UsageError for what is neither there nor the name of a data set; DataError for data that cannot be read;
-            InfrastructureError for a Hub out of reach.
+    Raises  UsageError for what is neither a file nor the name of a data set; DataError for data that cannot be read;
+            InfrastructureError for a Hub that cannot be reached.
     """
     from tunectl.config.loading import json_schema_export
 
@@ -118,7 +118,7 @@ def next_lines(source: NewSource, folder: str) -> list[str]:
 
 
 def _choose_epochs(source_preview: SourcePreview) -> float:
-    """As many passes as show ``FIRST_LOOK_ANSWERS`` answers, at most two."""
+    """Return the epochs that show ``FIRST_LOOK_ANSWERS`` answers, at most two."""
     train = max(1.0, source_preview.answers * TRAIN_SHARE)
     return min(2.0, max(0.01, round(FIRST_LOOK_ANSWERS / train, 2)))
 
@@ -170,7 +170,7 @@ def _describe_hub(name: str) -> dict[str, Any]:
 
 
 def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
-    """Columns that were named."""
+    """Return the columns that were named."""
     if args.text:
         return {"holds": "documents", "columns": {"text": args.text}}
     if bool(args.prompt) != bool(args.answer):

@@ -1,4 +1,4 @@
-"""What a new project is made of, and how it gets to its place whole or not at all."""
+"""Files of a new project, and how it is moved to its place atomically."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tunectl.core.distribution import format_reinstall_command
 from tunectl.core.errors import InfrastructureError, TunectlError, UsageError
 
 PARTS = ("conf", "dvc.yaml", "bentofile.yaml", "bento.dockerfile.j2", "monitoring")
-"""Copied as far as they exist."""
+"""Parts that are copied where they exist."""
 KEPT = frozenset({".git", ".dvc", "data", "README.md"})
 """Never replaced in a folder that has them."""
 BACKUP = ".before-init"
-"""Where ``--force`` puts what was in the way."""
+"""Folder to which ``--force`` moves existing files."""
 NAME = re.compile(r"^[a-z0-9][a-z0-9_-]*$")
 PACKAGE = Path(__file__).resolve().parents[1]
 TEXTS = Path(__file__).resolve().parent / "project"
@@ -26,12 +26,12 @@ COMMENTS = 31
 """Column of the comments in conf/config.yaml."""
 _OWN_TESTS = "experiment/smoke.yaml"
 _OF_EXAMPLES = "experiment/small.yaml"
-"""It learns from the preferences of the example."""
+"""Experiment that needs the preferences of the example."""
 _FROM_PEOPLE = ("preferences", "reward", "align")
 
 
 def find_template_dir() -> Path:
-    """Return the folder with the parts: inside an installed wheel, or the checkout that this code runs from.
+    """Return the folder with the parts: inside an installed wheel, or the checkout of this code.
 
     Raises  InfrastructureError where neither is there.
     """
@@ -64,7 +64,7 @@ def project_name(folder: Path, given: str | None) -> str:
 
 
 def render_project(folder: Path, name: str, example: str | None) -> None:
-    """Put all parts of a project called ``name`` into the empty ``folder``."""
+    """Write all parts of a project called ``name`` into the empty ``folder``."""
     origin = find_template_dir()
     for part in PARTS:
         _copy(origin / part, folder / part)
@@ -87,7 +87,7 @@ def _copy(origin: Path, target: Path) -> None:
 
 
 def _settle_conf(conf: Path, name: str, example: str | None) -> None:
-    """Name the project; forget what belongs to examples that are not there, to recorded overrides and to our own tests."""
+    """Set the project's name; remove what belongs to other examples, to recorded overrides and to our own tests."""
     from tunectl.config.loading import override_file
 
     (conf / _OWN_TESTS).unlink(missing_ok=True)
@@ -112,7 +112,7 @@ def _settle_conf(conf: Path, name: str, example: str | None) -> None:
 
 
 def _start(match: re.Match[str]) -> str:
-    """Return the line of a new project: the usual option, but nobody has compared answers yet, so nothing learns from that."""
+    """Return the line for a new project: the usual option, but without training on preferences, since there are none yet."""
     option = "none" if match[1] in _FROM_PEOPLE else "default"
     return f"  - {match[1]}: {option}".ljust(COMMENTS)
 
@@ -143,7 +143,7 @@ def _readme(name: str, example: str | None) -> str:
 
 @contextmanager
 def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
-    """Move what is in ``folder`` to ``target``; undone when the block raises.
+    """Move the content of ``folder`` to ``target``; undone when the block raises.
 
     What was there under the same names goes to the folder that is yielded (None where nothing was in the way).
     """

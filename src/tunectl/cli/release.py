@@ -47,13 +47,13 @@ VERBS = {
 READ_ONLY = ("list", "show", "diff", "verify")
 SIGNING = ("sign", "keygen", "revoke")
 TRUSTING = ("promote", "rollback", "canary", "verify", "sync", "pull")
-"""They look at signatures where ``serve.trusted_keys_file`` names keys."""
+"""Subcommands that check signatures where ``serve.trusted_keys_file`` names keys."""
 MOVING = ("add", "promote", "rollback", "canary")
-"""They change what a model registry mirrors."""
+"""Subcommands that change what a model registry mirrors."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         own = verbs.add_parser(name, help=text, description=text)
@@ -63,7 +63,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Hand over to the verb that was typed."""
+    """Run the subcommand."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.core.errors import UsageError
     from tunectl.registry.release_store import ReleaseRegistry

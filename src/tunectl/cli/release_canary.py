@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from tunectl.registry.release_store import ReleaseRegistry
 
 DAYS = 7
-"""Days of traffic from which a plan reads the champion's rate."""
+"""Days of traffic from which a plan computes the champion's rate."""
 HORIZON = 40_000
-"""Identities after which a simulated test is given up."""
+"""Identities after which a simulated test ends."""
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
-    """Declare the arguments."""
+    """Add the arguments of one subcommand."""
     parser.add_argument("do", choices=("start", "status", "stop", "plan"))
     parser.add_argument("release", nargs="?", metavar="ID", help="of start: the release to try")
     parser.add_argument(
@@ -177,7 +177,7 @@ def _start_without_test(args: argparse.Namespace, store: ReleaseRegistry) -> int
 
 
 def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """End the test that runs, or take away the challenger that was started without one."""
+    """End the running test, or remove the challenger that was started without one."""
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import ExperimentStore
     from tunectl.registry.release_store import to_builtins
@@ -195,7 +195,7 @@ def _stop(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig) -> int:  # noqa: ARG001 - all three are called alike
-    """Return how many identities and days it takes, simulated, at the traffic of the last week."""
+    """Print how many identities and days the test takes, simulated, at the traffic of the last week."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.canary import canary_metrics, power_analysis

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Declare the words of one verb."""
+    """Add the arguments of one subcommand."""
     if verb == "show":
         parser.add_argument("release", nargs="?", default="champion", metavar="ID", help="(champion)")
     elif verb == "diff":
@@ -29,7 +29,7 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
 
 
 def run_list(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Return all releases, the newest last; of a damaged one its name and what is wrong."""
+    """Print all releases, the newest last; for a damaged one its name and what is wrong."""
     from tunectl.backends.system import terminal
 
     if args.json:
@@ -65,7 +65,7 @@ def _readable(store: ReleaseRegistry) -> tuple[list[ReleaseManifest], dict[str, 
 
 
 def run_show(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Return one release in full."""
+    """Print one release in full."""
     from tunectl.backends.system import terminal
 
     manifest = store.manifest(store.find(args.release))
@@ -94,7 +94,7 @@ def _look() -> ReadContext:
 
 
 def run_diff(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Return the changes from one release to another."""
+    """Print the changes from one release to another."""
     from tunectl.backends.system import terminal
     from tunectl.registry import release_manifest
 

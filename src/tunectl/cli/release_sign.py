@@ -1,4 +1,4 @@
-"""``tunectl release keygen|sign|revoke``: keys that vouch for releases and pointers, and their signatures."""
+"""``tunectl release keygen|sign|revoke``: keys that sign releases and pointers, and their signatures."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 ROLES = ("release", "pointer")
 TRUSTED = Path(".tunectl/trusted_keys.json")
-"""Where keys are written while no setting names a file."""
+"""File of public keys where no setting names one."""
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of one verb."""
+    """Add the arguments of one subcommand."""
     if verb == "sign":
         parser.add_argument("releases", nargs="*", metavar="ID", help="(all)")
         parser.add_argument("--key", metavar="FILE", help="private key (the file that TUNECTL_RELEASE_KEY names)")
@@ -41,7 +41,7 @@ def _find_trusted_file(named: str | None) -> Path:
 
 
 def run_keygen(args: argparse.Namespace, _store: ReleaseRegistry) -> int:
-    """Make a key: the private half for whoever signs, the public half for the file of trusted keys."""
+    """Make a key: the private half for the signer, the public half for the file of trusted keys."""
     from datetime import UTC, datetime
 
     import msgspec

@@ -67,18 +67,18 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
     (frozenset(("push",)), ("repo",), {"metavar": "OWNER/NAME", "help": "of the Hub; made where it is absent"}),
     (frozenset(("push",)), ("--public",), {"action": "store_true", "help": "a new repository is private otherwise"}),
 )
-"""Verbs, the argument that they take, and its declaration for argparse."""
+"""Subcommands, the argument that they take, and its declaration for argparse."""
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of one verb."""
+    """Add the arguments of one subcommand."""
     for verbs, names, declaration in _ARGUMENTS:
         if verb in verbs:
             parser.add_argument(*names, **declaration)
 
 
 def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Put the package that was built into the store."""
+    """Add the built package to the store."""
     from tunectl.artifacts import manifest
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
@@ -131,7 +131,7 @@ def run_propose(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Swap the pointer."""
+    """Move the champion pointer to a release."""
     from tunectl.registry import signature_policy
 
     before = store.champion()
@@ -145,7 +145,7 @@ def run_promote(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Swap the pointer back."""
+    """Move the champion pointer back."""
     from tunectl.registry import signature_policy
 
     author = signature_policy.choose_author(store, user.current_user())
@@ -156,7 +156,7 @@ def run_rollback(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def _wait(args: argparse.Namespace, release: str) -> None:
-    """Wait for the servers that were named."""
+    """Wait until the named servers serve the release."""
     from tunectl.backends.system import terminal
     from tunectl.cli import release_wait
 
@@ -181,7 +181,7 @@ def run_tag(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
 
 def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Copy what is not there yet, and the pointers; ``--keep``: end a fork first."""
+    """Copy what is absent at the address, and the pointers; ``--keep``: resolve a fork first."""
     from tunectl.backends.storage.object_store import FsspecObjectStore
     from tunectl.backends.system import terminal
     from tunectl.core import user

@@ -12,7 +12,7 @@ from typing import Any
 from tunectl.core.errors import InfrastructureError, UsageError
 
 EVERY, ANSWER = 0.5, 5.0
-"""Seconds between two looks, and for one answer."""
+"""Seconds between two checks, and for one answer."""
 
 
 def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> float:

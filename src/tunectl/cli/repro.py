@@ -26,7 +26,7 @@ from tunectl.pipeline.stage_status import stage_verdict
 from tunectl.pipeline.stages import STAGES, find
 
 EXAMPLES = 3
-"""Test inputs that are shown with their answers: the first ones, not the best ones."""
+"""Number of test inputs that are printed with their answers: the first ones, not the best ones."""
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="recorded in conf/overrides.yaml and replayed by later runs"
     )
@@ -56,10 +56,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, record, rebuild, summarize.
+    """Check, record, rebuild, print the result.
 
     Raises  ConfigError, and MissingExtraError with everything that the recipe needs, before anything is recorded; GateError
-            when a verdict is no.
+            when a gate has failed.
     """
     layout = ProjectPaths()
     for name in args.to:
@@ -125,9 +125,9 @@ def _summarize(
     unattended: bool = False,
     end: run_ledger.RunEnd | None = None,
 ) -> None:
-    """Print the comparison and the verdicts of what was rebuilt, and refuse on a verdict of no.
+    """Print the comparison and the verdicts of what was rebuilt, and raise where a gate has failed.
 
-    What comes after the last of ``targets`` is of an earlier run, and neither told nor judged.
+    Stages after the last of ``targets`` are of an earlier run, and left out.
     """
     from tunectl.backends.system import terminal
 
@@ -184,7 +184,7 @@ def _print_comparison(folder: Path) -> None:
 
 
 def _print_causes(path: Path) -> None:
-    """Print why the aligned model may have gained nothing, and what to try."""
+    """Print why the aligned model may not be better, and what to try."""
     from tunectl.backends.system import terminal
     from tunectl.evaluation import summary
 
@@ -193,7 +193,7 @@ def _print_causes(path: Path) -> None:
 
 
 def _promote_first(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
-    """Make the first release champion; without the keys that servers trust it is left to somebody who has them."""
+    """Make the first release champion; without the keys that servers trust somebody who has them must do it."""
     from tunectl.pipeline.trusted_keys import open_trust
 
     problem: TunectlError | None = None
@@ -212,7 +212,7 @@ def _promote_first(layout: ProjectPaths, store: ReleaseRegistry, release: str) -
 
 
 def _release(layout: ProjectPaths, *, as_json: bool) -> str | None:
-    """Put what was packaged into the store; say how to serve it where no gate said no. The first release becomes champion.
+    """Add the packaged release to the store; print how to serve it where no gate has failed. The first release becomes champion.
 
     Returns its name; None where nothing was packaged.
     """
@@ -243,7 +243,7 @@ def _release(layout: ProjectPaths, *, as_json: bool) -> str | None:
 
 
 def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
-    """Freeze the golden set of every later gate now, before there is any feedback."""
+    """Freeze the golden set for all later gates now, before there is any feedback."""
     from datetime import UTC, datetime
 
     from tunectl.artifacts.records import Example
@@ -260,7 +260,7 @@ def _freeze(layout: ProjectPaths, store: ReleaseRegistry, release: str) -> None:
 
 
 def _refuse(layout: ProjectPaths, refused: dict[str, dict[str, Any]]) -> None:
-    """Every no with its reason, and what would help where a stage knows it."""
+    """Return every failed verdict with its reason, and what would help where a stage knows it."""
     if not refused:
         return
     helps = [f"what would help: {line}" for verdict in refused.values() for line in verdict.get("helps", [])]

@@ -4,9 +4,9 @@
     tunectl restore /mnt/backups/2026-11-27
     tunectl restore DIR --erasures FILE         erasures.jsonl of another host that erased people since
 
-Every file is held against its digest first. A place that is taken is refused and named. Whoever was erased after the backup, as
-erasures.jsonl beside it and beside the hash key of this host say, is erased again before anything is in place. A restore that was
-killed goes on when it is called again.
+The digest of every file is checked first. Existing files are never overwritten: the command stops and names them. People who were
+erased after the backup (by erasures.jsonl beside it and beside the hash key of this host) are erased again before anything is in
+place. A restore that was killed resumes when it is called again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tunectl.artifacts.paths import ProjectPaths
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the folder that tunectl backup wrote")
     parser.add_argument(
         "--erasures",
@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Restore, and say what is to be done next.
+    """Restore, and print what to do next.
 
     Raises  ArtifactError for a damaged backup; UsageError for a place that is taken; InfrastructureError where a server runs, or
             disk or database say no.

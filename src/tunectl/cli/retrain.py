@@ -20,7 +20,7 @@ VERBS = {
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the verbs and their arguments."""
+    """Add the subcommands and their arguments."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         module = import_module(f"tunectl.cli.retrain_{name}")
@@ -35,6 +35,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the verb that was typed."""
+    """Run the subcommand."""
     code: int = import_module(f"tunectl.cli.retrain_{args.verb}").run(args)
     return code

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tunectl.config.schema.root import TunectlConfig
 
 READ: Final = frozenset(("retrain", "inference_log", "feedback", "monitor", "serve", "evaluate"))
-"""Sections of the configuration that the controller reads; its builds read what the project has recorded."""
+"""Sections of the configuration that the controller reads; its builds read what the project has committed."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Leave a trigger for the controller; it is kept until a controller runs."""
+    """Write a trigger for the controller; it is kept until a controller runs."""
     from tunectl.backends.system import terminal
     from tunectl.retraining.manual_trigger import request_retrain
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe_controller(running: bool) -> str:
-    """Say who takes a request up, and when."""
+    """Return who handles a request, and when."""
     if running:
         return "the retrain controller takes it up"
     return "no retrain controller runs here; it is taken up when one starts: tunectl retrain controller"

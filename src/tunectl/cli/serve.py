@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 KEYS, IMAGE = "keys", "image"
 FIRST = "first"
-"""Name of the key that is made where there is none."""
+"""Name of the key that is created where there is none."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument(
         "words",
         nargs="*",
@@ -101,7 +101,7 @@ def _refuse_nothing(root: TunectlConfig) -> None:
 
 
 def _refuse_taken(root: TunectlConfig) -> None:
-    """Fail before anything is loaded; BentoML would say it in a traceback."""
+    """Fail before anything is loaded where the port is taken; BentoML would show a traceback."""
     address = "127.0.0.1" if root.serve.host == "localhost" else root.serve.host
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
@@ -117,7 +117,7 @@ def _refuse_taken(root: TunectlConfig) -> None:
 
 
 def _refuse_unkept(root: TunectlConfig) -> None:
-    """Fail before anything is loaded where nothing could be kept, or other servers write there; BentoML would say it in a traceback."""
+    """Fail before anything is loaded where the log cannot be written, or another server writes to it; BentoML would show a traceback."""
     from tunectl.backends.storage import inference_log_sql
     from tunectl.inference_log import pseudonyms
 
@@ -126,7 +126,7 @@ def _refuse_unkept(root: TunectlConfig) -> None:
 
 
 def _settings(layout: ProjectPaths, root: TunectlConfig) -> Path:
-    """Write what the server reads at its start."""
+    """Write the settings file that the server reads at its start."""
     from tunectl.artifacts import atomic_io
     from tunectl.config.schema.serve import ServeSettings
 
@@ -139,7 +139,7 @@ def _settings(layout: ProjectPaths, root: TunectlConfig) -> Path:
 
 
 def _first_key(root: TunectlConfig) -> str | None:
-    """Return a key for whoever starts the server for the first time; None where there are keys."""
+    """Return a first key for whoever starts the server for the first time; None where there are keys."""
     from datetime import UTC, datetime
 
     from tunectl.access import api_keys

@@ -9,7 +9,7 @@ from tunectl.core.errors import UsageError
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the image under the name that was typed, the project's otherwise, and say its size and how to run it.
+    """Build the image with the given name, or the project's, and print its size and how to run it.
 
     Raises  UsageError for more than one name, or without a Bento; InfrastructureError without a Docker engine.
     """

@@ -19,14 +19,14 @@ from tunectl.core.errors import UsageError
 VERBS = ("add", "disable", "enable", "remove", "list", "audit")
 USUAL: tuple[KeyScope, ...] = ("chat", "feedback")
 UNUSED_DAYS = 90
-"""A key that was not used for so long is worth a question."""
+"""Days after which the audit warns of an unused key."""
 COLUMNS = ["name", "scopes", "per minute", "at once", "tokens per minute", "expires", "state", "hash", "made"]
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the words after ``keys`` say.
+    """Run the subcommand after ``keys``.
 
-    Raises  UsageError for another verb, name or scope.
+    Raises  UsageError for an unknown subcommand, name or scope.
     """
     verb, *rest = args.words[1:] or ["list"]
     names = [word for word in rest if "=" not in word]
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_path(typed: list[str]) -> Path:
-    """Return the file of keys: of the environment where it names one, else of the configuration."""
+    """Return the file of keys: the one in the environment where it names one, else that of the configuration."""
     if os.environ.get(api_keys.KEYS_ENV):
         return Path(os.environ[api_keys.KEYS_ENV])
     from tunectl.config.loading import checks

@@ -1,6 +1,6 @@
 """Show the project on one screen: stages, champion, traffic, drift, retrain runs, and open approvals.
 
-Of the stages it says what is stale and why, and the last verdicts. It reads records only; no server has to run.
+For each stage it prints what is stale and why, and the last verdicts. It reads records only; no server has to run.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from tunectl.artifacts.records import truncate
 from tunectl.pipeline.stage_status import KEPT, NOT_BUILT, STALE, StageStatus
 
 LONGEST = 90
-"""Letters of a cell."""
+"""Most letters of a cell."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare conf/ with dvc.lock, read the records of the loop, and print one row a stage and one a part."""
+    """Compare conf/ with dvc.lock, read the records of the loop, and print one row per stage and one per part."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -57,5 +57,5 @@ def _next(stages: list[StageStatus]) -> list[str]:
 
 
 def _cell(value: Any) -> Any:
-    """Return numbers as they are, texts so short that all stages fit on a screen; ``--json`` has them whole."""
+    """Return numbers unchanged, and texts so short that all stages fit on a screen; ``--json`` has them whole."""
     return "" if value is None else truncate(value, LONGEST) if isinstance(value, str) else value

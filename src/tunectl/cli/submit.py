@@ -2,7 +2,7 @@
 
 tunectl submit run STAGE... [--to slurm|kubernetes|ray] [--dry-run]    send a job, or print its file
 tunectl submit status [ID]     jobs and their states; --json
-tunectl submit logs ID         what a job printed; -f goes on as it prints
+tunectl submit logs ID         what a job printed; -f follows the output
 tunectl submit fetch ID        bring the results; no stage runs here
 tunectl submit cancel ID       end a job
 """
@@ -22,7 +22,7 @@ VERBS = {
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the verbs and their arguments."""
+    """Add the subcommands and their arguments."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="|".join(VERBS))
     for name, text in VERBS.items():
         module = import_module(f"tunectl.cli.submit_{name}")
@@ -34,6 +34,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the verb that was typed."""
+    """Run the subcommand."""
     code: int = import_module(f"tunectl.cli.submit_{args.verb}").run(args)
     return code

@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """End it.
+    """Cancel the job.
 
     Raises  InfrastructureError where its cluster cannot be asked.
     """

@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Bring the results.
+    """Fetch the results.
 
     Raises  UsageError at another commit; InfrastructureError where the job has not finished, and from the remote.
     """

@@ -17,9 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Let the cluster's own program print.
+    """Print the output with the cluster's own program.
 
-    Raises  InfrastructureError where it is not here, or nothing was printed yet.
+    Raises  InfrastructureError where that program is not installed, or nothing was printed yet.
     """
     import subprocess
 

@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, then print or send.
+    """Check, then print or send the job.
 
     Raises  UsageError and ConfigError before anything is sent; InfrastructureError from the remote and the scheduler.
     """

@@ -1,4 +1,4 @@
-"""``tunectl submit status``: the jobs of this project, the newest first, with what their clusters say.
+"""``tunectl submit status``: the jobs of this project, the newest first, with their states on the clusters.
 
 tunectl submit status [ID] [--json]
 
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask for each job, and print."""
+    """Ask for the state of each job, and print it."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal

@@ -62,7 +62,7 @@ def print_summary(study: SweepStudy, *, number: int, as_json: bool = False, plot
 
 
 def open_named(layout: ProjectPaths, words: Sequence[str]) -> tuple[SweepStudy, list[str]]:
-    """Return the sweep that was named, or that of ``sweep.name``, and the words behind the name.
+    """Return the sweep that was named, or that of ``sweep.name``, and the arguments after the name.
 
     Raises  UsageError where there is no such sweep.
     """

@@ -1,6 +1,6 @@
 """``tunectl sweep stop``: start no more trials of a sweep, on any machine; running ones end as usual.
 
-tunectl sweep stop [NAME]        go on later with: tunectl sweep run
+tunectl sweep stop [NAME]        continue later with: tunectl sweep run
 """
 
 from __future__ import annotations

@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the verbs and their arguments."""
+    """Add the subcommands and their arguments."""
     parser.add_argument("verb", choices=("sync", "status"), help="send waiting builds, or list them")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for this run, such as track.uri=ADDRESS")
     parser.add_argument("--json", action="store_true", help="with status: print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send, or look.
+    """Send what is waiting, or print the status.
 
-    Raises  UsageError where no tracker is set; InfrastructureError where a tracker does not take a build, which stays.
+    Raises  UsageError where no tracker is set; InfrastructureError where a tracker refuses a build, which stays in the queue.
     """
     from tunectl.backends.system import terminal
     from tunectl.config.loading import checks, override_file

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = (sys.executable, "-m", "tunectl")
 SERVICES: Final = {"serve": ("serve",), "monitor": ("monitor",), "retrain": ("retrain", "controller")}
-"""Flag to the words that start it."""
+"""Arguments that start the service of each flag."""
 OPTIONAL: Final = frozenset({"GPU", "Docker", "extras"})
-"""Checks that say nothing here: a build on this machine does without, or says itself what the recipe needs."""
+"""Checks that are left out here: a build on this machine works without, or reports itself what the recipe needs."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Declare the words of this verb."""
+    """Add the arguments of this command."""
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for tunectl repro")
     parser.add_argument("--no-build", action="store_true", help="build nothing")
     parser.add_argument("--no-console", action="store_true", help="start no console")
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_machine(folder: Path) -> None:
-    """Say what is not as it should be.
+    """Print what is not as it should be.
 
     Raises  InfrastructureError where a build would stop.
     """
@@ -128,7 +128,7 @@ def _start_console(children: ChildGroup) -> None:
 
 
 def _start_services(children: ChildGroup, layout: ProjectPaths, names: list[str]) -> None:
-    """Start what was asked for; all of it works with the champion, so none without one."""
+    """Start the services that were asked for; all of them need the champion, so none is started without one."""
     from tunectl.registry.release_store import ReleaseRegistry
 
     if names and ReleaseRegistry(layout.releases).champion() is None:

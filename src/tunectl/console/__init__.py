@@ -1,1 +1,1 @@
-"""The console: one page for everything that a project knows, read from its files."""
+"""The console: a web page that shows everything about a project, read from its files."""

@@ -1,4 +1,4 @@
-"""The page of an act: what will happen, to whom, and the form that does it."""
+"""The confirmation page of an act: what will happen, who is affected, and the form that performs it."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ class ActField(Struct, frozen=True):
 
 
 class ActButton(Struct, frozen=True):
-    """One button; its value is sent as ``answer``."""
+    """One button; its value is submitted as ``answer``."""
 
     value: str
     label: str
     tone: Literal["primary", "danger", ""] = "primary"
     checked: bool = True
-    """Whether the browser insists on the required fields."""
+    """Whether the browser checks the required fields."""
 
 
 class ActPage(Struct, frozen=True):
-    """What will happen, or what came of it where there are no buttons."""
+    """A confirmation page; without buttons, the result of an act."""
 
     heading: str
     consequences: list[str]
-    """A sentence each."""
+    """Consequences of the act, one sentence each."""
     facts: list[tuple[str, str]] = field(default_factory=list)
     fields: list[ActField] = field(default_factory=list)
     shown: dict[str, str] = field(default_factory=dict)
-    """What the form carries along, so that a change in between is noticed."""
+    """State that the form carries along, so that a change since is detected."""
     buttons: list[ActButton] = field(default_factory=list)
     back: str = "/"
     command: str = ""
-    """The same in a terminal."""
+    """The same act as a command in a terminal."""
     scope: str = "look"
-    """Without it the form is not shown."""
+    """Scope that the visitor needs; without it the form is not shown."""
     secret: str = ""
-    """Shown once."""
+    """Secret that is shown once."""
 
 
 REASON: Final = ActField("reason", "Why", help="It is kept with your name.", required=True)
 
 
 def check_unchanged(form: Mapping[str, str], shown: Mapping[str, str]) -> None:
-    """Hold a form to what is so now.
+    """Compare the state that a form carries with the current one.
 
-    Raises  ConflictError where it was made from something else.
+    Raises  ConflictError where they differ.
     """
     for name, value in shown.items():
         if form.get(name, "") != value:

@@ -1,7 +1,7 @@
-"""What can be changed from the console: the one table that routes, buttons and tests are made from.
+"""What can be changed from the console: the one table from which routes, buttons and tests are made.
 
-A GET shows what will happen; the POST carries what was shown, so that somebody who was quicker is noticed (409), and a reason.
-Acts call what the verbs of the command line call, and are recorded under the name of the key.
+A GET shows what will happen; the POST carries what was shown, so that a change in between is detected (409), and a reason.
+Acts call the functions behind the commands of the command line, and are recorded under the name of the key.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ class Act(NamedTuple):
     """What a button does: the form that asks for confirmation, and who may send it."""
 
     path: str
-    """``{name}`` stands for one part."""
+    """Path of the route; ``{name}`` stands for one part."""
     title: str
     template: str
     show: Callable[[ReadContext, Mapping[str, str]], Any]
-    """The consequences, as a struct; NotFoundError where there is no such thing."""
+    """Returns the consequences, as a struct; raises NotFoundError where there is no such thing."""
     perform: Callable[[ReadContext, Mapping[str, str]], str | ActPage]
-    """Does it with the fields of the form, and returns the path to go to, or a page that says what came of it; ConflictError where somebody was quicker."""
+    """Performs the act with the fields of the form, and returns the path to go to, or a page with the result; raises ConflictError where the state has changed since."""
     scope: KeyScope
     parent: str
-    """Path of the screen that is marked in the navigation."""
+    """Path of the screen that is highlighted in the navigation."""
 
 
 ACTS: Final[tuple[Act, ...]] = (

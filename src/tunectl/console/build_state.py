@@ -1,4 +1,4 @@
-"""How the build stands, a node a stage: state with its reasons, rows, seconds, verdict, and what runs at this moment."""
+"""State of the build, one node per stage: state with its reasons, rows, seconds, verdict, and what runs now."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ WORDS: Final[dict[str, str]] = {
     "failed": "failed",
     "unknown": "cannot be told",
 }
-"""What people read for each state."""
+"""Name that people read for each state."""
 
 
 class NodeProgress(Struct, frozen=True):
-    """How far a running stage is, as its progress journal says."""
+    """Progress of a running stage, from its progress journal."""
 
     label: str
     done: float
@@ -40,7 +40,7 @@ class NodeProgress(Struct, frozen=True):
 
     @property
     def share(self) -> float | None:
-        """Done of the whole, 0 to 1."""
+        """Share that is done, 0 to 1."""
         return min(1.0, self.done / self.total) if self.total else None
 
 
@@ -56,7 +56,7 @@ class StageNode(Struct, frozen=True):
 
     stage: str
     help: str
-    """What it does."""
+    """Description of the stage."""
     state: NodeState
     words: str
     changes: list[StageChange] = field(default_factory=list)
@@ -65,18 +65,18 @@ class StageNode(Struct, frozen=True):
     seconds: float | None = None
     verdict: str | None = None
     passed: bool | None = None
-    """What its gate said; None where it has none."""
+    """Verdict of its gate; None where it has none."""
     rows_in: int | None = None
     rows_kept: int | None = None
     rows_rejected: int | None = None
     progress: NodeProgress | None = None
     failure: StageFailure | None = None
     row_files: bool = False
-    """Whether its rows can be looked at: a trainer keeps counts, and hands no rows on."""
+    """Whether it has rows to show: a training stage keeps counts only, and writes no rows."""
 
 
 def list_nodes(context: ReadContext, problems: ProblemList) -> list[StageNode]:
-    """Return one node a stage, in the order of the pipeline."""
+    """Return one node per stage, in the order of the pipeline."""
     no_stages: list[StageStatus] = []
     status = {one.stage: one for one in problems.attempt("stages", context.list_stages, no_stages)}
     running = find_running_stage(context)
@@ -100,7 +100,7 @@ def find_running_stage(context: ReadContext) -> str | None:
 
 
 def read_progress(context: ReadContext, stage: str) -> NodeProgress | None:
-    """Return the newest bar of a stage's progress journal; None without one."""
+    """Return the newest progress bar of a stage's journal; None without one."""
     found = stage_progress.read_stage_progress(context.layout, stage)
     if found is None or not found.bars:
         return None

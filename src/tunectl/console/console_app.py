@@ -1,4 +1,4 @@
-"""The ASGI application of the console: routes made from the table of screens, each page with its ``.json`` twin."""
+"""The ASGI application of the console: routes made from the table of screens, each page with its JSON at ``.json``."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from tunectl.core.errors import TunectlError
 from tunectl.core.optional import import_optional
 
 FORM_SECONDS: Final = 30.0
-"""Longest time for a form, however slowly it drips."""
+"""Longest time in seconds for a form, however slowly it arrives."""
 KEEP_STATIC: Final = {"Cache-Control": "private, max-age=31536000, immutable"}
 WRONG: Final = "That link or key does not open this console: a link works once, for ten minutes."
 Endpoint = Callable[[Any], Awaitable[Any]]
 
 
 class ConsoleApp:
-    """The routes, and what they share."""
+    """The routes, and their shared state."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ConsoleApp:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         recording: Recording | None = None,
     ) -> None:
-        """``project``: its name, for the frame; ``recording``: set where it is a recorded one."""
+        """``project``: its name, for the frame; ``recording``: set for a recorded project."""
         self.layout, self.guard, self.sign_in, self.project, self.clock = layout, guard, sign_in, project, clock
         self.recording = recording
         self.cache = ReadCache()
@@ -104,7 +104,7 @@ class ConsoleApp:
         return GuardMiddleware(inner, self.guard, APP_POLICY)
 
     def context(self, visitor: Visitor) -> ReadContext:
-        """Return what a reader is given."""
+        """Return the context that a reader gets."""
         scopes = visitor.scopes if self.guard.acts else visitor.scopes & {"look"}
         return ReadContext(self.layout, self.clock(), scopes, visitor.name, self.cache, self.recording)
 
@@ -260,7 +260,7 @@ class ConsoleApp:
     async def read_form(self, request: Any) -> dict[str, str]:
         """Return the fields of a form.
 
-        Raises  ApiError: 413 for one that is too long, 408 for one that does not come.
+        Raises  ApiError: 413 for one that is too long, 408 for one that does not arrive in time.
         """
         try:
             async with asyncio.timeout(FORM_SECONDS):
@@ -276,7 +276,7 @@ class ConsoleApp:
         return self._responses.HTMLResponse(self.render("absent.html", self.context(visitor), entry, request), 404)
 
     def _catch(self, endpoint: Endpoint) -> Endpoint:
-        """Turn what refuses or fails into a page that says why."""
+        """Turn an error of ``endpoint`` into a page that explains it."""
 
         async def answer(request: Any) -> Any:
             try:
@@ -302,7 +302,7 @@ class ConsoleApp:
 
 
 class _KeepFiles:
-    """Static files, whose address changes with their content: a browser may keep them."""
+    """Static files with a digest in their address: a browser may cache them."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

@@ -1,7 +1,7 @@
-"""What stands before every request of the console: the name it was sent to, the page that sent it, and who is signed in.
+"""Checks of every request of the console: its host name, the page that sent it, and who is signed in.
 
-The table of screens says what opens a screen; acts say it themselves. There is no way in without a session: other accounts,
-containers and web pages reach this machine's own address, too.
+The table of screens gives the scope of a screen; acts have their own. Nothing is open without a session: other accounts,
+containers and web pages can reach this machine's own address, too.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ MAX_FORM_BYTES: Final = 65_536
 
 
 class ConsoleGuard:
-    """Decides whether a request is answered, and who sent it."""
+    """Decides whether a request is answered, and who has sent it."""
 
     def __init__(self, hosts: Collection[str], sign_in: SignIn, *, acts: bool) -> None:
-        """``hosts``: names that the console is reached by; ``acts`` False: nothing is changed from here."""
+        """``hosts``: host names of the console; ``acts`` False: nothing can be changed from the page."""
         self._hosts, self._sign_in, self.acts = frozenset(hosts), sign_in, acts
 
     challenge: Final = ""
 
     def admit(self, head: RequestHead) -> None:
-        """Refuse what came under a foreign name or from a foreign page.
+        """Refuse a request to a foreign host name or from a foreign page.
 
         Raises  ApiError: 421, 403, 415.
         """
@@ -52,7 +52,7 @@ class ConsoleGuard:
         return self._sign_in.find(sessions.read_cookie(request.cookies, self.cookie_name(request)))
 
     def require(self, visitor: Visitor, scope: str, *, act: bool = False) -> None:
-        """Hold a visitor to a scope.
+        """Refuse a visitor without a scope.
 
         Raises  ApiError (403).
         """
@@ -64,11 +64,11 @@ class ConsoleGuard:
             )
 
     def is_https(self, request: Any) -> bool:
-        """Say whether the browser reached the console over HTTPS."""
+        """Return whether the browser reached the console over HTTPS."""
         return sessions.is_https(str(request.url.scheme), request.headers)
 
     def cookie_name(self, request: Any) -> str:
-        """Browsers share cookies between ports, so the port is part of the name."""
+        """Return the cookie's name, with the port: browsers share cookies between ports."""
         return f"{COOKIE}_{request.url.port or 'default'}"
 
 
@@ -86,7 +86,7 @@ async def read_form(request: Any) -> dict[str, str]:
 
 
 def sign_in_address(path: str, query: str) -> str:
-    """Return the page that asks who somebody is, and brings them back to where they wanted to go."""
+    """Return the address of the sign-in page, which leads back to the requested page."""
     target = path + (f"?{query}" if query else "")
     return "/enter" if target == "/" else f"/enter?next={quote(target, safe='')}"
 

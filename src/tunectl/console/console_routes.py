@@ -12,7 +12,7 @@ from tunectl.console.screen_table import SCREENS, twin_path
 
 PLAY_PATHS: Final = ("/play/ask", "/play/feedback")
 PLAY_SCOPE: Final[KeyScope] = "operate"
-"""What asking and judging from the page Play needs: the server is asked with the console's own key."""
+"""Scope for asking and judging on the page Play: the server is asked with the console's own key."""
 
 
 def list_console_rules() -> Iterator[RouteRule]:

@@ -1,7 +1,7 @@
-"""Who is signed in: a link that is printed at the start and good once, or a key of the file of keys.
+"""Sign-in: a link that is printed at the start and works once, or a key of the keys file.
 
-The link carries its token behind ``#``, which no log and no Referer sees; the page sends it by POST, and it is good once, for ten
-minutes. Whoever may read the project's files finds a further link in ``.tunectl/console/sign_in_link``, which is replaced when used.
+The link carries its token after ``#``, which appears in no log and no Referer; the page sends it by POST, and it works once, within ten
+minutes. Whoever can read the project's files finds a further link in ``.tunectl/console/sign_in_link``, which is replaced when used.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from tunectl.core import user
 
 LINK_SECONDS: Final = 600.0
 ALL_SCOPES: Final = frozenset[str](SCOPES) - {"chat", "feedback", "scrape", "acts_for"}
-"""What opens something here; the others are the server's."""
+"""Scopes that open something here; the others are the server's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Somebody who is signed in."""
+    """A signed-in person."""
 
     name: str
-    """Acts are recorded under it."""
+    """Name under which acts are recorded."""
     scopes: frozenset[str]
 
 
 class SignIn:
-    """Tokens of links, keys, and the sessions that come of them."""
+    """Tokens of links, keys, and the sessions that were opened with them."""
 
     def __init__(self, link_file: Path, keys: KeyStore | None, clock: Callable[[], float] = monotonic) -> None:
         """``keys`` None: only links open the console."""
         self._link_file, self._keys, self._clock = link_file, keys, clock
         self._lock = threading.Lock()
         self._tokens: dict[str, float] = {}
-        """Token to when it ends."""
+        """Time of expiry by token."""
         self._file_token = ""
         self._sessions: SessionStore[str] = SessionStore(lambda secret: self._identify(secret) is not None)
         """Sessions by cookie; their value is the key, empty for a link. What a key opens is read at every request."""
         self.address = ""
-        """Beginning of the console's address; set once its port is known."""
+        """Base address of the console; set once its port is known."""
 
     def create_link(self) -> str:
-        """Return a new link, good once, for ten minutes."""
+        """Return a new link that works once, within ten minutes."""
         token = secrets.token_urlsafe(32)
         with self._lock:
             self._tokens[token] = self._clock() + LINK_SECONDS
         return f"{self.address}/enter#{token}"
 
     def write_link_file(self) -> None:
-        """Leave a link for a further browser, where only the owner of the project reads it."""
+        """Write a link for a further browser to a file that only the owner of the project can read."""
         with self._lock:
             self._file_token = secrets.token_urlsafe(32)
         self._link_file.parent.mkdir(parents=True, exist_ok=True)
@@ -70,11 +70,11 @@ class SignIn:
             stream.write(f"{self.address}/enter#{self._file_token}\n")
 
     def remove_link_file(self) -> None:
-        """Take the link away: the console ends."""
+        """Remove the link file at the end of the console."""
         self._link_file.unlink(missing_ok=True)
 
     def open_session(self, secret: str) -> str | None:
-        """Return the cookie of a new session; None where ``secret`` opens nothing."""
+        """Return the cookie of a new session; None where ``secret`` is not valid."""
         if self._use_token(secret):
             return self._sessions.create("", "")
         return self._sessions.create(secret, secret) if secret and self._identify(secret) else None
@@ -106,7 +106,7 @@ class SignIn:
         return Visitor(key.name, scopes) if scopes else None
 
     def find(self, cookie: str) -> Visitor | None:
-        """Return who is behind a cookie."""
+        """Return the visitor of a cookie."""
         secret = self._sessions.find(cookie) if cookie else None
         return None if secret is None else self._identify(secret)
 
@@ -116,5 +116,5 @@ class SignIn:
 
 
 def locate_link_file(layout: ProjectPaths) -> Path:
-    """Return where the link for a further browser lies."""
+    """Return the path of the link file for a further browser."""
     return layout.state_dir / "console" / "sign_in_link"

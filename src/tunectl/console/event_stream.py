@@ -1,7 +1,7 @@
-"""Tells open pages that something changed: one thread looks at files once a second, only while somebody is connected.
+"""Notify open pages of changes: one thread checks files once a second, only while somebody is connected.
 
-A stream says that a change happened and not what: each page then asks for itself again, so filters and rights hold. A beat every
-15 seconds keeps proxies from closing it and finds out who is gone.
+A stream reports that something has changed, not what: each page then reloads itself, so that filters and rights hold. A heartbeat every
+15 seconds keeps proxies from closing the connection and finds out which browsers are gone.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ BEAT_SECONDS: Final = 15.0
 MAX_STREAMS: Final = 64
 SUFFIXES: Final = frozenset({".json", ".jsonl", ".db", ".sqlite", ".log"})
 READ_BY_SQLITE: Final = "inference_log"
-"""A folder in which SQLite makes files, and removes them, for whoever only reads: that it changed says nothing."""
+"""A folder in which SQLite creates and removes files also for readers: its own time of change means nothing."""
 
 
 def _is_filled_journal(path: Path) -> bool:
-    """Whether what a service has just written lies in it: readers leave an empty one while they read."""
+    """Return whether a journal holds new rows of a service: readers leave an empty one while they read."""
     try:
         return path.suffix.endswith("-wal") and path.stat().st_size > 0
     except OSError:
@@ -86,7 +86,7 @@ def stamp_project(layout: ProjectPaths, settings: TunectlConfig | None = None) -
 
 
 class ChangeWatcher:
-    """The one thread, and who listens."""
+    """The one thread, and its subscribers."""
 
     def __init__(self, stamp: Callable[[], Any], seconds: float = LOOK_SECONDS) -> None:
         self._stamp, self._seconds = stamp, seconds
@@ -94,15 +94,15 @@ class ChangeWatcher:
         self._listeners: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._thread: threading.Thread | None = None
         self.is_stopping: Callable[[], bool] = lambda: False
-        """Whether the server ends: streams end then by themselves."""
+        """Whether the server ends: streams then end by themselves."""
 
     @property
     def is_looking(self) -> bool:
-        """Say whether the thread runs."""
+        """Return whether the thread runs."""
         return self._thread is not None
 
     def subscribe(self) -> asyncio.Event | None:
-        """Return an event that is set at each change; None where too many listen."""
+        """Return an event that is set at each change; None where there are too many subscribers."""
         heard = asyncio.Event()
         with self._lock:
             if len(self._listeners) >= MAX_STREAMS:
@@ -114,7 +114,7 @@ class ChangeWatcher:
         return heard
 
     def unsubscribe(self, heard: asyncio.Event) -> None:
-        """Stop listening; the thread ends with the last one."""
+        """Unsubscribe; the thread ends with the last subscriber."""
         with self._lock:
             self._listeners.pop(heard, None)
 
@@ -148,7 +148,7 @@ class ChangeWatcher:
 async def stream_changes(
     watcher: ChangeWatcher, heard: asyncio.Event, is_open: Callable[[], bool], beat: float = BEAT_SECONDS
 ) -> AsyncIterator[bytes]:
-    """Server-sent events until the browser, the session or the server is gone."""
+    """Yield server-sent events until the browser, the session or the server is gone."""
     number = 0
     try:
         yield b"retry: 1000\nevent: hello\ndata: \n\n"

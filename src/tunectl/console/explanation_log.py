@@ -1,4 +1,4 @@
-"""What the inference log and its snapshots say, for explanations: answers of releases, and what retrains froze of it to learn from."""
+"""Read the inference log and its snapshots for explanations: answers of releases, and the data that retrains have frozen."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from tunectl.retraining.run_store import RunStore
 
 SHOWN: Final = 10
-"""Answers of a snapshot that are named."""
+"""Number of answers of a snapshot that are listed."""
 
 
 def describe_snapshot(context: ReadContext, frozen: dict[str, Any]) -> ExplanationStep:
-    """Return what a retrain froze; the first of its answers lead to their own explanations, where they are still there."""
+    """Return a step about what a retrain has frozen; the first of its answers link to their own explanations, where they still exist."""
     facts = [
         ExplanationFact(f"{at:%m-%d %H:%M}", name, explain_link(name))
         for name, at in list(_read_answers(context, frozen).items())[:SHOWN]
@@ -46,7 +46,7 @@ def find_newest(context: ReadContext, releases: Sequence[str]) -> dict[str, list
 
 
 def list_retrains_of(context: ReadContext, runs: RunStore, answer: str) -> Iterator[ExplanationStep]:
-    """Yield the retrains that froze an answer, to learn from what people said of it."""
+    """Yield the retrains that froze an answer, to train on its feedback."""
     for run in runs.runs():
         frozen = run.facts("proposed").get("snapshot")
         if isinstance(frozen, dict) and answer in _read_answers(context, frozen):
@@ -61,9 +61,9 @@ def list_retrains_of(context: ReadContext, runs: RunStore, answer: str) -> Itera
 
 
 def _read_answers(context: ReadContext, frozen: dict[str, Any]) -> dict[str, datetime]:
-    """Return the ids of the answers of a snapshot, and when each was asked for; none where its files were deleted.
+    """Return the ids of the answers of a snapshot, and the time of each request; none where its files were deleted.
 
-    Its texts are not shown: somebody may have had theirs erased from the log since.
+    The texts are not shown: somebody may have had theirs erased from the log since.
     """
     name = str(frozen.get("id", ""))
     section = context.load_settings().feedback.root

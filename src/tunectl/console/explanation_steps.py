@@ -1,4 +1,4 @@
-"""Steps of an explanation: one station on the way from a thing to what is behind it, or to what came after it."""
+"""Steps of an explanation. Each step names one thing (an answer, a release, a gate, rows) that led to the explained thing, or that followed from it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from tunectl.retraining.state_machine import RetrainRun
 
 PREVIEW: Final = 400
-"""Characters of a text."""
+"""Characters of a text that are shown."""
 MAX_ROWS: Final = 50
-"""Raw rows, files and steps that are listed; the number of the others is given."""
+"""Most raw rows, files and steps that are listed; of the others the number is given."""
 
 
 class ExplanationFact(Struct, frozen=True):
@@ -34,7 +34,7 @@ class ExplanationFact(Struct, frozen=True):
 
 
 class ExplanationStep(Struct, frozen=True):
-    """One station on the way: what it is, what is known of it, and where to read on."""
+    """One step of an explanation: what it is, what is known about it, and links to more."""
 
     kind: str
     """``answer``, ``release``, ``settings``, ``gate``, ``decision``, ``retrain``, ``stage``, ``rows``, ``raw``, ``feedback`` ..."""
@@ -118,10 +118,10 @@ def show_value(value: object) -> str:
 
 
 def release_link(release: str) -> str:
-    """Address of a release's page."""
+    """Return the address of a release's page."""
     return link("/releases/{}", release)
 
 
 def explain_link(name: str) -> str:
-    """Address of the explanation of an id."""
+    """Return the address of the explanation of an id."""
     return link("/explain", id=name)

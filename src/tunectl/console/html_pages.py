@@ -1,4 +1,4 @@
-"""jinja2's seam of the console: a screen's template filled with its struct, inside the frame.
+"""Wrapper of jinja2 for the console: a screen's template filled with its struct, inside the frame.
 
 A template extends ``frame.html`` and fills ``content``; ``screen`` is its struct, and ``ui`` has the parts of ``macros.html``::
 
@@ -50,7 +50,7 @@ def _draw_build(screen: Any) -> str:
 
 @cache
 def asset_address(name: str) -> str:
-    """Return where a file of one of the static folders lies; the address changes with its content, so browsers may keep it."""
+    """Return the address of a file in one of the static folders; it changes with the content, so browsers may cache it."""
     file = next(folder / name for folder in (STATIC, render.STATIC) if (folder / name).is_file())
     return f"/static/{name}?v={hashlib.sha256(file.read_bytes()).hexdigest()[:12]}"
 

@@ -1,4 +1,4 @@
-"""Addresses of screens, made from the table: what has no screen has no link, so no page leads nowhere."""
+"""Addresses of screens, from the table: a thing without a screen gets no link, so there are no dead links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VARIABLE: Final = re.compile(r"\{\w*\}")
 def link(pattern: str, *values: str, **query: str) -> str:
     """Return the address of a screen, for example ``link("/releases/{}", release)``; empty where there is no such screen.
 
-    ``query``: what stands behind the question mark; empty values are left out.
+    ``query``: the query parameters; empty values are left out.
     """
     if pattern not in _list_patterns() or not all(values):
         return ""

@@ -1,4 +1,4 @@
-"""Pages of long lists: an address names the place of the first row, and any text may stand there."""
+"""Paging of long lists: an address has the index of the first row, and any text may be given there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two runs paired by their test inputs, in a process of its own: numpy would stay in the console's memory for good.
+"""Compare two runs by their test inputs, in a subprocess: numpy would stay in the console's memory for good.
 
 ``python -m tunectl.console.paired_scores OLD NEW CONFIDENCE`` prints the answer as JSON.
 """
@@ -19,13 +19,13 @@ from tunectl.evaluation.results import InputScores, MetricDifference
 
 RESAMPLES: Final = 1000
 SECONDS: Final = 60
-"""Longest time for it; a thousand inputs take one."""
+"""Longest time in seconds; a thousand inputs take one."""
 InputValues = dict[str, dict[str, dict[str, float]]]
-"""System to metric to test input to its value alone."""
+"""Value of each test input, by system and metric."""
 
 
 class PairedRuns(msgspec.Struct, frozen=True):
-    """What two runs say of the same inputs."""
+    """Comparison of two runs on the same inputs."""
 
     differences: list[MetricDifference]
     """The second run minus the first; none where the inputs differ."""
@@ -52,7 +52,7 @@ def pair_runs(old: Path, new: Path, confidence: float) -> PairedRuns:
 
 
 def main(old: str, new: str, confidence: str) -> None:
-    """Print what two files say."""
+    """Print the comparison of two files."""
     before, after = (list(atomic_io.read_rows(Path(path), InputScores)) for path in (old, new))
     same = {row.id for row in before} == {row.id for row in after}
     found = PairedRuns(

@@ -1,7 +1,7 @@
-"""Ask a server of this project for one answer and pass it on as it comes: the server logs, limits and counts it like any other.
+"""Send a question to a server of this project and pass on the streamed answer: the server logs, limits and counts it like any other.
 
-What is passed on are JSON lines: ``{"text", "chance"}`` for each piece, with the mean probability of its tokens (null where the
-server tells none), and at the end ``{"id", "tokens"}``, or ``{"error"}``.
+The response is JSON lines: ``{"text", "chance"}`` for each piece, with the mean probability of its tokens (null where the
+server gives none), and at the end ``{"id", "tokens"}``, or ``{"error"}``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunectl.core.errors import InfrastructureError
 
 TIMEOUT_SECONDS: Final = 120.0
 MAX_QUESTION: Final = 20_000
-"""Characters."""
+"""Most characters of a question."""
 MAX_TOKENS: Final = 2000
 MAX_ID: Final = 200
 VARIANTS: Final = frozenset(("champion", "challenger", "base"))
@@ -31,7 +31,7 @@ VARIANTS: Final = frozenset(("champion", "challenger", "base"))
 def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes]:
     """Return the lines of an answer, the first of them already there; the server must be one that the settings name.
 
-    Raises  ApiError for a form that asks for what is not there, or what the server said; InfrastructureError where it does not answer.
+    Raises  ApiError for an invalid form, or with the server's error; InfrastructureError where it does not answer.
     """
     question = form.get("question", "").strip()
     if form.get("variant") not in VARIANTS or not question or len(question) > MAX_QUESTION:
@@ -54,7 +54,7 @@ def open_answer(context: ReadContext, form: Mapping[str, str]) -> Iterator[bytes
 def send_feedback(context: ReadContext, form: Mapping[str, str]) -> None:
     """Send a thumb for an answer to the server that gave it, under the visitor's name.
 
-    Raises  ApiError for a form that cannot be, or what the server said; InfrastructureError where it does not answer.
+    Raises  ApiError for an invalid form, or with the server's error; InfrastructureError where it does not answer.
     """
     name, value = form.get("inference", ""), form.get("value", "")
     if value not in {"up", "down"} or not 1 <= len(name) <= MAX_ID:

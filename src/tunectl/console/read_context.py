@@ -1,6 +1,6 @@
-"""What a screen's reader is given: paths, time, the composed settings and the state of the stages, each read once while nothing changed.
+"""The context that a screen's reader gets: paths, time, the composed settings and the state of the stages, each read once while no file changes.
 
-Readers only read. What cannot be read becomes an entry of ``problems`` of its screen, by part, and keeps nothing else from being shown.
+Readers only read. A part that cannot be read becomes an entry in ``problems`` of its screen, and the other parts are still shown.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ T = TypeVar("T")
 Stamp = tuple[tuple[str, int, int], ...]
 MAX_ENTRIES: Final = 200
 MAX_AGE_SECONDS: Final = 60.0
-"""Of the state of the stages: raw files that no settings name yet are not stamped."""
+"""Longest age of the state of the stages: raw files that no settings name yet are not part of the stamp."""
 
 
 class NotFoundError(LookupError):
-    """There is nothing at the address that was asked for; it becomes the status 404, which a KeyError of a bug does not."""
+    """There is nothing at the requested address; it gives status 404, which a KeyError from a bug does not."""
 
 
 class ReadCache:
-    """What was read, by name, while its stamp stays the same; shared by all visitors."""
+    """Values that were read, by name, while their stamp is unchanged; shared by all visitors."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class ReadCache:
         self._building: dict[str, threading.Lock] = {}
 
     def get(self, name: str, stamp: Any, build: Callable[[], T], *, max_age: float = float("inf")) -> T:
-        """Return the value of ``name``, built anew where ``stamp`` differs; two that ask at once build once."""
+        """Return the value of ``name``, built anew where ``stamp`` differs; concurrent calls build once."""
         with self._lock:
             own = self._building.setdefault(name, threading.Lock())
         with own:
@@ -59,7 +59,7 @@ class ReadCache:
         return value
 
     def _try(self, build: Callable[[], T]) -> T | TunectlError:
-        """Keep what is broken until a file changes; it is not read again before."""
+        """Keep an error until a file changes; nothing is read again before."""
         try:
             return build()
         except TunectlError as error:
@@ -77,18 +77,18 @@ class ReadCache:
 
 @dataclass(frozen=True, slots=True)
 class ReadContext:
-    """One request's view of a project."""
+    """The project as one request sees it."""
 
     layout: ProjectPaths
     now: datetime
-    """The time; UTC."""
+    """Time of the request, UTC."""
     scopes: frozenset[str] = frozenset()
-    """What the visitor may do."""
+    """Scopes of the visitor."""
     visitor: str = ""
-    """The name that acts are recorded under."""
+    """Name under which acts are recorded."""
     cache: ReadCache = field(default_factory=ReadCache)
     recording: Recording | None = None
-    """Of a project that ``tunectl demo`` shows; None: it is a project at work."""
+    """Set for a project that ``tunectl demo`` shows; None for a real one."""
 
     def load_config(self) -> ResolvedConfig:
         """Return the composed configuration with the origins of its values.
@@ -108,7 +108,7 @@ class ReadContext:
         return self.load_config().root
 
     def list_stages(self) -> list[StageStatus]:
-        """Return how the stages stand.
+        """Return the state of each stage.
 
         Raises  ConfigError with every mistake; ArtifactError where dvc.lock is damaged.
         """
@@ -122,7 +122,7 @@ class ReadContext:
         return self.cache.get("stages", stamp_files(list_build_files(self.layout)), read, max_age=MAX_AGE_SECONDS)
 
     def read_json(self, path: Path, shape: type[T] | Any = Any) -> Any:
-        """Return a JSON file, decoded once while it stays the same; None where it is absent."""
+        """Return the content of a JSON file, decoded once while it is unchanged; None where it is absent."""
         stamp = stamp_files([path])
         if not stamp:
             return None
@@ -130,7 +130,7 @@ class ReadContext:
 
 
 def stamp_files(paths: Iterator[Path] | list[Path]) -> Stamp:
-    """Name, size and time of change of the files among ``paths`` that are there."""
+    """Return name, size and time of change of the existing files among ``paths``."""
     stamp = []
     for path in paths:
         try:
@@ -147,7 +147,7 @@ def list_setting_files(layout: ProjectPaths) -> Iterator[Path]:
 
 
 def list_build_files(layout: ProjectPaths) -> Iterator[Path]:
-    """Return the files that the state of the stages follows from; of raw data those that the stages last read."""
+    """Return the files from which the state of the stages follows; of raw data those that the stages last read."""
     from tunectl.pipeline.stages import STAGES
 
     yield from list_setting_files(layout)
@@ -165,13 +165,13 @@ def list_build_files(layout: ProjectPaths) -> Iterator[Path]:
 
 
 class ProblemList:
-    """Collects what cannot be read, by part; the other parts go on."""
+    """Collects what cannot be read, by part; the other parts are read all the same."""
 
     def __init__(self) -> None:
         self.problems: dict[str, str] = {}
 
     def attempt(self, part: str, read: Callable[[], T], otherwise: T) -> T:
-        """Return what ``read`` says, or ``otherwise`` with the reason under ``part``."""
+        """Return the result of ``read``, or ``otherwise`` and a problem with the reason under ``part``."""
         try:
             return read()
         except TunectlError as error:

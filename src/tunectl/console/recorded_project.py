@@ -1,7 +1,7 @@
-"""The recorded project behind ``tunectl demo``: what one build of the example and one story of its loop left, without weights.
+"""The recorded project behind ``tunectl demo``: the files of one build of the example and of one run of its retrain loop, without weights.
 
 ``make demo`` records it (``examples/local_lens/record_demo.py``). Data and people are those of the
-example, synthetic and simulated; what the programs made of them is as it was, so its times are those of the recording: the console's clock goes on from there, and every page says so.
+example, synthetic and simulated; the programs were real. Times are those of the recording: the console's clock continues from its end, and every page says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunectl.registry.release_store import ReleaseRegistry
 
 ARCHIVE: Final = Path(__file__).parent / "recorded_project.tar.xz"
 NAME: Final = "recording.json"
-"""Below the project's ``.tunectl``."""
+"""File name below the project's ``.tunectl``."""
 
 
 class Recording(Struct, frozen=True):
@@ -30,9 +30,9 @@ class Recording(Struct, frozen=True):
 
     project: str
     ended_at: datetime
-    """When the last of it happened; UTC."""
+    """When the recording ended, UTC."""
     version: str
-    """The tunectl that built it."""
+    """Version of tunectl that built it."""
     commit: str
     left_out: list[str]
     """Files of releases that the record does not hold, relative to the release."""
@@ -63,16 +63,16 @@ def unpack(folder: Path, conf: Path) -> tuple[ProjectPaths, Recording]:
 
 
 def read_recording(layout: ProjectPaths) -> Recording:
-    """Return what a recorded project says of itself.
+    """Return the facts of a recorded project's own file.
 
-    Raises  ArtifactError where it is none.
+    Raises  ArtifactError where it is no recorded project.
     """
     recording: Recording = atomic_io.read_json(layout.state_dir / NAME, Recording)
     return recording
 
 
 def choose_clock(recording: Recording | None) -> Callable[[], datetime]:
-    """Return the time, or for a recorded project the time that goes on from the end of its recording."""
+    """Return a function that gives the time; for a recorded project it continues from the end of the recording."""
     if recording is None:
         return lambda: datetime.now(UTC)
     behind = datetime.now(UTC) - recording.ended_at
@@ -80,7 +80,7 @@ def choose_clock(recording: Recording | None) -> Callable[[], datetime]:
 
 
 class RecordedRegistry(ReleaseRegistry):
-    """Releases without their weights: what the record leaves out counts as whole."""
+    """A registry whose releases are valid without the files that the recording left out."""
 
     def verify(self, release: str) -> list[str]:
         """Return everything else that is wrong with a release."""
@@ -89,5 +89,5 @@ class RecordedRegistry(ReleaseRegistry):
         return [problem for problem in super().verify(release) if problem not in expected]
 
     def verify_quickly(self, release: str) -> list[str]:
-        """Return the same: without weights a release is read in milliseconds."""
+        """Return the same as ``verify``: without weights a release is read in milliseconds."""
         return self.verify(release)

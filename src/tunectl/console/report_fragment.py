@@ -1,6 +1,6 @@
-"""A report for the inside of the console's frame: the body of a page that a stage wrote, cleaned and without inline style.
+"""Prepare a report for the console's frame: the body of a page that a stage wrote, cleaned and without inline style.
 
-Reports lie in the project, and a project may come from somebody else: what is not known here is left out, so no script, form,
+Reports are files of the project, and a project may come from somebody else: unknown markup is left out, so no script, form,
 link to another host or frame gets through. Style attributes of our SVG become attributes of the same name, because the console's
 policy allows no inline style.
 """
@@ -70,7 +70,7 @@ VOID: Final = frozenset(("br",))
 DROPPED: Final = frozenset(
     ("script", "style", "head", "template", "iframe", "object", "header", "nav", "footer", "form")
 )
-"""Elements that go with all that is in them."""
+"""Elements that are removed with their content."""
 _STYLES: Final = [
     "fill",
     "fill-opacity",
@@ -88,7 +88,7 @@ _STYLES: Final = [
     "text-anchor",
 ]
 STYLES: Final = frozenset(_STYLES)
-"""Properties that are attributes of SVG as well."""
+"""CSS properties that are attributes of SVG as well."""
 ATTRIBUTES: Final = frozenset(
     (
         "class id x y x1 x2 y1 y2 cx cy r rx ry d points width height transform clip-path viewbox role aria-label colspan rowspan scope open tabindex "
@@ -97,7 +97,7 @@ ATTRIBUTES: Final = frozenset(
 )
 _LOCAL: Final = re.compile(r"#[\w.:-]+")
 _CAMEL: Final = {"viewbox": "viewBox", "clippath": "clipPath"}
-"""HTML names have no capitals; these of SVG do."""
+"""HTML parsers lower the case of names; these of SVG have capitals."""
 _REMOTE: Final = re.compile(r"url\((?!#)|expression|javascript", re.IGNORECASE)
 
 
@@ -110,7 +110,7 @@ def clean(page: str) -> str:
 
 
 class _Cleaner(HTMLParser):
-    """Writes again what it knows."""
+    """Writes the known markup again, and nothing else."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -134,14 +134,14 @@ class _Cleaner(HTMLParser):
                 self._open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Write an element that is empty."""
+        """Write an empty element."""
         if self._dropped or tag not in TAGS:
             return
         end = "" if tag in VOID else f"</{_CAMEL.get(tag, tag)}>"
         self.parts.append(f"<{_CAMEL.get(tag, tag)}{self._write_attributes(tag, attrs)}>{end}")
 
     def handle_endtag(self, tag: str) -> None:
-        """Close what is open; an end without a beginning is left out."""
+        """Close an open element; an end tag without a start tag is left out."""
         if self._dropped:
             if tag == self._dropped[-1]:
                 self._dropped.pop()
@@ -155,7 +155,7 @@ class _Cleaner(HTMLParser):
                 return
 
     def handle_data(self, data: str) -> None:
-        """Write text as text."""
+        """Write text, escaped."""
         if not self._dropped:
             self.parts.append(escape(data, quote=False))
 

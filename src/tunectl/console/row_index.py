@@ -1,6 +1,6 @@
-"""Where each line of a file of rows begins, and what people filter by, so that a page of 50 among 100,000 is read at once.
+"""Index of a file of rows: where each line begins, and the fields that people filter by, so that a page of 50 among 100,000 is read at once.
 
-The index is made in one pass, kept in memory while the file stays the same, and holds some ten bytes a row.
+The index is built in one pass, kept in memory while the file is unchanged, and takes some ten bytes per row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Facet(Struct, frozen=True):
 
 
 class _Line(Struct, frozen=True):
-    """What is read of each line for the index."""
+    """The fields of a line that the index needs."""
 
     source: _Facet | None = None
     reason: str = ""
@@ -65,7 +65,7 @@ class RowIndex:
         self._starts.append(at)
 
     def _number(self, name: str) -> int:
-        """Return the number of a name; those after the first 65,000 are one."""
+        """Return the number of a name; all names after the first 65,000 share one."""
         return self._names.setdefault(name, min(len(self._names), 65_535))
 
     def __len__(self) -> int:
@@ -73,11 +73,11 @@ class RowIndex:
         return len(self._starts) - 1
 
     def count_labels(self) -> list[tuple[str, int]]:
-        """Return reason (of a reject) or kind (of a row) to lines, most first."""
+        """Return the number of lines by reason (of a reject) or kind (of a row), most first."""
         return self._count(self._reasons)
 
     def count_sources(self) -> list[tuple[str, int]]:
-        """Return raw file to lines, most first."""
+        """Return the number of lines by raw file, most first."""
         return self._count(self._sources)
 
     def _count(self, numbers: Sequence[int]) -> list[tuple[str, int]]:
@@ -85,7 +85,7 @@ class RowIndex:
         return [(names[number], count) for number, count in Counter(numbers).most_common() if names[number]]
 
     def select(self, label: str = "", source: str = "", text: str = "") -> Sequence[int]:
-        """Return the numbers (from 0) of the lines with that reason or kind, raw file (or folder) and text; an empty word takes all."""
+        """Return the numbers (from 0) of the lines with that reason or kind, raw file (or folder) and text; an empty filter matches all."""
         found: Sequence[int] = range(len(self))
         if text:
             found = list(self._search(text))
@@ -144,6 +144,6 @@ def _has_text(value: Any, wanted: str) -> bool:
 
 
 def open_index(context: ReadContext, path: Path) -> RowIndex | None:
-    """Return the index of a file, made once while it stays the same; None where the file is absent."""
+    """Return the index of a file, built once while it is unchanged; None where the file is absent."""
     stamp = stamp_files([path])
     return context.cache.get(f"rows {path}", stamp, lambda: RowIndex(path)) if stamp else None

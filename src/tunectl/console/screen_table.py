@@ -1,4 +1,4 @@
-"""The screens of the console: the one table that routes, ``.json`` twins, navigation and tests are made from.
+"""The screens of the console: the one table from which routes, JSON addresses, navigation and tests are made.
 
 A new screen is a file in ``screens/``, a template, and a line here.
 """
@@ -35,24 +35,24 @@ from tunectl.console.screens import (
 )
 
 Query = Mapping[str, str]
-"""What stands behind the question mark of an address, and the variable parts of its path."""
+"""The query parameters of an address, and the variable parts of its path."""
 
 
 class Screen(NamedTuple):
-    """A page of the console, and its twin in JSON."""
+    """A page of the console, with the same content as JSON."""
 
     path: str
-    """``{name}`` stands for one part; the twin is the same path with ``.json`` behind it (``/home.json`` for ``/``)."""
+    """``{name}`` stands for one part; the JSON is at the same path with ``.json`` (``/home.json`` for ``/``)."""
     title: str
     template: str
-    """File of ``templates/``."""
+    """File name in ``templates/``."""
     read: Callable[[ReadContext, Query], Any]
-    """The struct that the page shows; NotFoundError where there is no such thing."""
+    """Returns the struct that the page shows; raises NotFoundError where there is no such thing."""
     scope: KeyScope = "look"
     group: str = ""
-    """Group of the navigation; empty: it is reached from another screen and is not listed."""
+    """Group of the navigation; empty: the screen is not listed, and reached from another one."""
     parent: str = ""
-    """Path of the screen that is marked in the navigation while this one is open; empty: its own."""
+    """Path of the screen that is highlighted in the navigation while this one is open; empty: its own."""
 
 
 SCREENS: Final[tuple[Screen, ...]] = (
@@ -88,5 +88,5 @@ SCREENS: Final[tuple[Screen, ...]] = (
 
 
 def twin_path(path: str) -> str:
-    """Return where the JSON of a screen lies."""
+    """Return the path of a screen's JSON."""
     return "/home.json" if path == "/" else f"{path}.json"

@@ -1,4 +1,4 @@
-"""The pipeline as an SVG of links: three lanes placed by hand (data, model, people), lines from dvc.yaml. Pure."""
+"""Draw the pipeline as an SVG of links: three lanes with fixed positions (data, model, people), lines from dvc.yaml. Pure."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PLACES: Final[dict[str, tuple[int, int]]] = {
     "preferences": (3, 2),
     "reward": (4, 2),
 }
-"""Stage to column and lane. Where two stand above each other, the line between them is a vertical one."""
+"""Column and lane of each stage. The line between two stages in one column is vertical."""
 LANES: Final = ("Data", "Model", "People")
 WIDTH, HEIGHT, GAP_X, GAP_Y, TOP = 126, 66, 24, 40, 22
 
 
 def draw_graph(nodes: Sequence[StageNode], above: Mapping[str, Sequence[str]]) -> str:
-    """Return the graph; ``above`` has the stages that each one reads."""
+    """Return the graph; ``above`` has the stages that each stage reads."""
     there = {node.stage for node in nodes if node.stage in PLACES}
     lines = "".join(
         _draw_line(one, stage) for stage in there for one in above.get(stage, ()) if stage in PLACES and one in there

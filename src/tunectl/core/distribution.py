@@ -1,7 +1,7 @@
 """The name under which this package is installed, and the pip commands that hints show.
 
 The import name and the command are ``tunectl``. On PyPI that name belongs to another project, so a hint with it would
-install a stranger's package. Everything that names the distribution uses this module; a contract test looks for others.
+install another project's package. Everything that names the distribution uses this module; a contract test searches for others.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ def format_install_command(*extras: str) -> str:
 
 
 def format_tool_command(extra: str, *words: str) -> str:
-    """Return the command of uv that runs ``tunectl`` with an extra, from the file or folder that this was installed from."""
+    """Return the command of uv that runs ``tunectl`` with an extra, from the file or folder of this installation."""
     return f"uvx --from '{_find_origin()}[{extra}]' tunectl {' '.join(words)}"
 
 
 def _find_origin() -> str:
-    """Return the wheel or folder that this distribution was installed from; its name where that was an index."""
+    """Return the wheel or folder that this distribution was installed from; its name where it came from an index."""
     import json
     from importlib.metadata import PackageNotFoundError, distribution
     from urllib.parse import unquote, urlsplit
@@ -43,5 +43,5 @@ def format_reinstall_command() -> str:
 
 
 def normalize_name() -> str:
-    """Return the name as folders of installed metadata write it (``tunectl_lm-0.1.0.dist-info``)."""
+    """Return the name as folders of installed metadata spell it (``tunectl_lm-0.1.0.dist-info``)."""
     return DISTRIBUTION.replace("-", "_")

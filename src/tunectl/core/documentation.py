@@ -1,4 +1,4 @@
-"""The pages of the documentation: built ones that lie in the wheel or in a checkout, else the Markdown files of a checkout."""
+"""The pages of the documentation: built ones in the wheel or in a checkout, else the Markdown files of a checkout."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tunectl.core.errors import InfrastructureError, UsageError
 _PACKAGE = Path(__file__).parents[1]
 _ANCHOR = {".html": re.compile(r' id="?([\w-]+)"?[ >]'), ".md": re.compile(r"^#+ (.+)$", re.MULTILINE)}
 _WITH_ANCHORS = ("errors", "commands", "settings", "glossary")
-"""Pages whose headings may be named without their page, the first that has it."""
+"""Pages whose headings can be named without their page; the first page with that heading is taken."""
 
 
 class DocumentationPage(NamedTuple):
-    """A file, and a heading of it or ``""``."""
+    """A file, and one of its headings or ``""``."""
 
     path: Path
     anchor: str
@@ -47,7 +47,7 @@ def find_page(folder: Path, slug: str) -> DocumentationPage:
     """Return the page that a slug names.
 
     Args:
-        folder: Of the pages.
+        folder: Folder of the pages.
         slug: A page with or without its folder (``serve``, ``guides/serve``), with or without ``#heading``; or a heading of the
             index of errors, of the commands, the settings or the glossary. Empty for the first page.
 
@@ -78,7 +78,7 @@ def read_anchors(path: Path) -> dict[str, None]:
 
 
 def _list_pages(folder: Path, suffix: str) -> dict[str, Path]:
-    """Return each page by its path without suffix, by its name alone, and an index by its folder."""
+    """Return each page by its path without suffix and by its name alone, and each index by its folder."""
     pages: dict[str, Path] = {}
     for path in sorted(folder.rglob(f"*{suffix}")):
         place = path.relative_to(folder).with_suffix("")

@@ -1,7 +1,7 @@
-"""The name under which the documentation explains an error: the first constant words of its message, as ``tunectl docs`` takes them.
+"""The name of an error in the documentation: the first constant words of its message, as ``tunectl docs`` accepts them.
 
-The generated page docs/reference/errors.md has a heading for each. Both sides read the statement that raises the error, so that no
-table of names has to be kept: the page from all sources, the command line from the traceback of the one error that it shows.
+The generated page docs/reference/errors.md has a heading for each. Both sides read the statement that raises the error, so there is no
+table of names to maintain: the page reads all sources, the command line the traceback of the one error that it shows.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 MAX_WORDS = 7
-"""A slug has at most so many words of the message."""
+"""Most words of the message in a slug."""
 MIN_WORDS = 3
 """A message with fewer constant words has no slug: it is all values."""
 PLACEHOLDER = "…"
-"""What stands for a value in a message that was read from the source."""
+"""Placeholder for a value in a message that was read from the source."""
 _SOURCES = Path(__file__).parents[1]
 
 
@@ -56,7 +56,7 @@ def make_slug(message: str) -> str | None:
 
 
 def read_text(node: ast.expr) -> str | None:
-    """Return the text of a string in a syntax tree, with a placeholder for each value; None for what is no string."""
+    """Return the text of a string in a syntax tree, with a placeholder for each value; None for what is not a string."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):

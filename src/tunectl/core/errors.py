@@ -1,10 +1,10 @@
-"""What can go wrong, as types.
+"""Types of errors.
 
-    TunectlError            1   our bug, or a failure that has no better name
+    TunectlError            1   our bug, or a failure of no other type
     ├── ConfigError         2   a mistake in YAML or in an override
     ├── UsageError          2   a mistake in what was typed, or in the file it names
     │   └── DataError       2   a mistake in a user's data: names file and row
-    ├── GateError           3   a gate said no, for the reason given
+    ├── GateError           3   a gate failed, for the reason given
     ├── MissingExtraError        4   an optional library is not installed: the hint is the pip line
     ├── InfrastructureError  5   disk, memory, port, lock, network or server
     │   └── ArtifactError   5   an artifact is missing, half-written, corrupted or from another config
@@ -39,7 +39,7 @@ class TunectlError(Exception):
 class ConfigError(TunectlError):
     """One or more mistakes in the configuration, all reported together.
 
-    ``problems`` holds one line a mistake: dotted key, value, what is allowed, where it was set, the nearest right name.
+    ``problems`` holds one line per mistake: dotted key, value, what is allowed, where it was set, the nearest right name.
     """
 
     exit_code = 2
@@ -50,7 +50,7 @@ class ConfigError(TunectlError):
 
 
 class UsageError(TunectlError):
-    """Something that was typed, or a file that it names, cannot be used."""
+    """A command-line argument, or a file that it names, cannot be used."""
 
     exit_code = 2
 
@@ -60,7 +60,7 @@ class DataError(UsageError):
 
 
 class GateError(TunectlError):
-    """A gate's verdict is no; the message is its reason."""
+    """A gate failed; the message is the reason."""
 
     exit_code = 3
 
@@ -72,7 +72,7 @@ class MissingExtraError(TunectlError):
 
 
 class InfrastructureError(TunectlError):
-    """The machine said no: disk, memory, port, lock, network or another server."""
+    """The machine refused: disk, memory, port, lock, network or another server."""
 
     exit_code = 5
 
@@ -82,6 +82,6 @@ class ArtifactError(InfrastructureError):
 
 
 class TrialPrunedError(TunectlError):
-    """A trial of a sweep fell behind the others, so its stage stops; nothing of it is cached."""
+    """A trial of a sweep was pruned, so its stage stops; nothing of it is cached."""
 
     exit_code = 75

@@ -18,7 +18,7 @@ def get_logger(name: str) -> logging.Logger:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: UTC time, level, logger, text, and whatever was passed as ``extra``."""
+    """One JSON object per line: UTC time, level, logger, text, and whatever was passed as ``extra``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record; ``extra`` fields become keys of the object."""
@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """Text for people, without codes that steer their terminal."""
+    """Text for people, without codes that control their terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""

@@ -12,14 +12,14 @@ from tunectl.core.errors import MissingExtraError
 
 
 class RequiredPackage(NamedTuple):
-    """A library that some part of the program is going to import."""
+    """A library that some part of the program will import."""
 
     package: str
-    """Its import name, without submodules."""
+    """Import name of the library, without submodules."""
     extra: str
     """The extra of this distribution that installs it."""
     used_by: str
-    """Who imports it, for the message: the name of a stage, or of a command."""
+    """The stage or command that imports it, for the message."""
 
 
 def import_optional(module: str, *, extra: str) -> Any:
@@ -27,7 +27,7 @@ def import_optional(module: str, *, extra: str) -> Any:
 
     Returns the module, typed ``Any`` because most of these libraries carry no types.
     Raises  MissingExtraError when the library itself is absent; an ImportError from inside the library passes through
-            unchanged, because reinstalling the extra would not mend it.
+            unchanged, because reinstalling the extra would not solve it.
     """
     try:
         return importlib.import_module(module)
@@ -39,7 +39,7 @@ def import_optional(module: str, *, extra: str) -> Any:
 
 
 def require_installed(package: str, *, extra: str) -> None:
-    """Raise as ``import_optional`` does where ``package`` is absent; it is not imported, since another process will need it.
+    """Raise as ``import_optional`` does where ``package`` is absent; it is not imported here, since another process needs it.
 
     Raises  MissingExtraError.
     """
@@ -53,7 +53,7 @@ def find_missing(packages: Iterable[RequiredPackage]) -> list[RequiredPackage]:
 
 
 def describe_missing(missing: Iterable[RequiredPackage]) -> MissingExtraError:
-    """Return one error for all absent packages: a line for each extra, and one pip command that installs all of them."""
+    """Return one error for all absent packages: one line per extra, and one pip command that installs all of them."""
     extras: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
     for item in missing:
         packages, users = extras.setdefault(item.extra, ({}, {}))

@@ -1,4 +1,4 @@
-"""Progress of long work, without knowing who draws it.
+"""Progress of long work, independent of how it is shown.
 
 Stages and backends report here; the command line installs a renderer: bars on a terminal (``backends/system/terminal.py``), else
 ``LogProgress`` in the log. With none installed nothing is shown. ``core/progress_journal.py`` writes it to a file, too.
@@ -15,11 +15,11 @@ from tunectl.core import logging_setup
 
 T = TypeVar("T")
 EVERY = 30.0
-"""Seconds without a word after which ``LogProgress`` says where the work is."""
+"""Seconds without a line after which ``LogProgress`` logs the progress."""
 
 
 class Bar(Protocol):
-    """One running piece of work."""
+    """Progress of one running piece of work."""
 
     def advance(self, steps: float = 1, **figures: str) -> None:
         """Move by ``steps``; ``figures`` are shown beside the bar, for example ``loss="1.203"``."""
@@ -43,7 +43,7 @@ class _Silent:
 
 
 class LogProgress:
-    """Says in the log where long work is, for logs of CI, containers and the retrain controller; short work stays silent."""
+    """Logs the progress of long work, for logs of CI, containers and the retrain controller; short work logs nothing."""
 
     def __init__(self, every: float = EVERY, clock: Callable[[], float] = time.monotonic) -> None:
         """At most one line in ``every`` seconds of ``clock``, whichever bar moves."""
@@ -54,7 +54,7 @@ class LogProgress:
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[_LogBar]:
-        """Open a bar; those opened inside it share its silence."""
+        """Open a bar; bars inside it share its interval of logging."""
         now = self._clock()
         if not self._open:
             self._told = now
@@ -65,7 +65,7 @@ class LogProgress:
             self._open -= 1
 
     def due(self) -> float | None:
-        """Return the time, where enough of it has passed since the last line; None before."""
+        """Return the time, where enough time has passed since the last line; else None."""
         now = self._clock()
         if now - self._told < self._every:
             return None
@@ -79,7 +79,7 @@ class _LogBar:
         self._done = 0.0
 
     def advance(self, steps: float = 1, **figures: str) -> None:
-        """Count, and say so where a line is due."""
+        """Count steps, and log where a line is due."""
         self._done += steps
         now = self._lines.due()
         if now is None:
@@ -99,7 +99,7 @@ def set_renderer(renderer: ProgressRenderer) -> None:
 
 
 def get_renderer() -> ProgressRenderer:
-    """Return what draws bars now."""
+    """Return the renderer that draws bars now."""
     return _renderer[0]
 
 

@@ -1,7 +1,7 @@
-"""The progress of a stage as a file, so that a page can show it: JSON lines, at most two a second.
+"""The progress of a stage as a file, so that a page can show it: JSON lines, at most two per second.
 
-The journal stands beside whatever draws bars. It begins with the digest of the stage's configuration and closes with how the
-stage ended; a kill leaves it open. No stage reads it, and no artifact depends on it: it may be deleted at any time.
+The journal is written in addition to the drawn bars. It begins with the digest of the stage's configuration and ends with how the
+stage ended; a kill leaves it without an end. No stage reads it, and no artifact depends on it: it may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import msgspec
 from tunectl.core import progress
 
 MIN_SECONDS: Final = 0.5
-"""Between two lines."""
+"""Shortest time in seconds between two lines."""
 MAX_SECONDS: Final = 5.0
-"""The same late in a stage: a day of training leaves less than 3 MB."""
+"""Longest time between two lines, late in a stage: a day of training leaves less than 3 MB."""
 LINES_UNTHINNED: Final = 1000.0
-"""Seconds of a stage, divided by this, are the seconds between two lines, within the two limits above."""
+"""The time between two lines is the stage's seconds divided by this, within the two limits above."""
 VARIABLE: Final = "TUNECTL_PROGRESS_JOURNAL"
-"""The journal of the stage that started this process: the first rank of a fit goes on writing it."""
+"""Environment variable with the journal of the stage that started this process: the first rank of a training continues it."""
 StageOutcome = Literal["finished", "failed", "stopped"]
 
 
@@ -40,14 +40,14 @@ class JournalStart(msgspec.Struct, frozen=True, tag_field="event", tag="start"):
 
 
 class JournalStep(msgspec.Struct, frozen=True, tag_field="event", tag="step"):
-    """Where one piece of work is."""
+    """Progress of one piece of work."""
 
     at: float
     label: str
     done: float
     total: float | None = None
     figures: dict[str, str] = {}
-    """What stands beside the bar, for example ``loss``."""
+    """Values beside the bar, for example ``loss``."""
 
 
 class JournalEnd(msgspec.Struct, frozen=True, tag_field="event", tag="end"):
@@ -56,7 +56,7 @@ class JournalEnd(msgspec.Struct, frozen=True, tag_field="event", tag="end"):
     at: float
     outcome: StageOutcome
     message: str = ""
-    """Why it failed; one line."""
+    """Error message of a failed stage; one line."""
 
 
 JournalLine = JournalStart | JournalStep | JournalEnd
@@ -64,9 +64,9 @@ _LINE: Final = msgspec.json.Decoder(JournalLine)
 
 
 class ProgressJournal:
-    """Passes bars on to another renderer, and appends where they are to a file.
+    """Passes bars on to another renderer, and appends their progress to a file.
 
-    A journal that cannot be written ends in silence: a stage never fails for it.
+    A journal that cannot be written is given up without an error: a stage never fails for it.
     """
 
     def __init__(self, path: Path, inner: progress.ProgressRenderer, clock: Callable[[], float] = time.time) -> None:
@@ -77,13 +77,13 @@ class ProgressJournal:
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[progress.Bar]:
-        """Open a bar of the other renderer whose moves are written down."""
+        """Open a bar of the other renderer whose moves are recorded."""
         with self._inner.bar(label, total) as shown:
             self.note(label, 0, total, {})
             yield _JournalBar(self, shown, label, total)
 
     def note(self, label: str, done: float, total: float | None, figures: dict[str, str]) -> None:
-        """Write where ``label`` is, or remember it until the next line is due."""
+        """Write the progress of ``label``, or keep it until the next line is due."""
         now = self._clock()
         self._waiting.pop(label, None)
         self._waiting[label] = JournalStep(now, label, done, total, figures)
@@ -93,7 +93,7 @@ class ProgressJournal:
             self.append(self._waiting.pop(label))
 
     def flush(self) -> None:
-        """Write what was not due: the last word of each bar."""
+        """Write the progress that was not written yet: the last one of each bar."""
         for step in self._waiting.values():
             self.append(step)
         self._waiting.clear()
@@ -116,7 +116,7 @@ class _JournalBar:
         self._figures: dict[str, str] = {}
 
     def advance(self, steps: float = 1, **figures: str) -> None:
-        """Move the bar, and write down where it is."""
+        """Move the bar, and record its progress."""
         self._shown.advance(steps, **figures)
         self._done += steps
         self._figures = {**self._figures, **figures}
@@ -125,7 +125,7 @@ class _JournalBar:
 
 @contextmanager
 def record_progress(path: Path, stage: str, config: str) -> Iterator[None]:
-    """Write the progress of ``stage`` to ``path`` while the block runs; the journal before it is kept as ``*.previous``."""
+    """Write the progress of ``stage`` to ``path`` while the block runs; the previous journal is kept as ``*.previous``."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(OSError):
@@ -153,14 +153,14 @@ def record_progress(path: Path, stage: str, config: str) -> Iterator[None]:
 
 
 def continue_journal() -> None:
-    """Go on with the journal of the stage that started this process, where there is one."""
+    """Continue the journal of the stage that started this process, where there is one."""
     path = os.environ.get(VARIABLE)
     if path and Path(path).is_file():
         progress.set_renderer(ProgressJournal(Path(path), progress.get_renderer()))
 
 
 def read_lines(path: Path) -> list[JournalLine]:
-    """Return the lines of a journal; empty where there is none. What cannot be read is left out, such as a last line that was cut off."""
+    """Return the lines of a journal; empty where there is none. Unreadable lines are left out, such as a last one that was cut off."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""Who types: kept in logs and records."""
+"""Name of the user, for logs and records."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pwd
 
 
 def current_user() -> str:
-    """Return the name of this account; its number where it has none, as one that a container was started with.
+    """Return the name of this account; its number where it has none, as in some containers.
 
-    The operating system says it. ``getpass.getuser`` asks variables first (LOGNAME, USER), and anybody can set those.
+    The name comes from the operating system. ``getpass.getuser`` reads variables first (LOGNAME, USER), and anybody can set those.
     """
     number = os.getuid()
     try:

@@ -26,7 +26,7 @@ from tunectl.privacy.mask import PiiMasker
 
 @dataclass(frozen=True, slots=True)
 class FilterDeps:
-    """What the blocks need from libraries; tests put plain functions here."""
+    """Functions from libraries that the filters need; tests pass plain functions."""
 
     mojibake: Callable[[Repair], RepairStep]
     languages: Callable[[Language], Guesser]
@@ -34,7 +34,7 @@ class FilterDeps:
 
 
 class CurationEngine(Protocol):
-    """Runs the blocks somewhere else than in this process, with the same result."""
+    """Runs the filters somewhere else than in this process, with the same result."""
 
     def __call__(
         self,
@@ -45,18 +45,18 @@ class CurationEngine(Protocol):
         total: RowCounter,
         after: RowList[Record],
     ) -> RecordTally:
-        """Curate the records of ``files`` into ``after``; returns the counts of what came in.
+        """Curate the records of ``files`` into ``after``; returns the counts of the records read.
 
         The first file holds documents, the others examples; one may be absent. Counts go to ``blocks`` and ``total``.
-        ``build`` makes the blocks anew in another process.
+        ``build`` creates the filters anew in another process.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurationPipeline:
-    """The blocks of one run, in the order in which they run; None is switched off.
+    """The filters of one run, in the order in which they run; None is switched off.
 
-    Repair first, so that all others see whole text; masking before comparing, so that rows that differ only in a name are twins.
+    Repair is first, so that all others see complete text; masking is before comparing, so that rows which differ only in a name are duplicates.
     """
 
     repair: RepairText | None
@@ -69,7 +69,7 @@ class CurationPipeline:
 
     @classmethod
     def build(cls, parts: CurateFilters, libraries: FilterDeps, *, seed: int, threads: int | None) -> CurationPipeline:
-        """Return the blocks that ``parts`` declares; ``threads`` None uses all cores."""
+        """Return the filters that ``parts`` declares; ``threads`` None uses all cores."""
         return cls(
             repair=RepairText(parts.repair, mojibake=libraries.mojibake(parts.repair)) if parts.repair else None,
             quality=QualityFilter(parts.quality) if parts.quality else None,
@@ -80,22 +80,22 @@ class CurationPipeline:
         )
 
     def blocks(self) -> list[Transform]:
-        """Return those that are switched on, in their order."""
+        """Return the filters that are switched on, in their order."""
         return [block for block in map(self.find_block, BLOCKS) if block is not None]
 
     def find_block(self, name: str) -> Transform | None:
-        """Return the block of a name in ``BLOCKS``; None where it is switched off."""
+        """Return the filter of a name in ``BLOCKS``; None where it is switched off."""
         block: Transform | None = getattr(self, name)
         return block
 
     def collect_dropped_answers(self) -> list[RejectedRow]:
-        """Return answers that were left out of records which went on with others."""
+        """Return answers that were dropped from records which were kept with other answers."""
         return [
             reject for block in (self.repair, self.quality, self.exact) if block is not None for reject in block.dropped
         ]
 
     def report(self, before: RecordTally, after: RecordTally, *, rejected: Counter[str], merged: int) -> CurationReport:
-        """Return the counts of all blocks."""
+        """Return the counts of all filters."""
         sizes = sorted(self.near.sizes.items()) if self.near else []
         return CurationReport(
             records=curation_report.count_records(before, after),
@@ -117,4 +117,4 @@ class CurationPipeline:
 
 
 BLOCKS = tuple(item.name for item in fields(CurationPipeline))
-"""The names of the blocks in the order in which they run."""
+"""The names of the filters in the order in which they run."""

@@ -1,4 +1,4 @@
-"""``report.json`` of the stage curate: what was mended, masked, doubled and turned away. Stable: reports plot it."""
+"""``report.json`` of the stage curate: what was repaired, masked, duplicated and rejected. Stable: reports plot it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tunectl.data.transform import Record
 
 
 class Duplicates(Struct, frozen=True):
-    """Twins among the records."""
+    """Duplicate records."""
 
     exact: int = 0
     """Records rejected as exact duplicates."""
     near: int = 0
     """Records rejected as near duplicates; 0 when near duplicates are only marked."""
     merged: int = 0
-    """Records whose answers went into another record with the same input."""
+    """Records whose answers were merged into another record with the same input."""
     field_conflicts: int = 0
-    """Merged records whose fields differed from those of the record that took them in; the latter's were kept."""
+    """Merged records whose fields differed from those of the record that they were merged into; the latter's were kept."""
     cluster_sizes: dict[str, int] = field(default_factory=dict)
     """Near-duplicate clusters by number of members (``"2": 14``), as they were before removal."""
 
@@ -32,13 +32,13 @@ class Answers(Struct, frozen=True):
     before: int = 0
     after: int = 0
     rejected: int = 0
-    """Gone with their rejected records."""
+    """Answers of rejected records."""
     dropped: dict[str, int] = field(default_factory=dict)
-    """Left out of records that went on with other answers, by reason; each is a line of dropped_answers.jsonl."""
+    """Answers dropped from records that were kept with other answers, by reason; each is a line of dropped_answers.jsonl."""
 
 
 class RecordCounts(Struct, frozen=True):
-    """Records of each sort."""
+    """Number of records by type."""
 
     documents_before: int = 0
     documents_after: int = 0
@@ -47,33 +47,33 @@ class RecordCounts(Struct, frozen=True):
 
 
 class CurationReport(Struct, frozen=True):
-    """Everything that curate tells about the data. An absent part (null) was switched off."""
+    """All counts of the stage curate. An absent part (null) was switched off."""
 
     records: RecordCounts
     answers: Answers
     repairs: dict[str, int] | None
     """Texts that each repair changed, by name: mojibake, html, control_characters, unicode_form, white_space."""
     languages: dict[str, int] | None
-    """Judged texts by ISO 639-1 code; ``unknown`` are short or unsure ones."""
+    """Tested texts by ISO 639-1 code; ``unknown`` are short or uncertain ones."""
     personal: dict[str, int] | None
     """Masked places by kind: email, phone, card, iban, ip, address, person, url_credentials, ssn, secret."""
     personal_records: int | None
     """Records with at least one masked place."""
     duplicates: Duplicates
     rejected: dict[str, int]
-    """Records turned away by reason; samples are in row_counts.json."""
+    """Rejected records by reason; samples are in row_counts.json."""
     sources: dict[str, dict[str, int]]
     """By declared source: records ``before`` and ``after``."""
 
 
 class RecordTally(Struct):
-    """Records of each sort, their answers, and their declared sources."""
+    """Number of records by type, their answers, and their declared sources."""
 
     documents: int = 0
     examples: int = 0
     answers: int = 0
     kinds: dict[str, int] = field(default_factory=dict)
-    """Declared source to records."""
+    """Number of records by declared source."""
 
     @property
     def count(self) -> int:
@@ -81,7 +81,7 @@ class RecordTally(Struct):
         return self.documents + self.examples
 
     def add(self, other: RecordTally) -> None:
-        """Count those of ``other``, too."""
+        """Add the counts of ``other``."""
         self.documents += other.documents
         self.examples += other.examples
         self.answers += other.answers
@@ -103,12 +103,12 @@ def tally_records(records: Iterable[Record]) -> RecordTally:
 
 
 def count_records(before: RecordTally, after: RecordTally) -> RecordCounts:
-    """Return records of each sort before and after."""
+    """Return the records by type, before and after."""
     return RecordCounts(before.documents, after.documents, before.examples, after.examples)
 
 
 def count_answers(before: RecordTally, after: RecordTally, dropped: Sequence[RejectedRow]) -> Answers:
-    """Count reference answers before and after; one neither kept nor dropped went with its rejected record."""
+    """Count reference answers before and after; an answer that was neither kept nor dropped belonged to a rejected record."""
     reasons: Counter[str] = Counter(reject.reason for reject in dropped)
     return Answers(
         before=before.answers,

@@ -1,4 +1,4 @@
-"""What the data report shows, gathered from the artifacts; drawing it is the command line's work."""
+"""Facts of the data report, collected from the artifacts; the command line draws it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tunectl.data.split.report import NAME, SplitReport
 
 PARTS = ("train", "validation", "test")
 MOST_VALUES = 30
-"""A field with more values than this is an identity, not a slice."""
+"""A field with more values than this identifies rows, and is no slice."""
 SAMPLES = 5
 
 
@@ -30,9 +30,9 @@ class Lengths(Struct):
     documents: list[int] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
-    """Of every reference."""
+    """Words of every reference."""
     references: list[int] = field(default_factory=list)
-    """Answers of each input."""
+    """Number of answers of each input."""
 
 
 class RejectCount(Struct, frozen=True):
@@ -42,17 +42,17 @@ class RejectCount(Struct, frozen=True):
     reason: str
     rows: int
     samples: list[RejectedRow]
-    """The first ones, at most five."""
+    """The first rows, at most five."""
 
 
 class FieldShares(Struct, frozen=True):
-    """One field over the splits."""
+    """Shares of the values of one field, in each split."""
 
     field: str
     values: list[str]
     """Most frequent first."""
     shares: dict[str, list[float]]
-    """Split to the share of each value in it."""
+    """Share of each value, by split."""
 
 
 class DataFacts(Struct, frozen=True):
@@ -64,7 +64,7 @@ class DataFacts(Struct, frozen=True):
     origin: str
     """The stage whose records are described: curate, or ingest where curate has not run."""
     kinds: dict[str, dict[str, int]]
-    """Name of a source to its documents and examples."""
+    """Documents and examples by source."""
     lengths: Lengths
     sources: dict[str, SourceReport]
     """How ingest read each source."""
@@ -215,7 +215,7 @@ def _split_notes(report: SplitReport) -> list[tuple[str, str]]:
 
 
 def _unlike(report: SplitReport) -> Sequence[str]:
-    """Return one sentence for each field whose test is clear and whose distance is not negligible."""
+    """Return one sentence for each field whose test is significant and whose distance is not negligible."""
     sentences = []
     for entry in report.balance.get("records", []):
         if entry.test is None or entry.test.p_value >= 0.05 or entry.size == "negligible":

@@ -1,9 +1,9 @@
-"""Learning curve: train on parts of the data, measure on validation, and fit how the loss falls.
+"""Learning curve: train on parts of the data, measure on validation, and fit how the loss falls with the size.
 
-The loss is in nats a token of the right answers: it falls smoothly where counts of equal words jump, and published curves
+The loss is in nats per token of the right answers: it falls smoothly where metrics of matching words jump, and published curves
 follow a power law in it. The intervals are over validation examples, paired because every size is measured on the same ones,
-and drawn by group (all examples of one business together) because those of a group are not independent. What another seed of
-training would change is not in them. All sizes are tuned for the same number of epochs, so smaller ones take fewer steps.
+and drawn by group (all examples of one business together) because those of a group are not independent. The variation between seeds of
+training is not included. All sizes are trained for the same number of epochs, so smaller ones take fewer steps.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ Verdict = Literal["more helps", "enough", "cannot tell"]
 
 
 class TrainAndScore(Protocol):
-    """Tunes a model on some records and measures it on validation."""
+    """Trains a model on some records and measures it on validation."""
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
-        """Return how likely the right answers of each validation example are, in one order for every ``train``."""
+        """Return the likelihood of the right answers of each validation example, in one order for every ``train``."""
 
 
 class Likelihood(Struct, frozen=True):
-    """How likely the right answers of one validation example are."""
+    """Likelihood of the right answers of one validation example."""
 
     id: str
-    """Of the example."""
+    """Id of the example."""
     nats: float
     """Sum of the log-probabilities of their tokens; zero or below."""
     tokens: int
 
 
 class MeasuredSize(Struct, frozen=True):
-    """What was measured with a share of the training rows."""
+    """Measurement with a share of the training rows."""
 
     share: float
     rows: int
@@ -55,7 +55,7 @@ class MeasuredSize(Struct, frozen=True):
 
 
 class CurvePoint(Struct, frozen=True):
-    """One size on the curve: loss in nats a token, with its interval."""
+    """One size on the curve: loss in nats per token, with its interval."""
 
     share: float
     rows: int
@@ -65,7 +65,7 @@ class CurvePoint(Struct, frozen=True):
 
 
 class ExpectedGain(Struct, frozen=True):
-    """How much the loss falls, in nats a token, with its interval."""
+    """Fall of the loss in nats per token, with its interval."""
 
     value: float
     low: float
@@ -73,29 +73,29 @@ class ExpectedGain(Struct, frozen=True):
 
 
 class Curve(Struct, frozen=True):
-    """The learning curve and what it says."""
+    """The learning curve and its conclusion."""
 
     marks: list[CurvePoint]
     validation: int
-    """Validation examples behind the intervals."""
+    """Number of validation examples behind the intervals."""
     groups: int
-    """Groups of them that were drawn."""
+    """Number of their groups, the unit of resampling."""
     limit: float
     """loss = limit + slope * rows ** -decay"""
     slope: float
     decay: float
     last: ExpectedGain
-    """From the last size but one to all of train: measured."""
+    """Measured gain from the last size but one to all of train."""
     doubled: ExpectedGain
-    """From all of train to twice as much: by the fitted law."""
+    """Expected gain from all of train to twice as much, by the fitted law."""
     worth: float
-    """Fall of the loss that is worth more data, as asked."""
+    """Smallest fall of the loss for which more data is worth collecting, as given."""
     verdict: Verdict
     words: str
-    """The verdict as a sentence."""
+    """The conclusion as a sentence."""
 
     def predict(self, rows: float) -> float:
-        """Return the loss that the law expects with ``rows`` records."""
+        """Return the loss that the fitted law predicts for ``rows`` records."""
         return power_law.PowerLaw(self.limit, self.slope, self.decay).predict(rows)
 
 
@@ -116,9 +116,9 @@ def take_nested_subsets(train: Sequence[Example], *, seed: int) -> Iterator[tupl
 
 
 def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, clusters: Mapping[str, str]) -> Curve:
-    """Fit the curve through ``points`` (ascending sizes) and say whether twice the data is worth having.
+    """Fit the curve through ``points`` (ascending sizes) and decide whether twice the data is worth collecting.
 
-    ``worth`` is in nats a token; ``clusters`` maps the id of a validation example to its group. More helps: even the low end of the expected gain is worth it. Enough: not even the high end is.
+    ``worth`` is in nats per token; ``clusters`` maps the id of a validation example to its group. More helps: even the low end of the expected gain is worth it. Enough: not even the high end is.
     Raises  DataError where validation has fewer than two groups of examples with answers.
     """
     np, statistics = _statistics(points, clusters)

@@ -1,4 +1,4 @@
-"""Row accounts over the whole pipeline: does each stage's sum hold, and did each get what the one before it wrote?"""
+"""Row counts over the whole pipeline: check each stage's sum, and that each stage read what the one before it wrote."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ WRITES: Mapping[str, tuple[str, ...]] = {
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl", "documents.jsonl"),
     "preferences": ("train.jsonl", "validation.jsonl", "test.jsonl", "labeled_completions.jsonl"),
 }
-"""Stage to the files whose lines are the records that it hands on, in the order of the pipeline."""
+"""Files of each stage whose lines are its output records, in the order of the pipeline."""
 
 
 class Reads(NamedTuple):
-    """What a stage counts as rows in."""
+    """Rows that a stage reads."""
 
     stage: str
-    """The one that wrote them."""
+    """Stage that wrote them."""
     files: tuple[str, ...]
     unit: Literal["record", "answer"]
     """answer: each reference answer of a record is a row; a record without separate answers is one."""
@@ -45,23 +45,23 @@ READS: Mapping[str, tuple[Reads, ...]] = {
 
 
 class StageRowCounts(Struct, frozen=True):
-    """The account of one stage, and what is wrong with it."""
+    """The row counts of one stage, and what is wrong with them."""
 
     stage: str
     rows_in: int
     kept: int
     rejected: dict[str, int]
     records_out: int | None
-    """Records in its files, counted now; None for a stage that hands no records on."""
+    """Records in its files, counted now; None for a stage without output records."""
     problems: list[str]
-    """Sentences; none where every sum holds."""
+    """Problems, one sentence each; none where every sum holds."""
 
 
 def stage_row_counts(folders: Mapping[str, Path]) -> list[StageRowCounts]:
-    """Return one line for each stage of ``folders`` (stage to artifact folder, in pipeline order) that keeps an account.
+    """Return one line for each stage of ``folders`` (artifact folder by stage, in pipeline order) that keeps row counts.
 
-    Counts the lines of the files themselves, so an account that was changed, or a file that was cut, is found.
-    Raises  ArtifactError when no folder holds an account: nothing was built yet.
+    Counts the lines of the files themselves, so that changed counts or a truncated file are found.
+    Raises  ArtifactError when no folder has row counts: nothing was built yet.
     """
     lines = [_line(stage, folders) for stage, folder in folders.items() if (folder / row_counts.ROW_COUNTS).is_file()]
     if not lines:

@@ -1,6 +1,6 @@
-"""Who is in the data, against the population that the model serves.
+"""Compare the data with the population that the model serves.
 
-NIST SP 1270 (2022) calls the gap statistical bias: a sample that does not represent its population. Intervals and tests know
+NIST SP 1270 (2022) calls the gap statistical bias: a sample that does not represent its population. Intervals and tests take into account
 that rows of one group (many ads of one business) are not independent, and that weighted rows are worth less.
 """
 
@@ -19,7 +19,7 @@ from tunectl.stats.proportion_ci import wilson_interval
 from tunectl.stats.raking import Margin, RakingResult, effective_sample_size, rake
 
 MOST_UNKNOWN = 20
-"""Unknown values listed by name."""
+"""Number of unknown values that are listed by name."""
 
 
 class ValueShare(Struct, frozen=True):
@@ -28,9 +28,9 @@ class ValueShare(Struct, frozen=True):
     value: str
     rows: int
     share: float
-    """Of the rows with a known value; by weight where rows are weighted."""
+    """Share of the rows with a known value; weighted where rows have weights."""
     low: float
-    """Ends of the 95 % interval of the share."""
+    """Lower end of the 95 % interval of the share; ``high`` is the upper end."""
     high: float
     target: float
 
@@ -52,13 +52,13 @@ class FieldBalance(Struct, frozen=True):
     unknown: dict[str, int]
     """Values that the population does not name, most frequent first, and their rows; at most 20."""
     worth: float
-    """Independent, equal rows that the known ones are worth: fewer where rows come in groups or carry weights."""
+    """Effective sample size: smaller than the number of rows where they come in groups or have weights."""
     test: goodness_of_fit.GoodnessOfFit | None
     """None where no row is known."""
 
     @property
     def size(self) -> str:
-        """Cohen's word for how far off the shares are: negligible, small, medium or large."""
+        """Cohen's word for the distance of the shares: negligible, small, medium or large."""
         return goodness_of_fit.effect_size_label(self.test.effect) if self.test else "unknown"
 
 
@@ -119,10 +119,10 @@ def raking_weights(
 def resample_counts(
     examples: Sequence[Example], weights: Sequence[float], *, fields: Sequence[str], most: int, seed: int
 ) -> list[int]:
-    """Return how often each record is written so that records follow ``weights``: as many in all as their sum, 0 to ``most`` each.
+    """Return how often each record is written so that the records follow ``weights``: their sum in all, 0 to ``most`` each.
 
     Systematic sampling along the records sorted by their values of ``fields``, then by hashed id: chance moves no combination of values by
-    more than one record, and the order of rows plays no part.
+    one record, and the order of rows does not matter.
     """
     keys = [
         (tuple(example.fields.get(name, "") for name in fields), hash_to_unit(f"{seed}\0{example.id}"), example.id)

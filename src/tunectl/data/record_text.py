@@ -1,4 +1,4 @@
-"""The texts inside a record, and a record with other texts in their place."""
+"""Iterate over the texts of a record, and replace them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswe
 from tunectl.chat import tool_calls
 
 Place: TypeAlias = Literal["document", "input", "answer", "segment", "argument"]
-"""Where a text stands. segment: template-free, every character counts. argument: a string inside a tool call."""
+"""Kind of a text. segment: template-free, every character counts. argument: a string inside a tool call."""
 Change: TypeAlias = Callable[[str, Place], str]
 
 
 def all_texts(record: Document | Example) -> Iterator[str]:
-    """Yield every text of a record in reading order; none for a row that came tokenized."""
+    """Yield every text of a record in reading order; none for a row that was already tokenized."""
     if isinstance(record, Document):
         yield record.text
         return
@@ -56,7 +56,7 @@ def _segment(segment: Segment, change: Change) -> Segment:
 
 
 def _strings(value: Any, change: Change) -> Any:
-    """Return ``value`` with every string below an ``arguments`` key changed; names and ids stay."""
+    """Return ``value`` with every string below an ``arguments`` key changed; names and ids are kept."""
     if isinstance(value, dict):
         return {
             key: _deep(item, change) if key == "arguments" else _strings(item, change) for key, item in value.items()
@@ -75,7 +75,7 @@ def _deep(value: Any, change: Change) -> Any:
 
 
 def input_text(example: Example) -> str:
-    """Return the text of the user's turns without the shared system text; of segments, those before the first learned one."""
+    """Return the text of the user's turns without the shared system text; of segments, those before the first trained one."""
     if example.messages:
         return "\n".join(message.content for message in example.messages if message.role != "system")
     texts = []
@@ -87,13 +87,13 @@ def input_text(example: Example) -> str:
 
 
 def text_for_language_id(example: Example) -> str:
-    """Return ``output_text`` without answers that call tools: their JSON is in no language."""
+    """Return ``output_text`` without answers that call tools: their JSON has no language."""
     spoken = [answer for answer in example.answers if not answer.calls]
     return output_text(replace(example, answers=spoken)) if spoken or not example.answers else ""
 
 
 def output_text(example: Example) -> str:
-    """Return all reference answers in alphabetical order, or all learned segments."""
+    """Return all reference answers in alphabetical order, or all trained segments."""
     if example.answers:
         return "\n".join(sorted(answer.text for answer in example.answers))
     return "\n".join(segment.text for segment in example.segments if segment.train)

@@ -1,4 +1,4 @@
-"""Two texts that differ only in case, white space, or the punctuation around words fold to the same text."""
+"""Normalize texts so that those that differ only in case, white space, or the punctuation around words are equal."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ _EDGES = ".,;:!?'\"…\u2018\u2019“”„«»"
 
 
 def normalize(text: str) -> str:
-    """Return case folded, one space between words, punctuation at their edges gone; signs inside and between words stay.
+    """Return the text case folded, with one space between words and no punctuation at their edges; signs inside and between words stay.
 
-    A text of such punctuation alone folds to itself, so that ``?`` and ``!`` differ.
+    A text of such punctuation only is unchanged, so that ``?`` and ``!`` differ.
     """
     words = [word.strip(_EDGES) for word in text.casefold().split()]
     return " ".join(word for word in words if word) or text
 
 
 def digest16(*parts: str | bytes) -> bytes:
-    """Return a 16-byte digest of parts, for sets and dictionaries of many; the length of each part counts, so parts cannot run together."""
+    """Return a 16-byte digest of parts, for large sets and dictionaries; the length of each part is included, so that their borders matter."""
     total = blake2b(digest_size=16)
     for part in parts:
         content = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part

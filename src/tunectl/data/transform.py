@@ -1,7 +1,7 @@
-"""A block: one unit of work on records, in which nothing disappears without a reason.
+"""The protocol of filters: each takes records, and none disappears without a reason.
 
-A block takes records and gives back as many outcomes: the record (perhaps changed), ``Dropped``, or ``MergedInto``. ``run``
-chains blocks and proves after each that the sum holds.
+A filter takes records and yields one outcome for each: the record (perhaps changed), ``Dropped``, or ``MergedInto``. ``Pipeline.run``
+chains filters and checks after each that the sum holds.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ Record: TypeAlias = Document | Example
 
 
 class Dropped(Struct, frozen=True):
-    """A record that does not go on."""
+    """A rejected record."""
 
     record: Record
     reason: RejectReason
     """One of a closed set of names, for example ``near_duplicate``."""
     detail: str = ""
-    """What offended: the value, the pattern, the twin's id."""
+    """The value, the pattern, or the duplicate's id that caused it."""
 
 
 class MergedInto(Struct, frozen=True):
-    """A record whose answers went into another record: it is kept, inside that one."""
+    """A record whose answers were merged into another record: it counts as kept."""
 
     record: Record
     into: str
-    """Id of the record that took it in."""
+    """Id of the record that it was merged into."""
 
 
 Outcome: TypeAlias = Record | Dropped | MergedInto
 
 
 Scope = Literal["record", "input", "corpus"]
-"""What a block must see at once: one record, all records with one input, or all records."""
+"""Records that a filter must see together: one record, all records with one input, or all records."""
 
 
 class Transform(Protocol):
-    """One unit of work."""
+    """One filter."""
 
     @property
     def scope(self) -> Scope:
@@ -57,16 +57,16 @@ class Transform(Protocol):
 
     @property
     def name(self) -> str:
-        """What progress and errors call it."""
+        """Name in progress bars and errors."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Give one outcome for each record."""
+        """Yield one outcome for each record."""
 
 
 class Pipeline:
-    """Runs blocks one after another and keeps the account.
+    """Runs filters one after another and counts the rows.
 
-    A record that was merged shares the fate of the one that took it in: when that one is rejected later, so is it.
+    A merged record follows the one that it was merged into: when that one is rejected later, so is it.
     """
 
     def __init__(self, tally: RowCounter, scratch: Path | None = None) -> None:
@@ -75,12 +75,12 @@ class Pipeline:
         self.scratch = scratch
         self._merged = self._open_list()
         self._inside: dict[str, list[int]] = {}
-        """Id of a record to the numbers in ``_merged`` of those that went into it."""
+        """Numbers in ``_merged`` of the records that were merged into each record, by its id."""
 
     def run(self, blocks: Sequence[Transform], records: Iterable[Record]) -> Sequence[Record]:
-        """Send ``records`` through ``blocks``; what is left was counted as kept in the tally.
+        """Run ``blocks`` on ``records``; the remaining records are counted as kept in the tally.
 
-        Raises  TunectlError when a block loses or invents a record: a bug in that block.
+        Raises  TunectlError when a filter loses or invents a record: a bug in that filter.
         """
         left = records if isinstance(records, DiskList) else list(records)
         self.tally.read(len(left))
@@ -119,7 +119,7 @@ class Pipeline:
 
 
 def reject_outcome(outcome: Dropped) -> RejectedRow:
-    """Return the row of rejects.jsonl for a record that does not go on."""
+    """Return the row of rejects.jsonl for a rejected record."""
     sample = truncate(" | ".join(all_texts(outcome.record)))
     return RejectedRow(source_of(outcome.record), outcome.reason, outcome.detail, sample)
 

@@ -1,7 +1,7 @@
-"""Why the aligned model is not surely better than the tuned one: the causes it looks like, strongest first. Pure functions.
+"""Find why the aligned model is not significantly better than the tuned one: likely causes, strongest first. Pure functions.
 
-Each rule compares one number with one threshold. Its strength is how far the number lies beyond the threshold: 0 at the
-threshold, 1 at the extreme. Several rules may hold, because causes come together; rules of equal strength stay in the order of
+Each rule compares one number with one threshold. Its strength is the distance of the number from the threshold: 0 at the
+threshold, 1 at the extreme. Several rules may hold, because causes come together; equally strong ones stay in the order of
 the training itself: sampling, reward, policy, judge, test set, costs.
 """
 
@@ -21,30 +21,30 @@ from tunectl.evaluation.alignment_gate import BETTER
 from tunectl.evaluation.gate import UNCLEAR
 
 MOST_CAUSES = 3
-"""More than three things to try are none."""
+"""Most causes that are named: more are too many to try."""
 LOW_KL = log(2) - 0.5
-"""0.19 nats an answer: the KL of choosing the better of two samples (best-of-n has log n - (n - 1) / n; Gao et al., arXiv
+"""0.19 nats per answer: the KL of choosing the better of two samples (best-of-n has log n - (n - 1) / n; Gao et al., arXiv
 2210.10760). A policy that moved less can hardly gain more than that choice would."""
 MANY_SAME = 0.5
-"""Share of equal answers from which a win rate cannot leave 25 to 75 %: half of all pairs are ties."""
+"""Share of equal answers from which a win rate is between 25 and 75 %: half of all pairs are ties."""
 ALIKE = 0.6
-"""Chance of the better of two answers below which the order is mostly noise: two of five are the wrong way round."""
+"""Probability of the better of two answers below which the order is mostly noise: two of five are in the wrong order."""
 NEARER_CHANCE = 0.5
-"""Share of the way from the expected accuracy down to chance: from here on the measured one is nearer to chance."""
+"""Share of the distance from the expected accuracy down to chance: beyond it the measured one is nearer to chance."""
 MIN_DECIDED = 20
-"""Pairs below which a share is not read: its 95 % interval is wider than 20 points on either side."""
+"""Number of pairs below which a share is not used: its 95 % interval is wider than 20 points on either side."""
 WEAK_JUDGE = 0.75
-"""Accuracy below which more than half of a true gain is lost: a judge that is right with chance a shows 2a - 1 of it, and at
+"""Accuracy below which more than half of a true gain is lost: a judge that is right with probability a shows 2a - 1 of it, and at
 0.75 four times the inputs are needed."""
 MOST_MORE_INPUTS = 10
-"""Where more than ten times the inputs would be needed, the gain is small and not the test set."""
+"""Where more than ten times the inputs would be needed, the small gain is the cause and not the test set."""
 MANY_CUT = 0.25
-"""Share of cut answers from which what is sampled teaches a quarter less: a cut answer gets no reward and no gradient."""
+"""Share of cut answers from which sampling is a quarter less useful: a cut answer gets no reward and no gradient."""
 OFFLINE = frozenset({"dpo", "kto"})
 
 
 def find_causes(facts: AlignmentFacts) -> list[AlignmentCause]:
-    """Return at most three causes, strongest first; ``none_fits`` where no rule holds, nothing where aligned is surely better.
+    """Return at most three causes, strongest first; ``none_fits`` where no rule holds, nothing where aligned is significantly better.
 
     Where aligned gains enough and costs too much, the costs are the only cause.
     """
@@ -101,7 +101,7 @@ def _find_cut_answers(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
 def _find_equal_rewards(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
     """Yield the spread of rewards within a prompt is small beside the reward model's own noise.
 
-    The noise is what the model says itself: the chance of the better of two answers, and, with several members, their spread.
+    The noise is the model's own estimate: the probability of the better of two answers, and, with several members, their spread.
     """
     reward, spread = facts.reward, facts.run.reward_spread
     if spread is None or (
@@ -156,7 +156,7 @@ def _find_small_change(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
 
 
 def _find_no_gain(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
-    """Yield what the policy learns from did not surely get better on validation."""
+    """Yield the cause that the training objective did not significantly improve on validation."""
     run = facts.run
     if run.rise is None or _has_risen(run) or _guard_refused(run):
         return
@@ -184,7 +184,7 @@ def _find_no_gain(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
 
 
 def _find_wrong_reward(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
-    """Yield the reward rose, and nobody else sees it: the reward model is wrong about the answers that its policy writes."""
+    """Yield the cause that the reward rose without any independent judge seeing it: the reward model is wrong about the answers of its policy."""
     run, reward = facts.run, facts.reward
     advice = (
         "More pairs for the reward model, best of the policy's own answers (tunectl annotate "
@@ -221,7 +221,7 @@ def _find_wrong_reward(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
 
 
 def _find_weak_judge(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
-    """Yield the judge cannot see a gain, because it is absent or often wrong."""
+    """Yield the cause that the judge cannot measure a gain, because it is absent or often wrong."""
     gain = facts.gain
     advice = (
         "More preference pairs, a larger reward.evaluation_model.share, or people as judges (tunectl annotate "
@@ -243,7 +243,7 @@ def _find_weak_judge(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
 
 
 def _find_too_few_inputs(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
-    """Yield there is a gain in the sample, and its interval is too wide to say so."""
+    """Yield the cause that the sample shows a gain, but its interval is too wide for significance."""
     gain = facts.gain
     if gain.verdict != UNCLEAR or gain.no_judge:
         return
@@ -281,14 +281,14 @@ def _explain_none(facts: AlignmentFacts) -> AlignmentCause:
 
 
 def _has_risen(run: AlignmentRun) -> bool:
-    """Return whether what is learned from surely got better at the look; a loss has no interval and need only fall."""
+    """Return whether the training objective significantly improved at the validation; a loss has no interval and need only fall."""
     if run.rise is None:
         return False
     return run.rise > 0 if run.rise_low is None else run.rise_low > 0
 
 
 def _guard_refused(run: AlignmentRun) -> bool:
-    """Return whether sft's weights were kept although later ones had a better objective, because the measure fell."""
+    """Return whether sft's weights were kept although later ones had a better objective, because the independent metric fell."""
     return not run.best_step and not run.within and (run.rise is None or run.rise > 0)
 
 
@@ -305,20 +305,20 @@ def _fewer_steps(run: AlignmentRun) -> tuple[str, str]:
 
 
 def _list_settings(run: AlignmentRun, *changes: tuple[str, str]) -> str:
-    """Return changes of settings in words, each with its value of this run: ``more align.steps (now 6), ...``."""
+    """Return suggested changes of settings as text, each with its value of this run: ``more align.steps (now 6), ...``."""
     values = {key: f" (now {value:g})" for key, value in run.settings.items()}
     words = [f"{word} align.{key}{values.get(key, '')}" for word, key in changes]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 def name_judge(judge: str) -> str:
-    """Return who ordered the answers, in words."""
+    """Return the name of the judge as text."""
     return {"reward": "the reward judge", "slots": "the slot error rate", "checks": "the rate of checks passed"}.get(
         judge, judge
     )
 
 
 def _round_up(number: float) -> int:
-    """Return two significant digits, rounded up: a projection is no count."""
+    """Return the number rounded up to two significant digits: a projection is no exact count."""
     unit: int = 10 ** max(0, len(str(int(number))) - 2)
     return ceil(number / unit) * unit

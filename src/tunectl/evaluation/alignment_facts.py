@@ -1,4 +1,4 @@
-"""What is known about a run of align after evaluate: how the policy learned, what its reward model is worth, what was gained."""
+"""Facts about a run of align after evaluate: how training went, how good its reward model is, what was gained."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ class ShareEstimate(Struct, frozen=True):
 
     value: float
     low: float | None
-    """None where too few pairs give no interval."""
+    """Lower end of the interval; None where there are too few pairs for one."""
     high: float | None
     pairs: int
 
 
 class AlignmentRun(Struct, frozen=True):
-    """What align wrote. ``look``: the validation of the kept weights, or the best later one where those of sft were kept."""
+    """Facts that align wrote. ``look``: the validation of the kept weights, or the best later one where those of sft were kept."""
 
     method: str
     """rloo, grpo, dpo or kto."""
@@ -28,21 +28,21 @@ class AlignmentRun(Struct, frozen=True):
     """Why it stopped early; None where it did not."""
     look_step: int
     kl: float
-    """Nats an answer between policy and sft at the look."""
+    """Nats per answer between policy and sft at that validation."""
     rise: float | None
-    """Rise of the validation reward since step 0 (rloo, grpo), or fall of the loss on held-out judgments (dpo, kto), at the
-    look; None where no judgments were held out."""
+    """Rise of the validation reward since step 0 (rloo, grpo), or fall of the loss on held-out judgments (dpo, kto), at that
+    validation; None where no judgments were held out."""
     rise_low: float | None
-    """None: a loss has no interval."""
+    """Lower end of its interval; None for a loss, which has no interval."""
     rise_high: float | None
     metric: str
-    """Name of the independent measure."""
+    """Name of the independent metric."""
     metric_change: float
-    """Points since step 0, at the look."""
+    """Points since step 0, at that validation."""
     metric_low: float
     metric_high: float
     within: bool
-    """Whether the measure is within ``align.validation.tolerance`` at the look."""
+    """Whether the metric is within ``align.validation.tolerance`` at that validation."""
     reward_spread: float | None
     """Standard deviation of the rewards of one prompt's answers, mean over prompts and steps; None for dpo and kto."""
     truncated: float | None
@@ -50,56 +50,56 @@ class AlignmentRun(Struct, frozen=True):
     settings: dict[str, float] = field(default_factory=dict)
     """Numbers of the align section, by key."""
     rewards: dict[str, float] = field(default_factory=dict)
-    """Reward term to its weight; empty for dpo and kto."""
+    """Weight of each reward term; empty for dpo and kto."""
 
 
 class PolicyReward(Struct, frozen=True):
-    """The reward model that the policy learned from, on test pairs and on the policy's own answers."""
+    """The reward model that trained the policy, measured on test pairs and on the policy's own answers."""
 
     accuracy: ShareEstimate
-    """Of held-out pairs."""
+    """Accuracy on held-out pairs."""
     ensemble_size: int
     order_chance: float | None
-    """Chance, 0.5 to 1, that the reward model itself gives to the better of two answers to one prompt; None without a spread."""
+    """Probability, 0.5 to 1, that the reward model itself gives to the better of two answers to one prompt; None without a spread."""
     member_spread: float
     """Standard deviation over the ensemble, mean over tuned and aligned test answers; 0 with one member."""
     wins: ShareEstimate
-    """Share of the test inputs whose aligned answer its members' mean score puts above the tuned one, ties half."""
+    """Share of the test inputs whose aligned answer gets a higher score than the tuned one (mean over its members), ties half."""
     judge: str
-    """Who was compared with: reward, slots or checks; empty where nobody independent judged."""
+    """The independent judge: reward, slots or checks; empty where there was none."""
     own_accuracy: ShareEstimate | None
     """Share of the inputs on which it orders the tuned and the aligned answer as that judge does, of those that both decide."""
     expected: float
-    """That share where both are as often right here as on held-out pairs."""
+    """The expected value of that share, if both are as accurate here as on held-out pairs."""
 
 
 class AlignmentGain(Struct, frozen=True):
-    """Aligned against tuned in the measure that decides."""
+    """Aligned against tuned in the primary metric of the aligned gate."""
 
     title: str
-    """Of the measure."""
+    """Title of the metric."""
     metric: str
     verdict: str
     value: float | None
-    """Points, above 0 is better; None where nobody could measure it."""
+    """Points, above 0 is better; None where it could not be measured."""
     low: float | None
     high: float | None
     min_difference: float
     inputs: int
     available: int
-    """Test inputs there were."""
+    """Number of test inputs in the split."""
     same_answers: float
     """Share of the test inputs with the same answer of both, 0 to 1."""
     costs: list[str]
-    """Measures that lost more than ``evaluate.aligned.max_regression`` allows, each with its number."""
+    """Metrics that lost more than ``evaluate.aligned.max_regression`` allows, each with its number."""
     no_judge: str
-    """Why the deciding judge said nothing; empty where it did."""
+    """Why the primary judge is absent; empty where it is not."""
     judge_accuracy: ShareEstimate | None
-    """The evaluation reward model on held-out pairs; None where it does not decide."""
+    """Accuracy of the evaluation reward model on held-out pairs; None where it does not decide."""
 
 
 class AlignmentFacts(Struct, frozen=True):
-    """Everything that the causes are judged by."""
+    """All facts from which the causes are found."""
 
     run: AlignmentRun
     gain: AlignmentGain
@@ -109,14 +109,14 @@ class AlignmentFacts(Struct, frozen=True):
 
 
 class AlignmentCause(Struct, frozen=True):
-    """Why the aligned model may have gained nothing."""
+    """A likely reason why the aligned model has gained nothing."""
 
     name: str
     """policy_hardly_moved, rewards_alike, reward_model_wrong, judge_weak, reward_not_risen, too_few_inputs, answers_cut,
     costs_too_much, or none_fits."""
     finding: str
-    """What it looks like, with the number."""
+    """Description of the cause, with the number."""
     advice: str
     """What to try."""
     strength: float
-    """How far the number is beyond its threshold: 0 at the threshold, 1 at its extreme."""
+    """Distance of the number from its threshold: 0 at the threshold, 1 at its extreme."""

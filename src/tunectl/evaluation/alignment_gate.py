@@ -1,4 +1,4 @@
-"""The decision about the aligned model: is it better than the tuned one, and at what cost? A pure function."""
+"""Decide whether the aligned model is better than the tuned one, and at what cost. A pure function."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BETTER, SAME, WORSE = "aligned_better", "aligned_no_better", "aligned_worse"
 def decide(
     gate: AlignedGate, differences: Sequence[MetricDifference], rates: Sequence[WinRate], confidence: float
 ) -> AlignedVerdict:
-    """Return whether aligned beats tuned in the declared measure by enough, and costs no more than allowed in the others.
+    """Return whether aligned beats tuned in the declared metric by enough, and costs no more than allowed in the others.
 
     - aligned_better: the gain is at least ``min_difference``, its interval lies above zero, and every cost is within its limit.
     - aligned_worse (``passed`` is false): the interval of the gain lies below zero, or that of a cost above its limit.
@@ -37,7 +37,7 @@ def decide(
 
 
 def primary_difference(gate: AlignedGate, results: Results) -> MetricDifference | None:
-    """Return aligned minus tuned in the measure that decides; None where it was not measured."""
+    """Return aligned minus tuned in the primary metric; None where it was not measured."""
     return _decisive(gate, _own_differences(results.differences), results.win_rates)
 
 
@@ -48,7 +48,7 @@ def primary_gain(gate: AlignedGate, results: Results) -> MetricDifference | None
 
 
 def excess_costs(gate: AlignedGate, results: Results) -> list[str]:
-    """Return the measures that lost more than the gate allows, each with its number."""
+    """Return the metrics that lost more than the gate allows, each with its number."""
     most: dict[str, float] = dict(gate.max_regression.items())
     return [
         _format_difference(cost)
@@ -58,7 +58,7 @@ def excess_costs(gate: AlignedGate, results: Results) -> list[str]:
 
 
 def combine_verdicts(tuned: EvalVerdict, aligned: AlignedVerdict | None) -> EvalVerdict:
-    """Return both decisions as one: the gate says no where either does."""
+    """Return both decisions as one: the gate fails where either does."""
     if aligned is None:
         return tuned
     return EvalVerdict(

@@ -1,4 +1,4 @@
-"""Base models before anyone tunes: zero- and few-shot on the same validation inputs, with size, speed and license."""
+"""Compare base models before training: zero- and few-shot on the same validation inputs, with size, speed and license."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ class BaseModelResult(Struct, frozen=True):
     """One candidate."""
 
     name: str
-    """As it was typed."""
+    """Name as typed."""
     parameters: int
     megabytes: float
-    """Of the weights, 10^6 bytes."""
+    """Size of the weights, 10^6 bytes."""
     license: str | None
     zero_shot: dict[str, Score]
-    """Measure to value with interval, the input alone."""
+    """Score by metric with interval, with the input alone."""
     few_shot: dict[str, Score]
-    """The same with ``shots`` examples of train before the input; empty where train has none or they do not fit."""
+    """Score by metric with interval, with ``shots`` examples of train before the input; empty where train has none or they are too long."""
     tokens_per_second: float | None
-    """Of zero-shot answers, in batches."""
+    """Speed of zero-shot answers, in batches."""
 
 
 class Bases(Struct, frozen=True):
     """The whole comparison; ``tunectl evaluate --bases ... --json`` prints it."""
 
     inputs: int
-    """Validation inputs."""
+    """Number of validation inputs."""
     shots: int
     primary: str
     confidence: float
     bases: list[BaseModelResult]
-    """Best few-shot or zero-shot primary measure first."""
+    """Candidates by the better of few-shot and zero-shot primary metric, best first."""
 
 
 @dataclass(frozen=True)
 class BaseEvalSetup:
-    """What every candidate is asked, and how it is measured."""
+    """Inputs and prompts for every candidate, and the metrics."""
 
     items: Sequence[Item]
     pool: Sequence[Item]
@@ -62,7 +62,7 @@ class BaseEvalSetup:
 def evaluate_base(
     trial: BaseEvalSetup, generator: Generator, prompter: FewShotRenderer
 ) -> tuple[dict[str, Score], dict[str, Score], float | None]:
-    """Return zero-shot scores, few-shot scores, and tokens a second of one loaded model."""
+    """Return zero-shot scores, few-shot scores, and tokens per second of one loaded model."""
     zero = _generate_answers(trial, generator, prompter, ZERO_SHOT)
     few = PromptDescription(None, min(trial.shots, len(trial.pool)), "random")
     scores: dict[str, Score] = {}

@@ -1,4 +1,4 @@
-"""Declared tests of an answer: patterns, JSON shape, and facts of the input that must come back."""
+"""Declared checks of an answer: patterns, JSON shape, and facts of the input that it must contain."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tunectl.config.schema.evaluate import Check, FactsCheck, RegexCheck, Schema
 from tunectl.core.declared_pattern import DeclaredPattern
 
 Valid = Callable[[str, Mapping[str, object]], bool]
-"""Whether a text is JSON that a schema accepts; the json_schema backend."""
+"""Returns whether a text is JSON that a schema accepts; implemented by the json_validation backend."""
 
 
 def score(check: Check, answer: str, question: str, fields: Mapping[str, str], valid: Valid) -> float | None:
-    """Return how far ``answer`` passes, 0 to 1; None where the check does not apply, because the input states no facts."""
+    """Return how far ``answer`` passes, 0 to 1; None where the check does not apply, because the input has no facts."""
     if isinstance(check, RegexCheck):
         result = DeclaredPattern(check.pattern).search(answer) is not None
         return float(result == (check.expect == "present"))

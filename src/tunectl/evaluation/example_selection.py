@@ -1,4 +1,4 @@
-"""Answers side by side for people to read: the worst, the lost and the best."""
+"""Select answers for people to read side by side: the worst, the lost and the best."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def select_cases(
 def _select_regressions(
     scores: Mapping[str, Sequence[float]], order: Sequence[int], name: str, against: str
 ) -> list[int]:
-    """Return places where ``name`` did worse than ``against``, the largest fall first."""
+    """Return indices where ``name`` scored lower than ``against``, the largest fall first."""
     if against not in scores:
         return []
     falls = {index: scores[name][index] - scores[against][index] for index in order}

@@ -1,4 +1,4 @@
-"""What is put before an input: system text and worked examples, rendered by the model's own chat template."""
+"""Render prompts with system text and worked examples, by the model's own chat template."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FewShotRenderer:
 
 
 ZERO_SHOT = PromptDescription(system=None)
-"""The input as the data has it."""
+"""The input as in the data."""
 
 
 class FewShotSampler:
@@ -63,7 +63,7 @@ class FewShotSampler:
         self._order = random.Random(seed).sample(range(len(pool)), len(pool))  # noqa: S311 - an order, not a secret
 
     def of(self, prompt: PromptDescription, items: Sequence[Item]) -> list[list[Item]]:
-        """Return the examples of each item; the nearest one stands last, right before the input."""
+        """Return the examples of each item; the nearest one is last, right before the input."""
         count = min(prompt.shots, len(self._pool))
         if not count:
             return [[] for _ in items]
@@ -88,7 +88,7 @@ def conversation(item: Item, prompt: PromptDescription, examples: Sequence[Item]
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompts:
-    """Rendered prompts of one system, one an item, with the rendered references whose likelihood is wanted."""
+    """Rendered prompts of one system, one per item, with the rendered references whose likelihood is needed."""
 
     prompts: list[str]
     references: list[tuple[str, ...]]
@@ -112,7 +112,7 @@ def render_items(
 def candidates(
     systems: Sequence[str | None], shots: Sequence[int], selections: Sequence[str]
 ) -> list[PromptDescription]:
-    """Return all prompts of a search, the cheapest first; without examples the selection makes no difference."""
+    """Return all prompts of a search, the cheapest first; without examples the selection has no effect."""
     result = [
         PromptDescription(system, count, selection if count else None)
         for count in sorted(shots)

@@ -1,4 +1,4 @@
-"""One model measured on one file of inputs and references."""
+"""Measure one model on one file of inputs and references."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tunectl.evaluation.system import GenerationSettings
 
 
 class FileEvalResult(Struct, frozen=True):
-    """What ``tunectl evaluate DATA`` prints as JSON."""
+    """The JSON output of ``tunectl evaluate DATA``."""
 
     data: str
     model: str
     adapter: str | None
     inputs: int
-    """Distinct inputs that were answered."""
+    """Number of distinct inputs that were answered."""
     available: int
     references: int
-    """Reference answers of those inputs."""
+    """Number of reference answers of those inputs."""
     skipped: dict[str, int]
     scores: dict[str, Score]
-    """Measure name to value and interval; BLEU, chrF and ROUGE-L are 0 to 100."""
+    """Score by metric; BLEU, chrF and ROUGE-L are 0 to 100."""
     cost: Cost
     decoding: dict[str, Any]
     confidence: float
@@ -43,33 +43,33 @@ class FileEvalResult(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class EvalTask:
-    """What is asked and how it is measured."""
+    """Inputs, prompts and metrics of the evaluation."""
 
     items: Sequence[Item]
     how: Greedy | BeamSearch | Sampling
     gate: EvalGate
     checks: Sequence[Check]
     references: int
-    """Most references of an input whose likelihood is measured."""
+    """Number of references per input at most whose likelihood is measured."""
     latency_inputs: int
     seed: int
     rules: slot_error.SlotMatcher | None
-    """Of the slot error rate; None measures none."""
+    """Rules of the slot error rate; None: it is not measured."""
     worst: int
-    """Answers with most slot errors that are shown."""
+    """Number of shown answers with most slot errors."""
     small: int
     """Fewer inputs than this are too few to judge."""
 
 
 def generate_answers(task: EvalTask, generator: Generator, prompter: FewShotRenderer) -> system.SystemResult:
-    """Return the model's answers to the inputs as they are, with the system text that it was trained with."""
+    """Return the model's answers to the unchanged inputs, with the system text that it was trained with."""
     plain = few_shot.render_items(task.items, ZERO_SHOT, FewShotSampler([], None, task.seed), prompter, task.references)
     asking = GenerationSettings(task.how, task.seed, task.latency_inputs)
     return system.generate_answers("model", generator, plain, ZERO_SHOT, asking)
 
 
 def compute_scores(task: EvalTask, result: system.SystemResult, tools: MetricBackends) -> dict[str, Score]:
-    """Return every measure with its interval; there is no training side here, so nothing is said about what was seen."""
+    """Return every metric with its interval; overlap with training is not measured, since its data is unknown here."""
     return paired_comparison.scores(statistics(task, result, tools), build_resampling(task))
 
 
@@ -100,7 +100,7 @@ def slot_report(task: EvalTask, result: system.SystemResult, tools: MetricBacken
 
 
 def slot_table(result: SlotReport) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows for a terminal: an attribute a row."""
+    """Return columns and rows for a terminal: one row per attribute."""
     rows = []
     for part in result.parts:
         count = part.systems["model"]
@@ -120,7 +120,7 @@ def build_resampling(task: EvalTask) -> paired_comparison.Resampling:
 
 
 def build_answer_rows(task: EvalTask, result: system.SystemResult) -> list[AnswerRow]:
-    """Return one line an input for ``answers.jsonl``."""
+    """Return one line per input for ``answers.jsonl``."""
     return [
         AnswerRow(item.id, item.question, list(item.references), item.fields, {result.name: text})
         for item, text in zip(task.items, result.answers, strict=True)

@@ -1,4 +1,4 @@
-"""The decision: is the tuned model worth it? A pure function of differences with their intervals."""
+"""Decide whether the tuned model is worth it. A pure function of differences with their intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def gate_tuned(
 ) -> EvalVerdict:
     """Return whether the tuned model beats base and prompt by enough.
 
-    ``differences`` are of the primary measure (``title``; more is better), of tuned against each rival and of the best
+    ``differences`` are of the primary metric (``title``; more is better), of tuned against each rival and of the best
     prompt against the base; ``least`` is the smallest gain that matters, in points.
 
     - tuned_better: against base and best prompt the gain is at least ``least`` and the interval lies above zero.
@@ -56,7 +56,7 @@ def _outcome(rivals: Sequence[MetricDifference], title: str, minimum: float) -> 
 
 
 def sentence(difference: MetricDifference, title: str, confidence: float) -> str:
-    """Return one difference in words."""
+    """Return one difference as text."""
     text = f"{rival(difference.system)} against {rival(difference.against)}: {difference.value:+.2f} {title}"
     if difference.low is None:
         return f"{text} (no interval: too few inputs)"
@@ -64,7 +64,7 @@ def sentence(difference: MetricDifference, title: str, confidence: float) -> str
 
 
 def rival(name: str) -> str:
-    """Return a system in words."""
+    """Return the name of a system as text."""
     words = {
         "base": "the untuned model",
         "prompted": "the best prompt",

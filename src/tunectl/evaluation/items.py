@@ -1,4 +1,4 @@
-"""Test items: an input as the model sees it, its references, and where it belongs."""
+"""Test items: an input as the model sees it, its references, and its cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Item:
     """Items of one cluster (near duplicates, or one group of the split) are resampled together."""
     tools: tuple[dict[str, Any], ...] = ()
     calls: tuple[bool, ...] = ()
-    """Whether the end of each reference is tool calls; empty: of none."""
+    """Whether each reference ends with tool calls; empty: none does."""
 
     def turn(self, number: int) -> Message:
         """Return a reference as the turn that a template renders."""
@@ -35,7 +35,7 @@ class Item:
 
     @property
     def question(self) -> str:
-        """The last user turn: what checks and retrieval look at."""
+        """Return the last user turn, which checks and retrieval use."""
         for message in reversed(self.messages):
             if message.role == "user":
                 return message.content
@@ -43,7 +43,7 @@ class Item:
 
 
 def from_examples(examples: Iterable[Example]) -> tuple[list[Item], dict[str, int]]:
-    """Return items, and how many examples cannot be one, by reason.
+    """Return items, and how many examples cannot be items, by reason.
 
     Raw segments and ready tokens have no separate input and answer, so no answer of a model can be compared with them.
     """
@@ -72,7 +72,7 @@ def from_examples(examples: Iterable[Example]) -> tuple[list[Item], dict[str, in
 
 
 def sample_items(items: Sequence[Item], limit: int | None, seed: int) -> list[Item]:
-    """Return at most ``limit`` items drawn with ``seed``, in their first order."""
+    """Return at most ``limit`` items drawn with ``seed``, in their original order."""
     if limit is None or len(items) <= limit:
         return list(items)
     chosen = sorted(random.Random(seed).sample(range(len(items)), limit))  # noqa: S311 - a sample, not a secret

@@ -1,4 +1,4 @@
-"""A language model as judge of two answers, asked in both positions so that its liking for the first one can be seen.
+"""A language model as judge of two answers, asked in both positions so that its position bias can be measured.
 
 After Zheng et al., "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", NeurIPS 2023: a win counts only where both
 positions agree.
@@ -22,10 +22,10 @@ _ALONE = re.compile(r"^\W*(?:answer\s+)?(A|B|TIE)\W*$", re.IGNORECASE)
 
 
 class JudgeClient(Protocol):
-    """Puts questions to the judge."""
+    """Sends questions to the judge."""
 
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
-        """One reply a conversation, in their order.
+        """Return one reply per conversation, in their order.
 
         Raises  InfrastructureError when the judge cannot be reached or refuses.
         """
@@ -41,7 +41,7 @@ class Pair:
 
 
 def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Message]:
-    """Return the judge's prompt; ``question`` says what makes an answer better."""
+    """Return the judge's prompt; ``question`` describes what makes an answer better."""
     first, second = (pair.tuned, pair.other) if tuned_first else (pair.other, pair.tuned)
     rules = (
         "You compare two answers to the same input. Which one is shown first says nothing about its quality. "
@@ -55,7 +55,7 @@ def conversation(question: str, pair: Pair, *, tuned_first: bool) -> list[Messag
 
 
 def read(reply: str) -> JudgeChoice:
-    """Return the judge's choice; the last mark counts, and a reply of one bare letter is understood too."""
+    """Return the judge's choice; the last verdict in the reply counts, and a reply of a single letter is accepted, too."""
     marks = _LAST.findall(reply) or _ALONE.findall(reply.strip())
     if not marks:
         return "unreadable"
@@ -66,7 +66,7 @@ def read(reply: str) -> JudgeChoice:
 def compare(
     against: str, pairs: Sequence[Pair], question: str, judge: JudgeClient, *, confidence: float
 ) -> JudgeResult:
-    """Ask about every pair twice and count; equal answers are ties without a question."""
+    """Ask about every pair twice and count; equal answers are ties without being asked about."""
     both = [choices for choices in judge_both_orders(pairs, question, judge) if choices is not None]
     return count(against, both, equal=len(pairs) - len(both), confidence=confidence)
 
@@ -90,7 +90,7 @@ def resolve_orders(both: tuple[JudgeChoice, JudgeChoice] | None) -> float:
 
 
 def position_inconsistent(both: tuple[JudgeChoice, JudgeChoice] | None) -> bool:
-    """Return whether the judge liked a position, not an answer."""
+    """Return whether the judge preferred a position, not an answer."""
     return both in {("first", "first"), ("second", "second")}
 
 

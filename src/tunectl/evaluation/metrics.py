@@ -1,6 +1,6 @@
-"""What is measured: each measure is a function of sums over items, so that the bootstrap can recompute it cheaply.
+"""Metrics: each is a function of sums over items, so that the bootstrap can recompute it cheaply.
 
-Statistics come from the scorers in ``backends`` (sacrebleu, rouge-score) or from this room; here they become numbers.
+Statistics come from the scorers in ``backends`` (sacrebleu, rouge-score) or from this package; here they become numbers.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def percentage(sums: NDArray[Any]) -> NDArray[Any]:
 
 
 def perplexity(sums: NDArray[Any]) -> NDArray[Any]:
-    """Return the exponential of the mean negative log-probability a token; ``sums`` (..., 2): nats (zero or below) and tokens."""
+    """Return the exponential of the mean negative log-probability per token; ``sums`` (..., 2): nats (zero or below) and tokens."""
     import numpy as np
 
     value: NDArray[Any] = np.exp(-mean(sums))
@@ -95,26 +95,26 @@ MEASURES: tuple[Metric, ...] = (
     Metric("unfinished", "Cut off", "%", "lower", percentage),
     Metric("seen", "4-grams seen in training", "%", "neither", percentage),
 )
-"""Every measure, in the order of the tables. ``perplexity``, ``checks`` and the two of slots may be absent in a run."""
+"""Every metric, in the order of the tables. ``perplexity``, ``checks`` and the two of slots may be absent in a run."""
 
 WINS = Metric("win_rate", "Win rate", "points over 50 %", "higher", percentage)
-"""Of a pair of systems, so no column of one."""
+"""Metric of a pair of systems, so it is no column of one system."""
 
 
 def sort_metrics(names: Iterable[str]) -> list[str]:
-    """Return the names of measures in the order of the tables, single checks last."""
+    """Return the names of metrics in the order of the tables, single checks last."""
     requested = set(names)
     known = [measure.name for measure in MEASURES if measure.name in requested]
     return known + sorted(requested - set(known))
 
 
 def check(name: str) -> Metric:
-    """Return the measure of one declared check."""
+    """Return the metric of one declared check."""
     return Metric(f"check_{name}", f"Check {name}", "%", "higher", percentage)
 
 
 def get_metric(name: str) -> Metric:
-    """Return the measure called ``name``.
+    """Return the metric called ``name``.
 
     Raises  KeyError for a name that no table holds: a bug, because names come from here.
     """

@@ -1,4 +1,4 @@
-"""Systems side by side: every measure with its interval, every difference on the same resamples, and slices."""
+"""Compare systems: every metric with its interval, every difference on the same resamples, and slices."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Resampling:
 
 
 def make_resampling(groups: Sequence[str], *, resamples: int, confidence: float, seed: int) -> Resampling:
-    """Draw whole groups: items of one cluster (near duplicates, or one group of the split) are no independent draws."""
+    """Sample whole groups: items of one cluster (near duplicates, or one group of the split) are not independent."""
     units = len(dict.fromkeys(groups))
     return Resampling(bootstrap.resample_counts(max(units, 1), resamples, seed), tuple(groups), confidence)
 
 
 def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None:
-    """Return one measure of one system; None where it is undefined on these items."""
+    """Return one metric of one system; None where it is undefined on these items."""
     import numpy as np
 
     measure = metrics.get_metric(name)
@@ -46,7 +46,7 @@ def score(name: str, statistics: NDArray[Any], plan: Resampling) -> Score | None
 
 
 def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
-    """Return all measures of one system that are defined."""
+    """Return all metrics of one system that are defined."""
     result = {name: score(name, table, plan) for name, table in statistics.items()}
     return {name: value for name, value in result.items() if value is not None}
 
@@ -54,7 +54,7 @@ def scores(statistics: Statistics, plan: Resampling) -> dict[str, Score]:
 def differences(
     tables: Mapping[str, Statistics], pairs: Sequence[tuple[str, str]], plan: Resampling
 ) -> list[MetricDifference]:
-    """Return every measure that both systems of a pair have."""
+    """Return the difference in every metric that both systems of a pair have."""
     result = []
     for system, against in pairs:
         for name, table in tables[system].items():
@@ -66,7 +66,7 @@ def differences(
 def difference(
     name: str, system: tuple[str, NDArray[Any]], against: tuple[str, NDArray[Any]], plan: Resampling
 ) -> MetricDifference | None:
-    """Return one measure of one pair; without ends where there are fewer than two units, None where it is undefined."""
+    """Return the difference of one pair in one metric; without an interval where there are fewer than two units, None where it is undefined."""
     import numpy as np
 
     combine = metrics.get_metric(name).combine
@@ -81,7 +81,7 @@ def difference(
 
 
 def list_input_scores(items: Sequence[Item], tables: Mapping[str, Statistics]) -> list[InputScores]:
-    """Return what each measure adds up of each input, for comparisons with other runs."""
+    """Return the statistics of each metric by input, for comparisons with other runs."""
     return [
         InputScores(
             item.id,
@@ -98,7 +98,7 @@ def list_input_scores(items: Sequence[Item], tables: Mapping[str, Statistics]) -
 def compare_runs(
     old: Sequence[InputScores], new: Sequence[InputScores], *, resamples: int, confidence: float, seed: int
 ) -> list[MetricDifference]:
-    """Return every measure of every system that two runs have, the second run minus the first, paired by input.
+    """Return the difference in every metric of every system that two runs have, the second run minus the first, paired by input.
 
     Both must hold the same inputs, in any order; ``against`` is the same system in the first run.
     """
@@ -118,7 +118,7 @@ def compare_runs(
 
 
 def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return system to measure to input to the measure of that input alone, where it is defined."""
+    """Return the metric of each input alone, where it is defined, by system, metric and input."""
     import numpy as np
 
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -132,7 +132,7 @@ def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, f
 
 @dataclass(frozen=True, slots=True)
 class SliceSettings:
-    """How the test split is cut into slices."""
+    """How the test split is divided into slices."""
 
     fields: Sequence[str]
     small: int
@@ -144,7 +144,7 @@ class SliceSettings:
 
 
 def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings) -> list[SlicePart]:
-    """Return the primary measure of every system on each value of each field, largest part first; one-valued fields say nothing."""
+    """Return the primary metric of every system on each value of each field, largest part first; fields with one value are left out."""
     parts = []
     for field in ["kind", *cut.fields]:
         values: dict[str, list[int]] = {}
@@ -161,7 +161,7 @@ def slices(items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSe
 def by_number(
     field: str, numbers: Sequence[int], items: Sequence[Item], tables: Mapping[str, Statistics], cut: SliceSettings
 ) -> list[SlicePart]:
-    """Return the measure ``cut.primary`` of every system by a number that each item has, smallest first."""
+    """Return the metric ``cut.primary`` of every system by a number that each item has, smallest first."""
     indexes: dict[int, list[int]] = {}
     for index, number in enumerate(numbers):
         indexes.setdefault(number, []).append(index)

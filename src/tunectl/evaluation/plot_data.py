@@ -13,7 +13,7 @@ Cell = str | float | int | None
 
 
 def csv_files(results: Results) -> dict[str, str]:
-    """Return file name to CSV text; slices.csv, win_rates.csv, slots.csv and prompts.csv only where there is something to show."""
+    """Return CSV text by file name; slices.csv, win_rates.csv, slots.csv and prompts.csv only where there is data for them."""
     files = {
         "scores.csv": _csv(
             ("system", "measure", "value", "low", "high", "items"),

@@ -1,4 +1,4 @@
-"""The reward model that a policy learned from, on the policy's own answers: does anybody independent order them as it does?"""
+"""Test the reward model that trained a policy on the policy's own answers: does an independent judge order them in the same way?"""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def order_by_rules(rows: Sequence[InputScores], reward_terms: Sequence[str]) -> 
 def measure_agreement(
     first: Sequence[float], second: Sequence[float], clusters: Sequence[str], counting: Counting
 ) -> ShareEstimate | None:
-    """Return the share of the inputs that two judges order alike, of those on which neither sees a tie; None without one."""
+    """Return the share of the inputs that two judges order in the same way, of those on which neither sees a tie; None without one."""
     pairs = [
         PairOutcome(float(own == other), cluster, "", "")
         for own, other, cluster in zip(first, second, clusters, strict=True)
@@ -62,12 +62,12 @@ def measure_wins(outcomes: Sequence[float], clusters: Sequence[str], counting: C
 
 
 def expect_agreement(first: float, second: float) -> float:
-    """Return how often two judges agree that are right with these shares and err independently."""
+    """Return how often two judges agree that have these accuracies and err independently."""
     return first * second + (1 - first) * (1 - second)
 
 
 def order_chance(spread: float, scale: float) -> float:
-    """Return the chance of the better one that a Bradley-Terry model gives to two answers of one prompt.
+    """Return the probability of the better one that a Bradley-Terry model gives to two answers of one prompt.
 
     ``spread``: standard deviation of their scores; ``scale``: natural log units of odds in one unit of the score.
     """

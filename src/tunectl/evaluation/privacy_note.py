@@ -1,4 +1,4 @@
-"""The guarantee of a private fit, beside the verdict about quality."""
+"""Add the guarantee of a private training to the verdict about quality."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunectl.evaluation.results import Results
 
 
 def add_privacy(results: Results, budget: PrivacyBudget, not_counted: Sequence[str]) -> Results:
-    """Return ``results`` whose verdict says epsilon; ``not_counted`` names stages that learned from people without privacy."""
+    """Return ``results`` whose verdict includes epsilon; ``not_counted`` names stages that were trained on people's data without privacy."""
     sentence = budget.sentence
     if not_counted:
         sentence += f" Not counted: what {' and '.join(not_counted)} learned, without privacy."

@@ -1,4 +1,4 @@
-"""The search for the prompt that tuning has to beat: every candidate answers the same validation inputs."""
+"""Search for the best prompt of the base model, with which tuning is compared: every candidate answers the same validation inputs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tunectl.evaluation.system import GenerationSettings
 _log = logging_setup.get_logger(__name__)
 
 PromptScorer = Callable[[Sequence[Item], Sequence[str]], float]
-"""Items and their answers to the primary measure; more is better."""
+"""Returns the primary metric of items and their answers; more is better."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """Most tokens, prompts and answers together; counted before a candidate runs, so the choice is the same every time."""
+    """Most tokens, prompts and answers together; counted before a candidate runs, so that the choice is reproducible."""
 
     tokens: int
 
@@ -37,9 +37,9 @@ def search(
     budget: TokenBudget,
     judge: PromptScorer,
 ) -> Search:
-    """Try ``descriptions`` in order while the budget lasts; the first of equals wins, and order is by price.
+    """Try ``descriptions`` in order while the budget lasts; of equal ones the first wins, and cheaper ones come first.
 
-    The first candidate is always tried. A candidate that would break the budget, or the model's context, is listed with
+    The first candidate is always tried. A candidate that would exceed the budget, or the model's context, is listed with
     the reason.
     """
     candidates: list[Candidate] = []

@@ -1,4 +1,4 @@
-"""What evaluation asks of a model: answers, what they cost, and how likely given answers are."""
+"""What evaluation needs from a model: answers, their cost, and the likelihood of given answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class GenerationPrompt:
 
     prompt: str
     references: tuple[str, ...] = ()
-    """Rendered right answers, end of turn included, whose likelihood after this prompt is wanted."""
+    """Rendered right answers, end of turn included, whose likelihood after this prompt is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LogProb:
-    """How likely one given answer is."""
+    """Likelihood of one given answer."""
 
     nats: float
     """Sum of the natural logarithms of its tokens' probabilities; zero or below."""
@@ -39,9 +39,9 @@ class GeneratedText:
     text: str
     prompt_tokens: int
     tokens: int
-    """Generated, end of turn included."""
+    """Number of generated tokens, end of turn included."""
     seconds: float
-    """This answer's share of the time its batch took; the sum over answers is the wall time of generation."""
+    """This answer's share of its batch's time; the sum over answers is the wall time of generation."""
     finished: bool
     """False where the answer was cut at ``max_new_tokens``."""
     references: tuple[LogProb, ...] = ()
@@ -55,15 +55,15 @@ class Generator(Protocol):
         """Most tokens of prompt and answer together; None where the model has no limit."""
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Return tokens of each prompt."""
+        """Return the number of tokens of each prompt."""
 
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """Return one reply a request, in their order. Equal arguments give equal texts; ``label`` names the progress bar."""
+        """Return one reply per request, in their order. Equal arguments give equal texts; ``label`` names the progress bar."""
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
 
 
 class ModelLoader(Protocol):
@@ -80,14 +80,14 @@ class TextScorer(Protocol):
     """Compares answers with references."""
 
     def __call__(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-        """Sufficient statistics by measure name; each (answers, statistics), as ``measures`` combines them."""
+        """Return sufficient statistics by metric name; each (answers, statistics), as ``metrics`` combines them."""
 
 
 class Index(Protocol):
     """Finds the nearest of the texts it was built from."""
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Return for each query the places of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
+        """Return for each query the indices of its ``count`` nearest texts, nearest first (fewer where there are fewer)."""
 
 
 class IndexBuilder(Protocol):

@@ -1,4 +1,4 @@
-"""What a reader must know beside the verdict: secrets that came out, lost refusals, answers that were cut."""
+"""Warnings beside the verdict: revealed secrets, lost refusals, answers that were cut."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tunectl.evaluation.results import SafetyResult, Score, System
 from tunectl.evaluation.system import TITLES
 
 TRAINED = {"tuned": "base", "aligned": "tuned"}
-"""What is ours, and what it is held against."""
+"""Our trained systems, and the system with which each is compared."""
 CUT_SHARE = 10.0
-"""Per cent of cut answers from which the length limit spoils the comparison."""
+"""Percentage of cut answers from which the length limit distorts the comparison."""
 
 
 def collect_warnings(systems: Sequence[System], safety: SafetyResult | None) -> list[str]:
-    """Return one sentence a concern; empty where there is none."""
+    """Return one sentence per concern; empty where there is none."""
     return [*_cut(systems), *(() if safety is None else _unsafe(safety))]
 
 
@@ -51,7 +51,7 @@ def _unsafe(safety: SafetyResult) -> Iterator[str]:
 
 
 def _surely_less(score: Score, other: Score) -> bool:
-    """Return whether the intervals of two shares do not meet, the first below the second."""
+    """Return whether the intervals of two shares do not overlap, the first below the second."""
     return score.high is not None and other.low is not None and score.high < other.low
 
 

@@ -1,6 +1,6 @@
-"""The documented shape of ``results.json``: everything that was measured, in plain numbers.
+"""The documented format of ``results.json``: everything that was measured, in plain numbers.
 
-Values of measures are in the units of ``measures``; shares are 0 to 1; seconds are wall time. A key may be added in a later
+Values of metrics are in the units of ``metrics``; shares are 0 to 1; seconds are wall time. A key may be added in a later
 version, none is renamed without a new ``version``.
 """
 
@@ -21,18 +21,18 @@ VERSION = 1
 
 
 class Score(Struct, frozen=True):
-    """One measure of one system."""
+    """One metric of one system."""
 
     value: float
     low: float | None
-    """Ends of the bootstrap interval; None where it is undefined (fewer than two inputs)."""
+    """Lower end of the bootstrap interval; None where it is undefined (fewer than two inputs)."""
     high: float | None
     items: int
     """Inputs that it was measured on."""
 
 
 class PromptDescription(Struct, frozen=True):
-    """What was put before the input."""
+    """The text before the input."""
 
     system: str | None
     """None: the data's own system text, or none."""
@@ -42,7 +42,7 @@ class PromptDescription(Struct, frozen=True):
 
 
 class Cost(Struct, frozen=True):
-    """What all answers of one system took, generated in batches."""
+    """Cost of all answers of one system, generated in batches."""
 
     answers: int
     prompt_tokens: int
@@ -55,7 +55,7 @@ class Cost(Struct, frozen=True):
 
 
 class System(Struct, frozen=True):
-    """One competitor."""
+    """One system of the comparison."""
 
     name: str
     title: str
@@ -65,7 +65,7 @@ class System(Struct, frozen=True):
 
 
 class MetricDifference(Struct, frozen=True):
-    """One measure of two systems on the same inputs and the same resamples."""
+    """The difference of two systems in one metric, on the same inputs and the same resamples."""
 
     system: str
     against: str
@@ -79,7 +79,7 @@ class MetricDifference(Struct, frozen=True):
 
 
 class SlicePart(Struct, frozen=True):
-    """The primary measure on the inputs that share one value of a field."""
+    """The primary metric on the inputs with the same value of a field."""
 
     field: str
     value: str
@@ -87,7 +87,7 @@ class SlicePart(Struct, frozen=True):
     small: bool
     """Too few inputs to judge."""
     scores: dict[str, Score]
-    """System name to its primary measure."""
+    """Primary metric by system."""
     difference: MetricDifference | None
     """Tuned against base; None where undefined."""
     aligned: MetricDifference | None = None
@@ -99,9 +99,9 @@ class Candidate(Struct, frozen=True):
 
     prompt: PromptDescription
     score: float | None
-    """The primary measure on the validation inputs; None where it was not tried."""
+    """The primary metric on the validation inputs; None where it was not tried."""
     tokens: int
-    """Prompt and answer tokens; an estimate for what was not tried."""
+    """Prompt and answer tokens; an estimate for a candidate that was not tried."""
     seconds: float
     why_not: str = ""
 
@@ -112,7 +112,7 @@ class Search(Struct, frozen=True):
     inputs: int
     candidates: list[Candidate]
     chosen: int
-    """Place of the winner among the candidates."""
+    """Index of the best candidate."""
     tokens: int
     seconds: float
 
@@ -130,11 +130,11 @@ class Case(Struct, frozen=True):
     score: float
     """Sentence chrF of the tuned answer; of the aligned answer for the last two kinds."""
     gain: float | None
-    """That minus the base answer's, or the tuned answer's for the last two kinds."""
+    """``score`` minus that of the base answer, or of the tuned answer for the last two kinds."""
 
 
 class AnswerRow(Struct, frozen=True):
-    """One line of ``answers.jsonl``: a test input and what every system answered."""
+    """One line of ``answers.jsonl``: a test input and the answers of all systems."""
 
     id: str
     input: str
@@ -144,17 +144,17 @@ class AnswerRow(Struct, frozen=True):
 
 
 class InputScores(Struct, frozen=True):
-    """One line of ``input_scores.jsonl``: what each measure adds up of a test input, so that a later run can be paired with this one."""
+    """One line of ``input_scores.jsonl``: the statistics of each metric on one test input, so that a later run can be paired with this one."""
 
     id: str
     group: str
-    """Inputs of one group (near duplicates) are no independent draws."""
+    """Inputs of one group (near duplicates) are not independent."""
     statistics: dict[str, dict[str, list[float]]]
-    """System to measure to the numbers whose sums the measure combines."""
+    """The numbers whose sums each metric combines, by system and metric."""
 
 
 class SafetyAnswer(Struct, frozen=True):
-    """One question of the safety set and what was answered."""
+    """One question of the safety set and its answer."""
 
     kind: str
     """harmful, benign or canary."""
@@ -164,7 +164,7 @@ class SafetyAnswer(Struct, frozen=True):
 
 
 class SafetyResult(Struct, frozen=True):
-    """Counts a system on the safety set and on its answers to the test inputs."""
+    """Counts per system on the safety set and on its answers to the test inputs."""
 
     refused_harmful: dict[str, Score]
     answered_benign: dict[str, Score]
@@ -173,20 +173,20 @@ class SafetyResult(Struct, frozen=True):
     placeholders: dict[str, Score]
     """Share of answers to test inputs with a placeholder of masked personal data that the input did not hold."""
     canaries: dict[str, int]
-    """Planted secrets that came out."""
+    """Number of planted secrets that an answer contains."""
     planted: int
     answers: list[SafetyAnswer]
 
 
 class JudgeResult(Struct, frozen=True):
-    """What the judge said about tuned against another system."""
+    """Judgments of tuned against another system."""
 
     against: str
     inputs: int
     wins: int
     losses: int
     ties: int
-    """Called equal, or judged differently when the positions were swapped."""
+    """Pairs that were judged equal, or differently when the positions were swapped."""
     unreadable: int
     """Replies that named no winner; counted as ties."""
     score: float
@@ -196,7 +196,7 @@ class JudgeResult(Struct, frozen=True):
     first_position: float | None
     """Share of decided replies that preferred the answer shown first; 0.5 is no position bias."""
     consistent: float
-    """Share of inputs with the same verdict in both positions."""
+    """Share of inputs with the same judgment in both positions."""
 
 
 class CloseRate(Struct, frozen=True):
@@ -215,7 +215,7 @@ class WinRate(Struct, frozen=True):
     """reward, checks, slots, llm or people."""
     pairs: int = 0
     units: int = 0
-    """Independent clusters of inputs."""
+    """Number of independent clusters of inputs."""
     wins: int = 0
     losses: int = 0
     ties: int = 0
@@ -229,31 +229,31 @@ class WinRate(Struct, frozen=True):
     longer_wins: float | None = None
     """Share of the decided pairs of unequal length in which the longer answer won."""
     close: CloseRate | None = None
-    """The same among pairs of about equal length; None where there is none."""
+    """Win rate among pairs of about equal length; None where there is no such pair."""
     flips: int | None = None
     """Pairs that a judge decided differently when the positions were swapped; they are ties. None: positions do not matter."""
     note: str = ""
-    """How far this judge can be trusted, where that is known."""
+    """How reliable this judge is, where that is known."""
     absent: str = ""
-    """Why this judge said nothing; empty where it did."""
+    """Why there are no judgments; empty where there are."""
 
 
 class SlotCount(Struct, frozen=True):
-    """What all answers of one system did with one attribute."""
+    """Counts of one attribute over all answers of one system."""
 
     right: int
     missing: int
     wrong: int
     added: int
-    """Said though the input does not have it, or has another value and that was said too."""
+    """Stated though the input does not have it, or has another value that was stated, too."""
 
 
 class SlotPart(Struct, frozen=True):
-    """One attribute."""
+    """Counts of one attribute, by system."""
 
     attribute: str
     stated: int
-    """Inputs that state it."""
+    """Number of inputs that have it."""
     systems: dict[str, SlotCount]
 
 
@@ -264,11 +264,11 @@ class SlotCase(Struct, frozen=True):
     input: str
     answers: dict[str, str]
     errors: dict[str, list[str]]
-    """System to what is amiss, in words."""
+    """Errors as text, by system."""
 
 
 class SlotReport(Struct, frozen=True):
-    """Slot errors beyond the rate, which is among the scores."""
+    """Slot errors in detail; the rate is among the scores."""
 
     parts: list[SlotPart]
     sizes: list[SlicePart]
@@ -281,13 +281,13 @@ class AlignedVerdict(Struct, frozen=True):
     """Aligned against tuned."""
 
     passed: bool
-    """False where the aligned model is surely worse."""
+    """False where the aligned model is significantly worse."""
     verdict: str
     """aligned_better, aligned_no_better, aligned_worse or not_enough_evidence. Only the first one is a reason to ship it."""
     reason: str
     evidence: list[str] = field(default_factory=list)
     causes: list[AlignmentCause] = field(default_factory=list)
-    """What it looks like where aligned is not surely better, strongest first; empty where it is."""
+    """Likely causes where aligned is not significantly better, strongest first; empty where it is."""
 
 
 VERDICT_COLORS: Final = {
@@ -299,14 +299,14 @@ VERDICT_COLORS: Final = {
     "aligned_no_better": "warn",
     "aligned_worse": "bad",
 }
-"""Verdict to its color in reports and in the console."""
+"""Color of each verdict in reports and in the console."""
 
 
 class EvalVerdict(Struct, frozen=True):
     """The decision and its evidence; also ``verdict.json``."""
 
     passed: bool
-    """Whether the tuned model may go on; also false where the aligned one is surely worse than the tuned."""
+    """Whether the tuned model may be released; also false where the aligned one is significantly worse than the tuned."""
     verdict: str
     """tuned_better, prompting_is_enough, do_not_tune or not_enough_evidence."""
     reason: str
@@ -315,7 +315,7 @@ class EvalVerdict(Struct, frozen=True):
     aligned: AlignedVerdict | None = None
     """None where align was switched off."""
     privacy: PrivacyBudget | UnsetType = UNSET
-    """What the fit of sft spent; absent where it was no private one."""
+    """What the training of sft spent; absent where it was not private."""
 
 
 class Results(Struct, frozen=True):
@@ -324,11 +324,11 @@ class Results(Struct, frozen=True):
     project: str
     seed: int
     inputs: int
-    """Test inputs that every system answered."""
+    """Number of test inputs that every system answered."""
     available: int
-    """Test inputs there were."""
+    """Number of test inputs in the split."""
     skipped: dict[str, int]
-    """Test examples that cannot be answered, by reason."""
+    """Number of test examples that cannot be answered, by reason."""
     primary: str
     min_difference: float
     confidence: float
@@ -342,29 +342,29 @@ class Results(Struct, frozen=True):
     slices: list[SlicePart]
     search: Search | None
     references_seen: float | None
-    """Share of the 4-grams of test references that some training answer holds."""
+    """Share of the 4-grams of test references that occur in some training answer."""
     safety: SafetyResult | None
     judge: list[JudgeResult]
     cases: list[Case]
     """Worst, lost and best answers of the tuned model."""
     warnings: list[str]
-    """What to know beside the verdict, a sentence each."""
+    """What to know beside the verdict, one sentence each."""
     verdict: EvalVerdict
     win_rates: list[WinRate] = field(default_factory=list)
-    """Aligned against tuned, one a judge; empty without an aligned model."""
+    """Aligned against tuned, one per judge; empty without an aligned model."""
     slots: SlotReport | None = None
     alignment: AlignmentFacts | None = None
-    """What the causes were judged by; None where aligned is surely better, or did not take part."""
+    """Facts from which the causes were found; None where aligned is significantly better, or did not take part."""
     split: str = "test"
     """Part of the data that was answered; what "test inputs" means above."""
     version: int = VERSION
 
     def system(self, name: str) -> System | None:
-        """Return the competitor called ``name``, or None where it did not take part."""
+        """Return the system called ``name``, or None where it did not take part."""
         return next((system for system in self.systems if system.name == name), None)
 
     def difference(self, against: str, measure: str | None = None, system: str = "tuned") -> MetricDifference | None:
-        """Return ``system`` against another in ``measure`` (None: the primary one)."""
+        """Return the difference of ``system`` against another in ``measure`` (None: the primary one)."""
         measure_name = measure or self.primary
         result = (d for d in self.differences if (d.system, d.against, d.measure) == (system, against, measure_name))
         return next(result, None)

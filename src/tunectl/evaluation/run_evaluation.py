@@ -57,12 +57,12 @@ PAIRS = (
     ("aligned", "base"),
     ("aligned", "prompted"),
 )
-"""Who is compared with whom."""
+"""Pairs of systems that are compared."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What holds for the whole comparison."""
+    """Settings of the whole comparison."""
 
     cfg: Evaluate
     project: str
@@ -87,7 +87,7 @@ class Data:
 
 @dataclass(frozen=True)
 class SystemOutputs:
-    """What one loaded model contributed."""
+    """Results of one loaded model."""
 
     entries: list[SystemResult]
     told: dict[str, list[str]]
@@ -96,7 +96,7 @@ class SystemOutputs:
 
 
 def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer) -> SystemOutputs:
-    """Return the untuned model: zero-shot, the prompt search, and the best prompt where it is not the zero-shot one.
+    """Return the results of the untuned model: zero-shot, the prompt search, and the best prompt where it is not the zero-shot one.
 
     Raises  DataError where a search is declared and there is no validation input to search on.
     """
@@ -121,7 +121,7 @@ def run_base(setting: Setting, data: Data, generator: Generator, prompter: FewSh
 def run_model(
     name: str, setting: Setting, data: Data, generator: Generator, prompter: FewShotRenderer
 ) -> SystemOutputs:
-    """Return the tuned or the aligned model, asked as it was trained: the data's own messages and nothing before them."""
+    """Return the results of the tuned or the aligned model, with prompts as in training: the data's own messages and nothing before them."""
     plain = few_shot.render_items(
         data.items, ZERO_SHOT, FewShotSampler([], None, setting.seed), prompter, setting.cfg.max_references
     )
@@ -130,7 +130,7 @@ def run_model(
 
 
 def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
-    """Return the answer of the nearest training input: what pure memory would give. Empty without training inputs."""
+    """Answer each test input with the answer of the nearest training input: a baseline that only remembers. Empty without training inputs."""
     if not data.pool:
         return SystemOutputs([], {})
     index: Index = setting.tools.index([item.question for item in data.pool])
@@ -140,7 +140,7 @@ def run_retrieval_baseline(setting: Setting, data: Data) -> SystemOutputs:
 
 
 def all_systems(rounds: Sequence[SystemOutputs]) -> dict[str, SystemResult]:
-    """Return every competitor, in the order of the tables."""
+    """Return every system, in the order of the tables."""
     entries = {entry.name: entry for round_ in rounds for entry in round_.entries}
     return {name: entries[name] for name in system.TITLES if name in entries}
 
@@ -152,9 +152,9 @@ def evaluate(
     judge: judging.JudgeClient | None,
     panel: JudgeInputs | None,
 ) -> tuple[Results, list[InputScores]]:
-    """Measure, compare, cut into slices, decide; ``panel`` is None where there is no aligned model.
+    """Measure, compare, slice, decide; ``panel`` is None where there is no aligned model.
 
-    Returns  what is reported, and the scores of each input.
+    Returns  the results for the report, and the scores of each input.
     """
     cfg, gate, items = setting.cfg, setting.cfg.gate, data.items
     entries = all_systems(rounds)

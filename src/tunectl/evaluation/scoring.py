@@ -1,4 +1,4 @@
-"""From answers to sufficient statistics: one table a measure, one row an item."""
+"""Compute sufficient statistics from answers: one table per metric, one row per item."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Statistics = Mapping[str, "NDArray[Any]"]
-"""Measure name to (items, statistics)."""
+"""Arrays of (items, statistics) by metric name."""
 
 
 def compute_statistics(
@@ -27,9 +27,9 @@ def compute_statistics(
     seen: train_overlap.Grams,
     rules: slot_error.SlotMatcher | None,
 ) -> dict[str, NDArray[Any]]:
-    """Return all statistics of one system; ``replies`` is None for answers that no model wrote (no likelihood, no cut).
+    """Return all statistics of one system; ``replies`` is None for answers without a model (no likelihood, no cut).
 
-    ``rules`` None measures no slot errors.
+    ``rules`` None: slot errors are not measured.
     """
     import numpy as np
 
@@ -54,7 +54,7 @@ def compute_statistics(
 def _checks(
     items: Sequence[Item], answers: Sequence[str], checks: Sequence[Check], tools: MetricBackends
 ) -> dict[str, NDArray[Any]]:
-    """Return one table a check, and ``checks``: the mean over the checks that apply to an item."""
+    """Return one table per check, and ``checks``: the mean over the checks that apply to an item."""
     import numpy as np
 
     tables: dict[str, NDArray[Any]] = {}

@@ -1,18 +1,18 @@
 """Slot error rate: which attributes of an input an answer gets right, misses, gets wrong, or adds.
 
 The slot error rate is (missing + wrong) / attributes, over all answers of a system. Rules are declared patterns
-(``config.slots``); nothing here is trained, and no reward sees it. After the slot error rate of Wen et al., "Semantically
+(``config.schema.slot_error``); nothing here is trained, and no reward sees it. After the slot error rate of Wen et al., "Semantically
 Conditioned LSTM-based Natural Language Generation", EMNLP 2015, and the pattern scripts of the E2E challenge (Dušek, Novikova,
 Rieser, "Evaluating the state-of-the-art of end-to-end natural language generation", Computer Speech & Language 59, 2020), but
-what was added is counted apart: people add true things.
+added attributes are counted separately: people add true things.
 
 How an answer is read:
-- It is made plain: small letters, no accents and apostrophes, a blank for a hyphen, one sign for a pound.
-- Verbatim values of the input are looked for and then blanked out, so that no word of a name is read as an attribute.
-- A match counts whole words only, and not where it lies inside a longer match of another value of the same attribute: in "not
-  family friendly" nothing says "family friendly".
-- right: some match says the value. wrong: none does, but one says another value of the attribute. missing: neither.
-- added: matches that say a value the input does not have, outside those that say one it has.
+- It is normalized: lower case, no accents and apostrophes, a blank for a hyphen, one sign for a pound.
+- Verbatim values of the input are found first and then blanked out, so that no word of a name is read as an attribute.
+- A match counts for whole words only, and not inside a longer match of another value of the same attribute: in "not
+  family friendly" the value "family friendly" is not stated.
+- right: some match states the value. wrong: none does, but one states another value of the attribute. missing: neither.
+- added: matches that state a value the input does not have, outside those that state one it has.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ SlotPairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class SlotMatch:
-    """What one answer says about the attributes of its input."""
+    """The attributes of the input that one answer states."""
 
     right: SlotPairs
     missing: SlotPairs
     wrong: tuple[tuple[str, str, str], ...]
-    """Attribute, its value, the value that was said instead."""
+    """Attribute, its value, the value that was stated instead."""
     added: SlotPairs
 
     @property
     def errors(self) -> int:
-        """Missing and wrong attributes."""
+        """Number of missing and wrong attributes."""
         return len(self.missing) + len(self.wrong)
 
     @property
     def attributes(self) -> int:
-        """Attributes of the input that were judged."""
+        """Number of attributes of the input that were checked."""
         return len(self.right) + self.errors
 
 
@@ -69,7 +69,7 @@ class _Match:
     end: int
 
     def inside(self, other: _Match) -> bool:
-        """Return whether this lies in a longer match."""
+        """Return whether this match is inside a longer one."""
         return other.start <= self.start and self.end <= other.end and other.end - other.start > self.end - self.start
 
     def overlaps(self, other: _Match) -> bool:
@@ -79,11 +79,11 @@ class _Match:
 
 @dataclass(frozen=True, slots=True)
 class SlotMatcher:
-    """Declared rules, ready to use."""
+    """Compiled rules."""
 
     cfg: SlotErrorRules
     patterns: Mapping[str, Mapping[str, DeclaredPattern]]
-    """Attribute to value to everything that says it."""
+    """Patterns that state a value, by attribute and value."""
     loose: Mapping[str, Mapping[str, DeclaredPattern]]
     """The same for verbatim values without their optional words; used for the input's own values."""
 
@@ -92,7 +92,7 @@ class SlotMatcher:
         return input_slots(self.cfg, item)
 
     def find(self, pairs: SlotPairs, answer: str) -> SlotMatch:
-        """Return the values that ``answer`` gives for the attributes ``pairs``."""
+        """Return the values that ``answer`` states for the attributes ``pairs``."""
         text = normalize(answer)
         matches: dict[str, list[_Match]] = {name: [] for name in self.cfg.attributes}
         for name, value in pairs:
@@ -125,7 +125,7 @@ class SlotMatcher:
 
 
 def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatcher:
-    """Return the declared rules; verbatim attributes learn from ``items`` which other values there are."""
+    """Compile the declared rules; verbatim attributes take their other values from ``items``."""
     values: dict[str, dict[str, None]] = {name: {} for name in cfg.attributes}
     for item in items:
         for name, value in input_slots(cfg, item):
@@ -146,7 +146,7 @@ def build_slot_matcher(cfg: SlotErrorRules, items: Iterable[Item]) -> SlotMatche
 
 
 def input_slots(cfg: SlotErrorRules, item: Item) -> SlotPairs:
-    """Return the attributes that an input states and the rules name, in its order; a value that is empty states nothing."""
+    """Return the attributes of an input that the rules name, in its order; an attribute with an empty value is left out."""
     if cfg.parse == "fields":
         result: Iterable[tuple[str, str]] = item.fields.items()
     else:
@@ -160,7 +160,7 @@ def input_slots(cfg: SlotErrorRules, item: Item) -> SlotPairs:
 
 
 def normalize(text: str) -> str:
-    """Return small letters without accents and apostrophes, blanks for hyphens, slashes and line ends, ``£`` for every pound sign."""
+    """Return the text in lower case without accents and apostrophes, blanks for hyphens, slashes and line ends, ``£`` for every pound sign."""
     text = unicodedata.normalize("NFKD", _APOSTROPHES.sub("", _MOJIBAKE.sub("£", text)))
     text = unicodedata.normalize("NFKD", text.casefold())
     text = "".join(letter for letter in text if not unicodedata.combining(letter))
@@ -170,7 +170,7 @@ def normalize(text: str) -> str:
 def compute_slot_statistics(
     rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]
 ) -> dict[str, NDArray[Any]]:
-    """Return statistics for ``measures``: ``slot_error`` (errors, attributes) and ``slot_added`` (added, 1), one row an answer."""
+    """Return statistics for ``metrics``: ``slot_error`` (errors, attributes) and ``slot_added`` (added, 1), one row per answer."""
     import numpy as np
 
     match = match_answers(rules_, items, answers)
@@ -181,7 +181,7 @@ def compute_slot_statistics(
 
 
 def match_answers(rules_: SlotMatcher, items: Sequence[Item], answers: Sequence[str]) -> list[SlotMatch]:
-    """Return the attribute values that each answer gives for its input."""
+    """Return the attribute values that each answer states for its input."""
     return [rules_.find(rules_.attributes(item), text) for item, text in zip(items, answers, strict=True)]
 
 
@@ -210,7 +210,7 @@ def _verdict(pairs: SlotPairs, matches: Mapping[str, Sequence[_Match]]) -> SlotM
 
 
 def _verbatim(value: str, optional: Sequence[str]) -> DeclaredPattern:
-    """Return the value as it is written, a plural or possessive s allowed; leading ``optional`` words may be missing."""
+    """Return a pattern for the value itself, with an optional plural or possessive s; leading ``optional`` words may be missing."""
     words = normalize(value).split()
     if not words:
         return DeclaredPattern("(?!)")

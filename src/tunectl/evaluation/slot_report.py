@@ -1,4 +1,4 @@
-"""Slot errors beyond the rate: which attributes fail, for inputs of which size, and the worst answers."""
+"""Slot errors in detail: which attributes fail, for inputs of which size, and the worst answers."""
 
 from __future__ import annotations
 

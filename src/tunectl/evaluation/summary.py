@@ -21,13 +21,13 @@ __all__ = [
 
 SHOWN = ("bleu", "slot_error", "chrf", "rouge_l", "perplexity", "checks", "words")
 FEW_INPUTS = 100
-"""Test inputs below which the table says that its intervals are wide."""
+"""Number of test inputs below which the table notes that its intervals are wide."""
 LONGEST_EXAMPLE = 220
-"""Letters of an example's input or answer in the terminal; the report has the whole text."""
+"""Most letters of an example's input or answer in the terminal; the report has the whole text."""
 
 
 def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the final table: a system a row, its measures, its gain over base with interval, its speed."""
+    """Return columns and rows of the final table: one row per system, its metrics, its gain over base with interval, its speed."""
     names = columns_of(results)
     title = metrics.get_metric(results.primary).title
     columns = ["system", *(metrics.get_metric(name).title for name in names), f"{title} over base", "tokens/s"]
@@ -44,14 +44,14 @@ def summary_rows(results: Results) -> tuple[list[str], list[list[str]]]:
 
 
 def columns_of(results: Results) -> list[str]:
-    """Return the measures that the table shows: those that some system has, the primary one first."""
+    """Return the metrics that the table shows: those that some system has, the primary one first."""
     measured = {name for system in results.systems for name in system.scores}
     names = [name for name in SHOWN if name in measured]
     return sorted(names, key=lambda name: name != results.primary)
 
 
 def to_dvc_metrics(results: Results) -> dict[str, dict[str, float]]:
-    """Return system to measure to number, for DVC metrics; speed and tokens are with each system."""
+    """Return numbers by system and metric, for DVC metrics; each system has its speed and tokens, too."""
     result = {}
     for system in results.systems:
         numbers = {name: round(score.value, 4) for name, score in system.scores.items()}
@@ -63,7 +63,7 @@ def to_dvc_metrics(results: Results) -> dict[str, dict[str, float]]:
 
 
 def win_lines(results: Results) -> list[str]:
-    """Return a sentence a judge that said something: how often aligned beat tuned."""
+    """Return one sentence per judge with judgments: how often aligned beat tuned."""
     return [
         f"aligned against tuned, {win_rate.title(item.judge).lower()}: {100 * item.rate:.0f} % of {item.pairs} pairs "
         f"({100 * (item.low or 0):.0f} to {100 * (item.high or 0):.0f}), {item.wins} won, {item.ties} tied, {item.losses} lost"
@@ -73,21 +73,21 @@ def win_lines(results: Results) -> list[str]:
 
 
 def cause_lines(results: Results) -> list[str]:
-    """Return a sentence a cause where aligned is not surely better than tuned: what it looks like, and what to try."""
+    """Return one sentence per likely cause where aligned is not significantly better than tuned, with what to try."""
     aligned = results.verdict.aligned
     causes = [] if aligned is None else aligned.causes
     return [f"why aligned may gain nothing: {cause.finding} What to try: {cause.advice}" for cause in causes]
 
 
 def size_note(results: Results) -> str | None:
-    """Return a sentence on the number of test inputs where it is small."""
+    """Return a note on the number of test inputs where it is small."""
     if results.inputs >= FEW_INPUTS:
         return None
     return f"{results.inputs} test inputs: the intervals are wide"
 
 
 def example_lines(results: Results, rows: Sequence[AnswerRow]) -> Iterator[str]:
-    """Yield the base model's answers and those of the last trained model to ``rows``, a line each, under the input."""
+    """Yield the answers of the base model and of the last trained model to ``rows``, one line each, under the input."""
     names = [system.name for system in results.systems]
     titles = {system.name: system.title for system in results.systems}
     systems = ["base", next(name for name in ("aligned", "tuned") if name in names)]

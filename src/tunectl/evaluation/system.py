@@ -1,4 +1,4 @@
-"""One competitor: where its answers come from, what they are, and what they cost."""
+"""One system of the comparison: the origin of its answers, the answers, and their cost."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ TITLES = {
     "tuned": "Tuned",
     "aligned": "Aligned",
 }
-"""Name of a competitor to its title in tables."""
+"""Title of each system in tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemResult:
-    """A competitor with its answers, one an item."""
+    """A system with its answers, one per item."""
 
     name: str
     answers: list[str]
     replies: list[GeneratedText] | None = None
-    """None where no model wrote the answers."""
+    """None where no model generated the answers."""
     prompt: PromptDescription | None = None
     cost: Cost | None = None
 
     @property
     def title(self) -> str:
-        """In words."""
+        """Title of the system."""
         return TITLES.get(self.name, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """How a model is asked: decoding, seed, and how many inputs are also answered one at a time."""
+    """How answers are generated: decoding, seed, and how many inputs are also answered one at a time."""
 
     how: Greedy | BeamSearch | Sampling
     seed: int
@@ -52,9 +52,9 @@ class GenerationSettings:
 def generate_answers(
     name: str, generator: Generator, ready: RenderedPrompts, prompt: PromptDescription, asking: GenerationSettings
 ) -> SystemResult:
-    """Let a model answer all prompts, then a few of them one at a time to measure what one user waits.
+    """Generate the answers to all prompts, then some of them one at a time to measure a single user's wait.
 
-    Raises  UsageError where a prompt and its answer do not fit the model's context.
+    Raises  UsageError where a prompt and its answer exceed the model's context.
     """
     check_context_length(generator, ready.prompts, asking.how.max_new_tokens)
     requests = [
@@ -84,7 +84,7 @@ def cost(replies: Sequence[GeneratedText], alone: Sequence[GeneratedText] = ()) 
 
 
 def check_context_length(generator: Generator, prompts: Sequence[str], new_tokens: int) -> None:
-    """Refuse prompts that the model cannot read whole.
+    """Refuse prompts that exceed the model's context.
 
     Raises  UsageError with the longest prompt's tokens, the model's limit, and what to lower.
     """
@@ -100,5 +100,5 @@ def check_context_length(generator: Generator, prompts: Sequence[str], new_token
 
 
 def retrieval_baseline(pool: Sequence[Item], indexes: Sequence[Sequence[int]]) -> SystemResult:
-    """Return the competitor that gives the first reference of the nearest training input."""
+    """Return the system whose answer is the first reference of the nearest training input."""
     return SystemResult("nearest", [pool[result[0]].references[0] if result else "" for result in indexes])

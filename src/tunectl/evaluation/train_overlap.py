@@ -1,4 +1,4 @@
-"""How much of a text was seen in training: the share of its 4-grams, and the answer of the nearest training input."""
+"""Measure how much of a text occurred in training: the share of its 4-grams, and the answer of the nearest training input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 ORDER = 4
-"""Words in a row that count as copied."""
+"""Consecutive words that count as copied."""
 
 Grams = frozenset[tuple[str, ...]]
 
@@ -24,6 +24,6 @@ def train_ngrams(texts: Iterable[str]) -> Grams:
 
 
 def share(text: str, grams: Grams) -> tuple[int, int]:
-    """Return 4-grams of ``text`` that are in ``grams``, and all of them."""
+    """Return how many 4-grams of ``text`` are in ``grams``, and how many it has."""
     own = ngrams(text)
     return sum(gram in grams for gram in own), len(own)

@@ -1,4 +1,4 @@
-"""Two models on the same file: every measure of both, and every difference on the same resamples."""
+"""Compare two models on the same file: every metric of both, and every difference on the same resamples."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ FIRST, SECOND = "model", "against"
 
 
 class TwoModelReport(Struct, frozen=True):
-    """What ``tunectl evaluate DATA --model A --against B --json`` prints."""
+    """The JSON output of ``tunectl evaluate DATA --model A --against B``."""
 
     model: FileEvalResult
     against: FileEvalResult
     differences: list[MetricDifference]
-    """Model minus against, a measure each, with paired bootstrap intervals by input."""
+    """Differences of model minus against, one per metric, with paired bootstrap intervals by input."""
     win_rates: list[WinRate]
-    """Model against the other by declared checks and by slot errors; those that are not declared say so."""
+    """Win rates of model against the other by declared checks and by slot errors; those that are not declared have a note."""
 
 
 def differences(
     task: EvalTask, entries: tuple[SystemResult, SystemResult], tools: MetricBackends, close: float
 ) -> tuple[list[MetricDifference], list[WinRate]]:
-    """Return paired differences of two models' answers to the same inputs, and win rates by what the answers hold."""
+    """Return paired differences of two models' answers to the same inputs, and win rates by the answers' content."""
     first, second = replace(entries[0], name=FIRST), replace(entries[1], name=SECOND)
     tables = {item.name: file_evaluation.statistics(task, item, tools) for item in (first, second)}
     result = paired_comparison.differences(tables, [(FIRST, SECOND)], file_evaluation.build_resampling(task))
@@ -40,7 +40,7 @@ def differences(
 
 
 def rows(task: EvalTask, entries: tuple[SystemResult, SystemResult]) -> list[AnswerRow]:
-    """Return one line an input for ``answers.jsonl``, with both answers."""
+    """Return one line per input for ``answers.jsonl``, with both answers."""
     return [
         AnswerRow(item.id, item.question, list(item.references), item.fields, {FIRST: first, SECOND: second})
         for item, first, second in zip(task.items, entries[0].answers, entries[1].answers, strict=True)
@@ -48,7 +48,7 @@ def rows(task: EvalTask, entries: tuple[SystemResult, SystemResult]) -> list[Ans
 
 
 def table(report: TwoModelReport) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows for a terminal: a measure a row, both models, the difference with its interval."""
+    """Return columns and rows for a terminal: one row per metric, both models, the difference with its interval."""
     by_measure = {difference.measure: difference for difference in report.differences}
     lines = []
     for name in metrics.sort_metrics(by_measure):

@@ -1,8 +1,8 @@
-"""Win rate of one system against another: blind pairs, ties shown and counted half.
+"""Win rate of one system against another: blind pairs, ties counted half.
 
 The interval comes from a bootstrap over clusters of inputs (near duplicates, and several judgments of one input, are no
-independent draws); where every pair ended the same way the bootstrap is blind, and Wilson's interval of the clusters stands in.
-Judges like long answers, so the lengths of winners and losers stand beside the rate, and the rate is also given among pairs of
+independent samples); where all pairs have the same outcome the bootstrap interval has no width, and Wilson's interval of the clusters is used.
+Judges prefer long answers, so the lengths of winners and losers are given with the rate, and the rate is also given among pairs of
 about equal length (after the length-controlled win rate of Dubois et al., "Length-Controlled AlpacaEval", 2024, by matching
 instead of a regression).
 """
@@ -33,12 +33,12 @@ class PairOutcome(NamedTuple):
 
     @property
     def swapped(self) -> PairOutcome:
-        """The same pair seen from the other side."""
+        """Return the same pair with the systems swapped."""
         return PairOutcome(1 - self.outcome, self.cluster, self.second, self.first)
 
 
 class Counting(NamedTuple):
-    """How rates and their intervals are made."""
+    """How rates and their intervals are computed."""
 
     close: float
     """Word counts that differ by at most this share of the longer one are about equal."""
@@ -57,7 +57,7 @@ def rate(
 ) -> WinRate:
     """Return the win rate of the first system; ``flips``: pairs judged differently when the positions were swapped.
 
-    A pair of equal answers is a tie whatever its outcome says. Without pairs the rate is absent, and says so.
+    A pair of equal answers is a tie whatever its outcome. Without pairs the rate is None, with a note.
     """
     fair = [pair._replace(outcome=0.5) if pair.first.strip() == pair.second.strip() else pair for pair in outcomes]
     if not fair:
@@ -90,7 +90,7 @@ def rate(
 
 
 def not_judged(judge: JudgeName, reason: str) -> WinRate:
-    """Return a judge that said nothing, and why."""
+    """Return the win rate of a judge that gave no judgments, with the reason."""
     return WinRate(judge=judge, absent=reason)
 
 
@@ -129,7 +129,7 @@ def _words(text: str) -> int:
 
 
 def title(name: str) -> str:
-    """Return who judged, in words."""
+    """Return the title of a judge."""
     return {
         "reward": "Reward judge",
         "checks": "Declared checks",
@@ -140,7 +140,7 @@ def title(name: str) -> str:
 
 
 def points_over_half(result: WinRate) -> tuple[float, float, float] | None:
-    """Return a win rate in points over 50 %, with its interval, as the verdict takes it; None where nobody judged."""
+    """Return a win rate in points over 50 %, with its interval, as the verdict uses it; None where nobody judged."""
     if result.rate is None or result.low is None or result.high is None:
         return None
     return 100 * result.rate - 50, 100 * result.low - 50, 100 * result.high - 50

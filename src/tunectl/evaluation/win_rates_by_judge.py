@@ -1,4 +1,4 @@
-"""Aligned against tuned, pair by pair: what each judge says of the two answers to an input."""
+"""Compare the aligned with the tuned system pair by pair: win rates by each judge."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tunectl.evaluation.system import SystemResult
 from tunectl.evaluation.win_rate import Counting, PairOutcome
 
 ALIGNED, TUNED = frozenset({"aligned", "align"}), frozenset({"tuned", "sft"})
-"""What judgments call the two systems."""
+"""Names of the two systems in judgments."""
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeInputs:
-    """What judges outside this room said; a word instead of scores or judgments is why they said nothing."""
+    """Judgments from outside this package; a text in place of scores or judgments says why there are none."""
 
     scores: Mapping[str, Sequence[float]] | str
-    """System to the reward judge's score of each answer, in standard deviations."""
+    """Scores of each answer by system, from the reward judge, in standard deviations."""
     judgments: Sequence[Comparison] | str
     trust: str = ""
-    """How often the reward judge is right on held-out pairs, in words."""
+    """Accuracy of the reward judge on held-out pairs, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ class AlignedPair:
     """Statistics of both, by system."""
 
     def build_outcome(self, index: int, outcome: float) -> PairOutcome:
-        """Return one pair with its outcome."""
+        """Return the answers of both systems to input ``index``, with the outcome of their comparison."""
         return PairOutcome(outcome, self.items[index].cluster, self.aligned.answers[index], self.tuned.answers[index])
 
 
 def win_rates(
     match: AlignedPair, cfg: Evaluate, judge: judging.JudgeClient | None, panel: JudgeInputs, counting: Counting
 ) -> list[WinRate]:
-    """Return every judge, those that said nothing with the reason."""
+    """Return the win rates of every judge; a judge without judgments has the reason."""
     return [
         by_scores(match, panel, cfg.aligned.tie_threshold, counting),
         by_checks(match, counting),
@@ -60,7 +60,7 @@ def win_rates(
 
 
 def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: Counting) -> WinRate:
-    """Return the reward judge: the answer it scores higher wins."""
+    """Return the win rate by the reward judge: the answer with the higher score wins."""
     if isinstance(panel.scores, str):
         return win_rate.not_judged("reward", panel.scores)
     pairs = zip(panel.scores[match.aligned.name], panel.scores[match.tuned.name], strict=True)
@@ -71,7 +71,7 @@ def by_scores(match: AlignedPair, panel: JudgeInputs, tie: float, counting: Coun
 
 
 def by_checks(match: AlignedPair, counting: Counting) -> WinRate:
-    """Compare by declared checks: the answer that passes more wins; inputs to which no check applies are left out."""
+    """Return the win rate by declared checks: the answer that passes more wins; inputs to which no check applies are left out."""
     if "checks" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("checks", "evaluate.checks is empty")
     own, other = (match.tables[item.name]["checks"] for item in (match.aligned, match.tuned))
@@ -84,7 +84,7 @@ def by_checks(match: AlignedPair, counting: Counting) -> WinRate:
 
 
 def by_slots(match: AlignedPair, counting: Counting) -> WinRate:
-    """Return slot errors: the answer with fewer wins; inputs that state nothing are no pairs."""
+    """Return the win rate by slot errors: the answer with fewer wins; inputs without attributes are left out."""
     if "slot_error" not in match.tables[match.tuned.name]:
         return win_rate.not_judged("slots", "evaluate.slots is null")
     own, other = (match.tables[item.name]["slot_error"] for item in (match.aligned, match.tuned))
@@ -115,7 +115,7 @@ def by_language_model(
 
 
 def by_people(panel: JudgeInputs, counting: Counting) -> WinRate:
-    """Return people on the page, who did not know which system wrote what: their judgments about the two systems."""
+    """Return the win rate by people on the annotation page, who did not know which system wrote which answer."""
     if isinstance(panel.judgments, str):
         return win_rate.not_judged("people", panel.judgments)
     outcomes = list(from_annotations(panel.judgments))
@@ -125,7 +125,7 @@ def by_people(panel: JudgeInputs, counting: Counting) -> WinRate:
 
 
 def from_annotations(judgments: Iterable[Comparison]) -> Iterable[PairOutcome]:
-    """Return judgments about an aligned and a tuned answer, seen from the aligned one; attention checks are none."""
+    """Return the judgments about an aligned and a tuned answer, from the view of the aligned one; attention checks are left out."""
     for judgment in judgments:
         if judgment.check == "attention" or len(judgment.systems) != 2 or len(judgment.answers) != 2:
             continue

@@ -1,1 +1,1 @@
-"""Federated training: one adapter out of those that several owners of data fit."""
+"""Federated training: one adapter from those that several owners of data have trained."""

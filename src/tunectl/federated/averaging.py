@@ -1,7 +1,7 @@
 """Averages of adapters, with numpy alone: Flower's environment imports this file.
 
-FedAvg averages A and B apart, but a layer adds their product BA, and a product of means is not the mean of products. ``average_products``
-takes that mean and cuts it back to the rank by singular values: the best adapter of that rank in the Frobenius norm.
+FedAvg averages A and B separately, but a layer adds their product BA, and a product of means is not the mean of products. ``average_products``
+takes that mean and reduces it to the rank by singular values: the best adapter of that rank in the Frobenius norm.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from tunectl.core.optional import import_optional
 
 AdapterWeights = Mapping[str, Any]
-"""Name of a tensor to its numpy array."""
+"""Numpy array of each tensor, by name."""
 DOWN, UP = "lora_A", "lora_B"
 
 
@@ -36,8 +36,8 @@ def average_weights(updates: Sequence[AdapterWeights], shares: Sequence[float]) 
 def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float]) -> dict[str, Any]:
     """Return the adapter of the same rank that is nearest to the weighted mean of the products BA; other tensors are averaged.
 
-    A is (rank, in) and B (out, rank). The result's B and A each carry the square root of the singular values, so that both go on learning
-    at one rate.
+    A is (rank, in) and B (out, rank). The result's B and A each get the square root of the singular values, so that both continue training
+    at the same learning rate.
     Raises  ValueError as ``average_weights``.
     """
     np = import_optional("numpy", extra="train")
@@ -72,7 +72,7 @@ def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float])
 
 
 def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
-    """Hold what a client sent to what it was given.
+    """Check a client's update against the weights that it was given.
 
     Raises  ValueError where a tensor is absent, new, of another shape or type, or not finite.
     """
@@ -89,7 +89,7 @@ def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
 
 
 def check_count(answers: int) -> None:
-    """Hold the number by which a client is weighted to what it can be.
+    """Check the number of answers by which a client is weighted.
 
     Raises  ValueError below 1.
     """

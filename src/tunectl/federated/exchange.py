@@ -1,4 +1,4 @@
-"""What tunectl and Flower's process tell each other: files in one folder. Imported in both environments.
+"""Files in one folder through which tunectl and Flower's process communicate. Imported in both environments.
 
 server.json    task of the server             client.json   task of a client
 start.npz      weights of the first round     round-N.npz   weights after round N
@@ -22,7 +22,7 @@ UPDATE, COUNTS = "update.npz", "counts.json"
 
 
 class ServerTask(Struct, frozen=True):
-    """What Flower's server does; values are those of ``config.schema.federate.Federate``."""
+    """Task of Flower's server; values are those of ``config.schema.federate.Federate``."""
 
     host: str
     port: int
@@ -30,7 +30,7 @@ class ServerTask(Struct, frozen=True):
     fraction_train: float
     min_clients: int
     expected_clients: int
-    """Clients that the first round waits for a while beyond ``min_clients``; 0 where nobody knows how many there are."""
+    """Clients that the first round waits for a while beyond ``min_clients``; 0 where their number is unknown."""
     weighting: str
     average: str
     seed: int
@@ -44,7 +44,7 @@ class ServerTask(Struct, frozen=True):
 
 
 class ClientTask(Struct, frozen=True):
-    """What Flower's client does."""
+    """Task of Flower's client."""
 
     name: str
     server_address: str
@@ -52,15 +52,15 @@ class ClientTask(Struct, frozen=True):
     token_env: str
     wait_timeout_seconds: int
     fit: list[str]
-    """Command of a local fit; the folder of the round is added to it."""
+    """Command of a local training; the folder of the round is appended."""
     locks: list[str]
-    """Files of which a fit holds one: so many fit at the same time. Empty: no limit."""
+    """Lock files, of which a training holds one: so many train at the same time. Empty: no limit."""
     base: str
-    """As in the server's task: an adapter fits one base model."""
+    """Base model of the federation, as in the server's task: an adapter belongs to one base model."""
 
 
 class RoundRequest(Struct, frozen=True):
-    """One local fit."""
+    """One local training."""
 
     number: int
     """1-based."""
@@ -68,14 +68,14 @@ class RoundRequest(Struct, frozen=True):
 
 
 class ClientCounts(Struct, frozen=True):
-    """What a client says of its data, beside the adapter: nothing else leaves it."""
+    """Two counts of a client's data, sent beside the adapter; nothing else leaves the client."""
 
     answers: int
     steps: int
 
 
 class Contribution(Struct, frozen=True):
-    """A client in a round."""
+    """Contribution of a client to a round."""
 
     name: str
     answers: int
@@ -83,19 +83,19 @@ class Contribution(Struct, frozen=True):
 
 
 class FederatedRound(Struct, frozen=True):
-    """What became of a round of averaging, for the report."""
+    """Result of one round of averaging, for the report."""
 
     number: int
     asked: int
     contributions: list[Contribution]
     failures: list[str]
-    """Why the others are not in it."""
+    """Why the other clients are not in it."""
     averaged: bool
-    """False where fewer than min_clients answered: the weights stayed as they were."""
+    """False where fewer than min_clients answered: the weights were not changed."""
 
 
 class FlowerFailure(Struct, frozen=True):
-    """Why Flower's process gave up."""
+    """Why Flower's process stopped."""
 
     message: str
 
@@ -116,7 +116,7 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def round_file(folder: Path, number: int) -> Path:
-    """Return the file of the weights after a round; of round 0, those of the start."""
+    """Return the file of the weights after a round; for round 0, that of the start."""
     return folder / (f"round-{number}.npz" if number else START)
 
 

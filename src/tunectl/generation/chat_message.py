@@ -1,4 +1,4 @@
-"""Messages of a chat as the OpenAI API has them."""
+"""Messages of a chat, as in the OpenAI API."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from msgspec import Meta, Struct
 
 
 class ContentPart(Struct, frozen=True):
-    """A piece of a message's content; only text is understood."""
+    """A piece of a message's content; only text is supported."""
 
     type: str
     text: str = ""
 
 
 class ChatMessage(Struct, frozen=True):
-    """One message as it is sent."""
+    """One message as a client sends it."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None

@@ -1,7 +1,7 @@
 """Convert a JSON Schema to a grammar (EBNF of xgrammar and llama.cpp).
 
 Our own conversion, for two reasons. A schema that a library cannot compile can crash the engine for all requests, so unsupported
-keywords are refused here. And the grammar bounds white space: small models that may write blanks often write nothing else.
+keywords are refused here. And the grammar limits white space: small models that may write blanks often write nothing else.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from tunectl.access.api_errors import ApiError
 
 PARAM: Final = "response_format.json_schema"
 MOST_RULES: Final = 2000
-"""Rules of a grammar: an engine compiles it while others wait, and ``anyOf`` in ``anyOf`` doubles it at each level."""
+"""Limit on the rules of a grammar: an engine compiles it while other requests wait, and ``anyOf`` in ``anyOf`` doubles it at each level."""
 MOST_REPEATS: Final = 2000
-"""Bound of minItems, maxLength and the like: engines unroll a repetition into as many states."""
+"""Limit on minItems, maxLength and the like: engines expand a repetition into as many states."""
 MOST_DEEP: Final = 64
-"""Nested schemas, references followed; far below Python's recursion limit."""
+"""Limit on nested schemas, references followed; far below Python's recursion limit."""
 _ANNOTATIONS: Final = frozenset(
     {"title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$schema", "$id", "$comment"}
     | {"$defs", "definitions", "additionalProperties"}
@@ -178,7 +178,7 @@ class _Writer:
         return f'"{{" {self._members(members)} "}}"'
 
     def _map(self, value: Any, location: str) -> str:
-        """Return an object of any names; ``value`` is the schema of what each stands for, or whether there may be any."""
+        """Return an object with any names; ``value`` is the schema of the values, or whether other members are allowed."""
         if value is False:
             return '"{}"'
         if value is True or value == {}:
@@ -187,7 +187,7 @@ class _Writer:
         return f'"{{" ({member} (gap {member})*)? "}}"'
 
     def _members(self, members: list[tuple[bool, str]]) -> str:
-        """Return members in their order, optional ones left out or not; commas stand only between two."""
+        """Return the members in their order, optional ones may be left out; commas are only between two members."""
         first, later = '""', '""'
         for required, member in reversed(members):
             name = self._rule(member)
@@ -243,13 +243,13 @@ def _repeats(schema: Mapping[str, Any], description: str, location: str) -> str:
 
 @dataclass
 class _TerminationChecker:
-    """Least fixed point of "some text of this reference ends". A reference is checked again only when one it waits for ends."""
+    """Find the references whose text can end, as a least fixed point. A reference is checked again only when one that it depends on is found to end."""
 
     known: set[str] = field(default_factory=set)
     waiting: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def ends(self, schema: Any, asker: str) -> bool:
-        """Return whether some text of a schema is known to end; ``asker`` is the reference to check again later."""
+        """Return whether some text of a schema is known to end; ``asker`` is the reference that is checked again later."""
         if not isinstance(schema, dict):
             return True
         if "$ref" in schema:

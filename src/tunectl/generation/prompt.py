@@ -1,4 +1,4 @@
-"""From a request to the token ids that the model reads, as training rendered them, without transformers."""
+"""Convert a request to the token ids that the model reads, rendered as in training, without transformers."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _ROLES: dict[str, Role] = {"developer": "system", "function": "tool"}
 
 
 class TokenizerLike(Protocol):
-    """Text to ids and back, as ``chat.tokens`` does it."""
+    """Converts text to ids and back, as ``chat.tokenizer`` does."""
 
     strips: bool
-    """Whether one space is taken from the start of a text."""
+    """Whether the decoder removes one space from the start of a text."""
 
     def ids(self, text: str) -> list[int]:
-        """Return ids of a text in which special tokens may be spelled; nothing is added."""
+        """Return the ids of a text that may contain special tokens; none are added."""
         ...
 
     def bytes_of(self, number: int) -> bytes:
@@ -33,19 +33,19 @@ class TokenizerLike(Protocol):
 
     @property
     def size(self) -> int:
-        """Ids are below this."""
+        """Size of the vocabulary: all ids are below it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRenderer:
-    """A release's template and tokenizer."""
+    """Renders prompts with a release's template and tokenizer."""
 
     template: Template
     tokenizer: TokenizerLike
 
     def chat(self, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()) -> list[int]:
-        """Return ids of a conversation that the assistant is to continue.
+        """Return the ids of a conversation, up to where the assistant's answer begins.
 
         Raises  ApiError where the template refuses it.
         """
@@ -56,9 +56,9 @@ class PromptRenderer:
         return self.tokenizer.ids(text)
 
     def encode_text(self, prompt: str | list[int]) -> list[int]:
-        """Return ids of a text that is continued as it is.
+        """Return the ids of a text that the model continues.
 
-        Raises  ApiError for nothing, or for an id that the model does not have.
+        Raises  ApiError for an empty prompt, or for an id that the model does not have.
         """
         ids = self.tokenizer.ids(prompt) if isinstance(prompt, str) else prompt
         if not ids:
@@ -71,7 +71,7 @@ class PromptRenderer:
 
 
 def messages(turns: Sequence[ChatMessage]) -> list[Message]:
-    """Return the conversation in our own words.
+    """Convert OpenAI's messages to our records.
 
     Raises  ApiError for content that is not text, or tool calls that cannot be read, naming the turn.
     """
@@ -94,7 +94,7 @@ def _message(number: int, turn: ChatMessage) -> Message:
 
 
 def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
-    """Return a call whose arguments are an object, as templates want it; the wire has them as text."""
+    """Return a call whose arguments are an object, as templates need it; in the request they are text."""
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ApiError(f"{location}: a call needs function.name", param=location)
@@ -109,9 +109,9 @@ def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def max_new_tokens(prompt: int, requested: int | None, *, usual: int, context: int) -> int:
-    """Return how many tokens an answer may have: what is wanted, else the usual, as far as ``context`` has room.
+    """Return the most tokens of the answer: the requested number, else the default, limited by the rest of ``context``.
 
-    Raises  ApiError where the prompt alone is too long, or what is wanted does not fit behind it.
+    Raises  ApiError where the prompt alone is too long, or the requested number does not fit after it.
     """
     left = context - prompt
     if left < 1 or (requested is not None and requested > left):

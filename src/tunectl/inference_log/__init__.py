@@ -1,1 +1,1 @@
-"""What a served model was asked and answered, and the feedback of people."""
+"""The log of requests to served models, their answers, and people's feedback."""

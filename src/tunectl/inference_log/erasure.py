@@ -28,14 +28,14 @@ BUSY = (
 def erase_person(
     store: InferenceLog, folder: Path, hashed: str, *, by_key: bool = False, at: datetime
 ) -> ErasureResult:
-    """Delete everything of one person now, and note the hash in ``folder``, so that a restored backup erases it again.
+    """Delete all data of one person now, and record the hash in ``folder``, so that a restored backup erases it again.
 
     Args:
         store: The inference log.
-        folder: Where the file of the hash key lies.
+        folder: Folder of the hash key's file.
         hashed: Keyed hash of the person, or of a key.
         by_key: Whether it is that of a key: then all that the key wrote is deleted.
-        at: Now.
+        at: Current time.
     """
     erased = store.erase(hashed, by_key=by_key)
     erasure_ledger.record(folder, erasure_ledger.Erasure(hashed, by_key, at))
@@ -43,9 +43,9 @@ def erase_person(
 
 
 def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:
-    """Return the inferences and feedback among these that a user asked to have erased.
+    """Return the ids among these inferences and feedback records that were erased at a user's request.
 
-    Not only inferences: who edited somebody else's answer is erased, too, and that answer is not.
+    Feedback is checked separately: somebody who edited another person's answer may be erased while that answer is not.
     """
     feedback_by_inference = store.feedback_of(sorted(inferences))
     blank = {item.id for feedback in feedback_by_inference.values() for item in feedback if item.erased_at is not None}
@@ -53,9 +53,9 @@ def find_erased(store: InferenceLog, inferences: Collection[str]) -> set[str]:
 
 
 def purge(folder: Path, store: InferenceLog) -> int:
-    """Delete what ``store`` has erased from every snapshot in ``folder``, and what killed processes have left there.
+    """Delete erased data of ``store`` from every snapshot in ``folder``, and what killed processes have left there.
 
-    Returns how many snapshots had some.
+    Returns the number of snapshots that contained some.
     Raises  LockTimeoutError where another process writes snapshots for too long.
     """
     if not folder.is_dir():
@@ -87,7 +87,7 @@ def _purge_snapshots(folder: Path, store: InferenceLog) -> int:
 
 
 def prune_snapshots(folder: Path, keep: Collection[str], before: datetime) -> int:
-    """Delete snapshots with inferences from before ``before``, but those ``keep``: builds need them. Returns how many.
+    """Delete snapshots with inferences from before ``before``, except those in ``keep``, which builds need. Returns how many.
 
     What killed processes have left in ``folder`` is deleted, too.
     Raises  LockTimeoutError where another process writes snapshots for too long.
@@ -108,7 +108,7 @@ def prune_snapshots(folder: Path, keep: Collection[str], before: datetime) -> in
 
 
 def _older(snapshot_folder: Path, before: datetime) -> bool:
-    """Return whether a snapshot reaches back that far; what a kill has left of one does."""
+    """Return whether a snapshot has inferences from before that time; an incomplete one, left by a kill, counts as having them."""
     if not (snapshot_folder / MANIFEST).is_file():
         return True
     first = next(snapshot.read_inferences(snapshot_folder), None)

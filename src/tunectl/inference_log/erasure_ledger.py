@@ -1,7 +1,7 @@
-"""Who was erased, kept apart from the database: a backup that is older brings nobody back.
+"""Record of erasures, outside the database: restoring an older backup erases these people again.
 
-``erasures.jsonl`` has a line an erasure: the hash under which the log knows the person or the key, and the time. It lies beside the
-hash key, and beside each backup of this host (``tunectl backup`` notes where that is). Whoever has only this file learns no name.
+``erasures.jsonl`` has one line per erasure: the hash of the person or the key in the log, and the time. It is beside the
+hash key, and beside each backup of this host (``tunectl backup`` records where that is). The file alone reveals no name.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Erasure(Struct, frozen=True):
     by_key: bool
     """Whether it is the hash of a key: all that it wrote was erased."""
     erased_at: datetime
-    """What was accepted later is not meant: the same person may have come again."""
+    """Data accepted later is not erased: the same person may have come again."""
 
 
 class BackupPlaces(Struct, frozen=True):
-    """Folders that hold backups of this host."""
+    """Folders with backups of this host."""
 
     folders: list[str]
 
@@ -46,7 +46,7 @@ _PLACES: Final = RecordFormat("list of backup places", ())
 def read(path: Path) -> list[Erasure]:
     """Return the erasures of a file, in order; none where it is absent. A last line that a kill cut off was never confirmed.
 
-    Raises  ArtifactError for a line that is none.
+    Raises  ArtifactError for an invalid line.
     """
     if not path.is_file():
         return []
@@ -63,14 +63,14 @@ def read(path: Path) -> list[Erasure]:
 
 
 def merge(ledgers: Iterable[Sequence[Erasure]]) -> list[Erasure]:
-    """All erasures of several files, each once, the earliest first."""
+    """Return all erasures of several files, each once, the earliest first."""
     return sorted({one for ledger in ledgers for one in ledger}, key=lambda one: (one.erased_at, one.hash, one.by_key))
 
 
 def record(folder: Path, erasure: Erasure) -> None:
     """Write an erasure beside the hash key (``folder``) and beside each backup; durable on return.
 
-    Raises  InfrastructureError naming the places where it could not be written; in the others it is.
+    Raises  InfrastructureError naming the places where it could not be written; in the others it was.
     """
     wrong = []
     for place in (folder, *places(folder)):
@@ -86,9 +86,9 @@ def record(folder: Path, erasure: Erasure) -> None:
 
 
 def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
-    """Add lines to a file that its owner alone may read; durable on return.
+    """Append lines to a file that its owner alone may read; durable on return.
 
-    ``create`` False: it must be there. A disk that is not mounted leaves an empty folder, and the line would be on another one.
+    ``create`` False: the file must exist. A disk that is not mounted leaves an empty folder, and the line would go to another disk.
     Raises  OSError.
     """
     if create:
@@ -109,13 +109,13 @@ def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
 
 
 def places(folder: Path) -> list[Path]:
-    """Folders with backups of this host, as far as they are known; ``folder`` is that of the hash key."""
+    """Return the known folders with backups of this host; ``folder`` is that of the hash key."""
     path = folder / PLACES
     return [Path(one) for one in _PLACES.read(path, BackupPlaces).folders] if path.is_file() else []
 
 
 def add_place(folder: Path, place: Path) -> None:
-    """Remember that backups lie in the folder ``place``, and bring the erasures so far there.
+    """Record that ``place`` contains backups, and copy the erasures so far there.
 
     Raises  InfrastructureError where either cannot be written.
     """

@@ -1,4 +1,4 @@
-"""Inferences as rows of other programs: logs of the NVIDIA data flywheel, and chats for fine-tuning in OpenAI's shape.
+"""Export inferences in formats of other programs: logs of the NVIDIA data flywheel, and chats for fine-tuning in OpenAI's format.
 
 A model's own words are no example by themselves: ``with_accepted_answer`` keeps inferences that people liked, and puts what they wrote
 instead in the place of the answer.
@@ -17,21 +17,21 @@ from tunectl.artifacts.records import Feedback, InferenceRecord
 
 Shape = Literal["flywheel", "chat"]
 GOOD_RATING: Final = 4
-"""Of 5; from here on a rating is approval."""
+"""Rating, of 5, from which feedback is approval."""
 BATCH: Final = 500
-"""Inferences whose feedback is looked up at once."""
+"""Inferences per query for feedback."""
 FeedbackLookup = Callable[[Sequence[str]], Mapping[str, Sequence[Feedback]]]
 
 
 class Export:
-    """One export, and what it left out: ``unfinished``, ``not_approved``, ``no_chat``."""
+    """An export, and the number of rows that it left out: ``unfinished``, ``not_approved``, ``no_chat``."""
 
     def __init__(self, shape: Shape, *, workload: str, approved_only: bool) -> None:
         self._shape, self._workload, self._approved_only = shape, workload, approved_only
         self.left_out: Counter[str] = Counter()
 
     def rows(self, inferences: Iterable[InferenceRecord], said_of: FeedbackLookup) -> Iterator[dict[str, Any]]:
-        """Yield the rows of ``inferences``; ``said_of`` finds feedback, and is asked only where it matters."""
+        """Yield the rows of ``inferences``; ``said_of`` returns feedback, and is called only where it is needed."""
         todo = iter(inferences)
         while some := list(islice(todo, BATCH)):
             feedback_by_inference = said_of([item.id for item in some]) if self._approved_only else {}
@@ -43,7 +43,7 @@ class Export:
                     yield row
 
     def _row(self, inference: InferenceRecord, feedback: Sequence[Feedback]) -> dict[str, Any] | str:
-        """Return the row, or why there is none."""
+        """Return the row, or the reason why there is none."""
         if inference.finished_at is None or inference.response is None:
             return "unfinished"
         accepted = with_accepted_answer(inference, feedback) if self._approved_only else inference
@@ -54,7 +54,7 @@ class Export:
 
 
 def to_flywheel_row(inference: InferenceRecord, workload: str) -> dict[str, Any]:
-    """Return one line of a flywheel log: when (Unix seconds), which task, who, and OpenAI's two bodies as they were."""
+    """Return one line of a flywheel log: time (Unix seconds), task, client, and OpenAI's two bodies unchanged."""
     return {
         "timestamp": int(inference.accepted_at.timestamp()),
         "workload_id": workload,
@@ -67,7 +67,7 @@ def to_flywheel_row(inference: InferenceRecord, workload: str) -> dict[str, Any]
 def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
     """Return one line of a fine-tuning file: ``messages`` that end with the answer, and ``tools`` where there were some.
 
-    None where there is nothing to learn from: no conversation (a plain completion), or no answer. Of several answers the
+    None where there is nothing to train on: no conversation (a plain completion), or no answer. Of several answers the
     first is taken.
     """
     messages, choices = (inference.request or {}).get("messages"), (inference.response or {}).get("choices")
@@ -84,7 +84,7 @@ def to_openai_row(inference: InferenceRecord) -> dict[str, Any] | None:
 
 
 def with_accepted_answer(inference: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRecord | None:
-    """Return the inference as people would have it: with the newest edit as its answer; None where nobody approved of it.
+    """Return the inference with the newest edit as its answer, or unchanged where people approved; None where nobody approved it.
 
     Who changes their mind is taken at their last word, and at nobody else's: a key that does not act for others changes only its own. One disapproval outweighs the approval of others, but not an edit: that is
     the answer as it should be. ``feedback`` is in order of time.
@@ -98,7 +98,7 @@ def with_accepted_answer(inference: InferenceRecord, feedback: Sequence[Feedback
 
 
 def _sign(feedback: Feedback) -> bool | None:
-    """Return whether somebody liked it, or not, or did not say."""
+    """Return whether feedback is positive, negative, or neither."""
     if feedback.kind == "thumb" and feedback.value is not None:
         return bool(feedback.value == "up")
     if feedback.kind == "rating" and feedback.value is not None:

@@ -1,4 +1,4 @@
-"""Queue of the log writer: whoever has been served the fewest bytes is next, so that one key's large rows hold nobody else up.
+"""Queue of the log writer: the key with the fewest written bytes is next, so that one key's large rows do not delay the others.
 
 Start-time fair queueing. Source: Goyal, Vin, Cheng 1996.
 """
@@ -13,11 +13,11 @@ from typing import Generic, Protocol, TypeVar
 
 
 class QueuedItem(Protocol):
-    """What can wait."""
+    """An item of the queue."""
 
     @property
     def size(self) -> int:
-        """Return its cost, in bytes."""
+        """Return its size in bytes."""
         ...
 
 
@@ -25,16 +25,16 @@ Queued = TypeVar("Queued", bound=QueuedItem)
 
 
 class FairQueue(Generic[Queued]):
-    """Items in line by the key that sent them. Those of one key keep their order. Not safe for threads."""
+    """Items by the key that sent them. Those of one key keep their order. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Nobody waits."""
+        """Start with an empty queue."""
         self._lines: dict[str | None, deque[Queued]] = {}
         self._order: list[tuple[int, int, str | None]] = []
-        """A heap of the keys that wait: bytes served, and a number, by which equals are served in the order of their coming."""
+        """A heap of the keys with items: bytes written, and a number, so that keys with equal bytes are taken in order of arrival."""
         self._turns = count()
         self._served = 0
-        """Bytes that the key served last had before: a key that comes, or comes back, starts there."""
+        """Bytes of the key that was taken last: a key that is new, or comes back, starts with these."""
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
@@ -44,14 +44,14 @@ class FairQueue(Generic[Queued]):
             yield from line
 
     def append(self, key: str | None, item: Queued) -> None:
-        """Put ``item`` behind those of the same key."""
+        """Append ``item`` to those of the same key."""
         line = self._lines.setdefault(key, deque())
         if not line:
             heapq.heappush(self._order, (self._served, next(self._turns), key))
         line.append(item)
 
     def take(self, most: int, most_bytes: int) -> list[Queued]:
-        """Take out at most ``most`` items of ``most_bytes`` together; a single one may be larger."""
+        """Take at most ``most`` items with at most ``most_bytes`` together; a single one may be larger."""
         result: list[Queued] = []
         size = 0
         while self._order and len(result) < most:
@@ -70,6 +70,6 @@ class FairQueue(Generic[Queued]):
         return result
 
     def clear(self) -> None:
-        """Forget all that wait."""
+        """Remove all items."""
         self._lines.clear()
         self._order.clear()

@@ -54,23 +54,23 @@ class FeedbackRules(Struct, frozen=True):
     """Who and what counts for how much."""
 
     quarantine: timedelta
-    """How long an opinion waits before it counts."""
+    """Age of feedback from which it counts."""
     per_user: int
     """Rows of one person who asks."""
     per_annotator: int
-    """Rows of one person who approves or edits."""
+    """Most rows from one person who approves or edits."""
     annotator_share: float
-    """Of all rows, from one person who approves or edits; 1: no bound."""
+    """Largest share of all rows from one person who approves or edits; 1: no limit."""
     per_prompt: int
     """Rows of one question."""
     model_text_share: float
-    """Of all rows, those that the model wrote and people only approved of."""
+    """Largest share of all rows that the model wrote and people only approved."""
     holdout: float
-    """Of the questions, those that are kept for the gate and not learned."""
+    """Share of the prompts that are kept for the gate and not trained on."""
 
 
 def rules_of(section: FeedbackFromLog) -> FeedbackRules:
-    """Return the section of the configuration as this room wants it."""
+    """Return the rules in a section of the configuration."""
     return FeedbackRules(
         timedelta(hours=section.quarantine_hours),
         section.max_per_user,
@@ -83,7 +83,7 @@ def rules_of(section: FeedbackFromLog) -> FeedbackRules:
 
 
 class FeedbackExample(Struct, frozen=True):
-    """One inference that is learned from, or kept for the gate."""
+    """An inference for training, or for the gate."""
 
     inference: InferenceRecord
     """With the answer as people want it."""
@@ -111,7 +111,7 @@ class FeedbackSelection(Struct, frozen=True):
 
 
 def digest_prompt(inference: InferenceRecord) -> str:
-    """Return the ``prompt_digest`` of what a request asked."""
+    """Return the ``prompt_digest`` of a request."""
     messages = (inference.request or {}).get("messages") or []
     return prompt_digest([(str(turn.get("role")), turn.get("content")) for turn in messages if isinstance(turn, dict)])
 
@@ -122,7 +122,7 @@ def digest_messages(messages: Sequence[Message]) -> str:
 
 
 def prompt_digest(turns: Iterable[tuple[str, Any]]) -> str:
-    """Return a digest that conversations share which ask the same, whatever case, white space and system text; (role, content) a turn."""
+    """Return a digest that is equal for conversations with the same prompt, whatever case, white space and system text; turns are (role, content)."""
     plain = [[role, _normalize_content(content)] for role, content in turns if role not in ("system", "developer")]
     return hashlib.blake2b(msgspec.json.encode(plain), digest_size=12).hexdigest()
 
@@ -201,7 +201,7 @@ def _classify_inference(
 
 
 def is_held_out(prompt: str, share: float) -> bool:
-    """Return whether a question, by its ``prompt_digest``, is kept for the gate; always the same for one question."""
+    """Return whether a prompt, by its ``prompt_digest``, is kept for the gate; always the same for one prompt."""
     return hash_to_unit(f"held {prompt}") < share
 
 
@@ -233,9 +233,9 @@ def apply_caps(
 def _enforce_shares(
     examples: list[FeedbackExample], rules: FeedbackRules, left: list[tuple[str, SkipReason]]
 ) -> list[FeedbackExample]:
-    """Take rows away, the last first, until no share is exceeded; taking one away makes the other shares larger, so: again.
+    """Remove rows, the last first, until no share is exceeded; removing one increases the other shares, so the check is repeated.
 
-    Rows without a name are one person's: nobody knows better.
+    Rows without a name count as one person's, since their people are unknown.
     """
     people, own = Counter(example.by for example in examples), sum(example.kind == "approved" for example in examples)
     indexes_by_person: dict[str | None, list[int]] = {}
@@ -260,7 +260,7 @@ def _enforce_shares(
 
 
 def _last(indexes: list[int], remaining: Collection[int]) -> int:
-    """Take the last place that is still there."""
+    """Remove the last index that is still in ``remaining``."""
     while True:
         index = indexes.pop()
         if index in remaining:

@@ -1,4 +1,4 @@
-"""What feedback can say, kind by kind.
+"""Validation of feedback, by kind.
 
 thumb       "up" | "down"
 rating      a number from 1 to 5
@@ -20,7 +20,7 @@ LONGEST_EDIT: Final = 100_000
 LONGEST_CLICK: Final = 200
 LONGEST_ID: Final = 100
 LARGEST: Final = 1e15
-"""Of numbers; what is larger, or no number at all, is nobody's rating and nothing's worth."""
+"""Largest number that is accepted; larger ones, infinity and NaN are no valid rating or value."""
 _CHOICES = get_args(Choice)[:4]
 
 
@@ -55,11 +55,11 @@ RULES: Final[dict[FeedbackKind, tuple[Callable[[Any], bool], str]]] = {
         f"a text of 1 to {LONGEST_EDIT} characters",
     ),
 }
-"""Whether a value is right, and what is."""
+"""Validator of each kind, and a description of valid values."""
 
 
 def validate_feedback(kind: str, value: Any) -> FeedbackKind:
-    """Return the kind, once it and its value are known to be right.
+    """Return the kind, after validation of the kind and its value.
 
     Raises  DataError naming what is allowed; it never repeats a text, because that may be personal.
     """
@@ -74,6 +74,6 @@ def validate_feedback(kind: str, value: Any) -> FeedbackKind:
 
 
 def reject_self_preference(kind: FeedbackKind, value: Any, inference: str) -> None:
-    """Raise DataError for an answer that is preferred to itself."""
+    """Raise DataError for an answer that is compared with itself."""
     if kind == "preference" and value["other"] == inference:
         raise DataError(f"value of preference names {inference} as the other one too; it must be another inference")

@@ -1,6 +1,6 @@
-"""Where inferences and feedback are kept: what every inference log promises.
+"""The protocol of inference logs: what every store of inferences and feedback guarantees.
 
-A row that a method has returned for is on the disk: it survives ``kill -9`` and a power cut. Ids are idempotent: the same
+A row is on the disk when the method that writes it has returned: it survives ``kill -9`` and a power cut. Ids are idempotent: the same
 entry twice is one row. Text must be redacted before it gets here (``inference_log/redact.py``); a server goes through
 ``inference_log/log_writer.py``, which redacts, commits in groups and applies the policy for a full disk.
 """
@@ -16,15 +16,15 @@ from msgspec import Struct
 from tunectl.artifacts.records import Feedback, InferenceRecord
 
 WriteOutcome = Literal["new", "known", "unknown"]
-"""new: written. known: the id was there already, nothing changed. unknown: it is about an inference that is not there."""
+"""new: written. known: the id was there already, nothing changed. unknown: the inference that it is about does not exist."""
 
 
 class RequestOutcome(Struct, frozen=True, omit_defaults=True):
-    """How an inference ended; the fields are those of ``InferenceRecord``."""
+    """End of an inference; the fields are those of ``InferenceRecord``."""
 
     finished_at: datetime
     response: dict[str, Any] | None
-    """None where nothing was said, for example after an error."""
+    """None where there is no answer, for example after an error."""
     prompt_tokens: int
     completion_tokens: int
     finish_reason: str
@@ -35,7 +35,7 @@ class RequestOutcome(Struct, frozen=True, omit_defaults=True):
 
 
 class FinishedRequest(Struct, frozen=True):
-    """A ``RequestOutcome`` and the inference that it belongs to."""
+    """A ``RequestOutcome`` and the id of its inference."""
 
     id: str
     finish: RequestOutcome
@@ -46,18 +46,18 @@ LogEntry = InferenceRecord | FinishedRequest | Feedback
 
 
 class TimeWindow(Struct, frozen=True):
-    """A span of live traffic that was looked at or frozen."""
+    """A period of live traffic that was examined or frozen."""
 
     id: str
     since: datetime
     until: datetime
     created_at: datetime
     body: dict[str, Any]
-    """Counts, verdict, digest of the snapshot: what its maker wants to keep."""
+    """Counts, verdict, or digest of the snapshot: data of the program that made it."""
 
 
 class LogEvent(Struct, frozen=True):
-    """Something that happened: a promotion, a swap, a forgetting, a retention run."""
+    """An event: a promotion, an erasure, a prune."""
 
     id: str
     created_at: datetime
@@ -66,33 +66,33 @@ class LogEvent(Struct, frozen=True):
 
 
 class Counts(Struct, frozen=True):
-    """How much there is in a span of time."""
+    """Number of rows in a period."""
 
     inferences: int
     finished: int
     erased: int
     users: int
     feedback: dict[str, int]
-    """By kind, of these inferences."""
+    """Feedback on these inferences, by kind."""
     first: datetime | None
     last: datetime | None
 
 
 class ErasureResult(NamedTuple):
-    """What was erased of somebody just now."""
+    """What an erasure deleted."""
 
     inferences: int
     feedback: int
-    """Feedback of theirs or about their inferences."""
+    """Number of feedback records by the person or about their inferences."""
     journal_busy: bool = False
-    """Whether a reader kept SQLite's journal from being emptied: until it has ended, its pages have the text."""
+    """Whether a reader kept SQLite's journal from being emptied: until it has ended, the journal contains the text."""
 
 
 class InferenceLog(Protocol):
-    """Safe to be called from several threads. Every method raises InfrastructureError when disk or server say no."""
+    """Thread-safe. Every method raises InfrastructureError when disk or server fail."""
 
     def write(self, entries: Sequence[LogEntry]) -> list[WriteOutcome]:
-        """Write all entries in one transaction, in order; durable on return. One outcome an entry."""
+        """Write all entries in one transaction, in order; durable on return. Returns one outcome per entry."""
         ...
 
     def start_request(self, inference: InferenceRecord) -> None:
@@ -100,16 +100,16 @@ class InferenceLog(Protocol):
         ...
 
     def finish(self, name: str, finish: RequestOutcome) -> None:
-        """Write how the inference ``name`` ended; durable on return. A finished one is left as it is.
+        """Write the end of the inference ``name``; durable on return. A finished one is left unchanged.
 
         Raises  DataError for an inference that is not there.
         """
         ...
 
     def feedback(self, feedback: Feedback) -> bool:
-        """Write what somebody said; durable on return. False: its id is known, and nothing changed.
+        """Write feedback; durable on return. False: its id is known, and nothing changed.
 
-        Raises  DataError for an inference that is not there, also where it is the other one of a preference.
+        Raises  DataError where an inference is absent: the one that the feedback is about, or the one it is compared with.
         """
         ...
 
@@ -133,7 +133,7 @@ class InferenceLog(Protocol):
     ) -> Iterator[InferenceRecord]:
         """Return inferences accepted in [since, until), oldest first; without tombstones unless ``erased``.
 
-        Reads in pages, so that a long reader never holds up the writer.
+        Reads in pages, so that a long reader never delays the writer.
         """
         ...
 
@@ -146,7 +146,7 @@ class InferenceLog(Protocol):
         release: str | None = None,
         variant: str | None = None,
     ) -> list[InferenceRecord]:
-        """Return the last ``number`` inferences accepted in [since, until), newest first; without tombstones. Reads no others."""
+        """Return the last ``number`` inferences accepted in [since, until), newest first; without tombstones. Reads only these rows."""
         ...
 
     def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
@@ -154,22 +154,22 @@ class InferenceLog(Protocol):
         ...
 
     def last_uses(self) -> dict[str, datetime]:
-        """Return when each key, by its hash, asked or said something last; keys that never did are left out."""
+        """Return the time of the last request or feedback of each key, by its hash; unused keys are left out."""
         ...
 
     def tombstones(self) -> Iterator[str]:
-        """Return ids of inferences that were erased: no build may use them, also not out of an older snapshot."""
+        """Return ids of erased inferences: no build may use them, also not from an older snapshot."""
         ...
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
-        """Return how much was accepted in [since, until)."""
+        """Return the number of rows accepted in [since, until)."""
         ...
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
-        """Delete all text of somebody at once, what they said about the answers of others too, and leave tombstones.
+        """Delete all text of a person at once, including their feedback on answers to others, and leave tombstones.
 
-        ``by_key``: the hash is that of a key, and all that it wrote is deleted, whomever it named. ``until``: only what the
-        server took until then, for an erasure that is applied again to a restored backup.
+        ``by_key``: ``user_hash`` is the hash of a key, and everything sent with that key is deleted, for all its users. ``until``: only
+        what the server received until then, for an erasure that is repeated on a restored backup.
         """
         ...
 
@@ -185,7 +185,7 @@ class InferenceLog(Protocol):
         ...
 
     def add_window(self, window: TimeWindow) -> bool:
-        """Keep a window; False when its id is known."""
+        """Store a window; False when its id is known."""
         ...
 
     def windows(self, since: datetime | None = None) -> list[TimeWindow]:
@@ -193,7 +193,7 @@ class InferenceLog(Protocol):
         ...
 
     def add_event(self, event: LogEvent) -> bool:
-        """Keep an event; False when its id is known."""
+        """Store an event; False when its id is known."""
         ...
 
     def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
@@ -201,5 +201,5 @@ class InferenceLog(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the database; idempotent."""
+        """Close the database; idempotent."""
         ...

@@ -4,8 +4,8 @@ One thread writes. Rows that arrive during its fsync go into its next transactio
 cost one fsync, and a single one has no added delay. Callers are coroutines; they wait until their row is durable, at most
 ``patience`` seconds.
 
-Redaction of dense text takes up to 13 s a MB. Keys take turns, and large rows are redacted by a second thread, so that one key's do not
-hold up the rows of others. What is said of one inference keeps its order.
+Redaction of dense text takes up to 13 s per MB. Keys take turns, and large rows are redacted by a second thread, so that one key's do not
+delay the rows of others. Feedback on one inference keeps its order.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from tunectl.inference_log.log_store import FinishedRequest, InferenceLog, LogEn
 
 DiskFullPolicy = Literal["serve_and_count", "refuse"]
 LARGEST_BATCH: Final = 256
-"""Rows of one transaction."""
+"""Most rows of one transaction."""
 LARGEST_BATCH_BYTES: Final = 32_768
-"""Bytes that are redacted before one transaction. A row that is larger alone is redacted elsewhere, with no transaction waiting for it."""
+"""Most bytes that are redacted before one transaction. A larger single row is redacted in the second thread, and no transaction waits for it."""
 RETRY: Final = 1.0
-"""Seconds between two tries while writing fails and no new row comes."""
+"""Seconds between two tries while writing fails and no new row arrives."""
 PAUSE: Final = 0.05
-"""Seconds between two tries while writing fails and new rows come: the disk may work again."""
+"""Seconds between two tries while writing fails and new rows arrive: the disk may work again."""
 _ENCODE: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 class LogWriteError(InfrastructureError):
-    """A row is not durable, and the policy is to refuse the request then."""
+    """A row is not durable, and by the policy the request is then refused."""
 
 
 @dataclass(slots=True)
@@ -50,11 +50,11 @@ class _PendingWrite:
 
     entry: LogEntry
     size: int
-    """Bytes as JSON; in memory it takes a few times that."""
+    """Bytes as JSON; in memory the entry takes a few times as many."""
     key: str | None = None
     """Hash of the API key: the rows of one key take turns with those of others."""
     redacted: Future[None] | None = None
-    """Of a row that the second thread redacts: its time does not count as the disk's."""
+    """Future of a row that the second thread redacts: this time does not count as waiting for the disk."""
     answer: Future[WriteOutcome] = field(default_factory=Future)
     counted: bool = False
     clean: bool = False
@@ -75,11 +75,11 @@ class Writer:
         waiting_bytes: float = inf,
         on_error: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """Nothing is written yet.
+        """Start without entries.
 
         waiting        rows that may wait for the disk
         waiting_bytes  bytes (as JSON) that may wait for the disk, or be on their way to it
-        on_error       is told how many more rows were not durable in time (``tunectl_inference_log_errors_total``)
+        on_error       is called with the number of further rows that were not durable in time (``tunectl_inference_log_errors_total``)
         """
         self._store, self._redact, self._policy = store, redact, policy
         self._patience, self._most, self._most_bytes, self._on_error = patience, waiting, waiting_bytes, on_error
@@ -87,28 +87,28 @@ class Writer:
         self._late: deque[_PendingWrite] = deque()
         self._large: FairQueue[_PendingWrite] = FairQueue()
         self._redacting: _PendingWrite | None = None
-        """Large rows, with what is said of their inferences meanwhile, and the one that is being redacted."""
+        """Large rows, with later feedback on their inferences, and the one that is being redacted."""
         self._held = self._flying = 0
-        """Bytes in line, and of the transaction that goes on."""
+        """Bytes in the queue, and of the running transaction."""
         self._wake = threading.Condition()
         self._closing = False
         self.trouble: str | None = None
         """Why the last transaction failed; None when it went well."""
         self.lost = 0
-        """Rows that were given up, because as many as may waited already."""
+        """Rows that were dropped because the queue was full."""
         self._thread = threading.Thread(target=self._run, name="inference log", daemon=True)
         self._thread.start()
         threading.Thread(target=self._redact_large, name="inference log redaction", daemon=True).start()
 
     async def accept(self, inference: InferenceRecord) -> bool:
-        """Write a new inference. True: it is durable. False: the policy is to serve anyway, and the loss was counted.
+        """Write a new inference. True: it is durable. False: by the policy the request is served anyway, and the loss was counted.
 
-        Raises  LogWriteError when the policy is to refuse.
+        Raises  LogWriteError when by the policy the request is refused.
         """
         return await self._confirm_write(self.submit(inference))
 
     async def finish(self, name: str, finish: RequestOutcome, key_hash: str | None = None) -> bool:
-        """Write the end of an inference; as ``accept``. ``key_hash``: of the inference, behind which it waits."""
+        """Write the end of an inference; as ``accept``. ``key_hash``: key of the inference, whose row is written first."""
         return await self._confirm_write(self.submit(FinishedRequest(name, finish), key_hash))
 
     async def feedback(self, feedback: Feedback) -> bool:
@@ -126,7 +126,7 @@ class Writer:
         return outcome == "new"
 
     def submit(self, entry: LogEntry, key_hash: str | None = None) -> _PendingWrite:
-        """Queue an entry without waiting; for callers without an event loop. ``key_hash``: where the entry has none.
+        """Queue an entry without waiting; for callers without an event loop. ``key_hash``: key of an entry without one.
 
         Returns a ticket whose ``answer``, a ``concurrent.futures.Future``, gives the outcome or raises LogWriteError.
         """
@@ -146,7 +146,7 @@ class Writer:
         return ticket
 
     def _queue(self, ticket: _PendingWrite) -> None:
-        """Put an entry in line: behind what waits of the same inference, else with the others of its key."""
+        """Queue an entry: after those about the same inference, else with the others of its key."""
         before = None if isinstance(ticket.entry, InferenceRecord) else self._find_waiting(ticket.entry)
         if before is not None:
             ticket.key = before.key
@@ -160,7 +160,7 @@ class Writer:
             self._new.append(ticket.key, ticket)
 
     def _find_waiting(self, entry: LogEntry) -> _PendingWrite | None:
-        """Return an entry in line about the same inference."""
+        """Return a queued entry about the same inference."""
         subject = _subject(entry)
         redacting = [self._redacting] if self._redacting else []
         return next(
@@ -171,7 +171,7 @@ class Writer:
         return len(self._new) + len(self._late) + len(self._large) + (self._redacting is not None)
 
     def _redact_large(self) -> None:
-        """Redact large rows, one after the other, and queue them for the disk."""
+        """Redact large rows, one after the other, and queue them for writing."""
         while True:
             with self._wake:
                 self._wake.wait_for(lambda: self._large or self._closing)
@@ -191,7 +191,7 @@ class Writer:
                 self._wake.notify_all()
 
     def _fits(self, rows: int, size: int, ticket: _PendingWrite) -> bool:
-        """Return whether one more may wait beside ``rows`` of ``size`` bytes; a single one always may."""
+        """Return whether one more may be queued beside ``rows`` of ``size`` bytes; a single one always may."""
         return rows < self._most and (size == 0 or size + ticket.size <= self._most_bytes)
 
     def close(self, timeout: float = 10.0) -> bool:
@@ -279,7 +279,7 @@ class Writer:
             _answer(ticket, outcome)
 
     def _one_by_one(self, batch: list[_PendingWrite]) -> None:
-        """Write entries one at a time, to reject only the broken one. If the disk fails, the rest is queued again in its order."""
+        """Write entries one at a time, to reject only the broken one. If the disk fails, the rest is queued again in order."""
         for index, ticket in enumerate(batch):
             try:
                 self._put([ticket])
@@ -357,7 +357,7 @@ def _subject(entry: LogEntry) -> str:
 
 
 def _size(entry: LogEntry) -> int:
-    """Return the bytes of an entry as JSON; 0 for one that JSON cannot hold, which will be rejected."""
+    """Return the bytes of an entry as JSON; 0 for one that cannot be encoded, which will be rejected."""
     try:
         return len(_ENCODE(entry))
     except (TypeError, ValueError, OverflowError, RecursionError):

@@ -1,4 +1,4 @@
-"""The folder of a project's inference log, and its move from where tunectl 0.1 kept it."""
+"""The folder of a project's inference log, and its migration from the folder of tunectl 0.1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tunectl.inference_log import training_window
 OLD: Final = Path(".tunectl/live")
 NEW: Final = Path(".tunectl/inference_log")
 FILES: Final = {"live.sqlite": "inference_log.sqlite", "salt": "hash_key"}
-"""Files that have another name now; snapshots keep theirs."""
+"""Files that were renamed; snapshots keep the names of theirs."""
 OLD_WINDOW: Final = Path("live/window.json")
 NEW_WINDOW: Final = Path("inference_log/window.json")
 
@@ -30,7 +30,7 @@ class Move(Struct, frozen=True):
 
 
 def require_new_folder(root: Path) -> None:
-    """Raise InfrastructureError where only the folder of tunectl 0.1 is there: a new, empty log would be made beside it."""
+    """Raise InfrastructureError where only the folder of tunectl 0.1 exists: a new, empty log would be created beside it."""
     if (root / OLD).is_dir() and _is_empty(root / NEW):
         raise InfrastructureError(
             f"{root / OLD} is the inference log of tunectl 0.1; since 0.2 it is in {NEW}",
@@ -39,14 +39,14 @@ def require_new_folder(root: Path) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Return whether nothing lies in a folder: a build in a worktree makes it, so that there is something to link to."""
+    """Return whether a folder is empty: a build in a worktree creates it as a target of links."""
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
 def move(root: Path, settings: Mapping[str, str]) -> list[Move]:
-    """Move what tunectl 0.1 left to where it lies now; returns what was moved. What is moved already stays.
+    """Move the files of tunectl 0.1 to their new places; returns what was moved. Already moved files are left alone.
 
-    The folder itself is renamed last, and until then opening refuses: after a kill the same call goes on.
+    The folder itself is renamed last, and until then the log cannot be opened: after a kill the same call continues.
 
     Args:
         root: The project.
@@ -54,7 +54,7 @@ def move(root: Path, settings: Mapping[str, str]) -> list[Move]:
 
     Raises:
         UsageError: A setting names the old folder.
-        InfrastructureError: A process of 0.1 still uses it, or the disk says no.
+        InfrastructureError: A process of 0.1 still uses it, or the disk fails.
     """
     return [*_move_folder(root, settings), *_move_window(root)]
 
@@ -88,7 +88,7 @@ def _move_folder(root: Path, settings: Mapping[str, str]) -> Iterator[Move]:
 
 
 def _empty_journal(database: Path) -> None:
-    """Bring the journal of a SQLite file into it and delete it: the file is to have another name than its journal.
+    """Write the journal of a SQLite file into it and delete it: the file is going to be renamed.
 
     Raises  InfrastructureError while another process has it open.
     """

@@ -1,7 +1,7 @@
 """Pseudonyms: keyed hashes (HMAC-SHA-256) of users and conversations.
 
-A hash without a key could be undone by trying all addresses, so the key is kept away from the database: whoever
-has only the one cannot undo the other.
+A hash without a key could be reversed by trying all addresses, so the key is stored apart from the database: whoever
+has only one of them cannot reverse the other.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from tunectl.inference_log import project_folder
 from tunectl.inference_log.log_store import InferenceLog, LogEvent
 
 MIN_KEY_BYTES: Final = 16
-"""Bytes."""
+"""Shortest key in bytes."""
 MIN_DIFFERENT_BYTES: Final = 6
-"""Of one key: of 16 random hexadecimal digits fewer are different in 3 of 100,000 cases."""
+"""Fewest different bytes of a key: of 16 random hexadecimal digits fewer are different in 3 of 100,000 cases."""
 NEW_KEY: Final = "write 64 random hexadecimal digits into it; users hashed with the old key are not found again"
 EVENT: Final = "hash_key"
-"""Id and kind of the event that tells one key from another."""
+"""Id and kind of the event with the fingerprint of the key."""
 _FINGERPRINT_MESSAGE: Final = b"salt"
-"""The word of 0.1 for the key. It stays, or the key of an older log would count as another one."""
+"""The name of the key in 0.1. It stays, or the key of an older log would count as another one."""
 
 
 def pseudonymize(name: str, key: bytes) -> str:
-    """Return the 32 hexadecimal digits under which ``name`` is kept: of a user, a session or an annotator.
+    """Return the 32 hexadecimal digits that replace ``name`` in the log: of a user, a session or an annotator.
 
-    Case and outer white space do not matter, so that people find themselves again when they ask to be forgotten.
+    Case and outer white space are ignored, so that people's data is found when they ask for erasure.
     """
     return hmac.new(key, normalize_name(name).encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def normalize_name(name: str) -> str:
-    """Return ``name`` as names are told apart: case and outer white space do not matter."""
+    """Return ``name`` in the form in which names are compared: without regard to case and outer white space."""
     return name.strip().casefold()
 
 
 def key_holder_name(key: str) -> str:
-    """Return the name of whoever uses a key and names nobody."""
+    """Return the name under which requests of a key without a user are counted."""
     return f"key {key}"
 
 
 def identify_caller(user: str | None, key: str) -> str:
     """Return who sends a request: the user that it names, else the holder of its key.
 
-    The inference log hashes this name, and a canary test assigns it to a variant: both must mean the same person, or a unit of
-    the test would be no row of the log.
+    The inference log hashes this name, and a canary test assigns it to a variant: both must mean the same person, so that each unit of
+    the test is found in the log.
     """
     return normalize_name(user or key_holder_name(key))
 
 
 def address(live: InferenceLogConfig, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the database: of the environment where it names one, else of the configuration.
+    """Return the address of the database: that in the environment where there is one, else that of the configuration.
 
     Raises  InfrastructureError where several replicas would share an SQLite file.
     """
@@ -76,10 +76,10 @@ def address(live: InferenceLogConfig, environment: Mapping[str, str] = os.enviro
 def load_hash_key(
     live: InferenceLogConfig, root: Path, environment: Mapping[str, str] = os.environ, *, make: bool = True
 ) -> bytes:
-    """Return the key of the hashes: of the environment, else of its file, which is made at first use and is readable by its owner only.
+    """Return the key of the hashes: from the environment, else from its file, which is made at first use and is readable by its owner only.
 
-    ``make`` False: who looks for somebody needs the server's own, and a new one would find nobody.
-    Raises  InfrastructureError where ``tunectl log migrate`` has to come first, where it is too short to hide anything, is not there and not to be made, or its file cannot be
+    ``make`` False: an absent key is an error, as in a search for a person: with a new key nobody would be found.
+    Raises  InfrastructureError where ``tunectl log migrate`` must run first, the key is too short, it is absent and ``make`` is False, or its file cannot be
             made or read.
     """
     project_folder.require_new_folder(root)
@@ -113,7 +113,7 @@ def load_hash_key(
 
 
 def register_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) -> None:
-    """Have a store remember which key hides the people in it; the first server's counts.
+    """Record in a store the fingerprint of its hash key; that of the first server counts.
 
     Raises  InfrastructureError for another key than that, as ``check_hash_key``.
     """
@@ -122,7 +122,7 @@ def register_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes)
 
 
 def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) -> None:
-    """Hold a key against the one that hides the people in a store: under another one nobody in it is found again.
+    """Compare a key with the one that was used in a store: with another one nobody in it is found again.
 
     Raises  InfrastructureError where it is another one.
     """
@@ -135,12 +135,12 @@ def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) ->
 
 
 def _fingerprint(key: bytes) -> str:
-    """Return tells a key from another, not what it is; by another digest than names, so that it is nobody's hash."""
+    """Return a fingerprint of a key, which does not reveal it; by another digest than that of names, so that it equals no name's hash."""
     return hmac.new(key, _FINGERPRINT_MESSAGE, hashlib.sha512).hexdigest()[:32]
 
 
 def _make(path: Path) -> None:
-    """Write a new key, unless another process does so at the same moment."""
+    """Write a new key, unless another process does so at the same time."""
     try:
         path.parent.mkdir(parents=True, mode=private_files.FOLDER, exist_ok=True)
         scratch = path.with_name(f"{path.name}.{secrets.token_hex(4)}")

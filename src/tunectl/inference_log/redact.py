@@ -1,6 +1,6 @@
-"""Personal data leaves the text of inferences and feedback before they are written.
+"""Mask personal data in inferences and feedback before they are written.
 
-Placeholders are those of ``curate`` (``privacy/mask.py``), or masked live text would look like drift. Request and answer of
+Placeholders are those of ``curate`` (``privacy/mask.py``), so that masking does not look like drift. Request and answer of
 one inference share them: what was ``[EMAIL_1]`` in the question is ``[EMAIL_1]`` in the answer.
 """
 
@@ -19,25 +19,25 @@ from tunectl.inference_log.pseudonyms import pseudonymize
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 
 IDENTIFIERS: Final = frozenset(("user", "safety_identifier", "prompt_cache_key"))
-"""Keys of a request that name a person; ``user_hash`` stands for them."""
+"""Keys of a request that name a person; ``user_hash`` replaces them."""
 SESSION: Final = "session"
-"""Key of a request's metadata that names a conversation; the inference's own ``session``, hashed, stands for it."""
+"""Key of a request's metadata that names a conversation; the hashed ``session`` of the inference replaces it."""
 CHOSEN: Final = frozenset(("model", "seed"))
-"""Keys of a request whose values the server offers or checks: no text of people."""
+"""Keys of a request whose values the server offers or validates: they are no text of people."""
 OWN: Final = frozenset(("id", "object", "model", "system_fingerprint", "created"))
 """Keys of an answer that the server writes itself."""
 SPELLED: Final = frozenset(("logprobs", "prompt_logprobs", "token_ids", "prompt_token_ids"))
-"""Keys that spell a text out in tokens, where no finder sees it: they are left out."""
+"""Keys with the text in tokens, which the detection cannot read: they are left out."""
 TOKENS: Final = "[TOKENS]"
-"""In place of a prompt that came as token ids."""
+"""Replaces a prompt that came as token ids."""
 SHORTEST_NUMBER: Final = 1_000_000
-"""Numbers below are too short to be a telephone or a card."""
+"""Smaller numbers are too short to be a telephone or card number."""
 REMEMBERED: Final = 10_000
-"""Running inferences whose placeholders are known; far more than a server runs."""
+"""Number of running inferences whose placeholders are kept; far more than a server runs."""
 
 
 class Redactor:
-    """Masks entries on their way to the store. Safe to be called from several threads."""
+    """Masks entries before they are stored. Thread-safe."""
 
     def __init__(self, masker: PiiMasker, hash_key: bytes) -> None:
         """``hash_key`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it."""
@@ -46,7 +46,7 @@ class Redactor:
         self._lock = Lock()
 
     def __call__(self, entry: LogEntry) -> LogEntry:
-        """Return the entry without personal data; one that is clean is equal to what it was."""
+        """Return the entry without personal data; a clean one is returned unchanged."""
         if isinstance(entry, InferenceRecord):
             return self._redact_inference(entry)
         if isinstance(entry, FinishedRequest):
@@ -125,14 +125,14 @@ class Redactor:
 
 
 def _plain(value: Any) -> bool:
-    """Return whether a value at the top of a body can be a name or a number of ours: nothing nested, short, and no address."""
+    """Return whether a top-level value of a body can be a name or a number of ours: not nested, short, and no address."""
     if isinstance(value, str):
         return len(value) <= 200 and "@" not in value and not value[:1].isspace()
     return value is None or isinstance(value, int)
 
 
 def _nameless(turn: Any) -> Any:
-    """Return a turn without the name of who speaks; a tool's own name stays."""
+    """Return a turn without the speaker's name; a tool's own name is kept."""
     if not isinstance(turn, dict) or turn.get("role") in ("tool", "function"):
         return turn
     return {key: value for key, value in turn.items() if key != "name"}

@@ -1,11 +1,11 @@
 """Frozen snapshot of live traffic with feedback: the input of a retrain run, named by the digest of its content.
 
-    <snapshots>/<id>/inferences.jsonl   those that somebody said something about, redacted as they are in the store
+    <snapshots>/<id>/inferences.jsonl   inferences with feedback, redacted as in the store
     <snapshots>/<id>/feedback.jsonl
     <snapshots>/<id>/manifest.json     Snapshot
 
-``feedback.window`` names those that are learned from (``inference_log/training_window.py``); what is deleted: ``inference_log/erasure.py``.
-Those of tunectl 0.1 have ``exchanges.jsonl`` and its words. They stay so, because their digest is their name, and are converted when
+``feedback.window`` names the snapshots for training (``inference_log/training_window.py``); deletion: ``inference_log/erasure.py``.
+Snapshots of tunectl 0.1 have ``exchanges.jsonl`` and its names. They are not rewritten, because their digest is their name, and are converted when
 they are read.
 """
 
@@ -31,40 +31,40 @@ from tunectl.inference_log.log_store import InferenceLog
 
 INFERENCES, FEEDBACK, MANIFEST = "inferences.jsonl", "feedback.jsonl", "manifest.json"
 INFERENCES_0_1: Final = "exchanges.jsonl"
-"""The rows of a snapshot of tunectl 0.1."""
+"""File of the rows in a snapshot of tunectl 0.1."""
 SCRATCH = "tmp"
-"""Beside the snapshots: what is being written, and what a kill has left of that. It may hold text that is deleted elsewhere."""
+"""Folder beside the snapshots for half-written ones, also those of killed processes. It may hold text that is deleted elsewhere."""
 LOCK_TIMEOUT_SECONDS: Final = 60.0
-"""Seconds for which another process may write into a folder of snapshots."""
+"""Seconds to wait for another process that writes into a folder of snapshots."""
 BATCH = 500
-"""Inferences whose feedback is looked up at once."""
+"""Inferences per query for feedback."""
 
 
 class Snapshot(Struct, frozen=True, omit_defaults=True):
-    """Identity and bounds of a frozen part of the inference log; its rows and their feedback lie beside it."""
+    """Identity and period of a frozen part of the inference log; its rows and their feedback are beside it."""
 
     id: ContentId
     """First 16 hexadecimal digits of ``digest``."""
     since: datetime
     until: datetime
     created_at: datetime
-    """When it was frozen; later opinions are not in it."""
+    """When it was frozen; later feedback is not in it."""
     digest: str
     """SHA-256 of both files' digests."""
     inferences: int
     feedback: int
     window: str | None = None
-    """The drift window that asked for it."""
+    """The drift window that caused it."""
     purged_from: str | None = None
-    """The digest before somebody's text was deleted from it; only in a snapshot's own manifest."""
+    """The digest before a person's text was deleted from it; only in a snapshot's own manifest."""
 
 
 def freeze(
     store: InferenceLog, folder: Path, *, since: datetime, until: datetime, at: datetime, window: str | None
 ) -> Snapshot:
-    """Copy what was asked in [since, until) and talked about until ``at`` into ``folder``; the same content is one snapshot.
+    """Copy the inferences of [since, until) that got feedback until ``at`` into ``folder``; equal content gives one snapshot.
 
-    Raises  InfrastructureError when database or disk say no; then nothing was added.
+    Raises  InfrastructureError when database or disk fail; then nothing was added.
     """
     inferences: list[InferenceRecord] = []
     feedback: list[Feedback] = []
@@ -127,7 +127,7 @@ def lock_folder(folder: Path, description: str) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Delete what a killed process has left. A snapshot that was just being replaced by its purged copy gets that copy."""
+    """Delete what a killed process has left. Where it was replacing a snapshot by its purged copy, that copy takes its place."""
     for old in sorted(folder.glob(f"{SCRATCH}/*.old")):
         name, dash, _ = old.name.partition("-")
         replacement, target = old.with_suffix(""), folder / name
@@ -141,9 +141,9 @@ def _sweep(folder: Path) -> None:
 
 
 def read(folder: Path, frozen: Snapshot) -> tuple[list[InferenceRecord], dict[str, list[Feedback]]]:
-    """Return inferences of a snapshot, and what was said about each.
+    """Return inferences of a snapshot, and the feedback on each.
 
-    Raises  ArtifactError when it is not there, or is not what its name says.
+    Raises  ArtifactError when it is absent, or its digest is not its name.
     """
     snapshot_folder = folder / frozen.id
     if not (snapshot_folder / MANIFEST).is_file():
@@ -198,11 +198,11 @@ def _is_of_0_1(path: Path) -> bool:
 
 
 def content_digest(path: Path) -> str:
-    """Return the digest of a snapshot's files as they are."""
+    """Return the digest of a snapshot's current files."""
     names = (INFERENCES_0_1 if _is_of_0_1(path) else INFERENCES, FEEDBACK)
     return atomic_io.sha256_json([atomic_io.sha256_path(path / name) for name in names])
 
 
 def feedback_out_of_quarantine(folder: Path, frozen: Snapshot, quarantine: timedelta) -> int:
-    """Return opinions of a snapshot that were out of quarantine when it was frozen: with time the same content teaches more."""
+    """Return the feedback of a snapshot that was out of quarantine when it was frozen: the same content gives more examples with time."""
     return sum(item.counted_at <= frozen.created_at - quarantine for item in read_feedback(folder / frozen.id))

@@ -1,4 +1,4 @@
-"""What the snapshots that ``inference_log/window.json`` names teach together. That file is committed, and holds no text."""
+"""Training examples of all snapshots in ``inference_log/window.json``. That file is committed, and contains no text."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ WINDOW_FORMAT: Final = RecordFormat("feedback window", (version_0_1.convert_trai
 
 
 class FeedbackWindow(Struct, frozen=True):
-    """``inference_log/window.json``: what the next build learns from."""
+    """``inference_log/window.json``: the snapshots for the next build."""
 
     snapshots: list[Snapshot] = field(default_factory=list)
-    """The oldest first; the newest one is the drifted slice of the gate."""
+    """Snapshots, the oldest first; the newest one is the drifted slice of the gate."""
     erased: list[str] = field(default_factory=list)
-    """Inferences of those snapshots, and opinions about them, that may no longer be used."""
+    """Inferences of those snapshots, and feedback on them, that may no longer be used."""
     golden: list[str] = field(default_factory=list)
     """Digests of the questions of the golden set (``feedback.digest_prompt``)."""
 
@@ -34,7 +34,7 @@ class FeedbackWindow(Struct, frozen=True):
 def load_window(path: Path) -> FeedbackWindow:
     """Return the window in the file of ``feedback.window``; None where it is absent or null.
 
-    Raises  ArtifactError for a damaged file, one of a newer tunectl, or where only tunectl 0.1's is there.
+    Raises  ArtifactError for a damaged file, one of a newer tunectl, or where only that of tunectl 0.1 exists.
     """
     if path.is_file():
         return read_window(path) or FeedbackWindow()
@@ -45,7 +45,7 @@ def load_window(path: Path) -> FeedbackWindow:
 
 
 def read_window(path: Path) -> FeedbackWindow | None:
-    """Read such a file, also one that tunectl 0.1 wrote; None where it holds null. Raises as ``load_window``."""
+    """Read such a file, also one of tunectl 0.1; None where it contains null. Raises as ``load_window``."""
     window: FeedbackWindow | None = WINDOW_FORMAT.read(path, FeedbackWindow | None)  # type: ignore[arg-type]
     return window
 
@@ -72,21 +72,21 @@ def _select_examples(
 
 
 class FeedbackExamples(Struct, frozen=True):
-    """What all named snapshots together teach."""
+    """Training examples of all named snapshots together."""
 
     feedback: FeedbackSelection
     inferences: dict[str, InferenceRecord]
-    """By id, as they were answered."""
+    """Inferences by id, with their original answers."""
     home: dict[str, Snapshot]
-    """By inference: the newest snapshot that has it."""
+    """Newest snapshot with each inference."""
     fresh: frozenset[str]
-    """Inferences that teach something, and did not without the newest snapshot; it reaches back over those before it."""
+    """Inferences that are examples only since the newest snapshot, which covers older inferences as well."""
 
 
 def build_feedback_examples(window: FeedbackWindow, section: FeedbackFromLog, root: Path = Path()) -> FeedbackExamples:
     """Return the examples of all snapshots that ``load_window`` names; a later snapshot knows more of what was said.
 
-    Raises  ArtifactError for one that is absent or was changed.
+    Raises  ArtifactError for a snapshot that is absent or was changed.
     """
     inferences: dict[str, InferenceRecord] = {}
     feedback: dict[str, list[Feedback]] = {}

@@ -1,6 +1,6 @@
-"""Convert what tunectl 0.1 wrote about live traffic into the words of 0.2: bodies of events and windows, rows of snapshots.
+"""Convert data of tunectl 0.1 about live traffic to the names of 0.2: bodies of events and windows, rows of snapshots.
 
-These functions never change. Revision 0002 of the database uses them once. Snapshots are read through them forever, because the
+These functions never change. Revision 0002 of the database uses them once. Snapshots are always read through them, because the
 name of a snapshot is the digest of its files, so those are never rewritten.
 """
 
@@ -17,7 +17,7 @@ EVENT_KINDS: Final = {
     "retained": "pruned",
     "reference_accepted": "reference_set",
 }
-"""Kinds that have another word now."""
+"""Kinds of events that were renamed."""
 _EVENT_KEYS: Final = {
     "forgotten": {"exchanges": "inferences", "opinions": "feedback"},
     "retained": {"exchanges": "inferences"},
@@ -47,7 +47,7 @@ def convert_event(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def convert_window(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the body of a window of the monitor; others are returned as they are."""
+    """Convert the body of a window of the monitor; others are returned unchanged."""
     if not {"verdict", "consecutive"} <= body.keys():
         return dict(body)
     converted = rename_keys(body, _WINDOW_KEYS)

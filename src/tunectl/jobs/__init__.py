@@ -1,1 +1,1 @@
-"""Builds on other people's machines: the script of a job, and the records of jobs that were submitted."""
+"""Builds on a cluster: the script of a job, and the records of submitted jobs."""

@@ -1,4 +1,4 @@
-"""Jobs that were submitted from this project: a folder each in ``.tunectl/jobs``, with the record and the file that was sent."""
+"""Records of submitted jobs: one folder per job in ``.tunectl/jobs``, with the record and the file that was sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = RecordFormat("job record", ())
 
 
 class JobRecord(Struct, frozen=True, kw_only=True):
-    """A job, as it was sent."""
+    """A submitted job."""
 
     id: str
     to: str
@@ -22,15 +22,15 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     stages: list[str]
     commit: str
     submitted_at: str
-    """UTC, ISO 8601."""
+    """Time of submission, UTC, ISO 8601."""
     scheduler_id: str
-    """What the scheduler calls it."""
+    """The scheduler's id of the job."""
     remote: str
-    """DVC remote that has its results."""
+    """DVC remote with its results."""
     storage: str | None
-    """Folder of the job on its machines; None: lost with them."""
+    """Folder of the job on its machines; None: its files are lost with them."""
     place: str
-    """Namespace of Kubernetes, or dashboard of Ray; empty with SLURM."""
+    """Kubernetes namespace, or Ray dashboard; empty with SLURM."""
 
 
 def save(jobs: Path, record: JobRecord) -> None:
@@ -48,7 +48,7 @@ def list_jobs(jobs: Path) -> list[JobRecord]:
 
 
 def find_job(jobs: Path, name: str) -> JobRecord:
-    """Return the job with this id, or the one whose id begins so.
+    """Return the job with this id, or the only one whose id begins so.
 
     Raises  UsageError where there is none, or more than one.
     """

@@ -1,6 +1,6 @@
-"""The script of a job: clone, bring inputs, build, send results. The same for every scheduler; bash alone runs it.
+"""The script of a job: clone, fetch inputs, build, send results. The same for every scheduler; it needs only bash.
 
-Whatever comes from settings stands in it quoted for the shell, except ``submit.setup``, whose lines are commands.
+Values from settings are quoted for the shell, except ``submit.setup``, whose lines are commands.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ STATE = "state"
 """File in the job's folder: ``running``, ``requeued``, ``stopped``, ``finished CODE`` or ``failed CODE``."""
 WORKING_COPY = "project"
 RESULTS = "tunectl-job"
-"""Copies of metrics in the job's clone, under ``dvc add``: DVC's cache of runs refers to them, but they are not pushed with it."""
+"""Copies of metrics in the job's clone, under ``dvc add``: DVC's run cache refers to them, but they are not pushed with it."""
 PORT = 29500
 LAUNCH = ".tunectl/launch.json"
-"""What ``compose`` writes and ``tunectl run STAGE --join`` reads; that of an earlier start may name another machine."""
+"""File that ``compose`` writes and ``tunectl run STAGE --join`` reads; that of an earlier start may name another machine."""
 _HOLE = re.compile(r"@([A-Z]+)@")
 
 _START = """\
@@ -151,7 +151,7 @@ def _iter_parts(job: JobSpec) -> Iterator[str]:
 def fill_template(text: str, job: JobSpec, log: str) -> str:
     """Return a template with its ``@NAME@`` replaced; ``@SCRIPT@`` alone on a line is the script, indented like that line.
 
-    Raises  ValueError for a name that is not known, and where there is no ``@SCRIPT@``.
+    Raises  ValueError for an unknown name, and where there is no ``@SCRIPT@``.
     """
     values, result, written = job.values(log), list[str](), False
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""What a job builds, and where; everything that its script is written from."""
+"""Description of a job, from which its script is written."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ class JobSpec:
     """A build of one commit."""
 
     id: str
-    """Small letters, digits and hyphens: a name for SLURM, Kubernetes and Ray."""
+    """Lower-case letters, digits and hyphens: a valid name for SLURM, Kubernetes and Ray."""
     stages: Sequence[str]
     """Stages to build; what they read is built, too, where the DVC remote does not have it."""
     inputs: Sequence[str]
-    """What DVC brings first, with all that it depends on: the stages, and files of ``dvc add``."""
+    """What DVC fetches first, with all dependencies: the stages, and files of ``dvc add``."""
     fits: Sequence[str]
     """Stages among them that several machines train together, in order."""
     commit: str
     repository: str
     folder: str
-    """The project in its repository; empty where it is all of it."""
+    """Path of the project in its repository; empty where it is the whole repository."""
     remote: str
-    """DVC remote."""
+    """DVC remote for inputs and results."""
     overrides: Sequence[str]
-    """``launch=...`` of the build."""
+    """The ``launch=...`` overrides of the build."""
     section: Submit
 
     @property
     def name(self) -> str:
-        """What the scheduler calls it."""
+        """Name of the job at the scheduler."""
         return f"tunectl-{self.id}"
 
     @property
@@ -43,11 +43,11 @@ class JobSpec:
 
     @property
     def minutes(self) -> int:
-        """Time limit."""
+        """Time limit in minutes."""
         return math.ceil(self.section.max_hours * 60)
 
     def values(self, log: str) -> Mapping[str, str]:
-        """Return what ``@NAME@`` of a template stands for."""
+        """Return the values of ``@NAME@`` in a template."""
         return {
             "ID": self.id,
             "NODES": str(self.section.nodes),

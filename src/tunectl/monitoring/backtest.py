@@ -1,4 +1,4 @@
-"""How often would the past have fired? The same windows and tests over kept traffic; nothing is written."""
+"""Backtest: apply the monitor's windows and tests to past traffic; nothing is written."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
 @dataclass(frozen=True, slots=True)
 class ChampionPeriod:
-    """A time in which one release was champion."""
+    """A period in which one release was the champion."""
 
     release: str
     since: datetime
@@ -28,7 +28,7 @@ class ChampionPeriod:
 def champion_periods(
     log: Sequence[ReleaseEvent], champion: ChampionPointer, since: datetime, until: datetime
 ) -> list[ChampionPeriod]:
-    """Return who was champion in [since, until), in order, from the log of the release store."""
+    """Return the champions in [since, until), in order, from the history of the release store."""
     swaps = [(datetime.fromisoformat(entry.created_at), entry.release) for entry in release_state.swap_entries(log)]
     swaps = swaps or [(datetime.fromisoformat(champion.promoted_at), champion.release)]
     result = []
@@ -41,7 +41,7 @@ def champion_periods(
 
 
 def backtest(watching: DriftMonitor, since: datetime, until: datetime) -> Iterator[DriftWindow]:
-    """Yield the windows that [since, until) would have given, against the references of today."""
+    """Yield the windows that [since, until) would have given, against the current references."""
     champion = watching.releases.champion()
     if champion is None:
         return
@@ -64,7 +64,7 @@ def _end(reign: ChampionPeriod, settle: timedelta) -> datetime:
 
 
 class _RegistryAsOf:
-    """A release store with the pointer of a time."""
+    """A release store with the champion pointer of a given time."""
 
     def __init__(self, releases: RegistryReader, reign: ChampionPeriod) -> None:
         self._releases, self._reign = releases, reign

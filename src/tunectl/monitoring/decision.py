@@ -1,7 +1,7 @@
 """Combine the tests of the last windows into a verdict within one budget of false alarms.
 
-Every evaluation tests each signal on the rows of the last 1, 3 and 9 windows. The budget (false alarms per evaluation) is shared
-out over pools evenly and over signals by their weights, so by the union bound the chance that an evaluation says drift where
+Every evaluation tests each signal on the rows of the last 1, 3 and 9 windows. The budget (false alarms per evaluation) is divided
+evenly among pools and by weights among signals, so by the union bound the probability that an evaluation has the verdict drift where
 nothing changed is within it, whatever the dependence between signals, pools and evaluations: the long-run rate is, too.
 docs/decisions/0013-pooled-evidence.md has the reasons and what was measured.
 """
@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from tunectl.artifacts.records import DriftSignal, DriftVerdict, PooledTest
 
 POOLS = (1, 3, 9)
-"""How many of the last windows are tested together."""
+"""Numbers of last windows that are tested together."""
 
 
 @dataclass(frozen=True, slots=True)
 class WindowDecision:
-    """What one evaluation adds up to."""
+    """The decision of one evaluation."""
 
     verdict: DriftVerdict
     shifted: bool
@@ -32,7 +32,7 @@ class WindowDecision:
 
 
 def pool_sizes(available: int) -> list[int]:
-    """Return the sizes of the pools that can be tested with so many windows: a size that is not reached is cut short, none comes twice."""
+    """Return the sizes of the pools that can be tested with so many windows: a size that is too large is reduced, none occurs twice."""
     return sorted({min(size, available) for size in POOLS})
 
 
@@ -54,7 +54,7 @@ def combine_pools(
 
 
 def _combine_signal(tests: Mapping[int, DriftSignal], factor: float, budget: float) -> DriftSignal:
-    """Return one signal: its smallest p-value over the pools in which the effect is over the floor, else over all, times ``factor``."""
+    """Return one signal: its smallest p-value over the pools in which the effect is above the floor, else over all, times ``factor``."""
     tested = {size: test for size, test in tests.items() if test.p_value is not None}
     over = [item.p_value or 0.0 for item in tested.values() if _is_over_floor(item)]
     adjusted = min(1.0, factor * min(over or [item.p_value or 0.0 for item in tested.values()]))
@@ -78,7 +78,7 @@ def strongest_pool(signal: DriftSignal) -> int:
 
 
 def window_evidence(signals: Mapping[str, DriftSignal], budget: float) -> float:
-    """Return -log10 of the smallest adjusted p-value; a signal whose effect stays under its floor is evidence of nothing that counts."""
+    """Return -log10 of the smallest adjusted p-value; a signal whose effect is below its floor counts as no evidence."""
     counted = [
         signal.adjusted_p_value
         for signal in signals.values()
@@ -92,9 +92,9 @@ def window_verdict(
 ) -> WindowDecision:
     """Return the verdict of an evaluation.
 
-    ``missing`` says why a side that was asked for could not be tested (no reference yet, no signal with enough rows): then a
-    window in which nothing shifted is ``insufficient``, not ``ok``. ``carried`` is the evidence of the window before, which
-    stands where nothing was tested.
+    ``missing`` says why a side could not be tested (no reference yet, no signal with enough rows): then a
+    window without a shift is ``insufficient``, not ``ok``. ``carried`` is the evidence of the window before, which
+    is kept where nothing was tested.
     """
     tested = [signal for signal in signals.values() if signal.adjusted_p_value is not None]
     evidence = window_evidence(signals, budget) if tested else carried

@@ -1,4 +1,4 @@
-"""One window, examined: tests, decision, exemplars and slices."""
+"""Examine one window: tests, decision, exemplars and slices."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tunectl.monitoring.window import EMPTY, TimeSpan, compute_window_id
 from tunectl.monitoring.window_size import DetectionRule
 
 SHOWN = 10
-"""Exemplars, and slices, of a window."""
+"""Most exemplars, and slices, of a window."""
 GLANCE = 199
-"""Permutations against the window before, on which nothing rests."""
+"""Permutations of the test against the previous window, which no verdict uses."""
 MAX_POOLED_ROWS = 9000
-"""Rows of several windows together, or of a reference, that are tested at most; of more, as many are drawn."""
+"""Most rows of several windows together, or of a reference, that are tested; of more, a sample is drawn."""
 LOOK = 100
-"""Rows of each window by which it is told since when there is a change."""
+"""Rows of each window from which the begin of a change is estimated."""
 MeasuredSignals = Mapping[SignalSide, SignalColumns]
-"""What a window's rows were turned into, both sides."""
+"""Measured signals of a window's rows, both sides."""
 
 
 @dataclass(frozen=True, slots=True)
 class PooledWindow:
-    """What the rows of a window were turned into: of several windows together they are tested."""
+    """Measured signals of the rows of a window, to be pooled with those of other windows."""
 
     since: datetime
     columns: MeasuredSignals
@@ -36,7 +36,7 @@ class PooledWindow:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceSample:
-    """What one side of a window is compared with: measured once, with its floors."""
+    """Reference of one side: measured once, with its effect floors."""
 
     name: str
     """Id of a window, of a release, or ``training``."""
@@ -47,7 +47,7 @@ class ReferenceSample:
 
 @dataclass(frozen=True, slots=True)
 class DriftDetector:
-    """Examines windows of one release against its baselines."""
+    """Examines windows of one release against its references."""
 
     rule: DetectionRule
     tools: SignalBackends
@@ -55,10 +55,10 @@ class DriftDetector:
     """Signals that are switched off."""
     seed: int
     most: int
-    """Rows of a window that are tested; of more, as many are drawn at random."""
+    """Most rows of a window that are tested; of more, a random sample is drawn."""
 
     def measure_reference(self, name: str, rows: Sequence[MonitoredInference], side: SignalSide) -> ReferenceSample:
-        """Measure a reference and work out its floors."""
+        """Measure a reference and compute its effect floors."""
         inferences = self._subsample(rows, MAX_POOLED_ROWS)
         signal_values = signals.compute_signal_values(inferences, side, self.tools, without=self.without)
         permuter = two_sample_tests.PermutationCache(self.rule.permutations, self.seed)
@@ -68,7 +68,7 @@ class DriftDetector:
         return ReferenceSample(name, tuple(inferences), signal_values, floors)
 
     def measure_rows(self, rows: Sequence[MonitoredInference]) -> MeasuredSignals:
-        """Return the values of a window's signals, of those rows that are looked at."""
+        """Return the measured signals of a window's rows, or of a sample of them."""
         inferences = self._subsample(rows)
         return {
             side: signals.compute_signal_values(inferences, side, self.tools, without=self.without) for side in SIDES
@@ -86,11 +86,11 @@ class DriftDetector:
         last: MeasuredSignals | None = None,
         pooled: Sequence[PooledWindow] = (),
     ) -> DriftWindow:
-        """Compare the rows of ``span``, alone and with those of earlier windows, with the baselines.
+        """Compare the rows of ``span``, alone and with those of earlier windows, with the references.
 
-        ``missing`` says of a side without a baseline why it has none. ``before`` are the earlier windows of this release and
-        reference, oldest first, and ``pooled`` what the rows of the last of them were turned into, and those of this window at
-        the end. ``last``: those of the window before, for people to see whether this is new.
+        ``missing`` says why a side has no reference. ``before`` are the earlier windows of this release and
+        reference, oldest first, and ``pooled`` the measured signals of the last of them, and of this window at
+        the end. ``last``: those of the previous window, so that people see whether the change is new.
         """
         rule = self.rule
         permuter = two_sample_tests.PermutationCache(rule.permutations, self.seed)
@@ -141,7 +141,7 @@ class DriftDetector:
         baselines: Mapping[SignalSide, ReferenceSample],
         drift_signals: Mapping[str, DriftSignal],
     ) -> datetime:
-        """Return the begin of the window since which the rows together are the least like the reference, by the strongest signal."""
+        """Return the start of the window from which on the rows together differ most from the reference, by the strongest signal."""
         name = min(
             (item for item in drift_signals.values() if item.shifted), key=lambda item: item.adjusted_p_value or 0.0
         ).name
@@ -154,7 +154,7 @@ class DriftDetector:
     def _too_small(
         self, rows: Sequence[MonitoredInference], baselines: Mapping[SignalSide, ReferenceSample]
     ) -> float | None:
-        """Return the declared smallest effect, where windows of this size can never add up to the rows that show it."""
+        """Return the declared smallest effect, where windows of this size can never add up to enough rows to detect it."""
         if not baselines or len(rows) < self.rule.minimum:
             return None
         reference = min(len(baseline.rows) for baseline in baselines.values())
@@ -182,7 +182,7 @@ class DriftDetector:
         release: str,
         error: Exception,
     ) -> DriftWindow:
-        """Return a window that could not be examined: the evidence of the one before it stands."""
+        """Return a window that could not be examined, with the evidence of the previous one."""
         reason = f"{type(error).__name__}: {error}"[:300]
         carried = before[-1].evidence if before else 0.0
         decision = decisions.WindowDecision("error", False, carried, 1, reason)
@@ -243,7 +243,7 @@ class DriftDetector:
         baselines: Mapping[SignalSide, ReferenceSample],
         drift_signals: Mapping[str, DriftSignal],
     ) -> dict[str, Any]:
-        """Return exemplars of a side that has texts: one that moved before one that did not, prompts before answers; segments of prompts."""
+        """Return exemplars of a side with texts: a shifted side before one that is not, prompts before answers; and segments of prompts."""
         texts = [
             side
             for side, base in baselines.items()
@@ -267,7 +267,7 @@ def _of(side: SignalSide, drift_signals: Mapping[str, DriftSignal]) -> list[str]
 
 
 def _silent(baselines: Mapping[SignalSide, ReferenceSample], drift_signals: Mapping[str, DriftSignal]) -> list[str]:
-    """Return the reason for each side that has a reference but no signal."""
+    """Return the reason for each side that has a reference but no testable signal."""
     result = []
     for side in baselines:
         of_it = [drift_signals[name] for name in _of(side, drift_signals)]

@@ -1,4 +1,4 @@
-"""What the monitor counts, for Prometheus: closed label sets, and never NaN: a number that is not known has no series."""
+"""The monitor's metrics for Prometheus: closed label sets, and no NaN: an unknown number has no series."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDES: Final = ("window", "reference")
 
 
 class DriftMetrics:
-    """The numbers of one monitor; the newest window's, and how many there were."""
+    """Metrics of one monitor: the newest window's values, and counts of windows."""
 
     def __init__(self, required: float) -> None:
         self._library = library = import_optional("prometheus_client", extra=EXTRA)
@@ -57,18 +57,18 @@ class DriftMetrics:
             self._show(window)
 
     def record_window(self, window: DriftWindow) -> None:
-        """Show and count a window."""
+        """Publish and count a window."""
         self._show(window)
         self._evaluations.labels(window.verdict).inc()
 
     def record_calibration(self, figures: Sequence[CalibrationRow]) -> None:
-        """Carry what the newest calibration measured, for alerts to say how much they are worth."""
+        """Publish the results of the newest calibration, so that alerts can state their reliability."""
         self._calibrated.clear()
         for figure in figures:
             self._calibrated.labels(figure.side, figure.change).set(figure.third[0])
 
     def record_failure(self) -> None:
-        """Count a look that failed; the gauges stay at the newest window."""
+        """Count a failed check; the gauges keep the values of the newest window."""
         self._evaluations.labels("error").inc()
 
     def record_success(self, at: float) -> None:
@@ -76,7 +76,7 @@ class DriftMetrics:
         self._success.set(at)
 
     def reset(self) -> None:
-        """Another release or reference: no window of it yet."""
+        """Clear the gauges for another release or reference, which has no window yet."""
         self._clear()
         self._evidence.set(0)
 
@@ -101,6 +101,6 @@ class DriftMetrics:
                     metric.labels(name).set(value)
 
     def render(self) -> bytes:
-        """Return the exposition, in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         written: bytes = self._library.generate_latest(self._registry)
         return written

@@ -1,7 +1,7 @@
 """Check the inference log once: close windows that are due, test them, store and show the result.
 
-All that is remembered is in the inference log, so a monitor that was killed goes on where it was, and two looks at the same
-traffic give one window: its id is the hash of what was looked at and how.
+All state is in the inference log, so a killed monitor resumes where it was, and two checks of the same
+traffic give one window: its id is the hash of the rows and the settings.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from tunectl.registry.protocols import RegistryReader
 from tunectl.registry.release_state import ChampionPointer
 
 AHEAD: Final = 100
-"""Most windows closed in one look: who was away for long catches up in steps."""
+"""Most windows closed in one check: a monitor that was off for long catches up in steps."""
 STILL: Final = timedelta(minutes=2)
 """How long after its traffic has settled an open window is still read: then nothing new can be in it."""
 Reporter = Callable[[DriftWindow, Sequence[MonitoredInference], dict[str, Sequence[MonitoredInference]], Path], None]
-"""Writes the report of a window; a failure is logged, and the verdict stands."""
+"""Writes the report of a window; a failure is logged, and the verdict is kept."""
 
 
 @dataclass
 class DriftMonitor:
-    """Watches one inference log."""
+    """Monitors one inference log."""
 
     settings: MonitorSettings
     layout: ProjectPaths
@@ -52,23 +52,23 @@ class DriftMonitor:
     report: Reporter | None = None
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     stopped: Callable[[], bool] = lambda: False
-    """Asked between two windows: who catches up on many of them is not held up until the last."""
+    """Called between two windows, so that a stop need not wait for the last of many."""
     masker: PiiMasker | None = None
-    """Masks the recorded answers as live ones were masked before they were kept."""
+    """Masks the recorded answers as live ones were masked before they were stored."""
     _measured: dict[tuple[SignalSide, str], ReferenceSample] = field(default_factory=dict)
     _counted: tuple[datetime | None, int, datetime] = (None, 0, datetime.min.replace(tzinfo=UTC))
-    """Begin of the open window, answers finished in it, and when that number was new."""
+    """Start of the open window, answers finished in it, and when that number was new."""
     _columns: dict[str, MeasuredSignals] = field(default_factory=dict)
-    """What the last windows' rows were turned into, by id; what is not here is measured again from the inference log."""
+    """Measured signals of the last windows, by id; others are measured again from the inference log."""
     _warned: bool = False
-    """Whether it was said that windows are too small."""
+    """Whether the warning about too small windows was logged."""
     _before: list[DriftWindow] | None = None
-    """All closed windows, oldest first; read once, because one monitor at a time watches a store."""
+    """All closed windows, oldest first; read once, because only one monitor at a time runs on a store."""
 
     def run_once(self, closed: Callable[[DriftWindow], None] = lambda _window: None) -> list[DriftWindow]:
-        """Close and examine all windows that are due, oldest first; ``closed`` hears of each as soon as it is kept.
+        """Close and examine all windows that are due, oldest first; ``closed`` is called for each as soon as it is stored.
 
-        Raises  InfrastructureError where the inference log says no, or the clock was set back by more than a window;
+        Raises  InfrastructureError where the inference log fails, or the clock was set back by more than a window;
                 ArtifactError for a damaged release.
         """
         found: list[DriftWindow] = []
@@ -82,7 +82,7 @@ class DriftMonitor:
         return found
 
     def find_latest_window(self) -> DriftWindow | None:
-        """Return the newest closed window of the champion; None where it has none yet, or since its prompts have another reference."""
+        """Return the newest closed window of the champion; None where it has none yet, or none with the current reference of prompts."""
         champion = self.releases.champion()
         of_champion = [
             window for window in self.list_closed_windows() if champion and window.release == champion.release
@@ -132,7 +132,7 @@ class DriftMonitor:
         return self._close_window(champion, span, inside)
 
     def _due(self, since: datetime) -> bool:
-        """Return whether a window may be ready: enough answers are finished, more than at the last look, or its time is over.
+        """Return whether a window may be ready: enough answers are finished, more than at the last check, or its time is over.
 
         Counting is cheap; reading all inferences of a day every few seconds is not.
         """
@@ -146,7 +146,7 @@ class DriftMonitor:
         return finished >= rule.max_rows and now <= settled
 
     def _since(self, champion: ChampionPointer) -> datetime | None:
-        """Return where the next window begins: behind the last one, but not before the champion's promotion.
+        """Return the start of the next window: after the last one, but not before the champion's promotion.
 
         The first one begins with the first inference; None before there is one.
         """
@@ -192,7 +192,7 @@ class DriftMonitor:
         return window
 
     def _last(self, release: str) -> MeasuredSignals | None:
-        """Return the values of a release's window before, with enough rows to say something; None where it has none."""
+        """Return the measured signals of a release's previous window, with enough rows for a verdict; None where it has none."""
         minimum = self.examiner.rule.minimum
         enough = [
             window
@@ -204,7 +204,7 @@ class DriftMonitor:
         return self._measure(enough[-1].id)
 
     def _measure(self, window: str) -> MeasuredSignals | None:
-        """Return the values of a closed window, as far as its rows are still in the inference log; None where it is gone itself."""
+        """Return the measured signals of a closed window, for the rows that are still in the inference log; None where none are left."""
         if window not in self._columns:
             stored = next((item for item in self.store.windows() if item.id == window), None)
             if stored is None:
@@ -213,7 +213,7 @@ class DriftMonitor:
         return self._columns[window]
 
     def _earlier(self, before: Sequence[DriftWindow]) -> list[PooledWindow]:
-        """Return the windows that are pooled with the next one, oldest first: the rows are read from the inference log after a restart."""
+        """Return the windows that are pooled with the next one, oldest first; after a restart their rows are read from the inference log."""
         pooled = [item for item in before if item.rows and item.verdict != "error"][1 - max(POOLS) :]
         result = [(item, self._measure(item.id)) for item in pooled]
         needed = {item.id for item in pooled} | {window.id for window in self.list_closed_windows()[-1:]}
@@ -232,7 +232,7 @@ class DriftMonitor:
         )
 
     def baselines(self, release: str) -> tuple[dict[SignalSide, ReferenceSample], dict[SignalSide, str]]:
-        """Return the measured reference of a release, and for each side without one the reason.
+        """Return the measured references of a release, and for each side without one the reason.
 
         Raises  ArtifactError for a damaged release.
         """
@@ -265,10 +265,10 @@ class DriftMonitor:
         return reference_data.load_accepted_windows(self.store, prompts.max_rows, self._within)
 
     def _answers(self, release: str) -> ReferenceData:
-        """Return the reference rows: those of the release; where live ones are declared, of accepted windows, else of its canary.
+        """Return the reference rows of answers: those of the release; where live ones are declared, of accepted windows, else of its canary.
 
-        Live ones are declared where people ask something else than the validation prompts, so the recorded answers to those would
-        be called drift: without live rows answers are not compared.
+        Live ones are declared where people do not ask what the validation prompts ask, so that a comparison with the recorded answers would
+        show drift: without live rows answers are not compared.
         """
         if self.settings.monitor.answers.reference == "release":
             return reference_data.load_recorded_answers(self.releases.fetch(release), self.masker)

@@ -1,4 +1,4 @@
-"""The monitor's own pages: all windows, and one of them with what moved. Texts in them were redacted before they were kept."""
+"""The monitor's own pages: all windows, and one window in detail. Texts in them were redacted before they were stored."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tunectl.backends.reports import render
 from tunectl.monitoring.signals import MonitoredInference
 
 LENGTH = 300
-"""Characters of a text."""
+"""Characters of a text that are shown."""
 SHOWN = 200
-"""Newest windows on the page."""
+"""Number of newest windows on the page."""
 
 
 def render_index(project: str, windows: Sequence[DriftWindow], reports: Collection[str]) -> str:
-    """Return the page of all windows; ``windows`` oldest first, ``reports`` the files that are still there."""
+    """Return the page of all windows; ``windows`` oldest first, ``reports`` the files that still exist."""
     newest = windows[-1] if windows else None
     return render.render(
         "drift.html",
@@ -35,7 +35,7 @@ def render_index(project: str, windows: Sequence[DriftWindow], reports: Collecti
 
 
 def evidence_text(window: DriftWindow) -> str:
-    """Return the evidence of a window, and what makes a drift."""
+    """Return the evidence of a window, and the evidence that makes a drift."""
     return f"{window.evidence:.1f} of {window.evidence_required:.1f}"
 
 
@@ -53,7 +53,7 @@ def _window(window: DriftWindow) -> list[object]:
 def render_window(
     project: str, window: DriftWindow, rows: Mapping[str, MonitoredInference], reports: Collection[str]
 ) -> str:
-    """Return the page of one window; ``rows`` are its inferences by id, as far as they still are in the inference log, ``reports`` as above."""
+    """Return the page of one window; ``rows`` are its inferences by id that are still in the inference log, ``reports`` as above."""
     return render.render(
         "drift_window.html",
         project=project,
@@ -103,7 +103,7 @@ def render_window(
 def signal_rows(window: DriftWindow) -> list[list[object]]:
     """Return the signals of a window as a table.
 
-    Name, method, rows, p, p of several windows together, adjusted, effect, floor, score and threshold, p against the window before, moved or why not.
+    Name, method, rows, p, pooled p, adjusted p, effect, floor, score and threshold, p against the previous window, shifted or why not.
     """
     return [_signal_row(signal, window.previous_p_values.get(signal.name)) for signal in window.signals.values()]
 

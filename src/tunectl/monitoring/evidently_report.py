@@ -1,7 +1,7 @@
 """Evidently report of one window, with our tests registered as its statistical tests.
 
-Evidently would choose a test by the size of the reference and judge embeddings with thresholds that alarm on quiet traffic;
-here every column names its method, and the method hands over the p-value that the verdict rests on.
+Evidently would choose a test by the size of the reference and test embeddings with thresholds that raise false alarms;
+here every column names its method, which returns the p-value of the verdict.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ KINDS: Final = {
     "category": ("cat", "tunectl_variation"),
     "share": ("cat", "tunectl_variation"),
 }
-"""Kind of signal to kind of column and test. Tone and language are made from texts, and are shown by our own page."""
+"""Column type and test for each kind of signal. Tone and language are derived from texts, and are shown on our own page only."""
 DRAWN: Final = 2000
-"""Rows of a side in the pictures; the numbers beside them are of all rows. Of texts that moved Evidently trains a classifier."""
+"""Most rows of a side in the plots; the numbers beside them are of all rows. On shifted texts Evidently trains a classifier."""
 _results: dict[str, DriftSignal] = {}
-"""Of the window that is being written, by column: Evidently calls tests with values only."""
+"""Results of the window that is being written, by column: Evidently calls tests with values only."""
 
 
 def write(
@@ -43,7 +43,7 @@ def write(
 ) -> None:
     """Write the HTML page of ``window``; ``references`` are the rows of each side (prompt, answer).
 
-    Only signals that were compared are in it. It needs no network: pictures and scripts are in the page.
+    Only compared signals are in it. It needs no network: pictures and scripts are in the page.
     Raises  InfrastructureError where Evidently cannot make it.
     """
     os.environ["DO_NOT_TRACK"] = "1"
@@ -80,7 +80,7 @@ def _has_p_value(window: DriftWindow, name: str) -> bool:
 
 
 def _table(signals: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInference]]) -> dict[str, list[Any]]:
-    """Return columns of equal length: a side that has fewer rows is filled up with nothing."""
+    """Return columns of equal length: a side with fewer rows is padded with None."""
     sampled = {side: row[:: -(-len(row) // DRAWN) or 1] for side, row in rows.items()}
     longest = max(len(some) for some in sampled.values())
     table: dict[str, list[Any]] = {}
@@ -93,13 +93,13 @@ def _table(signals: Sequence[Any], rows: Mapping[str, Sequence[MonitoredInferenc
 
 
 def _harmless(text: str) -> str:
-    """Remove the sign that begins a tag: Evidently writes texts into a script unescaped, and users may send any text."""
+    """Remove the character that begins a tag: Evidently writes texts into a script unescaped, and users may send any text."""
     return text.replace("<", "\N{FULLWIDTH LESS-THAN SIGN}")
 
 
 @cache
 def _register() -> None:
-    """Make our tests known to Evidently, once."""
+    """Register our tests with Evidently, once."""
     tests = import_optional("evidently.legacy.calculations.stattests", extra=EXTRA)
     kinds = import_optional("evidently.legacy.core", extra=EXTRA).ColumnType
     for name, kind in TESTS.items():
@@ -110,6 +110,6 @@ def _register() -> None:
 
 
 def _look_up_result(_reference: Any, current: Any, _kind: Any, _threshold: float) -> tuple[float, bool]:
-    """Return the p-value that the monitor computed for a column, and whether it moved."""
+    """Return the p-value that the monitor computed for a column, and whether it is shifted."""
     signal = _results[str(current.name)]
     return signal.p_value if signal.p_value is not None else 1.0, signal.shifted

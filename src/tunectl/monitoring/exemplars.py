@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RIDGE = 0.1
-"""Of the direction between window and reference, in parts of the largest variance."""
+"""Ridge of the direction between window and reference, as a share of the largest variance."""
 SURE = 4.0
-"""Standard errors between two shares before a slice is shown: many words are looked at."""
+"""Standard errors between two shares from which a slice is shown: many words are tested."""
 _WORD = re.compile(r"[^\W\d_]{3,}")
 
 
 def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> list[int]:
-    """Return the rows of ``window`` (rows, d) that are least like ``reference`` (rows, d), most different first.
+    """Return the indices of the rows of ``window`` (rows, d) that differ most from ``reference`` (rows, d), most different first.
 
-    They are ordered along the direction that tells the two apart best (Fisher's discriminant, with a ridge).
+    They are ordered along the direction that separates the two best (Fisher's discriminant, with a ridge).
     """
     import numpy as np
 
@@ -43,9 +43,9 @@ def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> l
 def word_shifts(
     window: Sequence[MonitoredInference], reference: Sequence[MonitoredInference], count: int, *, limit: int = 3
 ) -> list[SegmentShift]:
-    """Return words that more (or fewer) of the window's prompts have than of the reference's, largest change first.
+    """Return words that occur in a larger (or smaller) share of the window's prompts than of the reference's, largest change first.
 
-    A word is shown when the two shares lie ``SURE`` standard errors apart; of words that mark the same prompts only the first.
+    A word is shown when the two shares differ by ``SURE`` standard errors; of words in the same prompts only the first.
     """
     window_words, reference_words = [_words(row.prompt) for row in window], [_words(row.prompt) for row in reference]
     if not window_words or not reference_words:

@@ -1,4 +1,4 @@
-"""What a monitor is put together from, as the configuration has it."""
+"""Build the monitor from the configuration."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tunectl.monitoring.signals import SignalBackends
 from tunectl.monitoring.window_size import DetectionRule
 
 LETTERS = 12
-"""Fewest of a text whose language is guessed."""
+"""Letters of a text from which its language is detected."""
 
 
 def detection_rule(settings: MonitorSettings) -> DetectionRule:
-    """Return how windows are decided on, as the configuration has it."""
+    """Return the decision rule in the configuration."""
     rule = settings.monitor.rule
     return DetectionRule(
         permutations=rule.permutations,
@@ -68,7 +68,7 @@ def _language() -> Callable[[str], str]:
 def open_monitor(settings: MonitorSettings, layout: ProjectPaths) -> Iterator[DriftMonitor]:
     """Open the drift monitor of the configured inference log; one at a time.
 
-    Raises  InfrastructureError where another monitor watches this project, or the store cannot be opened.
+    Raises  InfrastructureError where another monitor runs on this project, or the store cannot be opened.
     """
     with (
         lock.file_lock(

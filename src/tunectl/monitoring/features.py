@@ -1,4 +1,4 @@
-"""Features of texts that are not fitted to the reference: a fitted map makes all other text look different.
+"""Features of texts that are not fitted to the reference: a fitted map would make all other text look different.
 
 Characters are hashed, words are looked up; sentence embeddings come from ``backends``.
 """
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BUCKETS = 128
-"""Of character n-grams."""
+"""Buckets of character n-grams."""
 LENGTHS = (1, 2, 3)
-"""Bytes of an n-gram."""
+"""Lengths of n-grams in bytes."""
 LONGEST = 2000
-"""Characters of a text that are looked at: more would let one long text be a window of its own."""
+"""Characters of a text that are used: with more, one long text could dominate a window."""
 BATCH = 2048
-"""Texts at a time."""
+"""Texts per batch."""
 
 
 class Embedder(Protocol):
-    """A map from texts to vectors that has never seen the texts of a reference."""
+    """A map from texts to vectors that was not fitted to any reference."""
 
     name: str
-    """For reports and for the identity of a window."""
+    """Name, for reports and for the id of a window."""
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return one row a text, single precision, of length one or (for a text without a known word) zero; never NaN."""
+        """Return one row per text, single precision, of length one or (for a text without a known word) zero; never NaN."""
         ...
 
 
@@ -92,20 +92,20 @@ _WEAKER = _parse_word_list(
     "almost kinda less little marginally occasionally partly slightly somewhat sort kind scarcely"
 )
 _STEP, _FLIP = 0.293, -0.74
-"""How much a word of degree adds, and what a negation makes of a word; measured by Hutto and Gilbert."""
+"""Valence that an intensifier adds, and factor of a negation; measured by Hutto and Gilbert."""
 _COMPLAINT = -1.0
 """Valence of a negation whose next words have none."""
 _RIDGE = 10.0
-"""Of the regression on embeddings, in mean squared lengths of a vector: it learns from some hundred to some thousand rows."""
+"""Ridge of the regression on embeddings, as a multiple of the mean squared length: it is fitted to some hundred to some thousand rows."""
 _NOTHING = 1e-12
-"""Spreads below this are rounding."""
+"""Smaller spreads are rounding errors."""
 
 
 class Sentiment:
     """How friendly a text is, by a lexicon of words with a valence from -4 to 4 and the rules of VADER, simplified.
 
-    Source: Hutto and Gilbert, "VADER", ICWSM 2014. Negations within three words turn a valence around, words of degree before
-    it change it, what follows "but" weighs more; a negation of anything else ("does not start") counts as a mild complaint.
+    Source: Hutto and Gilbert, "VADER", ICWSM 2014. Negations within three words invert a valence, intensifiers before
+    it scale it, what follows "but" weighs more; a negation of anything else ("does not start") counts as a mild complaint.
     English; a text without a known word is 0.
     """
 
@@ -147,21 +147,21 @@ class Sentiment:
 
 
 def smooth_by_neighbors(balance: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
-    """Return the balance of each text (rows,) together with what texts like it have; ``vectors`` (rows, d) are their embeddings.
+    """Return the balance of each text (rows,) together with that of similar texts; ``vectors`` (rows, d) are their embeddings.
 
-    A lexicon does not know that "sent it back after a week" is bad; texts about the same thing that it does know tell. The
+    A lexicon does not know that "sent it back after a week" is bad; texts about the same thing with known words show it. The
     second part is a ridge regression of balance on embedding over these rows, each predicted from all others (leave one out).
-    Both parts in standard deviations. Give it window and reference together: then it treats them alike, and a permutation test
+    Both parts in standard deviations. Pass window and reference together: then both are treated alike, and a permutation test
     of its result is exact.
     """
     return smooth_by_taught_rows(balance, vectors, None)
 
 
-def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], taught: NDArray[Any] | None) -> NDArray[Any]:
-    """Smooth as ``smooth_by_neighbors`` does, with a regression that is learned from the rows ``taught`` only (all: None); for simulations."""
+def smooth_by_taught_rows(balance: NDArray[Any], vectors: NDArray[Any], fit_rows: NDArray[Any] | None) -> NDArray[Any]:
+    """Smooth as ``smooth_by_neighbors`` does, with a regression that is fitted to the rows ``fit_rows`` only (all: None); for simulations."""
     import numpy as np
 
-    rows = np.arange(len(balance)) if taught is None else taught
+    rows = np.arange(len(balance)) if fit_rows is None else fit_rows
     target = balance - balance[rows].mean()
     spread = float(target[rows].std())
     if spread <= _NOTHING:

@@ -1,7 +1,7 @@
-"""The tests of all signals at the speed that ten thousand simulated windows need.
+"""Fast versions of the tests of all signals, for simulations of ten thousand windows.
 
-What a test learns from window and reference together (axes, covariance, the regression of tone, the spread of numbers) is
-learned once here, from all rows of a pool, and p-values come from the tails alone. For windows drawn out of that pool both agree
+What a test computes from window and reference together (axes, covariance, the regression of tone, the spread of numbers) is
+computed once here, from all rows of a pool, and p-values come from the tails alone. For windows drawn from that pool both agree
 closely (``tests/unit/monitoring/test_frozen_tests.py``); a real window is never tested this way.
 """
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TAUGHT = 1500
-"""Rows that the regression of tone is learned from: about as many as a window and a reference have."""
+"""Rows to which the regression of tone is fitted: about as many as a window and a reference have."""
 NEAR = 30
-"""Rows of a pool for each neighbor of a text: about as in a test of a window with a reference of a thousand rows."""
+"""Rows of a pool per neighbor of a text: about as in a test of a window with a reference of a thousand rows."""
 DRAWS = 300_000
 """Draws of a null distribution that has no formula."""
 Tail = Callable[["NDArray[Any]", int, int, "NDArray[Any]"], float]
-"""Difference of the mean features, rows of window and reference, sum of the features of both; the p-value."""
+"""Returns the p-value, from the difference of the mean features, the rows of window and reference, and the sum of the features of both."""
 
 
 @dataclass(frozen=True, slots=True)
 class FrozenSignal:
-    """One signal of a pool: features of each row that has a value, and how two means of them are compared."""
+    """One signal of a pool: features of each row that has a value, and how two means are compared."""
 
     spec: SignalSpec
     places: NDArray[Any]
-    """For each row of the pool its row among those with a value, or -1."""
+    """For each row of the pool its index among those with a value, or -1."""
     add_up: Callable[[NDArray[Any]], NDArray[Any]]
-    """Sum of the features of rows with a value, double precision."""
+    """Returns the sum of the features of rows with a value, double precision."""
     tail: Tail
 
     def sum_rows(self, rows: NDArray[Any]) -> tuple[NDArray[Any], int]:
@@ -81,9 +81,9 @@ def _sum_rows(values: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
 def _freeze_text(
     column: SignalValues, learned: NDArray[Any], seed: int
 ) -> tuple[Callable[[NDArray[Any]], NDArray[Any]], Tail]:
-    """Freeze a text signal: neighbors are looked for in the whole pool, as many for its size as in a test.
+    """Freeze a text signal: neighbors are searched in the whole pool, as many for its size as in a test.
 
-    Summed are how often each row was drawn, the edges that reach each row from them, and their axes.
+    Sums count how often each row was drawn, the edges that reach each row from them, and their axes.
     """
     import numpy as np
 

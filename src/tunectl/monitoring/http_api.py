@@ -7,8 +7,8 @@
     /windows.json    the same for programs
     /reports         Evidently's reports; /reports/ID.html
 
-On a loopback address without a file of keys everything is open to this machine: to a request that names it and came through no
-proxy. On any other address a key is always asked for. Browsers give it as the password of any name.
+On a loopback address without a keys file everything is open to this machine: to requests for its own host names that came through no
+proxy. On any other address a key is always needed. Browsers send it as the password, with any name.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
 
 LOOK_SECONDS: Final = 1.0
-"""Between looks at the file of keys."""
+"""Seconds between checks of the keys file."""
 
 
 class PageProviders(NamedTuple):
-    """Where the answers come from."""
+    """Functions that return the pages."""
 
     metrics: Callable[[], bytes]
     listing: Callable[[], str]
     window: Callable[[str], str | None]
-    """None for an id that is not known."""
+    """None for an unknown id."""
     data: Callable[[], bytes]
     reports: Path
 

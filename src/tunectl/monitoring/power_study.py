@@ -1,7 +1,7 @@
-"""How often does it cry wolf, and how soon does it notice? Measured by drawing windows out of texts that are known to be alike.
+"""Measure the rate of false alarms and the delay of detection, with windows drawn from texts of one distribution.
 
-Reference and windows are drawn with replacement from the same rows, so that windows never run out and nothing but chance tells
-them from the reference. Every sequence draws a reference of its own, unless one is shared on purpose.
+Reference and windows are drawn with replacement from the same rows, so that there are always enough windows and they differ from the
+reference by chance only. Every sequence draws its own reference, unless one is shared on purpose.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """0 to 1."""
+        """Rate from 0 to 1."""
         return self.count / self.trials
 
     @property
@@ -46,29 +46,29 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a series of sequences gave."""
+    """Results of a series of sequences."""
 
     alone: dict[str, Rate] = field(default_factory=dict)
-    """By signal: the first window flagged at the signal's own level."""
+    """Rate of first windows flagged at the signal's own level, by signal."""
     delays: list[int | None] = field(default_factory=list)
-    """Of each sequence: the window, counted from one, with the first verdict; None where there was none."""
+    """Number of the first window with the verdict drift of each sequence, from one; None where there was none."""
 
     def by_window(self, count: int) -> Rate:
-        """Return sequences with a verdict in one of the first ``count`` windows."""
+        """Return the rate of sequences with the verdict drift in one of the first ``count`` windows."""
         return Rate(sum(each is not None and each <= count for each in self.delays), len(self.delays))
 
     @property
     def median_delay(self) -> int | None:
-        """Windows until half of the sequences have a verdict; None where fewer ever have."""
+        """Number of windows after which half of the sequences have the verdict drift; None where fewer than half ever have."""
         ordered = sorted(each for each in self.delays if each is not None)
         middle = (len(self.delays) - 1) // 2
         return ordered[middle] if middle < len(ordered) else None
 
 
 Pool = Mapping[str, SignalColumns]
-"""By side (prompt, answer): measured rows, of which references and windows are drawn."""
+"""Measured rows by side (prompt, answer), from which references and windows are drawn."""
 Shift = Callable[["Generator", str, "NDArray[Any]"], "NDArray[Any]"]
-"""Turns the rows (numbers of rows of the pool) of a window of one side into those of a changed window."""
+"""Converts the rows (indices into the pool) of a window of one side to those of a changed window."""
 _Sums = list[tuple[Any, int]]
 
 
@@ -80,8 +80,8 @@ def no_change(_random: Generator, _side: str, window: NDArray[Any]) -> NDArray[A
 class Simulation:
     """Draws sequences of windows and evaluates each as the monitor does, with ``frozen_tests``.
 
-    Made for changes within the rows that the tests were frozen on. Rows that are nothing like them look even more foreign here than
-    in the monitor's own tests, whose axes have seen them: benchmarks/drift_trials.py measures those.
+    For changes within the rows on which the tests were frozen. Rows that are unlike all of them seem even more foreign here than
+    in the monitor's own tests, whose axes include them: benchmarks/drift_trials.py measures those.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class Simulation:
         seed: int = 1,
         shares: Mapping[str, float] | None = None,
     ) -> None:
-        """``own``: by side, the rows of the pool that reference and unchanged windows are drawn from.
+        """``own``: rows of the pool by side, from which reference and unchanged windows are drawn.
 
-        ``shares``: by signal, the share of a window's rows that have a value where not all have; the reference is as the pool is.
+        ``shares``: share of a window's rows that have a value, by signal, where not all have; the reference is as the pool is.
         """
         self._shares = dict(shares or {})
         self.rule, self.reference, self.rows = rule, reference, rows
@@ -141,7 +141,7 @@ class Simulation:
         return Rates({name: Rate(alone[name], count) for name, count in tested.items()}, delays)
 
     def count_false_verdicts(self, evaluations: int, seed: int) -> Iterator[bool]:
-        """Yield one long run in which nothing changes, against one reference: of each evaluation, whether it said drift."""
+        """Yield whether each evaluation of one long run without a change, against one reference, has the verdict drift."""
         import numpy as np
 
         random = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ class Simulation:
             yield self._evaluate(history, reference) <= self.rule.false_alarms
 
     def count_false_sequences(self, sequences: int, seed: int) -> Iterator[bool]:
-        """Yield, of sequences of nine windows in which nothing changes, all against one reference: whether the ninth says drift."""
+        """Yield whether the ninth window of each sequence without a change, all against one reference, has the verdict drift."""
         import numpy as np
 
         random = np.random.default_rng(seed)
@@ -201,7 +201,7 @@ class Simulation:
 
 
 def inject_foreign(side: str, foreign: Sequence[int], share: float) -> Shift:
-    """Replace ``share`` of a window by ``foreign`` rows of the pool."""
+    """Return a change that replaces ``share`` of a window by ``foreign`` rows of the pool."""
 
     def shift(random: Generator, where: str, window: NDArray[Any]) -> NDArray[Any]:
         import numpy as np
@@ -217,7 +217,7 @@ def inject_foreign(side: str, foreign: Sequence[int], share: float) -> Shift:
 
 
 def shift_share(side: str, marked: Sequence[int], points: float) -> Shift:
-    """Return the share of ``marked`` rows of a window grows by ``points`` (0.2: 20 points), as far as there are others to replace."""
+    """Return a change that increases the share of ``marked`` rows of a window by ``points`` (0.2: 20 points), as far as others can be replaced."""
 
     def shift(random: Generator, where: str, window: NDArray[Any]) -> NDArray[Any]:
         import numpy as np

@@ -1,4 +1,4 @@
-"""What a window is compared with: the champion's own answers, and the prompts of accepted windows or of the training set."""
+"""The references of a window: the champion's own answers, and the prompts of accepted windows or of the training set."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 
 @dataclass(frozen=True, slots=True)
 class ReferenceData:
-    """A reference, or why there is none."""
+    """A reference, or the reason why there is none."""
 
     name: str
-    """Part of the identity of windows: id of a window, of a release, or ``training_prompts``."""
+    """Part of the id of windows: id of a window, of a release, or ``training_prompts``."""
     rows: tuple[MonitoredInference, ...] = ()
     why: str = ""
     """Why there are no rows."""
@@ -36,7 +36,7 @@ class ReferenceData:
 def load_recorded_answers(release: Path, masker: PiiMasker | None = None) -> ReferenceData:
     """Return the champion's own answers to validation prompts, recorded when it was packaged.
 
-    ``masker`` masks them as live answers are masked before they are kept: a placeholder on one side only looks like drift.
+    ``masker`` masks them as live answers are masked before they are stored: a placeholder on one side only would look like drift.
     Raises  ArtifactError or DataError for a damaged release.
     """
     path = release / serving_contract.REFERENCE
@@ -69,7 +69,7 @@ def _answer(index: int, response: RecordedResponse, text: str) -> MonitoredInfer
 
 
 def training_prompts(layout: ProjectPaths, maximum: int) -> ReferenceData:
-    """Return the training prompts, where the user declares that they are what people really ask."""
+    """Return the training prompts, where the user declares that people ask the same."""
     path = layout.artifact("split") / "train.jsonl"
     if not path.is_file():
         return ReferenceData(windows.TRAINING, why=f"{path} does not exist; build it: tunectl repro --to split")
@@ -82,7 +82,7 @@ def training_prompts(layout: ProjectPaths, maximum: int) -> ReferenceData:
 
 
 def _spread(rows: Sequence[MonitoredInference], maximum: int) -> tuple[MonitoredInference, ...]:
-    """Return at most so many, as far apart as they can be: files are sorted by source, and windows by the hour."""
+    """Return at most so many rows, evenly spaced: files are sorted by source, and windows by time."""
     count = min(len(rows), maximum)
     return tuple(rows[index * len(rows) // count] for index in range(count))
 
@@ -94,7 +94,7 @@ def _find_last_user_text(messages: Sequence[Message]) -> str:
 def load_accepted_windows(
     store: InferenceLog, maximum: int, within: float, release: str | None = None
 ) -> ReferenceData:
-    """Return the rows of the windows that were accepted last; what was erased meanwhile is not in them.
+    """Return the rows of the windows that were accepted last, without those erased since.
 
     ``within`` as in ``monitoring.window.to_monitored_inference``; ``release``: only windows in which that one answered.
     """
@@ -117,9 +117,9 @@ def load_accepted_windows(
 
 
 def canary_answers(store: InferenceLog, release: str, maximum: int, within: float) -> ReferenceData:
-    """Return the answers of a release in its canary: current requests of randomly assigned identities.
+    """Return the answers of a release in its canary: recent requests of randomly assigned identities.
 
-    Inferences whose caller asked for it by name were drawn by nobody, and are left out.
+    Inferences whose caller asked for it by name were not assigned, and are left out.
     """
     name = f"canary-{release}"
     inferences = windows.select_rows(store.inferences(release=release, variant=windows.CHALLENGER), windows.CHALLENGER)
@@ -136,7 +136,7 @@ def canary_answers(store: InferenceLog, release: str, maximum: int, within: floa
 
 
 def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> list[MonitoredInference]:
-    """Return the rows of a closed window as the inference log still has them."""
+    """Return the rows of a closed window that the inference log still has."""
     release_name = window.body.get("release")
     inferences = windows.select_rows(
         store.inferences(window.since, window.until, release=release_name, variant=windows.CHAMPION)
@@ -146,13 +146,13 @@ def rows_of(store: InferenceLog, window: TimeWindow, within: float = inf) -> lis
 
 
 def load_rows_by_id(store: InferenceLog, name: str) -> dict[str, MonitoredInference]:
-    """Return the inferences of a closed window by id, as the inference log has them now."""
+    """Return the inferences of a closed window by id, as they are in the inference log now."""
     result = next((window for window in store.windows() if window.id == name), None)
     return {} if result is None else {row.id: row for row in rows_of(store, result)}
 
 
 def list_closed_windows(store: InferenceLog, since: datetime | None = None) -> list[DriftWindow]:
-    """Return the windows that the monitor closed since then, oldest first; other rows of that table are not its own."""
+    """Return the windows that the monitor closed since then, oldest first; other rows of that table are not the monitor's."""
     own = [window.body for window in store.windows(since) if "verdict" in window.body and "reference" in window.body]
     result = [msgspec.convert(body, DriftWindow, strict=False) for body in own]
     return sorted(result, key=lambda item: item.until)

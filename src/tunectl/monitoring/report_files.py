@@ -1,4 +1,4 @@
-"""Files of Evidently's reports: one a window, the newest kept. They contain texts, so purging the inference log deletes them."""
+"""Files of Evidently's reports: one per window, the newest are kept. They contain texts, so purging the inference log deletes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunectl.artifacts import names
 
 
 def list_reports(folder: Path) -> list[Path]:
-    """Return the reports that are there, newest first; other files in that folder are none of ours."""
+    """Return the existing reports, newest first; other files in that folder are ignored."""
     result = [path for path in folder.glob("*.html") if names.is_content_id(path.stem)]
     return sorted(result, key=os.path.getmtime, reverse=True)
 

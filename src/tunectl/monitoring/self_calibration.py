@@ -1,7 +1,7 @@
-"""What this project's own references make of it: false alarms and power, measured on them.
+"""Calibrate the monitor on this project's own references: false alarms and power.
 
-Windows, and a reference of the same size, are drawn out of the reference itself, with replacement (``power_study``). Changes are
-made of its own rows: more of one topic, another tone.
+Windows, and a reference of the same size, are drawn from the reference itself, with replacement (``power_study``). Changes are
+made from its own rows: more of one topic, another tone.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NEAR = 0.2
-"""Share of a reference that makes up a topic: the rows nearest to one that is drawn."""
+"""Share of a reference that forms a topic: the rows nearest to a random one."""
 LOGPROB = "mean_logprob"
-"""The signal whose rows ``inference_log.logprob_share`` decides on."""
+"""The signal whose rows depend on ``inference_log.logprob_share``."""
 NOTHING = "nothing"
-"""The change that is none: its share are false alarms."""
+"""Name of no change: its detections are false alarms."""
 CHANGES: tuple[tuple[str, str, float], ...] = (
     (NOTHING, "", 0.0),
     ("topic_15", "topic", 0.15),
@@ -32,7 +32,7 @@ CHANGES: tuple[tuple[str, str, float], ...] = (
     ("tone_20", "tone", 0.20),
     ("tone_40", "tone", 0.40),
 )
-"""Name (a label of the metrics), what is drawn more often, and by how much of the window."""
+"""Name (a label of the metrics), which rows are drawn more often, and how much of the window changes."""
 
 
 class CalibrationRow(Struct, frozen=True):
@@ -41,52 +41,52 @@ class CalibrationRow(Struct, frozen=True):
     change: str
     side: str
     rows: int
-    """Of a window."""
+    """Rows of a window."""
     reference: int
     """Rows of a reference in the trials."""
     trials: int
     alone: dict[str, float]
-    """By signal: share of windows flagged at the signal's own level."""
+    """Share of windows flagged at the signal's own level, by signal."""
     third: tuple[float, float, float]
-    """Share of sequences with a verdict by the third window after the change, with the ends of its 95 % interval."""
+    """Share of sequences with the verdict drift by the third window after the change, with the ends of its 95 % interval."""
     ninth: tuple[float, float, float]
-    """The same by the ninth window. Where nothing changed: of nine evaluations, at least one."""
+    """Share of sequences with the verdict drift by the ninth window after the change, with its interval. Without a change: in at least one of nine evaluations."""
     delay_rows: int | None
-    """Rows until half of the sequences have a verdict; None where fewer have one by the ninth window."""
+    """Rows until half of the sequences have the verdict drift; None where fewer have by the ninth window."""
     rows_needed: int | None
-    """Rows of a window with which half have one by the third window; None where four times the rows are too few."""
+    """Rows of a window with which half have it by the third window; None where four times the rows are too few."""
 
 
 class LogprobPower(Struct, frozen=True):
-    """What the share of answers with log-probabilities leaves of the signal ``mean_logprob``; nothing is drawn for it."""
+    """Power of the signal ``mean_logprob`` under the share of answers with log-probabilities; computed without simulation."""
 
     share: float
     """``inference_log.logprob_share``."""
     rows: int
-    """Rows of a window that have one."""
+    """Rows of a window with a log-probability."""
     reference: int
-    """Rows of the reference that have one."""
+    """Rows of the reference with a log-probability."""
     min_rows: int
-    """Fewest of either with which the signal is tested (``monitor.window.min_rows``)."""
+    """Rows of either from which the signal is tested (``monitor.window.min_rows``)."""
     effect: float
     """``monitor.rule.min_effect``, in standard deviations."""
     third: float | None
-    """Chance to see that change by the third window; None where the rows of three windows are too few to be tested."""
+    """Probability to detect that change by the third window; None where the rows of three windows are too few to be tested."""
     ninth: float | None
     ninth_of_all: float | None
-    """By the ninth window if every answer had log-probabilities."""
+    """Probability to detect that change by the ninth window if every answer had log-probabilities."""
     min_effect: float | None
-    """Smallest change that is seen by the ninth window with a chance of 80 %."""
+    """Smallest change that is detected by the ninth window with a probability of 80 %."""
 
 
 class Calibration(Struct, frozen=True):
-    """What ``tunectl monitor calibrate`` leaves."""
+    """Results of ``tunectl monitor calibrate``."""
 
     at: str
-    """UTC, ISO 8601."""
+    """Time of the calibration, UTC, ISO 8601."""
     release: str
     references: dict[str, str]
-    """By side: with what windows are compared."""
+    """Reference of each side."""
     embedder: str
     figures: list[CalibrationRow]
     logprob: LogprobPower | None = None
@@ -94,14 +94,14 @@ class Calibration(Struct, frozen=True):
 
 
 def min_reference_rows(rule: DetectionRule) -> int:
-    """Return rows of the smallest reference that can be measured."""
+    """Return the smallest number of rows with which a reference can be measured."""
     return 3 * rule.minimum
 
 
 def measure_logprob_power(
     columns: SignalColumns | None, rule: DetectionRule, rows: int, share: float
 ) -> LogprobPower | None:
-    """Return what is seen in ``mean_logprob`` where ``share`` of a window's ``rows`` have one; ``columns`` are the reference's answers."""
+    """Return the power of ``mean_logprob`` where ``share`` of a window's ``rows`` have a value; ``columns`` are the reference's answers."""
     if columns is None or LOGPROB not in columns:
         return None
     counted, reference = round(rows * share), len(columns[LOGPROB])
@@ -136,7 +136,7 @@ def calibrate(
     logprob_share: float = 1.0,
     each: Callable[[], None] = lambda: None,
 ) -> Iterator[CalibrationRow]:
-    """Yield one row of figures a side and change, each of ``trials`` sequences after which ``each`` is called.
+    """Yield one row of figures per side and change, each from ``trials`` sequences after which ``each`` is called.
 
     ``sizes``: rows of each reference; one with fewer than ``min_reference_rows`` has no figures. ``logprob_share``: of a window's
     rows that have a log-probability.
@@ -154,7 +154,7 @@ def calibrate(
 
 
 class _Benches:
-    """Simulations of one side by rows of a window."""
+    """Simulations of one side, by rows of a window."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ class _Benches:
         return self._bench
 
     def find_rows(self, rows: int, trials: int, seed: int, shift: Shift) -> int | None:
-        """Return the fewest rows, in steps of a quarter, with which half of the sequences have a verdict by the third window."""
+        """Return the fewest rows, in steps of a quarter, with which half of the sequences have the verdict drift by the third window."""
         few = max(20, trials // 4)
         largest, smallest = 4 * rows, self._bench.rule.minimum
         size: float = smallest
@@ -206,7 +206,7 @@ def _ends(rate: Rate) -> tuple[float, float, float]:
 
 
 def _shift_topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
-    """Return more rows that are near one drawn row, by their embeddings."""
+    """Return a change with more rows that are near one random row, by their embeddings."""
     column = columns.get(f"{side}_text")
     if column is None or not len(column):
         return None
@@ -225,7 +225,7 @@ def _shift_topic(side: SignalSide, columns: SignalColumns, amount: float) -> Shi
 
 
 def _shift_tone(side: SignalSide, columns: SignalColumns, amount: float) -> Shift | None:
-    """Return more rows whose words are unfriendly."""
+    """Return a change with more rows whose words are unfriendly."""
     column = columns.get(f"{side}_tone")
     if column is None or not len(column):
         return None

@@ -1,7 +1,7 @@
-"""What is watched, and how each thing is compared: the table ``SIGNALS``.
+"""The signals that are monitored for drift, and how each is compared: the table ``SIGNALS``.
 
 Two sides. Prompts are compared with prompts (an accepted window of live traffic, or the training prompts), answers with the
-champion's own answers to validation prompts: people's texts are not its answers.
+champion's own answers to validation prompts: people's texts are not comparable with its answers.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SignalKind = Literal["text", "tone", "language", "number", "category", "share"]
 
 
 class MonitoredInference(Struct, frozen=True, omit_defaults=True):
-    """One inference as the monitor sees it, or one row of a reference. None is "not known", and is left out of its signal."""
+    """One inference as the monitor sees it, or one row of a reference. None means unknown, and is left out of its signal."""
 
     id: str
     prompt: str | None = None
-    """What was asked last. Redacted."""
+    """Last user turn, redacted."""
     answer: str | None = None
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
@@ -41,19 +41,19 @@ class MonitoredInference(Struct, frozen=True, omit_defaults=True):
     """Whether the answer is empty or declines."""
     format_valid: bool | None = None
     mean_logprob: float | None = None
-    """Nats a token."""
+    """Nats per token."""
     feedback: bool | None = None
-    """Whether somebody said something about it."""
+    """Whether there is feedback on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignalBackends:
-    """What turns texts into numbers."""
+    """Functions that convert texts to numbers."""
 
     embedder: Embedder
     tone: Sentiment
     language: Callable[[str], str]
-    """The code of a text's language, or ``unknown``."""
+    """Returns the code of a text's language, or ``unknown``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,13 @@ class SignalSpec:
     side: SignalSide
     kind: SignalKind
     value: Callable[[MonitoredInference], Any]
-    """None where the row has none."""
+    """Returns the value of a row; None where it has none."""
     weight: float = 1.0
-    """Its part of the budget of false alarms: texts and tone notice most changes."""
+    """Share of the signal in the budget of false alarms: texts and tone detect most changes."""
 
     @property
     def method(self) -> str:
-        """How it is compared."""
+        """Return the name of its test."""
         return METHODS[self.kind]
 
 
@@ -108,26 +108,26 @@ SIGNALS: tuple[SignalSpec, ...] = (
     SignalSpec("format_valid", "answer", "share", lambda row: row.format_valid),
 )
 CHARACTERS = 0.5
-"""Length of a text's characters beside its embedding of length one, in the feature map of the text signals."""
+"""Weight of a text's character features beside its embedding of length one, in the feature map of the text signals."""
 SPOKEN = 2000
-"""Most texts whose language is looked at, the slowest of the signals; of more, every second one, or third."""
+"""Most texts whose language is detected, the slowest of the signals; of more, every second one, or third."""
 FEWEST = 19
-"""Permutations of a test whose p-value is not looked at."""
+"""Permutations of a test whose p-value is not used."""
 SIGNAL_NAMES = tuple(item.name for item in SIGNALS)
 """The closed set of signals: labels of the metrics."""
 WEIGHTS = {item.name: item.weight for item in SIGNALS}
-"""Parts of the budget of false alarms."""
+"""Shares of the budget of false alarms."""
 
 
 @dataclass(frozen=True, slots=True)
 class SignalValues:
-    """One signal's values of some rows: of those rows that have one."""
+    """Values of one signal, for those rows that have one."""
 
     parts: tuple[NDArray[Any], ...]
-    """Of a text feature maps (rows, d), of a tone the balance (rows,) and an embedding (rows, d), of other kinds one array
+    """For a text feature maps (rows, d), for a tone the balance (rows,) and an embedding (rows, d), for other kinds one array
     (rows,), categories as texts."""
     rows: NDArray[Any]
-    """Which rows these are."""
+    """Indices of these rows."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -144,7 +144,7 @@ def compute_signal_values(
     without: Sequence[str] = (),
     spoken: int = SPOKEN,
 ) -> dict[str, SignalValues]:
-    """Return the values of all signals of one side; those named in ``without`` are left out, language is that of ``spoken`` rows at most."""
+    """Return the values of all signals of one side; those in ``without`` are left out, language is detected for ``spoken`` rows at most."""
     import numpy as np
 
     signal_values: dict[str, SignalValues] = {}
@@ -160,7 +160,7 @@ def compute_signal_values(
 
 
 class _CachedEmbedder:
-    """An embedder that is asked once for the texts of a side, which two of its signals need."""
+    """An embedder that caches the texts of a side, which two of its signals need."""
 
     def __init__(self, inner: Embedder) -> None:
         self.name, self._inner = inner.name, inner
@@ -233,10 +233,10 @@ def run_signal_test(
 def suffix_strengths(
     name: str, windows: Sequence[SignalValues], reference: SignalValues, maximum: int, seed: int
 ) -> list[float]:
-    """Return how unlike ``reference`` the rows of the last one, two, three and more of ``windows`` are together, by one signal.
+    """Return how different the rows of the last one, two, three and more of ``windows`` together are from ``reference``, by one signal.
 
-    In standard errors or standard deviations, which can be compared where p-values are all the smallest there is; of each window
-    ``maximum`` rows are looked at.
+    In standard errors or standard deviations, which are comparable where all p-values are the smallest possible; of each window
+    at most ``maximum`` rows are used.
     """
     import numpy as np
 
@@ -271,7 +271,7 @@ def run_all_tests(
     level: float,
     minimum: int,
 ) -> list[DriftSignal]:
-    """Return each signal that both sides have, tested at its own ``level``; with fewer rows than ``minimum`` on a side it says why not."""
+    """Return each signal that both sides have, tested at its own ``level``; with fewer rows than ``minimum`` on a side it has a reason instead."""
     results = []
     for item in SIGNALS:
         if item.name in window and item.name in reference:
@@ -298,9 +298,9 @@ def run_all_tests(
 def effect_floors(
     reference: SignalColumns, permuter: two_sample_tests.PermutationCache, *, quantile: float, minimum: int, seed: int
 ) -> dict[str, float]:
-    """Return the effect that ``quantile`` of random splits of the reference into halves stay below, by signal.
+    """Return by signal the effect below which ``quantile`` of random splits of the reference into halves stay.
 
-    A difference that the reference shows against itself is no drift, however many rows make it significant.
+    A difference that the reference shows against itself is no drift, even where many rows make it significant.
     """
     import numpy as np
 
@@ -320,7 +320,7 @@ def _take_rows(column: SignalValues, places: NDArray[Any]) -> SignalValues:
 
 
 def pool_columns(windows: Sequence[SignalColumns], maximum: int, seed: int) -> dict[str, SignalValues]:
-    """Return the values of several windows' rows together; of more than ``maximum`` rows, as many are drawn."""
+    """Return the values of several windows' rows together; of more than ``maximum`` rows, a sample is drawn."""
     import numpy as np
 
     if len(windows) == 1:
@@ -341,7 +341,7 @@ def pool_columns(windows: Sequence[SignalColumns], maximum: int, seed: int) -> d
 
 
 def subset(signal_columns: SignalColumns, places: NDArray[Any]) -> dict[str, SignalValues]:
-    """Return the values of the rows ``places`` (numbers of rows) only, in that order: to draw windows out of measured texts."""
+    """Return the values of the rows ``places`` (indices of rows) only, in that order: to draw windows from measured texts."""
     import numpy as np
 
     chosen = {}

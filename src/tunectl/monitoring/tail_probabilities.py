@@ -1,9 +1,9 @@
-"""Tails of permutation distributions: probabilities that random permutations are too few to show.
+"""Tails of permutation distributions: probabilities that are too small for random permutations.
 
-A verdict with one false alarm in a thousand evaluations, shared by a dozen signals and three pools, rests on p-values of 10^-5.
-Random permutations show those of 10^-2 well; beyond, the distribution is computed: exactly for shares, by sampling counts for
+A verdict with one false alarm in a thousand evaluations, shared by a dozen signals and three pools, needs p-values of 10^-5.
+Random permutations estimate those of 10^-2 well; for smaller ones the distribution is computed: exactly for shares, by sampling counts for
 categories, by a saddlepoint approximation for differences of means, by three cumulants for quadratic statistics, by a Gaussian
-process for the earth mover's distance. ``tests/unit/monitoring/test_tail_probabilities.py`` holds each against a million permutations.
+process for the earth mover's distance. ``tests/unit/monitoring/test_tail_probabilities.py`` compares each with a million permutations.
 
 Sources: Imhof, "Computing the Distribution of Quadratic Forms in Normal Variables", Biometrika 48 (1961), for three cumulants;
 Robinson, "Saddlepoint Approximations for Permutation Tests and Confidence Intervals", JRSS B 44 (1982); Booth and Butler,
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 DRAWS = 300_000
 """Draws of what is sampled: a p-value of 10^-5 is three of them."""
 THRESHOLDS = 32
-"""Points at which the difference of two distributions of numbers is followed."""
+"""Points at which the difference of two distributions of numbers is evaluated."""
 CATEGORIES = 8
-"""Categories of which counts are sampled; the rarest of more are taken together."""
+"""Categories whose counts are sampled; the rarest of more are merged."""
 MARGIN = 0.92
-"""Exponent of p-values of the earth mover's distance and of texts: skewed numbers, and texts in a few dense clusters, reach 10^-5
-two to four times as often as what is computed."""
+"""Exponent of p-values of the earth mover's distance and of texts: with skewed numbers, and texts in a few dense clusters, 10^-5 occurs
+two to four times as often as computed."""
 NEWTON_STEPS = 60
 STRAIGHT = 1e-3
-"""Skewness below which a distribution is as good as normal."""
+"""Skewness below which a distribution is treated as normal."""
 
 
 def pearson_tail(standard: float, skewness: float) -> float:

@@ -1,4 +1,4 @@
-"""The kernel of the text signals: who is whose neighbor, and how the means differ.
+"""The kernel of the text signals: nearest neighbors, and the difference of means.
 
 Foreign texts in a window lie close together and far from most others. A regularized distance of means sees them badly while they
 are few: they widen the pool's covariance in just the direction in which they differ. Neighbors see them well: texts most like a
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NEIGHBORS = 40
-"""Of a row, at most; the first counts one, the last a fortieth."""
+"""Most neighbors of a row; the first has weight one, the last a fortieth."""
 SHARE = 25
 """A row has at most one neighbor for so many rows of the pool."""
 GRAPH = 2.0
-"""What neighbors count; means count one."""
+"""Weight of neighbors; the means have weight one."""
 RIDGES = (1.0, 0.1, 0.01)
 """Ridges of the distance of means, in parts of the pool's largest variance; their standardized distances are added up."""
 BLOCK = 1000
-"""Rows whose neighbors are looked for at a time."""
+"""Rows whose neighbors are searched at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelNull:
-    """What a kernel's quadratic form is without a difference between the groups."""
+    """Null distribution of a kernel's quadratic form: without a difference between the groups."""
 
     mean: float
     variance: float
     third: float
-    """Third cumulant, were membership of a group normally distributed."""
+    """Third cumulant, if group membership were normally distributed."""
     lopsided: float
-    """What it has more for each unit of squared skewness of membership."""
+    """What is added to it for each unit of squared skewness of membership."""
 
     @property
     def spread(self) -> float:
@@ -60,18 +60,18 @@ class KernelNull:
 
 @dataclass(frozen=True)
 class TextKernel:
-    """``GRAPH * graph + axes @ axes.T``, of ``rows`` rows; the graph still without its centering."""
+    """Kernel (similarity) matrix of the texts of a pool, in parts: ``GRAPH * graph + axes @ axes.T``; the graph is not centered yet."""
 
     axes: NDArray[Any]
     """(rows, d), centered."""
     graph: Any
-    """Weights of neighbors, a sparse matrix (rows, rows): the kernel has it and its transpose."""
+    """Weights of neighbors, a sparse matrix (rows, rows): the kernel contains it and its transpose."""
     scale: float
-    """What an edge counts."""
+    """Weight of an edge."""
 
     @property
     def rows(self) -> int:
-        """Return the rows of the pool."""
+        """Return the number of rows of the pool."""
         return len(self.axes)
 
     @cached_property
@@ -104,7 +104,7 @@ class TextKernel:
 
     @cached_property
     def null(self) -> KernelNull:
-        """Return that of the squared distance of two means, in units of the variance of a difference of means."""
+        """Return the null distribution of the squared distance of two means, in units of the variance of a difference of means."""
         return null_of(self.graph + self.graph.T, self.axes, self.scale)
 
 
@@ -122,9 +122,9 @@ def build_kernel(values: NDArray[Any], seed: int) -> TextKernel | None:
 
 
 def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | None:
-    """Return ``centered`` (rows, d) on the principal axes of ``learned``, weighed so that the kernel of ``learned`` has norm one.
+    """Return ``centered`` (rows, d) on the principal axes of ``learned``, weighted so that the kernel of ``learned`` has norm one.
 
-    With a ridge directions weigh the more the less the pool moves in them. None where nothing moves.
+    With a ridge, directions get more weight the less the pool varies in them. None where nothing varies.
     """
     import numpy as np
 
@@ -144,7 +144,7 @@ def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | 
 def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 0.0) -> Any:
     """Return the weights of each row's ``count`` nearest rows by cosine, 1 for the first; rows in random order, so that ties favor no group.
 
-    ``same``: what a row counts for itself, where it will be drawn more than once.
+    ``same``: weight of a row for itself, where it will be drawn more than once.
     """
     import numpy as np
     from scipy.sparse import csr_array

@@ -28,9 +28,9 @@ FEW = 10
 CELLS = 4_000_000
 """Numbers of a block of permutations held at a time: 16 MB."""
 SMALLEST = 1e-12
-"""P-values below this are this: no approximation is relied on further."""
+"""Smallest p-value that is returned: approximations are not reliable below it."""
 TIE = 1e-5
-"""Statistics closer than this, relatively, are equal: single precision tells no more."""
+"""Relative difference below which statistics are equal: single precision has no more digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class TwoSampleResult:
     score: float
     """The statistic; drift makes it larger."""
     threshold: float
-    """What it must exceed at the level that was asked for."""
+    """Value of the statistic that the given level requires."""
     p_value: float
     effect: float
-    """The size of the difference, which does not grow with the number of rows."""
+    """Size of the difference, independent of the number of rows."""
     bar: float
     """The threshold as an effect."""
 

@@ -1,4 +1,4 @@
-"""Windows of live traffic: which inferences are compared, and with what. A window that was closed never changes."""
+"""Windows of live traffic: which inferences are compared, and with what. A closed window never changes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tunectl.monitoring.signals import MonitoredInference
 REFERENCE_SET: Final = "reference_set"
 """Kind of the event that makes windows the reference of prompts. Its body: ``windows`` (ids), ``author``, ``message``."""
 CHAMPION: Final = "champion"
-"""Whose answers are compared; a challenger's are none of the champion's."""
+"""Variant whose answers are compared; those of a challenger are not the champion's."""
 CHALLENGER: Final = "challenger"
-"""Whose answers a release gave in its canary, to identities drawn at random."""
+"""Variant under which a release answered in its canary, for randomly assigned identities."""
 EMPTY: Final = "none"
 TRAINING: Final = "training"
 
 
 class TimeSpan(Struct, frozen=True):
-    """When a window begins and ends: inferences accepted in [since, until)."""
+    """Start and end of a window: inferences accepted in [since, until)."""
 
     since: datetime
     until: datetime
@@ -33,9 +33,9 @@ class TimeSpan(Struct, frozen=True):
 def to_monitored_inference(
     inference: InferenceRecord, feedback: Sequence[Feedback] = (), within: float = inf
 ) -> MonitoredInference:
-    """Return an inference as the monitor sees it. Feedback counts when it came ``within`` so many seconds after the request.
+    """Return an inference as the monitor sees it. Feedback counts when it came at most ``within`` seconds after the request.
 
-    An older window has had more time to be liked: without the same limit for both, every new window would look neglected.
+    An older window has had more time to get feedback: without the same limit for both, every new window would seem to have less.
     """
     text = answer_text(inference)
     refused = inference.refusal
@@ -83,9 +83,9 @@ def extract_text(content: Any) -> str:
 
 
 def select_rows(inferences: Iterable[InferenceRecord], variant: str = CHAMPION) -> list[InferenceRecord]:
-    """Return the rows that are compared: finished answers of one variant, one a session (the first), erased ones left out.
+    """Return the rows to compare: finished, not erased inferences of one variant, the first of each session.
 
-    Prompts of one session depend on each other, and retries repeat them: tests of independent rows would see too much in them.
+    Prompts of one session depend on each other, and retries repeat them: tests for independent rows would give too small p-values.
     """
     return list(_iter_eligible_rows(inferences, variant))
 
@@ -95,7 +95,7 @@ def select_window_rows(
 ) -> list[InferenceRecord]:
     """Select rows as ``select_rows`` does, up to one window: ``rows`` of them, and those with the time of the last one.
 
-    ``inferences`` are oldest first, and are read no further either: a long backlog is not read once a window.
+    ``inferences`` are oldest first, and are not read further: a long backlog is not read once per window.
     """
     found: list[InferenceRecord] = []
     for row in _iter_eligible_rows(inferences, variant):
@@ -128,9 +128,9 @@ def closable_window(
 ) -> TimeSpan | None:
     """Return the window that can be closed now, or None while it must wait.
 
-    It ends behind its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that;
-    ``settle`` seconds are given to answers that are still being written. ``find_accepted_windows`` are the times of the rows since
-    ``since``, oldest first. A clock that was set back makes it wait: a window never ends before it began.
+    It ends after its ``rows``-th row, or after ``hours``, whichever comes first, also where it is closed long after that.
+    It waits ``settle`` seconds for answers that are still being generated. ``accepted`` are the times of the rows since
+    ``since``, oldest first. After the clock was set back it waits, too: a window never ends before it began.
     """
     end, latest = since + timedelta(hours=hours), now - timedelta(seconds=settle)
     inside = [time for time in accepted if since <= time < min(end, latest)]
@@ -142,7 +142,7 @@ def closable_window(
 def compute_window_id(
     span: TimeSpan, ids: Sequence[str], release: str, reference: str, settings: Mapping[str, Any]
 ) -> str:
-    """Return first 16 hex digits of the SHA-256 of a window's manifest: the same traffic, looked at the same way, is the same window."""
+    """Return the first 16 hex digits of the SHA-256 of a window's manifest: the same traffic, examined in the same way, is the same window."""
     manifest = {
         "since": span.since.isoformat(),
         "until": span.until.isoformat(),
@@ -165,14 +165,14 @@ def accept(windows: Sequence[str], *, author: str, message: str) -> dict[str, An
 
 
 def find_accepted_windows(bodies: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the windows that the newest of these bodies of events names (oldest first); none before the first."""
+    """Return the windows in the newest of these event bodies (oldest first); none before the first event."""
     if not bodies:
         return []
     return [str(name) for name in bodies[-1]["windows"]]
 
 
 def is_stale(window: DriftWindow, bodies: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether others are the reference now than when ``window`` was examined: what it says is about a reference that is none any more.
+    """Return whether the reference of prompts has changed since ``window`` was examined, so that its verdict is outdated.
 
     ``bodies`` are those of the events ``REFERENCE_SET`` from the window's end on, oldest first. Does not apply to training prompts.
     """

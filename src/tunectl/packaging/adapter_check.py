@@ -1,9 +1,9 @@
-"""Liveness proof of an adapter: the engine must follow answers that the training side generated.
+"""Prove that an engine applies the adapter: it must follow answers that the training side generated.
 
-A probe is asked greedily, on the call that serves requests. Where the engine takes another token it is put back on the
-training side's, so one near tie does not spoil what follows; each such place is counted. Probes were chosen so that the
-base model answers otherwise, so an engine that ignores the adapter takes the base's way and is told by it. An adapter that
-changes little is told by log-probabilities: those of an engine that ignores it are nearer to the base's than to the tuned model's.
+A probe is generated greedily, by the call that serves requests. Where the engine takes another token, generation continues from the
+training side's token, so that one near tie does not affect the rest; each such position is counted. Probes were chosen so that the
+base model answers differently, so an engine that ignores the adapter follows the base's answer and is detected. An adapter that
+changes little is detected by log-probabilities: those of an engine that ignores it are nearer to the base's than to the tuned model's.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from msgspec import Struct
 
 
 class Probe(Struct, frozen=True):
-    """What the training side wrote."""
+    """Answers and log-probabilities of the training side."""
 
     prompt: list[int]
     answer: list[int]
     """The tuned model's greedy tokens."""
     logprobs: list[float]
-    """Nats, one a token of ``answer``."""
+    """Nats, one per token of ``answer``."""
     base: list[int]
     """The base model's greedy tokens."""
     under_base: list[float]
@@ -31,7 +31,7 @@ class Probe(Struct, frozen=True):
 
 
 class ProbeLimits(Struct, frozen=True):
-    """How far an engine may be off."""
+    """Limits on the difference of an engine."""
 
     agreement: float
     """Least share of tokens that are the engine's own first choice, 0 to 1."""
@@ -40,66 +40,66 @@ class ProbeLimits(Struct, frozen=True):
 
 
 class ProbeReport(Struct, frozen=True):
-    """What the walks showed."""
+    """Result of the probes."""
 
     holds: bool
     reason: str
-    """Why not; empty where it holds."""
+    """Why it failed; empty where it passed."""
     agreement: float
     logprob_gap: float
     """Nats, over the tokens on which both agree."""
     as_base: int
-    """Probes that were answered as the base answers."""
+    """Number of probes that were answered as the base model answers."""
     probes: int
     tokens: int
 
 
 @dataclass(slots=True)
 class ProbeRun:
-    """One probe on its way. Ask for ``prompt`` and ``room``, then ``feed`` what came; until ``over``."""
+    """One probe in progress. Generate from ``prompt`` with ``room`` tokens, then ``feed`` the result; until ``over``."""
 
     probe: Probe
     stops: frozenset[int]
     at: int = 0
-    """Tokens of the probe's answer that have been looked at."""
+    """Number of the probe's answer tokens that were compared."""
     agreed: int = 0
-    """Those of them that the engine chose as well."""
+    """Number of those that the engine chose as well."""
     gaps: list[float] = field(default_factory=list)
     """Nats from the tuned model, of each token on which both agree."""
     base_gaps: list[float] = field(default_factory=list)
-    """The same from the base model."""
+    """Nats from the base model, of each token on which both agree."""
     free: list[int] | None = None
-    """What the engine said before it was put back for the first time."""
+    """The engine's first continuation, from the start of the answer; None before it."""
 
     @property
     def over(self) -> bool:
-        """Whether all tokens were seen."""
+        """Whether all tokens were compared."""
         return self.at >= len(self.probe.answer)
 
     @property
     def prompt(self) -> list[int]:
-        """The tokens to go on from."""
+        """The tokens from which the engine continues."""
         return [*self.probe.prompt, *self.probe.answer[: self.at]]
 
     @property
     def room(self) -> int:
-        """How many tokens to ask for."""
+        """Number of tokens to generate."""
         return len(self.probe.answer) - self.at
 
     @property
     def missed(self) -> int:
-        """Tokens at which the engine went another way."""
+        """Number of tokens at which the engine chose another one."""
         return self.at - self.agreed
 
     @property
     def as_base(self) -> bool:
-        """Whether the engine, left alone, said what the base says."""
+        """Whether the engine's first continuation is that of the base model."""
         tokens = self.free or []
         bare = [token for token in self.probe.base if token not in self.stops]
         return bool(tokens) and tokens == bare[: len(tokens)] and tokens != self.probe.answer[: len(tokens)]
 
     def feed(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
-        """Take the engine's next tokens, without the stop token that ended the answer."""
+        """Compare the engine's next tokens, without the stop token that ended the answer."""
         if self.free is None:
             self.free = list(ids)
         for token, logprob in zip(ids, logprobs, strict=True):
@@ -116,13 +116,13 @@ class ProbeRun:
 
 
 def count_allowed_mismatches(probes: Sequence[Probe], limits: ProbeLimits) -> int:
-    """Return how many tokens of all probes together may go another way."""
+    """Return how many tokens of all probes together may differ."""
     total = sum(len(probe.answer) for probe in probes)
     return int(total * (1 - limits.agreement) + 1e-9)
 
 
 def evaluate_probes(walks: Sequence[ProbeRun], limits: ProbeLimits) -> ProbeReport:
-    """Return the verdict over walks that are over, or that were given up because too many tokens went another way."""
+    """Return the verdict over complete probes, or those that were stopped because too many tokens differed."""
     compared = sum(walk.at for walk in walks)
     agreement = sum(walk.agreed for walk in walks) / compared if compared else 0.0
     gaps = [gap for walk in walks for gap in walk.gaps]

@@ -1,4 +1,4 @@
-"""The model card: what was trained on what, how well it does, and how it is used. Pure text, in the Hub's format."""
+"""Write the model card: what was trained on what, its scores, and its use. Pure text, in the Hub's format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def render_model_card(
     license_name: str | None,
     scores: Sequence[tuple[str, str]],
 ) -> str:
-    """Return the card; ``scores`` are rows of system and measures in words."""
+    """Return the card; ``scores`` are rows of system and metrics as text."""
     lineage = facts.lineage or Lineage(contract.base.source, contract.base.revision)
     head = ["---", "library_name: peft", "pipeline_tag: text-generation"]
     if contract.base.source.count("/") == 1:  # the Hub takes names of the Hub only

@@ -1,4 +1,4 @@
-"""The Modelfile beside a GGUF file: what Ollama cannot read from that file. Its chat template is inside, where the converter put it."""
+"""Write the Modelfile beside a GGUF file: the settings that Ollama cannot read from that file, which contains the chat template."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ NAME = "Modelfile"
 
 
 def render_modelfile(contract: ServingContract, file: str) -> str:
-    """Return the text for ``ollama create NAME -f Modelfile``, beside ``file``: decoding, ends of an answer, and the system text of training."""
+    """Return the text for ``ollama create NAME -f Modelfile``, beside ``file``: decoding defaults, stop tokens, and the system prompt of the training."""
     defaults = contract.defaults
     ends = {item.text for item in (contract.eot_token, contract.eos) if item is not None}
     lines = [

@@ -1,4 +1,4 @@
-"""Whether an export is still the model that was trained: agreement token by token, and the measure of the evaluation. Pure."""
+"""Compare an export with the trained model: agreement token by token, and the metric of the evaluation. Pure."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ NOTHING_WORDS = "Tuned and base model answer all validation inputs that were ask
 
 
 class TokenAgreement(Struct, frozen=True):
-    """The engine beside the trained model, both reading the trained model's own answers."""
+    """Agreement of the engine with the trained model, both reading the trained model's own answers."""
 
     answers: int
     tokens: int
     top1: float
     """Share of tokens that are the engine's first choice too."""
     gap: float
-    """Mean absolute difference of the log-probability of the engine's choice, nats. Stop tokens have none in an engine."""
+    """Mean absolute difference of the log-probability of the engine's choice, nats. Engines give none for stop tokens."""
     shift: float
     """Mean of that difference with its sign, engine minus trained: a gap without a shift is rounding."""
 
 
 class EngineScore(Struct, frozen=True):
-    """The evaluation's measure of the engine's own answers."""
+    """The evaluation's metric of the engine's own answers."""
 
     measure: str
     inputs: int
     trained: float
     low: float
-    """Lower end of the trained model's interval: the engine may fall to it, not below."""
+    """Lower end of the trained model's interval: the engine's score must not be below."""
     engine: float
 
 
@@ -54,11 +54,11 @@ class ParityReport(Struct, frozen=True):
     """None where no test inputs were answered."""
     verdict: RecordedVerdict
     gguf: float | None = None
-    """Share of the probes' tokens that the GGUF file's model likes best as well; None where no such file is wanted."""
+    """Share of the probes' tokens that the GGUF file's model ranks first as well; None where no such file is wanted."""
 
 
 class ParityBounds(Struct, frozen=True):
-    """What is demanded; None is printed only."""
+    """Limits of the comparison; None: the value is only printed."""
 
     agreement: float | None
     gap: float | None
@@ -70,7 +70,7 @@ def token_agreement(
     trained: Sequence[Sequence[float]],
     stops: Sequence[int],
 ) -> TokenAgreement:
-    """Compare; ``trained`` holds the trained model's log-probabilities of the engine's choices (nats, places as in ``answers``)."""
+    """Compare; ``trained`` holds the trained model's log-probabilities of the engine's choices (nats, positions as in ``answers``)."""
     pairs = [
         (expected, chosen, engine - own)
         for answer, reading, owns in zip(answers, readings, trained, strict=True)
@@ -88,7 +88,7 @@ def token_agreement(
 
 
 def verdict(result: TokenAgreement, score: EngineScore | None, bounds: ParityBounds, *, probes: int) -> RecordedVerdict:
-    """Return yes only where every bound holds and there are ``probes``, else no with every reason."""
+    """Return passed only where every limit holds and there are ``probes``, else failed with every reason."""
     if not probes:
         return RecordedVerdict(False, NOTHING, NOTHING_WORDS)
     wrong = []
@@ -111,7 +111,7 @@ def verdict(result: TokenAgreement, score: EngineScore | None, bounds: ParityBou
 
 
 def with_gguf(report: ParityReport, share: float, minimum: float) -> ParityReport:
-    """Return the report with what the GGUF file was found to be; one that is another model turns the verdict into a no."""
+    """Return the report with the result of the GGUF file; a file with another model makes the verdict failed."""
     if share >= minimum or not report.verdict.passed:
         return replace(report, gguf=share)
     text = (

@@ -1,4 +1,4 @@
-"""Which answers prove that an adapter is alive: those in which tuned and base model are furthest apart. Pure."""
+"""Select the answers that prove that an adapter is applied: those in which tuned and base model differ most. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunectl.packaging.serving_contract import ParityProbe, RenderFixture
 
 @dataclass(frozen=True, slots=True)
 class RenderedConversation:
-    """A conversation, and the text and token ids that the chat template makes of it."""
+    """A conversation, and its text and token ids by the chat template."""
 
     messages: list[Message]
     text: str
@@ -24,13 +24,13 @@ class RenderedConversation:
 
     @property
     def fixture(self) -> RenderFixture:
-        """As the contract has it."""
+        """The conversation as the serving contract stores it."""
         return RenderFixture(self.messages, self.text, self.ids)
 
 
 @dataclass(frozen=True, slots=True)
 class BaseTunedComparison:
-    """What tuned and base model say to one conversation."""
+    """Answers of tuned and base model to one conversation."""
 
     asked: RenderedConversation
     tuned: GreedyOutput
@@ -40,28 +40,28 @@ class BaseTunedComparison:
 
     @property
     def differs(self) -> bool:
-        """Whether the two say different things."""
+        """Whether the two answers differ."""
         return bool(self.tuned.ids) and self.tuned.ids != self.base.ids[: len(self.tuned.ids)]
 
     @property
     def apart(self) -> float:
-        """Nats by which the two differ on the tuned model's tokens, mean of absolute differences; 0 for an empty answer."""
+        """Nats by which the two models differ on the tuned model's tokens, mean of absolute differences; 0 for an empty answer."""
         pairs = zip(self.tuned.logprobs, self.under_base, strict=True)
         return fmean([abs(item - other) for item, other in pairs] or [0.0])
 
 
 def truncate(output: GreedyOutput, limit: int) -> GreedyOutput:
-    """Return the first ``limit`` tokens of an answer; greedy answers begin alike whatever their limit."""
+    """Return the first ``limit`` tokens of an answer; greedy answers have the same beginning whatever their limit."""
     if len(output.ids) <= limit:
         return output
     return GreedyOutput(output.ids[:limit], output.logprobs[:limit], finished=False)
 
 
 def select_probes(comparisons: Sequence[BaseTunedComparison], count: int, *, least: float) -> list[BaseTunedComparison]:
-    """Return at most ``count``: those that are answered differently first, the furthest apart first among them.
+    """Return at most ``count`` comparisons: those with different answers first, sorted by the difference of the models.
 
-    Where both say the same, likelihoods that are at least twice ``least`` nats apart still tell one from the other; what is
-    closer proves nothing and is left out, so there may be none.
+    Where both answers are equal, log-probabilities that differ by at least twice ``least`` nats still distinguish the models;
+    smaller differences prove nothing and are left out, so there may be none.
     """
     telling = [item for item in comparisons if item.differs or item.apart >= 2 * least]
     return sorted(telling, key=lambda item: (not item.differs, -item.apart))[:count]
@@ -83,14 +83,14 @@ def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProb
 
 
 class RecordedResponse(Struct, frozen=True):
-    """One line of ``reference.jsonl``: what a release answered when it was packaged."""
+    """One line of ``reference.jsonl``: an answer of the release when it was packaged."""
 
     prompt: list[Message]
     answer: str
     tokens: int
-    """Of the answer, a stop token not counted."""
+    """Number of tokens of the answer, without the stop token."""
     mean_logprob: float | None
-    """Nats a token, under the engine; None for an empty answer."""
+    """Nats per token, under the engine; None for an empty answer."""
     finish_reason: str
     """stop, or length."""
 

@@ -1,4 +1,4 @@
-"""The two sides that a release is held between: the trained model, and the engine that will serve it."""
+"""Protocols of the two sides that packaging compares: the trained model, and the engine that will serve it."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ class GreedyOutput(Struct, frozen=True):
     ids: list[int]
     """With the stop token that ended it, if one did."""
     logprobs: list[float]
-    """Nats, one a token of ``ids``."""
+    """Nats, one per token of ``ids``."""
     finished: bool
     """Whether a stop token ended it."""
 
 
 class TeacherForced(Struct, frozen=True):
-    """One given answer, read token by token: what a side thinks at each place, given the tokens before it."""
+    """One given answer, read token by token: a model's prediction at each position, given the tokens before it."""
 
     choices: list[int]
     """The likeliest token."""
     logprobs: list[float]
-    """Nats, of ``choices``."""
+    """Log-probabilities of ``choices``, nats."""
 
 
 class SamplingParams(Struct, frozen=True):
-    """How an answer is drawn."""
+    """How an answer is sampled."""
 
     temperature: float = 0.0
     """0 is greedy."""
     top_p: float = 1.0
     seed: int = 0
-    """Of the first prompt; each that follows has the next."""
+    """Seed of the first prompt; the seed of each following prompt is one higher."""
 
 
 GREEDY = SamplingParams()
@@ -56,11 +56,11 @@ class TrainedModel(Protocol):
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return nats of the tokens ``of`` at each place of the given ``answers``, all three as long as one another."""
+        """Return nats of the tokens ``of`` at each position of the given ``answers``, all three of equal length."""
         ...
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         ...
 
 
@@ -78,7 +78,7 @@ class ReleaseSession(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         ...
 
 
@@ -88,11 +88,11 @@ class PackagingBackends(Protocol):
     def load_trained_model(
         self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
     ) -> TrainedModel:
-        """Return the trained model, its adapter added into its weights; None is the base alone."""
+        """Return the trained model, its adapter added into its weights; None: the base model alone."""
         ...
 
     def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
-        """Turn a model folder into what an engine loads."""
+        """Export a model folder to the format that an engine loads."""
         ...
 
     def merge(self, model: Path, adapter: Path, out: Path) -> None:
@@ -104,7 +104,7 @@ class PackagingBackends(Protocol):
         ...
 
     def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
-        """Write a GGUF file of a merged model folder and load it; the share of the probes' tokens that it agrees on, 0 to 1."""
+        """Write a GGUF file of a merged model folder and load it; returns the share of the probes' tokens on which it agrees, 0 to 1."""
         ...
 
     def open_release(self, release: Path, stops: Sequence[int]) -> ReleaseSession:

@@ -1,6 +1,6 @@
-"""What a release promises its server: everything the server must check before it answers, readable without torch.
+"""The serving contract of a release: everything a server must check before it answers, readable without torch.
 
-The training side writes it (stage package); a server is not ready until it has proved each line of it about itself.
+The training side writes it (stage package); a server is not ready until it has verified each part of it for itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LAYOUTS: Final = {"apart": "adapter"}
 
 
 def upgrade_contract(record: dict[str, Any]) -> dict[str, Any]:
-    """Format 1, of tunectl 0.1. The file is part of what names its release, so it stays on the disk as it is."""
+    """Upgrade format 1, of tunectl 0.1. The file is part of its release's digest, so it is not rewritten on the disk."""
     result = rename_keys(record, {"end_of_turn": "eot_token", "route": "layout"})
     result["layout"] = _LAYOUTS.get(result.get("layout", ""), result.get("layout"))
     return {**result, "tolerance": rename_keys(result.get("tolerance", {}), _TOLERANCE)}
@@ -44,13 +44,13 @@ class BaseModel(Struct, frozen=True):
     revision: str
     """Commit, package version, or the hash of the weights for a folder."""
     sha256: str
-    """Of the training side's model.safetensors."""
+    """SHA-256 of the training side's model.safetensors."""
     weights: str
-    """How the engine holds them: ``bf16``, ``int8`` or ``int4``."""
+    """Type of the weights in the engine: ``bf16``, ``int8`` or ``int4``."""
 
 
 class DecodingDefaults(Struct, frozen=True):
-    """Decoding of a request that says nothing about it."""
+    """Decoding of a request that does not set it."""
 
     temperature: float
     """0 is greedy."""
@@ -59,28 +59,28 @@ class DecodingDefaults(Struct, frozen=True):
 
 
 class Tolerance(Struct, frozen=True):
-    """By how much an engine may differ from the training side on the probes."""
+    """Limits on the difference of an engine from the training side on the probes."""
 
     max_logprob_diff: float
     """Nats: mean absolute difference of the log-probabilities of a probe's tokens."""
     min_token_agreement: float
-    """Share of all the probes' tokens, read teacher-forced, that are the engine's own first choice too; 0 to 1."""
+    """Share of all the probes' tokens, read teacher-forced, that are the engine's own first choice, too; 0 to 1."""
 
 
 class RenderFixture(Struct, frozen=True):
-    """A rendered conversation: whoever renders it for this release must get this text and these tokens."""
+    """A rendered conversation: a renderer for this release must give this text and these tokens."""
 
     messages: list[Message]
     text: str
-    """With the assistant's turn opened at its end, and the contract's system text where the conversation brings none.
+    """With the assistant's turn opened at its end, and the contract's system text where the conversation has none.
 
-    U+FDD2 stands behind the first letter of a special token that somebody wrote: it is text, and its ids are those of text.
+    U+FDD2 is after the first letter of a special token in a message: it is text, and its ids are those of text.
     """
     token_ids: list[int]
 
 
 class ParityProbe(Struct, frozen=True):
-    """One conversation, and what the tuned and the base model say to it, greedily, on the training side.
+    """One conversation, and the greedy answers of the tuned and the base model on the training side.
 
     Chosen so that the two differ. All log-probabilities are nats of a token given those before it.
     """
@@ -100,18 +100,18 @@ class ParityProbe(Struct, frozen=True):
     base_logprobs: list[float]
     """One for each of ``base_ids``, of the base model."""
     answer_under_base: list[float]
-    """One for each of ``answer_ids``, of the base model: how a server sounds that ignores the adapter."""
+    """One for each of ``answer_ids``, by the base model: the values of a server that ignores the adapter."""
 
 
 class ServingContract(Struct, frozen=True):
-    """What lies in ``contract.json`` of a release."""
+    """Content of ``contract.json`` in a release."""
 
     project: str
     base: BaseModel
     adapter_sha256: str | None
-    """Of adapter/adapter_model.safetensors."""
+    """SHA-256 of adapter/adapter_model.safetensors."""
     template_sha256: str
-    """Of tokenizer/chat_template.jinja."""
+    """SHA-256 of tokenizer/chat_template.jinja."""
     eot_token: SpecialToken
     bos: SpecialToken | None
     eos: SpecialToken | None
@@ -122,10 +122,10 @@ class ServingContract(Struct, frozen=True):
     """Most tokens of prompt and answer together."""
     engine: str
     layout: str
-    """``adapter``: model/ is the base and the adapter is put on it. ``merged``: model/ holds both in one."""
+    """``adapter``: model/ is the base, and the adapter is applied to it. ``merged``: model/ holds both in one."""
     defaults: DecodingDefaults
     system: str | None
-    """System text of conversations that bring none, as in training; None: the template decides."""
+    """System text of conversations without one, as in training; None: the template decides."""
     tolerance: Tolerance
     fixtures: list[RenderFixture]
     probes: list[ParityProbe]
@@ -139,7 +139,7 @@ def save(contract: ServingContract, release: Path) -> None:
 def load(release: Path) -> ServingContract:
     """Return the contract of a release folder.
 
-    Raises  ArtifactError when it is absent, cut off, or of a later format.
+    Raises  ArtifactError when it is absent, incomplete, or of a later format.
     """
     path = release / NAME
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Where aligned is not surely better than tuned: gather what the stages wrote, measure the reward model, name the causes."""
+"""Diagnose why aligned is not significantly better than tuned: collect the stages' results, measure the reward model, name the causes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tunectl.training.rl.rl_types import ValidationPoint
 
 @dataclass(frozen=True, slots=True)
 class AlignmentInputs:
-    """What one comparison of aligned and tuned was made of."""
+    """Inputs of one comparison of aligned and tuned."""
 
     base: Path
     """Model folder that the adapters belong to."""
@@ -39,16 +39,16 @@ class AlignmentInputs:
     align: Path
     items: Sequence[Item]
     answers: Mapping[str, Sequence[str]]
-    """tuned and aligned to the answers to ``items``."""
+    """Answers to ``items`` by system, tuned and aligned."""
     scores: Mapping[str, Sequence[float]] | str
-    """System to the reward judge's score of each answer; a word: why it gave none."""
+    """Scores of each answer by system, from the reward judge; a text in their place says why there are none."""
     load_reward: LoadReward
 
 
 def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage, inputs: AlignmentInputs) -> Results:
-    """Return ``results`` with the causes it looks like where aligned is not surely better; else unchanged.
+    """Return ``results`` with the likely causes where aligned is not significantly better; else unchanged.
 
-    The reward model is loaded only then: one load, and the scores of two answers an input.
+    The reward model is loaded only then: one load, and the scores of two answers per input.
     Raises  ArtifactError where align.json or the reward model is absent or does not fit.
     """
     aligned = results.verdict.aligned
@@ -64,7 +64,7 @@ def add_causes(results: Results, rows: Sequence[InputScores], cfg: EvaluateStage
 
 
 def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
-    """Return what align wrote, at the look that matters: that of the kept weights, or the best later one where sft's were kept."""
+    """Return the facts that align wrote, at the validation of the kept weights, or at the best later one where sft's were kept."""
     first = record.validation[0]
     if record.best_step:
         look = next(point for point in record.validation if point.step == record.best_step)
@@ -98,7 +98,7 @@ def summarize_run(record: AlignResultRecord, history: Path) -> AlignmentRun:
 
 
 def _rise(first: ValidationPoint, look: ValidationPoint) -> float:
-    """Return how much better the objective is than at the first look: less loss on held-out judgments, else more reward."""
+    """Return how much the objective improved since the first validation: less loss on held-out judgments, else more reward."""
     if first.held_out_loss is not None and look.held_out_loss is not None:
         return first.held_out_loss - look.held_out_loss
     return look.reward - first.reward
@@ -110,7 +110,7 @@ def _mean(steps: Sequence[Mapping[str, str]], column: str) -> float | None:
 
 
 def _explain_absence(record: AlignResultRecord, reward: Path) -> str:
-    """Return why there is no reward model that the policy learned from; empty where there is one."""
+    """Return why the policy was trained without a reward model; empty where there is one."""
     if record.method in alignment_causes.OFFLINE:
         return f"{record.method} learns from judgments, not from a reward model"
     if "reward_model" not in record.rewards:
@@ -121,7 +121,7 @@ def _explain_absence(record: AlignResultRecord, reward: Path) -> str:
 def _measure_reward(
     run: AlignmentRun, rows: Sequence[InputScores], cfg: EvaluateStage, inputs: AlignmentInputs
 ) -> PolicyReward:
-    """Score the tuned and the aligned answers with the reward model that the policy learned from, and compare with a judge."""
+    """Score the tuned and the aligned answers with the reward model that trained the policy, and compare it with a judge."""
     accuracies: RewardAccuracies = atomic_io.read_json(inputs.reward / reward_artifacts.RESULTS, RewardAccuracies)
     facts: RewardFacts = atomic_io.read_json(inputs.reward / reward_artifacts.FACTS, RewardFacts)
     scores = _score(cfg, inputs)
@@ -168,7 +168,7 @@ def _choose_judge(
     scores: Mapping[str, Sequence[float]] | str,
     tie: float,
 ) -> JudgedOrder | None:
-    """Return who is independent of the reward model: the reward judge where it spoke, else slot errors or checks."""
+    """Return the judge that is independent of the reward model: the reward judge where it has scores, else slot errors or checks."""
     if isinstance(scores, str) or accuracy is None:
         return policy_reward.order_by_rules(rows, list(run.rewards))
     outcomes = policy_reward.order_by_scores(scores["aligned"], scores["tuned"], tie)

@@ -1,4 +1,4 @@
-"""A build in the background: it outlives who started it, and is stopped as by Ctrl-C.
+"""A build in the background: it continues when its starter ends, and is stopped as by Ctrl-C.
 
 ``.tunectl/build.json`` says who started it and why, ``build_stop.json`` who stopped it and why, ``build.log`` has its output. The lock of ``tunectl repro`` says whether
 a build runs, and as which process, so that one that was started in a terminal is found and stopped, too.
@@ -24,11 +24,11 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core.errors import ArtifactError, InfrastructureError
 
 MAX_LOG_BYTES = 8_000
-"""Of the end of the log that is shown."""
+"""Bytes from the end of the log that are shown."""
 
 
 START_SECONDS = 30.0
-"""For a build that was started to take its lock."""
+"""Seconds for a started build to take its lock."""
 
 
 T = TypeVar("T", "BuildRequest", "BuildStop")
@@ -38,7 +38,7 @@ class BuildRequest(msgspec.Struct, frozen=True):
     """Who started a build, and why."""
 
     process: int
-    """Of ``tunectl repro``."""
+    """Process id of ``tunectl repro``."""
     author: str
     reason: str
     overrides: list[str] = []
@@ -48,15 +48,15 @@ class BuildStop(msgspec.Struct, frozen=True):
     """Who stopped a build, and why."""
 
     process: int
-    """Of ``tunectl repro``."""
+    """Process id of ``tunectl repro``."""
     author: str
     reason: str
 
 
 def start_build(layout: ProjectPaths, overrides: Sequence[str], *, author: str, reason: str) -> BuildRequest:
-    """Start ``tunectl repro`` with ``overrides``, which are recorded as always; check them before.
+    """Start ``tunectl repro`` with ``overrides``, which are recorded as usual; validate them before.
 
-    It returns when the build holds its lock, or has ended, so that two who start at once start one.
+    It returns when the build holds its lock, or has ended, so that of two concurrent starts only one succeeds.
     Raises  LockTimeoutError where a build runs; InfrastructureError where the log cannot be written.
     """
     starting = layout.build_log.with_suffix(".lock")
@@ -139,7 +139,7 @@ def stop_build(layout: ProjectPaths, stop: BuildStop) -> None:
 
 
 def read_log_end(layout: ProjectPaths) -> str:
-    """Return the last lines that the build in the background printed; empty without one."""
+    """Return the last lines of the output of the build in the background; empty without one."""
     try:
         with layout.build_log.open("rb") as stream:
             size = stream.seek(0, os.SEEK_END)

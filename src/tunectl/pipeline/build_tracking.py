@@ -1,6 +1,6 @@
-"""Builds and releases to the trackers of ``track.to``: kept in a spool at once, sent by a process of its own.
+"""Send builds and releases to the trackers of ``track.to``: written to a spool at once, sent by a separate process.
 
-A build neither fails nor waits because of a tracker: what goes wrong here is a line of the log, and what was not sent stays in
+A build neither fails nor waits because of a tracker: an error is only logged, and unsent builds stay in
 the spool for the next ``tunectl track sync``.
 """
 
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 _log = logging_setup.get_logger(__name__)
 MAX_ERRORS = 3
-"""Builds that may be refused before a sync gives up: then it is the tracker."""
+"""Refused builds after which a sync gives up: then the tracker is the problem."""
 SPOOL, LOG, LOCK, WANDB = "spool", "sync.log", "lock", "wandb"
 
 
 def record_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, exit_code: int) -> str:
-    """Keep what is told of a build, and begin to send it; nothing where ``track.to`` is empty. Never raises.
+    """Write the record of a build to the spool, and begin to send it; nothing where ``track.to`` is empty. Never raises.
 
     Returns  its id; empty where it is not tracked.
     """
@@ -79,7 +79,7 @@ def _write_report(layout: ProjectPaths, folder: Path) -> Path:
 
 
 def start_sync(layout: ProjectPaths, settings: Track) -> None:
-    """Send what the spool has by a process that outlives this one; a build in a worktree leaves it to the project."""
+    """Send the spool in a process that outlives this one; a build in a worktree leaves it to the project."""
     if not settings.to or supervised_process.MARK in os.environ:
         return
     layout.track.mkdir(parents=True, exist_ok=True)
@@ -98,14 +98,14 @@ def start_sync(layout: ProjectPaths, settings: Track) -> None:
 
 
 class ReleaseMirror:
-    """Begins a sync whenever champion or challenger has moved; for a program that looks again and again."""
+    """Starts a sync whenever champion or challenger has changed; for programs that call it repeatedly."""
 
     def __init__(self, layout: ProjectPaths, settings: Track, store: ReleaseRegistry) -> None:
         self._layout, self._settings, self._store = layout, settings, store
         self._seen = (store.champion(), store.trial())
 
     def sync_if_changed(self) -> bool:
-        """Begin one where it is due; says whether it was."""
+        """Start a sync where it is due; returns whether it was."""
         now = (self._store.champion(), self._store.trial())
         if self._settings.registered_model is None or now == self._seen:
             return False
@@ -115,7 +115,7 @@ class ReleaseMirror:
 
 
 def mirror_releases(layout: ProjectPaths) -> None:
-    """Begin a sync after a release verb has moved a pointer, where releases are mirrored. Never raises for a broken ``conf/``."""
+    """Start a sync after a release command has moved a pointer, where releases are mirrored. Never raises for a broken ``conf/``."""
     from tunectl.config.loading import checks
 
     if not (layout.conf / "config.yaml").is_file():
@@ -173,8 +173,8 @@ def describe_build(layout: ProjectPaths, root: TunectlConfig, seconds: float, ex
 def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None]) -> int:
     """Send every build of the spool to every tracker, then mirror the releases; returns how many builds were sent.
 
-    Raises  LockTimeoutError where another process is sending; MissingExtraError; the error of the first build that was not taken,
-            which stays in the spool, when the others were tried.
+    Raises  LockTimeoutError where another process is sending; MissingExtraError; the error of the first refused build,
+            which stays in the spool, after the others were tried.
     """
     with lock.file_lock(layout.track / LOCK, "tunectl track sync", busy="another process sends them", patience=120):
         trackers = [(name, _open_tracker(name, settings, layout.track / WANDB)) for name in settings.to]
@@ -201,12 +201,12 @@ def send_spool(layout: ProjectPaths, settings: Track, tell: Callable[[str], None
 
 
 def list_waiting(layout: ProjectPaths) -> list[BuildRecord]:
-    """List builds that no tracker has yet."""
+    """Return the builds that were not sent yet."""
     return [spool.load(folder) for folder in spool.list_builds(layout.track / SPOOL)]
 
 
 def _open_tracker(name: str, settings: Track, folder: Path) -> Any:
-    """Open ``mlflow`` or ``wandb``, whichever ``name`` says; the other one is not even imported."""
+    """Open ``mlflow`` or ``wandb``, as ``name`` says; the other one is not imported."""
     if name == "mlflow":
         from tunectl.backends.tracking.mlflow_tracker import MlflowTracker
 

@@ -1,4 +1,4 @@
-"""The answers that people compare, written by the models under comparison."""
+"""Generate the answers that people compare, with the models under comparison."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ if TYPE_CHECKING:
     from tunectl.preferences.answer_cache import Write
 
 CHUNK = 8
-"""Inputs answered together; people can begin after the first."""
+"""Inputs answered together; people can begin after the first batch."""
 
 
 class CandidateBatch(NamedTuple):
-    """Questions that were just made, and how far the whole is."""
+    """New questions, and the progress of the whole."""
 
     questions: list[AnnotationTask]
     done: int
-    """Inputs answered."""
+    """Number of answered inputs."""
     of: int
     left_out: int
-    """Inputs so far whose two answers were alike, or one of them empty: nobody could choose."""
+    """Number of inputs so far with two equal answers, or an empty one: nobody could choose."""
 
     @property
     def word(self) -> str:
-        """For the page."""
+        """The progress as text, for the page."""
         return f"{self.done} of {self.of} inputs are answered."
 
 
 def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[CandidateBatch]:
-    """Yield questions as they are made, a few at a time. Batches that an interrupted run has finished are read back.
+    """Yield questions as they are generated, a few at a time. Batches that an interrupted run has finished are read from disk.
 
     Raises  ArtifactError when a model is not there; DataError when there are no inputs.
     """
@@ -78,7 +78,7 @@ def generate_candidates(layout: ProjectPaths, root: TunectlConfig) -> Iterator[C
 
 
 def _key(root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]]) -> str:
-    """Return the digest of all that the answers follow from."""
+    """Return the digest of everything on which the answers depend."""
     stamps = [
         [to_builtins(manifest.read(folder)) if folder is not None else None for folder in pair] for pair in folders
     ]
@@ -87,7 +87,7 @@ def _key(root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]]) -> st
 
 
 class CandidateGenerator:
-    """The models under comparison, loaded when the first answer is wanted; two systems that are one share a model."""
+    """The models under comparison, loaded for the first answer; two equal systems share a model."""
 
     def __init__(self, root: TunectlConfig, folders: Sequence[tuple[Path, Path | None]], stack: ExitStack) -> None:
         self._root, self._folders, self._stack = root, folders, stack
@@ -112,7 +112,7 @@ class CandidateGenerator:
 
 
 def _folders(layout: ProjectPaths, system: str) -> tuple[Path, Path | None]:
-    """Return weights and adapter of a system; the tuned one stands on the further pre-trained weights where there are any."""
+    """Return weights and adapter of a system; the tuned one is based on the weights of cpt where there are any."""
     model = layout.artifact("model")
     manifest.read(model)
     if system == "model":

@@ -1,7 +1,7 @@
-"""Digest of the code that a stage reaches, so that a changed function reruns its stages and no others.
+"""Digest of the code that a stage uses, so that a changed function reruns its stages and no others.
 
-The import graph is read from the sources without importing anything: imports at any depth of a module, and texts such as
-``"tunectl.backends.trainers.sft_trainer:Trainer"`` in tables. Docstrings, comments and layout do not count.
+The import graph is read from the sources without importing anything: imports anywhere in a module, and texts such as
+``"tunectl.backends.trainers.sft_trainer:Trainer"`` in tables. Docstrings, comments and layout are ignored.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from tunectl.core.errors import InfrastructureError, TunectlError
 
 PACKAGE = "tunectl"
 TABLES = frozenset({"tunectl.pipeline.stages"})
-"""Packages whose ``__init__`` lists every stage: what one stage does is not in there, so it is left out of the digests."""
+"""Packages whose ``__init__`` lists every stage; it does not affect the results of a stage, and is left out of the digests."""
 _DOTTED = re.compile(rf"^{PACKAGE}(\.\w+)+(:\w+)?$")
 _SKIPPED = frozenset({"lineno", "col_offset", "end_lineno", "end_col_offset", "ctx", "type_comment", "kind"})
 
 
 class Module(msgspec.Struct, frozen=True):
-    """What one source file means, and what it mentions."""
+    """Digest of one source file, and the names in it."""
 
     stamp: tuple[int, int]
     """Size in bytes and time of change in nanoseconds, to know whether to read it again."""
     meaning: str
     """SHA-256 of its syntax tree."""
     imports: list[str]
-    """Dotted names that it imports or spells out; some are names inside a module."""
+    """Dotted names that it imports or contains as text; some are names inside a module."""
     texts: list[str]
-    """Short texts in it, which may name data files of its package."""
+    """Short texts in it, which may be names of data files of its package."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackageSources:
-    """The installed package: dotted module name to file, and its other files."""
+    """The installed package: files by dotted module name, and its other files."""
 
     root: Path
     modules: dict[str, Path]
@@ -67,9 +67,9 @@ def find_package_sources() -> PackageSources:
 def stage_code_digests(
     stages: dict[str, list[str]], cache: Path | None = None, sources: PackageSources | None = None
 ) -> dict[str, str]:
-    """Return the digest of the code behind each stage; ``stages`` maps its name to the modules it starts from.
+    """Return the digest of the code of each stage; ``stages`` maps its name to the modules it starts from.
 
-    ``cache`` keeps what was read of each file between runs; it may be deleted. With it, this process does not read a file
+    ``cache`` keeps the facts about each file between runs; it may be deleted. With it, this process does not read a file
     again either. Raises  TunectlError for an unknown module.
     """
     sources = sources or find_package_sources()
@@ -125,7 +125,7 @@ def _read(name: str, file: Path, stamp: tuple[int, int]) -> Module:
 
 
 _read_once = lru_cache(maxsize=4096)(_read)
-"""For a process that works in several projects: reading the whole package takes seconds, and is the same in each."""
+"""Cached for a process that works in several projects: reading the whole package takes seconds, and is the same for each."""
 
 
 def _parse(file: Path) -> ast.Module:
@@ -154,7 +154,7 @@ def _may_name_a_file(text: str) -> bool:
 
 
 def _strip(tree: ast.Module) -> None:
-    """Remove docstrings, and the prose under the fields of a class: texts that stand alone."""
+    """Remove docstrings, also those under the fields of a class: texts that stand alone."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -187,7 +187,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
 
 
 def _spell(node: object) -> Iterator[str]:
-    """Yield a syntax tree as text, the same in every Python version: without positions and without empty fields."""
+    """Yield a syntax tree as text, equal in every Python version: without positions and without empty fields."""
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for field, value in ast.iter_fields(node):
@@ -214,7 +214,7 @@ def _digest(sources: PackageSources, modules: dict[str, Module], names: set[str]
 
 
 def _data_files(sources: PackageSources, modules: dict[str, Module], names: set[str]) -> list[Path]:
-    """Return files beside the reached modules, or in folders beside them, that those modules name: templates, word lists."""
+    """Return files beside the used modules, or in folders beside them, that those modules name: templates, word lists."""
     files: set[Path] = set()
     for name in names:
         folder = sources.modules[name].parent
@@ -245,5 +245,5 @@ def _parents(name: str) -> list[str]:
 
 
 def _module_of(mentioned: str, modules: dict[str, Module]) -> str | None:
-    """Return the module that a dotted name is, or (a name inside a module) None: its module is mentioned beside it."""
+    """Return the module that a dotted name is; None for a name inside a module, which is listed with its module."""
     return mentioned if mentioned in modules else None

@@ -1,7 +1,7 @@
 """Estimate tokens, memory and minutes of each stage before a run. Pure arithmetic.
 
-Every constant says where it was measured. Ratios carry over to other machines; speeds come from one layer timed on the
-machine at hand, or from what the last run of a stage reached.
+Every constant says where it was measured. Ratios hold on other machines; speeds come from one layer timed on
+this machine, or from the last run of a stage.
 """
 
 from __future__ import annotations
@@ -23,54 +23,54 @@ if TYPE_CHECKING:
     from tunectl.config.schema.root import TunectlConfig
 
 LEARN_FACTOR = 1.0
-"""A real LoRA step over the timed layer: norms, rotary positions, padding and optimizer cost about what our own kernels save.
-Measured: 65 microseconds a layer and token give 480 tokens/s for SmolLM2-135M; E2E ran at 400 to 630 on the same 2 cores."""
+"""Time of a real LoRA step over the timed layer: norms, rotary positions, padding and optimizer cost about what our own kernels save.
+Measured: 65 microseconds per layer and token give 480 tokens/s for SmolLM2-135M; E2E ran at 400 to 630 on the same 2 cores."""
 READ_FACTOR = 1.3
-"""The same of reading prompts and references."""
+"""Time of really reading prompts and references, over that of the timed layer."""
 WRITE_FACTOR = 1.7
-"""The same of writing: the cache grows, tokens are chosen, Python runs between layers. Measured on 2 cores with AMX: 282 tokens/s at
+"""The same factor for generation: the cache grows, tokens are sampled, Python runs between layers. Measured on 2 cores with AMX: 282 tokens/s at
 24 rows and 394 at 48, where the layer alone would give 475 and 660."""
 START_SECONDS = 9.0
-"""Of a stage that loads torch and a model: 6 s of imports, the rest for 135M weights."""
+"""Start of a stage that loads torch and a model: 6 s of imports, the rest for 135M weights."""
 LIGHT_SECONDS = 0.4
-"""Of a stage that loads neither: Python and the data libraries."""
+"""Start of a stage that loads neither: Python and the data libraries."""
 GGUF_SECONDS_A_PARAMETER = 17 / 135e6
 """Loading quantized weights, unpacking and writing them, start included; 16 to 28 s for 135M."""
 EXPORT_SECONDS_A_PARAMETER = 20 / 135e6
 """int8 files for OpenVINO: 20 s for 135M, the libraries' start included."""
 DOWNLOAD_BYTES_A_SECOND = 10e6
-"""A plain connection; a cached file takes none."""
+"""Speed of a usual connection; a cached file takes no time."""
 PAGE_SECONDS = {"html": 0.004, "pdf": 0.008, "docx": 0.02}
-"""Reading one file of these kinds; rows of tables take ROW_SECONDS. Measured on Local Lens but for docx: 63 short pages, 32
+"""Seconds to read one file of these types; rows of tables take ROW_SECONDS. Measured on Local Lens except for docx: 63 short pages, 32
 one-page flyers and 1,736 rows in 0.5 to 0.8 s."""
 ROW_SECONDS = 2e-5
 CURATE_SECONDS_A_CHARACTER = 3e-6
-"""Repair, language and personal data; two thirds of it go into finding names. Local Lens, 0.7 million characters: 1.6 to 1.8 s."""
+"""Repair, language and personal data; two thirds of it are for finding names. Local Lens, 0.7 million characters: 1.6 to 1.8 s."""
 TEMPLATE_TOKENS, ANSWER_TOKENS = 30, 2
-"""What a chat template puts around an input (roles, turn marks, a default system text) and around an answer (its end of turn)."""
+"""Tokens that a chat template adds to an input (roles, turn marks, a default system text) and to an answer (its end of turn)."""
 FRAMEWORK_BYTES, LIGHT_BYTES = 1.2e9, 0.4e9
-"""Python with torch and transformers loaded, and with the data libraries alone."""
+"""Memory of Python with torch and transformers loaded, and with the data libraries alone."""
 SLOWER = {"dora": 1.35, "qlora": 1.5}
 """Time of a step over that of plain LoRA: DoRA normalizes every weight, QLoRA unpacks it (torchtune's and LLaMA-Factory's own figures)."""
 CHECKPOINTING = 1.33
 """Forward, forward again and backward, over forward and backward."""
 LOADS, SYSTEMS = 2, 3
-"""Models that evaluate loads (base, tuned) and systems that write (base, prompted, tuned); the aligned one comes on top."""
+"""Models that evaluate loads (base, tuned) and systems that generate (base, prompted, tuned); the aligned one is added."""
 UNTUNED_LENGTH = 0.6
-"""Length of an untuned model's answer over evaluate.decoding.max_new_tokens: 38 of 64 on E2E; some talk until they are cut."""
+"""Length of an untuned model's answer over evaluate.decoding.max_new_tokens: 38 of 64 on E2E; some generate until they are cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetSize:
-    """What the sources hold, counted or extrapolated."""
+    """Size of the sources, counted or extrapolated."""
 
     files: dict[str, int]
-    """Kind of file to number of files."""
+    """Number of files by type."""
     rows: int
     documents: int
     document_characters: int
     inputs: int
-    """Examples after references of one input became one."""
+    """Examples after references of one input were merged."""
     input_characters: int
     answers: int
     answer_characters: int
@@ -86,7 +86,7 @@ class ModelShape:
     parameters: int
     layers: int
     source: str
-    """How it is known: contract, folder, or name."""
+    """Where the shape is from: contract, folder, or name."""
     download_bytes: int
     fit_bytes: int
     """Memory of a LoRA step with these settings, weights included."""
@@ -94,35 +94,35 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Speed of this machine, which turns tokens into minutes."""
+    """Speed of this machine, by which tokens are converted to minutes."""
 
     speed: Speed
     source: str
-    """How it is known: measured now, or assumed."""
+    """Where the speed is from: measured now, or assumed."""
     train_tokens_a_second: float | None
-    """Reached by the last sft run with this model, time of validation included; None where there is none."""
+    """Speed of the last sft run with this model, time of validation included; None where there is none."""
     seconds: dict[str, float]
-    """Stage to seconds of its last run, for comparison."""
+    """Seconds of each stage's last run, for comparison."""
 
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """One row of the plan."""
+    """One row of the estimate."""
 
     stage: str
     tokens: int | None
-    """Read or written by the model; None for stages without a model."""
+    """Tokens read or generated by the model; None for stages without a model."""
     memory_bytes: int
-    """At its peak."""
+    """Peak memory in bytes."""
     minutes: float
     basis: str
-    """What the figure rests on, in words."""
+    """Basis of the estimate, as text."""
 
 
 def estimate(
     root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine, *, safety_questions: int
 ) -> list[StageCost]:
-    """Return the plan of all stages, in their order."""
+    """Return the estimate of all stages, in their order."""
     return [
         _estimate_model(root, size),
         _estimate_ingest(amounts),
@@ -140,7 +140,7 @@ def estimate(
 
 
 def train_speed(root: TunectlConfig, size: ModelShape, machine: Machine) -> float:
-    """Return tokens a second of a LoRA step, prompt and answer together."""
+    """Return tokens per second of a LoRA step, prompt and answer together."""
     if machine.train_tokens_a_second is not None:
         return machine.train_tokens_a_second
     slower = SLOWER.get(root.sft.method, 1.0) * (CHECKPOINTING if root.hardware.gradient_checkpointing else 1.0)
@@ -155,9 +155,9 @@ def prefill_seconds(tokens: float, size: ModelShape, machine: Machine) -> float:
 
 
 def decode_seconds(rows: float, new: float, batch: int, size: ModelShape, machine: Machine) -> float:
-    """Return the seconds to write ``new`` tokens in each of ``rows`` answers, ``batch`` at a time.
+    """Return the seconds to generate ``new`` tokens in each of ``rows`` answers, ``batch`` at a time.
 
-    A step costs something whatever the batch, and something for each row: a line through the two timed batches.
+    A step has a constant cost and one per row: a line through the two timed batches.
     """
     if not rows:
         return 0.0
@@ -211,7 +211,7 @@ def _estimate_cpt(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, m
 
 
 def sft_tokens(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int]:
-    """Return tokens that sft learns on in all epochs, and reads while validating; prompt and answer together, no padding."""
+    """Return tokens that sft trains on in all epochs, and reads in validation; prompt and answer together, without padding."""
     prompts = amounts.input_characters / amounts.characters_a_token + TEMPLATE_TOKENS * amounts.inputs
     answers = amounts.answer_characters / amounts.characters_a_token + ANSWER_TOKENS * amounts.answers
     if not root.sft.prefix_sharing and amounts.inputs:
@@ -256,7 +256,7 @@ def _estimate_preferences(root: TunectlConfig, amounts: DatasetSize, size: Model
 
 
 def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, str]:
-    """Return pairs to learn from and to look at, tokens of one, what they are; what pairs of an input share is counted once, so there inputs count."""
+    """Return the numbers of training and validation pairs, the tokens per pair, and a description; where pairs share their input, inputs are counted instead."""
     prompt, answer = _lengths(amounts)
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
@@ -271,14 +271,14 @@ def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, s
 
 
 def _lengths(amounts: DatasetSize) -> tuple[float, float]:
-    """Return tokens of an input and of an answer with what the template puts around them, on average."""
+    """Return mean tokens of an input and of an answer, with those that the template adds."""
     prompt = TEMPLATE_TOKENS + amounts.input_characters / max(amounts.inputs, 1) / amounts.characters_a_token
     answer = ANSWER_TOKENS + amounts.answer_characters / max(amounts.answers, 1) / amounts.characters_a_token
     return prompt, answer
 
 
 def _estimate_reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
-    """Estimate the reward stage. Pairs are known where they are made of references; a first run gets the cost of a thousand."""
+    """Estimate the reward stage. The number of pairs is known where they are made from references; else a thousand are assumed in a first run."""
     reward = root.reward.root
     if not isinstance(reward, RewardModelConfig):
         return StageCost("reward", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
@@ -301,7 +301,7 @@ def _estimate_reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape
 
 
 def _estimate_align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
-    """Return a step writes answers, marks them, reads them for sft, and learns; a look writes, marks and reads twice."""
+    """Estimate the align stage: a step generates answers, scores them, reads them with sft, and trains; a validation generates, scores and reads twice."""
     align = root.align.root
     if isinstance(align, NoAlign):
         return StageCost("align", 0, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
@@ -370,7 +370,7 @@ def _estimate_evaluate(
 
 
 def _estimate_package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
-    """Estimate the package stage: two models write and read the probes; the engine answers the evaluation and the reference."""
+    """Estimate the package stage: two models generate and read the probes; the engine answers the evaluation and the reference."""
     cfg = root.package.root
     if isinstance(cfg, NoPackage):
         return StageCost("package", None, int(LIGHT_BYTES), LIGHT_SECONDS / 60, "switched off")
@@ -388,7 +388,7 @@ def _estimate_package(root: TunectlConfig, amounts: DatasetSize, size: ModelShap
 
 
 def _search(root: TunectlConfig) -> list[tuple[int, bool]]:
-    """Return worked examples of each prompt that the search tries, and whether all inputs get the same ones."""
+    """Return the number of worked examples of each prompt in the search, and whether all inputs get the same ones."""
     prompts = root.evaluate.prompts
     if prompts is None:
         return []

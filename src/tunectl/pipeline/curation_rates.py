@@ -1,4 +1,4 @@
-"""What curate takes: its memory, and from how many documents on ``curate.engine=ray`` takes less time than ``local``."""
+"""Estimate the memory of curate, and from how many documents on ``curate.engine=ray`` is faster than ``local``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from tunectl.pipeline.stages.curate import IN_MEMORY_BYTES
 
 RECORD_BYTES = 120
-"""Of a line of JSON beside the texts of its record."""
+"""Bytes of a line of JSON in addition to the texts of its record."""
 IN_MEMORY_FACTOR = 12
-"""Bytes in memory over characters, before and after a block."""
+"""Bytes in memory per character, before and after a filter."""
 ON_DISK_BYTES = 300
-"""In memory for each record that lies in a file: its place, and what exact deduplication, or the search for near duplicates, holds of it."""
+"""Bytes in memory for each record on disk: its position, and its data in exact deduplication, or in the search for near duplicates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class CurationRates:
     """Exact and near duplicates of short documents (``make bench-curate``), on two CPUs."""
 
     local_seconds: float
-    """A document, with two threads."""
+    """Seconds per document, with two threads."""
     ray_start_seconds: float
-    """Starting a cluster and its workers, whatever the size."""
+    """Seconds to start a cluster and its workers, whatever the size."""
     ray_cpu_seconds: float
-    """A document, summed over the CPUs."""
+    """Seconds per document, summed over the CPUs."""
 
 
 MEASURED: CurationRates | None = None
@@ -31,14 +31,14 @@ MEASURED: CurationRates | None = None
 
 
 def estimate_memory(records: int, characters: int) -> int:
-    """Return the bytes that records take while they are curated on this machine."""
+    """Return the bytes that records take in memory while they are curated on this machine."""
     if characters + RECORD_BYTES * records > IN_MEMORY_BYTES:
         return ON_DISK_BYTES * records
     return IN_MEMORY_FACTOR * characters
 
 
 def find_break_even(rates: CurationRates, cpus: int) -> int | None:
-    """Return the documents from which on Ray on ``cpus`` CPUs takes less time; None where it never does."""
+    """Return the number of documents from which on Ray on ``cpus`` CPUs is faster; None where it never is."""
     gain = rates.local_seconds - rates.ray_cpu_seconds / cpus
     return round(rates.ray_start_seconds / gain) if gain > 0 else None
 

@@ -1,4 +1,4 @@
-"""How much the declared sources hold, from all of a small file and the first rows of a large one."""
+"""Estimate the size of the declared sources, from all of a small file and the first rows of a large one."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from tunectl.pipeline.cost_estimate import DatasetSize
 from tunectl.pipeline.stages.ingest import READERS
 
 WHOLE_BYTES = 8_000_000
-"""A table up to this size is read to its end."""
+"""Size in bytes up to which a table is read to its end."""
 FIRST_ROWS = 400
 """Rows read of a larger one."""
 PAGES = 12
-"""Files read of a folder of pages, spread over it."""
+"""Files read of a folder of pages, evenly spaced."""
 ASSUMED_CHARACTERS_A_TOKEN = 3.6
-"""Of English text and attribute lists, where no tokenizer is there yet (SmolLM2: 4.2 prose, 3.0 for E2E inputs)."""
+"""Characters per token of English text and attribute lists, where no tokenizer is there yet (SmolLM2: 4.2 prose, 3.0 for E2E inputs)."""
 TEXTS = 200
-"""Texts that the tokenizer is asked about."""
+"""Number of texts whose tokens are counted."""
 
 
 @dataclass
 class _RunningTotal:
-    """A running sum; each source adds its own, multiplied by what its sample stands for."""
+    """A running sum; each source adds its own, scaled from its sample."""
 
     files: Counter[str] = field(default_factory=Counter)
     sums: Counter[str] = field(default_factory=Counter)
@@ -42,7 +42,7 @@ class _RunningTotal:
     counted: bool = True
 
     def add(self, record: Document | Example, factor: float, seen: set[str]) -> None:
-        """One record that stands for ``factor`` of its kind."""
+        """Add one record that represents ``factor`` of its kind."""
         if isinstance(record, Document):
             self.sums["documents"] += factor  # type: ignore[assignment]
             self.sums["document_characters"] += factor * len(record.text)  # type: ignore[assignment]
@@ -65,7 +65,7 @@ class _RunningTotal:
 
 
 def estimate_dataset_size(layout: ProjectPaths, ingest: Ingest) -> DatasetSize:
-    """Count the sources, or extrapolate from their beginnings; Hub data sets and pages of the web are not fetched.
+    """Count the sources, or extrapolate from their beginnings; Hub data sets and web pages are not fetched.
 
     Raises  DataError for a source that is missing, or whose format cannot be decided.
     """
@@ -134,7 +134,7 @@ def _file(file: SourceFile, name: str, source: FileSource, count: _RunningTotal,
 
 
 def _characters_a_token(layout: ProjectPaths, texts: Sequence[str]) -> float:
-    """Return measured with the base model's tokenizer where the model stage has run."""
+    """Return characters per token, measured with the base model's tokenizer where the model stage has run."""
     folder = layout.artifact("model")
     if not texts or not (folder / "tokenizer.json").is_file():
         return ASSUMED_CHARACTERS_A_TOKEN

@@ -1,6 +1,6 @@
-"""Federated training of the project's sft adapter: prepare files, start Flower's processes, and put the result where sft takes it.
+"""Federated training of the project's sft adapter: prepare files, start Flower's processes, and write the result where sft reads it.
 
-tunectl -> Flower's server or client (its own environment) -> local fits (tunectl's environment)
+tunectl -> Flower's server or client (separate environment) -> local trainings (tunectl's environment)
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ Tell = Callable[[str], None]
 FLOWER = ("-m", "tunectl.backends.federated")
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "GRPC_VERBOSITY": "ERROR"}
 TOKEN_BYTES = 16
-"""A shorter token could be guessed."""
+"""Shortest token in bytes: a shorter one could be guessed."""
 FEW = 8
-"""Rows that a local fit validates on: its last weights count, whatever they say."""
+"""Rows on which a local training validates: its last weights are used in any case."""
 
 
 class FederationRecord(msgspec.Struct, frozen=True):
-    """``federated.json`` beside the adapter: how it came about."""
+    """``federated.json`` beside the adapter: rounds, clients and settings."""
 
     name: str
     average: str
@@ -65,12 +65,12 @@ class FederationRecord(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Federation:
-    """A project that takes part."""
+    """A federation that this project takes part in."""
 
     layout: ProjectPaths
     root: TunectlConfig
     base: Path
-    """Folder of the weights below the adapter."""
+    """Folder of the base weights of the adapter."""
 
     @property
     def folder(self) -> Path:
@@ -81,7 +81,7 @@ class Federation:
 def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
     """Compose, check, and find the base model.
 
-    Raises  ConfigError with every mistake; UsageError for what a federation cannot do; ArtifactError where the model is not built.
+    Raises  ConfigError with every mistake; UsageError for settings that a federation does not support; ArtifactError where the model is not built.
     """
     root = checks.load_project_config(layout, words).root
     for name, value in (("privacy", root.sft.privacy), ("adapter", root.sft.adapter)):
@@ -96,7 +96,7 @@ def open_federation(layout: ProjectPaths, words: Sequence[str]) -> Federation:
 
 
 def serve(federation: Federation, tell: Tell) -> Path:
-    """Run the server until its rounds are done, or go on where it was stopped; return the folder of the adapter.
+    """Run the server until its rounds are done, or resume it where it was stopped; return the folder of the adapter.
 
     Raises  UsageError without a token where other machines connect; InfrastructureError with the reason where it gives up.
     """
@@ -148,7 +148,7 @@ def simulate(federation: Federation, tell: Tell) -> Path:
 
 
 def play(federation: Federation, parts: Sequence[tuple[list[Example], list[Example]]], tell: Tell) -> None:
-    """Run the server that was prepared, and a client for each part.
+    """Run the prepared server, and a client for each part.
 
     Raises  as ``simulate``.
     """
@@ -168,7 +168,7 @@ def play(federation: Federation, parts: Sequence[tuple[list[Example], list[Examp
 
 
 def prepare_server(federation: Federation, *, expected_clients: int = 0) -> None:
-    """Write the server's task and the first adapter; rounds of the same settings that are there already stay.
+    """Write the server's task and the first adapter; existing rounds with the same settings are kept.
 
     Raises  UsageError where the folder holds rounds of other settings.
     """
@@ -212,9 +212,9 @@ def prepare_client(
     address: str,
     locks: Sequence[str] = (),
 ) -> None:
-    """Write the client's task, and its rows for the local fits.
+    """Write the client's task, and its rows for the local trainings.
 
-    Raises  DataError where it has no rows to learn from.
+    Raises  DataError where it has no rows to train on.
     """
     settings = federation.root.federate
     train, validation = (_read_rows(federation, part) for part in examples)
@@ -240,7 +240,7 @@ def prepare_client(
 
 
 def finish(federation: Federation) -> Path:
-    """Write the adapter of the last round and how it came about; return its folder."""
+    """Write the adapter of the last round and its record; return its folder."""
     folder, settings = federation.folder, federation.root.federate
     rounds = exchange.read_rounds(folder)
     weights = exchange.read_weights(exchange.round_file(folder, len(rounds)))
@@ -263,7 +263,7 @@ def read_examples(layout: ProjectPaths) -> tuple[list[Example], list[Example]]:
 def partition(
     examples: tuple[list[Example], list[Example]], shares: Sequence[float], seed: int
 ) -> list[tuple[list[Example], list[Example]]]:
-    """Deal the training inputs to clients by ``shares``; clusters stay together. Every client validates on the same inputs."""
+    """Divide the training inputs among clients by ``shares``; clusters stay together. Every client validates on the same inputs."""
     train, validation = examples
     clusters: dict[str, list[Example]] = {}
     for example in train:
@@ -281,7 +281,7 @@ def partition(
 
 
 def check_token(variable: str, host: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Hold the shared secret to its length where another machine takes part.
+    """Check the length of the shared secret where another machine takes part.
 
     Raises  UsageError where it is absent or too short.
     """

@@ -27,28 +27,28 @@ COLUMNS = "check the file; name its columns with --input-column NAME --reference
 
 @dataclass(frozen=True)
 class FileEvalOptions:
-    """What ``tunectl evaluate DATA`` can be told; None keeps what the project declares. An error names the flag of the command."""
+    """Options of ``tunectl evaluate DATA``; None: as the project declares. An error names the option of the command."""
 
     source: str | None = None
-    """Source of ingest that the file is read like."""
+    """Source of ingest whose settings are used to read the file."""
     format: str | None = None
     input_column: str | None = None
     reference_column: str | None = None
     system: str | None = None
     """System text, in place of the one used in training."""
     limit: int | None = None
-    """Inputs to answer at most, drawn with the seed."""
+    """Most inputs to answer, drawn with the seed."""
     slots: Path | None = None
     """YAML file with rules of the slot error rate."""
     beams: int | None = None
-    """Of beam search; None: greedy."""
+    """Number of beams in beam search; None: greedy."""
     length_penalty: float = 1.0
     max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class FileEval:
-    """A file to measure on, and how."""
+    """A file to evaluate on, and how."""
 
     data: Path
     root: TunectlConfig
@@ -59,17 +59,17 @@ class FileEval:
 
     @property
     def close(self) -> float:
-        """Word counts that differ by at most this share are about equal."""
+        """Word counts that differ by at most this share count as equal."""
         return self.root.evaluate.aligned.length_tolerance
 
 
 def prepare_evaluation(
     layout: ProjectPaths, options: FileEvalOptions, data: Path, overrides: Sequence[str]
 ) -> FileEval:
-    """Read ``data`` and the settings; nothing is answered yet.
+    """Read ``data`` and the settings; no model is loaded yet.
 
-    Raises  UsageError for an option that cannot be; DataError for a file without inputs and references; ConfigError for bad
-            rules of slots.
+    Raises  UsageError for an invalid option; DataError for a file without inputs and references; ConfigError for invalid
+            slot rules.
     """
     from tunectl.backends.wiring import evaluation
     from tunectl.config.loading import checks
@@ -130,7 +130,7 @@ def choose_decoding(options: FileEvalOptions, root: TunectlConfig) -> Greedy | B
 
 
 def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
-    """Return how the project reads its sources: as the artifacts were made, or as declared where none were yet."""
+    """Return how the project reads its sources: as its artifacts were made, or as declared where there are none."""
     if not layout.config("ingest").is_file():
         return root.ingest
     from tunectl.pipeline import resolved_config
@@ -141,9 +141,9 @@ def load_ingest_config(layout: ProjectPaths, root: TunectlConfig) -> Ingest:
 
 
 def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[list[Item], dict[str, int]]:
-    """Return the inputs of ``data``, and how many of its examples cannot be one, by reason.
+    """Return the inputs of ``data``, and how many of its examples cannot be used, by reason.
 
-    Raises  DataError when the file is missing or empty, its columns tell nothing, or no row has input and reference.
+    Raises  DataError when the file is missing or empty, its format cannot be detected, or no row has input and reference.
     """
     from tunectl.artifacts.records import Example
     from tunectl.config.schema.ingest import IngestStage
@@ -169,7 +169,7 @@ def read_items(options: FileEvalOptions, data: Path, ingest: Ingest) -> tuple[li
 
 
 def build_source(options: FileEvalOptions, data: Path, ingest: Ingest) -> FileSource:
-    """Return a source that reads ``data`` as the project's own source of examples is read, with what the words change."""
+    """Return a source that reads ``data`` like the project's own source of examples, changed by the options."""
     from tunectl.config.schema.ingest import FileReading, FileSource
 
     like = _like(options.source, ingest)
@@ -213,9 +213,9 @@ def _validate_source(shape: type[FileSource], values: dict[str, Any]) -> FileSou
 
 
 def _like(name: str | None, ingest: Ingest) -> RowOptions:
-    """Return the source to read by.
+    """Return the source whose settings are used.
 
-    Raises  UsageError for a name that is not declared, or where several sources with different prompts leave a choice.
+    Raises  UsageError for a name that is not declared, or where several sources with different prompts are possible.
     """
     kinds = ", ".join(ingest.sources)
     if name is not None:

@@ -1,4 +1,4 @@
-"""The first look, ``experiment=first``: a verdict in minutes on few inputs, and what to build after it."""
+"""The first small build, ``experiment=first``: a verdict in minutes on few inputs, and what to build next."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tunectl.core.errors import TunectlError
 
 RECIPE: Final = "experiment=first"
 GOES_ON: Final = "experiment=small"
-"""The whole chain on few rows. Only the example has it; it takes over the fine-tuned model of the first look."""
+"""The whole pipeline on few rows. Only the example has it; it reuses the fine-tuned model of ``experiment=first``."""
 
 
 def next_lines(layout: ProjectPaths) -> list[str]:
@@ -25,7 +25,7 @@ def next_lines(layout: ProjectPaths) -> list[str]:
 
 
 def is_untouched(layout: ProjectPaths) -> bool:
-    """Whether nothing was built in this project, and nothing was asked for: then a first look is what to begin with."""
+    """Return whether nothing was built in this project and no override recorded: then ``experiment=first`` is the right begin."""
     return (
         not override_file.load_overrides(layout)
         and not (layout.root / "dvc.lock").is_file()

@@ -1,4 +1,4 @@
-"""From ``conf/submit`` to a job on a cluster, and back: its state, its output, its results."""
+"""Submit jobs from ``conf/submit`` to a cluster, and get their state, output and results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SCHEDULERS: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class PlannedJob:
-    """A job that was checked, and the file that its scheduler reads."""
+    """A validated job, and the file that its scheduler reads."""
 
     spec: JobSpec
     text: str
@@ -76,9 +76,9 @@ def plan_job(layout: ProjectPaths, stages: Sequence[str], words: Sequence[str]) 
 
 
 def _split_words(words: Sequence[str]) -> list[str]:
-    """Return the words of the build; those of the section ``submit`` are for us.
+    """Return the overrides of the build; those of the section ``submit`` are for the submission.
 
-    Raises  UsageError for a word that would change what is built: at home it would not be the same build.
+    Raises  UsageError for an override that would change what is built: the results would not fit the project.
     """
     result = []
     for word in words:
@@ -119,7 +119,7 @@ def _write_file(layout: ProjectPaths, spec: JobSpec, scheduler: Any) -> str:
 
 
 def send_job(layout: ProjectPaths, job: PlannedJob) -> JobRecord:
-    """Send what the job reads to the DVC remote, then the job to its scheduler; returns its record, which is written.
+    """Push the job's inputs to the DVC remote, then send the job to its scheduler; returns its record, which is written.
 
     Raises  InfrastructureError where the remote or the scheduler refuses; then there is no job, and no record.
     """
@@ -156,14 +156,14 @@ def read_state(record: JobRecord) -> str:
 
 
 def read_reason(record: JobRecord, state: str) -> str:
-    """Return why a pending job waits, where its scheduler says so."""
+    """Return why a pending job waits, where its scheduler gives a reason."""
     return slurm_scheduler.read_reason(record) if record.to == "slurm" and state == "pending" else ""
 
 
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:
-    """Return the command that prints what the job printed.
+    """Return the command that prints the job's output.
 
-    Raises  InfrastructureError where its program is not here, or nothing was printed yet.
+    Raises  InfrastructureError where its program is not installed, or nothing was printed yet.
     """
     command: list[str] = SCHEDULERS[record.to].build_log_command(record, follow=follow)
     return command
@@ -178,7 +178,7 @@ def cancel_job(record: JobRecord) -> None:
 
 
 def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
-    """Bring what the job built into the cache of DVC and the project; no stage runs here.
+    """Fetch the job's results into DVC's cache and the project; no stage runs here.
 
     Raises:
         UsageError: the project is not at the job's commit.
@@ -213,6 +213,6 @@ def fetch_results(layout: ProjectPaths, record: JobRecord) -> None:
 
 
 def _list_changes(root: Path, commit: str) -> list[str]:
-    """Return files that differ from the job's commit, but for those that a build writes."""
+    """Return files that differ from the job's commit, except those that a build writes."""
     changed = git_worktree.list_differences(root, commit)
     return [name for name in changed if not name.startswith("artifacts/") and name not in {"dvc.lock", ".gitignore"}]

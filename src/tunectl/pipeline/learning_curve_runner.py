@@ -1,7 +1,7 @@
 """Measure the learning curve of ``tunectl data report --learning-curve`` with the project's own training.
 
-Every finished size is kept in ``.tunectl/work/curve-<key>``; a curve that was stopped goes on from there, inside a size from the
-trainer's last checkpoint. All of train is not tuned again where the sft artifact of this configuration stands.
+Every finished size is kept in ``.tunectl/work/curve-<key>``; a stopped curve resumes from there, inside a size from the
+trainer's last checkpoint. The training on all of train is reused where the sft artifact has this configuration.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _log = logging_setup.get_logger(__name__)
 
 
 def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: TrainAndScore | None = None) -> Curve:
-    """Tune on parts of train, score each on validation, judge.
+    """Train on parts of train, score each on validation, fit the curve.
 
-    ``worth`` is the fall of the loss, in nats a token, that is worth twice the data.
+    ``worth`` is the fall of the loss, in nats per token, for which twice the data is worth collecting.
     Raises  ArtifactError where model, split or cpt is not built, or was made from another configuration;
             DataError where train or validation is too small.
     """
@@ -68,7 +68,7 @@ def _clusters(layout: ProjectPaths) -> dict[str, str]:
 
 
 def _upstream(layout: ProjectPaths) -> Sequence[str]:
-    """Return the stages that tuning reads, after each was verified."""
+    """Return the stages that training reads, after each was verified."""
     names = ("model", "split", "cpt")
     for name in names:
         load_input_artifact(layout, name)
@@ -96,7 +96,7 @@ def _point(work: Path, share: float, rows: Sequence[Example], learner: TrainAndS
 
 
 class SftTrainAndScore:
-    """Tunes with the sft stage and measures with the evaluation's generator."""
+    """Trains with the sft stage and measures with the evaluation's generator."""
 
     def __init__(self, layout: ProjectPaths, settings: Any, work: Path, *, seed: int, stands: bool) -> None:
         """Take the settings of the sft stage; ``stands``: its artifact can be used for all of train."""
@@ -105,7 +105,7 @@ class SftTrainAndScore:
         self._base = layout.artifact("model") if (adapted / manifest.PASSED_THROUGH).is_file() else adapted
 
     def learn(self, train: Sequence[Example], *, label: str) -> list[Likelihood]:
-        """Return how likely the answers of each validation example are, under an adapter that was tuned on ``train``."""
+        """Return the likelihood of the answers of each validation example, under an adapter that was trained on ``train``."""
         if label == "100%" and self._stands:
             return self._score(self._layout.artifact("sft"))
         folder = self._work / label.rstrip("%")

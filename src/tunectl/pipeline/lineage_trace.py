@@ -1,4 +1,4 @@
-"""Follow rows: from a release back to the raw rows that it was trained on, and from a row forward to the releases that learned it."""
+"""Trace rows: from a release back to the raw rows of its training, and from a row forward to the releases that were trained on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FILES: Final = {
     "curate": ("documents.jsonl", "examples.jsonl"),
     "split": ("train.jsonl", "validation.jsonl", "test.jsonl"),
 }
-"""Where rows lie, by stage, in the order of the stages."""
+"""Files of rows by stage, in the order of the stages."""
 TRAIN: Final = "train.jsonl"
 PARTS: Final = ("train", "validation", "test")
 
@@ -34,19 +34,19 @@ class RowStep(Struct, frozen=True):
     stage: str
     file: str
     what: str
-    """``kept``, or the reason of a reject."""
+    """``kept``, or the reject reason."""
     id: str
-    """Of the record that holds the row there; empty for a reject."""
+    """Id of the record of the row in that stage; empty for a reject."""
     source: str
     """FILE:ROW of the raw data."""
     detail: str = ""
-    """Of a reject: what offended."""
+    """What was wrong with a reject."""
 
 
 def trace_row(layout: ProjectPaths, word: str) -> Iterator[RowStep]:
     """Yield every step of a row, given by its id or by its source (FILE:ROW, or the end of a file's path).
 
-    Lines that cannot hold the word are not decoded, so that a large artifact is read at the speed of the disk.
+    Lines that cannot contain the word are not decoded, so that a large artifact is read at the speed of the disk.
     Raises  DataError for a line that is no record.
     """
     needle = _encode_needle(word)
@@ -65,7 +65,7 @@ def trace_row(layout: ProjectPaths, word: str) -> Iterator[RowStep]:
 
 
 def _encode_needle(word: str) -> bytes:
-    """Return the part of ``word`` that a line of JSON holds as it is: a row's number stands in a field of its own."""
+    """Return the part of ``word`` that a line of JSON contains unchanged: a row's number is in a separate field."""
     head, _, tail = word.rpartition(":")
     return msgspec.json.encode(head if head and tail.isdecimal() else word)[1:-1]
 
@@ -94,19 +94,19 @@ def _matches_source(source: Any, word: str) -> bool:
 
 
 def format_source(source: Any) -> str:
-    """Return FILE:ROW, or FILE where all of it is meant."""
+    """Return FILE:ROW, or FILE where the whole file is meant."""
     if not isinstance(source, dict):
         return ""
     return f"{source['file']}:{source['row']}" if source.get("row") else str(source["file"])
 
 
 def is_in_train_split(steps: Sequence[RowStep]) -> bool:
-    """Return whether the split at hand trains on the row."""
+    """Return whether the row is in the training part of the current split."""
     return any((step.stage, step.file) == ("split", TRAIN) for step in steps)
 
 
 def is_split_of_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
-    """Return whether the split of this project as it is now is the one that the release was trained on."""
+    """Return whether the project's current split is the one that the release was trained on."""
     expected = release.lineage.stages.get("split") if release.lineage else None
     folder = layout.artifact("split")
     if expected is None or not (folder / manifest.NAME).is_file():
@@ -115,14 +115,14 @@ def is_split_of_release(layout: ProjectPaths, release: ReleaseManifest) -> bool:
 
 
 def list_learning_releases(store: ReleaseRegistry, layout: ProjectPaths, steps: Sequence[RowStep]) -> list[str]:
-    """Return releases whose split is the one at hand, where the row is in the part that is trained on."""
+    """Return releases that were trained on the current split, where the row is in its training part."""
     if not is_in_train_split(steps):
         return []
     return [name for name in store.ids() if is_split_of_release(layout, store.manifest(name))]
 
 
 def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
-    """Return raw file to how many answers of it were trained on, validated and tested with."""
+    """Return by raw file how many of its answers are in train, validation and test."""
     result: dict[str, Counter[str]] = {}
     for part in PARTS:
         for source in _read_answer_sources(layout.artifact("split") / f"{part}.jsonl"):
@@ -132,7 +132,7 @@ def count_rows_by_file(layout: ProjectPaths) -> dict[str, dict[str, int]]:
 
 
 def list_raw_rows(layout: ProjectPaths) -> list[str]:
-    """Return every raw row that the split at hand trains on, as FILE:ROW."""
+    """Return every raw row in the training part of the current split, as FILE:ROW."""
     sources = _read_answer_sources(layout.artifact("split") / TRAIN)
     return sorted({format_source({"file": source.file, "row": source.row}) for source in sources})
 

@@ -1,4 +1,4 @@
-"""Which model folder and adapter a word means: a stage's name, a model folder or an adapter folder."""
+"""Find the model folder and adapter for a name: a stage's name, a model folder or an adapter folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ADAPTER = "adapter_config.json"
 
 
 class ModelChoice(NamedTuple):
-    """Weights, and the adapter on them."""
+    """Weights, and the adapter for them."""
 
     folder: Path
     adapter: Path | None
@@ -25,9 +25,9 @@ class ModelChoice(NamedTuple):
 def resolve_model(
     layout: ProjectPaths, model: str | None, adapter: str | None, *, said: str = "--model"
 ) -> ModelChoice:
-    """Return the folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``said`` is the word that named it.
+    """Return the folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``said`` is the word as typed.
 
-    Raises  UsageError where a word means nothing; ArtifactError where a stage has not run, or the adapter was trained on
+    Raises  UsageError where a name means nothing; ArtifactError where a stage has not run, or the adapter was trained on
             another model.
     """
     chosen = _model(layout, model, adapter, said)

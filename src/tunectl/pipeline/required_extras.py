@@ -1,7 +1,7 @@
 """List the optional packages that the stages of a recipe need, before any stage runs.
 
-A missing library would otherwise stop a build hours after it began, and the next one some stages later. Each rule lists
-what its stage imports with the chosen options, and no more: whoever installed less than an extra, but enough, is not stopped.
+A missing library would otherwise stop a build after hours, and the next one some stages later. Each rule lists
+what its stage imports with the chosen options, and no more: a partial installation of an extra is accepted if it is enough.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Packages = Iterator[tuple[str, str]]
 """Import name and extra."""
 
 READER_PACKAGES = {"html": "trafilatura", "pdf": "pypdf", "docx": "docx", "parquet": "pyarrow", "arrow": "pyarrow"}
-"""Kind of file to the library that reads it; kinds that are not here need none."""
+"""Library that reads each type of file; other types need none."""
 PII = ("phonenumbers", "stdnum", "faker")
-"""What the finders of personal data need; they are made together, whichever kinds are chosen."""
+"""Packages of the detection of personal data; all are needed, whichever kinds are chosen."""
 MODEL = ("torch", "transformers", "peft", "safetensors", "tokenizers", "jinja2")
 TRAINER = (*MODEL, "accelerate", "datasets", "trl")
 REPORT = ("numpy", "jinja2", "matplotlib")
-"""What draws a report page with figures."""
+"""Packages for a report page with plots."""
 
 
 def list_required_packages(config: Any, stages: Iterable[str]) -> list[RequiredPackage]:
@@ -98,7 +98,7 @@ def _readers(kinds: Iterable[str]) -> Packages:
 
 
 def _file_kinds(path: str, type_name: str, key: str) -> set[str]:
-    """Return kinds of the files that a path means; a path that leads nowhere is left to the stage, which says so."""
+    """Return the types of the files that a path means; an invalid path is reported by the stage."""
     if type_name != "auto":
         return {type_name}
     try:
@@ -209,4 +209,4 @@ RULES: dict[str, Callable[[Any], Packages]] = {
     "evaluate": _evaluate,
     "package": _package,
 }
-"""Stage to what it imports; a test holds the names to the stage table."""
+"""Rule of each stage; a test compares the names with the stage table."""

@@ -1,4 +1,4 @@
-"""The resolved configuration of one stage: what the ``compose`` stage wrote, read back without Hydra."""
+"""The resolved configuration of one stage: written by the ``compose`` stage, read without Hydra."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ AGAIN = "run: tunectl run compose"
 
 
 class ResolvedStageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One ``artifacts/config/<stage>.json``. No clock and no host is in it, so that an unchanged meaning is an unchanged file."""
+    """One ``artifacts/config/<stage>.json``. It contains no time and no host, so that equal settings give an equal file."""
 
     stage: str
     settings: dict[str, Any]
     """The sections and root values that the stage declares in its settings class."""
     code: str
-    """Digest of the modules that the stage reaches."""
+    """Digest of the modules that the stage uses."""
     sources: dict[str, str | None] = {}
-    """Declared path to the digest of the content that it matches; null where it matches nothing yet."""
+    """Digest of the content of each declared path; null where it matches nothing yet."""
 
 
 def settings_class(stage: str) -> type[BaseModel]:

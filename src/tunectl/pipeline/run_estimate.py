@@ -1,4 +1,4 @@
-"""Estimate a run: gather what is known of data, model and machine, and add up tokens, memory and minutes of each stage."""
+"""Estimate a run: collect the facts about data, model and machine, and compute tokens, memory and minutes of each stage."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tunectl.pipeline.cost_estimate import Machine, ModelShape, estimate
 from tunectl.training import resource_check
 
 ASSUMED_FLOPS = {"cpu": 200e9, "cuda": 60e12}
-"""Reached in a layer where torch is not installed yet, so nothing can be timed: two cores with AVX-512, a mid-range card."""
+"""Speed that is assumed for a layer where torch is not installed yet: two cores with AVX-512, a mid-range card."""
 ASSUMED_BYTES_A_PARAMETER = 2
 SMALL = resource_check.ModelSize(parameters=135_000_000, layers=30, hidden=576, intermediate=1536, vocabulary=49_152)
-"""SmolLM2-135M, whose proportions stand in where only a number of parameters is known."""
+"""SmolLM2-135M, whose proportions are used where only a number of parameters is known."""
 
 
 def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def estimate_run(layout: ProjectPaths, root: TunectlConfig) -> dict[str, Any]:
 def model_size(layout: ProjectPaths, root: TunectlConfig) -> tuple[resource_check.ModelSize, str]:
     """Return parameters and shape of the base model: from its artifact, its folder, or the number in its name.
 
-    Raises  UsageError where the name of a model that is not here yet tells no size.
+    Raises  UsageError where a model that was not downloaded yet has no size in its name.
     """
     contract = layout.artifact("model") / "model_spec.json"
     source = root.model.source
@@ -104,7 +104,7 @@ def guess_shape(parameters: int) -> resource_check.ModelSize:
 
 
 def adapter_parameters(shape: resource_check.ModelSize, rank: int) -> int:
-    """Return the weights of a LoRA adapter on all linear layers of a usual block: four of attention, three of the MLP."""
+    """Return the number of weights of a LoRA adapter on all linear layers of a usual block: four of attention, three of the MLP."""
     attention = 4 * 2 * shape.hidden
     mlp = 3 * (shape.hidden + shape.intermediate)
     return shape.layers * rank * (attention + mlp)
@@ -122,13 +122,13 @@ def _shape(config: Path, parameters: int) -> resource_check.ModelSize:
 
 
 def _download(root: TunectlConfig, parameters: int) -> int:
-    """Return the bytes to fetch: 4.5 bits a weight in a GGUF file of this kind, two bytes in safetensors."""
+    """Return the bytes to download: 4.5 bits per weight in a GGUF file of this kind, two bytes in safetensors."""
     method = root.model.source.method
     return 0 if method == "folder" else int(parameters * (0.73 if method == "wheel" else 2))
 
 
 def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.ModelSize) -> Machine:
-    """Return speeds: those of the last run where it was with this model, else measured now."""
+    """Return speeds: those of the last run with this model where there is one, else measured now."""
     from tunectl.pipeline.stages import STAGES
 
     seconds: dict[str, float] = {}
@@ -162,7 +162,7 @@ def _machine(layout: ProjectPaths, root: TunectlConfig, shape: resource_check.Mo
 
 
 def _assume_layer_speed(root: TunectlConfig, shape: resource_check.ModelSize) -> Speed:
-    """Return a layer's times from an assumed number of operations a second."""
+    """Return a layer's times from an assumed number of operations per second."""
     flops, batch = ASSUMED_FLOPS[root.hardware.device], root.hardware.generate_batch
     weights = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
     read = 2 * weights / flops

@@ -1,7 +1,7 @@
-"""The run ledger: what each ``tunectl repro`` did, one file a run, so that runs stay comparable after their artifacts are gone.
+"""The run ledger: what each ``tunectl repro`` did, one file per run, so that runs stay comparable after their artifacts are gone.
 
-``.tunectl/runs/UTC-DIGEST.json`` is written whole when the run ends, also when it fails. No stage reads it, so it may be deleted.
-What a run did not build, and what is left of an earlier one, is not in its record.
+``.tunectl/runs/UTC-DIGEST.json`` is written atomically when the run ends, also when it fails. No stage reads it, so it may be deleted.
+A run's record leaves out the results of earlier runs that it did not rebuild.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _PASSWORD: Final = re.compile(r"://[^/\s]*@")
 _log = logging_setup.get_logger(__name__)
 VERSION: Final = 1
 MAX_POINTS: Final = 200
-"""Of a curve; a longer one is thinned."""
+"""Most points of a curve; a longer one is thinned."""
 
 
 class RunVerdict(msgspec.Struct, frozen=True):
-    """What a gate said."""
+    """Verdict of a gate."""
 
     passed: bool
     verdict: str = ""
@@ -51,50 +51,50 @@ class RunFailure(msgspec.Struct, frozen=True):
 
     message: str
     stage: str | None = None
-    """None where no stage ran, such as a mistake of DVC."""
+    """None where no stage ran, for example after an error of DVC."""
     hint: str = ""
 
 
 class StageLaunch(msgspec.Struct, frozen=True):
-    """On what a stage was trained."""
+    """Processes and machines on which a stage was trained."""
 
     method: str
     """``local``, ``torchrun`` or ``ray``."""
     ranks: int = 1
-    """Processes that trained together."""
+    """Number of processes that trained together."""
     nodes: int = 1
     device: str = ""
     restarts: int = 0
 
 
 class RunStage(msgspec.Struct, frozen=True):
-    """One stage whose artifact is up to date at the end of the run."""
+    """A stage whose artifact is up to date at the end of the run."""
 
     name: str
     manifest: str
-    """Digest of the artifact's manifest: equal in two runs means that they have the same artifact."""
+    """Digest of the artifact's manifest: equal in two runs with the same artifact."""
     executed: bool
-    """Whether this run built it, rather than found it or took it from DVC's cache."""
+    """Whether this run built it, in contrast to finding it or taking it from DVC's cache."""
     seconds: float | None
-    """What building it took, in this run or in an earlier one."""
+    """Duration of building it, in this run or in an earlier one."""
     passed_through: bool = False
-    """Switched off."""
+    """Whether it was switched off."""
     launch: StageLaunch | None = None
-    """On what it was trained; None for stages that train nothing."""
+    """How it was trained; None for stages without training."""
     output: str | None = None
-    """DVC's digest of the artifact: ``dvc.lock`` and DVC's cache know it by that."""
+    """DVC's digest of the artifact, under which it is in ``dvc.lock`` and DVC's cache."""
 
 
 class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The small part of a record: enough for one row of a list."""
+    """The small part of a record, for one row of a list."""
 
     id: str
-    """Name of the file without its ending: when the run began (UTC), and a digest of what it built."""
+    """Name of the file without its ending: start of the run (UTC), and a digest of what it built."""
     version: int = VERSION
     project: str
     author: str
     reason: str = ""
-    """Why, where it was started from the console."""
+    """Reason that was given, where it was started from the console."""
     unattended: bool = False
     """Started by the retrain controller or a sweep."""
     started_at: float
@@ -102,44 +102,44 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     exit_code: int
     commit: str | None
-    """``-dirty`` behind it where tracked files differed; None outside Git."""
+    """Commit, with the suffix ``-dirty`` where tracked files differed; None outside Git."""
     overrides: list[str]
     targets: list[str]
-    """Stages of ``--to``; empty for all."""
+    """Stages given with ``--to``; empty for all."""
     stages: list[RunStage]
     verdicts: dict[str, RunVerdict]
-    """By stage."""
+    """Verdicts by stage."""
     failure: RunFailure | None = None
     release: str | None = None
-    """What was put into the registry."""
+    """Release that was added to the registry."""
     build: str = ""
-    """Its id at the trackers of ``track.to``; empty where it is not tracked."""
+    """Id of the build at the trackers of ``track.to``; empty where it is not tracked."""
     primary: str | None = None
-    """The measure that decides; None where the run did not evaluate."""
+    """The primary metric; None where the run did not evaluate."""
     inputs: int = 0
-    """Test inputs."""
+    """Number of test inputs."""
     test_set: str | None = None
     """Digest of the test split: differences of two runs can be paired where it is equal."""
     primary_scores: dict[str, Score] = {}
-    """System to its primary measure with its interval."""
+    """Primary metric with its interval, by system."""
 
 
 class RunRecord(RunSummary, frozen=True, kw_only=True):
-    """All that is kept of a run."""
+    """The whole record of a run."""
 
     settings: dict[str, Any] = {}
-    """Stage to its resolved settings."""
+    """Resolved settings of each stage."""
     scores: dict[str, dict[str, Score]] = {}
-    """System to measure to value and interval."""
+    """Value and interval of each metric, by system."""
     differences: list[MetricDifference] = []
-    """Of the primary measure, between systems of this run."""
+    """Differences of the primary metric between systems of this run."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {}
-    """Stage to figure to points of step and value."""
+    """Points of step and value of each figure, by stage."""
 
 
 @dataclass
 class RunEnd:
-    """How a run ends; filled while it goes on."""
+    """End of a run; filled while it runs."""
 
     exit_code: int = 0
     error: str = ""
@@ -151,7 +151,7 @@ class RunEnd:
 def record_run(
     layout: ProjectPaths, project: str, *, targets: Sequence[str] = (), unattended: bool = False
 ) -> Iterator[RunEnd]:
-    """Write the record of the run that the block is, whether it ends well or not; a build never fails for it."""
+    """Write the record of the run that is the block, also after an error; a build never fails because of it."""
     end, started_at = RunEnd(), time.time()
     try:
         yield end
@@ -184,14 +184,14 @@ def find_ledger(layout: ProjectPaths) -> Path:
 
 
 def list_runs(layout: ProjectPaths) -> list[str]:
-    """Names of all runs, the newest first."""
+    """Return the names of all runs, the newest first."""
     folder = layout.runs
     names = [path.stem for path in folder.glob("*.json") if not path.name.startswith(".")] if folder.is_dir() else []
     return sorted(names, reverse=True)
 
 
 def read_summaries(layout: ProjectPaths, names: list[str]) -> tuple[list[RunSummary], list[str]]:
-    """Return the small records of ``names``, and a sentence for each that cannot be read."""
+    """Return the summaries of ``names``, and a sentence for each that cannot be read."""
     result, problems = list[RunSummary](), list[str]()
     for name in names:
         try:
@@ -272,7 +272,7 @@ def _read_config(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
 
 
 def _list_stages(layout: ProjectPaths) -> Iterator[RunStage]:
-    """Yield the stages whose artifact was made from the configuration and the inputs that are there now."""
+    """Yield the stages whose artifact was made from the current configuration and inputs."""
     from tunectl.backends.vcs import dvc_lock
 
     executed = set(layout.executed.read_text(encoding="utf-8").split()) if layout.executed.is_file() else set()
@@ -319,7 +319,7 @@ def _read_failure(layout: ProjectPaths, error: str) -> RunFailure | None:
 
 
 def _add_results(layout: ProjectPaths, record: RunRecord) -> RunRecord:
-    """Return what evaluate measured."""
+    """Return the record with the results of evaluate."""
     path = layout.artifact("evaluate") / results.NAME
     if not path.is_file():
         return record
@@ -340,7 +340,7 @@ def _add_results(layout: ProjectPaths, record: RunRecord) -> RunRecord:
 
 
 def _thin(curves: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
-    """Each curve with at most ``MAX_POINTS`` points, the last one among them."""
+    """Return each curve with at most ``MAX_POINTS`` points, including the last one."""
     thinned = {}
     for name, points in curves.items():
         step = -(-len(points) // MAX_POINTS)

@@ -1,7 +1,7 @@
 """Run one stage of the pipeline.
 
-The stage gets its resolved configuration, the finished artifacts of the stages that it reads, and a fresh folder. Only when
-it ends well does that folder take the place of the old artifact; the manifest is written last.
+The stage gets its resolved configuration, the finished artifacts of the stages that it reads, and an empty folder. Only when
+it succeeds does that folder replace the old artifact; the manifest is written last.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _refuse_while_restoring(name: str) -> None:
 
 
 def compose(layout: ProjectPaths) -> None:
-    """Write one resolved JSON a stage."""
+    """Write one resolved JSON per stage."""
     from tunectl.pipeline.stages.compose import compose as compose_all
 
     compose_all(layout)
@@ -64,7 +64,7 @@ def run_stage(layout: ProjectPaths, name: str) -> None:
     """Run one stage of the table in this process.
 
     Raises  ArtifactError when an input is absent, corrupted, or was made from another configuration; MissingExtraError that
-            names every library which the stage will import and which is not installed.
+            names every missing library which the stage will import.
     """
     from tunectl.pipeline import resolved_config
     from tunectl.pipeline.required_extras import list_required_packages
@@ -106,9 +106,9 @@ def _run_module(layout: ProjectPaths, name: str, module: Any, settings: Any, rec
 
 
 def join_stage(layout: ProjectPaths, name: str) -> int:
-    """Give the processes of this machine to the fits of a stage that another machine runs; returns how many fits there were.
+    """Run the processes of this machine for the trainings of a stage that another machine runs; returns how many trainings there were.
 
-    Raises  UsageError for a stage without fits, or settings of one machine; InfrastructureError where nobody is met.
+    Raises  UsageError for a stage without training, or settings with one machine; InfrastructureError where the other machine does not join in time.
     """
     if find(name).name not in launch.TRAINED:
         raise UsageError(f"{name} fits nothing", hint=f"stages that do: {', '.join(sorted(launch.TRAINED))}")
@@ -118,7 +118,7 @@ def join_stage(layout: ProjectPaths, name: str) -> int:
 
 
 def load_input_artifact(layout: ProjectPaths, name: str) -> manifest.Manifest:
-    """Return the verified manifest of an upstream artifact that was made from the configuration in force."""
+    """Return the verified manifest of an upstream artifact that was made from the current configuration."""
     from tunectl.pipeline import resolved_config
 
     folder = layout.artifact(name)

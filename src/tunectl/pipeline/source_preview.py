@@ -1,6 +1,6 @@
-"""Look at raw data before a project is built on it: how it is read, what of it goes on, and what curation would find in it.
+"""Preview raw data before a project is created: how it is read, which rows are kept, and what curation would find.
 
-The readers, the detection of formats and the filters are those of the stages ingest and curate; nothing is kept.
+The readers, the detection of formats and the filters are those of the stages ingest and curate; nothing is stored.
 """
 
 from __future__ import annotations
@@ -35,57 +35,57 @@ from tunectl.pipeline.stages import curate
 from tunectl.pipeline.stages.ingest import READERS
 
 MAX_ROWS: Final = 20_000
-"""Rows of one file, or of a data set of the Hub, that are looked at."""
+"""Most rows of one file, or of a data set of the Hub, that are read."""
 MAX_RECORDS: Final = 2_000
-"""Records that curation looks at: languages, duplicates, personal data."""
+"""Most records that are curated: languages, duplicates, personal data."""
 MAX_VALUES: Final = 30
-"""Different values of a column that is worth keeping for slices."""
+"""Most different values of a column that is useful for slices."""
 MAX_FIELDS: Final = 5
 ENGLISH: Final = "en"
-"""What ``conf/curate`` keeps where nothing else is said."""
+"""Language that ``conf/curate`` keeps by default."""
 ENOUGH_SHARE: Final = 0.05
-"""Of the texts whose language is sure: fewer are taken for mistakes of the detection."""
+"""Share of the texts with a certain language from which a language counts: a smaller one is taken for detection errors."""
 ROWS_A_VALUE: Final = 3
-"""Rows that each value of such a column has, on average, at least."""
+"""Fewest rows per value of such a column, on average."""
 
 
 class SourcePreview(msgspec.Struct, frozen=True):
-    """What was seen of one source."""
+    """Findings about one source."""
 
     files: int
     rows: int
     kept: int
     rejected: dict[str, int]
-    """Reason to rows that ingest would reject."""
+    """Rows that ingest would reject, by reason."""
     cut: bool
-    """Whether there may be more rows than were looked at."""
+    """Whether there may be more rows than were read."""
     read_as: list[FormatDecision]
     documents: int
     examples: int
     answers: int
-    """More than examples where several rows have the same input."""
+    """Number of answers; more than examples where several rows have the same input."""
     fields: list[str]
-    """Columns with few values, worth keeping for slices."""
+    """Columns with few values, useful for slices."""
     unused: list[str]
-    """Other columns that nothing reads."""
+    """Other columns that are not read."""
     curated: int
-    """Records that the rest is about."""
+    """Number of records that were curated for the facts below."""
     languages: dict[str, int]
-    """ISO code to texts; ``unknown`` are short or unsure ones."""
+    """Number of texts by ISO code; ``unknown`` are short or uncertain ones."""
     main_languages: list[str]
-    """Those that are no accident; English where none is sure."""
+    """Languages with a relevant share; English where none is certain."""
     exact_duplicates: int
     near_duplicates: int
     personal: dict[str, int]
-    """Kind of personal data to places that curate masks."""
+    """Places that curate would mask, by kind of personal data."""
     turned_away: dict[str, int]
-    """Reason to records that curate would reject."""
+    """Records that curate would reject, by reason."""
 
 
 def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDataset, scratch: Path) -> SourcePreview:
-    """Read a source as ingest would, and curate what came of it with the filters of ``root``; ``scratch`` is an empty folder.
+    """Read a source as ingest would, and curate the result with the filters of ``root``; ``scratch`` is an empty folder.
 
-    Raises  DataError where the source is missing, empty, or of no known kind or format; InfrastructureError for a Hub out of reach.
+    Raises  DataError where the source is missing, empty, or of an unknown type or format; InfrastructureError for a Hub that cannot be reached.
     """
     records: list[Document | Example] = []
     seen = {"cut": False}
@@ -138,7 +138,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Leave out what the readers say for the log: the preview has it."""
+    """Mute the log of the readers: the preview has its content."""
     log = logging_setup.get_logger("tunectl.data")
     level = log.level
     log.setLevel("ERROR")
@@ -176,7 +176,7 @@ def _find_fields(declared: FileSource | HubDataset, key: str, unused: list[str])
 
 
 def _count_languages(root: TunectlConfig, records: list[Document | Example]) -> dict[str, int]:
-    """Texts by language, judged as curate does."""
+    """Return the number of texts by language, detected as in curate."""
     rule = root.curate.language
     if rule is None:
         return {}
@@ -197,7 +197,7 @@ def _choose_languages(counts: dict[str, int]) -> list[str]:
 def _curate(
     root: TunectlConfig, records: list[Document | Example], languages: list[str], scratch: Path
 ) -> CurationReport:
-    """Run the stage curate over a sample, with the languages that are in it."""
+    """Run the stage curate on a sample, with the languages that are in it."""
     view = stage_view("curate", root)
     view["curate"] = {**view["curate"], "max_rejected_share": 1.0}
     if view["curate"]["language"] is not None:

@@ -1,4 +1,4 @@
-"""How far a stage is, read from its progress journal: bars, figures over the steps, and how it ended."""
+"""Progress of a stage, read from its progress journal: bars, figures over the steps, and how it ended."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ ProgressState = Literal["running", "finished", "failed", "stopped", "killed"]
 
 
 class BarProgress(msgspec.Struct, frozen=True):
-    """One piece of work of a stage, as it was said last."""
+    """Latest progress of one piece of work of a stage."""
 
     label: str
     done: float
     total: float | None
-    """None where nobody knows how much there is."""
+    """Total; None where it is unknown."""
     started_at: float
     updated_at: float
     figures: dict[str, str]
-    """For example ``loss`` to ``1.203``."""
+    """Latest values by name, for example ``loss`` to ``1.203``."""
     curves: dict[str, list[tuple[float, float]]]
-    """Each figure that is a number, as points of ``done`` and value."""
+    """Points of ``done`` and value for each numeric figure."""
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest takes at the speed so far; None where that cannot be known."""
+        """Return the remaining seconds at the speed so far; None where it is unknown."""
         if not self.total or self.done <= 0 or self.updated_at <= self.started_at:
             return None
         return max(0.0, (self.updated_at - self.started_at) * (self.total - self.done) / self.done)
@@ -45,18 +45,18 @@ class StageProgress(msgspec.Struct, frozen=True):
     state: ProgressState
     pid: int
     config: str
-    """Digest of the configuration that it runs with: another one than the stage's JSON has now means that this is an old run."""
+    """Digest of its configuration: if it differs from that in the stage's JSON, this is an old run."""
     started_at: float
     updated_at: float
-    """When the last line was written."""
+    """Time of the last line."""
     message: str
     """Why it failed."""
     bars: list[BarProgress]
-    """In the order in which they were begun."""
+    """Bars in the order in which they began."""
 
 
 def read_stage_progress(layout: ProjectPaths, stage: str) -> StageProgress | None:
-    """Read the journal of a stage; None where there is none that can be read."""
+    """Return the progress in the journal of a stage; None where there is no readable one."""
     lines = read_lines(layout.progress(stage))
     if not lines or not isinstance(lines[0], JournalStart):
         return None
@@ -80,7 +80,7 @@ def _describe(start: JournalStart, state: ProgressState, lines: list[JournalLine
 
 
 def _is_running(layout: ProjectPaths, start: JournalStart) -> bool:
-    """Return whether the process that began the journal holds the stage's lock, which ends with it even by ``kill -9``."""
+    """Return whether the process that began the journal still holds the stage's lock, which ends with it even by ``kill -9``."""
     if not lock.is_locked(layout.stage_lock):
         return False
     try:
@@ -91,7 +91,7 @@ def _is_running(layout: ProjectPaths, start: JournalStart) -> bool:
 
 
 def _collect_bars(steps: list[JournalStep]) -> list[BarProgress]:
-    """Return one entry a label. A label that begins again, such as a second fit, takes the place of the first."""
+    """Return one entry per label. A label that begins again, such as a second training, replaces the first."""
     runs: dict[str, list[JournalStep]] = {}
     for step in steps:
         before = runs.get(step.label)

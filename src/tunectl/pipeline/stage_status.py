@@ -1,6 +1,6 @@
 """Status of stages: what is stale and why, what DVC's cache has, the last verdicts.
 
-All of it is read from ``conf/``, ``dvc.lock``, ``dvc.yaml`` and the manifests. DVC is not started, no lock is taken, and no
+Everything is read from ``conf/``, ``dvc.lock``, ``dvc.yaml`` and the manifests. DVC is not started, no lock is taken, and no
 tracked file is written, so it works at any time, also while ``dvc repro`` runs.
 """
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 NOT_BUILT: Final = "not built"
 STALE: Final = "stale"
 KEPT: Final = "in the cache"
-"""A stage that was built, here or by the retrain controller, and whose artifact is not in the working tree."""
+"""A stage that was built, here or by the retrain controller, whose artifact is not in the working tree."""
 StageState = Literal["not built", "stale", "in the cache", "up to date", "switched off"]
 ABSENT: Final = "(none)"
-"""Stands for a setting that one side does not have."""
+"""Shown for a setting that one side does not have."""
 
 
 class StageChange(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class StageChange(msgspec.Struct, frozen=True):
     what: str
     """A setting as ``sft.lora_rank``, ``code``, ``source PATH``, ``input PATH`` or ``output PATH``."""
     old: Any = None
-    """The value when the stage last ran; null where that says nothing."""
+    """The value when the stage last ran; null for a reason without values."""
     new: Any = None
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ class StageStatus(msgspec.Struct, frozen=True):
     changes: list[StageChange]
     """Why it would run again; empty where it would not, or was never built."""
     seconds: float | None
-    """What its last run took."""
+    """Duration of its last run."""
     verdict: str | None
 
     @property
@@ -63,9 +63,9 @@ class StageStatus(msgspec.Struct, frozen=True):
 
 
 def list_stage_status(layout: ProjectPaths, root: TunectlConfig | None = None) -> list[StageStatus]:
-    """Return one entry a stage, in the order of the pipeline.
+    """Return one entry per stage, in the order of the pipeline.
 
-    ``root`` is the composed configuration, where it is at hand.
+    ``root`` is the composed configuration, if the caller has it.
     Raises  ConfigError with every mistake of the configuration; ArtifactError where dvc.lock is damaged
     """
     from tunectl.backends.vcs import dvc_lock
@@ -77,7 +77,7 @@ def list_stage_status(layout: ProjectPaths, root: TunectlConfig | None = None) -
 
 
 def list_recorded_status(layout: ProjectPaths) -> list[StageStatus]:
-    """Return one entry a stage of a project that was copied without weights: as it was recorded, compared with nothing.
+    """Return one entry per stage of a project that was copied without weights: as recorded, without comparison.
 
     Raises  ArtifactError where dvc.lock is damaged, or a manifest is of another version
     """
@@ -96,7 +96,7 @@ def _read_recorded_status(layout: ProjectPaths, name: str, *, built: bool) -> St
 
 
 def stage_verdict(layout: ProjectPaths, stage: str) -> dict[str, Any] | None:
-    """Return the verdict that a stage left, or None where it leaves none."""
+    """Return the verdict that a stage wrote, or None where it writes none."""
     path = layout.artifact(stage) / "verdict.json"
     return atomic_io.read_json(path) if path.is_file() else None
 
@@ -158,7 +158,7 @@ def _list_changes(
 
 
 def _compare(old: Any, new: Any, path: str) -> Iterator[StageChange]:
-    """Yield the settings that differ, each by its dotted path."""
+    """Yield the differing settings, each by its dotted path."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted(old.keys() | new.keys(), key=str):
             yield from _compare(old.get(key, ABSENT), new.get(key, ABSENT), f"{path}.{key}" if path else str(key))

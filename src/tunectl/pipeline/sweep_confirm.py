@@ -1,4 +1,4 @@
-"""The last step of a sweep: the best trial against the settings as they are, once, on the test split."""
+"""Confirm a sweep: compare the best trial with the current settings, once, on the test split."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from tunectl.sweeps.trial_records import SweepConfirmation, TrialSummary
 
 TEST = "evaluate.split=test"
 SYSTEMS = ("aligned", "tuned")
-"""What is compared: the first that both builds have."""
+"""Systems that are compared: the first that both builds have."""
 
 
 def confirm_best(
     layout: ProjectPaths, study: SweepStudy, stop: threading.Event, tell: Callable[[str], None]
 ) -> SweepConfirmation | None:
-    """Build and compare the best trial and the start; None where there is no one best trial, or no other start.
+    """Build and compare the best trial and the start; None where there is no single best trial, or no other start.
 
-    A sweep is confirmed once: who looks at the test split again and again chooses by it.
+    A sweep is confirmed once: repeated looks at the test split would be a choice by it.
     Raises  UsageError where one of the two builds fails, or they have no test inputs in common.
     """
     confirmation = study.confirmation
@@ -59,7 +59,7 @@ def confirm_best(
 
 
 def _build(trials: WorktreeTrials, trial: TrialSummary, stop: threading.Event) -> Path | None:
-    """Return the project of a trial, built up to evaluate on the test split; None where we stop."""
+    """Return the project of a trial, built up to evaluate on the test split; None after a stop."""
     project, code = trials.build(f"confirm-{trial.number}", [*trial.overrides, TEST], "evaluate", {}, stop)
     if stop.is_set():
         return None
@@ -72,7 +72,7 @@ def _build(trials: WorktreeTrials, trial: TrialSummary, stop: threading.Event) -
 
 
 class _BuildAnswers:
-    """What one build answered to its test inputs."""
+    """Answers of one build to its test inputs."""
 
     def __init__(self, project: Path) -> None:
         layout = ProjectPaths(project)
@@ -86,7 +86,7 @@ class _BuildAnswers:
 
 
 def compare_builds(number: int, start: Any, best: Any) -> SweepConfirmation:
-    """Return the measure that decides at the gate, on the test inputs that both answered, with a paired interval.
+    """Return the difference in the primary metric, on the test inputs that both answered, with a paired interval.
 
     Raises  UsageError where fewer than two inputs are common, as when the space changes the split.
     """

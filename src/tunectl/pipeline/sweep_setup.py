@@ -1,4 +1,4 @@
-"""From ``conf/sweep`` to a sweep that can run: every mistake of its space and objective is named before a trial begins."""
+"""Validate ``conf/sweep`` and open its sweep: every mistake of its space and objective is reported before a trial begins."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ PACKAGES = (RequiredPackage("optuna", "sweep", "sweep"),)
 
 
 class SweepPlan(NamedTuple):
-    """A sweep that was checked."""
+    """A validated sweep."""
 
     section: Sweep
     overrides: list[str]
-    """What every trial has besides its own values."""
+    """Overrides of every trial in addition to its own values."""
     start: dict[str, Any] | None
-    """Current values of the settings of the space; None where the settings as they are get no trial."""
+    """Current values of the settings of the space; None where there is no trial with the current settings."""
     seed: int
     project: str
     track: Track
 
 
 def load_plan(layout: ProjectPaths, words: Sequence[str]) -> SweepPlan:
-    """Compose and check; ``words``: ``sweep.KEY=VALUE`` of the sweep, and other overrides for every trial.
+    """Compose and validate; ``words``: ``sweep.KEY=VALUE`` of the sweep, and other overrides for every trial.
 
     Raises  ConfigError with file and line of every mistake; MissingExtraError for the sweep and for its stages.
     """
@@ -75,7 +75,7 @@ def read_storage(layout: ProjectPaths, words: Sequence[str] = ()) -> tuple[Sweep
 
 
 def storage_url(section: Sweep) -> str:
-    """Return the storage of a sweep."""
+    """Return the address of the storage of a sweep."""
     return os.environ.get(section.storage_env) or section.storage
 
 
@@ -109,7 +109,7 @@ def _where(resolved: checks.ResolvedConfig, *path: str | int) -> str:
 
 
 def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterator[str]:
-    """Yield stages and metrics that there are; nothing of the test split."""
+    """Yield a message for each unknown stage or metric, and for metrics of the test split."""
     find(section.stage)
     stages = list_upstream_stages([section.stage])
     for index, goal in enumerate(section.objective):
@@ -133,7 +133,7 @@ def _check_objective(section: Sweep, resolved: checks.ResolvedConfig) -> Iterato
 def _check_space(
     layout: ProjectPaths, overrides: Sequence[Override], section: Sweep, resolved: checks.ResolvedConfig
 ) -> list[str]:
-    """Return every bound and choice, laid over the settings in force."""
+    """Check every bound and choice, applied to the current settings."""
     problems: dict[str, None] = {}
     for values in search_space.list_test_values(section):
         more = []
@@ -147,7 +147,7 @@ def _check_space(
 
 
 def _origin_of(resolved: checks.ResolvedConfig, key: str) -> ValueOrigin:
-    """Return who put a setting into the space: an override of one of its bounds or choices, else the line of its key."""
+    """Return the origin of a setting of the space: an override of one of its bounds or choices, else the line of its key."""
     find_origin = resolved.composition.origins.find
     below = [find_origin(("sweep", "space", key, part)) for part in ("low", "high", 0)]
     typed = next((origin for origin in below if origin is not None and not origin.file), None)

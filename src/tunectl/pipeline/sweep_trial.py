@@ -1,4 +1,4 @@
-"""One trial of a sweep: ``tunectl repro`` in a worktree of its own, with DVC's cache of the project."""
+"""One trial of a sweep: ``tunectl repro`` in a separate worktree, with DVC's cache of the project."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from tunectl.pipeline.required_extras import list_upstream_stages
 from tunectl.sweeps.trial_records import SweepDefinition, TrialClaim, TrialOutcome
 
 NOTE = ".tunectl/trial.json"
-"""In the worktree: whose it is."""
+"""File in the worktree that names its trial."""
 PRUNED = TrialPrunedError.exit_code
 
 
 class TrialRunner(Protocol):
-    """Run trials: a repro in a worktree; or what a test puts in its place."""
+    """Runs trials: a repro in a worktree; tests pass a fake."""
 
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
         """Run a trial to its end; None where ``stop`` was set.
 
-        ``note``: what the stages need to report to the sweep.
+        ``note``: address and settings with which the stages report to the sweep.
         """
 
 
@@ -49,7 +49,7 @@ class WorktreeTrials:
     def run(self, claim: TrialClaim, note: dict[str, Any], stop: threading.Event) -> TrialOutcome | None:
         """Build the trial, and read the metrics of its objective.
 
-        Raises  UsageError where the metric of the objective is not there; InfrastructureError of Git and DVC.
+        Raises  UsageError where the metric of the objective is absent; InfrastructureError of Git and DVC.
         """
         started = time.monotonic()
         name = f"trial-{claim.number}"
@@ -82,11 +82,11 @@ class WorktreeTrials:
         return project, code
 
     def remove(self, name: str) -> None:
-        """Forget a worktree of ``build``."""
+        """Remove a worktree of ``build``."""
         git_worktree.remove(self._layout.root, self.folder / name)
 
     def _open_worktree(self, path: Path, overrides: Sequence[str], mark: str) -> Path:
-        """Return the worktree of a trial: that of an attempt before, whose checkpoints are kept, or a new one."""
+        """Return the worktree of a trial: that of an earlier attempt, whose checkpoints are kept, or a new one."""
         root = self._layout.root
         project = git_worktree.project_path(root, path)
         identity = {"commit": self._definition.commit, "overrides": list(overrides)}
@@ -122,7 +122,7 @@ class WorktreeTrials:
 
 
 def read_metric(layout: ProjectPaths, metric: str) -> float | None:
-    """Return a number of ``artifacts/metrics/STAGE.json``; None where it holds null.
+    """Return a number of ``artifacts/metrics/STAGE.json``; None where it is null.
 
     Raises  UsageError with the nearest name where there is no such number.
     """

@@ -1,4 +1,4 @@
-"""A worker of a sweep: it takes a trial, runs it, tells how it ended, and takes the next one."""
+"""A worker of a sweep: it claims a trial, runs it, reports how it ended, and claims the next one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tunectl.sweeps.sweep_report import describe_outcome
 from tunectl.sweeps.trial_records import TrialClaim, TrialOutcome
 
 IDLE_SECONDS = 2.0
-"""Between two looks for a trial while others run the last ones."""
+"""Seconds between two requests for a trial while others run the last ones."""
 MAX_FAILURES = 3
-"""Failed trials in a row after which a worker gives up: then it is hardly the values."""
+"""Failed trials in a row after which a worker stops: then the values are hardly the cause."""
 
 
 def worker_name() -> str:
@@ -35,9 +35,9 @@ def worker_name() -> str:
 def run_worker(
     study: SweepStudy, trials: TrialRunner, stop: threading.Event, tell: Callable[[str], None], worker: str = ""
 ) -> int:
-    """Run trials until there is none to come; returns how many ended here.
+    """Run trials until there are no more; returns how many ended here.
 
-    Raises  TunectlError where the trial of the current settings fails, or several in a row: then it is not their values.
+    Raises  TunectlError where the trial of the current settings fails, or several in a row: then their values are not the cause.
     """
     worker = worker or worker_name()
     ended, failures = 0, 0
@@ -69,7 +69,7 @@ def run_worker(
 def _run_trial(
     study: SweepStudy, trials: TrialRunner, claim: TrialClaim, stop: threading.Event, worker: str
 ) -> TrialOutcome | None:
-    """Return the outcome of a trial, or None where it was given back because we stop.
+    """Return the outcome of a trial, or None where it was released after a stop.
 
     Raises  TunectlError of the runner, once the trial is recorded as failed.
     """
@@ -87,11 +87,11 @@ def _run_trial(
 def run_workers(
     layout: ProjectPaths, study: SweepStudy, count: int, tell: Callable[[str], None], *, confirm: bool = False
 ) -> int:
-    """Return one worker here, and ``count - 1`` more as processes; returns how many trials ended in this one.
+    """Run one worker here, and ``count - 1`` more as processes; returns how many trials ended in this one.
 
     ``confirm``: the best trial is compared with the start on the test split when all have ended.
 
-    SIGINT and SIGTERM give the trial that runs back, so that the next worker goes on with it.
+    SIGINT and SIGTERM release the running trial, so that the next worker continues it.
     """
     trials = WorktreeTrials(layout, study.section, study.definition)
     others = [_start_worker(trials.folder / "logs" / f"worker-{number}.log", study) for number in range(2, count + 1)]

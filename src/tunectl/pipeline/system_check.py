@@ -28,9 +28,9 @@ MIN_CORES = 2
 MIN_MEMORY = MIN_DISK = 6_000_000_000
 """Bytes. The bundled example needs about 6 GB of memory, and 5 GB of disk with its environments."""
 PORTS = {"serve": 3000, "monitor": 3001, "retrain": 3200, "annotate": 8321, "console": 8300}
-"""Section to the port that a new project declares."""
+"""Port that a new project declares for each section."""
 SECONDS = 10.0
-"""A program that answers later counts as one that does not answer."""
+"""Seconds after which a program counts as not answering."""
 _REQUIREMENT = re.compile(r"^([\w.-]{1,100})(?:\[([\w,-]{1,200})\])?")
 _EXTRA = re.compile(r"extra ?== ?['\"]([\w-]{1,60})['\"]")
 
@@ -42,7 +42,7 @@ class SystemCheck(NamedTuple):
     status: Status
     found: str
     advice: str
-    """What to do; empty where nothing has to be done."""
+    """What to do; empty where nothing is needed."""
 
 
 def check_system(folder: Path) -> list[SystemCheck]:
@@ -90,7 +90,7 @@ def check_cores(count: int) -> SystemCheck:
 
 
 def check_memory(free: int | None) -> SystemCheck:
-    """Check the bytes of memory that are free; None where the machine does not say."""
+    """Check the bytes of free memory; None where the machine does not report them."""
     if free is None:
         return SystemCheck("memory", "note", "unknown", "this system does not report its free memory")
     if free >= MIN_MEMORY:
@@ -100,7 +100,7 @@ def check_memory(free: int | None) -> SystemCheck:
 
 
 def check_disk(free: int) -> SystemCheck:
-    """Check the bytes that are free where the project lies."""
+    """Check the free bytes on the project's disk."""
     if free >= MIN_DISK:
         return SystemCheck("disk", "ok", f"{free / 1e9:.1f} GB free", "")
     return SystemCheck("disk", "note", f"{free / 1e9:.1f} GB free", "free some space; dvc gc -w deletes old artifacts")
@@ -117,21 +117,21 @@ def check_torch(version: str | None, gpus: list[str]) -> SystemCheck:
 
 
 def check_gpu(gpus: list[str]) -> SystemCheck:
-    """Say which GPUs the driver lists."""
+    """Report the GPUs that the driver lists."""
     if gpus:
         return SystemCheck("GPU", "ok", "; ".join(gpus), "")
     return SystemCheck("GPU", "note", "none that nvidia-smi lists", "hardware=cpu is the setting for this machine")
 
 
 def check_git(version: str | None) -> SystemCheck:
-    """Check that Git answers; DVC and the release tags need it."""
+    """Check that Git works; DVC and the release tags need it."""
     if version is not None:
         return SystemCheck("Git", "ok", version.removeprefix("git version "), "")
     return SystemCheck("Git", "problem", "not found", "install Git, for example: apt-get install git")
 
 
 def check_docker(installed: bool, version: str | None) -> SystemCheck:
-    """Check that a Docker engine answers; only images and the monitoring stack need it."""
+    """Check that a Docker engine runs; only images and the monitoring stack need it."""
     if version:
         return SystemCheck("Docker", "ok", version, "")
     if installed:
@@ -140,7 +140,7 @@ def check_docker(installed: bool, version: str | None) -> SystemCheck:
 
 
 def check_ports(ports: dict[str, int]) -> SystemCheck:
-    """Check that nobody listens where the services of this project will; ``ports`` has the port of each section."""
+    """Check that the ports of the project's services are free; ``ports`` has the port of each section."""
     taken = {section: port for section, port in ports.items() if port and not is_port_free(port)}
     shown = ", ".join(f"{port} {section}" for section, port in ports.items())
     if not taken:
@@ -154,7 +154,7 @@ def check_ports(ports: dict[str, int]) -> SystemCheck:
 
 
 def check_extras(missing: dict[str, list[str]]) -> SystemCheck:
-    """Say which extras are complete; ``missing`` has the absent packages of each."""
+    """Return which extras are complete; ``missing`` has the absent packages of each."""
     complete = [extra for extra, packages in missing.items() if not packages]
     absent = [extra for extra, packages in missing.items() if packages]
     result = f"complete: {', '.join(complete) or 'none'}; not complete: {', '.join(absent) or 'none'}"
@@ -194,7 +194,7 @@ def find_version(package: str) -> str | None:
 
 
 def list_ports(folder: Path) -> dict[str, int]:
-    """Section to the port of its service: as the project in ``folder`` declares them, else as a new project does."""
+    """Return the port of each section's service: as the project in ``folder`` declares them, else as a new project does."""
     from tunectl.config.loading import checks
 
     layout = ProjectPaths(folder)
@@ -208,7 +208,7 @@ def list_ports(folder: Path) -> dict[str, int]:
 
 
 def is_port_free(port: int) -> bool:
-    """Whether a program could listen on this port of the machine itself."""
+    """Return whether a program could listen on this port of the machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -219,13 +219,13 @@ def is_port_free(port: int) -> bool:
 
 
 def list_gpus() -> list[str]:
-    """List name, memory and driver of each GPU that ``nvidia-smi`` knows."""
+    """Return name, memory and driver of each GPU that ``nvidia-smi`` lists."""
     told = run_program("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
     return told.splitlines() if told else []
 
 
 def run_program(*command: str) -> str | None:
-    """Run a program and return what it prints; None where it is absent, fails or does not end in time."""
+    """Run a program and return its output; None where it is absent, fails or does not end in time."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""Do people agree, with one another and with themselves, and what sways them besides the answers?"""
+"""Measure agreement of annotators with each other and with themselves, and their biases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.preferences.vote_aggregation import canonical_vote, comparison_key
 from tunectl.stats.proportion_ci import wilson_interval
 
 Alpha = Callable[[Sequence[Sequence[int | None]]], float | None]
-"""Ratings (annotators, questions), None where somebody was not asked -> Krippendorff's alpha of nominal values."""
+"""Returns Krippendorff's alpha of nominal values, from ratings (annotators, questions), None where somebody was not asked."""
 RESAMPLES = 500
 UNNAMED = "(unnamed)"
 LEVELS = (
@@ -36,7 +36,7 @@ class Proportion(Struct, frozen=True):
     low: float
     high: float
     of: int
-    """How many it is a share of."""
+    """Number of cases in the denominator."""
 
     def __str__(self) -> str:
         """For people: ``60% (31% to 83%, of 10)``."""
@@ -44,46 +44,46 @@ class Proportion(Struct, frozen=True):
 
 
 class Person(Struct, frozen=True):
-    """One annotator."""
+    """Results of one annotator."""
 
     name: str
     judgments: int
     decided: int
-    """Of them, those that preferred one of two answers."""
+    """Number of judgments that preferred one of two answers."""
     left: Proportion | None
-    """Of the decided ones with a known side: how often the left answer won; far from a half is a habit."""
+    """Share of the decided ones with a known side in which the left answer won; far from one half is a bias."""
     longer: Proportion | None
-    """How often the longer answer won."""
+    """Share in which the longer answer won."""
     with_others: Proportion | None
-    """How often they said what another person said of the same answers, over all such pairs of people."""
+    """Agreement with other people's judgments of the same answers, over all such pairs of people."""
     with_self: Proportion | None
-    """How often they said the same when asked again."""
+    """Share of repeated questions with the same judgment."""
     attention: Proportion | None
-    """Attention checks passed."""
+    """Share of passed attention checks."""
     seconds: float | None
     """Median time to a choice."""
 
 
 class InterAnnotatorAgreement(Struct, frozen=True):
-    """All of it."""
+    """Agreement of all annotators."""
 
     judgments: int
     people: list[Person]
     shared: int
-    """Questions that two or more people judged."""
+    """Number of questions that two or more people judged."""
     alpha: float | None
-    """Krippendorff's alpha: 1 is perfect, 0 is chance; None where nothing was judged twice, or all said the same one thing."""
+    """Krippendorff's alpha: 1 is perfect, 0 is chance; None where nothing was judged twice, or all judgments are equal."""
     alpha_low: float | None
     alpha_high: float | None
-    """Percentile interval over resampled questions."""
+    """Upper end of the percentile interval over resampled questions; ``alpha_low`` is the lower one."""
     left: Proportion | None
     longer: Proportion | None
 
 
 def inter_annotator_agreement(judgments: Sequence[Comparison], alpha: Alpha, *, seed: int) -> InterAnnotatorAgreement:
-    """Return the agreement of ``judgments``; attention checks count for attention alone.
+    """Return the agreement of ``judgments``; attention checks count only as such.
 
-    A person's answers to a question asked again are compared with each other; the first of them counts beside other people's.
+    A person's answers to a repeated question are compared with each other; the first of them is compared with other people's.
     Source: Krippendorff (2011), "Computing Krippendorff's alpha-reliability"; intervals as Hayes and Krippendorff (2007) advise.
     """
     comparisons = [judgment for judgment in judgments if judgment.check != "attention"]
@@ -165,7 +165,7 @@ def _share_won_left(judgments: Iterable[Comparison]) -> Proportion | None:
 
 
 def _ratings(judgments: Iterable[Comparison]) -> dict[str, dict[str, int]]:
-    """Return question to annotator to the first opinion; unnamed people cannot be told apart and are left out."""
+    """Return the first opinion by question and annotator; unnamed people cannot be distinguished and are left out."""
     result: dict[str, dict[str, int]] = defaultdict(dict)
     for judgment in judgments:
         if judgment.annotation.annotator is not None:
@@ -214,7 +214,7 @@ def _alpha(
 
 
 def _code(comparison: Comparison) -> int:
-    """Return an opinion as a number; which of two answers is first is settled by their texts, so numbers mean the same to everybody."""
+    """Return an opinion as a number; the order of two answers is determined by their texts, so numbers mean the same for all people."""
     if comparison.choice in CODES:
         return CODES[comparison.choice]
     digests = [canonical_vote(replace(comparison, choice=side)) for side in SIDES]
@@ -226,7 +226,7 @@ def _rows(columns: Sequence[Sequence[int | None]]) -> list[list[int | None]]:
 
 
 def summary(result: InterAnnotatorAgreement) -> str:
-    """Return the outcome in sentences, with what to do about it."""
+    """Return the result as sentences, with what to do about it."""
     sentences = [_agreement_words(result)]
     if result.left is not None and not result.left.low <= 0.5 <= result.left.high:
         side = "left" if result.left.value > 0.5 else "right"

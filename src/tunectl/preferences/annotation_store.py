@@ -1,10 +1,10 @@
 """Store of the annotation page: questions and annotations, durable before they are confirmed.
 
-``tasks.jsonl`` holds the questions; new ones are added at its end. ``annotations.jsonl`` is a journal: each line is written and
-fsynced before anybody is told that it counts, and none is ever moved; undo is a line of its own. A line that was cut off
-by a crash was never confirmed, so it is dropped at the next opening. One process at a time holds the store.
-A store of tunectl 0.1 has ``questions.jsonl`` and ``said.jsonl``: they are read as they are, and written line by line under their new
-names by whoever opens the store.
+``tasks.jsonl`` holds the questions; new ones are appended. ``annotations.jsonl`` is a journal: each line is written and
+fsynced before the page confirms it, and none is ever moved; undo is a separate line. A line that was cut off
+by a crash was never confirmed, so it is dropped at the next opening. One process at a time may open the store.
+A store of tunectl 0.1 has ``questions.jsonl`` and ``said.jsonl``: they are read unchanged, and rewritten under their new
+names by the next process that opens the store.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ class AnnotationTask(Struct, frozen=True, omit_defaults=True):
     source: Source
     messages: list[Message]
     answers: list[str]
-    """Two. Of an attention check, the first is the right one."""
+    """Two answers. For an attention check, the first is the right one."""
     systems: list[str]
-    """Who wrote each; people never see it."""
+    """System that wrote each answer; people never see it."""
     attention: bool = False
     fields: dict[str, str] = field(default_factory=dict)
     tools: list[dict[str, Any]] = field(default_factory=list)
-    """Those on offer in the conversation."""
+    """Tools on offer in the conversation."""
 
 
 class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="annotation", tag_field="kind"):
-    """What one person said about one question."""
+    """One person's choice for one question."""
 
     id: str
-    """Of this showing of the question; the same twice counts once."""
+    """Id of this display of the question; an event with the same id counts once."""
     task: str
     annotator: str
     created_at: str
     """UTC, ISO 8601."""
     choice: AnnotationChoice
     left: int
-    """Which answer stood on the left: 0 or 1."""
+    """Which answer was shown on the left: 0 or 1."""
     seconds: float
     tags: list[str] = field(default_factory=list)
     edit: str | None = None
@@ -66,10 +66,10 @@ class AnnotationEvent(Struct, frozen=True, omit_defaults=True, tag="annotation",
 
 
 class Retraction(Struct, frozen=True, tag="retraction", tag_field="kind"):
-    """Somebody took the last thing back."""
+    """Somebody took their last choice back."""
 
     id: str
-    """Of the ``AnnotationEvent`` that no longer counts."""
+    """Id of the ``AnnotationEvent`` that no longer counts."""
     annotator: str
     created_at: str
 
@@ -94,7 +94,7 @@ class Store:
         os.close(self._journal)
 
     def add(self, questions: Sequence[AnnotationTask]) -> None:
-        """Add questions; those whose id is known are left as they are.
+        """Add questions; those with a known id are left unchanged.
 
         Raises  InfrastructureError when the disk refuses; none is added then.
         """
@@ -103,9 +103,9 @@ class Store:
         self.questions = every  # nobody is asked what is not on the disk
 
     def write(self, entry: AnnotationEvent | Retraction) -> None:
-        """Append one entry; when this returns, it is on the disk. An entry that is there already is not written again.
+        """Append one entry; when this returns, it is on the disk. An existing entry is not written again.
 
-        Raises  InfrastructureError when the disk refuses; nothing counts then, and what was half written is cut off.
+        Raises  InfrastructureError when the disk refuses; then nothing counts, and a half-written line is cut off.
         """
         if isinstance(entry, AnnotationEvent) and entry.id in self._said:
             return
@@ -130,11 +130,11 @@ class Store:
         ]
 
     def get_annotation(self, name: str) -> AnnotationEvent | None:
-        """Return the annotation of a showing; None where there is none, or where it was undone."""
+        """Return the annotation of a display; None where there is none, or where it was undone."""
         return None if name in self._undone else self._said.get(name)
 
     def count_turns(self, annotator: str) -> int:
-        """Return how often somebody has said something, taken back or not."""
+        """Return how often a person has annotated, taken back or not."""
         return sum(item.annotator == annotator for item in self._said.values())
 
     def _take(self, entry: AnnotationEvent | Retraction) -> None:
@@ -146,9 +146,9 @@ class Store:
 
 @contextmanager
 def open_store(folder: Path) -> Iterator[Store]:
-    """Hold the store in ``folder``, which is made where it is absent.
+    """Open the store in ``folder``, which is created where it is absent.
 
-    Raises  InfrastructureError when another process holds it; DataError when one of its files was changed by hand.
+    Raises  InfrastructureError when another process has it open; DataError when one of its files was changed by hand.
     """
     _refuse_old_folder(folder)
     busy = f"{folder}: another process has this store of judgments open"
@@ -166,7 +166,7 @@ def open_store(folder: Path) -> Iterator[Store]:
 
 
 def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
-    """Yield everything that people said in ``folder``: a judgment, or why it is none (``skipped``, ``taken_back``).
+    """Yield all annotations in ``folder``: a judgment, or why it is none (``skipped``, ``taken_back``).
 
     Reads without a lock: the journal only grows, and a line that is being written is not whole yet.
     Raises  DataError when there is no store, or a line of it is wrong.
@@ -191,24 +191,24 @@ def load_annotations(folder: Path) -> Iterator[Comparison | RejectedRow]:
 
 
 def has_annotations(folder: Path) -> bool:
-    """Return whether anybody said anything there.
+    """Return whether there are annotations.
 
-    Raises  DataError where it was said in the folder that 0.1 took.
+    Raises  DataError where they are in the folder of 0.1.
     """
     _refuse_old_folder(folder)
     return existing(folder / ANNOTATIONS, OLD_NAMES[ANNOTATIONS]).is_file()
 
 
 def count_tasks(folder: Path) -> int:
-    """How many questions the store has; reads without a lock.
+    """Return the number of questions in the store; reads without a lock.
 
-    Raises  DataError for a line that is no question.
+    Raises  DataError for an invalid line.
     """
     return sum(1 for _ in _rows(folder, TASKS, AnnotationTask))
 
 
 def list_files(folder: Path) -> list[Path]:
-    """Return the files of a store, there or not; those of 0.1 where they are."""
+    """Return the files of a store, existing or not; those of 0.1 where they exist."""
     older = [folder / name for name in OLD_NAMES.values()]
     return [folder / TASKS, folder / ANNOTATIONS, *(path for path in older if path.is_file())]
 
@@ -223,7 +223,7 @@ def _refuse_old_folder(folder: Path) -> None:
 
 
 def _adopt_old_names(folder: Path) -> None:
-    """Write the files of tunectl 0.1 anew, whole before the old one goes. Lines keep their numbers: artifacts name them."""
+    """Rewrite the files of tunectl 0.1, each complete before the old one is removed. Lines keep their numbers: artifacts refer to them."""
     for name, form, shape in (
         (TASKS, TASK, AnnotationTask),
         (ANNOTATIONS, EVENT, AnnotationEvent | Retraction),
@@ -284,7 +284,7 @@ def _rows(folder: Path, name: str, shape: Any) -> Iterator[Any]:
 
 
 def _read(folder: Path, name: str) -> tuple[Path, bytes]:
-    """Return a file under its name of today or of 0.1; again under the first, where it was written anew meanwhile."""
+    """Read a file under its current name or that of 0.1; again under the current one, where it was rewritten meanwhile."""
     for path in (folder / name, folder / OLD_NAMES[name], folder / name):
         with suppress(FileNotFoundError):
             return path, path.read_bytes()
@@ -292,7 +292,7 @@ def _read(folder: Path, name: str) -> tuple[Path, bytes]:
 
 
 def _mend(path: Path) -> None:
-    """Cut off a last line that a crash left unfinished: nobody was told that it counts."""
+    """Cut off a last line that a crash left unfinished: it was never confirmed."""
     if not path.is_file():
         return
     content = path.read_bytes()

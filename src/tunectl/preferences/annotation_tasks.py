@@ -1,4 +1,4 @@
-"""From inputs and answers to questions, some of them attention checks."""
+"""Build questions from inputs and answers, some of them attention checks."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from tunectl.core.hashing import hash_to_id
 from tunectl.preferences.annotation_store import AnnotationTask
 
 CHECKS = 0.15
-"""Attention checks made, as a share of the questions; how many are asked is ``annotate.queue.attention_rate``."""
+"""Attention checks as a share of the questions; how many are shown is ``annotate.queue.attention_rate``."""
 
 
 def sample_inputs(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """Return at most ``count`` of the inputs, by the seed; more of them later begin with the same ones."""
+    """Return at most ``count`` of the inputs, by the seed; a larger sample begins with the same ones."""
     order = sorted((example for example in examples if example.messages), key=lambda item: hash_to_id(seed, item.id))
     return order[:count]
 
 
 def make_task(example: Example, prompt: str, answers: Sequence[str], systems: Sequence[str]) -> AnnotationTask | None:
-    """Return two answers to one input; None where they are the same or one is empty: nobody could choose."""
+    """Return a question with two answers to one input; None where they are equal or one is empty: nobody could choose."""
     first, second = (text.strip() for text in answers)
     if not first or not second or first.split() == second.split():
         return None

@@ -11,9 +11,9 @@ from tunectl.core import progress
 from tunectl.preferences.simulated_annotator import SampledAnswers
 
 BATCH = 192
-"""Answers asked for together: enough for batches of equal length, few enough that little is lost."""
+"""Answers generated together: enough for batches of equal length, few enough that a kill loses little."""
 Write = Callable[[Sequence[Example], int], list[str]]
-"""Inputs and a seed -> one answer each."""
+"""Returns one answer per input, from inputs and a seed."""
 
 
 def sample_answers(
@@ -21,8 +21,8 @@ def sample_answers(
 ) -> Iterator[SampledAnswers]:
     """Yield ``answers`` answers to each of ``inputs`` (with their prompt key), in order.
 
-    ``write`` loads the model, and is called only where there is something left to do. Finished batches lie in ``work`` and are
-    read back; each has a seed of its own, so that a run that was cut off ends with the texts of one that was not.
+    ``write`` loads the model, and is called only where answers are missing. Finished batches are in ``work`` and are
+    read from there; each has its own seed, so that an interrupted run ends with the same texts as one without interruption.
     """
     each = max(1, BATCH // answers)
     writer: Write | None = None
@@ -43,7 +43,7 @@ def sample_answers(
 def read_or_generate(
     path: Path, batch: Sequence[tuple[Example, str]], write: Callable[[], Sequence[list[str]]]
 ) -> list[SampledAnswers]:
-    """Return the answers to ``batch``, read from ``path``; where that is absent they are written first, whole or not at all."""
+    """Return the answers to ``batch``, read from ``path``; where that is absent they are generated first, and written atomically."""
     if not path.is_file():
         texts = write()
         atomic_io.write_rows(path, (SampledAnswers(*item, answers) for item, answers in zip(batch, texts, strict=True)))

@@ -1,15 +1,15 @@
-"""Contrastive pairs from human references: an answer to the input beats an answer to a slightly different input.
+"""Contrastive pairs from human references: an answer to the input is better than an answer to a slightly different input.
 
 Two inputs differ by their attributes: one has another value (``wrong``, if its answer is read as an answer to the first),
-lacks one (``missing``) or has one more (``extra``). What is preferred is so what people wrote about these very facts; no
-rule looks into the answers.
+lacks one (``missing``) or has one more (``extra``). So the preferred answer is what people wrote about these very facts; no
+rule examines the answers.
 
 Inputs of one split are compared within that split. Where validation or test has too few near inputs, the other of the two and
 then train lend rejected texts; a text is used in one split only, so no held-out pair is trained on. Every borrowed text is counted.
 
-Of two differences one may give the pair away: inputs that lack an attribute mostly have another name, too, and who looks at
-the name never learns what is missing. So some pairs that are learned from are asked with one such attribute withheld: both
-answers then say of it what nobody asked for, and the other difference decides.
+Of two differences one may be enough to recognize the worse answer: inputs that lack an attribute mostly have another name, too, and a
+model that compares the name never learns what is missing. So from some training pairs one such attribute is removed from the prompt: both
+answers then state something that was not asked for, and the other difference decides.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ KINDS: tuple[DifferenceKind, ...] = ("wrong", "missing", "extra")
 NAME = "contrast"
 """The ``kind`` of such pairs."""
 WIDEST = 40
-"""Attributes of an input from which it is not looked at: what is left when two are taken away would be too much to list."""
+"""Number of attributes of an input from which it is skipped: the combinations without two of them would be too many to list."""
 LOOKS = 32
-"""Inputs looked at for each way to take attributes away; more are drawn from by the seed."""
+"""Number of inputs examined for each way to remove attributes; of more a sample is drawn by the seed."""
 USES = 12
-"""Times that two inputs may meet, each time with other texts, before a difference of which there are too few gives way."""
+"""How often two inputs may be paired, each time with other texts, before another pair is used for a difference that is still too rare."""
 ORDER: tuple[SplitName, ...] = ("test", "validation", "train")
-"""Who chooses texts first: the smallest part, which has the fewest."""
+"""Order in which parts choose texts: the smallest part first, which has the fewest."""
 SOURCE_PARTS: dict[SplitName, tuple[SplitName, ...]] = {
     "train": (),
     "validation": ("test", "train"),
@@ -51,7 +51,7 @@ SOURCE_PARTS: dict[SplitName, tuple[SplitName, ...]] = {
 
 
 class AttributeDifference(NamedTuple):
-    """One attribute in which another input differs."""
+    """One attribute in which two inputs differ."""
 
     kind: DifferenceKind
     name: str
@@ -62,7 +62,7 @@ class ContrastRules:
     """The contrast section as plain values."""
 
     pairs: Mapping[SplitName, int]
-    """Most pairs of each part."""
+    """Number of pairs of each part at most."""
     per_input: int
     differences: int
     """Most attributes that differ: 1 or 2."""
@@ -70,12 +70,12 @@ class ContrastRules:
     """Weight of each kind of difference, in any unit, for every attribute alike; 0 leaves a kind out."""
     seed: int
     withhold: float = 0.0
-    """Share of the pairs of train and validation with two differences that are asked without a wrong attribute."""
+    """Share of the pairs of train and validation with two differences whose prompt loses a wrong attribute."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptRecord:
-    """An input that may take part."""
+    """An input with its references, from which pairs are made."""
 
     prompt: str
     """Digest that equal inputs share."""
@@ -84,19 +84,19 @@ class PromptRecord:
 
 
 class ContrastReport(Struct, frozen=True):
-    """What one part came to, for report.json."""
+    """Counts of one part, for report.json."""
 
     pairs: int
     inputs: int
-    """Inputs that have a pair."""
+    """Number of inputs with a pair."""
     differences: dict[str, int]
-    """Kind to how many of them the pairs have."""
+    """Number of differences of each kind."""
     borrowed: dict[str, int]
-    """Part to how many of the losing answers it lent."""
+    """Number of losing answers from each other part."""
     alone: int
-    """Inputs that were tried and have no near one."""
+    """Number of inputs that were tried and have no similar one."""
     withheld: int = 0
-    """Pairs that are asked without one of their attributes."""
+    """Number of pairs whose prompt lost one attribute."""
 
     def format_summary(self, requested: int) -> str:
         """Return the difference as text."""
@@ -108,10 +108,10 @@ class ContrastReport(Struct, frozen=True):
 
 
 class Contrasts(NamedTuple):
-    """All of it."""
+    """The pairs of all parts, with their reports."""
 
     judgments: list[Comparison]
-    """The first answer is the better one; nobody's name; the part is set."""
+    """The first answer is the better one; there is no annotator; the part is set."""
     made: dict[SplitName, ContrastReport]
 
 
@@ -129,10 +129,10 @@ def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[At
 
 
 class NearestInputs:
-    """Finds inputs that differ in few attributes, without comparing every two.
+    """Finds inputs that differ in few attributes, without comparing every pair.
 
-    Two inputs that differ in at most ``most`` attributes have the same rest once those are taken away from either; so every
-    input is filed under each rest that taking away up to ``most`` of its attributes leaves.
+    Two inputs that differ in at most ``most`` attributes have the same rest once those are removed from either; so every
+    input is indexed under each rest that is left when up to ``most`` of its attributes are removed.
     """
 
     def __init__(self, inputs: Sequence[Mapping[str, str]], maximum: int) -> None:
@@ -143,7 +143,7 @@ class NearestInputs:
                 self._filed[rest].append(index)
 
     def find(self, own: Mapping[str, str], rng: random.Random) -> dict[int, list[AttributeDifference]]:
-        """Map the index of each near input to its differences, 1 to ``most`` of them; large groups are sampled."""
+        """Return the differences of each similar input, by index, 1 to ``most`` of them; large groups are sampled."""
         near: dict[int, list[AttributeDifference]] = {}
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
@@ -154,7 +154,7 @@ class NearestInputs:
 
 
 def _hash_subsets(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
-    """Yield a number for each rest: codes of the attributes that are left, combined so that their order does not count."""
+    """Yield a number for each rest: codes of the remaining attributes, combined independent of their order."""
     codes = [_code(name, attributes[name]) for name in sorted(attributes)]
     total = 0
     for code in codes:
@@ -184,10 +184,10 @@ def build_prompt_records(
 
 
 def sample_pairs(parts: Mapping[SplitName, Sequence[PromptRecord]], rules: ContrastRules) -> Contrasts:
-    """Return at most ``rules.pairs`` judgments a part; every input gets one before any gets two, and so on.
+    """Return at most ``rules.pairs`` judgments per part; every input gets one before any gets two, and so on.
 
-    The difference (kind and attribute) of which there are too few so far comes first, so that an attribute that few inputs
-    lack is not drowned by one in which most differ. Where an input has no near one with it, the next one will do.
+    The difference (kind and attribute) that is the rarest so far comes first, so that an attribute that few inputs
+    lack is represented beside one in which most differ. Where an input has no similar one with it, the next difference is taken.
 
     Raises  DataError when no input has attributes, or a part has no pair
     """
@@ -220,7 +220,7 @@ def _refuse_bare(parts: Mapping[SplitName, Sequence[PromptRecord]]) -> None:
 
 
 class _Pool(NamedTuple):
-    """Where near inputs come from."""
+    """Inputs of one part."""
 
     part: SplitName
     records: Sequence[PromptRecord]
@@ -229,22 +229,22 @@ class _Pool(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Candidate:
-    """An input that may lose to another one."""
+    """An input whose answer may be the worse one."""
 
     record: PromptRecord
     apart: list[AttributeDifference]
     pool_index: int
-    """Place of its pool: 0 is the part itself."""
+    """Index of its pool: 0 is the part itself."""
     uses: int = 0
 
 
 @dataclass(slots=True)
 class _Candidates:
-    """What is still open for one input."""
+    """Remaining candidates of one input."""
 
     options: list[_Candidate]
     own: frozenset[str]
-    """Its answers, folded: none of them may lose."""
+    """Answers of the input itself, folded: none of them may be the worse one."""
     used: set[tuple[str, str]] = field(default_factory=set)
     """Texts of its pairs so far."""
 
@@ -257,7 +257,7 @@ class _PairSampler:
     """Its own, then those of parts that it may borrow from."""
     rules: ContrastRules
     taken: dict[str, SplitName]
-    """Text, folded, to the part that uses it."""
+    """Part that uses each text (folded)."""
     counts: Counter[AttributeDifference] = field(default_factory=Counter)
     borrowed: Counter[str] = field(default_factory=Counter)
     withheld: int = 0
@@ -313,7 +313,7 @@ class _PairSampler:
         return None
 
     def _mask_attribute(self, comparison: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
-        """Mask one attribute of the share of pairs that is due; held-out pairs of test stay complete, as a policy will see them."""
+        """Remove one attribute from the prompt of the declared share of pairs; test pairs stay complete, as a policy will see them."""
         rng = random.Random(f"{self.rules.seed} withhold {comparison.id}")  # noqa: S311  (no secret)
         wrong = [item.name for item in apart if item.kind == "wrong"]
         if self.part == "test" or len(apart) < 2 or not wrong or rng.random() >= self.rules.withhold:
@@ -331,7 +331,7 @@ class _PairSampler:
         return self.counts[difference] / self.rules.kinds[difference.kind]
 
     def _choose(self, candidates: _Candidates, difference: AttributeDifference, pool_index: int) -> _Candidate | None:
-        """Choose a partner with this difference: one little used, and without another difference that is frequent enough."""
+        """Choose a partner with this difference: one that was used rarely, and without another difference that is frequent already."""
         return min(
             (option for option in candidates.options if option.pool_index == pool_index and difference in option.apart),
             key=lambda option: (option.uses, max(self._share(item) for item in option.apart)),
@@ -341,7 +341,7 @@ class _PairSampler:
     def _choose_answers(
         self, record: PromptRecord, option: _Candidate, candidates: _Candidates, rng: random.Random
     ) -> tuple[ReferenceAnswer, ReferenceAnswer] | None:
-        """Return an answer of either input that no other part uses; the losing one is none of the input's own."""
+        """Return an answer of either input that no other part uses; the losing one is not an answer of the input itself."""
         better = [answer for answer in record.example.answers if self._is_free(answer)]
         worse = [
             answer

@@ -1,4 +1,4 @@
-"""What an input is about, as names and values: read from brackets in its text, or from declared fields."""
+"""Read the attributes of an input, as names and values: from brackets in its text, or from declared fields."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NO_NAME = re.compile(r"[^\w -]")
 
 
 class _Slot(NamedTuple):
-    """An attribute in a text: where it stands, brackets and all, and what it says."""
+    """An attribute in a text: its position, brackets included, and its value."""
 
     start: int
     end: int
@@ -23,7 +23,7 @@ class _Slot(NamedTuple):
 def _slots(text: str) -> Iterator[_Slot]:
     """Yield attributes in their order: letters, digits, blanks and hyphens in front of a pair of brackets.
 
-    Looked for from the brackets backwards: forwards, every letter of a long text could begin a name.
+    Searched backwards from the brackets: forwards, every letter of a long text could begin a name.
     """
     done = 0
     for match in _VALUE.finditer(text):
@@ -47,7 +47,7 @@ def parse_mr(text: str) -> dict[str, str]:
 
 
 def remove_attribute(text: str, name: str) -> str:
-    """Return ``text`` with that attribute taken out, brackets, separator and all; as it was where there is none of that name."""
+    """Return ``text`` without that attribute, its brackets and separator; unchanged where there is none of that name."""
     for slot in reversed([item for item in _slots(text) if item.name == name]):
         before, after = text[: slot.start], text[slot.end :]
         rest, lead = after.lstrip(), before.rstrip()
@@ -62,5 +62,5 @@ _SEPARATORS = (",", ";")
 
 
 def from_fields(fields: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Return the declared fields that are there and not empty."""
+    """Return the declared fields that are present and not empty."""
     return {name: value for name in names if (value := fields.get(name, "").strip())}

@@ -1,4 +1,4 @@
-"""Pairs and marks -> train, validation and test, by input: what is asked in one part is asked in no other."""
+"""Split pairs and labeled answers into train, validation and test, by input: no input is in two parts."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def split_by_prompt(
 ) -> dict[str, SplitName]:
     """Return the part of each prompt of ``records``.
 
-    A prompt that ``split`` knows (``split_names``: prompt to part) goes where it is there, so that no test input is ever learned
-    from; one that the data marks goes where it is marked; the others are dealt along a seeded line until the shares are met.
+    A prompt that ``split`` has (``split_names``: part by prompt) goes to the same part, so that no test input is ever trained
+    on; one that the data marks goes where it is marked; the others are assigned in a seeded order until the shares are met.
 
     Raises  DataError when a part would be empty.
     """
@@ -66,10 +66,10 @@ def _refuse_empty(have: Mapping[SplitName, int], prompts: int, free: int) -> Non
 
 
 def with_split(records: Sequence[R], parts: Mapping[str, SplitName]) -> list[R]:
-    """Return the records, each with its part."""
+    """Return the records with their parts."""
     return [replace(record, split=parts[record.prompt]) for record in records]
 
 
 def count_moved(records: Sequence[PreferencePair | LabeledCompletion], parts: Mapping[str, SplitName]) -> int:
-    """Return how many records the data had marked for another part than they went to."""
+    """Return how many records the data had marked for another part."""
     return sum(record.split not in (None, parts[record.prompt]) for record in records)

@@ -1,4 +1,4 @@
-"""What report.json of the stage holds."""
+"""The content of the stage's report.json."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class PreferenceReport(Struct, frozen=True):
     """Sizes, leaks and biases of the preferences."""
 
     sizes: dict[str, int]
-    """Part to pairs."""
+    """Number of pairs in each part."""
     marks: dict[str, int]
-    """Part to marks."""
+    """Number of labeled answers in each part."""
     prompts: int
-    """Different inputs."""
+    """Number of different inputs."""
     prompts_of_split: dict[str, int]
-    """Part to inputs that ``split`` holds there too; those of test are asked in test alone, so nothing leaks."""
+    """Number of inputs in each part that ``split`` has in the same part; those of test are in test only, so nothing leaks."""
     moved: int
-    """Records that the data marked for another part than their input went to."""
+    """Number of records that the data marked for another part."""
     longer_wins: Proportion | None
     """Share of the pairs in which the longer answer won; far from a half is a bias that a reward model would learn."""
     agreement: InterAnnotatorAgreement
-    """Of what people said; pairs made of references are nobody's opinion."""
+    """Agreement of people; pairs made from references are not judgments of people."""
     contrast: dict[SplitName, ContrastReport]
-    """Part to pairs made of references; empty where none were asked for."""
+    """Pairs made from references in each part; empty where none were wanted."""
     simulated: AnnotationSummary | None
-    """What became of sampled answers; None where no annotator was simulated."""
+    """Counts of sampled answers; None without a simulated annotator."""

@@ -1,4 +1,4 @@
-"""A declared annotator: scores answers by weighted criteria, errs a little, and says which criteria decided."""
+"""A simulated annotator: scores answers by weighted criteria, with declared noise, and names the criteria that decided."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class SampledAnswers(Struct, frozen=True):
 
 
 class AnnotationSummary(Struct, frozen=True):
-    """What became of the answers, for report.json."""
+    """Counts of the answers, for report.json."""
 
     annotator: str
     inputs: int
     answers: int
     unusable: int
-    """Answers that were empty, or the same as an earlier one to this input."""
+    """Number of answers that were empty, or equal to an earlier one to this input."""
     compared: int
     ties: int
-    """Of the compared ones, too close to call: not judged."""
+    """Number of comparisons with too small a difference: not judged."""
     judged: int
     turned: int
-    """Of the judged ones, those turned around: declared errors."""
+    """Number of reversed judgments: declared errors."""
     scores: dict[str, float]
-    """Criterion to its mean over all usable answers, 0 to 1; where it is near 0 or 1 it tells answers apart seldom."""
+    """Mean of each criterion over all usable answers, 0 to 1; where it is near 0 or 1 it rarely distinguishes answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ class Scored:
     """One answer by the rubric."""
 
     parts: Mapping[str, float]
-    """Criterion to score, 0 to 1; without those that do not apply to the input."""
+    """Score of each criterion, 0 to 1; without those that do not apply to the input."""
     total: float
     """Weighted mean, 0 to 1."""
 
 
 def score(rubric: Sequence[Criterion], answer: str, question: str, fields: Mapping[str, str]) -> Scored:
-    """Return how ``answer`` to ``question`` does; criteria about facts that the input does not state do not count."""
+    """Return the score of ``answer`` to ``question``; criteria about facts that the input does not have are left out."""
     parts = {item.name: value for item in rubric if (value := _one(item, answer, question, fields)) is not None}
     weights = {item.name: item.weight for item in rubric if item.name in parts}
     total = sum(weights.values())
@@ -96,7 +96,7 @@ def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mappin
 def annotate(
     sampled: Sequence[SampledAnswers], rules: SimulatedAnnotator, seed: int
 ) -> tuple[list[Comparison], AnnotationSummary]:
-    """Compare every two different answers to one input; what is said follows from ``seed`` and the texts alone."""
+    """Compare every two different answers to one input; the judgments depend on ``seed`` and the texts only."""
     comparisons: list[Comparison] = []
     counts = {"unusable": 0, "compared": 0, "ties": 0, "turned": 0}
     parts: dict[str, list[float]] = {entry.name: [] for entry in rules.rubric}
@@ -136,7 +136,7 @@ def _sample_pairs(texts: Sequence[str], maximum: int | None, seed: str) -> list[
 def _choose(
     first: Scored, second: Scored, rules: SimulatedAnnotator, rng: random.Random
 ) -> tuple[Choice, list[str], bool] | None:
-    """Return the choice, the criteria that speak for it, and whether it is an error; None where it is too close to call."""
+    """Return the choice, the criteria for it, and whether it is an error; None where the difference is too small."""
     gap = first.total - second.total + rng.gauss(0, rules.noise) - rng.gauss(0, rules.noise)
     turned = rng.random() < rules.flip_rate
     if abs(gap) <= rules.tie_threshold:

@@ -1,9 +1,9 @@
-"""Judgments -> pairs and marks: several people's votes on the same two answers become one record.
+"""Aggregate judgments to pairs and labeled answers: several people's votes on the same two answers become one record.
 
-Rows that cannot go on have one of these reasons: ``same_answer`` (chosen = rejected), ``prompt_in_answer`` (one answer
-begins with the prompt, the other does not: what is learned would be the echo), ``duplicate`` (the same person said the same of the same answers before), ``contradicts_self`` (the same
-person also said the opposite), ``contradicted`` (others did, and policy or majority is against this vote), ``tied``,
-``failed_attention`` (its author failed the attention checks), ``attention_check`` (asked only to see who looks),
+Rejected rows have one of these reasons: ``same_answer`` (chosen = rejected), ``prompt_in_answer`` (one answer
+begins with the prompt, the other does not: the echo would be trained), ``duplicate`` (the same person judged the same answers in the same way before), ``contradicts_self`` (the same
+person also judged the opposite), ``contradicted`` (others did, and policy or majority is against this vote), ``tied``,
+``failed_attention`` (its annotator failed the attention checks), ``attention_check`` (shown only to test attention),
 ``over_cap``.
 """
 
@@ -33,7 +33,7 @@ from tunectl.core.hashing import hash_to_id
 
 AggregationPolicy = Literal["majority", "drop"]
 PROMPT_LEAST = 40
-"""Characters of a prompt from which repeating it is an echo; people and models repeat short ones in ordinary talk."""
+"""Characters of a prompt from which repeating it is an echo; short ones are repeated in ordinary language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class AggregationRules:
     """The preferences section as plain values."""
 
     attention: float
-    """Share of attention checks to pass."""
+    """Lowest share of passed attention checks."""
     contradictions: AggregationPolicy
     rows_per_annotator: int | None
     seed: int
@@ -49,18 +49,18 @@ class AggregationRules:
 
 @dataclass(frozen=True, slots=True)
 class AggregatedVotes:
-    """What the judgments came to."""
+    """Result of the aggregation."""
 
     pairs: list[PreferencePair]
     marks: list[LabeledCompletion]
     edited: list[Comparison]
-    """Those whose author wrote an answer, and looked: what is written stays good where the vote is doubled or outvoted."""
+    """Edited judgments of attentive annotators: the written answer stays valid where the vote is a duplicate or outvoted."""
 
 
 def aggregate_votes(judgments: Sequence[Comparison], rules: AggregationRules, tally: RowCounter) -> AggregatedVotes:
-    """Turn ``judgments`` into pairs and marks; every one that does not count is rejected with a reason.
+    """Convert ``judgments`` to pairs and labeled answers; each one that does not count is rejected with a reason.
 
-    The tally has seen them already. The order of the judgments decides only which of two equal ones is the duplicate.
+    The tally has counted them already. The order of the judgments decides only which of two equal ones is the duplicate.
     """
     left = _drop(judgments, tally, _unsound)
     left = _attentive(left, rules.attention, tally)
@@ -122,7 +122,7 @@ def _attentive(judgments: Sequence[Comparison], minimum: float, tally: RowCounte
 
 
 def _consistent(judgments: Sequence[Comparison], tally: RowCounter) -> list[Comparison]:
-    """Return one voice a person and question: the same again is a duplicate, the opposite silences both."""
+    """Return one judgment per person and question: a repeated one is a duplicate, and opposite ones are both dropped."""
     votes: dict[tuple[str | None, str], dict[str, Comparison]] = defaultdict(dict)
     for judgment in judgments:
         votes[judgment.annotation.annotator, comparison_key(judgment)].setdefault(canonical_vote(judgment), judgment)
@@ -168,7 +168,7 @@ def _sample_ids(ids: list[str], maximum: int, seed: str) -> list[str]:
 def _resolve_contradictions(
     judgments: Sequence[Comparison], policy: AggregationPolicy, tally: RowCounter
 ) -> list[Comparison]:
-    """Return where people disagree: the majority, or nobody."""
+    """Resolve disagreements between people: by the majority, or by dropping all."""
     votes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for judgment in judgments:
         votes[comparison_key(judgment)][canonical_vote(judgment)] += 1
@@ -215,7 +215,7 @@ def _pairs(judgments: Sequence[Comparison]) -> list[PreferencePair]:
 
 
 def _marks(judgments: Sequence[Comparison]) -> list[LabeledCompletion]:
-    """Return answers called good or bad alone; of two that were called good (bad) alike, each is one."""
+    """Return single answers labeled good or bad; of two that were both called good (bad), each is one."""
     result: dict[tuple[str, str], LabeledCompletion] = {}
     for judgment in judgments:
         if judgment.choice in {"first", "second"}:
@@ -267,19 +267,19 @@ def _group_by_comparison(judgments: Sequence[Comparison]) -> dict[str, list[Comp
 
 
 def comparison_key(comparison: Comparison) -> str:
-    """Return the identity of a question without the order of its answers: equal for equal prompts with equal answers."""
+    """Return the key of a question, independent of the order of its answers: equal for equal prompts with equal answers."""
     return hash_to_id(comparison.prompt, *sorted(_text(answer) for answer in comparison.answers), size=16)
 
 
 def canonical_vote(comparison: Comparison) -> str:
-    """Return the judgment in a form that does not depend on the order of the answers."""
+    """Return the judgment in a form that is independent of the order of the answers."""
     if comparison.choice not in {"first", "second"}:
         return comparison.choice
     return hash_to_id(_text(comparison.answers[0 if comparison.choice == "first" else 1]), size=16)
 
 
 def _text(answer: Sequence[Message]) -> str:
-    """Return an answer to compare by: blanks do not count."""
+    """Return the text by which an answer is compared: without blanks."""
     return "\n".join(f"{turn.role}: {' '.join(turn.content.split())}{_calls(turn)}" for turn in answer)
 
 

@@ -1,8 +1,8 @@
 r"""Decode escapes, encodings and invisible characters, and map each letter to its position in the original.
 
 Personal data often arrives inside JSON, a URL, HTML or Markdown. ``\\n`` and ``\\u00e9`` of JSON, ``%40`` of URLs, ``&#64;`` of HTML,
-full-width and invisible signs and the underscores of Markdown glue letters to a value, or stand inside it, so that no finder sees it.
-Finders read the decoded text; what they find is masked where it was written, so everything around it stays byte for byte.
+full-width and invisible characters and the underscores of Markdown join letters to a value, or are inside it, so that no finder recognizes it.
+Finders read the decoded text; what they find is masked in the original, so everything around it is unchanged.
 """
 
 from __future__ import annotations
@@ -63,34 +63,34 @@ _FOLDED: Final = {
     **dict.fromkeys(_INVISIBLE, ""),
     **dict.fromkeys((0x2010, 0x2011), "-"),
 }
-"""Letters that are another letter in other type, and signs that nobody sees."""
+"""Letters in other typographic forms and what they stand for, and invisible characters."""
 _LAYERS: Final = 6
-"""Encodings inside each other that are decoded, as JSON inside a parameter of a URL; layers of JSON alone are one."""
+"""Nested encodings that are decoded, as JSON inside a parameter of a URL; layers of JSON alone count as one."""
 _SIGNS: Final = ("\\", "%", "&", "_", "~", "\t", "  ", "=40")
-"""ASCII text without any of these is what it says."""
+"""ASCII text without any of these is its own decoded text."""
 _SHOWN: Final = {"dash": "-", "stop": ".", "gap": " ", "quoted": "@"}
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/"}
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedText:
-    """The decoded text, and the offset map back to the text as it was written."""
+    """The decoded text, and the offset map to the original text."""
 
     text: str
     starts: array[int] | None = None
-    """Of each letter, where it begins in the original; None where the two texts are equal."""
+    """Begin of each letter in the original; None where the two texts are equal."""
     ends: array[int] | None = None
-    """Of each letter, where it ends in the original."""
+    """End of each letter in the original."""
 
     def original_span(self, start: int, end: int) -> tuple[int, int]:
-        """Return where the original has what stands at ``text[start:end]``; the span is not empty."""
+        """Return the span in the original of ``text[start:end]``; the span is not empty."""
         if self.starts is None or self.ends is None:
             return start, end
         return self.starts[start], self.ends[end - 1]
 
 
 def decode_text(text: str) -> DecodedText:
-    """Decode what JSON, URLs, HTML and Markdown write otherwise, of several layers of JSON all at once.
+    """Decode the escapes of JSON, URLs, HTML and Markdown, all layers of JSON at once.
 
     Decoded are escapes of JSON and programs, percent-encoding in UTF-8, entities of HTML, full-width, circled and mathematical
     letters, digits of every script, letters with combining accents, spaces and hyphens of typography; left out are invisible signs.
@@ -147,7 +147,7 @@ def _decode_layer(text: str) -> DecodedText:
 
 
 def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
-    """Yield the decoded text of one encoded span, and where each group of its letters begins and ends in the original."""
+    """Yield the decoded text of one encoded span, and begin and end of each group of its letters in the original."""
     written, (start, end) = match[0], match.span()
     match match.lastgroup:
         case "escape":
@@ -184,7 +184,7 @@ def _decode_escape(sign: str) -> str:
 
 
 def _decode_percent(written: str, start: int) -> Iterator[tuple[str, int, int]]:
-    """Yield the letters of a run of encoded bytes; bytes that are no UTF-8 stay as they are written."""
+    """Yield the letters of a run of encoded bytes; bytes that are no UTF-8 are left encoded."""
     raw = bytes.fromhex(written.replace("%", ""))
     try:
         letters = raw.decode()

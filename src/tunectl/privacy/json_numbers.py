@@ -1,4 +1,4 @@
-"""Numbers of JSON that become placeholders: a placeholder must be a string there, or the text is no JSON any more."""
+"""Quote the placeholders of numbers in JSON: a placeholder must be a string there, or the text is no JSON any more."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tunectl.privacy.spans import PiiSpan
 
 _QUOTE = re.compile(r'(?<!\\)\\*+"')
 _NEAR: Final = 64
-"""Letters around a number in which its punctuation must stand."""
+"""Letters around a number within which its punctuation must be."""
 
 
 def find_json_numbers(text: str, spans: Iterable[PiiSpan]) -> dict[int, str]:
-    """Return where a number of JSON begins that was found, and the quotation mark that makes a string of its placeholder.
+    """Return the begin of each found number that is a JSON value, and the quotation mark that makes a string of its placeholder.
 
     JSON inside a string of JSON counts, too, however deep; its marks have backslashes. Empty where ``text`` is no JSON.
     """
@@ -60,7 +60,7 @@ def _level(backslashes: int) -> int:
 
 
 def _is_json(text: str, layers: int = 0) -> bool:
-    """Return whether ``text`` is JSON, once it is read as the inside of a string ``layers`` times."""
+    """Return whether ``text`` is JSON, after it is decoded as the content of a string ``layers`` times."""
     try:
         for _ in range(layers):
             text = json.loads(f'"{text}"', strict=False)

@@ -1,12 +1,12 @@
 """Replace personal data by placeholders: ``[EMAIL_1]``, ``[PERSON_2]``.
 
-The same value has the same placeholder within one record, in its input and in all its answers, so a model can learn to carry
-it from one to the other. Numbers start at 1 in every record: few tokens to learn, and nobody can be followed from one record
-to another. Live traffic uses the same function, so masked text looks the same in training and in service. Masking masked text
+The same value has the same placeholder within one record, in its input and in all its answers, so a model can learn to copy
+it from one to the other. Numbers start at 1 in every record: few tokens to learn, and nobody can be traced from one record
+to another. Live traffic uses the same function, so masked text looks the same in training and serving. Masking masked text
 changes nothing.
 
-Finders read what a text says, not how it is written (``privacy/decoded_text.py``): JSON in a string, URLs, HTML and Markdown are
-decoded for them, and masked where they were written. A text that is JSON stays JSON.
+Finders read the decoded text (``privacy/decoded_text.py``): JSON in a string, URLs, HTML and Markdown are
+decoded for them, and masked in the original. A text that is JSON stays JSON.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NOT_IN_URLS: frozenset[EntityType] = frozenset(("card", "ssn", "phone", "addres
 
 @dataclass(frozen=True, slots=True)
 class MaskedText:
-    """Text without personal data, and what was in it."""
+    """Text without personal data, and what was masked."""
 
     text: str
     found: Counter[EntityType]
@@ -51,13 +51,13 @@ class MaskedText:
 
 @dataclass(slots=True)
 class PlaceholderMap:
-    """The placeholders given out in one record."""
+    """The placeholders used in one record."""
 
     given: dict[tuple[EntityType, str], str] = field(default_factory=dict)
     highest: dict[str, int] = field(default_factory=dict)
 
     def reserve(self, text: str) -> None:
-        """Leave out the numbers of placeholders that stand in ``text`` already."""
+        """Reserve the numbers of placeholders that ``text`` contains already."""
         for match in PLACEHOLDER.finditer(text):
             self.highest[match[1]] = max(self.highest.get(match[1], 0), int(match[2]))
 
@@ -82,11 +82,11 @@ class PiiMasker:
             for kind, finder in FINDERS.items()
             if kind in chosen
         ]
-        """Finders in order of trust, and the marks of places where each finds nothing."""
+        """Finders in order of precedence, and the marks of places where each finds nothing."""
         if "phone" in chosen:
             self.finders.append((patterns.find_linked_phones, (_CLOSED,)))
         self.keep = frozenset(_normalize_value(value) for value in keep)
-        """Public values that stay, without regard to case, space and punctuation."""
+        """Public values that are not masked, without regard to case, space and punctuation."""
 
     def find(self, text: str) -> list[PiiSpan]:
         """Return personal data in ``text`` in reading order, without overlaps."""

@@ -1,4 +1,4 @@
-"""Word lists about names of people, in English. Lower case; order and repetition mean nothing."""
+"""Word lists for names of people, in English. Lower case; order and repetition have no meaning."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ TITLES = _words(
     dr fr frau herr madam miss mme mr mrs ms mx prof professor rev reverend señor señora sir sr sra
     """
 )
-"""Before a name."""
+"""Titles before a name."""
 
 SUFFIXES = _words(
     """
     esq ii iii iv jr md phd sr
     """
 )
-"""After a name."""
+"""Suffixes after a name."""
 
 NO_PERSON = _words(
     """
@@ -72,4 +72,4 @@ INTRODUCE = _words(
     patient regards review reviewer server signed sincerely stylist text thanks therapist waiter waitress
     """
 )
-"""Words before a name that are no part of it."""
+"""Words before a name that introduce it and are no part of it."""

@@ -1,7 +1,7 @@
-"""Personal data that has a form of its own: addresses of mail and machines, cards, accounts, phones, passwords in URLs.
+"""Find personal data with a fixed form: e-mail and IP addresses, cards, accounts, phones, passwords in URLs.
 
-Each finder starts with a pattern that fails fast, and where a checksum or registry exists it decides. A finder yields
-``Found`` values in reading order.
+Each finder starts with a pattern that fails fast; where a checksum or registry exists, it decides. A finder yields
+``PiiSpan`` values in reading order.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ _SEVEN_DIGITS = re.compile(r"\d(?:[^\w\n]{0,3}\d){6}")
 
 
 def find_url_credentials(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001 one signature for all finders
-    """Yield login and password, or a token, inside a URL; the rest of the URL stays."""
+    """Yield login and password, or a token, inside a URL; the rest of the URL is kept."""
     if "=" not in text and "://" not in text:
         return
     for pattern in (_DATABASE_LOGIN, _LOGIN, _TOKEN):
@@ -91,7 +91,7 @@ def find_url_credentials(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  
 
 
 def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
-    """Yield mail addresses, also written with (at) and (dot)."""
+    """Yield e-mail addresses, also written with (at) and (dot)."""
     if "@" not in text and not _AT.search(text):
         return
     for match in _EMAIL.finditer(text):
@@ -99,7 +99,7 @@ def find_emails(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: A
 
 
 def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Yield bank accounts whose country's form and checksum are right; words after them are left alone."""
+    """Yield bank accounts with the form of their country and a valid checksum; words after them are left alone."""
     for match in _IBAN.finditer(text):
         run = match[0]
         while len(run) >= 15:
@@ -111,7 +111,7 @@ def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Yield payment cards: an issuer's first digits and length, and a right check digit."""
+    """Yield payment card numbers: digits with an issuer's prefix and length, and a valid check digit."""
     for match in _CARD.finditer(text):
         digits = re.sub(r"\D", "", match[0])
         if _ISSUER.fullmatch(digits) and tools.card(digits):
@@ -127,7 +127,7 @@ def find_ssns(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_ip_addresses(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001
-    """Yield addresses of machines, not of this machine; a version number before which the word stands is left alone."""
+    """Yield IP addresses, except this machine's own; a version number after the word version is left alone."""
     if text.count(".") >= 3:
         for match in _IPV4.finditer(text):
             if _public(match[0]) and not _VERSION.search(text[max(0, match.start() - 12) : match.start()]):
@@ -149,7 +149,7 @@ def _public(text: str) -> bool:
 def find_phone_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
     """Yield phone numbers: written like one of North America, or valid in a declared country, or after a word such as *call*.
 
-    Such words are known in seven languages; a number behind one may lack the area code, as in North America, or begin with a
+    Such words are known in seven languages; a number after one may lack the area code, as in North America, or begin with a
     0, as elsewhere. Bare digits count only after such a word: order numbers look the same.
     """
     if not _SEVEN_DIGITS.search(text):
@@ -178,7 +178,7 @@ def _digits(phone: str) -> str:
 
 
 def _without_bracket(text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the library takes a bracket before a number for its own, also that of a list."""
+    """Return the span without an opening bracket that is not part of the number: the library includes it, also that of a list."""
     return (start + 1, end) if text[start] == "[" and "]" not in text[start:end] else (start, end)
 
 
@@ -188,7 +188,7 @@ def _looks_dialed(text: str, start: int, end: int) -> bool:
 
 
 def find_urls(text: str) -> list[tuple[int, int]]:
-    """Return where URLs are, up to their parameters: numbers and names in a path belong to a machine, not to a person."""
+    """Return the spans of URLs, up to their parameters: numbers and names in a path belong to a machine, not to a person."""
     if "www." not in text.casefold() and not _SLASHES.search(text):
         return []
     return [match.span() for match in _URL.finditer(text)]

@@ -3,13 +3,13 @@
 A run of capitalized words holds a person when one of these is so:
 - a title comes before it (*Dr. Amara Okafor*);
 - it is a known first name and a surname, perhaps with a middle one (*Sarah J. Miller*), and no other word follows in the run;
-- words that introduce people come before it (*my name is Amara*, *contact Priya Raman*, *Best regards, Tom*);
+- words that introduce people are before it (*my name is Amara*, *contact Priya Raman*, *Best regards, Tom*);
 - it is a first name and an initial at the end (*- Sarah M.*);
 - a mail address in the text is made of its two words (*Ingrid Solberg, ingrid.solberg@example.com*).
-Once a full name is known, its parts stand for the same person in the rest of the record.
+Once a full name is found, its parts mean the same person in the rest of the record.
 
-What it cannot do: names that are on no list and are not introduced, lower-case names, and famous people apart from others.
-A word of business or place in the run (*Bakery*, *Park*, *LLC*), or a possessive before another name, keeps it.
+Not found are names that are on no list and are not introduced, and lower-case names; famous people are not distinguished from others.
+A word of business or place in the run (*Bakery*, *Park*, *LLC*), or a possessive before another name, prevents masking.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _DASH = re.compile(r"(?:^|[\n.!?\"”])\s*(?:[\-\u2013\u2014~]\s*|by )$", re.IGN
 
 
 def find_person_names(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Find names of people; parts of a full name found in ``text`` are found wherever they stand alone in it."""
+    """Find names of people; parts of a full name in ``text`` are found wherever they are alone in it."""
     runs = [CapitalizedSpan(text, match) for match in _RUN.finditer(text)]
     mailboxes = {frozenset(match.groups()) for match in _MAILBOX.finditer(text.casefold())} if "@" in text else set()
     full = [result for run in runs if (result := run.person(tools, mailboxes)) is not None]
@@ -91,7 +91,7 @@ class CapitalizedSpan:
         self.bare = [_bare(word[0]) for word in self.words]
 
     def person(self, tools: PiiResources, mailboxes: Set[frozenset[str]] = frozenset()) -> PiiSpan | None:
-        """Return the person whom this run names, if it does; ``mailboxes`` are pairs of words that a mail address is made of."""
+        """Return the person named by this run, if any; ``mailboxes`` are pairs of words of which a mail address is made."""
         if len(self.words) == 1 and not self.before.strip():
             return None
         titled = self._match_after_title()
@@ -104,7 +104,7 @@ class CapitalizedSpan:
         )
 
     def stands_alone(self, word: re.Match[str]) -> bool:
-        """Return whether a part of a known name may stand for the person here: no business or place is named with it."""
+        """Return whether a part of a known name may mean the person here: it is not part of the name of a business or place."""
         index = self.words.index(word)
         near = {*self.bare[index + 1 :], self._next_word()}
         return near.isdisjoint(name_words.NO_PERSON) and not (_possessive(word[0]) and index + 1 < len(self.words))
@@ -194,7 +194,7 @@ class CapitalizedSpan:
 
 
 def _lead(run: str) -> int:
-    """Return the length of the ordinary and introducing words at the start of a run: *Hi* in *Hi Sarah* says what *Sarah* is."""
+    """Return the number of ordinary and introducing words at the start of a run: *Hi* in *Hi Sarah* shows that *Sarah* is a name."""
     pieces = list(_PIECE.finditer(run))
     for piece in pieces[:-1]:
         if _bare(piece[0]) not in name_words.ORDINARY | name_words.INTRODUCE:
@@ -203,7 +203,7 @@ def _lead(run: str) -> int:
 
 
 def _first_name(bare: str, tools: PiiResources) -> bool:
-    """Return whether a name is on the list; of a double name (*Mary-Jane*) both parts."""
+    """Return whether a name is on the list; both parts of a double name (*Mary-Jane*) must be."""
     return bare in tools.first_names or ("-" in bare and all(part in tools.first_names for part in bare.split("-")))
 
 

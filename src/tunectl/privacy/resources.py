@@ -1,4 +1,4 @@
-"""What the finders need from libraries, as a plain value that a caller fills from the seams in ``backends``."""
+"""What the finders need from libraries, as a plain value that a caller fills from the wrappers in ``backends``."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ Spans = Iterable[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class PiiResources:
-    """Library knowledge for the finders."""
+    """Functions and lists from libraries, for the finders."""
 
     phones: Callable[[str], Spans]
-    """Phone numbers that are valid in the declared countries, as (start, end)."""
+    """Returns phone numbers that are valid in the declared countries, as (start, end)."""
     card: Callable[[str], bool]
-    """Whether digits have a right check digit (Luhn)."""
+    """Returns whether digits have a valid check digit (Luhn)."""
     iban: Callable[[str], bool]
-    """Whether an account number has its country's form and a right checksum."""
+    """Returns whether an account number has its country's form and a valid checksum."""
     ssn: Callable[[str], bool]
-    """Whether a United States social security number can have been issued."""
+    """Returns whether a United States social security number is one that can be issued."""
     first_names: frozenset[str]
-    """Case folded."""
+    """First names, case folded."""
     surnames: frozenset[str]
-    """Case folded."""
+    """Surnames, case folded."""

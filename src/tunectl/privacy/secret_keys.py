@@ -1,4 +1,4 @@
-"""Keys, tokens and passwords that open something: by the form that their issuer gives them, or by the words before them."""
+"""Find keys, tokens and passwords: by the form that their issuer gives them, or by the words before them."""
 
 from __future__ import annotations
 
@@ -118,13 +118,13 @@ _BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 _LONG_TOKEN: Final = 20
 """Letters of a token behind Bearer or Basic that counts without a digit."""
 _LONGEST_HEAD: Final = 64
-"""Letters of the first line of a private key."""
+"""Most letters of the first line of a private key."""
 
 
 def find_secrets(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: ARG001 one signature for all finders
-    """Yield keys of clouds and services, bearer tokens, private keys, and what stands behind a word such as *password*.
+    """Yield keys of clouds and services, bearer tokens, private keys, and the value after a word such as *password*.
 
-    Behind a word a value counts when it has both letters and digits: *password: required* names none.
+    After a word a value counts when it has both letters and digits: *password: required* contains none.
     """
     yield from _find_private_keys(text)
     for match in chain(_ISSUED.finditer(text), _BITCOIN.finditer(text), find_marked_keys(text)):
@@ -159,7 +159,7 @@ def _is_random(text: str) -> bool:
 
 
 def _find_private_keys(text: str) -> Iterator[PiiSpan]:
-    """Yield private keys in PEM; one whose end is missing goes on to the end of the text."""
+    """Yield private keys in PEM; one without an end extends to the end of the text."""
     start = text.find(_BEGIN)
     while start >= 0:
         head = text.find(_DASHES, start + len(_BEGIN), start + _LONGEST_HEAD)

@@ -33,4 +33,4 @@ class PiiSpan:
     start: int
     end: int
     value: str
-    """Canonical: two spellings of one value are equal here. It is personal data; never write it anywhere."""
+    """Canonical form: equal for two spellings of one value. It is personal data; never write it anywhere."""

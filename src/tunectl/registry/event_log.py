@@ -1,4 +1,4 @@
-"""Event log of the registry: one JSON line an event, each flushed to the disk before it counts."""
+"""Event log of the registry: one JSON line per event, each flushed to the disk before it counts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tunectl.registry.release_state import ReleaseEvent
 
 
 def parse_lines(content: bytes, location: str) -> list[ReleaseEvent]:
-    """Return the whole lines of a log that lies at ``location``; one that a kill cut off is no line yet.
+    """Return the complete lines of a log at ``location``; one that was cut off by a kill is left out.
 
-    Raises  ArtifactError for a line that is no entry.
+    Raises  ArtifactError for an invalid line.
     """
     result = []
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
@@ -28,9 +28,9 @@ def parse_lines(content: bytes, location: str) -> list[ReleaseEvent]:
 
 
 def read_lines(path: Path, *, mend: bool = False) -> list[ReleaseEvent]:
-    """Return the whole lines of a file, none where it is absent; ``mend`` cuts off a last one that a kill left unfinished.
+    """Return the complete lines of a file, none where it is absent; ``mend`` removes a last one that a kill left unfinished.
 
-    Raises  ArtifactError for a line that is no entry.
+    Raises  ArtifactError for an invalid line.
     """
     if not path.is_file():
         return []
@@ -44,7 +44,7 @@ def read_lines(path: Path, *, mend: bool = False) -> list[ReleaseEvent]:
 
 
 def append(path: Path, entry: ReleaseEvent) -> None:
-    """Add a line; it is on the disk on return.
+    """Append a line; it is on the disk on return.
 
     Raises  InfrastructureError where the disk refuses.
     """

@@ -1,6 +1,6 @@
-"""Another history in place of a registry's own, with the pointers that follow from it: all of it or nothing, also after a kill.
+"""Replace a registry's history by another one, with its pointers: completely or not at all, also after a kill.
 
-The whole of it is written into one file first. Whoever changes the registry next finishes what that file says.
+All of it is written into one file first. The next change of the registry completes what that file describes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ADOPTION: Final = "adoption.json"
 
 
 class AdoptedHistory(Struct, frozen=True):
-    """A history that takes the place of the one that is there."""
+    """A history that replaces the present one."""
 
     events: list[ReleaseEvent]
     canary: CanaryState | None
@@ -30,13 +30,13 @@ FORMAT: Final = RecordFormat("history to adopt", ())
 
 
 def adopt(root: Path, history: AdoptedHistory) -> None:
-    """Replace the history of the registry in ``root``; for the lock's holder."""
+    """Replace the history of the registry in ``root``; only for the holder of its lock."""
     FORMAT.write(root / ADOPTION, history)
     finish(root)
 
 
 def finish(root: Path) -> None:
-    """Do what a kill kept ``adopt`` from doing; nothing where nothing is left. For the lock's holder."""
+    """Complete an ``adopt`` that was interrupted by a kill; does nothing else. Only for the holder of the lock."""
     path = root / ADOPTION
     if not path.is_file():
         return

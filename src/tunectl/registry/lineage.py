@@ -1,4 +1,4 @@
-"""Where a release comes from: the manifests of the stages before it and the resolved configurations that made them."""
+"""Lineage of a release: the manifests of the stages before it and the resolved configurations that made them."""
 
 from __future__ import annotations
 

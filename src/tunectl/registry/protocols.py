@@ -1,4 +1,4 @@
-"""What serving, monitoring and packaging need of a registry, wherever it is."""
+"""Protocols of registries for serving, monitoring and packaging, wherever the registry is."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 
 
 class RegistryReader(Protocol):
-    """What whoever serves or watches needs of a store; a folder is one (``release_store``), an address another (``remote``)."""
+    """What a server or monitor needs of a registry; a folder is one (``release_store``), an address another (``remote``)."""
 
     @property
     def location(self) -> str:
-        """Where it is, for people."""
+        """Location of the registry, for people."""
         ...
 
     @property
     def warning(self) -> str:
-        """Why the pointer that ``champion`` gave is not the one that lies there; empty where it is."""
+        """Why ``champion`` did not return the stored pointer; empty where it did."""
         ...
 
     def ids(self) -> list[str]:
@@ -27,7 +27,7 @@ class RegistryReader(Protocol):
         ...
 
     def champion(self) -> ChampionPointer | None:
-        """Return the pointer; None before the first promotion."""
+        """Return the champion pointer; None before the first promotion."""
         ...
 
     def trial(self) -> CanaryState | None:
@@ -35,11 +35,11 @@ class RegistryReader(Protocol):
         ...
 
     def folder(self, release: str) -> Path:
-        """Return where its files are on this machine, once ``fetch`` has returned."""
+        """Return the folder that has the files of ``release`` on this machine, once ``fetch`` has returned."""
         ...
 
     def fetch(self, release: str) -> Path:
-        """Return its files on this machine; may take as long as a download."""
+        """Fetch the files of ``release`` to this machine; may take as long as a download."""
         ...
 
     def read_statement(self, release: str) -> bytes | None:
@@ -52,11 +52,11 @@ class RegistryReader(Protocol):
 
 
 class ObjectStore(Protocol):
-    """Objects below an address; each is written whole. All methods raise  InfrastructureError where the place says no."""
+    """Objects below an address; each is written atomically. All methods raise  InfrastructureError where the store fails."""
 
     @property
     def address(self) -> str:
-        """As it was given, without user and password."""
+        """The address as given, without user and password."""
         ...
 
     def read(self, name: str) -> bytes | None:
@@ -72,11 +72,11 @@ class ObjectStore(Protocol):
         ...
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make an object, whole or not at all; False where there is one of that name, which stays as it is."""
+        """Make an object atomically; False where one of that name exists, which is left unchanged."""
         ...
 
     def send(self, path: Path, name: str) -> None:
-        """Copy a file there."""
+        """Copy a file to the address."""
         ...
 
     def fetch(self, name: str, path: Path) -> None:

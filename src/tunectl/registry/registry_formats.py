@@ -1,4 +1,4 @@
-"""The records of a registry as earlier versions wrote them. Upgrades are pure: an object in, the object of the next version out."""
+"""Upgrade the records of a registry from earlier versions. Upgrades are pure: an object in, the object of the next version out."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from tunectl.artifacts.record_format import RecordFormat, rename_keys
 
 RELEASES, CHAMPION, EVENTS, CANARY = "releases", "champion.json", "events.jsonl", "canary.json"
 OLD_EVENTS, OLD_CANARY = "log.jsonl", "challenger.json"
-"""What two of the files of a registry were called in tunectl 0.1."""
+"""Names of two files of a registry in tunectl 0.1."""
 AUTHORSHIP: Final = {"by": "author", "why": "message"}
-"""Who did something and why, in every record of 0.1."""
+"""Keys of author and message in every record of 0.1."""
 _ACTIONS: Final = {"challenge": "canary_start", "withdraw": "canary_stop"}
 _LAYOUTS: Final = {"apart": "adapter"}
 _STAGES: Final = {"adapt": "cpt", "harvest": "feedback"}
 
 
 def upgrade_pointer(record: dict[str, Any]) -> dict[str, Any]:
-    """Return ``champion.json`` of 0.1."""
+    """Return a ``champion.json`` that version 0.1 wrote, with the field names of today."""
     return rename_keys(record, {**AUTHORSHIP, "what": "action"})
 
 
 def upgrade_event(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a line of ``log.jsonl`` of 0.1."""
+    """Return a line of ``log.jsonl`` that version 0.1 wrote, with the field names of today."""
     result = rename_keys(record, {**AUTHORSHIP, "what": "action", "at": "created_at"})
     return {**result, "action": _ACTIONS.get(result.get("action", ""), result.get("action"))}
 
 
 def upgrade_canary(record: dict[str, Any]) -> dict[str, Any]:
-    """Return ``challenger.json`` of 0.1. The salt stays: it decides who gets the challenger."""
+    """Return a ``challenger.json`` that version 0.1 wrote, with the field names of today. The salt is unchanged: it decides who gets the challenger."""
     return rename_keys(record, AUTHORSHIP)
 
 
 def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
-    """Return ``manifest.json`` of a release of 0.1: stages have other names, and so has the layout."""
+    """Return the ``manifest.json`` of a release that version 0.1 made, with the names of stages and layouts of today."""
     result = rename_keys(record, {"route": "layout"})
     result["layout"] = _LAYOUTS.get(result.get("layout", ""), result.get("layout"))
     if result.get("verdicts"):
@@ -49,10 +49,10 @@ def upgrade_manifest(record: dict[str, Any]) -> dict[str, Any]:
 
 
 class RemoteCanary(Struct, frozen=True):
-    """What lies in ``canary/<number>.json`` behind an address."""
+    """Content of ``canary/<number>.json`` behind an address."""
 
     state: CanaryState | None
-    """None: there is none from then on."""
+    """The canary; None: there is none from then on."""
 
 
 POINTER: Final = RecordFormat("champion pointer", (upgrade_pointer,))
@@ -60,4 +60,4 @@ EVENT: Final = RecordFormat("line of the release history", (upgrade_event,))
 CANARY_STATE: Final = RecordFormat("canary state", (upgrade_canary,))
 MANIFEST: Final = RecordFormat("release manifest", (upgrade_manifest,))
 REMOTE_CANARY: Final = RecordFormat("canary state", (dict,))
-"""Version 2, as the folder's; there was no version 1."""
+"""Version 2, as in the folder; there was no version 1."""

@@ -1,4 +1,4 @@
-"""What a release is made of, and how its name follows from its content."""
+"""The manifest of a release, and its name, which is computed from its content."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from tunectl.registry import registry_formats
 
 NAME = "manifest.json"
 FACTS, RELEASE = "facts.json", "release"
-"""Beside each other in the artifact of the stage package: what it says, and what goes into the store."""
+"""Names in the artifact of the stage package: the facts, and the folder that is copied into the store."""
 LENGTH = 16
 """Hexadecimal digits of a release's name."""
 QUICK_BYTES = 64 << 20
-"""What ``verify_quickly`` reads: under a second on a busy disk, and more than all files of a release but large weights."""
+"""Bytes that ``verify_quickly`` reads: under a second on a busy disk, and more than all files of a release except large weights."""
 
 
 class Lineage(Struct, frozen=True):
-    """Where a release comes from; digests are SHA-256."""
+    """Lineage of a release; digests are SHA-256."""
 
     base: str
     revision: str
     stages: dict[str, str] = field(default_factory=dict)
-    """Stage to the digest of its manifest: data and weights."""
+    """Digest of each stage's manifest: data and weights."""
     configs: dict[str, str] = field(default_factory=dict)
-    """Stage to the digest of its resolved configuration."""
+    """Digest of each stage's resolved configuration."""
     code: dict[str, str] = field(default_factory=dict)
-    """Stage to the digest of the code that it reaches."""
+    """Digest of the code that each stage uses."""
     sources: dict[str, str | None] = field(default_factory=dict)
-    """Declared path to the digest of its content."""
+    """Digest of the content of each declared path."""
 
 
 class RecordedVerdict(Struct, frozen=True):
-    """What a gate said."""
+    """Verdict of a gate."""
 
     passed: bool
     verdict: str
@@ -47,63 +47,63 @@ class RecordedVerdict(Struct, frozen=True):
 
 
 class BuildFacts(Struct, frozen=True):
-    """What the stage that made a release says about it."""
+    """Facts about a release from the stage that made it."""
 
     project: str
     engine: str
     layout: str
     metrics: dict[str, float] = field(default_factory=dict)
     verdicts: dict[str, RecordedVerdict] = field(default_factory=dict)
-    """By the stage whose gate it is."""
+    """Verdicts by the stage of the gate."""
     lineage: Lineage | None = None
 
 
 class ReleaseManifest(Struct, frozen=True):
-    """What lies in ``manifest.json`` of a stored release."""
+    """Content of ``manifest.json`` of a stored release."""
 
     id: ContentId
     created_at: str
-    """When it came into the store: UTC, ISO 8601."""
+    """When it was added to the store: UTC, ISO 8601."""
     project: str
     parent: ContentId | None
-    """The champion of that moment."""
+    """The champion at that time."""
     engine: str
     layout: str
     files: dict[str, str]
-    """Relative path to SHA-256."""
+    """SHA-256 by relative path."""
     bytes: int
     metrics: dict[str, float] = field(default_factory=dict)
     verdicts: dict[str, RecordedVerdict] = field(default_factory=dict)
     lineage: Lineage | None = None
     git: str | None = None
-    """Commit of the project that holds what it was made of, with ``-dirty`` behind it while some of that is not committed; None outside Git."""
+    """Commit of the project from which it was made, with the suffix ``-dirty`` while some of that is not committed; None outside Git."""
 
     @property
     def refusals(self) -> list[str]:
-        """The reasons of every gate that said no."""
+        """The reasons of every failed gate."""
         return [f"{stage}: {verdict.reason}" for stage, verdict in self.verdicts.items() if not verdict.passed]
 
 
 def is_committed(git: str | None) -> bool:
-    """Return whether a commit is known that holds all that a release was made of."""
+    """Return whether a commit is known that contains everything from which a release was made."""
     return git is not None and not git.endswith("-dirty")
 
 
 def content_id(files: Mapping[str, str]) -> str:
-    """Return the name of a release with these files (relative path to SHA-256): the same content, the same name."""
+    """Return the name of a release with these files (SHA-256 by relative path): the same content gives the same name."""
     return content_digest(files)[:LENGTH]
 
 
 def content_digest(files: Mapping[str, str]) -> str:
-    """Return the whole SHA-256 that ``content_id`` takes the name from; hexadecimal."""
+    """Return the whole SHA-256 from which ``content_id`` takes the name; hexadecimal."""
     lines = "".join(f"{path} {sha256}\n" for path, sha256 in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return relative path to SHA-256 of every file of a release but its manifest.
+    """Return the SHA-256 of every file of a release except its manifest, by relative path.
 
-    Raises  ArtifactError for anything that is neither file nor folder: what a link names is not part of a release.
+    Raises  ArtifactError for anything that is neither file nor folder: the target of a link is not part of a release.
     """
     return {path.relative_to(folder).as_posix(): atomic_io.sha256_path(path) for path in _list_files(folder)}
 
@@ -122,7 +122,7 @@ def _list_files(folder: Path) -> Iterator[Path]:
 def load(folder: Path) -> ReleaseManifest:
     """Return the manifest of a stored release.
 
-    Raises  ArtifactError when it is absent or cut off.
+    Raises  ArtifactError when it is absent or incomplete.
     """
     if not (folder / NAME).is_file():
         raise ArtifactError(
@@ -138,9 +138,9 @@ def save(manifest: ReleaseManifest, folder: Path) -> None:
 
 
 def verify(folder: Path, called: str = "") -> list[str]:
-    """Return everything that is wrong with a stored release, a sentence each; empty where it is whole.
+    """Return all problems of a stored release, one sentence each; empty where it is intact.
 
-    ``called``: what its folder will be called; empty: as it is.
+    ``called``: the future name of its folder; empty: the present one.
     """
     called = called or folder.name
     try:
@@ -197,7 +197,7 @@ def verify_quickly(folder: Path, limit: int = QUICK_BYTES) -> list[str]:
 def diff(manifest: ReleaseManifest, other: ReleaseManifest) -> dict[str, Any]:
     """Return the changes from one release to another, by subject; a subject without a change is left out.
 
-    Files are told as added, removed or changed, everything else as [before, after].
+    Files are listed as added, removed or changed, everything else as [before, after].
     """
     files = {
         **dict.fromkeys(manifest.files.keys() - other.files.keys(), "removed"),
@@ -240,7 +240,7 @@ def _flat(lineage: Lineage | None) -> dict[str, Any]:
 
 
 def read_created_at(folder: Path) -> str:
-    """Return when a release was stored; nothing where its manifest is damaged, which must not hide the others from a rollback."""
+    """Return when a release was stored; empty where its manifest is damaged, which must not prevent a rollback to others."""
     try:
         return load(folder).created_at
     except ArtifactError:

@@ -1,7 +1,7 @@
-"""Who is the champion: what happened, in order, and what follows from it. Pure.
+"""The state of a registry, computed from its events: champion, canary and what a rollback restores. Pure.
 
-Promoting puts a release on top of those before it; rolling back takes the top away. The log is the truth about the past, the
-pointer about the present, and each can be mended from the other after a kill.
+A promotion pushes a release on a stack; a rollback pops it. The log is authoritative for the past, the
+pointer for the present, and each can be repaired from the other after a kill.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from tunectl.artifacts.names import ContentId
 CANARY_ACTIONS: Final = frozenset(("canary_start", "canary_stop"))
 SWAPS: Final = frozenset(("promote", "rollback"))
 ADDITIONS: Final = frozenset(("add", "commit"))
-"""What moves no pointer, so that it can follow any history."""
+"""Events that move no pointer, and may follow any history."""
 
 
 class ChampionPointer(Struct, frozen=True):
-    """What lies in ``champion.json``."""
+    """Content of ``champion.json``."""
 
     release: ContentId
     previous: ContentId | None
-    """Where a rollback goes; None: nowhere."""
+    """Release that a rollback restores; None: there is none."""
     promoted_at: str
     """UTC, ISO 8601."""
     author: str
     message: str
     sequence: int
-    """Grows by one with every swap."""
+    """Increases by one with every promotion and rollback."""
     action: Literal["promote", "rollback"] = "promote"
     """How it came to be champion."""
     digest: str | None = None
     """Full SHA-256 over the files of the release. None in records of tunectl 0.1."""
     signature: Signature | None = None
-    """By a key of role pointer."""
+    """Signature by a key of role pointer."""
 
 
 class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
@@ -51,30 +51,30 @@ class ReleaseEvent(Struct, frozen=True, omit_defaults=True):
     author: str = ""
     message: str = ""
     previous: ContentId | None = None
-    """The champion before, of a promotion or rollback."""
+    """The previous champion, of a promotion or rollback."""
     sequence: int | None = None
-    """Of the pointer; None for what does not move it."""
+    """Sequence of the pointer; None for events that do not move it."""
     share: float | None = None
-    """Of the start of a canary: the share of people who get it by default."""
+    """Share of people who get the challenger by default; for the start of a canary."""
     salt: str | None = None
-    """Of the start of a canary: what decides who gets it. Absent in the history of tunectl 0.1."""
+    """Salt of the assignment; for the start of a canary. Absent in the history of tunectl 0.1."""
     digest: str | None = None
-    """Of what moves a pointer: the full SHA-256 over the files of the release."""
+    """Full SHA-256 over the files of the release; for events that move a pointer."""
     signature: Signature | None = None
-    """Of the pointer that follows from it."""
+    """Signature of the resulting pointer."""
     number: int | None = None
-    """Of the start of a canary: its own number, as it was signed."""
+    """Number of the canary as it was signed; for its start."""
     git: str | None = None
-    """Of ``commit``: the commit that holds what a release was made of, which was added before that was committed."""
+    """Commit from which the release was made; for the event ``commit``, when the release was added before that was committed."""
 
 
 def current_moment() -> str:
-    """Return the current time as the records of a registry have it: UTC, ISO 8601."""
+    """Return the current time in the format of a registry's records: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
-    """Return releases as they stand on one another, the champion last."""
+    """Return the stack of promoted releases, the champion last."""
     result: list[str] = []
     for entry in entries:
         if entry.action == "promote" and result[-1:] != [entry.release]:
@@ -87,7 +87,7 @@ def promotion_stack(entries: Sequence[ReleaseEvent]) -> list[str]:
 
 
 def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> ReleaseEvent:
-    """Return the line that belongs to a swap."""
+    """Return the event of a promotion or rollback."""
     last = promotion_stack(before)
     return ReleaseEvent(
         champion.action,
@@ -103,7 +103,7 @@ def entry_of(champion: ChampionPointer, before: Sequence[ReleaseEvent]) -> Relea
 
 
 def canary_entry_of(state: CanaryState) -> ReleaseEvent:
-    """Return the line that belongs to the start of a canary."""
+    """Return the event of the start of a canary."""
     return ReleaseEvent(
         "canary_start",
         state.release,
@@ -129,7 +129,7 @@ def apply_promotion(
 def apply_rollback(
     entries: Sequence[ReleaseEvent], *, at: str, author: str, message: str, skip: Collection[str] = ()
 ) -> ChampionPointer | None:
-    """Return the pointer after a rollback; None where nothing lies below the champion. ``skip``: releases that must not serve."""
+    """Return the pointer after a rollback; None where there is no release below the champion. ``skip``: releases that must not serve."""
     below = promotion_stack(entries)[:-1]
     while below and below[-1] in skip:
         below.pop()
@@ -142,7 +142,7 @@ def apply_rollback(
 
 
 def current_canary(entries: Sequence[ReleaseEvent]) -> str | None:
-    """Return the challenger that the log knows of: by when it was put up, or None where there is none."""
+    """Return the start event of the current challenger, or None where there is none."""
     last = last_canary_event(entries)
     return last[1].created_at if last is not None and last[1].action == "canary_start" else None
 

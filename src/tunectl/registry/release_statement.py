@@ -1,7 +1,7 @@
 """Signed statements about releases: in-toto statements in DSSE envelopes, ``<id>.intoto.json`` beside the folder of the release.
 
-The subjects are all files with their full SHA-256; the predicate holds the digest over all of them, what the gates said, and the
-lineage. Pointers and canaries carry that digest and a signature of their own, by a key of role pointer.
+The subjects are all files with their full SHA-256; the predicate has the digest over all of them, the verdicts of the gates, and the
+lineage. Pointers and canaries have that digest and their own signature, by a key of role pointer.
 
 https://github.com/in-toto/attestation/tree/main/spec/v1 and https://github.com/secure-systems-lab/dsse
 """
@@ -41,7 +41,7 @@ class StatementSubject(Struct, frozen=True):
 
 
 class ReleaseStatement(Struct, frozen=True):
-    """What a release key vouches for."""
+    """A statement that a release key signs."""
 
     type: str = field(name="_type")
     subject: list[StatementSubject]
@@ -65,12 +65,12 @@ class SignedEnvelope(Struct, frozen=True):
 
 
 class StatementCheck(NamedTuple):
-    """What is known of a release without its files."""
+    """What is known about a release without its files."""
 
     status: SignatureStatus
     reason: str
     statement: ReleaseStatement | None = None
-    """None where nobody trusted signed one."""
+    """The statement; None where no trusted key signed it."""
 
 
 def build_statement(manifest: ReleaseManifest) -> ReleaseStatement:
@@ -83,19 +83,19 @@ def build_statement(manifest: ReleaseManifest) -> ReleaseStatement:
 
 
 def encode_pre_authentication(kind: str, payload: bytes) -> bytes:
-    """Return what is signed of a payload: the pre-authentication encoding (PAE) of DSSE."""
+    """Return the bytes that are signed: the pre-authentication encoding (PAE) of DSSE."""
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind.encode(), len(payload), payload)
 
 
 def statement_path(folder: Path) -> Path:
-    """Return where the statement about the release in ``folder`` lies."""
+    """Return the path of the statement about the release in ``folder``."""
     return folder.parent / f"{folder.name}{ENDING}"
 
 
 def sign_release(folder: Path, key: SigningKey) -> Path:
-    """Write a signed statement beside a release; signatures of others over the same statement stay.
+    """Write a signed statement beside a release; signatures of others over the same statement are kept.
 
-    Raises  ArtifactError for a damaged release: nobody vouches for that.
+    Raises  ArtifactError for a damaged release, which is not signed.
     """
     wrong = release_manifest.verify(folder)
     if wrong:
@@ -123,7 +123,7 @@ def sign_by_environment(folder: Path) -> None:
 
 
 def check_statement(content: bytes | None, release: str, trust: TrustStore) -> StatementCheck:
-    """Verify the statement about ``release``; return its status, and what it says."""
+    """Verify the statement about ``release``; return its status, and its content."""
     if content is None:
         return StatementCheck("untrusted", f"release {release} is not signed")
     envelope = _decode_envelope(content)
@@ -146,7 +146,7 @@ def check_statement(content: bytes | None, release: str, trust: TrustStore) -> S
 
 
 def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> list[str]:
-    """Return the facts in which a manifest differs from the statement about it, a word each."""
+    """Return the facts in which a manifest differs from the statement about it, one word each."""
     known = build_statement(manifest)
     result = [] if known.subject == statement.subject else ["files"]
     names = sorted({*known.predicate, *statement.predicate})
@@ -181,7 +181,7 @@ def encode_pointer(pointer: ChampionPointer | CanaryState) -> bytes:
 
 
 def sign_champion(pointer: ChampionPointer, key: SigningKey | None) -> ChampionPointer:
-    """Return the pointer with a signature; without a key as it is."""
+    """Return the pointer with a signature; without a key unchanged."""
     return structs.replace(pointer, signature=key.sign(encode_pointer(pointer))) if key is not None else pointer
 
 
@@ -209,7 +209,7 @@ def find_forged_swap(entries: Sequence[ReleaseEvent], trust: TrustStore) -> Rele
 
 
 def sign_canary(state: CanaryState, key: SigningKey | None) -> CanaryState:
-    """Return the canary with a signature; without a key as it is."""
+    """Return the canary with a signature; without a key unchanged."""
     return structs.replace(state, signature=key.sign(encode_pointer(state))) if key is not None else state
 
 

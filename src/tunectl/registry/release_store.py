@@ -1,13 +1,13 @@
-"""The store of releases: content-addressed folders, one pointer, one log. A kill at any moment loses nothing that was said to be done.
+"""The release store: content-addressed folders, one pointer, one log. No confirmed change is lost by a kill.
 
-    <store>/releases/<id>/     whole or absent: filled under tmp/, flushed to the disk, then renamed
+    <store>/releases/<id>/     complete or absent: filled under tmp/, flushed to the disk, then renamed
     <store>/champion.json      replaced by a rename, so a reader sees the old pointer or the new one
-    <store>/canary.json        the release that is tried beside the champion; absent where none is
-    <store>/events.jsonl       a line for every change; a line that a kill cut off is dropped, and one that is missing is
+    <store>/canary.json        the challenger; absent where there is none
+    <store>/events.jsonl       one line per change; a line that was cut off by a kill is dropped, and a missing one is
                                written again, before the next change
 
 Readers take no lock. Writers take ``<store>/.lock``. A store of tunectl 0.1 has ``challenger.json`` and ``log.jsonl``: they are
-read as they are, and written under their new names before the first change.
+read unchanged, and written under their new names before the first change.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ class ChampionMovedError(GateError):
 
 
 class ReleaseRegistry:
-    """The releases in one folder."""
+    """The release registry in one folder."""
 
     def __init__(self, root: Path, patience: float = 0.0, trust: TrustStore | None = None) -> None:
-        """``patience``: seconds that a change waits for another one; a person at a terminal waits for none, and is told.
+        """``patience``: seconds that a change waits for another one; for a person at a terminal 0, with an error.
 
-        ``trust``: keys without whose signature no release is promoted or gone back to; None: signatures are not looked at.
+        ``trust``: keys one of which must have signed a release before it is promoted or restored; None: signatures are not checked.
         """
         self.root, self.patience, self.trust = root, patience, trust
 
     @property
     def location(self) -> str:
-        """Where it is, for people."""
+        """Location of the registry, for people."""
         return str(self.root)
 
     @property
     def warning(self) -> str:
-        """Nothing: the pointer of a folder is the one that lies there."""
+        """Empty: ``champion`` always returns the stored pointer of a folder."""
         return ""
 
     def ids(self) -> list[str]:
@@ -80,7 +80,7 @@ class ReleaseRegistry:
         ]
 
     def find(self, start: str) -> str:
-        """Return the one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` name what is that now.
+        """Return the one release whose name begins with ``start``; ``champion``, ``previous`` and ``challenger`` are resolved, too.
 
         Raises  UsageError where there is none, or several.
         """
@@ -102,18 +102,18 @@ class ReleaseRegistry:
         return result[0]
 
     def folder(self, release: str) -> Path:
-        """Return the files of a release.
+        """Return the folder of a release.
 
-        Raises  ArtifactError for what is no name of one.
+        Raises  ArtifactError for an invalid name.
         """
         return names.below(self.root / RELEASES, release)
 
     def fetch(self, release: str) -> Path:
-        """Return the same: a folder has its releases here."""
+        """Return the folder of a release: its files are on this machine."""
         return self.folder(release)
 
     def manifest(self, release: str) -> ReleaseManifest:
-        """Return the manifest of a release, with the commit that the history names where its project was committed later.
+        """Return the manifest of a release, with the commit that the history has where its project was committed later.
 
         Raises  ArtifactError where it is not in the store.
         """
@@ -124,22 +124,22 @@ class ReleaseRegistry:
         return replace(stored, git=commits[-1]) if commits else stored
 
     def champion(self) -> ChampionPointer | None:
-        """Return the pointer; None before the first promotion."""
+        """Return the champion pointer; None before the first promotion."""
         path = self.root / CHAMPION
         return registry_formats.POINTER.read(path, ChampionPointer) if path.is_file() else None
 
     def trial(self) -> CanaryState | None:
-        """Return the release that is tried beside the champion; None where there is none."""
+        """Return the challenger; None where there is none."""
         path = existing(self.root / CANARY, OLD_CANARY)
         return registry_formats.CANARY_STATE.read(path, CanaryState) if path.is_file() else None
 
     def log(self) -> list[ReleaseEvent]:
-        """Return all events in order, with the one that a kill kept from being written."""
+        """Return all events in order, including one that a kill kept from being written."""
         entries = event_log.read_lines(existing(self.root / EVENTS, OLD_EVENTS))
         return [*entries, *self._missing(entries)]
 
     def verify(self, release: str) -> list[str]:
-        """Return everything that is wrong with a release, a sentence each."""
+        """Return all problems of a release, one sentence each."""
         return release_manifest.verify(self.folder(release))
 
     def verify_quickly(self, release: str) -> list[str]:
@@ -149,10 +149,10 @@ class ReleaseRegistry:
     def add(
         self, source: Path, facts: BuildFacts, *, author: str = "", message: str = "", git: str | None = None
     ) -> ReleaseManifest:
-        """Copy a release folder into the store; one that is there already is left as it is.
+        """Copy a release folder into the store; an existing one is left unchanged.
 
         It is signed where TUNECTL_RELEASE_KEY names a key. Its manifest is written once: where it was added before its project was
-        committed, and now that is done, the history gets a line with the commit.
+        committed, and now is, an event with the commit is added to the history.
         Raises  ArtifactError for a folder with links, or a stored release of that name which was changed;
                 InfrastructureError where the disk refuses, and then nothing was added.
         """
@@ -181,10 +181,10 @@ class ReleaseRegistry:
     def promote(
         self, release: str, *, author: str, message: str, after: int | None = None, force: bool = False
     ) -> ChampionPointer:
-        """Make a release the champion; what is champion already stays so, without a new line in the log.
+        """Make a release the champion; for the current champion nothing changes, and no event is written.
 
         ``after`` is the sequence that the caller has seen: another one means that somebody was faster. ``force`` promotes
-        what a gate refused.
+        a release that a gate refused.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; ChampionMovedError for a pointer that has moved.
         """
         self.may_serve(release, force=force)
@@ -215,7 +215,7 @@ class ReleaseRegistry:
         seen: tuple[int, str] | None = None,
         force: bool = False,
     ) -> CanaryState:
-        """Put a release up beside the champion, for those who ask for it and for ``share`` of the others; takes the place of another.
+        """Set a release as challenger, for those who ask for it and for ``share`` of the others; it replaces another challenger.
 
         ``salt`` None: a new one, so that nobody's variant follows from an earlier trial. ``seen``: as of stop_canary.
         Raises  ArtifactError for a damaged release; GateError for one that a gate refused; UsageError for the champion itself,
@@ -357,7 +357,7 @@ class ReleaseRegistry:
         return stored
 
     def _missing(self, entries: Sequence[ReleaseEvent]) -> Iterator[ReleaseEvent]:
-        """Yield lines of what was done before a kill, but not written down."""
+        """Yield events of changes that were made before a kill, but not recorded."""
         added = {entry.release for entry in entries if entry.action == "add"}
         absent = [name for name in self.ids() if name not in added]
         yield from (
@@ -380,7 +380,7 @@ class ReleaseRegistry:
 
     @contextmanager
     def hold_lock(self, description: str) -> Iterator[None]:
-        """Hold the lock, after mending what a kill left. ``description``: what is done, for whoever finds it taken."""
+        """Hold the lock, after repairing what a kill left. ``description``: the change, for the error where the lock is taken."""
         (self.root / RELEASES).mkdir(parents=True, exist_ok=True)
         busy = f"{self.root}: another process changes this store"
         with lock.file_lock(self.root / LOCK, description, busy=busy, patience=self.patience):

@@ -35,32 +35,32 @@ T = TypeVar("T")
 EVENTS, CHAMPIONS, CANARIES = "events", "champion", "canary"
 OLD_CHAMPION: Final = "champion.json"
 DIGITS: Final = 6
-"""At least, of a numbered object: names sort as their numbers do up to a million."""
+"""Fewest digits of a numbered object: names sort as their numbers do up to a million."""
 HALF_DONE = 86_400.0
-"""Seconds after which a folder that is still being filled is what a kill left."""
+"""Seconds after which an unfinished folder is taken for one that a killed process left."""
 
 
 class RemoteRegistry:
     """The releases behind an address, as a server needs them (``registry.protocols.RegistryReader``)."""
 
     def __init__(self, files: ObjectStore, cache: Path, trust: TrustStore | None = None) -> None:
-        """``cache`` is a folder of this machine; what was brought stays there while somebody may want it again.
+        """``cache`` is a folder of this machine; downloaded releases stay there while they may be needed again.
 
-        ``trust``: keys of pointers; one that none of them signed is given as it lies there, and not remembered as the newest.
+        ``trust``: keys of pointers; one that none of them signed is returned, but not remembered as the newest.
         """
         self._trust = trust
         self._files, self._cache, self._guard = files, cache, SequenceGuard()
         self._read: dict[str, Any] = {}
-        """Numbered objects that were read, by name: they never change."""
+        """Cache of numbered objects by name: they never change."""
 
     @property
     def warning(self) -> str:
-        """Why the pointer that ``champion`` gave is not the one that lies there; empty where it is."""
+        """Why ``champion`` did not return the stored pointer; empty where it did."""
         return self._guard.warning
 
     @property
     def location(self) -> str:
-        """Where it is, for people."""
+        """Location of the registry, for people."""
         return self._files.address
 
     def ids(self) -> list[str]:
@@ -68,7 +68,7 @@ class RemoteRegistry:
         return sorted(filter(names.is_content_id, self._files.names(RELEASES)))
 
     def champion(self) -> ChampionPointer | None:
-        """Return the pointer; None before the first promotion."""
+        """Return the champion pointer; None before the first promotion."""
         newest = self._newest(CHAMPIONS, registry_formats.POINTER, ChampionPointer)
         if newest is None:
             result = self._record(registry_formats.POINTER, ChampionPointer, OLD_CHAMPION)
@@ -122,7 +122,7 @@ class RemoteRegistry:
         return sorted((int(stem), f"{stem}{ending}") for stem in stems if _is_number(stem))
 
     def _newest(self, folder: str, form: RecordFormat, shape: type[T]) -> tuple[int, T] | None:
-        """Return the record with the highest number, and that; it never changes, so it is read once."""
+        """Return the record with the highest number, and the number; it never changes, so it is read once."""
         numbered = self._list_numbered(folder, ".json")
         if not numbered:
             return None
@@ -133,24 +133,24 @@ class RemoteRegistry:
         return (number, result) if result is not None else None
 
     def folder(self, release: str) -> Path:
-        """Return where its files are once they have been brought.
+        """Return the folder of its files once they have been downloaded.
 
-        Raises  ArtifactError for what is no name of a release.
+        Raises  ArtifactError for an invalid name.
         """
         return names.below(self._cache, release)
 
     def read_statement(self, release: str) -> bytes | None:
         """Return the signed statement about a release; None where there is none.
 
-        Raises  ArtifactError for what is no name of a release.
+        Raises  ArtifactError for an invalid name.
         """
         return self._files.read(f"{RELEASES}/{release_statement.statement_path(self.folder(release)).name}")
 
     def fetch(self, release: str) -> Path:
-        """Return its files on this machine, brought anew where they are damaged here.
+        """Download the files of ``release`` to this machine, also where those that are here are damaged.
 
-        Raises  ArtifactError for what is no name of a release, and for one that is not what its manifest says; InfrastructureError for
-                one that is not there (yet), and from the place itself.
+        Raises  ArtifactError for an invalid name, and for a release that differs from its manifest; InfrastructureError for
+                one that is absent (yet), and where the store fails.
         """
         target = self.folder(release)
         if target.is_dir() and not release_manifest.verify(target):
@@ -189,9 +189,9 @@ class RemoteRegistry:
         return target
 
     def _tidy(self, brought: str) -> None:
-        """Delete what no pointer names any more, so that a server that follows for years does not fill its disk.
+        """Delete releases that no pointer names any more, so that a server does not fill its disk over the years.
 
-        A release that is still in memory goes on: its files stay until its engine closes them.
+        A release that is still in memory keeps working: its files are kept by the system until its engine closes them.
         """
         pointer, trial = self.champion(), self.trial()
         needed = {
@@ -205,7 +205,7 @@ class RemoteRegistry:
                 self._remove(folder)
 
     def _remove(self, folder: Path) -> None:
-        """Take a folder out of the way at once, then delete it: what a kill leaves of it must not look like a release."""
+        """Rename a folder at once, then delete it: what a kill leaves of it must not look like a release."""
         if not folder.is_dir():
             return
         away = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))

@@ -1,11 +1,11 @@
 """Synchronize a registry with its copy behind an address, which several machines may write.
 
-The release history decides. A registry may add to the history at the address only where that is the beginning of its own: else
-another machine was there, and what it did (a promotion, a canary) would be undone without a word.
+The release history decides. A registry may extend the history at the address only where that is the beginning of its own: else
+another machine has written there, and its changes (a promotion, a canary) would be lost silently.
 
-push     adds what is new here; the part of the history is claimed first, as an object that can be made once
-pull     adopts what is new there
-resolve  both have gone on by themselves: one champion is kept, under a higher sequence than either had
+push     adds the new events of this registry; the part of the history is claimed first, as an object that can be made once
+pull     adopts the new events at the address
+resolve  both have new events: one champion is kept, under a higher sequence than either had
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from tunectl.registry.remote import CANARIES, CHAMPIONS, EVENTS, RemoteRegistry,
 INCOMING, FORKS = "incoming", "forks"
 Side = Literal["ours", "theirs"]
 TRIES: Final = 5
-"""How often a history is added to that others add to at the same time."""
+"""Number of tries to extend a history that others extend at the same time."""
 _EVENT: Final = registry_formats.EVENT
 
 
 class PulledHistory(Struct, frozen=True):
-    """What ``pull`` brought."""
+    """Result of ``pull``."""
 
     events: int
     """How many events of the history were new here."""
     releases: list[str]
-    """Releases that were brought."""
+    """Releases that were downloaded."""
 
 
 def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
@@ -86,14 +86,14 @@ def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
 
 
 def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: str, message: str) -> list[str]:
-    """End a fork: adopt the history at the address, and promote one of the two champions once more, above both sequences.
+    """Resolve a fork: adopt the history at the address, and promote one of the two champions once more, above both sequences.
 
-    The history that this registry had is kept in ``forks/``. Servers follow: the sequence is higher than any that they saw.
+    The history of this registry is kept in ``forks/``. Servers follow: the sequence is higher than any that they have seen.
 
     Args:
         store: the registry of this machine.
         files: the address.
-        keep: whose champion goes on. ``theirs`` also keeps the canary at the address.
+        keep: whose champion is kept. ``theirs`` also keeps the canary at the address.
         author: who decides.
         message: why.
 
@@ -156,7 +156,7 @@ def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
 
 
 def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[ReleaseEvent]) -> None:
-    """Add the part of the history that is new here. Two processes of one machine may do so at once: then the second adds the rest."""
+    """Add the new part of the history. Two processes of one machine may do so at once: then the second adds the rest."""
     for _ in range(TRIES):
         remote = _open(store, files)
         remote_events = remote.log()
@@ -175,7 +175,7 @@ def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[Re
 
 
 def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -> None:
-    """Make a numbered object; one that is there was made from the same history, by a copy that was cut off after it."""
+    """Make a numbered object; an existing one was made from the same history, by a copy that was interrupted after it."""
     files.create(name, form.encode(record))
 
 
@@ -198,7 +198,7 @@ def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
 
 
 def _send_statement(store: ReleaseRegistry, files: ObjectStore, release: str) -> None:
-    """Copy the signed statement about a release; one that others signed, too, is replaced by what this machine has."""
+    """Copy the signed statement about a release; one that others signed, too, is replaced by that of this machine."""
     content = store.read_statement(release)
     name = f"{RELEASES}/{release}{release_statement.ENDING}"
     if content is not None and files.read(name) != content:
@@ -250,7 +250,7 @@ def _common(local_events: Sequence[ReleaseEvent], remote_events: Sequence[Releas
 
 
 def _only_additions(local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]) -> bool:
-    """Return whether this registry has only added releases since the two were the same: those can follow any other history."""
+    """Return whether this registry has only added releases since the last sync: those can follow any other history."""
     return all(
         entry.action in release_state.ADDITIONS for entry in local_events[_common(local_events, remote_events) :]
     )
@@ -259,7 +259,7 @@ def _only_additions(local_events: Sequence[ReleaseEvent], remote_events: Sequenc
 def _rebase_additions(
     local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]
 ) -> list[ReleaseEvent]:
-    """Return the history at the address, and behind it the releases that only this registry has."""
+    """Return the history at the address, followed by the additions of this registry."""
     known = {(event.action, event.release) for event in remote_events}
     return [
         *remote_events,
@@ -272,7 +272,7 @@ def _rebase_additions(
 
 
 def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequence[ReleaseEvent]) -> bool:
-    """Return whether the history at the address has anything new. Raises  GateError for a fork."""
+    """Return whether the history at the address has new events. Raises  GateError for a fork."""
     local_events = store.log()
     if local_events[: len(remote_events)] == remote_events:
         return False
@@ -282,7 +282,7 @@ def _is_news(store: ReleaseRegistry, remote: RemoteRegistry, remote_events: Sequ
 
 
 def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[ReleaseEvent]) -> list[str]:
-    """Download what the pointers of a history name and this registry does not have, beside it; others are not needed to go on."""
+    """Download the releases that the pointers of a history name and this registry does not have; others are not needed."""
     pointer, canary = release_state.champion_of(history), remote.trial()
     named = [pointer.release, pointer.previous] if pointer else []
     needed = [name for name in dict.fromkeys([*named, canary.release if canary else None]) if name is not None]
@@ -296,7 +296,7 @@ def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[Rel
 
 
 def _adopt(store: ReleaseRegistry, remote: RemoteRegistry, history: list[ReleaseEvent], brought: Sequence[str]) -> None:
-    """Take the releases that were brought into the registry, then the history that names them."""
+    """Move the downloaded releases into the registry, then adopt the history that names them."""
     for release in brought:
         if not store.folder(release).is_dir():
             remote.folder(release).rename(store.folder(release))

@@ -1,6 +1,6 @@
 """Guards against replay: a server never follows a champion pointer, or a signed canary, older than one it has seen.
 
-A rollback is no way back: its pointer has a higher sequence than the one before. A canary that has ended is not put up again: the
+A rollback has a higher sequence than the pointer before it, so it passes. A canary that has ended is not started again: the
 next one has a higher number.
 """
 
@@ -20,25 +20,25 @@ from tunectl.registry.release_state import ChampionPointer
 NEWEST: Final = RecordFormat("newest champion pointer", ())
 NEWEST_CANARY: Final = RecordFormat("newest canary", ())
 FILE, CANARY_FILE = "newest_champion.json", "newest_canary.json"
-"""In the state folder of a server."""
+"""File names in the state folder of a server."""
 
 
 class NewestPointer(Struct, frozen=True):
-    """The newest pointer that was seen, and where."""
+    """The newest pointer that was seen, and the location of its registry."""
 
     location: str
     pointer: ChampionPointer
 
 
 class SequenceGuard:
-    """Remembers the newest pointer of one registry."""
+    """Stores the newest pointer of one registry."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """``path``: a file that remembers it beyond this process; None: nothing does."""
+        """``path``: a file that keeps it beyond this process; None: it is kept in memory only."""
         self._path = path
         self._seen: NewestPointer | None = None
         self.warning = ""
-        """Why the pointer that was given last is not followed; empty where it is."""
+        """Why the last given pointer is not followed; empty where it is."""
 
     def find_newest(self, location: str) -> ChampionPointer | None:
         """Return the newest pointer of the registry at ``location`` that was seen."""
@@ -48,7 +48,7 @@ class SequenceGuard:
         return self._seen.pointer if self._seen is not None and self._seen.location == location else None
 
     def latest(self, pointer: ChampionPointer | None, location: str) -> ChampionPointer | None:
-        """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest that was seen where it is older."""
+        """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest one seen where it is older."""
         seen = self.find_newest(location)
         self.warning = ""
         if pointer == seen:
@@ -72,24 +72,24 @@ class SequenceGuard:
 
 
 class NewestCanary(Struct, frozen=True):
-    """The newest canary that was seen, and where."""
+    """The newest canary that was seen, and the location of its registry."""
 
     location: str
     number: int
     ended: bool
-    """Whether there was none afterwards."""
+    """Whether it has ended since."""
 
 
 class CanaryGuard:
-    """Remembers the newest signed canary of one registry, and whether it has ended. A canary without a number is older than all others."""
+    """Stores the newest signed canary of one registry, and whether it has ended. A canary without a number is older than all others."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """``path``: a file that remembers it beyond this process; None: nothing does."""
+        """``path``: a file that keeps it beyond this process; None: it is kept in memory only."""
         self._path = path
         self._seen: NewestCanary | None = None
 
     def observe(self, trial: CanaryState | None, location: str) -> str:
-        """Take note of the canary of the registry at ``location``; return why it must not be followed, empty where it may, or there is none."""
+        """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text."""
         seen = self._find_newest(location)
         if trial is None:
             if seen is not None and not seen.ended:

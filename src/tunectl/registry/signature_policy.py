@@ -1,4 +1,4 @@
-"""What a registry with trusted keys refuses: releases that nobody vouches for, and swaps that no server would follow."""
+"""Signature policy of a registry with trusted keys: refuses unsigned releases, and changes that no server would follow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
-    """Return what is wrong with the statement about a release, a sentence each; nothing where signatures are not checked."""
+    """Return the problems of the statement about a release, one sentence each; none where signatures are not checked."""
     if store.trust is None:
         return []
     checked = release_statement.check_statement(store.read_statement(release), release, store.trust)
@@ -26,7 +26,7 @@ def find_signature_problems(store: ReleaseRegistry, release: str) -> list[str]:
 
 
 def describe_signature(store: ReleaseRegistry, release: str) -> str:
-    """Return whose key vouches for a release that ``find_signature_problems`` found good; empty where signatures are not checked."""
+    """Return whose key signed a release that ``find_signature_problems`` accepted; empty where signatures are not checked."""
     if store.trust is None:
         return ""
     reason = release_statement.check_statement(store.read_statement(release), release, store.trust).reason
@@ -47,7 +47,7 @@ def refuse_untrusted(store: ReleaseRegistry, release: str) -> None:
 
 
 def refuse_pointer_key(store: ReleaseRegistry) -> None:
-    """Refuse a swap that no server with these trusted keys would follow.
+    """Refuse a promotion or rollback that no server with these trusted keys would follow.
 
     Raises  GateError.
     """
@@ -64,9 +64,9 @@ def refuse_pointer_key(store: ReleaseRegistry) -> None:
 
 
 def choose_author(store: ReleaseRegistry, account: str) -> str:
-    """Return who moves a pointer: the key that signs it where keys are trusted, else the account that runs the command.
+    """Return the author of a pointer's change: the key that signs it where keys are trusted, else the account that runs the command.
 
-    Nobody types a name: the history says who did it, and ``-m`` for whom.
+    Nobody types a name: the history has the author, and ``-m`` says on whose behalf.
     """
     key = signatures.load_named_key(signatures.POINTER_KEY_ENV) if store.trust is not None else None
     if store.trust is None or key is None:

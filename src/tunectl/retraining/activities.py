@@ -22,14 +22,14 @@ LiveOpener = Callable[[], AbstractContextManager[InferenceLog]]
 
 
 class RetrainRequest(Struct, frozen=True):
-    """Identity and frozen inputs of a run."""
+    """Key and frozen inputs of a run."""
 
     key: str
     facts: dict[str, Any]
 
 
 class StepResult(Struct, frozen=True):
-    """How a step ended; ``words`` go into the report, ``facts`` into the record of the run."""
+    """Result of a step; ``words`` are for the report, ``facts`` for the record of the run."""
 
     fine: bool
     words: str
@@ -40,19 +40,19 @@ class RetrainActivities(Protocol):
     """Side effects of the state machine; tests pass fakes. A TunectlError fails the run with its message."""
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
-        """Return the newest window that says drift of the champion that serves, and when it was examined."""
+        """Return the newest window of the champion with the verdict drift, and when it was examined."""
         ...
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
-        """Return key and frozen data of a trigger; None for an alert without such a drift window."""
+        """Return key and frozen inputs of a trigger; None for an alert without a drift window."""
         ...
 
     def data(self, run: RetrainRun) -> StepResult:
-        """Return whether there is enough to learn."""
+        """Return whether there is enough training data."""
         ...
 
     def train(self, run: RetrainRun, stop: threading.Event) -> StepResult:
-        """Rebuild and register the release, ``facts["release"]``. Not fine: a gate of the pipeline failed."""
+        """Rebuild and register the release, ``facts["release"]``. Its ``fine`` is False where a gate of the pipeline failed."""
         ...
 
     def judge(self, run: RetrainRun, stop: threading.Event) -> promotion_gate.GateVerdict:
@@ -71,7 +71,7 @@ class RetrainActivities(Protocol):
         ...
 
     def stop_canary(self, run: RetrainRun, reading: ExperimentResult | None, now: datetime) -> None:
-        """Take the challenger off the traffic."""
+        """Remove the challenger from the traffic."""
         ...
 
     def promote(self, run: RetrainRun, message: str, now: datetime) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class RetrainActivities(Protocol):
         ...
 
     def is_promoted(self, run: RetrainRun) -> bool:
-        """Return whether the challenger is champion: a promotion was cut, or a person was faster."""
+        """Return whether the challenger is champion: a promotion was interrupted after the change, or a person was faster."""
         ...
 
     def cleanup(self, run: RetrainRun) -> None:

@@ -1,6 +1,6 @@
-"""What Alertmanager and Grafana say over a webhook, as triggers. Pure.
+"""Convert webhook payloads of Alertmanager and Grafana to triggers. Pure.
 
-Alertmanager sends payload version 4, Grafana's own alerting version 1; both deliver at least once, again and again, and add
+Alertmanager sends payload version 4, Grafana's own alerting version 1; both deliver at least once, repeatedly, and add
 keys from release to release. So: unknown keys are ignored, an unknown version is refused, and an alert has one id however
 often it comes.
 Source: Alertmanager ``notify/webhook/webhook.go`` and ``docs/configuration.md``; Grafana "Configure webhook notifications".
@@ -21,9 +21,9 @@ from tunectl.retraining.state_machine import Trigger
 
 VERSIONS: Final = {"4": "Alertmanager", "1": "Grafana"}
 LARGEST: Final = 1_000_000
-"""Bytes of a payload; one of ten thousand alerts is of no use to anybody."""
+"""Largest payload in bytes."""
 MOST: Final = 20
-"""Triggers of one payload, those that started last: there is one retrain that they can start."""
+"""Most triggers of one payload, those that started last: all of them can start only one retrain."""
 KEPT: Final = ("alertname", "severity", "job", "instance", "signal", "project")
 """Labels that a record keeps."""
 
@@ -39,17 +39,17 @@ class _Alert(Struct, frozen=True):
 
 
 class _Payload(Struct, frozen=True):
-    """The part of a payload that matters."""
+    """The fields of a payload that are used."""
 
     version: str
     alerts: list[_Alert]
 
 
 def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> list[Trigger]:
-    """Return the triggers of one payload, at most ``MOST``; ``names`` are the alerts that ask for a retrain.
+    """Return the triggers of one payload, at most ``MOST``; ``names`` are the alerts that request a retrain.
 
-    An alert that ended starts nothing, and stops nothing.
-    Raises  DataError for what is no such payload; it repeats nothing of it.
+    An alert that has ended starts nothing, and stops nothing.
+    Raises  DataError for an invalid payload; the message repeats nothing of it.
     """
     if len(body) > LARGEST:
         raise DataError(f"a payload of {len(body)} bytes; at most {LARGEST} are read")
@@ -68,7 +68,7 @@ def parse_alertmanager(body: bytes, names: Collection[str], now: datetime) -> li
 
 
 def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
-    """Build the trigger without a window: a label for it would be a new series each, so the controller takes the newest drift."""
+    """Build the trigger without a window: as a label it would create a new series each time, so the controller takes the newest drift."""
     labels = {name: alert.labels[name][:200] for name in KEPT if name in alert.labels}
     mark = alert.fingerprint or msgspec.json.encode(sorted(alert.labels.items())).decode()
     name = hashlib.sha256(f"{mark}\0{_start(alert.starts_at)}".encode()).hexdigest()[:24]
@@ -80,7 +80,7 @@ def _trigger(alert: _Alert, sender: str, now: datetime) -> Trigger:
 
 
 def _start(text: str) -> str:
-    """Return the same moment is the same text, in whatever zone and with however many digits it was written."""
+    """Return the time in one form: the same moment gives the same text, in any zone and with any number of digits."""
     try:
         at = datetime.fromisoformat(text[:19] + _zone(text))
         return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

@@ -1,4 +1,4 @@
-"""The pages of the retrain controller: all retrains, one of them, and the one on which a person decides."""
+"""The pages of the retrain controller: all retrains, one of them, and the approval page."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ NEWEST = 200
 
 
 class ApprovalPages:
-    """Everything that people see; reads records, and writes decisions."""
+    """Renders the pages from records, and writes decisions."""
 
     def __init__(
         self, store: RunStore, trials: ExperimentStore, project: str, secret: bytes, cost: Callable[[], str]
     ) -> None:
-        """``cost`` says in words what a retrain takes."""
+        """``cost`` describes the cost of a retrain."""
         self._store, self._trials, self._project, self._secret, self._cost = store, trials, project, secret, cost
 
     def index(self) -> str:
-        """Return all retrains."""
+        """Return the page of all retrains."""
         return runs_page(self._store, self._trials, self._project, linked=True)
 
     def run(self, name: str) -> str | None:
-        """Return one retrain; None where there is none of that id."""
+        """Return the page of one retrain; None where there is none of that id."""
         run = next((item for item in self._store.runs() if item.id == name), None)
         if run is None:
             return None
@@ -52,9 +52,9 @@ class ApprovalPages:
         return report.build_report(run, next((item for item in self._trials.all() if item.run == run.id), None))
 
     def decide(self, token: str, now: datetime, decision: ApprovalDecision | None = None, trouble: str = "") -> str:
-        """Return the page of a link; a ``decision`` is kept first, under the question of the link.
+        """Return the page of an approval link; where ``decision`` is given, it is stored first.
 
-        Raises  UsageError for a link that is not ours, too old, or not of the question that is open.
+        Raises  UsageError for an invalid or expired link, or one of a question that is not open.
         """
         approval = signed_links.verify(token, self._secret, now)
         run = next((item for item in self._store.runs() if item.id == approval.run), None)
@@ -77,7 +77,7 @@ class ApprovalPages:
         )
 
     def _record(self, run: RetrainRun, token: ApprovalToken, decision: ApprovalDecision | None) -> str:
-        """Return what there is to say about a decision: empty while it is open."""
+        """Return the text about a decision: empty while the question is open."""
         if decision is not None:
             decision = replace(decision, nonce=token.nonce)
             if approvals.record(self._store, run, token.question, decision):
@@ -86,7 +86,7 @@ class ApprovalPages:
 
     @staticmethod
     def _why(run: RetrainRun, token: ApprovalToken) -> str:
-        """Return the evidence for a promotion; a retrain run brings its own."""
+        """Return the evidence for a promotion; for a retrain the run has its own."""
         steps = [step for step in run.steps if step.facts.get("nonce") == token.nonce]
         return str(steps[-1].facts.get("message", "")) if steps else ""
 
@@ -112,7 +112,7 @@ class ApprovalPages:
 
 
 def runs_page(store: RunStore, trials: ExperimentStore, project: str, *, linked: bool) -> str:
-    """Return all retrains as one page; ``linked`` where each has a page of its own, else their stories stand below."""
+    """Return all retrains as one page; ``linked`` where each has a page of its own, else their steps are listed below."""
     runs, outcomes = store.runs()[::-1][:NEWEST], store.list_outcomes()
     active = next((run for run in runs if not run.ended), None)
     done = [run for run in runs if run.state == "promoted"]

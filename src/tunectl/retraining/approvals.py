@@ -1,6 +1,6 @@
 """Approvals of retrain runs and promotions: who may decide, whether a question is open, and the record.
 
-Whoever decides shows a key of scope decide, and the record carries the name of that key; a link alone decides nothing.
+Whoever decides needs a key of scope decide, and the record has the name of that key; a link alone decides nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from tunectl.retraining.state_machine import RetrainRun
 
 
 class Approvers(NamedTuple):
-    """Who may decide."""
+    """Keys and people that may approve or reject a retrain."""
 
     keys: KeyStore
     people: tuple[str, ...] | None
-    """Names of keys, as ``retrain.approval.people`` has them. None: every key of scope decide."""
+    """Names of keys, as in ``retrain.approval.people``. None: every key of scope decide."""
 
     def verify(self, secret: str) -> str:
-        """Return the name of the key of somebody who may decide.
+        """Return the name of a key that may decide.
 
-        Raises  ApiError: 401 for a key that is not known, 403 for one that may not decide.
+        Raises  ApiError: 401 for an unknown key, 403 for one that may not decide.
         """
         key = self.keys.key(secret or None, "decide", time.monotonic())
         check_person(key.name, self.people)
@@ -63,7 +63,7 @@ def list_open(store: RunStore, runs: Iterable[RetrainRun], now: datetime) -> Ite
 
 
 def find_obstacle(store: RunStore, run: RetrainRun, question: ApprovalQuestion, nonce: str) -> str:
-    """Why a question takes no decision now; empty while it is open. ``nonce`` is of the question that somebody saw."""
+    """Return why a question cannot be decided now; empty while it is open. ``nonce`` is that of the question that was shown."""
     decision = store.get_decision(run.id, question)
     if decision is not None:
         word, at = "yes" if decision.approved else "no", f"{decision.at:%Y-%m-%d %H:%M} UTC"
@@ -75,7 +75,7 @@ def find_obstacle(store: RunStore, run: RetrainRun, question: ApprovalQuestion, 
 
 
 def record(store: RunStore, run: RetrainRun, question: ApprovalQuestion, decision: ApprovalDecision) -> bool:
-    """Keep a decision durably; False where the question is open no longer: somebody was quicker."""
+    """Store a decision durably; False where the question is not open any more: somebody was faster."""
     if find_obstacle(store, run, question, decision.nonce):
         return False
     return store.record_decision(run.id, question, decision)

@@ -18,7 +18,7 @@ from tunectl.registry.release_state import ChampionPointer
 from tunectl.retraining import schedules
 
 LOADING: Final = timedelta(minutes=30)
-"""How long servers may take to load a challenger; one that has answered nobody by then is not served."""
+"""How long servers may take to load a challenger; one without any answer by then is not served."""
 
 
 def build_experiment(
@@ -53,7 +53,7 @@ def build_experiment(
 def collect_observations(canary: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
     """Return the units of an experiment so far, from the challenger's first answer on.
 
-    While it was being loaded the champion answered those, too, who were assigned to it: that would look like unfair variants.
+    While it was loading, the champion also answered identities assigned to the challenger: that would look like unfair variants.
     """
     inferences = live.inferences(canary.started_at, now, release=canary.challenger, variant="challenger")
     first = next((item.accepted_at for item in inferences), None)
@@ -72,7 +72,7 @@ def collect_observations(canary: Experiment, live: InferenceLog, now: datetime) 
 def evaluate_canary(
     canary: Experiment, live: InferenceLog, canaries: ExperimentStore, now: datetime
 ) -> ExperimentResult | None:
-    """Read an experiment and keep what it says; None where somebody has ended it meanwhile."""
+    """Evaluate an experiment and store the result; None where somebody has ended it meanwhile."""
     units = collect_observations(canary, live, now).units
     reading = _check_variants(
         canary,
@@ -86,7 +86,7 @@ def evaluate_canary(
 def _check_variants(
     canary: Experiment, reading: ExperimentResult, pointer: ChampionPointer | None, now: datetime
 ) -> ExperimentResult:
-    """Return the reading, unless its variants are no longer those that were declared."""
+    """Return the result, unless its variants are no longer the declared ones."""
     if pointer is not None and pointer.release == canary.challenger:
         if canary.reading is not None and canary.reading.decision == "promote":
             return canary.reading  # it won, and a kill came between its promotion and its end

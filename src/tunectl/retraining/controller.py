@@ -1,6 +1,6 @@
 """Moves retrain runs through their states. All state is in the run store, so a killed controller resumes where it was.
 
-One run at a time. Only activities wait; the clock is a parameter, so tests set it.
+One run at a time. Only activities block; the time is a parameter, so that tests can set it.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class RetrainController:
             following,
         )
         self._seconds = seconds
-        """Tells how long work took, whatever happens to the clock meanwhile."""
+        """Measures durations, independent of changes of the system clock."""
         self.stop = threading.Event()
-        """Set it to end what runs; the run goes on with the next controller."""
+        """Set it to stop the current work; the run is resumed by the next controller."""
         self._tidied = False
         self.policy = rate_limits.policy_of(watch.limits)
 
@@ -69,7 +69,7 @@ class RetrainController:
         return next((run for run in reversed(self.store.runs()) if not run.ended), None)
 
     def reconcile(self, now: datetime) -> bool:
-        """Do what there is to do; says whether anything was. Call again at once where it was."""
+        """Do what is due; returns whether anything was. Call again at once where it was."""
         run = self.current_run()
         if run is None:
             return self._begin_something(now)
@@ -82,7 +82,7 @@ class RetrainController:
         return True
 
     def resend_approvals(self) -> None:
-        """Ask a person again what one is asked: links that an earlier secret signed are worth nothing."""
+        """Send open approval questions again: links signed with an earlier secret are invalid."""
         run = self.current_run()
         if run is not None and run.state == "awaiting_approval":
             facts = run.steps[-1].facts
@@ -130,7 +130,7 @@ class RetrainController:
         self._tidied = True
 
     def _schedules(self, now: datetime) -> None:
-        """Put every slot that has come into the inbox, then mark it: a kill between the two finds a known trigger."""
+        """Add a trigger for every due slot, then mark the slot: after a kill between the two the trigger is known already."""
         marks = self.store.get_schedule_marks()
         times: dict[str, datetime] = {}
         for name, schedule_config in self.watch.schedules.items():
@@ -144,7 +144,7 @@ class RetrainController:
     def _reconcile(self, now: datetime) -> None:
         """Start a run for drift without an alert: Alertmanager was down, or too many deliveries were answered with busy.
 
-        While cooldown or budget hold it up it is not taken: each window would freeze the live traffic anew, only to be turned down.
+        While cooldown or budget prevent a run no trigger is made: each window would freeze the live traffic again, only to be rejected.
         """
         result = self.activities.drift(now)
         if result is None or now - result[1] < timedelta(minutes=self.watch.reconcile_minutes):
@@ -156,7 +156,7 @@ class RetrainController:
             self.store.enqueue_trigger(trigger)
 
     def _consider(self, trigger: Trigger, now: datetime) -> None:
-        """Begin a run, or write why not."""
+        """Begin a run, or record why not."""
         prepared = self.activities.prepare(trigger, now)
         if prepared is None:
             self._settle(trigger, now, "no_drift", "no window of the champion's traffic says drift")
@@ -176,7 +176,7 @@ class RetrainController:
     # what moves it on
 
     def _advance(self, run: RetrainRun, now: datetime) -> Transition | None:
-        """Return the next step; None while there is nothing to say."""
+        """Return the next transition; None while there is none."""
         steps: dict[State, Callable[[RetrainRun, datetime], Transition | None]] = {
             "proposed": self._handle_proposed,
             "awaiting_approval": self._handle_awaiting_approval,
@@ -194,7 +194,7 @@ class RetrainController:
             return self._handle_error(run, now, error)
 
     def _handle_error(self, run: RetrainRun, now: datetime, error: Exception) -> Transition | None:
-        """Return the end of a run, unless the same step may succeed later: then the look fails, and the next one tries again."""
+        """Return the transition to failed, unless the same step may succeed later: then this reconcile fails, and the next one tries again."""
         if self.stop.is_set():
             return None
         lasts = run.state == "canary" and now < datetime.fromisoformat(run.steps[-1].facts["until"])
@@ -302,6 +302,6 @@ class RetrainController:
         return Transition(AFTER_CANARY[reading.decision], now, reading.reason, facts)
 
     def _promote(self, run: RetrainRun, reason: str, now: datetime, facts: dict[str, Any] | None = None) -> Transition:
-        """Swap the pointer, then say so: a kill between the two swaps to what is champion already."""
+        """Move the pointer, then record it: after a kill between the two the pointer is already right."""
         done = self.activities.promote(run, reason, now)
         return Transition("promoted", now, reason, {**(facts or {}), **done})

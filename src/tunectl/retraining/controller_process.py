@@ -35,7 +35,7 @@ from tunectl.retraining.workspace import RetrainWorkspace
 PAUSE: Final = 30.0
 """Seconds after a look that failed."""
 REST: Final = 4.0
-"""Times as long as a look took is waited for the next one: weeks of live traffic must not be read all the time."""
+"""Pause before the next reconcile, as a multiple of its duration: weeks of live traffic must not be read all the time."""
 KEYS_SECONDS: Final = 1.0
 """Between looks at the file of keys."""
 _log = logging_setup.get_logger(__name__)
@@ -75,7 +75,7 @@ class RetrainerProcess:
         self._warn_without_approvers(root)
 
     def _warn_without_approvers(self, root: TunectlConfig) -> None:
-        """Say at the start, not when a question waits, that nobody may answer it."""
+        """Warn at the start, not when a question is open, that nobody can answer it."""
         approval, path = root.retrain.approval, api_keys.find_keys_file(self._layout.root, root.serve.keys_file)
         if "required" not in (approval.training, approval.promotion):
             return
@@ -97,9 +97,9 @@ class RetrainerProcess:
         )
 
     def run(self, *, once: bool) -> None:
-        """Look, and look again, until told to stop; ``once``: until there is nothing to do.
+        """Reconcile repeatedly until told to stop; ``once``: until there is nothing to do.
 
-        Raises  TunectlError with ``once``, where a look fails: nobody looks again.
+        Raises  TunectlError with ``once``, where a reconcile fails: it is not tried again.
         """
         told: SimpleQueue[None] = SimpleQueue()
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -135,7 +135,7 @@ class RetrainerProcess:
         self._wake.set()
 
     def _look(self, *, once: bool) -> tuple[bool, float]:
-        """Return one look: whether to look again at once, else seconds to wait."""
+        """Reconcile once; return whether to reconcile again at once, else seconds to wait."""
         began = time.monotonic()
         try:
             if self._driver.reconcile(datetime.now(UTC)):
@@ -170,7 +170,7 @@ class RetrainerProcess:
         _log.error("%s: %s", what, error, exc_info=None if known else error)
 
     def _publish(self) -> None:
-        """Mirror the registry. A storage failure delays its servers only; the controller goes on."""
+        """Mirror the registry. A storage failure delays its servers only; the controller continues."""
         with self._publishing:
             try:
                 self._publisher.sync_if_changed()

@@ -1,4 +1,4 @@
-"""Cron expressions in a time zone, with the clock changes handled as Debian's cron does: cronsim's seam."""
+"""Cron expressions in a time zone, with clock changes handled as in Debian's cron: the wrapper of cronsim."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunectl.retraining.schedules import WORDS, CronSchedule
 def next_slot(schedule: CronSchedule, after: datetime) -> datetime:
     """Return the first slot after a moment, in UTC.
 
-    Raises  UsageError for an expression or a zone that is none.
+    Raises  UsageError for an invalid expression or zone.
     """
     cronsim = import_optional("cronsim", extra="retrain")
     try:

@@ -1,4 +1,4 @@
-"""What a retrain is built from: the window that says drift, the frozen live traffic and feedback, and whether it is enough."""
+"""Collect the data of a retrain: the drift window, the frozen live traffic and feedback, and whether it is enough."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from tunectl.retraining.state_machine import RetrainRun
 from tunectl.retraining.workspace import RetrainWorkspace
 
 NEWS: Final = (timedelta(days=2), timedelta(days=32))
-"""How far back windows are looked for, the nearest first: this is asked every few seconds, for years."""
+"""How far back windows are searched, the nearest first: this runs every few seconds, for years."""
 BACK: Final = timedelta(days=30)
-"""How far a snapshot reaches back behind the one before it, for opinions that came late."""
+"""How far a snapshot reaches back before the previous one, for late feedback."""
 DAWN: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def latest_drift_window(
     open_live: LiveOpener, champion: str, reference: Literal["live", "training"], now: datetime
 ) -> tuple[DriftWindow, datetime] | None:
-    """Return the newest window that says anything, and when it was examined, where it says drift of the release ``champion``; else None.
+    """Return the newest window with a verdict, and when it was examined, where the verdict is drift of the release ``champion``; else None.
 
-    What is older than all of ``NEWS`` is no news, and what lies ahead was made by a clock that was wrong. A window that could not
-    be told neither counts nor breaks the row, as for the monitor. ``reference``: what prompts are compared with.
+    Windows older than all of ``NEWS`` are ignored, and so are those in the future, which a wrong clock made. A window without a
+    verdict neither counts nor interrupts the sequence, as in the monitor. ``reference``: what prompts are compared with.
     """
     for back in NEWS:
         with open_live() as live:
@@ -54,7 +54,7 @@ def latest_drift_window(
 
 
 def _parse_decisive_window(body: dict[str, Any]) -> DriftWindow | None:
-    """Return a window that says something; None for others, and for rows of that table that are no windows of the monitor."""
+    """Return a window with a verdict; None for others, and for rows of that table that are not the monitor's."""
     try:
         result = msgspec.convert(body, DriftWindow, strict=False)
     except msgspec.ValidationError:
@@ -63,7 +63,7 @@ def _parse_decisive_window(body: dict[str, Any]) -> DriftWindow | None:
 
 
 def _has_newer_reference(open_live: LiveOpener, window: DriftWindow, reference: Literal["live", "training"]) -> bool:
-    """Return whether a person has accepted another reference since: to whoever says that this is the world now, it is no drift."""
+    """Return whether a person has accepted another reference since: by that they declared the new traffic normal, so it is no drift."""
     if reference == "training":
         return False
     with open_live() as live:
@@ -74,7 +74,7 @@ def _has_newer_reference(open_live: LiveOpener, window: DriftWindow, reference: 
 def freeze_snapshot(
     open_live: LiveOpener, layout: ProjectPaths, section: FeedbackFromLog, now: datetime, window: str | None
 ) -> Snapshot:
-    """Freeze what was said until ``now``; ``window``: the drift window that asks for it."""
+    """Freeze the feedback until ``now``; ``window``: the drift window that caused it."""
     before = training_window.load_window(layout.root / section.window).snapshots
     since = min(before[-1].until, now) - BACK if before else DAWN
     with open_live() as live:
@@ -104,7 +104,7 @@ def build_window(
 
 
 def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, minimum: MinimumData, root: Path) -> StepResult:
-    """Return whether there is as much as ``minimum``, and how much there is."""
+    """Return whether the data reach ``minimum``, and their amounts."""
     examples = training_window.build_feedback_examples(window, section, root)
     training_examples = [example for example in examples.feedback.examples if not example.held]
     new_count = sum(example.inference.id in examples.fresh for example in training_examples)

@@ -1,6 +1,6 @@
 """The gate's evidence: both releases answer the golden set, the drifted slice and the safety questions, each in its own process.
 
-What they said is measured here; ``promotion_gate`` decides by the numbers.
+Their answers are measured here; ``promotion_gate`` decides by the numbers.
 """
 
 from __future__ import annotations
@@ -39,40 +39,40 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 HOURS = 6
-"""Longest time for the answers of one release."""
+"""Longest time in hours for the answers of one release."""
 ON_GPUS = "vllm"
-"""The engine whose releases may hold weights that no processor reads, or too many of them."""
+"""The engine whose releases may have weights that need a GPU."""
 LOADS = "loads"
 
 
 class GateInputs(Struct, frozen=True):
-    """Everything that both sides are asked."""
+    """All prompts that both releases answer."""
 
     golden: list[Item]
     drifted: list[Item]
     harmful: list[Item]
     leaked: int = 0
-    """Golden items that the challenger was trained on: they are left out."""
+    """Number of golden items that were in the challenger's training data, and are left out."""
     version: int = 1
-    """Of the golden set."""
+    """Version of the golden set."""
 
     @property
     def asked(self) -> list[list[Message]]:
-        """In one list: golden, drifted, harmful."""
+        """All items in one list: golden, drifted, harmful."""
         return [list(item.messages) for item in (*self.golden, *self.drifted, *self.harmful)]
 
 
 class ReleaseOutputs(Struct, frozen=True):
-    """What one release said."""
+    """Answers of one release."""
 
     golden: list[str] = field(default_factory=list)
     drifted: list[str] = field(default_factory=list)
     harmful: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    """Mean of an answer, asked as many at once as the engine takes."""
+    """Mean seconds per answer, at the engine's full concurrency."""
     peak_bytes: int = 0
     trouble: str = ""
-    """Why it did not answer."""
+    """Why there are no answers; empty where there are."""
 
 
 def collect_evidence(
@@ -107,12 +107,12 @@ def collect_evidence(
             f"the champion does not answer: {sides[0].trouble}", hint=f"look into {workspace.log_path(run)}"
         )
     result = decide_on_answers(inputs, sides[0], sides[1], watch.gate, evaluate)
-    golden_set.count_use(store.root)  # now that it has decided: of a gate that is killed and asked again nothing wears
+    golden_set.count_use(store.root)  # after the decision: a gate that is killed and repeated counts once
     return replace(result, against=champion.release, version=inputs.version, leaked=inputs.leaked)
 
 
 def gate_inputs(store: ReleaseRegistry, project: Path, settings: PromotionGate, layout: ProjectPaths) -> GateInputs:
-    """Return the golden set (frozen now, where there is none yet) without what the challenger learned, and the drifted slice."""
+    """Return the golden set (frozen now, where there is none yet) without the challenger's training items, and the drifted slice."""
     version, folder = _golden(store, project, settings, layout)
     golden_items, _ = items.from_examples(golden_set.items(folder, version))
     training_digests = _read_training_digests(ProjectPaths(project).artifact("split") / "train.jsonl")
@@ -126,7 +126,7 @@ def gate_inputs(store: ReleaseRegistry, project: Path, settings: PromotionGate, 
 def _golden(
     store: ReleaseRegistry, project: Path, settings: PromotionGate, layout: ProjectPaths
 ) -> tuple[golden_set.GoldenSetVersion, Path]:
-    """Return the version in force; one that has decided often enough makes room for the next, drawn from the test split of now."""
+    """Return the current version of the golden set; after enough decisions (to avoid overfitting to it) the next one is drawn from the current test split."""
     result = golden_set.newest(store.root)
     if result is not None and result[0].uses < settings.max_uses:
         return result
@@ -186,7 +186,7 @@ def _side(
 
 
 def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutputs:
-    """Return answers in three parts; one that had no room is empty."""
+    """Return the answers in three parts; an answer for which there was no room is empty."""
     texts = [text or "" for text in result.texts]
     first, second = len(inputs.golden), len(inputs.golden) + len(inputs.drifted)
     mean = result.seconds / max(len(texts), 1)
@@ -196,7 +196,7 @@ def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutput
 def decide_on_answers(
     inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate, evaluate: Evaluate
 ) -> GateVerdict:
-    """Return the decision, given what both said."""
+    """Return the decision from both releases' answers."""
     settings = evaluate.gate
     limits = GateLimits(
         wanted.margin,
@@ -239,7 +239,7 @@ def _part(
 
 
 def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return the measure as one of which more is better."""
+    """Return the metric with a sign by which more is better."""
     measure = metrics.get_metric(primary)
     if measure.better == "lower":
         return lambda sums: -measure.combine(sums)
@@ -249,7 +249,7 @@ def _upwards(primary: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
 def check_infrastructure(
     champion: ReleaseOutputs, challenger: ReleaseOutputs, settings: PromotionGate
 ) -> list[GateCheck]:
-    """Return whether the challenger can serve."""
+    """Return the checks of whether the challenger can be served: latency, memory, errors."""
     if challenger.trouble:
         return [GateCheck(LOADS, False, challenger.trouble)]
     outputs = [*challenger.golden, *challenger.drifted]

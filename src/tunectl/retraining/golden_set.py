@@ -1,4 +1,4 @@
-"""The golden set: frozen at the first release, versioned, never fed by feedback, and counted: each decision wears it a little.
+"""The golden set: frozen at the first release, versioned, without feedback. Decisions are counted: repeated use overfits to it.
 
 <store>/golden/v<N>/items.jsonl   Example
 <store>/golden/v<N>/golden.json   Golden
@@ -24,7 +24,7 @@ from tunectl.core.errors import ArtifactError
 ITEMS, NAME = "items.jsonl", "golden.json"
 FOLDER: Final = "golden"
 SCRATCH: Final = "tmp-golden"
-"""What is being written, and what a kill has left of that."""
+"""Folder for a half-written version, also one that a killed process has left."""
 
 
 def upgrade_golden(record: dict[str, Any]) -> dict[str, Any]:
@@ -33,11 +33,11 @@ def upgrade_golden(record: dict[str, Any]) -> dict[str, Any]:
 
 
 GOLDEN: Final = RecordFormat("golden set", (upgrade_golden,), key="format")
-"""``version`` is the number of the set."""
+"""The format's version is under ``format``: ``version`` is the number of the set."""
 
 
 class GoldenSetVersion(Struct, frozen=True):
-    """A frozen golden set: a gate that asks the same questions too often adapts to them, so versions are replaced."""
+    """A version of the golden set. It is replaced after a number of decisions, because repeated decisions on the same items overfit to them."""
 
     version: int
     created_at: datetime
@@ -45,13 +45,13 @@ class GoldenSetVersion(Struct, frozen=True):
     digest: str
     """SHA-256 of the items' file."""
     uses: int
-    """Decisions that looked at it."""
+    """Number of decisions that used it."""
     source: str
-    """Where the items are from."""
+    """Source of the items."""
 
 
 def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
-    """Return the version in force and its folder; None before the first."""
+    """Return the current version and its folder; None before the first."""
     result = sorted((store / FOLDER).glob(f"v*/{NAME}"), key=lambda path: int(path.parent.name[1:]))
     return (GOLDEN.read(result[-1], GoldenSetVersion), result[-1].parent) if result else None
 
@@ -59,7 +59,7 @@ def newest(store: Path) -> tuple[GoldenSetVersion, Path] | None:
 def freeze(
     store: Path, examples: Sequence[Example], size: int, *, seed: int, at: datetime, source: str
 ) -> tuple[GoldenSetVersion, Path]:
-    """Draw at most ``size`` of ``examples`` as the next version, in a folder of its own."""
+    """Draw at most ``size`` of ``examples`` as the next version, in a separate folder."""
     usable = [
         example for example in examples if example.messages and any(answer.text.strip() for answer in example.answers)
     ]
@@ -77,7 +77,7 @@ def freeze(
 def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
     """Return the items.
 
-    Raises  ArtifactError where somebody changed them.
+    Raises  ArtifactError where the items were changed.
     """
     if atomic_io.sha256_path(folder / ITEMS) != golden.digest:
         raise ArtifactError(
@@ -88,7 +88,7 @@ def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:
 
 
 def count_use(store: Path) -> None:
-    """Count one decision of the version in force."""
+    """Count one decision on the current version."""
     result = newest(store)
     if result is not None:
         GOLDEN.write(result[1] / NAME, replace(result[0], uses=result[0].uses + 1))

@@ -41,25 +41,25 @@ from tunectl.retraining.state_machine import RetrainRun, Trigger
 from tunectl.retraining.workspace import RetrainWorkspace
 
 APART: Final = {"retrain", "monitor", "serve", "inference_log", "annotate"}
-"""Sections of the configuration that change nothing about a build."""
+"""Sections of the configuration that do not affect a build."""
 DECIDING: Final[dict[str, Any]] = {"train": {"start", "overrides"}, "data": True, "gate": True, "canary": True}
-"""Of the retrain controller's settings those that decide how a retrain ends; the others say when one begins."""
+"""Settings of the retrain controller that affect the result of a retrain; the others affect when one begins."""
 _log = logging_setup.get_logger(__name__)
 
 
 def settings_digest(root: TunectlConfig, watch: RetrainingConfig) -> str:
-    """Return a digest of the settings that decide how a retrain ends: asked again after one of them has changed, it is no duplicate."""
+    """Return a digest of the settings that affect the result of a retrain: after a change of one of them a repeated request is no duplicate."""
     build = root.model_dump(mode="json", exclude=APART)
     return atomic_io.sha256_json({**build, "retrain": watch.model_dump(mode="json", include=DECIDING)})
 
 
 class LocalActivities:
-    """Carry out the steps of a run by this project's own stores and processes; each may be repeated after a kill."""
+    """Runs the steps of a run with this project's own stores and processes; each may be repeated after a kill."""
 
     def __init__(
         self, workspace: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig
     ) -> None:
-        """``root`` is the configuration as this controller began with it."""
+        """``root`` is the configuration at the start of this controller."""
         self.workspace, self.store, self._live, self._root = workspace, store, live, root
         self.watch, self.trials = root.retrain, ExperimentStore(store)
 
@@ -72,7 +72,7 @@ class LocalActivities:
         )
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
-        """Return the facts that a run begins with, and the key that tells duplicates. A drift is known by its window, a proposal by its release, anything else by what there is to learn."""
+        """Return the initial facts of a run, and the key that identifies duplicates. A drift is identified by its window, a proposal by its release, anything else by its training data."""
         drift = self.drift(now) if trigger.kind in ("alert", "poll") else None
         if drift is None and trigger.kind in ("alert", "poll"):
             return None
@@ -164,7 +164,7 @@ class LocalActivities:
             self.trials.end(result, reading.decision if reading else "running", now, reading)
 
     def _get_approver(self, run: RetrainRun) -> str:
-        """Who promotes: the key of the person who said yes, else this program."""
+        """Return who promotes: the key of the person who approved, else this program."""
         decision = RunStore(self.workspace.store_dir).get_decision(run.id, "promote")
         return decision.author if decision is not None and decision.approved else "tunectl retrain controller"
 
@@ -194,7 +194,7 @@ class LocalActivities:
     def _get_expected_sequence(self, run: RetrainRun, release: str) -> int | None:
         """Return the sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already.
 
-        Raises  GateError where another one is: nothing is known about how the challenger compares with that.
+        Raises  GateError where the champion is another one: the gate did not compare the challenger with that.
         """
         pointer, against = self.store.champion(), run.facts("staged").get("against")
         if pointer is None:
@@ -211,7 +211,7 @@ class LocalActivities:
         return pointer is not None and pointer.release == facts.get("release")
 
     def cleanup(self, run: RetrainRun) -> None:
-        """End the canary, kill what still runs, and remove the worktree. What fails here is logged: the run has ended."""
+        """End the canary, kill remaining processes, and remove the worktree. Errors here are logged: the run has ended."""
         try:
             self.stop_canary(run, None, run.steps[-1].at)
             supervised_process.kill_marked(self.workspace.mark)
@@ -221,7 +221,7 @@ class LocalActivities:
             _log.error("tidying up after retrain %s: %s", run.id, error)
 
     def notify_finished(self, run: RetrainRun) -> None:
-        """Note the end of a run in the inference log, and tell people once. What fails here is logged: the run has ended."""
+        """Record the end of a run in the inference log, and notify people once. Errors here are logged: the run has ended."""
         is_new, last = True, run.steps[-1]
         try:
             body = {"run": run.id, "state": run.state, "message": run.trigger.message, "reason": last.message}

@@ -1,4 +1,4 @@
-"""The trigger that a person gives: retrain now, or try a release that is there."""
+"""The trigger of a person: retrain now, or test an existing release."""
 
 from __future__ import annotations
 

@@ -12,14 +12,14 @@ from tunectl.core import logging_setup
 
 _log = logging_setup.get_logger(__name__)
 SECONDS = 10
-"""Longest wait for whoever takes a message."""
+"""Longest wait in seconds for the receiver of a message."""
 
 
 def notify(words: str, project: str, variable: str, link: str = "") -> None:
-    """Log a message, and send it where the environment variable holds an address; what cannot be delivered is only logged.
+    """Log a message, and send it where the environment variable has an address; a failed delivery is only logged.
 
-    ``link`` is sent below the words and never logged: whoever has it can decide, and more people read logs than may decide.
-    Nothing depends on it: what waits for people also stands in ``tunectl status``.
+    ``link`` is sent below the text and never logged: whoever has it can decide, and more people read logs than may decide.
+    Nothing depends on the delivery: open questions are also shown by ``tunectl status``.
     """
     _log.info("%s%s", words, " (tunectl status shows the link)" if link else "")
     url = os.environ.get(variable)

@@ -1,11 +1,11 @@
 """The gate between champion and challenger: golden set, drifted slice, safety floors, infrastructure check. Pure.
 
-    reject        a floor or a check that does not hold; surely worse on the golden set; not better where it was meant to be
-    insufficient  too few items, whatever they show, or intervals too wide to tell
-    promote       not worse on the golden set by more than the margin, and better on the slice, surely
+    reject        a guardrail or a check failed; significantly worse on the golden set; not better on the drifted slice
+    insufficient  too few items, whatever their results, or too wide intervals
+    promote       not worse on the golden set by more than the margin, and significantly better on the slice
 
-Equal is a rejection: a swap costs something and has to buy something. All differences are paired, item by item, challenger
-minus champion, in points of the primary measure where more is better.
+Equal is a rejection: a promotion has a cost and must have a benefit. All differences are paired, item by item, challenger
+minus champion, in points of the primary metric where more is better.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 GateOutcome = Literal["promote", "reject", "insufficient"]
 POWER = 0.8
-"""Of the smallest difference that a set of items is said to see."""
+"""Power at which the smallest detectable difference of a set of items is computed."""
 
 
 class GateLimits(Struct, frozen=True):
-    """What is demanded."""
+    """Limits of the gate."""
 
     margin: float
-    """Points that the challenger may surely be worse on the golden set at most."""
+    """Points by which the challenger may be worse on the golden set at most."""
     matters: float
-    """Smallest gain on the slice that counts, in points: an interval that is wider tells nothing."""
+    """Smallest gain on the slice that counts, in points: a wider interval is insufficient."""
     golden_items: int
     slice_items: int
     """Fewest items (independent groups of them) of each part."""
@@ -47,28 +47,28 @@ class GateComparison(Struct, frozen=True, omit_defaults=True):
     name: Literal["golden", "slice"]
     items: int
     groups: int
-    """Independent ones: near duplicates count once."""
+    """Number of independent items: near duplicates count once."""
     champion: float | None = None
     challenger: float | None = None
     difference: float | None = None
     low: float | None = None
     high: float | None = None
     sees: float | None = None
-    """Smallest true difference that so many items show four times in five."""
+    """Smallest true difference that so many items detect four times in five."""
 
 
 class Guardrail(Struct, frozen=True):
-    """A bound that the challenger must keep, whatever it gains: safety, refusals, format."""
+    """A limit that the challenger must keep, whatever its gain: safety, refusals, format."""
 
     name: str
     value: float
     bound: float
     most: bool
-    """Whether ``bound`` is the most allowed; else it is the least."""
+    """Whether ``bound`` is the largest allowed value; else it is the smallest."""
 
     @property
     def holds(self) -> bool:
-        """Whether the bound is kept."""
+        """Whether the limit is kept."""
         return self.value <= self.bound if self.most else self.value >= self.bound
 
 
@@ -81,7 +81,7 @@ class GateCheck(Struct, frozen=True):
 
 
 class GateVerdict(Struct, frozen=True):
-    """What the gate says, and all it looked at."""
+    """The verdict of the gate, with all its evidence."""
 
     verdict: GateOutcome
     reason: str
@@ -92,9 +92,9 @@ class GateVerdict(Struct, frozen=True):
     against: str = ""
     """The champion that the challenger was compared with."""
     version: int = 0
-    """Of the golden set."""
+    """Version of the golden set."""
     leaked: int = 0
-    """Items of the golden set that were left out, because the challenger has learned them."""
+    """Number of golden items that were left out, because they were in the challenger's training data."""
 
 
 def compare_on_items(
@@ -107,8 +107,8 @@ def compare_on_items(
 ) -> GateComparison:
     """Return both sides on one set of items.
 
-    champion, challenger  statistics (items, statistics) of the primary measure, a row an item, the same items in the same order
-    groups                one name an item; items of one group are resampled together
+    champion, challenger  statistics (items, statistics) of the primary metric, one row per item, the same items in the same order
+    groups                one name per item; items of one group are resampled together
     combine               sums of statistics (..., statistics) to values (...), in points
     Source: paired bootstrap as in ``stats.bootstrap``; the visible difference from the interval's width by the usual formula.
     """

@@ -1,4 +1,4 @@
-"""Who may start a retrain, and when: one at a time, none twice, with rests between them and a budget. Pure; times are in UTC."""
+"""Limits on when a retrain may start: one at a time, no duplicates, with cooldowns between them and a budget. Pure; times are in UTC."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tunectl.config.schema.retrain import RateLimitConfig
 from tunectl.retraining.state_machine import CONCLUDED, RetrainRun, State, Suppressed, Trigger, TriggerKind
 
 RECURRING_TRIGGERS: Final[frozenset[TriggerKind]] = frozenset(("alert", "poll"))
-"""Triggers that come again for as long as the drift lasts."""
+"""Triggers that are repeated for as long as the drift lasts."""
 UNSUCCESSFUL: Final[frozenset[State]] = frozenset(("rejected", "withdrawn"))
 """Ends after which the next cooldown is twice as long."""
 WEEK: Final = timedelta(days=7)
 
 
 class RateLimits(Struct, frozen=True):
-    """Limits on how often anything is started."""
+    """Limits on how often retrains start."""
 
     cooldown: timedelta
-    """After a run has ended; twice as long for each fruitless run in a row."""
+    """Cooldown after a run has ended; twice as long for each unsuccessful run in a row."""
     longest: timedelta
-    """Longest cooldown, whatever was doubled."""
+    """Longest cooldown, after doubling."""
     week: int
-    """Runs that may reach training in seven days."""
+    """Runs that may begin training in seven days."""
 
 
 def policy_of(limits: RateLimitConfig) -> RateLimits:
-    """Return the section of the configuration as this file wants it."""
+    """Return the limits in the section of the configuration."""
     return RateLimits(
         timedelta(hours=limits.cooldown_hours), timedelta(hours=limits.max_cooldown_hours), limits.max_per_week
     )
@@ -41,7 +41,7 @@ class AdmissionDecision(Struct, frozen=True):
     """Whether a trigger starts a run."""
 
     attempt: int | None
-    """None: it does not."""
+    """Number of the attempt; None: no run is started."""
     reason: Suppressed | None = None
     words: str = ""
 
@@ -66,7 +66,7 @@ def admit_trigger(
 def rate_limited(
     trigger: Trigger, runs: Sequence[RetrainRun], now: datetime, policy: RateLimits
 ) -> AdmissionDecision | None:
-    """Return whether cooldown or budget hold ``trigger`` up, whatever its key is."""
+    """Return whether cooldown or budget prevent ``trigger``, whatever its key is."""
     if trigger.ignore_limits:
         return None
     until = cooldown_until(runs, now, policy, recurring=trigger.kind in RECURRING_TRIGGERS)

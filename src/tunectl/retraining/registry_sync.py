@@ -9,17 +9,17 @@ from tunectl.registry.remote_sync import push
 
 
 class Publisher:
-    """Copies a release store to an address whenever one of its pointers has moved; once when it begins, too."""
+    """Copies a release store to an address whenever one of its pointers has moved, and once at the start."""
 
     def __init__(self, store: ReleaseRegistry, location: str) -> None:
-        """``location`` is where servers look; a folder is theirs and ours, so nothing has to be copied."""
+        """``location`` is the registry of the servers; where it is a folder, it is shared and nothing has to be copied."""
         self._store, self._address = store, location if "://" in location else None
         self._told: tuple[ChampionPointer | None, CanaryState | None] | None = None
 
     def sync_if_changed(self) -> bool:
-        """Copy what is not there yet; says whether anything had to be.
+        """Copy what is absent at the address; returns whether anything had to be copied.
 
-        Raises  GateError where another machine wrote there (``tunectl release pull``); InfrastructureError where the place says no; MissingExtraError without its driver; ArtifactError for a damaged release.
+        Raises  GateError where another machine wrote there (``tunectl release pull``); InfrastructureError where the store fails; MissingExtraError without its driver; ArtifactError for a damaged release.
         """
         now = (self._store.champion(), self._store.trial())
         if self._address is None or now == self._told:

@@ -1,4 +1,4 @@
-"""The story of a retrain, out of its records: why, what data, what changed, gate, experiment, decision. Pure."""
+"""The report of a retrain, from its records: reason, data, changes, gate, experiment, decision. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Rows = list[tuple[str, ...]]
 
 
 class ReportSection(Struct, frozen=True):
-    """One part of the story: a table."""
+    """One section of the report: a table."""
 
     name: str
     title: str
     columns: tuple[str, ...]
     rows: Rows
     curve: str = ""
-    """An SVG."""
+    """A plot as SVG; empty: none."""
 
 
 class RetrainReport(Struct, frozen=True):
@@ -44,7 +44,7 @@ class RetrainReport(Struct, frozen=True):
 
 
 def build_report(run: RetrainRun, canary: Experiment | None = None) -> RetrainReport:
-    """Return the story so far."""
+    """Return the report so far."""
     chapters = [
         ReportSection("why", "Why", ("what", "value"), list(_why(run))),
         ReportSection("data", "What data", ("what", "value"), list(_data(run))),
@@ -186,7 +186,7 @@ def _canary(canary: Experiment | None) -> Iterator[ReportSection]:
 
 
 def describe_results(reading: ExperimentResult) -> Iterator[tuple[str, str]]:
-    """Yield the findings of one check of a canary, a line each."""
+    """Yield the results of one check of a canary, one line each."""
     yield "champion", f"{_number(reading.champion)} ({reading.champion_units} identities)"
     yield "challenger", f"{_number(reading.challenger)} ({reading.challenger_units} identities)"
     if reading.low is not None and reading.high is not None:

@@ -1,6 +1,6 @@
 """Export metrics of the retrain controller: closed label sets, never NaN.
 
-Counters come from the records, not from this process: after a restart they go on where they were.
+Counters come from the records, not from this process: after a restart they continue.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ REASONS: Final = get_args(Suppressed)
 DECISIONS: Final = ("promoted", "rejected", "withdrawn", "insufficient", "dismissed")
 EVIDENCE: Final = ("better", "harm")
 LONG: Final = ("training", "evaluating")
-"""States in which one reconcile lasts as long as the training or the gate does, which have limits of their own."""
+"""States in which one reconcile lasts as long as the training or the gate, which have their own limits."""
 _KEPT: Final = 1e6
-"""Largest evidence that is shown: beyond that it is a number for nobody."""
+"""Largest evidence that is exported: larger numbers mean nothing to people."""
 
 
 class RetrainMetrics:
-    """Render run store, registry and canary test as metrics, anew for every scrape."""
+    """Exports run store, registry and canary test as metrics, computed anew for every scrape."""
 
     def __init__(self, began: float) -> None:
-        """``began``: when this controller did, in seconds since 1970."""
+        """``began``: start of this controller, in seconds since 1970."""
         self._library = import_optional("prometheus_client", extra=EXTRA)
         self._core = import_optional("prometheus_client.core", extra=EXTRA)
         self.errors = 0
-        """Reconciles that failed."""
+        """Number of failed reconciles."""
         self.last_reconcile = began
-        """End of the newest reconcile, in seconds since 1970. It stands still while one hangs."""
+        """End of the newest reconcile, in seconds since 1970. It does not change while one hangs."""
 
     def text(
         self,
@@ -45,7 +45,7 @@ class RetrainMetrics:
         champion: ChampionPointer | None,
         canary: Experiment | None,
     ) -> bytes:
-        """Return the exposition, in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         registry = self._library.CollectorRegistry(auto_describe=False)
         families = [*self._retrain(runs, outcomes), *self._release(runs, champion), *self._canary(canary)]
         registry.register(_StaticCollector(families))
@@ -164,7 +164,7 @@ class RetrainMetrics:
 
 
 class _StaticCollector:
-    """A collector of families that are there already."""
+    """A collector of given metric families."""
 
     def __init__(self, families: Sequence[Any]) -> None:
         self._families = families

@@ -1,4 +1,4 @@
-"""The records of retraining as earlier versions wrote them. Upgrades are pure: an object in, the object of the next version out."""
+"""Upgrade the records of retraining from earlier versions. Upgrades are pure: an object in, the object of the next version out."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _DATA: Final = {
     "held": "held_out",
     "left": "left_out",
 }
-"""What the data gate counted. ``edits`` keeps its name."""
+"""New names of the counts of the data gate. ``edits`` keeps its name."""
 
 
 def upgrade_trigger(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a trigger of 0.1. Its id stays: it is how a repeat is recognized."""
+    """Return a trigger of 0.1. Its id stays, since duplicates are recognized by it."""
     return rename_keys(record, {**AUTHORSHIP, "urgent": "ignore_limits"})
 
 
 def upgrade_run(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a run of 0.1. Its key stays: it is a hash of what the run depends on."""
+    """Return a run of 0.1. Its key stays: it is a hash of the run's inputs."""
     return {
         **record,
         "trigger": upgrade_trigger(record.get("trigger", {})),
@@ -66,7 +66,7 @@ def upgrade_decision(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_marks(record: dict[str, Any]) -> dict[str, Any]:
-    """Return ``calendar.json`` of 0.1: the marks stood at the top."""
+    """Return ``calendar.json`` of 0.1, where the marks were at the top level."""
     return {"marks": record}
 
 

@@ -1,14 +1,14 @@
-"""The retrain records on the disk: each a file that appears or is replaced whole, so a kill leaves the old or the new one.
+"""The retrain records on the disk: each is a file that is written atomically, so that a kill leaves the old or the new one.
 
-    <root>/runs/<number>-<run id>.json   the whole story of one run; rewritten at each step
-    <root>/inbox/<id>.json               a trigger that waits
-    <root>/outcomes/<id>.json            what became of a trigger: the same one never starts twice
-    <root>/approvals/<run>-<question>.json  a person's decision: made once, whoever was first
-    <root>/schedule_marks.json           the last slot of each schedule that was dealt with
+    <root>/runs/<number>-<run id>.json   the whole record of one run; rewritten at each step
+    <root>/inbox/<id>.json               a pending trigger
+    <root>/outcomes/<id>.json            the outcome of a trigger: the same one never starts twice
+    <root>/approvals/<run>-<question>.json  a person's decision: written once, by whoever was first
+    <root>/schedule_marks.json           the last handled slot of each schedule
     <root>/.lock                         held by the one ``tunectl retrain controller`` of the project
 
 Readers take no lock. Only ``receive`` and ``answer`` may be called beside the lock's holder: they make new files.
-Records of tunectl 0.1 lie in ``seen``, ``answers`` and ``calendar.json``: they are read there until the lock's holder has moved them.
+Records of tunectl 0.1 are in ``seen``, ``answers`` and ``calendar.json``: they are read there until the lock's holder has moved them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ RUNS, INBOX, OUTCOMES, APPROVALS = "runs", "inbox", "outcomes", "approvals"
 MARKS, LOCK = "schedule_marks.json", ".lock"
 OLD_MARKS: Final = "calendar.json"
 OLD_FOLDERS: Final = {OUTCOMES: "seen", APPROVALS: "answers"}
-"""What some of them were called in tunectl 0.1."""
+"""Names of two folders in tunectl 0.1."""
 NAME: Final = re.compile(r"[\w.:-]{1,120}")
 
 
 class TriggerOutcome(Struct, frozen=True, omit_defaults=True):
-    """What became of a trigger."""
+    """Outcome of a trigger."""
 
     trigger: Trigger
     at: datetime
@@ -62,19 +62,19 @@ class ApprovalDecision(Struct, frozen=True):
 
 
 class ScheduleMarks(Struct, frozen=True):
-    """What lies in ``schedule_marks.json``."""
+    """Content of ``schedule_marks.json``."""
 
     marks: dict[str, datetime]
-    """Schedule to its last slot that was dealt with."""
+    """Last handled slot by schedule."""
 
 
 class RunStore:
-    """Read and write the records of retrain runs; the layout on the disk stands at the top of this module."""
+    """Reads and writes the records of retrain runs; the layout on the disk is in the docstring of this module."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known: dict[Path, tuple[tuple[int, int, int], Any]] = {}
-        """Records that were read, with the stamp of their file: each scrape of the metrics asks for all of them."""
+        """Records that were read, with the stamp of their file: each scrape of the metrics reads all of them."""
 
     def runs(self) -> list[RetrainRun]:
         """Return all runs, the oldest first.
@@ -84,35 +84,35 @@ class RunStore:
         return [self._read(path, run_formats.RUN, RetrainRun) for path in self._files(RUNS)]
 
     def save(self, run: RetrainRun) -> None:
-        """Write a run as it stands now; durable on return."""
+        """Save the current state of a run; durable on return."""
         paths_by_id = {path.stem.partition("-")[2]: path for path in self._files(RUNS)}
         number = 1 + max((int(path.stem.partition("-")[0]) for path in paths_by_id.values()), default=-1)
         run_formats.RUN.write(paths_by_id.get(run.id, self.root / RUNS / f"{number:05d}-{run.id}.json"), run)
 
     def enqueue_trigger(self, trigger: Trigger) -> bool:
-        """Keep a trigger until it is dealt with; durable on return. False: it is known already."""
+        """Store a trigger until it is handled; durable on return. False: it is known already."""
         if self.get_outcome(trigger.id) is not None:
             return False
         return atomic_io.create_exclusive(self._place(INBOX, trigger.id), run_formats.TRIGGER.encode(trigger))
 
     def is_pending(self, trigger: str) -> bool:
-        """Return whether a trigger was received and is not dealt with."""
+        """Return whether a trigger was received and is not handled yet."""
         return self._place(INBOX, trigger).is_file()
 
     def list_pending_triggers(self) -> list[Trigger]:
-        """Return triggers that wait, the oldest first; changes nothing."""
+        """Return pending triggers, the oldest first; changes nothing."""
         waiting = [path for path in self._files(INBOX) if not self._is_resolved(path)]
         triggers: list[Trigger] = [run_formats.TRIGGER.read(path, Trigger) for path in waiting]
         return sorted(triggers, key=lambda trigger: (trigger.at, trigger.id))
 
     def remove_resolved_triggers(self) -> None:
-        """Remove from the inbox what a kill left there although it was dealt with. For the lock's holder."""
+        """Remove handled triggers that a kill left in the inbox. Only for the lock's holder."""
         for path in self._files(INBOX):
             if self._is_resolved(path):
                 path.unlink(missing_ok=True)
 
     def adopt_old_names(self) -> None:
-        """Write the records of tunectl 0.1 where they lie now, each whole before the old one goes. For the lock's holder."""
+        """Write the records of tunectl 0.1 to their new places, each complete before the old one is removed. Only for the lock's holder."""
         for folder, form, shape in (
             (OUTCOMES, run_formats.OUTCOME, TriggerOutcome),
             (APPROVALS, run_formats.DECISION, ApprovalDecision),
@@ -126,12 +126,12 @@ class RunStore:
             (self.root / OLD_MARKS).unlink()
 
     def resolve_trigger(self, outcome: TriggerOutcome) -> None:
-        """Write what became of a trigger, then forget that it waits."""
+        """Write the outcome of a trigger, then remove it from the inbox."""
         run_formats.OUTCOME.write(self._place(OUTCOMES, outcome.trigger.id), outcome)
         self._place(INBOX, outcome.trigger.id).unlink(missing_ok=True)
 
     def get_outcome(self, trigger: str) -> TriggerOutcome | None:
-        """Return the outcome of a trigger; None where it waits or never came."""
+        """Return the outcome of a trigger; None where it is pending or never came."""
         path = self._find(OUTCOMES, trigger)
         return run_formats.OUTCOME.read(path, TriggerOutcome) if path.is_file() else None
 
@@ -141,7 +141,7 @@ class RunStore:
         return sorted(result, key=lambda item: item.at)
 
     def record_decision(self, run: str, question: str, answer: ApprovalDecision) -> bool:
-        """Keep a decision; False where there is one already."""
+        """Store a decision; False where there is one already."""
         path = self._place(APPROVALS, f"{run}-{question}")
         if self._find(APPROVALS, path.stem) != path:
             return False
@@ -153,12 +153,12 @@ class RunStore:
         return run_formats.DECISION.read(path, ApprovalDecision) if path.is_file() else None
 
     def get_schedule_marks(self) -> dict[str, datetime]:
-        """Return the last slot of each schedule that was dealt with."""
+        """Return the last handled slot of each schedule."""
         path = record_format.existing(self.root / MARKS, OLD_MARKS)
         return run_formats.MARKS.read(path, ScheduleMarks).marks if path.is_file() else {}
 
     def set_schedule_mark(self, calendar: dict[str, datetime]) -> None:
-        """Replace the marks of all schedules; ``calendar`` is schedule to its last slot that was dealt with."""
+        """Replace the marks of all schedules; ``calendar`` is the last handled slot by schedule."""
         run_formats.MARKS.write(self.root / MARKS, ScheduleMarks(calendar))
 
     def _place(self, folder: str, name: str) -> Path:
@@ -167,13 +167,13 @@ class RunStore:
         return self.root / folder / f"{name}.json"
 
     def _find(self, folder: str, name: str) -> Path:
-        """Return where a record lies; where it would be written, if it is nowhere."""
+        """Return the path of a record; where there is none, the path for writing it."""
         path = self._place(folder, name)
         older = self.root / OLD_FOLDERS[folder] / path.name
         return older if older.is_file() and not path.is_file() else path
 
     def _read(self, path: Path, form: RecordFormat, shape: type[T]) -> T:
-        """Read a record, once while its file stays the same; each change replaces the file."""
+        """Read a record, once while its file is unchanged; each change replaces the file."""
         try:
             status = path.stat()
         except OSError:  # it says what is wrong
@@ -189,7 +189,7 @@ class RunStore:
         return self._find(OUTCOMES, path.stem).is_file()
 
     def _files(self, folder: str) -> list[Path]:
-        """Return the records of a folder, by name; one that lies under the old and the new name (a kill came between) counts once."""
+        """Return the records of a folder, by name; one under both the old and the new name (after a kill in between) counts once."""
         older = _list_records(self.root / OLD_FOLDERS[folder]) if folder in OLD_FOLDERS else []
         result = {path.name: path for path in (*older, *_list_records(self.root / folder))}
         return [result[name] for name in sorted(result)]

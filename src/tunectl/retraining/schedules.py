@@ -1,4 +1,4 @@
-"""Schedules: which slot is due. Pure; the rule "when is the next one" is given (``retraining/cron.py``)."""
+"""Schedules: which slot is due. Pure; the rule for the next slot is a parameter (``retraining/cron.py``)."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from msgspec import Struct
 from tunectl.retraining.state_machine import Trigger
 
 WORDS: Final[Mapping[str, str]] = {"monthly": "0 3 1 * *", "quarterly": "0 3 1 1,4,7,10 *"}
-"""Names for cron expressions: three at night on the first day."""
+"""Names for cron expressions: at 3:00 on the first day."""
 AHEAD: Final = timedelta(days=1)
-"""A mark that lies further ahead was written by a clock that was wrong."""
+"""A mark further ahead was written by a wrong clock."""
 
 
 BACK: Final = (timedelta(days=32), timedelta(days=367))
-"""How far back the newest slot is looked for where nobody looked for longer, the nearest first, in place of going through years of
-minutes. Not nearer: in the hour that a clock change repeats, the rule needs to know what came before it."""
+"""How far back the newest slot is searched after a long pause, the nearest first, instead of going through years of
+minutes. Not nearer: in the hour that a clock change repeats, the rule needs the slots before it."""
 
 
 class CronSchedule(Struct, frozen=True):
-    """One line of the calendar."""
+    """One schedule."""
 
     name: str
     cron: str
     """A cron expression, or a name of ``WORDS``."""
     zone: str
-    """Of the IANA database, for example ``Europe/Berlin``."""
+    """Time zone of the IANA database, for example ``Europe/Berlin``."""
 
 
 Next = Callable[[CronSchedule, datetime], datetime]
-"""The first slot of a schedule after a moment, in UTC."""
+"""Returns the first slot of a schedule after a moment, in UTC."""
 
 
 def due_slot(
     schedule: CronSchedule, last: datetime | None, now: datetime, following: Next
 ) -> tuple[datetime | None, datetime]:
-    """Return the newest slot after ``last`` that has come, if any, and the mark to keep.
+    """Return the newest slot after ``last`` that is due, if any, and the mark to store.
 
-    Slots that were missed while nobody looked are one: the newest. A schedule that is seen for the first time begins now, and
-    so does one whose mark lies in the far future.
+    Of several missed slots only the newest counts. A new schedule begins now, and
+    so does one whose mark is in the far future.
     """
     if last is None or last > now + AHEAD:
         return None, now
@@ -53,7 +53,7 @@ def due_slot(
 
 
 def trigger(schedule: CronSchedule, slot: datetime, now: datetime) -> Trigger:
-    """Return a due slot as a trigger: its id is the slot, so that it starts one run however often it is found."""
+    """Return a due slot as a trigger: its id is the slot, so that it starts only one run."""
     local = f"{slot:%Y-%m-%dT%H:%MZ}"
     reason = f"schedule {schedule.name} ({schedule.cron}, {schedule.zone}), due {slot:%Y-%m-%d %H:%M} UTC"
     return Trigger("schedule", f"schedule-{schedule.name}-{local}", now, reason, schedule.name)

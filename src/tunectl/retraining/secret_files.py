@@ -13,13 +13,13 @@ from tunectl.core.errors import InfrastructureError, UsageError
 
 _log = logging_setup.get_logger(__name__)
 TOKEN_OF_0_1 = Path(".tunectl/watch/token")
-"""Where version 0.1 kept the token, below the project."""
+"""Path of the token in version 0.1, below the project."""
 
 
 def load_token(root: Path, token_file: str) -> str:
     """Return the bearer token of Alertmanager, Grafana and Prometheus; it is made at first use.
 
-    A token that version 0.1 made is not replaced by a new one: the programs that send it would be refused with 401.
+    A token of version 0.1 is not replaced by a new one: the programs that send it would be refused with 401.
     Raises  UsageError where only the file of version 0.1 exists; InfrastructureError as ``load_or_create``.
     """
     path, old = root / token_file, root / TOKEN_OF_0_1
@@ -34,8 +34,8 @@ def load_token(root: Path, token_file: str) -> str:
 def load_or_create(path: Path, *, signs: bool = False) -> str:
     """Return the text of a secret file, made at first use, readable by its owner only.
 
-    ``signs``: whoever has read it can sign what we sign, so one that is open to others is refused. A token has other readers
-    (Alertmanager's account); that everybody may read ours is only told.
+    ``signs``: whoever can read the key can sign like this program, so one that is open to others is refused. A token has other readers
+    (Alertmanager's account); where everybody can read it, only a warning is logged.
     Raises  InfrastructureError where it cannot be made or read, is too short, or is open.
     """
     try:

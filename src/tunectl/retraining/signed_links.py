@@ -1,7 +1,7 @@
-"""Links that let a person decide: signed, for one question, until a time, used once. Pure, standard library only.
+"""Links by which a person decides: signed, for one question, with an expiry time, used once. Pure, standard library only.
 
 A link opens a page and changes nothing (mail programs and chats fetch links to preview them); the button on that page does.
-Used once means: the run has a decision, so the same link decides nothing any more; ``retraining/run_store.py`` keeps that.
+Used once means: the run has a decision, so the same link decides nothing any more; ``retraining/run_store.py`` ensures that.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tunectl.core.errors import UsageError
 ApprovalQuestion = Literal["retrain", "promote"]
 WORDS: Final[dict[ApprovalQuestion, str]] = {"retrain": "Retrain the model?", "promote": "Make the new model champion?"}
 LONGEST: Final = 2000
-"""Characters of a token."""
+"""Most characters of a token."""
 
 
 class ApprovalToken(Struct, frozen=True):
-    """What a link stands for."""
+    """The content of a link."""
 
     run: str
     question: ApprovalQuestion
     until: int
-    """Unix seconds."""
+    """Expiry time, Unix seconds."""
     nonce: str
 
 
@@ -40,14 +40,14 @@ def sign(token: ApprovalToken, secret: bytes) -> str:
 
 
 def address(url: str, token: ApprovalToken, secret: bytes) -> str:
-    """Return the link itself, below the ``url`` under which people reach the retrain controller."""
+    """Return the link, below the public ``url`` of the retrain controller."""
     return f"{url.rstrip('/')}/decide/{sign(token, secret)}"
 
 
 def verify(token: str, secret: bytes, now: datetime) -> ApprovalToken:
-    """Return the approval that a token stands for.
+    """Return the approval token that was signed.
 
-    Raises  UsageError for one that was not signed here, or is too old.
+    Raises  UsageError for one that was not signed here, or has expired.
     """
     try:
         body, mac = (_bytes(part) for part in token[:LONGEST].split("."))

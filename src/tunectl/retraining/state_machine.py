@@ -1,11 +1,11 @@
-"""The retrain state machine: what may follow what, and what a run's key is. Pure. Who may start one: ``retraining/rate_limits.py``.
+"""The retrain state machine: allowed transitions, and the key of a run. Pure. Limits on starting one: ``retraining/rate_limits.py``.
 
     proposed -> [awaiting_approval] -> data_gate -> training -> evaluating -> staged -> canary -> promoted
                                                                                      rejected | withdrawn | failed |
                                                                                      dismissed | insufficient
 
-A step that begins work is written before that work, one that ends it after, and all work may be done twice: so whoever comes back
-after a kill knows where to go on. Nothing here looks at a clock: times are given, in UTC.
+A step that begins work is recorded before that work, one that ends it afterwards, and all work may be repeated: so after a kill the next
+controller knows where to resume. Nothing here reads a clock: times are parameters, in UTC.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ State = Literal[
     "insufficient",
 ]
 TriggerKind = Literal["alert", "poll", "schedule", "person"]
-"""alert: a webhook. poll: the same drift, found by looking. schedule: a cron schedule. person: ``tunectl retrain request``."""
+"""alert: a webhook. poll: the same drift, found by a check. schedule: a cron schedule. person: ``tunectl retrain request``."""
 Suppressed = Literal["duplicate", "busy", "cooldown", "budget", "no_drift"]
-"""Why nothing was started. duplicate: that very run is concluded. busy: another runs. no_drift: an alert, but no such window."""
+"""Why no run was started. duplicate: that very run has been concluded. busy: another one runs. no_drift: an alert without a drift window."""
 
 # withdrawn: the canary did harm, so its release was taken off the traffic; the champion never changed.
 CONCLUDED: Final[frozenset[State]] = frozenset(("promoted", "rejected", "withdrawn", "dismissed", "insufficient"))
-"""Ends that an equal key is not run again after; ``failed`` is an end, too, but may be tried again."""
+"""End states after which an equal key is not run again; ``failed`` is an end, too, but may be tried again."""
 ENDS: Final[frozenset[State]] = CONCLUDED | {"failed"}
 NEXT: Final[dict[State, frozenset[State]]] = {
     "proposed": frozenset(("awaiting_approval", "data_gate", "dismissed", "failed")),
@@ -54,32 +54,32 @@ NEXT: Final[dict[State, frozenset[State]]] = {
     "canary": frozenset(("awaiting_approval", "promoted", "rejected", "withdrawn", "insufficient", "failed")),
     **{end: frozenset[State]() for end in ENDS},
 }
-"""What may follow a state."""
+"""Allowed next states of each state."""
 SHORT: Final = 12
-"""Hexadecimal digits of a key where people read it."""
+"""Hexadecimal digits of a key that are shown to people."""
 
 
 class Trigger(Struct, frozen=True, omit_defaults=True):
-    """Why somebody or something wants a retrain."""
+    """The cause of a retrain."""
 
     kind: TriggerKind
     id: str
-    """The same trigger twice has the same one: fingerprint and start of an alert, the minute of a schedule."""
+    """Equal for the same trigger: fingerprint and start of an alert, the minute of a schedule."""
     at: datetime
     message: str
     author: str = ""
     window: str | None = None
-    """The drift window that was seen; the run takes the newest."""
+    """The drift window that was found; the run takes the newest."""
     facts: dict[str, Any] = field(default_factory=dict)
-    """Labels, annotations, statistics: what will be told of it later."""
+    """Labels, annotations, statistics, for the report."""
     ignore_limits: bool = False
-    """A person's word that cooldown and budget do not hold this one up."""
+    """Whether a person let it start in spite of cooldown and budget."""
     release: ContentId | None = None
-    """A release of the store that is proposed as it is: nothing is trained, but gate and canary are the same."""
+    """An existing release that is proposed: nothing is trained, but gate and canary are the same."""
 
 
 class Transition(Struct, frozen=True, omit_defaults=True):
-    """One transition: written whole before anything else happens."""
+    """One transition: recorded completely before anything else happens."""
 
     state: State
     at: datetime
@@ -88,10 +88,10 @@ class Transition(Struct, frozen=True, omit_defaults=True):
 
 
 class RetrainRun(Struct, frozen=True, omit_defaults=True):
-    """One retrain and its whole story."""
+    """One retrain with all its transitions."""
 
     key: RecordName
-    """``run_key``: the same work has the same one."""
+    """Result of ``run_key``: equal for the same work."""
     attempt: int
     """1 for the first run of a key."""
     trigger: Trigger
@@ -99,17 +99,17 @@ class RetrainRun(Struct, frozen=True, omit_defaults=True):
 
     @property
     def id(self) -> str:
-        """Its name for people, files and branches."""
+        """Name of the run for people, files and branches."""
         return f"{self.key[:SHORT]}-{self.attempt}"
 
     @property
     def state(self) -> State:
-        """Where it stands."""
+        """Current state of the run."""
         return self.steps[-1].state
 
     @property
     def ended(self) -> bool:
-        """Whether nothing follows."""
+        """Whether it has ended."""
         return self.state in ENDS
 
     def facts(self, state: State) -> dict[str, Any]:
@@ -118,23 +118,23 @@ class RetrainRun(Struct, frozen=True, omit_defaults=True):
 
 
 class InvalidTransitionError(TunectlError):
-    """A step that the machine does not know: our bug."""
+    """A transition that is not allowed: our bug."""
 
 
 def run_key(window: str, config: str, code: str, base: str) -> str:
-    """Return SHA-256 of what a retrain depends on: digests of window manifest and composed configuration, revisions of code and base."""
+    """Return the SHA-256 of a retrain's inputs: digests of window manifest and composed configuration, revisions of code and base."""
     return atomic_io.sha256_json({"window": window, "config": config, "code": code, "base": base})
 
 
 def new_run(key: str, attempt: int, trigger: Trigger, at: datetime, facts: dict[str, Any]) -> RetrainRun:
-    """Return a run that was just proposed."""
+    """Return a new run in the state proposed."""
     return RetrainRun(key, attempt, trigger, [Transition("proposed", at, trigger.message, facts)])
 
 
 def apply_transition(run: RetrainRun, step: Transition) -> RetrainRun:
-    """Return the run after one more step; a clock that went back never makes a step older than the one before it.
+    """Return the run after one more step; where the clock was set back a step is never older than the one before it.
 
-    Raises  InvalidTransitionError for one that may not follow.
+    Raises  InvalidTransitionError for a step that is not allowed.
     """
     if step.state not in NEXT[run.state]:
         allowed = ", ".join(sorted(NEXT[run.state])) or "nothing"

@@ -3,12 +3,12 @@
     /healthz          open to all
     /webhook          POST: Alertmanager (payload 4) and Grafana (payload 1); scope operate
     /metrics          scope scrape; open to this machine on a loopback address
-    /  /runs/ID       the stories; scope look (the key is the password), open to this machine on a loopback address
-    /decide/TOKEN     GET shows what a signed link leads to, POST decides: with a key of scope decide, which somebody types
+    /  /runs/ID       the retrain reports; scope look (the key is the password), open to this machine on a loopback address
+    /decide/TOKEN     GET shows the question of a signed link, POST decides: with a key of scope decide, which somebody types
 
-The token of retrain.token_file opens /webhook and /metrics as well: programs that send alerts read it from that file.
-Answers to a webhook are a contract with Alertmanager, which tries again after 5xx and network errors only: 200 for what is kept
-or known, 503 for what cannot be taken now, 4xx for what will never be right.
+The token of retrain.token_file is also accepted for /webhook and /metrics: programs that send alerts read it from that file.
+Answers to a webhook are a contract with Alertmanager, which retries after 5xx and network errors only: 200 for what is stored
+or known, 503 for what cannot be stored now, 4xx for invalid requests.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from tunectl.retraining.approvals import Approvers
 from tunectl.retraining.run_store import ApprovalDecision, RunStore
 
 BUSY: Final = frozenset(("proposed", "data_gate", "training", "evaluating"))
-"""States in which nothing new is taken; a run that waits for people, traffic or its turn does so for days: triggers are kept then."""
+"""States in which no trigger is accepted; a run that waits for people, traffic or its turn may wait for days: then triggers are stored."""
 FORM: Final = 10_000
-"""Bytes of the form of a decision."""
+"""Most bytes of the form of a decision."""
 
 
 def json_reply(code: int, /, **words: object) -> HttpResponse:
@@ -47,16 +47,16 @@ def json_reply(code: int, /, **words: object) -> HttpResponse:
 
 
 class RetrainSecrets(NamedTuple):
-    """What opens the routes."""
+    """Secrets and keys for the routes."""
 
     token: str
-    """That of retrain.token_file, for programs."""
+    """Token of retrain.token_file, for programs."""
     keys: KeyStore
     people: tuple[str, ...] | None
     """Names of keys that may decide; None: every key of scope decide."""
 
     def verify(self, secret: str | None, opened_by: Credential) -> None:
-        """Refuse a secret that does not open what the table of routes says.
+        """Refuse a secret that is not valid for the credential in the table of routes.
 
         Raises  ApiError (401, 403).
         """
@@ -66,7 +66,7 @@ class RetrainSecrets(NamedTuple):
 
 
 class RetrainApi(HttpServer):
-    """Take alerts and decisions over HTTP, and show runs and metrics; the controller itself is not called from here."""
+    """Receives alerts and decisions over HTTP, and shows runs and metrics; it does not call the controller."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class RetrainApi(HttpServer):
         address: str,
         port: int,
     ) -> None:
-        """Open the port; 0 takes any. ``nudge`` wakes the driver.
+        """Open the port; 0 takes any. ``nudge`` wakes the controller.
 
         Raises  InfrastructureError for a port in use; DataError for a broken file of keys.
         """
@@ -132,7 +132,7 @@ class RetrainApi(HttpServer):
         return json_reply(404, status="error", error="there is nothing here")
 
     def _webhook(self, body: bytes) -> HttpResponse:
-        """Keep what is new, durably, before saying so."""
+        """Store new triggers, durably, before answering."""
         try:
             triggers = alert_webhook.parse_alertmanager(body, self._names, datetime.now(UTC))
         except DataError as error:
@@ -170,7 +170,7 @@ class RetrainApi(HttpServer):
         return HttpResponse(page.encode())
 
     def _verify_person(self, address: str, key: str) -> str:
-        """Return the name of the key of somebody who may decide; wrong keys of one address are counted.
+        """Return the name of a key that may decide; wrong keys of one address are counted.
 
         Raises  ApiError (401, 403, 429).
         """

@@ -1,4 +1,4 @@
-"""Where a retrain works: paths of the retrain controller below a project's hidden folder."""
+"""Paths of the retrain controller below a project's ``.tunectl``."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class RetrainWorkspace:
         return self.store_dir / "worktree"
 
     def close_to_others(self) -> None:
-        """Make the folders that hold what people wrote, for their owner alone. The others have readers: the token is Alertmanager's, too."""
+        """Restrict the folders with people's texts to their owner. Other files have further readers: the token is Alertmanager's, too."""
         for folder in (self.layout.gates, *(self.store_dir / name for name in (golden_set.FOLDER, "windows", "logs"))):
             private_files.make_folder(folder)
         private_files.restrict(self.worktree, private_files.FOLDER)
 
     @property
     def secret(self) -> Path:
-        """Signs the links."""
+        """File of the key that signs links."""
         return self.store_dir / "secret"
 
     def log_path(self, run: RetrainRun) -> Path:
@@ -49,15 +49,15 @@ class RetrainWorkspace:
         return self.store_dir / "windows" / f"{run.id}.json"
 
     def scratch_dir(self, run: RetrainRun) -> Path:
-        """Return questions and answers of the gate."""
+        """Return the folder with questions and answers of the gate."""
         return self.layout.gates / run.id
 
     @property
     def mark(self) -> str:
-        """In the environment of everything that a run starts."""
+        """Value of the environment variable that marks everything that a run starts."""
         return str(self.store_dir.absolute())
 
     @staticmethod
     def branch(run: RetrainRun) -> str:
-        """Return where a run's commits go."""
+        """Return the branch of a run's commits."""
         return BRANCH + run.id

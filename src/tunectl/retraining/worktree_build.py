@@ -1,4 +1,4 @@
-"""Training of a retrain: ``tunectl repro`` in a worktree of its own, with that worktree's code, on a branch of its own."""
+"""Training of a retrain: ``tunectl repro`` in a separate worktree, with that worktree's code, on a separate branch."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tunectl.retraining.state_machine import RetrainRun
 from tunectl.retraining.workspace import RetrainWorkspace
 
 INIT_ADAPTERS = "init_adapters"
-"""Adapters that a training went on from, by release: what its configuration names must stay."""
+"""Folder of adapters from which trainings started, by release: a configuration names them, so they must be kept."""
 COMMITTED = ("dvc.lock", "artifacts/config", "artifacts/metrics", "conf/overrides.yaml")
 RUNNING = ".tunectl/retrain.json"
-"""In the worktree: whose it is, and how often it was begun."""
+"""File in the worktree with its run, and the number of attempts."""
 
 
 class TrainingFailedError(TunectlError):
-    """The pipeline of a retrain ended with an error; the message has its own words."""
+    """The pipeline of a retrain failed; the message is its own."""
 
     exit_code = 5
 
@@ -44,9 +44,9 @@ def build_release(
     store: ReleaseRegistry,
     stop: threading.Event,
 ) -> StepResult:
-    """Train, commit, and put the package into the store; goes on where an earlier call was killed.
+    """Train, commit, and add the package to the store; resumes where an earlier call was killed.
 
-    Raises  UsageError for a dirty tree; TrainingFailedError with the words of the stage that failed, or after too many attempts.
+    Raises  UsageError for a dirty tree; TrainingFailedError with the message of the stage that failed, or after too many attempts.
     """
     layout = workspace.layout
     project, attempt = _worktree(run, workspace)
@@ -91,7 +91,7 @@ def build_release(
 def use_existing_release(
     run: RetrainRun, release: str, workspace: RetrainWorkspace, store: ReleaseRegistry
 ) -> StepResult:
-    """Return a release that is there already, with the project beside it as it is committed: the gate finds its questions there.
+    """Return an existing release, with the committed project beside it: the gate takes its prompts from there.
 
     Raises  UsageError for a dirty tree; ArtifactError where the release is not in the store.
     """
@@ -104,7 +104,7 @@ def use_existing_release(
 def check_gate_data(run: RetrainRun, workspace: RetrainWorkspace) -> None:
     """Raise unless the worktree has the data of the gate: without it the gate would check less, silently.
 
-    Raises  InfrastructureError where the worktree is not there any more, or another run's.
+    Raises  InfrastructureError where the worktree does not exist any more, or belongs to another run.
     """
     note = git_worktree.project_path(workspace.layout.root, workspace.worktree) / RUNNING
     if not note.is_file() or atomic_io.read_json(note)["run"] != run.id:
@@ -115,7 +115,7 @@ def check_gate_data(run: RetrainRun, workspace: RetrainWorkspace) -> None:
 
 
 def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths) -> list[str]:
-    """Return the override that lets fine-tuning go on from the champion's adapter, once that is where its configuration can name it."""
+    """Return the override that starts fine-tuning from the champion's adapter, after copying that to where its configuration can name it."""
     champion = store.champion()
     if watch.train.start == "base" or champion is None:
         return []
@@ -127,12 +127,12 @@ def _start(watch: RetrainingConfig, store: ReleaseRegistry, layout: ProjectPaths
 
 
 def _window(run: RetrainRun) -> str:
-    """Return the file that names what is learned from, in the project."""
+    """Return the project's file that names the snapshots for training."""
     return str(run.facts("proposed")["window_file"])
 
 
 def _worktree(run: RetrainRun, workspace: RetrainWorkspace) -> tuple[Path, int]:
-    """Return the project in the worktree of ``run``, made where it is not there, and how often it was used."""
+    """Return the project in the worktree of ``run``, created where it is absent, and the number of its uses."""
     root = workspace.layout.root
     note = git_worktree.project_path(root, workspace.worktree) / RUNNING
     if note.is_file():

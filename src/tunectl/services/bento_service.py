@@ -1,7 +1,7 @@
-"""The Bento: one service whose only work is to start our server inside BentoML's process and to hand it every request.
+"""The Bento: a service that only starts our server inside BentoML's process and passes every request to it.
 
-``bentoml serve tunectl.services.bento_service:TunectlService`` wants one file, whose path is in TUNECTL_SERVE (serve.json
-of the working folder by default): the resolved ``ServeSettings``. BentoML's own metrics, access log and limits take no part:
+``bentoml serve tunectl.services.bento_service:TunectlService`` needs one file, whose path is in TUNECTL_SERVE (serve.json
+of the working folder by default): the resolved ``ServeSettings``. BentoML's own metrics, access log and limits are not used:
 its metrics name every path that a scanner makes up, and its limits know neither Retry-After nor OpenAI's errors.
 """
 
@@ -24,7 +24,7 @@ JUDGMENTS = "TUNECTL_JUDGMENTS"
 
 
 def mount_arena(server: Server, home: Path) -> None:
-    """Add the page on which people chat and vote to ``server``, as one of its clients."""
+    """Add the arena, on which people chat and vote, to ``server``, as one of its clients."""
     annotate = server.settings.annotate
     folder = home / os.environ.get(JUDGMENTS, annotate.store)
     masker = pii_resources.build_masker(server.settings.inference_log)
@@ -33,7 +33,7 @@ def mount_arena(server: Server, home: Path) -> None:
         tuple(annotate.tags),
         folder,
         masker,
-        lambda key: server.ring.find(key, *ARENA_SCOPES),
+        lambda key: server.key_store.find(key, *ARENA_SCOPES),
     )
     server.mounts["/arena"] = arena_app.application(server, config)
 
@@ -44,9 +44,9 @@ RUNNING = ServerLifecycle(mount_arena)
 
 
 class AsgiBentoService(bentoml.Service):
-    """A BentoML service whose HTTP requests go to our server, past the layers that BentoML puts around an application.
+    """A BentoML service whose HTTP requests go to our server, without the layers that BentoML puts around an application.
 
-    Each of those layers would see every token of every stream, and its time limit leaves a timer behind for each request.
+    Each of those layers would process every token of every stream, and its time limit leaves a timer behind for each request.
     """
 
     __slots__ = ()
@@ -72,10 +72,10 @@ class TunectlService:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Open keys and inference log, then load and prove the champion beside the event loop."""
+        """Open keys and inference log, then load and verify the champion beside the event loop."""
         await RUNNING.start()
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        """Give back what is open; requests have finished by now."""
+        """Close what is open; requests have finished by now."""
         await RUNNING.stop()

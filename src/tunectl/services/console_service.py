@@ -1,6 +1,6 @@
 """The console: serves the pages of one project until it is told to stop.
 
-It listens, and says its link, before it imports what draws the pages: a browser that comes at once waits for a moment.
+It listens, and prints its link, before it imports the libraries for the pages: an early browser waits for a moment.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from tunectl.console.recorded_project import Recording
 
 KEY_SECONDS = 1.0
-"""Between looks at the file of keys: a key that is taken out ends its sessions as fast."""
+"""Seconds between checks of the keys file: removing a key ends its sessions as fast."""
 LOOPBACK = "127.0.0.1"
 
 
 class ConsolePlace(NamedTuple):
-    """Where a console listens, and whom it answers."""
+    """Address of a console, and the host names that it answers to."""
 
     host: str
     port: int
     hosts: Collection[str]
-    """Names by which browsers reach it."""
+    """Host names by which browsers reach it."""
     shown: str
-    """The name in its link."""
+    """The host name in its link."""
     acts: bool = True
 
 
 def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``started`` hears the link to sign in with.
+    """Serve until SIGTERM or SIGINT; ``started`` is called with the link to sign in.
 
-    Raises  MissingExtraError without the extra; UsageError where others reach it and no key opens it; InfrastructureError for a
+    Raises  MissingExtraError without the extra; UsageError where others can reach it and no key opens it; InfrastructureError for a
             port that is taken.
     """
     host = LOOPBACK if settings.host == "localhost" else settings.host
@@ -52,7 +52,7 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
 
 
 def run_recorded(port: int, layout: ProjectPaths, recording: Recording, *, started: Callable[[str], None]) -> None:
-    """Serve a recorded project on this machine as ``run`` does. Its clock goes on from the end of the recording.
+    """Serve a recorded project on this machine as ``run`` does. Its clock continues from the end of the recording.
 
     Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken.
     """

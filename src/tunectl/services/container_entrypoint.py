@@ -1,4 +1,4 @@
-"""The program of the container: ``bentoml serve`` on the Bento that the image holds, stopping as the settings say.
+"""The program of the container: ``bentoml serve`` on the Bento in the image, with a shutdown as in the settings.
 
     docker run IMAGE                                                the server
     docker exec NAME python -m tunectl serve keys add WHO           a key for it
@@ -17,7 +17,7 @@ from tunectl.serving.server_settings import settings
 
 
 def bentoml_command(environment: Mapping[str, str]) -> list[str]:
-    """Return the words that start BentoML's server.
+    """Return the arguments that start BentoML's server.
 
     Raises  ConfigError for settings that are absent or wrong.
     """
@@ -39,7 +39,7 @@ def bentoml_command(environment: Mapping[str, str]) -> list[str]:
 
 
 def main() -> None:
-    """Become the server, so that the signals of the container reach it."""
+    """Replace this process by the server, so that the signals of the container reach it."""
     try:
         words = bentoml_command(os.environ)
     except TunectlError as error:

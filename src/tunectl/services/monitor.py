@@ -1,6 +1,6 @@
 """The monitor service: checks the inference log for drift at intervals, and serves metrics and pages.
 
-One process a inference log. What it needs at run time is numpy, a table of word vectors and the inference log; no torch (unless the
+One process per inference log. At run time it needs numpy, a table of word vectors and the inference log; no torch (unless the
 encoder itself embeds), no network.
 """
 
@@ -30,9 +30,9 @@ from tunectl.monitoring.window import EMPTY
 def run(
     settings: MonitorSettings, layout: ProjectPaths, *, started: Callable[[int], None] = lambda _port: None
 ) -> None:
-    """Watch until SIGTERM or SIGINT; ``started`` hears the port.
+    """Run the monitor until SIGTERM or SIGINT; ``started`` is called with the port.
 
-    A look that fails is logged and counted, and tried again: the exporter never dies of a database that is away.
+    A failed check is logged, counted, and tried again: the monitor does not end where the database cannot be reached.
     """
     metrics = drift_metrics.DriftMetrics(factory.detection_rule(settings).evidence_required)
     told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
@@ -60,7 +60,7 @@ def run(
 
 
 def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[CalibrationRow]:
-    """Return the calibration of the references that the newest window was compared with."""
+    """Return the calibration with the references of the newest window."""
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):
@@ -75,7 +75,7 @@ def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[Calibrati
 
 
 def run_once(watching: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> None:
-    """One look, counted."""
+    """Run one drift check, and count its result in the metrics."""
     try:
         champion, newest = watching.releases.champion(), watching.find_latest_window()
         if champion is not None and newest is None:

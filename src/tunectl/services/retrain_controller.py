@@ -1,4 +1,4 @@
-"""``tunectl retrain controller``: the long-running program that retrains. One a project; all it knows is on the disk."""
+"""``tunectl retrain controller``: the long-running program that retrains. One per project; all its state is on the disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunectl.retraining.workspace import RetrainWorkspace
 
 STORE: Final = "TUNECTL_REGISTRY"
 PATIENCE: Final = 20.0
-"""Seconds that a change waits for somebody who copies into the store; what took hours is not thrown away for that."""
+"""Seconds that a change of the registry waits for its lock, so that the work of hours is not lost."""
 _log = logging_setup.get_logger(__name__)
 
 
@@ -42,7 +42,7 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
-    """Run until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` says what a build takes.
+    """Run until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` describes the cost of a build.
 
     Raises  InfrastructureError when another controller works here, or the port is taken; UsageError for a wrong schedule.
     """

@@ -1,1 +1,1 @@
-"""One request, in the order of its modules, from the socket to the inference log."""
+"""The server: its modules from the socket to the inference log."""

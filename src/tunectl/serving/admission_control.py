@@ -2,7 +2,7 @@
 
     admit -> waiting -> running -> leave        one ticket a request; refused at once or admitted for good
 
-Whoever is refused is told when to come again, and finds a place then (``retry_reservations.py``). Times are monotonic seconds that the caller gives, so that nothing here reads a clock.
+A refused client is told when to retry, and gets a place then (``retry_reservations.py``). Times are monotonic seconds from the caller: nothing here reads a clock.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from tunectl.access.api_errors import ApiError
 from tunectl.serving.retry_reservations import Reservations
 
 SOONEST, LATEST = 1.0, 60.0
-"""Seconds: what a refused client is told to wait. OpenAI's own client heeds up to 60."""
+"""Shortest and longest wait in seconds that a refused client is told. OpenAI's own client waits up to 60."""
 MARGIN = 1.5
-"""A place is promised that much later than it is likely to be free: whoever finds none has lost a try."""
+"""Factor on the expected wait of a promised place: a client that comes too early has lost a retry."""
 RefusalReason = Literal["queue_full", "token_budget", "rate_limit", "draining", "not_ready"]
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityLimits:
-    """What the server takes on."""
+    """Limits of the server."""
 
     running: int
-    """Answers that the engine works on at once."""
+    """Answers that the engine generates at once."""
     waiting: int
     """Answers that wait for one of those places."""
     tokens: int
-    """Prompt and answer tokens, as far as they can be foreseen, of all that run or wait."""
+    """Prompt and answer tokens, as estimated, of all running and waiting requests."""
 
 
 class OverloadedError(ApiError):
-    """Not now; the reason is for the metrics."""
+    """The server is overloaded; the reason is for the metrics."""
 
     def __init__(self, reason: RefusalReason, message: str, wait: float, *, status: int = 429) -> None:
         kind: Literal["rate_limit_error", "unavailable_error"] = (
@@ -47,21 +47,21 @@ class OverloadedError(ApiError):
 
 @dataclass(slots=True)
 class AdmissionTicket:
-    """A request of one or more answers that was let in."""
+    """An admitted request of one or more answers."""
 
     number: int
     """In order of arrival."""
     answers: int
     tokens: int
-    """Prompt and answers, as far as they could be foreseen."""
+    """Tokens of prompt and answers, as estimated."""
     go: Callable[[], None]
-    """Called once when all its answers may run; it may be called inside ``admit``."""
+    """Called once when all its answers may run; possibly inside ``admit``."""
     started_at: float | None = None
     """None while it waits."""
 
 
 class AdmissionController:
-    """Counts of one server. Not safe for threads: it belongs to the event loop."""
+    """Admission of one server. Not thread-safe: it belongs to the event loop."""
 
     def __init__(self, bounds: CapacityLimits) -> None:
         self.bounds = bounds
@@ -77,9 +77,9 @@ class AdmissionController:
     ) -> AdmissionTicket:
         """Admit a request, or raise OverloadedError with seconds to wait: it starts at once or waits its turn.
 
-        name   tells requests apart: one that comes again has the name it had
-        again  False where it surely comes for the first time, though another of its name was here
-        Raises  ApiError for what could never come in; OverloadedError for what may come in later.
+        name   identifies requests: a retry has the same name
+        again  False where it is surely no retry, though another request had its name
+        Raises  ApiError for a request that can never be admitted; OverloadedError for one that can be later.
         """
         self._refuse_impossible(answers, tokens)
         promise = self._promises.of(name, now) if again else None
@@ -102,7 +102,7 @@ class AdmissionController:
         return ticket
 
     def leave(self, ticket: AdmissionTicket, now: float) -> None:
-        """Release the slot of a request in whatever state, and admit the next. Call it once."""
+        """Release the slot of a request in any state, and admit the next. Call it once."""
         self.tokens -= ticket.tokens
         if ticket.started_at is None:
             del self._queue[ticket.number]
@@ -114,7 +114,7 @@ class AdmissionController:
         self._advance(now)
 
     def estimate_wait_seconds(self, answers: int = 1) -> float:
-        """Return the seconds after which a place that nobody was promised is likely to be free."""
+        """Return the seconds after which a place is likely to be free that is not promised to another client."""
         turns = (self._promises.ahead + answers) / self.bounds.running
         return min(LATEST, max(SOONEST, MARGIN * self._pace * turns))
 
@@ -128,7 +128,7 @@ class AdmissionController:
             raise ApiError(f"the request needs up to {tokens} tokens; the limit is {bounds.tokens}", param="max_tokens")
 
     def _find_rejection(self, answers: int, tokens: int, reserved: float) -> tuple[RefusalReason, str] | None:
-        """Return why there is no place; ``reserved`` places of those who may wait are kept for others, but never one that could run."""
+        """Return why there is no place; ``reserved`` places in the queue are kept for others, but never one that could run."""
         bounds, inside = self.bounds, self.running + self.waiting
         free = bounds.running + max(0.0, bounds.waiting - reserved)
         if inside + answers > free:
@@ -157,5 +157,5 @@ class AdmissionController:
 
 
 def estimate_tokens(letters: int, max_tokens: int, answers: int) -> int:
-    """Return tokens that a request may take, before it is tokenized: a token for three letters of JSON, and all that it may write."""
+    """Return the tokens that a request may take, before it is tokenized: one token per three letters of JSON, and the longest possible answers."""
     return letters // 3 + max_tokens * answers

@@ -1,4 +1,4 @@
-"""The routes: who may come in, what is asked, and every error in OpenAI's shape."""
+"""The server's routes: API keys, limits, handlers, and every error in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from tunectl.serving.stream_router import TokenStream
 
 Handler = Callable[[RequestContext, ApiKey], Awaitable[None]]
 UNREAD: Final = 5.0
-"""Seconds after the longest time for a request; a client that has not taken its answer in by then is let go."""
+"""Seconds after the longest time for a request; a client that has not received its answer by then is disconnected."""
 HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class Route(NamedTuple):
-    """One path."""
+    """A path and its handler."""
 
     rule: RouteRule
     handler: Handler
 
     @property
     def scope(self) -> KeyScope | None:
-        """What a key must open; None: any key will do."""
+        """Scope that the API key needs; None: any valid key."""
         return None if self.rule.opened_by == "any key" else cast("KeyScope", self.rule.opened_by)
 
 
@@ -54,8 +54,8 @@ class Server:
     """One running server: an ASGI application."""
 
     settings: ServeSettings
-    residents: ModelManager
-    ring: KeyStore
+    model_manager: ModelManager
+    key_store: KeyStore
     admission: AdmissionController
     metrics: ServingMetrics
     request_logger: InferenceLogger
@@ -105,7 +105,7 @@ class Server:
             await call.refuse(problem)
 
     def _sanitize_path(self, path: str) -> str:
-        """Return a path as it may be logged: what people make up is not."""
+        """Return a path for the log: paths that clients make up are replaced."""
         return path if path in self.routes or path in HEALTH else "another path"
 
     async def _answer(self, call: RequestContext) -> None:
@@ -115,29 +115,29 @@ class Server:
         named = call.path.startswith("/v1/models/")
         route = self.routes.get("/v1/models/{model:path}" if named else call.path)
         guard.check_origin(call.head, self.settings.serve.cors)
-        key = self.ring.key(guard.read_secret(call.head), route.scope if route else None, time.monotonic())
+        key = self.key_store.key(guard.read_secret(call.head), route.scope if route else None, time.monotonic())
         if route is None:
             raise ApiError(f"there is nothing at {call.path[:200]}", "not_found_error")
         _refuse_method(call, route.rule.method)
         guard.check_content_type(call.head, route.rule.body)
-        wait = self.ring.consume(key, time.monotonic())
+        wait = self.key_store.consume(key, time.monotonic())
         if wait:
             raise OverloadedError(
                 "rate_limit",
-                f"the key {key.name} may make {self.ring.limit_of(key, 'per_minute')} requests a minute",
+                f"the key {key.name} may make {self.key_store.limit_of(key, 'per_minute')} requests a minute",
                 max(1.0, wait),
             )
         if route.rule.method == "GET":
             await route.handler(call, key)
             return
-        with self.ring.hold(key) as free:
+        with self.key_store.hold(key) as free:
             if not free:
-                most = self.ring.limit_of(key, "max_concurrency")
+                most = self.key_store.limit_of(key, "max_concurrency")
                 raise OverloadedError("rate_limit", f"the key {key.name} may have {most} requests at once", 1.0)
             await route.handler(call, key)
 
     async def _cors(self, call: RequestContext) -> bool:
-        """Return headers for a web origin that is declared; True where that was all (a preflight)."""
+        """Add the headers for a declared web origin; return True where the request was only a preflight."""
         origin, declared = call.header("origin"), self.settings.serve.cors
         if not origin or not (origin in declared or "*" in declared):
             return False
@@ -162,18 +162,18 @@ class Server:
         if call.path != "/readyz":
             await call.reply(200, b'{"status":"alive"}')
             return
-        ready = self.residents.ready and not self.draining
+        ready = self.model_manager.ready and not self.draining
         said = {
             "ready": ready,
             **({"reason": "the server is stopping"} if self.draining else {}),
-            **metadata_endpoints.readiness_body(self.residents, places=self._shows_key(call)),
+            **metadata_endpoints.readiness_body(self.model_manager, places=self._shows_key(call)),
         }
         await call.reply(200 if ready else 503, msgspec.json.encode(said))
 
     def _shows_key(self, call: RequestContext) -> bool:
-        """Return whether a request for everybody came with a good key."""
+        """Return whether a request to a public route has a valid key."""
         try:
-            return self.ring.key(guard.read_secret(call.head), None, time.monotonic()) is not None
+            return self.key_store.key(guard.read_secret(call.head), None, time.monotonic()) is not None
         except ApiError:
             return False
 
@@ -194,10 +194,14 @@ class Server:
         fields = requests.select_known_fields(body, shape)
         requests.check_supported(request)
         self._refuse_unready()
-        loaded, names = self.residents.loaded, [self.settings.project, *self.settings.serve.served_model_names]
+        loaded, names = self.model_manager.loaded, [self.settings.project, *self.settings.serve.served_model_names]
         identity = identify_caller(request.user if key.allows("acts_for") else None, key.name)
         variant = resolve_variant(
-            request.model, identity, {variant: item.id for variant, item in loaded.items()}, names, self.residents.trial
+            request.model,
+            identity,
+            {variant: item.id for variant, item in loaded.items()},
+            names,
+            self.model_manager.trial,
         )
         resident = loaded[variant]
         answers = request_job.count_answers(request)
@@ -206,7 +210,7 @@ class Server:
         name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
         again = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
         ticket = self.admission.admit(answers, tokens, time.monotonic(), go.set, name=name, again=again)
-        feed = TokenStream(answers)
+        token_stream = TokenStream(answers)
         resident.claims += 1
         try:
             self._count()
@@ -215,16 +219,16 @@ class Server:
             job = await request_job.build_job(
                 request, variant, resident, arrived, request.model, size=len(body), logprob_share=share
             )
-            await self._write(call, key, fields, generation_task.GenerationTask(job, self.metrics, feed), go)
+            await self._write(call, key, fields, generation_task.GenerationTask(job, self.metrics, token_stream), go)
         finally:
             resident.claims -= 1
-            self._leave(ticket, feed)
+            self._leave(ticket, token_stream)
 
     def _charge(self, key: ApiKey, tokens: int) -> None:
-        """Count tokens of a request that was let in; whoever has used too many is refused."""
-        wait = self.ring.consume_tokens(key, tokens, time.monotonic())
+        """Count the tokens of an admitted request; refuse a key that has used too many."""
+        wait = self.key_store.consume_tokens(key, tokens, time.monotonic())
         if wait:
-            most = self.ring.limit_of(key, "tokens_per_minute")
+            most = self.key_store.limit_of(key, "tokens_per_minute")
             raise OverloadedError("rate_limit", f"the key {key.name} may use {most} tokens a minute", max(1.0, wait))
 
     async def _write(
@@ -232,51 +236,51 @@ class Server:
         call: RequestContext,
         key: ApiKey,
         whole: dict[str, Any],
-        writing: generation_task.GenerationTask,
+        generation: generation_task.GenerationTask,
         go: asyncio.Event,
     ) -> None:
-        """Wait for a place, then write; a client that leaves or a time that is over ends both."""
-        watch = asyncio.create_task(self._watch(call, writing, go))
+        """Wait for a place, then generate; a disconnected client or a timeout ends both."""
+        watch = asyncio.create_task(self._watch(call, generation, go))
         timer = asyncio.get_running_loop().call_later(
-            self.settings.serve.limits.request_timeout_seconds, self._late, writing, go
+            self.settings.serve.limits.request_timeout_seconds, self._late, generation, go
         )
-        task = asyncio.create_task(self.request_logger.log_request(writing.job, key, whole))
+        task = asyncio.create_task(self.request_logger.log_request(generation.job, key, whole))
         try:
             async with asyncio.timeout(self.settings.serve.limits.request_timeout_seconds + UNREAD):
                 await go.wait()
-                self.metrics.queued.observe(time.monotonic() - writing.job.arrived)
-                if writing.over is None:
-                    writing.start()
-                await generation_task.respond(call, writing, task, self.request_logger)
+                self.metrics.queued.observe(time.monotonic() - generation.job.arrived)
+                if generation.over is None:
+                    generation.start()
+                await generation_task.respond(call, generation, task, self.request_logger)
         except TimeoutError as error:
             raise ClientDisconnectedError from error
         finally:
             timer.cancel()
             watch.cancel()
-            writing.cancel()
+            generation.cancel()
 
     async def _watch(self, call: RequestContext, writing: generation_task.GenerationTask, go: asyncio.Event) -> None:
         await call.wait_disconnect()
         writing.give_up("cancelled")
         go.set()
 
-    def _late(self, writing: generation_task.GenerationTask, go: asyncio.Event) -> None:
-        writing.give_up("timeout")
+    def _late(self, generation: generation_task.GenerationTask, go: asyncio.Event) -> None:
+        generation.give_up("timeout")
         go.set()
 
-    def _leave(self, ticket: AdmissionTicket, feed: TokenStream) -> None:
-        """Free the place once the engine has let go of every answer, so that the bound holds whatever happens."""
-        if ticket.started_at is None or not feed.started or not feed.open:
+    def _leave(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:
+        """Release the place once the engine has released every answer, so that the limit always holds."""
+        if ticket.started_at is None or not token_stream.started or not token_stream.open:
             self.admission.leave(ticket, time.monotonic())
             self._count()
             return
-        task = asyncio.create_task(self._leave_later(ticket, feed))
+        task = asyncio.create_task(self._leave_later(ticket, token_stream))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _leave_later(self, ticket: AdmissionTicket, feed: TokenStream) -> None:
-        while feed.open:
-            await feed.take()
+    async def _leave_later(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:
+        while token_stream.open:
+            await token_stream.take()
         self.admission.leave(ticket, time.monotonic())
         self._count()
 
@@ -287,21 +291,23 @@ class Server:
     def _refuse_unready(self) -> None:
         if self.draining:
             raise OverloadedError("draining", "this server is stopping; another one will answer", 1.0, status=503)
-        if not self.residents.ready:
-            reason = self.residents.trouble.get("champion", "the champion is being loaded")
+        if not self.model_manager.ready:
+            reason = self.model_manager.trouble.get("champion", "the champion is being loaded")
             raise OverloadedError("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)
 
     async def models(self, call: RequestContext, key: ApiKey) -> None:
         """``GET /v1/models``."""
         await call.reply(
             200,
-            msgspec.json.encode({"object": "list", "data": metadata_endpoints.models(self.settings, self.residents)}),
+            msgspec.json.encode(
+                {"object": "list", "data": metadata_endpoints.models(self.settings, self.model_manager)}
+            ),
         )
 
     async def model(self, call: RequestContext, key: ApiKey) -> None:
         """``GET /v1/models/{model}``."""
         name = call.path.removeprefix("/v1/models/")
-        for model in metadata_endpoints.models(self.settings, self.residents):
+        for model in metadata_endpoints.models(self.settings, self.model_manager):
             if model["id"] == name:
                 await call.reply(200, msgspec.json.encode(model))
                 return
@@ -335,7 +341,7 @@ class Server:
         await call.reply(200, page, "text/html; charset=utf-8", [(b"content-security-policy", policy)])
 
     async def wait_pending(self) -> None:
-        """Wait for what outlives its request."""
+        """Wait for tasks that outlive their request."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 

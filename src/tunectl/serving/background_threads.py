@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 async def run_in_thread(work: Callable[[], T], *, late: Callable[[T], object] = lambda _: None) -> T:
-    """Return what ``work`` gives or raises, from a thread of its own. Who is cancelled waits no longer; ``late`` gets what comes then."""
+    """Return the result of ``work``, or raise its error, from a separate thread. A cancelled caller waits no longer; ``late`` is called with a later result."""
     future: Future[T] = Future()
     threading.Thread(target=_work, args=(work, future, late), name="aside", daemon=True).start()
     try:

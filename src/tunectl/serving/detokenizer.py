@@ -1,4 +1,4 @@
-"""An answer's text as it grows: whole characters only, and cut before a stop text."""
+"""Convert the tokens of an answer to text: whole characters only, and cut before a stop text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class IncrementalDetokenizer:
     """The text of one answer, token by token.
 
     A character whose bytes are split across tokens waits until it is whole; a text that may be the start of a stop waits
-    until that is clear. ``done`` is set once a stop text was met; nothing is added afterwards.
+    until that is clear. ``done`` is set once a stop text has occurred; nothing is added afterwards.
     """
 
     def __init__(self, tokenizer: TokenizerLike, stops: Sequence[str] = ()) -> None:
@@ -24,7 +24,7 @@ class IncrementalDetokenizer:
         self.done = False
 
     def push(self, ids: Sequence[int], *, last: bool = False) -> str:
-        """Return the text that ``ids`` make certain. ``last``: nothing follows, so what is held back comes out as well."""
+        """Return the text that is certain after ``ids``. ``last``: no tokens follow, so the rest is returned as well."""
         if self.done:
             return ""
         text = self._decoder.decode(b"".join(map(self._tokenizer.bytes_of, ids)), last)
@@ -45,7 +45,7 @@ class IncrementalDetokenizer:
         return released
 
     def _tail(self) -> int:
-        """Return how many letters at the end may be the start of a stop text."""
+        """Return how many letters at the end may be the beginning of a stop text."""
         for size in range(min(self._longest, len(self._held)), 0, -1):
             end = self._held[-size:]
             if any(stop.startswith(end) for stop in self._stops):

@@ -22,7 +22,7 @@ from tunectl.serving.stream_router import TokenStream
 
 
 class RequestLogger(Protocol):
-    """What is told about a job."""
+    """Logs a job."""
 
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
         """Log an admitted request."""
@@ -37,44 +37,44 @@ class RequestLogger(Protocol):
 
 @dataclass(slots=True)
 class GenerationTask:
-    """One job while the engine works on it."""
+    """The generation of one job by the engine."""
 
     job: ChatJob
     metrics: ServingMetrics
-    feed: TokenStream
+    token_stream: TokenStream
     numbers: list[int] = field(default_factory=list)
     over: str | None = None
-    """Why it is given up: cancelled or timeout."""
+    """Why it was given up: cancelled or timeout."""
     first: bool = False
 
     def start(self) -> None:
-        """Give all answers to the engine."""
+        """Send all answers to the engine."""
         job = self.job
         for index, ask in enumerate(job.asks):
-            self.numbers.append(job.resident.board.start(job.resident.pipeline, ask, self.feed, index))
+            self.numbers.append(job.resident.router.start(job.resident.pipeline, ask, self.token_stream, index))
         self.metrics.prompt_tokens.inc(job.prompt_tokens)
 
     def give_up(self, reason: str) -> None:
-        """Stop what is not finished; safe to call at any time."""
+        """Stop unfinished answers; safe to call at any time."""
         if self.over is None:
             self.over = reason
             self.cancel()
-            self.feed.put(0, TokenChunk([], []))  # wakes whoever waits
+            self.token_stream.put(0, TokenChunk([], []))  # wakes whoever waits
 
     def cancel(self) -> None:
-        """Tell the engine to stop what runs."""
-        for number in self.numbers if self.feed.open > 0 else ():
+        """Tell the engine to stop the running answers."""
+        for number in self.numbers if self.token_stream.open > 0 else ():
             self.job.resident.pipeline.cancel(number)
 
     async def chunks(self) -> AsyncIterator[list[tuple[int, GeneratedAnswer, str]]]:
         """Yield new events until every answer is finished.
 
-        Raises  ApiError when the engine fails or time is over; ClientDisconnectedError when the client left.
+        Raises  ApiError when the engine fails or the time is over; ClientDisconnectedError when the client has disconnected.
         """
         unfinished = len(self.job.answers)
         while unfinished:
             new_chunks = []
-            for index, piece in await self.feed.take():
+            for index, piece in await self.token_stream.take():
                 answer = self.job.answers[index]
                 if answer.finish is not None:
                     continue
@@ -117,22 +117,22 @@ def _timeout() -> ApiError:
 
 
 async def respond(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], request_logger: RequestLogger
+    call: RequestContext, generation: GenerationTask, task: asyncio.Task[None], request_logger: RequestLogger
 ) -> None:
-    """Write one job's answers to its caller.
+    """Send the answers of one job to its client.
 
-    ``task`` is done once the inference is durable; nothing is sent before. The end is durable before the last part is sent.
+    ``task`` is done once the inference is durable; nothing is sent before. Its end is durable before the last part is sent.
     """
-    job = writing.job
+    job = generation.job
     try:
         if job.request.stream:
-            await _stream(call, writing, task, request_logger)
+            await _stream(call, generation, task, request_logger)
         else:
-            await _whole(call, writing, task, request_logger)
-        _record_metrics(writing, [answer.finish or "error" for answer in job.answers])
+            await _whole(call, generation, task, request_logger)
+        _record_metrics(generation, [answer.finish or "error" for answer in job.answers])
     except (ClientDisconnectedError, ApiError, asyncio.CancelledError) as error:
-        reason = writing.over or ("error" if isinstance(error, ApiError) else "cancelled")
-        _record_metrics(writing, [reason] * len(job.answers))
+        reason = generation.over or ("error" if isinstance(error, ApiError) else "cancelled")
+        _record_metrics(generation, [reason] * len(job.answers))
         await _log_partial_response(job, task, request_logger, reason)
         if isinstance(error, asyncio.CancelledError):
             raise
@@ -140,16 +140,16 @@ async def respond(
             await _send_error(call, error)
 
 
-def _record_metrics(writing: GenerationTask, reasons: list[str]) -> None:
+def _record_metrics(generation: GenerationTask, reasons: list[str]) -> None:
     for reason in reasons:
-        writing.metrics.requests.labels(reason).inc()
-    writing.metrics.whole.observe(time.monotonic() - writing.job.arrived)
+        generation.metrics.requests.labels(reason).inc()
+    generation.metrics.whole.observe(time.monotonic() - generation.job.arrived)
 
 
 async def _log_partial_response(
     job: ChatJob, task: asyncio.Task[None], request_logger: RequestLogger, reason: str
 ) -> None:
-    """Keep what there is of an answer that did not end well."""
+    """Log the text so far of an answer that was interrupted."""
     choices = [answer.choice(calls=False) for answer in job.answers]
     state_text = (
         encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
@@ -172,10 +172,10 @@ async def _send_error(call: RequestContext, problem: ApiError) -> None:
 
 
 async def _whole(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], request_logger: RequestLogger
+    call: RequestContext, generation: GenerationTask, task: asyncio.Task[None], request_logger: RequestLogger
 ) -> None:
-    job = writing.job
-    async for _ in writing.chunks():
+    job = generation.job
+    async for _ in generation.chunks():
         pass
     choices = [answer.choice(calls=job.offers_tools) for answer in job.answers]
     body = encode_body(job.head, choices, TokenUsage(job.prompt_tokens, job.completion_tokens))
@@ -185,13 +185,13 @@ async def _whole(
 
 
 async def _stream(
-    call: RequestContext, writing: GenerationTask, task: asyncio.Task[None], request_logger: RequestLogger
+    call: RequestContext, generation: GenerationTask, task: asyncio.Task[None], request_logger: RequestLogger
 ) -> None:
-    job = writing.job
+    job = generation.job
     chunks, buffered = StreamEncoder(job.head, usage=job.request.with_usage), job.offers_tools
     opened = set[int]()
     last: list[bytes] = []
-    async for chunk in writing.chunks():
+    async for chunk in generation.chunks():
         parts: list[bytes] = []
         for index, answer, text in chunk:
             if index not in opened:

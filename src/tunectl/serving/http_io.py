@@ -1,4 +1,4 @@
-"""One HTTP request over ASGI, and its response: bounded reading, whole replies, streams."""
+"""One HTTP request over ASGI, and its response: reading with limits, whole replies, streams."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Send = Callable[[AsgiMessage], Awaitable[None]]
 Header = tuple[bytes, bytes]
 JSON, SSE = "application/json", "text/event-stream; charset=utf-8"
 LINGER: Final = 2.0
-"""Seconds for which a client that is refused may go on sending; a connection that is closed on it would lose it the answer."""
+"""Seconds for which a refused client may continue sending; if the connection were closed at once, the answer would be lost."""
 
 
 class ClientDisconnectedError(Exception):
-    """The client went away."""
+    """The client has disconnected."""
 
 
 class UploadSlots:
-    """How many bodies may be on their way at once; one that came with its head takes no place."""
+    """Limits how many bodies may be received at once; one that came with its head takes no slot."""
 
     def __init__(self, total: int = 256, each: int = 32) -> None:
-        """``total`` of all keys together, ``each`` of one."""
+        """``total`` slots for all keys together, ``each`` for one key."""
         self._total, self._each = total, each
         self._open: Counter[str] = Counter()
 
@@ -66,7 +66,7 @@ class RequestContext:
         self.started = False
         """Whether the response has begun."""
         self.head: RequestHead = read_head(scope)
-        """What the guard looks at."""
+        """The part that the guard checks."""
         self.https = is_https(scope.get("scheme", "http"), self.head.headers)
         self.extra: list[Header] = [HSTS] if self.https else []
         """Headers of every response, for example of CORS."""
@@ -74,13 +74,13 @@ class RequestContext:
         self._receive, self._send = receive, send
 
     def header(self, name: str) -> str:
-        """Return a header's value; empty where it is not sent."""
+        """Return a header's value; empty where it was not sent."""
         return self.head.headers.get(name, "")
 
     async def body(self, most: int, seconds: float, slots: UploadSlots, owner: str) -> bytes:
-        """Return the whole body, which takes one of ``slots`` for ``owner`` while it is on its way.
+        """Return the whole body, which takes one of ``slots`` for ``owner`` while it is being received.
 
-        Raises  ApiError (413, 408, 429) for one that is too large or too slow, or one too many; ClientDisconnectedError when the client left.
+        Raises  ApiError (413, 408, 429) for one that is too large, too slow, or one too many; ClientDisconnectedError when the client has disconnected.
         """
         declared = self.header("content-length")
         if declared.isdigit() and int(declared) > most:
@@ -119,7 +119,7 @@ class RequestContext:
             pass
 
     async def reply(self, status: int, body: bytes, kind: str = JSON, headers: Iterable[Header] = ()) -> None:
-        """Send a whole response; ``headers`` stand in place of the usual ones of the same name."""
+        """Send a whole response; ``headers`` replace the usual ones of the same name."""
         own = dict(headers)
         usual = [pair for pair in ASGI_HEADERS if pair[0] not in own] if own else ASGI_HEADERS
         given = [*usual, *self.extra, *own.items(), (b"content-length", str(len(body)).encode())]
@@ -132,14 +132,14 @@ class RequestContext:
             await self._send({"type": "http.response.body", "body": b""})
 
     async def _read_on(self) -> None:
-        """Throw away what a client still sends."""
+        """Drop what a client still sends."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 while (event := await self._receive())["type"] != "http.disconnect" and event.get("more_body"):
                     pass
 
     async def refuse(self, problem: ApiError) -> None:
-        """Send an error in OpenAI's shape."""
+        """Send an error in OpenAI's format."""
         headers: list[Header] = []
         if problem.wait is not None:
             headers.append((b"retry-after", str(max(1, math.ceil(problem.wait))).encode()))

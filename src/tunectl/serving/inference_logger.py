@@ -1,4 +1,4 @@
-"""What the server tells the inference log: an inference when it is let in, how it ended, and what people said."""
+"""Write the server's inferences to the inference log: at admission, at their end, and feedback."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tunectl.serving.routing import VARIANTS, Variant
 
 @dataclass(slots=True)
 class InferenceLogger:
-    """The way into the inference log."""
+    """Writes to the inference log."""
 
     store: InferenceLog
     writer: Writer
@@ -46,14 +46,14 @@ class InferenceLogger:
     _held: ExitStack
 
     def close(self) -> None:
-        """Write what is in line and let go of the database."""
+        """Write the queued rows and close the database."""
         self.writer.close()
         self._held.close()
 
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
-        """Make the inference durable before anything of it is answered.
+        """Make the inference durable before any of its answer is sent.
 
-        Raises  ApiError (503) where the policy is to refuse what cannot be kept.
+        Raises  ApiError (503) where by the policy a request that cannot be logged is refused.
         """
         user, session = job.request.user, job.request.session
         job.key_hash = pseudonymize(key_holder_name(key.name), self.hash_key)
@@ -77,9 +77,9 @@ class InferenceLogger:
     async def log_response(
         self, job: ChatJob, response: dict[str, Any] | None, reason: str, choices: list[ResponseChoice]
     ) -> None:
-        """Make the end of an inference durable before its last part is sent; the policy for a full disk is the writer's.
+        """Make the end of an inference durable before its last part is sent; the policy for a full disk is that of the writer.
 
-        Raises  ApiError (503) where the policy is to refuse what cannot be kept.
+        Raises  ApiError (503) where by the policy a request that cannot be logged is refused.
         """
         finish = RequestOutcome(
             finished_at=datetime.now(UTC),
@@ -98,7 +98,7 @@ class InferenceLogger:
             raise _not_kept() from error
 
     async def log_feedback(self, request: FeedbackRequest, key: ApiKey) -> tuple[bool, str, Variant]:
-        """Keep feedback: whether it is new, its id, and the variant that it is about.
+        """Store feedback; return whether it is new, its id, and the variant that it is about.
 
         Raises  ApiError: 400 for a wrong value, 404 for an unknown inference, 503 when it is not on the disk.
         """
@@ -133,7 +133,7 @@ class InferenceLogger:
         return new, name, await self._read_variant(request.inference_id)
 
     async def _read_variant(self, inference_id: str) -> Variant:
-        """Return the variant that an inference was answered by; the champion where the database does not say: what was said is kept by now."""
+        """Return the variant that answered an inference; champion where the database fails: the feedback is stored by now."""
         try:
             inference = await asyncio.to_thread(self.store.inference, inference_id)
         except InfrastructureError as error:
@@ -143,7 +143,7 @@ class InferenceLogger:
 
 
 def _not_kept() -> ApiError:
-    """Return the error for the client; the writer has logged the cause, which names the database."""
+    """Return the error for the client; the cause, which names the database, was logged by the writer."""
     return ApiError(
         "the inference log cannot store this now, so it is refused; try again",
         "unavailable_error",
@@ -153,7 +153,7 @@ def _not_kept() -> ApiError:
 
 
 def _moment(text: str) -> datetime:
-    """Return a time in UTC; one without a zone is in UTC already."""
+    """Return a time in UTC; one without a zone is taken as UTC."""
     at = datetime.fromisoformat(text)
     return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
 
@@ -163,9 +163,9 @@ def _annotator(request: FeedbackRequest, key: ApiKey) -> str:
 
 
 def _derive_feedback_id(request: FeedbackRequest, key: ApiKey, hash_key: bytes) -> str:
-    """Return the id of feedback that brings none: the same words about the same inference count once.
+    """Return the id of feedback without one: equal feedback on the same inference counts once.
 
-    It is a keyed hash: nobody else can reckon it and send feedback under it first.
+    It is a keyed hash: nobody else can compute it and send feedback under it first.
     """
     parts = [request.inference_id, request.kind, request.value, _annotator(request, key)]
     return f"fb-{hmac.new(hash_key, msgspec.json.encode(parts, order='sorted'), hashlib.sha256).hexdigest()[:32]}"
@@ -182,23 +182,23 @@ def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | No
     return bool(choices)
 
 
-def open_logger(live: InferenceLogConfig, home: Path, on_error: Callable[[int], None]) -> InferenceLogger:
-    """Open the inference log as its server; ``home`` is where relative paths begin.
+def open_logger(config: InferenceLogConfig, home: Path, on_error: Callable[[int], None]) -> InferenceLogger:
+    """Open the inference log as its server; ``home`` is the base of relative paths.
 
-    Raises  InfrastructureError when the database says no, another server writes to the same file, or the people in it are hidden
-            under another key.
+    Raises  InfrastructureError when the database fails, another server writes to the same file, or its pseudonyms were made
+            with another key.
     """
-    hash_key = pseudonyms.load_hash_key(live, home)
+    hash_key = pseudonyms.load_hash_key(config, home)
     with ExitStack() as stack:
-        store = stack.enter_context(inference_log_sql.open_log(pseudonyms.address(live), home, serving=True))
-        pseudonyms.register_hash_key(store, live, hash_key)
+        store = stack.enter_context(inference_log_sql.open_log(pseudonyms.address(config), home, serving=True))
+        pseudonyms.register_hash_key(store, config, hash_key)
         writer = Writer(
             store,
-            Redactor(pii_resources.build_masker(live), hash_key),
-            policy=live.disk_full,
-            patience=live.write_timeout_seconds,
-            waiting=live.max_buffered_rows,
-            waiting_bytes=live.max_buffered_bytes,
+            Redactor(pii_resources.build_masker(config), hash_key),
+            policy=config.disk_full,
+            patience=config.write_timeout_seconds,
+            waiting=config.max_buffered_rows,
+            waiting_bytes=config.max_buffered_bytes,
             on_error=on_error,
         )
         return InferenceLogger(store, writer, hash_key, stack.pop_all())

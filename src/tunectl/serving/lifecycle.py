@@ -1,4 +1,4 @@
-"""The life of the server in its process: settings, start, signals, stop."""
+"""Lifecycle of the server in its process: settings, start, signals, stop."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from tunectl.serving.serving_metrics import ServingMetrics
 
 STORE, KEYS, SEED = "TUNECTL_REGISTRY", "TUNECTL_KEYS", "TUNECTL_SEED"
 LOOK = 1.0
-"""Seconds between looks at the file of keys."""
+"""Seconds between checks of the keys file."""
 SILENT = 60.0
-"""Seconds beyond the longest time for a request: an engine that has said nothing for so long is opened anew."""
+"""Seconds beyond the longest time for a request after which a silent engine is opened again."""
 CLOSING = 0.5
 """Seconds after which the web server has stopped taking connections."""
 
 
 class ServerLifecycle:
-    """The server of a process, or why there is none."""
+    """The server of a process, or the error that prevented it."""
 
     def __init__(self, mount: Callable[[Server, Path], None]) -> None:
-        """``mount`` adds the pages of other rooms to a server; it is given the folder that relative paths start from."""
+        """``mount`` adds applications of other packages to a server; it gets the base folder of relative paths."""
         self.server: Server | None = None
         self._mount = mount
         self._follow: asyncio.Task[None] | None = None
 
     async def answer(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Hand a request to the server."""
+        """Pass a request to the server."""
         if self.server is None:
             raise RuntimeError("a request came before the server was started")
         await self.server(scope, receive, send)
@@ -63,58 +63,60 @@ class ServerLifecycle:
             sys.exit(error.exit_code)
         supervisor.die_with_parent()
         _drain_on_sigterm(self.server)
-        self._follow = asyncio.create_task(self.server.residents.run_forever(self.server.settings.serve.poll_seconds))
+        self._follow = asyncio.create_task(
+            self.server.model_manager.run_forever(self.server.settings.serve.poll_seconds)
+        )
         self._follow.add_done_callback(_terminate_on_failure)
 
     async def stop(self) -> None:
-        """Close everything in the order in which it depends on another."""
+        """Close everything in the order of dependencies."""
         if self.server is None:
             return
         if self._follow is not None:
             self._follow.cancel()
-        await self.server.residents.close()
+        await self.server.model_manager.close()
         await self.server.wait_pending()
         await asyncio.to_thread(self.server.request_logger.close)
         logging_setup.get_logger(__name__).info("the server has stopped")
 
 
 def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) -> Server:
-    """Return a server that is wired up and has loaded nothing yet."""
+    """Return a server with all its parts, which has loaded no release yet."""
     serve, limits, place = given.serve, given.serve.limits, home_dir()
     metrics = ServingMetrics()
     declared = serve.key_limits
     limits_of_keys = KeyLimits(declared.per_minute, declared.max_concurrency, declared.tokens_per_minute)
-    ring = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
-    ring.load()
-    keeper = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
+    key_store = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
+    key_store.load()
+    logger = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or serve.trusted_keys_file
     trust = TrustStore(place / trusted) if trusted else None
-    residents = ModelManager(
+    model_manager = ModelManager(
         open_registry.open_registry(os.environ.get(STORE, serve.registry), place, trust),
         lambda name: engine_registry.get_engine(name, serve),
         seed=find_bundled_release(),
         base=serve.variants.base,
         observe=serve.variants.standby_seconds,
         changed=lambda: metrics.set_model_info(
-            {variant: (one.id, one.contract.base.source) for variant, one in residents.loaded.items()}
+            {variant: (one.id, one.contract.base.source) for variant, one in model_manager.loaded.items()}
         ),
         patience=limits.request_timeout_seconds + SILENT,
         within=serve.load_timeout_seconds,
     )
     state = ProjectPaths(place).state_dir
-    residents.vetting.guard = SequenceGuard(state / sequence_guard.FILE)
-    residents.vetting.canary_guard = CanaryGuard(state / sequence_guard.CANARY_FILE)
-    residents.vetting.trust = trust
+    model_manager.vetting.guard = SequenceGuard(state / sequence_guard.FILE)
+    model_manager.vetting.canary_guard = CanaryGuard(state / sequence_guard.CANARY_FILE)
+    model_manager.vetting.trust = trust
     admission = AdmissionController(
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
     )
-    server = Server(given, residents, ring, admission, metrics, keeper)
+    server = Server(given, model_manager, key_store, admission, metrics, logger)
     mount(server, place)
     return server
 
 
 def find_bundled_release() -> Path | None:
-    """Return the release that the Bento brought: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
+    """Return the release in the Bento: the one folder below ``release/``, or the folder that TUNECTL_SEED names."""
     named = os.environ.get(SEED)
     if named:
         return Path(named)
@@ -141,7 +143,7 @@ def _drain_on_sigterm(server: Server) -> None:
 
 
 def _terminate_on_failure(task: asyncio.Task[None]) -> None:
-    """End the process when the loop that follows the registry fails: without it the server would serve an old release."""
+    """End the process when the task that follows the registry fails: without it the server would serve an old release."""
     if not task.cancelled() and task.exception() is not None:
         logging_setup.get_logger(__name__).error("following the release store failed", exc_info=task.exception())
         os.kill(os.getpid(), signal.SIGTERM)

@@ -1,8 +1,8 @@
-"""Releases that could not be loaded: why, and when the same files are tried again.
+"""Backoff for releases that could not be loaded: the reason, and when the same files are tried again.
 
-Files that are to blame are left alone until they change, as long as another release answers: each try takes all threads.
-What may pass by itself (a network, a disk, memory), and everything while nothing answers, is tried again after longer and
-longer pauses, so that a server gets ready without anybody's help.
+Where the files are the cause, they are not tried again until they change, as long as another release answers: each try takes all threads.
+After temporary causes (network, disk, memory), and always while nothing answers, loading is tried again after increasing
+pauses, so that a server gets ready without anybody's help.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from tunectl.core.errors import ArtifactError, InfrastructureError, TunectlError
 from tunectl.serving.routing import Variant
 
 FIRST_PAUSE: Final = 2.0
-"""Seconds; each pause is twice the one before."""
+"""First pause in seconds; each further one is twice as long."""
 LONGEST_PAUSE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailure:
-    """One that was refused."""
+    """One failed load."""
 
     stamp: object
-    """Of its files."""
+    """Stamp of its files."""
     reason: str
     lasting: bool
-    """Whether the files are to blame."""
+    """Whether the files are the cause."""
     pause: float
-    """Seconds."""
+    """Pause in seconds."""
     again: float
-    """Not before; monotonic seconds."""
+    """Time of the next try; monotonic seconds."""
 
 
 class LoadBackoff:
-    """What each variant should have and could not get: one release at most."""
+    """Failed loads: at most one release per variant."""
 
     def __init__(self) -> None:
         self._known: dict[Variant, LoadFailure] = {}
 
     def standing(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
-        """Return why files with this stamp are not tried now; None where they are. ``idle``: nothing answers meanwhile."""
+        """Return why files with this stamp are not tried now; None where they are. ``idle``: no release answers meanwhile."""
         state = self._known.get(variant)
         if state is None or state.stamp != stamp:
             return None
@@ -55,12 +55,12 @@ class LoadBackoff:
         self._known[variant] = LoadFailure(stamp, reason, lasting, pause, now + pause)
 
     def forget(self, variant: Variant) -> None:
-        """Another release is wanted, or it was loaded."""
+        """Forget the failure of a variant: another release is wanted, or it was loaded."""
         self._known.pop(variant, None)
 
 
 def is_permanent(error: Exception, folder: Path) -> bool:
-    """Return whether the files in ``folder``, or this installation, are to blame for an error; they may not have come yet."""
+    """Return whether the files in ``folder``, or this installation, are the cause of an error; the files may not be complete yet."""
     if isinstance(error, ArtifactError):
         return folder.is_dir()
     return isinstance(error, TunectlError) and not isinstance(error, InfrastructureError)

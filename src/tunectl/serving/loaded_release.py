@@ -1,4 +1,4 @@
-"""A release in memory: opened, held against its contract, and proved alive on the very calls that serve requests."""
+"""A release in memory: opened, compared with its contract, and verified by the same calls that serve requests."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from tunectl.serving.background_threads import run_in_thread
 from tunectl.serving.stream_router import StreamRouter, TokenStream
 
 Engines = Callable[[str], Engine]
-"""The engine of a name; raises ArtifactError for one that this server does not have."""
+"""Returns the engine of a name; raises ArtifactError for one that this server does not have."""
 ADAPTER = "adapter_model.safetensors"
 BASE = "model/model.safetensors"
 APART = "adapter"
 LEFT = 60.0
-"""Seconds after which a pipeline that does not close is left to itself; one in a process of its own is killed before."""
+"""Seconds after which a session that does not close is abandoned; one in a separate process is killed before."""
 
 
 @dataclass(slots=True)
@@ -48,41 +48,41 @@ class LoadedRelease:
     prompts: PromptRenderer
     stops: frozenset[int]
     pipeline: EngineSession
-    board: StreamRouter
+    router: StreamRouter
     proof: ProbeReport | None
-    """None for the base model, which has nothing to prove."""
+    """None for the base model, which has no adapter to prove."""
     created: int
     """Unix seconds."""
     claims: int = field(default=0)
-    """Requests that have chosen it and are not over; some of them may still wait for a place."""
+    """Number of requests that have chosen it and are not finished; some of them may still wait for a place."""
     closed: bool = field(default=False)
 
     async def retire(self, patience: float = inf) -> None:
-        """Let whoever chose it finish, then give the memory back; an engine that says nothing for ``patience`` seconds is not waited for."""
+        """Wait for its requests to finish, then release the memory; an engine without output for ``patience`` seconds is not waited for."""
         if self.closed:
             return
         self.closed = True
-        while (self.board.busy or self.claims) and self.board.idle_seconds(time.monotonic()) < patience:
+        while (self.router.busy or self.claims) and self.router.idle_seconds(time.monotonic()) < patience:
             await asyncio.sleep(0.2)
         await self.close()
 
     async def close(self) -> None:
-        """Give the memory back now; what is under way is cancelled."""
+        """Release the memory now; running answers are cancelled."""
         await close_pipeline(self.pipeline)
-        self.board.give_up()
+        self.router.give_up()
 
 
 async def close_pipeline(pipeline: EngineSession) -> None:
-    """Give a pipeline's memory back."""
+    """Release the memory of a session."""
     with suppress(TimeoutError):
         async with asyncio.timeout(LEFT):
             await run_in_thread(pipeline.close)
 
 
 def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
-    """Return the contract of a release and how its prompts are made, once every file of it is as the contract says.
+    """Return the contract of a release and its prompt renderer, after every file of it was checked against the contract.
 
-    Raises  ArtifactError for the first promise that does not hold.
+    Raises  ArtifactError for the first part of the contract that does not hold.
     """
     wrong = release_manifest.verify(folder)
     if wrong:
@@ -114,7 +114,7 @@ def _refuse_other_adapter(folder: Path, contract: ServingContract) -> None:
 
 
 def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
-    """Only where the base lies there as it was trained on; other engines have their own form of it, and the probes tell."""
+    """Check the base weights where they are in their original form; other engines convert them, and the probes verify those."""
     result = release_manifest.load(folder).files.get(BASE)
     if contract.layout == APART and result is not None and result != contract.base.sha256:
         raise ArtifactError(
@@ -124,20 +124,20 @@ def _refuse_other_base(folder: Path, contract: ServingContract) -> None:
 
 
 async def load_release(folder: Path, engines: Engines, *, base: bool = False, within: float = inf) -> LoadedRelease:
-    """Check, load and prove a release; ``base`` leaves the adapter out, and then nothing is proved.
+    """Check, load and verify a release; ``base`` leaves out the adapter, and then there is no proof.
 
     Raises  ArtifactError with the reason for which it must not serve, InfrastructureError where it is not checked, loaded and
-            proved ``within`` so many seconds; what was loaded is closed again.
+            verified within ``within`` seconds; what was loaded is closed again.
     """
     limit = asyncio.timeout(within)
     try:
         async with limit:
             contract, prompts = await run_in_thread(partial(verify_release, folder))
             _refuse_merged(folder, contract, base=base)
-            engine, board = engines(contract.engine), StreamRouter(asyncio.get_running_loop())
+            engine, router = engines(contract.engine), StreamRouter(asyncio.get_running_loop())
             stops = frozenset(contract.stop_token_ids)
-            pipeline = await _open_pipeline(engine, folder, board, adapter=contract.layout == APART and not base)
-            proof = None if base else await _alive(folder, contract, pipeline, board, stops)
+            pipeline = await _open_pipeline(engine, folder, router, adapter=contract.layout == APART and not base)
+            proof = None if base else await _alive(folder, contract, pipeline, router, stops)
     except TimeoutError as error:
         if not limit.expired():
             raise
@@ -146,14 +146,14 @@ async def load_release(folder: Path, engines: Engines, *, base: bool = False, wi
             hint="the engine's own lines in the log say how far it came; serve.load_timeout_seconds is how long it may take",
         ) from error
     created = int((folder / contracts.NAME).stat().st_mtime)
-    return LoadedRelease(folder.name, contract, prompts, stops, pipeline, board, proof, created)
+    return LoadedRelease(folder.name, contract, prompts, stops, pipeline, router, proof, created)
 
 
-async def _open_pipeline(engine: Engine, folder: Path, board: StreamRouter, *, adapter: bool) -> EngineSession:
-    """Open a pipeline. Who is cancelled ends what can be ended, and what opens all the same is closed."""
+async def _open_pipeline(engine: Engine, folder: Path, router: StreamRouter, *, adapter: bool) -> EngineSession:
+    """Open a session. A cancelled caller ends the opening where possible; a session that opens all the same is closed."""
     try:
         return await run_in_thread(
-            partial(engine.open, folder, board.deliver, adapter=adapter), late=lambda item: item.close()
+            partial(engine.open, folder, router.deliver, adapter=adapter), late=lambda item: item.close()
         )
     except asyncio.CancelledError:
         engine.cancel_open()
@@ -161,11 +161,11 @@ async def _open_pipeline(engine: Engine, folder: Path, board: StreamRouter, *, a
 
 
 async def _alive(
-    folder: Path, contract: ServingContract, pipeline: EngineSession, board: StreamRouter, stops: frozenset[int]
+    folder: Path, contract: ServingContract, pipeline: EngineSession, router: StreamRouter, stops: frozenset[int]
 ) -> ProbeReport:
-    """Return the proof of a pipeline, which is closed where there is none."""
+    """Return the proof of a session, which is closed where it fails."""
     try:
-        proof = await run_probes(contract, pipeline, board, stops)
+        proof = await run_probes(contract, pipeline, router, stops)
         _refuse_dead(folder, proof)
     except BaseException:
         await close_pipeline(pipeline)
@@ -189,10 +189,10 @@ def _refuse_merged(folder: Path, contract: ServingContract, *, base: bool) -> No
 async def run_probes(
     contract: ServingContract,
     pipeline: EngineSession,
-    board: StreamRouter,
+    router: StreamRouter,
     stops: frozenset[int],
 ) -> ProbeReport:
-    """Walk the pipeline along every probe, all of them at once as requests would come; gives up once too much differs."""
+    """Generate every probe with the session, all of them at once as requests would come; stop once too many tokens differ."""
     limits = ProbeLimits(contract.tolerance.min_token_agreement, contract.tolerance.max_logprob_diff)
     probes = [
         Probe(probe.token_ids, probe.answer_ids, probe.logprobs, probe.base_ids, probe.answer_under_base)
@@ -205,7 +205,7 @@ async def run_probes(
         while not probe_run.over and (probe_run.free is None or sum(each.missed for each in walks) <= bound):
             probe_run.feed(
                 *await _generate_tokens(
-                    pipeline, board, GenerationRequest(probe_run.prompt, probe_run.room, 0.0, 1.0, stops)
+                    pipeline, router, GenerationRequest(probe_run.prompt, probe_run.room, 0.0, 1.0, stops)
                 )
             )
 
@@ -214,12 +214,12 @@ async def run_probes(
 
 
 async def _generate_tokens(
-    pipeline: EngineSession, board: StreamRouter, request: GenerationRequest
+    pipeline: EngineSession, router: StreamRouter, request: GenerationRequest
 ) -> tuple[list[int], list[float]]:
-    feed, ids, logprobs = TokenStream(1), list[int](), list[float]()
-    board.start(pipeline, request, feed, 0)
-    while feed.open:
-        for _, piece in await feed.take():
+    token_stream, ids, logprobs = TokenStream(1), list[int](), list[float]()
+    router.start(pipeline, request, token_stream, 0)
+    while token_stream.open:
+        for _, piece in await token_stream.take():
             ids += piece.ids
             logprobs += piece.logprobs
             if piece.end in ("failed", "cancelled"):

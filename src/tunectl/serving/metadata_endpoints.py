@@ -1,4 +1,4 @@
-"""What the server says about itself: models, readiness, its OpenAPI document and a page that shows it."""
+"""Information about the server: models, readiness, its OpenAPI document and a page that shows it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tunectl.serving.model_manager import ModelManager
 from tunectl.serving.routing import VARIANTS
 
 
-def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, Any]]:
-    """Return every name that a request may ask for, with its release and the model that it was made from."""
+def models(settings: ServeSettings, model_manager: ModelManager) -> list[dict[str, Any]]:
+    """Return every name that a request may use, with its release and base model."""
     result: list[dict[str, Any]] = []
-    champion = residents.loaded.get("champion")
+    champion = model_manager.loaded.get("champion")
     if champion is None:
         return result
     base = champion.contract.base.source
     served = [settings.project, *settings.serve.served_model_names]
     result += [_model(name, champion.created, champion.id, "champion", parent=base, root="champion") for name in served]
     for variant in VARIANTS:
-        loaded = residents.loaded.get(variant)
+        loaded = model_manager.loaded.get(variant)
         if loaded is None:
             continue
         source = loaded.contract.base
@@ -40,7 +40,7 @@ def models(settings: ServeSettings, residents: ModelManager) -> list[dict[str, A
                 _model(name, loaded.created, loaded.id, variant, parent=source.source, root=loaded.id)
                 for name in (variant, loaded.id)
             ]
-    if "base" not in residents.loaded:
+    if "base" not in model_manager.loaded:
         result.append({**_model(base, champion.created, champion.id, "base", parent=None, root=base), "served": False})
     return result
 
@@ -58,13 +58,13 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
     }
 
 
-def readiness_body(residents: ModelManager, *, places: bool = True) -> dict[str, Any]:
-    """Return the body of ``/readyz``: each variant's release, its liveness proof, and errors.
+def readiness_body(model_manager: ModelManager, *, places: bool = True) -> dict[str, Any]:
+    """Return the body of ``/readyz``: each variant's release, its adapter proof, and errors.
 
-    ``places`` False: whoever asks showed no key, and hears what is wrong, not where it lies.
+    ``places`` False: the request had no key, so errors are shown without paths and addresses.
     """
     variants: dict[str, Any] = {}
-    for variant, item in residents.loaded.items():
+    for variant, item in model_manager.loaded.items():
         variants[variant] = {"release": item.id}
         if item.proof is not None:
             proof = item.proof
@@ -75,17 +75,20 @@ def readiness_body(residents: ModelManager, *, places: bool = True) -> dict[str,
                 "probes": proof.probes,
             }
     body: dict[str, Any] = {"variants": variants}
-    if residents.trouble or residents.warning:
-        if residents.ready:
+    if model_manager.trouble or model_manager.warning:
+        if model_manager.ready:
             body["status"] = "degraded"
-        body["problems"] = {**residents.trouble, **({"registry": residents.warning} if residents.warning else {})}
-    if "champion" not in residents.loaded:
-        body["reason"] = residents.trouble.get("champion", "the champion is being loaded")
+        body["problems"] = {
+            **model_manager.trouble,
+            **({"registry": model_manager.warning} if model_manager.warning else {}),
+        }
+    if "champion" not in model_manager.loaded:
+        body["reason"] = model_manager.trouble.get("champion", "the champion is being loaded")
     return body if places else _hide_places(body)
 
 
 def _hide_places(value: Any) -> Any:
-    """Return the same with the end alone of each absolute path and address in its texts: from the id of a release on, or the last part."""
+    """Return the value with only the end of each absolute path and address in its texts: from the id of a release on, or the last part."""
     if isinstance(value, dict):
         return {name: _hide_places(item) for name, item in value.items()}
     return " ".join(map(_shorten_place, value.split(" "))) if isinstance(value, str) else value
@@ -107,7 +110,7 @@ def openapi(project: str) -> bytes:
 
 
 def docs_page(project: str, host: str, *, https: bool) -> bytes:
-    """Return a page that lists the routes; no script, nothing from elsewhere. ``host`` is how the reader called this server."""
+    """Return a page that lists the routes; without scripts and external files. ``host`` is the host name of the request."""
     rows = "".join(
         f"<dt><code>{route.method.upper()} {escape(route.path)}</code><dd>{escape(route.text)}"
         for route in serving_openapi.ROUTES

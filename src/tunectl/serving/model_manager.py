@@ -1,9 +1,9 @@
 """Load and swap releases so that the server follows the registry.
 
-A swap has two phases. First the new release is loaded beside the old one, and its liveness proof runs; if either fails, the old
+A swap has two phases. First the new release is loaded beside the old one, and its adapter proof runs; if either fails, the old
 one keeps serving. Then one assignment in the event loop replaces it, so every request is answered by exactly one release. The
 old release stays in memory for a while, which makes a rollback immediate. The registry is polled during a load as well, and a
-release that is already in memory takes over at once.
+release that is already in memory is used at once.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from tunectl.serving.routing import Variant
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """What the registry wants loaded."""
+    """The releases that the registry wants loaded."""
 
     champion: str | None
     trial: CanaryState | None
     pointed: bool
     """Whether the registry names the champion; else it is the bundled release (``seed``)."""
     warning: str = ""
-    """Why the pointer in the registry is not followed, or what is wrong with what serves."""
+    """Why the pointer in the registry is not followed, or what is wrong with the serving release."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Releases that must not be loaded, with the reason."""
 
@@ -49,11 +49,11 @@ class DesiredState:
 
 
 CLOSING = 5.0
-"""Seconds to finish closing old releases when the server stops."""
+"""Seconds for closing old releases when the server stops."""
 
 
 class ModelManager:
-    """The loaded variants of one server; used by its event loop only."""
+    """The loaded variants of one server; used only by its event loop."""
 
     def __init__(
         self,
@@ -69,21 +69,21 @@ class ModelManager:
     ) -> None:
         """Start without a release; ``follow`` or ``reconcile`` loads.
 
-        seed     the release that the Bento brought, served until the store has a champion
+        seed     the release in the Bento, served until the store has a champion
         base     whether the base model is a variant as well
-        observe  seconds for which the release before stays in memory after a swap
+        observe  seconds for which the previous release stays in memory after a swap
         changed  called after every change of ``loaded``
-        patience seconds for which an engine may say nothing though answers are under way; then it is opened anew
-        within   seconds in which a release must be loaded and proved; then it is given up, and tried again later
+        patience seconds for which an engine with running answers may be silent; then it is opened again
+        within   seconds in which a release must be loaded and verified; then it is given up, and tried again later
         """
         self._store, self._engines, self._seed = store, engines, seed
         self._variants: tuple[Variant, ...] = ("champion", "challenger", "base") if base else ("champion", "challenger")
         self._observe, self._changed, self._patience, self._within = observe, changed, patience, within
         self.loaded: dict[Variant, LoadedRelease] = {}
-        """Champion and challenger may be one and the same."""
+        """Champion and challenger may be the same release."""
         self.trial: CanaryState | None = None
         self.trouble: dict[Variant, str] = {}
-        """Why a variant is not what it should be."""
+        """Why a variant does not have the wanted release."""
         self.warning = ""
         """Why the registry's pointer is not followed; empty where it is."""
         self.vetting = ReleaseVetting(store, seed)
@@ -95,9 +95,9 @@ class ModelManager:
         self._resting: dict[str, tuple[LoadedRelease, float]] = {}
         self._loading: dict[tuple[Variant, str], asyncio.Task[None]] = {}
         self._turn = asyncio.Lock()
-        """Of who loads: each load takes all threads."""
+        """Lock of the loads: each load takes all threads."""
         self._bringing: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        """Of who has a release brought: two variants may want the same one."""
+        """Locks of the downloads: two variants may want the same release."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -112,7 +112,7 @@ class ModelManager:
             await asyncio.sleep(every)
 
     async def reconcile(self) -> None:
-        """Make loaded releases match the registry: swap what is in memory, and begin the loads that are needed."""
+        """Make loaded releases match the registry: swap those in memory, and start the loads that are needed."""
         try:
             desired = await run_in_thread(self._read_desired_state)
         except (TunectlError, OSError) as error:
@@ -138,7 +138,7 @@ class ModelManager:
             await asyncio.gather(*self._loading.values())
 
     def _read_desired_state(self) -> DesiredState:
-        """Return what the store says now. A folder that is not mounted any more looks like an empty one, so a pointer does not vanish.
+        """Return the current state in the store. A folder that is not mounted any more looks like an empty one, so a pointer never vanishes.
 
         Raises  InfrastructureError where it does.
         """
@@ -159,7 +159,7 @@ class ModelManager:
         return DesiredState(champion, trial, pointer is not None, warning, refused)
 
     def _mend(self) -> None:
-        """Open anew what failed, by what the store said last."""
+        """Open failed releases again, by the last known state of the store."""
         for variant, release in self._goal.items():
             now = self.loaded.get(variant)
             if release is not None and (now is None or self._failure(now)):
@@ -199,13 +199,13 @@ class ModelManager:
 
     def _failure(self, resident: LoadedRelease) -> str | None:
         """Return why a release in memory cannot answer any more; None while it can."""
-        silence = resident.board.idle_seconds(time.monotonic())
+        silence = resident.router.idle_seconds(time.monotonic())
         if resident.pipeline.broken is None and silence >= self._patience:
             return f"it has said nothing for {silence:.0f} s"
         return resident.pipeline.broken
 
     def _at_hand(self, variant: Variant, release: str) -> LoadedRelease | None:
-        """Return a release that is in memory already, as another variant or resting; the base is never shared."""
+        """Return a release that is in memory already, as another variant or as a former one; the base is never shared."""
         if variant == "base":
             return None
         releases_here = [item for other, item in self.loaded.items() if other != "base"]
@@ -213,7 +213,7 @@ class ModelManager:
         return next((item for item in releases_here if item.id == release and self._failure(item) is None), None)
 
     def _begin(self, variant: Variant, release: str) -> None:
-        """Load in a separate task, unless the same files were refused before."""
+        """Load in a separate task, unless the same files have failed before."""
         folder = self._folder(release)
         reason = self._refusals.standing(
             variant, load_backoff.files_stamp(folder), time.monotonic(), idle=not self.ready
@@ -224,7 +224,7 @@ class ModelManager:
         self._loading[(variant, release)] = asyncio.create_task(self._load(variant, release, folder))
 
     async def _load(self, variant: Variant, release: str, folder: Path) -> None:
-        """Download, load, prove, and swap in a release that is still wanted then. Downloads do not hold up other loads."""
+        """Download, load, verify, and swap in a release if it is still wanted then. Downloads do not delay other loads."""
         stamp = load_backoff.files_stamp(folder)
         try:
             if folder != self._seed:
@@ -254,7 +254,7 @@ class ModelManager:
             del self._loading[(variant, release)]
 
     async def _let_champion_load(self, variant: Variant) -> None:
-        """Wait for the load of the first champion: nobody is answered before it, so nothing else may take its turn."""
+        """Wait for the load of the first champion: without it no request is answered, so other loads must wait."""
         champion = [task for (name, _), task in self._loading.items() if name == "champion"]
         if variant != "champion" and "champion" not in self.loaded and champion:
             await asyncio.wait(champion)
@@ -288,9 +288,9 @@ class ModelManager:
         self._changed()
 
     def _rest(self, variant: Variant) -> None:
-        """Unload a variant's release; it rests in memory for a while, unless another variant uses it as well.
+        """Remove a variant's release; it stays in memory for a while, unless another variant uses it as well.
 
-        A rollback needs the former champion, so a challenger rests only where nothing else does.
+        A rollback needs the former champion, so a challenger is kept only where no other release is.
         """
         old = self.loaded.pop(variant, None)
         if old is None:
@@ -313,7 +313,7 @@ class ModelManager:
         task.add_done_callback(self._tasks.discard)
 
     def _let_go(self, now: float) -> None:
-        """Close releases that have rested long enough, and all but the newest one."""
+        """Close releases that were kept for long enough, and all but the newest one."""
         newest = max(self._resting, key=lambda key: self._resting[key][1], default=None)
         for key, (resident, until) in list(self._resting.items()):
             if now >= until or key != newest:

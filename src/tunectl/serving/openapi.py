@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: every route with its key, its body, each of its answers, and the one shape of errors."""
+"""The OpenAPI 3.1 document: every route with its key, its body, each of its answers, and the common format of errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunectl.serving.requests import ChatRequest, CompletionRequest, FeedbackReq
 
 HTML, TEXT, EVENTS, FORM = "text/html", "text/plain", "text/event-stream", "application/x-www-form-urlencoded"
 AuthRequirement = KeyScope | Literal["any", "none", "page"]
-"""What opens a route: a key of that scope, any key, nothing, or the sign-in of the arena."""
+"""What a route needs: a key of that scope, any key, nothing, or the sign-in of the arena."""
 
 
 class FormBody(Struct, frozen=True):
@@ -23,7 +23,7 @@ class FormBody(Struct, frozen=True):
 
 
 class RouteSpec(Struct, frozen=True):
-    """What the document says of a route."""
+    """Description of a route in the document."""
 
     method: Literal["get", "post"]
     path: str
@@ -31,7 +31,7 @@ class RouteSpec(Struct, frozen=True):
     text: str
     body: type | FormBody | None
     fine: dict[int, type | str | None]
-    """Status to shape, or to the content type where it is no JSON; None is an empty answer."""
+    """Type of the answer by status, or the content type where it is no JSON; None is an empty answer."""
     streams: bool = False
 
 
@@ -64,7 +64,7 @@ ROUTES: Final = (
     _page("post", "/arena/said", "Choose.", "showing", "choice", "tag", "edit"),
     _page("post", "/arena/new", "Begin another conversation."),
 )  # fmt: skip
-"""Every route. The arena's style and script are left out: files, the same for everybody."""
+"""Every route. The arena's style and script are left out: they are static files."""
 
 
 def build_openapi(title: str, version: str) -> bytes:

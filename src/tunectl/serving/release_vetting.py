@@ -1,6 +1,6 @@
-"""Which pointer a server follows, and which releases it may load, where ``serve.trusted_keys_file`` says whose word counts.
+"""Check signatures: which pointer a server follows, and which releases it may load, where ``serve.trusted_keys_file`` names keys.
 
-What is not signed by a trusted key is not loaded, whatever the registry says; what serves already goes on, and ``/readyz`` says
+A release without a trusted signature is not loaded, whatever the registry says; a serving one continues, and ``/readyz`` says
 why it would not be loaded again.
 """
 
@@ -26,29 +26,29 @@ class FollowedPointer(NamedTuple):
 
     pointer: ChampionPointer | None
     problem: str = ""
-    """Why it is not the one in the registry, or would not be followed again."""
+    """Why it is not the pointer in the registry, or would not be followed again."""
 
 
 @dataclass
 class ReleaseVetting:
-    """Checks signatures. Without trusted keys everything may be loaded, as long as its digest is that of its pointer."""
+    """Checks signatures. Without trusted keys every release may be loaded whose digest is that of its pointer."""
 
     store: RegistryReader
     seed: Path | None
     guard: SequenceGuard = field(default_factory=SequenceGuard)
-    """What keeps a server from following an old copy of the registry; one with a file does so after a restart, too."""
+    """Keeps a server from following an old copy of the registry; with a file also after a restart."""
     canary_guard: CanaryGuard = field(default_factory=CanaryGuard)
-    """The same for canaries, where signatures are checked."""
+    """Keeps a server from following an old copy of a canary, where signatures are checked."""
     trust: TrustStore | None = None
     _statements: dict[str, bytes] = field(default_factory=dict)
-    """Statements that were good once; whether their keys still are is checked each time."""
+    """Statements that were verified once; whether their keys are still trusted is checked each time."""
     _trial: CanaryState | None = None
-    """The challenger that was served last."""
+    """The challenger that served last."""
     digests: dict[str, str] = field(default_factory=dict)
-    """Release to the full digest that its pointer names."""
+    """Full digest in the pointer of each release."""
 
     def read_pointer(self) -> FollowedPointer:
-        """Return the champion pointer to follow: the newest that was seen, and where keys are trusted, the newest signed one."""
+        """Return the champion pointer to follow: the newest one seen, and where keys are trusted, the newest signed one."""
         candidate, location = self.store.champion(), self.store.location
         problem = ""
         if candidate is not None and self.trust is not None:
@@ -69,7 +69,7 @@ class ReleaseVetting:
     def read_trial(self) -> tuple[CanaryState | None, str]:
         """Return the challenger to serve, and what is wrong with the one that the registry names.
 
-        One that is served when the key of its pointer is revoked goes on.
+        A serving challenger continues when the key of its pointer is revoked.
         """
         trial = self.store.trial()
         if trial is None:
@@ -101,7 +101,7 @@ class ReleaseVetting:
     def check_files(self, folder: Path) -> None:
         """Compare a release on this machine with its pointer and its statement, before it is loaded.
 
-        Raises  GateError where they differ, or where no trusted key vouches for it.
+        Raises  GateError where they differ, or where no trusted key signed it.
         """
         checked = self._check(folder.name) if self.trust is not None else None
         if checked is not None and checked.status != "trusted":
@@ -114,9 +114,9 @@ class ReleaseVetting:
         release_statement.check_manifest(manifest, self.digests.get(folder.name), statement)
 
     def choose_champion(self, pointer: ChampionPointer | None, loaded: str | None) -> tuple[str | None, str]:
-        """Return the release to serve as champion, and what is wrong with the one that should be.
+        """Return the release to serve as champion, and what is wrong with the one in the pointer.
 
-        What serves goes on. Where nothing does, the release before takes the place of one that must not be loaded, or the seed.
+        A serving release continues. Where there is none, the previous release replaces one that must not be loaded, or the seed.
         """
         seed = self.seed.name if self.seed else None
         wanted = pointer.release if pointer else seed

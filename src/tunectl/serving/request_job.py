@@ -1,4 +1,4 @@
-"""A request on its way: what it asks of which variant, and each of its answers as it grows."""
+"""A request in progress: its prompt, its variant, and each of its growing answers."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from tunectl.serving.response_encoding import Finish, ResponseChoice, ResponseHe
 from tunectl.serving.routing import Variant
 
 LONG = 20_000
-"""Bytes of a body from which on its prompts are rendered and tokenized beside the loop, and letters from which on a schema is compiled there."""
+"""Bytes of a body from which its prompts are rendered and tokenized outside the event loop, and letters from which a schema is compiled there."""
 COLDEST = 1e-3
-"""Below this temperature only the likeliest token is left, and a logit divided by it may be no number any more."""
+"""Temperature below which sampling is greedy: a logit divided by it may overflow."""
 Request = ChatRequest | CompletionRequest
 T = TypeVar("T")
 
 
 @dataclass(slots=True)
 class GeneratedAnswer:
-    """One answer as it grows."""
+    """One growing answer."""
 
     growing: IncrementalDetokenizer
     resident: LoadedRelease
     wants: bool
-    """Whether log-probabilities are told."""
+    """Whether the client wants log-probabilities."""
     count: int = 0
     total: float = 0.0
     """Sum of log-probabilities, nats."""
     parts: list[str] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
     told: int = 0
-    """How many of ``tokens`` a stream has told."""
+    """How many of ``tokens`` were sent in the stream."""
     finish: Finish | None = None
     last: float = 0.0
-    """When its last token came; monotonic seconds."""
+    """Time of its last token; monotonic seconds."""
 
     def feed(self, piece: TokenChunk) -> str:
-        """Take a piece in; the text that it makes certain."""
+        """Add a piece; return the text that is certain now."""
         self.count += len(piece.ids)
         self.total += sum(piece.logprobs)
         text = self.growing.push(piece.ids, last=piece.end in ("stop", "length"))
@@ -68,7 +68,7 @@ class GeneratedAnswer:
         return text
 
     def take_unsent_tokens(self) -> Sequence[Token] | None:
-        """Return tokens that the stream has not told yet; None where nobody asked."""
+        """Return tokens that were not sent in the stream yet; None where the client does not want them."""
         if not self.wants:
             return None
         result, self.told = self.tokens[self.told :], len(self.tokens)
@@ -76,11 +76,11 @@ class GeneratedAnswer:
 
     @property
     def text(self) -> str:
-        """All of it so far."""
+        """The whole text so far."""
         return "".join(self.parts)
 
     def choice(self, *, calls: bool) -> ResponseChoice:
-        """Return the finished answer; ``calls``: tool calls at its end are taken out."""
+        """Return the finished answer; ``calls``: tool calls at its end are parsed."""
         content, result = tool_calls.parse_tool_calls(self.text) if calls else (self.text, [])
         finish: Finish = "tool_calls" if result else self.finish or "error"
         return ResponseChoice(content, finish, self.tokens if self.wants else None, result)
@@ -100,22 +100,22 @@ class ChatJob:
     arrived: float
     """Monotonic seconds."""
     key_hash: str | None = None
-    """Of the API key, once the request is logged."""
+    """Hash of the API key, once the request is logged."""
 
     @property
     def offers_tools(self) -> bool:
-        """Whether tool calls are looked for."""
+        """Whether tool calls are parsed."""
         return isinstance(self.request, ChatRequest) and bool(self.request.tools) and self.request.tool_choice != "none"
 
     @property
     def mean_logprob(self) -> float | None:
-        """Nats a token over all answers; None where there is no token, and where log-probabilities were not computed."""
+        """Nats per token over all answers; None without tokens, and where log-probabilities were not computed."""
         count = sum(answer.count for answer in self.answers) if all(ask.logprobs for ask in self.asks) else 0
         return sum(answer.total for answer in self.answers) / count if count else None
 
     @property
     def completion_tokens(self) -> int:
-        """Of all answers."""
+        """Number of tokens of all answers."""
         return sum(answer.count for answer in self.answers)
 
 
@@ -140,9 +140,9 @@ async def build_job(
     size: int,
     logprob_share: float = 1.0,
 ) -> ChatJob:
-    """Return a job from a request; ``size`` is its body's in bytes, so that tools and their calls count as well as texts.
+    """Build a job from a request; ``size`` is its body's size in bytes, so that tools and their calls count as well as texts.
 
-    ``logprob_share``: share of inferences whose answers have log-probabilities although nobody asked for them.
+    ``logprob_share``: share of inferences whose answers get log-probabilities although the client does not want them.
     Raises  ApiError for a prompt that cannot be rendered or is too long, or a schema that is too large.
     """
     prompts = await _offload_large(partial(_prompts, request, resident), size)
@@ -190,5 +190,5 @@ def _prompts(request: Request, resident: LoadedRelease) -> list[list[int]]:
 
 
 async def _offload_large(work: Callable[[], T], size: int) -> T:
-    """Return what ``work`` gives; a large one does not hold up the others."""
+    """Return the result of ``work``; large work runs in a thread, so that it does not delay other requests."""
     return await asyncio.to_thread(work) if size > LONG else work()

@@ -1,4 +1,4 @@
-"""OpenAI's requests, read strictly: types and bounds in one pass, and what is not supported is refused by name."""
+"""OpenAI's requests, validated strictly: types and limits in one pass; unsupported parameters are refused by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunectl.generation.chat_message import ChatMessage
 
 MOST_STOPS = 16
 MOST_SCHEMA = 65_536
-"""Bytes of a JSON Schema."""
+"""Most bytes of a JSON Schema."""
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 PositiveShare = Annotated[float, Meta(gt=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -23,10 +23,10 @@ Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = Annotated[str, Meta(min_length=1, max_length=200)]
 Id = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 PrintableId = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[!-~]+(?!\n)$")]
-"""An id: printable ASCII without blanks, as every store can keep it."""
+"""An id: printable ASCII without blanks, so that every store accepts it."""
 MetadataKey = Annotated[str, Meta(max_length=64)]
 MetadataValue = Annotated[str, Meta(max_length=512)]
-"""As OpenAI bounds them."""
+"""Limit as in OpenAI's API."""
 R = TypeVar("R")
 
 
@@ -53,7 +53,7 @@ class StreamOptions(Struct, frozen=True):
 
 
 class Common(Struct, frozen=True, kw_only=True):
-    """What both routes take. Null is absent."""
+    """Parameters of both routes. Null means absent."""
 
     model: Annotated[str, Meta(min_length=1, max_length=200)]
     max_tokens: Count | None = None
@@ -71,23 +71,23 @@ class Common(Struct, frozen=True, kw_only=True):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=16)] | None = None
     logit_bias: dict[str, float] | None = None
     ignore_eos: bool | None = None
-    """vLLM's: write ``max_tokens`` tokens whatever the model says, so that load tests compare equal lengths."""
+    """vLLM's parameter: generate ``max_tokens`` tokens in any case, so that load tests compare equal lengths."""
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The stop texts, whichever way they came."""
+        """The stop texts, given as one text or as a list."""
         if self.stop is None:
             return ()
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
     @property
     def with_usage(self) -> bool:
-        """Whether the stream ends with a chunk of usage."""
+        """Whether the stream ends with a chunk of token counts (OpenAI's ``usage``)."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def session(self) -> str | None:
-        """``metadata.session``, by which the inferences of one conversation are told."""
+        """Return ``metadata.session``, which identifies the inferences of one conversation."""
         result = (self.metadata or {}).get("session")
         return result[:200] if result is not None else None
 
@@ -130,7 +130,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """One text or list of token ids a prompt, whichever of the four shapes they came in.
+        """Return one text or list of token ids per prompt, from any of the four forms.
 
         Raises  ApiError for a list that mixes kinds.
         """
@@ -146,7 +146,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
 
 class FeedbackRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    """``POST /v1/feedback``: what somebody, or their click, says about an answer. The same id twice counts once."""
+    """``POST /v1/feedback``: a person's feedback, or a click, on an answer. The same id twice counts once."""
 
     inference_id: PrintableId
     """``id`` of the response."""
@@ -165,7 +165,7 @@ _PATH = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
 
 
 def parse(body: bytes, shape: type[R], *, depth: int) -> R:
-    """Return the body as ``shape``.
+    """Parse and validate the body as ``shape``.
 
     Raises  ApiError that names the parameter, for what is not JSON, too deep, or has another type or bound.
     """
@@ -186,9 +186,9 @@ def parse(body: bytes, shape: type[R], *, depth: int) -> R:
 
 
 def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionRequest]) -> dict[str, Any]:
-    """Return the part of a request body that is stored: the fields that the server knows, as they were sent.
+    """Return the part of a request body that is stored: the fields that the server knows, as sent.
 
-    Raises  ApiError for an unknown field that is not JSON: ``parse`` passes over those.
+    Raises  ApiError for an unknown field that is not JSON: ``parse`` skips those.
     """
     try:
         content = msgspec.json.decode(body, type=dict[str, Any])
@@ -198,10 +198,10 @@ def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionR
 
 
 def check_depth(body: bytes, depth: int) -> None:
-    """Raise ApiError for JSON that nests deeper than ``depth``, before anything takes it apart.
+    """Raise ApiError for JSON that is nested deeper than ``depth``, before it is parsed.
 
-    Linear in the body, whatever stands in it: anybody may send one, and it is read on the event loop. What is no JSON may pass,
-    but not deeper than up to where a parser stops.
+    Linear in the body, whatever its content: anybody may send one, and it runs on the event loop. Invalid JSON may pass,
+    but only up to where a parser stops.
     """
     if body.count(b"[") + body.count(b"{") <= depth:
         return
@@ -217,7 +217,7 @@ _NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 
 
 def check_supported(request: ChatRequest | CompletionRequest) -> None:
-    """Raise an ApiError for a parameter that would change the answer and is not supported.
+    """Raise an ApiError for a parameter that is not supported and would change the answer.
 
     The engine gives the log-probability of the chosen token and of no other, so alternatives are refused.
     """

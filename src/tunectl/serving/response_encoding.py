@@ -1,4 +1,4 @@
-"""OpenAI's answers: whole bodies, and the chunks of a stream with everything but the new text written once."""
+"""Encode OpenAI's responses: whole bodies, and the chunks of a stream, of which everything but the new text is encoded only once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Token(Struct, frozen=True):
-    """One token as it is told under ``logprobs``."""
+    """One token in ``logprobs``."""
 
     text: str
     data: bytes
@@ -22,14 +22,14 @@ class Token(Struct, frozen=True):
 
 
 class ResponseHead(Struct, frozen=True):
-    """What every part of an answer repeats."""
+    """Fields that every part of a response repeats."""
 
     id: str
     created: int
     """Unix seconds."""
     model: str
     fingerprint: str
-    """The release."""
+    """Id of the release."""
     chat: bool
 
 
@@ -39,7 +39,7 @@ class ResponseChoice(Struct, frozen=True):
     text: str
     finish: Finish
     tokens: list[Token] | None = None
-    """None where nobody asked for log-probabilities."""
+    """None where the client does not want log-probabilities."""
     calls: list[dict[str, Any]] = []
 
 
@@ -89,7 +89,7 @@ def _choice(head: ResponseHead, index: int, choice: ResponseChoice) -> dict[str,
 
 
 def encode_tool_calls(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return tool calls as the wire has them: arguments are text."""
+    """Return tool calls in OpenAI's format: arguments are text."""
     return [
         {**call, "function": {**call["function"], "arguments": json.dumps(call["function"]["arguments"])}}
         for call in calls
@@ -97,7 +97,7 @@ def encode_tool_calls(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def logprobs(chat: bool, tokens: Sequence[Token] | None) -> dict[str, Any] | None:
-    """Return log-probabilities in the shape of a route; each token is its own only alternative."""
+    """Return log-probabilities in the format of a route; each token is its own only alternative."""
     if tokens is None:
         return None
     if chat:
@@ -132,24 +132,24 @@ class StreamEncoder:
         self._text_end = b"}" if head.chat else b""
 
     def opening(self, index: int) -> bytes:
-        """Return the first chunk, which holds the role; empty for completions."""
+        """Return the first chunk, which has the role; empty for completions."""
         return self._event(index, b',"delta":{"role":"assistant","content":""}', None, None) if self._head.chat else b""
 
     def text(self, index: int, text: str, tokens: Sequence[Token] | None) -> bytes:
-        """Return new text of one answer."""
+        """Return a chunk with new text of one answer."""
         return self._event(index, self._text_start + msgspec.json.encode(text) + self._text_end, tokens, None)
 
     def calls(self, index: int, calls: Sequence[dict[str, Any]]) -> bytes:
-        """Return tool calls, whole."""
+        """Return a chunk with complete tool calls."""
         indexed_calls = [{"index": index, **call} for index, call in enumerate(encode_tool_calls(calls))]
         return self._event(index, b',"delta":' + msgspec.json.encode({"tool_calls": indexed_calls}), None, None)
 
     def closing(self, index: int, finish: Finish) -> bytes:
-        """Return why an answer ended."""
+        """Return the chunk with the finish reason."""
         return self._event(index, b',"delta":{}' if self._head.chat else b',"text":""', None, finish)
 
     def usage(self, usage: TokenUsage) -> bytes:
-        """Return the chunk that has no choices."""
+        """Return the chunk with the usage, which has no choices."""
         return self._start + b'],"usage":' + msgspec.json.encode(usage.body()) + b"}\n\n"
 
     def _event(self, index: int, body: bytes, tokens: Sequence[Token] | None, finish: Finish | None) -> bytes:

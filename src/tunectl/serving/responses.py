@@ -1,6 +1,6 @@
-"""What the server answers, as shapes: for its OpenAPI document, and for tests that hold every answer against them.
+"""Types of the server's responses: for its OpenAPI document, and for tests that validate every response.
 
-The server itself writes these by hand (``response_encoding.py``), since most of a stream is the same bytes again and again.
+The server itself encodes them in ``response_encoding.py``, since most of a stream is the same bytes again and again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunectl.serving.routing import Variant
 
 
 class Error(Struct, frozen=True, forbid_unknown_fields=True):
-    """Every answer that is not 2xx."""
+    """Body of every response that is not 2xx."""
 
     error: ErrorBody
 
@@ -29,7 +29,7 @@ class Usage(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class CallFunction(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is called, with its arguments as JSON text."""
+    """Name of the tool, with its arguments as JSON text."""
 
     name: str
     arguments: str
@@ -42,7 +42,7 @@ class ToolCall(Struct, frozen=True):
     function: CallFunction
     id: str | UnsetType = UNSET
     index: int | UnsetType = UNSET
-    """In a stream."""
+    """Index of the call in a stream."""
 
 
 class AssistantMessage(Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,7 +105,7 @@ class ChatCompletion(Struct, frozen=True, forbid_unknown_fields=True):
     created: int
     model: str
     system_fingerprint: str
-    """The release."""
+    """Id of the release."""
     choices: list[ChatChoice]
     usage: Usage
 
@@ -123,32 +123,32 @@ class TextCompletion(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelEntry(Struct, frozen=True, forbid_unknown_fields=True):
-    """A name that a request may ask for."""
+    """A name that a request may use."""
 
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
     root: str
-    """What stands behind the name."""
+    """The model or release with that name."""
     parent: str | None
-    """The model that it was made from."""
+    """The base model."""
     release: str
     variant: Variant
     revision: str | UnsetType | None = UNSET
     served: bool | UnsetType = UNSET
-    """False: it can be named, not asked."""
+    """False: the name is listed, but not served."""
 
 
 class Models(Struct, frozen=True, forbid_unknown_fields=True):
-    """Everything that is served."""
+    """All served models."""
 
     object: Literal["list"]
     data: list[ModelEntry]
 
 
 class FeedbackAccepted(Struct, frozen=True, forbid_unknown_fields=True):
-    """Feedback that is on the disk."""
+    """Response to stored feedback."""
 
     id: str
     new: bool
@@ -156,19 +156,19 @@ class FeedbackAccepted(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Liveness(Struct, frozen=True, forbid_unknown_fields=True):
-    """The process lives."""
+    """The process is alive."""
 
     status: Literal["alive"]
 
 
 class VariantState(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a variant serves, and what its proof showed."""
+    """The release of a variant, and the result of its proof."""
 
     release: str
     agreement: float | UnsetType = UNSET
-    """Share of probe tokens that are the training side's."""
+    """Share of probe tokens that are equal to the training side's."""
     logprob_gap: float | UnsetType = UNSET
-    """Nats."""
+    """Mean difference of log-probabilities, nats."""
     as_base: int | UnsetType = UNSET
     """Probes answered as the base model answers."""
     probes: int | UnsetType = UNSET
@@ -181,4 +181,4 @@ class Readiness(Struct, frozen=True, forbid_unknown_fields=True):
     variants: dict[Variant, VariantState]
     reason: str | UnsetType = UNSET
     problems: dict[Variant, str] = field(default_factory=dict)
-    """Why a variant is not what it should be."""
+    """Why a variant does not have the wanted release."""

@@ -1,8 +1,8 @@
 """Reserve capacity for clients that were refused with Retry-After, so that new ones do not take it.
 
-A server that stays full would otherwise serve those who are in again and again, and the others never: a place is free for
-a moment only, and whoever was refused knocks at another one. With twice as many clients as places a third of all requests
-would use up their retries. So a promise counts as a place that is taken, as far as such promises were kept lately.
+A full server would otherwise answer the same clients again and again, and others never: a place is free for
+a moment only, and a refused client usually comes at another one. With twice as many clients as places a third of all requests
+would use up their retries. So a promised place counts as taken, weighted by the share of promises that were used lately.
 Times are monotonic seconds.
 """
 
@@ -14,33 +14,33 @@ from dataclasses import dataclass, field
 from typing import Final
 
 GRACE: Final = 1.0
-"""Seconds for which a promise holds after the last moment at which its client was told to come."""
+"""Seconds for which a place is kept after the time at which its client was told to come."""
 MOST: Final = 10_000
-"""Promises at once; beyond, no more are made."""
+"""Most promises at once; no more are made beyond."""
 LEARNING: Final = 0.05
-"""How much one promise, kept or not, says about the next."""
+"""Weight of one promise, used or not, in the smoothed share of used ones."""
 
 
 @dataclass(slots=True)
 class Reservation:
-    """A place for one request."""
+    """A reserved place for one request."""
 
     name: bytes
     answers: int
     due: float
-    """From when the client may come."""
+    """Time from which the client may come."""
     until: float
-    """How long the place is kept."""
+    """Time until which the place is kept."""
     open: bool = True
-    """False once the client came, or did not."""
+    """False once the client came, or the time is over."""
 
 
 @dataclass(slots=True)
 class Reservations:
-    """The promises of one server."""
+    """The reservations of one server."""
 
     _share: float = 1.0
-    """Of promises whose client came in time, smoothed."""
+    """Smoothed share of promises whose client came in time."""
     _answers: int = 0
     _made: dict[bytes, list[Reservation]] = field(default_factory=dict)
     _ending: list[tuple[float, int, Reservation]] = field(default_factory=list)
@@ -48,17 +48,17 @@ class Reservations:
 
     @property
     def ahead(self) -> float:
-        """Answers that are likely to come because they were promised a place."""
+        """Expected answers of clients with a reservation."""
         return self._answers * self._share
 
     def of(self, name: bytes, now: float) -> Reservation | None:
-        """Return the oldest promise that was made to a name and still holds."""
+        """Return the oldest reservation of a name that still holds."""
         self._forget(now)
         result = self._made.get(name)
         return result[0] if result else None
 
     def make(self, name: bytes, answers: int, wait: float, now: float) -> None:
-        """Promise a place ``wait`` seconds from now. Told in whole seconds the wait is rounded up, so it holds that long."""
+        """Reserve a place ``wait`` seconds from now. Clients are told whole seconds, rounded up, so the place is kept that long."""
         if len(self._ending) >= MOST:
             return
         reservation = Reservation(name, answers, now + wait, now + math.ceil(wait) + GRACE)
@@ -68,7 +68,7 @@ class Reservations:
         self._answers += answers
 
     def close(self, reservation: Reservation, *, kept: bool) -> None:
-        """Close a reservation: the client was admitted, got a new time, or did not come."""
+        """Close a reservation: the client was admitted, got a new one, or did not come."""
         reservation.open = False
         self._answers -= reservation.answers
         stored = self._made[reservation.name]

@@ -14,7 +14,7 @@ VARIANTS: tuple[Variant, ...] = ("champion", "challenger", "base")
 
 
 def assign_variant(identity: str, trial: CanaryState) -> Variant:
-    """Return the variant of an identity (a user, else a key, else a session): always the same one in one trial."""
+    """Return the variant of an identity (a user, else a key, else a session): always the same one in one canary."""
     return "challenger" if hash_to_unit(f"{trial.salt}\0{identity}") < trial.share else "champion"
 
 
@@ -23,9 +23,9 @@ def resolve_variant(
 ) -> Variant:
     """Return the variant for a request.
 
-    model     as asked: a variant, a release, or one of ``names``, which leave the choice to us
-    releases  what is loaded, by variant
-    Raises  ApiError (404) for any other name, listing what there is.
+    model     name in the request: a variant, a release, or one of ``names``, which leave the choice to the server
+    releases  loaded releases, by variant
+    Raises  ApiError (404) for any other name, listing the valid ones.
     """
     if model in names:
         return assign_variant(identity, trial) if trial is not None and "challenger" in releases else "champion"

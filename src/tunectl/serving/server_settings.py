@@ -1,4 +1,4 @@
-"""What a server runs with: the resolved settings, one JSON file."""
+"""The resolved settings of a server, one JSON file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTINGS, HOME = "TUNECTL_SERVE", "TUNECTL_HOME"
 
 
 def settings_path() -> Path:
-    """Return the file: the one that TUNECTL_SERVE names, ``serve.json`` of the working folder by default."""
+    """Return the path of the file: the one that TUNECTL_SERVE names, ``serve.json`` of the working folder by default."""
     return Path(os.environ.get(SETTINGS, "serve.json"))
 
 
@@ -55,10 +55,10 @@ def build_tls_words(serve: Serve, home: Path) -> list[str]:
 
 
 def home_dir() -> Path:
-    """Return where relative paths begin: TUNECTL_HOME where it is set; else the folder in which the server was started.
+    """Return the base of relative paths: TUNECTL_HOME where it is set; else the folder in which the server was started.
 
-    ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgments must not lie
-    there, so then it is the folder of whoever typed that.
+    ``bentoml serve BENTO`` changes into the Bento, which the next build deletes: keys, inference log and judgments must not be
+    there, so then it is the folder in which that command was typed.
     """
     named, current, typed = os.environ.get(HOME), Path.cwd(), os.environ.get("PWD")
     if named or not typed or not (current.parent / "bento.yaml").is_file():

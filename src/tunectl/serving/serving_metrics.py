@@ -1,6 +1,6 @@
-"""What the server counts, through prometheus_client: a registry of our own in one process, closed label sets, no paths.
+"""The server's metrics, through prometheus_client: a separate registry in one process, closed label sets, no paths.
 
-The names are a contract with dashboards and rules (``monitoring/``); vLLM's stems, so that its panels can be carried over.
+The names are a contract with dashboards and rules (``monitoring/``); they use vLLM's stems, so that its panels can be reused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tunectl.serving.routing import VARIANTS
 
 EXTRA: Final = "serve"
 FIRST: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3, 6, 12, 30)
-"""Seconds."""
+"""Buckets of the time to the first token, seconds."""
 BETWEEN: Final = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
 WHOLE: Final = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 WAITED: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 60)
@@ -25,8 +25,8 @@ FINISHED: Final = ("stop", "length", "cancelled", "error", "timeout")
 def _library() -> Any:
     """Return prometheus_client with values in memory.
 
-    ``bentoml serve`` points PROMETHEUS_MULTIPROC_DIR at a folder that all servers of a host share, and a file that a kill
-    left broken there would spoil every scrape. One process holds all our numbers, so they need no file.
+    ``bentoml serve`` sets PROMETHEUS_MULTIPROC_DIR to a folder that all servers of a host share, and a file that a kill
+    left broken there would break every scrape. One process has all our numbers, so they need no file.
     """
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
@@ -38,7 +38,7 @@ def _library() -> Any:
 
 
 class ServingMetrics:
-    """The numbers of one server."""
+    """Metrics of one server."""
 
     def __init__(self) -> None:
         self._library = library = _library()
@@ -80,17 +80,17 @@ class ServingMetrics:
                 self.feedback.labels(kind, variant)
 
     def set_model_info(self, variants: dict[str, tuple[str, str]]) -> None:
-        """Set the loaded releases: variant to release and base model."""
+        """Set the loaded releases: release and base model by variant."""
         self.model.clear()
         for variant, (release, base) in variants.items():
             self.model.labels(release, base, variant).set(1)
 
     def render(self) -> bytes:
-        """Return the exposition, in Prometheus' text format."""
+        """Return the metrics in Prometheus' text format."""
         written: bytes = self._library.generate_latest(self._registry)
         return written
 
     @property
     def content_type(self) -> str:
-        """Of ``text``."""
+        """Content type of the metrics that ``render`` returns."""
         return "text/plain; version=0.0.4; charset=utf-8"

@@ -1,4 +1,4 @@
-"""From an engine's thread to the coroutines that wait for its answers."""
+"""Pass the output of an engine's thread to the coroutines that wait for it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _NUMBERS = itertools.count(1)
 
 
 class TokenStream:
-    """Where the pieces of one request arrive: one request may want several answers."""
+    """Queue of the pieces of one request, which may have several answers."""
 
     def __init__(self, answers: int) -> None:
         self.open = answers
-        """Answers whose last piece has not come."""
+        """Number of answers whose last piece has not come yet."""
         self.started = False
-        """Whether the engine knows of any."""
+        """Whether the engine has any of them."""
         self._pieces: list[tuple[int, TokenChunk]] = []
         self._came = asyncio.Event()
 
     def put(self, index: int, piece: TokenChunk) -> None:
-        """Add a piece of answer ``index``; on the loop."""
+        """Add a piece of answer ``index``; called on the event loop."""
         self._pieces.append((index, piece))
         self.open -= piece.end is not None
         self._came.set()
 
     async def take(self) -> list[tuple[int, TokenChunk]]:
-        """Return everything that came since the last call; waits for one piece at least."""
+        """Return all pieces since the last call; waits for at least one."""
         await self._came.wait()
         self._came.clear()
         result, self._pieces = self._pieces, []
@@ -38,7 +38,7 @@ class TokenStream:
 
 
 class StreamRouter:
-    """The answers of one pipeline."""
+    """Routes the answers of one engine session."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -48,11 +48,11 @@ class StreamRouter:
 
     @property
     def busy(self) -> int:
-        """Answers under way."""
+        """Number of running answers."""
         return len(self._lines)
 
     def idle_seconds(self, now: float) -> float:
-        """Return the seconds for which answers are under way and none of them has got anything; ``now`` is monotonic."""
+        """Return the seconds for which running answers have got no piece; ``now`` is monotonic."""
         return now - self._heard if self._lines else 0.0
 
     def deliver(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
@@ -62,13 +62,13 @@ class StreamRouter:
         except RuntimeError:  # the loop is closed: the server ends, and nobody waits any more
             return
 
-    def start(self, pipeline: EngineSession, request: GenerationRequest, feed: TokenStream, index: int) -> int:
-        """Begin an answer whose pieces go to ``feed``; returns its number."""
+    def start(self, pipeline: EngineSession, request: GenerationRequest, token_stream: TokenStream, index: int) -> int:
+        """Start an answer whose pieces go to ``token_stream``; returns its number."""
         number = next(_NUMBERS)
         if not self._lines:
             self._heard = time.monotonic()
-        self._lines[number] = (feed, index)
-        feed.started = True
+        self._lines[number] = (token_stream, index)
+        token_stream.started = True
         if self._closed:
             self.give_up()
         else:
@@ -76,11 +76,11 @@ class StreamRouter:
         return number
 
     def give_up(self) -> None:
-        """End whatever is under way, and whatever begins from now on: the pipeline is closed, and may say nothing more."""
+        """End all running answers, and all that are started from now on: the session is closed, and may send nothing more."""
         self._closed = True
         lines, self._lines = self._lines, {}
-        for feed, index in lines.values():
-            feed.put(index, TokenChunk([], [], "cancelled"))
+        for token_stream, index in lines.values():
+            token_stream.put(index, TokenChunk([], [], "cancelled"))
 
     def _hand(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
         self._heard = time.monotonic()

@@ -12,21 +12,21 @@ from contextlib import suppress
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
-"""``prctl(2)``."""
+"""Constant of ``prctl(2)``."""
 MOST_FILES: Final = 1024
 
 
 def die_with_parent() -> None:
     """Have the kernel send SIGTERM when the process that started this one dies; on Linux, nothing elsewhere.
 
-    BentoML's supervisor may be killed. Its worker would live on, hold the port and the inference log, and nobody would know it.
+    BentoML's supervisor may be killed. Its worker would continue, keep the port and the inference log, and nobody would know.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def listening_sockets() -> list[socket.socket]:
-    """Return copies of the sockets on which this process takes connections."""
+    """Return copies of the sockets on which this process listens."""
     numbers = []
     for number in range(3, MOST_FILES):
         with suppress(OSError):
@@ -49,7 +49,7 @@ def _listens(listener: socket.socket) -> bool:
 
 
 def stop_accepting(listeners: list[socket.socket]) -> None:
-    """Refuse connections from now on. Closing would not do: the supervisor holds the same socket, and clients would wait in its line."""
+    """Refuse connections from now on. Closing the sockets is not enough: the supervisor has them open, too, and clients would wait in their queue."""
     for item in listeners:
         with suppress(OSError):
             item.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
-"""Paired bootstrap intervals for corpus measures, computed from sufficient statistics.
+"""Paired bootstrap intervals for corpus metrics, computed from sufficient statistics.
 
-A corpus measure such as BLEU is a function of sums over items. One resample of the items is a vector of counts, so all
-resamples of all sums are one matrix product, and a measure is recomputed for every resample without touching a text again.
+A corpus metric such as BLEU is a function of sums over items. One resample of the items is a vector of counts, so all
+resamples of all sums are one matrix product, and a metric is recomputed for every resample without reading a text again.
 Two systems are compared on the same resamples (paired), after Koehn, "Statistical Significance Tests for Machine Translation
 Evaluation", EMNLP 2004; intervals are percentiles (Efron and Tibshirani, 1993).
 """
@@ -30,7 +30,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How much one system differs from another on the same items."""
+    """Difference of two systems on the same items."""
 
     value: float
     """First minus second, on all items."""
@@ -49,9 +49,9 @@ def resample_counts(items: int, resamples: int, seed: int) -> NDArray[Any]:
 
 
 def sum_by_group(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any]:
-    """Sum the rows of each group, because items of one group (near duplicates) are not independent draws.
+    """Sum the rows of each group, because items of one group (near duplicates) are not independent.
 
-    ``statistics`` (items, statistics), ``groups`` one name an item; returns (groups, statistics) in order of appearance.
+    ``statistics`` (items, statistics), ``groups`` one name per item; returns (groups, statistics) in order of appearance.
     """
     import numpy as np
 
@@ -62,10 +62,10 @@ def sum_by_group(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any
 
 
 def interval(statistics: NDArray[Any], combine: Combine, counts: NDArray[Any], confidence: float) -> Interval | None:
-    """Return the measure of one system with its percentile interval.
+    """Return the metric of one system with its percentile interval.
 
     ``statistics`` (items, statistics); ``counts`` as ``resample_counts`` makes them. None with fewer than two items, where no
-    resample differs from the data, or where the measure is undefined.
+    resample differs from the data, or where the metric is undefined.
     """
     value = _on_all(statistics, combine)
     if value is None or len(statistics) < 2:
@@ -101,7 +101,7 @@ def _on_all(statistics: NDArray[Any], combine: Combine) -> float | None:
 
 
 def _ends(samples: NDArray[Any], confidence: float) -> tuple[float, float] | None:
-    """Return percentiles of the resamples in which the measure is defined; None where it is in fewer than nine of ten."""
+    """Return percentiles of the resamples in which the metric is defined; None where it is in fewer than nine of ten."""
     import numpy as np
 
     defined = samples[np.isfinite(samples)]

@@ -1,4 +1,4 @@
-"""How many independent rows are rows worth that come in groups, or carry weights?"""
+"""Effective sample size of rows that come in groups, or have weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class EffectiveSize:
     """Numbers of independent, equal rows with the same precision."""
 
     each: list[float]
-    """For the share of each value."""
+    """Effective size for the share of each value."""
     all: float
-    """For all shares together, as a test of them needs it."""
+    """Effective size for all shares together, as a test of them needs it."""
 
 
 def effective_size(

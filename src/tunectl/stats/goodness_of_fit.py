@@ -1,4 +1,4 @@
-"""Do observed counts fit declared shares? Pearson's test, exact where counts are small."""
+"""Test whether observed counts fit declared shares: Pearson's test, exact where counts are small."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from msgspec import Struct
 from tunectl.core.optional import import_optional
 
 MOST_OUTCOMES = 50_000
-"""Outcomes that are still counted one by one."""
+"""Number of outcomes up to which all are enumerated."""
 
 DRAWS = 9_999
-"""Of the Monte Carlo test: its p value is exact to about 0.004."""
+"""Draws of the Monte Carlo test: its p value is exact to about 0.004."""
 
 Method = Literal["chi-square", "exact", "monte-carlo"]
 
@@ -23,19 +23,19 @@ class GoodnessOfFit(Struct, frozen=True):
     """The result of a test of counts against shares."""
 
     statistic: float | None
-    """Pearson's chi-square; None where a value occurs whose share is 0, which no chance explains."""
+    """Pearson's chi-square; None where a value with share 0 occurs, which chance cannot explain."""
     p_value: float
-    """Probability of counts at least this far off, were the shares true; independent rows assumed."""
+    """Probability of counts at least as different if the shares were true, for independent rows."""
     effect: float | None
-    """Cohen's w: the distance of the shares whatever the number of rows. 0.1 is small, 0.3 medium, 0.5 large."""
+    """Cohen's w: the distance of the shares, independent of the number of rows. 0.1 is small, 0.3 medium, 0.5 large."""
     method: Method
 
 
 def chi_square_test(counts: Sequence[int], shares: Sequence[float], *, seed: int) -> GoodnessOfFit:
     """Test ``counts`` of values against their expected ``shares``, which add up to 1.
 
-    Chi-square where every expected count is 5 or more; else all outcomes are counted (exact multinomial test), and where
-    there are too many of them, random ones (seeded).
+    Chi-square where every expected count is 5 or more; else all outcomes are enumerated (exact multinomial test), or, where
+    there are too many of them, sampled (seeded).
     Source: Cochran (1954) for the rule of five; Cohen (1988) for w; Davison and Hinkley (1997) for the Monte Carlo p value.
     Raises  ValueError for lists of different lengths, no rows, or fewer than two values.
     """

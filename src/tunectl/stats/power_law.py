@@ -1,4 +1,4 @@
-"""A learning curve as a power law: score = limit + slope * rows ** -decay."""
+"""Fit a learning curve as a power law: score = limit + slope * rows ** -decay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from tunectl.core.optional import import_optional
 
 DECAYS = (0.05, 2.0, 60)
-"""Smallest and largest decay tried, and how many between, spaced evenly in logarithm. Published curves lie from 0.07 to 0.5."""
+"""Smallest and largest decay that is tried, and how many values, spaced evenly in logarithm. Published curves have 0.07 to 0.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class PowerLaw:
 def fit(
     rows: Sequence[float], scores: Sequence[float], *, higher_is_better: bool, floor: float | None = None
 ) -> PowerLaw:
-    """Return least squares over ``rows`` (three or more different sizes) and their ``scores``.
+    """Fit by least squares over ``rows`` (three or more different sizes) and their ``scores``.
 
-    The curve never gets worse with more rows: where the points say so, the best flat line is returned (slope 0).
-    ``floor`` is the least that the limit may be: 0 for a loss, which no amount of data brings below it.
+    The curve never gets worse with more rows: where the points do, the best flat line is returned (slope 0).
+    ``floor`` is the smallest possible limit: 0 for a loss, which no amount of data reduces below it.
     Source: Hestness et al. (2017), arXiv 1712.00409; Kaplan et al. (2020), arXiv 2001.08361.
     Raises  ValueError for fewer than three sizes.
     """

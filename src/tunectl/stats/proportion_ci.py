@@ -1,4 +1,4 @@
-"""Intervals of a share."""
+"""Confidence intervals of a share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import NormalDist
 def wilson_interval(successes: float, total: float, *, level: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a share, low and high from 0 to 1.
 
-    ``successes`` of ``total`` independent rows; ``level`` is the coverage aimed at. Unlike the textbook interval it keeps
+    ``successes`` of ``total`` independent rows; ``level`` is the nominal coverage. Unlike the textbook interval it keeps
     its coverage for rare values and small totals, and is never empty: 0 of 10 gives 0 to 0.28.
     Source: Wilson (1927), JASA 22; recommended by Brown, Cai and DasGupta (2001), Statistical Science 16.
     Raises  ValueError where ``total`` is not above zero or ``successes`` is outside it.

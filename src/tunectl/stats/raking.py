@@ -1,4 +1,4 @@
-"""Raking: weights that bring rows to declared shares of several fields at once."""
+"""Raking: weights that adjust rows to declared shares of several fields at once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Margin:
 
 @dataclass(frozen=True, slots=True)
 class RakingResult:
-    """Weights of mean 1, and how far they got."""
+    """Weights with mean 1, and how far the weighted shares still are from the declared ones."""
 
     weights: list[float]
     gap: float
@@ -57,13 +57,13 @@ def rake(margins: Sequence[Margin], rows: int, *, low: float, high: float) -> Ra
 
 
 def effective_sample_size(weights: Sequence[float]) -> float:
-    """Return Kish's effective number of rows of ``weights``; equal weights give their number."""
+    """Return Kish's effective number of rows under ``weights``; with equal weights it is their number."""
     squares = sum(weight * weight for weight in weights)
     return sum(weights) ** 2 / squares if squares else 0.0
 
 
 def _reachable(margin: Margin) -> Any:
-    """Return the shares, with those of values that no row has spread over the others."""
+    """Return the shares, with those of values without a row spread over the others."""
     np = import_optional("numpy", extra="data")
 
     shares = np.asarray(margin.shares, dtype=float)

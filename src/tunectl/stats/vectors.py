@@ -1,4 +1,4 @@
-"""Rows of numbers as unit vectors."""
+"""Normalize rows of numbers to unit vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def l2_normalize(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return rows scaled to length one; zero and what is not finite becomes zero."""
+    """Return rows scaled to length one; rows of zeros or with non-finite values become zero."""
     import numpy as np
 
     clean = np.nan_to_num(np.asarray(rows, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)

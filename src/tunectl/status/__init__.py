@@ -1,1 +1,1 @@
-"""What `tunectl status` shows."""
+"""The content of `tunectl status`."""

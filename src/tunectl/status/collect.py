@@ -1,6 +1,6 @@
 """Collect the status of the project from its records; no service has to run.
 
-What cannot be told (a database that is away, a file that is broken) is a trouble of its own part and keeps no other from being told.
+A part that cannot be read (an unreachable database, a broken file) becomes a trouble, and the other parts are still shown.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
     from tunectl.retraining.state_machine import RetrainRun
 
 SPAN: Final = timedelta(hours=24)
-"""Of traffic that is counted."""
+"""Period of the counted traffic."""
 RECENT: Final = timedelta(days=30)
-"""Windows that are read; older ones only where there is none."""
+"""Period of windows that are read; older ones only where there are none."""
 T = TypeVar("T")
 Live = tuple[Traffic | None, Drift | None, PendingApproval | None]
-"""What the inference log says: traffic, drift, and whether a reference has to be accepted."""
+"""Facts from the inference log: traffic, drift, and whether a reference has to be accepted."""
 NOTHING: Final[Live] = (None, None, None)
 
 
 def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> StatusReport:
-    """Look at everything; ``now`` is the time."""
+    """Collect all parts; ``now`` is the time."""
     from tunectl.registry.release_store import ReleaseRegistry
     from tunectl.retraining.run_store import LOCK, RunStore
 
@@ -85,7 +85,7 @@ def collect_status(layout: ProjectPaths, root: TunectlConfig, now: datetime) -> 
 
 
 def process_state(path: Path) -> Program:
-    """Return the state of a program from its lock."""
+    """Return the state of a program, from its lock."""
     return "runs" if lock.is_locked(path) else "stopped" if path.is_file() else "never"
 
 
@@ -137,7 +137,7 @@ def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:
 
 
 def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: TunectlConfig) -> PendingApproval | None:
-    """Return the pending acceptance of a first reference window; None where nobody has to accept one."""
+    """Return the pending acceptance of a first reference window; None where none is pending."""
     from tunectl.monitoring.window import REFERENCE_SET
 
     prompts, least = root.monitor.prompts, root.monitor.window.min_rows
@@ -175,7 +175,7 @@ def _limits(root: TunectlConfig, runs: Sequence[RetrainRun], now: datetime) -> t
 def _waits(
     layout: ProjectPaths, root: TunectlConfig, runs: Sequence[RetrainRun], store: RunStore, now: datetime
 ) -> Iterator[PendingApproval]:
-    """Yield questions that are open, and a branch that was left to be looked at."""
+    """Yield open questions, and a branch that was left for review."""
     from tunectl.backends.vcs import git_worktree
     from tunectl.retraining import approvals, signed_links
 
@@ -191,7 +191,7 @@ def _waits(
 
 
 def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: datetime) -> str | None:
-    """Return the very link that people were sent; None for who may not read the secret that signs it."""
+    """Return the link that people were sent; None for users who may not read the secret that signs it."""
     from tunectl.retraining import signed_links
     from tunectl.retraining.workspace import RetrainWorkspace
 
@@ -205,7 +205,7 @@ def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: dat
 
 
 def _idle(store: ReleaseRegistry, run_store: RunStore) -> Iterator[PendingApproval]:
-    """Yield the entries that wait for a retrain controller."""
+    """Yield triggers and runs that wait for a retrain controller."""
     from tunectl.canary.canary_store import ExperimentStore
 
     waiting, running = run_store.list_pending_triggers(), ExperimentStore(store).running()

@@ -1,4 +1,4 @@
-"""What ``tunectl status`` says of the loop, as ``--json`` prints it: champion, traffic, drift, retrains, and what waits for a person."""
+"""Data of ``tunectl status``, as ``--json`` prints it: champion, traffic, drift, retrains, and what needs a person."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from tunectl.registry.release_state import ChampionPointer
 from tunectl.retraining.state_machine import State, TriggerKind
 
 Program = Literal["runs", "stopped", "never"]
-"""runs: its lock is held. stopped: it was here once. never: it has not run in this project."""
+"""runs: its lock is held. stopped: it ran before. never: it has not run in this project."""
 
 
 class Traffic(Struct, frozen=True):
-    """What was asked in the last ``hours``."""
+    """Requests of the last ``hours``."""
 
     hours: float
     requests: int
     answered: int
     people: int
     feedback: dict[str, int]
-    """By kind, on these requests."""
+    """Number of feedback records by kind, on these requests."""
     newest: datetime | None
-    """When somebody last asked; None: never."""
+    """Time of the newest request; None: there is none."""
 
 
 class Drift(Struct, frozen=True):
@@ -39,30 +39,30 @@ class Drift(Struct, frozen=True):
     until: datetime
     rows: int
     evidence: float
-    """Orders of magnitude by which what was seen is rarer than chance."""
+    """Orders of magnitude by which the observation is rarer than chance."""
     evidence_required: float
     signals: list[str]
-    """What shifted."""
+    """Shifted signals."""
     too_small_for: float | None = None
-    """The declared smallest effect, where windows of this size never add up to it."""
+    """The declared smallest effect, where windows of this size can never detect it."""
 
 
 class Retrain(Struct, frozen=True):
-    """One retrain as it stands."""
+    """The state of one retrain."""
 
     id: str
     state: State
     at: datetime
-    """Of its newest step."""
+    """Time of its newest step."""
     trigger: TriggerKind
     why: str
-    """Why it was started."""
+    """Reason of its start."""
     reason: str
-    """Why it stands where it does."""
+    """Reason of its current state."""
 
 
 class NextSchedule(Struct, frozen=True):
-    """The next slot of a schedule; one that lies behind was missed, and is taken up once a controller runs."""
+    """The next slot of a schedule; one in the past was missed, and is handled once a controller runs."""
 
     schedule: str
     cron: str
@@ -70,18 +70,18 @@ class NextSchedule(Struct, frozen=True):
 
 
 class PendingApproval(Struct, frozen=True):
-    """Something that a person has to do."""
+    """Something that a person has to decide."""
 
     what: str
     until: datetime | None = None
-    """Then it is decided without them."""
+    """Deadline; after it the controller decides without a person."""
     link: str | None = None
     page: str = ""
     """Path of the console's page about it."""
 
 
 class StatusReport(Struct, frozen=True):
-    """All of it; None is what there is not yet, or what ``troubles`` says cannot be told."""
+    """The whole status; None for parts that do not exist yet, or that ``troubles`` names as unreadable."""
 
     champion: ChampionPointer | None = None
     challenger: CanaryState | None = None
@@ -91,15 +91,15 @@ class StatusReport(Struct, frozen=True):
     drift: Drift | None = None
     controller: Program = "never"
     approval: Literal["none", "required"] = "required"
-    """Whether a drift retrains by itself or a person is asked."""
+    """Whether a drift retrains without approval, or a person is asked."""
     now: Retrain | None = None
     last: Retrain | None = None
     next: list[NextSchedule] = field(default_factory=list)
-    """Of the schedules, the soonest first."""
+    """Next slots of the schedules, the soonest first."""
     rests_until: datetime | None = None
-    """No retrain starts before, unless a person insists."""
+    """End of the cooldown; None where there is none. A person can start a retrain before."""
     budget: tuple[int, int] = (0, 0)
-    """Retrains that began to train in the last seven days, and how many may."""
+    """Retrains that began training in the last seven days, and the limit."""
     waits: list[PendingApproval] = field(default_factory=list)
     troubles: dict[str, str] = field(default_factory=dict)
-    """By part: why it cannot be told."""
+    """Why a part cannot be read, by part."""

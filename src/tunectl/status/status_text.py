@@ -11,13 +11,13 @@ from tunectl.status.status_report import Drift, Program, Retrain, StatusReport, 
 
 Row = tuple[str, str]
 IDLE: Final[dict[Program, str]] = {"runs": "", "stopped": "no {} runs here", "never": "no {} has run here: tunectl {}"}
-"""What is said of a program that does not run; its name for people, and its verb."""
+"""Texts about a program that does not run; {} is its name, then its command."""
 LONGEST: Final = 160
-"""Letters of a reason: the whole of it stands in the record."""
+"""Most letters of a reason: the record has the whole text."""
 
 
 def format_rows(glance: StatusReport, now: datetime) -> Iterator[Row]:
-    """Yield one row a part, in the order in which people ask."""
+    """Yield one row per part of the status."""
     yield "champion", _part(glance, "champion", _champion(glance))
     if glance.challenger is not None:
         yield "challenger", f"{glance.challenger.release}, {glance.challenger.share:.0%} of the identities"
@@ -82,7 +82,7 @@ def _retrain(retrain: Retrain) -> str:
 
 
 def _next(glance: StatusReport, now: datetime) -> str:
-    """Return the calendar first, then what may start one besides, then what holds it up."""
+    """Return the next schedules, then other possible causes of a retrain, then what prevents one."""
     slots = [
         f"{'was due' if slot.at <= now else 'due'} {_at(slot.at)} ({slot.schedule}: {slot.cron})"
         for slot in glance.next
@@ -118,7 +118,7 @@ def _short(text: str) -> str:
 
 
 def humanize_age(at: datetime, now: datetime) -> str:
-    """Return how long ago, in its largest unit; a clock that was set back makes it 0 s."""
+    """Return the age in its largest unit; where the clock was set back it is 0 s."""
     seconds = max(0.0, (now - at).total_seconds())
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:

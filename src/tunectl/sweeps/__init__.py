@@ -1,1 +1,1 @@
-"""Sweeps: the space of settings, what a trial is, and what is said of the result. No Optuna here."""
+"""Sweeps: the space of settings, trials and results, without Optuna."""

@@ -1,4 +1,4 @@
-"""The space of a sweep: which values a trial gets, and how they are written as overrides."""
+"""The space of a sweep: the values of a trial, and their overrides."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tunectl.config.schema.sweep import Sweep, SweepRange
 
 _PLAIN = re.compile(r"^[A-Za-z_][\w./-]*$")
 _WORDS = frozenset({"null", "true", "false", "nan", "inf"})
-"""Texts that the grammar of overrides reads as something else."""
+"""Texts that the grammar of overrides does not read as text."""
 
 
 class Suggester(Protocol):
-    """What chooses values: Optuna's trial, or a fixed combination."""
+    """Suggests values: Optuna's trial, or a fixed combination."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
         """Return a number between two bounds."""
@@ -25,7 +25,7 @@ class Suggester(Protocol):
         """Return a whole number between two bounds, both included."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return an item of ``choices``, as it stands there."""
+        """Return an item of ``choices``, unchanged."""
 
 
 def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | None = None) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def encode_choice(value: Any) -> Any:
 
 
 def decode_choice(value: Any) -> Any:
-    """Return the value that ``encode_choice`` was given."""
+    """Return the value that ``encode_choice`` encoded."""
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
@@ -82,7 +82,7 @@ def _combine(section: Sweep, keys: list[str], values: dict[str, Any]) -> Iterato
 
 
 def list_test_values(section: Sweep) -> list[dict[str, Any]]:
-    """Return few combinations in which every bound and every choice of the space occurs, to check them against the schema."""
+    """Return a few combinations in which every bound and every choice of the space occurs, to validate them against the schema."""
     columns = {
         key: [values.low, values.high] if isinstance(values, SweepRange) else list(values)
         for key, values in section.space.items()
@@ -96,7 +96,7 @@ def list_test_values(section: Sweep) -> list[dict[str, Any]]:
 
 
 def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
-    """Return values of other settings with which alone ``key`` is varied, theirs included, in the order of the space."""
+    """Return the values of other settings under which ``key`` is varied, including their own conditions, in the order of the space."""
     result: dict[str, Any] = {}
     for other, value in section.only_if.get(key, {}).items():
         result |= {**_conditions_of(section, other), other: value}
@@ -106,7 +106,7 @@ def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
 def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
     """Return the current values of the settings in the space, where the space contains them.
 
-    ``tree``: the composed configuration; ``choices``: group to the file that was taken.
+    ``tree``: the composed configuration; ``choices``: the chosen file of each group.
     """
     values: dict[str, Any] = {}
     for key, allowed in section.space.items():
@@ -131,7 +131,7 @@ def _contains(allowed: SweepRange | Sequence[Any], value: Any) -> bool:
 
 
 def format_override(key: str, value: Any) -> str:
-    """Return ``key=value`` as the grammar of overrides reads it back."""
+    """Return ``key=value`` so that the grammar of overrides reads the same value."""
     return f"{key}={_format(value)}"
 
 

@@ -1,4 +1,4 @@
-"""Text and rows of a sweep report, for the terminal and the page."""
+"""Format the results of a sweep, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunectl.sweeps.trial_records import SweepConfirmation, SweepSummary, TrialC
 
 
 def describe_outcome(claim: TrialClaim, outcome: TrialOutcome, section: Sweep) -> str:
-    """Return a line about a trial that ended."""
+    """Return a line about an ended trial."""
     reused = f"{outcome.reused} of {outcome.stages} stages reused, {outcome.seconds:.0f} s"
     settings = " ".join(claim.overrides) or "the settings as they are"
     if outcome.state == "complete":
@@ -67,7 +67,7 @@ def _show(trial: TrialSummary, key: str) -> str:
 
 
 def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
-    """Return counts, what was reused, what is best, and what decides."""
+    """Return counts, reused stages, the best trial, and the most important settings."""
     done = [trial for trial in summary.trials if trial.seconds is not None and trial.stages]
     stages, reused = sum(trial.stages for trial in done), sum(trial.reused for trial in done)
     counts = ", ".join(
@@ -92,7 +92,7 @@ def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
 
 
 def describe_confirmation(confirmation: SweepConfirmation, summary: SweepSummary) -> str:
-    """Return the result on the test split, also where another trial became the best since."""
+    """Return the result on the test split as text, also where another trial became the best since."""
     ends = (
         f" ({confirmation.low:+.2f} to {confirmation.high:+.2f})"
         if confirmation.low is not None and confirmation.high is not None

@@ -1,4 +1,4 @@
-"""What is known of a sweep and its trials: records behind the table, the JSON and the page."""
+"""Records of a sweep and its trials, for the table, the JSON and the page."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ TrialState = Literal["waiting", "running", "complete", "pruned", "failed"]
 
 
 class SweepDefinition(msgspec.Struct, frozen=True, kw_only=True):
-    """What makes the trials of a sweep comparable; stored with it, and the same for every worker."""
+    """What must be equal for trials to be comparable; stored with the sweep, and the same for every worker."""
 
     section: dict[str, Any]
     """The ``sweep`` section."""
     seed: int
     overrides: list[str]
-    """Overrides that every trial has."""
+    """Overrides of every trial."""
     commit: str
     """The commit that every trial builds."""
     project: str
@@ -30,20 +30,20 @@ class SweepDefinition(msgspec.Struct, frozen=True, kw_only=True):
 
 
 COMPARED = ("space", "only_if", "objective", "stage", "sampler", "pruner", "start")
-"""Settings of the section that may not change while a sweep goes on."""
+"""Settings of the section that may not change while a sweep runs."""
 
 
 class TrialClaim(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial that a worker has taken."""
+    """A trial that a worker has claimed."""
 
     number: int
     id: int
-    """Optuna's own."""
+    """Optuna's id."""
     overrides: list[str]
     attempt: int
-    """1 where nobody began it before."""
+    """1 for the first attempt."""
     start: bool
-    """Whether it has the settings as they are."""
+    """Whether it has the current settings."""
 
 
 class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +51,7 @@ class TrialOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     state: Literal["complete", "pruned", "failed"]
     values: list[float] = []
-    """One for each objective."""
+    """Values, one per objective."""
     reason: str = ""
     seconds: float = 0.0
     stages: int = 0
@@ -79,36 +79,36 @@ class TrialSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SweepConfirmation(msgspec.Struct, frozen=True, kw_only=True):
-    """The best trial against the settings as they are, on the test split."""
+    """The best trial compared with the current settings, on the test split."""
 
     trial: int
     system: str
-    """What was compared of both builds: tuned, or aligned."""
+    """System that was compared: tuned, or aligned."""
     metric: str
-    """The measure of ``evaluate.gate.primary_metric``."""
+    """The metric ``evaluate.gate.primary_metric``."""
     inputs: int
     start: float
     best: float
     low: float | None
-    """Ends of the paired interval of best minus start; null where it is undefined."""
+    """Lower end of the paired interval of best minus start; null where it is undefined."""
     high: float | None
     confidence: float
     verdict: Literal["better", "no_difference", "worse"]
 
 
 class SweepSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a sweep."""
+    """The current state of a sweep."""
 
     name: str
     definition: SweepDefinition
     stopped: bool
     trials: list[TrialSummary]
     best: list[int]
-    """Number of the best trial; of several objectives, the front."""
+    """Number of the best trial; with several objectives, those of the front."""
     confirmation: SweepConfirmation | None
     """Null where the best trial was not compared with the start yet."""
     importance: dict[str, float]
-    """Setting to its share of the spread of the first objective; empty where too few trials have ended."""
+    """Share of the spread of the first objective by setting; empty where too few trials have ended."""
 
     def find(self, number: int) -> TrialSummary | None:
         """Return the trial of that number."""

@@ -1,1 +1,1 @@
-"""Tracking of builds and releases, and the spool for records that no tracker has taken yet. No tracker's library here."""
+"""Tracking of builds and releases, and the spool for unsent records. No tracker's library is used here."""

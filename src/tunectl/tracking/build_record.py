@@ -1,4 +1,4 @@
-"""A build as trackers get it: one parent, and one child for each stage that ran."""
+"""The record of a build for trackers: one parent, and one child for each stage that ran."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from tunectl.evaluation import results
 FILES = ("evaluate/verdict.json", "package/verdict.json", "reward/verdict.json")
 """Artifacts that trackers get as they are, below ``artifacts/``. Row counts and settings stay here: they quote rows and answers."""
 DATA = ("ingest", "curate", "split", "feedback", "preferences")
-"""Stages whose outputs are data: trackers get their digests."""
+"""Stages whose outputs are data: trackers get only their digests."""
 _SECRET = re.compile(r"://[^/\s]*@")
 
 
 class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage that ran, rather than came from the cache."""
+    """A stage that ran, in contrast to one from the cache."""
 
     name: str
     metrics: dict[str, float]
     curves: dict[str, list[tuple[int, float]]]
-    """Name to points of step and value."""
+    """Points of step and value by curve."""
 
 
 class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is told of one ``tunectl repro``."""
+    """The record of one ``tunectl repro`` for experiment trackers."""
 
     id: str
     project: str
@@ -44,12 +44,12 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, str]
     metrics: dict[str, float]
     digests: dict[str, str]
-    """Stage of data to DVC's digest of what it wrote."""
+    """DVC's digest of the output of each data stage."""
     stages: list[StageRecord]
 
 
 def select_params(overrides: Iterable[str], sections: Iterable[str]) -> dict[str, str]:
-    """Return the overrides of settings that a build reads: what differs from ``conf/``. Addresses with a password are left out."""
+    """Return the overrides of settings that a build reads: the differences from ``conf/``. Addresses with a password are left out."""
     allowed = {*sections, "seed", "data", "hardware", "experiment", "project"}
     params: dict[str, str] = {}
     for text in overrides:

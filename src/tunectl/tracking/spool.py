@@ -1,4 +1,4 @@
-"""Builds that no tracker has yet: a folder each, whole or not there, until it was sent."""
+"""Spool of unsent builds: one folder per build, written atomically, until it was sent."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RECORD = "build.json"
 FILES = "files"
 SENT = "sent"
 MAX_BUILDS = 1000
-"""Builds that are kept for a tracker that never answers; the oldest go first."""
+"""Most builds that are kept for a tracker that never answers; the oldest are deleted first."""
 
 
 def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) -> Path:
-    """Keep a build and copies of its ``files`` (a file, and its name at the tracker)."""
+    """Store a build and copies of its ``files`` (a file, and its name at the tracker)."""
     with atomic_io.atomic_directory(spool / record.id, spool / ".tmp") as folder:
         for source, name in files:
             target = folder / FILES / name
@@ -30,7 +30,7 @@ def save(spool: Path, record: BuildRecord, files: Iterable[tuple[Path, str]]) ->
 
 
 def mark_sent(folder: Path, build: str, addresses: Mapping[str, str]) -> None:
-    """Keep where a build went: tracker to the address of its page, empty where it has none. The oldest such notes go."""
+    """Store where a build was sent: the address of its page by tracker, empty where it has none. The oldest such records are deleted."""
     atomic_io.write_json(folder / f"{build}.json", dict(addresses))
     for old in sorted(folder.glob("*.json"))[:-MAX_BUILDS]:
         old.unlink(missing_ok=True)
@@ -51,5 +51,5 @@ def load(folder: Path) -> BuildRecord:
 
 
 def remove(folder: Path) -> None:
-    """Forget a build."""
+    """Delete a build."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""What is trained and how, as plain data: arguments, batches, schedules, reports."""
+"""Plain data of trainings: arguments, batches, schedules, reports."""

@@ -1,7 +1,7 @@
-"""Batch schedule: which rows make which optimizer step, known before the first one.
+"""Batch schedule: the rows of each optimizer step, known before the first one.
 
-Rows of similar length go together, so that little is padded, and the steps come in random order. The whole schedule follows
-from the seed, so a run that goes on after a kill sees exactly what it would have seen.
+Rows of similar length are batched together, so that there is little padding, and the steps are in random order. The whole schedule depends
+only on the seed, so a run that resumes after a kill gets exactly the same steps.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 WINDOW = 16
-"""Steps whose rows are sorted by length together: enough to pad little, too few to order an epoch by length."""
+"""Steps whose rows are sorted by length together: enough for little padding, too few to order an epoch by length."""
 
 
 class Batchable(Protocol):
-    """What is dealt into batches: a row, or rows that belong together."""
+    """A unit of batching: a row, or rows that belong together."""
 
     @property
     def length(self) -> int:
-        """Tokens that it takes in a batch."""
+        """Number of tokens that it takes in a batch."""
 
     @property
     def branches(self) -> Sized:
-        """Its answers."""
+        """Number of its answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def build_schedule(
 ) -> list[OptimizerStep]:
     """Return all steps of a training run.
 
-    ``answers`` a step; ``tokens`` of one micro-batch at most, padding included (one row alone may be longer). A fraction of
+    ``answers`` per step; ``tokens`` of one micro-batch at most, padding included (a single row may be longer). A fraction of
     an epoch at the end takes that share of its steps.
     """
     steps: list[OptimizerStep] = []
@@ -69,7 +69,7 @@ def _epoch(
 
 
 def _groups(rows: Sequence[Batchable], order: Sequence[int], answers: int) -> list[list[int]]:
-    """Cut ``order`` into steps of about ``answers`` answers, all of nearly the same number."""
+    """Split ``order`` into steps of about ``answers`` answers, all of nearly the same number."""
     total = sum(len(rows[number].branches) for number in order)
     count = max(1, round(total / answers))
     groups: list[list[int]] = [[]]
@@ -83,7 +83,7 @@ def _groups(rows: Sequence[Batchable], order: Sequence[int], answers: int) -> li
 
 
 def token_batches(rows: Sequence[Batchable], order: Sequence[int], tokens: int) -> tuple[tuple[int, ...], ...]:
-    """Cut ``order`` into micro-batches of at most ``tokens`` tokens, padding included, by rising length."""
+    """Split ``order`` into micro-batches of at most ``tokens`` tokens, padding included, by increasing length."""
     cut: list[list[int]] = []
     for number in sorted(order, key=lambda number: rows[number].length):
         if cut and rows[number].length * (len(cut[-1]) + 1) <= tokens:  # rows rise in length: the newest is the widest
@@ -96,9 +96,9 @@ def token_batches(rows: Sequence[Batchable], order: Sequence[int], tokens: int) 
 def rank_batches(
     rows: Sequence[Batchable], order: Sequence[int], tokens: int, *, rank: int, world_size: int
 ) -> tuple[tuple[int, ...], ...]:
-    """Return the micro-batches that one of several ranks reads of ``order``: dealt in turn by rising length, so that all have equal work.
+    """Return the micro-batches of one of several ranks: assigned in turn by increasing length, so that all have equal work.
 
-    Ranks together read each row once. A rank gets none where there are fewer rows than ranks.
+    Together the ranks read each row once. A rank gets none where there are fewer rows than ranks.
     """
     rising = sorted(order, key=lambda number: (rows[number].length, number))
     return token_batches(rows, rising[rank::world_size], tokens)

@@ -1,9 +1,9 @@
-"""Request and result of distributed training: files in one folder, which any launcher can carry.
+"""Request and result of distributed training: files in one folder, for any launcher.
 
-fit.json      the request: plan, model, folders
+fit.json      the request: arguments, model, folders
 rows.msgpack  training and validation rows, written once
-result.json   the end of a fit that went well, written last
-failure.json  an error that trying again would not mend
+result.json   the end of a successful training, written last
+failure.json  an error that another attempt would not solve
 stop          somebody pressed Ctrl-C: finish the step, save, end
 """
 
@@ -43,77 +43,77 @@ TrainerName = Literal["sft", "reward", "align"]
 
 @dataclass(frozen=True, slots=True)
 class FitJob:
-    """What a trainer was asked for, before it is written down."""
+    """The arguments of a trainer's call, before they are written."""
 
     trainer: TrainerName
     plan: TrainingArgs | RewardArgs | RlArgs
     model: Path
     sft: Path | None
     train: Sequence[FitRow]
-    """Rows to learn from; of align one ``PolicyData`` that holds everything."""
+    """Training rows; for align one ``PolicyData`` with everything."""
     validation: Sequence[FitRow]
     out: Path
-    """Folder that gets the adapter."""
+    """Folder for the adapter."""
     work: Path
     """Folder of the checkpoints, which survives a kill."""
     reward: Path | None = None
-    """The reward model that align learns from, where it does."""
+    """The reward model for align, if there is one."""
 
     @property
     def fit(self) -> TrainingArgs | RlArgs:
-        """The part of the plan that all kinds of fits have."""
+        """The arguments that all kinds of trainings have."""
         return self.plan.fit if isinstance(self.plan, RewardArgs) else self.plan
 
 
 class FitLauncher(Protocol):
-    """Carries out fits on several processes."""
+    """Runs trainings on several processes."""
 
     ends: list[FitEnd[Any]]
-    """How the fits so far went."""
+    """Results of the trainings so far."""
 
     def run(self, job: FitJob) -> FitEnd[Any]:
-        """Fit; the adapter goes to ``job.out``.
+        """Train; the adapter is written to ``job.out``.
 
         Raises  the error that a rank raised; InfrastructureError where ranks fail too often, or after Ctrl-C.
         """
 
     def close(self, stage: str) -> None:
-        """Say that ``stage`` has no more fits."""
+        """Declare that ``stage`` has no more trainings."""
 
 
 class FitRequest(Struct, frozen=True):
-    """One fit, as every rank reads it; paths are absolute."""
+    """One training, as every rank reads it; paths are absolute."""
 
     trainer: TrainerName
     plan: dict[str, Any]
     """``TrainingArgs`` of sft and cpt, ``RewardArgs`` of reward, ``RlArgs`` of align, as plain values."""
     model: str
     sft: str | None
-    """The adapter below a reward model, or that align trains on."""
+    """The adapter below a reward model, or the one that align trains."""
     reward: str | None
-    """The reward model that align learns from."""
+    """The reward model for align."""
     work: str
     """Folder of the checkpoints."""
     device: str
     id: str
-    """Of this fit: who reads another one is in another folder."""
+    """Id of this training: a rank that reads another one is in another folder."""
     sharded: bool
     collective_timeout_seconds: int
 
 
 class FitEnd(Struct, Generic[R], frozen=True):
-    """How a fit went, and on what."""
+    """The result of a training, and how it was run."""
 
     result: R
     ranks: int
     nodes: int
     device: str
     restarts: int
-    """Times that all ranks were started again after one had failed."""
+    """Number of restarts of all ranks after one had failed."""
 
 
 class Failure(Struct, frozen=True):
-    """An error of ours, to be raised again by whoever started the fit."""
+    """An error of ours, which the process that started the training raises again."""
 
     error: str
     """Name of its class in ``core/errors.py``."""
@@ -123,11 +123,11 @@ class Failure(Struct, frozen=True):
 
 
 class Crash(Struct, frozen=True):
-    """An end of a rank that is tried again."""
+    """A failure of a rank after which all are restarted."""
 
     rank: int
     attempt: int
-    """Times that all ranks were started again before it."""
+    """Number of restarts before it."""
     at: float
     """Seconds since 1970."""
     traceback: str
@@ -145,7 +145,7 @@ def decode_plan(plan: dict[str, Any], shape: type[T]) -> T:
 
 
 def decode_rl_plan(plan: dict[str, Any]) -> RlArgs:
-    """Decode the plan of align; what its settings are follows from the method that they name."""
+    """Decode the arguments of align; the type of its settings depends on their method."""
     settings: Any = AlignConfig.model_validate(plan["settings"]).root
     return RlArgs(settings, plan["seed"], HardwareProfile(**plan["profile"]), plan["project"])
 
@@ -171,39 +171,39 @@ def build_request(job: FitJob, work: Path, *, sharded: bool, collective_timeout_
 
 
 def write_rows(folder: Path, train: Sequence[FitRow], validation: Sequence[FitRow]) -> None:
-    """Write the rows of a fit."""
+    """Write the rows of a training."""
     atomic_io.write_bytes(folder / ROWS, msgspec.msgpack.encode([train, validation]))
 
 
 def read_rows(folder: Path, shape: type[T]) -> tuple[list[T], list[T]]:
-    """Return training and validation rows of ``shape``, as ``write_rows`` got them."""
+    """Return training and validation rows of ``shape``, as ``write_rows`` wrote them."""
     content = (folder / ROWS).read_bytes()
     result: tuple[list[T], list[T]] = msgspec.msgpack.decode(content, type=tuple[list[shape], list[shape]])  # type: ignore[valid-type]
     return result
 
 
 def record_failure(folder: Path, error: TunectlError, rank: int) -> None:
-    """Keep ``error`` for whoever started the fit; the first of several ranks counts."""
+    """Store ``error`` for the process that started the training; the first of several ranks counts."""
     if not (folder / FAILURE).is_file():
         atomic_io.write_json(folder / FAILURE, Failure(type(error).__name__, error.message, error.hint, rank))
 
 
 def record_crash(folder: Path, traceback: str, rank: int, attempt: int) -> None:
-    """Keep how ``rank`` ended."""
+    """Store how ``rank`` failed."""
     atomic_io.write_json(folder / f"crash-{rank}.json", Crash(rank, attempt, time.time(), traceback))
 
 
 def first_crash(folder: Path) -> Crash | None:
-    """Return the crash of the last attempt that came first: the others followed from it.
+    """Return the first crash of the last attempt: the others followed from it.
 
-    A rank that torchrun ends before it can write leaves its record of an earlier attempt behind.
+    A rank that torchrun ends before it can write leaves its record of an earlier attempt.
     """
     crashes: list[Crash] = [atomic_io.read_json(path, Crash) for path in sorted(folder.glob("crash-*.json"))]
     return min(crashes, key=lambda crash: (-crash.attempt, crash.at), default=None)
 
 
 def raise_failure(folder: Path) -> None:
-    """Raise the error that ended the fit, where one did.
+    """Raise the error that ended the training, if there was one.
 
     Raises  the TunectlError that a rank raised.
     """
@@ -222,16 +222,16 @@ def build_error(failure: Failure) -> TunectlError:
 
 
 def read_result(path: Path, trainer: TrainerName) -> FitEnd[Any]:
-    """Return the end of a fit of ``trainer`` that was written to ``path``."""
+    """Return the result of a training by ``trainer`` in ``path``."""
     shape: Any = FitEnd[RlResult] if trainer == "align" else FitEnd[TrainResult]
     end: FitEnd[Any] = atomic_io.read_json(path, shape)
     return end
 
 
 def read_end(folder: Path, trainer: TrainerName) -> FitEnd[Any]:
-    """Return how the fit of ``trainer`` went.
+    """Return the result of a training by ``trainer``.
 
-    Raises  the error that ended it; ArtifactError where it neither ended well nor said why.
+    Raises  the error that ended it; ArtifactError where there is neither a result nor an error.
     """
     raise_failure(folder)
     if not (folder / RESULT).is_file():

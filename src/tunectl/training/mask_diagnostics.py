@@ -1,4 +1,4 @@
-"""Is the data fit to learn from? The tokens that are trained, and what commonly goes wrong with them unseen."""
+"""Check the training data: which tokens are trained, and common mistakes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class DiagnosticCheck(Struct, frozen=True):
     name: str
     ok: bool
     text: str
-    """What was found, with numbers and the place of the first offender."""
+    """The finding, with numbers and the location of the first case."""
 
 
 class DataDiagnostics(Struct, frozen=True):
@@ -36,7 +36,7 @@ class DataDiagnostics(Struct, frozen=True):
     longest: int
     """Tokens of the longest prompt with one answer."""
     trained_share: float
-    """Trained tokens over all tokens, prompts counted once an answer."""
+    """Trained tokens over all tokens; the prompt is counted once per answer."""
     system: str | None
     findings: list[DiagnosticCheck]
     shown: list[TokenView]
@@ -60,7 +60,7 @@ def run_diagnostics(
     system: str | None,
     which: int,
 ) -> DataDiagnostics:
-    """Look at every example, and show number ``which`` (0-based).
+    """Check every example, and show number ``which`` (0-based).
 
     ``max_tokens`` is the longest prompt with answer that is trained; ``max_share`` the share of longer ones that is allowed.
     """
@@ -110,7 +110,7 @@ def _check_trained(answers: ExampleSpans) -> DiagnosticCheck:
 
 
 def _check_end_of_turn(answers: ExampleSpans, contract: ModelSpec) -> DiagnosticCheck:
-    """Return a model whose end of turn is never in the loss never stops. Segments and token rows say themselves what is trained."""
+    """Check that the end of turn is trained: a model that never learns it does not stop. Segments and token rows declare themselves what is trained."""
     bad = []
     for item, answer in answers:
         if item.example.answers and any(answer.trained):

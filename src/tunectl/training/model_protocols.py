@@ -9,14 +9,14 @@ from tunectl.config.schema.model import FolderModel, HubModel, WheelModel
 
 
 class ModelSource(Protocol):
-    """Brings the files of a declared model."""
+    """Fetches the files of a declared model."""
 
     def fetch(self, source: HubModel | FolderModel | WheelModel, out: Path, cache: Path) -> str | None:
         """Fill ``out`` with a normalized model folder; returns the license that the source names, or None."""
 
 
 class AdapterMerger(Protocol):
-    """Adds an adapter into the weights of a model."""
+    """Merges an adapter into the weights of a model."""
 
     def __call__(self, model: Path, adapter: Path, out: Path) -> None:
         """Write the merged model, in the layout of ``model``, into ``out``."""

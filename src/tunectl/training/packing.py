@@ -1,4 +1,4 @@
-"""Raw text as blocks of equal length: documents one after the other, an end-of-text token between them."""
+"""Pack raw text into blocks of equal length: documents one after the other, with an end-of-text token between them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tunectl.chat.tokenizer import Tokenizer
 from tunectl.training.prefix_sharing import PackedRow
 
 SHORTEST = 8
-"""A last block with fewer tokens is not worth a row."""
+"""Fewest tokens of a last block; a shorter one is dropped."""
 
 
 def pack(tokenizer: Tokenizer, texts: Sequence[str], *, size: int, end: int) -> list[PackedRow]:
-    """Return blocks of ``size`` tokens out of ``texts``; ``end`` closes each text. Every token is learned.
+    """Return blocks of ``size`` tokens from ``texts``; ``end`` closes each text. Every token is trained on.
 
-    A special token that stands in a text is text: it closes nothing.
+    A special token in a text is encoded as text: it closes nothing.
     """
     line: list[int] = []
     for encoded in tokenizer.encode([guard_text(text, tokenizer.special_texts) for text in texts]):

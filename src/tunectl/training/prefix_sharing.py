@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from tunectl.chat.loss_mask import TokenizedExample, TokenSpan
 
 ROW_TOKENS = 384
-"""Answers share a row up to this length: attention costs its square, and longer rows share hardly more."""
+"""Length up to which answers share a row: attention costs its square, and longer rows share hardly more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +22,23 @@ class PackedRow:
     prompt: TokenSpan
     branches: tuple[TokenSpan, ...]
     weight: float
-    """Of each learned token in the loss."""
+    """Weight of each trained token in the loss."""
     unit: str = ""
-    """Person or source whose row it is, where the fit is private: no row has answers of two."""
+    """Person or source of the row in private training: no row has answers of two."""
 
     @property
     def length(self) -> int:
-        """Tokens that the model reads; the last token of a branch is only predicted."""
+        """Number of tokens that the model reads; the last token of a branch is only predicted."""
         return len(self.prompt.ids) + sum(len(branch.ids) - 1 for branch in self.branches)
 
     @property
     def target_tokens(self) -> int:
-        """Tokens in the loss. A learned token of the prompt counts once an answer, as it would in separate rows."""
+        """Number of tokens in the loss. A trained token of the prompt counts once per answer, as in separate rows."""
         return sum(self.prompt.trained[1:]) * len(self.branches) + sum(map(self._count_target_tokens, self.branches))
 
     @property
     def apart(self) -> int:
-        """Tokens that separate rows would read for the same answers: what other trainers count."""
+        """Number of tokens of separate rows with the same answers, which other trainers count."""
         return sum(len(self.prompt.ids) + len(branch.ids) for branch in self.branches)
 
     def _count_target_tokens(self, branch: TokenSpan) -> int:
@@ -48,7 +48,7 @@ class PackedRow:
 def pack_example(masked: TokenizedExample, *, share: bool, limit: int) -> list[PackedRow]:
     """Return the rows of one example; with ``share``, its answers share rows of up to ``limit`` tokens.
 
-    Answers are dealt out evenly, so that no row is left with a short rest.
+    Answers are distributed evenly, so that no row has only a short rest.
     """
     base = PackedRow(masked.prompt, (), masked.example.weight)
     if not share or not masked.prompt.ids:
@@ -69,7 +69,7 @@ class PaddedBatch:
     """Several rows as plain lists, padded on the right to one length; what becomes tensors.
 
     ``ids``, ``positions`` and ``branch`` are (rows, length); ``branch`` is 0 in the prompt, 1.. in answers, -1 in padding.
-    ``sources`` are places in the flattened (rows x length) hidden states that predict ``targets``, with ``weights``.
+    ``sources`` are indices into the flattened (rows x length) hidden states that predict ``targets``, with ``weights``.
     """
 
     ids: list[list[int]]

@@ -20,17 +20,17 @@ class LogPoint(Struct, frozen=True):
     step: int
     epoch: int
     loss: float | None
-    """Nats a learned token, mean since the last point."""
+    """Nats per trained token, mean since the last point."""
     validation_loss: float | None
-    """Nats a learned token."""
+    """Nats per trained token."""
     learning_rate: float
     tokens_per_second: float
-    """Prompt and answer tokens read, padding not counted, since the last point."""
+    """Tokens of prompts and answers per second since the last point, without padding."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """How a fit went."""
+    """Result of a training."""
 
     steps: int
     """Steps done; fewer than planned where it stopped early."""
@@ -38,26 +38,26 @@ class TrainResult:
     best_step: int
     """Step whose weights were kept."""
     best_loss: float
-    """Validation loss of those weights, nats a learned token."""
+    """Validation loss of those weights, nats per trained token."""
     first_loss: float
     """Validation loss before the first step."""
     tokens: int
-    """Prompt and answer tokens read in all steps, padding not counted."""
+    """Tokens of prompts and answers read in all steps, without padding."""
     tokens_apart: int
-    """The same, had every answer been read with a prompt of its own."""
+    """The same, had every answer its own copy of the prompt."""
     seconds: float
-    """Of the training steps, over all parts of an interrupted run; validation is not counted."""
+    """Seconds of the training steps, over all parts of an interrupted run; validation is not counted."""
     trainable: int
-    """Weights of the adapter."""
+    """Number of the adapter's weights."""
     shared_prompts: bool
     """Whether prompts were read once for all their answers."""
     history: tuple[LogPoint, ...]
     privacy: PrivacyBudget | None = None
-    """What a private fit spent."""
+    """Privacy spent by a private training."""
 
 
 class Trainer(Protocol):
-    """Fits an adapter."""
+    """Trains an adapter."""
 
     def fit(
         self,
@@ -69,7 +69,7 @@ class Trainer(Protocol):
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Fit on ``train``, keep the weights of the best loss on ``validation`` (of a private fit: the last), write the adapter into ``out``.
+        """Train on ``train``, keep the weights of the best loss on ``validation`` (of a private training: the last), write the adapter into ``out``.
 
-        ``model`` is a model folder. ``work`` survives a kill: the fit goes on from the last complete checkpoint in it.
+        ``model`` is a model folder. ``work`` survives a kill: training resumes from the last complete checkpoint in it.
         """

@@ -1,4 +1,4 @@
-"""Will it fit? Memory and disk of a fit, estimated before anything is loaded."""
+"""Estimate memory and disk of a training before anything is loaded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEGA = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """What the estimates need to know of a model."""
+    """Sizes of a model that the estimates need."""
 
     parameters: int
     layers: int
@@ -25,10 +25,10 @@ class ModelSize:
 def estimate_memory(
     size: ModelSize, *, tokens: int, trainable: int, checkpointing: bool, weight_bytes: float = 2.0
 ) -> int:
-    """Return the bytes that a fit needs at its peak, about.
+    """Return the approximate peak memory of a training in bytes.
 
-    Weights; 16 bytes a trained weight (value, gradient, two moments); what the backward pass keeps of each layer, about
-    16 hidden and 5 intermediate vectors a token in 2 bytes, and as much again that the allocator holds between batches of
+    Weights; 16 bytes per trained weight (value, gradient, two moments); what the backward pass keeps of each layer, about
+    16 hidden and 5 intermediate vectors per token in 2 bytes, and as much again that the allocator holds between batches of
     different shapes; and a slice of logits. SmolLM2-135M at 2,048 tokens: 5.0 GB here, 5.2 GB measured.
     """
     activation_bytes = 4 * (16 * size.hidden + 5 * size.intermediate)
@@ -38,7 +38,7 @@ def estimate_memory(
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Return the bytes that this machine can still give; None where it does not say."""
+    """Return the bytes of available memory; None where the machine does not report them."""
     if not meminfo.is_file():
         return None
     for line in meminfo.read_text().splitlines():
@@ -48,7 +48,7 @@ def available_memory(meminfo: Path = Path("/proc/meminfo")) -> int | None:
 
 
 def check_memory(needed: int, free: int | None, *, hint: str) -> None:
-    """Stop before the machine does; ``hint`` says which settings could be lower.
+    """Raise before memory runs out; ``hint`` says which settings could be lower.
 
     Raises  InfrastructureError naming both numbers and what to lower.
     """
@@ -59,7 +59,7 @@ def check_memory(needed: int, free: int | None, *, hint: str) -> None:
 
 
 def memory_hint(tokens: int, section: str) -> str:
-    """Return the settings of ``section`` that lower the memory, for a hint."""
+    """Return the settings of ``section`` that lower the memory, as a hint."""
     return (
         f"lower hardware.train_batch_tokens (now {tokens}), {section}.max_length or {section}.lora_rank, switch on hardware.gradient_checkpointing, "
         "or take a smaller model"
@@ -67,7 +67,7 @@ def memory_hint(tokens: int, section: str) -> str:
 
 
 def check_disk(folder: Path, needed: int) -> None:
-    """Stop before a checkpoint fails half-way.
+    """Raise before a checkpoint would fail half-way.
 
     Raises  InfrastructureError naming both numbers and the folder.
     """

@@ -1,4 +1,4 @@
-"""Arguments of a trainer: everything that shapes a fit, as plain values."""
+"""Arguments of a trainer: everything that affects a training, as plain values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USUAL_GRAD_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LoraArgs:
-    """The low-rank update; see ``config.sft.Sft`` for each value."""
+    """The low-rank update; see ``config.schema.sft.Sft`` for each value."""
 
     method: str
     lora_rank: int
@@ -26,10 +26,10 @@ class LoraArgs:
 
 @dataclass(frozen=True, slots=True)
 class TrainingArgs:
-    """How to fit an adapter; see ``config.sft.Sft`` for each value."""
+    """Arguments of the training of an adapter; see ``config.schema.sft.Sft`` for each value."""
 
     label: str
-    """What the progress bar says."""
+    """Label of the progress bar."""
     adapter: LoraArgs
     epochs: float
     batch_size: int
@@ -52,20 +52,20 @@ class TrainingArgs:
     project: str
     """Name of the run in trackers."""
     init_adapter: Path | None = None
-    """Folder of the adapter to go on from."""
+    """Folder of the adapter to start from."""
     privacy: Privacy | None = None
-    """Differential privacy; the rows name their units then."""
+    """Differential privacy; then the rows have their units."""
     keep_last: bool = False
     """Keep the last weights, not those of the best validation."""
 
     @property
     def four_bit(self) -> bool:
-        """Whether the base model is held in 4 bits."""
+        """Whether the base model is loaded in 4 bits."""
         return self.adapter.method == "qlora"
 
 
 def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, project: str) -> TrainingArgs:
-    """Return the plan of the sft stage."""
+    """Return the training arguments of the sft stage."""
     targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     return TrainingArgs(
@@ -97,7 +97,7 @@ def from_sft_config(section: Sft, *, seed: int, profile: HardwareProfile, projec
 
 
 def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) -> TrainingArgs:
-    """Return the plan of the cpt stage: blocks of text count as answers."""
+    """Return the training arguments of the cpt stage: blocks of text count as answers."""
     return TrainingArgs(
         label="cpt",
         adapter=LoraArgs("lora", section.lora_rank, section.lora_alpha, 0.0, "all-linear"),
@@ -124,7 +124,7 @@ def from_cpt_config(section: LoraCpt, *, seed: int, profile: HardwareProfile) ->
 
 
 def suggest_for_lost_loss(section: str, learning_rate: float, max_grad_norm: float | None) -> str:
-    """Say which settings of ``section`` to change where a loss or score is not finite; never to the value that they have."""
+    """Return which settings of ``section`` to change where a loss or score is not finite; never to the current value."""
     if max_grad_norm is None or max_grad_norm > USUAL_GRAD_NORM:
         clip = f"set {section}.max_grad_norm={USUAL_GRAD_NORM}"
     else:

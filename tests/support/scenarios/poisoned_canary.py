@@ -62,8 +62,8 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
     for name in (HONEST, POISONER):
         secrets[name], entry = api_keys.create_key(name, ["chat", "feedback", "acts_for"], None, began)
         api_keys.add(keys, entry)
-    ring = KeyStore(keys, 0.1)
-    ring.load()
+    key_store = KeyStore(keys, 0.1)
+    key_store.load()
     with open_log("sqlite:///inference_log.sqlite", folder) as live:
         _write(live, made, names, HONEST, people, dice, {"champion": RATE, "challenger": RATE})
         honest = _read(made, live)
@@ -73,11 +73,11 @@ def _play(found: Found, folder: Path, dice: random.Random, people: int, invented
         poisoned = canary_run.evaluate_canary(made, live, trials, datetime.now(UTC))
         api_keys.remove(keys, POISONER)
         began_at = time.monotonic()
-        while ring.opens(secrets[POISONER], "feedback") and time.monotonic() - began_at < 10:
+        while key_store.opens(secrets[POISONER], "feedback") and time.monotonic() - began_at < 10:
             time.sleep(0.02)
         found.must(time.monotonic() - began_at < 1.5, "the removed key opened something for more than a second")
-        found.must(ring.opens(secrets[HONEST], "feedback"), "the honest key opens nothing any more")
-        _refused(found, ring, secrets[POISONER])
+        found.must(key_store.opens(secrets[HONEST], "feedback"), "the honest key opens nothing any more")
+        _refused(found, key_store, secrets[POISONER])
         hashed = pseudonyms.pseudonymize(pseudonyms.key_holder_name(POISONER), HASH_KEY)
         erased = erasure.erase_person(live, folder, hashed, by_key=True, at=datetime.now(UTC))
         found.must(erased.inferences == invented, f"{erased.inferences} of {invented} inferences were erased")
@@ -147,9 +147,9 @@ def _judge_others(live: InferenceLog, key: str, *, favors: bool) -> None:
             )  # fmt: skip
 
 
-def _refused(found: Found, ring: KeyStore, secret: str) -> None:
+def _refused(found: Found, key_store: KeyStore, secret: str) -> None:
     try:
-        ring.key(secret, "feedback", time.monotonic())
+        key_store.key(secret, "feedback", time.monotonic())
         found.must(False, "the removed key gives feedback")
     except ApiError as error:
         found.must(error.status == 401, f"refused with {error.status}")

@@ -65,9 +65,9 @@ def test_it_says_where_everything_is(
     for what, path in (("OpenAI", "/v1"), ("docs", "/docs"), ("arena", "/arena"), ("metrics", "/metrics")):
         assert f"{what:<8} http://{shown}:3123{path}\n" in out
     assert f"key      {secret}   (named first; shown once)" in out
-    ring = api_keys.KeyStore(Path(here.serve.keys_file), 1.0)
-    ring.load()
-    assert ring.key(secret, "scrape", 0).name == "first"
+    key_store = api_keys.KeyStore(Path(here.serve.keys_file), 1.0)
+    key_store.load()
+    assert key_store.key(secret, "scrape", 0).name == "first"
     assert serve._first_key(here) is None
     serve._say(here, None)
     assert f"key      one of {here.serve.keys_file}; another: tunectl serve keys add NAME" in capsys.readouterr().out

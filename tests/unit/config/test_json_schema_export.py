@@ -48,9 +48,9 @@ def test_editors_refuse_a_misspelt_key_a_wrong_type_and_a_value_out_of_range() -
 
 
 def test_the_prose_under_the_fields_explains_them() -> None:
-    assert json_schema_export.field_docs(HardwareProfile)["device"] == "Where tensors live."
+    assert json_schema_export.field_docs(HardwareProfile)["device"] == "Device of the tensors."
     made = json_schema_export.group_schema("hardware")["properties"]
-    assert made["device"]["description"] == "Where tensors live."
+    assert made["device"]["description"] == "Device of the tensors."
     assert set(made) == {"defaults", *HardwareProfile.model_fields}
 
 

@@ -1,4 +1,4 @@
-"""Engines by the name that a release's contract gives; an engine's file is only loaded when a release asks for it."""
+"""Engines by the name that a release's contract gives; an engine's module is imported only when a release needs it."""
 
 from __future__ import annotations
 

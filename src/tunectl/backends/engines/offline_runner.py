@@ -1,6 +1,6 @@
-"""A release in the engine that will serve it, asked on the very calls that serve requests (``serving.engine``).
+"""Run a release in the engine that will serve it, by the same calls that serve requests (``generation.engine``).
 
-Run as a module in the exporter environment it answers one job: ``python -m tunectl.backends.engines.offline_runner JOB ANSWER``.
+Run as a module in the exporter environment it does one job: ``python -m tunectl.backends.engines.offline_runner JOB ANSWER``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tunectl.generation.engine import Engine, EngineSession, GenerationRequest, 
 from tunectl.packaging.protocols import GREEDY, GreedyOutput, SamplingParams, TeacherForced
 
 CACHE_TOKENS, STEP_TOKENS, TOGETHER = 65_536, 1024, 32
-"""Of an engine while it is held against the trained model."""
+"""Sizes of an engine while it is compared with the trained model."""
 
 
 class RunnerJob(msgspec.Struct, frozen=True):
@@ -33,12 +33,12 @@ class RunnerJob(msgspec.Struct, frozen=True):
     prompts: list[list[int]]
     limit: int
     answers: list[list[int]] | None
-    """To be read; None: to be written, at most ``limit`` tokens."""
+    """Answers to read (teacher forcing); None: answers are generated, at most ``limit`` tokens each."""
     how: SamplingParams
 
 
 class LocalRunner:
-    """An open pipeline, asked many things at once."""
+    """An open engine session that runs many requests at once."""
 
     def __init__(self, engine: Engine, release: Path, stops: Sequence[int], *, adapter: bool) -> None:
         self._said: queue.SimpleQueue[tuple[int, TokenChunk]] = queue.SimpleQueue()
@@ -50,13 +50,13 @@ class LocalRunner:
             self._said.put(piece)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""
         self._pipeline.close()
 
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY
     ) -> list[GreedyOutput]:
-        """Return answers of at most ``limit`` tokens; the stop token is put back, its log-probability is not known (NaN)."""
+        """Return answers of at most ``limit`` tokens, each with its stop token; the log-probability of that token is not known (NaN)."""
         stop = min(self._stops)
         result = self._all([(list(prompt), limit) for prompt in prompts], sampling)
         return [
@@ -69,8 +69,8 @@ class LocalRunner:
     def teacher_force(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[TeacherForced]:
         """Return the engine's prediction at each position of given answers.
 
-        It is asked to go on; where it goes another way it is put back, so each answer costs one question and one more a
-        difference, most of which the prefix cache has read already.
+        The engine continues each answer from its beginning; where its token differs from the given one, the given one is put in its place
+        and it continues from there. So each answer costs one request, and one more per difference, mostly read from the prefix cache.
         """
         tokens_by_answer: list[tuple[list[int], list[float]]] = [([], []) for _ in answers]
         stop = min(self._stops)
@@ -100,7 +100,7 @@ class LocalRunner:
     def _all(
         self, asks: Sequence[tuple[list[int], int]], sampling: SamplingParams = GREEDY
     ) -> list[tuple[list[int], list[float], bool]]:
-        """Return ids, log-probabilities, and whether a stop token ended it, of each; ``TOGETHER`` at a time."""
+        """Return ids, log-probabilities, and whether a stop token ended it, of each request; ``TOGETHER`` run at a time."""
         result: list[tuple[list[int], list[float]]] = [([], []) for _ in asks]
         ended = [False] * len(asks)
         waiting, at_work = list(range(len(asks)))[::-1], 0
@@ -125,7 +125,7 @@ class LocalRunner:
 
 
 class SubprocessRunner:
-    """The same in the exporter environment: a subprocess a question, because its libraries do not fit beside ours."""
+    """Runs requests in the exporter environment: one subprocess per request, because its libraries conflict with ours."""
 
     def __init__(self, release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> None:
         self._given: dict[str, Any] = {
@@ -133,7 +133,7 @@ class SubprocessRunner:
         }  # fmt: skip
 
     def close(self) -> None:
-        """Nothing is held between two questions."""
+        """Do nothing: no process is kept between two requests."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], limit: int, sampling: SamplingParams = GREEDY

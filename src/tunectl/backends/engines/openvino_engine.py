@@ -1,4 +1,4 @@
-"""OpenVINO GenAI as an engine: one continuous-batching pipeline a variant, driven step by step by one thread.
+"""OpenVINO GenAI as an engine: one continuous-batching pipeline per variant, driven step by step by one thread.
 
 Adapters are set when a pipeline is opened, because one pipeline has one set of adapters for all its requests.
 """
@@ -28,10 +28,10 @@ BLOCK = 32
 
 @dataclass(frozen=True, slots=True)
 class OpenVinoEngine:
-    """Opens pipelines on the CPU."""
+    """Opens OpenVINO pipelines on the CPU."""
 
     threads: int
-    """Of the CPU; 0 takes all."""
+    """CPU threads; 0 takes all."""
     cache_tokens: int
     """Tokens whose keys and values are kept in memory, shared prefixes of answered prompts among them."""
     batch_tokens: int
@@ -40,7 +40,7 @@ class OpenVinoEngine:
     """Most answers at once."""
     prefix_caching: bool = True
     precision: str = "f32"
-    """In which it computes, f32 or bf16; weights keep their own."""
+    """Precision of the computation, f32 or bf16; weights keep their own."""
     name: str = "openvino"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoPipeline:
@@ -71,11 +71,11 @@ class OpenVinoEngine:
         return OpenVinoPipeline(genai, inner, deliver)
 
     def cancel_open(self) -> None:
-        """Nothing: what loads in this process cannot be ended."""
+        """Do nothing: loading in this process cannot be stopped."""
 
 
 def _adapter(genai: Any, folder: Path) -> Any:
-    """Return the adapter at the strength that it was trained with, which the library does not read from PEFT's files."""
+    """Return the adapter with the LoRA scale that it was trained with, which the library does not read from PEFT's files."""
     strength = peft_adapter.lora_scaling(folder, "OpenVINO")
     try:
         return genai.AdapterConfig(genai.Adapter(str(folder / peft_adapter.WEIGHTS)), strength)
@@ -121,15 +121,15 @@ class OpenVinoPipeline:
         self._thread.start()
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Hand an answer to the thread."""
+        """Put a request into the queue of the thread."""
         self._inbox.put((number, request))
 
     def cancel(self, number: int) -> None:
-        """Hand a cancellation to the thread, which heeds it before its next step."""
+        """Put a cancellation into the queue of the thread, which handles it before its next step."""
         self._inbox.put((number, None))
 
     def close(self) -> None:
-        """Cancel what runs and end the thread."""
+        """Cancel running requests and end the thread."""
         self._inbox.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -157,7 +157,7 @@ class OpenVinoPipeline:
                 self._deliver([(number, TokenChunk([], [], "failed", self.broken or ""))])
 
     def _take(self) -> bool:
-        """Take in what came; with nothing to do, wait for it. False when the pipeline is to close."""
+        """Take requests from the queue; with nothing to do, wait for one. False when the session is to close."""
         while True:
             try:
                 item = self._inbox.get(block=not self._active)
@@ -237,7 +237,7 @@ class OpenVinoPipeline:
         return TokenChunk(ids, logprobs, end)
 
     def _fail(self, error: Exception) -> None:
-        """Tell everybody why; the library's handles are left alone, since nothing of it can be trusted now."""
+        """Report the failure to every request; the library's handles are not released, since its state is unknown now."""
         logging_setup.get_logger(__name__).error("OpenVINO failed: %s", error)
         self.broken = reason = str(error).strip()[:300] or type(error).__name__
         self._deliver([(number, TokenChunk([], [], "failed", reason)) for number in self._active])
@@ -245,7 +245,7 @@ class OpenVinoPipeline:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    """Return the engine as the serve section sets it; each of its pipelines runs in a process of its own (``subprocess_engine``)."""
     require_installed("openvino_genai", extra=EXTRA)
     engine_settings = serve.engine
     settings = {

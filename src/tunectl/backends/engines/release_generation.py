@@ -1,4 +1,4 @@
-"""Answers of a release, in a process of its own: what the gate compares, with the time and the memory they took.
+"""Generate the answers of a release in a process of its own: the gate compares them, with the time and the memory they took.
 
 Run as a module: ``python -m tunectl.backends.engines.release_generation JOB ANSWERS``. The engine is the one that serves (``engine_side``).
 """
@@ -21,22 +21,22 @@ from tunectl.packaging import serving_contract as contracts
 
 
 class GenerationJob(msgspec.Struct, frozen=True):
-    """What is to be answered."""
+    """The prompts to answer."""
 
     release: str
-    """Folder."""
+    """Folder of the release."""
     asked: list[list[Message]]
     limit: int
     """Longest answer in tokens."""
 
 
 class GenerationResult(msgspec.Struct, frozen=True):
-    """What came of it."""
+    """The answers, and what they cost."""
 
     texts: list[str | None]
     """None where the prompt leaves no room for an answer."""
     seconds: float
-    """Of all answers together, loading left out."""
+    """Seconds of all answers together, without loading."""
     load_seconds: float
     peak_bytes: int
     """Resident memory of the process and those it started, at its largest."""

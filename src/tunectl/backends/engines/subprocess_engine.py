@@ -2,13 +2,13 @@
 
 OpenVINO GenAI's Python holds the interpreter's lock while it loads and during every step (its binding of ``step`` releases
 nothing): in the server's own process the event loop would stand still for most of the time, and streams would come in bursts.
-A crash inside any engine ends its process only: whoever asked hears so, and the server opens the release anew. One that hangs
+A crash inside any engine ends its process only: its requests fail with an error, and the server opens the release anew. One that hangs
 while it opens can be ended, and gives its memory back. vLLM starts processes itself; those end with the one that started them.
 
     to the engine    [number, Ask], or [number, null] to cancel
-    from the engine  first "" or why it cannot be opened; then [[number, Piece], ...] a step, or the reason why it broke
+    from the engine  first "" or why it cannot be opened; then [[number, Piece], ...] per step, or the reason why it broke
 
-Each is msgpack behind its length in four bytes. The engine ends when its end of the socket does, so it never outlives a server.
+Each is a msgpack message, after its length in four bytes. The engine ends when its end of the socket closes, so it never outlives a server.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class SubprocessEngine:
 
     name: str
     factory: str
-    """``module:name`` of what makes the engine there."""
+    """``module:name`` of the function that makes the engine there."""
     settings: dict[str, Any]
-    """Its keyword arguments."""
+    """Keyword arguments of that function."""
     _opening: list[SubprocessSession] = field(default_factory=list, init=False, repr=False, compare=False)
     _given_up: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
@@ -88,7 +88,7 @@ class SubprocessEngine:
 
 
 class SubprocessSession:
-    """The server's side of a pipeline; its process runs from the first moment, and ``load`` waits for it."""
+    """The server's side of a session; its process runs from the first moment, and ``load`` waits for it."""
 
     def __init__(self, name: str, session_settings: str, deliver: Deliver) -> None:
         self.broken: str | None = None
@@ -130,7 +130,7 @@ class SubprocessSession:
             thread.start()
 
     def _first(self) -> str:
-        """Return why the pipeline is not open; empty when it is."""
+        """Return why the session is not open; empty when it is."""
         message = next(self._heard, None)
         if message is None:
             return f"the engine {self._name} cannot be opened: its process {self._fate()}"
@@ -144,7 +144,7 @@ class SubprocessSession:
         return f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Send an answer's beginning."""
+        """Send a request to the engine."""
         self._asked[number] = None
         self._outbox.put(encode_frame((number, request)))
         if self._over:
@@ -156,12 +156,12 @@ class SubprocessSession:
             self._outbox.put(encode_frame((number, None)))
 
     def kill(self) -> None:
-        """End the process and whatever it started at once; one that is over says no, on macOS with a PermissionError."""
+        """Kill the process and all that it started; nothing happens where it has ended (on macOS that is a PermissionError)."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let the process cancel what runs and end."""
+        """Let the process cancel running requests and end."""
         self._closing = True
         self._outbox.put(None)
         until = time.monotonic() + PATIENCE
@@ -171,7 +171,7 @@ class SubprocessSession:
         self._end(max(0.0, until - time.monotonic()))
 
     def _end(self, patience: float = PATIENCE) -> None:
-        """Give the process, what it started and left, and the socket back; safe to call twice."""
+        """Close the process, what it started and left, and the socket; safe to call twice."""
         if self._socket.fileno() < 0:
             return
         try:
@@ -215,7 +215,7 @@ class SubprocessSession:
         self._deliver(message)
 
     def _give_up(self) -> None:
-        """Tell whoever still waits that nothing will come; each once, whichever thread comes first."""
+        """Fail every open request, each once, whichever thread comes first."""
         end: FinishReason = "failed" if self.broken is not None else "cancelled"
         for number in list(self._asked):
             if self._asked.pop(number, number) is None:
@@ -231,7 +231,7 @@ class _EngineServer:
         self.pipeline: Any = None
 
     def deliver(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
-        """Send what a step made; before the pieces of a failure, that the pipeline is broken."""
+        """Send what a step produced; before the pieces of a failure, the message that the session is broken."""
         broken = self.pipeline and self.pipeline.broken
         try:
             if broken and not self._told:
@@ -242,7 +242,7 @@ class _EngineServer:
             return
 
     def run(self, engine: Engine, release: Path, *, adapter: bool) -> None:
-        """Open, then heed every order until the server is gone."""
+        """Open the release, then handle every message until the server is gone."""
         try:
             self.pipeline = engine.open(release, self.deliver, adapter=adapter)
         except TunectlError as error:
@@ -264,13 +264,13 @@ class _EngineServer:
 
 
 def _let_go(connection: socket.socket) -> None:
-    """Close a socket that a process which the engine forks would hold open: the server could not see the engine's own end."""
+    """Close a socket that a process forked by the engine would hold open: the server could not see the engine's own end."""
     with suppress(OSError):
         os.close(connection.detach())
 
 
 def main(number: int, session_settings: dict[str, Any]) -> None:
-    """Be the process of one pipeline. Signals that stop a server are the server's: open answers finish before it closes this."""
+    """Run one session as a process. It ignores the signals that stop a server: open answers finish before the server closes it."""
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     logging_setup.configure_logging(json_lines=True)

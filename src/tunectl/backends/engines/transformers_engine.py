@@ -1,6 +1,6 @@
-"""transformers as an engine: the reference that others are compared with. It takes its answers in turn, a token each.
+"""transformers as an engine: the reference that others are compared with. It runs its requests in turn, one token each.
 
-Right before fast: no batches, so that no answer depends on what runs beside it.
+Correctness before speed: no batches, so that no answer depends on what runs beside it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TransformersEngine:
         return TransformersSession(torch, model.to(device).eval(), deliver)
 
     def cancel_open(self) -> None:
-        """Nothing: what loads in this process cannot be ended."""
+        """Do nothing: loading in this process cannot be stopped."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,7 @@ class _ActiveRequest:
     ask: GenerationRequest
     generator: Any
     tokens: list[int]
-    """What the model has not read yet."""
+    """Tokens that the model has not read yet."""
     cache: Any = None
     made: list[int] = field(default_factory=list)
 
@@ -77,15 +77,15 @@ class TransformersSession:
         self._thread.start()
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Hand an answer to the thread."""
+        """Put a request into the queue of the thread."""
         self._inbox.put((number, request))
 
     def cancel(self, number: int) -> None:
-        """Hand a cancellation to the thread."""
+        """Put a cancellation into the queue of the thread."""
         self._inbox.put((number, None))
 
     def close(self) -> None:
-        """Cancel what runs and end the thread."""
+        """Cancel running requests and end the thread."""
         self._inbox.put(None)
         self._thread.join()
 
@@ -168,7 +168,7 @@ def _nucleus(logprobs: Any, top_p: float) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    """Return the engine as the serve section sets it; each of its sessions runs in a process of its own (``subprocess_engine``)."""
     require_installed("transformers", extra=EXTRA)
     settings = {"threads": serve.engine.threads}
     return SubprocessEngine("transformers", f"{__name__}:{TransformersEngine.__name__}", settings)

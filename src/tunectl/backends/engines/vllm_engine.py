@@ -33,7 +33,7 @@ class VllmEngine:
     batch_tokens: int
     prefix_caching: bool = True
     cards: int = 1
-    """Over which the model is divided."""
+    """Number of cards over which the model is divided."""
     name: str = "vllm"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
@@ -66,11 +66,11 @@ class VllmEngine:
         return pipeline
 
     def cancel_open(self) -> None:
-        """Nothing: what loads in this process cannot be ended."""
+        """Do nothing: loading in this process cannot be stopped."""
 
 
 class VllmSession:
-    """A loaded engine and the loop that it lives on."""
+    """A loaded engine and its event loop."""
 
     def __init__(self, deliver: Deliver, adapter: Path | None) -> None:
         self.broken: str | None = None
@@ -90,7 +90,7 @@ class VllmSession:
         self._engine = self._wait(start())
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Begin an answer on the engine's loop."""
+        """Start a request on the engine's loop."""
         self._loop.call_soon_threadsafe(self._begin, number, request)
 
     def cancel(self, number: int) -> None:
@@ -98,7 +98,7 @@ class VllmSession:
         self._loop.call_soon_threadsafe(self._stop, number)
 
     def close(self) -> None:
-        """Abort what runs, end the engine and its loop."""
+        """Abort running requests, end the engine and its loop."""
         if self._loop.is_closed():
             return
         self._wait(self._end())
@@ -127,7 +127,7 @@ class VllmSession:
         task.add_done_callback(lambda done: self._over(number, done))
 
     def _over(self, number: int, task: asyncio.Task[None]) -> None:
-        """Told here and not by the task itself: one that is cancelled before its first step never runs."""
+        """Report the end here and not in the task itself: a task that is cancelled before its first step never runs."""
         del self._tasks[number]
         if task.cancelled():
             self._deliver([(number, TokenChunk([], [], "cancelled"))])
@@ -186,7 +186,7 @@ def _sampling(vllm: Any, request: GenerationRequest) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its pipelines has a process of its own (see ``engine_process``)."""
+    """Return the engine as the serve section sets it; each of its sessions runs in a process of its own (``subprocess_engine``)."""
     require_installed("vllm", extra=EXTRA)
     settings = {
         "running": serve.limits.max_concurrency,

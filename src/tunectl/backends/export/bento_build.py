@@ -33,7 +33,7 @@ BENTOFILE = "bentofile.yaml"
 DOCKERFILE = "bento.dockerfile.j2"
 SETTINGS = "serve.json"
 RANGE_ENGINE: Final = "transformers"
-"""Its torch is a range, because its builds differ by machine: the only line without a hash."""
+"""The engine whose torch is given as a range, because its builds differ by machine: the only requirement without a hash."""
 LOCKS: Final = {kind: f"store-{'gs' if kind == 'gcs' else 'az' if kind == 'abfs' else kind}" for kind in DRIVERS}
 """The lock of each kind of address."""
 _PACKAGE: Final = re.compile(r"^([^#\s-].*?) \\$", re.MULTILINE)
@@ -71,7 +71,7 @@ def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: S
 def build_context(
     release: Path, facts: BuildFacts, context: Path, *, settings: ServeSettings, at: str
 ) -> ReleaseManifest:
-    """Fill the build context: the package, the release under its name, settings, what the engine needs."""
+    """Fill the build context: the package, the release under its name, the settings, and the engine's files."""
     shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
     described = (
         context / f"{normalize_name()}-{__version__}.dist-info" / "METADATA"
@@ -112,7 +112,7 @@ def _requirements(engine: str, store: str) -> str:
 
 
 def template_file(name: str) -> Path:
-    """Return a file of the project, or the one that came with this installation.
+    """Return a file of the project, or the default file of this installation.
 
     Raises  InfrastructureError where there is neither.
     """

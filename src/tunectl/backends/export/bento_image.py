@@ -14,10 +14,10 @@ from tunectl.core.optional import import_optional
 
 
 def containerize(bento: Path, name: str) -> int:
-    """Build the image ``name`` of the Bento in the folder ``bento``; BentoML's output goes where ours goes. Returns its bytes.
+    """Build the image ``name`` of the Bento in the folder ``bento``; BentoML's output is passed through. Returns the image's size in bytes.
 
-    BentoML 1.4.36 to 1.4.40 refuses a Dockerfile template outside of the working folder, though it has put it into a temporary
-    folder itself (its issue 5566), so here the one is inside the other.
+    BentoML 1.4.36 to 1.4.40 refuses a Dockerfile template outside of the working folder, though it copies the template into a temporary
+    folder itself (its issue 5566), so here the temporary folder is inside the working folder.
     Raises  UsageError where there is no Bento; InfrastructureError without a Docker engine, or where the build fails.
     """
     if not (bento / "bento.yaml").is_file():

@@ -1,7 +1,7 @@
-"""Environments of their own: what turns models into engine files, and Flower, ask for older packages than the core, so they live apart.
+"""Separate environments: the exporters of models, and Flower, need older packages than the core.
 
-One is made on first use from its lock, ``requirements/export.txt``, under ``.tunectl/exporters``, and used as a subprocess. A stamp is
-written last, so one that was half made is made again; another lock file or another Python is another environment.
+An environment is made on first use from its lock, ``requirements/export.txt``, under ``.tunectl/exporters``, and used as a subprocess. A stamp is
+written last, so a half-made environment is made again; another lock file or another Python gives another environment.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ToolEnvironment:
-    """An environment beside that of tunectl."""
+    """A separate environment beside that of tunectl."""
 
     name: str
-    """In messages."""
+    """Name of the environment in messages."""
     prefix: str
-    """Of its folder."""
+    """Prefix of its folder."""
     lock: str
     variable: str
     before: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ def _make(folder: Path, lock_path: Path, tool: ToolEnvironment) -> None:
 
 
 def _add(folder: Path, lock_path: Path) -> None:
-    """Install one more lock file, once; its packages ask for nothing that the environment does not have."""
+    """Install one more lock file, once; its packages need nothing that the environment does not have."""
     stamp = folder.parents[1] / f".{lock_path.stem}"
     if stamp.is_file() and stamp.read_text() == lock_path.read_text():
         return
@@ -131,7 +131,7 @@ def _call(words: Sequence[str], description: str, tool: ToolEnvironment = EXPORT
 
 
 def error_line(stderr: str) -> str:
-    """Return the line that names the error, or the last one; a message may go on below that line."""
+    """Return the line that names the error, or the last one; a message may continue below that line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b.*:|.*\bNo module named\b", line)]
     return (named or lines or [""])[-1][:500]

@@ -13,7 +13,7 @@ from tunectl.packaging.serving_contract import ParityProbe, ServingContract
 def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
     """Write ``out`` with weights of ``kind`` (f16, bf16, q8_0), load it again, and ask it the probes.
 
-    Returns  the share of the probes' tokens that it likes best as well
+    Returns  the share of the probes' tokens that the exported model ranks first as well
     Raises   InfrastructureError with the converter's last words
     """
     words = ["-m", "convert_hf_to_gguf", str(merged.absolute()), "--outfile", str(out.absolute()), "--outtype", kind]
@@ -22,7 +22,7 @@ def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> flo
 
 
 def agreement(file: Path, probes: Sequence[ParityProbe]) -> float:
-    """Return the share of the probes' answer tokens that the model in ``file`` likes best, read by transformers."""
+    """Return the share of the probes' answer tokens that the model in ``file`` ranks first, read by transformers."""
     torch = import_optional("torch", extra="train")
     model = gguf_import.load_gguf(file)[0].eval()
     same = total = 0

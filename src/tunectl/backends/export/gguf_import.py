@@ -22,16 +22,16 @@ _PACKAGES: Final = Path(__file__).parents[3]
 
 
 class ReadLimits(NamedTuple):
-    """What reading one file may take."""
+    """Limits of memory and time for reading one file."""
 
     memory_bytes: int
-    """Address space. Libraries reserve more than they use."""
+    """Address space in bytes. Libraries reserve more than they use."""
     seconds: float
-    """Also of processor time, of all threads together."""
+    """Wall time; the same limit holds for the processor time of all threads together."""
 
     @classmethod
     def of(cls, file: Path) -> Self:
-        """Return limits that grow with the file: two-bit weights take 16 times their size as float32, and a copy of that."""
+        """Return limits that grow with the file, since weights read as float32 take up to 16 times the space of two-bit weights, plus a copy."""
         size = file.stat().st_size if file.is_file() else 0
         return cls((16 << 30) + 48 * size, 600 + size / 500_000)
 
@@ -76,7 +76,7 @@ def _parse_once(gguf: Any) -> Iterator[None]:
 def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
     """Write config.json, model.safetensors (bfloat16), tokenizer files and chat template of ``file`` into ``out``.
 
-    A process of its own reads the file, because a made-up one can take any memory or time, or crash the library.
+    A separate process reads the file, because a malicious one can take any memory or time, or crash the library.
     Raises  UsageError when transformers does not know the architecture, or the file goes beyond ``limits``.
     """
     given = limits or ReadLimits.of(file)
@@ -138,7 +138,7 @@ def _convert(file: Path, out: Path) -> None:
 
 
 def main(file: str, out: str, memory: str, seconds: str) -> int:
-    """Convert under limits of memory and processor time; in the child."""
+    """Convert under limits of memory and processor time; runs in the child process."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

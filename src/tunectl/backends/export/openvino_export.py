@@ -13,15 +13,15 @@ HOW = {
     "int8": ("--weight-format", "int8"),
     "int4": ("--weight-format", "int4", "--group-size", "64", "--ratio", "1.0"),
 }
-"""int8: a scale a channel, asymmetric. int4: a scale for 64 weights, because 128 does not divide the layers of small models."""
+"""int8: one scale per channel, asymmetric. int4: one scale for 64 weights, because 128 does not divide the layers of small models."""
 TYPES = {"int8": {"u8", "i8"}, "int4": {"u4", "i4"}}
 
 
 def export(model: Path, out: Path, weights: str) -> None:
-    """Write openvino_model.xml and .bin, the tokenizer as OpenVINO files, and the small files beside them.
+    """Convert the model: write openvino_model.xml and .bin with ``weights`` (int8, int4), OpenVINO's tokenizer files and the model's small files.
 
     Raises  InfrastructureError with the exporter's last words, or where its weights are not of the kind that was asked for:
-            its Python function ignores that wish where its command heeds it, and nothing else would tell.
+            optimum's Python function ignores the kind while its command respects it, and nothing else would detect that.
     """
     words = ["-m", "optimum.commands.optimum_cli", "export", "openvino", "-m", str(model.absolute())]
     words += ["--task", "text-generation-with-past", "--library", "transformers", *HOW[weights], str(out.absolute())]

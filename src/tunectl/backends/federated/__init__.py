@@ -1,1 +1,1 @@
-"""Flower, in an environment of its own, and the local fits that it asks for."""
+"""Flower, in a separate environment, and the local trainings that it asks for."""

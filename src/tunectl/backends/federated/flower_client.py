@@ -1,7 +1,7 @@
 """Flower's client: ``python -m tunectl.backends.federated.flower_client FOLDER``, in Flower's environment.
 
-Runs the local fit of each round as a process in tunectl's environment, and sends its adapter and two counts. The server sends weights
-and numbers; no code of it is run here.
+Runs the local training of each round as a process in tunectl's environment, and sends its adapter and two counts. The server sends weights
+and numbers; no code from the server is run here.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(folder: Path) -> int:
 
 
 def take_part(folder: Path, task: ClientTask) -> None:
-    """Connect to the server, and fit whenever it asks. A server that is not there yet, or restarts, is tried again for a while.
+    """Connect to the server, and train whenever it asks. A server that is not up yet, or restarts, is tried again for a while.
 
     Raises  TimeoutError where it is away for longer than ``wait_timeout_seconds``.
     """
@@ -80,16 +80,16 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
 
         def __init__(self) -> None:
             self.last_seen = time.monotonic()
-            """When the server was heard of last."""
+            """Time of the last message of the server."""
 
         def get_properties(self, _ins: Any) -> Any:
-            """Say who we are."""
+            """Return name and token of this client."""
             self.last_seen = time.monotonic()
             properties = {"name": task.name, "token": os.environ.get(task.token_env, "")}
             return GetPropertiesRes(Status(Code.OK, ""), properties)
 
         def fit(self, ins: Any) -> Any:
-            """Fit from the adapter of the round."""
+            """Train from the adapter of the round."""
             names = json.loads(str(ins.config["names"]))
             weights = dict(zip(names, parameters_to_ndarrays(ins.parameters), strict=True))
             request = RoundRequest(int(ins.config["round"]), int(ins.config["rounds"]))
@@ -108,7 +108,7 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
 
 
 def check_base(task: ClientTask, base: str) -> None:
-    """Hold the server's base model to ours: an adapter means nothing on another one.
+    """Check that the server's base model is ours: an adapter means nothing on another one.
 
     Raises  OSError where they differ.
     """
@@ -121,9 +121,9 @@ def check_base(task: ClientTask, base: str) -> None:
 def fit_locally(
     folder: Path, task: ClientTask, request: RoundRequest, weights: dict[str, Any]
 ) -> tuple[dict[str, Any], ClientCounts]:
-    """Run the fit of a round; return its adapter and counts.
+    """Train one round in a subprocess; return its adapter and counts.
 
-    Raises  OSError with the last line that the fit said where it failed.
+    Raises  OSError with the last line of the training's output where it failed.
     """
     place = folder / f"round-{request.number}"
     place.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Flower's server: ``python -m tunectl.backends.federated.flower_server FOLDER``, in Flower's environment.
 
-Sends the adapter to clients that know the token, waits for theirs, averages. A client that fails, sends what does not fit or is late is
-left out of the round. After each round its weights are written, so a server that was killed goes on with the next one.
+Sends the adapter to clients that know the token, waits for theirs, averages. A client that fails, sends a wrong shape or is late is
+left out of the round. After each round its weights are written, so a killed server resumes with the next one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunectl.federated import averaging, exchange
 from tunectl.federated.exchange import Contribution, FederatedRound, ServerTask
 
 GRACE_SECONDS = 120.0
-"""The first round waits so long for clients beyond min_clients, where it is known how many there are."""
+"""Seconds that the first round waits for clients beyond min_clients, where it is known how many there are."""
 
 
 def main(folder: Path) -> int:
@@ -73,7 +73,7 @@ def _build_strategy(rounds: RoundKeeper) -> Any:
             return [(client, FitIns(parameters, settings)) for client in rounds.draw(server_round, client_manager)]
 
         def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> tuple[Any, dict[str, Any]]:
-            """Average what fits."""
+            """Average the valid answers."""
             weights = rounds.end(server_round, results, failures, self._take_mean)
             return ndarrays_to_parameters([weights[name] for name in names]), {}
 
@@ -86,7 +86,7 @@ def _build_strategy(rounds: RoundKeeper) -> Any:
 
 
 class Answer(NamedTuple):
-    """What one client sent in a round."""
+    """Answer of one client in a round."""
 
     client: Any
     response: Any
@@ -94,7 +94,7 @@ class Answer(NamedTuple):
 
 
 class RoundKeeper:
-    """Who takes part, what is averaged, and the record of it. ``done`` rounds came before this process."""
+    """Chooses clients, averages their answers, and keeps the record of each round. ``done`` rounds ran before this process."""
 
     def __init__(self, folder: Path, task: ServerTask, done: int) -> None:
         self.folder, self.task, self.done = folder, task, done
@@ -143,7 +143,7 @@ class RoundKeeper:
         return weights
 
     def _sort_out(self, results: Any, before: dict[str, Any]) -> tuple[dict[str, Answer], list[str]]:
-        """Return answers by client, and why others are none."""
+        """Return valid answers by client, and why the others are invalid."""
         from flwr.common import parameters_to_ndarrays
 
         fitting: dict[str, Answer] = {}
@@ -216,7 +216,7 @@ class RoundKeeper:
 
 
 def _describe(failure: Any) -> str:
-    """Return why a client is not in a round: Flower gives what was raised, or the client with its own words."""
+    """Return why a client is not in a round: Flower gives what was raised, or the client with its own message."""
     if isinstance(failure, tuple):
         return str(failure[1].status.message)[:500]
     return f"{type(failure).__name__}: {str(failure).splitlines()[0] if str(failure) else 'the connection was lost'}"[

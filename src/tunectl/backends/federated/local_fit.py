@@ -1,4 +1,4 @@
-"""The fits of a client, and the first adapter of a federation: processes in tunectl's environment.
+"""The trainings of a client, and the first adapter of a federation: processes in tunectl's environment.
 
     python -m tunectl.backends.federated.local_fit init FOLDER         FOLDER/adapter and FOLDER/start.npz
     python -m tunectl.backends.federated.local_fit fit FOLDER ROUND    ROUND/update.npz and ROUND/counts.json
@@ -33,7 +33,7 @@ from tunectl.training.train_args import TrainingArgs
 
 ADAPTER, INITIAL = "adapter", "initial"
 FALLING = {"constant": 0.0, "linear": 1.0, "cosine": 1.0}
-"""By how much the learning rate falls from the first round to the last, in shares; within a round it is constant."""
+"""Share by which the learning rate falls from the first round to the last; within a round it is constant."""
 
 
 def init(folder: Path) -> None:
@@ -48,7 +48,7 @@ def init(folder: Path) -> None:
 
 
 def fit(folder: Path, place: Path) -> None:
-    """Fit the round that ``place`` describes, from its adapter; the last weights count, as FedAvg has it."""
+    """Train the round that ``place`` describes, from its adapter; the last weights count, as in FedAvg."""
     request, plan = _read(folder)
     round_request: RoundRequest = atomic_io.read_json(place / "request.json", RoundRequest)
     rows, validation = fit_request.read_rows(folder, PackedRow)

@@ -1,1 +1,1 @@
-"""How the processes of a fit are started: one module an engine, the worker that each process runs, and what they share."""
+"""Start the processes of a training: one module per launcher, the worker that each process runs, and what they share."""

@@ -18,18 +18,18 @@ from tunectl.core.errors import InfrastructureError
 from tunectl.training import fit_request
 
 PATIENCE_SECONDS = 40.0
-"""From the request to end until all is ended by force; torchrun gives its workers 30."""
+"""Seconds from the request to stop until all processes are killed; torchrun gives its workers 30."""
 FAREWELL_SECONDS = 20.0
-"""From a failure of a rank here to the end of its agent; the ranks elsewhere are told of it meanwhile."""
+"""Seconds from a failure of a rank here to the end of its agent; the ranks elsewhere are told of it meanwhile."""
 LOG_LINES = 12
 
 
 @dataclass
 class StopRequest:
-    """Whether Ctrl-C was pressed while a fit runs in other processes."""
+    """Whether Ctrl-C was pressed while a training runs in other processes."""
 
     label: str
-    """What the message names."""
+    """Name of the training in the message."""
     stopped: bool = False
 
     @property
@@ -41,7 +41,7 @@ class StopRequest:
 def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = None) -> int:
     """Start the agent whose settings are in ``folder`` and wait for its end; returns its exit code.
 
-    Ctrl-C makes ``stop``, so that the step under way finishes; a second one ends all at once. Once a rank here has written
+    Ctrl-C creates ``stop``, so that the current step finishes; a second one ends all at once. Once a rank here has written
     ``failure``, the agent is ended: it would wait five minutes for agents that may never hear of it.
     """
     command = ["-m", "tunectl.backends.system.process_guard", "0", "0", sys.executable, "-m", torchrun_agent.__name__]
@@ -67,7 +67,7 @@ def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = No
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the agent's group, kindly at first."""
+    """End the agent's process group, with SIGTERM first."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGTERM)
         try:

@@ -20,7 +20,7 @@ from tunectl.training.train_args import TrainingArgs
 
 
 class LaunchedSftTrainer:
-    """Fit on several processes what ``SftTrainer`` fits in this one."""
+    """Train on several processes what ``SftTrainer`` trains in this one."""
 
     def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
@@ -40,7 +40,7 @@ class LaunchedSftTrainer:
 
 
 class LaunchedRewardTrainer(RewardModelTrainer):
-    """Fit a reward model on several processes; read rewards in this one."""
+    """Train a reward model on several processes; read rewards in this one."""
 
     def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
@@ -62,7 +62,7 @@ class LaunchedRewardTrainer(RewardModelTrainer):
 
 
 class LaunchedPolicyTrainer:
-    """Align on several processes: each of them makes its own rewards and its own measure from the settings."""
+    """Align on several processes: each builds its own rewards and its own validation metric from the settings."""
 
     def __init__(self, launcher: FitLauncher) -> None:
         """``launcher`` starts the processes."""
@@ -81,7 +81,7 @@ class LaunchedPolicyTrainer:
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """Learn on all ranks; of ``judges`` nothing is used here."""
+        """Train on all ranks; ``judges`` is not used here."""
         result: RlResult = self._launcher.run(
             FitJob("align", plan, model, sft, [data], (), out, work, self._reward)
         ).result
@@ -89,7 +89,7 @@ class LaunchedPolicyTrainer:
 
 
 class RemoteRewardModel:
-    """Stands in the stage for a reward model that the ranks load."""
+    """Takes the place of a reward model that the ranks load."""
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         """Raise  TunectlError: only ranks score."""
@@ -98,4 +98,4 @@ class RemoteRewardModel:
         )
 
     def close(self) -> None:
-        """Nothing was loaded."""
+        """Do nothing: no model is loaded in this process."""

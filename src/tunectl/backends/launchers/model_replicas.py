@@ -1,4 +1,4 @@
-"""A model that several processes hold, one a card, so that what only writes answers uses the whole machine.
+"""A model that several processes hold, one per card, so that stages which only generate answers use the whole machine.
 
 Batches are cut as one process would cut them and distributed to the processes in turn, so the answers are those of one process.
 """
@@ -45,13 +45,13 @@ from tunectl.training.fit_request import Failure
 
 _log = logging_setup.get_logger(__name__)
 PATIENCE_SECONDS = 30.0
-"""Until a process that was told to end is killed."""
+"""Seconds until a process that was told to end is killed."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaEnd:
-    """On what answers were written; the fields of a fit that ``launch`` records."""
+    """Which processes generated the answers; its fields are those that ``launch`` records of a training."""
 
     ranks: int
     device: str
@@ -60,10 +60,10 @@ class ReplicaEnd:
 
 
 class Replica:
-    """One process, seen from here."""
+    """One replica process, seen from the process that started it."""
 
     def __init__(self, request: ReplicaRequest, rank: int) -> None:
-        """Start it; ``read`` waits until it has loaded."""
+        """Start the process; ``read`` waits until it has loaded."""
         self.rank = rank
         environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         if request.profile["device"] == "cuda":
@@ -81,12 +81,12 @@ class Replica:
         self.send(request)
 
     def send(self, message: Any) -> None:
-        """Send a message; a process that is gone is named by ``read``."""
+        """Send a message; whether the process is still there is seen by ``read``."""
         with suppress(OSError):
             self._socket.sendall(framed_socket.encode_frame(message))
 
     def read(self, bar: Any = None) -> bytes:
-        """Return what it answers; what it says of its progress moves ``bar``.
+        """Return the process's answer; its progress messages move ``bar``.
 
         Raises  the error that it raised; InfrastructureError where it died.
         """
@@ -138,7 +138,7 @@ class ReplicaPool:
         return len(self._replicas)
 
     def call(self, calls: Sequence[Call], shape: type[T], bar: Any = None) -> list[T]:
-        """Send one call a process, and return what each answers.
+        """Send one call to each process, and return the answer of each.
 
         Raises  the first error that one raised, after all were ended.
         """
@@ -206,7 +206,7 @@ class ReplicatedGenerator:
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """Return one reply a request. Of the time of a reply each process has its share, so that the sum is the wall time."""
+        """Return one reply per request. Each process gets its share of the measured time, so that the sum is the wall time."""
         if not requests:
             return []
         count = min(len(self._pool), len(requests))
@@ -238,7 +238,7 @@ class ReplicatedReference:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return nats of the tokens ``of`` at each place of ``answers``."""
+        """Return nats of the tokens ``of`` at each position of ``answers``."""
         shares = self._distribute([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)])
         calls = [
             LikelihoodCall(*([list(rows[index]) for index in share] for rows in (prompts, answers, of)))
@@ -247,7 +247,7 @@ class ReplicatedReference:
         return _in_order(shares, self._pool.call(calls, list[list[float]]))
 
     def _distribute(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Return the places of each process: whole batches, the longest first, as one process cuts them."""
+        """Return the indices for each process: whole batches, the longest first, in the batches that one process would form."""
         order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
         batches = [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
         count = min(len(self._pool), len(batches))
@@ -269,7 +269,7 @@ def _in_order(shares: Sequence[Sequence[int]], parts: Sequence[Sequence[T]]) -> 
 
 @dataclass
 class ReplicaLauncher:
-    """Opens models on several processes of this machine; ``ends`` says that it did."""
+    """Opens models on several processes of this machine; ``ends`` records that it did."""
 
     stage: str
     settings: TorchrunLaunch
@@ -278,7 +278,7 @@ class ReplicaLauncher:
 
     @cached_property
     def count(self) -> int:
-        """Processes; counted when a model is opened, because a stage that opens none needs no card."""
+        """Number of processes; counted when a model is opened, because a stage that opens none needs no card."""
         return count_ranks(self.settings, self.profile.device)
 
     def open_generator(self, folder: Path, adapter: Path | None) -> Generator:

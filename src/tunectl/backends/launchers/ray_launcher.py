@@ -1,4 +1,4 @@
-"""Fit on a Ray cluster by Ray Train: a fixed or elastic number of workers, checkpoints in a storage that all nodes see."""
+"""Train on a Ray cluster by Ray Train: a fixed or elastic number of workers, checkpoints in a storage that all nodes see."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ FORWARDED = (trial_pruning.VARIABLE, progress_journal.VARIABLE)
 """What the workers get of our environment; not by Ray's ``runtime_env``, which its dashboard shows: a trial's may hold a password."""
 START_HINT = "start a cluster (ray start --head), name it, or start one here: launch.address=local"
 _BLIND = "Unable to set up cluster storage"
-"""Ray's words where a worker does not find what the driver wrote into the storage."""
+"""Ray's message where a worker does not find what the driver wrote into the storage."""
 
 
 def prepare_environment() -> None:
-    """Set what Ray reads when it is imported and when it starts, where nobody else has."""
+    """Set the environment variables that Ray reads at import and start, where they are not set yet."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
 
 
 @dataclass
 class RayLauncher:
-    """Runs fits one after the other; ``ends`` says how they were run."""
+    """Runs trainings one after the other; ``ends`` records how each was run."""
 
     settings: RayLaunch
     ends: list[FitEnd[Any]] = field(default_factory=list)
     function: Any = ray_worker.run_rank
-    """What each worker calls."""
+    """Function that each worker calls."""
 
     def run(self, job: FitJob) -> FitEnd[Any]:
-        """Fit on the cluster.
+        """Train on the cluster.
 
         Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where it cannot be
                 written, workers fail too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
@@ -82,10 +82,10 @@ class RayLauncher:
         return end
 
     def close(self, stage: str) -> None:
-        """Nothing waits for more fits."""
+        """Do nothing: no machine waits for more trainings."""
 
     def _connect(self, ray: Any) -> bool:
-        """Join the cluster, or start one here; returns whether it is ours to end.
+        """Join the cluster, or start one here; returns whether we started it and so have to end it.
 
         Raises  InfrastructureError where it is not there.
         """
@@ -146,7 +146,7 @@ class RayLauncher:
 
 
 def open_storage(address: str) -> None:
-    """Make the folder of the checkpoints, so that a wrong address or key is named before a worker starts.
+    """Make the folder of the checkpoints, so that a wrong address or key is reported before a worker starts.
 
     Raises  InfrastructureError with the words of the store.
     """
@@ -163,7 +163,7 @@ def open_storage(address: str) -> None:
 
 
 def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch) -> Any:
-    """Run the fit in a thread, so that Ctrl-C is ours: the first lets the step under way finish.
+    """Run the training in a thread, so that this process handles Ctrl-C: the first lets the current step finish.
 
     Raises  what ``RayLauncher.run`` says.
     """
@@ -193,7 +193,7 @@ def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch)
 
 
 def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlError:
-    """Return one error of ours for what Ray raises."""
+    """Convert what Ray raises into an error of ours."""
     if _BLIND in str(error):
         return UsageError(
             f"launch.storage_path = {settings.storage_path}: the other nodes do not see what is in it",
@@ -210,7 +210,7 @@ def _describe(error: BaseException, label: str, settings: RayLaunch) -> TunectlE
 
 
 def _take(result: Any, job: FitJob) -> FitEnd[Any]:
-    """Bring the adapter from the storage to where the job wants it, and remove the checkpoints of this fit."""
+    """Copy the adapter from the storage to where the job wants it, and remove the checkpoints of this training."""
     out = job.out
     with result.checkpoint.as_directory() as folder:
         shutil.copytree(folder, out, dirs_exist_ok=True)

@@ -17,7 +17,7 @@ from tunectl.data.partitioned.tables import Batch, Columns, Load, Work
 EXTRA = "ray"
 START_HINT = "start a cluster (ray start --head), or unset RAY_ADDRESS to start one here"
 PARTITIONS_A_CPU = 4
-"""So that no single partition decides the time."""
+"""Partitions per CPU: enough that no single partition decides the time."""
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def open_tables(partitions: int | None = None) -> Iterator[RayTables]:
 
 
 def _find_cause(error: BaseException) -> TunectlError:
-    """Return the error of ours that work raised in another process, or one that says what Ray says."""
+    """Return our error that the work raised in another process, or one with Ray's message."""
     step: BaseException | None = error
     while step is not None:
         if type(step).__module__ == TunectlError.__module__:
@@ -61,7 +61,7 @@ def _find_cause(error: BaseException) -> TunectlError:
 
 
 class RayTables:
-    """A table is a materialized Ray data set, or None without rows; work gets its blocks as columns."""
+    """A table is a materialized Ray data set, or None without rows; each block is passed to the work as columns."""
 
     def __init__(self, ray: Any, partitions: int) -> None:
         self.partitions = partitions
@@ -77,7 +77,7 @@ class RayTables:
         ).ShuffleStrategy.SORT_SHUFFLE_PULL_BASED
 
     def start(self, rows: list[dict[str, Any]], columns: Columns) -> Any:
-        """Return a data set with one block a row."""
+        """Return a data set with one block per row."""
         batches = [{name: [row[name]] for name in columns} for row in rows]
         return self._data.from_arrow([_to_arrow(batch, columns) for batch in batches])
 
@@ -109,7 +109,7 @@ class RayTables:
             yield _from_arrow(batch)
 
     def share(self, value: Any) -> Load:
-        """Put ``value`` into the object store, once a node."""
+        """Put ``value`` into the object store, once per node."""
         return _Shared(self._ray.put(value))
 
 

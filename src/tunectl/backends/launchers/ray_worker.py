@@ -1,4 +1,4 @@
-"""One rank of a fit on a Ray cluster: what Ray Train calls on each worker, and the actor that driver and ranks share."""
+"""One rank of a training on a Ray cluster: what Ray Train calls on each worker, and the actor that driver and ranks share."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _STEP_FILE = "trainer_state.json"
 
 
 class FitControl:
-    """An actor: what the driver asks of the ranks, and what they tell it outside of checkpoints."""
+    """An actor: what the driver requests from the ranks, and what they report outside of checkpoints."""
 
     def __init__(self) -> None:
-        """Nothing was asked and nothing told."""
+        """Start without a request or a report."""
         self._stop, self._attempts = False, 0
         self._failure: bytes | None = None
 
     def stop(self) -> None:
-        """Ask for the end after the step under way."""
+        """Request a stop after the current step."""
         self._stop = True
 
     def is_stopping(self) -> bool:
-        """Return whether that was asked."""
+        """Return whether a stop was requested."""
         return self._stop
 
     def begin(self) -> int:
@@ -47,7 +47,7 @@ class FitControl:
         return self._attempts - 1
 
     def record_failure(self, failure: bytes) -> None:
-        """Keep an error that trying again would not mend; the first one counts."""
+        """Keep an error that another attempt would not solve; the first one counts."""
         self._failure = self._failure or failure
 
     def read_failure(self) -> bytes | None:
@@ -56,7 +56,7 @@ class FitControl:
 
 
 def run_rank(config: dict[str, Any]) -> None:
-    """Take part in a fit; Ray Train calls this on each worker, again after a failure."""
+    """Take part in a training; Ray Train calls this on each worker, again after a failure."""
     ray, train = import_optional("ray", extra=EXTRA), import_optional("ray.train", extra=EXTRA)
     control = config["control"]
     if ray.get(control.read_failure.remote()) is not None:
@@ -89,7 +89,7 @@ def run_rank(config: dict[str, Any]) -> None:
 
 
 def _join_ranks(request: FitRequest, context: Any, asked_to_stop: Callable[[], bool]) -> ProcessGroup:
-    """Return the ranks that Ray has brought together; libraries must believe in one process."""
+    """Return the group of ranks that Ray has started; for transformers and accelerate there must seem to be one process only."""
     for name in (*worker.HIDDEN, "NODE_RANK", "ACCELERATE_TORCH_DEVICE"):
         os.environ.pop(name, None)
     return ProcessGroup(
@@ -113,7 +113,7 @@ def _report(folder: Path | None) -> None:
 
 
 def _fetch_checkpoint(work: Path) -> str | None:
-    """Bring the newest checkpoint of the storage here; returns ``RESULT`` where the fit had ended already."""
+    """Bring the newest checkpoint of the storage here; returns ``RESULT`` where the training had ended already."""
     checkpoint = import_optional("ray.train", extra=EXTRA).get_checkpoint()
     if checkpoint is None:
         return None
@@ -127,7 +127,7 @@ def _fetch_checkpoint(work: Path) -> str | None:
 
 
 def _report_end(adapter: Path, end: FitEnd[Any], group: ProcessGroup) -> None:
-    """Report the adapter as the last checkpoint, with the result of the fit."""
+    """Report the adapter as the last checkpoint, with the result of the training."""
     if group.first:
         atomic_io.write_json(adapter / fit_request.RESULT, end)
     _report(adapter if group.first else None)

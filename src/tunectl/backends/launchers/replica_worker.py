@@ -1,9 +1,9 @@
-"""One of several processes that hold a model and write answers: ``python -m tunectl.backends.launchers.replica_worker SOCKET RANK``.
+"""One of several processes that hold a model and generate answers: ``python -m tunectl.backends.launchers.replica_worker SOCKET RANK``.
 
     to the process    a ``ReplicaRequest``, then calls
     from the process  ["ready", context] or ["failure", Failure]; for a call any number of ["progress", steps], then ["result", value]
 
-It ends when its end of the socket does, and with the process that started it.
+It ends when its end of the socket closes, and with the process that started it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class ReplicaRequest(Struct, frozen=True):
     """The model that a process loads."""
 
     kind: Literal["generator", "reference"]
-    """What answers: the generator of evaluation, or the trained model that packaging compares with."""
+    """Kind of the model: the generator of evaluation, or the trained model that packaging compares with."""
     folder: str
     adapter: str | None
     profile: dict[str, Any]
     stops: list[int] = []
-    """Tokens that end an answer, of a reference."""
+    """Tokens that end an answer; used by a reference only."""
 
 
 class AnswerCall(Struct, frozen=True, tag="answer"):
@@ -61,14 +61,14 @@ class LengthsCall(Struct, frozen=True, tag="lengths"):
 
 
 class GenerateCall(Struct, frozen=True, tag="generate"):
-    """Answer greedily, in tokens."""
+    """Answer greedily; prompts and answers are tokens."""
 
     prompts: list[list[int]]
     limit: int
 
 
 class LikelihoodCall(Struct, frozen=True, tag="likelihood"):
-    """Read the likelihood of tokens."""
+    """Compute the likelihood of tokens."""
 
     prompts: list[list[int]]
     answers: list[list[int]]
@@ -80,7 +80,7 @@ _DECODING: TypeAdapter[Any] = TypeAdapter(Decoding)
 
 
 class SocketProgress:
-    """Sends how far this process is to the one that draws."""
+    """Sends the progress of this process to the process that draws the bar."""
 
     def __init__(self, connection: socket.socket) -> None:
         """Use ``connection``, which leads to it."""
@@ -88,7 +88,7 @@ class SocketProgress:
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[SocketProgress]:
-        """Open nothing: the bar is there."""
+        """Open nothing: the bar exists there."""
         yield self
 
     def advance(self, steps: float = 1, **figures: str) -> None:
@@ -120,7 +120,7 @@ def load_reference(folder: Path, adapter: Path | None, stops: Sequence[int], pro
 
 
 def carry_out(model: Any, call: Call, rank: int) -> Any:
-    """Return what ``model`` says to ``call``."""
+    """Return the answer of ``model`` to ``call``."""
     if isinstance(call, AnswerCall):
         decoding = _DECODING.validate_python(call.decoding)
         return model.answer_share(
@@ -155,7 +155,7 @@ def answer_calls(connection: socket.socket, rank: int) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Be one process. Ctrl-C is for the process that started this one."""
+    """Run one replica process. Ctrl-C is handled by the process that started this one."""
     process_guard.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     number, rank = map(int, arguments)

@@ -1,4 +1,4 @@
-"""The torchrun agent of one machine: starts a worker a rank, and starts all again when one fails.
+"""The torchrun agent of one machine: starts one worker per rank, and restarts all when one fails.
 
 ``python -m tunectl.backends.launchers.torchrun_agent FOLDER``, where ``agent.json`` in its folder says how many. It runs below
 ``process_guard``, so that it ends with whoever started it.
@@ -20,30 +20,30 @@ from tunectl.artifacts import atomic_io
 from tunectl.core.optional import import_optional
 
 RANK_FAILED, NOBODY_THERE = 1, 3
-"""Exit codes: a rank failed too often; the agents did not meet."""
+"""Exit codes: a rank failed too often; no other machine joined in time."""
 AGENT, LOGS, FAILED = "agent.json", "logs", "failed_ranks.json"
 FIX = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Without it a restart reads the addresses of the attempt before, and may never connect. Source: pytorch/pytorch#135712."""
 
 
 class AgentSettings(Struct, frozen=True):
-    """What one agent starts."""
+    """Settings of one agent."""
 
     nproc_per_node: int
     nnodes: int
     max_restarts: int
     rdzv_endpoint: str
-    """HOST:PORT where the agents meet; port 0 with one node: any."""
+    """HOST:PORT of the rendezvous of the agents; port 0 with one node: any."""
     is_host: bool
-    """Whether this agent listens there."""
+    """Whether this agent listens at the rendezvous."""
     join_timeout_seconds: int
     run_id: str
     local_addr: str
     """Address by which the other nodes reach this one."""
     worker: list[str]
-    """Arguments of Python that start a rank."""
+    """Arguments for Python that start a rank."""
     fit: str
-    """Folder of the fit, which the ranks get as their last argument."""
+    """Folder of the training, which each rank gets as its last argument."""
 
 
 class FailedRank(Struct, frozen=True):
@@ -51,7 +51,7 @@ class FailedRank(Struct, frozen=True):
 
     rank: int
     exit_code: int
-    """Negative: the number of the signal."""
+    """Negative: number of the signal that ended it."""
 
 
 def main(folder: Path) -> int:
@@ -95,7 +95,7 @@ def choose_failed(failures: Mapping[int, Any]) -> FailedRank:
 
 
 def _log_to(path: Path) -> None:
-    """Torch's own words about ranks that failed go to a file: what a person needs is said by who reads it."""
+    """Write torch's messages about failed ranks to a file: the user gets the error that its reader makes of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

@@ -1,4 +1,4 @@
-"""Take part, as another machine, in the fits of a stage that the first machine drives."""
+"""Join, from another machine, the trainings of a stage that the first machine drives."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tunectl.training import fit_request
 
 _log = logging_setup.get_logger(__name__)
 MEETING_SECONDS = 60
-"""How long one attempt to meet the other machines takes, once the first one is there."""
+"""Seconds that one attempt to join the rendezvous takes, once the first machine is there."""
 LOOKING_SECONDS = 0.5
-"""Between two looks for the first machine, or for the end of the stage."""
+"""Seconds between two checks for the first machine, or for the end of the stage."""
 
 
 def join_stage(
     stage: str, config: LaunchConfig, scratch: Path, *, worker: Sequence[str] = torchrun_launcher.WORKER
 ) -> int:
-    """Start ranks for each fit of ``stage`` until the first machine says that there are no more; returns how many fits there were.
+    """Start ranks for each training of ``stage`` until the first machine has no more; returns how many trainings there were.
 
-    Raises  UsageError where the settings have no several machines; InfrastructureError where nobody is met, or a fit fails.
+    Raises  UsageError where the settings have only one machine; InfrastructureError where no other machine joins in time, or a training fails.
     """
     settings = config.root
     if not isinstance(settings, TorchrunLaunch) or settings.nnodes == 1:
@@ -63,7 +63,7 @@ def join_stage(
 
 
 def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Sequence[str]) -> int:
-    """Run the agent of this machine for one fit; returns 0, or ``NOBODY_THERE`` where there was none.
+    """Run the agent of this machine for one training; returns 0, or ``NOBODY_THERE`` where no other machine joined.
 
     Raises  the error that ended the fit; InfrastructureError where a rank fails too often.
     """
@@ -80,19 +80,19 @@ def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Seque
 
 
 def fits_another(storage: Path, stage: str) -> bool:
-    """Return whether the machines meet for another stage now, and not for this one: they would not let us in."""
+    """Return whether the machines run a training of another stage now: they would not accept this one."""
     paths = storage.absolute().glob(torchrun_launcher.session_path(Path(), "*").name)
     fitting = {path.name for path in paths if not atomic_io.read_json(path, FitSession).ended}
     return bool(fitting) and torchrun_launcher.session_path(storage, stage).name not in fitting
 
 
 def own_folder(stage: str) -> str:
-    """Return a name for the files of this process: machines that join share the folder of the project."""
+    """Return a name for the files of this process: joining machines share the folder of the project."""
     return f"join-{stage}-{socket.gethostname()}-{os.getpid()}"
 
 
 def is_listening(endpoint: str) -> bool:
-    """Return whether the first machine waits at ``endpoint``; torch would wait a minute for it."""
+    """Return whether the first machine listens at ``endpoint``; torch would wait a minute for it."""
     host, _, port = endpoint.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):
@@ -121,9 +121,9 @@ def _write_settings(folder: Path, stage: str, settings: TorchrunLaunch, worker: 
 
 
 def find_own_address(endpoint: str) -> str:
-    """Return the address of this machine from which it reaches ``endpoint``: by it the others reach this machine.
+    """Return the address by which the others reach this machine: the one that it uses towards ``endpoint``.
 
-    Raises  InfrastructureError where there is no way to it.
+    Raises  InfrastructureError where there is no route to it.
     """
     host, _, port = endpoint.rpartition(":")
     try:
@@ -146,6 +146,6 @@ def _read_session(storage: Path, stage: str) -> FitSession | None:
 
 
 def _has_ended(storage: Path, stage: str, before: FitSession | None) -> bool:
-    """Return whether the stage has ended since we came; the end of an earlier run does not count."""
+    """Return whether the stage has ended since this machine joined; the end of an earlier run does not count."""
     session = _read_session(storage, stage)
     return session is not None and session.ended and session != before

@@ -1,8 +1,8 @@
 """Launch distributed training with torchrun: write the request, start the ranks, wait, read the result.
 
-    we -> process_guard -> torchrun agent -> one worker a rank
+    this process -> process_guard -> torchrun agent -> one worker per rank
 
-The stage stays the driver. When it dies, by kill -9 too, all below it end; the next run goes on from the last checkpoint.
+The stage's process stays the driver. When it dies, by kill -9 too, all below it end; the next run resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from tunectl.training import fit_request
 from tunectl.training.fit_request import FitEnd, FitJob
 
 FOLDER = "launch"
-"""Folder of a fit inside its work."""
+"""Folder of the launch files inside a training's work folder."""
 WORKER = ("-m", "tunectl.backends.launchers.worker")
 
 
 class FitSession(Struct, frozen=True):
-    """Whether a stage still fits: what the other machines wait for."""
+    """Whether a stage still trains: the other machines wait for it."""
 
     id: str
     ended: bool
 
 
 def fit_folder(storage: Path, stage: str) -> Path:
-    """Return where the machines look for the fits of a stage."""
+    """Return the folder in which the machines look for the trainings of a stage."""
     return storage.absolute() / f"{stage}.fit"
 
 
 def write_session(storage: Path, stage: str, *, ended: bool) -> None:
-    """Say that ``stage`` fits, or that it has ended."""
+    """Record that ``stage`` trains, or that it has ended."""
     atomic_io.write_json(session_path(storage, stage), FitSession(uuid.uuid4().hex, ended))
 
 
 def session_path(storage: Path, stage: str) -> Path:
-    """Return the file of ``write_session``."""
+    """Return the file that ``write_session`` writes."""
     return storage.absolute() / f"{stage}.session.json"
 
 
 @dataclass
 class TorchrunLauncher:
-    """Runs fits one after the other; ``ends`` says how they were run."""
+    """Runs trainings one after the other; ``ends`` records how each was run."""
 
     settings: TorchrunLaunch
     worker: Sequence[str] = WORKER
-    """Arguments of Python that start one rank."""
+    """Arguments for Python that start one rank."""
     ends: list[FitEnd[Any]] = field(default_factory=list)
 
     def run(self, job: FitJob) -> FitEnd[Any]:
-        """Fit on all ranks.
+        """Train on all ranks.
 
         Raises  the error that a rank raised; InfrastructureError where a rank fails too often, or after Ctrl-C.
         """
@@ -102,12 +102,12 @@ class TorchrunLauncher:
         return replace(job, work=Path(storage).absolute() / job.work.name) if storage else job
 
     def find_folder(self, job: FitJob) -> Path:
-        """Return the folder of the request: beside the checkpoints, or where the other machines look for the fits of a stage."""
+        """Return the folder of the request: beside the checkpoints, or where the other machines look for the trainings of a stage."""
         storage = self.settings.storage_path
         return fit_folder(Path(storage), job.fit.label) if storage else job.work.absolute() / FOLDER
 
     def close(self, stage: str) -> None:
-        """Tell the other machines that ``stage`` has no more fits."""
+        """Tell the other machines that ``stage`` has no more trainings."""
         if self.settings.nnodes > 1 and self.settings.storage_path:
             write_session(Path(self.settings.storage_path), stage, ended=True)
 
@@ -127,7 +127,7 @@ class TorchrunLauncher:
 
 
 def count_ranks(settings: TorchrunLaunch, device: str) -> int:
-    """Return ranks of this machine.
+    """Return the number of ranks on this machine.
 
     Raises  UsageError where ``auto`` has no cards to count; InfrastructureError where there are too few.
     """

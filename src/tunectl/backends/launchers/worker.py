@@ -1,8 +1,8 @@
 """One rank of distributed training: ``python -m tunectl.backends.launchers.worker FOLDER``, started by torchrun.
 
 Every rank reads the same request and rows and calls the same trainer; the first one alone writes, logs and tracks. An error of ours is
-kept in ``failure.json`` and is not tried again; any other end of a rank makes torchrun start all ranks again, from the last checkpoint.
-The others fail then as well, because they wait for it: a crash is written down, and the first one is what is told.
+saved in ``failure.json`` and is not tried again; any other end of a rank makes torchrun restart all ranks, from the last checkpoint.
+The other ranks fail then as well, because they wait for it: each crash is recorded, and the first one is reported.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from tunectl.training.train_args import TrainingArgs
 _log = logging_setup.get_logger(__name__)
 Plan = TypeVar("Plan", TrainingArgs, RlArgs)
 MEETING_SECONDS = 60
-"""Of a rank that does not see what the others were told."""
+"""Seconds that a rank waits for the others where it does not see the request."""
 CARDS = "CUDA_VISIBLE_DEVICES"
 HIDDEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What accelerate and transformers look for. They must believe in one process: they would wrap the model and save on every rank."""
+"""Variables that accelerate and transformers look for. Both must see one process only: else they wrap the model and save on every rank."""
 
 
 def main(folder: Path) -> int:
-    """Take part in the fit that ``folder`` describes; returns the exit code."""
+    """Take part in the training that ``folder`` describes; returns the exit code."""
     process_guard.die_with_parent()
     if (folder / fit_request.FAILURE).is_file():
         return 0  # another rank has said why the fit ends; whoever started it reads that
@@ -78,7 +78,7 @@ def main(folder: Path) -> int:
 
 
 def choose_card(local_rank: int) -> str:
-    """Return what a process of this machine may see: one of the cards that we may see."""
+    """Return the card for a process of this machine: one of the cards that are visible here."""
     visible = os.environ.get(CARDS)
     return visible.split(",")[local_rank] if visible else str(local_rank)
 
@@ -92,7 +92,7 @@ def _read_request(folder: Path) -> FitRequest | None:
 
 
 def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
-    """Meet the other ranks, and hide from the libraries that there are any.
+    """Join the other ranks, and hide from the libraries that there are any.
 
     Raises  UsageError where a rank does not see the folder that the others see.
     """
@@ -116,7 +116,7 @@ def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
 
 
 def _refuse_another_folder(request: FitRequest | None, folder: Path, group: ProcessGroup) -> None:
-    """All ranks have to read the same request: a folder of the same name on a disk of its own holds another one, or none."""
+    """Refuse where ranks read different requests: a folder of the same name on a local disk holds another one, or none."""
     visible = request is not None and Path(request.model).is_dir()
     seen = float(int(request.id[:12], 16)) if request and visible else 0.0
     (newest,) = group.max(seen)
@@ -130,7 +130,7 @@ def _refuse_another_folder(request: FitRequest | None, folder: Path, group: Proc
 
 
 def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResult | RlResult:
-    """Carry out the request with the trainer that it names; the adapter goes into ``folder``."""
+    """Run the request with the trainer that it names; the adapter is written to ``folder``."""
     if request.trainer == "align":
         return _fit_policy(request, folder, group)
     from tunectl.backends.trainers import reward_trainer, sft_trainer
@@ -156,7 +156,7 @@ def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResu
 
 
 def _fit_policy(request: FitRequest, folder: Path, group: ProcessGroup) -> RlResult:
-    """Align: this rank has a policy, and where one is declared a reward model."""
+    """Align: this rank loads a policy, and where one is declared a reward model."""
     from tunectl.backends.modeling.reward_scorer import DistributedRewardModel
     from tunectl.backends.wiring import align
 
@@ -182,7 +182,7 @@ def _fit_policy(request: FitRequest, folder: Path, group: ProcessGroup) -> RlRes
 
 
 def _own_plan(plan: Plan, group: ProcessGroup) -> Plan:
-    """Return the plan of this rank: the cores of a machine are divided among its ranks."""
+    """Return the arguments of this rank: the cores of a machine are divided among its ranks."""
     profile = plan.profile
     if profile.threads is None:
         cores = len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""From rows to tensors, and from tensors to a loss: the one forward pass that training, validation and probes share."""
+"""Convert rows to tensors, and tensors to a loss: the one forward pass that training, validation and probes share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TensorBatch:
     ids: Any
     positions: Any
     mask: Any
-    """(rows, 1, length, length): bool, True where a place attends; or numbers to add to scores; None where the causal mask is
+    """(rows, 1, length, length): bool, True where a position may attend; or numbers to add to scores; None where the causal mask is
     enough."""
     sources: Any
     targets: Any
@@ -28,9 +28,9 @@ class TensorBatch:
 
 
 def to_tensor_batch(rows: Sequence[PackedRow], device: str, *, added: Any = None) -> TensorBatch:
-    """Lay ``rows`` out on ``device``. A row whose answers share a prompt gets a mask; padding on the right needs none.
+    """Put ``rows`` into tensors on ``device``. A row whose answers share a prompt gets a mask; padding on the right needs none.
 
-    ``added`` is the torch type of a mask that is added to scores, as ``torch_short`` wants for rows that are not too long.
+    ``added`` is the torch type of a mask that is added to scores, as ``short_attention`` needs it for rows that are not too long.
     """
     torch = import_optional("torch", extra="train")
     flat = collate(rows)
@@ -46,7 +46,7 @@ def to_tensor_batch(rows: Sequence[PackedRow], device: str, *, added: Any = None
 
 
 def _mask(flat: PaddedBatch, device: str, added: Any) -> Any:
-    """Return each place attends to what is before it in the prompt and in its own answer; padding to itself."""
+    """Return the mask: each position attends to what is before it in the prompt and in its own answer; padding to itself."""
     torch = import_optional("torch", extra="train")
     short = added is not None and len(flat.ids[0]) <= short_attention.LONGEST
     if not flat.branched and not short:
@@ -60,29 +60,29 @@ def _mask(flat: PaddedBatch, device: str, added: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPath:
-    """How a loss is reached from tokens."""
+    """The forward pass of a model: how it gets from tokens to a loss."""
 
     decoder: Any
-    """Tokens to hidden states."""
+    """From tokens to hidden states."""
     head: Any
     """The output layer."""
     whole: Any
-    """Tokens to logits through the model's own forward, or None where decoder and head are the same thing."""
+    """From tokens to logits through the model's own forward; None where decoder and head together do the same."""
     autocast: AbstractContextManager[Any]
-    """Around every forward pass."""
+    """Context of every forward pass."""
     device: str
     added: Any
     """Type of masks that are added to scores; None where masks are of bool."""
 
     def batch(self, rows: Sequence[PackedRow]) -> TensorBatch:
-        """Return ``rows`` as this route wants them."""
+        """Return ``rows`` as tensors for this forward pass."""
         return to_tensor_batch(rows, self.device, added=self.added)
 
 
 def forward_path(model: Any, *, plain_head: bool, autocast: bool) -> ForwardPath:
-    """Return the route through a (peft) model.
+    """Return the forward path of a (peft) model.
 
-    ``plain_head`` false goes through the model's own forward, for models that scale or cap their logits; ``autocast``
+    ``plain_head`` false uses the model's own forward, for models that scale or cap their logits; ``autocast``
     computes in bfloat16 where adapter layers mix types.
     """
     torch = import_optional("torch", extra="train")

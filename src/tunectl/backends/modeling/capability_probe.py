@@ -1,4 +1,4 @@
-"""What may be taken for granted of a model, found by trying it on one real row."""
+"""Which optimizations a model allows, found by trying them on one real row."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tunectl.training.prefix_sharing import PackedRow, one_answer_per_row
 
 _log = logging_setup.get_logger(__name__)
 CLOSE = 0.02
-"""Nats a token: bfloat16 rounds within 0.005 on SmolLM2; answers that see each other differ by more than 0.2."""
+"""Nats per token: bfloat16 rounds within 0.005 on SmolLM2; answers that attend to each other differ by more than 0.2."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCapabilities:
-    """What a model allows."""
+    """Optimizations that a model allows."""
 
     plain_head: bool
-    """Logits are hidden states times the output layer: nothing scales or caps them behind it."""
+    """Logits are hidden states times the output layer: the model neither scales nor caps them."""
     shared_prompts: bool
-    """Answers that lie side by side in one row do not see each other."""
+    """Answers side by side in one row do not attend to each other."""
 
 
 def probe(model: Any, rows: Sequence[PackedRow], *, autocast: bool) -> ModelCapabilities:
-    """Compare the short ways with the plain one; a model that differs is trained the plain way, and the log says so."""
+    """Compare each optimization with the plain computation; a model with another result is trained without it, and a warning is logged."""
     row = min(rows, key=lambda item: (len(item.branches) < 2, item.length))
     torch = import_optional("torch", extra="train")
     was_training = model.training

@@ -1,4 +1,4 @@
-"""One conversation with a loaded model, its answers shown as they are written."""
+"""One conversation with a loaded model; answers are shown while they are generated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 
 
 class ChatSession:
-    """A model that answers rendered prompts."""
+    """A loaded model that answers rendered prompts."""
 
     def __init__(self, folder: Path, adapter: Path | None, profile: HardwareProfile, *, end_of_turn: int) -> None:
         """Load the model of ``folder``, with ``adapter`` merged in where there is one."""
@@ -23,7 +23,7 @@ class ChatSession:
         self._end = end_of_turn
 
     def answer(self, prompt: str, *, max_new_tokens: int, temperature: float, seen: Callable[[str], None]) -> str:
-        """Return the answer to ``prompt``; ``seen`` gets each piece of it as soon as it is whole words.
+        """Return the answer to ``prompt``; ``seen`` is called with each piece as soon as it has whole words.
 
         ``temperature`` 0 takes the likeliest token each time.
         """

@@ -1,4 +1,4 @@
-"""The decode loop that evaluation and policy training share: prompts read at once, a token a row and step, done rows leave."""
+"""The decoding loop that evaluation and policy training share: prompts are read in batches, finished sequences leave the batch."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tunectl.core.errors import UsageError
 from tunectl.core.optional import import_optional
 
 COMPACT_BELOW = 0.8
-"""Share of rows still at work below which the others are taken out of the batch."""
+"""Share of unfinished rows below which finished ones are removed from the batch."""
 
 
 @dataclass
 class GenerationState:
-    """One prompt and the answer to it under way."""
+    """A prompt and its answer so far."""
 
     ids: list[int]
     answer: list[int] = field(default_factory=list)
     seconds: float = 0.0
     finished: bool = False
     nats: list[float] = field(default_factory=list)
-    """Log-probability of each token of the answer at the temperature in force, where it was asked for."""
+    """Log-probability of each token of the answer at the sampling temperature, where it was asked for."""
 
     def is_done(self, limit: int) -> bool:
-        """Return whether nothing is to be added."""
+        """Return whether the answer is finished."""
         return self.finished or len(self.answer) >= limit
 
 
@@ -48,17 +48,17 @@ class BatchState:
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """What all prompts begin with, read once."""
+    """The common beginning of all prompts, read once."""
 
     length: int
     cache: Any
 
 
 class Decoder:
-    """One transformers model as a writer of tokens."""
+    """A transformers model that generates tokens."""
 
     def __init__(self, model: Any, stops: Sequence[int]) -> None:
-        """Take the loaded model; ``stops`` are the tokens that end an answer."""
+        """Wrap the loaded model; ``stops`` are the tokens that end an answer."""
         self._model = model
         self._stops = tuple(stops)
         self._torch = import_optional("torch", extra="train")
@@ -70,17 +70,17 @@ class Decoder:
         self._model = None
 
     def tensor(self, values: Any) -> Any:
-        """Return whole numbers on the model's device."""
+        """Return a tensor of integers on the model's device."""
         return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
 
     def prefill_prefix(self, ids: Sequence[int]) -> SharedPrefix:
-        """Read what all prompts begin with."""
+        """Run the common beginning of all prompts through the model."""
         cache = kv_cache.new_cache(self._model.config)
         self._model(input_ids=self.tensor([list(ids)]), use_cache=True, logits_to_keep=1, **{self.cache_name: cache})
         return SharedPrefix(len(ids), cache)
 
     def prefill(self, prompts: Sequence[Sequence[int]], prefix: SharedPrefix | None = None) -> BatchState:
-        """Run the prompts through the model, padded on the left. Equal ones are read once: the state has a row for each."""
+        """Run the prompts through the model, padded on the left. Equal prompts are read once, and the state has a row for each."""
         different = list(dict.fromkeys(map(tuple, prompts)))
         skip = prefix.length if prefix else 0
         cache = kv_cache.expand(prefix.cache, len(different)) if prefix else kv_cache.new_cache(self._model.config)
@@ -117,7 +117,7 @@ class Decoder:
         likely: bool = False,
         uniforms: Any = None,
     ) -> None:
-        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps the likelihood of what is drawn.
+        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps the log-probability of each token.
 
         uniforms  (lines, limit) float64 from 0 to 1, the random numbers of each line: then no answer depends on the lines beside it.
                   None: they are drawn together, from ``seed``.
@@ -153,7 +153,7 @@ class Decoder:
                 line.nats.append(nats)
 
     def _step(self, state: BatchState, tokens: Any) -> None:
-        """Read one token a row."""
+        """Run one token per row through the model."""
         state.mask = self._torch.cat([state.mask, state.mask.new_ones((len(tokens), 1))], dim=1)
         state.logits = self._model(
             input_ids=tokens[:, None],
@@ -165,7 +165,7 @@ class Decoder:
         state.position = state.position + 1
 
     def _pick(self, logits: Any, decoding: Greedy | Sampling, random: Any, uniform: Any = None) -> tuple[Any, Any]:
-        """Return the next token of each row, and where it was drawn, the chance that it had before top_p; both of shape (rows,)."""
+        """Return the next token of each row, and where it was sampled, its probability before top_p; both of shape (rows,)."""
         if isinstance(decoding, Greedy):
             return logits.argmax(dim=-1), None
         chances = (logits.float() / decoding.temperature).softmax(dim=-1)
@@ -179,9 +179,9 @@ class Decoder:
         return indices[:, 0], chances.gather(1, indices)[:, 0]
 
     def _sample_indices(self, weights: Any, random: Any, uniform: Any = None) -> Any:
-        """Return a place of each row, drawn with ``weights`` (rows, places) by ``uniform`` (rows, 1), or by ``random`` without; (rows, 1).
+        """Return one index per row, sampled with ``weights`` (rows, places) by ``uniform`` (rows, 1), or by ``random`` without; (rows, 1).
 
-        By the inverse of the distribution function: one random number a row, where ``torch.multinomial`` draws one a place
+        By the inverse of the distribution function: one random number per row, where ``torch.multinomial`` draws one per place
         (32 rows of 49,152 places on 2 cores: 0.8 against 31 ms). Raises  UsageError where a weight is no number.
         """
         sums = weights.cumsum(dim=-1, dtype=self._torch.float64)
@@ -200,14 +200,14 @@ class Decoder:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Return tokens that end an answer: the tokenizer's and the generation settings'."""
+    """Return the tokens that end an answer: the tokenizer's and those of the generation settings."""
     eos_ids = getattr(model.generation_config, "eos_token_id", None)
     several = eos_ids if isinstance(eos_ids, list) else [eos_ids]
     return tuple(dict.fromkeys(token for token in [tokenizer.eos_token_id, *several] if token is not None))
 
 
 def text_of(tokenizer: Any, line: GenerationState) -> str:
-    """Return the words of an answer, without the token that ended it."""
+    """Return the text of an answer, without the token that ended it."""
     kept = line.answer[:-1] if line.finished else line.answer
     return str(tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
@@ -227,6 +227,6 @@ def split_elapsed_time(lines: Sequence[GenerationState]) -> Iterator[None]:
 
 
 def _select_rows(state: BatchState, keep: Any) -> BatchState:
-    """Return the state of the rows ``keep``, which may name one more than once."""
+    """Return the state of the rows ``keep``, which may contain a row more than once."""
     state.cache.batch_select_indices(keep)
     return BatchState(state.cache, state.mask[keep], state.position[keep], state.logits[keep])

@@ -1,8 +1,8 @@
-"""Generation and scoring with transformers, in batches sorted by length (torch's seam for evaluation).
+"""Generation and scoring with transformers, in batches sorted by length (evaluation's wrapper of torch).
 
-Greedy and sampled answers come from a loop of our own: prompts of one batch share what they have in common (one system text
-and its examples are computed once), rows that are done leave the batch, and the likelihood of reference answers is read off
-the very cache that the answer starts from. Beams are left to ``model.generate``.
+Greedy and sampled answers come from our own loop: prompts of one batch share what they have in common (one system text
+and its examples are computed once), finished rows leave the batch, and the likelihood of reference answers is computed from
+the same cache that the answer starts from. Beam search is left to ``model.generate``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from tunectl.core.optional import import_optional
 from tunectl.evaluation.protocols import GeneratedText, GenerationPrompt, LogProb
 
 SHARED_AT_LEAST = 24
-"""Common tokens that make a shared prefix worth its copy into every row."""
+"""Number of common tokens from which a shared prefix is worth its copy into every row."""
 BEAM_ROWS = 2
-"""Beams at work together, as a multiple of the batch: 64 rows take two thirds of the time that 16 take a token."""
+"""Beams in one batch, as a multiple of the batch size: a token takes 64 rows only two thirds of the time of 16."""
 SCORED_TOKENS = 2048
-"""Tokens a pass through the output layer while scoring: 2,048 x 49,152 logits are 200 MB in bfloat16."""
+"""Tokens per pass through the output layer while scoring: 2,048 x 49,152 logits are 200 MB in bfloat16."""
 
 
 def model_loader(profile: HardwareProfile) -> Any:
@@ -62,7 +62,7 @@ def merge_adapter(model: Any) -> Any:
 
 @dataclass
 class _RequestState(GenerationState):
-    """One request under way."""
+    """One request and its answer so far."""
 
     index: int = 0
     references: list[LogProb] = field(default_factory=list)
@@ -72,7 +72,7 @@ class HfGenerator:
     """One transformers model with its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any, *, batch: int) -> None:
-        """``batch`` is the most answers at work together; beams share ``BEAM_ROWS`` times as many rows."""
+        """``batch`` is the number of answers generated together; beam search has ``BEAM_ROWS`` times as many rows."""
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._batch = batch
@@ -87,7 +87,7 @@ class HfGenerator:
         return int(limit) if limit else None
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
-        """Return tokens of each prompt; special tokens are in the text already."""
+        """Return the number of tokens of each prompt; special tokens are in the text already."""
         return [len(ids) for ids in self._encode(prompts)]
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class HfGenerator:
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """Return one reply a request; rows of similar length share a batch, the longest first."""
+        """Return one reply per request; rows of similar length share a batch, the longest first."""
         replies = self.answer_share(requests, decoding, seed=seed, label=label)
         return [replies[index] for index in range(len(requests))]
 
@@ -112,7 +112,7 @@ class HfGenerator:
         rank: int = 0,
         world_size: int = 1,
     ) -> dict[int, GeneratedText]:
-        """Return the replies of one of several processes by place. Batches are dealt whole, so together they are those of one."""
+        """Return, by index, the replies that one of several processes generates. Whole batches are distributed, so that all replies are those of one process."""
         if not requests:
             return {}
         rows = [
@@ -133,7 +133,7 @@ class HfGenerator:
 
     @contextmanager
     def _enough_memory(self, rows: int) -> Iterator[None]:
-        """Say what to lower where the block runs out of memory."""
+        """Raise an error that says what to lower where the block runs out of memory."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
@@ -180,7 +180,7 @@ class HfGenerator:
         return ids
 
     def _shared_prefix(self, rows: list[_RequestState]) -> SharedPrefix | None:
-        """Read what all prompts begin with; every row keeps at least one token of its own."""
+        """Run the common beginning of all prompts through the model; every row keeps at least one token of its own."""
         first = rows[0].ids
         length = min(min(_common(first, row.ids), len(row.ids) - 1) for row in rows)
         if len(rows) < 2 or length < SHARED_AT_LEAST:
@@ -189,7 +189,7 @@ class HfGenerator:
             return self._decoder.prefill_prefix(first[:length])
 
     def _score(self, batch: list[_RequestState], state: BatchState, answers: list[list[int]]) -> None:
-        """Log-probability of one given answer a row (none where it is empty), continuing the cache of the prompts."""
+        """Log-probability of one given answer per row (none where it is empty), continuing the cache of the prompts."""
         longest = max(map(len, answers))
         targets = self._decoder.tensor([answer + [0] * (longest - len(answer)) for answer in answers])
         real = self._decoder.tensor([[1] * len(answer) + [0] * (longest - len(answer)) for answer in answers])

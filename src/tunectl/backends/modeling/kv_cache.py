@@ -1,4 +1,4 @@
-"""A key and value cache that grows without copying itself at every token (transformers' cache seam)."""
+"""A key-value cache that grows without copying itself at every token (a cache class for transformers)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from tunectl.core.optional import import_optional
 
 ROOM = 64
-"""Tokens of spare room added at each growth."""
+"""Free positions that are added at each growth."""
 
 
 @once
 def _roomy_layer() -> type[Any]:
-    """Return the layer class; made late because its base is transformers'."""
+    """Return the layer class; defined on first use because its base is transformers'."""
     dynamic = import_optional("transformers.cache_utils", extra="train").DynamicLayer
 
     class RoomyLayer(dynamic):  # type: ignore[misc, valid-type]
         """Keys and values are views of larger buffers, so that a new token is written in place.
 
-        transformers' own layer concatenates, which for 32 rows of 700 tokens moves half a gigabyte a token.
+        transformers' own layer concatenates, which for 32 rows of 700 tokens copies half a gigabyte per token.
         """
 
         keys: Any
@@ -68,7 +68,7 @@ def _grow_buffer(have: Any, fresh: Any, length: int, room: int) -> Any:
 
 
 def new_cache(config: Any) -> Any:
-    """Return a new cache for a model of ``config``; layers of another kind than full attention stay transformers' own."""
+    """Return a new cache for a model of ``config``; layers without full attention keep transformers' own class."""
     utils = import_optional("transformers.cache_utils", extra="train")
     cache = utils.DynamicCache(config=config)
     cache.layers = [_roomy_layer()() if type(layer) is utils.DynamicLayer else layer for layer in cache.layers]
@@ -76,7 +76,7 @@ def new_cache(config: Any) -> Any:
 
 
 def expand(shared: Any, rows: int) -> Any:
-    """Return a copy of a one-row cache, for ``rows`` rows."""
+    """Copy a one-row cache to ``rows`` rows."""
     cache = copy.deepcopy(shared)
     cache.batch_repeat_interleave(rows)
     return cache

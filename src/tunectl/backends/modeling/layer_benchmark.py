@@ -1,7 +1,7 @@
-"""How fast this machine works through one layer of a transformer (torch's seam for plans).
+"""Measure how fast this machine computes one transformer layer (for the estimates of ``tunectl estimate``).
 
-A peak of matrix products says little: processors with matrix units reach it only on large square ones. So one layer of the
-model's own width, with an adapter on its linear parts, is built from random numbers and timed in the four ways that matter.
+The peak speed of matrix products says little: processors with matrix units reach it only on large square ones. So one layer of the
+model's own width, with an adapter on its linear parts, is built from random numbers and timed in the four relevant ways.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from tunectl.config.schema.hardware import HardwareProfile
 from tunectl.core.optional import import_optional
 
 ROW = 128
-"""Tokens of one sequence while learning and reading."""
+"""Tokens of one sequence in training and in reading."""
 CONTEXT = 96
-"""Tokens that a new token looks back on while writing."""
+"""Tokens in the cache to which a new token attends in generation."""
 MOST_WEIGHTED = 2.5e9
 """Weights times tokens of one timed pass: about 50 ms on two cores."""
 SECONDS = 0.2
-"""How long each pass is repeated."""
+"""Seconds for which each pass is repeated."""
 GAIN = 0.6
-"""Two threads learn and read 1.5 to 1.7 times as fast as one (2 cores, SmolLM2-135M)."""
+"""Exponent of the speedup by threads: two threads train and read 1.5 to 1.7 times as fast as one (2 cores, SmolLM2-135M)."""
 HEAD = 64
 """Width of an attention head."""
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Seconds of one layer of the model on this machine."""
+    """Measured seconds of one layer of the model on this machine."""
 
     learn: float
-    """A token, forward and backward."""
+    """Seconds per token, forward and backward."""
     read: float
-    """A token, forward."""
+    """Seconds per token, forward."""
     write_one: float
-    """One step of one answer."""
+    """Seconds of one step of one answer."""
     write_batch: float
-    """One step of ``batch`` answers."""
+    """Seconds of one step of ``batch`` answers."""
     batch: int
     head: float
-    """A token through the output layer, forward."""
+    """Seconds per token through the output layer, forward."""
 
 
 def layer_speed(
     profile: HardwareProfile, *, hidden: int, intermediate: int, vocabulary: int, rank: int, batch: int
 ) -> Speed | None:
-    """Return seconds a token of one layer: learning, reading, writing one answer at a time and ``batch`` at a time; and of the head.
+    """Measure one layer: seconds per token for training and reading, per step for one answer and for ``batch`` answers, and of the output layer.
 
     None where the profile asks for CUDA and this machine has none. Raises  MissingExtraError without torch.
     """
@@ -91,10 +91,10 @@ def _time_layer(
 
 
 class _MinTimer:
-    """Least seconds of a call, after one that pays for setting up: other programs only ever make it slower.
+    """Shortest time of a call, after a first one for the setup: other programs can only make it slower.
 
-    On a busy CPU several threads wait for one another, so the processor time of one thread, divided by what more threads
-    usually bring, is taken where it is less.
+    On a busy CPU threads wait for one another, so the processor time of one thread, divided by the usual speedup of more
+    threads, is taken where it is shorter.
     """
 
     def __init__(self, torch: Any, device: str, threads: int) -> None:
@@ -103,7 +103,7 @@ class _MinTimer:
         self._threads = threads if device == "cpu" else 1
 
     def __call__(self, work: Callable[[], Any], *, gain: float = GAIN) -> float:
-        """Time ``work``; ``gain`` is the exponent by which it speeds up with threads."""
+        """Time ``work``; ``gain`` is the exponent of its speedup by threads."""
         self._set_threads(self._threads)
         together = self._best(work, time.perf_counter)
         if self._threads == 1:
@@ -154,7 +154,7 @@ class _Layer:
         return x.view(x.shape[0], x.shape[1], -1, HEAD).transpose(1, 2)
 
     def forward(self, x: Any, linear: Any = None, past: Any = None) -> Any:
-        """Return the layer; ``past`` (rows, heads, context, 64) stands for earlier keys and values."""
+        """Return the output of the layer; ``past`` (rows, heads, context, 64) has earlier keys and values."""
         function, linear = self.torch.nn.functional, linear or self._linear
         inner = function.rms_norm(x, (self.hidden,), self.norm)
         query, key, value = (self._heads(linear(part, inner)) for part in range(3))
@@ -170,7 +170,7 @@ class _Layer:
         return self._random(rows, self.hidden // HEAD, CONTEXT, HEAD)
 
     def write(self, x: Any, past: Any) -> Any:
-        """Return one new token a row, after those of ``past``; adapters are merged by then."""
+        """Compute one new token per row, after those of ``past``; adapters are merged by then."""
         return self.forward(x, self._plain, past)
 
     def learn(self, x: Any) -> None:

@@ -1,7 +1,7 @@
-"""Log-probabilities of given answers, token by token, for losses that judge whole answers.
+"""Log-probabilities of given answers, token by token, for losses over whole answers.
 
-As in ``lora_kernels.fused_cross_entropy``, logits are computed only where an answer's tokens are predicted, a slice at a time, and each
-token's gradient on the spot: what is kept for the backward pass is one hidden vector a token, and no logits.
+As in ``lora_kernels.fused_cross_entropy``, logits are computed only where an answer's tokens are predicted, in slices, and each
+token's gradient at once: for the backward pass one hidden vector per token is kept, and no logits.
 """
 
 from __future__ import annotations
@@ -92,16 +92,16 @@ def _inputs(batch: TensorBatch) -> dict[str, Any]:
 
 
 class KlStats(NamedTuple):
-    """How far two sets of weights are from one another, at each learned token of a batch; float32, (places,), nats."""
+    """Divergence between two sets of weights at each trained token of a batch; float32, (places,), nats."""
 
     ratio: Any
     """Log-probability of the token under the first minus that under the second."""
     kl: Any
-    """Kullback-Leibler divergence of what the first expects at that place from what the second does: 0 or more."""
+    """Kullback-Leibler divergence of the first set's distribution from the second's at that position: 0 or more."""
 
 
 def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], AbstractContextManager[None]]) -> KlStats:
-    """Read ``batch`` twice, the second time within ``second``, and compare the chances of all tokens. No gradients.
+    """Run ``batch`` twice, the second time within ``second``, and compare the distributions of all tokens. No gradients.
 
     ``kl`` takes all tokens that might have come at a place, ``ratio`` only the one that did. Summed over answers that the first
     drew it estimates the divergence of whole answers (Amini, Vieira and Cotterell, arXiv 2504.10637: Rao-Blackwellized); over
@@ -123,7 +123,7 @@ def kl_between(route: ForwardPath, batch: TensorBatch, second: Callable[[], Abst
 
 
 def _places(route: ForwardPath, batch: TensorBatch) -> tuple[Any, Callable[[Any], Any]]:
-    """Return the hidden states of the learned tokens, one row a position, and the function from them to logits."""
+    """Return the hidden states of the trained tokens, one row per position, and the function from them to logits."""
     torch = import_optional("torch", extra="train")
     with route.autocast:
         if route.whole is not None:
@@ -134,7 +134,7 @@ def _places(route: ForwardPath, batch: TensorBatch) -> tuple[Any, Callable[[Any]
 
 
 class AnswerLogps(NamedTuple):
-    """Log-probabilities of some answers, one line an answer, padded on the right."""
+    """Log-probabilities of some answers, one row per answer, padded on the right."""
 
     values: Any
     """(answers, longest) float32, nats; 0 in the padding."""
@@ -145,9 +145,9 @@ class AnswerLogps(NamedTuple):
 def answer_logps(
     route: ForwardPath, rows: Sequence[PackedRow], *, shared: bool = True, temperature: float = 1.0
 ) -> AnswerLogps:
-    """Return log-probabilities of all answers of ``rows``, row by row; ``shared`` false reads each with a prompt of its own.
+    """Return log-probabilities of all answers of ``rows``, row by row; ``shared`` false reads each with its own copy of the prompt.
 
-    No token of a prompt may be learned from.
+    No token of a prompt may be trained on.
     """
     torch = import_optional("torch", extra="train")
     result = token_logps(route, route.batch(rows if shared else one_answer_per_row(rows)), temperature=temperature)
@@ -158,6 +158,6 @@ def answer_logps(
 
 
 def target_positions(row: PackedRow, number: int) -> int:
-    """Return learned tokens of answer ``number`` of ``row``; without a prompt, nothing predicts its first token."""
+    """Return the trained tokens of answer ``number`` of ``row``; without a prompt, nothing predicts its first token."""
     trained = row.branches[number].trained
     return sum(trained if row.prompt.ids else trained[1:])

@@ -1,8 +1,8 @@
-"""Two pieces of torch that save most of a LoRA step on the CPU: the adapter's matrix products, and the output layer's loss.
+"""Two torch functions that save most of the time of a LoRA step on the CPU: the adapter's matrix products, and the output layer's loss.
 
 ``LoraProduct`` keeps the layer's input once, in the type of the frozen weights, where the usual chain of modules keeps it
-twice and converts it back and forth. ``fused_cross_entropy`` computes logits only of the places that are learned, a slice at a time,
-and their gradient on the spot, so that no logits are kept for the backward pass.
+twice and converts it back and forth. ``fused_cross_entropy`` computes logits only at trained positions, in slices,
+and their gradient at once, so that no logits are kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from tunectl.core.optional import import_optional
 
 SLICE = 512
-"""Places a slice of logits: 512 x 49,152 are 100 MB in float32."""
+"""Positions per slice of logits: 512 x 49,152 are 100 MB in float32."""
 
 
 @cache
@@ -27,7 +27,7 @@ def _lora_product() -> Any:
 
         @staticmethod
         def forward(ctx: Any, x: Any, weight: Any, bias: Any, a: Any, b: Any, scale: float) -> Any:
-            """Return y of shape (..., out) in the type of x; keeps x and x A' for the way back. ``bias`` is (out,) or None."""
+            """Return y of shape (..., out) in the type of x; keeps x and x A' for the backward pass. ``bias`` is (out,) or None."""
             flat = x.reshape(-1, x.shape[-1])
             a_low, b_low = a.to(x.dtype), (b * scale).to(x.dtype)
             inner = flat @ a_low.t()

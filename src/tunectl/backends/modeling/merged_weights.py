@@ -1,7 +1,7 @@
-"""Writing with a LoRA adapter at the price of the plain model: its products are added into a second copy of the weights.
+"""Generate with a LoRA adapter as fast as with the plain model: its products are added into a second copy of the weights.
 
-The frozen weights themselves are never touched, because taking an update out of bfloat16 again does not give back what was
-there. One matrix product a layer and call costs less than the two small ones a layer and token that it saves.
+The frozen weights themselves are never changed, because subtracting an update in bfloat16 does not give back what was
+there. One matrix product per layer and call costs less than the two small ones per layer and token that it saves.
 """
 
 from __future__ import annotations

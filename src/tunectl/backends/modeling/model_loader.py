@@ -26,7 +26,7 @@ class LoadedModel:
 def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_bit: bool = False) -> LoadedModel:
     """Read a model folder (safetensors only, no code from the folder), and put the adapter of ``adapter`` on it.
 
-    What it writes ends where the contract of the folder says, if there is one.
+    Its answers end at the end-of-turn token that the contract of the folder declares, if there is one.
     ``four_bit`` holds the base in NF4, for QLoRA on CUDA.
     Raises  ArtifactError when a file is absent or does not fit; InfrastructureError when the device is not there;
             MissingExtraError for an absent library.
@@ -69,7 +69,7 @@ def load(folder: Path, *, adapter: Path | None, profile: HardwareProfile, four_b
 def _end_turns(model: Any, folder: Path) -> None:
     """Add the contract's end of turn to the tokens that end an answer.
 
-    A base model with a chat template of another family knows only the end of a text: its answers would go on into the next turn.
+    A base model with a chat template of another family knows only the end of a text: its answers would continue into the next turn.
     """
     if not (folder / model_spec.NAME).is_file():
         return

@@ -117,7 +117,7 @@ def _product(shape: list[int]) -> int:
 
 
 def declare_template(folder: Path, template: str) -> None:
-    """Make ``template`` the one that transformers finds in ``folder`` too."""
+    """Make ``template`` the one that transformers finds in ``folder`` as well."""
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text())
     if settings.pop("chat_template", None) is not None:

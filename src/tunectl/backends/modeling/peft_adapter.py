@@ -1,4 +1,4 @@
-"""What a PEFT adapter is made of, and what it says about itself in adapter_config.json, read without PEFT."""
+"""Read the parts of a PEFT adapter and its adapter_config.json without PEFT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 class AdapterConfigFields(Struct, frozen=True):
-    """The fields that matter to whoever applies it."""
+    """The fields of adapter_config.json that matter for applying the adapter."""
 
     r: int
     lora_alpha: float
@@ -27,7 +27,7 @@ class AdapterConfigFields(Struct, frozen=True):
 
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Values that vLLM takes for ``max_lora_rank``."""
+"""Values that vLLM accepts for ``max_lora_rank``."""
 
 
 def find_max_rank(folder: Path) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def find_max_rank(folder: Path) -> tuple[int, int]:
 
 
 def require_safetensors(folder: Path) -> None:
-    """Ask this before PEFT: where there are no safetensors it takes adapter_model.bin, a pickle, whatever it is told.
+    """Refuse an adapter without safetensors. Call it before PEFT, which would load adapter_model.bin, a pickle, whatever its arguments.
 
     Raises  ArtifactError where the file is absent.
     """
@@ -52,7 +52,7 @@ def require_safetensors(folder: Path) -> None:
 def lora_scaling(folder: Path, engine: str) -> float:
     """Return the factor of the product of its matrices: alpha / r, or alpha / sqrt(r) for rsLoRA (arXiv 2312.03732).
 
-    Raises  ArtifactError where the file is absent, or ``engine`` cannot apply what it says: patterns of ranks, DoRA.
+    Raises  ArtifactError where the file is absent, or ``engine`` cannot apply its settings: patterns of ranks, DoRA.
     """
     fields: AdapterConfigFields = atomic_io.read_json(folder / NAME, AdapterConfigFields)
     if fields.rank_pattern or fields.alpha_pattern or fields.use_dora:

@@ -1,7 +1,7 @@
-"""The processes that share one fit, and the few collectives that a fit needs.
+"""The processes that share one training, and the few collectives that it needs.
 
-Rows of a step are dealt to the ranks, and the gradients of the adapter are summed once a step. Everything else is the same on each
-rank: schedule, optimizer, average and best weights follow from the seed and from sums that all ranks see alike.
+Rows of a step are divided among the ranks, and the gradients of the adapter are summed once per step. Everything else is equal on each
+rank: schedule, optimizer, average and best weights follow from the seed and from sums that all ranks have.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from tunectl.core.optional import import_optional
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process among ``world_size``; with one process every method is free and changes nothing."""
+    """This process among ``world_size``; with one process every method is a no-op."""
 
     rank: int = 0
     world_size: int = 1
     local_world_size: int = 1
-    """Processes of this machine, which share its memory and its cores."""
+    """Processes on this machine, which share its memory and its cores."""
     sharded: bool = False
     """Frozen layers are divided among the ranks (FSDP2), so that each forward pass is a collective."""
     asked_to_stop: Callable[[], bool] | None = None
-    """Asked by the first rank once a step: whether the fit is to end after it."""
+    """Called by the first rank once per step: whether the training is to end after it."""
     publish: Callable[[Path | None], None] | None = None
-    """Takes each complete checkpoint of the first rank, and None on the others, to where a restart finds it. None: it is there."""
+    """Called with each complete checkpoint of the first rank, and with None on the others, to copy it to where a restart finds it. None: no copy is needed."""
     size_setting: str = "launch.nproc_per_node"
     """Says how many processes there are."""
 
@@ -103,7 +103,7 @@ class ProcessGroup:
         return [number for part in parts for number in msgspec.msgpack.decode(part, type=list[float])]
 
     def merge_by_place(self, own: Mapping[int, Any], shape: Any) -> list[Any]:
-        """Return values of ``shape`` by place, from 0 on: each rank brings those of its own places."""
+        """Return values of ``shape`` in one list, by index from 0: each rank brings those of its own indices."""
         if self.world_size == 1:
             return [own[place] for place in sorted(own)]
         parts = self.gather_bytes(msgspec.msgpack.encode(list(own.items())))
@@ -129,11 +129,11 @@ class ProcessGroup:
         return self.max(float(stop))[0] > 0
 
     def seed_step(self, seed: int, step: int) -> None:
-        """Seed dropout and noise by step and rank, so that a resumed fit draws what it would have drawn. One process goes on as it is."""
+        """Seed dropout and noise by step and rank, so that a resumed training draws the same numbers. A single process is not seeded again."""
         if self.world_size > 1:
             digest = hashlib.sha256(f"{seed}:dropout:{step}:{self.rank}".encode()).digest()
             import_optional("torch", extra="train").manual_seed(int.from_bytes(digest[:6], "big"))
 
 
 SINGLE = ProcessGroup()
-"""A fit in this process alone."""
+"""A training in this process alone."""

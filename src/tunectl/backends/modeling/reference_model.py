@@ -1,4 +1,4 @@
-"""The training side of a release: greedy answers of a transformers model with their log-probabilities, and those of given tokens."""
+"""The trained model in transformers, with which a release is compared: greedy answers and log-probabilities of given tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.packaging.protocols import GreedyOutput
 
 
 class ReferenceModel:
-    """A ``packaging.protocols.TrainedModel``."""
+    """Implements ``packaging.protocols.TrainedModel``."""
 
     def __init__(self, base: Path, adapter: Path | None, stops: Sequence[int], profile: HardwareProfile) -> None:
         """Load ``base``, add ``adapter`` into its weights where there is one.
@@ -44,7 +44,7 @@ class ReferenceModel:
     def likelihood(
         self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], of: Sequence[Sequence[int]]
     ) -> list[list[float]]:
-        """Return nats of the tokens ``of`` at each place of ``answers``; one pass a batch, padded on the right."""
+        """Return nats of the tokens ``of`` at each position of ``answers``; one pass per batch, padded on the right."""
         result: list[list[float]] = [[] for _ in prompts]
         with self._torch.inference_mode():
             for batch in self._batches([len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]):
@@ -63,7 +63,7 @@ class ReferenceModel:
         self._decoder.close()
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Return places in batches of about equal length, longest first."""
+        """Return indices in batches of about equal length, longest first."""
         order = sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
         return [order[start : start + self._batch] for start in range(0, len(order), self._batch)]
 

@@ -1,4 +1,4 @@
-"""From answers to rewards, and from rewards to a loss: the one forward pass that training, validation and scoring share."""
+"""Compute rewards of answers, and a loss of rewards: the one forward pass that training, validation and scoring share."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.reward.pair_batches import PromptGroup, separate
 
 CLOSE = 0.1
-"""Distance of hidden states over their length: bfloat16 rounds within 0.02; answers that see each other differ by more."""
+"""Largest distance of hidden states, relative to their length: bfloat16 rounds within 0.02; answers that attend to each other differ by more."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardRoute:
-    """How rewards are reached from tokens."""
+    """The forward pass of a reward model: how it gets from tokens to rewards."""
 
     route: batching.ForwardPath
     head: Any
@@ -30,7 +30,7 @@ class RewardRoute:
 
 
 def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -> LoadedModel:
-    """Return the model in ``folder`` with ``adapter`` merged in, and a fresh score head in the place of its output layer.
+    """Return the model in ``folder`` with ``adapter`` merged in, and a new score head in place of its output layer.
 
     The sum is made in float32 and rounded once. ``seed`` draws the head, in float32, as transformers would.
     Raises  ArtifactError where a file is absent or does not fit; UsageError where transformers knows no such form of the model.
@@ -63,7 +63,7 @@ def build(folder: Path, adapter: Path, profile: HardwareProfile, *, seed: int) -
 
 
 def route_of(model: Any, *, autocast: bool) -> RewardRoute:
-    """Return the route through a (peft) model that ``build`` made."""
+    """Return the forward path of a (peft) model that ``build`` made."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return RewardRoute(batching.forward_path(model, plain_head=True, autocast=autocast), base.score)
 
@@ -105,7 +105,7 @@ def loss_of(route: RewardRoute, bundles: Sequence[PromptGroup], *, center_weight
 
 
 def supports_side_by_side(route: RewardRoute, bundles: Sequence[PromptGroup]) -> bool:
-    """Return whether answers that lie side by side in one row do not see each other in this model, tried on a real row."""
+    """Return whether answers side by side in one row do not attend to each other in this model, tried on a real row."""
     torch = import_optional("torch", extra="train")
     shared = [bundle for bundle in bundles if len(bundle.rows) == 1 and len(bundle.branches) > 1]
     if not shared:

@@ -1,4 +1,4 @@
-"""Load a reward model and score answers with it: what aligning, evaluation and the page learn of answers."""
+"""Load a reward model and score answers with it, for alignment, evaluation and the annotation page."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from tunectl.training.reward.reward_artifacts import Ensemble as Read
 
 Which = Literal["members", "judge"]
 FEW = 20
-"""Batches that are read without a progress bar: a step of aligning reads a few and has a bar of its own."""
+"""Number of batches up to which no progress bar is shown: a step of alignment reads a few and has its own bar."""
 WHERE = Source("answer")
-"""Of texts that come from no file."""
+"""Source of texts that come from no file."""
 
 
 def load(*, base: Path, sft: Path, reward: Path, part: Which, profile: HardwareProfile) -> RewardModel:
     """Return the reward model in the artifact ``reward``, on top of ``base`` with the adapter ``sft`` merged in.
 
-    ``part`` is the ensemble that may be learned from, or the judge that evaluation reads.
+    ``part`` is the ensemble that gives rewards in training, or the separate model that evaluation uses.
     Raises  ArtifactError where reward.json names another base, adapter or template, where a file was changed, or where there
             is no judge; MissingExtraError.
     """
@@ -82,7 +82,7 @@ def load_verified(*, base: Path, sft: Path, reward: Path, part: Which) -> Read:
 
 
 def folders(reward: Path, part: Which, verified: Read) -> list[Path]:
-    """Return where the members of a part lie."""
+    """Return the folders of the members of a part."""
     return (
         [reward / JUDGE] if part == JUDGE else [reward / MEMBERS / str(number) for number in range(len(verified.seeds))]
     )
@@ -114,11 +114,11 @@ class EnsembleReader:
         self._how = reward_forward.route_of(self._model, autocast=low and sped < layers)
 
     def keeps_apart(self, bundles: Sequence[PromptGroup]) -> bool:
-        """Return whether answers may lie side by side in a row."""
+        """Return whether answers may be side by side in a row."""
         return reward_forward.supports_side_by_side(self._how, bundles)
 
     def read(self, rows: Sequence[PackedRow], label: str) -> list[list[float]]:
-        """Return raw rewards: a list a member, in it one number an answer, in the order of ``rows``."""
+        """Return raw rewards: one list per member, with one number per answer, in the order of ``rows``."""
         torch = import_optional("torch", extra="train")
         peft = import_optional("peft", extra="train")
         starts = [0, *accumulate(len(row.branches) for row in rows)]
@@ -151,7 +151,7 @@ class EnsembleReader:
 
 
 class RewardScorer:
-    """A loaded reward model; see ``training.rewards.RewardModel``."""
+    """A loaded reward model; see ``training.reward.protocols.RewardModel``."""
 
     def __init__(
         self, base: Path, sft: Path, members: Sequence[Path], verified: Read, profile: HardwareProfile
@@ -181,7 +181,7 @@ class RewardScorer:
         return [score for score in scores if score is not None]
 
     def _rows(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> tuple[list[PackedRow], list[list[int]]]:
-        """Return rows of answers side by side, and for each answer in them the numbers of those who asked."""
+        """Return rows with answers side by side, and for each answer in them the indices of all inputs that asked for it."""
         groups: dict[bytes, dict[str, list[int]]] = {}
         for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             groups.setdefault(msgspec.json.encode((list(prompt.messages), list(prompt.tools))), {}).setdefault(
@@ -203,7 +203,7 @@ class RewardScorer:
         return rows, owners
 
     def _shares(self, whole: list[tuple[int, ...]]) -> bool:
-        """Return whether this model keeps answers of one row apart; tried once."""
+        """Return whether answers side by side in one row do not attend to each other in this model; tried once."""
         if self._share is None:
             if len(whole) < 2:
                 return False
@@ -226,7 +226,7 @@ class RewardScorer:
 
 
 class DistributedRewardModel:
-    """A reward model that each rank has: answers are dealt to the ranks, those to one prompt together, and scores are gathered."""
+    """A reward model that each rank has: answers are divided among the ranks, those to one prompt together, and scores are gathered."""
 
     def __init__(self, model: RewardModel, group: ProcessGroup) -> None:
         """``model`` scores the answers of this rank."""

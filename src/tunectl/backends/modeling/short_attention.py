@@ -1,4 +1,4 @@
-"""Attention and normalization for short rows on the CPU, where torch's own are slow.
+"""Faster attention and normalization for short rows on the CPU, where torch's own are slow.
 
 torch's fused attention on the CPU is made for long rows: at 64 tokens its backward pass takes six times as long as plain matrix
 products do on the same machine. Grouped heads share one product with their keys, and nothing is repeated or kept twice.
@@ -14,21 +14,21 @@ from tunectl.core.optional import import_optional
 
 NAME = "tunectl_short"
 LONGEST = 768
-"""Tokens of a row up to which plain products win (forward and backward with 9 heads of 64 in bfloat16, 2,048 tokens in all: 21
-against 40 ms in rows of 310, 38 against 60 ms in rows of 768), and their scores do not yet take much memory."""
+"""Row length up to which plain products are faster (forward and backward with 9 heads of 64 in bfloat16, 2,048 tokens in all: 21
+against 40 ms in rows of 310, 38 against 60 ms in rows of 768), and up to which their scores take little memory."""
 MOST_SCORES = 2**26
-"""Scores of one layer up to which they are all held at once: 268 MB in float32."""
+"""Number of scores of one layer up to which they are all in memory at once: 268 MB in float32."""
 
 
 def patch_attention(model: Any) -> None:
-    """Use the attention in a transformers model on the CPU, where it replaces torch's."""
+    """Use the attention of this module in a transformers model on the CPU, where it uses torch's fused one."""
     if model.config._attn_implementation == "sdpa":  # noqa: SLF001  transformers offers no public reading of it
         _register()
         model.set_attn_implementation(NAME)
 
 
 def use_short_attention(model: Any) -> None:
-    """Use both in a transformers model on the CPU, where it has what they replace."""
+    """Use the attention and the norm of this module in a transformers model on the CPU, where it has what they replace."""
     patch_attention(model)
     torch = import_optional("torch", extra="train")
     for module in model.modules():
@@ -82,7 +82,7 @@ def _norm() -> Any:
 
 @cache
 def _register() -> None:
-    """Tell transformers about the attention; its masks are those of sdpa."""
+    """Register the attention with transformers; its masks are those of sdpa."""
     interface = import_optional("transformers.modeling_utils", extra="train").ALL_ATTENTION_FUNCTIONS
     masks = import_optional("transformers.masking_utils", extra="train")
     interface.register(NAME, _attention)
@@ -99,10 +99,10 @@ def _attention(
     dropout: float = 0.0,
     **rest: Any,
 ) -> tuple[Any, None]:
-    """Return the signature of transformers. query (rows, heads, new, size), key and value (rows, groups, time, size).
+    """Return attention, with the signature that transformers calls. query (rows, heads, new, size), key and value (rows, groups, time, size).
 
-    The last of ``time`` places are the ``new`` ones: what a cache holds comes before them. Rows that are long, read one token,
-    come without a mask or ask for anything else go to sdpa, which reads single tokens as fast.
+    The last of ``time`` positions are the ``new`` ones: what a cache holds comes before them. Rows that are long, have one token,
+    come without a mask or have other options use sdpa, which is as fast for single tokens.
     """
     rows, heads, new, size = query.shape
     groups, time = key.shape[1:3]

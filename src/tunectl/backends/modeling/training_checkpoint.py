@@ -1,7 +1,7 @@
-"""What a fit remembers between its steps, and how it survives a kill.
+"""The state of a training between its steps, saved so that it survives a kill.
 
 A checkpoint is a folder of the Trainer's files and two of ours; it counts only once ``complete.json`` is in it, which is
-written last. Older ones are removed only after that, so at every moment there is one to go on from.
+written last. Older ones are removed only after that, so at every moment there is a complete one to resume from.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class TrainerState:
     average: dict[str, Any] = field(default_factory=dict)
     """Moving average of the trained weights; empty where none is kept."""
     accountant: list[tuple[float, float, int]] = field(default_factory=list)
-    """Of a private fit: noise multiplier, sample rate and number of the steps so far, as Opacus' accountant keeps them."""
+    """Of a private training: noise multiplier, sample rate and number of steps so far, as Opacus' accountant keeps them."""
 
     def save(self, folder: Path) -> None:
         """Write everything into ``folder``."""

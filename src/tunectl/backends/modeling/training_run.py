@@ -1,4 +1,4 @@
-"""What happens around the steps of a fit: counting, averaging, validating, judging, and the curve."""
+"""What happens around the steps of a training: counting, averaging, validating, keeping the best weights, and the curve."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass
 class TrainingRun:
-    """What the trainer's hooks share."""
+    """State of one training that the trainer's hooks share."""
 
     plan: TrainingArgs
     rows: list[PackedRow]
@@ -44,10 +44,10 @@ class TrainingRun:
     fresh_tokens: int = 0
     fresh_seconds: float = 0.0
     group: ProcessGroup = SINGLE
-    """The processes that share this fit."""
+    """The processes that share this training."""
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
-        """Forward and backward over one step; its mean loss (nats)."""
+        """Forward and backward over one step; returns its mean loss (nats)."""
         return step_loss(self, step, backward)
 
     def validate(self, model: Any) -> float:
@@ -55,24 +55,24 @@ class TrainingRun:
         return validation_loss(self, model)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
-        """Return tokens of one step, and the same had every answer been read with a prompt of its own; padding not counted."""
+        """Return the tokens of one step, and their number had every answer its own copy of the prompt; padding not counted."""
         rows = [self.rows[number] for group in step.batches for number in group]
         return sum(row.length + len(row.branches) for row in rows), sum(row.apart for row in rows)
 
     @property
     def batchables(self) -> Sequence[batch_schedule.Batchable]:
-        """What the numbers of a step mean."""
+        """Units of the numbers of a step."""
         return self.rows
 
     def rank_batches(self, step: OptimizerStep) -> tuple[tuple[int, ...], ...]:
-        """Return the micro-batches of ``step`` that this rank reads: all of them where it is alone."""
+        """Return the micro-batches of ``step`` for this rank: all of them where it is alone."""
         if self.group.world_size == 1:
             return step.batches
         order = [number for group in step.batches for number in group]
         return self._distribute(self.batchables, order)
 
     def rank_validation(self, rows: Sequence[batch_schedule.Batchable]) -> tuple[tuple[int, ...], ...]:
-        """Return the micro-batches of the validation rows that this rank reads."""
+        """Return the micro-batches of the validation rows for this rank."""
         if self.group.world_size == 1:
             return batch_schedule.token_batches(rows, range(len(rows)), self.plan.profile.train_batch_tokens)
         return self._distribute(rows, range(len(rows)))
@@ -84,7 +84,7 @@ class TrainingRun:
         return batch_schedule.rank_batches(rows, order, own, rank=group.rank, world_size=group.world_size)
 
     def count_padding(self, batches: int) -> int:
-        """Forward passes without weight that this rank owes: with sharded layers all ranks need equally many."""
+        """Return the number of empty forward passes that this rank must add: with sharded layers all ranks need equally many."""
         return int(self.group.max(float(batches))[0]) - batches if self.group.sharded else 0
 
     @property
@@ -109,7 +109,7 @@ def step_loss(run: TrainingRun, step: OptimizerStep, backward: Any) -> float:
 
 
 def validation_loss(run: TrainingRun, model: Any) -> float:
-    """Return nats a learned token on the validation rows, with the moving average where one is kept."""
+    """Return nats per trained token on the validation rows, with the moving average where one is kept."""
     model.eval()
     with swap_in_ema(model, run.state.average), no_gradients(run):
         total, weight = 0.0, 0.0
@@ -127,7 +127,7 @@ def validation_loss(run: TrainingRun, model: Any) -> float:
 
 
 def check_ranks(run: TrainingRun) -> None:
-    """Say what the fit runs on.
+    """Log what the training runs on: ranks, and rows per step.
 
     Raises  UsageError where a usual step has fewer rows than there are ranks.
     """
@@ -154,7 +154,7 @@ def no_gradients(run: TrainingRun) -> Any:
 
 
 def check_finite(run: TrainingRun, step: int, loss: float) -> None:
-    """Remember a finite loss.
+    """Store a finite loss.
 
     Raises  UsageError on any other, naming the step, the last good loss, and what to change.
     """
@@ -195,7 +195,7 @@ def update_best(run: TrainingRun, model: Any, loss: float, step: int) -> None:
 
 
 def trainable_state(model: Any) -> dict[str, Any]:
-    """Return trained weights by name, detached."""
+    """Return the trained weights by name, detached."""
     return {name: weights.detach() for name, weights in model.named_parameters() if weights.requires_grad}
 
 
@@ -218,7 +218,7 @@ def load_trainable(model: Any, weights: dict[str, Any]) -> None:
 
 
 def update_ema(run: TrainingRun, model: Any, step: int) -> None:
-    """Exponential moving average whose memory grows with the steps, so that the start is forgotten."""
+    """Update the exponential moving average, whose memory grows with the steps, so that the start is forgotten."""
     if run.plan.ema_decay is None:
         return
     if not run.state.average:

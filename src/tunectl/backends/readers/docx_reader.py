@@ -14,9 +14,9 @@ from tunectl.data.readers.file_discovery import SourceFile, sniff_binary
 from tunectl.data.readers.row import RawRow
 
 RATIO = 200
-"""Most times that a document, or one part of its XML, may be as large as its archive; Word's own are 5 to 40 times as large."""
+"""Largest ratio of the unpacked size of a document, or of one part of its XML, to the archive: Word's own files have 5 to 40."""
 SMALL = 1 << 20
-"""Bytes up to which it may be larger than that: a page of nothing but blanks, a white picture."""
+"""Bytes up to which the ratio may be larger: a page of nothing but blanks, a white picture."""
 
 
 def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
@@ -52,7 +52,7 @@ def read_docx(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
 
 
 def _explain_size(path: Path, limit: int) -> str | None:
-    """Return why a document is not unpacked, from the directory of its archive, by which ``zipfile`` cuts what it unpacks; else None."""
+    """Return why a document is not unpacked, from the directory of its archive; None where it may be. ``zipfile`` never unpacks more than that directory says."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     unpacked = sum(item.file_size for item in members)
@@ -79,7 +79,7 @@ def _text(item: Any) -> str:
 
 
 def _cells(row: Any) -> list[Any]:
-    """Return the cells of a table row; a merged cell is given once a column it spans, and wanted once."""
+    """Return the cells of a table row; python-docx repeats a merged cell for each column that it spans, here it comes once."""
     result: list[Any] = []
     for cell in row.cells:
         if not result or cell._tc is not result[-1]._tc:  # noqa: SLF001  (python-docx has no public identity of a cell)

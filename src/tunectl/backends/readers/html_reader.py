@@ -17,7 +17,7 @@ from tunectl.data.readers.text_reader import NotTextError, open_text_file, usabl
 
 _CHARSET = re.compile(rb"<meta[^>]+charset\s*+=\s*+[\"']?\s*+([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _HEAD = 4096
-"""Bytes in which a page declares its encoding, with room to spare over the 1024 of the HTML standard."""
+"""Bytes in which a page declares its encoding; the HTML standard asks for the first 1024."""
 _XML = re.compile(r"\A\s*<\?xml[^>]*\?>")
 _XML_ENCODING = re.compile(rb"\A\s*<\?xml[^>]+encoding\s*+=\s*+[\"']([A-Za-z0-9_:.-]+)", re.IGNORECASE)
 _PICTURE = re.compile(r"<(?:img|picture|svg|canvas)\b", re.IGNORECASE)
@@ -42,7 +42,7 @@ def read_html(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
 
 
 def _read_declared_encoding(file: SourceFile) -> str | None:
-    """Return the encoding that the page itself names, if it is one that exists; UTF-8 stays the careful default."""
+    """Return the encoding that the page declares, where it is a known one; else None."""
     with open_decompressed(file.path) as stream:
         head = stream.read(_HEAD)
     what = sniff_binary(head)

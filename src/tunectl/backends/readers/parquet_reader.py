@@ -14,7 +14,7 @@ from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile
 
 BATCH = 1024
-"""Rows held in memory at once, for files that do not say."""
+"""Rows per batch, for files that do not declare it."""
 EXTENSIONS: dict[int, tuple[type, Callable[[Any], str], Callable[[str], Any]]] = {
     1: (datetime, datetime.isoformat, datetime.fromisoformat),
     2: (date, date.isoformat, date.fromisoformat),

@@ -15,11 +15,11 @@ from tunectl.data.readers.file_discovery import SourceFile, open_decompressed
 from tunectl.data.readers.row import RawRow
 
 HEAD = 1024
-"""Bytes within which a PDF says that it is one (ISO 32000, implementation note 13)."""
+"""Bytes at the start in which a PDF identifies itself (ISO 32000, implementation note 13)."""
 
 
 def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """Yield a row a page, with ``page``, ``title`` and ``author``; row numbers are page numbers.
+    """Yield one row per page, with ``page``, ``title`` and ``author``; row numbers are page numbers.
 
     A page without text is a reject ``image_without_text`` (a scan) or ``no_text``; a file that asks for a password is a
     reject ``encrypted``; one that is no PDF, or a broken one, ``unreadable``.

@@ -1,8 +1,8 @@
 """Read binary formats in a subprocess with limits of memory, CPU time and wall time.
 
-A PDF, a Word document or a Parquet file can be made to take gigabytes or hours, or to crash the library that reads it. Here that ends
-the child, not ``ingest``: the file, or the page at which it happened, is a reject ``unreadable``, and the next file gets a new child. One
-child reads file after file; it ends with its parent, whatever ends that.
+A PDF, a Word document or a Parquet file can be crafted to take gigabytes or hours, or to crash the library that reads it. Here that ends
+the child process, not ``ingest``: the file, or the page at which it happened, is a reject ``unreadable``, and the next file gets a new child. One
+child reads one file after another; it ends with its parent, whatever ends that.
 
 Frames on its pipes: four bytes of length (big endian), then msgpack; requests are ``ReadRequest``, answers ``RowFrame``.
 """
@@ -78,7 +78,7 @@ class RowFrame(Struct, omit_defaults=True):
 
 @contextmanager
 def keep_child() -> Iterator[None]:
-    """End the child that waits for a file when the block ends."""
+    """End the idle child when the block ends."""
     try:
         yield
     finally:
@@ -106,10 +106,10 @@ _DECODER = msgspec.msgpack.Decoder(RowFrame, ext_hook=parquet_reader.restore_ext
 
 
 class ReaderProcess:
-    """The child, seen from ``ingest``. Reads one file at a time."""
+    """The child process, seen from ``ingest``. Reads one file at a time."""
 
     def __init__(self) -> None:
-        """Start it."""
+        """Start the child."""
         paths = [str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", __name__, str(MAX_MEMORY_BYTES), str(MAX_CPU_SECONDS)],
@@ -188,7 +188,7 @@ class ReaderProcess:
 
 
 class _ReaderGoneError(Exception):
-    """Why no more rows come."""
+    """Why the child sends no more rows."""
 
 
 MEMORY_EXIT: Final = 77
@@ -202,7 +202,7 @@ def _take_child() -> ReaderProcess:
 
 
 def _give_back(child: ReaderProcess) -> None:
-    """Keep a child that waits; one that was left in the middle of a file is ended."""
+    """Keep an idle child for the next file; end one that was stopped in the middle of a file."""
     with _lock:
         if child.idle and not _idle:
             _idle.append(child)
@@ -212,7 +212,7 @@ def _give_back(child: ReaderProcess) -> None:
 
 @atexit.register
 def end_children() -> None:
-    """End the child that waits."""
+    """End the idle child."""
     with _lock:
         while _idle:
             _idle.pop().close()
@@ -225,7 +225,7 @@ def _write_frame(stream: IO[bytes] | None, data: bytes) -> None:
 
 
 def serve(requests: IO[bytes], answers: IO[bytes], *, memory: int, cpu: int) -> None:
-    """Read one file a request until there are no more; in the child, with ``memory`` bytes, and ``cpu`` seconds a file."""
+    """Read one file per request until there are no more; runs in the child, with ``memory`` bytes, and ``cpu`` seconds per file."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

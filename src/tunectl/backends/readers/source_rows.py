@@ -1,4 +1,4 @@
-"""Declared files as rows: which files a path means, what reads each kind, and what becomes of one that cannot be read."""
+"""Read declared files as rows: which files a path means, which reader each type has, and what happens to a file that cannot be read."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ TABLE_READERS: Mapping[str, Callable[[SourceFile, FileOptions], Iterator[RawRow 
     "parquet": in_child("parquet"),
     "arrow": in_child("arrow"),
 }
-"""Kind of file that holds rows to what reads it."""
+"""Reader of each file type that holds rows."""
 
 
 def with_progress(rows: Iterator[RawRow | RejectedRow], label: str) -> Iterator[RawRow | RejectedRow]:
-    """Yield the rows, with a bar that moves by a thousand: one a row would cost more than reading it."""
+    """Yield the rows, with a progress bar that moves once per thousand: one move per row would cost more than reading it."""
     with progress.bar(label) as bar:
         for number, row in enumerate(rows, 1):
             yield row
@@ -83,7 +83,7 @@ def files(path: str, options: FileOptions, limit: int, key: str) -> list[SourceF
 
 
 def with_type(file: SourceFile, options: FileOptions) -> SourceFile:
-    """Return the file as the kind that is pinned, where one is."""
+    """Return the file with the declared type, where one is declared."""
     kind = file.type if options.type == "auto" else options.type
     return replace(file, type=kind)
 
@@ -94,7 +94,7 @@ def rows(
     key: str,
     readers: Mapping[str, Callable[[SourceFile, Declared], Iterator[RawRow | RejectedRow]]],
 ) -> Iterator[RawRow | RejectedRow]:
-    """Yield the rows of a file. A page that cannot be read is a reject; a table that cannot be read is an error."""
+    """Yield the rows of a file. A document that cannot be read is a reject; a table that cannot be read is an error."""
     reject = _explain_unread(file)
     if reject is not None:
         yield RejectedRow(Source(file.name), *reject)
@@ -124,7 +124,7 @@ def rows(
 
 
 def _explain_unread(file: SourceFile) -> tuple[RejectReason, str] | None:
-    """Return why a file is not even opened; None where it is."""
+    """Return why a file is not opened; None where it is."""
     if is_dead_link(file.path):
         return "unreadable", "it is a link to a file that is not there"
     if file.outside is not None:

@@ -1,7 +1,7 @@
-"""httpcore: connections for pages of the web, to public addresses only, and for a limited time.
+"""httpcore: connections to fetch web pages, to public addresses only, and for a limited time.
 
-A name is resolved once for each connection, and the address that was checked is the one that is connected to: a name that
-resolves to something else a moment later gains nothing. TLS and the Host header keep the name.
+A name is resolved once per connection, and the checked address is the one that is connected to: a name that
+resolves to something else a moment later has no effect. TLS and the Host header keep the name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NOT_PUBLIC: tuple[IPv4Network | IPv6Network, ...] = (
 
 
 class FetchRefusedError(Exception):
-    """A page that is not fetched, and why."""
+    """A page that is not fetched, and the reject reason."""
 
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
@@ -48,12 +48,12 @@ class Deadline:
         self.restart()
 
     def restart(self) -> None:
-        """Begin a new response."""
+        """Start the time of a new response."""
         self._end = time.monotonic() + self._seconds
 
     @contextmanager
     def limit(self, timeout: float | None) -> Iterator[float]:
-        """Give the seconds that one operation may take: ``timeout``, or what is left where that is less.
+        """Return the seconds that one operation may take: ``timeout``, or what is left where that is less.
 
         Raises  FetchRefusedError ``unreachable`` where the response has no time left.
         """
@@ -73,7 +73,7 @@ class Deadline:
 
 
 class DeadlineStream:
-    """A network stream of httpcore whose every operation ends at the deadline, so that slow bytes cannot hold it open."""
+    """A network stream of httpcore whose every operation ends at the deadline, so that a slow server cannot hold it open."""
 
     def __init__(self, stream: Any, deadline: Deadline) -> None:
         self._stream = stream
@@ -93,7 +93,7 @@ class DeadlineStream:
     def start_tls(
         self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
     ) -> DeadlineStream:
-        """Go on over TLS, for the name that was asked for."""
+        """Continue over TLS, with the host name of the request."""
         with self._deadline.limit(timeout) as seconds:
             inner = self._stream.start_tls(ssl_context, server_hostname=server_hostname, timeout=seconds)
         return DeadlineStream(inner, self._deadline)
@@ -103,7 +103,7 @@ class DeadlineStream:
         self._stream.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Tell what httpcore asks of a connection."""
+        """Return extra information that httpcore asks of a connection."""
         return self._stream.get_extra_info(info)
 
 
@@ -184,7 +184,7 @@ class CheckedTransport:
         )
 
     def handle_request(self, request: Any) -> Any:
-        """Send ``request`` and return the response; its body is read by whom it is given to."""
+        """Send ``request`` and return the response; its body is read by the caller."""
         url = request.url
         outgoing = self._httpcore.Request(
             method=request.method,

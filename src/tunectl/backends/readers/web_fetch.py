@@ -1,8 +1,8 @@
-"""httpx and protego: pages of the web, fetched as a polite guest.
+"""httpx and protego: fetch web pages politely.
 
-robots.txt is obeyed (RFC 9309: without an answer from it nothing is fetched, a missing one allows all), one host gets one
-request at a time with a pause between them, a page that did not change comes from the cache (conditional requests), and a
-server that is busy is left alone for as long as it asks. Connections are those of ``web_connection``: to public addresses,
+robots.txt is obeyed (RFC 9309: where it cannot be read nothing is fetched, a missing one allows all), one host gets one
+request at a time with a pause between them, an unchanged page comes from the cache (conditional requests), and a
+busy server is not asked again for as long as it says. Connections are those of ``web_connection``: to public addresses,
 for a limited time.
 """
 
@@ -32,15 +32,15 @@ from tunectl.data.readers.text_reader import usable_charset
 BUSY = frozenset({429, 500, 502, 503, 504})
 MOVED = frozenset({301, 302, 303, 307, 308})
 HOPS = 5
-"""Most redirects of one address."""
+"""Largest number of redirects of one address."""
 PATIENCE_SECONDS = 120.0
-"""Longest wait that a server may ask for; a longer one is a reject."""
+"""Longest wait in seconds that a server may ask for; a longer one is a reject."""
 CRAWL_DELAY_SECONDS = 60.0
-"""Longest pause that a robots.txt may ask for, unless ``fetch.delay_seconds`` is longer; a longer one is a reject."""
+"""Longest pause in seconds that a robots.txt may ask for, unless ``fetch.delay_seconds`` is longer; a longer one is a reject."""
 DEADLINE_FACTOR = 3.0
 """A whole response may take this many times ``fetch.timeout_seconds``, which is for one read."""
 ROBOTS_BYTES = 512_000
-"""What is read of a robots.txt; RFC 9309 asks for at least 500 KiB."""
+"""Bytes of a robots.txt that are read; RFC 9309 asks for at least 500 KiB."""
 PLAIN = frozenset({"", "identity"})
 ENCODINGS = PLAIN | {"gzip", "x-gzip", "deflate"}
 """Content encodings that are unpacked: one layer of zlib's."""
@@ -61,7 +61,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class CacheEntry(Struct, frozen=True):
-    """What is known of a page in the cache."""
+    """Metadata of a page in the cache."""
 
     url: str
     type: str | None
@@ -72,7 +72,7 @@ class CacheEntry(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class FetchResponse:
-    """What a server said: status, headers with lower-case names, and at most the allowed bytes of the body."""
+    """Response of a server: status, headers with lower-case names, and at most the allowed bytes of the body."""
 
     status: int
     headers: dict[str, str]
@@ -80,7 +80,7 @@ class FetchResponse:
 
 
 class Fetcher:
-    """Fetches pages into a cache folder; one a run, so that pauses and robots.txt are kept a host."""
+    """Fetches pages into a cache folder; one per run, so that pauses and robots.txt are kept per host."""
 
     def __init__(
         self, manners: Fetch, cache: Path, max_bytes: int, *, sleep: Callable[[float], None] = time.sleep
@@ -206,7 +206,7 @@ class Fetcher:
         return rules
 
     def _patiently(self, url: str, headers: dict[str, str], *, limit: int | None = None) -> FetchResponse:
-        """Ask, and ask again where the server is busy or the line is cut."""
+        """Send a request, and retry where the server is busy or the connection breaks."""
         tries = self._manners.retries + 1
         for attempt in range(tries):
             last = attempt == tries - 1
@@ -255,9 +255,9 @@ class Fetcher:
 
 
 def _require_web_address(base: str, location: str | None = None) -> str:
-    """Return the address that ``location`` stands for on the page ``base``; ``base`` itself without one.
+    """Return the address that ``location`` means on the page ``base``; ``base`` itself without one.
 
-    Raises  FetchRefusedError ``http_error`` where it is no address of the web.
+    Raises  FetchRefusedError ``http_error`` where it is no web address.
     """
     httpx = import_optional("httpx", extra="data")
     address = base if location is None else location

@@ -1,4 +1,4 @@
-"""One HTML page about the people who compared answers: who agrees, who has habits, with intervals."""
+"""One HTML page about the annotators who compared answers: how far they agree, and their biases, with intervals."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ Figure = tuple[str, str]
 
 
 def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
-    """Return the page of one run. ``aligned`` needs a look before the first step, and one at the weights that were kept.
+    """Return the page of one run. ``aligned`` needs a validation before the first step, and one at the weights that were kept.
 
-    No clock is in it, so that equal runs leave equal files.
+    It contains no time, so that equal runs give equal files.
     """
     stories = report.answer_histories(aligned)
     sections = [("done", "What was done"), ("curves", "Curves")]
@@ -119,7 +119,7 @@ def _by_step(
 
 
 def _frontier(points: Sequence[ValidationPoint]) -> Figure:
-    """Return reward against the square root of KL: about a line while the reward is honest (Bai et al., arXiv 2204.05862)."""
+    """Plot reward against the square root of KL: about a line unless the reward is exploited (Bai et al., arXiv 2204.05862)."""
     x, y = [max(0.0, point.kl) ** 0.5 for point in points], [point.reward for point in points]
     svg = svg_plots.lines(
         {"validations": (x, y)},

@@ -1,4 +1,4 @@
-"""Draws the data report: facts in, one HTML page out."""
+"""Draw the data report: facts in, one HTML page out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunectl.data.population_balance import FieldBalance, ValueShare
 from tunectl.data.split.report import SplitReport
 
 WORDS = {"records": "All records", "documents": "Raw documents", "train": "Train, as it is learned from"}
-"""Whose shares are compared with the population."""
+"""Parts of the data whose shares are compared with the population."""
 
 
 def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
@@ -47,7 +47,7 @@ def render(project: str, facts: DataFacts, *, curve: Curve | None) -> str:
 
 
 def format_source(source: Any) -> str:
-    """Return where a row came from."""
+    """Return the source of a row as text."""
     return f"{source.file}:{source.row}" if source.row else str(source.file)
 
 

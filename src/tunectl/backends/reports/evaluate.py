@@ -88,7 +88,7 @@ def _tuned_reason(verdict: EvalVerdict) -> str:
 
 
 def _list_metric_names(results: Results) -> list[str]:
-    """Return every measure that some system has, in the order of the tables; single checks at the end."""
+    """Return every metric that some system has, in the order of the tables; single checks at the end."""
     return metrics.sort_metrics(name for system in results.systems for name in system.scores)
 
 
@@ -113,7 +113,7 @@ def _tiles(results: Results) -> list[tuple[str, str]]:
 
 
 def _score_rows(results: Results) -> list[list[str]]:
-    """Return a system a row; only the primary measure shows its interval, so that the table fits a screen."""
+    """Return one row per system; only the primary metric shows its interval, so that the table fits a screen."""
     names = summary.columns_of(results)
     return [
         [
@@ -125,7 +125,7 @@ def _score_rows(results: Results) -> list[list[str]]:
 
 
 def _interval_rows(results: Results) -> list[list[str]]:
-    """Return a measure a row, a system a column, all with intervals."""
+    """Return one row per metric, one column per system, all with intervals."""
     return [
         [
             metrics.get_metric(name).title,
@@ -150,7 +150,7 @@ def _score(score: Score | None, name: str, *, ends: bool) -> str:
 
 
 def _forest(results: Results) -> str:
-    """Return every difference of the primary measure that has an interval."""
+    """Plot every difference of the primary metric that has an interval."""
     differences = [d for d in results.differences if d.measure == results.primary and d.low is not None]
     if not differences:
         return ""
@@ -169,7 +169,7 @@ def _pair(difference: MetricDifference) -> str:
 
 
 def _bars(results: Results) -> str:
-    """Return the measures on a scale of 0 to 100, a bar a system."""
+    """Plot the metrics on a scale of 0 to 100, one bar per system."""
     names = [
         name
         for name in _list_metric_names(results)
@@ -214,7 +214,7 @@ def _probability(value: float, resamples: int) -> str:
 
 
 def _slices(results: Results) -> list[dict[str, Any]]:
-    """Return one block a field: a table and a picture of base and tuned."""
+    """Return one block per field: a table and a picture of base and tuned."""
     fields: dict[str, list[SlicePart]] = {}
     for part in results.slices:
         fields.setdefault(part.field, []).append(part)
@@ -345,7 +345,7 @@ def _length_plot(results: Results) -> str:
 
 
 def _curve(history: Path) -> str:
-    """Return losses by step; empty where there is no curve."""
+    """Plot losses by step; empty where there is no curve."""
     if not history.is_file():
         return ""
     with history.open(newline="", encoding="utf-8") as stream:

@@ -15,7 +15,7 @@ WIN_COLUMNS = (
 
 
 def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
-    """Return a judge a row; those that said nothing are left out here."""
+    """Return one row per judge; those without a judgment are left out here."""
     none = render.number(None)
     return [
         [
@@ -38,7 +38,7 @@ def win_rows(rates: Sequence[WinRate]) -> list[list[str]]:
 
 
 def judge_notes(rates: Sequence[WinRate]) -> list[str]:
-    """Return how far judges can be trusted, what flipped with the position, and who said nothing, a sentence each."""
+    """Return notes about the judges: how reliable each is, how often its verdict depends on the order of the answers, and which gave none."""
     silent = [f"{win_rate.title(rate.judge)}: {rate.absent}." for rate in rates if rate.absent]
     flips = [
         f"{win_rate.title(rate.judge)}: {rate.flips} of {rate.pairs} pairs were judged differently with the positions swapped; they are ties."
@@ -50,7 +50,7 @@ def judge_notes(rates: Sequence[WinRate]) -> list[str]:
 
 
 def win_plot(rates: Sequence[WinRate]) -> str:
-    """Return win rates with intervals; the line is no difference. Empty where nobody judged."""
+    """Plot win rates with intervals; the line marks no difference. Empty where nobody judged."""
     measured = [rate for rate in rates if rate.rate is not None]
     if not measured:
         return ""
@@ -73,13 +73,13 @@ def _share(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def cause_rows(results: Results) -> list[list[str]]:
-    """Return a cause a row with what to try; empty where aligned is surely better or did not take part."""
+    """Return one row per cause with what to try; empty where aligned is surely better or did not take part."""
     aligned = results.verdict.aligned
     return [] if aligned is None else [[cause.finding, cause.advice] for cause in aligned.causes]
 
 
 def fact_rows(results: Results) -> list[list[str]]:
-    """Return the numbers that the causes were judged by, in the order of the training; empty without them."""
+    """Return the numbers on which the causes rest, in the order of the training; empty without them."""
     facts = results.alignment
     if facts is None:
         return []
@@ -125,7 +125,7 @@ def _ends(low: float | None, high: float | None) -> str:
 
 
 def slot_rows(results: Results) -> list[list[str]]:
-    """Return an attribute a row; for each system the share of its inputs in which it is missing or wrong."""
+    """Return one row per attribute; for each system the share of its inputs in which it is missing or wrong."""
     if results.slots is None:
         return []
     return [
@@ -143,7 +143,7 @@ def slot_rows(results: Results) -> list[list[str]]:
 
 
 def added_rows(results: Results) -> list[list[str]]:
-    """Return an attribute a row; for each system how often it was said though the input does not have it."""
+    """Return one row per attribute; for each system how often an answer contains it though the input does not."""
     if results.slots is None:
         return []
     return [
@@ -154,7 +154,7 @@ def added_rows(results: Results) -> list[list[str]]:
 
 
 def slot_plot(results: Results) -> str:
-    """Return errors by attribute of the models that were trained, or of every system where none was. Empty without slots."""
+    """Plot errors by attribute of the trained models, or of every system where none was trained. Empty without slots."""
     if results.slots is None:
         return ""
     parts = [part for part in results.slots.parts if part.stated]

@@ -95,7 +95,7 @@ def number(value: float | None) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Return a share from 0 to 1 as per cent."""
+    """Return a share from 0 to 1 as a percentage."""
     return "n/a" if value is None else f"{value * 100:.1f} %"
 
 

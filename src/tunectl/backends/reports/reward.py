@@ -11,7 +11,7 @@ from tunectl.training.reward.reward_gate import number, percent, points
 from tunectl.training.reward.reward_metrics import CalibrationBin, Estimate, RewardMeasurement
 
 SHORT = 60
-"""Characters of an input in a line that opens."""
+"""Characters of an input in the summary of a fold-out."""
 
 
 def page(results: RewardResults, history: Sequence[LogPoint]) -> str:

@@ -20,10 +20,10 @@ PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#9
 """Okabe and Ito, Color Universal Design (2008); the order keeps neighbors apart."""
 
 WIDTH = 4.6
-"""Inches: at the width of a phone the letters stay near 10 px."""
+"""Width in inches: on a phone the letters stay near 10 px."""
 
 PlotInterval = tuple[float, float]
-"""Low and high end."""
+"""Lower and upper end."""
 
 _INK = "#010203"  # stands for currentColor until the SVG is written: matplotlib knows no such color
 _STYLE: dict[str, Any] = {
@@ -213,7 +213,7 @@ def forest(
     alt: str,
     zero: float | None = 0.0,
 ) -> str:
-    """Return a point with its interval for each label, first label on top; ``zero`` is the line of no difference."""
+    """Plot a point with its interval for each label, first label on top; ``zero`` is the line of no difference."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         if zero is not None:
@@ -237,9 +237,9 @@ def lines(
     log_x: bool = False,
     x_ticks: Sequence[float] | None = None,
 ) -> str:
-    """Return lines through ``(x, y)`` of each name; ``bands`` are intervals at the same x; ``dashed`` names are fits, without points.
+    """Plot a line through the ``(x, y)`` points of each name; ``bands`` are intervals at the same x; ``dashed`` names are fitted lines, without points.
 
-    ``x_ticks`` are the places named on the axis; None: as they fall.
+    ``x_ticks`` are the tick positions on the x axis; None: matplotlib chooses them.
     """
     with _canvas(2.6, alt) as canvas:
         for name, color in zip(series, _colors(len(series)), strict=True):
@@ -264,7 +264,7 @@ def lines(
 def scatter(
     points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str, alt: str, log_x: bool = False
 ) -> str:
-    """Return named points, for example quality against latency."""
+    """Plot named points, for example quality against latency."""
     with _canvas(2.8, alt) as canvas:
         for name, color in zip(points, _colors(len(points)), strict=True):
             x, y = points[name]
@@ -278,7 +278,7 @@ def scatter(
 
 
 def _legend_above(axes: Any, names: int) -> None:
-    """Bars fill their axes to the last corner, so their legend stands above."""
+    """Place the legend above the plot: bars fill their axes to the last corner."""
     axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=min(names, 4), handlelength=1.0, borderaxespad=0.2)
 
 
@@ -291,7 +291,7 @@ def _height(rows: float) -> float:
 
 
 def _arms(values: Sequence[float], intervals: Sequence[PlotInterval]) -> list[list[float]]:
-    """Return lengths below and above each value, as matplotlib wants them; a value outside its interval has no arm there."""
+    """Return the error-bar lengths below and above each value, as matplotlib wants them; a value outside its interval has length 0 there."""
     pairs = list(zip(values, intervals, strict=True))
     return [[max(0.0, v - low) for v, (low, _) in pairs], [max(0.0, high - v) for v, (_, high) in pairs]]
 

@@ -1,4 +1,4 @@
-"""One HTML page about a sweep: how the best value fell, each setting against it, and which setting matters."""
+"""One HTML page about a sweep: the best value over time, each setting against it, and which setting matters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def page(summary: SweepSummary, section: Sweep) -> str:
 
 
 def _progress(trials: list[TrialSummary], section: Sweep) -> list[tuple[str, str]]:
-    """Return the best value so far; with several objectives there is none."""
+    """Plot the best value so far; with several objectives there is none."""
     if len(trials) < 2 or len(section.objective) > 1:
         return []
     best: list[float] = []
@@ -47,7 +47,7 @@ def _progress(trials: list[TrialSummary], section: Sweep) -> list[tuple[str, str
 
 
 def _front(trials: list[TrialSummary], summary: SweepSummary, section: Sweep) -> list[tuple[str, str]]:
-    """Return the first two objectives against each other."""
+    """Plot the first two objectives against each other."""
     if len(section.objective) < 2 or not trials:
         return []
     first, second = (goal.metric for goal in section.objective[:2])
@@ -71,7 +71,7 @@ def _importance(summary: SweepSummary) -> list[tuple[str, str]]:
 
 
 def _setting(trials: list[TrialSummary], section: Sweep, key: str) -> list[tuple[str, str]]:
-    """Return one numeric setting against the first objective."""
+    """Plot one numeric setting against the first objective."""
     values = section.space[key]
     points = sorted(
         (float(trial.settings[key]), trial.values[0])

@@ -1,1 +1,1 @@
-"""SLURM, Kubernetes and Ray, by their command lines: the file that each reads, and what it says about a job."""
+"""SLURM, Kubernetes and Ray, by their command lines: the file that each reads, and the state of a job."""

@@ -17,11 +17,11 @@ from tunectl.jobs.job_spec import JobSpec
 FILE: Final = "job.yaml"
 CONTAINER: Final = "build"
 HOPELESS: Final = [1, 2, 3, 4]
-"""Exit codes of tunectl that another start would not change: our bug, configuration, gate, missing extra."""
+"""Exit codes of tunectl that a restart would not change: our bug, configuration, gate, missing extra."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines stand in the manifest as they are, and nothing refers to something else."""
+    """Writes texts of several lines as blocks, and no YAML aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Call the program of a scheduler, in its own words."""
+"""Call the command-line program of a scheduler."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ INSTALL: Final = {
     "kubectl": "kubectl (https://kubernetes.io/docs/tasks/tools), with a kubeconfig of the cluster",
     "ray": "pip install 'ray[default]', in the version of the cluster",
 }
-"""What has to be there, by the program that shows that it is not."""
+"""What to install, by the program whose absence shows it."""
 
 
 def require_program(name: str) -> None:
-    """Raise where a program is not here.
+    """Raise where a program is not installed.
 
     Raises  InfrastructureError that says what to install.
     """
@@ -34,7 +34,7 @@ def require_program(name: str) -> None:
 def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
     """Run a command with ``text`` as its input; returns what it printed.
 
-    Raises  InfrastructureError with the program's own words where it fails or does not answer.
+    Raises  InfrastructureError with the program's own message where it fails or does not answer.
     """
     try:
         done = subprocess.run(

@@ -29,7 +29,7 @@ _STATES: Final = {
     "COMPLETED": "finished",
     "CANCELLED": "canceled",
 }
-"""Slurm's words to ours; any other is a failure. Source: squeue(1), "JOB STATE CODES"."""
+"""SLURM's states to ours; any other is a failure. Source: squeue(1), "JOB STATE CODES"."""
 _SUBMITTED: Final = re.compile(r"(\d+)(;[^\n]*)?\s*")
 
 
@@ -116,7 +116,7 @@ def read_state(record: JobRecord) -> str:
 
 
 def read_reason(record: JobRecord) -> str:
-    """Return why a job waits, in SLURM's word, for example PartitionTimeLimit; empty where it says nothing.
+    """Return why a job waits, as SLURM's code, for example PartitionTimeLimit; empty where there is none.
 
     Raises  InfrastructureError where squeue is not here.
     """
@@ -133,7 +133,7 @@ def _ask(record: JobRecord, field: str) -> str:
 
 
 def read_note(record: JobRecord) -> str | None:
-    """Return the first word of what the job wrote about itself last; None where nothing can be read here."""
+    """Return the first word of the job's last note about itself; None where it cannot be read here."""
     if record.storage is None:
         return None
     path = Path(record.storage) / job_script.STATE

@@ -8,7 +8,7 @@ from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.core.optional import import_optional
 
 WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "README.md"]
-"""No .bin, .pt or .py: weights that are pickles and code that comes along can do anything."""
+"""Patterns to download. No .bin, .pt or .py: pickled weights and code can do anything."""
 
 
 def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
@@ -44,7 +44,7 @@ def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
 
 
 def find_dataset_commit(name: str) -> str:
-    """Return the newest commit of a data set, so that it can be pinned.
+    """Return the newest commit of a data set, so that its revision can be pinned.
 
     Raises  UsageError where there is none of that name, or it is closed; InfrastructureError without a connection.
     """

@@ -15,7 +15,7 @@ TOKEN = "HF_TOKEN"  # noqa: S105  the name of a variable
 
 
 def stage_files(release: Path, out: Path) -> None:
-    """Fill ``out`` with what the Hub shows: README.md, the adapter's files and the tokenizer's, and the contract."""
+    """Fill ``out`` with the files for the Hub: README.md, the adapter's files and the tokenizer's, and the contract."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(release / serving_contract.CARD, out / "README.md")
     shutil.copyfile(release / serving_contract.NAME, out / "serving_contract.json")

@@ -1,4 +1,4 @@
-"""Copies of the inference log for backups: SQLite's online backup, PostgreSQL's pg_dump and pg_restore. Servers go on meanwhile."""
+"""Copies of the inference log for backups: SQLite's online backup, PostgreSQL's pg_dump and pg_restore. Servers keep running meanwhile."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tunectl.core.errors import ArtifactError, InfrastructureError
 from tunectl.core.optional import import_optional
 
 TABLES: Final = ("inferences", "feedback", "windows", "events", inference_log_migration.VERSION_TABLE)
-"""Ours; another program may have tables of its own in the same PostgreSQL database."""
+"""The tables of tunectl; another program may have its own tables in the same PostgreSQL database."""
 
 
 def copy_sqlite(file: Path, target: Path) -> None:
-    """Copy an SQLite file as it is at one moment, with what its journal holds; writers are not held up.
+    """Copy an SQLite file as it is at one moment, including its journal; writers do not wait.
 
     Raises  ArtifactError where the copy is damaged, because the file is; InfrastructureError where the disk says no.
     """
@@ -56,7 +56,7 @@ def find_damage(connection: sqlite3.Connection, *, quick: bool = False) -> list[
 def dump_postgres(url: str, target: Path) -> None:
     """Write the tables of the inference log into a file of pg_dump's custom format, as they are when it begins.
 
-    Raises  InfrastructureError where pg_dump is not installed or says no.
+    Raises  InfrastructureError where pg_dump is not installed or fails.
     """
     tables = [f"--table={name}" for name in TABLES]
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -66,18 +66,18 @@ def dump_postgres(url: str, target: Path) -> None:
 
 
 def restore_postgres(url: str, dump: Path) -> None:
-    """Make the tables of a dump in a database that has none of them, in one transaction.
+    """Restore the tables of a dump in a database that has none of them, in one transaction.
 
-    Raises  InfrastructureError where pg_restore is not installed or says no; then nothing was changed.
+    Raises  InfrastructureError where pg_restore is not installed or fails; then nothing was changed.
     """
     words = ["--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges"]
     _call("pg_restore", [*words, "--dbname", libpq_environment(url)["PGDATABASE"], str(dump)], url, dump)
 
 
 def has_tables(url: str, root: Path) -> bool:
-    """Whether tables of an inference log are in the PostgreSQL database at ``url``.
+    """Return whether the PostgreSQL database at ``url`` has tables of an inference log.
 
-    Raises  InfrastructureError where the server says no.
+    Raises  InfrastructureError where the server refuses.
     """
     sa = import_optional("sqlalchemy", extra="inference-log")
     engine = inference_log_schema.engine(url, root)

@@ -1,4 +1,4 @@
-"""Is an inference log whole? ``tunectl log verify`` looks at everything, and a server at the file after it did not stop by itself."""
+"""Check an inference log for damage: ``tunectl log verify`` checks everything, a server checks its file after an unclean stop."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from tunectl.core.errors import ArtifactError
 from tunectl.core.optional import import_optional
 
 MOST: Final = 20
-"""Findings of one kind that are listed."""
+"""Most findings of one kind that are listed."""
 _HINT: Final = "stop what uses it, keep that file aside, and restore a backup: tunectl restore DIR; all findings: tunectl log verify"
 
 
 class LogCheck(Struct, frozen=True):
-    """What was looked at, and what is wrong."""
+    """What was checked, and what is wrong."""
 
     database: str
-    """Its address, without a password."""
+    """Address of the database, without a password."""
     schema: str | None
     rows: dict[str, int]
-    """By table."""
+    """Number of rows by table."""
     problems: list[str]
 
 
 def verify(url: str, root: Path) -> LogCheck:
-    """Read a whole inference log: the pages of an SQLite file, every row, and what feedback is about.
+    """Check a whole inference log: the pages of an SQLite file, every row, and whether the inferences of feedback exist.
 
     Servers may write meanwhile. Raises  InfrastructureError where the database says no.
     """
@@ -90,7 +90,7 @@ def _is_json(text: str) -> bool:
 
 
 def _find_orphans(connection: Any) -> list[str]:
-    """Feedback about inferences that are not there."""
+    """Return feedback about inferences that do not exist."""
     sa, tables = import_optional("sqlalchemy", extra="inference-log"), inference_log_schema.tables()
     said, asked = tables.feedback, tables.inferences
     lost = sa.select(said.c.id, said.c.inference_id).where(~sa.exists().where(asked.c.id == said.c.inference_id))
@@ -99,9 +99,9 @@ def _find_orphans(connection: Any) -> list[str]:
 
 @contextmanager
 def watch_stop(file: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Check an SQLite file whose last server did not stop by itself, and note that one uses it now; for the lock's holder.
+    """Check an SQLite file after an unclean stop, and mark it as in use now; only for the holder of its lock.
 
-    Raises  ArtifactError where it is damaged: a server that went on would answer with it, and write into it.
+    Raises  ArtifactError where it is damaged: a server that started would read from it, and write into it.
     """
     mark = file.with_name(f"{file.name}.open")
     if mark.exists() and file.is_file():

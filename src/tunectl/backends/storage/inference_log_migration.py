@@ -1,4 +1,4 @@
-"""The version of the inference log's tables, and the way from an older one: Alembic runs ``inference_log_revisions``.
+"""The version of the inference log's tables, and the migration from an older one: Alembic runs ``inference_log_revisions``.
 
 A SQLite file is migrated when it is opened, PostgreSQL by ``tunectl log migrate``, because other servers may use it. Either happens
 in one transaction: after ``kill -9`` the database is as it was, or is migrated.
@@ -28,29 +28,29 @@ CURRENT: Final = "0003"
 VERSION_TABLE: Final = "inference_log_version"
 """Alembic's own name may belong to another program in the same PostgreSQL database, for example MLflow."""
 ADVISORY_LOCK: Final = 7846273541
-"""Held in PostgreSQL while tables are made or migrated; tunectl 0.1 makes its tables under the same one."""
+"""Advisory lock in PostgreSQL while tables are made or migrated; tunectl 0.1 makes its tables under the same one."""
 LEAVING_SECONDS: Final = 3.0
-"""How long a connection that was closed may still be listed by PostgreSQL."""
+"""Seconds for which PostgreSQL may still list a connection that was closed."""
 MIGRATING: Final = "tunectl log migrate"
 """``application_name`` of a PostgreSQL connection that migrates; all others have ``tunectl``."""
 
 
 class Migration(Struct, frozen=True):
-    """What a migration did."""
+    """Result of a migration."""
 
     database: str
-    """Its address, without a password."""
+    """Address of the database, without a password."""
     from_version: str
     to_version: str
     rows: dict[str, int]
-    """By table."""
+    """Number of rows by table."""
     seconds: float
     copy: str | None = None
-    """The file as it was before; None for a server, and where nothing was to be done."""
+    """Copy of the file before the migration; None for a server, and where nothing was to be done."""
 
 
 def prepare(connection: Any, tables: inference_log_schema.Tables) -> None:
-    """Make the tables in an empty database, inside the transaction of ``connection``; else check that they are of today.
+    """Make the tables in an empty database, inside the transaction of ``connection``; else check that they have the current version.
 
     Raises  InfrastructureError for tables of another version.
     """
@@ -76,12 +76,12 @@ def read_version(connection: Any) -> str | None:
 
 
 def is_outdated(version: str | None) -> bool:
-    """Return whether there is a way from this version to the current one."""
+    """Return whether a database of this version can be migrated to the current one."""
     return version is not None and version < CURRENT
 
 
 def migrate(url: str, root: Path, *, locked: bool = False) -> Migration | None:
-    """Bring a database to the current version; None where it has no tables yet, and nothing is done to one that has it.
+    """Migrate a database to the current version; None where it has no tables yet, or nothing is to be done.
 
     Args:
         url: Address of the database.
@@ -211,7 +211,7 @@ def _count_rows(connection: Any) -> dict[str, int]:
 
 
 def copies(file: Path) -> list[Path]:
-    """List what migrations have left beside a SQLite file: it holds text of people as the file does."""
+    """List the copies that migrations have left beside a SQLite file: they hold people's texts as the file does."""
     return sorted(file.parent.glob(f"{file.name}.version-*"))
 
 

@@ -20,13 +20,13 @@ from tunectl.core.optional import import_optional
 
 T = TypeVar("T")
 BUSY: Final = 20.0
-"""Seconds that one process waits for another one's transaction on SQLite, for example a purge; and for a silent network."""
+"""Seconds that a process waits for another one's transaction on SQLite, for example a purge; also for a PostgreSQL server that stops answering."""
 CONNECT: Final = 5
 """Seconds to wait for a PostgreSQL server."""
 KEEPS_ALL_TEXT: Final = frozenset(("UTF8", "SQL_ASCII"))
-"""Encodings of a PostgreSQL database that keep UTF-8 as it is (its manual, Character Set Support)."""
+"""Encodings of a PostgreSQL database that store UTF-8 unchanged (its manual, Character Set Support)."""
 WRITES: Final = {"writes": True}
-"""Option of a connection that will write: SQLite then takes its lock at the start, and never fails half-way."""
+"""Option of a connection that will write: SQLite then takes its lock at the start, so that a transaction cannot fail half-way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Tables:
 
 
 TableColumns = tuple[tuple[str, str, str], ...]
-"""Name; kind (text, time, whole, real, truth); key, not null, index, or nothing."""
+"""Name; type (text, time, whole, real, truth); key, not null, index, or nothing."""
 INFERENCES: Final[TableColumns] = (
     ("id", "text", "key"),
     ("accepted_at", "time", "not null"),
@@ -121,7 +121,7 @@ def tables() -> Tables:
 
 def _time_type(sa: Any) -> Any:
     class Utc(sa.TypeDecorator):
-        """A time with a zone: PostgreSQL keeps one, SQLite gets UTC."""
+        """A time with a zone: PostgreSQL stores one, SQLite gets UTC."""
 
         impl = sa.DateTime(timezone=True)
         cache_ok = True
@@ -145,7 +145,7 @@ def _time_type(sa: Any) -> Any:
 
 
 def to_row(row: Any) -> dict[str, Any]:
-    """Return the columns of a record; bodies as JSON."""
+    """Return the database columns of a record; bodies as JSON."""
     return {
         name: _json(value) if name in JSON else value
         for name in row.__struct_fields__
@@ -161,7 +161,7 @@ _decode: Callable[[str], Any] = msgspec.json.decode
 
 
 def from_row(row: Any, shape: type[T]) -> T:
-    """Return a record out of a database row."""
+    """Return the record in a database row."""
     values = {
         name: _decode(value) if name in JSON and value is not None else value
         for name, value in row._mapping.items()  # noqa: SLF001  public by its documentation
@@ -172,7 +172,7 @@ def from_row(row: Any, shape: type[T]) -> T:
 def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
     """Create the SQLAlchemy engine for ``url``; a relative SQLite file is below ``root``, and its folder is created.
 
-    ``application`` is what PostgreSQL shows as the name of the program.
+    ``application`` is the program's name that PostgreSQL shows.
 
     Raises  UsageError for another kind of database; InfrastructureError when the folder cannot be made; MissingExtraError.
     """
@@ -195,7 +195,7 @@ def engine(url: str, root: Path, *, application: str = "tunectl") -> Any:
 
 @contextmanager
 def translate_errors(result: Any) -> Iterator[None]:
-    """Raise refusals of the database ``result`` (an engine) as InfrastructureError."""
+    """Raise errors of the database ``result`` (an engine) as InfrastructureError."""
     sa = import_optional("sqlalchemy", extra="inference-log")
     try:
         yield
@@ -204,7 +204,7 @@ def translate_errors(result: Any) -> Iterator[None]:
 
 
 def wrap_error(result: Any, error: Any) -> InfrastructureError:
-    """Return the database's refusal: its own first line, never the statement or the values."""
+    """Return the database's error as ours: its own first line, never the statement or the values."""
     reason = (str(getattr(error, "orig", None) or type(error).__name__).splitlines() or [type(error).__name__])[0]
     return InfrastructureError(
         f"inference log {result.url.render_as_string(hide_password=True)}: {reason}",
@@ -218,7 +218,7 @@ def database_file(url: str, root: Path) -> Path | None:
 
 
 def close_to_others(file: Path | None, root: Path) -> None:
-    """Let nobody else read what people wrote, also where the file is older than this rule; a folder that the project chose itself stays."""
+    """Restrict a SQLite file and its folder to their owner, also where they are older than this rule; a folder that the project chose itself is left alone."""
     if file is None:
         return
     if ProjectPaths(root).state_dir in file.parents[1:]:

@@ -1,6 +1,6 @@
 """The inference log on SQLite (one host) or PostgreSQL (several): ``inference_log/log_store.py`` on SQLAlchemy Core.
 
-A transaction that has returned is on the disk, on both. What SQLite deletes is overwritten with zeros.
+A transaction that has returned is on the disk, in both databases. What SQLite deletes is overwritten with zeros.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ TEXT_OF_FEEDBACK: Final = {"value": None, "annotator": None, "key_hash": None}
 
 @contextmanager
 def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInferenceLog]:
-    """Yield the store at ``url``, made where it is absent. ``serving``: this process is the server that writes to it.
+    """Yield the store at ``url``, created where it is absent. ``serving``: this process is the server that writes to it.
 
     A SQLite file of an older version is copied and migrated first.
-    Raises  InfrastructureError when the database says no, when another server writes to the same SQLite file, or when
+    Raises  InfrastructureError when the database refuses, when another server writes to the same SQLite file, or when
             ``tunectl log migrate`` has to come first; ArtifactError when the last server was killed and left a damaged file;
             UsageError for another kind of database; MissingExtraError when a driver is not installed.
     """
@@ -65,7 +65,7 @@ def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInfe
 
 
 class SqlInferenceLog:
-    """Store the inference log in a SQL database; ``open_log`` makes one, after locks and migration."""
+    """Store the inference log in a SQL database; made by ``open_log``, after locks and migration."""
 
     def __init__(self, url: str, root: Path) -> None:
         self._sa = import_optional("sqlalchemy", extra="inference-log")
@@ -101,7 +101,7 @@ class SqlInferenceLog:
             raise inference_log_schema.wrap_error(self._engine, error) from error
 
     def _misfit(self, error: Any) -> bool:
-        """Return whether a row is at fault, not the database: a value of a wrong type, too large, without a time zone."""
+        """Return whether a row caused an error, not the database: a value of a wrong type, too large, without a time zone."""
         errors = self._sa.exc
         if not isinstance(error, errors.DBAPIError):
             return isinstance(error, errors.StatementError)
@@ -138,7 +138,7 @@ class SqlInferenceLog:
         return "new"
 
     def _state(self, connection: Any, name: str) -> Any:
-        """Return whether an inference is finished or erased; held against others until the transaction ends."""
+        """Return whether an inference is finished or erased; its row is locked until the transaction ends."""
         table = self._tables.inferences
         asked = self._sa.select(table.c.finished_at, table.c.erased_at).where(table.c.id == name).with_for_update()
         return connection.execute(asked).first()
@@ -152,7 +152,7 @@ class SqlInferenceLog:
         return self._add(connection, self._tables.feedback, feedback)
 
     def _knows_other(self, connection: Any, feedback: Feedback) -> bool:
-        """Return whether the other inference of a preference is there; what is no id is never kept as one."""
+        """Return whether the other inference of a preference exists; a text that is no id is never stored as one."""
         if feedback.kind != "preference" or feedback.value is None:
             return True
         c = self._tables.inferences.c
@@ -228,7 +228,7 @@ class SqlInferenceLog:
         return asked
 
     def _pages(self, asked: Any) -> Iterator[Any]:
-        """Yield rows of inferences in order, a page a transaction."""
+        """Yield rows of inferences in order, one page per transaction."""
         c = self._tables.inferences.c
         asked = asked.order_by(c.accepted_at, c.id).limit(PAGE)
         result = self._read(asked)
@@ -289,7 +289,7 @@ class SqlInferenceLog:
         return Counts(inferences, finished, erased, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
-        """Inferences come first: what is being said about them now is waited for, and what comes later finds them erased."""
+        """Erase inferences first: feedback that is being written now is waited for, and later feedback finds the inference erased."""
         sa, table, said = self._sa, self._tables.inferences, self._tables.feedback
         now = datetime.now(UTC)
         whose = [item.c.key_hash == user_hash if by_key else sa.false() for item in (table, said)]
@@ -314,7 +314,7 @@ class SqlInferenceLog:
         return result._replace(journal_busy=not self._discard_deleted())
 
     def retain(self, before: datetime) -> int:
-        """Delete what is older than ``before``. Tombstones of erased rows stay: they hold no text, and later builds need them."""
+        """Delete rows older than ``before``. Tombstones of erased rows stay: they hold no text, and later builds need them."""
         sa, table, said = self._sa, self._tables.inferences, self._tables.feedback
         old = table.c.accepted_at < before, table.c.erased_at.is_(None)
         some = sa.select(table.c.id).where(*old).limit(PAGE)
@@ -332,7 +332,7 @@ class SqlInferenceLog:
         return total
 
     def purge(self) -> bool:
-        """Overwrite what was deleted. On PostgreSQL it locks both tables for as long as they are copied."""
+        """Overwrite what was deleted. On PostgreSQL both tables are locked for as long as they are copied."""
         postgres = self._engine.dialect.name == "postgresql"
         with self._errors(), self._engine.connect() as connection:
             driver = connection.connection.driver_connection  # VACUUM runs outside of transactions
@@ -350,9 +350,9 @@ class SqlInferenceLog:
         return self._discard_deleted()
 
     def _discard_deleted(self) -> bool:
-        """Delete what SQLite's other files still hold of deleted rows: the copy of a migration, and the journal.
+        """Delete deleted rows from SQLite's other files as well: the copy of a migration, and the journal.
 
-        The journal is emptied into the database where nobody reads it just now; False where somebody does.
+        The journal is written into the database where nobody reads it now; False where somebody does.
         """
         if self._file is None:
             return True
@@ -396,5 +396,5 @@ class SqlInferenceLog:
 
 
 def _in_pages(names: Sequence[str]) -> Iterator[list[str]]:
-    """Return as many at once as one statement takes."""
+    """Split ``names`` into pages of as many as one statement takes."""
     return (list(names[start : start + PAGE]) for start in range(0, len(names), PAGE))

@@ -13,20 +13,20 @@ from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtra
 from tunectl.core.optional import import_optional
 
 DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
-"""The package that knows a kind of address; it finds keys and regions in its usual places (environment, files)."""
+"""The driver package of each kind of address; it finds keys and regions in its usual places (environment, files)."""
 
 MAX_RECORD_BYTES: Final = 64_000_000
-"""Of one record that is read whole; the history of a registry is the largest, at some hundred bytes a swap."""
+"""Size limit of one record that is read whole; the history of a registry is the largest, with some hundred bytes per promotion."""
 _RUN: Final = re.compile(r"\S+")
 
 
 def redact_url(text: str) -> str:
-    """Return an address, or words about one, without the user and password that may stand in it."""
+    """Return an address, or a text with one, without the user and password that it may contain."""
     return _RUN.sub(lambda run: _bare(run[0]), text) if "://" in text else text
 
 
 def _bare(run: str) -> str:
-    """Return ``run``, which has no blanks, without what stands between ``://`` and the last ``@``: a password may hold anything."""
+    """Return ``run``, which has no blanks, without what is between ``://`` and the last ``@``: a password may contain any character."""
     kind, mark, rest = run.partition("://")
     end = rest.rfind("@")
     if ":" not in rest[: max(end, 0)]:
@@ -44,7 +44,7 @@ class FsspecObjectStore:
         kind = address.partition("://")[0]
         self._local = kind in {"file", "local"}
         self._exclusive = {"overwrite": False} if kind in {"az", "abfs"} else {}
-        """What Azure's driver wants beside fsspec's ``mode`` to replace nothing."""
+        """Option that Azure's driver needs beside fsspec's ``mode`` so that nothing is replaced."""
         try:
             self._files, self._root = core.url_to_fs(address.rstrip("/"), use_listings_cache=False)
             if kind == "s3":
@@ -60,7 +60,7 @@ class FsspecObjectStore:
     def read(self, name: str) -> bytes | None:
         """Return a record's content; None where there is none.
 
-        Raises  ArtifactError for one of more than MAX_RECORD_BYTES: whoever may write there could fill our memory with it.
+        Raises  ArtifactError for one of more than MAX_RECORD_BYTES: whoever can write there could fill our memory with it.
         """
         try:
             with self._asking(name):
@@ -92,9 +92,9 @@ class FsspecObjectStore:
             self._files.pipe_file(self._path(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make an object, whole or not at all; False where there is one of that name, which stays as it is.
+        """Make an object atomically; False where one of that name exists, which is left unchanged.
 
-        The place decides who is first: ``If-None-Match: *`` on S3, a generation of 0 on Google's, a link in a folder.
+        The store decides who is first: ``If-None-Match: *`` on S3, a generation of 0 on Google's, a link in a folder.
         """
         if self._local:
             return atomic_io.create_exclusive(Path(self._path(name)), content)
@@ -112,7 +112,7 @@ class FsspecObjectStore:
         return True
 
     def send(self, path: Path, name: str) -> None:
-        """Copy a file there."""
+        """Copy a file to the address."""
         with self._asking(name):
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(path), self._path(name))
@@ -133,7 +133,7 @@ class FsspecObjectStore:
 
     @contextmanager
     def _asking(self, name: str, *expected: type[OSError]) -> Iterator[None]:
-        """Turn whatever a driver raises into our error; what is not there stays FileNotFoundError, and so do ``expected``."""
+        """Turn whatever a driver raises into our error; FileNotFoundError for an absent object and errors in ``expected`` are passed on."""
         try:
             yield
         except Exception as error:

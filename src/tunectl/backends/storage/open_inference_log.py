@@ -1,4 +1,4 @@
-"""The inference log of the project, for words that only look: looking makes none."""
+"""Open the project's inference log for commands that only read: reading creates none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog | None]:
     """Yield the inference log; None where nothing was logged yet.
 
-    Raises  InfrastructureError where it cannot be had.
+    Raises  InfrastructureError where it cannot be opened.
     """
     if _absent(live, layout) is not None:
         yield None
@@ -33,7 +33,7 @@ def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
 def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
     """Yield the inference log.
 
-    Raises  DataError where nothing was logged yet; InfrastructureError where it cannot be had.
+    Raises  DataError where nothing was logged yet; InfrastructureError where it cannot be opened.
     """
     from tunectl.backends.storage import inference_log_sql
     from tunectl.inference_log import pseudonyms
@@ -51,7 +51,7 @@ def require_log(live: InferenceLogConfig, layout: ProjectPaths) -> None:
 
 
 def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
-    """Return the inference of that id, or of the only id that begins so; None where there is none.
+    """Return the inference with that id, or the only one whose id begins so; None where there is none.
 
     Raises  DataError where several ids begin so.
     """
@@ -66,7 +66,7 @@ def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
 
 
 def _absent(live: InferenceLogConfig, layout: ProjectPaths) -> Path | None:
-    """Return the file of the database, where it is one and is not there."""
+    """Return the file of the database, where it is a file and does not exist."""
     from tunectl.backends.storage import inference_log_schema
     from tunectl.inference_log import project_folder, pseudonyms
 

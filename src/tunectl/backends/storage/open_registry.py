@@ -12,9 +12,9 @@ from tunectl.registry.remote import RemoteRegistry
 
 
 def open_registry(address: str, home: Path, trust: TrustStore | None = None) -> RegistryReader:
-    """Return the store in the folder ``address`` (relative to ``home``), or behind that address; ``home`` keeps what is brought from there.
+    """Return the store in the folder ``address`` (relative to ``home``), or behind that address; copies from there are kept in ``home``.
 
-    Raises  UsageError for a kind of address that nobody knows; MissingExtraError where its package is not installed.
+    Raises  UsageError for an unknown kind of address; MissingExtraError where its package is not installed.
     """
     if "://" not in address:
         return ReleaseRegistry(home / address, trust=trust)

@@ -1,4 +1,4 @@
-"""Whether a PostgreSQL server is believed: what people wrote goes to no other machine unencrypted, nor to one that nobody vouches for."""
+"""TLS to a PostgreSQL server: people's texts go to no other machine unencrypted, nor to one without a valid certificate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ VERIFY: Final = "verify-full"
 
 
 def choose_sslmode(url: Any, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the parameter of libpq that has a server at another machine show a certificate; nothing where somebody has decided.
+    """Return the libpq parameter that makes a server on another machine show a valid certificate; nothing where the user has set it.
 
-    Libpq's own default is to speak unencrypted where the server has no TLS, and to believe any certificate.
+    Libpq's own default is to connect unencrypted where the server has no TLS, and to accept any certificate.
 
     Args:
         url: SQLAlchemy's address.
-        environment: Where PGSSLMODE and PGHOST may stand.
+        environment: May have PGSSLMODE and PGHOST.
     """
     if "sslmode" in url.query or environment.get("PGSSLMODE"):
         return {}
@@ -27,7 +27,7 @@ def choose_sslmode(url: Any, environment: Mapping[str, str] = os.environ) -> dic
 
 
 def _is_near(host: str) -> bool:
-    """Return whether a host is this machine, or has a name of a network of its own, as services of one compose file have."""
+    """Return whether a host is this machine, or a name without a dot, as services of one compose file have."""
     try:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:

@@ -70,7 +70,7 @@ def render_url(storage: Any) -> str:
 
 @contextmanager
 def lock_storage(storage: Any, name: str, patience: float) -> Iterator[None]:
-    """Hold what decides who has which trial of a sweep; a process that dies lets go of it."""
+    """Hold the lock under which workers of a sweep claim trials; it is released when a process dies."""
     url = render_url(storage)
     if url.startswith(SQLITE):
         with _lock_file(url, patience):

@@ -1,8 +1,8 @@
-"""Optuna's seam: a sweep is a study; workers ask for trials and tell how they ended.
+"""Wrapper of Optuna: a sweep is a study; workers ask for trials and report how they ended.
 
-A trial that was asked for stays the same trial until it has ended: where its worker dies, another one takes it over, under the
-same number. So every set of values ends in exactly one finished or pruned trial. What decides who has a trial (asking, taking
-over, telling) happens under one lock a storage: a file beside an SQLite file, an advisory lock of PostgreSQL.
+A claimed trial stays the same trial until it has ended: where its worker dies, another one takes it over, under the
+same number. So every set of values ends in exactly one finished or pruned trial. Claiming a trial (asking, taking
+over, reporting) happens under one lock per storage: a file beside an SQLite file, an advisory lock of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ IMPORTANCE = "importance"
 PATIENCE = 600.0
 """Seconds to wait for the lock of a storage; it is held for a fraction of a second."""
 MISSING_BEATS = 3
-"""Signs of life that a worker may miss."""
+"""Heartbeats that a worker may miss."""
 
 
 class TrialLease(msgspec.Struct, frozen=True, kw_only=True):
-    """Who works on a trial; kept with it."""
+    """The worker of a trial; stored with the trial."""
 
     owner: str = ""
-    """Empty where it was given back, or nobody has begun it."""
+    """Empty where the trial was released, or no worker has begun it."""
     attempt: int = 0
 
 
@@ -82,7 +82,7 @@ class SweepStudy:
         return optuna_storage.render_url(self._storage)
 
     def claim(self, worker: str) -> TrialClaim | None:
-        """Return the next trial for ``worker``: one whose worker died, else a new one; None where there is none to give now."""
+        """Return the next trial for ``worker``: one whose worker died, else a new one; None where there is none now."""
         with self._exclusive():
             for trial in self._list_orphans():
                 attempts = _lease(trial).attempt
@@ -100,13 +100,13 @@ class SweepStudy:
             return self._begin(trial.number, trial._trial_id, worker, 1)  # noqa: SLF001
 
     def is_finished(self) -> bool:
-        """Return whether no trial runs, and none is to come."""
+        """Return whether no trial runs and none will follow."""
         with self._exclusive():
             open_trials = [trial for trial in self._trials() if trial.state.name == "RUNNING"]
             return not open_trials and (self._is_stopped() or not self._has_room())
 
     def finish(self, claim: TrialClaim, worker: str, outcome: TrialOutcome) -> bool:
-        """Record how a trial ended; False where another worker has taken it over, and this outcome counts for nothing."""
+        """Record how a trial ended; False where another worker has taken it over, and this outcome is ignored."""
         with self._exclusive():
             trial = self._storage.get_trial(claim.id)
             if trial.state.is_finished() or _lease(trial).owner != worker:
@@ -117,7 +117,7 @@ class SweepStudy:
             return True
 
     def release(self, claim: TrialClaim, worker: str) -> None:
-        """Give a trial back that is not finished, so that the next worker need not wait for signs of life."""
+        """Release an unfinished trial, so that the next worker need not wait for missed heartbeats."""
         with self._exclusive():
             trial = self._storage.get_trial(claim.id)
             if not trial.state.is_finished() and _lease(trial).owner == worker:
@@ -125,7 +125,7 @@ class SweepStudy:
 
     @contextmanager
     def beat(self, claim: TrialClaim) -> Iterator[None]:
-        """Give signs of life while the block runs."""
+        """Send heartbeats while the block runs."""
         ended = threading.Event()
         optuna = import_optional("optuna", extra="sweep")
 
@@ -144,20 +144,20 @@ class SweepStudy:
 
     @property
     def confirmation(self) -> SweepConfirmation | None:
-        """What the comparison on the test split said; None before it."""
+        """Result of the comparison on the test split; None before it."""
         stored = self._study.user_attrs.get(CONFIRMATION)
         return msgspec.convert(stored, SweepConfirmation) if stored is not None else None
 
     def set_confirmation(self, confirmation: SweepConfirmation) -> None:
-        """Keep it with the sweep."""
+        """Store the confirmation with the sweep."""
         self._study.set_user_attr(CONFIRMATION, msgspec.to_builtins(confirmation))
 
     def set_stopped(self, stopped: bool) -> None:
-        """Tell workers to begin no more trials, or to go on."""
+        """Tell workers to begin no more trials, or to begin trials again."""
         self._study.set_user_attr(STOPPED, stopped)
 
     def set_limits(self, section: Sweep, deadline: float | None) -> None:
-        """Take over the settings that may change while a sweep goes on, such as the number of trials.
+        """Apply the settings that may change while a sweep runs, such as the number of trials.
 
         ``deadline``: seconds since 1970 at which no new trial begins any more.
         """
@@ -168,7 +168,7 @@ class SweepStudy:
         self._study.set_user_attr(DEADLINE, deadline)
 
     def summarize(self) -> SweepSummary:
-        """Return the sweep as it stands."""
+        """Return the current state of the sweep."""
         trials = [self._summarize_trial(trial) for trial in self._trials()]
         complete = any(trial.state == "complete" for trial in trials)
         best = sorted(trial.number for trial in self._study.best_trials) if complete else []
@@ -183,7 +183,7 @@ class SweepStudy:
         )
 
     def stage_note(self, claim: TrialClaim) -> dict[str, Any]:
-        """Return the address and settings with which a stage's process reports to this trial."""
+        """Return the address and settings with which the process of a stage reports to this trial."""
         return {
             "storage": self.url,
             "study": self.name,
@@ -260,7 +260,7 @@ class SweepStudy:
         return result
 
     def _sampler(self, number: int) -> Any:
-        """Return a sampler with a seed of its own for each trial, so that a worker that starts anew chooses as one that went on."""
+        """Return a sampler with a separate seed for each trial, so that a restarted worker chooses as one that was never stopped."""
         seed = zlib.crc32(f"{self.definition.seed}:{number}".encode())
         samplers = import_optional("optuna", extra="sweep").samplers
         if self.section.sampler == "tpe":
@@ -317,9 +317,9 @@ class SweepStudy:
 
 
 def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[str, Any] | None) -> SweepStudy:
-    """Return the sweep of that name, made where it is not there; ``start``: the values of the first trial, null for none.
+    """Return the sweep of that name, created where it is absent; ``start``: the values of the first trial, null for none.
 
-    Raises  UsageError where it is there with another space, objective, seed or overrides; InfrastructureError without storage.
+    Raises  UsageError where it exists with another space, objective, seed or overrides; InfrastructureError without storage.
     """
     optuna = import_optional("optuna", extra="sweep")
     section = Sweep.model_validate(definition.section)
@@ -349,7 +349,7 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
 def open_study(url: str, name: str, root: Path) -> SweepStudy:
     """Return the sweep of that name.
 
-    Raises  UsageError naming those that there are; InfrastructureError without storage.
+    Raises  UsageError naming the existing ones; InfrastructureError without storage.
     """
     optuna = import_optional("optuna", extra="sweep")
     probe = optuna_storage.open_storage(url, root, 60, MISSING_BEATS)

@@ -1,4 +1,4 @@
-"""Sweeps as their storage has them, read by SQL from the tables that Optuna keeps there: Optuna is not imported, and nothing is written."""
+"""Read sweeps by SQL from the tables that Optuna keeps in the storage: Optuna is not imported, and nothing is written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STATES: Final[dict[str, TrialState]] = {
 }
 INFINITE: Final = {"INF_POS": float("inf"), "INF_NEG": float("-inf")}
 RowQuery = Callable[[str, int], Sequence[Sequence[Any]]]
-"""The rows of a statement, in which ``:study`` stands for Optuna's number of the sweep."""
+"""Return the rows of a statement, in which ``:study`` stands for Optuna's number of the sweep."""
 STUDIES: Final = "SELECT study_id, study_name FROM studies ORDER BY study_id DESC"
 DIRECTIONS: Final = "SELECT objective, direction FROM study_directions WHERE study_id = :study ORDER BY objective"
 ATTRIBUTES: Final = "SELECT key, value_json FROM study_user_attributes WHERE study_id = :study"
@@ -69,13 +69,13 @@ def list_sweeps(url: str, root: Path) -> list[str]:
 
 
 def read_sweep(url: str, root: Path, name: str, now: float) -> SweepSummary | None:
-    """Return a sweep as it stands, as ``tunectl sweep show --json`` prints it; None where there is none of that name.
+    """Return the current state of a sweep, as ``tunectl sweep show --json`` prints it; None where there is none of that name.
 
     Args:
         url: Address of the storage.
         root: The project, in which a relative SQLite file lies.
         name: ``sweep.name``.
-        now: Seconds since 1970: behind its deadline a sweep is stopped.
+        now: Seconds since 1970: after its deadline a sweep is stopped.
 
     Raises  InfrastructureError where it cannot be read; MissingExtraError for PostgreSQL without its driver.
     """
@@ -106,7 +106,7 @@ def read_sweep(url: str, root: Path, name: str, now: float) -> SweepSummary | No
 
 
 def find_best(trials: Sequence[TrialSummary], maximize: Sequence[bool]) -> list[int]:
-    """Return the numbers of the trials that no other one is better than in everything: the best ones, or the front."""
+    """Return the numbers of the trials that no other one beats in every objective: the best ones, or the front."""
     signs = [-1.0 if more else 1.0 for more in maximize]
     ended = {
         trial.number: tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
@@ -165,7 +165,7 @@ def _build_trial(
 
 
 def _decode(value: float, distribution: dict[str, Any]) -> Any:
-    """Return what was suggested: the storage keeps a number for everything, and what it stands for."""
+    """Return a suggested value: the storage keeps a number for each, which may stand for a choice."""
     kind, facts = distribution["name"], distribution["attributes"]
     if kind == "CategoricalDistribution":
         return search_space.decode_choice(facts["choices"][int(value)])

@@ -16,13 +16,13 @@ from tunectl.core.errors import TrialPrunedError
 from tunectl.core.optional import import_optional
 
 VARIABLE = "TUNECTL_SWEEP_TRIAL"
-"""In the environment of a trial's stages: ``SweepStudy.stage_note`` as JSON."""
+"""Environment variable of a trial's stages: ``SweepStudy.stage_note`` as JSON."""
 
 
 def report_validation(stage: str, step: int, loss: float) -> None:
-    """Tell the sweep a validation loss; nothing happens outside a trial, and in all processes of a fit but the first.
+    """Report a validation loss to the sweep; does nothing outside a trial, and in all processes of a training but the first.
 
-    Raises  TrialPrunedError where the trial has fallen behind.
+    Raises  TrialPrunedError where the trial is pruned.
     """
     note = os.environ.get(VARIABLE)
     if not note or os.environ.get("RANK", "0") != "0":
@@ -44,7 +44,7 @@ def report_validation(stage: str, step: int, loss: float) -> None:
 
 
 def describe_trial(note: str) -> str:
-    """Sweep and Optuna's id of a trial, for trackers."""
+    """Return sweep and Optuna's id of a trial, for trackers."""
     settings = json.loads(note)
     return f"{settings['study']}/{settings['trial']}"
 
@@ -66,7 +66,7 @@ def _open_trial(note: str) -> tuple[Any, dict[str, Any]]:
 
 
 def describe_pruner(pruner: AshaPruner | HyperbandPruner | MedianPruner | None) -> dict[str, Any] | None:
-    """Return a pruner as a stage's process builds it: the stage that it is for, Optuna's class, and its arguments."""
+    """Return a pruner as the process of a stage builds it: the stage that it is for, Optuna's class, and its arguments."""
     if pruner is None:
         return None
     if isinstance(pruner, AshaPruner):

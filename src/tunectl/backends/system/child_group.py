@@ -1,4 +1,4 @@
-"""Several commands side by side with one log: each line stands behind the name of its command, on the terminal and in a file.
+"""Run several commands side by side with one log: each line has the name of its command in front, on the terminal and in a file.
 
 Every command has a process group whose guard ends it when this process dies, even by ``kill -9`` (``process_guard``).
 """
@@ -21,12 +21,12 @@ from tunectl.backends.system import process_guard
 from tunectl.core.errors import InfrastructureError
 
 PATIENCE_SECONDS: Final = 20.0
-"""From SIGINT to SIGTERM, and from there to SIGKILL."""
+"""Seconds from SIGINT to SIGTERM, and from there to SIGKILL."""
 POLL_SECONDS: Final = 0.1
 
 
 class ChildGroup:
-    """Starts commands, copies what they say, and ends them all when the block ends."""
+    """Starts commands, copies their output, and ends them all when the block ends."""
 
     def __init__(
         self, folder: Path, log: Path, tell: Callable[[str], None], patience: float = PATIENCE_SECONDS
@@ -39,7 +39,7 @@ class ChildGroup:
         self._stream: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        """Begin a new log; the one before is kept under ``*.previous``."""
+        """Begin a new log; the previous one is kept as ``*.previous``."""
         try:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             if self._log.is_file():
@@ -55,7 +55,7 @@ class ChildGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End what still runs, the last command first."""
+        """End running commands, the last one first."""
         try:
             self.stop()
         finally:
@@ -63,7 +63,7 @@ class ChildGroup:
                 self._stream.close()
 
     def start(self, name: str, words: Sequence[str]) -> None:
-        """Start a command in a group of its own."""
+        """Start a command in a process group of its own."""
         guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
         child = subprocess.Popen(
             guard,
@@ -93,7 +93,7 @@ class ChildGroup:
         return [name for name, child in self._children.items() if child.poll() is None]
 
     def wait(self, name: str) -> int:
-        """Wait for the end of a command; returns its exit code. Says so where another one ends meanwhile."""
+        """Wait for the end of a command; returns its exit code. Logs the end of any other command meanwhile."""
         before = set(self.list_running())
         while (code := self._children[name].poll()) is None:
             time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Messages between processes of ours over a socket: msgpack behind its length in four bytes."""
+"""Messages between our processes over a socket: msgpack, after its length in four bytes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _ENCODE = msgspec.msgpack.Encoder().encode
 
 
 def encode_frame(message: Any) -> bytes:
-    """Return ``message`` as it goes over the socket."""
+    """Return the bytes that send ``message`` over the socket."""
     body = _ENCODE(message)
     return struct.pack("<I", len(body)) + body
 
 
 def read_frames(connection: socket.socket) -> Iterator[bytes]:
-    """Yield the msgpack of every message until the other end is gone."""
+    """Yield the msgpack of every message until the other end closes."""
     with connection.makefile("rb", buffering=1 << 16) as stream:
         while len(head := stream.read(4)) == 4:
             (size,) = struct.unpack("<I", head)

@@ -11,13 +11,13 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 _NEVER = 2**31 - 1
 _PAGE_BYTES = 2**16
-"""Bytes from which a server of pages gives a block back to the kernel as soon as it is free."""
+"""Bytes from which a web server gives a block back to the kernel as soon as it is free."""
 _LARGE = 2**30
-"""Bytes from which a block comes from the kernel all the same."""
+"""Bytes from which a block always comes from the kernel."""
 
 
 def retain_freed_memory() -> bool:
-    """Reuse what is freed; returns whether this C library knows how. Memory in use grows to its peak and stays there."""
+    """Keep freed memory for reuse; returns False where the C library is not glibc. Memory in use grows to its peak and stays there."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, TypeError, AttributeError):  # musl, macOS, Windows
@@ -26,9 +26,9 @@ def retain_freed_memory() -> bool:
 
 
 def limit_arenas(count: int) -> bool:
-    """Let all threads share ``count`` heaps, and give pages back once they are sent; returns whether this C library knows how.
+    """Let all threads share ``count`` heaps, and return large freed blocks to the kernel at once; returns False where the C library is not glibc.
 
-    By default each thread has one of its own, which keeps what the thread once needed: a server of pages grows by some MB.
+    By default each thread has its own heap, which keeps what the thread once needed: a web server grows by some MB.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -21,14 +21,14 @@ STOPPED: Final = 130
 _PR_SET_PDEATHSIG = 1
 _AUTOGROUP, _OOM = Path("/proc/self/autogroup"), Path("/proc/self/oom_score_adj")
 _FIRST: Final = 500
-"""Of 1000: where memory runs out, a retrain is ended before a server that serves."""
+"""Score of 1000 (oom_score_adj): where memory runs out, the kernel kills a retrain before a server."""
 
 
 def _stand_back(nice: int) -> None:
-    """Give this session the niceness of its processes.
+    """Give the process's session group the niceness of its processes.
 
-    Where the kernel groups processes by session (autogroup, the default outside of containers), theirs counts among themselves
-    alone, and against the server's session only the group's own does. Source: sched(7), "The autogroup feature".
+    Where the kernel groups processes by session (autogroup, the default outside of containers), their niceness counts only among
+    themselves, and only the group's own niceness counts against the server's session. Source: sched(7), "The autogroup feature".
     """
     for _ in range(20):
         try:

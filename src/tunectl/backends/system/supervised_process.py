@@ -1,8 +1,8 @@
 """Run a command in a process group that ends with this process, even after kill -9.
 
-    we -> guard (``process_guard``, leader of the group) -> command -> whatever that starts
+    this process -> guard (``process_guard``, leader of the group) -> command -> whatever that starts
 
-The guard reads a pipe whose other end only we hold: when we die, even by kill -9, it ends the whole group. When the guard dies,
+The guard reads a pipe whose other end only this process holds: when it dies, even by kill -9, the guard ends the whole group. When the guard dies,
 the kernel ends the command, and we end the group. When all die at once, ``kill_marked`` finds what is left by a mark in its
 environment. Linux only, standard library only.
 """
@@ -23,21 +23,21 @@ from typing import Final, NamedTuple
 from tunectl.backends.system.process_guard import STOPPED
 
 MARK: Final = "TUNECTL_RETRAIN_OF"
-"""In the environment of everything that a retrain starts: whose it is."""
+"""Environment variable of everything that a retrain starts: the retrain it belongs to."""
 PATIENCE: Final = 10.0
 """Seconds from SIGTERM to SIGKILL."""
 LATE: Final = 124
 
 
 class ProcessLimits(NamedTuple):
-    """What a command may take."""
+    """Limits of a command."""
 
     seconds: float
     nice: int = 0
     threads: int = 0
     """Processors; 0: all."""
     gpus: bool = True
-    """Whether it sees any."""
+    """Whether it may use GPUs."""
 
 
 def run(
@@ -50,9 +50,9 @@ def run(
     stop: threading.Event,
     limits: ProcessLimits,
 ) -> int:
-    """Run a command to its end, its output at the end of ``log``; returns its exit code.
+    """Run a command to its end, appending its output to ``log``; returns its exit code.
 
-    Ended early it returns 130 (``stop`` was set) or 124 (it took too long); nothing of it is left in either case.
+    Ended early it returns 130 (``stop`` was set) or 124 (timeout); no process of it is left in either case.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     guard = [
@@ -88,7 +88,7 @@ def run(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the group, kindly at first, and wait for its leader."""
+    """End the process group, with SIGTERM first, and wait for its leader."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGTERM)
     end = time.monotonic() + PATIENCE
@@ -103,7 +103,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def kill_marked(mark: str) -> list[int]:
-    """End every process that carries ``mark``; returns which. Zombies carry nothing any more."""
+    """End every process whose environment has ``mark``; returns which. Zombies have no environment any more."""
     needle, result = f"{MARK}={mark}".encode(), []
     for process_folder in Path("/proc").glob("[0-9]*"):
         number = int(process_folder.name)

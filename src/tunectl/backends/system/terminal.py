@@ -23,7 +23,7 @@ def console(*, stderr: bool = False) -> Any:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, caption: str = "") -> None:
-    """Print a table; cells of numbers are set to the right. ``rows`` hold what ``str`` makes readable; control codes in them are shown."""
+    """Print a table; numbers are right-aligned. ``rows`` hold values that ``str`` makes readable; control codes in them are shown."""
     rich_table = import_optional("rich.table", extra="all")
     box = import_optional("rich.box", extra="all")
     shown = rich_table.Table(
@@ -42,13 +42,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
 
 
 def escape(text: str) -> str:
-    """Return ``text`` with rich's markup made harmless."""
+    """Return ``text`` with rich's markup escaped."""
     escaped: str = import_optional("rich.markup", extra="all").escape(text)
     return escaped
 
 
 def strip_control(text: str) -> str:
-    """Return one line without control codes: what strangers typed must not steer a terminal."""
+    """Return one line without control codes: text of strangers must not control a terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
@@ -62,7 +62,7 @@ def print_line(text: str, *, style: str | None = None) -> None:
 
 
 def print_marked(pieces: Sequence[tuple[str, bool]]) -> None:
-    """Print text whose marked pieces are green and bold; between « and » where there are no colors."""
+    """Print text with marked pieces in green and bold; between « and » where there are no colors."""
     out = console()
     text = import_optional("rich.text", extra="all").Text()
     before = False
@@ -85,7 +85,7 @@ class _Bar:
         self._task = task
 
     def advance(self, steps: float = 1, **figures: str) -> None:
-        """Move the bar; ``figures`` replace the text at its right."""
+        """Move the bar; ``figures`` replaces the text at its right."""
         note = {"figures": "  ".join(f"{name} {value}" for name, value in figures.items())} if figures else {}
         self._drawn.update(self._task, advance=steps, **note)
 
@@ -128,5 +128,5 @@ def _display() -> Any:
 
 
 def install_progress() -> None:
-    """Draw progress when stderr is a terminal; otherwise say now and then in the log where long work is."""
+    """Draw progress bars when stderr is a terminal; otherwise log the progress of long work from time to time."""
     progress.set_renderer(TerminalBars() if sys.stderr.isatty() else progress.LogProgress())

@@ -1,1 +1,1 @@
-"""Text metrics, embeddings, encodings and personal data lists."""
+"""Text metrics, embeddings, encodings and lists for finding personal data."""

@@ -1,4 +1,4 @@
-"""The nearest training inputs, offline, by bm25s (Okapi BM25: Robertson and Zaragoza, 2009)."""
+"""Find the nearest training inputs, offline, by bm25s (Okapi BM25: Robertson and Zaragoza, 2009)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Bm25Index:
         self._index.index(self._tokens(texts), show_progress=False)
 
     def nearest(self, queries: Sequence[str], count: int) -> list[list[int]]:
-        """Return places of the ``count`` best texts for each query, best first."""
+        """Return the indices of the ``count`` best texts for each query, best first."""
         if not queries or not count:
             return [[] for _ in queries]
         indexes, _ = self._index.retrieve(self._tokens(queries), k=min(count, self._size), show_progress=False)

@@ -1,4 +1,4 @@
-"""charset-normalizer: which encoding do these bytes seem to have?"""
+"""charset-normalizer: guess the encoding of bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tunectl.core.optional import import_optional
 from tunectl.data.readers.file_discovery import SourceFile, open_decompressed
 
 SAMPLE = 262_144
-"""Bytes looked at, around the first one that is not UTF-8."""
+"""Bytes that are examined, around the first one that is not UTF-8."""
 FEW = 0.15
-"""Share of bytes beyond ASCII up to which a text may be Western European: there they are accents on some letters only."""
+"""Share of bytes beyond ASCII up to which a text may be Western European: such texts have accents on some letters only."""
 SHORT = 20
-"""Bytes beyond ASCII that statistics need."""
+"""Bytes beyond ASCII that a statistical guess needs."""
 WESTERN = "cp1252"
 
 

@@ -1,4 +1,4 @@
-"""Whether a text is JSON of a declared shape, by jsonschema."""
+"""Validate JSON against a declared schema, by jsonschema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 def valid(text: str, document: Mapping[str, Any]) -> bool:
     """Return whether ``text`` is JSON that the schema ``document`` (draft 2020-12) accepts.
 
-    Python would take NaN and Infinity, which are no JSON. Endless digits and brackets, as of a model that repeats itself, are none.
+    NaN and Infinity, which Python would accept, are no JSON. Endless digits and brackets, as of a model that repeats itself, are invalid, too.
     """
     try:
         value = json.loads(text, parse_constant=_no_json)
@@ -28,7 +28,7 @@ def _no_json(word: str) -> None:
 
 
 def check_schema(document: Mapping[str, Any], key: str) -> None:
-    """Refuse a schema that is not one.
+    """Refuse an invalid JSON schema.
 
     Raises  ConfigError with the dotted ``key``, the place inside the schema and what is wrong there.
     """

@@ -1,4 +1,4 @@
-"""krippendorff's seam: the agreement coefficient of several raters."""
+"""Wrapper of krippendorff: the agreement coefficient of several raters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam of py3langid: which language a text is in, without a network."""
+"""Wrapper of py3langid: which language a text is in, without a network."""
 
 from __future__ import annotations
 

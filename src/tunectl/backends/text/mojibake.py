@@ -1,4 +1,4 @@
-"""The seam of ftfy: text that was decoded with the wrong table."""
+"""Wrapper of ftfy: repair of text that was decoded with the wrong encoding."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tunectl.core.optional import import_optional
 
 
 def make_fixer() -> Callable[[str], str]:
-    """Return a function that undoes mojibake line by line, and gives sound text back unchanged.
+    """Return a function that repairs mojibake line by line, and leaves correct text unchanged.
 
-    ASCII cannot be mojibake, so such lines cost nothing. Lines are mended apart, because files are often mixed.
+    ASCII cannot be mojibake, so such lines are skipped. Each line is repaired by itself, because files are often mixed.
     """
     fix = import_optional("ftfy", extra="data").fix_encoding
 

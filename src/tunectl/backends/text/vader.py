@@ -15,9 +15,9 @@ PACKAGE, FILE = "vaderSentiment", "vader_lexicon.txt"
 
 
 def lexicon() -> dict[str, float]:
-    """Return word (in small letters) or emoticon to valence.
+    """Return the valence by word (in lower case) or emoticon.
 
-    Raises  MissingExtraError where the package is not installed; ArtifactError where its file is not what it was.
+    Raises  MissingExtraError where the package is not installed; ArtifactError where its file has another digest.
     """
     spec = find_spec(PACKAGE)
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []

@@ -1,4 +1,4 @@
-"""MLflow's seam: builds become runs with children, releases become versions of a registered model with aliases."""
+"""Wrapper of MLflow: builds become runs with children, releases become versions of a registered model with aliases."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ COMPLETE = "tunectl.complete"
 RELEASE = "release"
 _PASSWORD = re.compile(r"://[^/@]*@")
 BATCH = 900
-"""Metrics of one request; MLflow takes 1000."""
+"""Metrics per request; MLflow takes 1000."""
 CONTRACT, CARD = "contract.json", "MODEL_CARD.md"
-"""What a model version holds of a release; weights stay in our registry."""
+"""Files of a release in a model version; weights stay in our registry."""
 QUOTED = ("fixtures", "probes")
 """Parts of the contract that are inputs and answers."""
 
@@ -46,7 +46,7 @@ class MlflowTracker:
         self._client = mlflow.MlflowClient(tracking_uri=settings.uri, registry_uri=settings.registry_uri)
 
     def send(self, folder: Path) -> str:
-        """Send a build of the spool; one that was sent before is left alone, one that was cut off is sent anew.
+        """Send a build of the spool; one that was sent before is left alone, one that was interrupted is sent anew.
 
         Returns  the address of its page; empty where the server has none.
 
@@ -65,7 +65,7 @@ class MlflowTracker:
             return self._find_page(experiment, self._send_runs(experiment, record, folder / spool.FILES))
 
     def mirror(self, store: ReleaseRegistry) -> list[str]:
-        """Make versions and aliases of the registered model what our registry says; returns what was changed, in words.
+        """Make versions and aliases of the registered model equal to our registry; returns the changes as text.
 
         Raises  InfrastructureError with MLflow's own words.
         """

@@ -1,4 +1,4 @@
-"""W&B's seam: a build is a group of runs, one for itself and one for each stage that ran. WANDB_MODE=offline keeps them here."""
+"""Wrapper of W&B: a build is a group of runs, one for itself and one for each stage that ran. WANDB_MODE=offline keeps them on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tunectl.tracking import spool
 from tunectl.tracking.build_record import StageRecord
 
 SUCCESS = (0, 3)
-"""Exit codes of a build that came to its end; 3: a gate said no, which is a result."""
+"""Exit codes of a completed build; 3: a gate failed, which is a result."""
 
 
 class WandbTracker:
@@ -24,7 +24,7 @@ class WandbTracker:
         self._folder = folder
 
     def send(self, folder: Path) -> str:
-        """Send a build of the spool; one that was sent before keeps its ids, so nothing is doubled.
+        """Send a build of the spool; one that was sent before keeps its ids, so nothing is sent twice.
 
         Returns  the address of its page; empty offline.
 
@@ -67,7 +67,7 @@ class WandbTracker:
 
 
 def _by_step(stage: StageRecord) -> list[tuple[int, dict[str, float]]]:
-    """Return the points of all curves of a stage, one dictionary a step, in order."""
+    """Return the points of all curves of a stage, one dictionary per step, in order."""
     steps: dict[int, dict[str, float]] = {}
     for name, curve in stage.curves.items():
         for step, value in curve:

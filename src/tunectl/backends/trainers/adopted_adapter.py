@@ -1,4 +1,4 @@
-"""An adapter that was fitted elsewhere, as the result of a fit of no steps: checked, measured on validation, and stored like any other."""
+"""Use an adapter that was trained elsewhere as the result of a training without steps: checked, validated, and stored like any other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tunectl.training.protocols import LogPoint, TrainResult
 from tunectl.training.train_args import TrainingArgs
 
 RECORD = "federated.json"
-"""Who took part in a federation; lies beside the adapter, and goes with it."""
+"""Who took part in a federation; stored beside the adapter."""
 
 
 class AdoptedAdapter:
-    """Takes the adapter in ``folder`` in place of a fit; see ``training.protocols.Trainer``."""
+    """Takes the adapter in ``folder`` in place of a training; see ``training.protocols.Trainer``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class AdoptedAdapter:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Store the adapter in ``out``; the loss before is that of an adapter without effect.
+        """Store the adapter in ``out``; ``first_loss`` is that of the base model.
 
         Raises  ArtifactError where there is none, or it belongs to another base model; UsageError where its shape or strength is not the one that ``plan`` declares.
         """

@@ -1,8 +1,8 @@
-"""Learn from judgments through TRL's ``DPOTrainer`` and ``KTOTrainer``: their loop, losses and logs.
+"""Train on judgments through TRL's ``DPOTrainer`` and ``KTOTrainer``: their loop, losses and logs.
 
-What is ours is what costs time. The answers of one prompt lie in one row, so the prompt is read once for both; logits are made
-on answers only; and what sft says of every answer is read once, before the first step, and kept in the work folder. The loss
-itself is TRL's own code, given log-probabilities that were read this way.
+Replaced are the slow parts. The answers of one prompt are in one row, so the prompt is read once for both; logits are computed
+for answers only; and sft's log-probabilities of every answer are computed once, before the first step, and kept in the work folder. The loss
+itself is TRL's own code, with log-probabilities that were computed this way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, Rl
 
 
 class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
-    """What is put before TRL's trainer class."""
+    """Overrides methods of TRL's trainer class; it is its first base class."""
 
     run: OfflineRun
     accelerator: Any
@@ -41,7 +41,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return dataset
 
     def training_step(self, model: Any, inputs: dict[str, OptimizerStep], num_items_in_batch: Any = None) -> Any:
-        """Return all micro-batches of one step; returns its mean loss, a scalar."""
+        """Run all micro-batches of one step; returns its mean loss, a scalar."""
         run, number = self.run, self.state.global_step + 1
         model.train()
         with run.state.time_block("learn"):
@@ -56,7 +56,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return import_optional("torch", extra="train").tensor(loss, device=self.args.device)
 
     def _learn(self, step: OptimizerStep, number: int) -> tuple[float, float | None, float | None]:
-        """Forward and backward; the mean loss of the step's answers, the margin of good over bad ones, and kto's KL (nats)."""
+        """Forward and backward; returns the mean loss of the step's answers, the margin of good over bad ones, and kto's KL (nats)."""
         run = self.run
         count = sum(len(run.data.judged[item].good) for item in row_indices(step))
         apart = None
@@ -90,7 +90,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return loss if bool(torch.isfinite(reading.policy.values.detach()).all()) else loss * torch.nan
 
     def evaluate_held_out(self) -> tuple[float, float | None]:
-        """Return mean loss of the judgments of validation, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
+        """Return mean loss of the validation judgments, and the share of pairs, 0 to 1, that are ranked right; ties are half."""
         run, torch = self.run, import_optional("torch", extra="train")
         rows = [item.row for item in run.data.held_out]
         self.model.eval()
@@ -110,7 +110,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return total / answers, sum(right) / len(right)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As TRL does it, without what is not measured."""
+        """Log as TRL does, without the values that are not measured."""
         for metrics in self._metrics.values():
             for name in NOT_MEASURED:
                 metrics.pop(name, None)
@@ -121,15 +121,15 @@ class DpoKtoTrainer:
     """Align with judged answers by TRL's DPO or KTO: the ``PolicyTrainer`` of both methods."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
-        """``group`` is the processes that learn together; every one of them makes the same calls."""
+        """``group`` is the processes that train together; every one of them makes the same calls."""
         self._group = group
 
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """Fit on judged answers, and keep the weights of the best validation.
+        """Train on judged answers, and keep the weights of the best validation.
 
-        Raises  UsageError when the loss is no number, or every answer of a look was cut; ArtifactError where an adapter does
+        Raises  UsageError when the loss is no number, or every answer of a validation was cut; ArtifactError where an adapter does
                 not load; InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
         """
         with trainer_loop.oom_to_error(plan, trainer_base.what_to_lower(plan)):
@@ -178,7 +178,7 @@ def _sizes(reading: PairLogprobs) -> list[int]:
 
 
 def _margin(ratios: Sequence[float], kinds: Sequence[bool], beta: float) -> float | None:
-    """Return mean reward of the good answers over that of the bad ones; None where either kind is absent."""
+    """Return mean reward of the good answers minus that of the bad ones; None where either kind is absent."""
     good = [ratio for ratio, kind in zip(ratios, kinds, strict=True) if kind]
     bad = [ratio for ratio, kind in zip(ratios, kinds, strict=True) if not kind]
     return beta * (sum(good) / len(good) - sum(bad) / len(bad)) if good and bad else None

@@ -1,8 +1,8 @@
-"""Judged answers as TRL's pair losses want them: log-probabilities that were read our way, in tensors of their shape.
+"""Log-probabilities of judged answers in the form that TRL's pair losses need: computed by our own passes, in tensors of TRL's shape.
 
-``DPOTrainer`` and ``KTOTrainer`` call a model on padded token ids and take the log-probabilities of its answer. What they call
-here is ``PrecomputedModel``: it has them already, from a pass in which the answers of one prompt lie side by side. Token ids are not needed
-for the loss, so the ids given to TRL hold nothing but the number of the pass that is asked for.
+``DPOTrainer`` and ``KTOTrainer`` call a model on padded token ids and take the log-probabilities of its answer. Here they call
+``PrecomputedModel``, which has them already, from a pass with the answers of one prompt side by side. Token ids are not needed
+for the loss, so the ids given to TRL contain only the number of the pass.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.rl.preference_batches import LabeledCompletions
 
 ANSWERS, MISMATCHED = 0, 1
-"""Passes: answers behind their own prompt, and behind another one (KTO's estimate of the KL)."""
+"""Numbers of the passes: answers to their own prompt, and answers to another one (KTO's estimate of the KL)."""
 REFERENCE = "reference.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class PairLogprobs:
-    """Answers of some rows, read by the policy and by sft."""
+    """Log-probabilities of the answers of some rows, under the policy and under sft."""
 
     judged: Sequence[LabeledCompletions]
     policy: AnswerLogps
-    """With gradients where they are learned from."""
+    """With gradients where they are trained on."""
     reference: Any
     """(answers, longest) float32: nats of each token under sft, 0 in the padding."""
 
@@ -44,7 +44,7 @@ class PairLogprobs:
 
 
 class PrecomputedModel:
-    """Stands where TRL calls its model."""
+    """Takes the place of the model that TRL calls."""
 
     def __init__(self, passes: dict[int, Any]) -> None:
         """Take one log-probability array (nats, answers x longest) for each forward pass."""
@@ -58,7 +58,7 @@ class PrecomputedModel:
 
 
 NOT_MEASURED = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy", "num_tokens")
-"""What TRL would log of them."""
+"""What TRL would log of them, and we do not measure."""
 
 
 def build_dpo_inputs(reading: PairLogprobs, tail_weight: float | None) -> tuple[PrecomputedModel, dict[str, Any]]:
@@ -100,7 +100,7 @@ def _batch(mask: Any, number: int, prefix: str) -> dict[str, Any]:
 
 
 def _sum_logprobs(nats: Any, mask: Any, tail_weight: float | None) -> Any:
-    """Return nats of whole answers, (answers,): those beyond the shorter answer's length count ``tail_weight`` (arXiv 2409.06411)."""
+    """Return nats of whole answers, (answers,): tokens beyond the shorter answer's length are weighted by ``tail_weight`` (arXiv 2409.06411)."""
     torch = import_optional("torch", extra="train")
     if tail_weight is None:
         return nats.sum(dim=1)
@@ -112,22 +112,22 @@ def _sum_logprobs(nats: Any, mask: Any, tail_weight: float | None) -> Any:
 
 @dataclass
 class LogprobReader:
-    """Reads answers with the weights as they are."""
+    """Computes log-probabilities of answers with the current weights."""
 
     route: batching.ForwardPath
     shared: bool
-    """Whether answers of one prompt may lie in one row."""
+    """Whether answers of one prompt may be in one row."""
     tokens: int
     """Most tokens of one pass, padding included."""
 
     def logprobs(self, rows: Sequence[PackedRow]) -> AnswerLogps:
-        """Return one pass, with gradients where they are on."""
+        """Run one pass, with gradients where they are on."""
         return answer_logps(self.route, rows, shared=self.shared)
 
     def compute_without_grad(self, rows: Sequence[PackedRow], label: str | None = None) -> list[Any]:
-        """Return nats of each token of each answer, row by row, a float32 tensor (tokens,) an answer; no gradients.
+        """Return nats of each token of each answer, row by row, one float32 tensor (tokens,) per answer; no gradients.
 
-        ``label`` names a progress bar, for what takes long.
+        ``label`` names a progress bar, for long work.
         """
         torch = import_optional("torch", extra="train")
         result: dict[int, list[Any]] = {}
@@ -143,7 +143,7 @@ class LogprobReader:
 
 
 class References:
-    """Nats under sft of everything that will be read, by name; made once, and kept where a killed run finds them."""
+    """Nats under sft of every answer, by name; computed once, and kept where a killed run finds them."""
 
     def __init__(self, lines: Mapping[str, list[list[Any]]]) -> None:
         """``lines`` hold one tensor (tokens,) for each answer of each row."""
@@ -153,7 +153,7 @@ class References:
     def load_or_compute(
         cls, rows: Mapping[str, Sequence[PackedRow]], reader: LogprobReader, work: Path, group: ProcessGroup = SINGLE
     ) -> References:
-        """Read ``rows`` with the weights as they are, each rank its share, unless ``work`` holds the result already."""
+        """Compute the log-probabilities of ``rows`` with the current weights, each rank its share, unless ``work`` has them already."""
         files = import_optional("safetensors.torch", extra="train")
         path = work / REFERENCE
         if group.max(float(not path.is_file()))[0]:

@@ -1,4 +1,4 @@
-"""A run of learning from judgments: rows, what sft says of their answers, and what is read of them at each step."""
+"""State of a training on judgments: rows, sft's log-probabilities of their answers, and the log-probabilities of each step."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs, St
 
 TRAIN, HELD_OUT = "train", "held out"
 MISMATCHED = {TRAIN: "strangers in training", HELD_OUT: "strangers held out"}
-"""Answers behind prompts that are not theirs, for the KL of kto."""
+"""Answers to prompts that are not theirs, for the KL of kto."""
 
 
 @dataclass
 class OfflineRun:
-    """What the trainer and its hooks share."""
+    """State that the trainer and its hooks share."""
 
     plan: RlArgs
     settings: Dpo | Kto
@@ -46,7 +46,7 @@ class OfflineRun:
     stopped: bool = False
     clock: float = 0.0
     group: ProcessGroup = SINGLE
-    """The processes that share this run."""
+    """The processes that share this training."""
 
     def run_validation(self, step: int) -> ValidationPoint:
         held_out = self.trainer.evaluate_held_out if self.data.held_out else None
@@ -63,7 +63,7 @@ class OfflineRun:
         return self.data.judged if name == TRAIN else self.data.held_out
 
     def compute_logprobs(self, name: str, numbers: Sequence[int]) -> PairLogprobs:
-        """Read some rows of ``name``."""
+        """Compute the log-probabilities of some rows of ``name``."""
         some = [self.get_labeled_completions(name)[number] for number in numbers]
         result = self.reader.logprobs([item.row for item in some])
         return PairLogprobs(some, result, self.references.gather_padded(name, numbers, result.values.shape[1]))
@@ -80,7 +80,7 @@ class OfflineRun:
         return policy, self.references.gather_sums(MISMATCHED[name], numbers)
 
     def rank_batches(self, rows: Sequence[PackedRow], step: OptimizerStep | None = None) -> Sequence[Sequence[int]]:
-        """Return the micro-batches that this rank reads of a step, or of all ``rows``."""
+        """Return the micro-batches of a step, or of all ``rows``, for this rank."""
         if self.group.world_size == 1:
             return step.batches if step else batch_schedule.token_batches(rows, range(len(rows)), self.reader.tokens)
         order = row_indices(step) if step else range(len(rows))
@@ -100,7 +100,7 @@ def prepare_run(
     work: Path,
     group: ProcessGroup = SINGLE,
 ) -> OfflineRun:
-    """Return the run, with what sft says of every answer."""
+    """Return the run, with sft's log-probabilities of every answer."""
     settings = plan.settings
     assert isinstance(settings, Dpo | Kto)
     reader = LogprobReader(policy.route, policy.shared, policy.tokens)
@@ -118,7 +118,7 @@ def prepare_run(
 
 
 def _pair_mismatched(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[PackedRow]:
-    """Return rows of one step with the answers of its other rows; one that is alone gets those of the next row of all."""
+    """Return rows of one step with the answers of its other rows; a single row gets those of the next row of all."""
     if len(numbers) > 1:
         return preference_batches.kto_mismatched_pairs([rows[number] for number in numbers])
     (only,) = numbers
@@ -126,5 +126,5 @@ def _pair_mismatched(rows: Sequence[PackedRow], numbers: Sequence[int]) -> list[
 
 
 def row_indices(step: OptimizerStep) -> list[int]:
-    """Return the rows of a step, in the order in which they are read."""
+    """Return the rows of a step, in their order."""
     return [number for group in step.batches for number in group]

@@ -1,13 +1,13 @@
-"""Learn from rewards through TRL's ``RLOOTrainer`` and ``GRPOTrainer``: their loop, advantages, losses and logs.
+"""Train on rewards through TRL's ``RLOOTrainer`` and ``GRPOTrainer``: their loop, advantages, losses and logs.
 
-What is ours is what costs time: answers are written with each prompt read once and with the adapter merged into a copy of the
-weights; likelihoods are read with all answers of a prompt in one row, and the output layer on answers only. The policy is the
+Replaced are the slow parts: answers are generated with each prompt read once and with the adapter merged into a copy of the
+weights; log-probabilities are computed with all answers of a prompt in one row, and the output layer on answers only. The policy is the
 adapter of sft itself. For the reference its weights are put back for one pass.
 
-Each generation is followed by one optimizer step, so the policy that wrote an answer is the policy that learns from it: the
-ratio of both is 1, and it needs no pass of its own. The KL in a reward of RLOO takes the likelihoods from writing: they cost
-nothing, and differ from those of reading by the rounding of bfloat16 alone (hundredths of a nat an answer, times beta). The KL
-that is reported and bounded comes from the reading pass, where policy and reference are read the same way.
+Each generation is followed by one optimizer step, so the policy that generated an answer is the policy that is trained on it: the
+ratio of both is 1, and it needs no pass of its own. The KL in a reward of RLOO takes the log-probabilities of generation: they cost
+nothing, and differ from those of the training pass by the rounding of bfloat16 alone (hundredths of a nat per answer, times beta). The KL
+that is reported and limited comes from the training pass, where policy and reference are computed the same way.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class OnlineRlTrainer:
     """Align with rewards of sampled answers by TRL's RLOO or GRPO: the ``PolicyTrainer`` of both methods."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
-        """``group`` is the processes that learn together; every one of them makes the same calls."""
+        """``group`` is the processes that train together; every one of them makes the same calls."""
         self._group = group
 
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """Sample answers, reward and learn step by step, and keep the weights of the best validation.
+        """Sample answers, reward and train step by step, and keep the weights of the best validation.
 
-        Raises  UsageError when every answer was cut, a reward or the loss is no number, or the policy ran away from sft;
-                ArtifactError where an adapter does not load; InfrastructureError when memory or disk do not suffice, vLLM is not to
-                be had, its servers do not answer or hold another model, or after Ctrl-C; MissingExtraError.
+        Raises  UsageError when every answer was cut, a reward or the loss is no number, or the KL to sft exceeds its limit;
+                ArtifactError where an adapter does not load; InfrastructureError when memory or disk do not suffice, vLLM is not
+                available, its servers do not answer or hold another model, or after Ctrl-C; MissingExtraError.
         """
         settings = plan.settings
         assert isinstance(settings, Rloo | Grpo)
@@ -98,7 +98,7 @@ class OnlineRlTrainer:
 
 
 def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -> RlResult:
-    """Return how it went."""
+    """Return the result of the training."""
     return RlResult(
         steps=steps,
         planned_steps=planned,
@@ -135,7 +135,7 @@ def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
 def prepare_policy(
     plan: RlArgs, model: Any, tokenizer: Any, data: PolicyData, writer: CompletionGenerator | None = None
 ) -> PolicyModel:
-    """Return ``model`` made fast, and everything that reads and writes with it; without ``writer`` the model itself writes."""
+    """Return the policy with faster kernels and the writer of its answers; without ``writer`` the model itself generates them."""
     torch = import_optional("torch", extra="train")
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model.get_base_model())

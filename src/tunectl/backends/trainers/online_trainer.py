@@ -1,4 +1,4 @@
-"""TRL's ``RLOOTrainer`` and ``GRPOTrainer`` with our writing, reading and rewards between their own parts."""
+"""TRL's ``RLOOTrainer`` and ``GRPOTrainer`` with our generation, log-probabilities and rewards in place of theirs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tunectl.training.rl.rl_types import RlArgs
 
 
 class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
-    """What is put before TRL's trainer class. ``run`` is set before training starts."""
+    """Overrides methods of TRL's trainer class; it is its first base class. ``run`` is set before training starts."""
 
     run: PolicyRun
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-        """Write, mark, and learn; returns the loss of the step, a scalar."""
+        """Generate, score and train; returns the loss of the step, a scalar."""
         run = self.run
         model.train()
         asked = rollout.start(run, inputs["numbers"], self.state.global_step + 1)
@@ -37,7 +37,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return import_optional("torch", extra="train").tensor(loss, device=self.args.device)
 
     def _learn(self, model: Any, batch: dict[str, Any]) -> float:
-        """Forward and backward over all micro-batches, with TRL's loss; the loss of the step."""
+        """Forward and backward over all micro-batches, with TRL's loss; returns the loss of the step."""
         torch = import_optional("torch", extra="train")
         turn, total = self.run.turn, 0.0
         answers = len(turn.lines)
@@ -59,7 +59,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return [list(question.ids) for question in self.run.turn.questions], None, {}
 
     def _generate_single_turn(self, prompt_ids: Any, images: Any, multimodal: Any, *rest: Any, **more: Any) -> Any:
-        """Return token lists of the answers; GRPO wants likelihoods beside them, which only vLLM's need."""
+        """Return token lists of the answers; GRPO also needs log-probabilities, which only vLLM's answers require."""
         run = self.run
         with run.state.time_block("generate"):
             if not self.use_vllm:
@@ -84,7 +84,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
     def _get_per_token_logps_and_entropies(
         self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int, *_args: Any, **_kwargs: Any
     ) -> tuple[Any, Any, None]:
-        """Return (answers, longest): nats of each token. With gradients where the loss asks, else of the writer or of sft."""
+        """Return (answers, longest): nats of each token. With gradients where the loss needs them, else of generation or of sft."""
         run = self.run
         if import_optional("torch", extra="train").is_grad_enabled():
             return self._read_part(logits_to_keep)
@@ -108,7 +108,7 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         return nats, torch.full_like(nats, torch.nan), None  # entropies would cost a pass over all logits
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As TRL does it, without the entropy, which is not measured."""
+        """Log as TRL does, without the entropy, which is not measured."""
         self._metrics["train"].pop("entropy", None)
         super().log(logs, start_time)
 

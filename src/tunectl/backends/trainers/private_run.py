@@ -1,7 +1,7 @@
-"""A fit with differential privacy: DP-SGD over people or sources, with Opacus' sampler, clipping, noise and accountant.
+"""Training with differential privacy: DP-SGD over people or sources, with Opacus' sampler, clipping, noise and accountant.
 
-Opacus clips the gradient of each *sample*. Here a sample is a unit with all of its rows, so each unit has backward passes of its own:
-its gradient is what a usual fit on that unit alone would have, whatever kernels compute it. A prompt is shared within a unit only.
+Opacus clips the gradient of each *sample*. Here a sample is a unit with all of its rows, so each unit has its own backward passes:
+its gradient is that of a usual training on that unit alone, whatever kernels compute it. A prompt is shared within a unit only.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.train_args import TrainingArgs
 
 MIN_KEY_BYTES = 16
-"""A shorter key could be guessed, and with it the noise."""
+"""Shortest key in bytes: a shorter one could be guessed, and with it the noise."""
 MIN_DELTA_SHARE = 0.1
-"""Delta where none is declared, in shares of 1 / units: at 1 / units a fit may publish one unit whole and keep its promise."""
+"""Delta where none is declared, in shares of 1 / units: with delta = 1 / units, publishing one whole unit would be allowed."""
 
 
 @dataclass
 class PrivateRun(TrainingRun):
-    """A fit whose steps learn from random units, each clipped, all under noise."""
+    """A training whose steps sample random units, each clipped, with noise added."""
 
     privacy: Privacy = None  # type: ignore[assignment]  # a field after fields with defaults
     units: int = 0
@@ -49,11 +49,11 @@ class PrivateRun(TrainingRun):
     delta: float = 0.0
     key: bytes = b""
     optimizer: Any = None
-    """Opacus' optimizer; clips, sums, adds noise. The step itself is the trainer's."""
+    """Opacus' optimizer: clips, sums, adds noise. The step itself is the trainer's."""
     accountant: Any = field(default=None)
 
     def learn(self, step: OptimizerStep, backward: Any) -> float:
-        """Leave the noisy mean gradient of the units of ``step``; return the mean of their losses (nats)."""
+        """Set the gradient to the noisy mean gradient of the units of ``step``; return the mean of their losses (nats)."""
         losses = []
         self.optimizer.zero_grad(set_to_none=True)
         for _, batches in groupby(step.batches, key=lambda group: self.rows[group[0]].unit):
@@ -81,7 +81,7 @@ class PrivateRun(TrainingRun):
         return total
 
     def _take_gradients(self, samples: int) -> None:
-        """Hand the gradients that are there to Opacus as those of one sample, or of none."""
+        """Pass the current gradients to Opacus as those of one sample, or of none."""
         for weights in self.optimizer.params:
             gradient = weights.new_zeros(weights.shape) if weights.grad is None else weights.grad.detach()
             weights.grad_sample = gradient.expand(samples, *weights.shape)
@@ -110,7 +110,7 @@ class PrivateRun(TrainingRun):
 
 
 def check(privacy: Privacy, rows: Sequence[PackedRow], group: ProcessGroup) -> None:
-    """Refuse what a private fit cannot do, before a model is loaded.
+    """Refuse what a private training cannot do, before a model is loaded.
 
     Raises  UsageError for several processes, and for settings that the number of units does not allow; DataError for too few units.
     """
@@ -146,7 +146,7 @@ def build(
     route: batching.ForwardPath,
     model: Any,
 ) -> PrivateRun:
-    """Return the fit, with all steps drawn and the noise found that ``target_epsilon`` needs.
+    """Return the training, with all steps sampled and the noise that ``target_epsilon`` needs.
 
     Raises  UsageError where no noise reaches that epsilon; InfrastructureError where the key cannot be read; MissingExtraError.
     """
@@ -184,7 +184,7 @@ def build(
 
 
 def find_noise_multiplier(privacy: Privacy, *, sample_rate: float, steps: int, delta: float) -> float:
-    """Return the declared noise, or the least that keeps ``steps`` steps below ``target_epsilon``.
+    """Return the declared noise, or the smallest that keeps the epsilon of ``steps`` steps below ``target_epsilon``.
 
     Raises  UsageError where none does.
     """
@@ -213,16 +213,16 @@ def find_noise_multiplier(privacy: Privacy, *, sample_rate: float, steps: int, d
 
 @contextmanager
 def _quiet_opacus() -> Iterator[None]:
-    """Hide warnings about orders and integrals of the accountants: their bounds hold, and may be less tight."""
+    """Hide warnings about orders and integrals of the accountants: their bounds hold, but may not be the tightest."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
 
 
 def load_noise_key(privacy: Privacy, environment: Mapping[str, str] = os.environ) -> bytes:
-    """Return the secret of noise and draws: of the environment, else of its file, which is made at first use for its owner only.
+    """Return the secret for noise and sampling: from the environment, else from its file, which is made at first use for its owner only.
 
-    Raises  InfrastructureError where it is too short to hide anything, or its file cannot be made or read.
+    Raises  InfrastructureError where it is too short to be secret, or its file cannot be made or read.
     """
     path, value = Path(privacy.noise_key_file), environment.get(privacy.noise_key_env)
     if value is None and not path.exists():
@@ -245,7 +245,7 @@ def load_noise_key(privacy: Privacy, environment: Mapping[str, str] = os.environ
 def _draw_steps(
     rows: Sequence[PackedRow], units: Sequence[str], rate: float, steps: int, *, tokens: int, key: bytes
 ) -> list[OptimizerStep]:
-    """Return all steps: each draws every unit with probability ``rate`` (Poisson sampling); batches hold rows of one unit."""
+    """Return all steps: each samples every unit with probability ``rate`` (Poisson sampling); batches hold rows of one unit."""
     sampler = import_optional("opacus.utils.uniform_sampler", extra="private").UniformWithReplacementSampler
     members: dict[str, list[int]] = {unit: [] for unit in units}
     for number, row in enumerate(rows):
@@ -265,7 +265,7 @@ def _draw_steps(
 
 
 def _generator(key: bytes, purpose: str, step: int, device: Any) -> Any:
-    """Return a generator of its own for each step, so that a resumed fit draws what it would have drawn."""
+    """Return a separate generator for each step, so that a resumed training draws the same numbers."""
     digest = hmac.new(key, f"{purpose} {step}".encode(), hashlib.sha256).digest()
     torch = import_optional("torch", extra="train")
     return torch.Generator(device=device).manual_seed(int.from_bytes(digest[:8], "big") >> 1)

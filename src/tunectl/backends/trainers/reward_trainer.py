@@ -1,6 +1,6 @@
-"""Fit reward models through TRL's ``RewardTrainer``: its loop, optimizers, schedules and trackers, with our rows.
+"""Train reward models through TRL's ``RewardTrainer``: its loop, optimizers, schedules and trackers, with our rows.
 
-The loss of a step is the mean over its pairs, whatever the cut into micro-batches, and equals TRL's.
+The loss of a step is the mean over its pairs, independent of the micro-batches, and equals TRL's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = logging_setup.get_logger(__name__)
 
 @dataclass(kw_only=True)
 class RewardTrainingRun(training_run.TrainingRun):
-    """A fit whose losses are those of pairs."""
+    """A training whose losses are those of pairs."""
 
     bundles: list[PromptGroup]
     held_out: list[PromptGroup]
@@ -55,7 +55,7 @@ class RewardTrainingRun(training_run.TrainingRun):
 
     @property
     def batchables(self) -> Sequence[PromptGroup]:
-        """What the numbers of a step mean."""
+        """Units of the numbers of a step."""
         return self.bundles
 
     def validate(self, model: Any) -> float:
@@ -74,16 +74,16 @@ class RewardTrainingRun(training_run.TrainingRun):
         return self.group.sum(total)[0] / sum(len(bundle.pairs) for bundle in self.held_out)
 
     def read(self, step: OptimizerStep) -> tuple[int, int]:
-        """Return tokens of one step, and the same had both answers of every pair been read with a prompt of their own."""
+        """Return the tokens of one step, and their number had both answers of every pair their own copy of the prompt."""
         some = [self.bundles[number] for group in step.batches for number in group]
         return sum(bundle.tokens for bundle in some), sum(bundle.apart for bundle in some)
 
 
 class RewardModelTrainer:
-    """The trainer of the product; see ``training.reward_trainer.RewardTrainer``."""
+    """Trains reward models with TRL; see ``training.reward.reward_args.RewardTrainer``."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
-        """``group`` is the processes that fit together; every one of them makes the same calls."""
+        """``group`` is the processes that train together; every one of them makes the same calls."""
         self._group = group
 
     def fit(
@@ -97,7 +97,7 @@ class RewardModelTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Fit one reward model on pairs of answers, and keep the weights of the best validation.
+        """Train one reward model on pairs of answers, and keep the weights of the best validation.
 
         Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or the
                 model has no form with one output; InfrastructureError when memory or disk do not suffice, or after Ctrl-C;

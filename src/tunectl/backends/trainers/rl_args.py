@@ -1,4 +1,4 @@
-"""A policy plan in TRL's words."""
+"""Convert the arguments of a policy training to TRL's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tunectl.training.rl.rl_types import RlArgs
 
 
 def refuse_no_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: int) -> None:
-    """Before anything is loaded.
+    """Check vLLM before anything is loaded.
 
     Raises  UsageError where several ranks would each start a vLLM; InfrastructureError where it is asked for without a card, or is
             not installed.
@@ -41,7 +41,7 @@ def refuse_no_vllm(vllm: VllmColocate | VllmServer | None, device: str, ranks: i
 
 
 def to_rl_config(plan: RlArgs, settings: Rloo | Grpo, work: Path) -> Any:
-    """Return the ``RLOOConfig`` or ``GRPOConfig``: one generation a step, one step a generation."""
+    """Return the ``RLOOConfig`` or ``GRPOConfig``: one optimizer step per generation."""
     trl = import_optional("trl", extra="train")
     result = trl.RLOOConfig if isinstance(settings, Rloo) else trl.GRPOConfig
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What a policy fit remembers between its steps, and how it survives a kill; its folders are those of ``fit_state``."""
+"""The state of a policy training between its steps, saved so that it survives a kill; folders as in ``training_checkpoint``."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class _Facts(Struct, frozen=True):
 
 @dataclass
 class RlTrainerState:
-    """Curve, looks, samples, the best weights, and running totals."""
+    """Curve, validations, samples, the best weights, and running totals."""
 
     history: list[StepMetrics] = field(default_factory=list)
     looks: list[ValidationPoint] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
-    """Where time went, over all parts of an interrupted run."""
+    """Seconds by kind of work, over all parts of an interrupted run."""
     answers: int = 0
     first: ValidationSample | None = None
-    """The look before the first step, to compare with."""
+    """The validation before the first step, to compare with."""
     best_step: int = 0
     stopped: str | None = None
-    """Why to stop early."""
+    """Why to stop early; None: continue."""
     best: dict[str, Any] = field(default_factory=dict)
-    """Trained weights of the best look, by name; empty: those of sft."""
+    """Trained weights of the best validation, by name; empty: those of sft."""
 
     @contextmanager
     def time_block(self, description: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Looking at a policy under training: greedy answers to the same validation inputs, marked, measured and kept."""
+"""Validate a policy during training: greedy answers to the same validation inputs, scored, measured and kept."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HeldOut = Callable[[], tuple[float, float | None]]
 
 
 class ValidationDecision(Struct, frozen=True):
-    """What the first rank tells the others."""
+    """The decision of the first rank, which the others follow."""
 
     point: ValidationPoint
     best: bool
@@ -49,17 +49,17 @@ class ValidationDecision(Struct, frozen=True):
 
 @dataclass
 class PolicyModel:
-    """A peft model under training, with what it takes to write, to read likelihoods, and to know where it started."""
+    """A peft model in training, with what is needed to generate, to compute log-probabilities, and to compare with its start."""
 
     model: Any
     writer: CompletionGenerator
     route: batching.ForwardPath
     start: dict[str, Any]
-    """Trained weights as sft left them: the reference."""
+    """Trained weights of sft: the reference."""
     tokens: int
     """Most tokens of one pass, padding included."""
     shared: bool
-    """Whether answers of one prompt may lie in one row."""
+    """Whether answers of one prompt may be in one row."""
 
     @contextmanager
     def as_sft(self) -> Iterator[None]:
@@ -77,7 +77,7 @@ class PolicyModel:
                     every[name].copy_(value)
 
     def likelihoods(self, rows: Sequence[PackedRow], *, temperature: float = 1.0) -> list[Any]:
-        """Return nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) an answer. No gradients."""
+        """Return nats of every token of every answer of ``rows``, row by row; one float32 tensor (tokens,) per answer. No gradients."""
         torch = import_optional("torch", extra="train")
         with torch.no_grad():
             return self._of_answers(
@@ -85,7 +85,7 @@ class PolicyModel:
             )
 
     def apart(self, rows: Sequence[PackedRow]) -> tuple[list[float], list[float]]:
-        """Return how far every answer of ``rows`` is from sft, nats: log-ratio of its tokens, and divergence of what was expected."""
+        """Return how far the policy is from sft on each answer of ``rows``, in nats: the log-ratio of its tokens, and the KL divergence."""
         torch = import_optional("torch", extra="train")
 
         def read(batch: Any) -> Any:
@@ -129,10 +129,10 @@ def run_validation(
     held_out: HeldOut | None = None,
     group: ProcessGroup = SINGLE,
 ) -> ValidationPoint:
-    """Answer ``questions`` greedily, compare with the first look, keep samples and the best weights, and decide whether to stop.
+    """Answer ``questions`` greedily, compare with the first validation, keep samples and the best weights, and decide whether to stop.
 
-    ``held_out`` measures judgments of validation, where judgments are what is learned from. Each rank of ``group`` answers its share
-    of the questions; the first one compares and decides, and the others take its word.
+    ``held_out`` measures validation judgments, where training is on judgments. Each rank of ``group`` answers its share
+    of the questions; the first one compares and decides, and the others follow it.
     Raises  UsageError where every answer was cut.
     """
     started = time.monotonic()
@@ -196,7 +196,7 @@ def _marks(
     answers: Sequence[Completion],
     ratios: Sequence[float],
 ) -> list[RewardBreakdown]:
-    """Score with the declared rewards; without them, with the method's own: beta times the log-ratio to sft."""
+    """Score with the declared rewards; where there are none, with the method's own: beta times the log-ratio to sft."""
     if judges.rewards is not None:
         return judges.rewards.score(questions, answers, fixed=True)
     return [

@@ -1,4 +1,4 @@
-"""One step of learning from rewards, as it passes through TRL's trainer: what was written, what it is worth, how it is read."""
+"""State of one step of training on rewards, as it passes through TRL's trainer: the answers, their rewards and log-probabilities."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tunectl.training.rl.rl_types import (
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows that are read together, and the places of their answers in the step, row by row."""
+    """Rows of one forward pass, and the indices of their answers in the step, row by row."""
 
     rows: tuple[PackedRow, ...]
     places: tuple[int, ...]
@@ -46,14 +46,14 @@ class MicroBatch:
 
 @dataclass
 class RolloutStep:
-    """A step under way."""
+    """The current step."""
 
     number: int
-    """Of the step, from 1."""
+    """Number of the step, from 1."""
     questions: list[Prompt]
-    """One an answer: those of one prompt are neighbors."""
+    """One prompt per answer: equal prompts are neighbors."""
     own: tuple[int, ...] = ()
-    """Places of the prompts that this rank works on, among the prompts of the step."""
+    """Indices of the prompts of this rank, among the prompts of the step."""
     lines: list[GenerationState] = field(default_factory=list)
     """Answers of all ranks."""
     written: list[Completion] = field(default_factory=list)
@@ -61,18 +61,18 @@ class RolloutStep:
     reference: Any = None
     """(answers, longest) float32: nats of each token under sft; 0 in padding and for answers that were cut."""
     part: MicroBatch | None = None
-    """What the loss is taken of at the moment."""
+    """The micro-batch whose loss is computed now."""
     inputs: dict[str, Any] = field(default_factory=dict)
     """TRL's tensors of that part."""
     kl: list[float] = field(default_factory=list)
     """Log-ratio to sft of the answers that this rank read, nats."""
     mean_kl: float = 0.0
-    """Of the answers that all ranks read."""
+    """Mean KL of the answers that all ranks read."""
 
 
 @dataclass
 class PolicyRun:
-    """What the trainer and its hooks share."""
+    """State that the trainer and its hooks share."""
 
     plan: RlArgs
     settings: Rloo | Grpo
@@ -88,10 +88,10 @@ class PolicyRun:
     """Ctrl-C was pressed: finish this step, save, stop."""
     clock: float = 0.0
     group: ProcessGroup = SINGLE
-    """The processes that share this run."""
+    """The processes that share this training."""
 
     def run_validation(self, step: int) -> ValidationPoint:
-        """Look at greedy answers after ``step``."""
+        """Validate greedy answers after ``step``."""
         return rl_validation.run_validation(
             self.plan, self.policy, self.judges, self.data.validation, self.state, step, group=self.group
         )
@@ -110,7 +110,7 @@ class PolicyRun:
 
     @property
     def how(self) -> Sampling:
-        """How answers are drawn."""
+        """Sampling settings of the answers."""
         values = self.settings
         return Sampling(
             method="sampling",
@@ -121,7 +121,7 @@ class PolicyRun:
 
 
 def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, str]]:
-    """Begin a step; returns what TRL calls its inputs, one an answer."""
+    """Begin a step; returns TRL's inputs, one per answer."""
     copies = run.settings.num_generations
     prompts = [run.data.questions[number] for number in numbers]
     own = rollout_order.distribute_prompts(
@@ -132,7 +132,7 @@ def start(run: PolicyRun, numbers: Sequence[int], step: int) -> list[dict[str, s
 
 
 def generate_completions(run: PolicyRun) -> None:
-    """Write the answers of the step: each rank those to its own prompts."""
+    """Generate the answers of the step: each rank those to its own prompts."""
     turn, copies = run.turn, run.settings.num_generations
     prompts = [turn.questions[place * copies] for place in turn.own]
     seeds = [rollout_order.prompt_seed(run.plan.seed, turn.number, place) for place in turn.own]
@@ -142,7 +142,7 @@ def generate_completions(run: PolicyRun) -> None:
 
 
 def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
-    """Take the answers of the step, whoever wrote them.
+    """Store the answers of the step, whoever generated them.
 
     Raises  UsageError where all were cut.
     """
@@ -175,7 +175,7 @@ def score_answers(run: PolicyRun) -> list[float]:
 
 
 def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
-    """Return the answers to the prompts of this rank that ended, in rows, in micro-batches of hardware.train_batch_tokens."""
+    """Return the finished answers to this rank's prompts, in rows, in micro-batches of hardware.train_batch_tokens."""
     turn, copies = run.turn, run.settings.num_generations
     rows: list[PackedRow] = []
     indexes: list[list[int]] = []
@@ -196,7 +196,7 @@ def split_micro_batches(run: PolicyRun) -> list[MicroBatch]:
 
 
 def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
-    """Return likelihoods from writing, (answers, width); None where whoever wrote did not keep them."""
+    """Return log-probabilities from generation, (answers, width); None where the writer did not keep them."""
     torch = import_optional("torch", extra="train")
     lines = run.turn.lines
     if not all(line.nats for line in lines):
@@ -206,7 +206,7 @@ def get_sampling_logprobs(run: PolicyRun, width: int) -> Any | None:
 
 
 def compute_logprobs(run: PolicyRun, width: int) -> Any:
-    """Return likelihoods under the weights as they are now, (answers, width), 0 for answers that were cut; no gradients."""
+    """Return log-probabilities under the current weights, (answers, width), 0 for answers that were cut; no gradients."""
     torch = import_optional("torch", extra="train")
     result = torch.zeros(len(run.turn.lines), width, device=run.policy.route.device)
     for part in split_micro_batches(run):
@@ -217,7 +217,7 @@ def compute_logprobs(run: PolicyRun, width: int) -> Any:
 
 
 def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
-    """Return ``compute_logprobs`` under sft; once a step."""
+    """Return the log-probabilities under sft; computed once per step."""
     if run.turn.reference is None:
         with run.state.time_block("reference"), run.policy.as_sft():
             run.turn.reference = compute_logprobs(run, width)
@@ -225,7 +225,7 @@ def compute_reference_logprobs(run: PolicyRun, width: int) -> Any:
 
 
 def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], total: dict[str, Any]) -> float:
-    """Return the weight of a micro-batch in the loss of the step: its share of the items that the loss is a mean of."""
+    """Return the weight of a micro-batch in the loss of the step: its share of the items over which the loss is averaged."""
     if isinstance(settings, Grpo) and settings.loss == "dapo":
         return 1.0  # TRL divides by the tokens of the whole step already
     if isinstance(settings, Grpo) and settings.loss == "bnpo":
@@ -234,7 +234,7 @@ def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], total: dict[str, An
 
 
 def check_kl(run: PolicyRun) -> None:
-    """Stop before a policy that ran away takes another step.
+    """Stop the training where the KL to sft exceeds its limit, before another step.
 
     Raises  UsageError with step and value, and what to lower.
     """
@@ -250,7 +250,7 @@ def check_kl(run: PolicyRun) -> None:
 
 
 def build_step_metrics(run: PolicyRun, loss: float, rate: float) -> StepMetrics:
-    """Return the line of the curve for the step that was just learned."""
+    """Return the line of the curve for the step that has just ended."""
     turn, copies = run.turn, run.settings.num_generations
     totals = [breakdown.total for breakdown in turn.marks]
     groups = [

@@ -1,4 +1,4 @@
-"""Answers of a policy under training: the decode loop of evaluation, with each prompt read once for all its answers."""
+"""Generate answers of a policy in training: the decoding loop of evaluation, with each prompt read once for all its answers."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tunectl.core.optional import import_optional
 from tunectl.training.rl.rl_types import Completion, Prompt
 
 TOGETHER = 2
-"""Answers at work together, as a multiple of hardware.generate_batch: those of one prompt share its reading, as beams do."""
+"""Answers generated together, as a multiple of hardware.generate_batch: those of one prompt share its cache, as beams do."""
 
 
 class CompletionGenerator(Protocol):
-    """Writes answers with the weights that a policy has at the moment."""
+    """Generates answers with the current weights of a policy."""
 
     def sample_completions(
         self, questions: Sequence[Prompt], copies: int, sampling: Sampling, seeds: Sequence[int]
@@ -29,16 +29,16 @@ class CompletionGenerator(Protocol):
         """Return the likeliest answer to each of ``questions``, up to ``limit`` tokens."""
 
     def to_completion(self, line: GenerationState) -> Completion:
-        """Return an answer as those who judge it see it."""
+        """Convert a generation state to the completion that reward functions receive."""
 
 
 def decode_completion(tokenizer: Any, line: GenerationState) -> Completion:
-    """Return an answer as those who judge it see it."""
+    """Convert a generation state to the completion that reward functions receive."""
     return Completion(tuple(line.answer), decoding.text_of(tokenizer, line), line.finished)
 
 
 class RolloutGenerator:
-    """Writes with the weights that a peft model has at the moment."""
+    """Generates with the current weights of a peft model."""
 
     def __init__(self, model: Any, tokenizer: Any, *, batch: int) -> None:
         """``batch`` is hardware.generate_batch."""
@@ -71,7 +71,7 @@ class RolloutGenerator:
         return [line for group in lines for line in group]
 
     def _draw_uniforms(self, seed: int, copies: int, limit: int) -> Any:
-        """Return the random numbers of the answers to one question, (copies, limit): drawn on the CPU, so that all devices draw the same."""
+        """Return the random numbers of the answers to one question, (copies, limit): drawn on the CPU, so that all devices use the same."""
         random = self._torch.Generator().manual_seed(seed)
         return self._torch.rand((copies, limit), dtype=self._torch.float64, generator=random)
 
@@ -87,7 +87,7 @@ class RolloutGenerator:
         return lines
 
     def to_completion(self, line: GenerationState) -> Completion:
-        """Return an answer as those who judge it see it."""
+        """Convert a generation state to the completion that reward functions receive."""
         return decode_completion(self._tokenizer, line)
 
     @contextmanager

@@ -1,7 +1,7 @@
-"""Answers of a policy under training, written by vLLM servers: the adapter goes there by folder, tokens come back by HTTP.
+"""Generate answers of a policy in training on vLLM servers: the adapter is sent as a folder, tokens come back by HTTP.
 
-Each change of the weights is a folder and an adapter of its own, because vLLM keeps what it has computed by the name of the adapter.
-Likelihoods that are learned from are those of the trainer: the server's are those of another program with other rounding.
+Each change of the weights gets its own folder and adapter name, because vLLM caches by the name of the adapter.
+The log-probabilities for training are those of the trainer: the server's differ by its rounding.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from tunectl.training.rl.rl_types import Completion, Prompt
 
 _log = logging_setup.get_logger(__name__)
 REQUESTS_A_SERVER = 32
-"""At once; vLLM batches their answers, and more of them wait there."""
+"""Requests per server at the same time; vLLM batches their answers, and further ones wait there."""
 PROBE_TOKENS = 256
 MAX_DIFFERENCE = 0.25
-"""Nats a token between server and trainer, mean over a prompt: rounding to bfloat16 gives hundredths, another model whole nats."""
+"""Nats per token between server and trainer, mean over a prompt: rounding to bfloat16 gives hundredths, another model whole nats."""
 
 
 class ServerGenerator:
-    """Writes with the weights that a peft model has at the moment, on servers that hold its base."""
+    """Generates with the current weights of a peft model, on servers that hold its base."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ServerGenerator:
         self._digest, self._name, self._loads = "", "", 0
 
     def check_servers(self, model: Path, probe: Sequence[int], longest: int) -> None:
-        """Refuse servers that would write with other weights; the first rank asks, before the model is made fast.
+        """Refuse servers that would generate with other weights; the first rank asks, before the model gets its faster kernels.
 
         probe    tokens of a prompt, whose likelihoods are compared, without the adapter and with it
         longest  tokens of a prompt and its answer at most
@@ -107,11 +107,11 @@ class ServerGenerator:
         return self._write(questions, 1, Greedy(method="greedy", max_new_tokens=limit), [None] * len(questions))
 
     def to_completion(self, line: GenerationState) -> Completion:
-        """Return an answer as those who judge it see it."""
+        """Convert an answer to the Completion that reward functions receive."""
         return decode_completion(self._tokenizer, line)
 
     def close(self) -> None:
-        """Let the servers forget the adapter, and remove it."""
+        """Remove the adapter from the servers and from the disk."""
         if self._group.first:
             if self._name:
                 self._forget(self._name)
@@ -122,7 +122,7 @@ class ServerGenerator:
     def _write(
         self, questions: Sequence[Prompt], copies: int, how: Greedy | Sampling, seeds: Sequence[int | None]
     ) -> list[GenerationState]:
-        """Return ``copies`` answers to each of ``questions``; prompts are dealt to the servers in turn."""
+        """Return ``copies`` answers to each of ``questions``; prompts are sent to the servers in turn."""
         name = self._group.gather_bytes(self._load_weights().encode() if self._group.first else b"")[0].decode()
         if not questions:
             return []
@@ -140,7 +140,7 @@ class ServerGenerator:
         ]
 
     def _load_weights(self) -> str:
-        """Bring the weights of the moment to all servers, where they have changed; returns the name of their adapter."""
+        """Load the current weights on all servers, where they have changed; returns the name of their adapter."""
         digest = _hash_weights(self._model)
         if digest == self._digest:
             return self._name
@@ -180,7 +180,7 @@ class ServerGenerator:
 def open_generator(
     vllm: VllmColocate | VllmServer | None, model: Any, tokenizer: Any, base: ModelSpec, work: Path, group: ProcessGroup
 ) -> Iterator[ServerGenerator | None]:
-    """Yield a generator on the servers of ``vllm``; None where they are not what writes.
+    """Yield a generator on the servers of ``vllm``; None where answers are not generated on servers.
 
     Raises  UsageError naming the variable of the key when it is not set.
     """
@@ -209,7 +209,7 @@ def _read_key(settings: VllmServer) -> str | None:
 
 
 def _run_at_once(ask: Callable[[int], list[list[int]]], count: int, most: int) -> list[list[list[int]]]:
-    """Return ``ask`` of each number below ``count``; after an error no further one begins."""
+    """Run ``ask`` for each number below ``count``, at most ``most`` at once; after an error no further one begins."""
     with ThreadPoolExecutor(min(count, most)) as pool:
         try:
             return list(pool.map(ask, range(count)))

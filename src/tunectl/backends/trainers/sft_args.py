@@ -1,4 +1,4 @@
-"""Our plan in TRL's and peft's words: one table each."""
+"""Convert our training arguments to TRL's and peft's."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ OPTIMIZERS = {
 }
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 NO_CLIP = 0.0
-"""What TRL calls no limit."""
+"""TRL's value for no limit."""
 
 
 def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, steps: int, work: Path) -> Any:
-    """Return TRL's arguments of a plan: one item of our loader is one step, so nothing is accumulated by the library.
+    """Return TRL's arguments: one item of our loader is one step, so the library accumulates no gradients.
 
-    ``config`` is the name of their class (SFTConfig), ``settings`` what only that class knows.
+    ``config`` is the name of their class (SFTConfig), ``settings`` are the arguments that only that class has.
     """
     if plan.optimizer in {"adamw_8bit", "lion"}:
         import_optional("bitsandbytes", extra="gpu")
@@ -74,7 +74,7 @@ def _values(plan: TrainingArgs, steps: int, work: Path) -> dict[str, Any]:
 
 
 def peft_config(adapter: LoraArgs, task: str) -> Any:
-    """Return the ``LoraConfig`` of an adapter; ``task`` is peft's name of what the model does."""
+    """Return the ``LoraConfig`` of an adapter; ``task`` is peft's name of the model's task."""
     return import_optional("peft", extra="train").LoraConfig(
         task_type=task,
         r=adapter.lora_rank,
@@ -91,7 +91,7 @@ def peft_config(adapter: LoraArgs, task: str) -> Any:
 def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
     """Compare declared layers with those that the model has; ``section`` is where they are declared.
 
-    Raises  UsageError naming the unknown one and what there is.
+    Raises  UsageError naming the unknown layer and the existing ones.
     """
     if isinstance(adapter.target_modules, str):
         return

@@ -1,6 +1,6 @@
-"""Fit an adapter through TRL's ``SFTTrainer``: its loop, optimizers, schedules and trackers, with our rows and loss.
+"""Train an adapter through TRL's ``SFTTrainer``: its loop, optimizers, schedules and trackers, with our rows and loss.
 
-The loss of a step is the mean over its learned tokens, whatever the cut into micro-batches.
+The loss of a step is the mean over its trained tokens, independent of the micro-batches.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from tunectl.training.train_args import TrainingArgs
 
 
 class SftTrainer:
-    """The trainer of the product; see ``training.protocols.Trainer``."""
+    """Trains adapters with TRL; see ``training.protocols.Trainer``."""
 
     def __init__(self, group: ProcessGroup = SINGLE) -> None:
-        """``group`` is the processes that fit together; every one of them makes the same calls."""
+        """``group`` is the processes that train together; every one of them makes the same calls."""
         self._group = group
 
     def fit(
@@ -47,10 +47,10 @@ class SftTrainer:
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Fit an adapter, and keep the weights of the best validation loss; of a private fit the last ones.
+        """Train an adapter, and keep the weights of the best validation loss; of a private training the last ones.
 
-        Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or a private
-                fit asks for what cannot be; DataError where it has too few units;
+        Raises  UsageError when the loss is no number (names the step and the last good loss), a target does not exist, or the settings of a
+                private training are impossible; DataError where it has too few units;
                 InfrastructureError when memory or disk do not suffice, or after Ctrl-C; MissingExtraError.
         """
         if plan.privacy is not None:
@@ -96,7 +96,7 @@ class SftTrainer:
 
 
 def load_with_adapter(plan: TrainingArgs, folder: Path) -> tuple[Any, Any, bool]:
-    """Return the model with the adapter that is to be fitted, its tokenizer, and whether it has to run under autocast."""
+    """Return the model with the adapter to train, its tokenizer, and whether it needs autocast."""
     peft = import_optional("peft", extra="train")
     loaded = model_loader.load(folder, adapter=None, profile=plan.profile, four_bit=plan.four_bit)
     model = loaded.model

@@ -1,4 +1,4 @@
-"""What every way of learning from preferences puts before TRL's trainer: our steps, looks, checkpoints and progress."""
+"""What all trainers on preferences override in TRL's: our steps, validations, checkpoints and progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ else:
 
 
 class TrainRun(Protocol):
-    """One run, as the loop sees it."""
+    """One training, as the loop needs it."""
 
     plan: RlArgs
     state: RlTrainerState
@@ -37,23 +37,23 @@ class TrainRun(Protocol):
     stopped: bool
     """Ctrl-C was pressed: finish this step, save, stop."""
     clock: float
-    """When the step under way began, on the monotonic clock."""
+    """When the current step began, on the monotonic clock."""
     group: ProcessGroup
-    """The processes that share this run."""
+    """The processes that share this training."""
 
     @property
     def steps(self) -> Sequence[Any]:
-        """What the trainer is given at each step."""
+        """Input of the trainer at each step."""
 
     def run_validation(self, step: int) -> ValidationPoint:
-        """Look at greedy answers after ``step``."""
+        """Validate greedy answers after ``step``."""
 
     def format_progress(self, point: StepMetrics) -> dict[str, str]:
         """Return the values that the progress bar shows for a step."""
 
 
 class PolicyTrainerMixin(Base):
-    """Comes before TRL's trainer class. ``run`` is set before training starts."""
+    """Overrides methods of TRL's trainer class; it is its first base class. ``run`` is set before training starts."""
 
     args: Any
     control: Any
@@ -61,14 +61,14 @@ class PolicyTrainerMixin(Base):
     run: Any
 
     def get_train_dataloader(self) -> Any:
-        """Return one item a step."""
+        """Return one item per step."""
         data = import_optional("torch.utils.data", extra="train")
         return data.DataLoader(
             self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"numbers": items[0]}
         )
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """Return one look at greedy answers, and what follows from it."""
+        """Validate greedy answers, and act on the result."""
         run: TrainRun = self.run
         point = run.run_validation(self.state.global_step)
         run.clock = time.monotonic()  # the time of a look is not the steps'
@@ -93,7 +93,7 @@ class PolicyTrainerMixin(Base):
 
 
 def what_to_lower(plan: RlArgs) -> str:
-    """Return the settings that lower the memory."""
+    """Return the settings whose lower value needs less memory."""
     settings = plan.settings
     if isinstance(settings, Rloo | Grpo):
         longest = f"align.max_new_tokens (now {settings.max_new_tokens})"
@@ -106,7 +106,7 @@ def what_to_lower(plan: RlArgs) -> str:
 
 
 def refuse_bad_ranks(group: ProcessGroup, device: str, items: int, word: str, hint: str) -> None:
-    """Say what the run is on. A step has ``items``, ``word`` each; ``hint`` says what to raise.
+    """Log on what the training runs. A step has ``items``, called ``word``; ``hint`` says what to raise.
 
     Raises  UsageError where a step has fewer items than there are ranks, or layers are to be divided.
     """
@@ -127,9 +127,9 @@ def refuse_bad_ranks(group: ProcessGroup, device: str, items: int, word: str, hi
 
 
 def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, kept: int = 0, ranks: int = 1) -> None:
-    """Stop before memory or disk run out; see ``trl_loop.refuse_too_big``.
+    """Stop before memory or disk run out; see ``trainer_loop.refuse_too_big``.
 
-    Answers are written with a second copy of the adapted weights. ``ranks`` share the memory of this machine.
+    Answers are generated with a second copy of the adapted weights. ``ranks`` share the memory of this machine.
     Raises  InfrastructureError with what is needed and what is there.
     """
     weights = next(weights for weights in model.parameters() if not weights.requires_grad)
@@ -140,7 +140,7 @@ def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, kept: 
 
 
 def refuse_no_number(run: TrainRun, step: int, loss: float) -> None:
-    """Stop where the loss is lost.
+    """Stop where the loss is no number.
 
     Raises  UsageError with the step and the last good loss.
     """
@@ -155,7 +155,7 @@ def refuse_no_number(run: TrainRun, step: int, loss: float) -> None:
 
 
 def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
-    """Go through the steps of ``run``, from the checkpoint ``resumed`` on; returns the number of steps done.
+    """Run the steps of ``run``, from the checkpoint ``resumed`` on; returns the number of steps done.
 
     Raises  InfrastructureError after Ctrl-C.
     """
@@ -181,7 +181,7 @@ def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
 
 
 def mute_progress(trainer: Any) -> None:
-    """Progress is ours."""
+    """Switch off the trainer's progress output: ours is shown."""
     transformers = import_optional("transformers", extra="train")
     for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
         trainer.remove_callback(callback)
@@ -189,7 +189,7 @@ def mute_progress(trainer: Any) -> None:
 
 @cache
 def hooks() -> Any:
-    """Return the callback class that moves progress on and says when to look and to save; ``trainer`` is set once it is made."""
+    """Return the callback class that moves progress on and decides when to validate and to save; ``trainer`` is set once it is made."""
 
     class RolloutCallback(import_optional("transformers", extra="train").TrainerCallback):  # type: ignore[misc]
         """Runs after every optimizer step."""
@@ -197,12 +197,12 @@ def hooks() -> Any:
         trainer: Any
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-            """Show what an earlier run did already."""
+            """Show the progress of an earlier run."""
             if state.global_step:
                 self.trainer.run.bar.advance(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-            """Show the step, and decide what comes next."""
+            """Show the step, and decide whether to validate, save or stop."""
             run: TrainRun = self.trainer.run
             number, settings = state.global_step, run.plan.settings
             run.bar.advance(1, **run.format_progress(run.state.history[-1]))

@@ -1,7 +1,7 @@
 """Training loop of every adapter: a TRL trainer over a fixed schedule of steps, with our losses and checkpoints.
 
-One item of the data loader is one optimizer step: a few micro-batches of rows, each within the token budget. Whoever fits
-brings a ``TrainingRun`` that knows its losses, and a class of TRL whose optimizers, and schedules do the rest.
+One item of the data loader is one optimizer step: a few micro-batches of rows, each within the token budget. The caller
+brings a ``TrainingRun`` that computes its losses, and the TRL class whose optimizers and schedules do the rest.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _log = logging_setup.get_logger(__name__)
 
 
 class TrainerPlan(Protocol):
-    """What every plan of a fit says."""
+    """Values that the arguments of every training have."""
 
     @property
     def label(self) -> str:
-        """Section of the settings, and what the progress bar says."""
+        """Section of the settings, and the label of the progress bar."""
 
     @property
     def profile(self) -> HardwareProfile:
@@ -47,19 +47,19 @@ class TrainerPlan(Protocol):
 
 
 class Stoppable(Protocol):
-    """A fit that Ctrl-C may end."""
+    """A training that Ctrl-C may end."""
 
     stopped: bool
     """Finish this step, save, stop."""
 
     @property
     def plan(self) -> Any:
-        """Has the label that the message names."""
+        """The arguments, with the label that the message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerKind:
-    """What TRL calls a kind of training."""
+    """What differs between TRL's trainers: classes, task and arguments."""
 
     trainer: str
     """Name of its trainer class."""
@@ -68,7 +68,7 @@ class TrainerKind:
     task: str
     """peft's name of what the model does."""
     sample: dict[str, list[int]]
-    """TRL looks at one row when it starts; ours are elsewhere."""
+    """One row that TRL checks at its start; the real rows are passed elsewhere."""
     settings: dict[str, Any]
     """Arguments that only this kind has."""
 
@@ -90,7 +90,7 @@ REWARD = TrainerKind(
 
 
 def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tuple[Any, bool]:
-    """Return ``model`` with a fresh adapter, made fast, and whether it has to run under autocast.
+    """Return ``model`` with a new adapter and faster kernels, and whether it needs autocast.
 
     Raises  UsageError when a declared target does not exist; MissingExtraError.
     """
@@ -108,7 +108,7 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
 
 
 def trainable(model: Any) -> int:
-    """Count the weights that are trained."""
+    """Count the trained weights."""
     return sum(weights.numel() for weights in training_run.trainable_state(model).values())
 
 
@@ -126,9 +126,9 @@ def refuse_too_big(
     """Stop before memory or disk run out, once ``model`` is loaded.
 
     longest       tokens of the longest row
-    weight_bytes  of each weight that is still to be copied
-    kept          bytes that go to the disk besides checkpoints
-    hint          replaces what a fit on rows would say about memory
+    weight_bytes  bytes per weight, of the copies that are still to be made
+    kept          bytes that are written to the disk besides checkpoints
+    hint          replaces the advice on memory for a training on rows
     ranks         processes that share this machine's memory, each of which needs as much
     Raises  InfrastructureError with what is needed and what is there.
     """
@@ -165,7 +165,7 @@ def _section(plan: TrainerPlan) -> str:
 
 @contextmanager
 def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
-    """Turn a failed allocation into an error that says what to lower; ``hint`` replaces what a fit on rows would say.
+    """Turn a failed memory allocation into an error that says what to lower; ``hint`` replaces the advice for a training on rows.
 
     Raises  InfrastructureError.
     """
@@ -182,7 +182,7 @@ def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
 
 
 def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path, kind: TrainerKind) -> int:
-    """Go through the steps of ``run``, from the last complete checkpoint in ``work`` on; returns the number of steps done.
+    """Run the steps of ``run``, from the last complete checkpoint in ``work`` on; returns the number of steps done.
 
     Raises  InfrastructureError after Ctrl-C; UsageError where the loss is no number.
     """
@@ -208,7 +208,7 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
 
 
 def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
-    """Return the checkpoint to go on from: the first rank looks, and the others take what it found."""
+    """Return the checkpoint to resume from: the first rank searches, and the others use what it found."""
     result = training_checkpoint.latest_checkpoint(work) if group.first else None
     step = int(result.name.rpartition("-")[2]) if result else -1
     step = int(group.max(float(step))[0])
@@ -217,7 +217,7 @@ def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
 
 @contextmanager
 def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
-    """Yield the first Ctrl-C ends the fit after the step under way; a second one ends it at once."""
+    """Let the first Ctrl-C end the training after the current step; a second one ends it at once. Yields nothing."""
 
     def stop(_number: int, _frame: Any) -> None:
         if run.stopped:
@@ -237,7 +237,7 @@ def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
 
 
 def _learn(run: training_run.TrainingRun, model: Any, step: OptimizerStep, done: int, backward: Any) -> float:
-    """Return the gradients of one step, summed over the ranks; its mean loss. ``done`` steps came before."""
+    """Compute the gradients of one step, summed over the ranks; returns its mean loss. ``done`` steps came before."""
     model.train()
     run.group.seed_step(run.plan.seed, done)
     loss = run.learn(step, backward)
@@ -275,18 +275,18 @@ def _trainer_class(name: str) -> Any:
                 self.remove_callback(callback)
 
         def get_train_dataloader(self) -> Any:
-            """Return one item a step, in the order of the schedule."""
+            """Return one item per step, in the order of the schedule."""
             return torch.utils.data.DataLoader(
                 self.run.steps, batch_size=1, shuffle=False, collate_fn=lambda items: {"step": items[0]}
             )
 
         def training_step(self, model: Any, inputs: dict[str, OptimizerStep], num_items_in_batch: Any = None) -> Any:
-            """Return all micro-batches of one step; returns its mean loss."""
+            """Run all micro-batches of one step; returns its mean loss."""
             loss = _learn(self.run, model, inputs["step"], self.state.global_step, self.accelerator.backward)
             return torch.tensor(loss, device=self.args.device)
 
         def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-            """Compute the validation loss of the weights that would be kept, and update the best checkpoint."""
+            """Compute the validation loss of the weights that would be kept, and update the best weights."""
             loss = self.run.validate(self.model)
             training_run.update_best(self.run, self.model, loss, self.state.global_step)
             if self.run.group.first:
@@ -311,7 +311,7 @@ def _trainer_class(name: str) -> Any:
 
 @cache
 def _hooks(transformers: Any) -> Any:
-    """Return the callback class that moves average, totals, curve and progress on."""
+    """Return the callback class that updates average, totals, curve and progress."""
 
     class FitCallback(transformers.TrainerCallback):
         """Runs after every optimizer step."""
@@ -321,12 +321,12 @@ def _hooks(transformers: Any) -> Any:
             self.validate_at = run.validate_at
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-            """Show what an earlier run did already."""
+            """Show the progress of an earlier run."""
             if state.global_step:
                 self.run.bar.advance(state.global_step)
 
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_kwargs: Any) -> None:
-            """Count, average, and decide what comes next."""
+            """Count, average, and decide whether to validate, save or stop."""
             run, number = self.run, state.global_step
             training_run.update_ema(run, model, number)
             training_run.update_progress(run, number)
@@ -357,7 +357,7 @@ def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec
 
 
 def to_result(run: training_run.TrainingRun, steps: int, trainable: int, *, shared: bool) -> TrainResult:
-    """Return how the fit of ``run`` went.
+    """Return the result of the training ``run``.
 
     Raises  TunectlError where nothing was validated: a bug.
     """

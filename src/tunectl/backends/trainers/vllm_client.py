@@ -1,4 +1,4 @@
-"""A vLLM server, by HTTP: adapters that are loaded while it runs, answers as tokens, and likelihoods of a prompt."""
+"""Client of a vLLM server, by HTTP: adapters that are loaded while it runs, answers as tokens, and log-probabilities of a prompt."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tunectl.core.optional import import_optional
 
 EXTRA = "train"
 TRIES = 3
-"""For questions that can be asked again: the connection broke, or the server is busy (429, 502, 503)."""
+"""Tries of requests that can be repeated: the connection broke, or the server is busy (429, 502, 503)."""
 PAUSE_SECONDS = 0.5
-"""Before the second try; before the third twice as long."""
+"""Seconds before the second try; twice as long before the third."""
 IDLE_SECONDS = 2.0
-"""How long an idle connection is kept: less than the 5 seconds after which vLLM closes it."""
+"""Seconds for which an idle connection is kept: less than the 5 seconds after which vLLM closes it."""
 UNLOAD_SECONDS = 10.0
 LOAD_PATH = "/v1/load_lora_adapter"
 _KEY_HINT = "align.vllm.api_key_env names the environment variable that holds its key"
@@ -42,7 +42,7 @@ class ServedModel:
 
 
 class VllmClient:
-    """One server. Every method raises InfrastructureError where it does not answer, or says no."""
+    """One server. Every method raises InfrastructureError where it does not answer, or refuses."""
 
     def __init__(self, url: str, *, api_key: str | None, timeout_seconds: float) -> None:
         """``url`` is an address without ``/v1``."""
@@ -59,7 +59,7 @@ class VllmClient:
         self._http.close()
 
     def read_model(self) -> ServedModel:
-        """Return the model below all adapters."""
+        """Return the base model."""
         answer = self._ask("GET", "/v1/models", None)
         try:
             card = next(card for card in answer["data"] if not card.get("parent"))
@@ -71,7 +71,7 @@ class VllmClient:
             ) from error
 
     def load_adapter(self, name: str, folder: Path) -> None:
-        """Let the server read the adapter in ``folder``, under a new name."""
+        """Load the adapter in ``folder`` on the server, under a new name."""
         response = self._send("POST", LOAD_PATH, {"lora_name": name, "lora_path": str(folder)})
         if response.status_code == 200:
             return
@@ -84,13 +84,13 @@ class VllmClient:
         raise self._explain_refusal(words or f"HTTP {response.status_code}", folder)
 
     def unload_adapter(self, name: str) -> None:
-        """Let the server forget an adapter."""
+        """Unload an adapter."""
         response = self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name}, timeout_seconds=UNLOAD_SECONDS)
         if response.status_code != 200:
             raise InfrastructureError(f"{self.url}: {_error_words(response) or response.status_code}")
 
     def read_logprobs(self, model: str, ids: Sequence[int]) -> list[float]:
-        """Return nats of each of ``ids`` after those before it, from the second on."""
+        """Return the log-probability (nats) of each of ``ids`` after those before it, from the second on."""
         body = {"model": model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
         answer = self._ask("POST", "/v1/completions", body)
         try:
@@ -111,7 +111,7 @@ class VllmClient:
         seed: int | None,
         stops: Sequence[int],
     ) -> list[list[int]]:
-        """Return the tokens of ``copies`` answers to the prompt ``ids``, the token that ended it with each."""
+        """Return the tokens of ``copies`` answers to the prompt ``ids``, each with the token that ended it."""
         sampled = isinstance(how, Sampling)
         body = {
             "model": model,
@@ -146,7 +146,7 @@ class VllmClient:
         return result
 
     def _explain_refusal(self, words: str, folder: Path) -> InfrastructureError:
-        """Return the error for an adapter that the server does not take, with what to do about it."""
+        """Return the error for an adapter that the server refuses, with what to do about it."""
         if "max_lora_rank" in words:
             rank, size = find_max_rank(folder)
             return InfrastructureError(
@@ -168,7 +168,7 @@ class VllmClient:
         )
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        """Return what the server answers."""
+        """Return the server's answer."""
         for left in reversed(range(TRIES)):
             try:
                 response = self._send(method, path, body)
@@ -214,7 +214,7 @@ class _BrokenConnectionError(InfrastructureError):
 
 
 def _error_words(response: Any) -> str | None:
-    """Return what vLLM says of an error, None where something else answered; older versions have no key ``error``."""
+    """Return vLLM's error message, None where something else answered; older versions have no key ``error``."""
     try:
         body = response.json()
     except ValueError:

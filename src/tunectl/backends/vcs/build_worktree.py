@@ -13,15 +13,15 @@ from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.vcs import dvc_repo, git_worktree
 
 SHARED_FOLDERS = ("cache", "exporters", "inference_log", "init_adapters", "track")
-"""Folders of the project's hidden folder that the worktree uses as well."""
+"""Subfolders of the project's ``.tunectl`` that the worktree uses as well."""
 
 
 def add(
     root: Path, folder: Path, branch: str | None, commit: str, marks: Mapping[str, str] = MappingProxyType({})
 ) -> Path:
-    """Return a worktree of the project ``root`` at ``folder``; what stood there is removed.
+    """Create a worktree of the project ``root`` at ``folder``; what was there is removed.
 
-    ``branch`` begins anew at ``commit``; None: no branch. ``marks`` are added to the environment of what is started.
+    ``branch`` begins anew at ``commit``; None: no branch. ``marks`` are added to the environment of the processes.
     Returns  the project inside it
     """
     project = git_worktree.add(root, folder, branch, commit)
@@ -34,7 +34,7 @@ def add(
 
 
 def build_environment(project: Path) -> dict[str, str]:
-    """Return the environment of a build in a worktree: its own code comes first where the project brings tunectl's."""
+    """Return the environment of a build in a worktree: its own code comes first where the project contains tunectl's."""
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
     if (project / "src" / "tunectl").is_dir():
         environment["PYTHONPATH"] = (
@@ -44,7 +44,7 @@ def build_environment(project: Path) -> dict[str, str]:
 
 
 def describe_failure(project: Path, code: int) -> str:
-    """Return why ``tunectl repro`` in a worktree ended with ``code``: the words of the stage that failed, where one did."""
+    """Return why ``tunectl repro`` in a worktree ended with ``code``: the message of the stage that failed, where one did."""
     failure = ProjectPaths(project).failure
     if failure.is_file():
         note: dict[str, Any] = atomic_io.read_json(failure)

@@ -1,4 +1,4 @@
-"""Files in the project's cache of DVC, read by their digest: DVC itself is not asked, and nothing is checked out."""
+"""Find files in the project's DVC cache by their digest: DVC itself is not run, and nothing is checked out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class _CachedEntry(Struct, frozen=True):
 
 
 def find_cached_file(root: Path, digest: str, name: str) -> Path | None:
-    """Where the file ``name`` of a folder lies whose digest is in ``dvc.lock``; None where the cache does not have it.
+    """Return the path in the cache of file ``name`` of a folder whose digest is in ``dvc.lock``; None where the cache does not have it.
 
-    A cache that ``dvc config cache.dir`` puts elsewhere is not looked at.
+    A cache that ``dvc config cache.dir`` places elsewhere is not searched.
     """
     listing = _locate(root, digest)
     if listing is None:

@@ -1,4 +1,4 @@
-"""Read ``dvc.lock``, DVC's record of what each stage last read and wrote, and look into DVC's cache.
+"""Read ``dvc.lock``, DVC's record of what each stage last read and wrote, and check DVC's cache.
 
 Reading takes milliseconds and no lock, so it works while ``dvc repro`` runs; DVC itself refuses then.
 """
@@ -27,17 +27,17 @@ class LockedOutput:
 
     md5: str
     size: int = 0
-    """Bytes, of a folder those of all its files."""
+    """Bytes; for a folder those of all its files."""
     files: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class LockedStage:
-    """What DVC recorded when a stage last ended well. Paths are relative to the project."""
+    """What DVC recorded when a stage last succeeded. Paths are relative to the project."""
 
     command: str
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """File of settings to its whole content."""
+    """Content of each file of settings, by its name."""
     inputs: Mapping[str, LockedOutput] = field(default_factory=dict)
     outputs: Mapping[str, LockedOutput] = field(default_factory=dict)
 

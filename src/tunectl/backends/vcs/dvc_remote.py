@@ -1,4 +1,4 @@
-"""DVC's remotes: which one is set, and its cache of runs there and back."""
+"""DVC's remotes: find the one that is set, push and fetch its run cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DRIVERS: Final = {
     "gcs": ("dvc_gs", "gs"),
     "azure": ("dvc_azure", "azure"),
 }
-"""Package and extra by the kind of an address; DVC itself names them only when it connects."""
+"""Package and extra of each kind of address; DVC itself names them only when it connects."""
 MAX_SECONDS: Final = 6 * 3600
 """Of one transfer: the longest that a remote may hang which neither answers nor fails."""
 _SECTION: Final = re.compile(r"""'?remote "(.+)"'?""")
@@ -55,7 +55,7 @@ def read_remote(root: Path, name: str | None) -> str:
 
 
 def push(root: Path, remote: str, targets: Sequence[str]) -> None:
-    """Send the cache of runs, and outputs of stages, of what they depend on, and of files of ``dvc add``.
+    """Send the run cache, and outputs of stages, of what they depend on, and of files of ``dvc add``.
 
     Raises  InfrastructureError with DVC's reason.
     """
@@ -63,7 +63,7 @@ def push(root: Path, remote: str, targets: Sequence[str]) -> None:
 
 
 def fetch_runs(root: Path, remote: str) -> None:
-    """Bring the cache of runs: what each stage wrote from which inputs.
+    """Fetch the run cache: what each stage wrote from which inputs.
 
     Raises  InfrastructureError with DVC's reason.
     """

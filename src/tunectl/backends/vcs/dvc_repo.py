@@ -1,4 +1,4 @@
-"""The DVC seam: a subprocess, because its Python API is not ours to track."""
+"""Wrapper of DVC: runs it as a subprocess, because its Python API changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunectl.core.errors import InfrastructureError, MissingExtraError, UsageErr
 
 
 def build_command(root: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the beginning of a command of DVC, and its environment.
+    """Return the beginning of a DVC command, and its environment.
 
     Raises  MissingExtraError without DVC; UsageError where ``root`` is no project, or no DVC repository.
     """
@@ -44,22 +44,22 @@ def build_command(root: Path) -> tuple[list[str], dict[str, str]]:
 
 
 RESTORE_ONLY: Final = "TUNECTL_RESTORE_ONLY"
-"""Environment variable that lets every stage but compose refuse to run: ``restore`` brings results, it makes none."""
+"""Environment variable that lets every stage but compose refuse to run: ``restore`` restores results and builds none."""
 
 
 def restore(root: Path, targets: Sequence[str]) -> int:
-    """Bring stages back from DVC's cache of runs, and outputs that it lacks from the remote; returns DVC's exit code.
+    """Restore stages from DVC's run cache, and outputs that it lacks from the remote; returns DVC's exit code.
 
-    A stage of ours that is not there fails instead of running.
+    A stage of ours that was not cached fails instead of running.
     """
     return _run_repro(root, ["--pull", *targets], {RESTORE_ONLY: "1"})
 
 
 def repro(root: Path, targets: Sequence[str] = (), *, force: bool = False) -> int:
-    """Run ``dvc repro`` with its output on ours; returns its exit code, 130 where it was interrupted.
+    """Run ``dvc repro`` with its output passed through; returns its exit code, 130 where it was interrupted.
 
     ``targets`` are stages: they and what they need are rebuilt. ``force`` reruns them though nothing changed. What ends this
-    process ends DVC and the stage that it runs, too: SIGINT, SIGTERM and SIGHUP let the step under way finish, kill -9 does not.
+    process ends DVC and the stage that it runs, too: SIGINT, SIGTERM and SIGHUP let the current step finish, kill -9 does not.
     """
     return _run_repro(root, [*(["--force"] if force else []), *targets], {})
 
@@ -78,7 +78,7 @@ def _run_repro(root: Path, arguments: Sequence[str], marks: Mapping[str, str]) -
 
 @contextmanager
 def _pass_signals(group: int) -> Iterator[threading.Event]:
-    """Send SIGINT to a process group when this process gets SIGINT, SIGTERM or SIGHUP; the event says whether it did."""
+    """Send SIGINT to a process group when this process gets SIGINT, SIGTERM or SIGHUP; the yielded event is set then."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted  # only the main thread may set handlers
@@ -98,7 +98,7 @@ def _pass_signals(group: int) -> Iterator[threading.Event]:
 
 
 def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Let the project in a worktree use the cache and the remotes of ``root``, then bring back what its lock file names.
+    """Let the project in a worktree use the cache and the remotes of ``root``, then check out what its lock file names.
 
     What the cache does not hold is left out: it is rebuilt. ``marks`` are added to DVC's environment, so that it is found again.
     Raises  InfrastructureError with DVC's own words when it cannot tell where its cache is.
@@ -119,7 +119,7 @@ def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingPr
 
 
 def clear_stale_locks(root: Path) -> int:
-    """Take processes that are dead out of DVC's list of readers and writers; returns how many.
+    """Remove dead processes from DVC's list of readers and writers; returns how many.
 
     DVC forgets a killed process by itself, but not one that nobody has waited for yet (a zombie, as in a container without an
     init), and it cannot read a list that a kill cut off half-way. Call this under the lock of ``tunectl repro``.
@@ -143,7 +143,7 @@ def clear_stale_locks(root: Path) -> int:
 
 
 def _is_running(pid: int) -> bool:
-    """Return whether a process runs; one that has ended but was not waited for does not."""
+    """Return whether a process runs; a zombie does not."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         # the state is the first word behind the name, which stands in brackets and may hold anything

@@ -1,4 +1,4 @@
-"""A worktree of the project for an unattended retrain, on a branch of its own, or for a trial: git's seam, as subprocesses."""
+"""Wrapper of git, as subprocesses: a worktree of the project for an unattended retrain, on its own branch, or for a trial."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = (
     "user.name=tunectl retrain controller",
     "user.email=retrain@tunectl.invalid",
 )
-"""Whose the commits are; and no hooks, which are for people: one that asks, or checks out data (``dvc install``), would stop a retrain that nobody sees."""
+"""Author of the commits; and no hooks, which are for people: one that asks, or checks out data (``dvc install``), would stop an unattended retrain."""
 
 
 def revision(root: Path) -> str:
@@ -48,12 +48,12 @@ def require_clean(root: Path) -> None:
 
 
 def list_untracked_files(root: Path, places: Sequence[str]) -> list[str]:
-    """Return files in ``places`` (folders or files of the project) that are in no commit and not ignored."""
+    """Return files in ``places`` (folders or files of the project) that are neither tracked nor ignored."""
     return _check_output(root, "ls-files", "--others", "--exclude-standard", "--", *places).splitlines()
 
 
 def list_tracked_files(root: Path, pattern: str) -> list[str]:
-    """Return files of the project that Git knows, by a pattern such as ``*.dvc``; names as they are, whatever is in them."""
+    """Return tracked files of the project, by a pattern such as ``*.dvc``; names are unquoted."""
     return [name for name in _check_output(root, "ls-files", "-z", "--", pattern).split("\0") if name]
 
 
@@ -63,18 +63,18 @@ def list_remotes(root: Path) -> list[str]:
 
 
 def read_remote_address(root: Path, remote: str) -> str:
-    """Return what a remote is fetched from."""
+    """Return the fetch URL of a remote."""
     return _check_output(root, "remote", "get-url", remote).strip()
 
 
 def list_remote_branches(root: Path, commit: str) -> list[str]:
-    """Return ``REMOTE/BRANCH`` of all branches at remotes that have a commit, as the last fetch or push saw them."""
+    """Return ``REMOTE/BRANCH`` of all remote branches that have a commit, as of the last fetch or push."""
     words = ("for-each-ref", "--contains", commit, "--format=%(refname:lstrip=2)", "refs/remotes")
     return _check_output(root, *words).splitlines()
 
 
 def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
-    """Return a worktree at ``folder`` on ``branch``, which begins anew at ``commit``, or on none; what stood there is removed.
+    """Create a worktree at ``folder`` on ``branch``, which begins anew at ``commit``, or on none; what was there is removed.
 
     Returns  the project inside it (a project may be a folder of its repository).
     """
@@ -86,7 +86,7 @@ def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
 
 
 def project_path(root: Path, folder: Path) -> Path:
-    """Return where the project lies in a worktree of its repository."""
+    """Return the project's path in a worktree of its repository."""
     return folder / _check_output(root, "rev-parse", "--show-prefix").strip()
 
 
@@ -96,14 +96,14 @@ def read_top(root: Path) -> Path:
 
 
 def remove_stale_locks(project: Path) -> None:
-    """Delete the locks that a git which was cut off left in a worktree; for whoever knows that nobody else works there."""
+    """Delete the locks that a killed git left in a worktree; only call it where nobody else works there."""
     branch = _git(project, "symbolic-ref", "HEAD").stdout.strip() or "HEAD"
     for name in ("index", "HEAD", branch):
         (project / _check_output(project, "rev-parse", "--git-path", f"{name}.lock").strip()).unlink(missing_ok=True)
 
 
 def remove(root: Path, folder: Path) -> None:
-    """Forget a worktree; its branch stays."""
+    """Remove a worktree; its branch stays."""
     _git(root, "worktree", "unlock", str(folder.absolute()))
     _git(root, "worktree", "remove", "--force", "--force", str(folder.absolute()))
     shutil.rmtree(folder, ignore_errors=True)
@@ -121,7 +121,7 @@ def commit(project: Path, paths: Sequence[str], message: str) -> str:
 
 
 def fast_forward(root: Path, branch: str) -> str | None:
-    """Bring the checked-out branch forward to ``branch``; None where it was done, else why not."""
+    """Fast-forward the checked-out branch to ``branch``; None where it was done, else why not."""
     if _git(root, "merge-base", "--is-ancestor", "HEAD", branch).returncode:
         return f"the checked-out branch has moved on; merge {branch} by hand"
     process = _git(root, "merge", "--ff-only", "--quiet", branch)
@@ -133,7 +133,7 @@ def fast_forward(root: Path, branch: str) -> str | None:
 
 
 def has_unmerged_commits(root: Path, branch: str) -> bool:
-    """Return whether a branch is there and has commits that the checked-out one lacks."""
+    """Return whether a branch exists and has commits that the checked-out one lacks."""
     return _git(root, "merge-base", "--is-ancestor", branch, "HEAD").returncode == 1
 
 
@@ -143,7 +143,7 @@ def list_changed_files(root: Path, before: str, after: str) -> list[str]:
 
 
 def list_differences(root: Path, commit: str) -> list[str]:
-    """Return files below the project that differ from a commit, named from the project on.
+    """Return files below the project that differ from a commit, as paths relative to the project.
 
     Raises  InfrastructureError where the commit is not here.
     """

@@ -1,4 +1,4 @@
-"""Releases as Git tags, the way GTO writes them: a version for a release, a stage for the champion."""
+"""Register releases as Git tags, in GTO's format: a version for a release, a stage for the champion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.core.optional import import_optional
 def register(root: Path, name: str, *, release: str, commit: str | None, stage: str | None) -> list[str]:
     """Tag the commit that a release was made at with the next version, and assign ``stage`` to it; returns the new tags.
 
-    A release that has a version already gets no second one. GTO allows no underscore in a name; a dash stands for it.
+    A release that has a version already gets no second one. GTO allows no underscore in a name; it is replaced by a dash.
     Raises  UsageError outside Git, or for a release made from changes that were not committed; InfrastructureError with GTO's words.
     """
     import_optional("gto", extra="pipeline")

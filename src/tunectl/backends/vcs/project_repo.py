@@ -1,4 +1,4 @@
-"""The seam of a new project's repositories: ``git init`` and ``dvc init`` as subprocesses."""
+"""Wrapper of ``git init`` and ``dvc init``, as subprocesses, for a new project."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.core.errors import InfrastructureError
 
 
 def inside_git(folder: Path) -> bool:
-    """Return whether ``folder`` belongs to a Git repository; false where git is not installed."""
+    """Return whether ``folder`` is in a Git repository; false where git is not installed."""
     if shutil.which("git") is None:
         return False
     done = subprocess.run(
@@ -25,7 +25,7 @@ def inside_git(folder: Path) -> bool:
 
 
 def head_commit(folder: Path) -> str | None:
-    """Return the commit that ``folder`` is at, with ``-dirty`` behind it where tracked files differ; None outside Git or before the first one."""
+    """Return the commit of ``folder``, with the suffix ``-dirty`` where tracked files differ; None outside Git or before the first commit."""
     if shutil.which("git") is None:
         return None
     words = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
@@ -34,7 +34,7 @@ def head_commit(folder: Path) -> str | None:
 
 
 def init_repositories(folder: Path) -> list[str]:
-    """Make ``folder`` a Git and a DVC repository, as far as it is none and the tools are there; DVC's analytics are off.
+    """Make ``folder`` a Git and a DVC repository, where it is none and the tools are installed; DVC's analytics are switched off.
 
     Returns what was done, or what is left to do, one line each.
     Raises  InfrastructureError with the tool's own words when it fails.

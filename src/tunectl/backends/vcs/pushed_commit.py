@@ -1,4 +1,4 @@
-"""The commit that a job clones: checked out here, with nothing on top, and at a remote."""
+"""The commit that a job clones: checked out here, without uncommitted changes, and pushed to a remote."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class PushedCommit:
     commit: str
     repository: str
     folder: str
-    """The project in its repository; empty where it is all of it."""
+    """Path of the project in its repository; empty where it is the whole repository."""
     data_files: tuple[str, ...]
-    """Files of ``dvc add`` in the project, which DVC brings."""
+    """Files of ``dvc add`` in the project, which DVC fetches."""
 
 
 def find_pushed_commit(root: Path, repository: str | None) -> PushedCommit:

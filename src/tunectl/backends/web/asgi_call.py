@@ -14,7 +14,7 @@ from tunectl.access.guard_middleware import AsgiApplication, AsgiEvent
 
 
 async def ask(application: AsgiApplication, method: str, path: str, key: str, body: Any = None) -> tuple[int, Any]:
-    """Return status and decoded JSON of one request with a bearer key; a body that is no JSON is given as None."""
+    """Return status and decoded JSON of one request with a bearer key; None for a body that is no JSON."""
     content = b"" if body is None else msgspec.json.encode(body)
     headers = [
         (b"host", b"localhost"),

@@ -1,8 +1,8 @@
 """HTTP/1.1 for uvicorn with bounds on the size and time of request heads, so that clients without a key cannot exhaust it.
 
-Uvicorn bounds neither the bytes of a head (with httptools) nor the time that one takes, and waits for ever for the first byte of a
+Uvicorn limits neither the bytes of a head (with httptools) nor the time that one takes, and waits for ever for the first byte of a
 connection. Here a head has ``MAX_HEAD_BYTES`` and ``HEAD_SECONDS`` from its first byte on, a silent connection ``IDLE_SECONDS``,
-and where more than ``MAX_CONNECTIONS`` are open, the one that has waited longest for a request makes room.
+and where more than ``MAX_CONNECTIONS`` are open, the one that has waited longest for a request is closed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, Final
 from tunectl.core.optional import import_optional
 
 MAX_HEAD_BYTES: Final = 65_536
-"""Of a request line and headers; also of chunk headers and trailers that come between two parts of a body."""
+"""Bytes of a request line and headers; also of chunk headers and trailers that come between two parts of a body."""
 HEAD_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 5.0
 MAX_CONNECTIONS: Final = 512
 LINGER_SECONDS: Final = 1.0
-"""What is still sent after a refusal is thrown away for so long; closing at once would lose the client the answer."""
+"""Seconds for which further input is discarded after a refusal; closing at once would lose the client the answer."""
 _WORDS: Final = f"the head of a request has at most {MAX_HEAD_BYTES} bytes\n".encode()
 TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\n"
@@ -30,7 +30,7 @@ TOO_LARGE: Final = (
 
 
 def limit_protocols() -> None:
-    """Let every uvicorn of this process that is started later speak the bounded protocol."""
+    """Make every uvicorn of this process that is started later use the bounded protocol."""
     config = import_optional("uvicorn.config", extra="annotate")
     for name in ("auto", "h11", "httptools"):
         if name != "httptools" or importlib.util.find_spec("httptools") is not None:
@@ -38,7 +38,7 @@ def limit_protocols() -> None:
 
 
 def build_server(application: Any) -> Any:
-    """Return a uvicorn server of an ASGI application, to be run on a socket that listens."""
+    """Return a uvicorn server of an ASGI application, to be run on a listening socket."""
     uvicorn = import_optional("uvicorn", extra="annotate")
     return uvicorn.Server(
         uvicorn.Config(
@@ -75,7 +75,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @cache
 def build_protocol(name: str) -> Any:
-    """Return the bounded form of uvicorn's protocol ``h11`` or ``httptools``; ``auto`` is the faster one that is installed."""
+    """Return the bounded variant of uvicorn's protocol ``h11`` or ``httptools``; ``auto`` is the faster one that is installed."""
     if name == "auto":
         name = "h11" if importlib.util.find_spec("httptools") is None else "httptools"
     module = import_optional(f"uvicorn.protocols.http.{name}_impl", extra="annotate")
@@ -85,7 +85,7 @@ def build_protocol(name: str) -> Any:
 
 
 class _BoundedConnection(asyncio.Protocol):
-    """A connection with a clock; stands before uvicorn's protocol."""
+    """A connection with a timer; first base class before uvicorn's protocol."""
 
     connections: set[Any]
     cycle: Any
@@ -93,7 +93,7 @@ class _BoundedConnection(asyncio.Protocol):
     transport: Any
     timeout_keep_alive_handler: Any
     since = 0.0
-    """When the clock was started."""
+    """When the timer was started."""
     _timer: asyncio.TimerHandle | None = None
     _begun = False
 
@@ -133,7 +133,7 @@ class _BoundedConnection(asyncio.Protocol):
 
 
 class _CountedHead(asyncio.Protocol):
-    """Counts the bytes of which a parser has made nothing yet; stands before httptools' protocol."""
+    """Counts bytes that a parser has not completed yet; first base class before httptools' protocol."""
 
     transport: Any
     start_timer: Any

@@ -1,6 +1,6 @@
 """Web server of monitor and retrain controller: Starlette on uvicorn, in a separate thread.
 
-The guard sees a request before its body is read. Nobody holds the server up: heads and bodies are bounded in bytes and in time.
+The guard checks a request before its body is read. No client can block the server: heads and bodies are limited in bytes and in time.
 """
 
 from __future__ import annotations
@@ -24,35 +24,35 @@ from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import import_optional
 
 BODY_SECONDS: Final = 30.0
-"""Longest time for a body, however slowly it drips."""
+"""Longest time in seconds for a body, however slowly it arrives."""
 DROPPED_BYTES: Final = 16 << 20
-"""Read and dropped of a body that is too long, once it is answered; closing at once would reset the line under the answer."""
+"""Bytes that are read and dropped of a body that is too long, once it is answered; closing at once would reset the connection before the answer arrives."""
 TEXT: Final = "text/plain; charset=utf-8"
 
 
 class HttpRequest(NamedTuple):
-    """What is asked."""
+    """A request."""
 
     method: str
     path: str
-    """Without what stands behind a question mark."""
+    """Path without the query."""
     body: bytes = b""
     client: str = ""
-    """Address of whoever asks; a proxy's, where one is in front."""
+    """Address of the client; a proxy's, where one is in front."""
 
 
 class HttpResponse(NamedTuple):
-    """What is answered."""
+    """A response."""
 
     content: bytes
     kind: str = "text/html; charset=utf-8"
     status: int = 200
     headers: Mapping[str, str] = MappingProxyType({})
-    """More of them, or others than the usual ones."""
+    """Further headers, or others than the usual ones."""
 
 
 class HttpServer:
-    """Answers on a port, in threads of its own."""
+    """Answers on a port, in separate threads."""
 
     def __init__(
         self,
@@ -69,20 +69,20 @@ class HttpServer:
         """Open the port; 0 takes any.
 
         Args:
-            service: Its name in the table of routes, which is its verb and its section, too.
-            address: What it listens on.
-            port: What it listens on.
-            answer: Answers a request that the guard has let in; runs in a thread, and never raises.
-            verify: Raises ApiError where a secret does not open what the table says.
-            unknown: What opens a path that the table does not have.
-            keyless: Whether no key is asked for while nobody but this machine can ask.
+            service: Its name in the table of routes, which is its command and its section, too.
+            address: Address to listen on.
+            port: Port to listen on.
+            answer: Answers a request that the guard has admitted; runs in a thread, and never raises.
+            verify: Raises ApiError where a secret is not valid for the credential in the table.
+            unknown: Credential for a path that the table does not have.
+            keyless: Whether no key is asked for while only this machine can send requests.
             max_body_bytes: Longest body.
 
         Raises  InfrastructureError for a port in use.
         """
         host = "127.0.0.1" if address == "localhost" else address
         self.local = ip_address(host).is_loopback
-        """Whether nobody but this machine can ask."""
+        """Whether only this machine can send requests."""
         self._handle, self._largest = answer, max_body_bytes
         self._requests = import_optional("starlette.requests", extra=service)
         self._responses = import_optional("starlette.responses", extra=service)
@@ -103,11 +103,11 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Port on which it listens."""
         return self._port
 
     def open(self) -> None:
-        """Answer from now on."""
+        """Start answering."""
         self._thread.start()
 
     def close(self) -> None:
@@ -164,7 +164,7 @@ class HttpServer:
 
 
 async def _drop_rest(receive: Any) -> None:
-    """Read what the sender still sends, and forget it."""
+    """Read and drop the rest of the body."""
     size = 0
     with suppress(TimeoutError):
         async with asyncio.timeout(BODY_SECONDS):

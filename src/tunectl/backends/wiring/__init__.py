@@ -1,1 +1,1 @@
-"""Put the backends of a stage together."""
+"""Choose and build the backends of each stage."""

@@ -1,4 +1,4 @@
-"""What the align stage works with, put together once: trainers, reward model, checks, the independent measure, the page."""
+"""Build what the align stage needs: trainers, reward model, checks, the independent metric, the page."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AlignBackend:
-    """Everything outside our own arithmetic; tests pass fakes."""
+    """All libraries of the align stage; tests pass fakes."""
 
     trainer: Callable[[AlignSettings], PolicyTrainer]
     reward: Callable[[Path, Path, Path, HardwareProfile], RewardModel]
-    """Base, sft and reward folder, and the machine, to the members of the reward model."""
+    """Loads the members of the reward model, from base, sft and reward folder, and the machine."""
     checked: Checked
     measure: Callable[[ValidationMetric], rl_types.ValidationScorer]
     page: Callable[[str, AlignSettings, RlResult], str]
-    """Project, settings and run to the report."""
+    """Renders the report, from project, settings and run."""
 
 
 def build_backend() -> AlignBackend:
-    """Return the libraries themselves."""
+    """Return the real libraries."""
     return AlignBackend(build_trainer, _reward, _score_check, build_metric, _page)
 
 
 def build_judges(settings: AlignSettings, tools: AlignBackend, model: RewardModel | None) -> RewardFunctions:
-    """Return what marks answers, as declared."""
+    """Return what scores answers, as declared."""
     rewards = None
     if isinstance(settings, Rloo | Grpo):
         rewards = RewardFunction(settings.rewards, checked=tools.checked, model=model)
@@ -50,7 +50,7 @@ def build_judges(settings: AlignSettings, tools: AlignBackend, model: RewardMode
 
 
 def checks_of(settings: AlignSettings) -> list[tuple[str, Check]]:
-    """Return every declared check with its place in the settings: those of the reward, and that of the independent measure."""
+    """Return every declared check with its key in the settings: those of the reward, and that of the independent metric."""
     result: list[tuple[str, Check]] = []
     if isinstance(settings, Rloo | Grpo):
         result += [
@@ -61,9 +61,9 @@ def checks_of(settings: AlignSettings) -> list[tuple[str, Check]]:
 
 
 def refuse_bad_schemas(settings: AlignSettings) -> None:
-    """Before anything is loaded.
+    """Refuse invalid JSON schemas before anything is loaded.
 
-    Raises  ConfigError where a declared check is of a schema that is none.
+    Raises  ConfigError where a declared check has an invalid schema.
     """
     from tunectl.backends.text import json_validation
 
@@ -96,7 +96,7 @@ def _score_check(check: Check, answer: str, question: str, fields: Mapping[str, 
 
 
 def build_metric(cfg: ValidationMetric) -> rl_types.ValidationScorer:
-    """Return the independent measure as declared."""
+    """Return the independent metric as declared."""
     if isinstance(cfg, ScoreMeasure):
         from tunectl.backends.text import scores
 
@@ -106,7 +106,7 @@ def build_metric(cfg: ValidationMetric) -> rl_types.ValidationScorer:
 
 @dataclass(frozen=True)
 class _ScoreMetric:
-    """BLEU or chrF against the references."""
+    """BLEU or chrF of answers against the references."""
 
     name: str
     combine: Callable[[NDArray[Any]], NDArray[Any]]
@@ -118,7 +118,7 @@ class _ScoreMetric:
 
 @dataclass(frozen=True)
 class _CheckMetric:
-    """The share of a declared check."""
+    """The share of answers that pass a declared check."""
 
     name: str
     combine: Callable[[NDArray[Any]], NDArray[Any]]

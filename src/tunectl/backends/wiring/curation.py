@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def choose_engine(stage: str, path: Path) -> dict[str, Any]:
-    """Return the backends of ``stage``, as the file says that ``compose`` wrote; none where it runs in this process."""
+    """Return the backends of ``stage``, as in the file that ``compose`` wrote; none where it runs in this process."""
     if stage != "curate" or not path.is_file() or atomic_io.read_json(path) != {"engine": "ray"}:
         return {}
     return {"engine": curate_on_ray}

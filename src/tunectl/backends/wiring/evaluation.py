@@ -1,4 +1,4 @@
-"""The libraries that an evaluation works with, put together once."""
+"""Build the libraries that an evaluation needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunectl.training.reward.protocols import RewardModel
 
 
 class LoadReward(Protocol):
-    """Loads the reward model that only evaluate reads."""
+    """Loads the separate reward model that only evaluate uses."""
 
     def __call__(
         self, *, base: Path, sft: Path, reward: Path, part: Literal["members", "judge"], profile: HardwareProfile
@@ -29,22 +29,22 @@ class LoadReward(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationBackend:
-    """Everything outside our own code; tests pass fakes."""
+    """All libraries of an evaluation; tests pass fakes."""
 
     open: ModelLoader
     prompter: Callable[[Path, Path | None], FewShotRenderer]
-    """Model folder and adapter folder to how prompts are rendered for them."""
+    """Returns how prompts are rendered for a model folder and an adapter folder."""
     tools: MetricBackends
     signature: str
-    """How BLEU is computed."""
+    """Description of how BLEU is computed."""
     refuse_bad_schema: Callable[[Mapping[str, Any], str], None]
     ask: JudgeClient | None
-    """The judge, where one is declared."""
+    """The LLM judge, where one is declared."""
     reward: LoadReward
 
 
 def build_backend(profile: HardwareProfile, judge: LlmJudge | None) -> EvaluationBackend:
-    """Return the libraries themselves: transformers for answers, sacrebleu and rouge-score for measures, bm25s for retrieval, httpx for the judge.
+    """Return the real libraries: transformers for answers, sacrebleu and rouge-score for metrics, bm25s for retrieval, httpx for the judge.
 
     Raises  UsageError where the judge's key is named but not set; MissingExtraError for an absent library.
     """
@@ -80,7 +80,7 @@ def tools() -> MetricBackends:
 
 
 def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:
-    """Return how prompts are rendered for a model, with the system text that its adapter was trained with."""
+    """Return the prompt renderer of a model, with the system text that its adapter was trained with."""
     from tunectl.chat import model_spec, template
 
     declared_spec = model_spec.load(adapter or folder)

@@ -1,4 +1,4 @@
-"""Which stages fit on several processes, and with what."""
+"""Choose which stages run on several processes, and their backends."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tunectl.config.schema.launch import LaunchConfig, LocalLaunch, RayLaunch, T
 from tunectl.training.fit_request import FitLauncher
 
 TRAINED: Final = frozenset(("cpt", "sft", "reward", "align"))
-"""Stages that fit an adapter over a fixed schedule of steps."""
+"""Stages that train over a fixed schedule of steps."""
 WRITERS: Final = frozenset(("evaluate", "preferences", "package"))
-"""Stages that only write answers: inputs are divided among the processes of this machine."""
+"""Stages that only generate answers: inputs are divided among the processes of this machine."""
 
 
 def _do_nothing() -> None:
@@ -23,17 +23,17 @@ def _do_nothing() -> None:
 
 @dataclass
 class LaunchedBackends:
-    """What a stage is run with in place of its own backends, and how that went."""
+    """Backends that replace a stage's own, and how its trainings were run."""
 
     method: str
     backends: dict[str, Any] = field(default_factory=dict)
     ends: list[Any] = field(default_factory=list)
     shard: str = "none"
     close: Callable[[], None] = _do_nothing
-    """Called when the stage ends, well or not."""
+    """Called when the stage ends, also after an error."""
 
     def record(self) -> dict[str, Any]:
-        """Return the metrics of the stage; empty where nothing was trained."""
+        """Return the metrics of the launch; empty where nothing was trained."""
         if self.method == "local":
             return {"launch": {"method": "local", "ranks": 1}}
         if not self.ends:
@@ -59,7 +59,7 @@ def read(path: Path) -> LaunchConfig:
 
 
 def launch_backends(stage: str, config: LaunchConfig, own: Any = None) -> LaunchedBackends | None:
-    """Return the backends of ``stage``, whose own settings are ``own``; None where it neither fits anything nor divides its inputs."""
+    """Return the backends of ``stage``, whose own settings are ``own``; None where it neither trains nor divides its inputs."""
     settings = config.root
     if stage in WRITERS and isinstance(settings, TorchrunLaunch):
         return _divide_inputs(stage, settings, own)
@@ -91,7 +91,7 @@ def _divide_inputs(stage: str, settings: TorchrunLaunch, own: Any) -> LaunchedBa
 
 
 def _build_backends(stage: str, launcher: FitLauncher) -> dict[str, Any]:
-    """Return the arguments of ``run`` of ``stage`` that carry its fits to ``launcher``."""
+    """Return the arguments of ``run`` of ``stage`` that run its trainings on ``launcher``."""
     from tunectl.backends.launchers import launched_trainers
 
     if stage == "reward":

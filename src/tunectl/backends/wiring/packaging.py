@@ -1,4 +1,4 @@
-"""The libraries that packaging works with, put together once (``packaging.protocols.PackagingBackends``)."""
+"""Build the libraries that packaging needs (``packaging.protocols.PackagingBackends``)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunectl.packaging.serving_contract import ServingContract
 from tunectl.registry.release_manifest import BuildFacts
 
 KEPT = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-"""Of a model folder, beside its weights: what transformers and vLLM load."""
+"""Files of a model folder that are kept beside its weights: what transformers and vLLM load."""
 
 
 OpenReference = Callable[[Path, Path | None, Sequence[int], HardwareProfile], TrainedModel]
@@ -24,11 +24,11 @@ OpenReference = Callable[[Path, Path | None, Sequence[int], HardwareProfile], Tr
 
 @dataclass(frozen=True)
 class PackagingBackend:
-    """Everything outside our own code."""
+    """All libraries of packaging."""
 
     profile: HardwareProfile
     open_reference: OpenReference | None = None
-    """Opens the trained model on several processes; None: in this one."""
+    """Opens the trained model on several processes; None: in this process."""
 
     def load_trained_model(
         self, base: Path, adapter: Path | None, stops: Sequence[int], precision: str
@@ -42,7 +42,7 @@ class PackagingBackend:
         return ReferenceModel(base, adapter, stops, profile)
 
     def export(self, model: Path, out: Path, *, engine: str, weights: str) -> None:
-        """Turn a model folder into what an engine loads."""
+        """Export a model folder to the format that an engine loads."""
         if engine == "openvino":
             from tunectl.backends.export import openvino_export
 
@@ -81,7 +81,7 @@ class PackagingBackend:
         )
 
     def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
-        """Write a GGUF file, load it again and ask it the probes; the share of their tokens that it agrees on."""
+        """Write a GGUF file, load it again and compare it on the probes; returns the share of their tokens on which it agrees."""
         from tunectl.backends.export import gguf_export
 
         return gguf_export.export(merged, out, kind, contract)

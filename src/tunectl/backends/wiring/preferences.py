@@ -1,4 +1,4 @@
-"""The libraries that preferences are gathered with, put together once."""
+"""Build the libraries that the collection of preferences needs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tunectl.preferences.answer_cache import Write
 
 @dataclass(frozen=True)
 class Backend:
-    """Everything outside our own code; tests pass fakes."""
+    """All libraries of the collection; tests pass fakes."""
 
     alpha: Alpha
-    """Krippendorff's coefficient."""
+    """Krippendorff's alpha."""
     open: ModelLoader
     """Loads a model."""
     prompter: Callable[[Path, Path | None], FewShotRenderer]
-    """Model folder and adapter folder to how prompts are rendered for them."""
+    """Returns how prompts are rendered for a model folder and an adapter folder."""
 
 
 def backend(profile: HardwareProfile) -> Backend:
-    """Return the libraries themselves: krippendorff for agreement, transformers for answers."""
+    """Return the real libraries: krippendorff for agreement, transformers for answers."""
     from tunectl.backends.modeling import generator as modeling_generator
     from tunectl.backends.text import krippendorff_alpha
     from tunectl.backends.wiring import evaluation
@@ -40,7 +40,7 @@ def backend(profile: HardwareProfile) -> Backend:
 def make_answer_writer(
     tools: Backend, folder: Path, adapter: Path | None, sampling: Sampling, label: str, stack: ExitStack
 ) -> Write:
-    """Load a model and let it answer: the same way in which ``evaluate`` asks it. ``stack`` gives its memory back.
+    """Load a model and return a function that answers, with prompts as in ``evaluate``. Leaving ``stack`` releases its memory.
 
     Raises  UsageError when the folder holds no model, or the adapter belongs to another one.
     """

@@ -1,4 +1,4 @@
-"""The gate of every command: a composed tree becomes a frozen ``TunectlConfig``, or one error that lists every mistake."""
+"""Check the configuration for every command: a composed tree becomes a frozen ``TunectlConfig``, or one error that lists every mistake."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MANY_MISSING = 4
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
-    """A configuration without mistakes."""
+    """A valid configuration."""
 
     root: TunectlConfig
     composition: ComposedConfig
@@ -68,7 +68,7 @@ def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> Res
 
 
 def load_project_config(layout: ProjectPaths, typed: Sequence[str] = ()) -> ResolvedConfig:
-    """Compose and check ``conf/`` with the recorded overrides; ``typed`` ones (``key=value``) stand above them.
+    """Compose and check ``conf/`` with the recorded overrides; ``typed`` ones (``key=value``) take precedence over them.
 
     Raises  as load_config
     """
@@ -77,7 +77,7 @@ def load_project_config(layout: ProjectPaths, typed: Sequence[str] = ()) -> Reso
 
 
 def validate_config(schema: type[M], composition: ComposedConfig) -> M:
-    """Return the tree as ``schema``, or every mistake of composing and of the schema in one ConfigError."""
+    """Return the tree as ``schema``; raise all mistakes of composing and of the schema in one ConfigError."""
     noted = {problem.path for problem in composition.problems if problem.path}
     lines = [line for line in _composing(schema, composition) if line]
     settings = None
@@ -99,7 +99,7 @@ def validate_config(schema: type[M], composition: ComposedConfig) -> M:
 
 
 def _is_already_reported(mistake: _ConfigIssue, noted: set[KeyPath]) -> bool:
-    """Return whether composing has said it already: at the same key, or (a section that is absent) above it."""
+    """Return whether composing has reported the mistake already: at the same key, or (an absent section) above it."""
     return mistake.path in noted or (mistake.kind == "missing" and mistake.path[:1] in noted)
 
 
@@ -141,7 +141,7 @@ def _stringify_keys(tree: Any) -> Any:
 
 
 def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: ValidationError) -> Iterator[_ConfigIssue]:
-    """Yield one mistake for each thing that is wrong; a misspelt key and the key that it was meant to be are one."""
+    """Yield one mistake for each error; a misspelled key and the missing key that was meant are one."""
     result = [(resolve_location(schema, item["loc"]), item) for item in error.errors(include_url=False)]
     missing = {location.path: location for location, item in result if item["type"] == "missing"}
     unknown: dict[KeyPath, str] = {}
@@ -170,7 +170,7 @@ def _mistakes(schema: type[BaseModel], composition: ComposedConfig, error: Valid
 
 
 def _summarize_missing(composition: ComposedConfig, missing: dict[KeyPath, SchemaLocation]) -> dict[KeyPath, str]:
-    """Return one line for a section that lacks many settings: most likely another file of its group is wanted."""
+    """Return one line for a section that lacks many settings: most likely another file of its group is needed."""
     above: dict[KeyPath, list[SchemaLocation]] = {}
     for path, location in missing.items():
         above.setdefault(path[:-1], []).append(location)
@@ -234,7 +234,7 @@ def _close_value(value: Any, shape: TypeInfo) -> str:
 
 
 def _foreign(location: SchemaLocation) -> str:
-    """Return where an unknown key belongs to another member of a tagged union, that member's tag."""
+    """Return the tag of another member of a tagged union to which an unknown key belongs; empty where there is none."""
     key = str(location.path[-1])
     return next((_tag_of(other) for other in location.siblings if key in other.model_fields), "")
 

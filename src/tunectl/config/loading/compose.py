@@ -1,6 +1,6 @@
-"""From ``conf/`` and overrides to one plain tree. The only file that knows Hydra and OmegaConf.
+"""Compose ``conf/`` and overrides to one plain tree. The only file that imports Hydra and OmegaConf.
 
-Hydra reads the defaults lists and merges the chosen files. Overrides of values are laid on top here, so that a key that
+Hydra reads the defaults lists and merges the chosen files. Overrides of values are applied afterwards, so that a key that
 does not exist is reported by the check with all other mistakes, and Hydra's advice to add a ``+`` is never seen.
 """
 
@@ -42,30 +42,30 @@ from tunectl.core.errors import ConfigError, UsageError
 
 _RESOLVER = re.compile(r"\$\{\s*[A-Za-z_][\w.]*\s*:")
 _ONE_AT_A_TIME = threading.Lock()
-"""Hydra keeps the folder in a variable of the process, so two threads would compose from each other's, or fail."""
+"""Hydra keeps the folder in a variable of the process, so two threads would use each other's folder, or fail."""
 _ROUNDS = 16
 _FROM_HYDRA = (ValueError, TypeError, AttributeError, LookupError, AssertionError)
-"""What Hydra also raises for files of an unexpected form: a defaults list that is none, a broken ``@package`` line."""
+"""What Hydra also raises for files of an unexpected form: a defaults list that is not a list, a broken ``@package`` line."""
 NOTHING = "nothing was run"
 """The last line of every report of mistakes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComposedConfig:
-    """What ``conf/`` and the overrides give, before the schema is asked."""
+    """The composed ``conf/`` and overrides, before validation."""
 
     tree: dict[str, Any]
     """Plain values, interpolations resolved."""
     origins: Provenance
     problems: tuple[OverrideError, ...]
     choices: dict[str, str]
-    """Group to the option that was taken."""
+    """The chosen option of each group."""
 
 
 def compose(conf: Path, overrides: Sequence[Override] = ()) -> ComposedConfig:
     """Compose ``conf/config.yaml`` with ``overrides``, later ones over earlier ones.
 
-    Mistakes that leave a tree to look at are collected in ``problems``.
+    Mistakes that still leave a tree are collected in ``problems``.
     Raises  UsageError where there is no ``conf/config.yaml``; ConfigError for YAML that cannot be read.
     """
     if not (conf / "config.yaml").is_file():
@@ -88,7 +88,7 @@ def compose(conf: Path, overrides: Sequence[Override] = ()) -> ComposedConfig:
 
 
 def _value(text: str) -> Any:
-    """Return an override's value by Hydra's grammar; unquoted text that the grammar cannot read is text as it stands.
+    """Return an override's value by Hydra's grammar; unquoted text that the grammar cannot parse is taken as text.
 
     Raises  ValueError for broken brackets and quotes, and for sweeps.
     """
@@ -118,7 +118,7 @@ def _unquote(value: Any) -> Any:
 def _hydra(
     conf: Path, groups: dict[str, Override], problems: list[OverrideError]
 ) -> tuple[dict[str, Any], list[tuple[str, KeyPath]], dict[str, str]]:
-    """Return the merged but unresolved tree, and the files in the order in which they were laid over each other."""
+    """Return the merged but unresolved tree, and the files in the order in which they were merged."""
     from hydra.errors import HydraException, MissingConfigException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -161,7 +161,7 @@ def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[
 
 @dataclass(frozen=True)
 class _ConfFolder:
-    """A folder that is equal to any other with the same files."""
+    """A folder that compares equal to any other with the same files."""
 
     digest: str
     path: Path = field(compare=False)
@@ -212,8 +212,8 @@ def _merge_files(
 def _note_merged_files(loader: Any) -> list[Any]:
     """Return a list that fills with Hydra's files in the order in which ``loader`` merges them.
 
-    Hydra does not keep its list, and to work it out a second time takes a third of the whole. The method is a private one of
-    Hydra: of a version without it the list stays empty, and the second time it is.
+    Hydra does not keep its list, and to compute it a second time takes a third of the whole time. The method is private in
+    Hydra: with a version without it the list stays empty, and is computed a second time.
     """
     order: list[Any] = []
     merge = getattr(loader, "_compose_config_from_defaults_list", None)
@@ -230,7 +230,7 @@ def _note_merged_files(loader: Any) -> list[Any]:
 def _find_recipe_problems(
     conf: Path, lines: Mapping[str, Mapping[KeyPath, tuple[Any, ValueOrigin]]], origins: Provenance
 ) -> Iterator[OverrideError]:
-    """Yield a recipe that does not say where its own values come in, and settings of Hydra itself, which nothing reads."""
+    """Yield a problem for a recipe without ``_self_``, and for settings of Hydra itself, which are ignored."""
     own = [value for path, (value, _) in lines["config.yaml"].items() if path[0] == "defaults"]
     if own and "_self_" not in own:
         text = "the defaults list lacks _self_, the place at which this file's own values come in"
@@ -248,7 +248,7 @@ def _missing_file(conf: Path, group: str, option: str, options: Sequence[str]) -
 
 
 def _defaults_line(conf: Path, option: str) -> str:
-    """Return where a defaults list names ``option``, as a prefix for a message."""
+    """Return the place where a defaults list names ``option``, as a prefix for a message."""
     for file in [conf / "config.yaml", *sorted(conf.glob("*/*.yaml"))]:
         path_text = _display_path(conf, file.relative_to(conf).as_posix())
         for path, (value, origin) in key_lines(file, path_text).items():
@@ -282,7 +282,7 @@ def _yaml_mistakes(conf: Path) -> list[str]:
 
 
 def _plain_words(conf: Path, error: Exception) -> str:
-    """Return Hydra's reason without its advice, and with the cause that it hides."""
+    """Return Hydra's reason without its advice, and with the underlying cause."""
     text = " ".join(str(error.__cause__ or error).split())
     text = re.sub(r"To append to your (config|default list) use \S+", "", text)
     return f"{conf.name}/: cannot be composed: {text.strip().rstrip('.')}"
@@ -333,7 +333,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
 
 
 def _mandatory(conf: Path, path: KeyPath, origin: ValueOrigin | None) -> str:
-    """Return a value that only the user knows; the comment above it in the file says what it is and where to get it."""
+    """Return the message for a value that the user must give; the comment above it in the file describes it."""
     text = f"{to_dotted_key(path)}: must be given ({origin}): {to_dotted_key(path)}=<value>"
     if origin is None or not origin.file.endswith(".yaml") or not origin.line:
         return text
@@ -342,7 +342,7 @@ def _mandatory(conf: Path, path: KeyPath, origin: ValueOrigin | None) -> str:
 
 
 def _dangling(raw: dict[str, Any], path: KeyPath, value: str, origin: ValueOrigin | None) -> str:
-    """Return an interpolation that leads nowhere, with the nearest place that exists."""
+    """Return the message for an interpolation without a target, with the nearest existing key."""
     start = f"{to_dotted_key(path)} = {format_value(value)} ({origin})"
     targets = [part.partition("${")[2].strip() for part in value.split("}")[:-1] if "${" in part]
     names = [to_dotted_key(leaf) for leaf, _ in iter_leaves(raw)]

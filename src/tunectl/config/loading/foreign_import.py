@@ -1,4 +1,4 @@
-"""Turn a file of LLaMA-Factory or Axolotl into settings of ours: ``foreign_keys`` key by key, then what depends on several."""
+"""Convert a file of LLaMA-Factory or Axolotl to our settings: key by key by ``foreign_keys``, then what depends on several keys."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ FORMATS: Mapping[Tool, Mapping[str, str]] = {
     },
     "llama-factory": {"alpaca": "alpaca", "sharegpt": "sharegpt", "openai": "messages"},
 }
-"""Named prompt types to our formats, as far as their columns are the same."""
+"""Names of prompt types and our formats, where their columns are the same."""
 _LOCAL = ("/", "./", "../", "~")
 _NOT_TEXT = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
-"""Names that YAML reads as something else than text."""
+"""Names that YAML does not read as text."""
 
 
 def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
-    """Translate one of Axolotl's files."""
+    """Convert a file of Axolotl."""
     draft = _apply_rules(foreign, "axolotl")
     foreign = draft.given
     if foreign.get("base_model"):
@@ -76,7 +76,7 @@ def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
 
 
 def import_llama_factory(foreign: Mapping[str, Any], datasets_info: Mapping[str, Any]) -> ImportedConfig:
-    """Translate one of LLaMA-Factory's files; ``datasets_info`` is its ``dataset_info.json``, empty where it was not found."""
+    """Convert a file of LLaMA-Factory; ``datasets_info`` is its ``dataset_info.json``, empty where it was not found."""
     draft = _apply_rules(foreign, "llama-factory")
     foreign = draft.given
     if foreign.get("model_name_or_path"):
@@ -112,7 +112,7 @@ def import_llama_factory(foreign: Mapping[str, Any], datasets_info: Mapping[str,
 
 
 def _apply_rules(foreign: Mapping[str, Any], tool: Tool) -> ImportedConfig:
-    """Apply one rule a key, in the order of the file; an empty line there means: unset."""
+    """Apply the rule of each key, in the order of the file; an empty value means: not set."""
     draft = ImportedConfig({key: value for key, value in foreign.items() if value is not None})
     rules = list_rules(tool)
     for key, value in draft.given.items():
@@ -145,7 +145,7 @@ def _set_base_model(draft: ImportedConfig, name: Any, revision: Any) -> None:
 
 
 def _set_method(draft: ImportedConfig, **switches: Any) -> None:
-    """One adapter method of ours for their switches, which can be combined there; the first one that is on wins."""
+    """Set our one adapter method from their switches, which can be combined there; the first one that is on wins."""
     methods = [name for name, on in switches.items() if on]
     draft.groups["sft"] = methods[0] if methods else "lora"
     for other in methods[1:]:
@@ -153,7 +153,7 @@ def _set_method(draft: ImportedConfig, **switches: Any) -> None:
 
 
 def _set_target_modules(draft: ImportedConfig, named: Any, *, every: Any) -> None:
-    """Axolotl's list of layers; ``every`` is its switch for all linear ones."""
+    """Set the layers from Axolotl's list; ``every`` is its switch for all linear ones."""
     names = [named] if named and isinstance(named, str) else list(named or [])
     if every or names in (["all-linear"], ["all_linear"]):
         draft.set("sft.target_modules", "all-linear")
@@ -172,7 +172,7 @@ def _set_precision(draft: ImportedConfig, *, bfloat16: Any, half: Any) -> None:
 
 
 def _set_batch_size(draft: ImportedConfig, each: str, default: int) -> None:
-    """Answers of one optimizer step: their batch a device times accumulated batches."""
+    """Set the answers per optimizer step: their batch per device times accumulated batches."""
     times = "gradient_accumulation_steps"
     size = to_int(draft.given.get(each) or default) * to_int(draft.given.get(times) or 1)
     is_given = each in draft.given or times in draft.given
@@ -180,7 +180,7 @@ def _set_batch_size(draft: ImportedConfig, each: str, default: int) -> None:
 
 
 def _set_validation(draft: ImportedConfig, key: str) -> None:
-    """Their validation share; tunectl also sets a test share of the same size aside, which they have not."""
+    """Set their validation share; tunectl also holds out a test share of the same size, which they do not have."""
     with catch_bad_value(draft, key):
         value = float(draft.given.get(key) or 0)
         if value >= 1:
@@ -193,7 +193,7 @@ def _set_validation(draft: ImportedConfig, key: str) -> None:
 
 
 def _set_defaults(draft: ImportedConfig, tool: Tool, values: Mapping[str, Any]) -> None:
-    """Write the other tool's defaults where the file has no value and ours would differ."""
+    """Write the other tool's default where the file has no value and our default differs."""
     for name, value in values.items():
         if name not in draft.values:
             draft.set(name, value, f"{TITLES[tool]}'s default")
@@ -204,7 +204,7 @@ def _to_list(value: Any) -> list[Any]:
 
 
 def _add_source(draft: ImportedConfig, name: str, path: str, *, local: bool, revision: Any = None) -> str:
-    """Declare a source; returns its dotted place."""
+    """Declare a source; return its dotted key."""
     key = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     if not key or key[0].isdigit() or key in _NOT_TEXT:
         key = f"data_{key}".rstrip("_")

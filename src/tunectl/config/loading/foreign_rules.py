@@ -1,4 +1,4 @@
-"""What a row of ``foreign_keys`` does with a setting of another tool, and what an import collects."""
+"""Rules that convert a setting of another tool, and what an import has collected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TITLES: Mapping[Tool, str] = {"axolotl": "Axolotl", "llama-factory": "LLaMA-Fact
 EFFECT, NONE, TOOL = "changes the result", "no effect on the result", "unknown to tunectl"
 """How much a setting without a counterpart matters."""
 OFF: Final[tuple[Any, ...]] = (None, False, "", [], {}, "none", 0)
-"""Values of a switch that is off: nothing to mention."""
+"""Values that switch a setting off: such a setting is not listed."""
 OPTIMIZERS = {
     "adamw_torch": "adamw",
     "adamw_torch_fused": "adamw",
@@ -28,7 +28,7 @@ OPTIMIZERS = {
     "paged_lion_8bit": "lion",
     "sgd": "sgd",
 }
-"""Their optimizers; the fused, paged and 8-bit forms of one rule compute the same up to rounding."""
+"""Their optimizers; the fused, paged and 8-bit variants compute the same up to rounding."""
 SCHEDULES = {"constant": "constant", "constant_with_warmup": "constant", "linear": "linear", "cosine": "cosine"}
 TEMPLATES = frozenset({"chatml", "llama3", "gemma", "mistral", "zephyr"})
 TRACKERS = frozenset({"mlflow", "wandb"})
@@ -54,15 +54,15 @@ class ImportedConfig:
     """What an import has collected so far."""
 
     given: Mapping[str, Any]
-    """The other tool's file."""
+    """Settings of the other tool's file."""
     groups: dict[str, str] = field(default_factory=dict)
-    """Group to file, for example ``sft: dora``."""
+    """Chosen file of each group, for example ``sft: dora``."""
     values: dict[str, Any] = field(default_factory=dict)
-    """Dotted setting to value."""
+    """Our settings by dotted key."""
     notes: dict[str, str] = field(default_factory=dict)
-    """Dotted setting to a comment."""
+    """Comments by dotted key."""
     sources: dict[str, str] = field(default_factory=dict)
-    """Name of a source to what it starts from: ``files`` or ``hub``."""
+    """Base of each source: ``files`` or ``hub``."""
     dropped: list[UnsupportedKey] = field(default_factory=list)
 
     def set(self, name: str, value: Any, note: str = "") -> None:
@@ -86,10 +86,10 @@ Apply = Callable[[ImportedConfig, str, Any], None]
 
 
 class ForeignKey(NamedTuple):
-    """One row: a setting under the name of each tool, and what becomes of it."""
+    """One row of the table: a setting under the name of each tool, and the rule that converts it."""
 
     axolotl: str
-    """Names there, separated by blanks; empty where that tool has none."""
+    """Names in Axolotl, separated by blanks; empty where it has none."""
     llama_factory: str
     ours: str
     """Our dotted setting, or why there is none."""
@@ -98,7 +98,7 @@ class ForeignKey(NamedTuple):
 
 @contextmanager
 def catch_bad_value(draft: ImportedConfig, key: str) -> Iterator[None]:
-    """List ``key`` as not carried over where its value is of a kind that nobody expected there."""
+    """List ``key`` as not converted where its value has an unexpected type."""
     try:
         yield
     except (ValueError, TypeError, AttributeError, LookupError) as error:
@@ -108,7 +108,7 @@ def catch_bad_value(draft: ImportedConfig, key: str) -> Iterator[None]:
 def rename(
     axolotl: str, llama_factory: str, own_key: str, convert: Callable[[Any], Any] = lambda value: value
 ) -> ForeignKey:
-    """Return the setting is ours under another name; ``convert`` may raise ValueError with the reason why a value cannot be."""
+    """Return the rule of a setting that has another name here; ``convert`` may raise ValueError with the reason why a value cannot be converted."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
         try:
@@ -120,7 +120,7 @@ def rename(
 
 
 def lack(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
-    """Report a setting that has no counterpart and changes the result."""
+    """Return the rule of a setting that has no counterpart and changes the result."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
         if value not in OFF:
@@ -130,12 +130,12 @@ def lack(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
 
 
 def ignore(axolotl: str, llama_factory: str, reason: str) -> ForeignKey:
-    """Report a setting that has no counterpart and does not change the result."""
+    """Return the rule of a setting that has no counterpart and does not change the result."""
     return ForeignKey(axolotl, llama_factory, reason, lambda draft, key, _: draft.drop(key, reason, NONE))
 
 
 def require(axolotl: str, llama_factory: str, allowed: Iterable[Any], reason: str) -> ForeignKey:
-    """Return the setting must have one of these values, which is what tunectl does anyway."""
+    """Return the rule of a setting that must have one of the values ``allowed``: tunectl always works that way."""
     values = list(allowed)
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
@@ -146,12 +146,12 @@ def require(axolotl: str, llama_factory: str, allowed: Iterable[Any], reason: st
 
 
 def combine(axolotl: str, llama_factory: str, own_key: str) -> ForeignKey:
-    """Return the setting has its counterpart in ``own_key``, and is read together with others (``foreign_import``)."""
+    """Return the rule of a setting whose counterpart is ``own_key``, and that is converted together with others (``foreign_import``)."""
     return ForeignKey(axolotl, llama_factory, own_key, lambda *_: None)
 
 
 def look_up(table: Mapping[str, Any], description: str) -> Callable[[Any], Any]:
-    """Return a conversion by table; anything else is refused with the names that there are."""
+    """Return a conversion by table; any other value is refused with the names of the table."""
 
     def convert(value: Any) -> Any:
         name = str(value).lower()
@@ -165,14 +165,14 @@ def look_up(table: Mapping[str, Any], description: str) -> Callable[[Any], Any]:
 
 
 def to_int(value: Any) -> int:
-    """Return a whole number, also where YAML read it as text; refuses fractions."""
+    """Return an integer, also where YAML read it as text; refuses fractions."""
     if float(value) != int(float(value)):
         raise ValueError(f"{value} is not a whole number")
     return int(float(value))
 
 
 def to_float_or_none(value: Any) -> float | None:
-    """Return a number, also where YAML read ``1e-4`` as text; None for what is off."""
+    """Return a number, also where YAML read ``1e-4`` as text; None where the value switches it off."""
     return float(value) or None if value else None
 
 
@@ -191,7 +191,7 @@ def set_template(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def set_template_text(draft: ImportedConfig, key: str, value: Any) -> None:
-    """Set a chat template: its text needs a file of its own; a path is used as it is."""
+    """Set a chat template given as text, which must become a file; a path is used unchanged."""
     text = str(value or "")
     if "{" in text or "\n" in text:
         draft.set("model.chat_template", "???", "a file that holds the text of chat_template_jinja")
@@ -201,7 +201,7 @@ def set_template_text(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def set_stage(draft: ImportedConfig, key: str, value: Any) -> None:
-    """LLaMA-Factory's stage: pt is our cpt."""
+    """Convert LLaMA-Factory's stage: pt is our cpt."""
     if value == "pt":
         draft.groups["cpt"] = "lora"
         draft.drop(key, "further pre-training is the cpt stage here, switched on; its settings keep our values")
@@ -210,7 +210,7 @@ def set_stage(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def set_save_steps(draft: ImportedConfig, key: str, value: Any) -> None:
-    """LLaMA-Factory's save_steps may be a share of all steps."""
+    """Convert LLaMA-Factory's save_steps, which may be a share of all steps."""
     if isinstance(value, int) and value >= 1:
         draft.set("sft.save_steps", value)
     else:
@@ -218,13 +218,13 @@ def set_save_steps(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def set_patience(draft: ImportedConfig, _: str, value: Any) -> None:
-    """Early stopping by a number of validations."""
+    """Set early stopping by a number of validations."""
     if value:
         draft.set("sft.early_stopping", {"patience": to_int(value), "min_delta": 0.0})
 
 
 def set_end_of_turn(draft: ImportedConfig, key: str, value: Any) -> None:
-    """One token ends a turn here."""
+    """Set the end of turn, which is a single token here."""
     tokens = [str(item) for item in value or []]
     if tokens:
         draft.set("model.eot_token", tokens[0])
@@ -246,7 +246,7 @@ def set_targets(value: Any) -> Any:
 
 
 def report_to(draft: ImportedConfig, key: str, value: Any) -> None:
-    """Where curves are sent; trackers that tunectl does not know are listed."""
+    """Set the trackers; those that tunectl does not know are listed."""
     names = [str(item).lower() for item in (value if isinstance(value, list) else [value]) if item]
     trackers = sorted({name for name in names if name in TRACKERS} | set(draft.values.get("track.to", [])))
     draft.set("track.to", trackers)
@@ -258,7 +258,7 @@ def report_to(draft: ImportedConfig, key: str, value: Any) -> None:
 
 
 def report_by_key(name: str) -> Apply:
-    """Read Axolotl's trackers, which have a setting each."""
+    """Read Axolotl's trackers, each of which has its own setting."""
 
     def apply(draft: ImportedConfig, key: str, value: Any) -> None:
         if value:

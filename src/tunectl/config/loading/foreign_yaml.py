@@ -1,4 +1,4 @@
-"""Reading the other tool's file, and writing ours."""
+"""Read the other tool's file, and write ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunectl.config.loading.foreign_rules import NONE, ImportedConfig, Unsupport
 from tunectl.core.errors import UsageError
 
 LONGEST = 100_000
-"""Characters of a file, what its aliases repeat counted each time; such files have a few thousand."""
+"""Most characters of a file with its aliases written out; such files have a few thousand."""
 
 
 def load_yaml(text: str, name: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def load_yaml(text: str, name: str) -> dict[str, Any]:
 
 
 def _count_characters(node: Any, counts: dict[int, float]) -> float:
-    """Return characters of a YAML node with every alias written out, each node visited once; infinite where it holds itself."""
+    """Return the characters of a YAML node with every alias written out, each node visited once; infinite where it contains itself."""
     if id(node) in counts:
         return counts[id(node)]
     counts[id(node)] = math.inf  # met again before it is done: a circle
@@ -57,7 +57,7 @@ def _count_characters(node: Any, counts: dict[int, float]) -> float:
 
 
 def to_overrides(draft: ImportedConfig) -> list[str]:
-    """Return the draft as words for ``tunectl repro``; sources are left out, because they need a file."""
+    """Return the draft as arguments for ``tunectl repro``; sources are left out, because they need a file."""
     words = [f"{group}={option}" for group, option in sorted(draft.groups.items()) if group != "ingest"]
     plain = {name: value for name, value in draft.values.items() if not name.startswith("ingest.") and value != "???"}
     return words + [f"{name}={_word(value)}" for name, value in plain.items()]
@@ -116,7 +116,7 @@ def _render_tree(tree: Mapping[str, Any], draft: ImportedConfig, depth: int) -> 
 
 
 def _comment(text: str) -> str:
-    """Return a comment of one line: a line break in what others wrote would end it, and what follows would be a setting."""
+    """Return a one-line comment: a line break in a foreign text would end the comment, and what follows would be a setting."""
     return "# " + "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))
 
 
@@ -127,7 +127,7 @@ def _yaml(value: Any) -> str:
     import yaml
 
     class OneLine(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
-        """Escapes what is not printable; YAML's other styles break such a text into lines."""
+        """Quotes and escapes texts that are not printable; YAML's other styles break them into lines."""
 
     def escape(dumper: Any, text: str) -> Any:
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')

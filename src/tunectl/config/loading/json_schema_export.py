@@ -1,7 +1,7 @@
-"""JSON Schema of ``conf/``, so that editors complete, explain and check it while it is typed.
+"""JSON Schema of ``conf/``, so that editors complete, explain and check the files.
 
-The prose under the fields of the section classes becomes the descriptions. Files of a group get the schema of their section;
-experiments and ``config.yaml`` may set any part of the whole, so nothing is required there.
+The docstrings of the fields of the section classes become the descriptions. Files of a group get the schema of their section;
+experiments and ``config.yaml`` may set any part of the configuration, so nothing is required there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def group_schema(name: str) -> dict[str, Any]:
 
 
 def experiment_schema() -> dict[str, Any]:
-    """Return JSON Schema of ``config.yaml`` and of experiments: any part of the whole."""
+    """Return JSON Schema of ``config.yaml`` and of experiments: any part of the configuration."""
     from tunectl.config.schema.root import TunectlConfig
 
     return _add_title_and_defaults(_loosen(_of(TunectlConfig)), "conf/config.yaml and conf/experiment")
@@ -66,7 +66,7 @@ def write_file(path: Path) -> None:
 
 
 def write_folder(layout: ProjectPaths, folder: Path) -> Iterator[str]:
-    """Write one schema a group below ``folder`` and bind them in ``.vscode/settings.json``; yields what was done.
+    """Write one schema per group below ``folder`` and bind them in ``.vscode/settings.json``; yields what was done.
 
     Raises  ConfigError where the present settings file is not plain JSON, so nothing in it is lost.
     """
@@ -108,7 +108,7 @@ def _prose_of(kind: type[BaseModel]) -> dict[str, str]:
 
 
 class _Described(GenerateJsonSchema):
-    """Adds the prose of section classes to their properties."""
+    """Adds the docstrings of section classes to their properties."""
 
     def model_schema(self, schema: Any) -> dict[str, Any]:
         """Return the schema of one section class."""
@@ -126,7 +126,7 @@ def _of(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _loosen(schema: Any) -> Any:
-    """Let every setting be an interpolation, and every section leave settings to the files that it starts from."""
+    """Allow an interpolation for every setting, and in every section settings that are left to the base files."""
     if isinstance(schema, list):
         return [_loosen(item) for item in schema]
     if not isinstance(schema, dict):

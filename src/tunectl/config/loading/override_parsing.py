@@ -1,4 +1,4 @@
-"""Overrides: who gave them, whether they choose a file or set a value, and how they are laid over a tree."""
+"""Overrides: their origin, whether they choose a file or set a value, and how they are applied to a tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GROUP = re.compile(r"^[A-Za-z_][\w/-]*$")
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """An override and who gave it."""
+    """An override and its origin."""
 
     text: str
     """``key=value`` or ``group=option``."""
@@ -31,7 +31,7 @@ class Override:
 
 @dataclass(frozen=True, slots=True)
 class OverrideError:
-    """One mistake that composing found. Where ``suggest`` is set, the check adds the nearest right name."""
+    """One mistake that composing found. Where ``suggest`` is set, the check adds the nearest valid name."""
 
     path: KeyPath
     text: str
@@ -48,7 +48,7 @@ def classify_overrides(
 ) -> tuple[dict[str, Override], list[tuple[Override, KeyPath, Any]]]:
     """Split overrides into choices of files and values; mistakes are noted in ``problems`` and left out.
 
-    ``read`` turns the text of a value into it, or raises ValueError.
+    ``read`` converts the text of a value, or raises ValueError.
     """
     groups: dict[str, Override] = {}
     values: list[tuple[Override, KeyPath, Any]] = []
@@ -76,7 +76,7 @@ def classify_overrides(
 
 
 def _has_surrogates(text: str) -> bool:
-    """Return whether a shell handed over bytes that are no UTF-8, which Python keeps as lone surrogates."""
+    """Return whether the text has bytes that are not UTF-8, which Python keeps as lone surrogates."""
     return any(0xD800 <= ord(letter) <= 0xDFFF for letter in text)
 
 
@@ -123,7 +123,7 @@ def apply_override(
     value: Any,
     problems: list[OverrideError],
 ) -> None:
-    """Set one value. A key that is not there yet is made: the check knows whether it may be."""
+    """Set one value. A key that is not there yet is created: validation decides whether it may exist."""
     node: Any = raw
     walked: KeyPath = ()
     for part, after in zip(path, (*path[1:], None), strict=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 KeyPath = tuple[str | int, ...]
-"""A key's way down the tree, for example ``("ingest", "sources", 0, "path")``."""
+"""Path of a key in the tree, for example ``("ingest", "sources", 0, "path")``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +31,12 @@ class ValueOrigin:
 
 @dataclass(slots=True)
 class Provenance:
-    """The origin of every key of a composed tree; later files and overrides take over what they set."""
+    """The origin of every key of a composed tree; a later file or override replaces the origin of what it sets."""
 
     found: dict[KeyPath, ValueOrigin] = field(default_factory=dict)
 
     def set(self, path: KeyPath, value: Any, origin: ValueOrigin) -> None:
-        """Record that ``origin`` set ``value`` at ``path``; all below a value that is not a mapping is its own."""
+        """Record that ``origin`` set ``value`` at ``path``; everything below a value that is not a mapping has the same origin."""
         if not isinstance(value, Mapping):
             self._forget(path)
         self.found[path] = origin
@@ -44,14 +44,14 @@ class Provenance:
             self.set((*path, key), inner, origin)
 
     def merge(self, path: KeyPath, nodes: Mapping[KeyPath, tuple[Any, ValueOrigin]]) -> None:
-        """Lay one file's keys over what is known, below ``path``; ``nodes`` come parents first."""
+        """Add the keys of one file below ``path``; ``nodes`` come parents first."""
         for below, (value, origin) in nodes.items():
             if not isinstance(value, Mapping):
                 self._forget((*path, *below))
             self.found[(*path, *below)] = origin
 
     def find(self, path: Sequence[str | int]) -> ValueOrigin | None:
-        """Return the origin of ``path``, or of the nearest section above it; None where nothing is known."""
+        """Return the origin of ``path``, or of the nearest section above it; None where none is recorded."""
         for length in range(len(path), 0, -1):
             origin = self.found.get(tuple(path[:length]))
             if origin is not None:
@@ -59,7 +59,7 @@ class Provenance:
         return None
 
     def file_of(self, path: Sequence[str | int]) -> str:
-        """Return the file that holds most of a section, for a key that is missing from it; empty where none does."""
+        """Return the file that sets most of a section, for a key that is missing from it; empty where none does."""
         files = [origin.file for below, origin in self.found.items() if below[: len(path)] == tuple(path)]
         named = [file for file in files if file]
         return max(set(named), key=named.count) if named else ""
@@ -75,13 +75,13 @@ def to_dotted_key(path: Sequence[str | int]) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as messages show it: JSON, so that a text is told from a number, cut at 80 characters."""
+    """Return a value as messages show it: JSON, so that text and numbers differ, cut at 80 characters."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:79] + "…"
 
 
 def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield every value of a tree that is no filled mapping or list, with its path."""
+    """Yield every value of a tree that is not a filled mapping or list, with its path."""
     below = list(_children(tree))
     if not below:
         yield path, tree
@@ -92,7 +92,7 @@ def iter_leaves(tree: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
 def key_lines(file: Path, name: str) -> dict[KeyPath, tuple[Any, ValueOrigin]]:
     """Return every key of a YAML file with its value and line, parents before children.
 
-    ``name`` is how messages call the file. Raises  yaml.YAMLError for a file that is not YAML.
+    ``name`` is the file's name in messages. Raises  yaml.YAMLError for a file that is not YAML.
     """
     import yaml
 

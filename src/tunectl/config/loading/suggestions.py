@@ -1,4 +1,4 @@
-"""The right name for a wrong one, from the schema and the tree in force."""
+"""Suggest the right name for a wrong one, from the schema and the current tree."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Model = type[BaseModel]
 
 
 def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
-    """Return the end of a message about a key that was to be added: where it is already, or what it was meant to be."""
+    """Return the end of the message about an unknown key: where it exists already, or which key was probably meant."""
     if has_path(tree, path):
         return f"; write {to_dotted_key(path)}=<value>"
     near = closest_setting(schema, tree, path, ())
@@ -23,9 +23,9 @@ def suggest_for_unknown_key(schema: Model, tree: Any, path: KeyPath) -> str:
 
 
 def closest_setting(schema: Model, tree: Any, path: KeyPath, missing: Sequence[KeyPath]) -> str:
-    """Return the setting that ``path`` was most likely meant to be, dotted; empty where nothing is close.
+    """Return the setting that ``path`` was most likely meant to be, dotted; empty where none is similar.
 
-    A missing neighbor comes first, then a very close neighbor, a setting of the same name elsewhere, any close name.
+    A missing sibling comes first, then a very similar sibling, a setting of the same name elsewhere, any similar name.
     """
     key, above = str(path[-1]), path[:-1]
     beside = {str(other[-1]): other for other in missing if other[:-1] == above}
@@ -83,7 +83,7 @@ def _item(shape: TypeInfo) -> TypeInfo | None:
 
 
 def _iter_settings(schema: Model, tree: Any, above: KeyPath = ()) -> Iterator[KeyPath]:
-    """Yield every setting of the sections in force; what lists and mappings hold is left out."""
+    """Yield every setting of the current sections; the content of lists and mappings is left out."""
     for name in _names_at(schema, tree, above):
         yield (*above, name)
         yield from _iter_settings(schema, tree, (*above, name))

@@ -21,12 +21,12 @@ SIMPLE: dict[Any, str] = {
     dict: "a mapping",
     list: "a list",
 }
-"""How plain kinds are called in messages; any other is a text."""
+"""Names of simple types in messages; any other is a text."""
 
 
 @dataclass(frozen=True, slots=True)
 class TypeInfo:
-    """One annotation, taken apart."""
+    """One annotation, decomposed."""
 
     kinds: tuple[Any, ...]
     """The alternatives; one where there is no choice. Null is not among them."""
@@ -37,13 +37,13 @@ class TypeInfo:
 
 
 def of_field(info: FieldInfo) -> TypeInfo:
-    """Return the shape of one field of a section."""
+    """Return the type of one field of a section."""
     name = info.discriminator if isinstance(info.discriminator, str) else None
     return inspect_type(info.annotation, tuple(info.metadata), name)
 
 
 def inspect_type(annotation: Any, metadata: tuple[Any, ...] = (), discriminator: str | None = None) -> TypeInfo:
-    """Take an annotation apart: ``Annotated``, root models, unions and null."""
+    """Decompose an annotation: ``Annotated``, root models, unions and null."""
     while True:
         if get_origin(annotation) is Annotated:
             annotation, *extra = get_args(annotation)
@@ -95,7 +95,7 @@ def section(kind: Any) -> type[BaseModel] | None:
 
 @dataclass(frozen=True, slots=True)
 class SchemaLocation:
-    """A spot of the tree, as the schema sees it."""
+    """One position in the tree, as the schema sees it."""
 
     path: KeyPath
     shape: TypeInfo
@@ -106,7 +106,7 @@ class SchemaLocation:
 
 
 def resolve_location(root: type[BaseModel], location: Sequence[str | int]) -> SchemaLocation:
-    """Turn the location of a validation error into a key's path: the tags of unions in it are no keys."""
+    """Convert the location of a validation error to a key's path: the tags of unions in it are not keys."""
     shape, path, owner = TypeInfo((root,), nullable=False, metadata=()), (), None
     siblings: tuple[type[BaseModel], ...] = ()
     current_path: KeyPath = path

@@ -1,1 +1,1 @@
-"""Sections of the configuration, one a file, named as their stage and their folder in conf/."""
+"""Sections of the configuration, one per file, named as their stage and their folder in conf/."""

@@ -223,7 +223,7 @@ class OnlineRl(AlignBase):
 
 
 def _same(check: Check, other: Check) -> bool:
-    """Return whether two checks are one, whatever they are called."""
+    """Return whether two checks are equal, whatever their names."""
     return check.model_copy(update={"name": ""}) == other.model_copy(update={"name": ""})
 
 

@@ -1,4 +1,4 @@
-"""The base of every section: frozen, nothing extra, nothing assumed."""
+"""The base of every section: frozen, no extra keys, no defaults."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StrictModel(BaseModel):
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine by its name or its address; other names are not looked up."""
+    """Return whether a host is this machine by its name or its address; other names are not resolved."""
     if host == "localhost":
         return True
     try:
@@ -31,7 +31,7 @@ def is_loopback(host: str) -> bool:
 
 
 def validate_host(address: str) -> None:
-    """Hold what a program listens on to what it can be.
+    """Check the address that a program listens on.
 
     Raises  ValueError where it is neither localhost nor an IP address.
     """

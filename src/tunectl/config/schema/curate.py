@@ -17,7 +17,7 @@ class Repair(StrictModel):
     """Text normalization; it rejects nothing."""
 
     mojibake: bool
-    """Undo text that was decoded with the wrong table (``cafÃ©`` to ``café``)."""
+    """Repair text that was decoded with the wrong encoding (``cafÃ©`` to ``café``)."""
     control_characters: bool
     """Remove control codes, terminal escapes, byte order marks and invisible characters."""
     html: bool
@@ -25,7 +25,7 @@ class Repair(StrictModel):
     unicode_form: Literal["NFC", "NFKC"] | None
     """Unicode normal form; NFKC also folds full-width letters and ligatures."""
     white_space: bool
-    """One kind of space and line end, no trailing blanks, at most one empty line; indentation stays."""
+    """Normalize spaces and line ends; at most one empty line in a row; keep indentation."""
 
 
 class WordBounds(StrictModel):
@@ -38,7 +38,7 @@ class WordBounds(StrictModel):
 
     @model_validator(mode="after")
     def validate_order(self) -> Self:
-        """Refuse bounds that no text can meet."""
+        """Refuse bounds that no text can satisfy."""
         if self.min_words is not None and self.max_words is not None and self.min_words > self.max_words:
             raise ValueError(f"min_words = {self.min_words} is above max_words = {self.max_words}")
         return self
@@ -54,9 +54,9 @@ class Repetition(StrictModel):
     top_2_gram_frac: Share | None
     """Highest share of letters in the most frequent sequence of two words."""
     top_3_gram_frac: Share | None
-    """The same for three words."""
+    """Like top_2_gram_frac, for sequences of three words."""
     top_4_gram_frac: Share | None
-    """The same for four words."""
+    """Like top_2_gram_frac, for sequences of four words."""
     dup_5_gram_frac: Share | None
     """Highest share of letters in sequences of five words that occurred before in the text."""
 
@@ -88,7 +88,7 @@ class Quality(StrictModel):
     boilerplate: Boilerplate | None
     """Cookie notices, newsletter calls and the like, in documents."""
     placeholder_text: list[str] | None
-    """Regular expressions of text that was never filled in, for example ``lorem ipsum``."""
+    """Regular expressions of placeholder text, for example ``lorem ipsum``."""
     echo: bool
     """Reject answers that only repeat the input."""
     truncated: bool

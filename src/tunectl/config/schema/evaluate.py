@@ -115,7 +115,7 @@ class FactsCheck(StrictModel):
     pattern: str | None
     """Each match in the input is a fact: its first group, or all of it. Null: fields only."""
     ignore_case: bool
-    """Whether ``Inman Park`` is found in ``inman park``."""
+    """Whether case is ignored: ``Inman Park`` then matches ``inman park``."""
 
     @model_validator(mode="after")
     def _some_source(self) -> FactsCheck:

@@ -1,4 +1,4 @@
-"""The federate section: one adapter out of data that may not be pooled. No stage reads it."""
+"""The federate section: one adapter from data that may not be pooled. No stage reads it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class FederateTls(StrictModel):
     """Certificates of the server, PEM files."""
 
     ca_file: str = Field(min_length=1)
-    """Certificate of who signed the server's."""
+    """Certificate of the authority that signed the server's."""
     certificate_file: str = Field(min_length=1)
     """The server's certificate."""
     key_file: str = Field(min_length=1)
-    """Its private key."""
+    """The server's private key."""
 
 
 class SimulatedClients(StrictModel):
@@ -26,7 +26,7 @@ class SimulatedClients(StrictModel):
     shares: list[Annotated[float, Field(gt=0)]] = Field(min_length=2)
     """Share of the training inputs that each client has; one client for each number."""
     max_concurrent_fits: int = Field(ge=1, le=1024)
-    """Clients that fit at the same time; each needs the memory of a fit."""
+    """Clients that train at the same time; each needs the memory of a training."""
 
 
 class Federate(StrictModel):
@@ -35,7 +35,7 @@ class Federate(StrictModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     """Name of the federation; its rounds are in `.tunectl/federate/NAME`."""
     rounds: int = Field(ge=1, le=10_000)
-    """Times that clients fit and the server averages."""
+    """Number of times that the clients train and the server averages."""
     local_steps: int = Field(ge=1, le=1_000_000)
     """Optimizer steps of each client in a round."""
     fraction_train: float = Field(gt=0, le=1)
@@ -45,7 +45,7 @@ class Federate(StrictModel):
     weighting: Literal["answers", "clients"]
     """How much a client counts: by its training answers, or as one."""
     average: Literal["fedavg", "product"]
-    """fedavg: mean of A and of B (arXiv 1602.05629). product: mean of BA, cut back to the rank by singular values."""
+    """fedavg: mean of A and of B (arXiv 1602.05629). product: mean of BA, reduced to the rank by singular values."""
     round_timeout_seconds: int = Field(ge=1, le=604_800)
     """Seconds after which a client that has not answered is left out of the round."""
     wait_timeout_seconds: int = Field(ge=1, le=604_800)
@@ -57,7 +57,7 @@ class Federate(StrictModel):
     tls: FederateTls | None
     """Certificates of the server. Null: no encryption, on loopback alone."""
     token_env: str = Field(min_length=1)
-    """Variable with the secret that the server and its clients share; a client without it gets nothing and sends nothing."""
+    """Environment variable with the secret that the server and its clients share; a client without it is refused."""
     server_address: str = Field(pattern=r"^[^:/\s]+:\d{1,5}$")
     """HOST:PORT of the server, for clients."""
     ca_file: str | None = Field(min_length=1)

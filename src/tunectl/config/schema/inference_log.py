@@ -17,7 +17,7 @@ class InferenceLogConfig(StrictModel):
     """The inference_log section of ``conf/``."""
 
     url: str = Field(pattern=r"^(sqlite:///.+|postgresql(\+psycopg)?://.+)$")
-    """Database: ``sqlite:///FILE``, relative to the project, or ``postgresql://USER@HOST/NAME``; a host elsewhere must show a valid certificate, unless ``?sslmode=`` says otherwise."""
+    """Database: ``sqlite:///FILE``, relative to the project, or ``postgresql://USER@HOST/NAME``; a server on another machine must have a valid certificate, unless ``?sslmode=`` sets another check."""
     url_env: str = EnvVariableField
     """Environment variable that overrides ``url`` where it is set: for passwords, and for containers."""
     replicas: int = Field(ge=1, le=1000)

@@ -1,4 +1,4 @@
-"""The ingest section: which raw sources there are, and how each is read.
+"""The ingest section: the raw sources, and how each is read.
 
 ``sources`` is a mapping, because Hydra merges mappings and not lists. A source starts from the values of
 ``conf/ingest/source/files.yaml``, ``urls.yaml`` or ``hub.yaml`` and changes only what differs.
@@ -64,28 +64,28 @@ class PromptTemplate(StrictModel):
     """Text put around the inputs of every example of a source."""
 
     template: Annotated[str, AfterValidator(_fillable)] | None
-    """The last user turn: ``{prompt}`` stands for what the row gives, ``{column}`` for a column of the row. Null: as it is."""
+    """The last user turn: ``{prompt}`` stands for the input of the row, ``{column}`` for a column of the row. Null: the input alone."""
     system: str | None = Field(min_length=1)
     """System turn of every example that has none of its own. Null: none is added."""
 
 
 class ColumnMapping(StrictModel):
-    """Columns whose names say nothing by themselves. Nested columns have dots."""
+    """Columns by their meaning, where their names do not tell it. Nested columns have dots."""
 
     text: list[Column] | None
-    """Of documents: the raw text; several are put together with an empty line between them."""
+    """Columns with the raw text of documents; several are joined with an empty line between them."""
     prompt: list[Column] | None
-    """Of examples: the input; several are put together with an empty line between them."""
+    """Columns with the input of examples; several are joined with an empty line between them."""
     answer: Column | None
-    """Of examples: the reference answer."""
+    """Column with the reference answer of examples."""
     system: Column | None
-    """Of examples: the system turn."""
+    """Column with the system turn of examples."""
     split: Column | None
     """Column with train, validation or test. Null: a column called split with such values."""
 
     @property
     def pinned(self) -> bool:
-        """Whether any column is."""
+        """Return whether any column is set."""
         return any(value is not None for value in (self.text, self.prompt, self.answer, self.system))
 
     @model_validator(mode="after")
@@ -109,14 +109,14 @@ class RowLimits(StrictModel):
 
 
 class PageLimits(RowLimits):
-    """The same for pages of the web."""
+    """Limits of rows and of the size of web pages."""
 
     max_file_bytes: int = Field(ge=1)
     """Bytes at most, packed and unpacked; a larger file or page is rejected as ``file_too_big``."""
 
 
 class FileLimits(PageLimits):
-    """The same for files."""
+    """Limits of rows, of the size of files, and of their number."""
 
     max_files: int = Field(ge=1, le=10_000_000)
     """Files at most; more is an error."""
@@ -140,7 +140,7 @@ class Fetch(StrictModel):
 
 
 class RowOptions(StrictModel):
-    """How the rows of a source are understood."""
+    """How the rows of a source are interpreted."""
 
     holds: Literal["auto", "documents", "examples"]
     """documents: raw text. examples: input and answer. auto: examples where the columns say so, else documents."""
@@ -148,7 +148,7 @@ class RowOptions(StrictModel):
     """Meaning of the columns. auto: by their names; the decision is printed, and written to decisions.json. Tool calls are
     written as the chat template does it; where it does not, as JSON between ``<tool_call>`` tags (Hermes)."""
     columns: ColumnMapping
-    """Pins columns whatever their names; all null: by the format."""
+    """Columns by meaning, whatever their names; all null: as the format defines them."""
     fields: dict[Column, Column]
     """Name to column, kept with each record for slices and balance. Nested columns have dots; files and pages offer
     ``file``, ``folder``, ``title``, ``date``, ``author``, ``site`` and ``page`` where they are known."""
@@ -174,7 +174,7 @@ class FileOptions(StrictModel):
     """How files are opened, whatever their rows mean."""
 
     type: FileType
-    """Kind of file. auto: by extension, checked against the first bytes."""
+    """Type of file. auto: by extension, checked against the first bytes."""
     encoding: Annotated[str, AfterValidator(_validate_encoding)] | None
     """Encoding of text files. Null: UTF-8, else an error that names a likely encoding."""
     limits: PageLimits
@@ -200,7 +200,7 @@ class FileSource(FileReading):
 
 
 class UrlSource(FileReading):
-    """Pages of the web."""
+    """Web pages."""
 
     method: Literal["urls"]
     """Name of this kind of source."""
@@ -222,7 +222,7 @@ class HubDataset(RowOptions):
     subset: str | None
     """Named configuration of the data set. Null: its only one."""
     split: str | None
-    """Name of the split to read. Null: all; splits called train, validation and test then stay what they are."""
+    """Name of the split to read. Null: all; rows of splits called train, validation and test stay in these."""
 
 
 DataSource = Annotated[FileSource | UrlSource | HubDataset, Field(discriminator="method")]
@@ -232,7 +232,7 @@ class Ingest(StrictModel):
     """The ingest section of ``conf/``."""
 
     sources: dict[SourceName, DataSource] = Field(min_length=1)
-    """Name to source. The name goes with every record, as its ``kind``."""
+    """Sources by name. The name is stored with every record, as its ``kind``."""
     max_rejected_share: float = Field(ge=0, le=1)
     """Share of all rows rejected above which the stage fails."""
 

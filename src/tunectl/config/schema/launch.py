@@ -1,4 +1,4 @@
-"""The launch section: on which processes and machines a fit runs. It is in no stage's JSON: another choice reruns nothing."""
+"""The launch section: on which processes and machines a training runs. It is in no stage's JSON: another choice reruns nothing."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class LocalLaunch(StrictModel):
 
 
 class TorchrunLaunch(StrictModel):
-    """Several processes by torchrun, one for each card."""
+    """Several processes by torchrun, one per card."""
 
     method: Literal["torchrun"]
     """Name of this choice."""
     nproc_per_node: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"]
-    """Processes on this machine. auto: one for each card; on a CPU give a number. The batch of a step stays the same."""
+    """Processes on this machine. auto: one per card; on a CPU give a number. The batch of a step stays the same."""
     nnodes: int = Field(ge=1, le=1024)
     """Machines. With more than one, start ``tunectl run STAGE --join`` on each of the others."""
     rdzv_endpoint: str | None = Field(pattern=r"^[^:/\s]+:\d{1,5}$")
-    """HOST:PORT of the first machine, where the others meet it. Null with one machine."""
+    """HOST:PORT of the first machine, to which the others connect. Null with one machine."""
     storage_path: str | None = Field(min_length=1)
     """Folder that all machines see at this path, for rows and checkpoints; the model has to be visible as well. Null with one machine."""
     max_restarts: int = Field(ge=0, le=1000)
@@ -60,7 +60,7 @@ class RayLaunch(StrictModel):
     address: str = Field(min_length=1)
     """local: start a cluster on this machine. auto: the one that runs here. HOST:PORT, or ray://HOST:PORT: another one."""
     num_workers: Workers | tuple[Workers, Workers]
-    """Workers, one a card; two numbers: at least and at most, as nodes come and go. The batch of a step stays the same."""
+    """Workers, one per card; two numbers: at least and at most, as nodes come and go. The batch of a step stays the same."""
     max_failures: int = Field(ge=0, le=1000)
     """Times that all workers start again, from the last checkpoint, after a worker or a node has failed."""
     storage_path: str | None = Field(min_length=1)

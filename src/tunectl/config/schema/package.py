@@ -35,10 +35,10 @@ class ServingDecoding(StrictModel):
 
 
 class ProbeConfig(StrictModel):
-    """Answers that a server must reproduce before it is ready."""
+    """Probes: answers that a server must reproduce before it is ready."""
 
     prompts: int = Field(ge=1, le=256)
-    """Probes, of validation inputs that tuned and base model answer differently."""
+    """Number of probes, from validation inputs that tuned and base model answer differently."""
     fixtures: int = Field(ge=1, le=256)
     """Rendered conversations with their token ids."""
     max_tokens: int = Field(ge=1, le=512)
@@ -50,7 +50,7 @@ class ProbeConfig(StrictModel):
 
 
 class ParityConfig(StrictModel):
-    """Bounds on the difference between exported and trained model; beyond them the verdict is no."""
+    """Bounds on the difference between exported and trained model; beyond them the verdict is failed."""
 
     prompts: int = Field(ge=1, le=4096)
     """Validation inputs whose answers are compared token by token."""
@@ -84,19 +84,19 @@ class ReleaseConfig(StrictModel):
     method: Literal["release"]
     """Name of this choice."""
     engine: EngineName
-    """Inference engine; each reads files of its own."""
+    """Inference engine; each reads its own file format."""
     layout: Literal["adapter", "merged"]
-    """adapter: base and adapter apart, combined by the engine. merged: one set of weights, faster on a CPU."""
+    """adapter: base and adapter as separate files, combined by the engine. merged: one set of weights, faster on a CPU."""
     weights: Literal["bf16", "int8", "int4"]
     """Type of the weights in the engine; transformers and vllm take bf16. int4 is smaller and less exact than int8."""
     adapter: Literal["auto", "sft", "align"]
     """auto: that of align where evaluate finds it significantly better, else that of sft."""
     precision: Literal["float32", "bfloat16", "auto"]
-    """Type of the trained model while it is the reference; float32 keeps rounding out of the comparison."""
+    """Type of the trained model in the comparison; float32 keeps rounding out of it."""
     decoding: ServingDecoding
     """Decoding of requests that do not set it."""
     probing: ProbeConfig
-    """Answers that a server must reproduce before it is ready."""
+    """Probes: answers that a server must reproduce before it is ready."""
     parity: ParityConfig
     """Bounds on the difference between exported and trained model."""
     reference_responses: int = Field(ge=0, le=10_000)
@@ -125,7 +125,7 @@ class PackageStage(StrictModel):
     project: str
     """Name of the release."""
     seed: int
-    """Seed of the inputs that are compared."""
+    """Seed of the choice of compared inputs."""
     hardware: HardwareProfile
     """The machine that the trained model runs on."""
     package: Package
@@ -139,7 +139,7 @@ class PackageStage(StrictModel):
 
     @property
     def server(self) -> ServeSettings:
-        """What the server in the Bento sees."""
+        """Return the settings of the server in the Bento."""
         return ServeSettings(
             project=self.project, serve=self.serve, inference_log=self.inference_log, annotate=self.annotate
         )

@@ -30,7 +30,7 @@ PreferenceFormatName = Literal[
 
 
 class PreferenceColumns(StrictModel):
-    """Columns whose names say nothing by themselves. Nested columns have dots."""
+    """Columns by their meaning, where their names do not tell it. Nested columns have dots."""
 
     prompt: Column | None
     """The input."""
@@ -39,9 +39,9 @@ class PreferenceColumns(StrictModel):
     rejected: Column | None
     """The worse answer."""
     annotator: Column | None
-    """Who judged. Null: a column called annotator."""
+    """Name of the annotator. Null: a column called annotator."""
     at: Column | None
-    """When. Null: a column called at or timestamp."""
+    """Time of the judgment. Null: a column called at or timestamp."""
     margin: Column | None
     """By how much it is better, a number of 0 or more. Null: a column called margin."""
     tags: Column | None
@@ -60,7 +60,7 @@ class PreferenceFiles(FileOptions):
     columns: PreferenceColumns
     """Columns by name, where auto does not recognize them."""
     fields: dict[Column, Column]
-    """Name to column, kept with each record."""
+    """Columns by field name, kept with each record."""
     limits: FileLimits
     """Bounds on size and count."""
 
@@ -71,8 +71,8 @@ class BracketedAttributes(StrictModel):
     method: Literal["bracketed"]
     """Name of this choice."""
     masked_attribute_share: float = Field(ge=0, le=1)
-    """Of the pairs of train and validation that differ in two attributes, the share that is asked without a wrong one, so that it
-    cannot give away the other: what is missing is learned, where each input without it has another name as well."""
+    """Share of the train and validation pairs with two differences whose prompt loses one attribute that the worse answer gets wrong: the
+    reward model then cannot judge by it, and has to learn from the other difference."""
 
 
 class FieldAttributes(StrictModel):
@@ -85,7 +85,7 @@ class FieldAttributes(StrictModel):
 
 
 class ContrastPairs(StrictModel):
-    """Pairs of each split at most."""
+    """Number of pairs of each split at most."""
 
     train: int = Field(ge=1)
     """Pairs to train on."""
@@ -96,9 +96,9 @@ class ContrastPairs(StrictModel):
 
 
 class ContrastKinds(StrictModel):
-    """Weights of the kinds of difference, in any unit; 0 leaves a kind out.
+    """Weights of the kinds of difference, in any unit; 0 leaves out a kind.
 
-    Every attribute gets pairs in proportion to these, so far as the inputs have them: with 1, 1, 1 an attribute is missing
+    Every attribute gets pairs in these proportions, as far as the inputs allow: with 1, 1, 1 an attribute is missing
     about as often as it is wrong, and about as often as every other attribute.
     """
 
@@ -117,18 +117,18 @@ class ContrastKinds(StrictModel):
 
 
 class ContrastivePairs(StrictModel):
-    """Pairs from references alone: one of the input beats one of another input that differs in one or two attributes."""
+    """Pairs from references alone: a reference of the input is better than one of another input that differs in one or two attributes."""
 
     attributes: Annotated[BracketedAttributes | FieldAttributes, Field(discriminator="method")]
     """Where the attributes of an input are."""
     max_pairs: ContrastPairs
-    """Pairs of each split at most."""
+    """Number of pairs of each split at most."""
     max_pairs_per_input: int = Field(ge=1, le=1000)
     """Pairs of one input at most; each gets one before any gets two."""
     max_differences: Literal[1, 2]
     """Attributes in which the two inputs differ at most."""
     kinds: ContrastKinds
-    """Which differences, and how much of each an attribute gets."""
+    """Weights of the kinds of difference."""
 
 
 class PreferencesDisabled(StrictModel):
@@ -144,7 +144,7 @@ class PreferencesConfig(StrictModel):
     method: Literal["merged"]
     """Name of this choice."""
     sources: dict[SourceName, PreferenceFiles]
-    """Name to source of imported preferences. The name goes with every record, as its ``kind``."""
+    """Sources of imported preferences by name. The name is stored with every record, as its ``kind``."""
     collected: str | None = Field(min_length=1)
     """Folder that ``tunectl annotate`` fills. Null: none."""
     contrast: ContrastivePairs | None
@@ -158,7 +158,7 @@ class PreferencesConfig(StrictModel):
     contradictions: Literal["majority", "drop"]
     """Where people disagree about two answers. majority: most votes win and a tie is rejected. drop: all are rejected."""
     shares: Shares
-    """Sizes of train, validation and test, counted in inputs. An input that ``split`` knows goes where it is there."""
+    """Sizes of train, validation and test, counted in inputs. An input that is in a part of ``split`` goes to the same part here."""
     max_rejected_share: float = Field(ge=0, le=1)
     """Share of judgments rejected above which the stage fails."""
 

@@ -20,7 +20,7 @@ class RetrainSchedule(StrictModel):
     """When to retrain without drift."""
 
     cron: str = Field(min_length=1)
-    """``minute hour day month weekday``, or monthly, or quarterly (three at night on the first day)."""
+    """``minute hour day month weekday``, or monthly, or quarterly (at 3:00 on the first day)."""
     zone: str = Field(min_length=1)
     """Time zone of the IANA database, for example Europe/Berlin."""
 
@@ -29,9 +29,9 @@ class ApprovalConfig(StrictModel):
     """Decisions that wait for a person, and how people are asked."""
 
     training: Literal["none", "required"]
-    """none: drift starts a retrain by itself. required: a person approves it first."""
+    """none: drift starts a retrain without approval. required: a person approves it first."""
     promotion: Literal["none", "required"]
-    """none: a challenger that won is promoted by itself. required: a person approves it first."""
+    """none: a challenger that won is promoted without approval. required: a person approves it first."""
     people: tuple[KeyName, ...] | None
     """Names of the keys that may decide. Null: every key of scope decide."""
     url: str = Field(pattern=r"^https?://[^\s]+$")
@@ -76,9 +76,9 @@ class PromotionGate(StrictModel):
     """Offline comparison of challenger and champion."""
 
     golden_set_size: int = Field(ge=10)
-    """Items of the golden set, drawn from the test split at the first release and never fed by feedback."""
+    """Items of the golden set, drawn from the test split at the first release; feedback is never added to it."""
     max_uses: int = Field(ge=1)
-    """Decisions made on one golden set before the next version is drawn from the current test split."""
+    """Number of gate decisions on one golden set before the next version is drawn from the current test split."""
     margin: Points
     """Points of `evaluate.gate.primary_metric` that the challenger may lose on the golden set."""
     min_effect: Points
@@ -147,12 +147,12 @@ class RetrainTrainConfig(StrictModel):
     max_attempts: int = Field(ge=1, le=20)
     """Starts in all, after a crash or a kill."""
     start: Literal["base", "champion"]
-    """base: fine-tuning begins with new weights. champion: it goes on from the champion's adapter, which must have the same rank and
+    """base: fine-tuning begins with new weights. champion: it continues from the champion's adapter, which must have the same rank and
     targets."""
     overrides: tuple[str, ...]
-    """For `tunectl repro` in the worktree, for example align=none."""
+    """Overrides for `tunectl repro` in the worktree, for example align=none."""
     branch: Literal["fast_forward", "review"]
-    """After a promotion: bring the checked-out branch forward to the retrain's, or leave that branch for review."""
+    """After a promotion: fast-forward the checked-out branch to the retrain's, or leave that branch for review."""
 
 
 class RetrainingConfig(StrictModel):

@@ -1,4 +1,4 @@
-"""The whole configuration: one field a section, one section a file."""
+"""The whole configuration: one field per section, one section per file."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ class ServeEngine(StrictModel):
     max_num_batched_tokens: int = Field(ge=16)
     """Tokens in one step at most; lower keeps long prompts from delaying the answers beside them."""
     prefix_caching: bool
-    """Whether prompts share the work for equal beginnings. The time to the first token then tells who asks, with any key, what was asked before."""
+    """Whether prompts with equal beginnings share computation. The time to the first token then tells whoever has a key whether a prompt was asked before."""
     precision: Literal["f32", "bf16"]
-    """Type that OpenVINO computes in, on CPUs with both: f32 writes faster to few clients, bf16 reads long prompts faster."""
+    """Type that OpenVINO computes in, on CPUs that support both: f32 generates faster for few clients, bf16 reads long prompts faster."""
     tensor_parallel_size: int = Field(ge=1, le=64)
     """Cards over which vLLM divides the model; above 1 for models that are larger than a card. Other engines refuse it."""
 
@@ -43,22 +43,22 @@ class ServeLimits(StrictModel):
     max_body_bytes: int = Field(ge=1000, le=100_000_000)
     """Bytes in one request at most."""
     max_json_depth: int = Field(ge=8, le=500)
-    """Deepest nesting of its JSON."""
+    """Deepest nesting of the request's JSON."""
     request_timeout_seconds: float = Field(gt=0, le=86_400)
     """Seconds before a request is canceled; raise it for long answers."""
     body_timeout_seconds: float = Field(gt=0, le=3600)
-    """Seconds for its body to arrive."""
+    """Seconds for the request's body to arrive."""
 
 
 class KeyLimitsConfig(StrictModel):
-    """What one key may use that names no limits itself (`tunectl serve keys add`); keys of scope admin have none."""
+    """Limits of a key that has none itself (`tunectl serve keys add`); keys of scope admin have none."""
 
     per_minute: int | None = Field(ge=1)
-    """Requests a minute, in bursts of up to that many. Null: no limit."""
+    """Requests per minute, in bursts of up to that many. Null: no limit."""
     max_concurrency: int | None = Field(ge=1)
     """Requests at once; fewer than limits.max_concurrency and limits.max_queue together, or one key holds every place. Null: no limit."""
     tokens_per_minute: int | None = Field(ge=1)
-    """Tokens of prompts and answers a minute, as they are estimated when a request comes. Null: no limit."""
+    """Tokens of prompts and answers per minute, as estimated when a request arrives. Null: no limit."""
 
 
 class VariantConfig(StrictModel):
@@ -76,14 +76,14 @@ class TlsConfig(StrictModel):
     certificate_file: str = Field(min_length=1)
     """Certificate with its chain, PEM."""
     private_key_file: str = Field(min_length=1)
-    """Its private key, PEM, without a password."""
+    """Private key of the certificate, PEM, without a password."""
 
 
 class ShutdownConfig(StrictModel):
     """How the server stops."""
 
     pre_stop_seconds: float = Field(ge=0, le=600)
-    """Seconds between not ready and the end of new requests, for load balancers to notice."""
+    """Seconds between readiness going false and the end of new requests, so that load balancers notice."""
     grace_period_seconds: int = Field(ge=1, le=3600)
     """Seconds for running answers to finish; give the container a longer grace period."""
 
@@ -96,7 +96,7 @@ class Serve(StrictModel):
     port: int = Field(ge=1, le=65535)
     """Port to listen on."""
     tls: TlsConfig | None
-    """Certificate and key: the server speaks HTTPS alone. Null: HTTP, for this machine or a proxy in front."""
+    """Certificate and key: the server accepts HTTPS only. Null: HTTP, for this machine or a proxy in front."""
     registry: str = Field(min_length=1)
     """The release registry, a folder or an address (s3://bucket/releases); TUNECTL_REGISTRY overrides it."""
     poll_seconds: float = Field(ge=0.1, le=3600)
@@ -106,7 +106,7 @@ class Serve(StrictModel):
     keys_file: str = Field(min_length=1)
     """File of the hashes of API keys, made by `tunectl serve keys`; TUNECTL_KEYS overrides it."""
     trusted_keys_file: str | None = Field(min_length=1)
-    """File of the public keys whose signature a release and a pointer must have, made by `tunectl release keygen`; TUNECTL_TRUSTED_KEYS overrides it. Null: signatures are not looked at."""
+    """File of the public keys whose signature a release and a pointer must have, made by `tunectl release keygen`; TUNECTL_TRUSTED_KEYS overrides it. Null: signatures are not checked."""
     served_model_names: list[Alias]
     """Other names of the model in requests, beside that of the project."""
     cors: list[Origin]
@@ -116,7 +116,7 @@ class Serve(StrictModel):
     limits: ServeLimits
     """Limits beyond which requests wait or are refused."""
     key_limits: KeyLimitsConfig
-    """What one key may use that names no limits itself."""
+    """Limits of a key that has none itself."""
     variants: VariantConfig
     """Models loaded beside the champion."""
     shutdown: ShutdownConfig

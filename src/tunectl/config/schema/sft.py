@@ -22,9 +22,9 @@ class EarlyStopping(StrictModel):
 
 
 class Privacy(StrictModel):
-    """Differentially private training (DP-SGD, arXiv 1607.00133) by Opacus: nobody can tell from the adapter whether a unit was in the data.
+    """Differentially private training (DP-SGD, arXiv 1607.00133) by Opacus: the adapter does not reveal whether a unit was in the data.
 
-    A unit is a person or a source with all of its rows. Each step draws every unit with the same probability, clips the gradient of
+    A unit is a person or a source with all of its rows. Each step samples every unit with the same probability, clips the gradient of
     each unit as a whole, and adds noise to their sum.
     """
 
@@ -33,9 +33,9 @@ class Privacy(StrictModel):
     person_field: str | None = Field(min_length=1)
     """Declared field (`ingest.sources.<name>.fields`) whose values name people. Null with unit source."""
     min_units: int = Field(ge=2)
-    """Units below which the fit is refused: with few of them the noise hides what they have in common."""
+    """Units below which training is refused: with few units the noise hides what they have in common."""
     target_epsilon: float | None = Field(gt=0, le=1000)
-    """Epsilon that the whole fit stays below; the noise follows from it. Null: noise_multiplier says how much noise there is."""
+    """Epsilon that the whole training stays below; the noise follows from it. Null: noise_multiplier sets the noise."""
     target_delta: float | None = Field(gt=0, lt=1)
     """Delta of that epsilon; must be below 1 / units. Null: a tenth of 1 / units."""
     noise_multiplier: float | None = Field(ge=0, le=1e6)
@@ -47,9 +47,9 @@ class Privacy(StrictModel):
     accountant: Literal["prv", "rdp"]
     """How Opacus adds up epsilon: prv is tighter, rdp an older upper bound."""
     noise_key_file: str = Field(min_length=1)
-    """Secret that noise and draws come from, with the seed; made at first use. Whoever knows it can take the noise off again."""
+    """File of the secret from which noise and sampling are derived, with the seed; made at first use. Whoever has it can compute the noise and subtract it."""
     noise_key_env: str = Field(min_length=1)
-    """Variable whose value counts in place of that file."""
+    """Environment variable whose value is used instead of that file."""
 
     @model_validator(mode="after")
     def _one_amount_of_noise(self) -> Self:
@@ -76,11 +76,11 @@ class Sft(StrictModel):
     target_modules: Literal["all-linear"] | list[str]
     """Layers that get an adapter: all linear ones but the output layer, or the last parts of their names, such as q_proj."""
     init_adapter: str | None = Field(min_length=1)
-    """Folder of an adapter to go on from, for example the champion's (`retrain.train.start`): what it knows stays, and fewer steps do.
+    """Folder of an adapter to start from, for example the champion's (`retrain.train.start`): it keeps what it has learned, and needs fewer steps.
     Null: new weights."""
 
     adapter: str | None = Field(min_length=1)
-    """Folder of a finished adapter, such as that of `tunectl federate`, which is taken in place of a fit. Null: fit one."""
+    """Folder of a finished adapter, such as that of `tunectl federate`, which is used in place of a training. Null: train one."""
 
     epochs: float = Field(gt=0, le=1000)
     """Passes over the training answers; fewer if the validation loss rises."""
@@ -103,7 +103,7 @@ class Sft(StrictModel):
     neftune_noise_alpha: float | None = Field(gt=0, le=100)
     """Noise on the input embeddings against overfitting (arXiv 2310.05914); 5 is usual. Null: none."""
     ema_decay: float | None = Field(gt=0, lt=1)
-    """Decay a step of a moving average of the adapter's weights; the average is validated and kept. Null: the last weights."""
+    """Decay per step of a moving average of the adapter's weights; the average is validated and kept. Null: the last weights."""
 
     loss_on: Literal["final_answer", "assistant"]
     """final_answer: the last assistant turn only. assistant: every assistant turn. A message's own ``train`` flag wins."""

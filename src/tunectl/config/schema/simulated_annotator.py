@@ -12,7 +12,7 @@ from tunectl.config.schema.evaluate import Sampling
 
 CriterionName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]*$")]
 Annotator = Annotated[str, Field(pattern=r"(?i)simulated", max_length=60)]
-"""The name must say that it is no person."""
+"""The name must show that it is no person."""
 
 
 class BaseCriterion(StrictModel):
@@ -34,7 +34,7 @@ class FactsCriterion(BaseCriterion):
     pattern: str | None
     """Each match in the input is a fact: its first group, or all of it. Null: fields only."""
     ignore_case: bool
-    """Whether ``Inman Park`` is found in ``inman park``."""
+    """Whether case is ignored: ``Inman Park`` then matches ``inman park``."""
     first_words: int | None = Field(ge=1)
     """Words from the start of the answer within which facts must occur. Null: anywhere."""
 

@@ -34,10 +34,10 @@ class PatternSlot(StrictModel):
     method: Literal["patterns"]
     """Name of this choice."""
     values: dict[str, Patterns] = Field(min_length=1)
-    """Value to its patterns (Python ``re`` syntax, whole words). They see small letters without accents and apostrophes, and
+    """Patterns of each value (Python ``re`` syntax, whole words). They are matched against text in lower case without accents and apostrophes, with
     a blank for a hyphen. ``<word>`` stands for a term. A match inside a longer match of another value does not count."""
     decoys: tuple[Pattern, ...]
-    """Patterns that look like a value and are none, for example ``outside the city center``; matches inside do not count."""
+    """Patterns that look like a value but are not, for example ``outside the city center``; matches inside do not count."""
 
 
 Slot = Annotated[VerbatimSlot | PatternSlot, Field(discriminator="method")]
@@ -49,9 +49,9 @@ class SlotErrorRules(StrictModel):
     parse: Literal["bracketed", "fields"]
     """bracketed: the input reads ``name[value], name[value]``. fields: the attributes are declared fields of the record."""
     terms: dict[str, Patterns]
-    """Name to pieces of pattern, any of which may stand where a pattern says ``<name>``; a term may use other terms, in any order, without a circle."""
+    """Alternatives for ``<name>`` in a pattern, by name; a term may contain other terms, in any order, without a cycle."""
     attributes: dict[str, Slot] = Field(min_length=1)
-    """Attribute to how its values are found; other attributes of an input are not judged."""
+    """Rule for the values of each attribute; other attributes of an input are not judged."""
 
     @model_validator(mode="after")
     def _readable(self) -> SlotErrorRules:
@@ -96,7 +96,7 @@ class SlotErrorRules(StrictModel):
             raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
 
     def whole(self, pattern: str) -> str:
-        """Return ``pattern`` with its terms put in."""
+        """Return ``pattern`` with its terms replaced."""
         while TERM.search(pattern):
             pattern = TERM.sub(lambda result: f"(?:{'|'.join(self.terms[result[1]])})", pattern)
         return pattern

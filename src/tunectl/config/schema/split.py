@@ -58,7 +58,7 @@ class ContaminationCheck(StrictModel):
     action: Literal["remove", "report"]
     """remove: reject the train record as ``leaks_into_test``. report: only count it."""
     compare: list[Literal["input", "answer"]] = Field(min_length=1)
-    """What is compared, after folding case, punctuation and blanks. Answers shorter than ``ngram`` words (a class) never leak."""
+    """Texts that are compared, after folding case, punctuation and blanks. Answers shorter than ``ngram`` words (a class) never count as leaks."""
     ngram: int = Field(ge=2, le=50)
     """Length in words of the pieces that are compared."""
     min_overlap: float = Field(gt=0, le=1)
@@ -82,7 +82,7 @@ class Resample(StrictModel):
     method: Literal["resample"]
     """Name of this method."""
     size: float = Field(gt=0, le=10)
-    """Records written, as a multiple of train: with 1 as many as before, with 0.5 half of them and fewer repeats."""
+    """Number of records after resampling, as a multiple of train: with 1 as many as before, with 0.5 half as many and fewer repeats."""
     max_copies: int = Field(ge=1, le=100)
     """Copies of one record at most. Records left out are rejected as ``over_represented``."""
 
@@ -109,22 +109,22 @@ class Split(StrictModel):
     """The split section of ``conf/``."""
 
     shares: Shares
-    """Sizes. A split column of the data comes first: splits that it names keep its records."""
+    """Sizes. A split column of the data has precedence: records stay in the split that it names."""
     stratify: list[GroupName]
     """Fields whose values get the same shares in each split, for example ``neighbourhood``."""
     group: list[GroupName]
     """Fields whose values never occur in two splits, for example ``business``. Equal inputs and near-duplicate clusters
     always stay together."""
     hold_out: dict[GroupName, HoldOut]
-    """Field to the values kept out of training, for example the phrasings of the test."""
+    """Values kept out of training, by field, for example the phrasings of the test."""
     leakage: ContaminationCheck | None
     """Leakage check. Null: none. The share of test 4-grams seen in training is always reported."""
     documents_exclude_groups: list[GroupName]
     """Fields of raw documents: one that shares a value with a validation or test record is kept from ``cpt``."""
     population: dict[GroupName, Target]
-    """Field to the share of each value among the users of the model; the shares of a field sum to 1."""
+    """Share of each value among the users of the model, by field; the shares of a field sum to 1."""
     balance: Annotated[Reweight | Resample, Field(discriminator="method")] | None
-    """How the training split is fitted to the population. Null: shares are only reported."""
+    """How the training split is adjusted to the population. Null: shares are only reported."""
     max_rejected_share: float = Field(ge=0, le=1)
     """Share of records and documents rejected above which the stage fails."""
 

@@ -25,20 +25,20 @@ def _require_absolute(text: str) -> str:
 
 
 Line = Annotated[str, Field(min_length=1), AfterValidator(_require_printable)]
-"""Text of one line: what stands in a job must not begin another line of it."""
+"""Text of one line: a line break would begin another line of the job's file."""
 ResourceName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
-"""Name of an object of Kubernetes."""
+"""Name of a Kubernetes object."""
 
 
 class SlurmOptions(StrictModel):
-    """What only sbatch reads."""
+    """Options for sbatch only."""
 
     options: list[Annotated[Line, Field(pattern=r"^--[a-z][a-z0-9-]*(=\S.*)?$")]]
     """More options of sbatch, such as ``--partition=gpu``."""
 
 
 class KubernetesOptions(StrictModel):
-    """What only Kubernetes reads."""
+    """Options for Kubernetes only."""
 
     image: Line | None
     """Image with bash, git and tunectl. Null: not on Kubernetes."""
@@ -53,7 +53,7 @@ class KubernetesOptions(StrictModel):
 
 
 class RayOptions(StrictModel):
-    """What only ``ray job submit`` reads."""
+    """Options for ``ray job submit`` only."""
 
     address: Annotated[Line, Field(pattern=r"^(https?|ray)://\S+$")]
     """Dashboard of the cluster."""
@@ -63,7 +63,7 @@ class Submit(StrictModel):
     """The submit section of ``conf/``."""
 
     to: Literal["slurm", "kubernetes", "ray"]
-    """Who runs the job: sbatch, kubectl or ``ray job submit``."""
+    """Scheduler of the job: sbatch, kubectl or ``ray job submit``."""
     storage_path: Annotated[Line, AfterValidator(_require_absolute)] | None
     """Folder that the job's machines see at this path; a job works, and keeps its checkpoints, below it. Null: not set yet."""
     repository: Line | None
@@ -71,7 +71,7 @@ class Submit(StrictModel):
     remote: Annotated[str, Field(pattern=r"^[\w-]+$")] | None
     """DVC remote for inputs and results. Null: core.remote of .dvc/config."""
     setup: list[Line]
-    """Shell commands that run first. They stand in the job as they are."""
+    """Shell commands that run first. They are copied into the job unchanged."""
     nodes: int = Field(ge=1, le=1024)
     """Machines of the job."""
     gpus: int = Field(ge=0, le=64)
@@ -81,9 +81,9 @@ class Submit(StrictModel):
     memory_gb: int | None = Field(ge=1, le=65_536)
     """Memory of each machine in GB. Null: what the cluster gives by default."""
     max_hours: float = Field(gt=0, le=24 * 365)
-    """Hours after which the cluster ends the job. SLURM: it is requeued and goes on."""
+    """Hours after which the cluster ends the job. SLURM: it is requeued and resumes."""
     grace_seconds: int = Field(ge=10, le=3600)
-    """Seconds before that end at which the step under way is finished and saved."""
+    """Seconds before that end at which the current step is finished and saved."""
     max_restarts: int = Field(ge=0, le=1000)
     """Times that a job is started again after it was preempted or ran out of hours."""
     template: Line | None

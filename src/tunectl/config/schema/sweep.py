@@ -20,9 +20,9 @@ class SweepRange(StrictModel):
     """Numbers between two bounds; whole numbers where both bounds are whole."""
 
     low: int | float
-    """Where the range begins."""
+    """Lower bound."""
     high: int | float
-    """Where the range ends."""
+    """Upper bound."""
     log: bool
     """Whether the logarithm is sampled evenly, as for learning rates."""
 
@@ -41,16 +41,16 @@ class SweepObjective(StrictModel):
     metric: MetricName
     """``STAGE.NAME`` in ``artifacts/metrics/STAGE.json``, for example sft.validation_loss, sft.seconds or evaluate.systems.tuned.bleu."""
     direction: Literal["minimize", "maximize"]
-    """Whether less or more is better."""
+    """Whether a lower or a higher value is better."""
 
     @property
     def stage(self) -> str:
-        """The stage that measures it."""
+        """Return the stage that measures it."""
         return self.metric.partition(".")[0]
 
 
 class AshaPruner(StrictModel):
-    """Asynchronous successive halving (arXiv 1810.05934): at each rung only the best part of the trials goes on."""
+    """Asynchronous successive halving (arXiv 1810.05934): at each rung only the best part of the trials continues."""
 
     method: Literal["asha"]
     """Name of this choice."""
@@ -59,7 +59,7 @@ class AshaPruner(StrictModel):
     min_resource: int = Field(ge=1)
     """Optimizer steps before a trial may be stopped."""
     reduction_factor: int = Field(ge=2, le=100)
-    """One of this many trials goes on at each rung."""
+    """One of this many trials continues at each rung."""
 
 
 class HyperbandPruner(StrictModel):
@@ -72,9 +72,9 @@ class HyperbandPruner(StrictModel):
     min_resource: int = Field(ge=1)
     """Optimizer steps before a trial may be stopped."""
     max_resource: int = Field(ge=1)
-    """Optimizer steps of a whole fit."""
+    """Optimizer steps of a whole training."""
     reduction_factor: int = Field(ge=2, le=100)
-    """One of this many trials goes on at each rung."""
+    """One of this many trials continues at each rung."""
 
 
 class MedianPruner(StrictModel):
@@ -97,13 +97,13 @@ class Sweep(StrictModel):
     """The sweep section of ``conf/``."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,60}$")
-    """Name of the sweep; the same name goes on with its trials. Another space or objective needs another name."""
+    """Name of the sweep; a new run with the same name continues its trials. Another space or objective needs another name."""
     space: dict[SettingName, SweepRange | Annotated[list[ChoiceValue], Field(min_length=1)]] = Field(min_length=1)
-    """Setting to a range, or to a list of values; a group such as sft takes names of its files."""
+    """Range, or list of values, of each varied setting; a group such as sft takes names of its files."""
     only_if: dict[SettingName, dict[SettingName, Scalar]]
-    """Setting of the space to the values of earlier settings of the space with which alone it is varied."""
+    """Conditions by setting of the space: it is varied only with these values of earlier settings of the space."""
     objective: list[SweepObjective] = Field(min_length=1, max_length=4)
-    """What is best. Several give a front of trials, none of which is better in everything."""
+    """Metrics that decide which trial is best. Several give a front of trials, of which none is better in every metric."""
     stage: str = Field(pattern=r"^[a-z]+$")
     """Last stage of a trial."""
     n_trials: int = Field(ge=1, le=100_000)
@@ -115,9 +115,9 @@ class Sweep(StrictModel):
     sampler: Literal["tpe", "gp", "random", "grid", "nsgaii"]
     """Optuna's sampler: tpe (good default), gp (few trials of numbers), random, grid (all combinations of lists), nsgaii (several objectives)."""
     pruner: Pruner | None
-    """Stops a stage in the middle of its fit where it falls behind. Null: never."""
+    """Stops a stage during training where it falls behind. Null: never."""
     start: Literal["current", "none"]
-    """current: the first trial has the settings as they are. none: it does not."""
+    """current: the first trial has the current settings. none: it does not."""
     confirm: bool
     """Whether the best trial is built and compared with the start on the test split, once, when the trials have ended."""
     storage: str = Field(pattern=r"^(sqlite:///|postgresql://)\S+$")
@@ -125,7 +125,7 @@ class Sweep(StrictModel):
     storage_env: str = Field(pattern=r"^[A-Z_][A-Z0-9_]*$")
     """Environment variable that overrides storage; for passwords."""
     heartbeat_seconds: int = Field(ge=1, le=3600)
-    """Seconds between signs of life of a worker; its trial is taken over after three of them are missing."""
+    """Seconds between heartbeats of a worker; its trial is taken over after three missing ones."""
     max_attempts: int = Field(ge=1, le=1000)
     """Times that a trial is begun, where workers die, before it counts as failed."""
 

@@ -1,1 +1,1 @@
-"""What can be changed from the console, one kind of act a file."""
+"""What can be changed from the console, one kind of act per file."""

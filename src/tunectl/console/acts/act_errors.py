@@ -1,4 +1,4 @@
-"""Why an act was not done."""
+"""Errors of acts that were not performed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_REASON: Final = 500
 
 
 class ConflictError(GateError):
-    """Somebody was quicker: what was shown before the button was pressed is no longer so."""
+    """Somebody else was faster: the state that was shown before the button was pressed has changed."""
 
 
 def require_reason(form: Mapping[str, str]) -> str:

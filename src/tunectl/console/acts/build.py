@@ -20,7 +20,7 @@ from tunectl.pipeline.stage_status import StageStatus
 
 
 def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Say which stages would run and why, with the settings that were typed so far."""
+    """Return which stages would run and why, with the settings that were typed so far."""
     reason = _describe_obstacle(context)
     if reason:
         return ActPage("Start a build", [reason], back="/build", scope="operate")
@@ -53,7 +53,7 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 
 def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
-    """Start it, or show what the typed settings would change.
+    """Start the build, or show what the typed settings would change.
 
     Raises  ConfigError naming every mistake of the settings; MissingExtraError; ConflictError where a build runs or the project
             changed; UsageError without a reason.
@@ -79,7 +79,7 @@ def start(context: ReadContext, form: Mapping[str, str]) -> str | ActPage:
 
 
 def show_stop(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """Say what runs, and what is kept of it."""
+    """Return what runs, and what is kept of it."""
     process, stage = background_build.find_build(context.layout), find_running_stage(context)
     if process is None:
         words = (
@@ -120,7 +120,7 @@ def stop(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def _describe_obstacle(context: ReadContext) -> str:
-    """Why no build can start now; empty where one can."""
+    """Return why no build can start now; empty where one can."""
     if context.recording is not None:
         return "This project was recorded without its weights, so nothing can be built in it."
     is_building = background_build.find_build(context.layout) is not None or find_running_stage(context) is not None
@@ -147,5 +147,5 @@ def _list_stages(context: ReadContext, overrides: Sequence[str]) -> list[StageSt
 
 
 def _list_pending(context: ReadContext) -> str:
-    """Stages that a build without further settings would run: what a form was made from."""
+    """Return the stages that a build without further settings would run: the state that the form carries."""
     return " ".join(stage.stage for stage in context.list_stages() if stage.state in {"stale", "not built"})

@@ -58,7 +58,7 @@ def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa:
 
 
 def perform_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Make a key and show it.
+    """Create a key and show it.
 
     Raises  ConflictError for a name that is taken; UsageError for no name, no scope, no reason, or a number that is none.
     """

@@ -24,7 +24,7 @@ def _find_question(context: ReadContext, form: Mapping[str, str]) -> PendingDeci
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     """Return what yes and no mean.
 
-    Raises  NotFoundError where nothing waits.
+    Raises  NotFoundError where no question is open.
     """
     one = _find_question(context, form)
     yes = (
@@ -45,7 +45,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 
 
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Record the decision under the visitor's name; the retrain controller takes it up.
+    """Record the decision under the visitor's name; the retrain controller acts on it.
 
     Raises  ConflictError where somebody has decided meanwhile; ApiError (403) where ``retrain.approval.people`` names others;
             UsageError without a reason, or for an answer that is neither yes nor no.

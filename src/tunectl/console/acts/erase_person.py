@@ -1,4 +1,4 @@
-"""Erase everything of the person who asked one request: the right to be forgotten, from the page of that request."""
+"""Erase all data of the person who sent a request (right to be forgotten), from the page of that request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tunectl.inference_log.erasure import BUSY, LIMIT
 from tunectl.inference_log.log_store import InferenceLog
 
 MAX_COUNT = 10_000
-"""Inferences of one person that are counted before the act."""
+"""Most inferences of one person that are counted before the act."""
 
 
 def _find_record(log: InferenceLog | None, form: Mapping[str, str]) -> InferenceRecord:
@@ -27,7 +27,7 @@ def _find_record(log: InferenceLog | None, form: Mapping[str, str]) -> Inference
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """How much there is of that person, and what stays.
+    """Return how much data there is of that person, and what stays.
 
     Raises  NotFoundError for a request that is not in the log.
     """
@@ -71,9 +71,9 @@ def _count_inferences(log: InferenceLog | None, person: str | None) -> str:
 
 
 def perform(context: ReadContext, form: Mapping[str, str]) -> ActPage:
-    """Delete the text, and leave tombstones.
+    """Delete the texts, and leave tombstones.
 
-    Raises  UsageError where nobody was named.
+    Raises  UsageError where the request names no person.
     """
     reason = require_reason(form)
     section = context.load_settings().inference_log

@@ -1,4 +1,4 @@
-"""Promote a release, roll back, start and stop a canary without a test: with what will happen, who, and why."""
+"""Promote a release, roll back, start and stop a canary without a test: each with its consequences, a name, and a reason."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from tunectl.registry import release_state
 from tunectl.registry.release_store import ChampionMovedError, ReleaseRegistry
 
 PATIENCE_SECONDS = 5.0
-"""That a change waits for another one."""
+"""Seconds that a change waits for another one."""
 
 
 class SwapPreview(Struct, frozen=True):
-    """What an act on the releases will do."""
+    """Consequences of an act on the releases."""
 
     sentence: str
     consequences: list[str]
     refusals: list[str]
-    """What a gate said no to; the act then needs to be forced on the command line, and no button is shown."""
+    """Checks of gates that failed; then no button is shown, and the act can only be forced on the command line."""
     button: str
     command: str
     sequence: int
-    """Of the champion that was shown."""
+    """Sequence of the champion pointer that was shown."""
     canary: str
-    """When the canary that was shown began; empty: there was none."""
+    """Start of the canary that was shown; empty: there was none."""
     asks_share: bool = False
     dangerous: bool = False
 
@@ -103,7 +103,7 @@ def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
-    """Return what putting a release up beside the champion does."""
+    """Return what starting a canary with a release does."""
     store, name = _open(context), query["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -125,7 +125,7 @@ def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPre
 
 
 def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Put a release up beside the champion."""
+    """Start a canary with a release."""
     store, name = _open(context), form["release"]
     if name not in store.ids():
         raise NotFoundError(name)
@@ -141,7 +141,7 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
 
 
 def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noqa: ARG001 - every act is shown alike
-    """Return what taking the challenger away does; NotFoundError where there is none."""
+    """Return what removing the challenger does; NotFoundError where there is none."""
     store = _open(context)
     trial = store.trial()
     if trial is None:
@@ -157,7 +157,7 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
 
 
 def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
-    """Take the challenger away."""
+    """Remove the challenger."""
     store, reason = _open(context), require_reason(form)
     seen = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
@@ -175,7 +175,7 @@ def _open(context: ReadContext) -> ReleaseRegistry:
 
 
 def _describe_state(store: ReleaseRegistry) -> tuple[int, str]:
-    """Return what a form carries of the state that it was made from."""
+    """Return the state that a form carries, to detect a change since."""
     trial = store.trial()
     return release_state.count_swaps(store.log()), trial.started_at if trial else ""
 

@@ -19,7 +19,7 @@ FORCE = ActField(
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
-    """Who takes it up, and what it leads to."""
+    """Return who handles the request, and what follows from it."""
     running = lock.is_locked(context.layout.retrain / LOCK)
     taken = (
         "The retrain controller takes it up within a minute."

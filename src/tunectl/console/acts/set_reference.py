@@ -1,4 +1,4 @@
-"""Make a window of traffic the one that prompts are compared with."""
+"""Make a window of traffic the reference of prompts."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
 def perform(context: ReadContext, form: Mapping[str, str]) -> str:
     """Write the event that the monitor reads.
 
-    Raises  ConflictError where another window was made the reference meanwhile; UsageError for one with too few rows.
+    Raises  ConflictError where another window was made the reference since; UsageError for one with too few rows.
     """
     settings = context.load_settings()
     with open_inference_log.open_if_exists(settings.inference_log, context.layout) as log:

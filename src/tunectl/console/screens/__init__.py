@@ -1,1 +1,1 @@
-"""The screens of the console, one a file: what each shows, as structs, read from files alone."""
+"""The screens of the console, one per file: what each shows, as structs, read from files alone."""

@@ -30,7 +30,7 @@ SORTS: Final = {
     "longest": "longest answer first",
 }
 ORDER: Final = ("base", "prompted", "nearest", "tuned", "aligned")
-"""Systems from left to right; others behind them."""
+"""Systems from left to right; others follow."""
 
 
 class CheckResult(Struct, frozen=True):
@@ -42,13 +42,13 @@ class CheckResult(Struct, frozen=True):
 
 
 class SystemAnswer(Struct, frozen=True):
-    """An answer of a system (base, tuned, aligned), and how it did on this input."""
+    """An answer of a system (base, tuned, aligned), and its scores on this input."""
 
     system: str
     title: str
     text: str
     similarity: float | None
-    """To the nearest reference, 0 to 1: the share of words in the same order. A help for sorting, not a metric of the verdict."""
+    """Similarity to the nearest reference, 0 to 1: the share of words in the same order. For sorting only; no verdict uses it."""
     checks: list[CheckResult] = field(default_factory=list)
 
 
@@ -61,7 +61,7 @@ class AnswerCard(Struct, frozen=True):
     fields: dict[str, str]
     answers: list[SystemAnswer]
     why: str = ""
-    """Why the report shows it: worst, lost, best ..."""
+    """Why the report lists it: worst, lost, best ..."""
 
 
 class FilterOption(Struct, frozen=True):
@@ -76,22 +76,22 @@ class AnswersScreen(Struct, frozen=True):
     """One page of test inputs."""
 
     total: int = 0
-    """Inputs of the evaluation."""
+    """Number of inputs of the evaluation."""
     matching: int = 0
-    """Of them, those that pass the filters."""
+    """Number of inputs that pass the filters."""
     at: int = 0
-    """Place of the first card among them."""
+    """Index of the first card among them."""
     size: int = PAGE_SIZE
-    """Cards of a page."""
+    """Cards per page."""
     cards: list[AnswerCard] = field(default_factory=list)
     systems: dict[str, str] = field(default_factory=dict)
-    """Name to title, from left to right."""
+    """Titles by name, from left to right."""
     shown: list[str] = field(default_factory=list)
     """Systems that are shown."""
     against: list[str] = field(default_factory=list)
-    """The two systems of gain and loss: the better one is expected first."""
+    """The two systems that gain and loss compare: the one expected to be better is first."""
     slices: dict[str, list[FilterOption]] = field(default_factory=dict)
-    """Field to its values."""
+    """Values of each field."""
     checks: list[str] = field(default_factory=list)
     kinds: list[FilterOption] = field(default_factory=list)
     query: dict[str, str] = field(default_factory=dict)
@@ -141,7 +141,7 @@ def read_answers(context: ReadContext, query: Mapping[str, str]) -> AnswersScree
 
 
 def read_inputs(context: ReadContext, problems: ProblemList) -> Sequence[AnswerRow]:
-    """All test inputs of the last evaluation."""
+    """Return all test inputs of the last evaluation."""
     return problems.attempt("answers", lambda: _load_rows(context), ())
 
 

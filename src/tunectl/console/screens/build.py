@@ -1,4 +1,4 @@
-"""Build: the stages as a graph, each with its state and why, rows, seconds and verdict."""
+"""Screen Build: the stages as a graph, each with its state and why, rows, seconds and verdict."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tunectl.pipeline.background_build import BuildRequest
 
 
 class BuildScreen(Struct, frozen=True):
-    """The pipeline as it stands."""
+    """The current state of the pipeline."""
 
     stages: list[StageNode]
     above: dict[str, list[str]]
-    """Stage to the stages that it reads."""
+    """The stages that each stage reads."""
     stale: list[str]
     """Stages that a build would run."""
     building: bool
-    """Whether somebody builds now."""
+    """Whether a build runs now."""
     request: BuildRequest | None = None
-    """Who started it from the console, and why."""
+    """Who started the build from the console, and why."""
     log: str = ""
     """The last lines of a build that was started from the console."""
     problems: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Two runs compared: settings that differ, measures with paired intervals, curves, and the answers that differ side by side."""
+"""Screen that compares two runs: settings that differ, metrics with paired intervals, curves, and differing answers side by side."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from tunectl.console.read_context import ReadContext
 
 CHOICES: Final = 50
-"""Newest runs, to choose from."""
+"""Number of newest runs to choose from."""
 PAGE_SIZE: Final = 20
-"""Test inputs of a page, side by side."""
+"""Test inputs per page, side by side."""
 SORTS: Final = {"loss": "largest loss first", "gain": "largest gain first", "file": "as in the file"}
 NOTHING_PAIRED: Final = PairedRuns([], {}, {})
 _Answers = Mapping[str, AnswerRow]
@@ -50,7 +50,7 @@ class MetricPair(Struct, frozen=True):
     system: str
     name: str
     metric: str
-    """Its title."""
+    """Title of the metric."""
     unit: str
     old: Score | None
     new: Score | None
@@ -59,9 +59,9 @@ class MetricPair(Struct, frozen=True):
     low: float | None
     high: float | None
     paired: bool
-    """Whether the interval is of pairs: both runs drawn on the same resamples of the same inputs; else as if they were drawn apart."""
+    """Whether the interval is paired: both runs are resampled together, on the same inputs; else each by itself."""
     tone: str
-    """``good`` or ``bad`` where the interval excludes 0 and more is better or worse; else empty."""
+    """``good`` or ``bad`` where the interval excludes 0 and the metric has a direction; else empty."""
 
 
 class AnswerWord(Struct, frozen=True):
@@ -80,12 +80,12 @@ class AnswerPair(Struct, frozen=True):
     old: list[AnswerWord]
     new: list[AnswerWord]
     old_score: float | None = None
-    """Of this input alone, in the metric that is chosen; None where the run kept no scores of inputs."""
+    """Score of this input alone, in the chosen metric; None where the run kept no scores of inputs."""
     new_score: float | None = None
 
 
 class CurveLink(Struct, frozen=True):
-    """One curve that both runs, or one of them, have."""
+    """One curve that one run or both have."""
 
     stage: str
     figure: str
@@ -95,14 +95,14 @@ class CurveLink(Struct, frozen=True):
 
 
 class CompareScreen(Struct, frozen=True):
-    """Two runs: only what differs."""
+    """Two runs: only their differences."""
 
     old: RunRow | None = None
     new: RunRow | None = None
     settings: list[ChangedSetting] = field(default_factory=list)
     same_settings: int = 0
     stages: list[str] = field(default_factory=list)
-    """Stages whose artifact differs."""
+    """Stages with different artifacts."""
     same_test_set: bool | None = None
     """Whether both were measured on the same test rows; None where one was not measured."""
     metrics: list[MetricPair] = field(default_factory=list)
@@ -114,13 +114,13 @@ class CompareScreen(Struct, frozen=True):
     sort: str = "loss"
     answers: list[AnswerPair] = field(default_factory=list)
     different: int = 0
-    """Inputs that the two runs answered differently."""
+    """Number of inputs that the two runs answered differently."""
     asked: int = 0
-    """Inputs that both were asked."""
+    """Number of inputs that both answered."""
     at: int = 0
     size: int = PAGE_SIZE
     answers_reason: str = ""
-    """Why there are no answers side by side."""
+    """Why answers cannot be compared side by side."""
     choices: list[RunRow] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -249,7 +249,7 @@ def _compare_answers(
 
 
 def _sort_key(pair: tuple[float | None, float | None], metric: str, sort: str) -> float:
-    """Ascending: the largest loss, or the largest gain, first; inputs without scores last."""
+    """Return the sort key, ascending: the largest loss, or the largest gain, first; inputs without scores last."""
     old, new = pair
     if old is None or new is None:
         return float("inf")
@@ -277,7 +277,7 @@ def _load_answers(context: ReadContext, record: RunRecord) -> _Answers | None:
 
 
 def _find_file(context: ReadContext, record: RunRecord, name: str) -> Path | None:
-    """Where a file of the evaluation of a run lies: among the artifacts while it is the last one, then in the cache of DVC."""
+    """Return the path of a file of a run's evaluation: among the artifacts for the last run, else in DVC's cache."""
     stage = next((stage for stage in record.stages if stage.name == "evaluate"), None)
     if stage is None:
         return None
@@ -292,7 +292,7 @@ def _find_file(context: ReadContext, record: RunRecord, name: str) -> Path | Non
 
 
 def _mark_words(old: str, new: str) -> tuple[list[AnswerWord], list[AnswerWord]]:
-    """Both texts in pieces; a piece that only one of them has is marked."""
+    """Return both texts in pieces; a piece that only one of them has is marked."""
     first, second = old.split(" "), new.split(" ")
     left: list[AnswerWord] = []
     right: list[AnswerWord] = []

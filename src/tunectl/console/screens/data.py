@@ -1,4 +1,4 @@
-"""Data: what came in, what went on and what did not, stage by stage, with the reasons; and the raw files."""
+"""Screen Data: rows read, kept and rejected, stage by stage, with the reasons; and the raw files."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class FlowStep(Struct, frozen=True):
     rows_in: int
     kept: int
     rejected: list[tuple[str, int]]
-    """Reason and rows, most first."""
+    """Rows by reason, most first."""
     records_out: int | None
     """Records that it handed on, as it said; None for a stage that hands none on."""
     files: list[str]
-    """Files of rows that can be looked at."""
+    """Files of rows that can be shown."""
 
     @property
     def kept_share(self) -> float:
-        """Kept of all, 0 to 1."""
+        """Kept share of all rows, 0 to 1."""
         return self.kept / self.rows_in if self.rows_in else 0.0
 
 
@@ -40,7 +40,7 @@ class DataScreen(Struct, frozen=True):
 
     steps: list[FlowStep]
     sources: list[tuple[str, int]]
-    """Raw file and the rows that were read from it."""
+    """Raw files, with the number of rows that were read from each."""
     lost: list[str]
     """Stages whose sum does not hold: rows are unaccounted for."""
     wrong: list[str]
@@ -49,7 +49,7 @@ class DataScreen(Struct, frozen=True):
 
 
 def read_data(context: ReadContext, query: object) -> DataScreen:  # noqa: ARG001 - every reader is called alike
-    """Read the counts of every stage that keeps them."""
+    """Read the row counts of every stage that has them."""
     problems, steps = ProblemList(), []
     lost: list[str] = []
     for stage in STAGES:

@@ -1,4 +1,4 @@
-"""Drift of live traffic: the windows that the monitor closed, with their verdicts; and one of them, signal by signal."""
+"""Screens of the drift of live traffic: the windows that the monitor closed, with their verdicts; and one window, signal by signal."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from tunectl.monitoring.signals import MonitoredInference
 
 SHOWN: Final = 100
-"""Newest windows of the strip and the table."""
+"""Number of newest windows that the screen shows."""
 PREVIEW: Final = 400
-"""Characters of a text."""
+"""Characters of a text that are shown."""
 MAX_EXAMPLES: Final = 8
 
 
 class DriftExample(Struct, frozen=True):
-    """One inference that stands for something."""
+    """One inference as an example."""
 
     id: str
     question: str
@@ -38,7 +38,7 @@ class DriftExample(Struct, frozen=True):
 
 
 class DriftSegment(Struct, frozen=True):
-    """What there is more (or less) of than in the reference, with examples."""
+    """A segment whose share is larger (or smaller) than in the reference, with examples."""
 
     name: str
     window: float
@@ -48,12 +48,12 @@ class DriftSegment(Struct, frozen=True):
 
 
 class DriftScreen(Struct, frozen=True):
-    """The windows, newest first, and what prompts are compared with."""
+    """The windows, newest first, and the reference of prompts."""
 
     exists: bool = False
     """Whether anything was logged in this project."""
     running: str = "never"
-    """Of the monitor: runs, stopped, never."""
+    """State of the monitor: runs, stopped, never."""
     windows: list[DriftWindow] = field(default_factory=list)
     total: int = 0
     releases: list[str] = field(default_factory=list)
@@ -61,9 +61,9 @@ class DriftScreen(Struct, frozen=True):
     reference: list[str] = field(default_factory=list)
     """Ids of the accepted windows; empty: none, or the training prompts."""
     compared_with: str = ""
-    """What the settings declare: ``live`` or ``training``."""
+    """Reference of prompts in the settings: ``live`` or ``training``."""
     min_rows: int = 0
-    """Rows that a window needs before anything is said."""
+    """Rows that a window needs for a verdict."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,7 +72,7 @@ class DriftWindowScreen(Struct, frozen=True):
 
     window: DriftWindow | None = None
     before: str = ""
-    """Id of the window before it."""
+    """Id of the previous window."""
     after: str = ""
     examples: list[DriftExample] = field(default_factory=list)
     """Inferences that differ most from the reference."""
@@ -80,7 +80,7 @@ class DriftWindowScreen(Struct, frozen=True):
     segments: list[DriftSegment] = field(default_factory=list)
     is_reference: bool = False
     can_be_reference: bool = False
-    """Whether it has rows enough."""
+    """Whether it has enough rows."""
     problems: dict[str, str] = field(default_factory=dict)
 
 

@@ -1,4 +1,4 @@
-"""One question, one page: everything behind an answer, a row, a release or a retrain, and everything after it.
+"""Screen Explain: everything that led to an answer, a row, a release or a retrain, and everything that followed from it, on one page.
 
 ``tunectl explain ID --json`` prints the same struct.
 """
@@ -45,28 +45,28 @@ if TYPE_CHECKING:
 
 SubjectKind = Literal["answer", "release", "retrain", "row", "nothing"]
 MIN_PREFIX: Final = 4
-"""Characters of the beginning of an id."""
+"""Shortest beginning of an id, in characters."""
 EXAMPLE: Final = "an answer (chatcmpl-...), a release, a retrain, or a row (its id, or FILE:ROW)"
 
 
 class ExplainScreen(Struct, frozen=True):
-    """What is behind one thing, and what came after it."""
+    """What led to one thing, and what followed from it."""
 
     id: str
     kind: SubjectKind
     title: str
     summary: str
     behind: list[ExplanationStep] = field(default_factory=list)
-    """From the thing itself back to the raw data."""
+    """Steps from the thing itself back to the raw data."""
     after: list[ExplanationStep] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
-    """What cannot be said, and why; a sentence each."""
+    """What is not known, and why; one sentence each."""
     problems: dict[str, str] = field(default_factory=dict)
-    """By part: why it cannot be read."""
+    """Why a part cannot be read, by part."""
 
 
 def read_explain(context: ReadContext, query: Mapping[str, str]) -> ExplainScreen:
-    """Read what is known about ``query["id"]``; an id that nothing has is said, not raised."""
+    """Read what is known about ``query["id"]``; an id that nothing has is reported on the page, not raised."""
     name = query.get("id", "").strip()
     if not name:
         return ExplainScreen("", "nothing", "Explain", f"Give the id of {EXAMPLE}.")
@@ -74,7 +74,7 @@ def read_explain(context: ReadContext, query: Mapping[str, str]) -> ExplainScree
 
 
 class _Explanation:
-    """One explanation while it is put together."""
+    """One explanation while it is built."""
 
     def __init__(self, context: ReadContext, name: str) -> None:
         self.context, self.layout, self.name = context, context.layout, name
@@ -85,7 +85,7 @@ class _Explanation:
         self.after: list[ExplanationStep] = []
 
     def build(self) -> ExplainScreen:
-        """Find out what the id is, and follow it in both directions."""
+        """Find what the id is, and follow it in both directions."""
         kind, title, summary = self._follow()
         return ExplainScreen(
             self.name, kind, title, summary, self.behind, self.after, self.unknown, self.problems.problems

@@ -1,4 +1,4 @@
-"""Home: what waits for a person, the last verdict, the champion, the build as a strip, and the last day."""
+"""Screen Home: what needs a person, the last verdict, the champion, the build as a strip, and the last day."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunectl.status.status_report import StatusReport
 
 
 class NextStep(Struct, frozen=True):
-    """What to do next, and how it is typed."""
+    """What to do next, and its command."""
 
     text: str
     command: str
@@ -19,16 +19,16 @@ class NextStep(Struct, frozen=True):
 
 
 class HomeScreen(Struct, frozen=True):
-    """How a project stands."""
+    """The state of a project."""
 
     project: str
     verdict: str | None
-    """What the last evaluation said; None before the first."""
+    """Verdict of the last evaluation; None before the first."""
     passed: bool | None
     stages: list[StageNode]
     status: StatusReport | None
     loop: list[tuple[str, str]]
-    """The rows of ``tunectl status``: part and words."""
+    """Rows of ``tunectl status``: part and text."""
     next: NextStep | None
     problems: dict[str, str] = field(default_factory=dict)
 

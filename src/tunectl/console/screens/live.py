@@ -1,6 +1,6 @@
-"""Live traffic: what people ask and what the variants answer, newest first, with their feedback; and one inference with all of it.
+"""Screens of live traffic: requests and answers of the variants, newest first, with their feedback; and one inference in full.
 
-Texts are shown as the inference log has them: masked before they were written.
+Texts are shown as the inference log stores them: personal data was masked before they were written.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 PAGE_SIZE: Final = 30
 MAX_SCAN: Final = 2000
-"""Inferences that one page looks through."""
+"""Inferences that are read at most for one page."""
 SPAN: Final = timedelta(hours=24)
-"""Of the figures by variant."""
+"""Period of the figures by variant."""
 SPANS: Final = {
     "1h": timedelta(hours=1),
     "24h": timedelta(hours=24),
@@ -40,7 +40,7 @@ FILTERS: Final = ("variant", "release", "feedback", "refused", "slow", "q", "sin
 
 
 class FeedbackView(Struct, frozen=True):
-    """One thing that somebody said or did about an answer."""
+    """One feedback record about an answer."""
 
     kind: str
     value: str
@@ -59,7 +59,7 @@ class InferenceRow(Struct, frozen=True):
     question: str
     answer: str
     finish_reason: str
-    """Empty while it runs."""
+    """Finish reason; empty while it runs."""
     seconds: float | None
     tokens: int | None
     refused: bool
@@ -67,18 +67,18 @@ class InferenceRow(Struct, frozen=True):
 
 
 class VariantFigures(Struct, frozen=True):
-    """What one variant did, among the inferences that were looked through."""
+    """Figures of one variant, from the inferences that were read."""
 
     variant: str
     requests: int
     median_seconds: float | None
     refused: float | None
-    """Share of the finished answers."""
+    """Share of the finished answers that are refusals."""
     liked: float | None
-    """Share of the answers with an opinion, where the opinion is good."""
+    """Share of the rated answers whose rating is good."""
     liked_low: float | None
     liked_high: float | None
-    """Ends of Wilson's 95 % interval."""
+    """Upper end of Wilson's 95 % interval; ``liked_low`` is the lower one."""
     opinions: int
 
 
@@ -88,7 +88,7 @@ class LiveScreen(Struct, frozen=True):
     exists: bool = False
     """Whether anything was logged in this project."""
     inferences: int = 0
-    """Of the last 24 hours, as the three below."""
+    """Inferences of the last 24 hours; the three counts below have the same period."""
     finished: int = 0
     users: int = 0
     feedback: dict[str, int] = field(default_factory=dict)
@@ -97,12 +97,12 @@ class LiveScreen(Struct, frozen=True):
     variants: list[VariantFigures] = field(default_factory=list)
     rows: list[InferenceRow] = field(default_factory=list)
     scanned: int = 0
-    """Inferences that were looked through for this page."""
+    """Inferences that were read for this page."""
     older: str | None = None
-    """``before`` of the next page; None where there is none."""
+    """Value of ``before`` for the next page; None where there is none."""
     releases: list[str] = field(default_factory=list)
     slow_seconds: float = 0.0
-    """From when on an answer is called slow."""
+    """Seconds from which an answer counts as slow."""
     query: dict[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -122,7 +122,7 @@ class InferenceScreen(Struct, frozen=True):
     answer: str = ""
     erased_at: datetime | None = None
     user_hash: str = ""
-    """Keyed hash of who asked; nobody is named."""
+    """Keyed hash of the user; names are not stored."""
     session: str = ""
     template_hash: str = ""
     mean_logprob: float | None = None
@@ -213,7 +213,7 @@ def _passes(one: InferenceRecord, feedback: Sequence[Feedback], picked: Mapping[
 
 
 def judge_opinion(one: Feedback) -> str:
-    """Whether feedback speaks for the answer (``good``), against it (``bad``), or neither (empty)."""
+    """Return whether feedback is for the answer (``good``), against it (``bad``), or neither (empty)."""
     if one.kind == "thumb":
         return {"up": "good", "down": "bad"}.get(str(one.value), "")
     if one.kind == "rating" and isinstance(one.value, int | float):
@@ -248,7 +248,7 @@ def _summarize_variants(
 
 
 def build_row(one: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRow:
-    """One inference as the list shows it."""
+    """Return one inference as the list shows it."""
     return InferenceRow(
         one.id,
         one.accepted_at,

@@ -1,4 +1,4 @@
-"""People: how many answers they compared, who agrees with whom, and what sways them; and where the page is on which they compare."""
+"""Screen People: how many answers each annotator compared, agreement and biases; and where the annotation page is."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class PeopleScreen(Struct, frozen=True):
     """Of the questions: those with at least one judgment."""
     judgments: int = 0
     skipped: int = 0
-    """Skipped, or taken back."""
+    """Number of skipped or taken back questions."""
     found: InterAnnotatorAgreement | None = None
-    """Without Krippendorff's alpha: the report of agreement has it."""
+    """Agreement without Krippendorff's alpha, which is in the agreement report."""
     address: str = ""
-    """Of the page on which people compare."""
+    """Address of the annotation page."""
     is_open: bool = False
-    """Whether that page is served now."""
+    """Whether that page is being served."""
     problems: dict[str, str] = field(default_factory=dict)
 
 

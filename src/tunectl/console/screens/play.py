@@ -1,4 +1,4 @@
-"""Play: one box, a column a variant. A server answers where one is declared; else the answers that the last evaluation recorded are shown."""
+"""Screen Play: one input, one column per variant. A server answers where one is declared; else recorded answers of the last evaluation are shown."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PlayVariant(Struct, frozen=True):
     """One column."""
 
     name: str
-    """What a request calls it."""
+    """Name of the variant in a request."""
     release: str
 
 
@@ -48,26 +48,26 @@ class ChatTurn(Struct, frozen=True):
 
 
 class PlayScreen(Struct, frozen=True):
-    """The box, and what may answer."""
+    """The input, and the variants that can answer."""
 
     servers: list[str] = field(default_factory=list)
     variants: list[PlayVariant] = field(default_factory=list)
     question: str = ""
     replay: str = ""
-    """The inference that is asked again; empty: none."""
+    """Id of the inference to ask again; empty: none."""
     earlier: list[ChatTurn] = field(default_factory=list)
     """Its messages before the question: the system message and earlier turns. They are sent again."""
     key_env: str = ""
     key_is_set: bool = False
-    """Whether that variable holds a key for the servers."""
+    """Whether that environment variable holds a key for the servers."""
     recorded: list[RecordedInput] = field(default_factory=list)
     card: AnswerCard | None = None
-    """The recorded answers to the input that was chosen."""
+    """The recorded answers to the chosen input."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
 def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
-    """Read what may answer. ``replay``: an inference to ask again; ``recorded``: a test input; ``q``: a question."""
+    """Read which variants can answer. ``replay``: an inference to ask again; ``recorded``: a test input; ``q``: a question."""
     problems = ProblemList()
     settings = problems.attempt("settings", context.load_settings, None)
     console = settings.console if settings else None

@@ -1,4 +1,4 @@
-"""One release: its gates, measures, what changed since the champion, where it comes from, and what happened to it."""
+"""Screen of one release: its gates, metrics, changes against the champion, lineage and history."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUNS: Final = 50
 
 
 class ReleaseScreen(Struct, frozen=True):
-    """A release with its files, where it came from, and what changed against the champion."""
+    """A release with its files, its lineage, and its changes against the champion."""
 
     summary: ReleaseSummary
     manifest: ReleaseManifest | None
@@ -31,7 +31,7 @@ class ReleaseScreen(Struct, frozen=True):
     changes: list[tuple[str, str, str]]
     """What differs from the champion: name, the champion's value, this one's."""
     events: list[ReleaseEvent]
-    """What happened to it, the newest first."""
+    """Events of the release in the release history, the newest first."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -71,7 +71,7 @@ def _find_run(context: ReadContext, release: str) -> str:
 
 
 def _list_changes(parts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return measures, verdicts and lineage; files are left out, every release has others."""
+    """Return metrics, verdicts and lineage; files are left out, since they differ in every release."""
     found = []
     for part, changes in parts.items():
         for name, change in changes.items() if part != "files" else ():

@@ -1,4 +1,4 @@
-"""Releases: the champions over time (who, why, how long), then every release with its verdict."""
+"""Screen Releases: the champions over time (who, why, how long), then every release with its verdict."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tunectl.registry.release_state import ChampionPointer, ReleaseEvent, swap_e
 from tunectl.registry.release_store import ReleaseRegistry
 
 
-class Reign(Struct, frozen=True):
-    """A release while it was the champion."""
+class ChampionEntry(Struct, frozen=True):
+    """One entry of the champions' timeline: a release, and when it was the champion."""
 
     release: str
     action: str
     """promote or rollback."""
     since: str
     until: str | None
-    """None: it is the champion now."""
+    """End of the period; None: it is the champion now."""
     seconds: float
     author: str
     message: str
 
 
 class ReleaseSummary(Struct, frozen=True):
-    """What the list and the page of a release say of it first."""
+    """Summary of a release, in the list and at the top of its page."""
 
     id: str
     role: str
@@ -51,10 +51,10 @@ class ReleasesScreen(Struct, frozen=True):
 
     champion: ChampionPointer | None
     canary: CanaryState | None
-    reigns: list[Reign]
-    """The newest first."""
+    reigns: list[ChampionEntry]
+    """Periods of the champions, the newest first."""
     releases: list[ReleaseSummary]
-    """The newest first."""
+    """Periods of the champions, the newest first."""
     servers: list[ServerState] = field(default_factory=list)
     """Those of ``console.servers``."""
     problems: dict[str, str] = field(default_factory=dict)
@@ -85,7 +85,7 @@ def read_releases(
 
 
 def name_roles(champion: ChampionPointer | None, canary: CanaryState | None) -> dict[str, str]:
-    """Return release to what it is now."""
+    """Return the current role of each release: champion, previous or challenger."""
     roles = {canary.release: "challenger"} if canary else {}
     if champion is not None:
         roles |= {champion.previous: "previous"} if champion.previous else {}
@@ -93,20 +93,22 @@ def name_roles(champion: ChampionPointer | None, canary: CanaryState | None) -> 
     return roles
 
 
-def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[Reign]:
-    """Return who was the champion when, the newest first."""
+def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[ChampionEntry]:
+    """Return the periods of the champions, the newest first."""
     swaps = swap_entries(events)
     ends = [*(swap.created_at for swap in swaps[1:]), None]
     reigns = []
     for swap, end in zip(swaps, ends, strict=False):  # without a swap there is one end too many
         until = datetime.fromisoformat(end) if end else now
         seconds = max(0.0, (until - datetime.fromisoformat(swap.created_at)).total_seconds())
-        reigns.append(Reign(swap.release, swap.action, swap.created_at, end, seconds, swap.author, swap.message))
+        reigns.append(
+            ChampionEntry(swap.release, swap.action, swap.created_at, end, seconds, swap.author, swap.message)
+        )
     return reigns[::-1]
 
 
 def summarize_release(store: ReleaseRegistry, name: str, roles: dict[str, str]) -> ReleaseSummary:
-    """Return what a list shows of a release, also of one that cannot be read."""
+    """Return the summary of a release, also of one that cannot be read."""
     problems = ProblemList()
     found: ReleaseManifest | None = problems.attempt(name, lambda: store.manifest(name), None)
     role = roles.get(name, "")

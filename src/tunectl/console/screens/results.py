@@ -1,4 +1,4 @@
-"""What the last evaluation measured, and the reports of the other stages that measure: reward, align, agreement."""
+"""Screen Results: what the last evaluation measured, and the reports of the other stages that measure: reward, align, agreement."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ REPORTS: Final = {
     "align": ("Alignment", "artifacts/align/report.html"),
     "agreement": ("Agreement of people", "artifacts/agreement.html"),
 }
-"""Name of a report to its title and its file, relative to the project."""
+"""Title and file (relative to the project) of each report."""
 COMMANDS: Final = {"agreement": "tunectl data agreement"}
-"""What writes a report that no stage writes."""
+"""Commands that write the reports which no stage writes."""
 
 
 class MetricColumn(Struct, frozen=True):
@@ -53,11 +53,11 @@ class ReportLink(Struct, frozen=True):
     title: str
     exists: bool
     command: str
-    """What writes it."""
+    """Command that writes it."""
 
 
 class ResultsScreen(Struct, frozen=True):
-    """The verdict, the scores with their intervals, and what to read on."""
+    """The verdict, the scores with their intervals, and links to reports."""
 
     verdict: EvalVerdict | None = None
     """None before the first evaluation."""
@@ -73,7 +73,7 @@ class ResultsScreen(Struct, frozen=True):
     columns: list[MetricColumn] = field(default_factory=list)
     systems: list[System] = field(default_factory=list)
     differences: list[MetricDifference] = field(default_factory=list)
-    """Of the primary metric."""
+    """Differences of the primary metric."""
     win_rates: list[WinRate] = field(default_factory=list)
     slices: list[SlicePart] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -82,7 +82,7 @@ class ResultsScreen(Struct, frozen=True):
 
 
 class ReportScreen(Struct, frozen=True):
-    """The page that a stage wrote, for the inside of a frame."""
+    """A report that a stage wrote, for the console's frame."""
 
     name: str
     title: str
@@ -90,7 +90,7 @@ class ReportScreen(Struct, frozen=True):
     html: str = ""
     """Cleaned markup; empty where there is no report."""
     command: str = ""
-    """What writes the report."""
+    """Command that writes the report."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -145,7 +145,7 @@ def _find_report(context: ReadContext, name: str) -> ReportLink:
 
 
 def read_report(context: ReadContext, query: Mapping[str, str]) -> ReportScreen:
-    """Read one report; its markup is cleaned, because whoever sends a project sends its reports, too.
+    """Read one report; its markup is cleaned, because a project may come from somebody else, with its reports.
 
     Raises  NotFoundError for a name that is no report.
     """

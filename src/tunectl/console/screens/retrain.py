@@ -1,4 +1,4 @@
-"""Retrains: what runs now, the story of each, what started nothing and why, schedules and limits; and the decisions that wait."""
+"""Screens of retrains: the running one, the steps of each, triggers that started nothing and why, schedules and limits; and open decisions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 SHOWN: Final = 100
 PATH: Final = ("proposed", "data_gate", "training", "evaluating", "staged", "canary", "promoted")
-"""The states of a retrain that ends with a new champion, in order. A person may be asked first, or last."""
+"""States of a retrain that ends with a new champion, in order. A person may be asked before the training, and before the promotion."""
 BUTTONS: Final = {"retrain": ("Retrain", "Dismiss"), "promote": ("Promote", "Reject")}
-"""Question to what yes and no are called."""
+"""Labels of yes and no for each question."""
 IF_NOBODY: Final = {
     "retrain": "If nobody decides, the retrain is dismissed and the champion stays.",
     "promote": "If nobody decides, the new release is not promoted and the champion stays.",
@@ -32,25 +32,25 @@ IF_NOBODY: Final = {
 
 
 class RetrainRow(Struct, frozen=True):
-    """How far a retrain run came, and what started it."""
+    """State of a retrain run, and its trigger."""
 
     id: str
     state: str
     began: datetime
     at: datetime
-    """Of its newest step."""
+    """Time of its newest step."""
     trigger: str
     author: str
     why: str
     reason: str
-    """Why it stands where it does."""
+    """Reason of its current state."""
     release: str
-    """The release that it built; empty: none."""
+    """Release that it built; empty: none."""
     ended: bool
 
 
 class PathState(Struct, frozen=True):
-    """One station of the running retrain."""
+    """One state in the course of a retrain."""
 
     state: str
     status: str
@@ -59,7 +59,7 @@ class PathState(Struct, frozen=True):
 
 
 class TriggerRow(Struct, frozen=True):
-    """A trigger that waits, or that started nothing."""
+    """A trigger that is pending, or that started nothing."""
 
     id: str
     at: datetime
@@ -79,24 +79,24 @@ class ScheduleRow(Struct, frozen=True):
 
 
 class PendingDecision(Struct, frozen=True):
-    """A question that waits for a person."""
+    """An open question for a person."""
 
     run: str
     question: str
     title: str
     why: str
     until: datetime
-    """Then it is decided without a person."""
+    """Deadline; after it the controller decides without a person."""
     if_nobody: str
     nonce: str
-    """Names this very question: a decision about another one does not count."""
+    """Identifies this question: a decision about another one does not count."""
     yes: str
     no: str
     facts: list[tuple[str, str]] = field(default_factory=list)
 
 
 class DecisionRow(Struct, frozen=True):
-    """A question that a person has answered."""
+    """A question that a person answered."""
 
     run: str
     question: str
@@ -108,7 +108,7 @@ class DecisionRow(Struct, frozen=True):
 
 
 class RetrainScreen(Struct, frozen=True):
-    """All of it."""
+    """The running retrain, all others, triggers, schedules and limits."""
 
     controller: str = "never"
     """``runs``, ``stopped`` or ``never``."""
@@ -119,18 +119,18 @@ class RetrainScreen(Struct, frozen=True):
     suppressed: list[TriggerRow] = field(default_factory=list)
     schedules: list[ScheduleRow] = field(default_factory=list)
     rests_until: datetime | None = None
-    """No retrain starts before, unless a person insists."""
+    """End of the cooldown; None where there is none. A person can start a retrain before."""
     used: int = 0
-    """Retrains that began to train in the last seven days."""
+    """Retrains that began training in the last seven days."""
     allowed: int = 0
     approval: str = ""
-    """Whether a person is asked before a retrain: ``none`` or ``required``."""
+    """Whether a person must approve a retrain: ``none`` or ``required``."""
     waiting: list[PendingDecision] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
 
 class RetrainRunScreen(Struct, frozen=True):
-    """The story of one retrain."""
+    """All steps of one retrain."""
 
     row: RetrainRow | None = None
     path: list[PathState] = field(default_factory=list)
@@ -140,7 +140,7 @@ class RetrainRunScreen(Struct, frozen=True):
 
 
 class DecisionsScreen(Struct, frozen=True):
-    """What waits for a person, and what people decided."""
+    """Open questions, and past decisions of people."""
 
     waiting: list[PendingDecision] = field(default_factory=list)
     decided: list[DecisionRow] = field(default_factory=list)
@@ -198,7 +198,7 @@ def list_schedules(settings: TunectlConfig | None, store: RunStore, now: datetim
 
 
 def describe_run(run: RetrainRun) -> RetrainRow:
-    """One retrain as the list shows it."""
+    """Return one retrain as the list shows it."""
     last = run.steps[-1]
     made = (run.facts("evaluating") or run.facts("rejected")).get("release", "")
     reason = "" if last.message == run.trigger.message else last.message
@@ -298,7 +298,7 @@ def read_retrain_run(context: ReadContext, query: Mapping[str, str]) -> RetrainR
 
 
 def read_decisions(context: ReadContext, query: Mapping[str, str]) -> DecisionsScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the questions that wait, with their deadlines, and what people answered."""
+    """Read the open questions, with their deadlines, and past decisions."""
     problems = ProblemList()
     store = RunStore(context.layout.retrain)
     runs: list[RetrainRun] = problems.attempt("retrains", store.runs, [])

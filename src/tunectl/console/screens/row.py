@@ -1,4 +1,4 @@
-"""One row: what it says, the raw line that it comes from, what each stage did with it, and the releases that learned it."""
+"""Screen of one row: its text, its raw line, what each stage did with it, and the releases that were trained on it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class RowTurn(Struct, frozen=True):
     """One piece of text of a row."""
 
     role: str
-    """Who says it: system, user, assistant, tool, document, answer, chosen, rejected."""
+    """Role of the text: system, user, assistant, tool, document, answer, chosen, rejected."""
     text: str
     learned: bool
     """Whether a model is trained on it."""
 
 
 class RowScreen(Struct, frozen=True):
-    """One row and its way."""
+    """One row and its path through the stages."""
 
     id: str
     source: str
@@ -36,7 +36,7 @@ class RowScreen(Struct, frozen=True):
     fields: dict[str, str]
     weight: float
     cluster: str
-    """Rows of one cluster stay in one split; empty: it stands alone."""
+    """Rows of one cluster stay in one split; empty: it is in none."""
     steps: list[RowStep]
     learned_by: list[str]
     """Releases that were trained on it."""
@@ -44,7 +44,7 @@ class RowScreen(Struct, frozen=True):
 
 
 def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
-    """Read the row that ``query["id"]`` names, as the latest stage that has it wrote it.
+    """Read the row that ``query["id"]`` names, as written by the latest stage that has it.
 
     Raises  NotFoundError where no stage has it.
     """
@@ -76,7 +76,7 @@ def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
 
 
 def _find_row(context: ReadContext, name: str) -> dict[str, Any] | None:
-    """Return the record with that id; only lines that hold it are decoded."""
+    """Return the record with that id; only lines that contain it are decoded."""
     needle = b'"id":' + msgspec.json.encode(name)
     places = {**FILES, "preferences": WRITES["preferences"]}
     for stage, files in reversed(places.items()):

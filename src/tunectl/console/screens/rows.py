@@ -1,4 +1,4 @@
-"""Rows and rejects of a stage, a page at a time, filtered by reason, raw file and text; the address holds all of it."""
+"""Rows and rejects of a stage, page by page, filtered by reason, raw file and text; all filters are in the address."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class RowSummary(Struct, frozen=True):
     """One line of a file of rows."""
 
     id: str
-    """Empty for a reject: it has no record."""
+    """Id of the record; empty for a reject, which has none."""
     source: str
     """FILE:ROW of the raw data."""
     label: str
-    """Why it was rejected, or the declared source that it came through."""
+    """Reject reason, or name of the declared source."""
     text: str
-    """Its beginning."""
+    """Beginning of the text."""
     answer: str = ""
     detail: str = ""
     fields: dict[str, str] = field(default_factory=dict)
@@ -46,10 +46,10 @@ class RowsScreen(Struct, frozen=True):
     """Stages that have rows."""
     file: str
     files: list[tuple[str, int]]
-    """Files of the stage and their lines; rejects are one of them."""
+    """Files of the stage and their number of lines; rejects are one of them."""
     rejects: bool
     labels: list[tuple[str, int]]
-    """Reasons (of rejects) or kinds, and their lines."""
+    """Reasons (of rejects) or kinds, and their number of lines."""
     sources: list[tuple[str, int]]
     label: str
     source: str
@@ -57,7 +57,7 @@ class RowsScreen(Struct, frozen=True):
     at: int
     size: int
     total: int
-    """Lines that the filters take."""
+    """Number of lines that match the filters."""
     rows: list[RowSummary]
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -65,7 +65,7 @@ class RowsScreen(Struct, frozen=True):
 def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
     """Read one page; ``query``: stage, part (rejects), file, reason, source, q and at.
 
-    Raises  NotFoundError for a stage or file that there is not.
+    Raises  NotFoundError for an unknown stage or file.
     """
     problems = ProblemList()
     there = {stage.name: _list_files(context, stage.name, problems) for stage in STAGES}
@@ -141,7 +141,7 @@ def _parse_position(text: str, total: int) -> int:
 
 
 def summarize_row(row: Mapping[str, Any]) -> RowSummary:
-    """Return what a list shows of a row of any kind."""
+    """Return the summary of a row of any kind."""
     votes = row.get("annotations") or [{}]
     source = row.get("source") or votes[0].get("source")
     if "reason" in row:

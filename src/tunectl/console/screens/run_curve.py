@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class CurveAxis(Struct, frozen=True):
-    """Steps."""
+    """Steps, the x axis."""
 
     label: str
     values: list[float]
 
 
 class CurveSeries(Struct, frozen=True):
-    """Values at the steps; None where this run has none."""
+    """Values at the steps; None where this run has no value."""
 
     label: str
     values: list[float | None]
@@ -39,7 +39,7 @@ class CurveScreen(Struct, frozen=True):
 
 
 def read_run_curve(context: ReadContext, query: Mapping[str, str]) -> CurveScreen:
-    """Read one curve of two runs, at all steps that either has.
+    """Read one curve of two runs, at all steps of either.
 
     Raises  NotFoundError where neither has it.
     """

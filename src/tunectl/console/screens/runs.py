@@ -1,4 +1,4 @@
-"""Runs of ``tunectl repro``, newest first: who, what differs from the one before, the metric that decides, verdict, release."""
+"""Screen of the runs of ``tunectl repro``, newest first: who, changes against the previous run, primary metric, verdict, release."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 PAGE_SIZE: Final = 50
 MAX_CHANGES: Final = 4
-"""Differences that a row of the list names; the comparison has all."""
+"""Number of differences in a row of the list; the comparison shows all."""
 ABSENT: Final = "not there"
 JUDGED: Final = ("aligned", "tuned")
-"""The systems that a run is about, the last one first."""
+"""The systems that a run can produce, the last one first."""
 
 
 class ChangedSetting(Struct, frozen=True):
-    """One setting that two runs have differently."""
+    """One setting that differs between two runs."""
 
     what: str
     """STAGE: key."""
@@ -40,24 +40,24 @@ class ChangedSetting(Struct, frozen=True):
 
 
 class RunRow(Struct, frozen=True):
-    """A build from its record: who started it, how long it took, how it ended."""
+    """One run: who started it, how long it took, how it ended."""
 
     id: str
     started_at: datetime
     seconds: float
     author: str
     reason: str
-    """Why, where it was started from the console."""
+    """Reason that was given, where it was started from the console."""
     unattended: bool
-    """The retrain controller or a sweep started it."""
+    """Whether the retrain controller or a sweep started it."""
     commit: str
     changes: list[ChangedSetting]
-    """The first of what differs from the run before."""
+    """The first differences from the previous run."""
     more_changes: int
     executed: list[str]
-    """Stages that it built."""
+    """Stages that it ran."""
     system: str
-    """The system that ``score`` is of."""
+    """System whose score is shown."""
     metric: str
     score: Score | None
     verdict: str
@@ -65,11 +65,11 @@ class RunRow(Struct, frozen=True):
     failure: str
     release: str
     launches: dict[str, StageLaunch] = field(default_factory=dict)
-    """Stages of it that several processes trained."""
+    """Stages that were trained on several processes, with the way in which these were launched."""
     build: str = ""
-    """Its id at the trackers; empty where it is not tracked."""
+    """Id of the build at the trackers; empty where it is not tracked."""
     tracked: dict[str, str] = field(default_factory=dict)
-    """Tracker to the address of the run there, which may be empty; nothing while the build waits to be sent."""
+    """Address of the run at each tracker, which may be empty; no entry while the build is not sent yet."""
 
 
 class RunsScreen(Struct, frozen=True):
@@ -80,7 +80,7 @@ class RunsScreen(Struct, frozen=True):
     at: int = 0
     size: int = PAGE_SIZE
     releases: list[str] = field(default_factory=list)
-    """Those of the rows that the registry still has."""
+    """Releases of the rows that the registry still has."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -103,7 +103,7 @@ def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
 
 
 def try_load(context: ReadContext, problems: ProblemList, name: str) -> RunRecord | None:
-    """Read one run; what is wrong with it becomes a problem of the page."""
+    """Read one run; an error becomes a problem on the page."""
     return problems.attempt(f"run {name}", lambda: _load(context, name), None)
 
 
@@ -113,7 +113,7 @@ def _load(context: ReadContext, name: str) -> RunRecord:
 
 
 def build_row(record: RunRecord, before: RunRecord | None) -> RunRow:
-    """Return the row of a run; ``before`` is the run that its changes are told from."""
+    """Return the row of a run; ``before`` is the run with which its settings are compared."""
     changes = list(list_changes(before, record)) if before is not None else []
     system = next((name for name in JUDGED if name in record.primary_scores), next(iter(record.primary_scores), ""))
     verdict = record.verdicts.get("evaluate") or next(iter(record.verdicts.values()), None)
@@ -141,7 +141,7 @@ def build_row(record: RunRecord, before: RunRecord | None) -> RunRow:
 
 
 def list_changes(old: RunRecord, new: RunRecord) -> Iterator[ChangedSetting]:
-    """Yield the settings that two runs have differently."""
+    """Yield the settings that differ between two runs."""
     before, after = flatten_settings(old.settings), flatten_settings(new.settings)
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
@@ -149,13 +149,13 @@ def list_changes(old: RunRecord, new: RunRecord) -> Iterator[ChangedSetting]:
 
 
 def flatten_settings(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return setting to value: several stages read some sections, and each of these stands once."""
+    """Return values by setting; a section that several stages read comes once."""
     sections = {name: section for view in settings.values() for name, section in view.items()}
     return {to_dotted_key(path): format_value(value) for path, value in iter_leaves(sections) if path}
 
 
 def _find_tracked(context: ReadContext, problems: ProblemList, build: str) -> dict[str, str]:
-    """Return tracker to address of a build that was sent; an address that is no page of the web is left out."""
+    """Return the address of a sent build at each tracker; an address that is no web page is left out."""
     if not build.replace("-", "").isalnum():
         return {}
     path = context.layout.track / spool.SENT / f"{build}.json"

@@ -1,4 +1,4 @@
-"""Settings: the composed tree, each value with the file and line that set it, what is allowed and what it means; and the keys."""
+"""Screens Settings and Keys: the composed tree, each value with the file and line that set it, allowed values and meaning; and the keys."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ PAGE_SIZE: Final = 100
 
 
 class SettingRow(Struct, frozen=True):
-    """One setting as it is composed."""
+    """One setting of the composed configuration."""
 
     key: str
-    """As an override spells it."""
+    """Key as in an override."""
     value: str
-    """As JSON."""
+    """Value as JSON."""
     origin: str
-    """FILE:LINE, or the override that was typed."""
+    """FILE:LINE, or the override."""
     override: bool
-    """Whether somebody typed it, and it is replayed at each run."""
+    """Whether it is a recorded override, which is replayed at each run."""
     allowed: str
     meaning: str
 
 
 class SettingSection(Struct, frozen=True):
-    """One section and how many settings of it pass the search."""
+    """One section and the number of its settings that match the search."""
 
     name: str
     count: int
@@ -52,12 +52,12 @@ class SettingsScreen(Struct, frozen=True):
     total: int = 0
     matching: int = 0
     at: int = 0
-    """Place of the first row among them."""
+    """Index of the first row among the matching settings."""
     size: int = PAGE_SIZE
-    """Rows of a page."""
+    """Rows per page."""
     sections: list[SettingSection] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
-    """What was typed and is replayed at each run."""
+    """Recorded overrides, which are replayed at each run."""
     query: dict[str, str] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
@@ -148,7 +148,7 @@ def _read_field_docs(section: type[BaseModel]) -> dict[str, str]:
 
 
 class KeyRow(Struct, frozen=True):
-    """One key, without the key."""
+    """One entry of the keys file; it has the key's hash, not the key."""
 
     name: str
     scopes: list[str]
@@ -156,7 +156,7 @@ class KeyRow(Struct, frozen=True):
     expires_at: datetime | None
     enabled: bool
     refused: str
-    """Why it opens nothing now; empty where it does."""
+    """Why it is refused now; empty where it is accepted."""
     per_minute: int | None
     max_concurrency: int | None
     tokens_per_minute: int | None
@@ -168,16 +168,16 @@ class KeysScreen(Struct, frozen=True):
     """The keys of the server and the console."""
 
     file: str = ""
-    """Empty: the settings name none."""
+    """File of keys; empty: the settings name none."""
     exists: bool = False
     keys: list[KeyRow] = field(default_factory=list)
     scopes: list[str] = field(default_factory=list)
-    """What a key may be allowed."""
+    """Scopes that a key can have."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
 def read_keys(context: ReadContext, query: Mapping[str, str]) -> KeysScreen:  # noqa: ARG001 - every screen is read alike
-    """Read the file of keys: names, scopes and states; no key stands in it."""
+    """Read the keys file: names, scopes and states; it does not contain the keys themselves."""
     from tunectl.access import api_keys, scopes
 
     problems = ProblemList()

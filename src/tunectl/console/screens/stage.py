@@ -1,4 +1,4 @@
-"""One stage: why it would run again, what it read and wrote, its settings, its rows and rejects by reason."""
+"""Screen of one stage: why it would run again, what it read and wrote, its settings, its rows and rejects by reason."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ LEARNS: Final = {
 
 
 class StageScreen(Struct, frozen=True):
-    """One stage as it stands."""
+    """The current state of one stage."""
 
     node: StageNode
     settings: list[tuple[str, str]]
-    """Dotted name and value, as the stage last got them."""
+    """Settings by dotted name, as of the stage's last run."""
     inputs: dict[str, str]
-    """Stage that it read to the digest of what it read."""
+    """Digest of each input, by the stage that wrote it."""
     outputs: dict[str, str]
-    """File to its digest."""
+    """Digest of each file."""
     metrics: list[tuple[str, float]]
     rows_of: dict[str, str]
     """Metric to the address of the rows that it is of; empty where it is of none."""
     rejected: dict[str, int]
-    """Reason to rows, most first."""
+    """Number of rows by reason, most first."""
     curve: str = ""
     """What the curve is of; empty: there is none."""
     x: CurveAxis | None = None

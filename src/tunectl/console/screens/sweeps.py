@@ -1,4 +1,4 @@
-"""Sweeps: trials with the best ones first, the best against the settings as they are, which setting matters; read from their storage."""
+"""Screens of sweeps: trials with the best ones first, the best against the current settings, which setting matters; read from their storage."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 PAGE_SIZE: Final = 50
 MAX_SWEEPS: Final = 50
-"""Newest sweeps that the list has."""
+"""Number of newest sweeps in the list."""
 SERVER_SECONDS: Final = 10
-"""How long what a database server said is shown before it is asked again."""
+"""Seconds for which the answer of a database server is reused."""
 
 
 class SweepRow(Struct, frozen=True):
-    """How far a sweep came."""
+    """Progress of a sweep."""
 
     name: str
     words: str
-    """How it stands: trials by state."""
+    """Number of trials by state."""
     result: str
-    """What is best, or why nothing is yet."""
+    """The best trial, or why there is none yet."""
     running: int
     stopped: bool
 
@@ -46,7 +46,7 @@ class SweepsScreen(Struct, frozen=True):
     rows: list[SweepRow] = field(default_factory=list)
     total: int = 0
     storage: str = ""
-    """Its address without the password."""
+    """Address of the storage without the password."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -55,9 +55,9 @@ class SweepScreen(Struct, frozen=True):
 
     name: str
     summary: SweepSummary | None = None
-    """As ``tunectl sweep show --json`` prints it."""
+    """Summary, as ``tunectl sweep show --json`` prints it."""
     lines: list[str] = field(default_factory=list)
-    """What there is to say of it, as ``tunectl sweep show`` prints it below the table."""
+    """Notes, as ``tunectl sweep show`` prints them below the table."""
     columns: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     """One page of trials, the best first."""
@@ -65,12 +65,12 @@ class SweepScreen(Struct, frozen=True):
     size: int = PAGE_SIZE
     x: CurveAxis | None = None
     series: list[CurveSeries] = field(default_factory=list)
-    """The first objective of each trial that ended, and the best so far."""
+    """The first objective of each ended trial, and the best so far."""
     problems: dict[str, str] = field(default_factory=dict)
 
 
 def read_sweeps(context: ReadContext, query: Mapping[str, str]) -> SweepsScreen:  # noqa: ARG001 - every screen is read alike
-    """Read every sweep of the study's database; what it refuses to say becomes a problem of the page."""
+    """Read every sweep of the storage; an error becomes a problem on the page."""
     problems = ProblemList()
     url: str = problems.attempt("settings", lambda: _find_storage(context), "")
     if not url:
@@ -131,7 +131,7 @@ def _read(context: ReadContext, url: str, name: str) -> SweepSummary | None:
 
 
 def _ask(context: ReadContext, url: str, what: str, read: Callable[[], T]) -> T:
-    """Return what the storage says, again only where its file has changed, or a server was asked some time ago."""
+    """Read from the storage, again only where its file has changed, or after some time for a server."""
     file = sweep_reader.find_file(url, context.layout.root)
     stamp: Any = int(context.now.timestamp()) // SERVER_SECONDS
     if file is not None:

@@ -1,4 +1,4 @@
-"""MinHash keys of all bands: in memory, or in a file of which one band at a time is read."""
+"""MinHash keys of all bands: in memory, or in a file from which one band at a time is read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ KEY_BYTES = 8
 
 
 class BandKeys:
-    """(bands, items) keys of 64 bits; threads may write different items at once.
+    """Table (bands, items) of 64-bit MinHash keys, in memory or in a file; threads may write different items at once.
 
-    The file has no name, so it is gone with the process. It is read and written by position, not mapped: mapped pages would
+    The file has no name, so it is deleted with the process. It is read and written by position, not memory-mapped: mapped pages would
     count as memory of the process.
     """
 
     def __init__(self, bands: int, items: int, scratch: Path | None) -> None:
         """Keep the keys in memory, or in ``scratch``.
 
-        Raises  InfrastructureError where its disk has no room for them.
+        Raises  InfrastructureError where its disk has too little space for them.
         """
         import numpy as np
 

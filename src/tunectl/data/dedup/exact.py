@@ -1,7 +1,7 @@
-"""Exact duplicates and references: the same document once, the same input with the same answer once, one input one record.
+"""Remove exact duplicates and merge references: each document once, each pair of input and answer once, one record per input.
 
-Documents are compared with documents, examples with examples. Two answers to one input are references of it, never
-duplicates of one another, unless they are the same answer.
+Documents are compared with documents, examples with examples. Two answers to one input are references of it, and
+duplicates only where they are the same answer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Form = Callable[[str], str]
 
 
 def identity(text: str) -> str:
-    """Return the text itself: the strict form for comparing."""
+    """Return the text unchanged: the strict form of comparison."""
     return text
 
 
 def exact_input_key(example: Example, form: Form = identity) -> bytes:
-    """Return the identity of an input: roles, texts in the given form, tool calls, tools, and the user's own split.
+    """Return the key of an input: roles, texts in the given form, tool calls, tools, and the user's own split.
 
     The split counts because an input in two splits is a leak, which the split stage handles; merging would hide it.
     """
@@ -33,7 +33,7 @@ def exact_input_key(example: Example, form: Form = identity) -> bytes:
 
 
 class ExactDedup:
-    """The block that removes exact duplicates; the first one stays."""
+    """The filter that removes exact duplicates; the first one is kept."""
 
     name = "exact duplicates"
     scope: Scope = "input"
@@ -41,10 +41,10 @@ class ExactDedup:
     def __init__(self, *, loose: bool) -> None:
         self.form: Form = normalize if loose else identity
         self.dropped: list[RejectedRow] = []
-        """Repeated answers left out of examples that went on with others."""
+        """Repeated answers dropped from examples that were kept with others."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Give each record, or rejected as ``exact_duplicate`` with the id of the one that stays."""
+        """Yield each record, or a reject ``exact_duplicate`` with the id of the one that is kept."""
         seen: dict[bytes, str] = {}
         for record in records:
             if isinstance(record, Document):
@@ -84,9 +84,9 @@ def _body(example: Example) -> bytes:
 
 
 class MergeReferences:
-    """The block that makes one record of all examples with one input: the first takes in the answers of the others.
+    """The filter that merges all examples with one input into one record: the first gets the answers of the others.
 
-    Fields, kind and weight are those of the first; ``conflicts`` counts the merged records whose fields were others.
+    Fields, kind and weight are those of the first; ``conflicts`` counts the merged records with other fields.
     """
 
     name = "references"
@@ -96,7 +96,7 @@ class MergeReferences:
         self.conflicts = 0
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Give each record, with all its references, or ``Merged`` into an earlier one."""
+        """Yield each record, with all its references, or ``Merged`` into an earlier one."""
         collected = records if isinstance(records, Sequence) else list(records)
         first_of: dict[bytes, int] = {}
         members: dict[int, list[int]] = {}

@@ -26,7 +26,7 @@ _KEPT_BITS = 48
 class JaccardMatrix:
     """Compares items that have one or more sides of text.
 
-    Hashes are cut to 48 bits, so two different shingles of a pair of texts pass for equal with a chance of 10^-14 each.
+    Hashes are cut to 48 bits, so two different shingles of a pair of texts collide with a chance of 10^-14 each.
     """
 
     def __init__(self, sides: Sequence[Sequence[str]], unit: Unit, size: int) -> None:
@@ -57,7 +57,7 @@ class JaccardMatrix:
         return self._sizes
 
     def at_least(self, left: Indexes, right: Indexes, threshold: float) -> Flags:
-        """Return (pairs,) whether every side of the two items is at least ``threshold`` alike."""
+        """Return (pairs,) whether the similarity of every side of the two items is at least ``threshold``."""
         import numpy as np
 
         alive = np.arange(len(left))

@@ -1,8 +1,8 @@
 """Clusters of near-equal texts: MinHash with banding proposes pairs, exact Jaccard of their shingles decides.
 
 MinHash is Broder 1997; banding is Indyk and Motwani 1998, as in Leskovec, Rajaraman and Ullman, chapter 3. Buckets are runs
-of equal keys in sorted arrays, not dictionaries. Items are first put in the order of their content, so the clusters do not
-depend on the order in which they came.
+of equal keys in sorted arrays, not dictionaries. Items are first sorted by their content, so the clusters do not
+depend on the input order.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ BUCKET_PART = 2**20  # rows of buckets whose pairs are listed at once: at most 3
 
 @dataclass(frozen=True, slots=True)
 class MinHashParams:
-    """How near duplicates are found."""
+    """Parameters of the search for near duplicates."""
 
     threshold: float
-    """Jaccard similarity, above 0 to 1, from which two texts belong together."""
+    """Jaccard similarity, above 0 to 1, from which two texts are near duplicates."""
     unit: Unit
     size: int
-    """Units a shingle."""
+    """Units per shingle."""
     bands: int
     rows: int
-    """MinHash values a band."""
+    """MinHash values per band."""
     seed: int = 0
     threads: int = 2
 
@@ -55,10 +55,10 @@ def clusters(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path 
 def label_clusters(sides: Sequence[Sequence[str]], plan: MinHashParams, scratch: Path | None = None) -> Indexes:
     """Return (items,) the smallest index in each item's cluster.
 
-    ``sides`` holds one or more equally long lists of texts; two items belong together when each side is at least
-    ``plan.threshold`` alike. Candidates come from the last side. Belonging together is transitive: a cluster is a
-    connected component. Items whose last side has no letter or digit belong to nobody. With ``scratch`` the band keys
-    lie in an unnamed file there, and one band at a time is in memory.
+    ``sides`` holds one or more equally long lists of texts; two items are near duplicates when each side has at least the similarity
+    ``plan.threshold``. Candidates come from the last side. The relation is made transitive: a cluster is a
+    connected component. Items whose last side has no letter or digit are in no cluster. With ``scratch`` the band keys
+    are in an unnamed file there, and one band at a time is in memory.
 
     Raises  InfrastructureError where the disk of ``scratch`` has no room for the keys.
     """
@@ -112,7 +112,7 @@ def sign(sides: Sequence[Sequence[str]], factors: Hashes, plan: MinHashParams) -
 
 
 def _band_keys(shingle_sets: shingles.Shingles, factors: Hashes) -> Hashes:
-    """Return (bands, texts): the least of each permutation over a text's shingles, the rows of a band hashed together.
+    """Return (bands, texts): the minimum of each permutation over a text's shingles, the rows of a band hashed together.
 
     A permutation is multiplication by an odd factor modulo 2^64: the shingles are mixed well already.
     """
@@ -133,7 +133,7 @@ def _band_keys(shingle_sets: shingles.Shingles, factors: Hashes) -> Hashes:
 
 
 def _link(sides: Sequence[Sequence[str]], keys: BandKeys, chosen: Indexes, plan: MinHashParams) -> Indexes:
-    """Return component of each chosen item; pairs that are in one component already are not compared again."""
+    """Return the component of each chosen item; pairs that are in one component already are not compared again."""
     graph = SimilarityGraph(len(chosen))
     measure = jaccard.JaccardMatrix(sides, plan.unit, plan.size)
 
@@ -177,7 +177,7 @@ def find_candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
 
 
 class SimilarityGraph:
-    """Pairs that are alike, and the connected component of each item."""
+    """Pairs of similar items, and the connected component of each item."""
 
     def __init__(self, count: int) -> None:
         import numpy as np
@@ -188,12 +188,12 @@ class SimilarityGraph:
         self._merged = 0
 
     def add(self, left: Indexes, right: Indexes) -> None:
-        """Take pairs in; ``merge`` brings them into ``group``."""
+        """Add pairs; ``merge`` updates ``group``."""
         if len(left):
             self._links.append((left, right))
 
     def merge(self) -> None:
-        """Bring the pairs that came since the last time into ``group``.
+        """Update ``group`` by the pairs that were added since the last call.
 
         More pairs than items are replaced by one pair from each item to the first of its component, which bounds memory.
         """
@@ -223,6 +223,6 @@ def find_components(count: int, left: Indexes, right: Indexes) -> Indexes:
 
 
 def map_threads(work: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
-    """Run ``work`` on each item, results in order; numpy lets go of the interpreter lock, so threads use the cores."""
+    """Run ``work`` on each item, results in order; numpy releases the interpreter lock (GIL), so threads use the cores."""
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(work, items))

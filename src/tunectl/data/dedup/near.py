@@ -1,4 +1,4 @@
-"""Near duplicates: one of a cluster stays, or all stay and are marked so that one split gets them all."""
+"""Near duplicates: one of a cluster is kept, or all are kept and marked, so that they get into one split."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class NearDedup:
-    """The block for near duplicates.
+    """The filter for near duplicates.
 
-    Examples must be one record an input before (``exact.MergeReferences``), so answers to one input are never compared. Rows
-    that came tokenized have no text and pass.
+    There must be one record per input before (``exact.MergeReferences``), so that answers to one input are never compared. Rows
+    that were tokenized before have no text and pass.
     """
 
     name = "near duplicates"
@@ -51,7 +51,7 @@ class NearDedup:
         """Clusters of two or more records, by size."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Give each record, marked with its cluster, or rejected as ``near_duplicate`` with twin and similarity."""
+        """Yield each record, marked with its cluster, or a reject ``near_duplicate`` with the kept record and the similarity."""
         everything = records if isinstance(records, Sequence) else list(records)
         documents, examples = array("q"), array("q")
         for index, record in enumerate(everything):
@@ -96,14 +96,14 @@ class NearDedup:
 
 @dataclass(frozen=True, slots=True)
 class ClusterMarks:
-    """What was found out about each record, by its position."""
+    """Cluster of each record, by position."""
 
     best: array[int]
-    """Position of the record that stays of its cluster; -1 without a cluster."""
+    """Position of the record that is kept of its cluster; -1 without a cluster."""
     similarity: array[float]
-    """To the record that stays."""
+    """Similarity to the kept record."""
     names: dict[int, str | None]
-    """Position of the record that stays to the id of its cluster."""
+    """Id of the cluster, by the position of the kept record."""
 
     @classmethod
     def make(cls, count: int) -> ClusterMarks:
@@ -112,7 +112,7 @@ class ClusterMarks:
 
 
 def find_members(labels: Indexes) -> Iterator[list[int]]:
-    """Yield the positions, ascending, of each label that stands twice or more; the smallest label first."""
+    """Yield the positions, ascending, of each label that occurs twice or more; the smallest label first."""
     import numpy as np
 
     order = np.argsort(labels, kind="stable")
@@ -141,7 +141,7 @@ def name_cluster(records: Sequence[Record], members: list[int]) -> str | None:
 
 
 def with_cluster_id(record: Record, cluster: str | None) -> Record:
-    """Return the record with its cluster written on it; documents are never split, so they carry none."""
+    """Return the record with the id of its cluster; documents are never split, so they get none."""
     return replace(record, cluster=cluster) if isinstance(record, Example) else record
 
 
@@ -152,7 +152,7 @@ def _length_text(record: Record) -> str:
 def _measure_similarity(
     sides: Sequence[Sequence[str]], twins: array[int], bests: array[int], plan: minhash.MinHashParams
 ) -> Iterator[float]:
-    """Yield the least Jaccard similarity over the sides of each pair of items."""
+    """Yield the smallest Jaccard similarity over the sides of each pair of items."""
     import numpy as np
 
     measure = JaccardMatrix(sides, plan.unit, plan.size)

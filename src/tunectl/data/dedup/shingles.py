@@ -1,9 +1,9 @@
-"""Texts as sets of hashed shingles, many texts at a time, in numpy.
+"""Hash texts to sets of shingles, many texts at a time, in numpy.
 
 A word is a run of letters and digits of the lower-cased text; a shingle is ``size`` words, or ``size`` characters of those
 words with one space between them. A text of fewer units has one shingle, of all its units; a text without any has none.
 Hashes are 64 bits of a polynomial over code points, then mixed, so equal hashes mean equal shingles but for one chance in
-about 10^19 a pair.
+about 10^19 per pair.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Shingles:
     """Shingles of some texts: those of text ``i`` are ``values[offsets[i]:offsets[i + 1]]``, in reading order."""
 
     values: Hashes
-    """(shingles,) hashes; a shingle that occurs twice in a text stands here twice."""
+    """(shingles,) hashes; a shingle that occurs twice in a text is listed twice."""
     offsets: Indexes
     """(texts + 1,) ascending."""
     prints: Hashes
@@ -40,7 +40,7 @@ class Shingles:
 
 
 class TextsOnDisk(Sequence[str]):
-    """Texts that are read when they are asked for; their lengths are in memory."""
+    """Texts that are read when they are needed; their lengths are in memory."""
 
     lengths: Sequence[int]
 
@@ -201,7 +201,7 @@ _tables: dict[str, Any] = {}
 
 
 def _alphanumeric() -> npt.NDArray[np.bool_]:
-    """Return whether a code point up to the last letter of Unicode, and one past it, is a letter or digit, or a mark on one."""
+    """Return for each code point up to the last letter of Unicode, and one past it, whether it is a letter or digit, or a mark on one."""
     import unicodedata
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""Language: records in other languages than the declared ones are turned away, when the guess is sure."""
+"""Language filter: records in other languages than the declared ones are rejected, when the detection is certain."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _NO_LETTERS = re.compile(r"\[[A-Z]+_\d+\]|[\d\W_]+")
 
 
 class LanguageFilter:
-    """The block that keeps the allowed languages.
+    """The filter that keeps the allowed languages.
 
-    Short texts, and texts on which the guess is unsure, are ``unknown`` and stay. Both sides of an example are judged
-    apart, so a translation into a disallowed language is seen.
+    Short texts, and texts with an uncertain detection, are ``unknown`` and are kept. Both sides of an example are tested
+    separately, so a translation into a disallowed language is found.
     """
 
     name = "language"
@@ -30,10 +30,10 @@ class LanguageFilter:
         self.rule = rule
         self.guess = guess
         self.counts: Counter[str] = Counter()
-        """Judged texts by language."""
+        """Tested texts by language."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Give each record, or rejected as ``language`` with code and confidence."""
+        """Yield each record, or a reject ``language`` with code and confidence."""
         for record in records:
             verdicts = [self.judge(text) for text in self._texts(record)]
             self.counts.update(code for code, _ in verdicts)

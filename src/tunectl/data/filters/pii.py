@@ -1,4 +1,4 @@
-"""Personal data in records: one set of placeholders for all texts of a record."""
+"""Mask personal data in records, with one set of placeholders for all texts of a record."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tunectl.privacy.mask import PiiMasker, PlaceholderMap
 
 
 class MaskPii:
-    """The block that masks personal data in documents, messages, answers, segments and arguments of tool calls.
+    """The filter that masks personal data in documents, messages, answers, segments and arguments of tool calls.
 
-    Declared ``fields`` and the source's file name are not text of the record and stay as they are.
+    Declared ``fields`` and the source's file name are not text of the record and are not masked.
     """
 
     name = "personal data"
@@ -25,12 +25,12 @@ class MaskPii:
     def __init__(self, masker: PiiMasker) -> None:
         self.masker = masker
         self.counts: Counter[str] = Counter()
-        """Places that were masked, by kind."""
+        """Masked places by kind."""
         self.records = 0
         """Records in which something was masked."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Give each record with placeholders."""
+        """Yield each record with placeholders."""
         for record in records:
             memory = PlaceholderMap()
             for text in all_texts(record):
@@ -48,5 +48,5 @@ class MaskPii:
 
 
 def mask_reject(reject: RejectedRow, masker: PiiMasker) -> RejectedRow:
-    """Return ``reject`` without personal data in its sample and detail: what is turned away must not leak it either."""
+    """Return ``reject`` without personal data in its sample and detail: rejected rows must not leak it either."""
     return replace(reject, detail=masker.mask(reject.detail).text, sample=truncate(masker.mask(reject.sample).text))

@@ -1,6 +1,6 @@
-"""Quality filter: named rules that drop poor records. Each rule is null in YAML to switch it off.
+"""Quality filter: named rules that reject poor records. Each rule is null in YAML to switch it off.
 
-A rule looks at one text and gives None, or what offended. Lengths, letters, symbols and repetition follow Gopher (Rae et al.
+A rule tests one text and returns None, or what is wrong. Lengths, letters, symbols and repetition follow Gopher (Rae et al.
 2021, arXiv 2112.11446, appendix A1.1), with bounds in YAML because ads and chats are shorter than web pages.
 """
 
@@ -23,9 +23,9 @@ from tunectl.data.text_normalization import normalize
 from tunectl.data.transform import Dropped, Outcome, Record, Scope
 
 TextCheck: TypeAlias = Callable[[str], str | None]
-"""From a text to None, or to what offended."""
+"""Returns None for a good text, else what is wrong."""
 Rule: TypeAlias = tuple[RejectReason, TextCheck]
-"""Reason and check."""
+"""Reject reason and check."""
 
 _USUAL = frozenset(" \t\n.,;:!?'\"()[]{}-\u2013\u2014/\\%&$€£#@*+=_<>|~`^°…\u2018\u2019“”„«»•·©®™\u200c\u200d")
 # Words that cannot be the last of a sentence in English; other languages are only judged by their last sign.
@@ -35,7 +35,7 @@ _OPEN_WORDS = frozenset(
 
 
 def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) -> list[Rule]:
-    """Return fewest and most words."""
+    """Return rules for the fewest and most words."""
 
     def short(text: str) -> str | None:
         count = len(text.split())
@@ -57,7 +57,7 @@ def length(bounds: WordBounds, too_short: RejectReason, too_long: RejectReason) 
 
 
 def min_words_with_letters(minimum: float) -> list[Rule]:
-    """Return least share of words with a letter in them; texts with no letter at all have a reason of their own."""
+    """Return rules for the lowest share of words with a letter; texts without any letter have a reason of their own."""
 
     def none(text: str) -> str | None:
         return None if any(map(str.isalpha, text)) else "no letter in it"
@@ -72,7 +72,7 @@ def min_words_with_letters(minimum: float) -> list[Rule]:
 
 
 def max_symbol_share(maximum: float) -> list[Rule]:
-    """Return most share of characters that are no letter, mark, digit, space or usual punctuation."""
+    """Return a rule for the highest share of characters that are no letter, mark, digit, space or usual punctuation."""
 
     def check(text: str) -> str | None:
         if text.isascii():
@@ -91,7 +91,7 @@ def _mark(sign: str) -> bool:
 
 
 def repetition_bounds(bounds: Repetition) -> list[Rule]:
-    """Return repeated lines and runs of words."""
+    """Return rules for repeated lines and sequences of words."""
     tops = [(2, bounds.top_2_gram_frac), (3, bounds.top_3_gram_frac), (4, bounds.top_4_gram_frac)]
 
     def lines(text: str) -> str | None:
@@ -118,7 +118,7 @@ def repetition_bounds(bounds: Repetition) -> list[Rule]:
 
 
 def boilerplate(bounds: Boilerplate) -> list[Rule]:
-    """Return most share of lines that hold a phrase every page carries."""
+    """Return a rule for the highest share of boilerplate lines."""
     pattern = any_of(bounds.phrases, "curate.quality.boilerplate.phrases")
 
     def check(text: str) -> str | None:
@@ -130,7 +130,7 @@ def boilerplate(bounds: Boilerplate) -> list[Rule]:
 
 
 def matches_pattern(reason: RejectReason, pattern: re.Pattern[str] | DeclaredPattern) -> list[Rule]:
-    """Turn away texts in which ``pattern`` is found; the match is what offended."""
+    """Return a rule that rejects texts in which ``pattern`` is found; the detail is the match."""
 
     def check(text: str) -> str | None:
         match = pattern.search(text)
@@ -140,7 +140,7 @@ def matches_pattern(reason: RejectReason, pattern: re.Pattern[str] | DeclaredPat
 
 
 def any_of(patterns: list[str], setting: str) -> DeclaredPattern:
-    """Return one pattern out of several, without regard to case; ``^`` and ``$`` mean the whole text.
+    """Return one pattern that matches any of several, without regard to case; ``^`` and ``$`` mean the whole text.
 
     Raises  ConfigError naming the setting, the pattern and the mistake in it.
     """
@@ -153,7 +153,7 @@ def any_of(patterns: list[str], setting: str) -> DeclaredPattern:
 
 
 def find_truncation(text: str) -> str | None:
-    """Return the end at which a text is cut off: a comma, an opening bracket, a dash, or a word that cannot end a sentence."""
+    """Return the end at which a text is truncated: a comma, an opening bracket, a dash, or a word that cannot end a sentence."""
     end = text.rstrip()
     if end.endswith((",", ";", "(", "[", "{", "\u2013", "\u2014", "&")):
         return f"ends in {end[-1]}"
@@ -162,9 +162,9 @@ def find_truncation(text: str) -> str | None:
 
 
 class QualityFilter:
-    """The block that applies the rules: to documents, to inputs, and to each answer apart.
+    """The filter that applies the rules: to documents, to inputs, and to each answer.
 
-    An example goes on with the answers that pass; it is rejected when none does.
+    An example is kept with the answers that pass; it is rejected when none does.
     """
 
     name = "quality"
@@ -184,14 +184,14 @@ class QualityFilter:
         self.inputs = length(quality.inputs, "input_too_short", "input_too_long") if quality.inputs else []
         self.inputs += control
         self.segments = [rule for rule in self._build_answer_rules(quality, shared + again) if rule not in control]
-        """Template-free rows write their template's tokens themselves."""
+        """Rules for template-free rows, which contain their template's tokens themselves."""
         self.answers = self._build_answer_rules(quality, shared + again)
         self.echo = quality.echo
         self.dropped: list[RejectedRow] = []
-        """Answers left out of examples that went on with others."""
+        """Answers dropped from examples that were kept with others."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Give each record, or rejected under the name of the first rule that it breaks."""
+        """Yield each record, or a reject with the name of the first rule that it breaks."""
         for record in records:
             yield self._document(record) if isinstance(record, Document) else self._example(record)
 
@@ -221,7 +221,7 @@ class QualityFilter:
         return replace(example, answers=good) if bad else example
 
     def _check_segments(self, example: Example) -> Outcome:
-        """Return template-free rows: their learned segments together are the answer. Tokenized rows cannot be judged."""
+        """Test template-free rows: their trained segments together are the answer. Tokenized rows cannot be tested."""
         offence = first_failed_rule(self.segments, output_text(example)) if example.segments else None
         return Dropped(example, *offence) if offence else example
 

@@ -1,4 +1,4 @@
-"""Repair: mending text without judging it.
+"""Repair: normalize text; only texts that end up empty are rejected.
 
 Every step is a function from text to text; a step that changed a text counts once under its name.
 """
@@ -54,7 +54,7 @@ def strip_control_chars(text: str) -> str:
 
 
 def strip_html(text: str) -> str:
-    """Remove HTML: entities resolved, scripts and comments gone, block tags as line ends, other tags gone."""
+    """Remove HTML: entities resolved, scripts and comments removed, block tags as line ends, other tags removed."""
     for _ in range(3):  # feeds escape twice: &amp;lt;br&amp;gt;
         if "&" not in text or not _ENTITY.search(text):
             break
@@ -65,7 +65,7 @@ def strip_html(text: str) -> str:
 
 
 def _without_hidden(text: str) -> str:
-    """Remove scripts, styles and comments that are closed again, in one pass, however many are left open."""
+    """Remove closed scripts, styles and comments, in one pass, however many are not closed."""
     pieces: list[str] = []
     never: set[str] = set()
     lowered = text.lower()
@@ -86,7 +86,7 @@ def _without_hidden(text: str) -> str:
 
 
 def normalize_whitespace(text: str) -> str:
-    """Return one kind of blank and line end, none at the end of lines, one between words, at most one empty line."""
+    """Normalize spaces and line ends: none at the end of lines, one between words, at most one empty line in a row."""
     text = _PARAGRAPHS.sub("\n\n", _LINE_ENDS.sub("\n", text))
     text = _INNER.sub(" ", _BLANKS.sub(" ", text))
     lines = "\n".join(line.rstrip(" ") for line in text.split("\n"))
@@ -107,7 +107,7 @@ def repair_steps(repair: Repair, mojibake: RepairStep) -> list[tuple[str, Repair
 
 
 class RepairText:
-    """The block that repairs every text; texts that end up empty are rejected.
+    """The filter that repairs every text; texts that end up empty are rejected.
 
     Template-free segments keep their white space and their tags: both can be part of the template.
     """
@@ -118,12 +118,12 @@ class RepairText:
     def __init__(self, repair: Repair, *, mojibake: RepairStep) -> None:
         self.steps = repair_steps(repair, mojibake)
         self.counts: Counter[str] = Counter({name: 0 for name, _ in self.steps})
-        """Texts that each step changed."""
+        """Number of texts that each step changed."""
         self.dropped: list[RejectedRow] = []
-        """Answers left out of examples that went on with others."""
+        """Answers dropped from examples that were kept with others."""
 
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
-        """Give each record repaired, or rejected as ``empty``, ``empty_input`` or ``empty_answer``."""
+        """Yield each record repaired, or a reject ``empty``, ``empty_input`` or ``empty_answer``."""
         for record in records:
             mended = map_texts(record, self._mend)
             yield _judge(mended) if isinstance(mended, Document) else self._judge_example(mended)

@@ -1,4 +1,4 @@
-"""How much of a text repeats itself: the measures of Gopher (Rae et al. 2021, arXiv 2112.11446, table A1)."""
+"""Measure how much of a text repeats: the metrics of Gopher (Rae et al. 2021, arXiv 2112.11446, table A1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def duplicate_line_fraction(text: str) -> float:
 def top_ngram_fraction(words: Sequence[str], size: int) -> float:
     """Return the share of the letters of ``words`` inside the most frequent run of ``size`` words; 0 when no run repeats.
 
-    Where several runs are as frequent, the longest counts.
+    Where several runs are equally frequent, the longest counts.
     """
     runs = Counter(zip(*(words[start:] for start in range(size)), strict=False))
     if not runs:

@@ -1,4 +1,4 @@
-"""All formats in one table, and which of them a row has."""
+"""All formats in one table, and detection of the format of a row."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class InstructionFormat(NamedTuple):
 
     name: str
     expects: str
-    """Its columns, in words for people."""
+    """Description of its columns for people."""
     fits: Callable[[dict[str, Any]], bool]
-    """Whether a row with these columns (absent and null ones left out) looks like it."""
+    """Returns whether a row with these columns (absent and null ones left out) may have this format."""
     parse: Callable[[RawRow], Parsed]
     uses: Callable[[dict[str, Any]], Collection[str]]
-    """The columns that it reads of such a row."""
+    """Returns the columns that it reads of such a row."""
 
 
 class UnsupportedFormat(NamedTuple):
-    """A format that is known, but is not for supervised tuning."""
+    """A known format that is not for supervised fine-tuning."""
 
     name: str
     what: str
@@ -37,7 +37,7 @@ def _has(*names: str) -> Callable[[dict[str, Any]], bool]:
 
 
 def _has_list(name: str, *keys: str) -> Callable[[dict[str, Any]], bool]:
-    """Return a column that holds a list (or its JSON) whose first item has one of ``keys``; an empty list fits too."""
+    """Return a test of a column: it holds a list (or its JSON) whose first item has one of ``keys``; an empty list passes, too."""
 
     def fits(columns: dict[str, Any]) -> bool:
         value = columns.get(name)
@@ -149,7 +149,7 @@ FORMATS: tuple[InstructionFormat, ...] = (
     ),
     InstructionFormat("text", "text", _has("text"), instruction.text, _only("text")),
 )
-"""The more telling formats first: the first that fits is taken."""
+"""More specific formats come first: the first that fits is taken."""
 
 REFUSED: tuple[UnsupportedFormat, ...] = (
     UnsupportedFormat(
@@ -171,10 +171,10 @@ REFUSED: tuple[UnsupportedFormat, ...] = (
     ),
     UnsupportedFormat("unpaired", "single answers marked good or bad (label or kto_tag)", _is_unpaired),
 )
-"""Formats of preferences; they come before the others."""
+"""Formats of preferences; they are tested before the others."""
 
 PROMPT_ONLY = UnsupportedFormat("prompt_only", "prompts without answers (prompt)", _has("prompt"))
-"""Only where no other format fits."""
+"""Taken only where no other format fits."""
 
 
 def find(name: str) -> InstructionFormat:
@@ -190,7 +190,7 @@ def detect_format(columns: dict[str, Any]) -> InstructionFormat | UnsupportedFor
 
 
 def case_insensitive_match(form: InstructionFormat) -> InstructionFormat:
-    """Return a format that reads columns whose names are its own but for capitals and blanks around them."""
+    """Return a format whose columns match except for capitals and surrounding blanks."""
 
     def parse(row: RawRow) -> Parsed:
         return form.parse(replace(row, columns=lower(row.columns)))

@@ -37,7 +37,7 @@ OUTPUTS = (
     "reference",
     "ref",
 )
-"""Column names of one input and its answer, the likelier first: those of swift and Axolotl, of files to measure on, and of
+"""Column names of one input and its answer, likely ones first: those of swift and Axolotl, of evaluation files, and of
 the E2E corpus."""
 ARTICLES = ("article", "context", "passage")
 """Column names of a text that a question is about (Axolotl, Dolly, SQuAD)."""
@@ -51,7 +51,7 @@ def text(row: RawRow) -> Parsed:
 
 
 def prompt_completion(row: RawRow) -> Parsed:
-    """Read ``prompt`` and ``completion``: two texts, or two lists of messages (TRL). Only the completion is learned from."""
+    """Read ``prompt`` and ``completion``: two texts, or two lists of messages (TRL). Only the completion is trained on."""
     before = _messages(row.columns, "prompt", "user", train=False)
     after = _messages(row.columns, "completion", "assistant", train=None)
     tools = tools_of(row.columns.get("tools"))
@@ -90,7 +90,7 @@ def alpaca(row: RawRow) -> Parsed:
 
 
 def _first(columns: dict[str, Any], choices: tuple[str, ...]) -> str:
-    """Return the first of these columns that is there; the first name of all where none is."""
+    """Return the first of these columns that exists; the first name where none does."""
     return next((name for name in choices if get_column(columns, name) is not None), choices[0])
 
 
@@ -119,7 +119,7 @@ def article_question(row: RawRow) -> Parsed:
 
 
 def query_response(row: RawRow) -> Parsed:
-    """Return one input and one answer column of the usual names; optional ``system`` and ``history`` (swift)."""
+    """Read one input and one answer column with usual names; optional ``system`` and ``history`` (swift)."""
     pair = pair_of(row.columns)
     if pair is None:
         raise FormatMismatchError(
@@ -131,7 +131,7 @@ def query_response(row: RawRow) -> Parsed:
 
 
 def pair_of(columns: dict[str, Any]) -> tuple[str, str] | None:
-    """Return the input and answer column of the usual names, or None."""
+    """Return the input and answer column with usual names, or None."""
     input_column = next((name for name in INPUTS if columns.get(name) is not None), None)
     answer = next((name for name in OUTPUTS if columns.get(name) is not None and name != input_column), None)
     return (input_column, answer) if input_column and answer else None

@@ -1,4 +1,4 @@
-"""Formats of preferences: two answers of which one is better, or one answer that was called good or bad."""
+"""Formats of preferences: two answers of which one is better, or one answer that is labeled good or bad."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _YES, _NO = frozenset({"true", "1", "yes", "good", "thumbs_up"}), frozenset({"fa
 
 
 class ParsedPreference(Struct, frozen=True):
-    """What a format makes of a row."""
+    """A preference, as a format reads it from a row."""
 
     turns: list[Message]
     """The conversation before the answers."""
     answers: list[list[Message]]
-    """The better and the worse, or one that was marked alone."""
+    """The better and the worse answer, or a single labeled one."""
     choice: Choice
 
 
@@ -50,9 +50,9 @@ class PreferenceFormat(NamedTuple):
 
     name: str
     expects: str
-    """Its columns, in words for people."""
+    """Description of its columns for people."""
     fits: Callable[[dict[str, Any]], bool]
-    """Whether a row with these columns (absent and null ones left out) looks like it."""
+    """Returns whether a row with these columns (absent and null ones left out) may have this format."""
     parse: Callable[[RawRow], ParsedPreference]
 
 
@@ -92,7 +92,7 @@ def _merge_adjacent_turns(turns: list[Message]) -> list[Message]:
 def explicit_prompt(row: RawRow) -> ParsedPreference:
     """Read ``prompt`` (or ``messages``), ``chosen``, ``rejected``: texts, message lists or single messages; TRL, UltraFeedback, Axolotl.
 
-    Answers that repeat the prompt's messages in front are taken without them.
+    Where answers repeat the prompt's messages at their start, these are removed.
     """
     name = "prompt" if row.columns.get("prompt") is not None else "messages"
     before = _conversation(get_column(row.columns, name), name, "user")
@@ -103,7 +103,7 @@ def explicit_prompt(row: RawRow) -> ParsedPreference:
 
 
 def implicit_prompt(row: RawRow) -> ParsedPreference:
-    """Read ``chosen`` and ``rejected`` alone, sharing what they begin with: message lists, or texts (TRL)."""
+    """Read ``chosen`` and ``rejected`` alone; their common beginning is the prompt: message lists, or texts (TRL)."""
     better, worse = (row.columns.get(name) for name in ("chosen", "rejected"))
     if isinstance(better, str) and isinstance(worse, str) and not better.lstrip().startswith("[{"):
         return _common_text(better, worse)
@@ -157,7 +157,7 @@ def messages_rejected(row: RawRow) -> ParsedPreference:
 
 
 def axolotl_pair(row: RawRow) -> ParsedPreference:
-    """Return one of ``question``, ``instruction``, ``input``, ``query`` with ``chosen``/``rejected`` or ``chosen_response``/``rejected_response``.
+    """Read one of ``question``, ``instruction``, ``input``, ``query`` with ``chosen``/``rejected`` or ``chosen_response``/``rejected_response``.
 
     Axolotl's intel, argilla and icr types, and LLaMA-Factory's alpaca with ranking (``instruction``, ``input``, ``history``).
     """
@@ -190,7 +190,7 @@ def parse_unpaired_sharegpt(row: RawRow) -> ParsedPreference:
 
 
 def parse_pinned_columns(row: RawRow, columns: PreferenceColumns) -> ParsedPreference:
-    """Return the columns that the user pinned.
+    """Read the columns that the user set.
 
     Raises  FormatMismatchError when one of them is absent.
     """
@@ -225,7 +225,7 @@ def _read_prompt(row: RawRow) -> list[Message]:
 
 
 def _conversation(value: Any, name: str, role: str) -> list[Message]:
-    """Return a text as one turn of ``role``; a message, or a list of them (also as JSON), as they are."""
+    """Return a text as one turn of ``role``; a message, or a list of them (also as JSON), unchanged."""
     plain = scalar(value)
     if plain is not None and (not plain.lstrip().startswith(("[{", '{"')) or _data(plain)):
         return [parse_message({"role": role, "content": plain}, 1)]
@@ -237,7 +237,7 @@ def _conversation(value: Any, name: str, role: str) -> list[Message]:
 
 
 def _data(text: str) -> bool:
-    """Return whether JSON, whole or broken, is an answer or an input itself: none of its objects has anything of a turn."""
+    """Return whether JSON, whole or broken, is itself an answer or an input: none of its objects looks like a turn."""
     try:
         decoded = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
@@ -247,7 +247,7 @@ def _data(text: str) -> bool:
 
 
 def _after(before: list[Message], answer: list[Message]) -> list[Message]:
-    """Return an answer without the prompt that it repeats in front."""
+    """Return an answer without the prompt that it repeats at its start."""
     turns = [item for item in answer if item.role != "system"] if before and before[0].role != "system" else answer
     if len(turns) > len(before) and [(t.role, t.content) for t in turns[: len(before)]] == [
         (t.role, t.content) for t in before
@@ -257,7 +257,7 @@ def _after(before: list[Message], answer: list[Message]) -> list[Message]:
 
 
 def _split_common_prefix(better: list[Message], worse: list[Message]) -> ParsedPreference:
-    """Return two whole conversations, parted where they begin to differ, but not after their last answer."""
+    """Split two whole conversations where they begin to differ, but not after their last answer."""
     same = 0
     while same < min(len(better), len(worse)) - 1 and better[same] == worse[same]:
         same += 1

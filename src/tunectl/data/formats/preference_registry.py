@@ -1,4 +1,4 @@
-"""All formats of preferences in one table, and which of them a row has."""
+"""All formats of preferences in one table, and detection of the format of a row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _any(columns: dict[str, Any], *wanted: str) -> bool:
 
 
 def _has_transcripts(columns: dict[str, Any]) -> bool:
-    """Return two whole transcripts; a ``prompt`` beside them repeats what they begin with."""
+    """Return whether both are whole transcripts; a ``prompt`` beside them repeats their beginning."""
     return all(
         isinstance(columns.get(name), str) and columns[name].lstrip().startswith(("Human:", "Assistant:"))
         for name in PAIR
@@ -89,7 +89,7 @@ PREFERENCE_FORMATS: tuple[PreferenceFormat, ...] = (
         read.parse_unpaired,
     ),
 )
-"""The more telling formats first: the first that fits is taken."""
+"""More specific formats come first: the first that fits is taken."""
 
 
 def get_format(name: str) -> PreferenceFormat:

@@ -1,4 +1,4 @@
-"""Formats that bypass the chat template: segments with labels, and rows that are tokenized already."""
+"""Formats that bypass the chat template: segments with labels, and rows that are already tokenized."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tunectl.artifacts.records import Segment, Tokens
 from tunectl.data.readers.row import FormatMismatchError, Parsed, RawRow, RowError, list_of
 
 IGNORED = -100
-"""The label of a token that is not learned from, in PyTorch and all trainers."""
+"""Label of a token that is not trained on, in PyTorch and all trainers."""
 
 
 def segments(row: RawRow) -> Parsed:

@@ -1,1 +1,1 @@
-"""Curation of records in partitions, for data that one machine cannot hold: the blocks and the result of the local way."""
+"""Curation of records in partitions, for data larger than one machine can hold: the filters and the result of local curation."""

@@ -1,4 +1,4 @@
-"""Curate in partitions: the driver, which holds numbers of records and counts, and streams texts only when it writes them."""
+"""Curate in partitions. The driver holds numbers of records and counts, and streams texts only when it writes them."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ RANGES: Any = {"path": "binary", "file": "int64", "start": "int64", "stop": "int
 
 @dataclass
 class PartitionedCuration:
-    """One run; ``blocks`` receives the counts and answers that the local way leaves there."""
+    """One run; ``blocks`` gets the counts and answers, as in local curation."""
 
     tables: CurationTables
     filters: CurateFilters
     blocks: CurationPipeline
     build: Callable[[], CurationPipeline]
-    """Makes the blocks anew in another process."""
+    """Creates the filters anew in another process."""
     run_name: str
-    """Unlike that of any other run."""
+    """Name that differs from that of any other run."""
     range_bytes: int = RANGE_BYTES
     pairs_a_part: int = PAIRS_A_PART
     tally: FilterTally = field(default_factory=lambda: FilterTally(RecordTally()))
@@ -103,7 +103,7 @@ class PartitionedCuration:
                 yield row, record_steps.decode_record(row, payload)
 
     def _take_side_results(self, events: Any, total: RowCounter) -> dict[int, list[Record]]:
-        """Bring rejects, left out answers and counts into ``total`` and the blocks; return the merged records of each record."""
+        """Add rejects, dropped answers and counts to ``total`` and the filters; return the merged records of each record."""
         merged: dict[int, list[Record]] = {}
         for batch in self.tables.read(events, sort=("type", "order", "own")):
             for kind, order, payload in zip(
@@ -134,7 +134,7 @@ class PartitionedCuration:
         self.blocks.references.conflicts += part.conflicts
 
     def _find_near_duplicates(self, left: Any) -> ClusterTable:
-        """Return what becomes of the records that have a near duplicate."""
+        """Return what happens to each record that has a near duplicate."""
         import numpy as np
 
         near, block = self.filters.near, self.blocks.near
@@ -222,7 +222,7 @@ class PartitionedCuration:
 
 
 class ClusterTable:
-    """What becomes of the records that have near duplicates."""
+    """The cluster of each record that has near duplicates."""
 
     def __init__(
         self, rows: Indexes | None = None, best: Indexes | None = None, similarity: Any = None, *, remove: bool = False
@@ -230,16 +230,16 @@ class ClusterTable:
         self.rows: Any = rows
         """Numbers of the records, ascending."""
         self.best: Any = best
-        """The number of the record that stays of each one's cluster."""
+        """Number of the kept record of each one's cluster."""
         self.similarity = similarity
         self.remove = remove
         self.names: dict[int, tuple[str | None, str]] = {}
-        """Number of the record that stays of a cluster to the name of the cluster and its own id."""
+        """Name of the cluster and id of its kept record, by the number of that record."""
         self.twins: Any = None
-        """Positions in ``rows`` of the records that do not stay."""
+        """Positions in ``rows`` of the records that are not kept."""
 
     def judge(self, row: int, record: Record) -> Record | Dropped:
-        """Return the record as it goes on, or rejected."""
+        """Return the record with its cluster of near duplicates, or the rejected record."""
         import numpy as np
 
         if self.rows is None:

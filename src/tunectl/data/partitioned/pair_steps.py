@@ -1,4 +1,4 @@
-"""Near duplicates in partitions: sign, list candidates a bucket, compare them exactly, describe clusters."""
+"""Near duplicates in partitions: sign, list candidates per bucket, compare them exactly, describe clusters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLUSTERS: Columns = {"label": "int64", "best": "int64", "name": "binary", "best_
 
 
 class SignRecords:
-    """Gives for each record with words its key in each band and the fingerprint of its words."""
+    """Computes for each record with words its key in each band and the fingerprint of its words."""
 
     def __init__(self, near: NearDedupConfig, plan: minhash.MinHashParams, parts: int) -> None:
         self.near, self.plan, self.parts = near, plan, parts
@@ -92,7 +92,7 @@ class PickTexts:
     """Sends the records that are compared to the partitions that compare them."""
 
     def __init__(self, wanted: Load) -> None:
-        """``wanted`` gives (2, n): numbers of records, ascending, and the partition; a record may stand there several times."""
+        """``wanted`` returns (2, n): numbers of records, ascending, and the partition; a record may occur several times."""
         self.wanted = wanted
 
     def __call__(self, batch: Batch) -> Batch:
@@ -113,9 +113,9 @@ class ComparePairs:
     """Measures the pairs of one partition exactly."""
 
     def __init__(self, pairs: Load, near: NearDedupConfig, threshold: float | None) -> None:
-        """Measure ``pairs``, which gives (3, n): partition, ascending, and the numbers of two records.
+        """Measure ``pairs``, which returns (3, n): partition, ascending, and the numbers of two records.
 
-        With a threshold 1 says that every side reaches it; without one the least similarity is given.
+        With a threshold the result is 1 where every side reaches it; without one it is the smallest similarity.
         """
         self.pairs, self.near, self.threshold = pairs, near, threshold
 
@@ -139,10 +139,10 @@ class ComparePairs:
 
 
 class DescribeClusters:
-    """Says for each cluster of a partition which record stays, and what the cluster is called."""
+    """Determines for each cluster of a partition which record is kept, and the name of the cluster."""
 
     def __init__(self, labels: Load, keep: str) -> None:
-        """``labels`` gives (2, n): numbers of records, ascending, and the label of their cluster."""
+        """``labels`` returns (2, n): numbers of records, ascending, and the label of their cluster."""
         self.labels, self.keep = labels, keep
 
     def __call__(self, batch: Batch) -> Batch:

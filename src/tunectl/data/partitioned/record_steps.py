@@ -1,4 +1,4 @@
-"""What is done to the records of one batch: read, judge, drop exact duplicates, merge references."""
+"""Steps on the records of one batch: read, filter, drop exact duplicates, merge references."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tunectl.data.transform import Dropped, MergedInto, Record, Transform, rejec
 EXACT, REFERENCES = BLOCKS.index("exact"), BLOCKS.index("references")
 T = TypeVar("T")
 _BUILT: dict[str, CurationPipeline] = {}
-"""Name of a run to its blocks: built once a process, since lists of names take time to load."""
+"""Filters by the name of the run: built once per process, since lists of names take time to load."""
 
 
 class FilterTally(msgspec.Struct):
@@ -47,14 +47,14 @@ class FilterTally(msgspec.Struct):
 
 
 class JudgeRecords:
-    """Reads byte ranges of JSON lines and runs the blocks that judge each record by itself."""
+    """Reads byte ranges of JSON lines and runs the filters that test each record by itself."""
 
     def __init__(self, run_name: str, build: Callable[[], CurationPipeline], form: Form | None, parts: int) -> None:
         """``form`` is that of exact deduplication; None without it."""
         self.run_name, self.build, self.form, self.parts = run_name, build, form or identity, parts
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return events; each record that goes on has the partition of its input."""
+        """Return events; each kept record has the partition of its input."""
         if self.run_name not in _BUILT:
             _BUILT.clear()
             _BUILT[self.run_name] = self.build()
@@ -90,7 +90,7 @@ def _take_counts(counts: Any) -> dict[str, int]:
 
 
 def choose_partition(record: Record, form: Form, parts: int) -> int:
-    """Return the partition that holds all records which may be the same as this one."""
+    """Return the partition of a record: equal records get the same one."""
     key = form(record.text).encode() if isinstance(record, Document) else exact_input_key(record, form)
     return int.from_bytes(digest16(key)[:8]) % parts
 
@@ -132,9 +132,9 @@ def _line_number(path: Path, position: int) -> int:
 def run_block(
     block: Transform, number: int, rows: list[int], records: Sequence[Record], events: EventRows
 ) -> tuple[list[int], list[Record]]:
-    """Send records through a block; returns those that go on, and writes down what became of the others.
+    """Run a filter on records; returns those that are kept, and adds an event for each of the others.
 
-    Raises  TunectlError when the block loses or invents a record: a bug in that block.
+    Raises  TunectlError when the filter loses or invents a record: a bug in that filter.
     """
     dropped: list[RejectedRow] = getattr(block, "dropped", [])
     row_of = {record.id: row for row, record in zip(reversed(rows), reversed(records), strict=True)}
@@ -197,7 +197,7 @@ def decode_record(row: int, payload: bytes) -> Record:
 
 
 def list_ranges(files: Sequence[Path], size: int) -> Iterator[dict[str, Any]]:
-    """Yield runs of about ``size`` bytes of the files that are there, in their order; the first file holds documents."""
+    """Yield ranges of about ``size`` bytes of the existing files, in their order; the first file holds documents."""
     for number, path in enumerate(files):
         total = path.stat().st_size if path.is_file() else 0
         for start in range(0, total, size):

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 Columns: TypeAlias = Mapping[str, Literal["int64", "float64", "binary"]]
 Batch: TypeAlias = dict[str, Any]
-"""Column to its values: a numpy array, or for ``binary`` a list of bytes."""
+"""Values by column: a numpy array, or for ``binary`` a list of bytes."""
 Work: TypeAlias = Callable[[Batch], Batch]
 Load: TypeAlias = Callable[[], Any]
 """Returns, in any process, a value that the driver shared."""
 
 RECORD, FAILURE, REJECT, ANSWER, MERGED, TALLY = range(6)
-"""Types of events: a record that goes on; a line that is none, which ends the run; a record that does not; reference answers left out of one that goes on; one whose answers went
+"""Types of events: a kept record; a line that is no record, which ends the run; a rejected record; reference answers dropped from a kept record; a record whose answers were merged
 into another; counts of a batch."""
 EVENTS: Columns = {"type": "int64", "order": "int64", "own": "int64", "part": "int64", "payload": "binary"}
 FILE_BITS = 48  # a row's number is its file, and in the bits below its position in bytes
@@ -29,10 +29,10 @@ class CurationTables(Protocol):
     """Runs work on tables. Work may run twice after a failure, so it changes nothing but its result."""
 
     partitions: int
-    """Groups that equal keys are spread over, at least."""
+    """Fewest groups into which equal keys are spread."""
 
     def start(self, rows: list[dict[str, Any]], columns: Columns) -> Any:
-        """Return a table with one batch a row."""
+        """Return a table with one batch per row."""
 
     def map(self, table: Any, work: Work, columns: Columns) -> Any:
         """Return the table that ``work`` makes of each batch."""
@@ -84,11 +84,11 @@ def select_rows(batch: Batch, mask: np.ndarray[Any, Any]) -> Batch:
 
 
 class SelectRecords:
-    """Keeps the records that go on, or everything but them."""
+    """Selects the kept records, or everything else."""
 
     def __init__(self, *, others: bool = False) -> None:
         self.others = others
 
     def __call__(self, batch: Batch) -> Batch:
-        """Return them."""
+        """Return the selected rows."""
         return select_rows(batch, (batch["type"] == RECORD) != self.others)

@@ -30,11 +30,11 @@ ROLES: dict[str, Role] = {
     "function_response": "tool",
     "tool_response": "tool",
 }
-"""Every role name that occurs in the known formats, to ours."""
+"""Our role for every role name of the known formats."""
 BODIES = ("content", "value", "text")
-"""Keys of what a turn says."""
+"""Keys of a turn's content."""
 FLAGS = ("train", "training", "loss", "weight")
-"""Keys of a turn that say whether it is learned from (Axolotl, swift, OpenAI)."""
+"""Keys of a turn's train flag (Axolotl, swift, OpenAI)."""
 AFTER: dict[str, tuple[str, ...]] = {
     "start": ("system", "user"),
     "system": ("user",),
@@ -43,7 +43,7 @@ AFTER: dict[str, tuple[str, ...]] = {
     "call": ("tool",),
     "tool": ("tool", "assistant"),
 }
-"""Which role may follow which; ``call`` is an assistant turn that calls a tool."""
+"""Roles that may follow each role; ``call`` is an assistant turn that calls a tool."""
 
 
 def parse_message(value: Any, number: int) -> Message:
@@ -82,7 +82,7 @@ def parse_message(value: Any, number: int) -> Message:
 
 
 def train_flag(value: dict[str, Any], number: int) -> bool | None:
-    """Return whether a turn says that it is learned from; None where it says nothing.
+    """Return the train flag of a turn; None where it has none.
 
     Raises  RowError ``bad_train_flag`` when it is not true, false, 1 or 0.
     """
@@ -95,13 +95,13 @@ def train_flag(value: dict[str, Any], number: int) -> bool | None:
 
 
 class Content(NamedTuple):
-    """What a turn says."""
+    """Content of a turn."""
 
     text: str
     train: bool | None
     """The flag that all its parts have."""
     parts: list[Segment]
-    """Its pieces, where some are learned from and some are not."""
+    """Pieces of the text, where only some are trained on."""
 
 
 def content_of(body: Any, role: Role, number: int) -> Content:
@@ -118,7 +118,7 @@ def content_of(body: Any, role: Role, number: int) -> Content:
 
 
 def _parts(parts: list[Any], number: int) -> Content:
-    """Return a part without a flag is learned from unless another part of the turn says that it is."""
+    """Return the parts with their flags: a part without a flag is trained on unless another part of the turn has a flag that is true."""
     flagged_texts = [(text, flag) for text, flag in _iter_flagged_parts(parts, number) if text]
     text, flags = "".join(text for text, _ in flagged_texts), {flag for _, flag in flagged_texts}
     if len(flags) == 1:
@@ -190,9 +190,9 @@ def tools_of(value: Any) -> list[dict[str, Any]]:
 
 
 def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Message], list[Message]]:
-    """Check a conversation and part it into what comes before the answer, and the answer or answers as turns.
+    """Check a conversation and split it into what comes before the answer, and the answer or answers as turns.
 
-    Turns after the last assistant turn that is learned from teach nothing and are left off.
+    Turns after the last trained assistant turn have no effect and are removed.
     Raises  RowError ``empty_turn``, ``role_order``, ``last_turn_not_assistant``, ``nothing_trained``.
     """
     if turns and turns[0].role == "system" and not turns[0].content.strip():
@@ -214,7 +214,7 @@ def split_off_answer(turns: list[Message], answers: list[str]) -> tuple[list[Mes
 
 
 def with_calls(turns: list[Message]) -> list[Message]:
-    """Return the turns, with tool calls and results that stand as text in them (Hermes) in the shape of all others."""
+    """Return the turns, with tool calls and results that are text (Hermes) converted to the common form."""
     return [_with_calls(turn) for turn in turns]
 
 

@@ -1,4 +1,4 @@
-"""CSV and TSV: the dialect is found in the first lines, then the file streams by, row by row."""
+"""CSV and TSV: the dialect is detected from the first lines, then the file is read row by row."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tunectl.data.readers.text_reader import open_text_file
 
 DELIMITERS = ",;\t|"
 SAMPLE = 65536
-"""Characters that the dialect is found in."""
+"""Characters from which the dialect is detected."""
 _EXCEL = re.compile(r"sep=([,;\t|])[ ,;]*(?:\r\n|\r|\n)", re.IGNORECASE)
-"""The line with which Excel tells itself the delimiter."""
+"""The line with which Excel declares the delimiter."""
 Quotes = Literal["doubled", "escaped", "plain"]
 _log = logging_setup.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """How a table is written."""
+    """Delimiter and quoting of a table."""
 
     delimiter: str
     quotes: Quotes
-    """Inside a quoted cell a quote is doubled, or has a backslash in front; plain: quotes mean nothing."""
+    """How quotes inside a quoted cell are escaped: doubled, or with a backslash; plain: quotes have no meaning."""
 
     def __str__(self) -> str:
-        """Return the dialect in words, for the log."""
+        """Return the dialect as text, for the log."""
         names = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
         quotes = {
             "doubled": "doubled quotes",
@@ -59,9 +59,9 @@ class CsvDialect:
 
 
 def detect_dialect(sample: str, *, among: str = DELIMITERS) -> CsvDialect:
-    """Return the dialect of the first characters of a table; ``among`` holds the delimiters that it may have.
+    """Detect the dialect from the first characters of a table; ``among`` holds the possible delimiters.
 
-    It is the one under which most lines of the sample belong to a row of the header's width, the usual ones first; a
+    The dialect is chosen for which most lines of the sample belong to rows as wide as the header; common dialects are tried first. A
     table of one column has commas and doubled quotes.
     """
     styles: tuple[Quotes, ...] = ("doubled", "escaped", "plain") if '\\"' in sample else ("doubled", "plain")
@@ -76,7 +76,7 @@ def detect_dialect(sample: str, *, among: str = DELIMITERS) -> CsvDialect:
 
 
 def _agreement(dialect: CsvDialect, sample: str) -> float:
-    """Return the share of the rows with the header's number of cells, if that is more than one; lines that break it count as rows."""
+    """Return the share of the rows with the header's number of cells, if that is more than one; lines with broken quoting count as rows."""
     lines = list(io.StringIO(sample, newline=""))  # as the file is split, not at every Unicode line end
     if len(sample) >= SAMPLE and len(lines) > 1:
         lines.pop()  # cut off
@@ -96,13 +96,13 @@ def _agreement(dialect: CsvDialect, sample: str) -> float:
 
 
 class PushbackLines(Iterator[str]):
-    """Lines that can be put back, so that one broken quote does not swallow the rows behind it."""
+    """Lines that can be put back, so that one broken quote does not consume the rows after it."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
         self._back: deque[str] = deque()
         self.taken: list[str] = []
-        """Lines since the last ``start``."""
+        """Lines read since the last ``start``."""
         self.passed = 0
 
     def __next__(self) -> str:
@@ -113,11 +113,11 @@ class PushbackLines(Iterator[str]):
         return line
 
     def start(self) -> None:
-        """Forget the lines taken: a new row begins."""
+        """Forget the lines read: a new row begins."""
         self.taken.clear()
 
     def put_back(self) -> str:
-        """Put all lines back that were taken since ``start``, but the first, which is returned."""
+        """Put back all lines read since ``start``, except the first, which is returned."""
         first, *rest = self.taken
         self._back.extendleft(reversed(rest))
         self.taken.clear()

@@ -1,4 +1,4 @@
-"""References of one input: gathered from all rows of a source, on disk meanwhile."""
+"""Collect the references of one input from all rows of a source, on disk meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.artifacts.records import Example
 
 
 class ReferenceMerger:
-    """Gathers examples of the same input: one record with all the answers, in the order of the first of each."""
+    """Collects examples of the same input: one record with all answers, in the order of each input's first row."""
 
     def __init__(self, folder: Path) -> None:
         self._spool = DiskList(folder, Example)
@@ -23,7 +23,7 @@ class ReferenceMerger:
         self._members: list[array[int]] = []
 
     def add(self, example: Example) -> None:
-        """Take one example in."""
+        """Add one example."""
         number = self._spool.append(example)
         group = self._groups.setdefault(input_digest(example), len(self._members))
         if group == len(self._members):

@@ -1,4 +1,4 @@
-"""All rows of one source become documents and examples, or rejects with a reason; the sums and the decisions are kept."""
+"""Convert all rows of one source to documents and examples, or rejects with a reason; counts and format decisions are kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class SourceReport(Struct, frozen=True):
-    """What became of one source."""
+    """Result of reading one source."""
 
     declared: str
     """Path, addresses or data set, as declared."""
@@ -39,7 +39,7 @@ class SourceReport(Struct, frozen=True):
 
 
 class ExampleReader(SourceReader[DetectedFormat]):
-    """Takes the files of one source in, one after the other; ``finish`` closes its account."""
+    """Reads the files of one source, one after the other; ``finish`` completes its counts."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class ExampleReader(SourceReader[DetectedFormat]):
         return detect(self._reading, file, sample, self._key)
 
     def explain_pinning(self) -> str:
-        """Return how a decision that was wrong is set right."""
+        """Return how to correct a wrong format decision."""
         format_names = ", ".join(item.name for item in FORMATS)
         return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt and .answer"
 
@@ -108,7 +108,7 @@ class ExampleReader(SourceReader[DetectedFormat]):
         return report
 
     def make(self, row: RawRow, decision: DetectedFormat) -> None:
-        """Build the record of one row and hand it on."""
+        """Build the record of one row and store it."""
         record = build_record(row, decision, self._reading, self._kind)
         self.keep(1)
         self._fields_seen.update(record.fields)

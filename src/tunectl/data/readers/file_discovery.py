@@ -1,4 +1,4 @@
-"""Which files a declared path means, and of which kind each is."""
+"""Find the files that a declared path means, and the type of each."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ TYPES: dict[str, str] = {
     ".arrow": "arrow",
     ".feather": "arrow",
 }
-"""File name extension to kind of file."""
+"""Type of file, by extension."""
 TABLES = frozenset({"csv", "tsv", "json", "jsonl", "parquet", "arrow"})
-"""Kinds of file that hold rows; a file of another kind is one row, or one a page."""
+"""Types of file that hold rows; a file of another type is one row, or one per page."""
 TEXTS = frozenset({"csv", "tsv", "json", "jsonl", "text", "lines", "markdown", "html"})
-"""Kinds of file that hold text."""
+"""Types of file that hold text."""
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".heic"})
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-"""Compressed text files are read as they are."""
+"""Compressed text files are decompressed while they are read."""
 MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a ZIP, XLSX or DOCX file"),
     (b"%PDF-", "a PDF file"),
@@ -59,22 +59,22 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
 """First bytes that no text file has."""
 _CHUNK = 1 << 20
 _CACHED = re.compile(r"md5/[0-9a-f]{2}/[0-9a-f]{30}")
-"""The end of the path of a file in DVC's cache, which may lie on another disk and be linked to."""
+"""The end of the path of a file in DVC's cache, to which a file of the project may be a link."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that a source declares, with what is known of it before it is opened."""
+    """A file of a source, with what is known about it before it is opened."""
 
     path: Path
     name: str
-    """How records name it: the path as declared, or the address it came from."""
+    """Name of the file in records: the path as declared, or the address it came from."""
     type: str | None
     """Kind of file; None where the extension is unknown."""
     columns: dict[str, str] = field(default_factory=dict)
-    """What is known of all its rows."""
+    """Values that all its rows get."""
     outside: Path | None = None
-    """Where it lies, where it is a link that leaves what was declared and the project; such a file is not read."""
+    """Real path of the file, where it is a link that leads out of the declared path and the project; such a file is not read."""
 
 
 def glob_files(path: str, root: Path, key: str) -> list[Path]:
@@ -105,10 +105,10 @@ def glob_files(path: str, root: Path, key: str) -> list[Path]:
 
 
 def _below(path: Path) -> list[Path]:
-    """Return a file itself, or the files anywhere below a folder, those behind links to folders too.
+    """Return a file itself, or all files below a folder, including those behind links to folders.
 
-    A folder is entered once, by its own path rather than by a link, so that links in a circle end. A link to nothing counts
-    as a file: whoever opens it says so.
+    A folder is entered once, by its own path rather than by a link, so that circular links end. A dead link counts
+    as a file: opening it gives the error.
     """
     if not path.is_dir():
         return [path]
@@ -136,12 +136,12 @@ def _is_hidden(relative: Path) -> bool:
 
 
 def is_dead_link(path: Path) -> bool:
-    """Return whether a path is a link to something that is not there, or to itself."""
+    """Return whether a path is a link to a missing target, or to itself."""
     return path.is_symlink() and not path.exists()
 
 
 def find_outside(file: Path, declared: str, root: Path) -> Path | None:
-    """Return where a file lies that is behind a link which leaves what was declared, and the project; None for any other.
+    """Return the real path of a link that leads out of the declared path and the project; None for any other file.
 
     An archive of somebody else may hold a link to any file of this machine. Names that begin with a dot are left out inside the
     project, too: keys and records lie there. Files of DVC's cache are named by their digest.
@@ -156,12 +156,12 @@ def find_outside(file: Path, declared: str, root: Path) -> Path | None:
 
 
 def file_type(path: Path) -> str | None:
-    """Return the kind of a file by its extension, a compression one left off; None where it is unknown."""
+    """Return the type of a file by its extension, without a compression one; None where it is unknown."""
     return TYPES.get(plain_suffix(path))
 
 
 def plain_suffix(path: Path) -> str:
-    """Return the extension in lower case, without a compression one behind it."""
+    """Return the extension in lower case, without a compression one after it."""
     suffixes = [item.lower() for item in path.suffixes]
     if suffixes and suffixes[-1] in OPENERS:
         suffixes.pop()
@@ -169,15 +169,15 @@ def plain_suffix(path: Path) -> str:
 
 
 def open_decompressed(path: Path) -> IO[bytes]:
-    """Return the bytes of a file, unpacked where its name says that it is compressed."""
+    """Open a file for reading bytes, decompressed where its name says that it is compressed."""
     opener = OPENERS.get(path.suffix.lower())
     return path.open("rb") if opener is None else cast("IO[bytes]", opener(path, "rb"))
 
 
 def unpacks_beyond(path: Path, limit: int) -> bool:
-    """Return whether a compressed file holds more than ``limit`` bytes; of one that holds more, or is cut off, only so much is unpacked.
+    """Return whether a compressed file holds more than ``limit`` bytes; only that many are unpacked to find out.
 
-    Looked at before its first row is read: a file is taken whole or not at all.
+    Checked before the first row is read: a file is read completely or not at all.
     """
     if path.suffix.lower() not in OPENERS:
         return False
@@ -192,7 +192,7 @@ def unpacks_beyond(path: Path, limit: int) -> bool:
 
 
 def require_known(files: list[SourceFile], path: str, key: str) -> None:
-    """Refuse a source of which no file can be read.
+    """Refuse a source without any readable file.
 
     Raises  DataError naming the extensions found and those that are known.
     """

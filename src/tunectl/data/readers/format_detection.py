@@ -1,4 +1,4 @@
-"""What the rows of a file are, decided from the first of them; a wrong decision is an error that shows a row."""
+"""Detect the format of a file from its first rows; a wrong decision is an error that shows a row."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tunectl.data.readers.row import Parsed, RawRow, RowError, as_json, lower, n
 
 Holds = Literal["documents", "examples"]
 SAMPLE_ROWS = 100
-"""How many rows the decision is made from."""
+"""Number of rows from which the format is detected."""
 SHOWN = 300
-"""Characters of an offending row that a message shows."""
+"""Characters of a wrong row that a message shows."""
 
 
 class DetectedFormat(NamedTuple):
@@ -36,18 +36,18 @@ class DetectedFormat(NamedTuple):
     format: str
     holds: Holds
     why: str
-    """For people: the columns that told, or that it was pinned."""
+    """For people: the columns that decided, or that the format was set."""
     expects: str
-    """The columns of the format, in words."""
+    """Description of the format's columns."""
     parse: Callable[[RawRow], Parsed]
     unused: tuple[str, ...] = ()
-    """Columns of the first row that nothing reads; for tables only."""
+    """Columns of the first row that are not read; for tables only."""
 
 
 def detect(reading: RowOptions, file: SourceFile, sample: Sequence[RawRow], key: str) -> DetectedFormat:
-    """Return the format of a file from its first rows, or as pinned. ``key`` is the source's dotted key, for messages.
+    """Return the format of a file from its first rows, or as set. ``key`` is the source's dotted key, for messages.
 
-    Raises  DataError when the columns say nothing, say preferences, or contradict ``holds``; it shows the first row.
+    Raises  DataError when the columns fit no format, fit preferences, or contradict ``holds``; it shows the first row.
     """
     kind = file.type or "rows"
     pins = reading.columns
@@ -86,7 +86,7 @@ def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Co
 
 
 def _not_an_example(row: RawRow) -> Parsed:
-    """Return a page among examples, say a README, is not learned from by accident."""
+    """Return whether a row is a page among examples, say a README, which must not be trained on by accident."""
     raise RowError("not_an_example", f"{row.source.location} is raw text; pin format: text to learn from it as it is")
 
 
@@ -146,7 +146,7 @@ def _unknown(row: RawRow, key: str, reading: RowOptions) -> DataError:
 
 
 def _says_something(value: object) -> bool:
-    """Return whether a value may be an input or an answer, and not the number of its row."""
+    """Return whether a value may be an input or an answer, and is not only the number of its row."""
     return isinstance(value, str) and bool(value.strip()) and not value.strip().isdigit()
 
 

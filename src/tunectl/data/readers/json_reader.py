@@ -22,10 +22,10 @@ _CONSTANT = re.compile(r"[:,\[]\s*(?:NaN|-?Infinity)\b")
 
 
 def read_json_lines(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
-    """Yield a row a line; row numbers are line numbers, blank lines are not rows.
+    """Yield one row per line; row numbers are line numbers, blank lines are not rows.
 
     A line that is not JSON is a reject ``not_json``; one that is not an object, ``not_an_object``. A list, or objects over
-    several lines, are read as ``read_json`` does: they often have this name.
+    several lines, are read as ``read_json`` does: such files often have this name.
     """
     if _spread(file, reading):
         yield from read_json(file, reading)
@@ -38,7 +38,7 @@ def read_json_lines(file: SourceFile, reading: FileOptions) -> Iterator[RawRow |
 
 
 def _spread(file: SourceFile, reading: FileOptions) -> bool:
-    """Return whether the first line that is not blank opens an object or a list that it does not close, or is a list and all."""
+    """Return whether the first line that is not blank opens an object or a list without closing it, or is a whole list."""
     with open_text_file(file, reading.encoding, newline="\n") as stream:
         first = next((line.strip() for line in stream if line.strip()), "")
         rest = next((line for line in stream if line.strip()), None)
@@ -80,7 +80,7 @@ def _decode_raw(text: str | msgspec.Raw) -> str:
 def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
     """Yield the objects of a list, of the only list inside an object, or one object; row numbers count from 1.
 
-    The file is held in memory once, its rows are decoded one by one. JSON lines under this name are read as such.
+    The whole text is in memory, its rows are decoded one by one. JSON lines under this name are read as such.
     A file that is not JSON is one reject ``not_json``.
     """
     with open_text_file(file, reading.encoding, newline="") as stream:
@@ -104,7 +104,7 @@ def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | Rejec
 
 
 def _objects_in(text: str) -> list[dict[str, Any]] | None:
-    """Return objects one after the other, each over as many lines as it likes, or a list with NaN in it; None for anything else."""
+    """Return objects one after the other, each over any number of lines, or a list with NaN in it; None for anything else."""
     decoder = json.JSONDecoder(parse_constant=lambda _: None)
     objects: list[Any] = []
     position = _end_of_blanks(text, 0)

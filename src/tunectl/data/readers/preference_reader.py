@@ -1,4 +1,4 @@
-"""All rows of one source of preferences become judgments, or rejects with a reason."""
+"""Convert all rows of one source of preferences to judgments, or rejects with a reason."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DetectedPreferenceFormat(NamedTuple):
 
 
 class PreferenceSourceReport(Struct, frozen=True):
-    """What became of one source of preferences."""
+    """Result of reading one source of preferences."""
 
     declared: str
     files: int
@@ -56,7 +56,7 @@ class PreferenceSourceReport(Struct, frozen=True):
 
 
 class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
-    """Takes the files of one source of preferences in; ``finish`` closes its account."""
+    """Reads the files of one source of preferences; ``finish`` completes its counts."""
 
     def __init__(
         self,
@@ -83,21 +83,21 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
         return decide(self._reading, file, sample, self._key)
 
     def explain_pinning(self) -> str:
-        """Return how a decision that was wrong is set right."""
+        """Return how to correct a wrong format decision."""
         format_names = ", ".join(item.name for item in PREFERENCE_FORMATS)
         return f"pin what it is: {self._key}.format=<{format_names}>, or the columns: {self._key}.columns.prompt, .chosen and .rejected"
 
     def make(self, row: RawRow, decision: DetectedPreferenceFormat) -> None:
-        """Build the judgment of one row and hand it on; the row is counted by whoever takes it."""
+        """Build the judgment of one row and store it; the caller counts the row."""
         comparison = build_comparison(row, decision.parse(row), self._reading, self._kind)
         self._counts["kept"] += 1
         self._fields_seen.update(comparison.fields)
         self._emit(comparison)
 
     def finish(self) -> PreferenceSourceReport:
-        """Close the account of the source.
+        """Complete the counts of the source.
 
-        Raises  DataError when it held no rows, when all were rejected, or when it was misread.
+        Raises  DataError when it held no rows, when all were rejected, or when its format was wrong.
         """
         self.require_sound()
         counts = self._counts
@@ -109,7 +109,7 @@ class PreferenceReader(SourceReader[DetectedPreferenceFormat]):
 
 
 def decide(reading: PreferenceFiles, file: SourceFile, sample: list[RawRow], key: str) -> DetectedPreferenceFormat:
-    """Return the format of a file from its first rows, or as pinned.
+    """Return the format of a file from its first rows, or as set.
 
     Raises  DataError when the columns fit no format of preferences; it shows the first row.
     """
@@ -172,7 +172,7 @@ def _blank(answer: list[Message]) -> bool:
 
 
 def _sound(before: list[Message], answer: list[Message]) -> None:
-    """Check roles and their order; an empty answer may well lose or win against another (HH has such)."""
+    """Check roles and their order; an empty answer is allowed, since it can be compared with another (HH has such)."""
     if not before:
         raise RowError("empty_turn", "there is no prompt")
     if not answer:
@@ -204,7 +204,7 @@ def _vote(row: RawRow, reading: PreferenceFiles) -> AnnotationMetadata:
 
 
 def _margin(value: object) -> float | None:
-    """Return a margin, written as a number or as its text.
+    """Return a margin that is given as a number or as text.
 
     Raises  RowError ``bad_margin`` when it is not a finite number of 0 or more.
     """

@@ -1,4 +1,4 @@
-"""From a parsed row to a record: prompt text, fields, split, limits and an id that follows from the content."""
+"""Build a record from a parsed row: prompt text, fields, split, limits and an id computed from the content."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ SPLITS: dict[str, Literal["train", "validation", "test"]] = {
     "test": "test",
     "testing": "test",
 }
-"""What a split column may say, in any case."""
+"""Allowed values of a split column, in any case."""
 
 
 def build_record(row: RawRow, decision: DetectedFormat, reading: RowOptions, kind: str) -> Document | Example:
     """Return the record of one row; ``kind`` is the name of its source.
 
-    Raises  RowError with one of the named reasons when the row cannot go on.
+    Raises  RowError with one of the named reasons when the row must be rejected.
     """
     parsed = decision.parse(row)
     if decision.holds == "documents":
@@ -75,7 +75,7 @@ def _example(row: RawRow, parsed: Parsed, reading: RowOptions, kind: str) -> Exa
 
 
 def apply_prompt_template(template: str, message: Message, row: RawRow) -> str:
-    """Return a prompt template with ``{prompt}`` and the columns of the row in their places.
+    """Fill a prompt template: ``{prompt}`` and the columns of the row are replaced.
 
     Raises  FormatMismatchError when the row lacks a column.
     """
@@ -98,7 +98,7 @@ def fields_of(row: RawRow, reading: RowOptions) -> dict[str, str]:
 
 
 def split_of(row: RawRow, reading: RowOptions) -> Literal["train", "validation", "test"] | None:
-    """Return the user's own split of a row; None where the row has none."""
+    """Return the user's own split of a row; None where it has none."""
     return read_split(row, reading.columns.split)
 
 
@@ -133,5 +133,5 @@ def _example_id(example: Example, *, merged: bool) -> str:
 
 
 def digest(prefix: str, *parts: Any) -> str:
-    """Return a short name that follows from the content of ``parts``."""
+    """Return a short id computed from the content of ``parts``."""
     return f"{prefix}-{hash_to_id(*parts)}"

@@ -1,4 +1,4 @@
-"""One raw row on its way to a record, and why it may not get there."""
+"""A raw row, its parsed form, and the errors for which it is rejected."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tunectl.artifacts.reject_reasons import RejectReason
 
 
 class RawRow(Struct, frozen=True):
-    """What a reader gives: named values, and where they stood. A page or flyer is a row with a ``text`` column."""
+    """Output of a reader: named values, and their location. A page or flyer is a row with a ``text`` column."""
 
     source: Source
     columns: dict[str, Any]
 
 
 class Parsed(Struct, frozen=True):
-    """What a format makes of a row. Filled: ``text``, or ``turns``, or ``segments``, or ``tokens``."""
+    """A row as its format parses it. Filled: ``text``, or ``turns``, or ``segments``, or ``tokens``."""
 
     text: str | None = None
     turns: list[Message] = field(default_factory=list)
-    """The conversation; with ``answers`` it ends before the answer, without it the answer is its last turn."""
+    """The conversation; with ``answers`` it ends before the answer, without them the answer is its last turn."""
     answers: list[str] = field(default_factory=list)
     """References of one input."""
     segments: list[Segment] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Parsed(Struct, frozen=True):
 
 
 class RowError(Exception):
-    """A row that cannot go on: a named reason, and what offended."""
+    """A row that must be rejected: a named reason, and what is wrong."""
 
     def __init__(self, reason: RejectReason, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}")
@@ -44,7 +44,7 @@ class RowError(Exception):
 
 
 class FormatMismatchError(RowError):
-    """A row that does not have the shape of the format it is read as; many of them mean that the format is wrong."""
+    """A row that does not have the format with which it is read; many of them mean that the format is wrong."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("wrong_columns", detail)
@@ -63,7 +63,7 @@ def get_column(columns: dict[str, Any], name: str) -> Any:
 
 
 def scalar(value: Any) -> str | None:
-    """Return a plain value as text; None for nothing, not-a-number, lists and objects."""
+    """Return a plain value as text; None for null, NaN, lists and objects."""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
@@ -77,7 +77,7 @@ def scalar(value: Any) -> str | None:
 
 
 def text_of(columns: dict[str, Any], name: str) -> str:
-    """Return the text of a column that must be there; null is empty text.
+    """Return the text of a required column; null is empty text.
 
     Raises  FormatMismatchError when the column is absent, or is a list or an object.
     """
@@ -99,7 +99,7 @@ def optional_text(columns: dict[str, Any], name: str) -> str | None:
 
 
 def parse_json_value(value: Any, name: str) -> Any:
-    """Return a list or object, which may be written as JSON inside a string (as CSV files must).
+    """Return a list or object, which may be JSON inside a string (as in CSV files).
 
     Raises  FormatMismatchError when a string is not JSON.
     """
@@ -112,7 +112,7 @@ def parse_json_value(value: Any, name: str) -> Any:
 
 
 def list_of(columns: dict[str, Any], name: str) -> list[Any]:
-    """Return the list in a column that must be there, also where it is written as JSON in a string.
+    """Return the list in a required column, also where it is JSON in a string.
 
     Raises  FormatMismatchError when the column is absent or holds something else.
     """
@@ -126,7 +126,7 @@ def list_of(columns: dict[str, Any], name: str) -> list[Any]:
 
 
 def object_of(value: Any, name: str) -> dict[str, Any]:
-    """Return the object in ``value``, also where it is written as JSON in a string.
+    """Return the object in ``value``, also where it is JSON in a string.
 
     Raises  FormatMismatchError when it is something else.
     """
@@ -137,7 +137,7 @@ def object_of(value: Any, name: str) -> dict[str, Any]:
 
 
 def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> FormatMismatchError:
-    """Return the misfit of a column that is not there, with those that are and the one that may be meant."""
+    """Return the error for a missing column, with the existing ones and the one that was probably meant."""
     lower = {column.lower(): column for column in columns}
     near = get_close_matches(name.lower(), list(lower), 1)
     meant = f"; did you mean {lower[near[0]]}?" if near else ""
@@ -145,7 +145,7 @@ def missing_column(columns: dict[str, Any], name: str, wanted_by: str = "") -> F
 
 
 def lower(columns: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns with their names in small letters and without blanks around; the first of equal names counts."""
+    """Return the columns with their names in lower case and without surrounding blanks; the first of equal names counts."""
     lowered: dict[str, Any] = {}
     for name, value in columns.items():
         lowered.setdefault(name.strip().lower(), value)
@@ -172,5 +172,5 @@ def kind(value: Any) -> str:
 
 
 def as_json(columns: dict[str, Any]) -> str:
-    """Return a row as one line of JSON, to be shown to people; values that JSON lacks are shown as text."""
+    """Return a row as one line of JSON, for people; values that JSON lacks are shown as text."""
     return msgspec.json.encode(columns, enc_hook=str).decode()

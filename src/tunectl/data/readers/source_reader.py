@@ -1,4 +1,4 @@
-"""The rows of one source go in; each becomes a record or a reject with a reason, and the sums and decisions are kept."""
+"""Read the rows of one source: each becomes a record or a reject with a reason; counts and format decisions are kept."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tunectl.data.readers.format_detection import SAMPLE_ROWS, truncate_row
 from tunectl.data.readers.row import FormatMismatchError, RawRow, RowError, as_json
 
 COLUMNS_SHOWN = 40
-"""How many column names a message lists."""
+"""Most column names that a message lists."""
 _log = logging_setup.get_logger(__name__)
 
 
 class FormatDecision(Struct, frozen=True):
-    """One decision, and the files that it was made for."""
+    """One format decision, and the files that it was made for."""
 
     type: str
     format: str
@@ -35,16 +35,16 @@ class FormatDecision(Struct, frozen=True):
     why: str
     first_file: str
     unused: list[str] = field(default_factory=list)
-    """Columns of its first row that nothing reads."""
+    """Columns of its first row that are not read."""
     files: int = 1
 
 
 class Decided(Protocol):
-    """What was decided about the rows of a file."""
+    """The format decision for the rows of a file."""
 
     @property
     def type(self) -> str:
-        """Kind of file."""
+        """Type of file."""
 
     @property
     def format(self) -> str:
@@ -52,26 +52,26 @@ class Decided(Protocol):
 
     @property
     def holds(self) -> str:
-        """What its rows become."""
+        """What its rows become: documents or examples."""
 
     @property
     def why(self) -> str:
-        """The columns that told, or that it was pinned."""
+        """The columns that decided, or that the format was set."""
 
     @property
     def expects(self) -> str:
-        """The columns of the format, in words."""
+        """Description of the format's columns."""
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Columns of the first row that nothing reads."""
+        """Columns of the first row that are not read."""
 
 
 D = TypeVar("D", bound=Decided)
 
 
 class SourceReader(ABC, Generic[D]):
-    """Takes the files of one source in, one after the other; a child says what a row becomes.
+    """Reads the files of one source, one after the other; subclasses define what a row becomes.
 
     ``section`` is the dotted key above the source's name; ``fields`` maps the name of a declared field to its column.
     """
@@ -104,24 +104,24 @@ class SourceReader(ABC, Generic[D]):
     def decide(self, file: SourceFile, sample: list[RawRow]) -> D:
         """Return how the rows of a file are read.
 
-        Raises  DataError when the first rows say nothing, or contradict what is declared.
+        Raises  DataError when the first rows fit no format, or contradict what is declared.
         """
 
     @abstractmethod
     def make(self, row: RawRow, decision: D) -> None:
-        """Build the record of one row and hand it on.
+        """Build the record of one row and store it.
 
-        Raises  RowError when the row cannot go on.
+        Raises  RowError when the row must be rejected.
         """
 
     @abstractmethod
     def explain_pinning(self) -> str:
-        """Return how a decision that was wrong is set right, in words."""
+        """Return how to correct a wrong format decision, as text."""
 
     def read_file(self, file: SourceFile, items: Iterable[RawRow | RejectedRow]) -> None:
         """Read one file.
 
-        Raises  DataError when its format cannot be decided, or was decided or pinned wrongly, or a limit is passed.
+        Raises  DataError when its format cannot be decided, or was decided or set wrongly, or a limit is exceeded.
         """
         stream = iter(items)
         first = list(_first(stream))
@@ -145,7 +145,7 @@ class SourceReader(ABC, Generic[D]):
                 self._require_fit(SAMPLE_ROWS)
 
     def build(self, row: RawRow, decision: D) -> None:
-        """Make the record of a row, or count why it cannot go on."""
+        """Build the record of a row, or count why it is rejected."""
         try:
             self.make(row, decision)
         except RowError as error:
@@ -156,18 +156,18 @@ class SourceReader(ABC, Generic[D]):
             self.reject(RejectedRow(row.source, error.reason, error.detail, truncate(as_json(row.columns))))
 
     def keep(self, rows: int) -> None:
-        """Count rows that went on."""
+        """Count rows that were kept."""
         self._counts["kept"] += rows
         self._tally.keep(rows)
 
     def reject(self, reject: RejectedRow) -> None:
-        """Count a row that did not."""
+        """Count a rejected row."""
         self._rejected[reject.reason] += 1
         self._firsts.setdefault(reject.reason, reject)
         self._tally.reject(reject)
 
     def require_sound(self) -> None:
-        """Refuse a source that was misread or holds nothing.
+        """Refuse a source that was read with a wrong format, or is empty.
 
         Raises  DataError when it held no rows, when all were rejected, when too many had another shape than they were read
                 as, or when a declared field never occurred.
@@ -212,7 +212,7 @@ class SourceReader(ABC, Generic[D]):
             raise self._misread(decision, row, detail)
 
     def _misread(self, decision: D, row: RawRow, detail: str) -> DataError:
-        """Return the error of a format that the rows do not have: the first offending row, and what was expected."""
+        """Return the error for a wrong format: the first wrong row, and what was expected."""
         lines = [
             f"{self._key}: read as {decision.format} ({decision.why}), but {row.source.location} does not fit: {detail}",
             f"    the row: {truncate_row(row)}",
@@ -247,7 +247,7 @@ class SourceReader(ABC, Generic[D]):
 
 
 def _first(stream: Iterator[RawRow | RejectedRow]) -> Iterator[RawRow | RejectedRow]:
-    """Yield the first items, up to as many rows as a decision needs; broken rows count a tenth, so that they end too."""
+    """Yield the first items, up to the number of rows for detection; broken rows count a tenth, so that the loop ends with these, too."""
     seen = 0.0
     for item in stream:
         yield item

@@ -1,4 +1,4 @@
-"""Text files: opened strictly in one encoding, read whole or by line, Markdown with its front matter."""
+"""Read text files strictly in one encoding, whole or by line; Markdown with its front matter."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tunectl.data.readers.row import RawRow
 UTF8 = "utf-8-sig"
 """UTF-8, with or without a byte order mark."""
 NOT_TEXT = "export it as text, give it its right extension, or take it out of the source"
-"""What to do about a table that is no text."""
+"""What to do about a table that is not text."""
 _CHUNK = 1 << 20
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(.*)\Z")
 
 
 class DecodeError(DataError):
-    """A file that is not in the encoding it is read in."""
+    """A file that is not in the encoding with which it is read."""
 
     def __init__(self, file: SourceFile, encoding: str, offset: int, byte: int) -> None:
         encoding_name = "UTF-8" if encoding == UTF8 else encoding
@@ -37,7 +37,7 @@ class DecodeError(DataError):
 
 
 class NotTextError(DataError):
-    """A file that is of another kind than its name or pin says."""
+    """A file of another type than its name or the settings say."""
 
     def __init__(self, file: SourceFile, description: str) -> None:
         super().__init__(f"{file.name} is read as {file.type}, but it is {description}", hint=NOT_TEXT)
@@ -57,10 +57,10 @@ class CorruptArchiveError(DataError):
 
 
 def usable_charset(label: str) -> str | None:
-    """Return the encoding that a page or its server means by a label; None where it is UTF-8 or nothing that exists.
+    """Return the encoding that a page or its server means by a label; None where it is UTF-8 or unknown.
 
-    As browsers do (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page that can be read so far as to
-    find its own label is not UTF-16.
+    As in browsers (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page whose label could be
+    read is not UTF-16.
     """
     name = label.strip().strip("\"'").lower()
     try:
@@ -102,7 +102,7 @@ def open_text_file(file: SourceFile, encoding: str | None, *, newline: str | Non
 
 
 def _locate_decode_error(file: SourceFile, encoding: str) -> DecodeError:
-    """Return where the first byte stands that does not fit; decoders only tell the place inside their last chunk."""
+    """Return the position of the first byte that does not fit; decoders only give the position inside their last chunk."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     passed = 0
     with open_decompressed(file.path) as stream:
@@ -128,7 +128,7 @@ def read_text(file: SourceFile, reading: FileReading) -> Iterator[RawRow | Rejec
 
 
 def read_lines(file: SourceFile, reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """Yield a text file with a document a line, as one row a line; blank lines are not rows."""
+    """Yield a text file with one document per line, as one row per line; blank lines are not rows."""
     with open_text_file(file, reading.encoding, newline=None) as stream:
         for number, line in enumerate(stream, 1):
             if line.strip():

@@ -1,4 +1,4 @@
-"""Divide records into train, validation and test.
+"""Assign records to the train, validation and test splits.
 
 How groups are distributed: every group has a place on a line, the hash of seed and key. Within each stratum the groups are
 walked along that line: one goes to test while test has room for at least half of it, then to validation in the same way,
@@ -21,12 +21,12 @@ from tunectl.data.split.groups import Group, find_connected_groups
 
 PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 HELD: tuple[SplitName, ...] = ("test", "validation")
-"""In the order in which they are filled; of two marks in one group the earlier wins."""
+"""In the order in which they are filled; where a group is marked for both, the earlier one is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
-    """How to divide. ``held_out`` maps a field to its values of validation and of test."""
+    """How to split. ``held_out`` maps a field to its values of validation and of test."""
 
     shares: Mapping[SplitName, float]
     stratify: tuple[str, ...]
@@ -37,7 +37,7 @@ class SplitRule:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Where one record goes; ``reason`` and ``detail`` say why it is rejected, None where it is not."""
+    """Split of one record; ``reason`` and ``detail`` say why it is rejected, None where it is not."""
 
     part: SplitName
     reason: RejectReason | None = None
@@ -46,7 +46,7 @@ class Assignment:
 
 @dataclass(slots=True)
 class _Group:
-    """A group on its way: its rows, place, stratum, the splits that it may go to, and the one that it is marked for."""
+    """A group during assignment: its rows, position, stratum, the allowed splits, and the one that it is marked for."""
 
     group: Group
     at: float
@@ -57,14 +57,14 @@ class _Group:
 
     @property
     def size(self) -> int:
-        """Its records."""
+        """Number of its records."""
         return len(self.group.rows)
 
 
 def assign_splits(examples: Sequence[Example], rule: SplitRule) -> list[Assignment]:
-    """Return where each of ``examples`` goes, in their order.
+    """Return the split of each of ``examples``, in their order.
 
-    A record that carries ``split`` (the user's own column) keeps it, and splits named there get nothing else; the others are
+    A record with ``split`` (the user's own column) keeps it, and splits named there get no others; the other splits are
     taken from the unmarked records, or from those marked train where all are marked.
     Rejected: ``group_in_other_split`` (its group is marked for two splits) and ``held_out_value``.
     Raises  DataError where there are too few groups to fill three splits.
@@ -132,7 +132,7 @@ def _distribute(bundles: list[_Group], parts: list[SplitName], shares: Mapping[S
 
 
 def _fill_empty(bundles: list[_Group], parts: list[SplitName]) -> None:
-    """Small data: a split that got no group takes the first one along the line of whichever split has most groups."""
+    """Give an empty split, with little data, the first group of the split that has most groups."""
     for part in parts:
         counts = Counter(bundle.part for bundle in bundles)
         if counts[part]:

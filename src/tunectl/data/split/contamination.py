@@ -1,4 +1,4 @@
-"""Does train give validation or test away?"""
+"""Find train records that reveal a validation or test record."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ What = Literal["input", "answer"]
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """One train record or document that holds most of a validation or test text."""
+    """One train record or document that contains most of a validation or test text."""
 
     train: int
-    """Place in the list of train records."""
+    """Index in the list of train records."""
     held: int
-    """Place in the list of validation and test records."""
+    """Index in the list of validation and test records."""
     what: What
     overlap: float
-    """Return the share of the held text's pieces found in the train text; 1 is all of it."""
+    """Share of the held-out text's pieces that are in the train text; 1 is all of it."""
 
 
 def find_contaminated(
@@ -38,8 +38,8 @@ def find_contaminated(
     """Return the worst leak of each of ``train`` that shares at least ``overlap`` of the ``ngram``-word pieces of a text of ``examples``.
 
     A document is one text, compared with all that ``compare`` names; an answer of a train example is also what the assistant
-    said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they say the
-    same for different inputs.
+    said earlier in it. Inputs shorter than ``ngram`` words leak where they are equal. Answers as short (a class, yes or no) never leak: they are
+    equal for different inputs.
     """
     worst: dict[int, Leak] = {}
     for what in compare:
@@ -81,7 +81,7 @@ def _texts(example: Example, what: What) -> list[str]:
 
 
 def _collect_train_texts(record: Example | Document, what: What) -> list[str]:
-    """Return the texts of a train record that could give a held text away."""
+    """Return the texts of a train record that could reveal a held-out text."""
     if isinstance(record, Document):
         return [record.text]
     earlier = [turn.content for turn in record.messages if turn.role == "assistant"] if what == "answer" else []
@@ -89,16 +89,16 @@ def _collect_train_texts(record: Example | Document, what: What) -> list[str]:
 
 
 def ngrams(tokens: Sequence[str], size: int, *, whole: bool = False) -> set[tuple[str, ...]]:
-    """Return the different runs of ``size`` words; of a shorter text none, or all of it in one piece where ``whole``."""
+    """Return the distinct runs of ``size`` words; for a shorter text none, or all of it in one piece where ``whole``."""
     if len(tokens) < size:
         return {tuple(tokens)} if whole and tokens else set()
     return {tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)}
 
 
 def overlap_share(train: Iterable[Example], examples: Iterable[Example], *, ngram: int = 4) -> float | None:
-    """Return the share of the ``ngram``-word runs of the held answers, counted as often as they occur, that some train answer holds too.
+    """Return the share of the ``ngram``-word runs of the held-out answers, counted with repetitions, that occur in some train answer.
 
-    High means that answers can be put together from memory. None where no held answer is that long.
+    A high share means that answers can be composed from memory. None where no held-out answer is that long.
     """
     wanted: Counter[tuple[str, ...]] = Counter()
     for example in examples:

@@ -17,21 +17,21 @@ _WORD = re.compile(r"\w+")
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of ``text``: NFKC, case folded, without punctuation. What two texts are compared by."""
+    """Return the words of ``text``: NFKC, case folded, without punctuation. Texts are compared by them."""
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def answer_texts(example: Example) -> list[str]:
-    """Return the target texts: every reference, or every learned segment; none for a tokenized row."""
+    """Return the target texts: every reference, or every trained segment; none for a tokenized row."""
     if example.answers:
         return [answer.text for answer in example.answers]
     return [segment.text for segment in example.segments if segment.train]
 
 
 def prompt_key(example: Example) -> str:
-    """Return a digest that two records share when the model is shown the same: roles, folded words, tools, or token ids.
+    """Return a digest that two records share when the model sees the same input: roles, folded words, tools, or token ids.
 
-    What stays in one split, counts as contamination, or is one prompt of judgments. Merging rows is stricter: ``exact_input_key``.
+    It decides what stays in one split, counts as contamination, or is one prompt of judgments. Merging rows is stricter: ``exact_input_key``.
     """
     if example.tokens is not None:
         masked = [
@@ -58,9 +58,9 @@ class Group:
     """Records that stay together."""
 
     key: str
-    """Names the group as long as its declared values or its first input stay, so more data moves it little."""
+    """Name of the group, constant as long as its declared values or its first input stay, so that more data moves few groups."""
     rows: tuple[int, ...]
-    """Their places in the list that was grouped, ascending."""
+    """Their indices in the grouped list, ascending."""
 
 
 def find_connected_groups(examples: Sequence[Example], fields: Sequence[str]) -> list[Group]:

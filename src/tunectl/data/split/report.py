@@ -1,4 +1,4 @@
-"""What the split stage tells later stages and people: ``artifacts/split/report.json``."""
+"""The report of the split stage, for later stages and people: ``artifacts/split/report.json``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class LeakSample(Struct, frozen=True):
     train: str
     """Start of the train record's text."""
     held: str
-    """Start of the text that it gives away."""
+    """Start of the text that it reveals."""
 
 
 class ContaminationReport(Struct, frozen=True):
-    """Train records and documents that give validation or test away."""
+    """Train records and documents that reveal validation or test records."""
 
     found: int
-    """Train examples."""
+    """Number of train examples."""
     documents: int
-    """Raw documents of the train side."""
+    """Number of raw documents of the train side."""
     removed: bool
     """Whether they were rejected, or only counted."""
     ngram: int
@@ -39,15 +39,15 @@ class ContaminationReport(Struct, frozen=True):
 
 
 class Weights(Struct, frozen=True):
-    """How train was brought to the population."""
+    """How train was adjusted to the population: by loss weights or by copies."""
 
     method: str
     effective: float
-    """Kish's effective number of train records: what the weights leave of them."""
+    """Kish's effective number of train records under the weights."""
     gap: float
-    """Largest distance from a declared share that is left; limits and absent values keep it above 0."""
+    """Largest remaining distance from a declared share; limits and absent values keep it above 0."""
     low: float
-    """Smallest and largest weight or number of copies that a record got."""
+    """Smallest weight or number of copies of a record; ``high`` is the largest."""
     high: float
 
 
@@ -55,23 +55,23 @@ class SplitReport(Struct, frozen=True):
     """Sizes, leakage and balance."""
 
     sizes: dict[str, int]
-    """Records in train, validation and test."""
+    """Number of records in train, validation and test."""
     answers: dict[str, int]
-    """Reference answers in each."""
+    """Number of reference answers in each."""
     documents: int
-    """Raw documents kept for cpt and the learning curve."""
+    """Number of raw documents for cpt and the learning curve."""
     groups: int
     largest_group: int
-    """Records of the largest group that had to stay together."""
+    """Number of records of the largest group that had to stay together."""
     leaks: ContaminationReport | None
     """None where the comparison is switched off."""
     test_4grams_seen: float | None
-    """Share of the 4-word runs in test answers that some train answer holds too; None where answers are shorter."""
+    """Share of the 4-word runs in test answers that occur in some train answer; None where answers are shorter."""
     validation_4grams_seen: float | None
     balance: dict[str, list[FieldBalance]]
-    """All records, documents, and train as it is learned from, against the declared population; empty where none is declared."""
+    """All records, documents, and train as weighted or resampled, against the declared population; empty where none is declared."""
     weights: Weights | None
-    """None where train is left as it is."""
+    """None where train is not adjusted."""
 
 
 def imbalance_sentences(balance: dict[str, list[FieldBalance]], rows: str) -> Iterator[str]:

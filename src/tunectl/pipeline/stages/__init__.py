@@ -1,6 +1,6 @@
-"""The DVC stages, one a file. This table holds strings only, so that listing stages imports nothing.
+"""The DVC stages, one per file. This table holds strings only, so that listing stages imports nothing.
 
-A stage module has four public names: ``Inputs`` (a frozen dataclass: one field a stage that it reads, holding that stage's
+A stage module has four public names: ``Inputs`` (a frozen dataclass: one field per stage that it reads, with that stage's
 folder), ``Outputs`` (``artifact``: the folder to fill; ``plots``: a folder for CSV plots; ``work``: a folder that survives a kill),
 ``Metrics`` (a frozen dataclass of numbers) and ``run(cfg, inputs, outputs, *, <backend>=None) -> Metrics``.
 """
@@ -16,7 +16,7 @@ class Stage(NamedTuple):
     name: str
     help: str
     settings: str
-    """``module:class`` of what the stage sees of the configuration."""
+    """``module:class`` of the part of the configuration that the stage gets."""
 
     @property
     def module(self) -> str:

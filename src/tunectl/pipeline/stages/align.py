@@ -1,4 +1,4 @@
-"""Stage align: the tuned model learns from preferences -> an adapter that takes the place of that of sft."""
+"""Stage align: train the tuned model on preferences -> an adapter that replaces that of sft."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Inputs:
 
     model: Path
     cpt: Path
-    """The further pre-trained model, or a note that there is none."""
+    """The model of cpt, or a note that there is none."""
     split: Path
     """Inputs to answer, and validation inputs."""
     sft: Path
-    """The adapter that is trained on, and the reference."""
+    """The adapter that is trained further, and the reference."""
     preferences: Path
     """Judgments (dpo, kto), and which inputs were judged."""
     reward: Path
@@ -69,7 +69,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """How it went; looks are at greedy answers to validation inputs."""
+    """Results of the training; validations are greedy answers to validation inputs."""
 
     method: str
     steps: int
@@ -83,34 +83,34 @@ class Metrics:
     reward: float | None
     """Mean reward of the kept weights."""
     measure: str | None
-    """Name of the independent measure."""
+    """Name of the independent metric."""
     metric_before: float | None
     metric_after: float | None
     kl: float | None
-    """Nats an answer between the kept weights and sft."""
+    """Nats per answer between the kept weights and sft."""
     length: float | None
-    """Tokens an answer, of the kept weights."""
+    """Tokens per answer, of the kept weights."""
     rejected: int
     seconds_a_step: float | None
-    """Looks not counted."""
+    """Seconds per step, without validations."""
     seconds_by_part: dict[str, float] = field(default_factory=dict)
 
 
 def run(cfg: AlignStage, inputs: Inputs, outputs: Outputs, *, tools: AlignBackend | None = None) -> Metrics:
-    """Train the adapter of sft further, and keep the weights of the best look that the independent measure allows.
+    """Train the adapter of sft further, and keep the weights of the best validation that the independent metric allows.
 
     Reads    see ``Inputs``
     Writes   see ``Outputs``
     Returns  Metrics
 
-    Raises   GateError           the method learns from the reward model, and its verdict is no
+    Raises   GateError           the method learns from the reward model, and its verdict is failed
              UsageError          a reward_model is declared and there is none; all answers were cut; a reward or the loss is no
-                                 number; the policy ran away from sft
+                                 number; the KL to sft exceeded its limit
              DataError           there are no inputs, no judgments, or too many were rejected; a check names a field that no
                                  input has
              ConfigError         the schema of a check is none
              ArtifactError       sft or reward belong to another base, template or adapter
-             InfrastructureError  memory, disk, vLLM, or stopped by hand: the same command goes on
+             InfrastructureError  memory, disk, vLLM, or stopped by the user: the same command resumes
     """
     settings = cfg.align.root
     if isinstance(settings, NoAlign):
@@ -159,7 +159,7 @@ def _wants_reward_model(settings: AlignSettings) -> bool:
 
 
 def _refuse_bad_reward(reward: Path) -> None:
-    """Nothing learns from a reward model that knows nothing, or that is not there."""
+    """Refuse a reward model that failed its gate, or is absent."""
     if (reward / manifest.PASSED_THROUGH).is_file():
         raise UsageError(
             "align.rewards names reward_model, but there is none (reward: none)",
@@ -176,7 +176,7 @@ def _refuse_bad_reward(reward: Path) -> None:
 
 @dataclass(frozen=True)
 class _PromptRenderer:
-    """Turns examples into rendered questions."""
+    """Renders examples as questions."""
 
     renderer: template.Template
     tokenizer: Tokenizer
@@ -189,7 +189,7 @@ class _PromptRenderer:
         return cls(template.load(base, system=agreed.system), Tokenizer(base), agreed, tally)
 
     def questions(self, examples: Sequence[Example], room: int, *, count: bool) -> list[Prompt]:
-        """Return the examples that have an input of their own and leave ``room`` tokens for an answer; ``count`` accounts for each."""
+        """Return the examples that have a separate input and leave ``room`` tokens for an answer; ``count`` counts each."""
         texts = [
             self.renderer.render(example.messages, add_generation_prompt=True, tools=example.tools)
             if example.messages
@@ -232,7 +232,7 @@ class _PromptRenderer:
 
 
 def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _PromptRenderer) -> PolicyData:
-    """Read the inputs or judgments to learn from, and the inputs to validate on."""
+    """Read the training inputs or judgments, and the validation inputs."""
     room = settings.max_new_tokens
     validation = [row for row in atomic_io.read_rows(inputs.split / "validation.jsonl", Example) if row.answers]
     examples = _sample_examples(
@@ -261,7 +261,7 @@ def _data(cfg: AlignStage, settings: AlignSettings, inputs: Inputs, asking: _Pro
 
 
 def _refuse_unknown_fields(settings: AlignSettings, data: PolicyData) -> None:
-    """Refuse facts of fields that no input has: such a check says nothing of any answer.
+    """Refuse facts of fields that no input has: such a check applies to no answer.
 
     Raises  DataError with the setting, the field and the fields there are.
     """
@@ -296,7 +296,7 @@ def _prompts(seed: int, settings: Rloo | Grpo, inputs: Inputs, asking: _PromptRe
 
 
 def _read_preferences(preferences: Path, part: str) -> preference_batches.PreferenceSplit:
-    """Return pairs and marks of one part; none where preferences are switched off."""
+    """Return pairs and labeled answers of one part; none where preferences are switched off."""
     if (preferences / manifest.PASSED_THROUGH).is_file():
         return preference_batches.PreferenceSplit((), ())
     marks = [
@@ -310,7 +310,7 @@ def _read_preferences(preferences: Path, part: str) -> preference_batches.Prefer
 
 
 def _sample_examples(examples: Sequence[Example], maximum: int, seed: int, description: str) -> list[Example]:
-    """Return at most ``maximum`` of ``examples``, in their order."""
+    """Return a sample of at most ``maximum`` of ``examples``, in their order."""
     if len(examples) <= maximum:
         return list(examples)
     indexes = sorted(random.Random(f"{seed}:{description}").sample(range(len(examples)), maximum))  # noqa: S311  a draw, not a secret

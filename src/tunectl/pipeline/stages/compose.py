@@ -1,7 +1,7 @@
-"""Stage compose: ``conf/`` and its overrides -> one resolved JSON a stage.
+"""Stage compose: ``conf/`` and its overrides -> one resolved JSON per stage.
 
 It is the first stage of dvc.yaml and always runs: each later stage lists its JSON as parameters, so DVC reruns exactly the
-stages whose settings, sources or code changed. Nothing here depends on the clock, the host or the order of files.
+stages whose settings, sources or code changed. The result does not depend on the time, the host or the order of files.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Known = dict[str, tuple[int, int, int, str]]
 
 
 def compose(layout: ProjectPaths) -> dict[str, list[str]]:
-    """Write ``artifacts/config/<stage>.json`` for every stage, and remove those of stages that are no more.
+    """Write ``artifacts/config/<stage>.json`` for every stage, and remove those of stages that do not exist any more.
 
     Reads    conf/, conf/overrides.yaml, the declared sources, the installed sources of tunectl
-    Writes   artifacts/config/*.json, each only where its content changed; how fits are launched and where curate runs, which are no stage's settings
+    Writes   artifacts/config/*.json, each only where its content changed; how trainings are launched and where curate runs, which are no stage's settings
     Returns  names of stages: written, unchanged, removed
 
     Raises   ConfigError with every mistake of the configuration
@@ -58,8 +58,8 @@ def resolve_stages(
 ) -> dict[str, resolved_config.ResolvedStageConfig]:
     """Return the resolved configuration of every stage, in the order of the pipeline.
 
-    ``root`` is the composed configuration, where it is at hand. Writes no tracked file; digests of sources and code are
-    remembered in ``.tunectl/cache``.
+    ``root`` is the composed configuration, if the caller has it. Writes no tracked file; digests of sources and code are
+    cached in ``.tunectl/cache``.
     Raises  ConfigError with every mistake of the configuration
     """
     root = root or checks.load_project_config(layout).root
@@ -105,7 +105,7 @@ def _list_store(folder: str | None) -> list[str]:
 
 
 def match_files(root: Path, path: str) -> list[Path]:
-    """Return the files that a declared path means, as ingest takes it; none where there is nothing yet (ingest says so)."""
+    """Return the files that a declared path means, as in ingest; none where there is nothing yet (ingest reports it)."""
     try:
         return glob_files(path, root, "path")
     except DataError:
@@ -113,7 +113,7 @@ def match_files(root: Path, path: str) -> list[Path]:
 
 
 class _Digests:
-    """SHA-256 of files, remembered while size, time of change and inode stay the same."""
+    """SHA-256 of files, cached while size, time of change and inode are unchanged."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
@@ -146,13 +146,13 @@ class _Digests:
         return digest
 
     def save(self) -> None:
-        """Keep what this run needed."""
+        """Store the digests that this run used."""
         if self.used != self.known:
             atomic_io.write_bytes(self.cache, msgspec.json.encode(self.used))
 
 
 def _write(path: Path, record: resolved_config.ResolvedStageConfig) -> bool:
-    """Write a record where it differs from what the file holds; says whether it did."""
+    """Write a record where it differs from the file's content; returns whether it did."""
     plain = msgspec.to_builtins(record, order="sorted")
     content = msgspec.json.format(msgspec.json.encode(plain, order="sorted"), indent=2) + b"\n"
     if path.is_file() and path.read_bytes() == content:

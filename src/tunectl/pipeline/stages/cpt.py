@@ -1,4 +1,4 @@
-"""Stage cpt: raw domain text -> a model that has read it (further pre-training), or nothing where it is switched off."""
+"""Stage cpt: continue pretraining on raw domain text -> a model, or nothing where it is switched off."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tunectl.training.protocols import Trainer, TrainResult
 from tunectl.training.sft import report
 
 ADAPTER = "adapter"
-"""Folder of the update before it is merged, inside the stage's work."""
+"""Folder of the adapter before it is merged, inside the stage's work folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """How the fit went; losses in nats a token of held-back documents. None where the stage is switched off."""
+    """Results of the training; losses in nats per token of held-out documents. None where the stage is switched off."""
 
     method: str
     validation_loss: float | None
@@ -61,16 +61,16 @@ def run(
     trainer: Trainer | None = None,
     merge: AdapterMerger | None = None,
 ) -> Metrics:
-    """Train the base model further on the documents of the training side, and merge the update into its weights.
+    """Train the base model further on the documents of the training split, and merge the adapter into its weights.
 
     Reads    inputs.split      documents.jsonl
              inputs.model      the base model
-    Writes   outputs.artifact  a model folder with its contract, training.json and history.csv (no clock is in them); or
+    Writes   outputs.artifact  a model folder with its contract, training.json and history.csv (without times); or
                                passed_through.json
     Returns  Metrics
 
     Raises   DataError           there is too little text
-             InfrastructureError  memory, disk, or stopped by hand: the same command goes on
+             InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.cpt.root
     if not isinstance(section, LoraCpt):
@@ -107,7 +107,7 @@ def run(
 def _cut(
     texts: list[str], tokenizer: Tokenizer, agreed: model_spec.ModelSpec, section: LoraCpt, seed: int
 ) -> tuple[list[PackedRow], list[PackedRow]]:
-    """Return blocks to train on, and blocks of other documents to measure with."""
+    """Return training blocks, and validation blocks of other documents."""
     order = sorted(texts)
     random.Random(seed).shuffle(order)  # noqa: S311  a seeded shuffle, not a secret
     count = max(1, round(len(order) * section.validation_share))

@@ -1,4 +1,4 @@
-"""Stage curate: records as they came -> records to learn from."""
+"""Stage curate: raw records -> training records."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tunectl.privacy.mask import PiiMasker
 _DOCUMENTS, _EXAMPLES, _REPORT = "documents.jsonl", "examples.jsonl", "report.json"
 _DROPPED = "dropped_answers.jsonl"
 IN_MEMORY_BYTES = 2**29
-"""Records of at most this size lie in memory, where they take about four times as much; larger ones go to files in between."""
+"""Size up to which records are kept in memory, where they take about four times as much; larger ones are kept in files in between."""
 DISK_FACTOR = 4
-"""Disk over the size of the records: as they came, before and after a block, and what is written at the end."""
+"""Disk space over the size of the records: the input, before and after a filter, and the output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Inputs:
 
     ingest: Path
     feedback: Path
-    """Rows of live traffic, or a note that there are none."""
+    """Rows from feedback on live traffic, or a note that there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Metrics:
     rejected: int
     merged: int
     personal: int
-    """Places that were masked."""
+    """Number of masked places."""
     reasons: dict[str, int]
     """Rejected records by reason."""
 
@@ -66,17 +66,17 @@ def run(
     libraries: FilterDeps | None = None,
     engine: CurationEngine | None = None,
 ) -> Metrics:
-    """Repair, judge, mask and deduplicate documents and examples; several references of one input become one record.
+    """Repair, filter, mask and deduplicate documents and examples; several references of one input become one record.
 
     ``engine`` None: in this process.
 
     Reads    inputs.ingest     documents.jsonl, examples.jsonl
              inputs.feedback    examples.jsonl
-    Writes   outputs.artifact  the same two, row_counts.json, rejects.jsonl, report.json (``data/curation_report.py`` tells its shape),
-                               dropped_answers.jsonl: answers left out of records that went on with others
+    Writes   outputs.artifact  the same two, row_counts.json, rejects.jsonl, report.json (its fields are in ``data/curation_report.py``),
+                               dropped_answers.jsonl: answers removed from records that keep other answers
     Returns  Metrics           counts of records
 
-    Raises   DataError    a line is no record, or more than ``curate.max_rejected_share`` was turned away
+    Raises   DataError    a line is no record, or more than ``curate.max_rejected_share`` was rejected
              ConfigError  an unknown language, region or locale; a pattern that is no regular expression
     """
     build = partial(CurationPipeline.build, cfg.curate, libraries or _libraries(), seed=cfg.seed)
@@ -120,9 +120,9 @@ def run(
 
 
 def _choose_scratch(inputs: Inputs, folder: Path) -> Path | None:
-    """Return where records lie meanwhile: None for memory, ``folder`` where there are more than ``IN_MEMORY_BYTES``.
+    """Return where records are kept meanwhile: None for memory, ``folder`` where there are more than ``IN_MEMORY_BYTES``.
 
-    Raises  InfrastructureError where the disk has no room for them.
+    Raises  InfrastructureError where the disk has too little space for them.
     """
     size = sum(path.stat().st_size for path in _input_files(inputs) if path.is_file())
     if size <= IN_MEMORY_BYTES:

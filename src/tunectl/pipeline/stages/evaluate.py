@@ -48,15 +48,15 @@ class Inputs:
     model: Path
     """The base model."""
     cpt: Path
-    """The further pre-trained weights that the adapter belongs to, or a note that there are none."""
+    """The weights of cpt that the adapter belongs to, or a note that there are none."""
     split: Path
     """Test inputs; validation inputs for the prompt search; train for examples and the nearest answer."""
     sft: Path
     """The adapter and its training curve."""
     reward: Path
-    """``judge``: the reward model that nothing learned from, ``members``: that of align; or a note that there is none."""
+    """``judge``: the reward model that was not used for training, ``members``: that of align; or a note that there is none."""
     align: Path
-    """The adapter that learned from preferences, or a note that there is none."""
+    """The adapter of align, or a note that there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +71,26 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Numbers for ``dvc metrics``; units are those of ``evaluation.measures``."""
+    """Numbers for ``dvc metrics``; units are those of ``evaluation.metrics``."""
 
     inputs: int
-    """Test inputs answered by every system."""
+    """Number of test inputs answered by every system."""
     passed: bool
     verdict: str
     gain: float | None
-    """Tuned minus base in the primary measure."""
+    """Tuned minus base in the primary metric."""
     gain_low: float | None
     gain_high: float | None
     aligned: str | None
     """Verdict about aligned against tuned; None where align was switched off."""
     aligned_gain: float | None
-    """Aligned minus tuned in the measure that decides; for the win rate, points over 50 %."""
+    """Aligned minus tuned in the primary metric of the aligned gate; for the win rate, points over 50 %."""
     win_rates: dict[str, float]
-    """Judge to the share of pairs that aligned won against tuned, ties half; 0 to 1."""
+    """Share of the pairs that aligned won against tuned by each judge, ties half; 0 to 1."""
     epsilon: float | None
-    """Privacy loss of the tuned adapter; None where sft was no private fit, or had no noise."""
+    """Privacy loss of the tuned adapter; None where sft was not private, or had no noise."""
     systems: dict[str, dict[str, float]]
-    """System to measure to value."""
+    """Value of each metric by system."""
 
 
 def run(
@@ -177,7 +177,7 @@ def _panel(
     rounds: Sequence[SystemOutputs],
     tools: evaluation.EvaluationBackend,
 ) -> JudgeInputs:
-    """Return the verdicts of the reward model and of people on tuned and aligned answers."""
+    """Return the scores and judgments of the reward model and of people on tuned and aligned answers."""
     people = _people(cfg.evaluate.aligned.human_judgments_dir)
     trust, why_not = _judge_facts(inputs.reward)
     if why_not:
@@ -195,7 +195,7 @@ def _panel(
 
 
 def _people(folder: str | None) -> list[Comparison] | str:
-    """Return the judgments of people from the page, or the reason why there are none.
+    """Return the judgments of people from the annotation page, or the reason why there are none.
 
     Raises  DataError where the declared folder holds no judgments.
     """
@@ -236,9 +236,9 @@ def _alignment(
 
 
 def _judge_facts(reward: Path) -> tuple[str, str]:
-    """Return how far the reward judge can be trusted, and why there is none to ask; one of the two is empty.
+    """Return how reliable the reward judge is, and why there is none; one of the two is empty.
 
-    A judge that may be no better than chance on held-out pairs is not asked: its win rate would be noise.
+    A judge that may be no better than chance on held-out pairs is not used: its win rate would be noise.
     """
     if (reward / manifest.PASSED_THROUGH).is_file():
         return "", "there is no reward model (reward: none)"

@@ -33,7 +33,7 @@ NOT_TEXT: Final = "not_text"
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Nothing: the snapshots are named by ``inference_log/window.json``, whose digest compose writes down."""
+    """Nothing: the snapshots are named by ``inference_log/window.json``, whose digest compose records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,24 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts of inferences."""
+    """Number of inferences."""
 
     snapshots: int
     talked_about: int
-    """Inferences that somebody said something about."""
+    """Inferences with feedback."""
     lessons: int
     edits: int
     """Of the examples, those that people wrote."""
     held: int
-    """Kept for the gate, of all snapshots."""
+    """Rows kept for the gate, of all snapshots."""
     people: int
-    """Who edited or approved."""
+    """People who edited or approved."""
     left: dict[str, int]
     """Reason to inferences that are no example."""
 
 
 def run(cfg: FeedbackStage, inputs: Inputs, outputs: Outputs) -> Metrics:  # noqa: ARG001 - every stage is called with the same three
-    """Turn what people approved of or edited into rows.
+    """Convert approved and edited answers to rows.
 
     Reads    the window file and the snapshots that it names, relative to the current folder
     Writes   outputs.artifact  see ``Outputs``
@@ -123,7 +123,7 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
 
 
 def _judges(example: FeedbackExample, new_ids: Collection[str]) -> bool:
-    """Return whether the gate asks it. An approved answer is the champion's own: compared with it, the champion would always be better."""
+    """Return whether the gate uses it. An approved answer is the champion's own: compared with it, the champion would always be better."""
     return example.kind == "edit" and example.inference.id in new_ids
 
 

@@ -1,4 +1,4 @@
-"""Stage ingest: declared sources -> documents and examples, with an account of every row."""
+"""Stage ingest: declared sources -> documents and examples, with counts of every row."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ READERS: Mapping[str, Reader] = {
     "lines": read_lines,
     **source_rows.TABLE_READERS,
 }
-"""Kind of file to what reads it."""
+"""Reader of each type of file."""
 DECISIONS = "decisions.json"
 
 
@@ -61,7 +61,7 @@ class Metrics:
     rows_in: int
     kept: int
     rejected: dict[str, int]
-    """Reason to rows."""
+    """Rows by reject reason."""
     documents: int
     examples: int
     answers: int
@@ -120,7 +120,7 @@ def run(
 
 
 class _Writer:
-    """Both files of records, open while the sources are read; they appear when all went well."""
+    """Both files of records, open while the sources are read; they appear when all succeeded."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

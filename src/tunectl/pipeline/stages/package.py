@@ -1,4 +1,4 @@
-"""Stage package: the adapter that won -> a release for one engine, held against the trained model, with its Bento."""
+"""Stage package: the chosen adapter -> a release for one engine, compared with the trained model, with its Bento."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Inputs:
 
     model: Path
     cpt: Path
-    """The further pre-trained model, or a note that there is none."""
+    """The model of cpt, or a note that there is none."""
     split: Path
-    """Validation inputs to ask, and the test inputs of the evaluation."""
+    """Validation inputs for probes, and the test inputs of the evaluation."""
     sft: Path
     align: Path
-    """The adapter that learned from preferences, or a note that there is none."""
+    """The adapter of align, or a note that there is none."""
     evaluate: Path
-    """Which of them won, by how much, and what they answered."""
+    """Verdict, differences and answers of the evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """How close the export is to the trained model."""
+    """Agreement of the export with the trained model."""
 
     engine: str
     route: str
@@ -70,11 +70,11 @@ class Metrics:
     logprob_gap: float | None
     """Mean absolute difference, nats."""
     measures: dict[str, float] = field(default_factory=dict)
-    """The evaluation's measure before and after the export, and the release's size in megabytes."""
+    """The evaluation's metric before and after the export, and the release's size in megabytes."""
 
 
 def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: PackagingBackends | None = None) -> Metrics:
-    """Choose the adapter, export it, write the contract, prove the export, and build the Bento.
+    """Choose the adapter, export it, write the contract, verify the export, and build the Bento.
 
     Reads    see ``Inputs``
     Writes   see ``Outputs``
@@ -118,7 +118,7 @@ def run(cfg: PackageStage, inputs: Inputs, outputs: Outputs, *, tools: Packaging
 
 
 def _refuse_chosen_by(result: Results) -> None:
-    """Raise where the judging inputs also chose the checkpoint: the estimate would be biased.
+    """Raise where the evaluated inputs also chose the checkpoint: the estimate would be biased.
 
     Raises  UsageError.
     """
@@ -130,7 +130,7 @@ def _refuse_chosen_by(result: Results) -> None:
 
 
 def _which(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
-    """Return which adapter is shipped: sft or align.
+    """Return which adapter is released: sft or align.
 
     Raises  UsageError where align is declared and switched off.
     """
@@ -151,7 +151,7 @@ def _which(settings: ReleaseConfig, inputs: Inputs, result: Results) -> str:
 
 @dataclass
 class _ReleaseBuilder:
-    """Build a release from the adapter of the stage ``which``, one method a step."""
+    """Builds a release from the adapter of the stage ``which``, one method per step."""
 
     cfg: PackageStage
     settings: ReleaseConfig
@@ -171,7 +171,7 @@ class _ReleaseBuilder:
         self.stops = list(dict.fromkeys(token.id for token in ends if token is not None))
 
     def lay_out(self) -> None:
-        """Adapter, tokenizer and what the engine loads."""
+        """Write adapter, tokenizer and the files that the engine loads."""
         adapter, tokenizer = self.release / serving_contract.ADAPTER, self.release / serving_contract.TOKENIZER
         for folder in (adapter, tokenizer):
             folder.mkdir(parents=True)
@@ -188,7 +188,7 @@ class _ReleaseBuilder:
         self.tools.export(origin, self.release / serving_contract.MODEL, engine=engine, weights=weights)
 
     def render_conversations(self) -> list[RenderedConversation]:
-        """Render validation inputs, as many as needed; those that leave no room for an answer are left out."""
+        """Render validation inputs, as many as needed; those that leave no tokens for an answer are left out."""
         settings = self.settings
         rows = [row for row in atomic_io.read_rows(self.inputs.split / "validation.jsonl", Example) if row.messages]
         chat = templates.load(self.base, system=self.agreed.system)
@@ -216,7 +216,7 @@ class _ReleaseBuilder:
     def collect_answers_and_probes(
         self, conversations: Sequence[RenderedConversation]
     ) -> tuple[list[GreedyOutput], list[BaseTunedComparison]]:
-        """Return the trained model's answers to the inputs of the proof, and the probes among them."""
+        """Return the trained model's answers to the probe inputs, and the probes among them."""
         parity_settings, probes = self.settings.parity, self.settings.probing
         prompts = [item.ids for item in conversations[: parity_settings.prompts]]
         few = min(len(prompts), 4 * probes.prompts)
@@ -270,7 +270,7 @@ class _ReleaseBuilder:
         )
 
     def render_written_tokens(self) -> list[RenderFixture]:
-        """Return a conversation in which somebody writes special tokens: a server that read them as such would not be ready."""
+        """Return a conversation with special tokens in a message: a server that treated them as such would not become ready."""
         special = self.tokenizer.special_texts
         if not special:
             return []
@@ -279,7 +279,7 @@ class _ReleaseBuilder:
         return [RenderFixture(messages, text, self.tokenizer.ids(text))]
 
     def decode_answer(self, output: GreedyOutput) -> str:
-        """Return an answer without special tokens, as evaluate compares it."""
+        """Return the text of an answer without special tokens, as evaluate compares it."""
         return self.tokenizer.text_of([token for token in output.ids if token not in self.tokenizer.special]).strip()
 
     def report(
@@ -289,7 +289,7 @@ class _ReleaseBuilder:
         side: ReleaseSession,
         probes: int,
     ) -> ParityReport:
-        """Hold the engine against the trained model."""
+        """Compare the engine with the trained model."""
         prompts = [item.ids for item in conversations[: len(tuned)]]
         answers = [item.ids for item in tuned]
         readings = side.teacher_force(prompts, answers)
@@ -304,7 +304,7 @@ class _ReleaseBuilder:
         return ParityReport(agreement, score, parity.verdict(agreement, score, bounds, probes=probes))
 
     def _score_engine(self, side: ReleaseSession, model: TrainedModel) -> EngineScore | None:
-        """Return the evaluation's measure of the engine's answers to its test inputs, beside that of the trained model's."""
+        """Return the evaluation's metric of the engine's answers to its test inputs, beside that of the trained model's."""
         cfg, count = self.cfg.evaluate, self.settings.parity.inputs
         rows = items.from_examples(atomic_io.read_rows(self.inputs.split / "test.jsonl", Example))[0]
         sample = items.sample_items(items.sample_items(rows, cfg.max_inputs, self.cfg.seed), count, self.cfg.seed)
@@ -333,7 +333,7 @@ class _ReleaseBuilder:
         return EngineScore(cfg.gate.primary_metric, len(sample), first.value, low, other.value)
 
     def with_gguf(self, report: ParityReport) -> ParityReport:
-        """Return the report, after writing the GGUF file where one is wanted; a file that is another model is not kept."""
+        """Return the report, after writing the GGUF file where one is wanted; a file with another model is deleted."""
         settings = self.settings.gguf
         if settings is None:
             return report
@@ -347,7 +347,7 @@ class _ReleaseBuilder:
         return found
 
     def keep_reference(self, conversations: Sequence[RenderedConversation], side: ReleaseSession) -> None:
-        """Save answers to validation inputs, sampled with the default settings: the reference of drift monitoring."""
+        """Save sampled answers to validation inputs with the default settings: the reference of drift monitoring."""
         decoding = self.settings.decoding
         limit = (self.agreed.context or 1 << 30) - decoding.max_tokens
         some = [item for item in conversations if len(item.ids) <= limit][: self.settings.reference_responses]
@@ -360,7 +360,7 @@ class _ReleaseBuilder:
         atomic_io.write_rows(self.release / serving_contract.REFERENCE, rows)
 
     def facts(self, result: Results, report: ParityReport) -> BuildFacts:
-        """Return the facts that the registry stores beside the files."""
+        """Return the facts that the registry stores with the files."""
         name = "aligned" if self.which == "align" else "tuned"
         system = result.system(name)
         scores = {measure: score.value for measure, score in system.scores.items()} if system else {}
@@ -380,7 +380,7 @@ class _ReleaseBuilder:
         return BuildFacts(self.cfg.project, self.settings.engine, self.settings.layout, metrics, verdicts, lineage)
 
     def write(self, facts: BuildFacts, report: ParityReport, result: Results) -> None:
-        """Card, facts, verdict, and what is built of the release."""
+        """Write card, facts, verdict, and what is built from the release."""
         folder = self.outputs.artifact
         measured = [system for system in result.systems if result.primary in system.scores]
         lines = [(system.title, f"{system.scores[result.primary].value:.2f}") for system in measured]

@@ -1,4 +1,4 @@
-"""Stage preferences: imported, collected and made judgments -> pairs and marks in train, validation and test."""
+"""Stage preferences: imported, collected and generated judgments -> pairs and labeled answers in train, validation and test."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ class Inputs:
     """Folders of upstream stages."""
 
     model: Path
-    """The base model; opened only for simulated answers, like the next two."""
+    """The base model; loaded only for simulated annotation, like the next two."""
     cpt: Path
-    """The further pre-trained weights that the adapter belongs to, or a note that there are none."""
+    """The weights of cpt that the adapter belongs to, or a note that there are none."""
     split: Path
-    """Its inputs keep their parts, so that no test input is learned from."""
+    """The artifact of split: its inputs keep their parts, so that no test input is trained on."""
     sft: Path
     """The adapter of the tuned model."""
     feedback: Path
-    """What people edited in live answers, or a note that there is nothing."""
+    """People's edits of live answers, or a note that there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +73,27 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Counts; shares from 0 to 1. All zero where nobody was asked."""
+    """Counts; shares from 0 to 1. All zero where there are no judgments."""
 
     judgments: int
     pairs: int
     marks: int
     candidates: int
-    """Answers that people wrote."""
+    """Number of answers that people wrote."""
     contrasts: int
-    """Of the judgments, those made of references."""
+    """Number of judgments made from references."""
     simulated: int
-    """Of the judgments, those of a rubric."""
+    """Number of judgments of a simulated annotator."""
     annotators: int
     rejected: dict[str, int]
     alpha: float | None
-    """Krippendorff's; None where nothing was judged twice."""
+    """Krippendorff's alpha; None where nothing was judged twice."""
     longer_wins: float | None
     """Share of the pairs in which the longer answer won."""
 
 
 def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Backend | None = None) -> Metrics:
-    """Merge what people said, throw out what contradicts itself, and divide it by input.
+    """Merge judgments, remove contradictory ones, and split them by input.
 
     Reads    the declared sources, the store of ``tunectl annotate`` and feedback/judgments.jsonl; split/{train,validation,test}.jsonl; the tuned model
              where an annotator is simulated
@@ -134,10 +134,10 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
 
 
 class _CollectedJudgments(NamedTuple):
-    """All judgments, wherever they come from."""
+    """All judgments, from all sources."""
 
     said: list[Comparison]
-    """Of people, and of an annotator that is simulated."""
+    """Judgments of people, and of a simulated annotator."""
     reports: dict[str, PreferenceSourceReport]
     contrasts: contrastive_pairs.Contrasts
     simulated_summary: simulated_annotator.AnnotationSummary | None
@@ -185,7 +185,7 @@ def _write(
     report: PreferenceReport,
     folder: Path,
 ) -> int:
-    """Write pairs, marks, judgments and candidates; returns how many candidates there are."""
+    """Write pairs, labeled answers, judgments and candidates; returns how many candidates there are."""
     placed = prompt_split.with_split(aggregate.pairs, parts)
     for part in PARTS:
         atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
@@ -200,7 +200,7 @@ def _rules(cfg: PreferencesConfig, seed: int) -> vote_aggregation.AggregationRul
 
 
 def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], dict[str, PreferenceSourceReport]]:
-    """Return all judgments, imported first; rows that are none are rejected already."""
+    """Return all judgments, imported first; invalid rows are rejected already."""
     comparisons: list[Comparison] = []
     reports = {}
     for kind, source in cfg.sources.items():
@@ -224,7 +224,7 @@ def _read(cfg: PreferencesConfig, tally: RowCounter) -> tuple[list[Comparison], 
 
 
 def _read_edits(feedback: Path, tally: RowCounter) -> list[Comparison]:
-    """Return edits of live answers: the edited one is the better one."""
+    """Return edits of live answers as judgments: the edited answer is the better one."""
     path = feedback / "judgments.jsonl"
     result = list(atomic_io.read_rows(path, Comparison)) if path.is_file() else []
     tally.read(len(result))
@@ -232,9 +232,9 @@ def _read_edits(feedback: Path, tally: RowCounter) -> list[Comparison]:
 
 
 def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter) -> contrastive_pairs.Contrasts:
-    """Return pairs of references, where they are declared.
+    """Return pairs made from references, where they are declared.
 
-    Raises  DataError when no input has attributes, or a part has no two inputs that are near
+    Raises  DataError when no input has attributes, or a part has no two similar inputs
     """
     contrast = cfg.contrast
     if contrast is None:
@@ -267,7 +267,7 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
 def _simulate_annotator(
     cfg: PreferencesConfig, inputs: Inputs, outputs: Outputs, seed: int, tools: Backend, tally: RowCounter
 ) -> tuple[list[Comparison], simulated_annotator.AnnotationSummary | None]:
-    """Return the judgments of a rubric on answers that the tuned model samples, where one is declared.
+    """Return the judgments of a rubric on answers sampled from the tuned model, where one is declared.
 
     Raises  ArtifactError where the adapter belongs to another model; DataError without an input to answer
     """
@@ -335,5 +335,5 @@ def _write_account(
 
 
 def _read_split_assignments(split: Path) -> dict[str, SplitName]:
-    """Return the part of every input that ``split`` has placed."""
+    """Return the part of every input in ``split``."""
     return {prompt_key(row): part for part in PARTS for row in atomic_io.read_rows(split / f"{part}.jsonl", Example)}

@@ -42,9 +42,9 @@ class Inputs:
 
     model: Path
     cpt: Path
-    """The further pre-trained model, or a note that there is none."""
+    """The model of cpt, or a note that there is none."""
     sft: Path
-    """The adapter that the reward model is built on, and the system text in force."""
+    """The adapter that the reward model is based on, and its system text."""
     preferences: Path
 
 
@@ -62,7 +62,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Of the test pairs; shares from 0 to 1, losses in nats a pair. None where the stage is switched off."""
+    """Results on the test pairs; shares from 0 to 1, losses in nats per pair. None where the stage is switched off."""
 
     passed: bool | None
     verdict: str
@@ -72,17 +72,17 @@ class Metrics:
     log_loss: float | None
     ece: float | None
     length_only: float | None
-    """Accuracy of knowing lengths alone."""
+    """Accuracy of a model that knows only the lengths."""
     judge_accuracy: float | None
     train_pairs: int
     test_pairs: int
     rejected: int
     tokens_per_second: float | None
-    """Of all training steps; prompt and answer tokens read, padding not counted."""
+    """Tokens of prompts and answers per second in all training steps, without padding."""
 
 
 class _PreferenceReportView(Struct, frozen=True):
-    """What this stage reads of the report of ``preferences``."""
+    """The part of the report of ``preferences`` that this stage reads."""
 
     longer_wins: Proportion | None
     agreement: InterAnnotatorAgreement
@@ -93,7 +93,7 @@ class _Part:
     """The pairs of one part, as tokens and side by side."""
 
     available: int
-    """Pairs that preferences holds."""
+    """Number of pairs in preferences."""
     items: list[TokenizedPair]
     bundles: list[PromptGroup]
 
@@ -103,17 +103,17 @@ class _Part:
 
 
 def run(cfg: RewardStage, inputs: Inputs, outputs: Outputs, *, trainer: RewardTrainer | None = None) -> Metrics:
-    """Fit the members (and the judge), measure them on held-out pairs, and decide whether anything may learn from them.
+    """Train the members (and the judge), measure them on held-out pairs, and decide whether they may be used for training.
 
     Reads    inputs.preferences  train.jsonl, validation.jsonl, test.jsonl, report.json
              inputs.sft          the adapter and its contract; inputs.cpt or inputs.model as the base
-    Writes   see ``Outputs``; a verdict of no is not an error, because DVC would delete the files that say why
+    Writes   see ``Outputs``; a failed verdict is not an error, because DVC would delete the files that explain it
     Returns  Metrics
 
     Raises   DataError           preferences are switched off, a part has no pairs, or too many pairs were rejected
              ArtifactError       the sft adapter belongs to another base
              UsageError          the loss or a reward is no number
-             InfrastructureError  memory, disk, or stopped by hand: the same command goes on
+             InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.reward.root
     if not isinstance(section, RewardModelConfig):
@@ -172,7 +172,7 @@ def _refuse_no_pairs(preferences: Path) -> None:
 def _read(
     inputs: Inputs, base: Path, section: RewardModelConfig, seed: int, folder: Path
 ) -> tuple[tuple[_Part, _Part, _Part], RowCounts]:
-    """Return the three parts as rows, and the account of their pairs.
+    """Return the three parts as rows, and the counts of their pairs.
 
     Raises  DataError where a part has none, or too many were rejected.
     """
@@ -239,7 +239,7 @@ def _shares(
 
 
 class _ResumableTrainer:
-    """Fits one reward model after the other; one that is finished is kept in the work and not fitted again."""
+    """Trains one reward model after the other; a finished one is kept in the work folder and not trained again."""
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ class _ResumableTrainer:
         self.records: list[Fit] = []
 
     def fit(self, name: str, items: Sequence[TokenizedPair], seed: int) -> None:
-        """Fit the ensemble member ``name``; one that a killed run had finished is read from its folder."""
+        """Train the ensemble member ``name``; one that a killed run had finished is read from its folder."""
         out = self.folder(name)
         work = self._work.with_name(f"{self._work.name}-{name.replace('/', '-')}")
         if not (out / _DONE).is_file():
@@ -279,7 +279,7 @@ class _ResumableTrainer:
         self.records.append(reward_artifacts.fit(name, seed, fitted))
 
     def _plan(self, train: Sequence[PromptGroup], seed: int) -> RewardArgs:
-        """Return an optimizer step holds about the declared pairs: steps are cut by answers, and pairs may share some."""
+        """Return training arguments whose step has about the declared number of pairs: steps are cut by answers, and pairs may share some."""
         pairs = sum(len(bundle.pairs) for bundle in train)
         answers = sum(len(bundle.branches) for bundle in train)
         step = max(1, round(self._section.batch_size * answers / max(1, pairs)))
@@ -287,7 +287,7 @@ class _ResumableTrainer:
         return from_config(self._section, answers=step, seed=seed, profile=cfg.hardware, project=cfg.project)
 
     def rewards(self, bundles: Sequence[PromptGroup]) -> list[list[list[float]]]:
-        """Return raw rewards of all that were fitted, in their order.
+        """Return raw rewards of all trained models, in their order.
 
         Raises  UsageError where one is no number.
         """
@@ -300,7 +300,7 @@ class _ResumableTrainer:
         return result
 
     def folder(self, name: str) -> Path:
-        """Return where the weights of ``name`` lie until all is finished."""
+        """Return the folder of the weights of ``name`` until all are finished."""
         return self._work / name
 
 

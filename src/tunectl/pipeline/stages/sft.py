@@ -46,7 +46,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """How the fit went; losses in nats a learned token, of validation."""
+    """Results of the training; losses in nats per trained token, of validation."""
 
     validation_loss: float
     validation_loss_before: float
@@ -58,28 +58,28 @@ class Metrics:
     trainable: int
     tokens: int
     tokens_per_second: float
-    """Prompt and answer tokens, padding not counted."""
+    """Tokens of prompts and answers per second, without padding."""
     tokens_per_second_apart: float
-    """The same, counted as if every answer had been read with a prompt of its own."""
+    """The same, as if every answer had its own copy of the prompt."""
     epsilon: float | None
-    """Privacy loss of the fit; None where it was no private one, or without noise."""
+    """Privacy loss of the training; None where it was not private, or without noise."""
 
 
 def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | None = None) -> Metrics:
-    """Fit an adapter on the training answers and keep the weights of the best validation loss; of a private fit the last ones.
+    """Train an adapter on the training answers and keep the weights of the best validation loss; of a private training the last ones.
 
     Reads    inputs.split      train.jsonl, validation.jsonl
              inputs.cpt      the further pre-trained model, or inputs.model where cpt passed on
     Writes   outputs.artifact  adapter_model.safetensors, adapter_config.json, model_spec.json (with the system text in force),
                                training.json, history.csv, row_counts.json, rejects.jsonl
-                               privacy.json of a private fit
-             outputs.plots     history.csv with tokens a second; no clock is in the artifact: the same seed, the same bytes
+                               privacy.json of a private training
+             outputs.plots     history.csv with tokens per second; the artifact has no times, so that the same seed gives the same bytes
     Returns  Metrics
 
-    Takes the adapter of ``sft.adapter`` where one is named, and fits nothing.
+    Where ``sft.adapter`` names an adapter, it is used, and nothing is trained.
     Raises   DataError           an empty split, or too many answers were too long
              UsageError          the loss is no number
-             InfrastructureError  memory, disk, or stopped by hand: the same command goes on
+             InfrastructureError  memory, disk, or stopped by the user: the same command resumes
     """
     section = cfg.sft
     base = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
@@ -146,7 +146,7 @@ def _write_records(fitted: TrainResult, record: report.TrainingRecord, outputs: 
 def _rows(
     path: Path, masker: LossMasker, section: Sft, tally: RowCounter, tokenizer: Tokenizer
 ) -> tuple[list[PackedRow], list[report.TokenView]]:
-    """Return the rows of one split, and one of them to look at."""
+    """Return the rows of one split, and one of them for the report."""
     examples = list(atomic_io.read_rows(path, Example))
     if section.privacy is not None:
         examples = private_units.split_by_unit(examples, section.privacy, tally)

@@ -51,14 +51,14 @@ class Metrics:
     documents: int
     rejected: int
     leaks: int
-    """Train records and documents that hold most of a validation or test text."""
+    """Train records and documents that contain most of a validation or test text."""
     test_4grams_seen: float | None
     train_effective: float
     """Kish's effective number of train records; equal to ``train`` where nothing is weighted."""
 
 
 def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
-    """Divide the curated records, keep train clean of what judges it, and bring it to the declared population.
+    """Split the curated records, remove leaks from train, and adjust it to the declared population.
 
     Reads    inputs.curate     examples.jsonl, documents.jsonl
     Writes   outputs.artifact  train.jsonl, validation.jsonl, test.jsonl, documents.jsonl, row_counts.json, rejects.jsonl, report.json
@@ -179,7 +179,7 @@ def _without_leaks(
 def _leaking(
     records: list[_R], examples: list[Example], cfg: ContaminationCheck, tally: RowCounter
 ) -> tuple[list[_R], list[contamination.Leak]]:
-    """Return the records that stay, and the leaks that were found; with ``report`` all stay."""
+    """Return the records that are kept, and the leaks that were found; with ``report`` all are kept."""
     leaks = contamination.find_contaminated(
         records, examples, compare=cfg.compare, ngram=cfg.ngram, overlap=cfg.min_overlap
     )
@@ -297,7 +297,7 @@ def _report(
 
 
 def _clusters(together: Sequence[Group]) -> list[str | None]:
-    """Return the group of each record, in their order; None where it stands alone. Later intervals resample by it."""
+    """Return the group of each record, in their order; None where it is in none. Later intervals are resampled by it."""
     alone = {group.key for group in together if len(group.rows) == 1}
     return [None if name in alone else name for name in _names(together)]
 

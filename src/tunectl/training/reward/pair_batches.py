@@ -1,7 +1,7 @@
-"""Pairs as rows for a reward model: the answers of one prompt side by side, and who beat whom.
+"""Rows of pairs for a reward model: the answers of one prompt side by side, and which answer is better.
 
-All that the answers of a row begin with, the prompt first, is read once. A reward is read at an answer's last token, its end
-of turn. Rows drop the last token of an answer, because nothing follows it that could be learned: so one more is put behind.
+The common beginning of a row's answers, the prompt first, is read once. A reward is read at an answer's last token, its end
+of turn. Rows drop the last token of an answer, because it predicts nothing: so one more token is added.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
 CHUNK = 256
 """Pairs that are tokenized together."""
 TOGETHER = 2 * ROW_TOKENS
-"""The pairs of a prompt share a row up to this length: where they are cut, answers that both parts name are read twice."""
+"""Length up to which the pairs of a prompt share a row: where they are split, answers in both parts are read twice."""
 BEHIND = 0
-"""Stands behind the last token of an answer; it is never read."""
+"""Token that is added after the last token of an answer; its output is not used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,20 @@ class PairIndex:
     """One pair inside a bundle."""
 
     chosen: int
-    """Place of the better answer among the answers of the bundle."""
+    """Index of the better answer among the answers of the bundle."""
     rejected: int
     margin: float
-    """0 where there is none, or none is asked for."""
+    """0 where there is none, or margins are not used."""
     pair: int
-    """Place of the pair in the list that the bundles were made of."""
+    """Index of the pair in the list from which the bundles were made."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptGroup:
-    """Answers to one prompt, and the pairs that they form."""
+    """Answers to one prompt, and their pairs."""
 
     rows: tuple[PackedRow, ...]
-    """One row for all answers, or a row for each."""
+    """One row for all answers, or one row for each."""
     pairs: tuple[PairIndex, ...]
 
     @property
@@ -65,17 +65,17 @@ class PromptGroup:
 
     @property
     def length(self) -> int:
-        """Tokens that it takes in a batch as wide as its own longest row."""
+        """Number of tokens that it takes in a batch as wide as its own longest row."""
         return len(self.rows) * max(row.length for row in self.rows)
 
     @property
     def tokens(self) -> int:
-        """Tokens that the model reads."""
+        """Number of tokens that the model reads."""
         return sum(row.length for row in self.rows)
 
     @property
     def apart(self) -> int:
-        """The same, were both answers of every pair read with a prompt of their own."""
+        """Number of tokens if each answer of every pair had its own copy of the prompt."""
         sizes = [len(row.prompt.ids) + len(branch.ids) - 1 for row in self.rows for branch in row.branches]
         return sum(sizes[pair.chosen] + sizes[pair.rejected] for pair in self.pairs)
 
@@ -83,7 +83,7 @@ class PromptGroup:
 def take(
     pairs: Iterable[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[TokenizedPair]:
-    """Tokenize ``pairs``; each counts once in the account.
+    """Tokenize ``pairs``; each is counted once.
 
     Rejected are pairs with an answer that is ``too_long`` with its prompt, that is ``no_answer`` (its last turn is not the
     assistant's), or that is the ``same_answer`` once the template has trimmed both. Nothing is cut.
@@ -130,7 +130,7 @@ def _reject(pair: PreferencePair, reason: RejectReason, detail: str) -> Rejected
 
 
 def _sequences(masker: LossMasker, sides: Sequence[tuple[PreferencePair, Sequence[Message]]]) -> list[tuple[int, ...]]:
-    """Return whole sequences up to and with the end of the final turn."""
+    """Return whole sequences up to and including the end of the final turn."""
     examples = []
     for pair, side in sides:
         source = pair.annotations[0].source
@@ -147,7 +147,7 @@ def sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
 
 
 def row_of(whole: Sequence[tuple[int, ...]]) -> PackedRow:
-    """Return one row of whole sequences; what all begin with is its prompt. Each answer keeps at least its last token."""
+    """Return one row of whole sequences; their common beginning is its prompt. Each answer keeps at least its last token."""
     first, most = whole[0], min(map(len, whole)) - 1
     cut = next((index for index in range(most) if any(item[index] != first[index] for item in whole)), most)
     branches = []
@@ -158,7 +158,7 @@ def row_of(whole: Sequence[tuple[int, ...]]) -> PackedRow:
 
 
 def side_by_side(whole: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
-    """Return rows of the whole sequences of one prompt, each with the places of its answers; ``share`` off: a row an answer."""
+    """Return rows of the whole sequences of one prompt, each with the indices of its answers; ``share`` off: one row per answer."""
     parts: list[list[int]] = []
     for index in range(len(whole)):
         if share and parts and row_of([whole[index] for index in (*parts[-1], index)]).length <= ROW_TOKENS:
@@ -181,7 +181,7 @@ def group_pairs(items: Sequence[TokenizedPair], *, share: bool, margins: bool) -
 
 
 def _parts(items: Sequence[TokenizedPair], numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Cut the pairs of one prompt so that each part fits a row, or is one pair."""
+    """Split the pairs of one prompt so that each part fits a row, or is one pair."""
     part: list[int] = []
     for number in numbers:
         if part and row_of(_answers(items, [*part, number])).length > TOGETHER:
@@ -223,7 +223,7 @@ def separate(groups: Sequence[PromptGroup]) -> list[PromptGroup]:
 
 
 def subsample_prompts(pairs: Sequence[PreferencePair], maximum: int | None, seed: int) -> list[PreferencePair]:
-    """Return at most ``maximum`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their first order."""
+    """Return at most ``maximum`` pairs, whole prompts in a seeded order as long as they fit (the first one always), in their original order."""
     if maximum is None or len(pairs) <= maximum:
         return list(pairs)
     counts = Counter(pair.prompt for pair in pairs)
@@ -237,7 +237,7 @@ def subsample_prompts(pairs: Sequence[PreferencePair], maximum: int | None, seed
 
 
 def position(prompt: str, line: str) -> bytes:
-    """Return the pseudorandom position of a prompt in the order called ``line``, the same in every run."""
+    """Return the pseudorandom position of a prompt in the order ``line``, the same in every run."""
     return hash_to_bytes(f"{line} {prompt}")
 
 

@@ -1,4 +1,4 @@
-"""What a reward model tells those who learn from it or are judged by it."""
+"""Protocol of reward models, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tunectl.artifacts.records import Message
 
 
 class RewardScore(NamedTuple):
-    """How good one answer is, as a reward model sees it."""
+    """Score of one answer by a reward model."""
 
     value: float
     """Mean over the members of the ensemble, centered and scaled: about 0 for a usual answer, 1 is one standard deviation
@@ -19,23 +19,23 @@ class RewardScore(NamedTuple):
 
 
 class ScoredPrompt(NamedTuple):
-    """What an answer is given to."""
+    """The prompt of an answer."""
 
     messages: Sequence[Message]
-    """The conversation without the system text in force."""
+    """The conversation without the model's default system text."""
     tools: Sequence[dict[str, Any]] = ()
-    """Those on offer in it."""
+    """Tools on offer in it."""
 
 
 class RewardModel(Protocol):
     """Score answers by a trained reward model, or an ensemble of them; it stays loaded between calls."""
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
-        """Return one score an answer, in their order.
+        """Return one score per answer, in their order.
 
-        Answers are batched by length inside; prompts that neighbors share are read once.
+        Answers are batched by length inside; equal prompts of neighbors are read once.
         Raises  ArtifactError where a score is no number.
         """
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Release the memory."""

@@ -16,7 +16,7 @@ from tunectl.training.train_args import LoraArgs, TrainingArgs
 
 @dataclass(frozen=True, slots=True)
 class RewardArgs:
-    """How to fit a reward model."""
+    """Arguments of the training of a reward model."""
 
     fit: TrainingArgs
     center_rewards_coefficient: float | None
@@ -26,7 +26,7 @@ class RewardArgs:
 def from_config(
     section: RewardModelConfig, *, answers: int, seed: int, profile: HardwareProfile, project: str
 ) -> RewardArgs:
-    """Return the plan of one reward model; ``answers`` are those of one optimizer step."""
+    """Return the arguments of one reward model; ``answers`` are those of one optimizer step."""
     targets = section.target_modules if isinstance(section.target_modules, str) else tuple(section.target_modules)
     stop = section.early_stopping
     fit = TrainingArgs(
@@ -56,7 +56,7 @@ def from_config(
 
 
 class RewardTrainer(Protocol):
-    """Fits reward models on top of a tuned model: the base ``model`` with the adapter ``sft`` merged in."""
+    """Trains reward models on top of a tuned model: the base ``model`` with the adapter ``sft`` merged in."""
 
     def fit(
         self,
@@ -69,15 +69,15 @@ class RewardTrainer(Protocol):
         out: Path,
         work: Path,
     ) -> TrainResult:
-        """Fit on ``train``, keep the weights of the best log-loss on ``validation``, write adapter and score head into ``out``.
+        """Train on ``train``, keep the weights of the best log-loss on ``validation``, write adapter and score head into ``out``.
 
-        ``work`` survives a kill: the fit goes on from the last complete checkpoint in it. Losses are nats a pair.
+        ``work`` survives a kill: training resumes from the last complete checkpoint in it. Losses are nats per pair.
         """
 
     def rewards(
         self, plan: RewardArgs, *, model: Path, sft: Path, members: Sequence[Path], bundles: Sequence[PromptGroup]
     ) -> list[list[list[float]]]:
-        """Return raw rewards (natural log units): of each member a list a bundle, in it one number an answer, in their order.
+        """Return raw rewards (natural log units): for each member one list per bundle, with one number per answer, in their order.
 
         ``members`` are folders that ``fit`` wrote.
         """

@@ -19,10 +19,10 @@ VERSION = 1
 
 
 class Ensemble(Struct, frozen=True):
-    """One or several reward models that are read as one."""
+    """One or several reward models that are used as one."""
 
     seeds: list[int]
-    """One a member."""
+    """Seeds, one per member."""
     weights: list[str]
     """SHA-256 of each member's adapter_model.safetensors."""
     centers: list[float]
@@ -30,12 +30,12 @@ class Ensemble(Struct, frozen=True):
     scale: float
     """Standard deviation of the mean of the centered members, same answers."""
     pairs: int
-    """Trained on."""
+    """Number of training pairs."""
     prompts: int
 
 
 class RewardFacts(Struct, frozen=True):
-    """What lies in ``reward.json``: what the weights belong to, and how raw rewards become scores."""
+    """Content of ``reward.json``: the models that the weights belong to, and how raw rewards become scores."""
 
     base: str
     """SHA-256 of the base model's weights (those after cpt, where there are any)."""
@@ -53,32 +53,32 @@ class RewardFacts(Struct, frozen=True):
 
 
 class MisrankedPair(Struct, frozen=True):
-    """A held-out pair that was judged wrong, for people to read."""
+    """A held-out pair that was ranked wrong, for people to read."""
 
     id: str
     prompt: str
     chosen: str
     rejected: str
     chosen_score: float
-    """Centered and scaled, as learners get them."""
+    """Centered and scaled score, as used in training."""
     rejected_score: float
 
 
 class LengthBaseline(Struct, frozen=True):
-    """A model that sees nothing but lengths, fitted on the training pairs."""
+    """A model that sees only lengths, fitted to the training pairs."""
 
     weight: float
-    """Natural log units a character; above 0 it prefers longer answers."""
+    """Natural log units per character; above 0 it prefers longer answers."""
     accuracy: Estimate
     log_loss: Estimate
     longer_wins: float | None
     """Share of the held-out pairs, those of equal length left out, in which the longer answer won."""
     correlation: float | None
-    """Pearson's, of scores and characters over the held-out answers: how much the reward model itself looks at length."""
+    """Pearson correlation of scores and characters over the held-out answers: how much the reward model depends on length."""
 
 
 class Fit(Struct, frozen=True):
-    """How one reward model was fitted. No clock is in it."""
+    """How one reward model was trained. It contains no time."""
 
     name: str
     seed: int
@@ -86,7 +86,7 @@ class Fit(Struct, frozen=True):
     planned_steps: int
     best_step: int
     validation_log_loss: float
-    """Nats a pair, of the weights that were kept."""
+    """Nats per pair, of the kept weights."""
     first_log_loss: float
     tokens: int
     trainable: int
@@ -94,7 +94,7 @@ class Fit(Struct, frozen=True):
 
 
 def fit(name: str, seed: int, result: TrainResult) -> Fit:
-    """Return the record of one fit."""
+    """Return the record of one training."""
     return Fit(
         name=name,
         seed=seed,
@@ -110,26 +110,26 @@ def fit(name: str, seed: int, result: TrainResult) -> Fit:
 
 
 class RewardResults(Struct, frozen=True):
-    """What lies in ``results.json``; shares are 0 to 1, losses nats a pair."""
+    """Content of ``results.json``; shares are 0 to 1, losses nats per pair."""
 
     project: str
     seed: int
     confidence: float
     resamples: int
     available: list[int]
-    """Pairs that preferences holds for train, validation and test; fewer are used where ``reward.max_pairs`` says so."""
+    """Number of pairs in preferences for train, validation and test; fewer are used with ``reward.max_pairs``."""
     train_pairs: int
-    """Of the members."""
+    """Number of training pairs of the members."""
     train_prompts: int
     test: RewardMeasurement
-    """Held out from training and from choosing weights: the verdict rests on it."""
+    """On pairs held out from training and from choosing weights: the verdict uses it."""
     validation: RewardMeasurement
-    """Held out from training; the weights were chosen by it."""
+    """On pairs held out from training; the weights were chosen by it."""
     length_only: LengthBaseline
     gain_over_length: Estimate
-    """Accuracy over that of lengths alone on the same test pairs."""
+    """Accuracy minus that of lengths alone on the same test pairs."""
     judge: RewardMeasurement | None
-    """The judge on the test pairs."""
+    """Results of the judge on the test pairs."""
     members_alone: list[Estimate]
     """Test accuracy of each member."""
     slices: list[Slice]
@@ -140,15 +140,15 @@ class RewardResults(Struct, frozen=True):
 
 
 class RewardAccuracies(Struct, frozen=True):
-    """What evaluation reads of ``results.json``; the rest is for people."""
+    """The part of ``results.json`` that evaluation reads."""
 
     judge: RewardMeasurement | None
     test: RewardMeasurement
-    """Of the members, whom a policy learns from."""
+    """Results of the members, which reward the policy."""
 
 
 def reliability(bins: Sequence[CalibrationBin]) -> str:
-    """Return a line a bin: the mean chance of its predicted winners, the share that won, and how many pairs."""
+    """Return one line per bin: mean probability of its predicted winners, share of right ones, and number of pairs."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["confidence", "accuracy", "low", "high", "pairs"])

@@ -1,4 +1,4 @@
-"""From raw rewards of held-out answers to what is said of a reward model: centered, scaled, measured, compared, decided."""
+"""Evaluate reward models on held-out answers: center and scale raw rewards, measure, compare, decide."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tunectl.training.reward.reward_artifacts import Fit, LengthBaseline, Misran
 from tunectl.training.reward.reward_gate import GateContext
 
 WORST = 8
-"""Held-out pairs that are shown, the most wrongly judged first."""
+"""Number of shown held-out pairs, the most wrongly ranked first."""
 VALUES = 12
-"""Most values of a field whose accuracy is shown apart."""
+"""Most values of a field for which accuracy is shown by value."""
 
 Raw = Sequence[Sequence[Sequence[float]]]
-"""Of each member: of each bundle: raw rewards of its answers."""
+"""Raw rewards of its answers, for each member and each bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class CenteredRewards:
 
 @dataclass(frozen=True, slots=True)
 class EnsembleScores:
-    """What one ensemble says of the held-out pairs."""
+    """Scores of one ensemble on the held-out pairs."""
 
     centers: list[float]
     """Mean raw reward of each member on the answers of validation."""
@@ -47,22 +47,22 @@ class EnsembleScores:
     validation: CenteredRewards
     test: CenteredRewards
     members: list[list[float]]
-    """Differences of the test pairs of each member alone."""
+    """Differences of the test pairs by each member alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvalContext:
-    """Around the rewards: settings and pairs."""
+    """Settings and pairs for the evaluation."""
 
     project: str
     seed: int
     gate: RewardGate
     available: list[int]
-    """Pairs that preferences holds for train, validation and test."""
+    """Number of pairs in preferences for train, validation and test."""
     train: Sequence[PreferencePair]
-    """All of the part, the judge's with them: lengths are learned from all."""
+    """All training pairs, including the judge's: the length model is fitted to all."""
     own: Sequence[PreferencePair]
-    """Those of the members."""
+    """Training pairs of the members."""
     validation: Sequence[PreferencePair]
     test: Sequence[PreferencePair]
 
@@ -88,7 +88,7 @@ def center_and_combine(raw: Raw, validation: Sequence[PromptGroup], test: Sequen
 
 
 def _pairs(rewards: Sequence[Sequence[float]], bundles: Sequence[PromptGroup]) -> CenteredRewards:
-    """Return rewards by pair instead of by bundle."""
+    """Return rewards by pair, converted from rewards by bundle."""
     result: dict[int, tuple[float, float]] = {}
     for of, bundle in zip(rewards, bundles, strict=True):
         for pair in bundle.pairs:
@@ -157,7 +157,7 @@ def _lengths(
 
 
 def text(answer: Sequence[Message]) -> str:
-    """Return an answer for people and for counting characters."""
+    """Return the text of an answer, for people and for counting characters."""
     return "\n".join(map(tool_calls.render_tool_calls, answer))
 
 
@@ -166,7 +166,7 @@ def _longer(pair: PreferencePair) -> int:
 
 
 def _worst(pairs: Sequence[PreferencePair], scores: EnsembleScores) -> list[MisrankedPair]:
-    """Return the pairs whose worse answer got the better reward, by how much."""
+    """Return the pairs whose worse answer got the better reward, and by how much."""
     gaps = scores.test.differences
     order = sorted((index for index, gap in enumerate(gaps) if gap < 0), key=lambda index: gaps[index])
     return [

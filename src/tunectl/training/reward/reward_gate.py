@@ -1,4 +1,4 @@
-"""The decision: does the reward model know enough to be learned from? A pure function of figures with their intervals."""
+"""Decide whether the reward model is good enough for training. A pure function of figures with their intervals."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tunectl.training.reward.reward_metrics import Estimate, RewardMeasurement
 
 KNOWS, CHANCE, LENGTH, FEW = "knows_preferences", "no_better_than_chance", "no_better_than_length", "too_few_pairs"
 ALPHA = 0.667
-"""Krippendorff's own limit below which people do not agree enough to conclude anything."""
+"""Krippendorff's own limit of agreement below which no conclusion should be drawn."""
 MEMORIZED = 0.15
-"""Nats by which the training loss may lie below that of validation before the model counts as learned by heart."""
+"""Nats between training and validation loss from which the model counts as overfitted."""
 
 
 class RewardGateResult(Struct, frozen=True):
-    """What lies in ``verdict.json``."""
+    """Content of ``verdict.json``."""
 
     passed: bool
-    """Whether anything may learn from the reward model."""
+    """Whether the reward model may be used in training."""
     verdict: str
     """knows_preferences, no_better_than_chance, no_better_than_length or too_few_pairs."""
     reason: str
@@ -32,15 +32,15 @@ class RewardGateResult(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class GateContext:
-    """What is known around the pairs; None where it is not."""
+    """Facts about the pairs; None where one is unknown."""
 
     train_pairs: int
     train_loss: float | None
-    """Last mean of training, nats a pair."""
+    """Last mean of training, nats per pair."""
     validation_loss: float
-    """Best one, nats a pair."""
+    """Best validation loss, nats per pair."""
     judgments: int
-    """Of people; 0 where all pairs were made of references."""
+    """Number of people's judgments; 0 where all pairs were made from references."""
     alpha: float | None
     """Agreement of the annotators."""
     longer_wins: float | None
@@ -48,9 +48,9 @@ class GateContext:
 
 
 def decide(test: RewardMeasurement, length: Estimate, gain: Estimate, context: GateContext) -> RewardGateResult:
-    """Judge the held-out accuracy (``test``) against chance and ``length``, the accuracy of knowing lengths alone.
+    """Compare the held-out accuracy (``test``) with chance and ``length``, the accuracy of knowing lengths alone.
 
-    It passes where the interval lies above the better of the two. ``gain`` is the paired difference to ``length``.
+    It passes where the interval is above the better of the two. ``gain`` is the paired difference to ``length``.
     """
     rival, name, bar = (
         ("what lengths alone say", LENGTH, length.value) if length.value > 0.5 else ("chance", CHANCE, 0.5)
@@ -112,7 +112,7 @@ def _helps(test: RewardMeasurement, bar: float, context: GateContext) -> list[st
 
 
 def _more_pairs(test: RewardMeasurement, bar: float, train: int) -> str:
-    """Return how many held-out pairs would settle it, were the accuracy what it seems to be: widths fall with the square root."""
+    """Return how many held-out pairs would be enough, if the measured accuracy were the true one: widths fall with the square root."""
     figure = test.accuracy
     if figure.low is None:
         return f"More pairs of more prompts: {test.prompts} held-out prompts give no interval, and a few hundred are usual."
@@ -127,7 +127,7 @@ def _more_pairs(test: RewardMeasurement, bar: float, train: int) -> str:
 
 
 def percent(figure: Estimate) -> str:
-    """Return a share with its interval, in words: ``88.4 % (84.1 to 92.0)``."""
+    """Return a share with its interval, as text: ``88.4 % (84.1 to 92.0)``."""
     ends = "" if figure.low is None or figure.high is None else f" ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
     return f"{100 * figure.value:.1f} %{ends}"
 
@@ -141,6 +141,6 @@ def points(figure: Estimate) -> str:
 
 
 def number(figure: Estimate) -> str:
-    """Return a figure with its interval, three decimals."""
+    """Return a figure with its interval as text, three decimals."""
     ends = "" if figure.low is None or figure.high is None else f" ({figure.low:.3f} to {figure.high:.3f})"
     return f"{figure.value:.3f}{ends}"

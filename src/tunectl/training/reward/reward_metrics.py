@@ -1,7 +1,7 @@
-"""How well rewards tell the better answer of a pair: accuracy, log-loss and calibration, with intervals.
+"""Metrics of rewards on pairs: accuracy, log-loss and calibration, with intervals.
 
 Pairs of one prompt are not independent, so intervals come from resampling prompts (cluster bootstrap; Efron and Tibshirani,
-1993). Log-loss and chances are those of Bradley and Terry (1952): an answer wins with the logistic of the rewards' difference.
+1993). Log-loss and probabilities are those of Bradley and Terry (1952): an answer wins with the logistic of the rewards' difference.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RIDGE = 1e-3
-"""Pull of the length model's weight towards 0: it stays finite where length explains everything."""
+"""Ridge on the length model's weight: it stays finite where length explains everything."""
 NEWTON = 50
-"""Steps of its fit; ten are enough."""
+"""Most steps of its fit; ten are enough."""
 SAME = 1e-6
-"""Rewards (natural log units) that differ by less are equal: half a pair right."""
+"""Difference of rewards (natural log units) below which they are equal: the pair counts as half right."""
 
 
 class Estimate(Struct, frozen=True):
-    """A measure with the ends of its interval; None where too few prompts give none."""
+    """A metric with the ends of its interval; None where there are too few prompts for one."""
 
     value: float
     low: float | None
@@ -35,32 +35,32 @@ class Estimate(Struct, frozen=True):
 
 
 class CalibrationBin(Struct, frozen=True):
-    """Pairs whose predicted winner had about the same chance."""
+    """Pairs whose predicted winner had about the same probability."""
 
     start: float
     end: float
     pairs: int
     confidence: float
-    """Mean chance of the predicted winner, 0.5 to 1."""
+    """Mean probability of the predicted winner, 0.5 to 1."""
     accuracy: float
-    """Share in which it did win."""
+    """Share in which the predicted winner was right."""
     low: float
     high: float
-    """Wilson interval of that share."""
+    """Upper end of the Wilson interval of that share; ``low`` is the lower one."""
 
 
 class RewardMeasurement(Struct, frozen=True):
-    """One model on the pairs of one part."""
+    """Results of one model on the pairs of one part."""
 
     pairs: int
     prompts: int
-    """Independent groups of pairs."""
+    """Number of independent groups of pairs."""
     accuracy: Estimate
     """Share of pairs whose better answer has the higher reward; equal rewards count half."""
     log_loss: Estimate
-    """Nats a pair; ln 2 = 0.693 knows nothing."""
+    """Nats per pair; ln 2 = 0.693 is no better than chance."""
     ece: Estimate
-    """Expected calibration error: mean distance of chance and share over ``bins``, weighted by pairs (arXiv 1706.04599)."""
+    """Expected calibration error: mean distance of probability and share over ``bins``, weighted by pairs (arXiv 1706.04599)."""
     bins: list[CalibrationBin]
 
 
@@ -74,7 +74,7 @@ class Slice(Struct, frozen=True):
 
 
 class IntervalSettings(Struct, frozen=True):
-    """How intervals and bins are made."""
+    """Settings of intervals and bins."""
 
     confidence: float
     resamples: int
@@ -83,7 +83,7 @@ class IntervalSettings(Struct, frozen=True):
 
 
 def measure(differences: Sequence[float], prompts: Sequence[str], settings: IntervalSettings) -> RewardMeasurement:
-    """Judge rewards by ``differences``, better minus worse answer of each pair (natural log units); ``prompts`` name the groups.
+    """Measure rewards by ``differences``, better minus worse answer of each pair (natural log units); ``prompts`` name the groups.
 
     Raises  ValueError where there are no pairs.
     """
@@ -128,7 +128,7 @@ def slices(
     *,
     most: int,
 ) -> list[Slice]:
-    """Return accuracy by each value of each field that has two to ``most`` values, largest first; ``values`` are one dict a pair."""
+    """Return accuracy by each value of each field that has two to ``most`` values, largest first; ``values`` has one dict per pair."""
     result = []
     for field in dict.fromkeys(name for item in values for name in item):
         indexes: dict[str, list[int]] = {}
@@ -144,7 +144,7 @@ def slices(
 
 
 def fit_length(differences: Sequence[int]) -> float:
-    """Weight a character of a logistic model that sees nothing but how much longer the better answer is.
+    """Return the weight per character of a logistic model that sees only how much longer the better answer is.
 
     Newton's method on the log-loss of ``differences`` (characters, better minus worse), with a little ridge.
     """
@@ -165,7 +165,7 @@ def fit_length(differences: Sequence[int]) -> float:
 
 
 def correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Return Pearson's, -1 to 1; None where one of them does not vary."""
+    """Return Pearson's correlation, -1 to 1; None where one of them does not vary."""
     import numpy as np
 
     table = np.asarray([first, second], dtype=float)
@@ -175,7 +175,7 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float | None
 
 
 def _statistics(differences: Sequence[float], bins: int) -> NDArray[Any]:
-    """Return a row a pair: 1, right, loss; then a bin's pairs, confidence and right, for each bin."""
+    """Return one row per pair: 1, right, loss; then a bin's pairs, confidence and right, for each bin."""
     import numpy as np
 
     gaps = np.asarray(differences, dtype=float)
@@ -213,7 +213,7 @@ def _figure(groups: NDArray[Any], combine: bootstrap.Combine, counts: NDArray[An
 
 
 def _honest(figure: Estimate, prompts: int, confidence: float) -> Estimate:
-    """Return where all prompts say the same, resampling them says nothing: Wilson's interval of the prompts then."""
+    """Return the estimate with Wilson's interval of the prompts where all prompts agree, since resampling them gives no width; else unchanged."""
     if figure.low is None or figure.high is None or figure.high - figure.low > SAME:
         return figure
     low, high = wilson_interval(figure.value * prompts, prompts, level=confidence)
@@ -221,7 +221,7 @@ def _honest(figure: Estimate, prompts: int, confidence: float) -> Estimate:
 
 
 def _bins(sums: NDArray[Any], settings: IntervalSettings) -> list[CalibrationBin]:
-    """Return bins that hold any pair."""
+    """Return the bins with pairs."""
     result = []
     for number in range(settings.bins):
         pairs, sure, right = (float(value) for value in sums[3 + 3 * number : 6 + 3 * number])

@@ -1,7 +1,7 @@
-"""Validate a policy on greedy answers: better or worse than sft, and is the reward hacked?
+"""Validate a policy on greedy answers: compare it with sft, and detect reward hacking.
 
-A policy that learns to please its reward without being better is caught by a measure that the reward never sees: the reward
-rises while the measure falls. Both are compared with the first look on the same inputs, by a paired bootstrap, so that noise
+A policy that exploits its reward without being better is detected by a metric that is not in the reward: the reward
+rises while the metric falls. Both are compared with the first validation on the same inputs, by a paired bootstrap, so that noise
 alone stops nothing.
 """
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 RUN = 3
-"""Words of a run that counts as repeated."""
+"""Length in words of a run that counts as repeated."""
 
 
 class ValidationSample(Struct, frozen=True):
-    """One look as it was measured, an entry an input."""
+    """Measurements of one validation, one entry per input."""
 
     step: int
     rewards: tuple[float | None, ...]
-    """None for answers that were cut: they have no reward."""
+    """Rewards; None for answers that were cut."""
     statistics: tuple[tuple[float, ...], ...]
-    """Of the independent measure, (inputs, statistics)."""
+    """Statistics of the independent metric, (inputs, statistics)."""
     kl: tuple[float, ...]
-    """Nats an answer."""
+    """KL of each answer, nats."""
     lengths: tuple[int, ...]
-    """Tokens, the end of turn with them."""
+    """Tokens of each answer, including the end of turn."""
     repetition: tuple[float, ...]
     truncated: tuple[bool, ...]
     clusters: tuple[str, ...]
-    """Inputs of one cluster are no independent draws."""
+    """Inputs of one cluster are not independent."""
 
 
 def measure_validation(
@@ -53,10 +53,10 @@ def measure_validation(
     kl: Sequence[float],
     measure: ValidationScorer,
 ) -> ValidationSample:
-    """Measure one look.
+    """Measure one validation.
 
-    Raises  UsageError where every answer was cut: then nothing is rewarded, and nothing can be compared; and where the measure is
-            no number, as that of a check which applies to no input.
+    Raises  UsageError where every answer was cut: then there is no reward, and nothing can be compared; and where the metric is
+            no number, as that of a check that applies to no input.
     """
     if not any(answer.finished for answer in answers):
         raise all_truncated(step, len(answers), max(len(answer.ids) for answer in answers))
@@ -89,7 +89,7 @@ def all_truncated(step: int, answers: int, limit: int) -> UsageError:
 def compare_with_start(
     now: ValidationSample, first: ValidationSample, measure: ValidationScorer, settings: ValidationConfig, seed: int
 ) -> ValidationPoint:
-    """Return ``now`` beside the look before the first step; in both, at least one answer was not cut."""
+    """Compare ``now`` with the validation before the first step; in both, at least one answer was not cut."""
     import numpy as np
 
     def bootstrap_difference(
@@ -132,17 +132,17 @@ def compare_with_start(
 
 
 def _unsure(change: float) -> tuple[float, float, float]:
-    """Return a change without an interval, as of inputs that are all of one cluster: anything may be true."""
+    """Return a change without an interval, as for inputs in a single cluster: nothing can be concluded."""
     return change, -100.0, 100.0
 
 
 def detect_reward_hacking(
     point: ValidationPoint, first: ValidationPoint, measure: str, settings: ValidationConfig
 ) -> str | None:
-    """Return why to stop, in a sentence; None where there is no reason.
+    """Return why to stop, as a sentence; None where there is no reason.
 
-    The reward must have risen, the measure fallen by more than the tolerance, and the whole paired interval of its fall must
-    lie below zero. Where judgments are learned from, nothing rewards the answers, and the fall is enough.
+    The reward must have risen, the metric fallen by more than the tolerance, and the whole paired interval of its fall must
+    be below zero. In training on judgments there is no reward, and the fall is enough.
     """
     if point.within or point.metric_high >= 0:
         return None
@@ -158,10 +158,10 @@ def detect_reward_hacking(
 
 
 def best_checkpoint(points: Sequence[ValidationPoint]) -> ValidationPoint:
-    """Return the highest mean reward among the looks whose measure is within tolerance; the first of equals.
+    """Return the validation with the highest mean reward among those whose metric is within tolerance; the first of equals.
 
-    The look before the first step always is, so a policy that never got better in this sense gives back the weights of sft.
-    Where judgments are learned from, the lowest loss on held-out ones decides: there, a reward that rises says no more than
+    The validation before the first step always is, so a policy that never got better in this sense returns the weights of sft.
+    In training on judgments the lowest loss on held-out ones decides: there, a rising reward shows no more than
     that the policy has moved.
     """
     fit = [item for item in points if item.within]

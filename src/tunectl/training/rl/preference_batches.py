@@ -1,6 +1,6 @@
-"""Rows of judged answers: the two answers of a pair, or the marked answers of one input, side by side behind their prompt.
+"""Rows of judged answers: the two answers of a pair, or the labeled answers of one input, side by side after their prompt.
 
-Only what the assistant says after the prompt is learned from. The prompt is what the answers share, so it is read once.
+Only the assistant's text after the prompt is trained on. The prompt is the common beginning of the answers, so it is read once.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from tunectl.training.prefix_sharing import ROW_TOKENS, PackedRow
 _log = logging_setup.get_logger(__name__)
 R = TypeVar("R", PreferencePair, LabeledCompletion)
 CHUNK = 256
-"""Pairs or marks that are tokenized together."""
+"""Pairs or labeled answers that are tokenized together."""
 _NO_ANSWER: tuple[RejectReason, str] = "no_answer", "it does not end with a turn of the assistant"
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledCompletions:
-    """Answers to one input as tokens, and what people said of each."""
+    """Answers to one input as tokens, with their labels."""
 
     row: PackedRow
-    """The prompt, never learned from, and the answers; of a pair: chosen, then rejected."""
+    """The prompt, never trained on, and the answers; for a pair: chosen, then rejected."""
     good: tuple[bool, ...]
-    """One an answer."""
+    """Labels, one per answer."""
     margin: float | None
-    """Of a pair, where the data gives it."""
+    """Margin of a pair, where the data has one."""
 
 
 class PreferenceSplit(NamedTuple):
-    """What people said in one part of the preferences."""
+    """Judgments of one part of the preferences."""
 
     pairs: Sequence[PreferencePair]
     marks: Sequence[LabeledCompletion]
@@ -51,10 +51,10 @@ class PreferenceSplit(NamedTuple):
 def build_rows(
     settings: Dpo | Kto, train: PreferenceSplit, validation: PreferenceSplit, masker: LossMasker, tally: RowCounter
 ) -> tuple[list[LabeledCompletions], list[LabeledCompletions]]:
-    """Return the training records and the held-out records; the second may be empty.
+    """Return the training records and the held-out records; the latter may be empty.
 
-    dpo takes pairs. kto takes marks, or pairs as a good and a bad answer each where nothing was marked in training.
-    Raises  DataError where nothing can be learned from, or kto would see only good or only bad answers.
+    dpo takes pairs. kto takes labeled answers, or pairs as a good and a bad answer each where no training answer was labeled.
+    Raises  DataError where there is nothing to train on, or kto would get only good or only bad answers.
     """
     marked = isinstance(settings, Kto) and bool(train.marks)
     _refuse_none(settings, train)
@@ -102,7 +102,7 @@ def _refuse_one_kind(completions: Sequence[LabeledCompletions]) -> None:
 def of_pairs(
     pairs: Sequence[PreferencePair], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
-    """Return one row a pair; each pair counts once in the account.
+    """Return one row per pair; each pair is counted once.
 
     Rejected are pairs with an answer that is ``no_answer`` (its last turn is not the assistant's), that is ``too_long`` with
     its prompt, that has ``nothing_trained``, or that is the ``same_answer`` once the template has trimmed both.
@@ -123,7 +123,7 @@ def of_pairs(
 def of_marks(
     marks: Sequence[LabeledCompletion], masker: LossMasker, *, max_tokens: int, tally: RowCounter
 ) -> list[LabeledCompletions]:
-    """Return the marked answers of one input in one row, or in several where they are long; each mark counts in the account.
+    """Return the labeled answers of one input in one row, or in several where they are long; each is counted.
 
     Rejected are answers that are ``no_answer``, ``too_long`` with their prompt, or have ``nothing_trained``.
     """
@@ -159,7 +159,7 @@ def _read(
 
 
 def _side_by_side(group: list[tuple[TokenSpan, bool]]) -> Iterator[LabeledCompletions]:
-    """Deal the answers of one input out evenly to as many rows as their length asks for."""
+    """Distribute the answers of one input evenly to as many rows as their length needs."""
     prompt = len(_row([piece for piece, _ in group]).prompt.ids)
     total = sum(len(piece.ids) - prompt for piece, _ in group)
     count = min(len(group), -(-total // max(1, ROW_TOKENS - prompt)))
@@ -177,7 +177,7 @@ def kto_mismatched_pairs(rows: Sequence[PackedRow]) -> list[PackedRow]:
 
 
 def _example(record: PreferencePair | LabeledCompletion, answer: Sequence[Message]) -> Example:
-    """Return one answer as an example: of the turns before the final one, only the answer's own are learned from."""
+    """Return one answer as an example: of the turns before the final one, only the answer's own are trained on."""
     before = [replace(message, train=False) for message in record.messages]
     between = [replace(message, train=message.role == "assistant") for message in answer[:-1]]
     source = record.annotations[0].source
@@ -203,7 +203,7 @@ def _refusal(pieces: Sequence[TokenSpan], max_tokens: int) -> tuple[RejectReason
 
 
 def _row(pieces: Sequence[TokenSpan]) -> PackedRow:
-    """Pack answers into one row; the tokens that all share before the first learned one are its prompt."""
+    """Pack answers into one row; their common tokens before the first trained one are its prompt."""
     first = pieces[0]
     most = min(piece.trained.index(True) for piece in pieces)
     same = (index for index in range(most) if any(piece.ids[index] != first.ids[index] for piece in pieces[1:]))

@@ -20,13 +20,13 @@ from tunectl.config.schema.align import (
 from tunectl.training.rl.rl_types import RlResult, Sample, StepMetrics, ValidationPoint
 
 LONGER = 1.25
-"""Answers that are this many times as long as those of sft are worth a warning."""
+"""Ratio of the length of answers to those of sft from which there is a warning."""
 REPEATS = 0.05
-"""So is this much more repetition, a share of the runs of three words."""
+"""Increase of repetition, as a share of the runs of three words, from which there is a warning."""
 COLLAPSED = 0.25
-"""So is a spread of rewards within a prompt that fell to this share of what it was."""
+"""Share of its first value to which the spread of rewards within a prompt may fall before there is a warning."""
 CUT = 0.1
-"""So is this share of answers cut at the length limit."""
+"""Share of answers cut at the length limit from which there is a warning."""
 
 AlignSettings = Rloo | Grpo | Dpo | Kto
 TITLES = {"bleu": "BLEU", "chrf": "chrF"}
@@ -42,21 +42,21 @@ class RunOutcome:
 
 @dataclass(frozen=True, slots=True)
 class AnswerAtStep:
-    """An answer as it was at one look."""
+    """An answer at one validation."""
 
     step: int
     reward: float | None
     """None where the answer was cut."""
     text: str
     same: bool
-    """Whether it is what it was at the look before."""
+    """Whether it equals the answer at the previous validation."""
     kept: bool
-    """Whether these are the weights that were kept."""
+    """Whether the weights of this validation were kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerHistory:
-    """One validation input, and what was answered to it as time went on."""
+    """One validation input, and its answers over the training."""
 
     question: str
     references: list[str]
@@ -64,18 +64,18 @@ class AnswerHistory:
 
 
 def measure_title(settings: AlignSettings) -> str:
-    """Return the independent measure as a reader knows it."""
+    """Return the title of the independent metric."""
     measure = settings.validation.metric
     return TITLES[measure.name] if isinstance(measure, ScoreMeasure) else f"check {measure.check.name}"
 
 
 def find_selected_checkpoint(aligned: RlResult) -> ValidationPoint:
-    """Return the look at the weights that were kept."""
+    """Return the validation of the kept weights."""
     return next(look for look in aligned.validation if look.step == aligned.best_step)
 
 
 def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
-    """Return how it ended."""
+    """Return the result as a sentence."""
     point = find_selected_checkpoint(aligned)
     reason = f" Stopped early: {aligned.stopped}." if aligned.stopped else ""
     if point.step == 0:
@@ -90,7 +90,7 @@ def verdict(settings: AlignSettings, aligned: RlResult) -> RunOutcome:
 
 
 def _sure(aligned: RlResult) -> bool:
-    """Return whether the kept weights are surely better by what they learned from."""
+    """Return whether the kept weights are significantly better by the training objective."""
     first, selected = aligned.validation[0], find_selected_checkpoint(aligned)
     if selected.held_out_loss is not None and first.held_out_loss is not None:
         return selected.held_out_loss < first.held_out_loss
@@ -113,12 +113,12 @@ def _gain(aligned: RlResult) -> str:
 
 
 def format_metric_change(point: ValidationPoint) -> str:
-    """Return the change of the independent measure since step 0, with its interval, in points."""
+    """Return the change of the independent metric since step 0, with its interval, in points."""
     return f"{point.metric_change:+.1f} ({point.metric_low:+.1f} to {point.metric_high:+.1f})"
 
 
 def run_summary(settings: AlignSettings, aligned: RlResult) -> list[str]:
-    """Summarize the run, a sentence a line."""
+    """Return the summary of the run, one sentence per line."""
     lines = [
         _method(settings),
         f"{_describe_kl_penalty(settings)} The peak learning rate was {settings.learning_rate:g}.",
@@ -168,7 +168,7 @@ def _describe_kl_penalty(settings: AlignSettings) -> str:
 
 
 def describe_reward_term(term: RewardTerm) -> str:
-    """Return a part of the reward in words."""
+    """Return a term of the reward as text."""
     if isinstance(term, RewardModelTerm):
         return "the reward model"
     if isinstance(term, CheckTerm):
@@ -179,7 +179,7 @@ def describe_reward_term(term: RewardTerm) -> str:
 
 
 def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
-    """Return one sentence a concern; empty where there is none."""
+    """Return one sentence per concern; empty where there is none."""
     return [
         *_warn_reward_hacking(settings, aligned),
         *_longer(aligned),
@@ -190,13 +190,13 @@ def warnings(settings: AlignSettings, aligned: RlResult) -> list[str]:
 
 
 def _select_final_point(aligned: RlResult) -> ValidationPoint:
-    """Return the look that matters: at the kept weights, or at the last ones where sft's were kept."""
+    """Return the validation of the kept weights, or the last one where sft's were kept."""
     point = find_selected_checkpoint(aligned)
     return point if point.step else aligned.validation[-1]
 
 
 def _warn_reward_hacking(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
-    """Yield the measure fell surely: while the reward rose, or, where nothing is rewarded, while judgments were learned."""
+    """Yield a warning where the metric fell significantly while the reward rose, or, without rewards, during the training on judgments."""
     first, offline = aligned.validation[0], isinstance(settings, Dpo | Kto)
     fell = (look for look in aligned.validation[1:] if look.metric_high < 0)
     result = next((look for look in fell if offline or look.reward_low > first.reward), None)
@@ -256,7 +256,7 @@ def _cut(settings: AlignSettings, aligned: RlResult) -> Iterator[str]:
 
 
 def answer_histories(aligned: RlResult) -> list[AnswerHistory]:
-    """Return answers over time, an input a story, in the order in which they were first looked at."""
+    """Return answers over time, one history per input, in the original order."""
     by_id: dict[str, list[Sample]] = {}
     for sample in aligned.samples:
         by_id.setdefault(sample.id, []).append(sample)

@@ -1,6 +1,6 @@
 """The declared reward: a weighted sum of a reward model, checks, and penalties on length and repetition.
 
-Each part is normalized, clipped and weighted as declared. An answer that was cut is never rewarded: its total is no number,
+Each term is normalized, clipped and weighted as declared. An answer that was cut gets no reward: its total is NaN,
 and it is left out of every mean.
 """
 
@@ -16,14 +16,14 @@ from tunectl.training.reward.protocols import RewardModel, ScoredPrompt
 from tunectl.training.rl.rl_types import Completion, Prompt, RewardBreakdown
 
 Checked = Callable[[Check, str, str, Mapping[str, str]], float | None]
-"""Check, answer, input and fields to a share from 0 to 1, or None where the check does not apply."""
+"""Returns a score from 0 to 1 for check, answer, input and fields, or None where the check does not apply."""
 
 
 class RewardFunction:
-    """The parts of ``align.rewards``; see ``training.policy.Rewards``."""
+    """The terms of ``align.rewards``; see ``training.rl.rl_types.Rewards``."""
 
     def __init__(self, terms: Sequence[RewardTerm], *, checked: Checked, model: RewardModel | None) -> None:
-        """``model`` may be None only where no part asks for it."""
+        """``model`` may be None only where no term needs it."""
         self._terms = {name_of(term): term for term in terms}
         self._checked = checked
         self._model = model
@@ -31,7 +31,7 @@ class RewardFunction:
     def score(
         self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """Return one mark an answer; ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
+        """Return one score per answer; ``fixed`` leaves out normalizing by the step, so that two validations can be compared."""
         indexes = [index for index, answer in enumerate(answers) if answer.finished]
         finished_questions = [questions[index] for index in indexes]
         finished_answers = [answers[index] for index in indexes]
@@ -82,7 +82,7 @@ def name_of(term: RewardTerm) -> str:
 
 
 def impute_mean(values: Sequence[float | None]) -> list[float]:
-    """Return a check that does not apply counts as the mean of those that do, so that it moves nobody."""
+    """Replace None by the mean of the other values, so that a check that does not apply has no effect."""
     numbers = [value for value in values if value is not None]
     usual = statistics.fmean(numbers) if numbers else 0.0
     return [usual if value is None else value for value in values]
@@ -101,7 +101,7 @@ def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool
 
 
 def length_penalty(tokens: int, term: LengthTerm) -> float:
-    """Return 0 inside the declared range, falling evenly to -1 at ``soft`` tokens outside."""
+    """Return 0 inside the declared range, falling linearly to -1 at ``soft`` tokens outside."""
     outside = max(term.min_tokens - tokens, tokens - term.max_tokens, 0)
     return -min(1.0, outside / term.soft)
 

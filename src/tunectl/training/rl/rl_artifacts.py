@@ -1,4 +1,4 @@
-"""What the align stage leaves about its run: align.json, curves as CSV, samples. No clock is in the artifact."""
+"""Artifacts of the align stage: align.json, curves as CSV, samples. They contain no times."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tunectl.training.rl.rl_types import RlResult, StepMetrics, ValidationPoint
 ADJUSTABLE = (
     "steps", "epochs", "learning_rate", "beta", "temperature", "num_generations", "max_new_tokens",
 )  # fmt: skip
-"""Settings that evaluate's report names with their value where a policy gained nothing."""
+"""Settings that evaluate's report names with their value where a policy has gained nothing."""
 FACTS, HISTORY, VALIDATION, SAMPLES = "align.json", "history.csv", "validation.csv", "samples.jsonl"
 
 
 class AlignResultRecord(Struct, frozen=True):
-    """What lies in align.json."""
+    """Content of align.json."""
 
     method: str
     steps: int
@@ -31,21 +31,21 @@ class AlignResultRecord(Struct, frozen=True):
     stopped: str | None
     """Why it stopped early; None where it did not."""
     answers: int
-    """Answers or judgments learned from, over all steps."""
+    """Number of answers or judgments in training, over all steps."""
     inputs: int
-    """Different inputs or judgments to learn from."""
+    """Number of different training inputs or judgments."""
     trainable: int
     metric: str
-    """Name of the independent measure."""
+    """Name of the independent metric."""
     validation: list[ValidationPoint]
     settings: dict[str, float] = field(default_factory=dict)
     """Numbers of the align section that a reader may want to change, by key."""
     rewards: dict[str, float] = field(default_factory=dict)
-    """Reward term to its weight; empty for dpo and kto, which nothing rewards."""
+    """Weight of each reward term; empty for dpo and kto, which have none."""
 
 
 def to_record(aligned: RlResult, settings: AlignSettings, *, inputs: int, measure: str) -> AlignResultRecord:
-    """Return what ``align.json`` keeps of a run; ``measure`` names the metric that no reward looks at."""
+    """Return the content of ``align.json`` for a run; ``measure`` names the independent metric."""
     terms = settings.rewards if isinstance(settings, Rloo | Grpo) else ()
     return AlignResultRecord(
         method=settings.method,
@@ -64,14 +64,14 @@ def to_record(aligned: RlResult, settings: AlignSettings, *, inputs: int, measur
 
 
 def curve(points: Sequence[StepMetrics], *, timed: bool) -> str:
-    """Return one line a step as CSV; an empty cell was not measured. ``timed`` keeps the seconds, for plots, and no digest of answers."""
+    """Return one line per step as CSV; an empty cell was not measured. ``timed`` keeps the seconds, for plots, and no digest of answers."""
     absent = "completions_crc32" if timed else "seconds"
     names = [name for name in StepMetrics.__struct_fields__ if name != absent]
     return _csv(names, [structs.asdict(point) for point in points])
 
 
 def validation_csv(points: Sequence[ValidationPoint]) -> str:
-    """Return one line a look as CSV."""
+    """Return one line per validation as CSV."""
     return _csv(list(ValidationPoint.__struct_fields__), [structs.asdict(point) for point in points])
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RlArgs:
-    """How to learn; see ``config.align`` for each value."""
+    """Arguments of preference training; see ``config.schema.align`` for each value."""
 
     settings: Rloo | Grpo | Dpo | Kto
     seed: int
@@ -30,7 +30,7 @@ class RlArgs:
     project: str
     """Name of the run in trackers."""
     label: str = field(default="align", init=False)
-    """What the progress bar says."""
+    """Label of the progress bar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +39,17 @@ class Prompt:
 
     id: str
     messages: tuple[Message, ...]
-    """Without the system text in force."""
+    """The conversation without the model's default system text."""
     text: str
-    """As the model reads it, with the system text in force, up to where the answer begins."""
+    """Text as the model reads it, with the system text, up to where the answer begins."""
     ids: tuple[int, ...]
     """Tokens of ``text``."""
     references: tuple[str, ...]
     fields: Mapping[str, str]
     tools: Sequence[dict[str, Any]] = ()
-    """Those on offer in the conversation."""
+    """Tools on offer in the conversation."""
     cluster: str = ""
-    """Questions of one cluster (near duplicates, or one group of the split) are resampled together; empty: it stands alone."""
+    """Questions of one cluster (near duplicates, or one group of the split) are resampled together; empty: it is in none."""
 
     @property
     def words(self) -> str:
@@ -59,10 +59,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One answer that a policy wrote."""
+    """One answer of a policy."""
 
     ids: tuple[int, ...]
-    """Tokens, the end of turn with them where it came."""
+    """Tokens, including the end of turn if there is one."""
     text: str
     """Without special tokens, stripped."""
     finished: bool
@@ -70,12 +70,12 @@ class Completion:
 
 
 class RewardBreakdown(NamedTuple):
-    """What an answer is worth."""
+    """Reward of an answer, in total and by term."""
 
     total: float
-    """Weighted sum of the parts."""
+    """Weighted sum of the terms."""
     parts: Mapping[str, float]
-    """Name of the part to its value before normalizing, clipping and weighting."""
+    """Value of each term before normalizing, clipping and weighting."""
 
 
 class Rewards(Protocol):
@@ -84,44 +84,44 @@ class Rewards(Protocol):
     def score(
         self, questions: Sequence[Prompt], answers: Sequence[Completion], *, fixed: bool = False
     ) -> list[RewardBreakdown]:
-        """Return one mark an answer. ``fixed`` leaves normalizing by the step out, so that two looks can be compared."""
+        """Return one score per answer. ``fixed`` leaves out normalizing by the step, so that two validations can be compared."""
 
 
 class ValidationScorer(Protocol):
-    """The independent measure on validation."""
+    """The independent metric on validation."""
 
     @property
     def name(self) -> str:
-        """For example ``chrf``."""
+        """Name of the metric, for example ``chrf``."""
 
     @property
     def combine(self) -> Combine:
-        """Sums of statistics to points, 0 to 100."""
+        """Convert sums of statistics to points, 0 to 100."""
 
     def __call__(self, questions: Sequence[Prompt], answers: Sequence[str]) -> NDArray[Any]:
-        """Sufficient statistics, shape (answers, statistics)."""
+        """Return sufficient statistics, shape (answers, statistics)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyData:
-    """What is learned from, and what is looked at meanwhile."""
+    """Training and validation data."""
 
     questions: Sequence[Prompt]
-    """Inputs to write answers to (rloo, grpo); empty for the others."""
+    """Inputs for which answers are generated (rloo, grpo); empty for the others."""
     judged: Sequence[LabeledCompletions]
     """Judgments of the training part (dpo, kto), from ``preference_batches.build_rows``; empty for the others."""
     held_out: Sequence[LabeledCompletions]
-    """The same of the validation part; may be empty."""
+    """Judgments of the validation part (dpo, kto); may be empty."""
     validation: Sequence[Prompt]
     """Validation inputs, always the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardFunctions:
-    """What marks answers."""
+    """Functions that score answers."""
 
     rewards: Rewards | None
-    """None where nothing rewards (dpo, kto): the reward is then the method's own, beta times the log-ratio to sft."""
+    """None without rewards (dpo, kto): the reward is then the method's own, beta times the log-ratio to sft."""
     measure: ValidationScorer
 
 
@@ -136,37 +136,37 @@ class StepMetrics(Struct, frozen=True):
     reward_spread: float | None
     """Standard deviation of totals among the answers of one prompt, mean over prompts."""
     kl: float | None
-    """Nats an answer between policy and sft, mean over the step's answers."""
+    """Nats per answer between policy and sft, mean over the step's answers."""
     length: float | None
-    """Tokens an answer, mean."""
+    """Tokens per answer, mean."""
     truncated: float | None
     """Share of answers that were cut."""
     seconds: float
-    """Of this step."""
+    """Seconds of this step."""
     completions_crc32: str | None = None
-    """CRC-32 of the tokens of all answers of the step: where those of two runs first differ, their answers part."""
+    """CRC-32 of the tokens of all answers of the step: it shows the first step in which two runs differ."""
 
 
 class ValidationPoint(Struct, frozen=True):
-    """One look at greedy answers to the validation inputs."""
+    """One validation of greedy answers to the validation inputs."""
 
     step: int
     reward: float
     """Mean total; for dpo and kto the mean reward of the method itself on greedy answers."""
     reward_low: float
-    """Paired interval of the change of the mean reward since step 0, added to where it stood then: low end."""
+    """Lower end of the paired interval of the change of the mean reward since step 0, added to its value then."""
     reward_high: float
     metric: float
-    """The independent measure, 0 to 100."""
+    """The independent metric, 0 to 100."""
     metric_change: float
-    """Since step 0, points."""
+    """Change since step 0, points."""
     metric_low: float
-    """Low end of its paired interval."""
+    """Lower end of its paired interval."""
     metric_high: float
     kl: float
-    """Nats an answer between policy and sft: what both expect at each token of the greedy answers, summed; 0 or more."""
+    """Nats per answer between policy and sft: KL of their distributions at each token of the greedy answers, summed; 0 or more."""
     length: float
-    """Tokens an answer, mean."""
+    """Tokens per answer, mean."""
     repetition: float
     """Share of repeated runs of three words, mean, 0 to 1."""
     spread: float
@@ -174,7 +174,7 @@ class ValidationPoint(Struct, frozen=True):
     truncated: float
     """Share of answers that were cut."""
     within: bool
-    """Whether the measure is within the declared tolerance of where it stood."""
+    """Whether the metric is within the declared tolerance of its first value."""
     held_out_loss: float | None = None
     """Loss of the method on the judgments of validation (dpo, kto)."""
     held_out_accuracy: float | None = None
@@ -196,7 +196,7 @@ class Sample(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RlResult:
-    """How it went."""
+    """Result of the training."""
 
     steps: int
     """Steps done; fewer than planned where it stopped early."""
@@ -204,14 +204,14 @@ class RlResult:
     best_step: int
     """Step whose weights were kept; 0: those of sft."""
     stopped: str | None
-    """Why it stopped early, in a sentence; None where it did not."""
+    """Why it stopped early, as a sentence; None where it did not."""
     answers: int
-    """Answers or pairs learned from, over all steps."""
+    """Number of answers or pairs in training, over all steps."""
     seconds: Mapping[str, float]
-    """Where the time of the steps went: generate, reward, reference, learn; and validation beside them. Over all parts of an
+    """Seconds by kind of work: generate, reward, reference, learn; and validation beside them. Over all parts of an
     interrupted run."""
     trainable: int
-    """Weights of the adapter."""
+    """Number of the adapter's weights."""
     history: tuple[StepMetrics, ...]
     validation: tuple[ValidationPoint, ...]
     """The first one is before the first step."""
@@ -224,8 +224,8 @@ class PolicyTrainer(Protocol):
     def fit(
         self, plan: RlArgs, *, model: Path, sft: Path, data: PolicyData, judges: RewardFunctions, out: Path, work: Path
     ) -> RlResult:
-        """Learn, keep the weights of the best look, and write them as an adapter into ``out``.
+        """Train, keep the weights of the best validation, and write them as an adapter into ``out``.
 
-        ``model`` is a model folder, ``sft`` the adapter on it from which training goes on and to which KL is measured.
-        ``work`` survives a kill: the fit goes on from the last complete checkpoint in it.
+        ``model`` is a model folder, ``sft`` the adapter from which training starts and to which KL is measured.
+        ``work`` survives a kill: training resumes from the last complete checkpoint in it.
         """

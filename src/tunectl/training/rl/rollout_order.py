@@ -1,6 +1,6 @@
 """Order of rollouts: which inputs each step uses, and how their answers are packed into rows. Pure.
 
-Everything follows from the seed, so a run that goes on after a kill asks what it would have asked.
+Everything depends only on the seed, so a run that resumes after a kill uses the same inputs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tunectl.training.prefix_sharing import ROW_TOKENS
 
 
 def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> list[tuple[int, ...]]:
-    """Return ``each`` different numbers of questions a step (all, where there are fewer); every question is asked once a pass."""
+    """Return ``each`` different numbers of questions per step (all, where there are fewer); every question is used once per epoch."""
     rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
     size = min(each, questions)
     left: list[int] = []
@@ -28,7 +28,7 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
 
 
 def prompt_seed(seed: int, step: int, place: int) -> int:
-    """Return the seed of the answers to the prompt at ``place`` of a step."""
+    """Return the seed of the answers to the prompt at index ``place`` of a step."""
     return random.Random(f"{seed}:write:{step}:{place}").getrandbits(48)  # noqa: S311  a draw, not a secret
 
 

@@ -1,4 +1,4 @@
-"""Units of private training: whose row is it? No row has answers of two people or sources."""
+"""Units of private training: the person or source of each row. No row has answers of two units."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tunectl.core.errors import DataError
 
 
 def split_by_unit(examples: Sequence[Example], privacy: Privacy, tally: RowCounter) -> list[Example]:
-    """Return the examples, each with the answers of one unit alone.
+    """Return the examples, each with the answers of one unit only.
 
-    Equal inputs were made one example before, with the fields of the first row: where people are the units, answers of the other rows
+    Equal inputs were merged into one example before, with the fields of the first row: where people are the units, answers of the other rows
     are rejected as ``unknown_person``.
     Raises  DataError where an example names no person.
     """

@@ -1,4 +1,4 @@
-"""Records of an sft or cpt fit: training.json, the loss curve as CSV, and a trained example."""
+"""Records of a training of sft or cpt: training.json, the loss curve as CSV, and a trained example."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tunectl.training.protocols import LogPoint, TrainResult
 
 TRAINING, HISTORY = "training.json", "history.csv"
 TIMED = ("tokens_per_second",)
-"""Columns of the curve that a clock fills: they stay out of artifacts, so that equal runs leave equal bytes."""
+"""Columns of the curve with times: they are left out of artifacts, so that equal runs give equal bytes."""
 
 
 class TokenView(Struct, frozen=True):
@@ -26,33 +26,33 @@ class TokenView(Struct, frozen=True):
 
 
 class TrainingRecord(Struct, frozen=True):
-    """What lies in training.json. No clock is in it, so that equal runs leave equal files."""
+    """Content of training.json. It contains no time, so that equal runs give equal files."""
 
     steps: int
     planned_steps: int
     best_step: int
     best_validation_loss: float
-    """Nats a learned token, of the weights that were kept."""
+    """Nats per trained token, of the kept weights."""
     first_validation_loss: float
-    """The same before training."""
+    """Nats per trained token, before training."""
     answers: int
     validation_answers: int
     tokens: int
-    """Prompt and answer tokens read, padding not counted."""
+    """Tokens of prompts and answers read, without padding."""
     tokens_apart: int
-    """The same, had every answer been read with a prompt of its own."""
+    """The same, had every answer its own copy of the prompt."""
     learned_tokens: int
-    """Tokens in the loss, one epoch."""
+    """Tokens in the loss, per epoch."""
     trainable: int
     shared_prompts: bool
     example: list[TokenView]
-    """One row through the real collator."""
+    """Tokens of one row, from the real collator."""
 
 
 def training(
     result: TrainResult, train: Sequence[PackedRow], validation: Sequence[PackedRow], example: list[TokenView]
 ) -> TrainingRecord:
-    """Return the record of a fit."""
+    """Return the record of a training."""
     return TrainingRecord(
         steps=result.steps,
         planned_steps=result.planned_steps,
@@ -71,9 +71,9 @@ def training(
 
 
 def example_tokens(row: PackedRow, tokenizer: Tokenizer) -> list[TokenView]:
-    """Return the tokens of a row as the collator lays them out, and which of them the loss asks for.
+    """Return the tokens of a row as the collator arranges them, and which of them are in the loss.
 
-    The last token of an answer is only ever a target, so it is shown behind the token that predicts it.
+    The last token of an answer is only ever a target, so it is shown after the token that predicts it.
     """
     flat = collate([row])
     targets = set(zip(flat.sources, flat.targets, strict=True))
@@ -91,7 +91,7 @@ def example_tokens(row: PackedRow, tokenizer: Tokenizer) -> list[TokenView]:
 
 
 def curve(points: Sequence[LogPoint], *, timed: bool) -> str:
-    """Return the training curve as CSV, one line a point; an empty cell was not measured. ``timed``: with the ``TIMED`` columns."""
+    """Return the training curve as CSV, one line per point; an empty cell was not measured. ``timed``: with the ``TIMED`` columns."""
     columns = [name for name in LogPoint.__struct_fields__ if timed or name not in TIMED]
     out = text_io.StringIO()
     writer = csv.DictWriter(out, columns, extrasaction="ignore", lineterminator="\n")
@@ -101,5 +101,5 @@ def curve(points: Sequence[LogPoint], *, timed: bool) -> str:
 
 
 def first_of(masked: Sequence[TokenizedExample]) -> TokenizedExample:
-    """Return the shortest example with an answer: the easiest to look at."""
+    """Return the shortest example with an answer: the easiest to read."""
     return min(masked, key=lambda item: len(item.prompt.ids) + len(item.answers[0].ids))

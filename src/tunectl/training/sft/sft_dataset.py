@@ -1,4 +1,4 @@
-"""From records to rows: mask, refuse what is too long, and account for every answer."""
+"""Convert records to rows: mask, reject what is too long, and count every answer."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tunectl.training.prefix_sharing import PackedRow
 from tunectl.training.sft import private_units
 
 CHUNK = 256
-"""Examples that are tokenized together: enough to keep the tokenizer busy, few enough to hold."""
+"""Examples that are tokenized together: enough to keep the tokenizer busy, few enough for memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class LengthLimits:
-    """What an answer must fit."""
+    """Limits on the length of an answer."""
 
     max_tokens: int
-    """Of prompt and answer together."""
+    """Tokens of prompt and answer together."""
 
 
 def tokenize_examples(
     examples: Sequence[Example], masker: LossMasker, limits: LengthLimits, tally: RowCounter
 ) -> list[TokenizedExample]:
-    """Mask ``examples``; each answer counts as one row of the account.
+    """Mask ``examples``; each answer counts as one row.
 
     Answers that are ``too_long`` or have ``nothing_trained`` are rejected whole, never cut.
     """
@@ -45,7 +45,7 @@ def tokenize_examples(
 
 
 def pack_rows(masked: Sequence[TokenizedExample], section: Sft) -> list[PackedRow]:
-    """Return the rows of a batch; of a private fit each with its unit."""
+    """Return the rows of a batch; in private training each with its unit."""
     return [
         replace(row, unit=private_units.find_unit(item.example, section.privacy)) if section.privacy else row
         for item in masked

@@ -1,4 +1,4 @@
-"""The words of tunectl 0.2 for tables, columns and JSON, and a mark of its own for feedback that was erased.
+"""The names of tunectl 0.2 for tables, columns and JSON, and a separate column for erased feedback.
 
 SQLite (3.25 and later) renames tables and columns in place as PostgreSQL does, so no table is copied.
 """
@@ -79,9 +79,9 @@ def _encode(value: Any) -> str:
 
 
 def _mark_erased_feedback(connection: Any) -> None:
-    """Mark what 0.1 had emptied. It deleted value and annotator together; a click may have no value and is still somebody's.
+    """Set ``erased_at`` on feedback that 0.1 had erased. It deleted value and annotator together; a click may have no value and still be valid.
 
-    Of the time nothing is known but that of the erased inference, or that it was not after the last erasure.
+    The time is that of the erased inference, or else that of the last erasure, since no other is known.
     """
     op.add_column("feedback", sa.Column("erased_at", sa.DateTime(timezone=True)))
     connection.execute(

@@ -1,4 +1,4 @@
-"""Which key wrote a row, whether it may speak for many people, and when the server took feedback."""
+"""Which key wrote a row, whether it may send requests for many people, and when the server received feedback."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Add columns; older rows have nothing in them, because nobody wrote down which key sent what."""
+    """Add columns; they are null in older rows, because nobody recorded which key sent what."""
     for table in ("inferences", "feedback"):
         op.add_column(table, sa.Column("key_hash", sa.Text))
         op.add_column(table, sa.Column("acts_for", sa.Boolean))
