@@ -45,7 +45,7 @@ def time_command(words: list[str], folder: Path, runs: int, allowed: set[int]) -
     return {"cpu_ms": round(statistics.median(cpu), 1), "wall_ms": round(statistics.median(wall), 1)}
 
 
-def timed_to_link(words: list[str], folder: Path, runs: int) -> dict[str, float]:
+def time_to_link(words: list[str], folder: Path, runs: int) -> dict[str, float]:
     """Median CPU and wall milliseconds until a program prints the link at which it listens."""
     cpu, wall, ticks = [], [], os.sysconf("SC_CLK_TCK")
     for _ in range(runs):
@@ -80,8 +80,8 @@ def main() -> None:
             "tunectl run compose": time_command([*TUNECTL, "run", "compose"], project, runs, {0}),
             "tunectl run split, before its heavy import": time_command([*TUNECTL, "run", "split"], project, runs, {5}),
         }
-        figures["demo, to listening"] = timed_to_link([*TUNECTL, "demo", "--port", "0"], project, runs)
-        figures["console, to listening"] = timed_to_link([*TUNECTL, "console", "console.port=0"], project, runs)
+        figures["demo, to listening"] = time_to_link([*TUNECTL, "demo", "--port", "0"], project, runs)
+        figures["console, to listening"] = time_to_link([*TUNECTL, "console", "console.port=0"], project, runs)
         to_split = [*TUNECTL, "repro", "--to", "split"]
         subprocess.run(to_split, cwd=project, check=True, capture_output=True)
         figures["tunectl repro --to split, nothing to do"] = time_command(to_split, project, 3, {0})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 import zlib
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from tunectl.artifacts.records import RejectedRow
+from tunectl.backends.readers import reader_process
 from tunectl.backends.readers.docx_reader import read_docx
 from tunectl.backends.readers.html_reader import read_html
 from tunectl.backends.readers.pdf_reader import read_pdf
@@ -252,8 +254,6 @@ def test_broken_parquet_and_arrow(tmp_path, reader, what):
         (read_html, "trafilatura"),
         (read_pdf, "pypdf"),
         (read_docx, "docx"),
-        (read_parquet, "pyarrow"),
-        (read_arrow, "pyarrow"),
     ],
 )
 def test_a_missing_library_is_named_with_its_pip_line(tmp_path, monkeypatch, reader, library):
@@ -265,6 +265,21 @@ def test_a_missing_library_is_named_with_its_pip_line(tmp_path, monkeypatch, rea
     with pytest.raises(MissingExtraError) as caught:
         read(reader, path)
     assert caught.value.message == f"{library} is not installed, and this needs it"
+    assert caught.value.hint == "pip install 'tunectl-lm[data]'"
+
+
+@pytest.mark.parametrize("reader", [read_parquet, read_arrow])
+def test_a_library_that_the_child_lacks_is_named_with_its_pip_line(tmp_path, monkeypatch, reader):
+    absent = tmp_path / "absent" / "pyarrow.py"
+    absent.parent.mkdir()
+    absent.write_text("raise ModuleNotFoundError(\"No module named 'pyarrow'\", name='pyarrow')\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(absent.parent), os.environ.get("PYTHONPATH", "")]))
+    reader_process.end_children()
+    (tmp_path / "f.parquet").write_bytes(b"PAR1")
+    with pytest.raises(MissingExtraError) as caught:
+        read(reader, tmp_path / "f.parquet")
+    reader_process.end_children()
+    assert caught.value.message == "pyarrow is not installed, and this needs it"
     assert caught.value.hint == "pip install 'tunectl-lm[data]'"
 
 

@@ -142,9 +142,13 @@ def test_marks_that_miss_a_turn_are_an_error(tokenizer):
     )
 
 
+LETTERS = st.text(st.characters(exclude_categories=("Cs", "Cn")), min_size=1, max_size=30)
+"""What is no character of Unicode marks turns, and is left out of what a template is given."""
+
+
 @given(
-    prompt=st.text(min_size=1, max_size=30),
-    answers=st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=4),
+    prompt=LETTERS,
+    answers=st.lists(LETTERS, min_size=1, max_size=4),
 )
 @settings(max_examples=80, deadline=None)
 def test_any_text_is_learned_whole(tokenizer, chatml, prompt, answers):

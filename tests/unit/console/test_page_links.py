@@ -190,5 +190,5 @@ def test_a_running_stage_draws_its_loss(console: Console) -> None:
 
 
 def test_before_a_build_one_sees_what_it_may_cost(console: Console) -> None:
-    page = build_act.show_start(ReadContext(console.layout, NOW), {"settings": "sft.epochs=2"})
+    page = build_act.show_start(ReadContext(console.layout, NOW, frozenset({"operate"})), {"settings": "sft.epochs=2"})
     assert any("tunectl estimate sft.epochs=2" in words for words in page.consequences)

@@ -227,7 +227,7 @@ def test_the_page_is_whole_and_self_contained(project):
         "The data of lens",
         "exact_duplicate: 90 of curate",
         "31.0 %",
-        "worth 120 equal records",
+        "effective sample size 120",
         "More data would help",
         "jsonl, chat (columns messages)",
     ):

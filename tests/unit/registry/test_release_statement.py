@@ -93,7 +93,7 @@ def test_a_private_key_is_its_owners_alone(tmp_path: Path) -> None:
         signatures.load_key(path)
     path.write_text("no key")
     path.chmod(0o600)
-    with pytest.raises(DataError, match="holds no private key"):
+    with pytest.raises(DataError, match="is not an unencrypted private key"):
         signatures.load_key(path)
 
 
