@@ -25,7 +25,7 @@ from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.pipeline.stages import ingest
 
 ROOT = Path.cwd()
-SHARED = ROOT.parent / "shared" / "data"
+CORPORA = ROOT / "tests" / "data" / "corpora"
 CONF = {
     name: yaml.safe_load((ROOT / f"conf/ingest/source/{name}.yaml").read_text()) for name in ("files", "urls", "hub")
 }
@@ -591,11 +591,10 @@ def test_addresses_must_be_of_the_web():
 # The real thing
 
 
-@pytest.mark.skipif(not (SHARED / "e2e").is_dir(), reason="../shared/data is absent: e2e")
 def test_e2e_is_547_examples_of_4672_rows():
-    metrics = run(e2e=source(path=str(SHARED / "e2e/devset.csv"), columns={"prompt": ["mr"], "answer": "ref"}))
+    metrics = run(e2e=source(path=str(CORPORA / "e2e_devset.csv.gz"), columns={"prompt": ["mr"], "answer": "ref"}))
     assert (metrics.rows_in, metrics.kept, metrics.examples, metrics.answers) == (4672, 4672, 547, 4672)
-    with (SHARED / "e2e/devset.csv").open(newline="") as stream:
+    with gzip.open(CORPORA / "e2e_devset.csv.gz", "rt", newline="") as stream:
         rows = list(csv.DictReader(stream))
     for item in examples():
         for answer in item.answers:
@@ -611,8 +610,7 @@ def test_transcripts_in_the_form_of_hh_are_refused_as_preferences():
     assert "harmless.jsonl.gz:1 holds pairs of a better and a worse answer (chosen, rejected)" in message
 
 
-@pytest.mark.skipif(not (SHARED / "drift").is_dir(), reason="../shared/data is absent: drift")
 def test_reviews_are_documents_with_their_rating():
-    metrics = run(reviews=source(path=str(SHARED / "drift/product_reviews.csv"), fields={"mood": "sentiment"}))
-    assert (metrics.documents, metrics.kept) == (3708, 3708)
+    metrics = run(reviews=source(path=str(CORPORA / "product_reviews.csv.gz"), fields={"mood": "sentiment"}))
+    assert (metrics.documents, metrics.kept) == (1200, 1200)
     assert all("mood" in item.fields for item in documents())

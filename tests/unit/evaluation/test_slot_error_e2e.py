@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import random
 from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
-import pytest
 import yaml
 
 from tunectl.artifacts.records import Message
@@ -17,15 +17,14 @@ from tunectl.evaluation import slot_error
 from tunectl.evaluation.items import Item
 
 ROOT = Path(__file__).parents[3]
-DATA = ROOT.parent / "shared" / "data" / "e2e" / "devset.csv"
+DATA = ROOT / "tests" / "data" / "corpora" / "e2e_devset.csv.gz"
 CFG = SlotErrorRules.model_validate(yaml.safe_load((ROOT / "conf/evaluate/e2e.yaml").read_text())["slots"])
-pytestmark = pytest.mark.skipif(not DATA.is_file(), reason="../shared/data is absent: e2e")
 
 
 @cache
 def references() -> tuple[slot_error.SlotMatcher, dict[slot_error.SlotPairs, list[str]]]:
     """The rules, and the references by what their input states."""
-    with DATA.open(newline="", encoding="utf-8") as stream:
+    with gzip.open(DATA, "rt", newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     items = [Item(row["mr"], (Message("user", row["mr"]),), (row["ref"],)) for row in rows]
     rules = slot_error.build_slot_matcher(CFG, items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import random
 import time
 from collections import Counter
@@ -27,7 +28,7 @@ from tunectl.preferences.contrastive_pairs import (
 from tunectl.preferences.meaning_representation import from_fields, parse_mr, remove_attribute
 from tunectl.preferences.prompt_split import PARTS
 
-E2E = Path(__file__).parents[4] / "shared" / "data" / "e2e" / "devset.csv"
+E2E = Path(__file__).parents[2] / "data" / "corpora" / "e2e_devset.csv.gz"
 ATTRIBUTES = st.dictionaries(st.sampled_from("abcd"), st.sampled_from("123"), max_size=4)
 
 
@@ -290,10 +291,9 @@ def test_nobody_near():
     )
 
 
-@pytest.mark.skipif(not E2E.is_file(), reason="../shared/data is absent")
 def test_e2e():
     rows: dict[str, list[ReferenceAnswer]] = {}
-    with E2E.open() as stream:
+    with gzip.open(E2E, "rt") as stream:
         for number, row in enumerate(csv.DictReader(stream), 2):
             rows.setdefault(row["mr"], []).append(ReferenceAnswer(row["ref"], Source("devset.csv", number)))
     examples = [
