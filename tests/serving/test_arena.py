@@ -45,7 +45,7 @@ def test_chat_choose_and_keep(server: Server) -> None:
     assert "trouble" not in page
     assert "chosen" in page
     with judgments.open_store(server.folder / "judgments") as found:
-        (said,) = found.list_annotations("Ada")
+        (said,) = found.list_annotations("ada")  # the name of the key, which acts for nobody else
         question = found.questions[said.task]
     assert [turn.content for turn in question.messages] == ["Hello, I am [EMAIL_1]"]
     assert said.tags == ["off topic"]

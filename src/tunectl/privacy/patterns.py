@@ -38,8 +38,8 @@ _EMAIL = re.compile(
 )
 _AT = re.compile(r"\s?[\[(]\s?at\s?[\])]\s?", re.IGNORECASE)
 _DOT = re.compile(r"\s?[\[(]\s?dot\s?[\])]\s?", re.IGNORECASE)
-_GAP = r"[\s\-./+,]{1,2}"
-_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\s?\d{2}(?:[\s\-./+]{0,2}[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
+_GAP = r"(?:[\s\-./+,]|\s[\s\-+])"
+_IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\s?\d{2}(?:(?:[\s\-./+]|\s\s)?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
 _CARD = re.compile(
     rf"(?<![\w.,\-])(?:(?:\d[ \-]?){{12,18}}\d|\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?:{_GAP}\d{{3}})?|\d{{4}}{_GAP}\d{{6}}{_GAP}\d{{4,5}})"
     r"(?![\w\-]|[.,]\d)"

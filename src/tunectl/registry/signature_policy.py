@@ -97,10 +97,16 @@ def _find_promotion_problems(store: ReleaseRegistry, release: str, entries: Sequ
     """Return why the history does not show that a release was champion: who may write to an address could have added the line."""
     if store.trust is None:
         return []
+    signed = False
     for number, entry in enumerate(entries, 1):
-        if entry.release != release or entry.action not in release_state.SWAPS:
+        if entry.action not in release_state.SWAPS:
+            continue
+        signed = signed or entry.signature is not None
+        if entry.release != release:
             continue
         pointer = release_state.champion_of(entries[:number])
         if pointer is not None and release_statement.is_signed_by(pointer, store.trust):
             return []
+        if not signed and not store.manifest(release).refusals:
+            return []  # promoted before keys were trusted, and its gates did not refuse it
     return ["no trusted key signed its promotion"]

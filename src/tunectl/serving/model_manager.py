@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.core import logging_setup
-from tunectl.core.errors import GateError, InfrastructureError, TunectlError
+from tunectl.core.errors import GateError, TunectlError
 from tunectl.registry.protocols import RegistryReader
 from tunectl.serving import load_backoff
 from tunectl.serving.background_threads import run_in_thread
@@ -34,8 +34,6 @@ class DesiredState:
 
     champion: str | None
     trial: CanaryState | None
-    pointed: bool
-    """Whether the registry names the champion; else it is the bundled release (``seed``)."""
     warning: str = ""
     """Why the pointer in the registry is not followed, or what is wrong with the serving release."""
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +88,6 @@ class ModelManager:
         """Which pointer is followed, and what may be loaded."""
         self._refused: Mapping[str, str] = {}
         self._goal: dict[Variant, str | None] = {}
-        self._pointed = False
         self._refusals = load_backoff.LoadBackoff()
         self._resting: dict[str, tuple[LoadedRelease, float]] = {}
         self._loading: dict[tuple[Variant, str], asyncio.Task[None]] = {}
@@ -119,7 +116,6 @@ class ModelManager:
             self._note("champion", f"the release store cannot be read: {error}")
             self._mend()
             return
-        self._pointed = desired.pointed
         if desired.warning and desired.warning != self.warning:
             logging_setup.get_logger(__name__).error("%s", desired.warning)
         self.warning, self._refused = desired.warning, desired.refused
@@ -138,13 +134,8 @@ class ModelManager:
             await asyncio.gather(*self._loading.values())
 
     def _read_desired_state(self) -> DesiredState:
-        """Return the current state in the store. A folder that is not mounted any more looks like an empty one, so a pointer never vanishes.
-
-        Raises  InfrastructureError where it does.
-        """
+        """Return the current state in the store. A folder that is not mounted any more looks like an empty one: the pointer stays."""
         (pointer, problem), (trial, doubt) = self.vetting.read_pointer(), self.vetting.read_trial()
-        if pointer is None and self._pointed:
-            raise InfrastructureError(f"{self._store.location} had a champion and has none now", hint="is it mounted?")
         now = self.loaded.get("champion")
         champion, reason = self.vetting.choose_champion(pointer, now.id if now is not None else None)
         refused: dict[str, str] = {}
@@ -156,7 +147,7 @@ class ModelManager:
             refused[pointer.release if pointer else ""] = reason
             champion = pointer.release if pointer else None
         warning = "; ".join(filter(None, (problem, doubt, reason)))
-        return DesiredState(champion, trial, pointer is not None, warning, refused)
+        return DesiredState(champion, trial, warning, refused)
 
     def _mend(self) -> None:
         """Open failed releases again, by the last known state of the store."""

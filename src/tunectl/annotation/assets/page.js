@@ -1,6 +1,9 @@
 // Keys, drafts, and a clear word when the server is away. Everything else is htmx.
 "use strict";
 const typing = (element) => element.matches("textarea, input:not([type=checkbox])");
+// A button does nothing before htmx has taken up its form, a moment after the page is there.
+const press = (target) =>
+  target.matches("button") && !target.closest("[data-htmx-powered]") ? setTimeout(press, 20, target) : target.click();
 const draftName = () => "draft " + document.querySelector("[data-showing]")?.dataset.showing;
 
 document.addEventListener("keydown", (event) => {
@@ -10,7 +13,7 @@ document.addEventListener("keydown", (event) => {
   const target = document.querySelector(`[data-key="${CSS.escape(key)}"]`);
   if (!target) return;
   event.preventDefault();
-  target.click();
+  press(target);
   if (key === "e") setTimeout(() => document.querySelector("#edit[open] textarea")?.focus());
 });
 
