@@ -35,7 +35,8 @@ started = time.process_time()
 metrics = ingest.run(cfg, ingest.Inputs(), ingest.Outputs(artifact=Path("out")))
 print(json.dumps([time.process_time() - started, metrics.rows_in]))
 """
-CONF = Path(__file__).parents[1] / "conf" / "ingest" / "source" / "files.yaml"
+CONF = Path("conf/ingest/source/files.yaml")
+"""Below the checkout of each tree, which knows its own settings."""
 
 
 def write_sources(folder: Path, rows: int) -> str:
@@ -61,7 +62,7 @@ def write_sources(folder: Path, rows: int) -> str:
 def run_once(source: Path, folder: Path, paths: str) -> tuple[float, int]:
     """Seconds of processor time and rows of one ingest by the tree ``source``."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(CONF), paths],
+        [sys.executable, "-c", CHILD, str(source.parent / CONF), paths],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(source)},
         check=True,
