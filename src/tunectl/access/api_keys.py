@@ -264,7 +264,7 @@ class KeyStore:
     def find(self, secret: str, *scopes: KeyScope) -> ApiKey | None:
         """Return the key behind ``secret`` if it may do all of this now."""
         try:
-            return [self.key(secret, scope, time.monotonic()) for scope in scopes].pop()
+            return [self.key(secret, scope, time.monotonic()) for scope in scopes or (None,)].pop()
         except ApiError:
             return None
 

@@ -26,12 +26,7 @@ def atomic_open(path: Path, mode: int = 0o644) -> Iterator[IO[bytes]]:
 
     Raises  InfrastructureError when the folder cannot be written or the disk is full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    temporary = Path(name)
+    descriptor, temporary = _make_temporary(path)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
@@ -185,17 +180,22 @@ def replace_directory(folder: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def create_exclusive(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
-    """Create a file that is complete from the first moment; False where one of that name exists, which is left unchanged.
-
-    Raises  InfrastructureError where it cannot be made.
-    """
+def _make_temporary(path: Path) -> tuple[int, Path]:
+    """Return a new file beside ``path``, open, and where it is."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise write_error(path, error) from error
-    scratch = Path(name)
+    return descriptor, Path(name)
+
+
+def create_exclusive(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
+    """Create a file that is complete from the first moment; False where one of that name exists, which is left unchanged.
+
+    Raises  InfrastructureError where it cannot be made.
+    """
+    descriptor, scratch = _make_temporary(path)
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
