@@ -167,3 +167,17 @@ def test_an_environment_is_made_once_and_again_where_it_is_half(monkeypatch, tmp
     ):
         exporter_env.ensure_interpreter(tmp_path / "exporters")
     assert not list((tmp_path / "exporters").glob("*/.ready"))
+
+
+def test_the_error_of_a_child_is_told_with_the_lines_that_it_announces():
+    stderr = "Traceback (most recent call last):\nInfrastructureError: the engine failed: Exception from a.cpp:224:\n"
+    stderr += (
+        "Exception from src/node.cpp:823:\n[CPU] node q_proj could not create a primitive\n  its messages are above\n"
+    )
+    assert (
+        exporter_env.error_line(stderr)
+        == "Exception from src/node.cpp:823: [CPU] node q_proj could not create a primitive"
+    )
+    assert exporter_env.error_line("warning\nValueError: no such file\n  at exit\n") == "ValueError: no such file"
+    assert exporter_env.error_line("killed\n") == "killed"
+    assert exporter_env.error_line("") == ""

@@ -131,10 +131,17 @@ def _call(words: Sequence[str], description: str, tool: ToolEnvironment = EXPORT
 
 
 def error_line(stderr: str) -> str:
-    """Return the line that names the error, or the last one; a message may continue below that line."""
+    """Return the line that names the error, or the last one; where it ends with a colon, with the line below that it announces."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    named = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Interrupt)\b.*:|.*\bNo module named\b", line)]
-    return (named or lines or [""])[-1][:500]
+    named = [
+        number
+        for number, line in enumerate(lines)
+        if re.match(r"[\w.]*(Error|Exception|Interrupt)\b.*:|.*\bNo module named\b", line)
+    ]
+    start = end = named[-1] if named else len(lines) - 1
+    while end + 1 < len(lines) and lines[end].endswith(":"):
+        end += 1
+    return " ".join(lines[start : end + 1])[:500]
 
 
 def run_in_env(
@@ -151,10 +158,10 @@ def run_in_env(
     for name in extras:
         _add(folder, lock_file(f"requirements/{name}.txt"))
     done = subprocess.run([str(folder), *words], env=environment, capture_output=True, text=True, check=False)
+    _log.debug("%s: %s", description, done.stderr.strip()[-10_000:])
     if done.returncode:
         raise InfrastructureError(
             f"{description} failed: {error_line(done.stderr) or f'exit code {done.returncode}'}",
             hint="--verbose shows all of its output; if it ran out of memory, close other programs",
         )
-    _log.debug("%s: %s", description, done.stderr.strip()[-2000:])
     return done.stdout
