@@ -10,6 +10,7 @@ from dataclasses import replace as changed
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
+from scipy.stats import binomtest
 
 from scenarios.fault_result import Found
 from tunectl.monitoring import power_study
@@ -36,9 +37,11 @@ def null(
     reference: int,
     rows: int,
     trials: int,
-    length: int,
 ) -> Found:
-    """Windows in which nothing changed: ``trials`` references of their own, and one long run that shares one."""
+    """Windows in which nothing changed, each with a reference and eight earlier windows of its own.
+
+    Evaluations that share a reference or windows err together, so only such trials can be counted for a binomial test.
+    """
     found = Found(
         14,
         f"nothing changed, {rows} rows",
@@ -47,14 +50,15 @@ def null(
     bench = Simulation({"prompt": pool}, {"prompt": own}, rule, reference, rows)
     rates = bench.run(trials, 14, windows=1)
     for name, rate in rates.alone.items():
-        bound = rule.level + 2 * math.sqrt(rule.level * (1 - rule.level) / rate.trials)
+        # three standard errors: a dozen signals are looked at, and the worst of them counts
+        bound = rule.level + 3 * math.sqrt(rule.level * (1 - rule.level) / rate.trials)
         found.must(rate.share <= bound, f"{name}: {rate} of the windows flagged, at most {bound:.1%}")
     worst = max(rates.alone.items(), key=lambda one: one[1].share)
-    false = Rate(sum(bench.count_false_verdicts(length, 14)), length)
+    false = rates.by_window(1)
     found.figures |= {"windows": trials, "worst_signal": f"{worst[0]} {worst[1]}", "false_verdicts": str(false)}
     found.must(
-        false.interval[0] <= rule.false_alarms,
-        f"{false} of {length} evaluations said drift, {rule.false_alarms:.1%} are declared",
+        binomtest(false.count, trials, rule.false_alarms, alternative="greater").pvalue > 0.01,
+        f"{false.count} of {trials} evaluations said drift, {rule.false_alarms:.1%} are declared",
     )
     return found
 
