@@ -159,8 +159,8 @@ class ExperimentStore:
         with self._writing():
             now = self._now(canary)
             if self._up(now):
-                told = f"canary {now.id} ended: {decision}" + (f"; {message}" if message else "")
-                self.store.stop_canary(author=author or now.author, message=told[:1000])
+                stop_message = f"canary {now.id} ended: {decision}" + (f"; {message}" if message else "")
+                self.store.stop_canary(author=author or now.author, message=stop_message[:1000])
             if now.ended_at is None:
                 now = replace(now, ended_at=at, decision=decision, reading=reading or now.reading)
                 self.write(now)

@@ -159,11 +159,11 @@ def _plot_held_out(looks: Sequence[ValidationPoint]) -> Figure:
             (look.step, look.held_out_accuracy) for look in looks if look.held_out_accuracy is not None
         ],
     }
-    drawn = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in series.items() if points}
-    if not drawn:
+    curves = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in series.items() if points}
+    if not curves:
         return "", ""
-    words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in drawn.items())
-    svg = svg_plots.lines(drawn, xlabel="step", ylabel="on validation judgments", alt=words)
+    words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in curves.items())
+    svg = svg_plots.lines(curves, xlabel="step", ylabel="on validation judgments", alt=words)
     return svg, "Judgments that were held out: the loss should fall, the share of pairs ranked right should rise."
 
 

@@ -258,10 +258,10 @@ def _slice_plot(parts: Sequence[SlicePart], title: str, field: str) -> str:
     )
 
 
-def _search_rows(candidates: Sequence[Candidate], chosen: int) -> list[list[str]]:
+def _search_rows(candidates: Sequence[Candidate], best: int) -> list[list[str]]:
     return [
         [
-            describe(candidate.prompt) + (" (chosen)" if index == chosen else ""),
+            describe(candidate.prompt) + (" (chosen)" if index == best else ""),
             f"{candidate.score:.1f}" if candidate.score is not None else candidate.why_not,
             render.number(candidate.tokens),
             f"{candidate.seconds:.1f}" if candidate.score is not None else render.number(None),

@@ -52,10 +52,10 @@ def _wheel(package: str, version: str, cache: Path) -> Path:
             "--dest",
             scratch,
         ]
-        done = subprocess.run([*words, f"{package}=={version}"], capture_output=True, text=True, check=False)
+        process = subprocess.run([*words, f"{package}=={version}"], capture_output=True, text=True, check=False)
         got = sorted(Path(scratch).glob("*.whl"))
-        if done.returncode != 0 or not got:
-            words_of_pip = [line for line in done.stderr.splitlines() if line.strip()]
+        if process.returncode != 0 or not got:
+            words_of_pip = [line for line in process.stderr.splitlines() if line.strip()]
             raise InfrastructureError(
                 f"{package} {version} cannot be fetched from the package index: {words_of_pip[-1] if words_of_pip else 'pip gave no wheel'}",
                 hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or put the wheel into {cache}",

@@ -134,8 +134,10 @@ def _read_trials(query: RowQuery, study: int) -> Iterator[TrialSummary]:
         attributes[trial][key] = json.loads(text)
     steps = {int(row[0]): int(row[1]) for row in query(STEPS, study)}
     for trial, number, state in query(TRIALS, study):
-        found = [value for _, value in sorted(values[trial])]
-        yield _build_trial(number, STATES[state], found, settings[trial], attributes[trial], steps.get(trial, 0))
+        objective_values = [value for _, value in sorted(values[trial])]
+        yield _build_trial(
+            number, STATES[state], objective_values, settings[trial], attributes[trial], steps.get(trial, 0)
+        )
 
 
 def _build_trial(

@@ -91,10 +91,10 @@ class OnlineRlTrainer:
             policy = prepare_policy(plan, peft_model, tokenizer, data, servers)
             run = PolicyRun(plan, settings, policy, data, judges, steps, state, RolloutStep(0, []), group=group)
             trainer.run = run
-            done = trainer_base.run_steps(run, trainer, resumed)
+            last_step = trainer_base.run_steps(run, trainer, resumed)
         if group.first:
             trainer_loop.save(peft_model, state.best, out, base)
-        return to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
+        return to_result(state, last_step, len(steps), trainer_loop.trainable(peft_model))
 
 
 def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -> RlResult:
