@@ -64,9 +64,9 @@ def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json
     with annotation_store.open_store(folder) as opened:
         before = len(opened.questions)
         with progress.bar("inputs answered", root.annotate.prepare.inputs) as bar:
-            for found in generate_candidates(layout, root):
-                bar.advance(found.done - batch.done)
-                batch = found
+            for progress_batch in generate_candidates(layout, root):
+                bar.advance(progress_batch.done - batch.done)
+                batch = progress_batch
                 opened.add(batch.questions)
         count = len(opened.questions)
     if as_json:

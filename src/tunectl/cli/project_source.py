@@ -82,8 +82,8 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
     list(json_schema_export.write_folder(layout, project / SCHEMAS))
     _bind_schemas(project)
     lines = _describe(args.source, preview)
-    if is_local and settings["path"].startswith("data/") and (left_out := _list_links_out(origin.resolve())):
-        lines.append(f"links that lead out of it, which are not copied: {', '.join(left_out)}")
+    if is_local and settings["path"].startswith("data/") and (outside_links := _list_links_out(origin.resolve())):
+        lines.append(f"links that lead out of it, which are not copied: {', '.join(outside_links)}")
     return NewSource(name, _load(layout).ingest.sources[name], preview, lines)
 
 
@@ -139,11 +139,11 @@ def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]
         return {"method": "files", "path": str(place)}
     copy = project / "data" / place.name
     if place.is_dir():
-        left_out = set(_list_links_out(place))
+        outside_links = set(_list_links_out(place))
 
         def ignore(folder: str, names: list[str]) -> list[str]:
             inside = Path(folder).relative_to(place)
-            return [name for name in names if name.startswith(".") or (inside / name).as_posix() in left_out]
+            return [name for name in names if name.startswith(".") or (inside / name).as_posix() in outside_links]
 
         shutil.copytree(place, copy, symlinks=True, ignore=ignore)
     else:

@@ -44,11 +44,11 @@ def list_options(conf: Path, group: str) -> list[str]:
 
 
 def classify_overrides(
-    conf: Path, overrides: Sequence[Override], problems: list[OverrideError], read: Callable[[str], Any]
+    conf: Path, overrides: Sequence[Override], problems: list[OverrideError], parse: Callable[[str], Any]
 ) -> tuple[dict[str, Override], list[tuple[Override, KeyPath, Any]]]:
     """Split overrides into choices of files and values; mistakes are noted in ``problems`` and left out.
 
-    ``read`` converts the text of a value, or raises ValueError.
+    ``parse`` converts the text of a value, or raises ValueError.
     """
     groups: dict[str, Override] = {}
     values: list[tuple[Override, KeyPath, Any]] = []
@@ -69,7 +69,7 @@ def classify_overrides(
         else:
             path = _path(key)
             try:
-                values.append((override, path, read(text)))
+                values.append((override, path, parse(text)))
             except ValueError as error:
                 problems.append(OverrideError(path, f"{_who(override)}: {error}"))
     return groups, values
