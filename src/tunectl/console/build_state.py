@@ -93,18 +93,18 @@ def find_running_stage(context: ReadContext) -> str | None:
     if not lock.is_locked(path):
         return None
     try:
-        found = re.match(r"stage (\w+)", path.read_text(encoding="utf-8", errors="replace"))
+        match = re.match(r"stage (\w+)", path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def read_progress(context: ReadContext, stage: str) -> NodeProgress | None:
     """Return the newest progress bar of a stage's journal; None without one."""
-    found = stage_progress.read_stage_progress(context.layout, stage)
-    if found is None or not found.bars:
+    progress = stage_progress.read_stage_progress(context.layout, stage)
+    if progress is None or not progress.bars:
         return None
-    bar = max(found.bars, key=lambda one: one.updated_at)
+    bar = max(progress.bars, key=lambda one: one.updated_at)
     return NodeProgress(bar.label, bar.done, bar.total, bar.figures, bar.seconds_left)
 
 
