@@ -69,7 +69,7 @@ def next_task(
     rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
     kind, order, left = rng.random(), rng.random(), rng.randrange(2)
     own = [item.task for item in annotations if item.annotator == annotator]
-    unasked = [item for item in questions if not item.attention and item.id not in own]
+    tasks = [item for item in questions if not item.attention and item.id not in own]
     if kind < plan.attention:
         checks = [item for item in questions if item.attention and item.id not in own]
         if checks:
@@ -79,7 +79,7 @@ def next_task(
         if again is not None:
             return NextTask(again, left, repeat=True)
     others = {item.task for item in annotations if item.annotator != annotator} | set(on_screen)
-    new = [item for item in unasked if item.id not in others] or unasked
+    new = [item for item in tasks if item.id not in others] or tasks
     if not new:
         return None
     recent = {item.prompt for item in questions if item.id in own[-3:]}  # not the same input again at once

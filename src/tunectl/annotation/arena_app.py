@@ -249,9 +249,9 @@ class _Routes:
 
     def _keep(self, verdict: Vote) -> None:
         question, annotation = mask_pii(verdict.question, verdict.annotation, self._setup.masker)
-        with annotation_store.open_store(self._setup.folder) as opened:
-            opened.add([question])
-            opened.write(annotation)
+        with annotation_store.open_store(self._setup.folder) as store:
+            store.add([question])
+            store.write(annotation)
 
     async def _log_vote(self, person: _Session, verdict: Vote) -> str:
         """Send the choice to the inference log as feedback; return a sentence for the person where that fails."""

@@ -188,8 +188,8 @@ class ExperimentStore:
     def _wrong(self) -> Literal["absent", "left over"] | None:
         running, state, pointer = self.running(), self.store.trial(), self.store.champion()
         if running is not None:
-            won = pointer is not None and pointer.release == running.challenger  # its end is not written yet
-            return "absent" if state is None and not won else None
+            is_promoted = pointer is not None and pointer.release == running.challenger  # its end is not written yet
+            return "absent" if state is None and not is_promoted else None
         return "left over" if state is not None and any(item.salt == state.salt for item in self.all()) else None
 
     def _up(self, canary: Experiment) -> bool:

@@ -104,17 +104,17 @@ def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -
 def next_lines(source: NewSource, folder: str) -> list[str]:
     """Return what to type next, and what to know before."""
     preview = source.preview
-    go = "" if folder == "." else f"cd {folder} && "
+    cd_prefix = "" if folder == "." else f"cd {folder} && "
     if not preview.examples:
         return [
             "these are documents: a model learns to answer from inputs with answers, and there are none yet",
-            f"next: {go}tunectl repro --to split    reads and curates them; then add a table of inputs and answers to data/",
+            f"next: {cd_prefix}tunectl repro --to split    reads and curates them; then add a table of inputs and answers to data/",
         ]
     lines = []
     if preview.answers < FEW_ANSWERS:
         lines.append(f"{preview.answers} answers are few: the verdict will likely be that there is not enough evidence")
     words = f"experiment=first sft.epochs={_choose_epochs(preview)}"
-    return [*lines, f"next: {go}tunectl up {words}    a first verdict, in minutes"]
+    return [*lines, f"next: {cd_prefix}tunectl up {words}    a first verdict, in minutes"]
 
 
 def _choose_epochs(source_preview: SourcePreview) -> float:

@@ -120,12 +120,14 @@ def _build_node(
     folder = context.layout.artifact(stage)
     counts: RowCounts | None = problems.attempt(stage, lambda: context.read_json(folder / ROW_COUNTS, RowCounts), None)
     verdict = problems.attempt(stage, lambda: context.read_json(folder / "verdict.json"), None) or {}
-    lost = (
+    stage_failure = (
         StageFailure(str(failure["message"]), failure.get("hint"))
         if failure.get("stage") == stage and running is None
         else None
     )
-    state: NodeState = "running" if running == stage else "failed" if lost else status.state if status else "unknown"
+    state: NodeState = (
+        "running" if running == stage else "failed" if stage_failure else status.state if status else "unknown"
+    )
     return StageNode(
         stage,
         text,
@@ -140,6 +142,6 @@ def _build_node(
         counts.kept if counts else None,
         sum(counts.rejected.values()) if counts else None,
         read_progress(context, stage) if state == "running" else None,
-        lost,
+        stage_failure,
         any((folder / name).is_file() for name in WRITES.get(stage, ())),
     )

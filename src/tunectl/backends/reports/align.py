@@ -41,11 +41,11 @@ def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
 
 def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
     first, selected = aligned.validation[0], find_selected_checkpoint(aligned)
-    gained = (f"{selected.reward - first.reward:+.2f}", "reward, against sft")
+    gain_tile = (f"{selected.reward - first.reward:+.2f}", "reward, against sft")
     if selected.held_out_accuracy is not None:
-        gained = (render.percent(selected.held_out_accuracy), "of held-out pairs ranked right")
+        gain_tile = (render.percent(selected.held_out_accuracy), "of held-out pairs ranked right")
     return [
-        gained,
+        gain_tile,
         (f"{selected.metric_change:+.1f}", f"points of {measure_title(settings)}"),
         (f"{selected.kl:.1f}", "nats an answer away from sft"),
         (f"{selected.length - first.length:+.1f}", "tokens an answer"),

@@ -93,10 +93,12 @@ def _find_orphans(connection: Any) -> list[str]:
     """Return feedback about inferences that do not exist."""
     sa, tables = import_optional("sqlalchemy", extra="inference-log"), inference_log_schema.tables()
     feedback, inferences = tables.feedback, tables.inferences
-    lost = sa.select(feedback.c.id, feedback.c.inference_id).where(
+    orphans = sa.select(feedback.c.id, feedback.c.inference_id).where(
         ~sa.exists().where(inferences.c.id == feedback.c.inference_id)
     )
-    return [f"feedback {row[0]} is about {row[1]}, which is not there" for row in connection.execute(lost.limit(MOST))]
+    return [
+        f"feedback {row[0]} is about {row[1]}, which is not there" for row in connection.execute(orphans.limit(MOST))
+    ]
 
 
 @contextmanager

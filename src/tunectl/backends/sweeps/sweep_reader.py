@@ -119,7 +119,7 @@ def find_best(trials: Sequence[TrialSummary], maximize: Sequence[bool]) -> list[
 
 
 def _dominates(other: Sequence[float], values: Sequence[float]) -> bool:
-    return other != values and all(mine <= theirs for mine, theirs in zip(other, values, strict=True))
+    return other != values and all(first <= second for first, second in zip(other, values, strict=True))
 
 
 def _read_trials(query: RowQuery, study: int) -> Iterator[TrialSummary]:

@@ -139,9 +139,9 @@ def prepare_policy(
     torch = import_optional("torch", extra="train")
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model.get_base_model())
-    sped = lora_kernels.use_fused_lora(model)
+    fused_layers = lora_kernels.use_fused_lora(model)
     layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
-    autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and sped < layers
+    autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and fused_layers < layers
     longest_prompt = min(data.validation, key=lambda question: len(question.ids))
     trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens will do
     result = capability_probe.probe(model, [row_of(longest_prompt, trial)], autocast=autocast)

@@ -102,9 +102,9 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
     low = model_loader.dtype(plan.profile) == torch.bfloat16
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model)
-    sped = lora_kernels.use_fused_lora(peft_model)
+    fused_layers = lora_kernels.use_fused_lora(peft_model)
     layers = sum(1 for module in peft_model.modules() if hasattr(module, "lora_A"))
-    return peft_model, low and sped < layers
+    return peft_model, low and fused_layers < layers
 
 
 def trainable(model: Any) -> int:

@@ -195,9 +195,9 @@ def _merge_files(
     with _ONE_AT_A_TIME, initialize_config_dir(where, version_base="1.3"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a defaults list without _self_, which _find_recipe_problems reports
         loader = GlobalHydra.instance().config_loader()
-        noted = _note_merged_files(loader)
+        merge_order = _note_merged_files(loader)
         composed = hydra_compose("config", words, return_hydra_config=True)
-        order = noted or loader.compute_defaults_list("config", words, RunMode.RUN).defaults
+        order = merge_order or loader.compute_defaults_list("config", words, RunMode.RUN).defaults
         options = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items() if value is not None}
     tree: Any = OmegaConf.to_container(composed, resolve=False)
     del tree["hydra"]
@@ -294,7 +294,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
     from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
     config = OmegaConf.create(raw)
-    referred = " ".join(str(value) for _, value in iter_leaves(raw) if isinstance(value, str) and "${" in value)
+    references = " ".join(str(value) for _, value in iter_leaves(raw) if isinstance(value, str) and "${" in value)
     for path, value in list(iter_leaves(raw)):
         where = origins.find(path)
         if "_target_" in path:
@@ -322,7 +322,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
                 problems.append(OverrideError(path, ""))  # the missing value itself is reported
             except OmegaConfBaseException:
                 problems.append(OverrideError(path, _dangling(raw, path, value, where)))
-        elif len(path) > 1 and path[0] == "data" and f"${{{to_dotted_key(path)}}}" not in referred:
+        elif len(path) > 1 and path[0] == "data" and f"${{{to_dotted_key(path)}}}" not in references:
             text = f"nothing reads it: no setting refers to ${{{to_dotted_key(path)}}}"
             problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
             continue

@@ -125,28 +125,28 @@ def apply_override(
 ) -> None:
     """Set one value. A key that is not there yet is created: validation decides whether it may exist."""
     node: Any = raw
-    walked: KeyPath = ()
+    prefix: KeyPath = ()
     for part, after in zip(path, (*path[1:], None), strict=True):
         if isinstance(node, list) and not (isinstance(part, int) and 0 <= part < len(node)):
-            text = f"{to_dotted_key(walked)} is a list of {len(node)}; it has no entry {part} (the first is 0)"
+            text = f"{to_dotted_key(prefix)} is a list of {len(node)}; it has no entry {part} (the first is 0)"
             problems.append(OverrideError(path, f"{_who(override)}: {text}"))
             return
         key: Any = part if isinstance(node, list) else str(part)
-        walked, inner = (*walked, key), node[key] if isinstance(node, list) else node.get(key)
+        prefix, inner = (*prefix, key), node[key] if isinstance(node, list) else node.get(key)
         if after is None and isinstance(value, dict) and isinstance(inner, dict):
             for name, below in value.items():
-                apply_override(raw, origins, override, (*walked, name), below, problems)
+                apply_override(raw, origins, override, (*prefix, name), below, problems)
         elif after is None:
             node[key] = value
-            origins.set(walked, value, override.origin)
+            origins.set(prefix, value, override.origin)
         elif isinstance(inner, dict | list):
             node = inner
         elif inner is None:
             node[key] = {}
-            origins.set(walked, {}, override.origin)
+            origins.set(prefix, {}, override.origin)
             node = node[key]
         else:
             problems.append(
-                OverrideError(path, f"{_who(override)}: {to_dotted_key(walked)} is a single value; it holds no {after}")
+                OverrideError(path, f"{_who(override)}: {to_dotted_key(prefix)} is a single value; it holds no {after}")
             )
             return

@@ -24,8 +24,8 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     reason = _describe_obstacle(context)
     if reason:
         return ActPage("Start a build", [reason], back="/build", scope="operate")
-    typed = form.get("settings", "") if "operate" in context.scopes else ""
-    overrides = build_settings.parse_settings(typed)
+    settings = form.get("settings", "") if "operate" in context.scopes else ""
+    overrides = build_settings.parse_settings(settings)
     stages = _list_stages(context, overrides)
     pending = [stage for stage in stages if stage.state in {"stale", "not built"}]
     consequences = [
@@ -42,7 +42,7 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         facts=[(stage.stage, _describe_stage(stage)) for stage in pending],
         fields=[
             structs.replace(REASON, value=form.get("reason", "")),
-            ActField("settings", "Settings for it", value=typed, help="key=value, with spaces between several; may be empty."),
+            ActField("settings", "Settings for it", value=settings, help="key=value, with spaces between several; may be empty."),
         ],
         state={"pending": _list_pending(context)},
         buttons=[ActButton("start", "Start the build"), ActButton("preview", "Show what would run", "", checked=False)],

@@ -171,10 +171,10 @@ class _Explanation:
             )
         if not feedback:
             self.unknown.append("Nobody gave feedback on this answer.")
-        frozen: list[ExplanationStep] = self.problems.attempt(
+        retrain_steps: list[ExplanationStep] = self.problems.attempt(
             "snapshots", lambda: list(list_retrains_of(self.context, self.runs, record.id)), []
         )
-        self.after += frozen
+        self.after += retrain_steps
         steps: list[RowStep] = self.problems.attempt(
             "rows", lambda: list(lineage_trace.trace_row(self.layout, self.name)), []
         )
@@ -323,9 +323,9 @@ class _Explanation:
                     link=link("/drift/{}", str(drift.get("id", ""))),
                 )
             )
-        frozen = proposed.get("snapshot")
-        if isinstance(frozen, dict):
-            step = self.problems.attempt("snapshot", lambda: describe_snapshot(self.context, frozen), None)
+        snapshot_facts = proposed.get("snapshot")
+        if isinstance(snapshot_facts, dict):
+            step = self.problems.attempt("snapshot", lambda: describe_snapshot(self.context, snapshot_facts), None)
             self.behind += [step] if step is not None else []
         else:
             self.unknown.append("No snapshot of live traffic was taken for this retrain.")

@@ -257,9 +257,9 @@ def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> 
 def _list_facts(run: RetrainRun, question: str) -> Iterator[tuple[str, str]]:
     yield "started by", f"{run.trigger.kind}{f' ({run.trigger.author})' if run.trigger.author else ''}"
     yield "why", run.trigger.message
-    frozen: dict[str, Any] = run.facts("proposed").get("snapshot") or {}
-    if frozen:
-        yield "people's feedback", f"on {frozen.get('inferences', 0)} answers"
+    snapshot_facts: dict[str, Any] = run.facts("proposed").get("snapshot") or {}
+    if snapshot_facts:
+        yield "people's feedback", f"on {snapshot_facts.get('inferences', 0)} answers"
     data: dict[str, Any] = run.facts("awaiting_approval").get("data") or run.facts("training")
     if "examples" in data:
         yield "rows to learn" if question == "retrain" else "rows learned", str(data["examples"])
