@@ -292,32 +292,19 @@ class SqlInferenceLog:
         """Erase inferences first: feedback that is being written now is waited for, and later feedback finds the inference erased."""
         sa, table, feedback = self._sa, self._tables.inferences, self._tables.feedback
         now = datetime.now(UTC)
-        key_filters = [item.c.key_hash == user_hash if by_key else sa.false() for item in (table, feedback)]
-        inference_filter, feedback_filter = (
-            sa.or_(table.c.user_hash == user_hash, key_filters[0]),
-            sa.or_(feedback.c.annotator == user_hash, key_filters[1]),
-        )
+        keys = [item.c.key_hash == user_hash if by_key else sa.false() for item in (table, feedback)]
+        owner = sa.or_(table.c.user_hash == user_hash, keys[0])
+        author = sa.or_(feedback.c.annotator == user_hash, keys[1])
         if until is not None:
-            inference_filter = sa.and_(inference_filter, table.c.accepted_at <= until)
-            feedback_filter = sa.and_(
-                feedback_filter, sa.func.coalesce(feedback.c.received_at, feedback.c.created_at) <= until
-            )
-        erasure = (
-            sa.update(table)
-            .where(inference_filter, table.c.erased_at.is_(None))
-            .values(**TEXT_OF_INFERENCE, erased_at=now)
-        )
+            owner = sa.and_(owner, table.c.accepted_at <= until)
+            author = sa.and_(author, sa.func.coalesce(feedback.c.received_at, feedback.c.created_at) <= until)
+        erasure = sa.update(table).where(owner, table.c.erased_at.is_(None)).values(**TEXT_OF_INFERENCE, erased_at=now)
+        blank = sa.update(feedback).where(feedback.c.erased_at.is_(None)).values(**TEXT_OF_FEEDBACK, erased_at=now)
         opinions = 0
         with self._transaction() as connection:
             erased_ids = [row.id for row in connection.execute(erasure.returning(table.c.id))]
-            about = [feedback_filter, *(feedback.c.inference_id.in_(some) for some in _in_pages(erased_ids))]
-            for which in about:
-                blank = (
-                    sa.update(feedback)
-                    .where(which, feedback.c.erased_at.is_(None))
-                    .values(**TEXT_OF_FEEDBACK, erased_at=now)
-                )
-                opinions += connection.execute(blank).rowcount
+            for which in [author, *(feedback.c.inference_id.in_(some) for some in _in_pages(erased_ids))]:
+                opinions += connection.execute(blank.where(which)).rowcount
             result = ErasureResult(len(erased_ids), opinions)
             facts = {"inferences": result.inferences, "feedback": result.feedback}
             event = LogEvent(uuid.uuid4().hex, now, "erased", facts)
