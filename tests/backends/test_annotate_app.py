@@ -55,4 +55,4 @@ def test_a_full_disk_takes_nothing_back_and_says_so(desk, monkeypatch):
     assert "No space left on device. Your last choice still counts." in body
     assert "1 saved, 2 to go" in body
     assert undone(desk)[0] == 200
-    assert desk.progress("Ada").done == 0
+    assert desk.progress("Ada").answered == 0

@@ -87,6 +87,39 @@ PARTICIPLES = frozenset(
     ]
 )
 """Irregular participles; forms that are imperatives as well (read, set, put, cut, let, run, split) are none of them."""
+VAGUE_WORDS = frozenset(
+    [
+        "asked",
+        "brought",
+        "drawn",
+        "found",
+        "given",
+        "gone",
+        "heard",
+        "held",
+        "looked",
+        "made",
+        "said",
+        "shown",
+        "taken",
+        "told",
+        "wanted",
+    ]
+)
+"""Participles that say what was done to a value and not what it is: a variable is a noun (match, record, reply, query)."""
+JSON_KEYS = {
+    ("console/screens/answers.py", "shown"): "a key of the page's JSON",
+    ("console/screens/compare.py", "asked"): "a key of the page's JSON",
+    ("console/screens/people.py", "found"): "a key of the page's JSON",
+    ("data/split/report.py", "found"): "a key of the report of split",
+    ("data/split/report.py", "held"): "a key of the report of split",
+    ("federated/exchange.py", "asked"): "a key of a federation's record of a round",
+    ("pipeline/stages/feedback.py", "held"): "a key of the stage's metrics",
+    ("pipeline/system_check.py", "found"): "a key of tunectl doctor --json",
+    ("retraining/promotion_gate.py", "said"): "a key of a retrain's evidence",
+    ("training/mask_diagnostics.py", "shown"): "a key of tunectl data inspect --json",
+}
+"""Fields that keep such a word, because it is written to a file or sent, and why: other programs read it."""
 VERBS_IN_ED = {"embed", "feed", "need", "seed", "shed", "speed"}
 ADJECTIVES = {"added", "fused", "grouped", "nested", "shared", "stacked", "tuned"}
 """Before a noun they say which one, as in ``nested_subsets``; alone they would be a participle."""
@@ -171,6 +204,47 @@ def test_functions_are_named_by_verbs_and_not_by_participles() -> None:
         if not is_property(node) and begins_with_participle(node.name)
     ]
     assert wrong == []
+
+
+def bound_names(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Names of variables, parameters and attributes where they get a value, with the line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name is not None:
+            yield node.name, node.lineno
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("found = [told for told in rows]", ["found", "told"]),
+        ("def read(said, *, shown=0): self._made = lambda given: 1", ["said", "shown", "_made", "given"]),
+        ("class Row:\n    held: int = 0", ["held"]),
+        ("for asked, (drawn, *gone) in rows: pass", ["asked", "drawn", "gone"]),
+        ("if (taken := 1): pass\nwith x as heard: pass", ["taken", "heard"]),
+        ("try: pass\nexcept OSError as brought: pass", ["brought"]),
+        ("match x:\n    case [wanted, *looked]: pass", ["wanted", "looked"]),
+        ("f(found=row.found)", []),
+    ],
+)
+def test_every_kind_of_binding_is_seen(code: str, names: list[str]) -> None:
+    assert sorted(name for name, _ in bound_names(ast.parse(code))) == sorted(names)
+
+
+def test_variables_are_nouns() -> None:
+    vague = [
+        (path.relative_to(SOURCE).as_posix(), name, line)
+        for path, tree in source_trees.parse_package().items()
+        for name, line in bound_names(tree)
+        if name.strip("_") in VAGUE_WORDS
+    ]
+    assert [f"{path}:{line} {name}" for path, name, line in vague if (path, name) not in JSON_KEYS] == []
+    assert {(path, name) for path, name, _ in vague} >= JSON_KEYS.keys()
 
 
 def public_classes(tree: ast.Module) -> Iterator[str]:

@@ -157,7 +157,9 @@ def open_retrain(folder: Path, address: str) -> RetrainApi:
 
 
 def open_annotate(path: Path | None) -> Any:
-    empty = SimpleNamespace(get_current_task=lambda who: None, progress=lambda who: SimpleNamespace(done=0, left=0))
+    empty = SimpleNamespace(
+        get_current_task=lambda who: None, progress=lambda who: SimpleNamespace(answered=0, remaining=0)
+    )
     hosts = None if path else guard.list_hosts("localhost")
     keys = KeyStore(path, 1.0) if path else None
     return annotate_app.application(empty, AnnotateAppConfig("shop", (), keys, hosts, lambda: None))
@@ -365,7 +367,7 @@ def test_a_revoked_key_loses_its_session_of_annotate(tmp_path: Path) -> None:
     api_keys.add(tmp_path / "keys.json", entry)
     people: list[str] = []
     empty = SimpleNamespace(
-        get_current_task=people.append, progress=lambda who: SimpleNamespace(done=0, left=0, undo=False)
+        get_current_task=people.append, progress=lambda who: SimpleNamespace(answered=0, remaining=0, undo=False)
     )
     keys = KeyStore(tmp_path / "keys.json", 0.0)
     ask = ask_asgi(annotate_app.application(empty, AnnotateAppConfig("shop", (), keys, None, lambda: None)))

@@ -127,7 +127,7 @@ def test_without_keys_a_service_on_this_machine_answers_to_no_proxy(tmp_path: Pa
 
 def test_cookies_behind_nginx_are_of_this_host_and_https_alone(tmp_path: Path, keys: dict[str, str]) -> None:
     empty = SimpleNamespace(
-        get_current_task=lambda who: None, progress=lambda who: SimpleNamespace(done=0, left=0, undo=False)
+        get_current_task=lambda who: None, progress=lambda who: SimpleNamespace(answered=0, remaining=0, undo=False)
     )
     setup = AnnotateAppConfig("shop", (), KeyStore(tmp_path / "keys.json", 1.0), None, lambda: None)
     listening = bounded_http.listen("127.0.0.1", 0)

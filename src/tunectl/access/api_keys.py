@@ -137,13 +137,13 @@ def add(path: Path, entry: ApiKey) -> None:
     Raises  UsageError when the name is taken.
     """
     with _alone(path):
-        known = read(path)
-        if any(key.name == entry.name for key in known):
+        keys = read(path)
+        if any(key.name == entry.name for key in keys):
             raise UsageError(
                 f"{path}: there is a key {entry.name} already",
                 hint=f"choose another name, or: tunectl serve keys remove {entry.name}",
             )
-        write(path, [*known, entry])
+        write(path, [*keys, entry])
 
 
 def remove(path: Path, name: str) -> None:
@@ -166,11 +166,11 @@ def set_enabled(path: Path, name: str, *, enabled: bool) -> None:
 
 
 def _read_with(path: Path, name: str) -> list[ApiKey]:
-    known = read(path)
-    if all(key.name != name for key in known):
-        names = ", ".join(key.name for key in known) or "none"
+    keys = read(path)
+    if all(key.name != name for key in keys):
+        names = ", ".join(key.name for key in keys) or "none"
         raise UsageError(f"{path}: no key {name}; there are: {names}", hint="list them: tunectl serve keys list")
-    return known
+    return keys
 
 
 @contextmanager
@@ -194,22 +194,22 @@ class TokenBucket:
 
     size: int
     """Capacity, and how much is refilled per minute."""
-    left: float
+    available: float
     at: float
-    """When ``left`` was computed; monotonic seconds."""
+    """When ``available`` was computed; monotonic seconds."""
 
     def measure_wait(self, now: float, count: float = 1.0) -> float:
         """Return the seconds until ``count`` are available, or until the bucket is full where ``count`` is above its size."""
-        wanted = min(count, self.size)
-        self.left = min(self.size, self.left + (now - self.at) * self.size / 60)
+        target = min(count, self.size)
+        self.available = min(self.size, self.available + (now - self.at) * self.size / 60)
         self.at = now
-        return 0.0 if self.left >= wanted else (wanted - self.left) * 60 / self.size
+        return 0.0 if self.available >= target else (target - self.available) * 60 / self.size
 
     def acquire(self, now: float, count: float = 1.0) -> float:
         """Take ``count``: return 0 where that many were available, else the seconds to wait. More than ``size`` leaves the bucket below 0."""
         wait = self.measure_wait(now, count)
         if not wait:
-            self.left -= count
+            self.available -= count
         return wait
 
 
@@ -229,7 +229,7 @@ class KeyStore:
     _buckets: dict[tuple[str, str], TokenBucket] = field(default_factory=dict)
     _open: Counter[str] = field(default_factory=Counter)
     _stamp: tuple[int, int, int] | None = None
-    _looked: float = float("-inf")
+    _checked_at: float = float("-inf")
 
     def load(self) -> None:
         """Read the file for the first time, and restrict its permissions. Raises  DataError where it is broken."""
@@ -246,8 +246,8 @@ class KeyStore:
 
         Raises  ApiError: 401 without a key or for an unknown one, 403 without the scope.
         """
-        if now - self._looked >= self.every:
-            self._looked = now
+        if now - self._checked_at >= self.every:
+            self._checked_at = now
             self._again()
         result = self._keys.get(hash_key(secret)) if secret else None
         if result is None:
@@ -348,6 +348,6 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 def public_view(entry: ApiKey) -> dict[str, object]:
     """Return the columns that a table shows for a key."""
-    shown = structs.asdict(entry)
-    shown["sha256"] = entry.sha256[:12]
-    return shown
+    columns = structs.asdict(entry)
+    columns["sha256"] = entry.sha256[:12]
+    return columns

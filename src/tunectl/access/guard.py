@@ -109,10 +109,10 @@ def check_content_type(head: RequestHead, body: BodyKind | None) -> None:
     """
     if body is None or head.method in SAFE_METHODS:
         return
-    expected, sent = CONTENT_TYPES[body], head.headers.get("content-type", "")
-    if sent.partition(";")[0].strip().lower() != expected:
+    expected, content_type = CONTENT_TYPES[body], head.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != expected:
         raise ApiError(
-            f"the body must be sent as Content-Type: {expected}, not {sent[:100] or 'without one'}",
+            f"the body must be sent as Content-Type: {expected}, not {content_type[:100] or 'without one'}",
             code="content_type",
             status=415,
         )

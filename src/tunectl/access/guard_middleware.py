@@ -68,7 +68,7 @@ class GuardMiddleware:
             return
         await self.application(scope, receive, send_guarded)
 
-    def _add_headers(self, given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _add_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Add the security headers; a header that the application has set is kept."""
-        names = {name.lower() for name, _ in given}
-        return [*given, *((name, value) for name, value in dict(self._headers).items() if name not in names)]
+        names = {name.lower() for name, _ in headers}
+        return [*headers, *((name, value) for name, value in dict(self._headers).items() if name not in names)]

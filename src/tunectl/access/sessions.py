@@ -68,8 +68,8 @@ def is_https(scheme: str, headers: Mapping[str, str]) -> bool:
 
     Whoever forges one of these headers makes only their own cookie stricter.
     """
-    proxied = headers.get("x-forwarded-proto", "").partition(",")[0].strip()
-    return "https" in (scheme, proxied) or headers.get("origin", "").startswith("https://")
+    proxy_scheme = headers.get("x-forwarded-proto", "").partition(",")[0].strip()
+    return "https" in (scheme, proxy_scheme) or headers.get("origin", "").startswith("https://")
 
 
 def set_cookie(response: Any, name: str, value: str, *, https: bool, max_age: int = MAX_AGE_SECONDS) -> None:

@@ -156,10 +156,10 @@ def check_signatures(
     message: bytes, signatures: Iterable[Signature], role: KeyRole, keys: Iterable[TrustedKey]
 ) -> SignatureCheck:
     """Verify the signatures of a message: one good key of that role is enough."""
-    trusted, offered = list(keys), list(signatures)
+    trusted, candidates = list(keys), list(signatures)
     valid = [
         key
-        for signature in offered
+        for signature in candidates
         for key in trusted
         if key.role == role and key.key_id == signature.key_id and _verify(key, message, signature)
     ]
@@ -168,9 +168,9 @@ def check_signatures(
         return SignatureCheck("trusted", f"signed by {good[0]}")
     if valid:
         return SignatureCheck("revoked", f"signed by {valid[0].name}, whose key was revoked")
-    if not offered:
+    if not candidates:
         return SignatureCheck("untrusted", "is not signed")
-    if not {signature.key_id for signature in offered} & {key.key_id for key in trusted if key.role == role}:
+    if not {signature.key_id for signature in candidates} & {key.key_id for key in trusted if key.role == role}:
         return SignatureCheck("untrusted", f"is signed by no trusted key of role {role}")
     return SignatureCheck("untrusted", "was altered: its signature does not fit")
 

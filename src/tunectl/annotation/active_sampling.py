@@ -52,34 +52,34 @@ def preference_uncertainty(first: tuple[float, float], second: tuple[float, floa
 
 def next_task(
     questions: Sequence[AnnotationTask],
-    said: Sequence[AnnotationEvent],
+    annotations: Sequence[AnnotationEvent],
     annotator: str,
     turn: int,
     plan: QueuePolicy,
     *,
     telling: Mapping[str, float] | None = None,
-    shown: Collection[str] = (),
+    on_screen: Collection[str] = (),
 ) -> NextTask | None:
     """Return the next question of ``annotator``, who has answered ``turn`` times; None when nothing is left to ask.
 
-    ``said`` has all annotations that count, of all people; ``shown`` has questions on other people's screens now, which are kept
-    from being asked twice by chance. ``telling`` maps the id of a question to its ``preference_uncertainty``; a question without one, and
+    ``annotations`` has all annotations that count, of all people; ``on_screen`` has questions on other people's screens now, which
+    are kept from being asked twice by chance. ``telling`` maps the id of a question to its ``preference_uncertainty``; a question without one, and
     all of them where it is None, come in random order, after those that are in it.
     """
     rng = random.Random(f"{plan.seed} {annotator} {turn}")  # noqa: S311  (no secret)
     kind, order, left = rng.random(), rng.random(), rng.randrange(2)
-    own = [item.task for item in said if item.annotator == annotator]
-    unasked = [item for item in questions if not item.attention and item.id not in own]
+    own = [item.task for item in annotations if item.annotator == annotator]
+    tasks = [item for item in questions if not item.attention and item.id not in own]
     if kind < plan.attention:
         checks = [item for item in questions if item.attention and item.id not in own]
         if checks:
             return NextTask(checks[int(order * len(checks))], left, repeat=False)
     elif kind < plan.attention + plan.repeats:
-        again = _again(questions, said, annotator, plan.gap)
+        again = _again(questions, annotations, annotator, plan.gap)
         if again is not None:
             return NextTask(again, left, repeat=True)
-    others = {item.task for item in said if item.annotator != annotator} | set(shown)
-    new = [item for item in unasked if item.id not in others] or unasked
+    others = {item.task for item in annotations if item.annotator != annotator} | set(on_screen)
+    new = [item for item in tasks if item.id not in others] or tasks
     if not new:
         return None
     recent = {item.prompt for item in questions if item.id in own[-3:]}  # not the same input again at once
@@ -96,12 +96,12 @@ def next_task(
 
 
 def _again(
-    questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str, gap: int
+    questions: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str, gap: int
 ) -> AnnotationTask | None:
     """Return a question to ask again: of those with the fewest answers one that somebody else answered, else an old one of this annotator."""
     tasks_by_id = {item.id: item for item in questions if not item.attention}
-    own = [item.task for item in said if item.annotator == annotator]
-    votes = Counter(item.task for item in said if item.task in tasks_by_id)
+    own = [item.task for item in annotations if item.annotator == annotator]
+    votes = Counter(item.task for item in annotations if item.task in tasks_by_id)
     of_others = [name for name in votes if name not in own]
     if of_others:
         return tasks_by_id[min(of_others, key=lambda name: (votes[name], name))]
@@ -110,7 +110,7 @@ def _again(
     return tasks_by_id[old[0]] if old else None
 
 
-def open_tasks(questions: Sequence[AnnotationTask], said: Sequence[AnnotationEvent], annotator: str) -> int:
+def open_tasks(questions: Sequence[AnnotationTask], annotations: Sequence[AnnotationEvent], annotator: str) -> int:
     """Return questions that somebody has not answered yet, attention checks not counted."""
-    own = {item.task for item in said if item.annotator == annotator}
+    own = {item.task for item in annotations if item.annotator == annotator}
     return sum(not item.attention and item.id not in own for item in questions)

@@ -216,12 +216,12 @@ class _Routes:
         if button not in get_args(Button):
             return self._reject_form()
         try:
-            counted = self._queue.submit(
+            is_current = self._queue.submit(
                 who, form.get("showing", [""])[0], cast("Button", button), tags, form.get("edit", [None])[0]
             )
         except InfrastructureError as error:
             return self._html(self._question(who, NOT_SAVED.format(reason=error.message)), 507)
-        return self._html(self._question(who, "" if counted else OUT_OF_DATE))
+        return self._html(self._question(who, "" if is_current else OUT_OF_DATE))
 
     async def undo(self, request: Any) -> Any:
         """Take the last choice back, and show it again."""

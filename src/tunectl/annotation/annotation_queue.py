@@ -37,9 +37,9 @@ class DisplayedTask:
 class Progress:
     """Progress of one annotator."""
 
-    done: int
+    answered: int
     """Turns that count, skips among them."""
-    left: int
+    remaining: int
     """Questions not yet answered."""
     undo: bool
     """Whether there is something to take back."""
@@ -71,7 +71,13 @@ class AnnotationQueue:
         others = [item.question.id for name, item in self._showing.items() if name != annotator]
         questions = list(self._store.questions.values())
         result = next_task(
-            questions, self._store.list_annotations(), annotator, turn, self._plan, telling=self._telling, shown=others
+            questions,
+            self._store.list_annotations(),
+            annotator,
+            turn,
+            self._plan,
+            telling=self._telling,
+            on_screen=others,
         )
         if result is None:
             return None
@@ -118,10 +124,10 @@ class AnnotationQueue:
     def undo(self, annotator: str) -> bool:
         """Take back the last choice of ``annotator``, and show its question again. False when there is none."""
         with self._lock:
-            said = self._store.list_annotations(annotator)
-            if not said:
+            annotations = self._store.list_annotations(annotator)
+            if not annotations:
                 return False
-            last = said[-1]
+            last = annotations[-1]
             self._store.write(Retraction(last.id, annotator, self._clock().isoformat(timespec="seconds")))
             again = NextTask(self._store.questions[last.task], last.left, last.repeat)
             self._showing[annotator] = self._build_displayed_task(annotator, self._store.count_turns(annotator), again)
@@ -135,9 +141,9 @@ class AnnotationQueue:
     def progress(self, annotator: str) -> Progress:
         """Return how far ``annotator`` is."""
         with self._lock:
-            said = self._store.list_annotations(annotator)
-            tasks = open_tasks(list(self._store.questions.values()), said, annotator)
-            return Progress(len(said), tasks, bool(said))
+            annotations = self._store.list_annotations(annotator)
+            tasks = open_tasks(list(self._store.questions.values()), annotations, annotator)
+            return Progress(len(annotations), tasks, bool(annotations))
 
     def rank(self, telling: Mapping[str, float]) -> None:
         """From now on ask the most uncertain question first; ``telling`` maps an id to the chance that a reward model is wrong about it."""

@@ -56,7 +56,7 @@ class Vote:
     """A comparison that was decided."""
 
     question: AnnotationTask
-    said: AnnotationEvent
+    annotation: AnnotationEvent
     first: BattleAnswer
     """The first of the two answers of ``question``."""
     second: BattleAnswer

@@ -108,7 +108,9 @@ class _Routes:
         self._throttle = KeyThrottle()
         self._writing = asyncio.Lock()
         self._responses = import_optional("starlette.responses", extra="annotate")
-        self._left: type[Exception] = import_optional("starlette.requests", extra="annotate").ClientDisconnect
+        self._client_disconnect: type[Exception] = import_optional(
+            "starlette.requests", extra="annotate"
+        ).ClientDisconnect
 
     def _who(self, request: Any) -> _Session | None:
         return self._people.find(sessions.read_cookie(request.cookies, COOKIE))
@@ -200,10 +202,10 @@ class _Routes:
 
         Raises  InfrastructureError with the server's own words where it refuses.
         """
-        status, said = await ask(self._server, "GET", "/v1/models", person.key)
+        status, reply = await ask(self._server, "GET", "/v1/models", person.key)
         if status != 200:
-            raise InfrastructureError(_reason(status, said))
-        releases = {item.get("variant"): item.get("release") for item in said["data"]}
+            raise InfrastructureError(_reason(status, reply))
+        releases = {item.get("variant"): item.get("release") for item in reply["data"]}
         variants = ("champion", "challenger" if "challenger" in releases else "champion")
         body: dict[str, Any] = {
             "messages": [{"role": turn.role, "content": turn.content} for turn in messages],
@@ -212,9 +214,9 @@ class _Routes:
         }
         if variants[0] == variants[1]:
             body["temperature"] = WARMTH
-        wanted = [{**body, "model": variant, "seed": secrets.randbelow(2**31)} for variant in variants]
+        bodies = [{**body, "model": variant, "seed": secrets.randbelow(2**31)} for variant in variants]
         both = await asyncio.gather(
-            *(ask(self._server, "POST", "/v1/chat/completions", person.key, item) for item in wanted)
+            *(ask(self._server, "POST", "/v1/chat/completions", person.key, item) for item in bodies)
         )
         first, second = (
             _answer(f"{variant} {releases.get(variant)}", status, body)
@@ -246,14 +248,14 @@ class _Routes:
         return self._html(self._talk(person, await self._log_vote(person, verdict)))
 
     def _keep(self, verdict: Vote) -> None:
-        question, annotation = mask_pii(verdict.question, verdict.said, self._setup.masker)
-        with annotation_store.open_store(self._setup.folder) as opened:
-            opened.add([question])
-            opened.write(annotation)
+        question, annotation = mask_pii(verdict.question, verdict.annotation, self._setup.masker)
+        with annotation_store.open_store(self._setup.folder) as store:
+            store.add([question])
+            store.write(annotation)
 
     async def _log_vote(self, person: _Session, verdict: Vote) -> str:
         """Send the choice to the inference log as feedback; return a sentence for the person where that fails."""
-        annotation = verdict.said
+        annotation = verdict.annotation
         if annotation.choice == "skip":
             return ""
         value: Any = {"other": verdict.second.inference_id, "choice": annotation.choice}
@@ -305,7 +307,7 @@ class _Routes:
                     body += chunk
                     if len(body) > LONGEST_BODY:
                         return None
-        except (TimeoutError, self._left):
+        except (TimeoutError, self._client_disconnect):
             return None
         return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 

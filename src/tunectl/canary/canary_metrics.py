@@ -28,7 +28,7 @@ class ExperimentData(Struct, frozen=True):
     """In the order in which they became final."""
     open: int
     """Number of identities whose attribution time is not over."""
-    chosen: int
+    by_name: int
     """Number of inferences whose caller asked for a variant by name: they were not assigned."""
     both: int
     """Number of identities that were seen in both variants; assigned ones never are."""
@@ -47,20 +47,20 @@ def collect_observations(
     """Return the units of all inferences since the experiment began.
 
     inferences    of both variants, the oldest first
-    said         finds the feedback of inferences
-    challenger   release of the challenger
-    attribution  time from an identity's first inference to the end of what counts for it
-    slow         seconds beyond which an answer counts as slow
+    feedback_of   finds the feedback of inferences
+    challenger    release of the challenger
+    attribution   time from an identity's first inference to the end of what counts for it
+    slow          seconds beyond which an answer counts as slow
     """
     groups: dict[str, list[InferenceRecord]] = {}
-    chosen = 0
+    by_name = 0
     for inference in inferences:
         if inference.variant not in ("champion", "challenger") or (
             inference.variant == "challenger" and inference.release != challenger
         ):
             continue
         if (inference.request or {}).get("model") in (*VARIANTS, inference.release):
-            chosen += 1
+            by_name += 1
         elif inference.person is not None:  # an experiment lasts for weeks of traffic: its text is not kept in memory
             groups.setdefault(inference.person, []).append(replace(inference, request=None, response=None))
     final: list[tuple[datetime, str, list[InferenceRecord]]] = []
@@ -77,7 +77,7 @@ def collect_observations(
     final.sort(key=lambda row: row[:2])
     feedback = feedback_of([item.id for _, _, inside in final for item in inside])
     units = [_unit(inside, feedback, end, metric, slow) for end, _, inside in final]
-    return ExperimentData(units, still_open, chosen, both)
+    return ExperimentData(units, still_open, by_name, both)
 
 
 def _unit(

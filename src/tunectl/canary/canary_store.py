@@ -159,8 +159,8 @@ class ExperimentStore:
         with self._writing():
             now = self._now(canary)
             if self._up(now):
-                told = f"canary {now.id} ended: {decision}" + (f"; {message}" if message else "")
-                self.store.stop_canary(author=author or now.author, message=told[:1000])
+                stop_message = f"canary {now.id} ended: {decision}" + (f"; {message}" if message else "")
+                self.store.stop_canary(author=author or now.author, message=stop_message[:1000])
             if now.ended_at is None:
                 now = replace(now, ended_at=at, decision=decision, reading=reading or now.reading)
                 self.write(now)
@@ -188,8 +188,8 @@ class ExperimentStore:
     def _wrong(self) -> Literal["absent", "left over"] | None:
         running, state, pointer = self.running(), self.store.trial(), self.store.champion()
         if running is not None:
-            won = pointer is not None and pointer.release == running.challenger  # its end is not written yet
-            return "absent" if state is None and not won else None
+            is_promoted = pointer is not None and pointer.release == running.challenger  # its end is not written yet
+            return "absent" if state is None and not is_promoted else None
         return "left over" if state is not None and any(item.salt == state.salt for item in self.all()) else None
 
     def _up(self, canary: Experiment) -> bool:

@@ -29,8 +29,8 @@ def ipw_outcomes(variant: NDArray[Any], outcome: NDArray[Any], share: float) -> 
     """Return x of the module docstring, (units,); m is the mean outcome of all earlier units, of both variants."""
     np = import_optional("numpy", extra="retrain")
     before = (np.cumsum(outcome) - outcome + 0.5) / (np.arange(len(outcome)) + 1)
-    weighed: NDArray[Any] = np.where(variant, 1 / share, -1 / (1 - share)) * (outcome - before)
-    return weighed
+    outcomes: NDArray[Any] = np.where(variant, 1 / share, -1 / (1 - share)) * (outcome - before)
+    return outcomes
 
 
 def log_e_process(x: NDArray[Any], minimum: float, share: float) -> NDArray[Any]:

@@ -114,7 +114,7 @@ def evaluate(
         name: np.asarray([unit.guards.get(name, 0.0) for unit in units], dtype=float)
         for name in sorted({name for unit in units for name in unit.guards})
     }
-    weighed, evidence = (
+    ipw_outcomes, evidence = (
         e_process.ipw_outcomes(variant, outcome, rules.share),
         _log_e_values(variant, outcome, bad, rules),
     )
@@ -122,7 +122,7 @@ def evaluate(
     if decision == "running" and (over or (rules.max_total_units is not None and len(units) >= rules.max_total_units)):
         decision, reason = "undecided", f"{len(units)} units, and neither the goal nor harm is proved"
     champion, challenger = (float(outcome[side].mean()) if side.any() else None for side in (~variant, variant))
-    band = _band(weighed, rules) if len(units) else None
+    band = _band(ipw_outcomes, rules) if len(units) else None
     return ExperimentResult(
         decision,
         reason,
@@ -134,7 +134,7 @@ def evaluate(
         None if band is None else float(band[1][-1]),
         {name: float(np.exp(min(path.max(), 700.0))) if len(path) else 1.0 for name, path in evidence.items()},
         at,
-        _curve(weighed, evidence, band) if curve and band is not None else [],
+        _curve(ipw_outcomes, evidence, band) if curve and band is not None else [],
     )
 
 
@@ -154,10 +154,10 @@ def _log_e_values(
     variant: NDArray[Any], outcome: NDArray[Any], bad: Mapping[str, NDArray[Any]], rules: SequentialTestRules
 ) -> dict[str, NDArray[Any]]:
     """Return the log e-value of each question after each unit."""
-    weighed = e_process.ipw_outcomes(variant, outcome, rules.share)
+    ipw_outcomes = e_process.ipw_outcomes(variant, outcome, rules.share)
     return {
-        "better": e_process.log_e_process(weighed, -rules.margin, rules.share),
-        "harm": e_process.log_e_process(-weighed, 0.0, rules.share),
+        "better": e_process.log_e_process(ipw_outcomes, -rules.margin, rules.share),
+        "harm": e_process.log_e_process(-ipw_outcomes, 0.0, rules.share),
         "fair": e_process.sample_ratio_mismatch(variant, rules.share),
         **{
             name: e_process.log_e_process(

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.config.loading import checks
 
     layout = ProjectPaths()
-    typed = [word for word in args.words if word != PREPARE]
-    root = checks.load_project_config(layout, typed).root
+    overrides = [word for word in args.words if word != PREPARE]
+    root = checks.load_project_config(layout, overrides).root
     folder = layout.root / root.annotate.store
-    if len(typed) < len(args.words):
+    if len(overrides) < len(args.words):
         return _prepare(layout, root, folder, as_json=args.json)
     return _serve(layout, root, folder, generate=args.generate)
 
@@ -61,14 +61,14 @@ def _prepare(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, as_json
     from tunectl.preferences import annotation_store
 
     batch = CandidateBatch([], 0, 0, 0)
-    with annotation_store.open_store(folder) as opened:
-        before = len(opened.questions)
+    with annotation_store.open_store(folder) as store:
+        before = len(store.questions)
         with progress.bar("inputs answered", root.annotate.prepare.inputs) as bar:
-            for found in generate_candidates(layout, root):
-                bar.advance(found.done - batch.done)
-                batch = found
-                opened.add(batch.questions)
-        count = len(opened.questions)
+            for progress_batch in generate_candidates(layout, root):
+                bar.advance(progress_batch.done - batch.done)
+                batch = progress_batch
+                store.add(batch.questions)
+        count = len(store.questions)
     if as_json:
         result = {"store": str(folder), "inputs": batch.of, "left_out": batch.left_out}
         terminal.print_json({**result, "new": count - before, "questions": count})
@@ -89,14 +89,14 @@ def _serve(layout: ProjectPaths, root: TunectlConfig, folder: Path, *, generate:
     from tunectl.preferences import annotation_store
 
     asking, keys = root.annotate.queue, _open_keys(layout, root)
-    with annotation_store.open_store(folder) as opened:
-        if not opened.questions and not generate:
+    with annotation_store.open_store(folder) as store:
+        if not store.questions and not generate:
             raise DataError(
                 f"{folder}: there is nothing to ask yet",
                 hint="let the models write answers: tunectl annotate prepare, or while the page is open: tunectl annotate --generate",
             )
         queue = AnnotationQueue(
-            opened, QueuePolicy(asking.repeat_rate, asking.attention_rate, asking.min_gap, root.seed)
+            store, QueuePolicy(asking.repeat_rate, asking.attention_rate, asking.min_gap, root.seed)
         )
         listening = annotate_app.listen(root.annotate.host, root.annotate.port)
         writing = _BackgroundWriter(layout, root, queue, generate=generate)

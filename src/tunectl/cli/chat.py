@@ -102,9 +102,9 @@ def _speaker(
     chat = template.load(base, system=own.system if args.system is None else args.system)
     speaker = ChatSession(base, adapter, _profile(), end_of_turn=own.eot_token.id)
 
-    def answer(messages: list[Message], seen: Callable[[str], None]) -> str:
+    def answer(messages: list[Message], on_text: Callable[[str], None]) -> str:
         prompt = chat.render(messages, add_generation_prompt=True)
-        return speaker.answer(prompt, max_new_tokens=args.max_new_tokens, temperature=args.temperature, seen=seen)
+        return speaker.answer(prompt, max_new_tokens=args.max_new_tokens, temperature=args.temperature, on_text=on_text)
 
     return answer
 

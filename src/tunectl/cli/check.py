@@ -83,8 +83,8 @@ def _rows(result: list[tuple[Any, Any, str]]) -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     above: tuple[Any, ...] = ()
     for path, value, origin in result:
-        opened = [depth for depth in range(len(path) - 1) if path[: depth + 1] != above[: depth + 1]]
-        rows += [(f"{'  ' * depth}{path[depth]}", "", "") for depth in opened]
+        new_depths = [depth for depth in range(len(path) - 1) if path[: depth + 1] != above[: depth + 1]]
+        rows += [(f"{'  ' * depth}{path[depth]}", "", "") for depth in new_depths]
         above = path
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         rows.append((f"{'  ' * (len(path) - 1)}{path[-1]}", text, origin))

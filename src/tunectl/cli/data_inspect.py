@@ -67,8 +67,8 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
     passed = (adapted / manifest.PASSED_THROUGH).is_file() or not (adapted / manifest.NAME).is_file()
     base = layout.artifact("model") if passed else adapted
     manifest.read(base)
-    agreed = model_spec.load(base)
-    system = agreed.system if section.system is None else section.system
+    spec = model_spec.load(base)
+    system = spec.system if section.system is None else section.system
     problem = None
     try:
         chat = template.load(base, system=system)
@@ -77,21 +77,21 @@ def diagnose_project(layout: ProjectPaths, *, which: int) -> Any:
         special = load_special_texts(base)
         chat = template.Template((base / template.FILE).read_text(), system=system, special=special)
     tokenizer = Tokenizer(base)
-    masker = LossMasker(chat, tokenizer, end_of_turn=agreed.eot_token.id, train_on=section.loss_on)
+    masker = LossMasker(chat, tokenizer, end_of_turn=spec.eot_token.id, train_on=section.loss_on)
     examples = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
     if not examples:
         raise DataError("the train split is empty, so there is no example to show")
     diagnostics = mask_diagnostics.run_diagnostics(
         masker.mask(examples),
         tokenizer,
-        agreed,
+        spec,
         max_tokens=section.max_length,
         max_share=section.max_rejected_share,
         system=chat.system,
         which=which,
     )
     fine = mask_diagnostics.DiagnosticCheck(
-        "template is that of the contract", ok=True, text=f"SHA-256 {agreed.template_sha256[:12]}…"
+        "template is that of the contract", ok=True, text=f"SHA-256 {spec.template_sha256[:12]}…"
     )
     return msgspec.structs.replace(diagnostics, findings=[problem or fine, *diagnostics.findings])
 

@@ -66,8 +66,8 @@ def _inference(layout: ProjectPaths, name: str) -> dict[str, Any] | None:
     from tunectl.config.loading import checks
 
     root = checks.load_project_config(layout).root
-    with open_inference_log.open_if_exists(root.inference_log, layout) as live:
-        inference = open_inference_log.inference(live, name) if live is not None else None
+    with open_inference_log.open_if_exists(root.inference_log, layout) as log:
+        inference = open_inference_log.inference(log, name) if log is not None else None
     if inference is None:
         return None
     return {

@@ -42,19 +42,19 @@ def run(args: argparse.Namespace) -> int:
         else:
             terminal.table("", ("stage", "reason", "rows", "first", "what"), rows)
         return 0
-    chosen = [(stage, reject) for stage, reject in result if reject.reason == args.reason]
-    if not chosen:
+    matches = [(stage, reject) for stage, reject in result if reject.reason == args.reason]
+    if not matches:
         raise UsageError(
             f"{args.reason}: no row was rejected for this reason; there are {_names(result)}",
             hint="tunectl data rejects counts them",
         )
     if args.json:
-        terminal.print_json([{"stage": stage, **to_builtins(reject)} for stage, reject in chosen[: args.number]])
+        terminal.print_json([{"stage": stage, **to_builtins(reject)} for stage, reject in matches[: args.number]])
     else:
-        shown = [
-            (stage, reject.source.location, reject.detail, reject.sample) for stage, reject in chosen[: args.number]
+        table_rows = [
+            (stage, reject.source.location, reject.detail, reject.sample) for stage, reject in matches[: args.number]
         ]
-        terminal.table(f"{args.reason}: {len(chosen)} rows", ("stage", "row", "detail", "text"), shown)
+        terminal.table(f"{args.reason}: {len(matches)} rows", ("stage", "row", "detail", "text"), table_rows)
     return 0
 
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = _path(ProjectPaths(), args.stage, args.file)
     shape = _shape(args.stage, path.stem)
-    chosen = list(
+    rows = list(
         islice(
             (row for row in atomic_io.read_rows(path, shape) if args.find is None or args.find in _text(row)),
             args.number,
@@ -51,11 +51,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         from msgspec import to_builtins
 
-        terminal.print_json([to_builtins(row) for row in chosen])
+        terminal.print_json([to_builtins(row) for row in rows])
         return 0
-    for row in chosen:
+    for row in rows:
         _show(row, limit=None if args.full else 400)
-    if not chosen:
+    if not rows:
         terminal.print_line(f"{path}: no row" + (f" holds {args.find!r}" if args.find is not None else ""))
     return 0
 

@@ -32,9 +32,9 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     from tunectl.pipeline.model_choice import resolve_model
 
     layout = ProjectPaths()
-    chosen = resolve_model(layout, args.model, args.adapter)
+    model = resolve_model(layout, args.model, args.adapter)
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
-    result, one = file_evaluation_runner.run_evaluation(job, chosen)
+    result, one = file_evaluation_runner.run_evaluation(job, model)
     if args.out is not None:
         atomic_io.write_json(args.out / NAME, result)
         atomic_io.write_rows(args.out / ANSWERS, file_evaluation.build_answer_rows(job.task, one))

@@ -25,12 +25,12 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     from tunectl.pipeline.model_choice import resolve_model
 
     layout = ProjectPaths()
-    chosen = [
+    models = [
         resolve_model(layout, args.model, args.adapter),
         resolve_model(layout, args.against, None, said="--against"),
     ]
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
-    (first, own), (second, other) = (file_evaluation_runner.run_evaluation(job, item) for item in chosen)
+    (first, own), (second, other) = (file_evaluation_runner.run_evaluation(job, item) for item in models)
     result = two_model_report.TwoModelReport(
         first, second, *two_model_report.differences(job.task, (own, other), job.backend.tools, job.close)
     )

@@ -44,23 +44,23 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.console.read_context import ReadContext
     from tunectl.console.screens.explain import read_explain
 
-    found = read_explain(ReadContext(ProjectPaths(), datetime.now(UTC)), {"id": args.id})
-    if found.kind == "nothing" and not found.problems:
+    explanation = read_explain(ReadContext(ProjectPaths(), datetime.now(UTC)), {"id": args.id})
+    if explanation.kind == "nothing" and not explanation.problems:
         raise DataError(
             f"{args.id}: no answer, release, retrain or row of that name",
             hint="tunectl log show, tunectl release list, tunectl retrain status or tunectl data show name some",
         )
     if args.json:
-        terminal.print_json(to_builtins(found))
+        terminal.print_json(to_builtins(explanation))
         return 0
-    terminal.print_line(f"{found.title}. {found.summary}")
-    for title, steps in (("What is behind it", found.behind), ("What came after it", found.after)):
+    terminal.print_line(f"{explanation.title}. {explanation.summary}")
+    for title, steps in (("What is behind it", explanation.behind), ("What came after it", explanation.after)):
         _print_steps(title, steps)
-    for part, words in found.problems.items():
+    for part, words in explanation.problems.items():
         terminal.print_line(f"{part} cannot be read: {terminal.strip_control(words)}")
-    if found.unknown:
+    if explanation.unknown:
         terminal.print_line("\nWhat is not known:")
-    for words in found.unknown:
+    for words in explanation.unknown:
         terminal.print_line(f"  {terminal.strip_control(words)}")
     return 0
 

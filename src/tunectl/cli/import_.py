@@ -62,13 +62,13 @@ def _translate(tool: str, file: Path) -> Any:
     from tunectl.config.loading import foreign_import, foreign_yaml
 
     try:
-        given = foreign_yaml.load_yaml(file.read_text(encoding="utf-8"), str(file))
+        settings = foreign_yaml.load_yaml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"{file}: cannot be read: {reason}") from error
     if tool == "axolotl":
-        return foreign_import.import_axolotl(given)
-    return foreign_import.import_llama_factory(given, _data_sets(file, str(given.get("dataset_dir") or "data")))
+        return foreign_import.import_axolotl(settings)
+    return foreign_import.import_llama_factory(settings, _data_sets(file, str(settings.get("dataset_dir") or "data")))
 
 
 def _data_sets(file: Path, folder: str) -> dict[str, Any]:

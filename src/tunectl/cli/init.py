@@ -66,13 +66,13 @@ def run(args: argparse.Namespace) -> int:
         project_template.render_project(folder, name, args.example)
         source = None if args.source is None else project_source.add_source(folder, target, args)
         with project_template.move_atomically(folder, target) as backup:
-            said = project_repo.init_repositories(target)
+            lines = project_repo.init_repositories(target)
     if backup is not None:
-        said.append(f"what was in the way is in {backup}")
+        lines.append(f"what was in the way is in {backup}")
     next_lines = _next(args) if source is None else project_source.next_lines(source, args.folder)
     if source is not None:
-        said += [*source.lines, "written: conf/ingest/project.yaml, with what was detected; your editor checks it"]
-    for line in (f"{name}: a new project in {target}", *(f"  {line}" for line in said), *next_lines):
+        lines += [*source.lines, "written: conf/ingest/project.yaml, with what was detected; your editor checks it"]
+    for line in (f"{name}: a new project in {target}", *(f"  {line}" for line in lines), *next_lines):
         terminal.print_line(line)
     return 0
 
@@ -95,22 +95,22 @@ def _next(args: argparse.Namespace) -> list[str]:
     return [f"next: put raw files below {Path(args.folder) / 'data'}, then: {where}tunectl check && tunectl repro"]
 
 
-def _refuse_full(target: Path, shown: str, *, force: bool) -> None:
+def _refuse_full(target: Path, folder: str, *, force: bool) -> None:
     if target.exists() and not target.is_dir():
-        raise UsageError(f"{shown} is a file, not a folder", hint="choose another name")
+        raise UsageError(f"{folder} is a file, not a folder", hint="choose another name")
     there = sorted(item.name for item in target.iterdir()) if target.is_dir() else []
     # A repository without anything in it yet is as good as empty.
     if force or not set(there) - {".git"}:
         return
     names = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
     raise UsageError(
-        f"{shown} is not empty: it holds {names}", hint="choose another folder, or go into this one with --force"
+        f"{folder} is not empty: it holds {names}", hint="choose another folder, or go into this one with --force"
     )
 
 
-def _refuse_unknown(example: str | None, known: list[str]) -> None:
-    if example is None or example in known:
+def _refuse_unknown(example: str | None, examples: list[str]) -> None:
+    if example is None or example in examples:
         return
-    near = get_close_matches(example, known, 1)
+    near = get_close_matches(example, examples, 1)
     hint = f"did you mean {near[0]}?" if near else ""
-    raise UsageError(f"{example}: no such example; there is {', '.join(known)}", hint=hint)
+    raise UsageError(f"{example}: no such example; there is {', '.join(examples)}", hint=hint)

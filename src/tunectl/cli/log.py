@@ -206,15 +206,15 @@ def _export(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, s
     from tunectl.inference_log import export as inference_log_export
 
     out: Path = args.out or layout.inference_log_exports / f"{args.shape}.jsonl"
-    found = inference_log_export.Export(args.shape, workload=root.project, approved_only=args.approved)
+    export = inference_log_export.Export(args.shape, workload=root.project, approved_only=args.approved)
     if args.out is None:
         private_files.make_folder(out.parent)
-    rows = found.rows(_select_inferences(args, store), store.feedback_of)
+    rows = export.rows(_select_inferences(args, store), store.feedback_of)
     count = atomic_io.write_rows(out, rows, private_files.FILE)
     if args.json:
-        terminal.print_json({"file": str(out), "rows": count, "left_out": dict(found.left_out)})
+        terminal.print_json({"file": str(out), "rows": count, "left_out": dict(export.left_out)})
         return 0
-    why = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in sorted(found.left_out.items()))
+    why = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in sorted(export.left_out.items()))
     terminal.print_line(f"{out}: {count} rows" + (f"; left out: {why}" if why else ""))
     if args.shape == "chat" and not args.approved and count:
         terminal.print_line(

@@ -42,16 +42,16 @@ def erase(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, sto
             args.user if args.user is not None else pseudonyms.key_holder_name(args.key), hash_key
         )
     folder = (layout.root / root.inference_log.hash_key_file).parent
-    found = erasure.erase_person(store, folder, hashed, by_key=args.key is not None, at=datetime.now(UTC))
-    told = (
-        f"Erased: {found.inferences} inferences, {found.feedback} feedback records. Their text is deleted, and no build uses "
+    result = erasure.erase_person(store, folder, hashed, by_key=args.key is not None, at=datetime.now(UTC))
+    message = (
+        f"Erased: {result.inferences} inferences, {result.feedback} feedback records. Their text is deleted, and no build uses "
         f"them. {LIMIT}"
     )
-    if not (found.inferences or found.feedback):
-        told = NOBODY.format(variable=root.inference_log.hash_key_env)
-    if found.journal_busy:
-        told = f"{told} {BUSY}"
-    _say(args, {"erased": found.inferences, "feedback": found.feedback, "journal_busy": found.journal_busy}, told)
+    if not (result.inferences or result.feedback):
+        message = NOBODY.format(variable=root.inference_log.hash_key_env)
+    if result.journal_busy:
+        message = f"{message} {BUSY}"
+    _say(args, {"erased": result.inferences, "feedback": result.feedback, "journal_busy": result.journal_busy}, message)
     return 0
 
 
@@ -93,11 +93,11 @@ def _prune_snapshots(layout: ProjectPaths, section: FeedbackFromLog, before: dat
     from tunectl.inference_log import erasure, training_window
     from tunectl.retraining.run_store import RunStore
 
-    kept = {one.id for one in training_window.load_window(layout.root / section.window).snapshots}
+    protected_ids = {one.id for one in training_window.load_window(layout.root / section.window).snapshots}
     for run in RunStore(layout.retrain).runs():
         if run.state == "promoted" or not run.ended:
-            kept.add(run.facts("proposed").get("snapshot", {}).get("id", ""))
-    return erasure.prune_snapshots(layout.root / section.snapshots, kept, before)
+            protected_ids.add(run.facts("proposed").get("snapshot", {}).get("id", ""))
+    return erasure.prune_snapshots(layout.root / section.snapshots, protected_ids, before)
 
 
 def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, store: InferenceLog) -> int:
@@ -114,12 +114,12 @@ def vacuum(args: argparse.Namespace, layout: ProjectPaths, root: LogSettings, st
     shutil.rmtree(layout.gates, ignore_errors=True)
     shutil.rmtree(layout.retrain / golden_set.SCRATCH, ignore_errors=True)
     shutil.rmtree(layout.inference_log_exports, ignore_errors=True)
-    gone, section = f"{layout.inference_log_exports} is deleted", feedback_config(root)
+    deletion_note, section = f"{layout.inference_log_exports} is deleted", feedback_config(root)
     if isinstance(root, TunectlConfig):
         folder = layout.root / root.monitor.reports
         report_files.prune(folder, 0)
-        gone = f"{layout.inference_log_exports} and the drift reports in {folder} are deleted"
-    words = [f"the database is written anew; {gone}."]
+        deletion_note = f"{layout.inference_log_exports} and the drift reports in {folder} are deleted"
+    words = [f"the database is written anew; {deletion_note}."]
     if not _delete_half_written(layout):
         words.append(
             f"A stage runs: {layout.scratch} stays, and may have text that was deleted. Purge again when it has ended."

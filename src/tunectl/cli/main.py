@@ -67,13 +67,13 @@ RESUMABLE = frozenset({"repro", "run", "sweep", "up"})
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code of the table in ``core/errors.py``."""
-    given = list(sys.argv[1:] if words is None else words)
+    arguments = list(sys.argv[1:] if words is None else words)
     try:
-        return _dispatch(given)
+        return _dispatch(arguments)
     except TunectlError as error:
         return _report(error)
     except KeyboardInterrupt:
-        goes_on = "; run the same command again to resume" if given[:1] and given[0] in RESUMABLE else ""
+        goes_on = "; run the same command again to resume" if arguments[:1] and arguments[0] in RESUMABLE else ""
         sys.stderr.write(f"\nstopped{goes_on}\n")
         return 130
     except BrokenPipeError:  # the reader of our output went away, as in `tunectl check | head`

@@ -82,8 +82,8 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
     list(json_schema_export.write_folder(layout, project / SCHEMAS))
     _bind_schemas(project)
     lines = _describe(args.source, preview)
-    if is_local and settings["path"].startswith("data/") and (left_out := _list_links_out(origin.resolve())):
-        lines.append(f"links that lead out of it, which are not copied: {', '.join(left_out)}")
+    if is_local and settings["path"].startswith("data/") and (outside_links := _list_links_out(origin.resolve())):
+        lines.append(f"links that lead out of it, which are not copied: {', '.join(outside_links)}")
     return NewSource(name, _load(layout).ingest.sources[name], preview, lines)
 
 
@@ -104,17 +104,17 @@ def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -
 def next_lines(source: NewSource, folder: str) -> list[str]:
     """Return what to type next, and what to know before."""
     preview = source.preview
-    go = "" if folder == "." else f"cd {folder} && "
+    cd_prefix = "" if folder == "." else f"cd {folder} && "
     if not preview.examples:
         return [
             "these are documents: a model learns to answer from inputs with answers, and there are none yet",
-            f"next: {go}tunectl repro --to split    reads and curates them; then add a table of inputs and answers to data/",
+            f"next: {cd_prefix}tunectl repro --to split    reads and curates them; then add a table of inputs and answers to data/",
         ]
     lines = []
     if preview.answers < FEW_ANSWERS:
         lines.append(f"{preview.answers} answers are few: the verdict will likely be that there is not enough evidence")
     words = f"experiment=first sft.epochs={_choose_epochs(preview)}"
-    return [*lines, f"next: {go}tunectl up {words}    a first verdict, in minutes"]
+    return [*lines, f"next: {cd_prefix}tunectl up {words}    a first verdict, in minutes"]
 
 
 def _choose_epochs(source_preview: SourcePreview) -> float:
@@ -139,11 +139,11 @@ def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]
         return {"method": "files", "path": str(place)}
     copy = project / "data" / place.name
     if place.is_dir():
-        left_out = set(_list_links_out(place))
+        outside_links = set(_list_links_out(place))
 
         def ignore(folder: str, names: list[str]) -> list[str]:
             inside = Path(folder).relative_to(place)
-            return [name for name in names if name.startswith(".") or (inside / name).as_posix() in left_out]
+            return [name for name in names if name.startswith(".") or (inside / name).as_posix() in outside_links]
 
         shutil.copytree(place, copy, symlinks=True, ignore=ignore)
     else:

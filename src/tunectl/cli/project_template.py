@@ -49,12 +49,12 @@ def list_examples() -> list[str]:
     return sorted(item.name for item in (find_template_dir() / "examples").glob("*") if item.is_dir())
 
 
-def project_name(folder: Path, given: str | None) -> str:
+def project_name(folder: Path, requested: str | None) -> str:
     """Return the name given, or one made from the folder's.
 
     Raises  UsageError for a name that the configuration would refuse.
     """
-    name = re.sub(r"[^a-z0-9_-]+", "-", folder.name.lower()).strip("-_") if given is None else given
+    name = re.sub(r"[^a-z0-9_-]+", "-", folder.name.lower()).strip("-_") if requested is None else requested
     if not NAME.match(name):
         raise UsageError(
             f"{name or folder} cannot be the name of a project: lower-case letters, digits, _ and - are allowed",
@@ -150,8 +150,8 @@ def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
     existed = target.is_dir()
     target.mkdir(parents=True, exist_ok=True)
     backup = _free(target / BACKUP)
-    done: list[Path] = []
-    saved: list[Path] = []
+    moves: list[Path] = []
+    backups: list[Path] = []
     try:
         for entry in sorted(folder.iterdir()):
             target_path = target / entry.name
@@ -160,16 +160,16 @@ def move_atomically(folder: Path, target: Path) -> Iterator[Path | None]:
             if target_path.exists():
                 backup.mkdir(exist_ok=True)
                 target_path.rename(backup / entry.name)
-                saved.append(target_path)
+                backups.append(target_path)
             entry.rename(target_path)
-            done.append(target_path)
-        yield backup if saved else None
+            moves.append(target_path)
+        yield backup if backups else None
     except BaseException:
-        for target_path in done:
+        for target_path in moves:
             _remove(target_path)
-        for target_path in saved:
+        for target_path in backups:
             (backup / target_path.name).rename(target_path)
-        if saved:
+        if backups:
             backup.rmdir()
         if not existed:
             shutil.rmtree(target, ignore_errors=True)

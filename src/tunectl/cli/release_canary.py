@@ -131,21 +131,21 @@ def _status(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfi
             "no canary yet: tunectl release canary start ID"
         )
         return 0
-    reading, open_, chosen = result.reading, 0, 0
-    with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as live:
-        if result.ended_at is None and live is not None:
+    reading, open_, by_name = result.reading, 0, 0
+    with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as log:
+        if result.ended_at is None and log is not None:
             now = datetime.now(UTC)
-            units = canary_run.collect_observations(result, live, now)
+            units = canary_run.collect_observations(result, log, now)
             reading = sequential_test.evaluate(units.units, result.rules, over=now >= result.until)
-            open_, chosen = units.open, units.chosen
+            open_, by_name = units.open, units.by_name
     if args.json:
         facts = to_builtins(reading) if reading else None
-        terminal.print_json({**to_builtins(result), "reading": facts, "open": open_, "chosen": chosen})
+        terminal.print_json({**to_builtins(result), "reading": facts, "open": open_, "chosen": by_name})
         return 0
     state = f"ended: {result.decision}" if result.ended_at else f"runs until {result.until:%Y-%m-%d %H:%M} UTC at most"
     rows = [("canary", result.id), ("challenger", result.challenger), ("metric", result.metric), ("state", state)]
     rows += list(report.describe_results(reading)) if reading else []
-    rows += [("identities still open", str(open_)), ("requests that named a variant", str(chosen))]
+    rows += [("identities still open", str(open_)), ("requests that named a variant", str(by_name))]
     terminal.table("", ("what", "value"), rows)
     return 0
 
@@ -204,10 +204,10 @@ def _plan(args: argparse.Namespace, store: ReleaseRegistry, root: TunectlConfig)
 
     settings = _require_canary_config(root, args.share)
     now = datetime.now(UTC)
-    with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as live:
+    with open_inference_log.open_if_exists(root.inference_log, ProjectPaths()) as log:
         past = canary_metrics.collect_observations(
-            live.inferences(now - timedelta(days=DAYS), now) if live is not None else (),
-            live.feedback_of if live is not None else lambda _ids: {},
+            log.inferences(now - timedelta(days=DAYS), now) if log is not None else (),
+            log.feedback_of if log is not None else lambda _ids: {},
             metric=settings.metric,
             challenger="",
             attribution=timedelta(hours=min(settings.attribution_hours, 24.0)),

@@ -85,13 +85,13 @@ def run_add(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
     layout = ProjectPaths()
     manifest.read(layout.artifact("package"))
-    made = add_packaged(layout, store, author=user.current_user(), message=args.message)
-    if made is None:
+    new_release = add_packaged(layout, store, author=user.current_user(), message=args.message)
+    if new_release is None:
         raise UsageError("package: none, so there is nothing to add", hint="package it: tunectl repro package=openvino")
     if args.json:
-        terminal.print_json({"release": made.id, "folder": str(store.folder(made.id))})
+        terminal.print_json({"release": new_release.id, "folder": str(store.folder(new_release.id))})
     else:
-        terminal.print_line(f"release {made.id}: {store.folder(made.id)}")
+        terminal.print_line(f"release {new_release.id}: {store.folder(new_release.id)}")
     return 0
 
 
@@ -189,16 +189,16 @@ def run_sync(args: argparse.Namespace, store: ReleaseRegistry) -> int:
 
     files = FsspecObjectStore(args.address)
     if args.keep is None:
-        sent_releases = remote_sync.push(store, files)
+        copies = remote_sync.push(store, files)
     else:
         author = signature_policy.choose_author(store, user.current_user())
-        sent_releases = remote_sync.resolve(store, files, args.keep, author=author, message=args.message)
+        copies = remote_sync.resolve(store, files, args.keep, author=author, message=args.message)
     pointer = store.champion()
     if args.json:
-        terminal.print_json({"copied": sent_releases, "champion": pointer.release if pointer else None})
+        terminal.print_json({"copied": copies, "champion": pointer.release if pointer else None})
         return 0
     note = f"; champion {pointer.release}" if pointer else ""
-    terminal.print_line(f"{files.address}: {len(sent_releases)} of {len(store.ids())} releases copied{note}")
+    terminal.print_line(f"{files.address}: {len(copies)} of {len(store.ids())} releases copied{note}")
     return 0
 
 

@@ -24,11 +24,11 @@ def wait_until_ready(addresses: Sequence[str], release: str, seconds: float) -> 
         if not address.startswith(("http://", "https://")):
             raise UsageError(f"--wait {address}: is not an address", hint="for example --wait http://127.0.0.1:3000")
     start = time.monotonic()
-    while left := {address: state for address in addresses if (state := _other(address, release))}:
+    while pending := {address: state for address in addresses if (state := _other(address, release))}:
         if time.monotonic() - start > seconds:
-            states = "; ".join(f"{address}: {state}" for address, state in left.items())
+            states = "; ".join(f"{address}: {state}" for address, state in pending.items())
             raise InfrastructureError(
-                f"after {seconds:g} s {len(left)} of {len(addresses)} servers do not serve {release}: {states}",
+                f"after {seconds:g} s {len(pending)} of {len(addresses)} servers do not serve {release}: {states}",
                 hint="the pointer is swapped, and they keep trying; to undo it: tunectl release rollback -m TEXT",
             )
         time.sleep(EVERY)

@@ -147,22 +147,22 @@ def _summarize(
     if path and not as_json:
         _print_causes(path)
         terminal.print_line(f"report: {folder / 'report.html'}    ({seconds:.0f} s)")
-    left = names[len(rebuilt) :]
+    remaining = names[len(rebuilt) :]
     if not as_json:
-        _print_next(layout, left, evaluated=path is not None)
-    if not left and not unattended:
+        _print_next(layout, remaining, evaluated=path is not None)
+    if not remaining and not unattended:
         release = _release(layout, as_json=as_json)
         if end is not None:
             end.release = release
     _refuse(layout, {name: verdict for name, verdict in verdicts.items() if not verdict["passed"]})
 
 
-def _print_next(layout: ProjectPaths, left: Sequence[str], *, evaluated: bool) -> None:
+def _print_next(layout: ProjectPaths, remaining: Sequence[str], *, evaluated: bool) -> None:
     """Print what this run left out, and what goes on from it."""
     from tunectl.backends.system import terminal
 
-    if left:
-        terminal.print_line(f"left as before: {', '.join(left)}; tunectl repro goes on with them")
+    if remaining:
+        terminal.print_line(f"left as before: {', '.join(remaining)}; tunectl repro goes on with them")
     for line in first_look.next_lines(layout) if evaluated else ():
         terminal.print_line(line)
 

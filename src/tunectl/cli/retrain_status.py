@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
         from tunectl.console.read_context import ReadContext
         from tunectl.console.screens.retrain import read_retrain
 
-        found = read_retrain(ReadContext(ProjectPaths(), datetime.now(UTC)), {})
-        terminal.print_json(to_builtins(structs.replace(found, runs=found.runs[: max(args.number, 0)])))
+        screen = read_retrain(ReadContext(ProjectPaths(), datetime.now(UTC)), {})
+        terminal.print_json(to_builtins(structs.replace(screen, runs=screen.runs[: max(args.number, 0)])))
         return 0
     store = run_store.RunStore(ProjectPaths().retrain)
     running = lock.is_locked(store.root / run_store.LOCK)

@@ -41,14 +41,14 @@ def run(args: argparse.Namespace) -> int:
     return _add(path, names[0], args) if verb == "add" else _change(path, verb, names[0])
 
 
-def find_path(typed: list[str]) -> Path:
+def find_path(overrides: list[str]) -> Path:
     """Return the file of keys: the one in the environment where it names one, else that of the configuration."""
     if os.environ.get(api_keys.KEYS_ENV):
         return Path(os.environ[api_keys.KEYS_ENV])
     from tunectl.config.loading import checks
 
     layout = ProjectPaths()
-    return layout.root / checks.load_project_config(layout, typed).root.serve.keys_file
+    return layout.root / checks.load_project_config(layout, overrides).root.serve.keys_file
 
 
 def _add(path: Path, name: str, args: argparse.Namespace) -> int:

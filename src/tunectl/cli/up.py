@@ -90,8 +90,8 @@ def _choose_build(layout: ProjectPaths, overrides: list[str]) -> list[str]:
     from tunectl.pipeline.required_extras import list_build_packages
 
     words = overrides or ([first_look.RECIPE] if first_look.is_untouched(layout) else [])
-    wanted = override_file.merge_overrides(override_file.load_overrides(layout), words)
-    require_all(list_build_packages(checks.load_config(layout, wanted).root, ()))
+    merged_overrides = override_file.merge_overrides(override_file.load_overrides(layout), words)
+    require_all(list_build_packages(checks.load_config(layout, merged_overrides).root, ()))
     return words
 
 

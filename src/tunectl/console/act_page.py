@@ -39,7 +39,7 @@ class ActPage(Struct, frozen=True):
     """Consequences of the act, one sentence each."""
     facts: list[tuple[str, str]] = field(default_factory=list)
     fields: list[ActField] = field(default_factory=list)
-    shown: dict[str, str] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)
     """State that the form carries along, so that a change since is detected."""
     buttons: list[ActButton] = field(default_factory=list)
     back: str = "/"
@@ -54,12 +54,12 @@ class ActPage(Struct, frozen=True):
 REASON: Final = ActField("reason", "Why", help="It is kept with your name.", required=True)
 
 
-def check_unchanged(form: Mapping[str, str], shown: Mapping[str, str]) -> None:
+def check_unchanged(form: Mapping[str, str], state: Mapping[str, str]) -> None:
     """Compare the state that a form carries with the current one.
 
     Raises  ConflictError where they differ.
     """
-    for name, value in shown.items():
+    for name, value in state.items():
         if form.get(name, "") != value:
             raise ConflictError(
                 "the state has changed since this page was loaded, so nothing was done",

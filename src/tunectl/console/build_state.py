@@ -93,18 +93,18 @@ def find_running_stage(context: ReadContext) -> str | None:
     if not lock.is_locked(path):
         return None
     try:
-        found = re.match(r"stage (\w+)", path.read_text(encoding="utf-8", errors="replace"))
+        match = re.match(r"stage (\w+)", path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def read_progress(context: ReadContext, stage: str) -> NodeProgress | None:
     """Return the newest progress bar of a stage's journal; None without one."""
-    found = stage_progress.read_stage_progress(context.layout, stage)
-    if found is None or not found.bars:
+    progress = stage_progress.read_stage_progress(context.layout, stage)
+    if progress is None or not progress.bars:
         return None
-    bar = max(found.bars, key=lambda one: one.updated_at)
+    bar = max(progress.bars, key=lambda one: one.updated_at)
     return NodeProgress(bar.label, bar.done, bar.total, bar.figures, bar.seconds_left)
 
 
@@ -120,12 +120,14 @@ def _build_node(
     folder = context.layout.artifact(stage)
     counts: RowCounts | None = problems.attempt(stage, lambda: context.read_json(folder / ROW_COUNTS, RowCounts), None)
     verdict = problems.attempt(stage, lambda: context.read_json(folder / "verdict.json"), None) or {}
-    lost = (
+    stage_failure = (
         StageFailure(str(failure["message"]), failure.get("hint"))
         if failure.get("stage") == stage and running is None
         else None
     )
-    state: NodeState = "running" if running == stage else "failed" if lost else status.state if status else "unknown"
+    state: NodeState = (
+        "running" if running == stage else "failed" if stage_failure else status.state if status else "unknown"
+    )
     return StageNode(
         stage,
         text,
@@ -140,6 +142,6 @@ def _build_node(
         counts.kept if counts else None,
         sum(counts.rejected.values()) if counts else None,
         read_progress(context, stage) if state == "running" else None,
-        lost,
+        stage_failure,
         any((folder / name).is_file() for name in WRITES.get(stage, ())),
     )

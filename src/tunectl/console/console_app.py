@@ -117,13 +117,13 @@ class ConsoleApp:
             query = {**request.query_params, **request.path_params}
             context = self.context(visitor)
             try:
-                shown = await asyncio.to_thread(screen.read, context, query)
+                content = await asyncio.to_thread(screen.read, context, query)
             except NotFoundError:
                 return await self._show_absent(request, None)
             if as_json:
-                return self._responses.Response(msgspec.json.encode(shown), media_type="application/json")
+                return self._responses.Response(msgspec.json.encode(content), media_type="application/json")
             return self._responses.HTMLResponse(
-                await asyncio.to_thread(self.render, screen.template, context, screen, request, screen=shown)
+                await asyncio.to_thread(self.render, screen.template, context, screen, request, screen=content)
             )
 
         return answer
@@ -136,11 +136,11 @@ class ConsoleApp:
             self.guard.require(visitor, "look")
             context = self.context(visitor)
             try:
-                shown = await asyncio.to_thread(act.show, context, {**request.query_params, **request.path_params})
+                content = await asyncio.to_thread(act.show, context, {**request.query_params, **request.path_params})
             except NotFoundError:
                 return await self._show_absent(request, None)
             entry = Screen(act.path, act.title, act.template, act.show, parent=act.parent)
-            page = await asyncio.to_thread(self.render, act.template, context, entry, request, screen=shown)
+            page = await asyncio.to_thread(self.render, act.template, context, entry, request, screen=content)
             return self._responses.HTMLResponse(page)
 
         return show
@@ -210,11 +210,11 @@ class ConsoleApp:
         if visitor is None:
             raise ApiError("sign in first", "authentication_error")
         self.guard.require(visitor, "look")
-        heard = self.watcher.subscribe()
-        if heard is None:
+        event = self.watcher.subscribe()
+        if event is None:
             raise ApiError("too many pages are open", "rate_limit_error", status=503)
         return self._responses.StreamingResponse(
-            stream_changes(self.watcher, heard, lambda: self.guard.identify(request) is not None),
+            stream_changes(self.watcher, event, lambda: self.guard.identify(request) is not None),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},
         )

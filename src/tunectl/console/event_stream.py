@@ -103,20 +103,20 @@ class ChangeWatcher:
 
     def subscribe(self) -> asyncio.Event | None:
         """Return an event that is set at each change; None where there are too many subscribers."""
-        heard = asyncio.Event()
+        event = asyncio.Event()
         with self._lock:
             if len(self._listeners) >= MAX_STREAMS:
                 return None
-            self._listeners[heard] = asyncio.get_running_loop()
+            self._listeners[event] = asyncio.get_running_loop()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._look, name="changes", daemon=True)
                 self._thread.start()
-        return heard
+        return event
 
-    def unsubscribe(self, heard: asyncio.Event) -> None:
+    def unsubscribe(self, event: asyncio.Event) -> None:
         """Unsubscribe; the thread ends with the last subscriber."""
         with self._lock:
-            self._listeners.pop(heard, None)
+            self._listeners.pop(event, None)
 
     def _look_once(self, last: Any) -> Any:
         """Return the stamp; the last one where it cannot be made, so that a mistake ends no updates."""
@@ -140,13 +140,13 @@ class ChangeWatcher:
             last = now
             with self._lock:
                 listeners = list(self._listeners.items())
-            for heard, loop in listeners:
+            for event, loop in listeners:
                 if not loop.is_closed():
-                    loop.call_soon_threadsafe(heard.set)
+                    loop.call_soon_threadsafe(event.set)
 
 
 async def stream_changes(
-    watcher: ChangeWatcher, heard: asyncio.Event, is_open: Callable[[], bool], beat: float = BEAT_SECONDS
+    watcher: ChangeWatcher, event: asyncio.Event, is_open: Callable[[], bool], beat: float = BEAT_SECONDS
 ) -> AsyncIterator[bytes]:
     """Yield server-sent events until the browser, the session or the server is gone."""
     number = 0
@@ -154,16 +154,16 @@ async def stream_changes(
         yield b"retry: 1000\nevent: hello\ndata: \n\n"
         while True:
             try:
-                await asyncio.wait_for(heard.wait(), beat)
+                await asyncio.wait_for(event.wait(), beat)
             except TimeoutError:
                 if not is_open():
                     return
                 yield b": beat\n\n"
                 continue
-            heard.clear()
+            event.clear()
             if watcher.is_stopping() or not is_open():
                 return
             number += 1
             yield f"id: {number}\nevent: changed\ndata: \n\n".encode()
     finally:
-        watcher.unsubscribe(heard)
+        watcher.unsubscribe(event)

@@ -23,16 +23,16 @@ SHOWN: Final = 10
 """Number of answers of a snapshot that are listed."""
 
 
-def describe_snapshot(context: ReadContext, frozen: dict[str, Any]) -> ExplanationStep:
+def describe_snapshot(context: ReadContext, snapshot_facts: dict[str, Any]) -> ExplanationStep:
     """Return a step about what a retrain has frozen; the first of its answers link to their own explanations, where they still exist."""
     facts = [
         ExplanationFact(f"{at:%m-%d %H:%M}", name, explain_link(name))
-        for name, at in list(_read_answers(context, frozen).items())[:SHOWN]
+        for name, at in list(_read_answers(context, snapshot_facts).items())[:SHOWN]
     ]
     return ExplanationStep(
         "rows",
-        f"Snapshot {frozen.get('id', '')} of the inference log",
-        f"{frozen.get('inferences', 0)} answers that people gave feedback on, {frozen.get('feedback', 0)} pieces of feedback"
+        f"Snapshot {snapshot_facts.get('id', '')} of the inference log",
+        f"{snapshot_facts.get('inferences', 0)} answers that people gave feedback on, {snapshot_facts.get('feedback', 0)} pieces of feedback"
         + (f"; the first {SHOWN}:" if len(facts) == SHOWN else ""),
         facts=facts,
     )
@@ -48,8 +48,8 @@ def find_newest(context: ReadContext, releases: Sequence[str]) -> dict[str, list
 def list_retrains_of(context: ReadContext, runs: RunStore, answer: str) -> Iterator[ExplanationStep]:
     """Yield the retrains that froze an answer, to train on its feedback."""
     for run in runs.runs():
-        frozen = run.facts("proposed").get("snapshot")
-        if isinstance(frozen, dict) and answer in _read_answers(context, frozen):
+        snapshot_facts = run.facts("proposed").get("snapshot")
+        if isinstance(snapshot_facts, dict) and answer in _read_answers(context, snapshot_facts):
             yield ExplanationStep(
                 "retrain",
                 f"Retrain {run.id} froze it, with what people said of it, to learn from",
@@ -60,12 +60,12 @@ def list_retrains_of(context: ReadContext, runs: RunStore, answer: str) -> Itera
             )
 
 
-def _read_answers(context: ReadContext, frozen: dict[str, Any]) -> dict[str, datetime]:
+def _read_answers(context: ReadContext, snapshot_facts: dict[str, Any]) -> dict[str, datetime]:
     """Return the ids of the answers of a snapshot, and the time of each request; none where its files were deleted.
 
     The texts are not shown: somebody may have had theirs erased from the log since.
     """
-    name = str(frozen.get("id", ""))
+    name = str(snapshot_facts.get("id", ""))
     section = context.load_settings().feedback.root
     if section.method == "none":
         return {}

@@ -72,7 +72,7 @@ def describe_decision(event: ReleaseEvent) -> ExplanationStep:
 def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence[RunSummary]) -> ExplanationStep:
     """Return the base model and the settings of a release as a step; ``runs``: those of the ledger."""
     commit = (release.git or "").removesuffix("-dirty")
-    shown = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the build had no commit"
+    command = f"git show {commit[:12]}:artifacts/config/sft.json" if commit else "the build had no commit"
     facts = [
         ExplanationFact("run that built it, and the one before", run.id, link("/runs/compare", new=run.id))
         for run in runs
@@ -83,7 +83,7 @@ def describe_settings(release: ReleaseManifest, lineage: Lineage, runs: Sequence
     return ExplanationStep(
         "settings",
         f"Base {lineage.base}, and the settings of {len(lineage.configs)} stages",
-        f"Base revision {lineage.revision[:12]}. The settings in full: {shown}",
+        f"Base revision {lineage.revision[:12]}. The settings in full: {command}",
         link=target,
         facts=facts,
     )

@@ -18,8 +18,8 @@ def link(pattern: str, *values: str, **query: str) -> str:
     if pattern not in _list_patterns() or not all(values):
         return ""
     address = pattern.format(*(quote(value, safe="") for value in values))
-    given = {name: value for name, value in query.items() if value}
-    return f"{address}?{urlencode(given)}" if given else address
+    parameters = {name: value for name, value in query.items() if value}
+    return f"{address}?{urlencode(parameters)}" if parameters else address
 
 
 @cache

@@ -40,8 +40,8 @@ def pair_runs(old: Path, new: Path, confidence: float) -> PairedRuns:
     """
     words = [sys.executable, "-m", __name__, str(old), str(new), str(confidence)]
     try:
-        done = subprocess.run(words, capture_output=True, timeout=SECONDS, check=True)
-        return msgspec.json.decode(done.stdout, type=PairedRuns)
+        process = subprocess.run(words, capture_output=True, timeout=SECONDS, check=True)
+        return msgspec.json.decode(process.stdout, type=PairedRuns)
     except (OSError, subprocess.SubprocessError, msgspec.MsgspecError) as error:
         reason = getattr(error, "stderr", b"") or str(error).encode()
         last = reason.decode(errors="replace").strip().splitlines()[-1:]
@@ -55,14 +55,14 @@ def main(old: str, new: str, confidence: str) -> None:
     """Print the comparison of two files."""
     before, after = (list(atomic_io.read_rows(Path(path), InputScores)) for path in (old, new))
     same = {row.id for row in before} == {row.id for row in after}
-    found = PairedRuns(
+    result = PairedRuns(
         paired_comparison.compare_runs(before, after, resamples=RESAMPLES, confidence=float(confidence), seed=0)
         if same
         else [],
         paired_comparison.score_inputs(before),
         paired_comparison.score_inputs(after),
     )
-    sys.stdout.buffer.write(msgspec.json.encode(found))
+    sys.stdout.buffer.write(msgspec.json.encode(result))
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ class RecordedRegistry(ReleaseRegistry):
 
     def verify(self, release: str) -> list[str]:
         """Return everything else that is wrong with a release."""
-        left_out = read_recording(ProjectPaths(self.root.parents[1])).left_out
-        expected = {f"{name} is missing" for name in left_out}
+        absent = read_recording(ProjectPaths(self.root.parents[1])).left_out
+        expected = {f"{name} is missing" for name in absent}
         return [problem for problem in super().verify(release) if problem not in expected]
 
     def verify_quickly(self, release: str) -> list[str]:

@@ -167,24 +167,24 @@ class _Cleaner(HTMLParser):
             self.parts.append(f"</{_CAMEL.get(last, last)}>")
 
     def _write_attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> str:
-        found: dict[str, str] = {}
+        attributes: dict[str, str] = {}
         for name, value in attrs:
             text = value or ""
             if name in {"href", "xlink:href"}:
                 if _LOCAL.fullmatch(text):
-                    found["href"] = text
+                    attributes["href"] = text
             elif name == "style":
-                found |= _split_style(text)
+                attributes |= _split_style(text)
             elif name in ATTRIBUTES and not _REMOTE.search(text):
-                found[_CAMEL.get(name, name)] = text
+                attributes[_CAMEL.get(name, name)] = text
         if (
-            "id" in found and found["id"] in self._ids
+            "id" in attributes and attributes["id"] in self._ids
         ):  # figures repeat the markers of other figures, which are the same
-            del found["id"]
-        self._ids.add(found.get("id", ""))
-        if tag == "div" and "scroll" in found.get("class", "").split():  # a keyboard has to reach what scrolls
-            found |= {"tabindex": "0", "role": "region", "aria-label": "Table"}
-        return "".join(f' {name}="{escape(text)}"' for name, text in found.items())
+            del attributes["id"]
+        self._ids.add(attributes.get("id", ""))
+        if tag == "div" and "scroll" in attributes.get("class", "").split():  # a keyboard has to reach what scrolls
+            attributes |= {"tabindex": "0", "role": "region", "aria-label": "Table"}
+        return "".join(f' {name}="{escape(text)}"' for name, text in attributes.items())
 
 
 def _split_style(text: str) -> dict[str, str]:

@@ -86,27 +86,27 @@ class RowIndex:
 
     def select(self, label: str = "", source: str = "", text: str = "") -> Sequence[int]:
         """Return the numbers (from 0) of the lines with that reason or kind, raw file (or folder) and text; an empty filter matches all."""
-        found: Sequence[int] = range(len(self))
+        lines: Sequence[int] = range(len(self))
         if text:
-            found = list(self._search(text))
+            lines = list(self._search(text))
         if label:
             number = self._names.get(label)
-            found = [line for line in found if self._reasons[line] == number]
+            lines = [line for line in lines if self._reasons[line] == number]
         if source:
             inside = {number for name, number in self._names.items() if name == source or name.startswith(f"{source}/")}
-            found = [line for line in found if self._sources[line] in inside]
-        return found
+            lines = [line for line in lines if self._sources[line] in inside]
+        return lines
 
     def _search(self, text: str) -> Iterator[int]:
         """Yield lines that have ``text`` in one of their values, in capitals or not; lines without it are not decoded."""
-        wanted = text.casefold()
-        needle = msgspec.json.encode(wanted)[1:-1]
+        folded_text = text.casefold()
+        needle = msgspec.json.encode(folded_text)[1:-1]
         with self.path.open("rb") as stream:
             line = 0
             while block := stream.readlines(BLOCK):
                 if needle in _fold(b"".join(block), text):
                     for at, content in enumerate(block, line):
-                        if needle in _fold(content, text) and _has_text(msgspec.json.decode(content), wanted):
+                        if needle in _fold(content, text) and _has_text(msgspec.json.decode(content), folded_text):
                             yield at
                 line += len(block)
 
@@ -135,12 +135,12 @@ def _fold(content: bytes, text: str) -> bytes:
     return content.lower() if text.isascii() else content.decode(errors="replace").casefold().encode()
 
 
-def _has_text(value: Any, wanted: str) -> bool:
+def _has_text(value: Any, text: str) -> bool:
     if isinstance(value, dict):
-        return any(_has_text(inner, wanted) for name, inner in value.items() if name not in NAMES)
+        return any(_has_text(inner, text) for name, inner in value.items() if name not in NAMES)
     if isinstance(value, list):
-        return any(_has_text(inner, wanted) for inner in value)
-    return isinstance(value, str) and wanted in value.casefold()
+        return any(_has_text(inner, text) for inner in value)
+    return isinstance(value, str) and text in value.casefold()
 
 
 def open_index(context: ReadContext, path: Path) -> RowIndex | None:

@@ -28,9 +28,9 @@ class StageCurve(Struct, frozen=True):
 
 def read_stage_curve(context: ReadContext, problems: ProblemList, stage: str) -> StageCurve | None:
     """Return the losses of a stage over its steps, or its first figure where it has no loss; None without two points."""
-    found = stage_progress.read_stage_progress(context.layout, stage)
-    for bar in sorted(found.bars if found else (), key=lambda one: -one.updated_at):
-        curve = _build_curve(f"{bar.label}, {found.state if found else ''}", bar.curves)
+    progress = stage_progress.read_stage_progress(context.layout, stage)
+    for bar in sorted(progress.bars if progress else (), key=lambda one: -one.updated_at):
+        curve = _build_curve(f"{bar.label}, {progress.state if progress else ''}", bar.curves)
         if curve is not None:
             return curve
     names: list[str] = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), [])

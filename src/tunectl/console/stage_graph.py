@@ -37,10 +37,10 @@ def draw_graph(nodes: Sequence[StageNode], above: Mapping[str, Sequence[str]]) -
     width = 7 * WIDTH + 6 * GAP_X + 4
     height = TOP + 3 * HEIGHT + 2 * (GAP_Y + TOP) + 4
     lanes = "".join(f'<text class="lane" x="2" y="{_top(row) - 8}">{name}</text>' for row, name in enumerate(LANES))
-    drawn = "".join(_draw_node(node) for node in nodes if node.stage in PLACES)
+    boxes = "".join(_draw_node(node) for node in nodes if node.stage in PLACES)
     return (
         f'<svg class="graph" role="group" aria-label="Stages of the build" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}">{lanes}{lines}{drawn}</svg>'
+        f'width="{width}" height="{height}">{lanes}{lines}{boxes}</svg>'
     )
 
 

@@ -71,10 +71,10 @@ def find_page(folder: Path, slug: str) -> DocumentationPage:
 
 def read_anchors(path: Path) -> dict[str, None]:
     """Return the anchors of a page, in its order; those of a Markdown file as GitHub makes them."""
-    found = _ANCHOR[path.suffix].findall(path.read_text(encoding="utf-8"))
+    headings = _ANCHOR[path.suffix].findall(path.read_text(encoding="utf-8"))
     if path.suffix == ".md":
-        found = [re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found]
-    return dict.fromkeys(found)
+        headings = [re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings]
+    return dict.fromkeys(headings)
 
 
 def _list_pages(folder: Path, suffix: str) -> dict[str, Path]:

@@ -50,14 +50,14 @@ class LogProgress:
         self._every = every
         self._clock = clock
         self._open = 0
-        self._told = 0.0
+        self._logged_at = 0.0
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[_LogBar]:
         """Open a bar; bars inside it share its interval of logging."""
         now = self._clock()
         if not self._open:
-            self._told = now
+            self._logged_at = now
         self._open += 1
         try:
             yield _LogBar(self, label, total, now)
@@ -67,25 +67,25 @@ class LogProgress:
     def due(self) -> float | None:
         """Return the time, where enough time has passed since the last line; else None."""
         now = self._clock()
-        if now - self._told < self._every:
+        if now - self._logged_at < self._every:
             return None
-        self._told = now
+        self._logged_at = now
         return now
 
 
 class _LogBar:
     def __init__(self, lines: LogProgress, label: str, total: float | None, began: float) -> None:
         self._lines, self._label, self._total, self._began = lines, label, total, began
-        self._done = 0.0
+        self._completed = 0.0
 
     def advance(self, steps: float = 1, **figures: str) -> None:
         """Count steps, and log where a line is due."""
-        self._done += steps
+        self._completed += steps
         now = self._lines.due()
         if now is None:
             return
-        share = f" of {self._total:,.0f} ({self._done / self._total:.0%})" if self._total else ""
-        words = [f"{self._label}: {self._done:,.0f}{share} after {now - self._began:.0f} s"]
+        share = f" of {self._total:,.0f} ({self._completed / self._total:.0%})" if self._total else ""
+        words = [f"{self._label}: {self._completed:,.0f}{share} after {now - self._began:.0f} s"]
         words += [f"{name} {value}" for name, value in figures.items()]
         logging_setup.get_logger(__name__).info(", ".join(words))
 
@@ -123,7 +123,7 @@ def track(items: Iterable[T], label: str, total: float | None = None) -> Iterato
     """Yield ``items`` unchanged and move a bar by one for each; ``total`` is taken from ``len`` where it exists."""
     if total is None and isinstance(items, Sized):
         total = len(items)
-    with bar(label, total) as shown:
+    with bar(label, total) as progress_bar:
         for item in items:
             yield item
-            shown.advance()
+            progress_bar.advance()

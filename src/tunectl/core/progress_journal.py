@@ -71,25 +71,25 @@ class ProgressJournal:
 
     def __init__(self, path: Path, inner: progress.ProgressRenderer, clock: Callable[[], float] = time.time) -> None:
         self._path, self._inner, self._clock = path, inner, clock
-        self._started = self._written = clock()
+        self._started = self._written_at = clock()
         self._waiting: dict[str, JournalStep] = {}
         self._broken = False
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[progress.Bar]:
         """Open a bar of the other renderer whose moves are recorded."""
-        with self._inner.bar(label, total) as shown:
+        with self._inner.bar(label, total) as inner_bar:
             self.note(label, 0, total, {})
-            yield _JournalBar(self, shown, label, total)
+            yield _JournalBar(self, inner_bar, label, total)
 
-    def note(self, label: str, done: float, total: float | None, figures: dict[str, str]) -> None:
+    def note(self, label: str, completed: float, total: float | None, figures: dict[str, str]) -> None:
         """Write the progress of ``label``, or keep it until the next line is due."""
         now = self._clock()
         self._waiting.pop(label, None)
-        self._waiting[label] = JournalStep(now, label, done, total, figures)
+        self._waiting[label] = JournalStep(now, label, completed, total, figures)
         pause = min(MAX_SECONDS, max(MIN_SECONDS, (now - self._started) / LINES_UNTHINNED))
-        if now - self._written >= pause:
-            self._written = now
+        if now - self._written_at >= pause:
+            self._written_at = now
             self.append(self._waiting.pop(label))
 
     def flush(self) -> None:
@@ -111,16 +111,16 @@ class ProgressJournal:
 
 class _JournalBar:
     def __init__(self, journal: ProgressJournal, bar: progress.Bar, label: str, total: float | None) -> None:
-        self._journal, self._shown, self._label, self._total = journal, bar, label, total
-        self._done = 0.0
+        self._journal, self._inner_bar, self._label, self._total = journal, bar, label, total
+        self._completed = 0.0
         self._figures: dict[str, str] = {}
 
     def advance(self, steps: float = 1, **figures: str) -> None:
         """Move the bar, and record its progress."""
-        self._shown.advance(steps, **figures)
-        self._done += steps
+        self._inner_bar.advance(steps, **figures)
+        self._completed += steps
         self._figures = {**self._figures, **figures}
-        self._journal.note(self._label, self._done, self._total, self._figures)
+        self._journal.note(self._label, self._completed, self._total, self._figures)
 
 
 @contextmanager

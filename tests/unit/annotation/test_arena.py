@@ -40,8 +40,8 @@ def test_what_a_press_means(left, button, choice, goes_on):
     assert comparison.texts == (shown["left"].text, shown["right"].text)
     verdict = one.decide(comparison.id, button, ["why"], None)
     names = {AYE: "first", BEE: "second"}
-    assert verdict.said.choice == (names[shown[choice]] if choice in shown else choice)
-    assert (verdict.said.left, verdict.said.seconds, verdict.said.tags) == (left, 7.0, ["why"])
+    assert verdict.annotation.choice == (names[shown[choice]] if choice in shown else choice)
+    assert (verdict.annotation.left, verdict.annotation.seconds, verdict.annotation.tags) == (left, 7.0, ["why"])
     assert verdict.question.answers == ["aye ", "bee"]
     assert verdict.goes_on_with == shown[goes_on]
     assert one.turns == []  # nothing happens before it is saved
@@ -57,7 +57,7 @@ def test_an_edit_counts_where_it_differs(edit):
     verdict = one.decide(comparison.id, "right", [], edit)
     words = edit.replace("\r\n", "\n").strip()
     differs = bool(words) and words not in {"aye", "bee"}
-    assert verdict.said.edit == (words if differs else None)
+    assert verdict.annotation.edit == (words if differs else None)
     assert verdict.turn == (words if differs else "bee")
 
 
@@ -74,7 +74,7 @@ def test_one_set_of_placeholders_for_question_answers_and_edit():
     answers = (BattleAnswer("write to ada@example.org", "a", "1"), BattleAnswer("or bob@example.org", "b", "2"))
     comparison = one.compare(one.build_messages("I am ada@example.org"), answers)
     verdict = one.decide(comparison.id, "left", [], "to bob@example.org and ada@example.org")
-    question, said = mask_pii(verdict.question, verdict.said, masker)
+    question, said = mask_pii(verdict.question, verdict.annotation, masker)
     assert question.messages == [Message("user", "I am [EMAIL_1]")]
     assert question.answers == ["write to [EMAIL_1]", "or [EMAIL_2]"]
     assert said.edit == "to [EMAIL_2] and [EMAIL_1]"

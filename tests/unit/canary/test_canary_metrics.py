@@ -89,7 +89,7 @@ def test_whoever_asked_for_a_variant_was_seen_in_both_or_is_nobody_does_not_coun
         inference("f", "w", "base"),
     ]
     found = collect(ones)
-    assert (found.units, found.chosen, found.both) == ([], 2, 1)
+    assert (found.units, found.by_name, found.both) == ([], 2, 1)
 
 
 def test_what_comes_after_the_time_of_a_unit_changes_it_no_more():

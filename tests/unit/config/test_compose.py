@@ -73,7 +73,7 @@ def _compose(conf: Path, *words: str) -> ComposedConfig:
 
 
 def _origins(found: ComposedConfig) -> dict[str, str]:
-    return {to_dotted_key(path): str(origin) for path, origin in found.origins.found.items()}
+    return {to_dotted_key(path): str(origin) for path, origin in found.origins.by_path.items()}
 
 
 def _problems(conf: Path, *words: str) -> list[str]:

@@ -41,13 +41,13 @@ class LocalRunner:
     """An open engine session that runs many requests at once."""
 
     def __init__(self, engine: Engine, release: Path, stops: Sequence[int], *, adapter: bool) -> None:
-        self._said: queue.SimpleQueue[tuple[int, TokenChunk]] = queue.SimpleQueue()
+        self._chunks: queue.SimpleQueue[tuple[int, TokenChunk]] = queue.SimpleQueue()
         self._stops = frozenset(stops)
         self._pipeline: EngineSession = engine.open(release, self._deliver, adapter=adapter)
 
     def _deliver(self, pieces: Sequence[tuple[int, TokenChunk]]) -> None:
         for piece in pieces:
-            self._said.put(piece)
+            self._chunks.put(piece)
 
     def close(self) -> None:
         """Release the memory."""
@@ -113,7 +113,7 @@ class LocalRunner:
                 )
                 self._pipeline.start(number, request)
                 at_work += 1
-            number, piece = self._said.get()
+            number, piece = self._chunks.get()
             result[number][0].extend(piece.ids)
             result[number][1].extend(piece.logprobs)
             if piece.end in {"failed", "cancelled"}:
@@ -128,7 +128,7 @@ class SubprocessRunner:
     """Runs requests in the exporter environment: one subprocess per request, because its libraries conflict with ours."""
 
     def __init__(self, release: Path, engine: str, stops: Sequence[int], *, adapter: bool) -> None:
-        self._given: dict[str, Any] = {
+        self._job_fields: dict[str, Any] = {
             "release": str(release.absolute()), "engine": engine, "adapter": adapter, "stops": list(stops)
         }  # fmt: skip
 
@@ -150,12 +150,12 @@ class SubprocessRunner:
 
         if not prompts:
             return []
-        job = {**self._given, "prompts": prompts, "limit": limit, "answers": answers, "how": sampling}
+        job = {**self._job_fields, "prompts": prompts, "limit": limit, "answers": answers, "how": sampling}
         with tempfile.TemporaryDirectory() as scratch:
             question, answer = Path(scratch) / "job.json", Path(scratch) / "answer.json"
             question.write_bytes(msgspec.json.encode(job))
             words = ["-m", "tunectl.backends.engines.offline_runner", str(question), str(answer)]
-            exporter_env.run_in_env(words, f"asking the engine {self._given['engine']}")
+            exporter_env.run_in_env(words, f"asking the engine {self._job_fields['engine']}")
             result: list[dict[str, Any]] = json.loads(answer.read_text())
         return result
 

@@ -25,7 +25,7 @@ class GenerationJob(msgspec.Struct, frozen=True):
 
     release: str
     """Folder of the release."""
-    asked: list[list[Message]]
+    prompts: list[list[Message]]
     limit: int
     """Longest answer in tokens."""
 
@@ -50,7 +50,7 @@ def generate(job: GenerationJob) -> GenerationResult:
     contract = contracts.load(folder)
     tokenizer = Tokenizer(folder / contracts.TOKENIZER)
     prompts = PromptRenderer(contracts.template_of(folder, contract), tokenizer)
-    ids = [prompts.chat(messages) for messages in job.asked]
+    ids = [prompts.chat(messages) for messages in job.prompts]
     room = contract.context_length - job.limit
     fitting = [index for index, prompt in enumerate(ids) if len(prompt) <= room]
     profile = HardwareProfile(

@@ -57,7 +57,7 @@ class SubprocessEngine:
     settings: dict[str, Any]
     """Keyword arguments of that function."""
     _opening: list[SubprocessSession] = field(default_factory=list, init=False, repr=False, compare=False)
-    _given_up: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
+    _cancelled: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> SubprocessSession:
         """Start a process and let it load; blocks while it does.
@@ -73,7 +73,7 @@ class SubprocessEngine:
         pipeline = SubprocessSession(self.name, json.dumps(session_settings), deliver)
         self._opening.append(pipeline)
         try:
-            if self._given_up.is_set():
+            if self._cancelled.is_set():
                 pipeline.kill()
             pipeline.load()
         finally:
@@ -82,7 +82,7 @@ class SubprocessEngine:
 
     def cancel_open(self) -> None:
         """Kill what is being opened."""
-        self._given_up.set()
+        self._cancelled.set()
         for pipeline in list(self._opening):
             pipeline.kill()
 
@@ -93,7 +93,7 @@ class SubprocessSession:
     def __init__(self, name: str, session_settings: str, deliver: Deliver) -> None:
         self.broken: str | None = None
         self._name, self._deliver = name, deliver
-        self._asked: dict[int, None] = {}
+        self._open_requests: dict[int, None] = {}
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._closing = self._over = False
         paths = [str(PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -113,7 +113,7 @@ class SubprocessSession:
                 process_group=0,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             )
-        self._heard = read_frames(self._socket)
+        self._frames = read_frames(self._socket)
         threads = ((self._read, "reads"), (self._write, "writes"))
         self._threads = [threading.Thread(target=run, name=f"{name} {what}", daemon=True) for run, what in threads]
 
@@ -131,7 +131,7 @@ class SubprocessSession:
 
     def _first(self) -> str:
         """Return why the session is not open; empty when it is."""
-        message = next(self._heard, None)
+        message = next(self._frames, None)
         if message is None:
             return f"the engine {self._name} cannot be opened: its process {self._fate()}"
         return str(_decode_message(message))
@@ -145,14 +145,14 @@ class SubprocessSession:
 
     def start(self, number: int, request: GenerationRequest) -> None:
         """Send a request to the engine."""
-        self._asked[number] = None
+        self._open_requests[number] = None
         self._outbox.put(encode_frame((number, request)))
         if self._over:
             self._give_up()
 
     def cancel(self, number: int) -> None:
         """Send a cancellation."""
-        if number in self._asked:
+        if number in self._open_requests:
             self._outbox.put(encode_frame((number, None)))
 
     def kill(self) -> None:
@@ -194,7 +194,7 @@ class SubprocessSession:
 
     def _read(self) -> None:
         try:
-            for frame in self._heard:
+            for frame in self._frames:
                 self._handle_message(_decode_message(frame))
         except OSError:
             pass
@@ -211,14 +211,14 @@ class SubprocessSession:
             return
         for number, piece in message:
             if piece.end is not None:
-                self._asked.pop(number, None)
+                self._open_requests.pop(number, None)
         self._deliver(message)
 
     def _give_up(self) -> None:
         """Fail every open request, each once, whichever thread comes first."""
         end: FinishReason = "failed" if self.broken is not None else "cancelled"
-        for number in list(self._asked):
-            if self._asked.pop(number, number) is None:
+        for number in list(self._open_requests):
+            if self._open_requests.pop(number, number) is None:
                 self._deliver([(number, TokenChunk([], [], end, self.broken or ""))])
 
 
@@ -227,15 +227,15 @@ class _EngineServer:
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
-        self._told = False
+        self._failure_sent = False
         self.pipeline: Any = None
 
     def deliver(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
         """Send what a step produced; before the pieces of a failure, the message that the session is broken."""
         broken = self.pipeline and self.pipeline.broken
         try:
-            if broken and not self._told:
-                self._told = True
+            if broken and not self._failure_sent:
+                self._failure_sent = True
                 self._socket.sendall(encode_frame(broken))
             self._socket.sendall(encode_frame(batch))
         except OSError:  # the server is gone; the thread that reads ends this process

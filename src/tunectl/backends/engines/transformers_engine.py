@@ -62,7 +62,7 @@ class _ActiveRequest:
     tokens: list[int]
     """Tokens that the model has not read yet."""
     cache: Any = None
-    made: list[int] = field(default_factory=list)
+    output_tokens: list[int] = field(default_factory=list)
 
 
 class TransformersSession:
@@ -134,8 +134,8 @@ class TransformersSession:
         if token in running.ask.stop_ids:
             return TokenChunk([], [], "stop")
         running.tokens = [token]
-        running.made.append(token)
-        full = len(running.made) >= running.ask.max_tokens
+        running.output_tokens.append(token)
+        full = len(running.output_tokens) >= running.ask.max_tokens
         return TokenChunk([token], [logprob] if running.ask.logprobs else [], "length" if full else None)
 
     def _next(self, running: _ActiveRequest) -> tuple[int, float]:
@@ -146,16 +146,16 @@ class TransformersSession:
         logits = out.logits[0, -1].float()
         if ask.presence or ask.frequency:
             counts = torch.bincount(
-                torch.tensor(running.made, device=logits.device, dtype=torch.long), minlength=len(logits)
+                torch.tensor(running.output_tokens, device=logits.device, dtype=torch.long), minlength=len(logits)
             )
             logits = logits - ask.presence * (counts > 0) - ask.frequency * counts
         if ask.temperature == 0:
-            told = logits.log_softmax(-1)
-            token = int(told.argmax())
+            log_probs = logits.log_softmax(-1)
+            token = int(log_probs.argmax())
         else:
-            told = _nucleus((logits / ask.temperature).log_softmax(-1), ask.top_p)
-            token = int(torch.multinomial(told.exp(), 1, generator=running.generator))
-        return token, float(told[token])
+            log_probs = _nucleus((logits / ask.temperature).log_softmax(-1), ask.top_p)
+            token = int(torch.multinomial(log_probs.exp(), 1, generator=running.generator))
+        return token, float(log_probs[token])
 
 
 def _nucleus(logprobs: Any, top_p: float) -> Any:

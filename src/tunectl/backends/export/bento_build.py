@@ -106,9 +106,9 @@ def _requirements(engine: str, store: str) -> str:
     kind = LOCKS.get(store.partition("://")[0]) if "://" in store else None
     if kind is None:
         return needed
-    known = set(_PACKAGE.findall(needed))
+    packages = set(_PACKAGE.findall(needed))
     driver = template_file(f"requirements/{kind}.txt").read_text()
-    return needed + "".join(block for block in _BLOCK.findall(driver) if block.partition(" \\")[0] not in known)
+    return needed + "".join(block for block in _BLOCK.findall(driver) if block.partition(" \\")[0] not in packages)
 
 
 def template_file(name: str) -> Path:
@@ -128,13 +128,15 @@ def _run(context: Path, home: Path, words: list[str]) -> str:
     home.mkdir()
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     environment = {**os.environ, **quiet, "BENTOML_HOME": str(home.absolute()), "PYTHONPATH": str(context.absolute())}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "tunectl.backends.export.bento_build", *words],
         cwd=context, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if done.returncode:
-        raise InfrastructureError(f"the Bento cannot be built: {error_line(done.stderr)}", hint=f"look at {BENTOFILE}")
-    return done.stdout.strip().splitlines()[-1]
+    if process.returncode:
+        raise InfrastructureError(
+            f"the Bento cannot be built: {error_line(process.stderr)}", hint=f"look at {BENTOFILE}"
+        )
+    return process.stdout.strip().splitlines()[-1]
 
 
 def main(name: str, version: str, labels: str) -> None:

@@ -39,10 +39,10 @@ def _run(scratch: Path, name: str) -> None:
     own = {"BENTOML_HOME": str(scratch / "home"), "TMPDIR": str(scratch), "PYTHONWARNINGS": "ignore"}
     quiet = {"BENTOML_DO_NOT_TRACK": "True", "DO_NOT_TRACK": "1"}
     words = [sys.executable, "-m", "bentoml", "containerize", "bento:one", "--image-tag", name, "--backend", "docker"]
-    done = subprocess.run(words, cwd=scratch, env={**os.environ, **quiet, **own}, check=False)
-    if done.returncode:
+    process = subprocess.run(words, cwd=scratch, env={**os.environ, **quiet, **own}, check=False)
+    if process.returncode:
         raise InfrastructureError(
-            f"the image {name} cannot be built: bentoml containerize ended with {done.returncode}",
+            f"the image {name} cannot be built: bentoml containerize ended with {process.returncode}",
             hint="the lines above say why",
         )
 

@@ -121,9 +121,9 @@ def _add(folder: Path, lock_path: Path) -> None:
 
 
 def _call(words: Sequence[str], description: str, tool: ToolEnvironment = EXPORTER) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        error_lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
+    if process.returncode:
+        error_lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
         raise InfrastructureError(
             f"the {tool.name} environment cannot be made: {description} failed: {error_lines[-1] if error_lines else 'no output'}",
             hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or name a Python that has {tool.lock}: {tool.variable}",
@@ -157,11 +157,11 @@ def run_in_env(
     folder = ensure_interpreter(exporters)
     for name in extras:
         _add(folder, lock_file(f"requirements/{name}.txt"))
-    done = subprocess.run([str(folder), *words], env=environment, capture_output=True, text=True, check=False)
-    _log.debug("%s: %s", description, done.stderr.strip()[-10_000:])
-    if done.returncode:
+    process = subprocess.run([str(folder), *words], env=environment, capture_output=True, text=True, check=False)
+    _log.debug("%s: %s", description, process.stderr.strip()[-10_000:])
+    if process.returncode:
         raise InfrastructureError(
-            f"{description} failed: {error_line(done.stderr) or f'exit code {done.returncode}'}",
+            f"{description} failed: {error_line(process.stderr) or f'exit code {process.returncode}'}",
             hint="--verbose shows all of its output; if it ran out of memory, close other programs",
         )
-    return done.stdout
+    return process.stdout

@@ -79,15 +79,15 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
     A separate process reads the file, because a malicious one can take any memory or time, or crash the library.
     Raises  UsageError when transformers does not know the architecture, or the file goes beyond ``limits``.
     """
-    given = limits or ReadLimits.of(file)
+    read_limits = limits or ReadLimits.of(file)
     words = [
         sys.executable,
         "-m",
         __name__,
         str(file),
         str(out),
-        str(given.memory_bytes),
-        str(max(1, int(given.seconds))),
+        str(read_limits.memory_bytes),
+        str(max(1, int(read_limits.seconds))),
     ]
     environment = {**os.environ, "PYTHONPATH": str(_PACKAGES), "HF_HUB_OFFLINE": "1"}
     try:
@@ -97,12 +97,12 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=given.seconds,
+            timeout=read_limits.seconds,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise UsageError(
-            f"{file.name} cannot be read as a GGUF model: it takes more than {given.seconds:g} s"
+            f"{file.name} cannot be read as a GGUF model: it takes more than {read_limits.seconds:g} s"
         ) from error
     if finished.returncode == UsageError.exit_code:
         raise UsageError(finished.stderr.strip().splitlines()[-1])
@@ -112,7 +112,7 @@ def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
         reason = "ended by a signal" if finished.returncode < 0 else _last_line(finished.stderr)
         raise UsageError(
             f"{file.name} cannot be read as a GGUF model: {reason}",
-            hint=f"reading a file of this size is limited to {given.memory_bytes >> 30} GiB of memory and {given.seconds:.0f} s",
+            hint=f"reading a file of this size is limited to {read_limits.memory_bytes >> 30} GiB of memory and {read_limits.seconds:.0f} s",
         )
 
 
@@ -123,15 +123,15 @@ def _last_line(text: str) -> str:
 def _convert(file: Path, out: Path) -> None:
     """Do the work of ``convert``: transformers refuses to save a model that it read from GGUF, so a plain one gets the weights."""
     torch = import_optional("torch", extra="train")
-    read, tokenizer = load_gguf(file)
-    settings = read.config.to_dict()
+    model, tokenizer = load_gguf(file)
+    settings = model.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "transformers_version"):
         settings.pop(name, None)
-    config = type(read.config)(**settings)
-    config.architectures = [type(read).__name__]
+    config = type(model.config)(**settings)
+    config.architectures = [type(model).__name__]
     with torch.device("meta"):
-        plain = type(read)(config)
-    plain.load_state_dict(read.state_dict(), assign=True)
+        plain = type(model)(config)
+    plain.load_state_dict(model.state_dict(), assign=True)
     plain.tie_weights()
     plain.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)

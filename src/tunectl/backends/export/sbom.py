@@ -67,10 +67,10 @@ def _describe_release(manifest: ReleaseManifest) -> dict[str, Any]:
 
 def _describe_package(name: str, text: str | None, version: str | None) -> dict[str, Any]:
     purl = f"pkg:pypi/{name.lower().replace('_', '-')}" + (f"@{version}" if version else "")
-    found: dict[str, Any] = {"type": "library", "name": name, "bom-ref": purl, "purl": purl}
+    component: dict[str, Any] = {"type": "library", "name": name, "bom-ref": purl, "purl": purl}
     if version:
-        return {**found, "version": version}
-    return {**found, "properties": [{"name": "tunectl:range", "value": text or "any"}]}
+        return {**component, "version": version}
+    return {**component, "properties": [{"name": "tunectl:range", "value": text or "any"}]}
 
 
 def _describe_image(reference: str) -> dict[str, Any]:

@@ -132,11 +132,11 @@ def fit_locally(
     _print(f"round {request.number} of {request.rounds}: fitting")
     environment = {name: value for name, value in os.environ.items() if name != task.token_env}
     with _hold_one(task.locks):
-        done = subprocess.run([*task.fit, str(place)], env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        process = subprocess.run([*task.fit, str(place)], env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        lines = [line for line in process.stderr.splitlines() if line.strip()]
         raise OSError(
-            f"the fit of round {request.number} failed: {lines[-1] if lines else f'exit code {done.returncode}'}"
+            f"the fit of round {request.number} failed: {lines[-1] if lines else f'exit code {process.returncode}'}"
         )
     counts: ClientCounts = atomic_io.read_json(place / exchange.COUNTS, ClientCounts)
     return exchange.read_weights(place / exchange.UPDATE), counts

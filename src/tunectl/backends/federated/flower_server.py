@@ -41,8 +41,8 @@ def serve(folder: Path, task: ServerTask) -> None:
     from flwr.server import ServerConfig, start_server
 
     logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
-    done = len(exchange.read_rounds(folder))
-    if done >= task.rounds:
+    past_rounds = len(exchange.read_rounds(folder))
+    if past_rounds >= task.rounds:
         return
     certificates = None
     if task.certificates is not None:
@@ -50,8 +50,8 @@ def serve(folder: Path, task: ServerTask) -> None:
         certificates = (ca, certificate, key)
     start_server(
         server_address=f"{task.host}:{task.port}",
-        config=ServerConfig(num_rounds=task.rounds - done, round_timeout=float(task.round_timeout_seconds)),
-        strategy=_build_strategy(RoundKeeper(folder, task, done)),
+        config=ServerConfig(num_rounds=task.rounds - past_rounds, round_timeout=float(task.round_timeout_seconds)),
+        strategy=_build_strategy(RoundKeeper(folder, task, past_rounds)),
         certificates=certificates,
     )
 
@@ -68,7 +68,11 @@ def _build_strategy(rounds: RoundKeeper) -> Any:
 
         def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> list[tuple[Any, Any]]:
             """Wait for clients, and draw those of this round."""
-            settings = {"round": rounds.done + server_round, "rounds": rounds.task.rounds, "names": json.dumps(names)}
+            settings = {
+                "round": rounds.past_rounds + server_round,
+                "rounds": rounds.task.rounds,
+                "names": json.dumps(names),
+            }
             settings["base"] = rounds.task.base
             return [(client, FitIns(parameters, settings)) for client in rounds.draw(server_round, client_manager)]
 
@@ -94,37 +98,37 @@ class Answer(NamedTuple):
 
 
 class RoundKeeper:
-    """Chooses clients, averages their answers, and keeps the record of each round. ``done`` rounds ran before this process."""
+    """Chooses clients, averages their answers, and keeps the record of each round. ``past_rounds`` rounds ran before this process."""
 
-    def __init__(self, folder: Path, task: ServerTask, done: int) -> None:
-        self.folder, self.task, self.done = folder, task, done
-        self.start = exchange.read_weights(exchange.round_file(folder, done))
+    def __init__(self, folder: Path, task: ServerTask, past_rounds: int) -> None:
+        self.folder, self.task, self.past_rounds = folder, task, past_rounds
+        self.start = exchange.read_weights(exchange.round_file(folder, past_rounds))
         self.names = sorted(self.start)
         self._members: dict[str, str] = {}
         """Flower's id of a connection to the name of its client; an empty name does not know the token."""
-        self._told: set[str] = set()
-        """Connections of which it was said that their name is taken."""
-        self._asked = 0
+        self._duplicates: set[str] = set()
+        """Connections whose name another one has, and for which that was printed."""
+        self._sample_size = 0
 
     def draw(self, server_round: int, client_manager: Any) -> list[Any]:
         """Return the clients of a round, once there are enough.
 
         Raises  TimeoutError where there are too few for too long.
         """
-        if not self.done and server_round == 1:
+        if not self.past_rounds and server_round == 1:
             self._wait_for_clients(client_manager, self.task.expected_clients, GRACE_SECONDS)
         present, share = self._wait_for_clients(client_manager), self.task.fraction_train
         count = min(len(present), max(self.task.min_clients, round(share * len(present))))
-        dice = random.Random(f"{self.task.seed}:{self.done + server_round}")  # noqa: S311  a draw, not a secret
-        drawn = sorted(dice.sample(sorted(present), count))
-        self._asked = len(drawn)
-        return [present[name] for name in drawn]
+        dice = random.Random(f"{self.task.seed}:{self.past_rounds + server_round}")  # noqa: S311  a draw, not a secret
+        sample = sorted(dice.sample(sorted(present), count))
+        self._sample_size = len(sample)
+        return [present[name] for name in sample]
 
     def end(
         self, server_round: int, results: Any, failures: Any, mean: Callable[[Sequence[Answer]], dict[str, Any]]
     ) -> dict[str, Any]:
         """Average the answers that fit, in the order of the clients' names: the same answers give the same bytes. Write the round down."""
-        number = self.done + server_round
+        number = self.past_rounds + server_round
         before = exchange.read_weights(exchange.round_file(self.folder, number - 1))
         fitting, reasons = self._sort_out(results, before)
         reasons = [*(_describe(failure) for failure in failures), *reasons]
@@ -136,10 +140,10 @@ class RoundKeeper:
         ]
         weights = self._average(ordered, mean) if averaged else before
         exchange.write_weights(exchange.round_file(self.folder, number), weights)
-        record = FederatedRound(number, self._asked, contributions, reasons, averaged)
+        record = FederatedRound(number, self._sample_size, contributions, reasons, averaged)
         atomic_io.write_rows(self.folder / exchange.ROUNDS, [*exchange.read_rounds(self.folder), record])
         rest = "" if averaged else ", too few: not averaged"
-        _print(f"round {number} of {self.task.rounds}: {len(ordered)} of {self._asked} clients{rest}")
+        _print(f"round {number} of {self.task.rounds}: {len(ordered)} of {self._sample_size} clients{rest}")
         return weights
 
     def _sort_out(self, results: Any, before: dict[str, Any]) -> tuple[dict[str, Answer], list[str]]:
@@ -169,8 +173,8 @@ class RoundKeeper:
             return averaging.average_products([answer.update for answer in ordered], shares)
         return {name: value.astype(self.start[name].dtype) for name, value in mean(ordered).items()}
 
-    def _wait_for_clients(self, client_manager: Any, wanted: int = 0, grace: float = 0.0) -> dict[str, Any]:
-        """Return clients by name once there are ``min_clients``, and once there are ``wanted`` or ``grace`` seconds are over."""
+    def _wait_for_clients(self, client_manager: Any, expected: int = 0, grace: float = 0.0) -> dict[str, Any]:
+        """Return clients by name once there are ``min_clients``, and once there are ``expected`` or ``grace`` seconds are over."""
         started, least = time.monotonic(), self.task.min_clients
         while True:
             connected = dict(client_manager.all())
@@ -179,7 +183,7 @@ class RoundKeeper:
                     self._members[cid] = self._ask_name(client)
             present = self._find_present(connected)
             waited_seconds = time.monotonic() - started
-            if len(present) >= least and (len(present) >= wanted or waited_seconds > grace):
+            if len(present) >= least and (len(present) >= expected or waited_seconds > grace):
                 return present
             if waited_seconds > self.task.wait_timeout_seconds:
                 waited = self.task.wait_timeout_seconds
@@ -191,8 +195,8 @@ class RoundKeeper:
         present: dict[str, Any] = {}
         for cid, client in connected.items():
             name = self._members[cid]
-            if name and present.setdefault(name, client) is not client and cid not in self._told:
-                self._told.add(cid)
+            if name and present.setdefault(name, client) is not client and cid not in self._duplicates:
+                self._duplicates.add(cid)
                 _print(f"a second client named {name} is ignored: each needs a name of its own")
         return present
 

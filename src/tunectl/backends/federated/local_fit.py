@@ -41,9 +41,9 @@ def init(folder: Path) -> None:
     request, plan = _read(folder)
     model, _, _ = load_with_adapter(plan, Path(request.model))
     weights = {name: value.clone() for name, value in _trainable(model).items()}
-    agreed = model_spec.load(Path(request.model))
-    trainer_loop.save(model, weights, folder / ADAPTER, agreed)
-    model_spec.save(agreed, folder / ADAPTER)
+    spec = model_spec.load(Path(request.model))
+    trainer_loop.save(model, weights, folder / ADAPTER, spec)
+    model_spec.save(spec, folder / ADAPTER)
     exchange.write_weights(folder / exchange.START, read_adapter(folder / ADAPTER))
 
 

@@ -184,9 +184,9 @@ def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch)
                 control.stop.remote()
                 stop_sent = True
             time.sleep(0.1)
-    told = ray.get(control.read_failure.remote())
-    if told is not None:
-        raise fit_request.build_error(msgspec.json.decode(told, type=Failure))
+    failure = ray.get(control.read_failure.remote())
+    if failure is not None:
+        raise fit_request.build_error(msgspec.json.decode(failure, type=Failure))
     if isinstance(outcome[0], BaseException):
         raise _describe(outcome[0], label, settings) from outcome[0]
     return outcome[0]

@@ -88,7 +88,7 @@ def run_rank(config: dict[str, Any]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _join_ranks(request: FitRequest, context: Any, asked_to_stop: Callable[[], bool]) -> ProcessGroup:
+def _join_ranks(request: FitRequest, context: Any, stop_requested: Callable[[], bool]) -> ProcessGroup:
     """Return the group of ranks that Ray has started; for transformers and accelerate there must seem to be one process only."""
     for name in (*worker.HIDDEN, "NODE_RANK", "ACCELERATE_TORCH_DEVICE"):
         os.environ.pop(name, None)
@@ -97,7 +97,7 @@ def _join_ranks(request: FitRequest, context: Any, asked_to_stop: Callable[[], b
         world_size=context.get_world_size(),
         local_world_size=context.get_local_world_size(),
         sharded=request.sharded,
-        asked_to_stop=asked_to_stop,
+        stop_requested=stop_requested,
         publish=_report,
         size_setting="launch.num_workers",
     )

@@ -41,17 +41,17 @@ def join_stage(
         )
     storage = Path(settings.storage_path or "")
     before = _read_session(storage, stage)
-    fits, met = 0, time.monotonic()
+    fits, last_contact = 0, time.monotonic()
     while not _has_ended(storage, stage, before):
         code = torchrun_agent.NOBODY_THERE
         if fits_another(storage, stage):
-            met = time.monotonic()
+            last_contact = time.monotonic()
         elif is_listening(settings.rdzv_endpoint or ""):
             code = _take_part(scratch / own_folder(stage), stage, settings, worker)
         if code == 0:
-            fits, met = fits + 1, time.monotonic()
+            fits, last_contact = fits + 1, time.monotonic()
             _log.info("%s: fit %d is done on this machine", stage, fits)
-        elif time.monotonic() - met > settings.collective_timeout_seconds:
+        elif time.monotonic() - last_contact > settings.collective_timeout_seconds:
             raise InfrastructureError(
                 f"{stage}: no other machine joined at {settings.rdzv_endpoint} within {settings.collective_timeout_seconds} s "
                 "(launch.collective_timeout_seconds)",

@@ -106,7 +106,7 @@ def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
         world_size=distributed.get_world_size(),
         local_world_size=int(os.environ["LOCAL_WORLD_SIZE"]),
         sharded=request is not None and request.sharded,
-        asked_to_stop=(folder / fit_request.STOP).exists,
+        stop_requested=(folder / fit_request.STOP).exists,
     )
     for name in HIDDEN:
         os.environ.pop(name, None)
@@ -118,9 +118,9 @@ def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
 def _refuse_another_folder(request: FitRequest | None, folder: Path, group: ProcessGroup) -> None:
     """Refuse where ranks read different requests: a folder of the same name on a local disk holds another one, or none."""
     visible = request is not None and Path(request.model).is_dir()
-    seen = float(int(request.id[:12], 16)) if request and visible else 0.0
-    (newest,) = group.max(seen)
-    blind = [int(rank) for rank in group.gather(0.0 if seen == newest else group.rank + 1.0) if rank]
+    request_number = float(int(request.id[:12], 16)) if request and visible else 0.0
+    (newest,) = group.max(request_number)
+    blind = [int(rank) for rank in group.gather(0.0 if request_number == newest else group.rank + 1.0) if rank]
     if blind:
         raise UsageError(
             f"launch.storage_path: rank {blind[0] - 1} of {group.world_size}, on another machine, does not see the request in {folder}, "

@@ -22,8 +22,8 @@ class ChatSession:
         self._tokenizer = loaded.tokenizer
         self._end = end_of_turn
 
-    def answer(self, prompt: str, *, max_new_tokens: int, temperature: float, seen: Callable[[str], None]) -> str:
-        """Return the answer to ``prompt``; ``seen`` is called with each piece as soon as it has whole words.
+    def answer(self, prompt: str, *, max_new_tokens: int, temperature: float, on_text: Callable[[str], None]) -> str:
+        """Return the answer to ``prompt``; ``on_text`` is called with each piece as soon as it has whole words.
 
         ``temperature`` 0 takes the likeliest token each time.
         """
@@ -38,7 +38,7 @@ class ChatSession:
                 max_new_tokens=max_new_tokens,
                 eos_token_id=self._end,
                 pad_token_id=self._end,
-                streamer=_streamer(self._tokenizer, seen),
+                streamer=_streamer(self._tokenizer, on_text),
                 **sampling,
             )
         text: str = self._tokenizer.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -208,8 +208,8 @@ def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 def text_of(tokenizer: Any, line: GenerationState) -> str:
     """Return the text of an answer, without the token that ended it."""
-    kept = line.answer[:-1] if line.finished else line.answer
-    return str(tokenizer.decode(kept, skip_special_tokens=True)).strip()
+    tokens = line.answer[:-1] if line.finished else line.answer
+    return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def split_time(seconds: float, lines: Sequence[GenerationState]) -> None:

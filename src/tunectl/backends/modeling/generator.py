@@ -215,8 +215,8 @@ class HfGenerator:
         """Sum over time of the log-probability of ``targets`` (rows, time) where ``real`` is 1; shape (rows,)."""
         sums = []
         for row, ids, is_real in zip(logits, targets, real, strict=True):  # a row at a time: float32 logits are large
-            chosen = row.float().log_softmax(dim=-1).gather(-1, ids[:, None])[:, 0]
-            sums.append((chosen * is_real).sum(dtype=self._torch.float64))
+            log_probs = row.float().log_softmax(dim=-1).gather(-1, ids[:, None])[:, 0]
+            sums.append((log_probs * is_real).sum(dtype=self._torch.float64))
         return self._torch.stack(sums)
 
     def _beams(self, batch: list[_RequestState], settings: BeamSearch) -> None:
@@ -226,7 +226,7 @@ class HfGenerator:
         ids = self._decoder.tensor([[pad] * (longest - len(row.ids)) + row.ids for row in batch])
         mask = self._decoder.tensor([[0] * (longest - len(row.ids)) + [1] * len(row.ids) for row in batch])
         with split_elapsed_time(batch):
-            written = self._model.generate(
+            sequences = self._model.generate(
                 input_ids=ids,
                 attention_mask=mask,
                 num_beams=settings.beams,
@@ -236,7 +236,7 @@ class HfGenerator:
                 eos_token_id=list(self._stops) or None,
                 pad_token_id=pad,
             )[:, longest:].tolist()
-        for row, answer in zip(batch, written, strict=True):
+        for row, answer in zip(batch, sequences, strict=True):
             for token in answer:
                 self._decoder.append(row, token, settings.max_new_tokens)
 

@@ -129,7 +129,7 @@ class _Layer:
     def __init__(self, torch: Any, device: str, dtype: Any, hidden: int, intermediate: int, rank: int) -> None:
         self.torch, self.device, self.dtype, self.hidden = torch, device, dtype, hidden
         sizes = [(hidden, hidden)] * 4 + [(hidden, intermediate)] * 2 + [(intermediate, hidden)]
-        self.frozen = [self._random(out, into) for into, out in sizes]
+        self.weights = [self._random(out, into) for into, out in sizes]
         self.down = [self._random(rank, into).requires_grad_() for into, _ in sizes]
         self.up = [self._random(out, rank).requires_grad_() for _, out in sizes]
         self.norm = self._random(hidden)
@@ -143,12 +143,12 @@ class _Layer:
 
     def _linear(self, part: int, x: Any) -> Any:
         function = self.torch.nn.functional
-        return function.linear(x, self.frozen[part]) + function.linear(
+        return function.linear(x, self.weights[part]) + function.linear(
             function.linear(x, self.down[part]), self.up[part]
         )
 
     def _plain(self, part: int, x: Any) -> Any:
-        return self.torch.nn.functional.linear(x, self.frozen[part])
+        return self.torch.nn.functional.linear(x, self.weights[part])
 
     def _heads(self, x: Any) -> Any:
         return x.view(x.shape[0], x.shape[1], -1, HEAD).transpose(1, 2)

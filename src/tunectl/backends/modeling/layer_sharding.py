@@ -45,10 +45,10 @@ def shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
         adapter = {weights for weights in layer.parameters() if weights.requires_grad}
         # gathered weights go at once: else the state_dict of a checkpoint on one rank would gather alone, and the next step hang
         fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=adapter)
-    held_weights = sum((w.to_local() if hasattr(w, "to_local") else w).numel() for w in model.parameters())
+    local_weights = sum((w.to_local() if hasattr(w, "to_local") else w).numel() for w in model.parameters())
     _log.info(
         "%s: each rank holds %d of %d weights",
         plan.label,
-        held_weights,
+        local_weights,
         sum(weights.numel() for weights in model.parameters()),
     )

@@ -33,7 +33,7 @@ def _function() -> Any:
             for start in range(0, len(sources), SLICE):
                 part = slice(start, start + SLICE)
                 value, grad = _slice(
-                    hidden[sources[part]], head, bias, targets[part], temperature, wanted=needs_gradient
+                    hidden[sources[part]], head, bias, targets[part], temperature, with_gradient=needs_gradient
                 )
                 values.append(value)
                 grads.append(grad)
@@ -53,8 +53,10 @@ def _function() -> Any:
     return TokenLogps
 
 
-def _slice(picked: Any, head: Any, bias: Any, targets: Any, temperature: float, *, wanted: bool) -> tuple[Any, Any]:
-    """Return log-probabilities of one slice, and the gradient of each with respect to its row of ``picked`` where ``wanted``."""
+def _slice(
+    picked: Any, head: Any, bias: Any, targets: Any, temperature: float, *, with_gradient: bool
+) -> tuple[Any, Any]:
+    """Return log-probabilities of one slice, and the gradient of each with respect to its row of ``picked`` where ``with_gradient``."""
     torch = import_optional("torch", extra="train")
     weights = head.to(picked.dtype)
     logits = torch.nn.functional.linear(picked, weights, bias).float()
@@ -62,7 +64,7 @@ def _slice(picked: Any, head: Any, bias: Any, targets: Any, temperature: float, 
         logits /= temperature
     log_total = logits.logsumexp(dim=-1)
     values = logits.gather(1, targets[:, None])[:, 0] - log_total
-    if not wanted:
+    if not with_gradient:
         return values, None
     slopes = logits.sub_(log_total[:, None]).exp_().neg_()
     slopes[torch.arange(len(targets), device=targets.device), targets] += 1

@@ -75,7 +75,13 @@ def _head_loss() -> Any:
             for start in range(0, len(sources), SLICE):
                 part = slice(start, start + SLICE)
                 loss, grad = _slice_loss(
-                    hidden[sources[part]], head, bias, targets[part], weights[part], smoothing, wanted=needs_gradient
+                    hidden[sources[part]],
+                    head,
+                    bias,
+                    targets[part],
+                    weights[part],
+                    smoothing,
+                    with_gradient=needs_gradient,
                 )
                 total += loss
                 picked_grads.append(grad)
@@ -94,17 +100,17 @@ def _head_loss() -> Any:
 
 
 def _slice_loss(
-    picked: Any, head: Any, bias: Any, targets: Any, weights: Any, smoothing: float, *, wanted: bool
+    picked: Any, head: Any, bias: Any, targets: Any, weights: Any, smoothing: float, *, with_gradient: bool
 ) -> tuple[Any, Any]:
-    """Return the loss of one slice, and its gradient with respect to ``picked`` (places, hidden) where ``wanted``."""
+    """Return the loss of one slice, and its gradient with respect to ``picked`` (places, hidden) where ``with_gradient``."""
     torch = import_optional("torch", extra="train")
     logits = torch.nn.functional.linear(picked, head.to(picked.dtype), bias).float()
     log_total = logits.logsumexp(dim=-1)
-    chosen = logits.gather(1, targets[:, None])[:, 0]
-    losses = log_total - (1 - smoothing) * chosen
+    target_logits = logits.gather(1, targets[:, None])[:, 0]
+    losses = log_total - (1 - smoothing) * target_logits
     if smoothing:
         losses = losses - smoothing * logits.mean(dim=-1)
-    if not wanted:
+    if not with_gradient:
         return (losses * weights).sum(), None
     chances = logits.sub_(log_total[:, None]).exp_()
     if smoothing:

@@ -28,7 +28,7 @@ class ProcessGroup:
     """Processes on this machine, which share its memory and its cores."""
     sharded: bool = False
     """Frozen layers are divided among the ranks (FSDP2), so that each forward pass is a collective."""
-    asked_to_stop: Callable[[], bool] | None = None
+    stop_requested: Callable[[], bool] | None = None
     """Called by the first rank once per step: whether the training is to end after it."""
     publish: Callable[[Path | None], None] | None = None
     """Called with each complete checkpoint of the first rank, and with None on the others, to copy it to where a restart finds it. None: no copy is needed."""
@@ -125,7 +125,7 @@ class ProcessGroup:
         """Return whether any rank was asked to stop: the same answer on all, after the same step."""
         if self.world_size == 1:
             return stopped
-        stop = stopped or (self.first and self.asked_to_stop is not None and self.asked_to_stop())
+        stop = stopped or (self.first and self.stop_requested is not None and self.stop_requested())
         return self.max(float(stop))[0] > 0
 
     def seed_step(self, seed: int, step: int) -> None:

@@ -108,10 +108,10 @@ class EnsembleReader:
         self._model.to(profile.device).eval()
         if profile.device == "cpu":
             short_attention.use_short_attention(self._model)
-        sped = lora_kernels.use_fused_lora(self._model)
+        fused_layers = lora_kernels.use_fused_lora(self._model)
         layers = sum(1 for module in self._model.modules() if hasattr(module, "lora_A"))
         low = model_loader.dtype(profile) == torch.bfloat16
-        self._how = reward_forward.route_of(self._model, autocast=low and sped < layers)
+        self._how = reward_forward.route_of(self._model, autocast=low and fused_layers < layers)
 
     def keeps_apart(self, bundles: Sequence[PromptGroup]) -> bool:
         """Return whether answers may be side by side in a row."""
@@ -157,12 +157,12 @@ class RewardScorer:
         self, base: Path, sft: Path, members: Sequence[Path], verified: Read, profile: HardwareProfile
     ) -> None:
         """Load the reward model; raise ``ArtifactError`` where a file is absent or does not fit."""
-        agreed = model_spec.load(sft)
+        spec = model_spec.load(sft)
         self._part, self._where = verified, members[0]
         self._masker = LossMasker(
-            template.load(base, system=agreed.system),
+            template.load(base, system=spec.system),
             Tokenizer(base),
-            end_of_turn=agreed.eot_token.id,
+            end_of_turn=spec.eot_token.id,
             train_on="final_answer",
         )
         self._reader = EnsembleReader(base, sft, members, profile)

@@ -57,12 +57,12 @@ class Deadline:
 
         Raises  FetchRefusedError ``unreachable`` where the response has no time left.
         """
-        left = self._end - time.monotonic()
-        if left <= 0:
+        remaining = self._end - time.monotonic()
+        if remaining <= 0:
             raise self._build_refusal()
-        ends_first = timeout is None or left < timeout
+        ends_first = timeout is None or remaining < timeout
         try:
-            yield left if timeout is None else min(left, timeout)
+            yield remaining if timeout is None else min(remaining, timeout)
         except self._timeouts as error:
             if ends_first:
                 raise self._build_refusal() from error

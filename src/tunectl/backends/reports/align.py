@@ -41,11 +41,11 @@ def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
 
 def _tiles(settings: AlignSettings, aligned: RlResult) -> list[tuple[str, str]]:
     first, selected = aligned.validation[0], find_selected_checkpoint(aligned)
-    gained = (f"{selected.reward - first.reward:+.2f}", "reward, against sft")
+    gain_tile = (f"{selected.reward - first.reward:+.2f}", "reward, against sft")
     if selected.held_out_accuracy is not None:
-        gained = (render.percent(selected.held_out_accuracy), "of held-out pairs ranked right")
+        gain_tile = (render.percent(selected.held_out_accuracy), "of held-out pairs ranked right")
     return [
-        gained,
+        gain_tile,
         (f"{selected.metric_change:+.1f}", f"points of {measure_title(settings)}"),
         (f"{selected.kl:.1f}", "nats an answer away from sft"),
         (f"{selected.length - first.length:+.1f}", "tokens an answer"),
@@ -159,11 +159,11 @@ def _plot_held_out(looks: Sequence[ValidationPoint]) -> Figure:
             (look.step, look.held_out_accuracy) for look in looks if look.held_out_accuracy is not None
         ],
     }
-    drawn = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in series.items() if points}
-    if not drawn:
+    curves = {name: ([x for x, _ in points], [y for _, y in points]) for name, points in series.items() if points}
+    if not curves:
         return "", ""
-    words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in drawn.items())
-    svg = svg_plots.lines(drawn, xlabel="step", ylabel="on validation judgments", alt=words)
+    words = "; ".join(f"{name} from {values[1][0]:.2f} to {values[1][-1]:.2f}" for name, values in curves.items())
+    svg = svg_plots.lines(curves, xlabel="step", ylabel="on validation judgments", alt=words)
     return svg, "Judgments that were held out: the loss should fall, the share of pairs ranked right should rise."
 
 

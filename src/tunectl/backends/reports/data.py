@@ -178,7 +178,7 @@ def _population(facts: DataFacts) -> list[dict[str, Any]]:
         return []
     balance = facts.split.balance
     fields = [entry.field for entry in balance.get("records", [])]
-    shown = []
+    rows = []
     for field in fields:
         views = [
             (view, next(entry for entry in balance[view] if entry.field == field)) for view in WORDS if view in balance
@@ -189,8 +189,8 @@ def _population(facts: DataFacts) -> list[dict[str, Any]]:
             if entry.known and (view != "train" or facts.weights or facts.split.weights)
         ]
         figures = [(_share_plot(entry), f"{WORDS[view]}. {_test_words(entry)}") for view, entry in views]
-        shown.append({"field": field, "views": [(WORDS[view], entry) for view, entry in views], "figures": figures})
-    return shown
+        rows.append({"field": field, "views": [(WORDS[view], entry) for view, entry in views], "figures": figures})
+    return rows
 
 
 def by_target(entry: FieldBalance) -> list[ValueShare]:

@@ -258,10 +258,10 @@ def _slice_plot(parts: Sequence[SlicePart], title: str, field: str) -> str:
     )
 
 
-def _search_rows(candidates: Sequence[Candidate], chosen: int) -> list[list[str]]:
+def _search_rows(candidates: Sequence[Candidate], best: int) -> list[list[str]]:
     return [
         [
-            describe(candidate.prompt) + (" (chosen)" if index == chosen else ""),
+            describe(candidate.prompt) + (" (chosen)" if index == best else ""),
             f"{candidate.score:.1f}" if candidate.score is not None else candidate.why_not,
             render.number(candidate.tokens),
             f"{candidate.seconds:.1f}" if candidate.score is not None else render.number(None),
@@ -317,18 +317,18 @@ def _cost_rows(systems: Sequence[System]) -> list[list[str]]:
 
 
 def _cost_plot(systems: Sequence[System]) -> str:
-    priced = [system for system in systems if system.cost is not None]
-    if not priced:
+    cost_systems = [system for system in systems if system.cost is not None]
+    if not cost_systems:
         return ""
     values = {
-        "prompt": [system.cost.prompt_tokens / system.cost.answers for system in priced if system.cost],
-        "answer": [system.cost.tokens / system.cost.answers for system in priced if system.cost],
+        "prompt": [system.cost.prompt_tokens / system.cost.answers for system in cost_systems if system.cost],
+        "answer": [system.cost.tokens / system.cost.answers for system in cost_systems if system.cost],
     }
     words = "; ".join(
         f"{system.title}: {prompt:.0f} and {answer:.0f}"
-        for system, prompt, answer in zip(priced, values["prompt"], values["answer"], strict=True)
+        for system, prompt, answer in zip(cost_systems, values["prompt"], values["answer"], strict=True)
     )
-    labels = [system.title for system in priced]
+    labels = [system.title for system in cost_systems]
     return svg_plots.grouped_bars(labels, values, xlabel="tokens an answer", alt=f"Prompt and answer tokens. {words}")
 
 

@@ -146,7 +146,7 @@ def format_bytes(value: float) -> str:
 
 def show_control(text: str) -> str:
     r"""Return a text whose control characters and marks of direction are visible, as ``\\u202e``."""
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def raise_first(text: str) -> str:

@@ -161,9 +161,9 @@ def _curve(history: Sequence[LogPoint]) -> str:
         ("training loss", [(point.step, point.loss) for point in history]),
         ("validation log-loss", [(point.step, point.validation_loss) for point in history]),
     ):
-        seen = [(float(step), value) for step, value in values if value is not None]
-        if seen:
-            series[name] = [step for step, _ in seen], [value for _, value in seen]
+        coordinates = [(float(step), value) for step, value in values if value is not None]
+        if coordinates:
+            series[name] = [step for step, _ in coordinates], [value for _, value in coordinates]
     if not series:
         return ""
     words = "; ".join(f"{name} from {values[0]:.3f} to {values[-1]:.3f}" for name, (_, values) in series.items())

@@ -131,10 +131,10 @@ def parse_state(text: str) -> str:
     if not text.strip():
         return "lost"
     status: dict[str, Any] = json.loads(text).get("status", {})
-    met = {condition["type"] for condition in status.get("conditions", []) if condition["status"] == "True"}
-    if "Complete" in met:
+    conditions = {condition["type"] for condition in status.get("conditions", []) if condition["status"] == "True"}
+    if "Complete" in conditions:
         return "finished"
-    if met & {"Failed", "FailureTarget"}:
+    if conditions & {"Failed", "FailureTarget"}:
         return "failed"
     return "running" if status.get("active") else "pending"
 

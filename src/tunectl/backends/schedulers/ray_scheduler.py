@@ -58,8 +58,8 @@ def read_state(record: JobRecord) -> str:
 
 def parse_state(text: str) -> str:
     """Return the state that ``ray job status`` printed: its first state in capitals, or ``Job '...' succeeded``."""
-    found = _STATE.search(text.upper())
-    return _STATES[found[1]] if found else "lost"
+    match = _STATE.search(text.upper())
+    return _STATES[match[1]] if match else "lost"
 
 
 def build_log_command(record: JobRecord, *, follow: bool) -> list[str]:

@@ -37,16 +37,16 @@ def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = No
     Raises  InfrastructureError with the program's own message where it fails or does not answer.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             words, input=text, cwd=cwd, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
         )
     except subprocess.TimeoutExpired as error:
         raise InfrastructureError(
             f"{words[0]} did not answer within {TIMEOUT_SECONDS} s", hint="look whether the cluster can be reached"
         ) from error
-    if done.returncode:
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        reason = "\n".join(lines[-5:])[-500:] or f"exit code {done.returncode}"
+    if process.returncode:
+        lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
+        reason = "\n".join(lines[-5:])[-500:] or f"exit code {process.returncode}"
         if any(
             line.startswith("Traceback ") for line in lines
         ):  # of a program in Python the last line says what is wrong
@@ -54,4 +54,4 @@ def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = No
         raise InfrastructureError(
             f"{' '.join(words[:2])} failed: {reason}", hint="this is the scheduler's message; the problem is there"
         )
-    return done.stdout
+    return process.stdout

@@ -106,12 +106,12 @@ def read_state(record: JobRecord) -> str:
 
     Raises  InfrastructureError where squeue is not here.
     """
-    noted = read_note(record)
-    if noted in {"finished", "failed"}:
-        return noted
+    note = read_note(record)
+    if note in {"finished", "failed"}:
+        return note
     state = _ask(record, "%T")
     if not state:
-        return "canceled" if noted == "stopped" else "lost"
+        return "canceled" if note == "stopped" else "lost"
     return _STATES.get(state, "failed")
 
 

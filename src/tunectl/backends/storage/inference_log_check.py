@@ -71,9 +71,9 @@ def _read_rows(connection: Any, table: Any) -> tuple[int, list[str]]:
     """Count the rows of a table, and name those whose JSON cannot be read."""
     sa = import_optional("sqlalchemy", extra="inference-log")
     bodies = [name for name in inference_log_schema.JSON if name in table.c]
-    asked = sa.select(table.c.id, *(table.c[name] for name in bodies))
+    query = sa.select(table.c.id, *(table.c[name] for name in bodies))
     count, wrong = 0, list[str]()
-    for row in connection.execution_options(stream_results=True).execute(asked):
+    for row in connection.execution_options(stream_results=True).execute(query):
         count += 1
         for name, text in zip(bodies, row[1:], strict=True):
             if text is not None and not _is_json(text) and len(wrong) < MOST:
@@ -92,9 +92,13 @@ def _is_json(text: str) -> bool:
 def _find_orphans(connection: Any) -> list[str]:
     """Return feedback about inferences that do not exist."""
     sa, tables = import_optional("sqlalchemy", extra="inference-log"), inference_log_schema.tables()
-    said, asked = tables.feedback, tables.inferences
-    lost = sa.select(said.c.id, said.c.inference_id).where(~sa.exists().where(asked.c.id == said.c.inference_id))
-    return [f"feedback {row[0]} is about {row[1]}, which is not there" for row in connection.execute(lost.limit(MOST))]
+    feedback, inferences = tables.feedback, tables.inferences
+    orphans = sa.select(feedback.c.id, feedback.c.inference_id).where(
+        ~sa.exists().where(inferences.c.id == feedback.c.inference_id)
+    )
+    return [
+        f"feedback {row[0]} is about {row[1]}, which is not there" for row in connection.execute(orphans.limit(MOST))
+    ]
 
 
 @contextmanager

@@ -121,8 +121,8 @@ class SqlInferenceLog:
         return self._opinion(connection, entry)
 
     def _add(self, connection: Any, table: Any, row: Any) -> WriteOutcome:
-        written = connection.execute(self._new[table.name], inference_log_schema.to_row(row)).first()
-        return "known" if written is None else "new"
+        new_row = connection.execute(self._new[table.name], inference_log_schema.to_row(row)).first()
+        return "known" if new_row is None else "new"
 
     def _finish(self, connection: Any, entry: FinishedRequest) -> WriteOutcome:
         table = self._tables.inferences
@@ -140,8 +140,8 @@ class SqlInferenceLog:
     def _state(self, connection: Any, name: str) -> Any:
         """Return whether an inference is finished or erased; its row is locked until the transaction ends."""
         table = self._tables.inferences
-        asked = self._sa.select(table.c.finished_at, table.c.erased_at).where(table.c.id == name).with_for_update()
-        return connection.execute(asked).first()
+        query = self._sa.select(table.c.finished_at, table.c.erased_at).where(table.c.id == name).with_for_update()
+        return connection.execute(query).first()
 
     def _opinion(self, connection: Any, feedback: Feedback) -> WriteOutcome:
         state = self._state(connection, feedback.inference_id)
@@ -171,9 +171,9 @@ class SqlInferenceLog:
             raise unknown_record(feedback)
         return outcome == "new"
 
-    def _read(self, asked: Any) -> list[Any]:
+    def _read(self, query: Any) -> list[Any]:
         with self._transaction(writes=False) as connection:
-            return list(connection.execute(asked))
+            return list(connection.execute(query))
 
     def inference(self, name: str) -> InferenceRecord | None:
         result = self._read(self._sa.select(self._tables.inferences).where(self._tables.inferences.c.id == name))
@@ -213,43 +213,43 @@ class SqlInferenceLog:
         variant: str | None = None,
     ) -> list[InferenceRecord]:
         c = self._tables.inferences.c
-        asked = self._select_inferences(since, until, release, variant).where(c.erased_at.is_(None))
-        asked = asked.order_by(c.accepted_at.desc(), c.id.desc()).limit(number)
-        return [inference_log_schema.from_row(row, InferenceRecord) for row in self._read(asked)]
+        query = self._select_inferences(since, until, release, variant).where(c.erased_at.is_(None))
+        query = query.order_by(c.accepted_at.desc(), c.id.desc()).limit(number)
+        return [inference_log_schema.from_row(row, InferenceRecord) for row in self._read(query)]
 
     def _select_inferences(
         self, since: datetime | None, until: datetime | None, release: str | None, variant: str | None
     ) -> Any:
         c = self._tables.inferences.c
-        asked = self._sa.select(self._tables.inferences).where(*self._between(c.accepted_at, since, until))
-        for column, wanted in ((c.release, release), (c.variant, variant)):
-            if wanted is not None:
-                asked = asked.where(column == wanted)
-        return asked
+        query = self._sa.select(self._tables.inferences).where(*self._between(c.accepted_at, since, until))
+        for column, value in ((c.release, release), (c.variant, variant)):
+            if value is not None:
+                query = query.where(column == value)
+        return query
 
-    def _pages(self, asked: Any) -> Iterator[Any]:
+    def _pages(self, query: Any) -> Iterator[Any]:
         """Yield rows of inferences in order, one page per transaction."""
         c = self._tables.inferences.c
-        asked = asked.order_by(c.accepted_at, c.id).limit(PAGE)
-        result = self._read(asked)
+        query = query.order_by(c.accepted_at, c.id).limit(PAGE)
+        result = self._read(query)
         while result:
             yield from result
             after = self._sa.tuple_(c.accepted_at, c.id) > self._sa.tuple_(
                 self._sa.literal(result[-1].accepted_at, c.accepted_at.type), self._sa.literal(result[-1].id)
             )
-            result = self._read(asked.where(after)) if len(result) == PAGE else []
+            result = self._read(query.where(after)) if len(result) == PAGE else []
 
     def _between(self, column: Any, since: datetime | None, until: datetime | None) -> list[Any]:
         return [*([] if since is None else [column >= since]), *([] if until is None else [column < until])]
 
     def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
-        table, said = self._tables.feedback, defaultdict(list)
+        table, feedback = self._tables.feedback, defaultdict(list)
         received = self._sa.func.coalesce(table.c.received_at, table.c.created_at)  # what a client says orders nothing
         for some in _in_pages(inference_ids):
-            asked = self._sa.select(table).where(table.c.inference_id.in_(some)).order_by(received, table.c.id)
-            for row in self._read(asked):
-                said[row.inference_id].append(inference_log_schema.from_row(row, Feedback))
-        return dict(said)
+            query = self._sa.select(table).where(table.c.inference_id.in_(some)).order_by(received, table.c.id)
+            for row in self._read(query):
+                feedback[row.inference_id].append(inference_log_schema.from_row(row, Feedback))
+        return dict(feedback)
 
     def last_uses(self) -> dict[str, datetime]:
         time_column: dict[str, datetime] = {}
@@ -267,7 +267,7 @@ class SqlInferenceLog:
             yield row.id
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
-        sa, c, said = self._sa, self._tables.inferences.c, self._tables.feedback
+        sa, c, feedback = self._sa, self._tables.inferences.c, self._tables.feedback
         between = self._between(c.accepted_at, since, until)
         count = sa.func.count
         numbers = sa.select(
@@ -279,35 +279,33 @@ class SqlInferenceLog:
             sa.func.max(c.accepted_at, type_=c.accepted_at.type),
         ).where(*between)
         kinds = (
-            sa.select(said.c.kind, count(said.c.id))
-            .join_from(said, self._tables.inferences, said.c.inference_id == c.id)
+            sa.select(feedback.c.kind, count(feedback.c.id))
+            .join_from(feedback, self._tables.inferences, feedback.c.inference_id == c.id)
             .where(*between)
-            .group_by(said.c.kind)
-            .order_by(said.c.kind)
+            .group_by(feedback.c.kind)
+            .order_by(feedback.c.kind)
         )
         inferences, finished, erased, users, first, last = self._read(numbers)[0]
         return Counts(inferences, finished, erased, users, {row[0]: row[1] for row in self._read(kinds)}, first, last)
 
     def erase(self, user_hash: str, *, by_key: bool = False, until: datetime | None = None) -> ErasureResult:
         """Erase inferences first: feedback that is being written now is waited for, and later feedback finds the inference erased."""
-        sa, table, said = self._sa, self._tables.inferences, self._tables.feedback
+        sa, table, feedback = self._sa, self._tables.inferences, self._tables.feedback
         now = datetime.now(UTC)
-        whose = [item.c.key_hash == user_hash if by_key else sa.false() for item in (table, said)]
-        asked, told = sa.or_(table.c.user_hash == user_hash, whose[0]), sa.or_(said.c.annotator == user_hash, whose[1])
+        keys = [item.c.key_hash == user_hash if by_key else sa.false() for item in (table, feedback)]
+        owner = sa.or_(table.c.user_hash == user_hash, keys[0])
+        author = sa.or_(feedback.c.annotator == user_hash, keys[1])
         if until is not None:
-            asked = sa.and_(asked, table.c.accepted_at <= until)
-            told = sa.and_(told, sa.func.coalesce(said.c.received_at, said.c.created_at) <= until)
-        gone = sa.update(table).where(asked, table.c.erased_at.is_(None)).values(**TEXT_OF_INFERENCE, erased_at=now)
+            owner = sa.and_(owner, table.c.accepted_at <= until)
+            author = sa.and_(author, sa.func.coalesce(feedback.c.received_at, feedback.c.created_at) <= until)
+        erasure = sa.update(table).where(owner, table.c.erased_at.is_(None)).values(**TEXT_OF_INFERENCE, erased_at=now)
+        blank = sa.update(feedback).where(feedback.c.erased_at.is_(None)).values(**TEXT_OF_FEEDBACK, erased_at=now)
         opinions = 0
         with self._transaction() as connection:
-            mine = [row.id for row in connection.execute(gone.returning(table.c.id))]
-            about = [told, *(said.c.inference_id.in_(some) for some in _in_pages(mine))]
-            for which in about:
-                blank = (
-                    sa.update(said).where(which, said.c.erased_at.is_(None)).values(**TEXT_OF_FEEDBACK, erased_at=now)
-                )
-                opinions += connection.execute(blank).rowcount
-            result = ErasureResult(len(mine), opinions)
+            erased_ids = [row.id for row in connection.execute(erasure.returning(table.c.id))]
+            for which in [author, *(feedback.c.inference_id.in_(some) for some in _in_pages(erased_ids))]:
+                opinions += connection.execute(blank.where(which)).rowcount
+            result = ErasureResult(len(erased_ids), opinions)
             facts = {"inferences": result.inferences, "feedback": result.feedback}
             event = LogEvent(uuid.uuid4().hex, now, "erased", facts)
             self._add(connection, self._tables.events, event)
@@ -315,15 +313,15 @@ class SqlInferenceLog:
 
     def retain(self, before: datetime) -> int:
         """Delete rows older than ``before``. Tombstones of erased rows stay: they hold no text, and later builds need them."""
-        sa, table, said = self._sa, self._tables.inferences, self._tables.feedback
+        sa, table, feedback = self._sa, self._tables.inferences, self._tables.feedback
         old = table.c.accepted_at < before, table.c.erased_at.is_(None)
         some = sa.select(table.c.id).where(*old).limit(PAGE)
         total = 0
         while names := [row.id for row in self._read(some)]:
-            gone = sa.delete(table).where(table.c.id.in_(names), *old).returning(table.c.id)
+            deletion = sa.delete(table).where(table.c.id.in_(names), *old).returning(table.c.id)
             with self._transaction() as connection:  # in steps, so that the server gets its turn; inferences first
-                deleted = [row.id for row in connection.execute(gone)]
-                connection.execute(sa.delete(said).where(said.c.inference_id.in_(deleted)))
+                deleted = [row.id for row in connection.execute(deletion)]
+                connection.execute(sa.delete(feedback).where(feedback.c.inference_id.in_(deleted)))
                 total += len(deleted)
         self.add_event(
             LogEvent(uuid.uuid4().hex, datetime.now(UTC), "pruned", {"before": before.isoformat(), "inferences": total})
@@ -368,10 +366,10 @@ class SqlInferenceLog:
 
     def windows(self, since: datetime | None = None) -> list[TimeWindow]:
         table = self._tables.windows
-        asked = self._sa.select(table).where(*self._between(table.c.created_at, since, None))
+        query = self._sa.select(table).where(*self._between(table.c.created_at, since, None))
         return [
             inference_log_schema.from_row(row, TimeWindow)
-            for row in self._read(asked.order_by(table.c.created_at, table.c.id))
+            for row in self._read(query.order_by(table.c.created_at, table.c.id))
         ]
 
     def add_event(self, event: LogEvent) -> bool:
@@ -383,12 +381,12 @@ class SqlInferenceLog:
 
     def events(self, since: datetime | None = None, kind: str | None = None) -> list[LogEvent]:
         table = self._tables.events
-        asked = self._sa.select(table).where(*self._between(table.c.created_at, since, None))
+        query = self._sa.select(table).where(*self._between(table.c.created_at, since, None))
         if kind is not None:
-            asked = asked.where(table.c.kind == kind)
+            query = query.where(table.c.kind == kind)
         return [
             inference_log_schema.from_row(row, LogEvent)
-            for row in self._read(asked.order_by(table.c.created_at, table.c.id))
+            for row in self._read(query.order_by(table.c.created_at, table.c.id))
         ]
 
     def close(self) -> None:

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_if_exists(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog | None]:
+def open_if_exists(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog | None]:
     """Yield the inference log; None where nothing was logged yet.
 
     Raises  InfrastructureError where it cannot be opened.
     """
-    if _absent(live, layout) is not None:
+    if _absent(settings, layout) is not None:
         yield None
         return
-    with open_or_create(live, layout) as store:
+    with open_or_create(settings, layout) as store:
         yield store
 
 
 @contextmanager
-def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
+def open_or_create(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterator[InferenceLog]:
     """Yield the inference log.
 
     Raises  DataError where nothing was logged yet; InfrastructureError where it cannot be opened.
@@ -38,14 +38,14 @@ def open_or_create(live: InferenceLogConfig, layout: ProjectPaths) -> Iterator[I
     from tunectl.backends.storage import inference_log_sql
     from tunectl.inference_log import pseudonyms
 
-    require_log(live, layout)
-    with inference_log_sql.open_log(pseudonyms.address(live), layout.root) as store:
+    require_log(settings, layout)
+    with inference_log_sql.open_log(pseudonyms.address(settings), layout.root) as store:
         yield store
 
 
-def require_log(live: InferenceLogConfig, layout: ProjectPaths) -> None:
+def require_log(settings: InferenceLogConfig, layout: ProjectPaths) -> None:
     """Raise DataError where nothing was logged yet."""
-    absent = _absent(live, layout)
+    absent = _absent(settings, layout)
     if absent is not None:
         raise DataError(f"{absent}: nothing was logged yet", hint="serve the model: tunectl serve")
 
@@ -55,9 +55,9 @@ def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
 
     Raises  DataError where several ids begin so.
     """
-    found = store.inference(name)
-    if found is not None:
-        return found
+    record = store.inference(name)
+    if record is not None:
+        return record
     names = store.find_ids_by_prefix(name)
     if len(names) > 1:
         listed = ", ".join(names[:3]) + (", ..." if names[3:] else "")
@@ -65,11 +65,11 @@ def inference(store: InferenceLog, name: str) -> InferenceRecord | None:
     return store.inference(names[0]) if names else None
 
 
-def _absent(live: InferenceLogConfig, layout: ProjectPaths) -> Path | None:
+def _absent(settings: InferenceLogConfig, layout: ProjectPaths) -> Path | None:
     """Return the file of the database, where it is a file and does not exist."""
     from tunectl.backends.storage import inference_log_schema
     from tunectl.inference_log import project_folder, pseudonyms
 
     project_folder.require_new_folder(layout.root)
-    file = inference_log_schema.database_file(pseudonyms.address(live), layout.root)
+    file = inference_log_schema.database_file(pseudonyms.address(settings), layout.root)
     return None if file is None or file.is_file() else file

@@ -52,12 +52,12 @@ def _wheel(package: str, version: str, cache: Path) -> Path:
             "--dest",
             scratch,
         ]
-        done = subprocess.run([*words, f"{package}=={version}"], capture_output=True, text=True, check=False)
-        got = sorted(Path(scratch).glob("*.whl"))
-        if done.returncode != 0 or not got:
-            words_of_pip = [line for line in done.stderr.splitlines() if line.strip()]
+        process = subprocess.run([*words, f"{package}=={version}"], capture_output=True, text=True, check=False)
+        wheels = sorted(Path(scratch).glob("*.whl"))
+        if process.returncode != 0 or not wheels:
+            error_lines = [line for line in process.stderr.splitlines() if line.strip()]
             raise InfrastructureError(
-                f"{package} {version} cannot be fetched from the package index: {words_of_pip[-1] if words_of_pip else 'pip gave no wheel'}",
+                f"{package} {version} cannot be fetched from the package index: {error_lines[-1] if error_lines else 'pip gave no wheel'}",
                 hint=f"connect this machine, name a mirror (PIP_INDEX_URL), or put the wheel into {cache}",
             )
-        return got[0].replace(cache / got[0].name)
+        return wheels[0].replace(cache / wheels[0].name)

@@ -58,8 +58,8 @@ def hide_password(url: str) -> str:
     """Return the address as messages show it."""
     head, slashes, rest = url.partition("://")
     user, at, host = rest.rpartition("@")
-    shown_url = f"{user.partition(':')[0]}{at}{host}"
-    return f"{'postgresql' if head.startswith('postgresql') else head}{slashes}{shown_url}"
+    public_url = f"{user.partition(':')[0]}{at}{host}"
+    return f"{'postgresql' if head.startswith('postgresql') else head}{slashes}{public_url}"
 
 
 def render_url(storage: Any) -> str:

@@ -119,7 +119,7 @@ def find_best(trials: Sequence[TrialSummary], maximize: Sequence[bool]) -> list[
 
 
 def _dominates(other: Sequence[float], values: Sequence[float]) -> bool:
-    return other != values and all(mine <= theirs for mine, theirs in zip(other, values, strict=True))
+    return other != values and all(first <= second for first, second in zip(other, values, strict=True))
 
 
 def _read_trials(query: RowQuery, study: int) -> Iterator[TrialSummary]:
@@ -134,8 +134,10 @@ def _read_trials(query: RowQuery, study: int) -> Iterator[TrialSummary]:
         attributes[trial][key] = json.loads(text)
     steps = {int(row[0]): int(row[1]) for row in query(STEPS, study)}
     for trial, number, state in query(TRIALS, study):
-        found = [value for _, value in sorted(values[trial])]
-        yield _build_trial(number, STATES[state], found, settings[trial], attributes[trial], steps.get(trial, 0))
+        objective_values = [value for _, value in sorted(values[trial])]
+        yield _build_trial(
+            number, STATES[state], objective_values, settings[trial], attributes[trial], steps.get(trial, 0)
+        )
 
 
 def _build_trial(

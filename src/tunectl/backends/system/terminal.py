@@ -26,7 +26,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
     """Print a table; numbers are right-aligned. ``rows`` hold values that ``str`` makes readable; control codes in them are shown."""
     rich_table = import_optional("rich.table", extra="all")
     box = import_optional("rich.box", extra="all")
-    shown = rich_table.Table(
+    grid = rich_table.Table(
         title=replace_control_codes(title) or None,
         caption=replace_control_codes(caption) or None,
         box=box.SIMPLE_HEAD,
@@ -35,10 +35,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
     )
     for index, column in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        shown.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        shown.add_row(*(escape(replace_control_codes(str(cell))) for cell in row))
-    console().print(shown)
+        grid.add_row(*(escape(replace_control_codes(str(cell))) for cell in row))
+    console().print(grid)
 
 
 def escape(text: str) -> str:
@@ -81,36 +81,36 @@ def print_json(value: Any) -> None:
 
 class _Bar:
     def __init__(self, progress_bar: Any, task: Any) -> None:
-        self._drawn = progress_bar
+        self._display = progress_bar
         self._task = task
 
     def advance(self, steps: float = 1, **figures: str) -> None:
         """Move the bar; ``figures`` replaces the text at its right."""
         note = {"figures": "  ".join(f"{name} {value}" for name, value in figures.items())} if figures else {}
-        self._drawn.update(self._task, advance=steps, **note)
+        self._display.update(self._task, advance=steps, **note)
 
 
 class TerminalBars:
     """Draws progress bars on stderr with speed and time left."""
 
     def __init__(self) -> None:
-        self._drawn: Any = None
+        self._display: Any = None
 
     @contextmanager
     def bar(self, label: str, total: float | None) -> Iterator[_Bar]:
         """Open one bar; bars opened inside one another share one display."""
-        outermost = self._drawn is None
+        outermost = self._display is None
         if outermost:
-            self._drawn = _display()
-            self._drawn.start()
-        task = self._drawn.add_task(label, total=total, figures="")
+            self._display = _display()
+            self._display.start()
+        task = self._display.add_task(label, total=total, figures="")
         try:
-            yield _Bar(self._drawn, task)
+            yield _Bar(self._display, task)
         finally:
-            self._drawn.update(task, visible=False)
+            self._display.update(task, visible=False)
             if outermost:
-                self._drawn.stop()
-                self._drawn = None
+                self._display.stop()
+                self._display = None
 
 
 def _display() -> Any:

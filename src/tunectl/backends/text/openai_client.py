@@ -69,14 +69,14 @@ class OpenAiClient:
             "max_tokens": REPLY_TOKENS,
         }
         address = f"{self._judge.base_url.rstrip('/')}/chat/completions"
-        for left in reversed(range(TRIES)):
+        for retries_left in reversed(range(TRIES)):
             try:
                 response = client.post(address, json=body)
             except httpx.TransportError as error:
                 raise self._failure(address, str(error) or type(error).__name__) from error
-            if not left or (response.status_code not in {408, 429} and response.status_code < 500):
+            if not retries_left or (response.status_code not in {408, 429} and response.status_code < 500):
                 break
-            time.sleep(PAUSE * (TRIES - left))
+            time.sleep(PAUSE * (TRIES - retries_left))
         if response.status_code != 200:
             raise self._failure(address, f"HTTP {response.status_code}: {response.text[:200].strip()}")
         try:

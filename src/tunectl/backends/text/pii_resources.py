@@ -28,9 +28,9 @@ def tools(*, regions: Iterable[str], locales: Iterable[str]) -> PiiResources:
     )
 
 
-def build_masker(live: InferenceLogConfig) -> PiiMasker:
+def build_masker(settings: InferenceLogConfig) -> PiiMasker:
     """Return the masker of personal data for everything that is stored of live traffic."""
-    personal = live.pii
+    personal = settings.pii
     resources = tools(regions=personal.regions, locales=personal.locales)
     return PiiMasker(resources, kinds=personal.kinds, keep=personal.keep)
 
@@ -57,9 +57,9 @@ def _provider(locale: str) -> Any:
     from pkgutil import iter_modules
 
     package = import_optional("faker.providers.person", extra="data")
-    known = sorted(module.name for module in iter_modules(package.__path__))
-    if locale not in known:
-        raise ConfigError([f"curate.pii.locales holds {locale}; known locales are {', '.join(known)}"])
+    locales = sorted(module.name for module in iter_modules(package.__path__))
+    if locale not in locales:
+        raise ConfigError([f"curate.pii.locales holds {locale}; known locales are {', '.join(locales)}"])
     return import_optional(f"faker.providers.person.{locale}", extra="data").Provider
 
 
@@ -89,8 +89,8 @@ def finder(regions: list[str]) -> Callable[[str], Iterator[tuple[int, int]]]:
     phonenumbers = import_optional("phonenumbers", extra="data")
     unknown = [region for region in regions if region not in phonenumbers.SUPPORTED_REGIONS]
     if unknown:
-        known = ", ".join(sorted(phonenumbers.SUPPORTED_REGIONS))
-        raise ConfigError([f"curate.pii.regions holds {', '.join(unknown)}; known regions are {known}"])
+        supported_regions = ", ".join(sorted(phonenumbers.SUPPORTED_REGIONS))
+        raise ConfigError([f"curate.pii.regions holds {', '.join(unknown)}; known regions are {supported_regions}"])
 
     def find(text: str) -> Iterator[tuple[int, int]]:
         for region in regions:

@@ -86,11 +86,11 @@ class MlflowTracker:
                     versions[release] = self._add_version(name, release, store.folder(release), metrics)
                     changes.append(f"{name} version {versions[release]} is release {release}")
             champion, canary = store.champion(), store.trial()
-            wanted = {
+            aliases = {
                 "champion": champion.release if champion is not None else None,
                 "challenger": canary.release if canary is not None else None,
             }
-            return changes + self._move_aliases(name, wanted, versions)
+            return changes + self._move_aliases(name, aliases, versions)
 
     def _find_page(self, experiment: str, run: str) -> str:
         server = _PASSWORD.sub("://", str(self._client.tracking_uri)).rstrip("/")
@@ -171,8 +171,8 @@ class MlflowTracker:
             if (folder / CARD).is_file():
                 (place / CARD).write_bytes((folder / CARD).read_bytes())
             contract: dict[str, Any] = atomic_io.read_json(folder / CONTRACT, dict[str, Any])
-            told = {name: value for name, value in contract.items() if name not in QUOTED}
-            atomic_io.write_json(place / CONTRACT, told)
+            public_fields = {name: value for name, value in contract.items() if name not in QUOTED}
+            atomic_io.write_json(place / CONTRACT, public_fields)
             atomic_io.write_text(place / "MLmodel", describe_model(release, run.info.run_id))
             self._client.log_artifacts(run.info.run_id, scratch, "release")
         self._client.set_terminated(run.info.run_id)

@@ -70,7 +70,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
             self.accelerator.backward(loss)
             total += float(loss.detach())
             ratios += reading.ratios().tolist()
-            kinds += [kind for item in reading.judged for kind in item.good]
+            kinds += [kind for item in reading.completions for kind in item.good]
         kl = None if apart is None else max(0.0, float((apart[0] - apart[1]).mean()))
         run.group.sum_gradients(self.model)
         good = [kind > 0 for kind in run.group.join(kinds)]
@@ -81,11 +81,11 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
         torch = import_optional("torch", extra="train")
         settings = self.run.settings
         if isinstance(settings, Dpo):
-            read, batch = build_dpo_inputs(reading, settings.ld_alpha)
+            model, batch = build_dpo_inputs(reading, settings.ld_alpha)
         else:
             assert apart is not None
-            read, batch = build_kto_inputs(reading, *apart)
-        loss = self.compute_loss(read, batch)
+            model, batch = build_kto_inputs(reading, *apart)
+        loss = self.compute_loss(model, batch)
         # kto leaves answers whose loss is no number out of the mean; nobody would notice
         return loss if bool(torch.isfinite(reading.policy.values.detach()).all()) else loss * torch.nan
 
@@ -100,7 +100,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
             for group in run.rank_batches(rows):
                 reading = run.compute_logprobs(HELD_OUT, group)
                 total += float(self.loss_of(reading, apart)) * len(reading.policy.mask)
-                ratios += list(zip(reading.judged, reading.ratios().split(_sizes(reading)), strict=True))
+                ratios += list(zip(reading.completions, reading.ratios().split(_sizes(reading)), strict=True))
         self.model.train()
         answers = sum(len(row.branches) for row in rows)
         (total,) = run.group.sum(total)
@@ -149,17 +149,17 @@ class DpoKtoTrainer:
         answers = sum(len(branch.ids) for row in rows for branch in row.branches)
         nats = 4 * answers * (1 if isinstance(settings, Dpo) else 2)  # kto reads mismatched pairs too
         longest = max(row.length for row in rows)
-        trainer_base.refuse_too_big(plan, peft_model, longest, work, kept=nats, ranks=group.local_world_size)
+        trainer_base.refuse_too_big(plan, peft_model, longest, work, extra_bytes=nats, ranks=group.local_world_size)
         resumed = trainer_loop.latest_checkpoint(group, work)
         state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
         trainer = build_trainer(plan, settings, peft_model, tokenizer, len(steps), work)
         policy = online_rl.prepare_policy(plan, peft_model, tokenizer, data)
         run = trainer.run = prepare_run(plan, policy, data, judges, steps, state, work, group)
         run.trainer = trainer
-        done = trainer_base.run_steps(run, trainer, resumed)
+        last_step = trainer_base.run_steps(run, trainer, resumed)
         if group.first:
             trainer_loop.save(peft_model, state.best, out, model_spec.load(model))
-        return online_rl.to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
+        return online_rl.to_result(state, last_step, len(steps), trainer_loop.trainable(peft_model))
 
 
 def _steps(plan: RlArgs, settings: Dpo | Kto, completions: Sequence[LabeledCompletions]) -> list[OptimizerStep]:
@@ -174,7 +174,7 @@ def _steps(plan: RlArgs, settings: Dpo | Kto, completions: Sequence[LabeledCompl
 
 
 def _sizes(reading: PairLogprobs) -> list[int]:
-    return [len(item.good) for item in reading.judged]
+    return [len(item.good) for item in reading.completions]
 
 
 def _margin(ratios: Sequence[float], kinds: Sequence[bool], beta: float) -> float | None:

@@ -32,7 +32,7 @@ REFERENCE = "reference.safetensors"
 class PairLogprobs:
     """Log-probabilities of the answers of some rows, under the policy and under sft."""
 
-    judged: Sequence[LabeledCompletions]
+    completions: Sequence[LabeledCompletions]
     policy: AnswerLogps
     """With gradients where they are trained on."""
     reference: Any
@@ -77,7 +77,7 @@ def build_kto_inputs(
     """Return model and batch of ``KTOTrainer``; ``mismatched`` are nats of whole answers behind other prompts, (any number,)."""
     torch = import_optional("torch", extra="train")
     device = reading.policy.mask.device
-    good = [kind for record in reading.judged for kind in record.good]
+    good = [kind for record in reading.completions for kind in record.good]
     one = torch.ones(len(mismatched), 1, dtype=torch.bool, device=device)
     batch = _batch(reading.policy.mask, ANSWERS, "") | _batch(one, MISMATCHED, "KL_")
     batch |= {
@@ -135,8 +135,8 @@ class LogprobReader:
         with torch.no_grad():
             for group in groups if label is None else progress.track(groups, label):
                 some = [rows[number] for number in group]
-                read = self.logprobs(some)
-                lines = iter(zip(read.values, read.mask, strict=True))
+                logps = self.logprobs(some)
+                lines = iter(zip(logps.values, logps.mask, strict=True))
                 for number, row in zip(group, some, strict=True):
                     result[number] = [line[mask] for line, mask in (next(lines) for _ in row.branches)]
         return [line for number in range(len(rows)) for line in result[number]]

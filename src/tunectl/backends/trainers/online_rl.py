@@ -91,10 +91,10 @@ class OnlineRlTrainer:
             policy = prepare_policy(plan, peft_model, tokenizer, data, servers)
             run = PolicyRun(plan, settings, policy, data, judges, steps, state, RolloutStep(0, []), group=group)
             trainer.run = run
-            done = trainer_base.run_steps(run, trainer, resumed)
+            last_step = trainer_base.run_steps(run, trainer, resumed)
         if group.first:
             trainer_loop.save(peft_model, state.best, out, base)
-        return to_result(state, done, len(steps), trainer_loop.trainable(peft_model))
+        return to_result(state, last_step, len(steps), trainer_loop.trainable(peft_model))
 
 
 def to_result(state: RlTrainerState, steps: int, planned: int, trainable: int) -> RlResult:
@@ -139,9 +139,9 @@ def prepare_policy(
     torch = import_optional("torch", extra="train")
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model.get_base_model())
-    sped = lora_kernels.use_fused_lora(model)
+    fused_layers = lora_kernels.use_fused_lora(model)
     layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
-    autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and sped < layers
+    autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and fused_layers < layers
     longest_prompt = min(data.validation, key=lambda question: len(question.ids))
     trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens will do
     result = capability_probe.probe(model, [row_of(longest_prompt, trial)], autocast=autocast)

@@ -24,8 +24,8 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         """Generate, score and train; returns the loss of the step, a scalar."""
         run = self.run
         model.train()
-        asked = rollout.start(run, inputs["numbers"], self.state.global_step + 1)
-        batch = self._generate_and_score_completions(asked)
+        trl_inputs = rollout.start(run, inputs["numbers"], self.state.global_step + 1)
+        batch = self._generate_and_score_completions(trl_inputs)
         rollout.compute_reference_logprobs(run, batch["completion_mask"].shape[1])
         with run.state.time_block("learn"):
             loss = self._learn(model, batch)

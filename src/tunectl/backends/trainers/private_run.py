@@ -253,14 +253,14 @@ def _draw_steps(
     batches = [batch_schedule.token_batches(rows, members[unit], tokens) for unit in units]
     result = []
     for step in range(steps):
-        drawn = next(
+        sample = next(
             iter(
                 sampler(
                     num_samples=len(units), sample_rate=rate, steps=1, generator=_generator(key, "draw", step, "cpu")
                 )
             )
         )
-        result.append(OptimizerStep(tuple(batch for unit in drawn for batch in batches[unit]), int(step * rate) + 1))
+        result.append(OptimizerStep(tuple(batch for unit in sample for batch in batches[unit]), int(step * rate) + 1))
     return result
 
 

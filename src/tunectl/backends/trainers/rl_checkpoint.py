@@ -67,5 +67,5 @@ class RlTrainerState:
         """Return the state that ``save`` wrote."""
         files = import_optional("safetensors.torch", extra="train")
         facts: _Facts = atomic_io.read_json(folder / FACTS, _Facts)
-        known = {name: getattr(facts, name) for name in facts.__struct_fields__}
-        return cls(**known, best=files.load_file(str(folder / BEST)))
+        values = {name: getattr(facts, name) for name in facts.__struct_fields__}
+        return cls(**values, best=files.load_file(str(folder / BEST)))

@@ -94,13 +94,13 @@ class PolicyModel:
         sums = [tokens.sum(dim=0).tolist() for tokens in self._of_answers(rows, read)]
         return [ratio for ratio, _ in sums], [kl for _, kl in sums]
 
-    def _of_answers(self, rows: Sequence[PackedRow], read: Callable[[Any], Any]) -> list[Any]:
-        """Return the values of ``read`` for every token of a batch, split by answer, in the order of ``rows``."""
+    def _of_answers(self, rows: Sequence[PackedRow], compute: Callable[[Any], Any]) -> list[Any]:
+        """Return the values of ``compute`` for every token of a batch, split by answer, in the order of ``rows``."""
         result: dict[int, list[Any]] = {}
         for group in batch_schedule.token_batches(rows, range(len(rows)), self.tokens):
             some = [rows[number] for number in group]
             sizes = [[len(branch.ids) for branch in row.branches] for row in some]
-            parts = iter(read(self.route.batch(some)).split([size for row in sizes for size in row]))
+            parts = iter(compute(self.route.batch(some)).split([size for row in sizes for size in row]))
             for number, row in zip(group, sizes, strict=True):
                 result[number] = [next(parts) for _ in row]
         return [answer for number in range(len(rows)) for answer in result[number]]

@@ -56,7 +56,7 @@ class RolloutStep:
     """Indices of the prompts of this rank, among the prompts of the step."""
     lines: list[GenerationState] = field(default_factory=list)
     """Answers of all ranks."""
-    written: list[Completion] = field(default_factory=list)
+    completions: list[Completion] = field(default_factory=list)
     marks: list[RewardBreakdown] = field(default_factory=list)
     reference: Any = None
     """(answers, longest) float32: nats of each token under sft; 0 in padding and for answers that were cut."""
@@ -147,7 +147,7 @@ def add_completions(run: PolicyRun, lines: list[GenerationState]) -> None:
     Raises  UsageError where all were cut.
     """
     run.turn.lines = lines
-    run.turn.written = [run.policy.writer.to_completion(line) for line in lines]
+    run.turn.completions = [run.policy.writer.to_completion(line) for line in lines]
     if not any(line.finished for line in lines):
         raise all_truncated(run.turn.number, len(lines), run.settings.max_new_tokens)
 
@@ -160,10 +160,10 @@ def score_answers(run: PolicyRun) -> list[float]:
     turn = run.turn
     assert run.judges.rewards is not None
     try:
-        turn.marks = run.judges.rewards.score(turn.questions, turn.written)
+        turn.marks = run.judges.rewards.score(turn.questions, turn.completions)
     except ArtifactError as error:
         raise ArtifactError(f"align: step {turn.number}: {error.message}", hint=error.hint) from error
-    for question, answer, breakdown in zip(turn.questions, turn.written, turn.marks, strict=True):
+    for question, answer, breakdown in zip(turn.questions, turn.completions, turn.marks, strict=True):
         if answer.finished and not math.isfinite(breakdown.total):
             parts = ", ".join(f"{name} {value:g}" for name, value in breakdown.parts.items())
             raise UsageError(
@@ -257,14 +257,14 @@ def build_step_metrics(run: PolicyRun, loss: float, rate: float) -> StepMetrics:
         [total for total in totals[first : first + copies] if math.isfinite(total)]
         for first in range(0, len(totals), copies)
     ]
-    known = [total for group in groups for total in group]
+    rewards = [total for group in groups for total in group]
     now = time.monotonic()
     seconds, run.clock = now - run.clock, now
     return StepMetrics(
         step=turn.number,
         loss=loss,
         learning_rate=rate,
-        reward=sum(known) / len(known),
+        reward=sum(rewards) / len(rewards),
         reward_spread=sum(map(_spread, groups)) / len(groups),
         kl=turn.mean_kl,
         length=sum(len(line.answer) for line in turn.lines) / len(turn.lines),

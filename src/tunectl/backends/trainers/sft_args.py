@@ -101,9 +101,9 @@ def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
     module_names = sorted(
         {name.rpartition(".")[2] for name in names if not any(model.get_submodule(name) is head for head in heads)}
     )
-    for wanted in adapter.target_modules:
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in names) or wanted in {"lm_head", "score"}:
+    for target in adapter.target_modules:
+        if not any(name == target or name.endswith(f".{target}") for name in names) or target in {"lm_head", "score"}:
             raise UsageError(
-                f"{section}.target_modules names {wanted}, which the model does not have; it has {', '.join(module_names)}",
+                f"{section}.target_modules names {target}, which the model does not have; it has {', '.join(module_names)}",
                 hint=f"or train all of them: {section}.target_modules=all-linear",
             )

@@ -126,7 +126,7 @@ def refuse_bad_ranks(group: ProcessGroup, device: str, items: int, word: str, hi
         _log.info("align: %s on %s, about %d %ss a step each", ranks, device, round(items / group.world_size), word)
 
 
-def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, kept: int = 0, ranks: int = 1) -> None:
+def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, extra_bytes: int = 0, ranks: int = 1) -> None:
     """Stop before memory or disk run out; see ``trainer_loop.refuse_too_big``.
 
     Answers are generated with a second copy of the adapted weights. ``ranks`` share the memory of this machine.
@@ -135,7 +135,7 @@ def refuse_too_big(plan: RlArgs, model: Any, longest: int, work: Path, *, kept: 
     weights = next(weights for weights in model.parameters() if not weights.requires_grad)
     size = float(weights.element_size())
     trainer_loop.refuse_too_big(
-        plan, model, longest, work, weight_bytes=size, kept=kept, hint=what_to_lower(plan), ranks=ranks
+        plan, model, longest, work, weight_bytes=size, extra_bytes=extra_bytes, hint=what_to_lower(plan), ranks=ranks
     )
 
 
@@ -159,25 +159,25 @@ def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
 
     Raises  InfrastructureError after Ctrl-C.
     """
-    done, label = 0, run.plan.label
+    last_step, label = 0, run.plan.label
     if resumed:
-        done = int(resumed.name.rpartition("-")[2])
-        _log.info("%s: resuming from step %d of %d", label, done, len(run.steps))
+        last_step = int(resumed.name.rpartition("-")[2])
+        _log.info("%s: resuming from step %d of %d", label, last_step, len(run.steps))
     else:
         run.run_validation(0)
     if run.state.stopped is None:
         with trainer_loop.stop_on_ctrl_c(run), progress.bar(label, len(run.steps)) as run.bar:
             run.clock = time.monotonic()
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-        done = int(trainer.state.global_step)
+        last_step = int(trainer.state.global_step)
     if run.stopped:
         raise InfrastructureError(
-            f"{label} stopped at step {done} of {len(run.steps)}; its state is kept",
+            f"{label} stopped at step {last_step} of {len(run.steps)}; its state is kept",
             hint="run the same command again to resume",
         )
     if run.state.stopped is not None:
         _log.warning("%s: stopped early: %s", label, run.state.stopped)
-    return done
+    return last_step
 
 
 def mute_progress(trainer: Any) -> None:

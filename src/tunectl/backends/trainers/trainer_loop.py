@@ -102,9 +102,9 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
     low = model_loader.dtype(plan.profile) == torch.bfloat16
     if plan.profile.device == "cpu":
         short_attention.use_short_attention(model)
-    sped = lora_kernels.use_fused_lora(peft_model)
+    fused_layers = lora_kernels.use_fused_lora(peft_model)
     layers = sum(1 for module in peft_model.modules() if hasattr(module, "lora_A"))
-    return peft_model, low and sped < layers
+    return peft_model, low and fused_layers < layers
 
 
 def trainable(model: Any) -> int:
@@ -119,7 +119,7 @@ def refuse_too_big(
     work: Path,
     *,
     weight_bytes: float = 0.0,
-    kept: int = 0,
+    extra_bytes: int = 0,
     hint: str | None = None,
     ranks: int = 1,
 ) -> None:
@@ -127,7 +127,7 @@ def refuse_too_big(
 
     longest       tokens of the longest row
     weight_bytes  bytes per weight, of the copies that are still to be made
-    kept          bytes that are written to the disk besides checkpoints
+    extra_bytes   bytes that are written to the disk besides checkpoints
     hint          replaces the advice on memory for a training on rows
     ranks         processes that share this machine's memory, each of which needs as much
     Raises  InfrastructureError with what is needed and what is there.
@@ -156,7 +156,7 @@ def refuse_too_big(
             hint=hint or resource_check.memory_hint(tokens, _section(plan)),
         )
     # two checkpoints of value, two moments, best and average, and the adapter itself; 4 bytes each
-    resource_check.check_disk(work, 11 * 4 * own + kept + 50 * resource_check.MEGA)
+    resource_check.check_disk(work, 11 * 4 * own + extra_bytes + 50 * resource_check.MEGA)
 
 
 def _section(plan: TrainerPlan) -> str:
@@ -236,14 +236,14 @@ def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _learn(run: training_run.TrainingRun, model: Any, step: OptimizerStep, done: int, backward: Any) -> float:
-    """Compute the gradients of one step, summed over the ranks; returns its mean loss. ``done`` steps came before."""
+def _learn(run: training_run.TrainingRun, model: Any, step: OptimizerStep, steps_before: int, backward: Any) -> float:
+    """Compute the gradients of one step, summed over the ranks; returns its mean loss. ``steps_before`` steps came before."""
     model.train()
-    run.group.seed_step(run.plan.seed, done)
+    run.group.seed_step(run.plan.seed, steps_before)
     loss = run.learn(step, backward)
     run.group.sum_gradients(model)
     run.stopped = run.group.agree_to_stop(run.stopped)
-    training_run.check_finite(run, done + 1, loss)
+    training_run.check_finite(run, steps_before + 1, loss)
     return loss
 
 

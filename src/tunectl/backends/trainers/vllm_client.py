@@ -169,16 +169,16 @@ class VllmClient:
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
         """Return the server's answer."""
-        for left in reversed(range(TRIES)):
+        for retries_left in reversed(range(TRIES)):
             try:
                 response = self._send(method, path, body)
             except _BrokenConnectionError:
-                if not left:
+                if not retries_left:
                     raise
             else:
-                if not left or response.status_code not in {429, 502, 503}:
+                if not retries_left or response.status_code not in {429, 502, 503}:
                     break
-            time.sleep(PAUSE_SECONDS * (TRIES - left))
+            time.sleep(PAUSE_SECONDS * (TRIES - retries_left))
         if response.status_code != 200:
             words = _error_words(response) or response.text.strip()
             hint = _HINTS.get(

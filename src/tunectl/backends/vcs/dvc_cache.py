@@ -29,8 +29,8 @@ def find_cached_file(root: Path, digest: str, name: str) -> Path | None:
         entries = msgspec.json.decode(listing.read_bytes(), type=list[_CachedEntry])
     except msgspec.MsgspecError:
         return None
-    wanted = next((entry.md5 for entry in entries if entry.relpath == name), "")
-    return _locate(root, wanted)
+    file_digest = next((entry.md5 for entry in entries if entry.relpath == name), "")
+    return _locate(root, file_digest)
 
 
 def _locate(root: Path, digest: str) -> Path | None:

@@ -35,23 +35,23 @@ def read_remote(root: Path, name: str | None) -> str:
     addresses = {
         match[1]: settings[section].get("url", "") for section in settings if (match := _SECTION.fullmatch(section))
     }
-    chosen = name or settings.get("core", "remote", fallback=None)
-    if chosen is None or chosen not in addresses:
-        what = f"no remote {chosen}" if chosen else "no default remote"
+    remote = name or settings.get("core", "remote", fallback=None)
+    if remote is None or remote not in addresses:
+        what = f"no remote {remote}" if remote else "no default remote"
         raise UsageError(
             f".dvc/config has {what}, and a job sends its results to one; there are {', '.join(sorted(addresses)) or 'none'}",
             hint="dvc remote add --default NAME s3://BUCKET/FOLDER (or a shared folder), commit .dvc/config, and push",
         )
-    if "://" not in addresses[chosen] and not Path(addresses[chosen]).is_absolute():
+    if "://" not in addresses[remote] and not Path(addresses[remote]).is_absolute():
         raise UsageError(
-            f"remote {chosen} of .dvc/config is {addresses[chosen]}, which is another folder in the clone of a job",
-            hint=f"dvc remote modify {chosen} url /ABSOLUTE/PATH, or an address such as s3://BUCKET/FOLDER",
+            f"remote {remote} of .dvc/config is {addresses[remote]}, which is another folder in the clone of a job",
+            hint=f"dvc remote modify {remote} url /ABSOLUTE/PATH, or an address such as s3://BUCKET/FOLDER",
         )
-    kind = addresses[chosen].partition("://")[0]
+    kind = addresses[remote].partition("://")[0]
     if kind in DRIVERS:
         package, extra = DRIVERS[kind]
         require_installed(package, extra=extra)
-    return chosen
+    return remote
 
 
 def push(root: Path, remote: str, targets: Sequence[str]) -> None:
@@ -73,7 +73,7 @@ def fetch_runs(root: Path, remote: str) -> None:
 def _call(root: Path, *words: str) -> None:
     command, environment = dvc_repo.build_command(root)
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [*command, *words],
             cwd=root,
             env=environment,
@@ -88,8 +88,8 @@ def _call(root: Path, *words: str) -> None:
             f"dvc {words[0]} did not end within {MAX_SECONDS} s",
             hint="see that the remote answers; what was sent stays there: run the same command again to go on",
         ) from error
-    if done.returncode:
-        lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
+    if process.returncode:
+        lines = [line for line in (process.stderr or process.stdout).strip().splitlines() if line.strip()]
         reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1] if lines else "no reason given")
         raise InfrastructureError(
             f"dvc {words[0]} failed: {reason.removeprefix('ERROR: ')[:500]}",

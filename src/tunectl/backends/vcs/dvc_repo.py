@@ -127,18 +127,18 @@ def clear_stale_locks(root: Path) -> int:
     path = root / ".dvc" / "tmp" / "rwlock"
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        write = {name: info for name, info in result["write"].items() if _is_running(info["pid"])}
-        read = {name: [info for info in infos if _is_running(info["pid"])] for name, infos in result["read"].items()}
+        writers = {name: info for name, info in result["write"].items() if _is_running(info["pid"])}
+        readers = {name: [info for info in infos if _is_running(info["pid"])] for name, infos in result["read"].items()}
     except FileNotFoundError:
         return 0
     except (ValueError, KeyError, TypeError, AttributeError):
         path.unlink()
         return 1
-    read = {name: infos for name, infos in read.items() if infos}
+    readers = {name: infos for name, infos in readers.items() if infos}
     before = len(result["write"]) + sum(map(len, result["read"].values()))
-    removed = before - len(write) - sum(map(len, read.values()))
+    removed = before - len(writers) - sum(map(len, readers.values()))
     if removed:
-        atomic_io.write_text(path, json.dumps({"write": write, "read": read}))
+        atomic_io.write_text(path, json.dumps({"write": writers, "read": readers}))
     return removed
 
 

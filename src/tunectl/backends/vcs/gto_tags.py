@@ -63,9 +63,9 @@ def _gto(root: Path, words: Sequence[str]) -> None:
 
 def _call(words: Sequence[str], root: Path) -> str:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
+    process = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
         command = " ".join(words[2:] if words[0] == sys.executable else words)
-        output = " ".join((done.stderr or done.stdout).split())
+        output = " ".join((process.stderr or process.stdout).split())
         raise InfrastructureError(f"{command} failed: {output[-300:]}", hint="run it yourself in the project's folder")
-    return done.stdout
+    return process.stdout

@@ -18,10 +18,10 @@ def inside_git(folder: Path) -> bool:
     """Return whether ``folder`` is in a Git repository; false where git is not installed."""
     if shutil.which("git") is None:
         return False
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", "rev-parse", "--is-inside-work-tree"], cwd=folder, capture_output=True, text=True, check=False
     )
-    return done.stdout.strip() == "true"
+    return process.stdout.strip() == "true"
 
 
 def head_commit(folder: Path) -> str | None:
@@ -29,8 +29,8 @@ def head_commit(folder: Path) -> str | None:
     if shutil.which("git") is None:
         return None
     words = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+    process = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    return process.stdout.strip() or None
 
 
 def init_repositories(folder: Path) -> list[str]:
@@ -62,7 +62,7 @@ def init_repositories(folder: Path) -> list[str]:
 
 def _call(words: Sequence[str], folder: Path) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1"}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
+    process = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
         command = " ".join(words[2:] if words[0] == sys.executable else words)
-        raise InfrastructureError(f"{command} failed in {folder}: {(done.stderr or done.stdout).strip()}")
+        raise InfrastructureError(f"{command} failed in {folder}: {(process.stderr or process.stdout).strip()}")

@@ -36,13 +36,13 @@ async def ask(application: AsgiApplication, method: str, path: str, key: str, bo
         "client": None,
         "server": None,
     }
-    given, status, parts = False, 500, bytearray()
+    body_sent, status, parts = False, 500, bytearray()
 
     async def receive() -> AsgiEvent:
-        nonlocal given
-        if given:
+        nonlocal body_sent
+        if body_sent:
             await asyncio.Event().wait()  # nobody hangs up
-        given = True
+        body_sent = True
         return {"type": "http.request", "body": content, "more_body": False}
 
     async def send(event: AsgiEvent) -> None:

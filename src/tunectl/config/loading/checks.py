@@ -63,8 +63,8 @@ def load_config(layout: ProjectPaths, overrides: Sequence[Override] = ()) -> Res
         recorded = [override.text for override in overrides if override.origin.file]
         if not recorded:
             raise
-        replayed = f"replayed from earlier runs: {' '.join(recorded)}; tunectl repro --reset-overrides forgets them"
-        raise ConfigError(error.problems, hint=f"{error.hint}\n  {replayed}") from error
+        replay_note = f"replayed from earlier runs: {' '.join(recorded)}; tunectl repro --reset-overrides forgets them"
+        raise ConfigError(error.problems, hint=f"{error.hint}\n  {replay_note}") from error
 
 
 def load_project_config(layout: ProjectPaths, typed: Sequence[str] = ()) -> ResolvedConfig:
@@ -78,11 +78,11 @@ def load_project_config(layout: ProjectPaths, typed: Sequence[str] = ()) -> Reso
 
 def validate_config(schema: type[M], composition: ComposedConfig) -> M:
     """Return the tree as ``schema``; raise all mistakes of composing and of the schema in one ConfigError."""
-    noted = {problem.path for problem in composition.problems if problem.path}
+    reported_paths = {problem.path for problem in composition.problems if problem.path}
     lines = [line for line in _composing(schema, composition) if line]
     settings = None
     mistakes = [*_not_finite(composition), *_not_named(composition)]  # JSON has no infinity: it would turn into null
-    noted |= {mistake.path for mistake in mistakes}
+    reported_paths |= {mistake.path for mistake in mistakes}
     lines += [mistake.text for mistake in mistakes]
     try:
         settings = schema.model_validate_json(msgspec.json.encode(_stringify_keys(composition.tree)), strict=True)
@@ -90,7 +90,7 @@ def validate_config(schema: type[M], composition: ComposedConfig) -> M:
         lines += [
             mistake.text
             for mistake in _mistakes(schema, composition, error)
-            if not _is_already_reported(mistake, noted)
+            if not _is_already_reported(mistake, reported_paths)
         ]
     if settings is None or lines:
         count = f"{len(lines)} mistakes; " if len(lines) > 1 else ""
@@ -98,9 +98,9 @@ def validate_config(schema: type[M], composition: ComposedConfig) -> M:
     return settings
 
 
-def _is_already_reported(mistake: _ConfigIssue, noted: set[KeyPath]) -> bool:
+def _is_already_reported(mistake: _ConfigIssue, reported_paths: set[KeyPath]) -> bool:
     """Return whether composing has reported the mistake already: at the same key, or (an absent section) above it."""
-    return mistake.path in noted or (mistake.kind == "missing" and mistake.path[:1] in noted)
+    return mistake.path in reported_paths or (mistake.kind == "missing" and mistake.path[:1] in reported_paths)
 
 
 def _composing(schema: type[BaseModel], composition: ComposedConfig) -> Iterator[str]:

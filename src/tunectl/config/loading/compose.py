@@ -123,20 +123,20 @@ def _hydra(
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
-    chosen = {group: override.text.partition("=")[2].strip() for group, override in groups.items()}
-    undone = [f"~{group}" for group, option in chosen.items() if option == "null" and _in_recipe(conf, group)]
-    chosen = {group: option for group, option in chosen.items() if option != "null"}
+    choices = {group: override.text.partition("=")[2].strip() for group, override in groups.items()}
+    undone = [f"~{group}" for group, option in choices.items() if option == "null" and _in_recipe(conf, group)]
+    choices = {group: option for group, option in choices.items() if option != "null"}
     for _ in range(_ROUNDS):
         try:
-            return _compose_once(conf, undone + [f"{group}={option}" for group, option in chosen.items()])
+            return _compose_once(conf, undone + [f"{group}={option}" for group, option in choices.items()])
         except MissingConfigException as error:
             # Go on with another option, so that the other mistakes are found too.
             group, _, option = str(error.missing_cfg_file).rpartition("/")
             options = list_options(conf, group) if group and (conf / group).is_dir() else []
             problems.append(OverrideError((group,), _missing_file(conf, group, option, options)))
-            if not options or group in chosen:
+            if not options or group in choices:
                 raise _stop(problems) from error
-            chosen[group] = (get_close_matches(option, options, 1, 0.0) or options)[0]
+            choices[group] = (get_close_matches(option, options, 1, 0.0) or options)[0]
         except (YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(_yaml_mistakes(conf) or [str(error)], hint=NOTHING) from error
         except (HydraException, OmegaConfBaseException, *_FROM_HYDRA) as error:
@@ -155,8 +155,8 @@ def _stop(problems: Sequence[OverrideError]) -> ConfigError:
 
 
 def _compose_once(conf: Path, choices: list[str]) -> tuple[dict[str, Any], list[tuple[str, KeyPath]], dict[str, str]]:
-    tree, files, taken = _merge_files(_ConfFolder.read(conf), tuple(choices))
-    return deepcopy(tree), files, taken
+    tree, files, options = _merge_files(_ConfFolder.read(conf), tuple(choices))
+    return deepcopy(tree), files, options
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,10 @@ def _merge_files(
     with _ONE_AT_A_TIME, initialize_config_dir(where, version_base="1.3"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about a defaults list without _self_, which _find_recipe_problems reports
         loader = GlobalHydra.instance().config_loader()
-        noted = _note_merged_files(loader)
+        merge_order = _note_merged_files(loader)
         composed = hydra_compose("config", words, return_hydra_config=True)
-        order = noted or loader.compute_defaults_list("config", words, RunMode.RUN).defaults
-        taken = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items() if value is not None}
+        order = merge_order or loader.compute_defaults_list("config", words, RunMode.RUN).defaults
+        options = {str(key): str(value) for key, value in composed.hydra.runtime.choices.items() if value is not None}
     tree: Any = OmegaConf.to_container(composed, resolve=False)
     del tree["hydra"]
     files = [
@@ -206,7 +206,7 @@ def _merge_files(
         for item in order
         if item.config_path is not None and not item.config_path.startswith("hydra/")
     ]
-    return tree, files, {group: option for group, option in taken.items() if not group.startswith("hydra/")}
+    return tree, files, {group: option for group, option in options.items() if not group.startswith("hydra/")}
 
 
 def _note_merged_files(loader: Any) -> list[Any]:
@@ -235,7 +235,7 @@ def _find_recipe_problems(
     if own and "_self_" not in own:
         text = "the defaults list lacks _self_, the place at which this file's own values come in"
         yield OverrideError((), f"{conf.name}/config.yaml: {text}")
-    where = origins.found.get(("hydra",))
+    where = origins.by_path.get(("hydra",))
     if where is not None:
         yield OverrideError(("hydra",), f"hydra ({where}): nothing reads it: Hydra only composes here")
 
@@ -294,7 +294,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
     from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
     config = OmegaConf.create(raw)
-    referred = " ".join(str(value) for _, value in iter_leaves(raw) if isinstance(value, str) and "${" in value)
+    references = " ".join(str(value) for _, value in iter_leaves(raw) if isinstance(value, str) and "${" in value)
     for path, value in list(iter_leaves(raw)):
         where = origins.find(path)
         if "_target_" in path:
@@ -322,7 +322,7 @@ def _resolve(conf: Path, raw: dict[str, Any], origins: Provenance, problems: lis
                 problems.append(OverrideError(path, ""))  # the missing value itself is reported
             except OmegaConfBaseException:
                 problems.append(OverrideError(path, _dangling(raw, path, value, where)))
-        elif len(path) > 1 and path[0] == "data" and f"${{{to_dotted_key(path)}}}" not in referred:
+        elif len(path) > 1 and path[0] == "data" and f"${{{to_dotted_key(path)}}}" not in references:
             text = f"nothing reads it: no setting refers to ${{{to_dotted_key(path)}}}"
             problems.append(OverrideError(path, f"{to_dotted_key(path)} = {format_value(value)} ({where}): {text}"))
             continue

@@ -37,7 +37,7 @@ _NOT_TEXT = frozenset({"null", "true", "false", "yes", "no", "on", "off"})
 def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
     """Convert a file of Axolotl."""
     draft = _apply_rules(foreign, "axolotl")
-    foreign = draft.given
+    foreign = draft.foreign
     if foreign.get("base_model"):
         _set_base_model(draft, foreign["base_model"], foreign.get("revision_of_model"))
     adapter = foreign.get("adapter")
@@ -78,7 +78,7 @@ def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
 def import_llama_factory(foreign: Mapping[str, Any], datasets_info: Mapping[str, Any]) -> ImportedConfig:
     """Convert a file of LLaMA-Factory; ``datasets_info`` is its ``dataset_info.json``, empty where it was not found."""
     draft = _apply_rules(foreign, "llama-factory")
-    foreign = draft.given
+    foreign = draft.foreign
     if foreign.get("model_name_or_path"):
         _set_base_model(draft, foreign["model_name_or_path"], foreign.get("model_revision"))
     bits = foreign.get("quantization_bit") or foreign.get("bits")
@@ -115,7 +115,7 @@ def _apply_rules(foreign: Mapping[str, Any], tool: Tool) -> ImportedConfig:
     """Apply the rule of each key, in the order of the file; an empty value means: not set."""
     draft = ImportedConfig({key: value for key, value in foreign.items() if value is not None})
     rules = list_rules(tool)
-    for key, value in draft.given.items():
+    for key, value in draft.foreign.items():
         rule = rules.get(key)
         if rule is None:
             draft.drop(key, "tunectl does not know this setting; look it up in the other tool's manual", TOOL)
@@ -167,22 +167,22 @@ def _set_precision(draft: ImportedConfig, *, bfloat16: Any, half: Any) -> None:
     elif half:
         draft.set("hardware.dtype", "auto")
         draft.drop("fp16", "half precision is not offered; auto takes bfloat16 where the machine computes in it")
-    elif draft.given.get("bf16") == "auto":
+    elif draft.foreign.get("bf16") == "auto":
         draft.set("hardware.dtype", "auto")
 
 
 def _set_batch_size(draft: ImportedConfig, each: str, default: int) -> None:
     """Set the answers per optimizer step: their batch per device times accumulated batches."""
     times = "gradient_accumulation_steps"
-    size = to_int(draft.given.get(each) or default) * to_int(draft.given.get(times) or 1)
-    is_given = each in draft.given or times in draft.given
-    draft.set("sft.batch_size", size, f"{each} x {times}" if is_given else "their default")
+    size = to_int(draft.foreign.get(each) or default) * to_int(draft.foreign.get(times) or 1)
+    is_set = each in draft.foreign or times in draft.foreign
+    draft.set("sft.batch_size", size, f"{each} x {times}" if is_set else "their default")
 
 
 def _set_validation(draft: ImportedConfig, key: str) -> None:
     """Set their validation share; tunectl also holds out a test share of the same size, which they do not have."""
     with catch_bad_value(draft, key):
-        value = float(draft.given.get(key) or 0)
+        value = float(draft.foreign.get(key) or 0)
         if value >= 1:
             draft.drop(key, "a number of rows; tunectl takes shares: split.shares.validation=<0 to 1>")
         elif value >= 0.5:

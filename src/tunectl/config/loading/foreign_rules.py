@@ -53,7 +53,7 @@ class UnsupportedKey:
 class ImportedConfig:
     """What an import has collected so far."""
 
-    given: Mapping[str, Any]
+    foreign: Mapping[str, Any]
     """Settings of the other tool's file."""
     groups: dict[str, str] = field(default_factory=dict)
     """Chosen file of each group, for example ``sft: dora``."""
@@ -79,7 +79,7 @@ class ImportedConfig:
 
     def drop(self, key: str, reason: str, matters: str = EFFECT) -> None:
         """List one of their settings as having no counterpart."""
-        self.dropped.append(UnsupportedKey(key, self.given.get(key), matters, reason))
+        self.dropped.append(UnsupportedKey(key, self.foreign.get(key), matters, reason))
 
 
 Apply = Callable[[ImportedConfig, str, Any], None]

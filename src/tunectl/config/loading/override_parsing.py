@@ -44,11 +44,11 @@ def list_options(conf: Path, group: str) -> list[str]:
 
 
 def classify_overrides(
-    conf: Path, overrides: Sequence[Override], problems: list[OverrideError], read: Callable[[str], Any]
+    conf: Path, overrides: Sequence[Override], problems: list[OverrideError], parse: Callable[[str], Any]
 ) -> tuple[dict[str, Override], list[tuple[Override, KeyPath, Any]]]:
     """Split overrides into choices of files and values; mistakes are noted in ``problems`` and left out.
 
-    ``read`` converts the text of a value, or raises ValueError.
+    ``parse`` converts the text of a value, or raises ValueError.
     """
     groups: dict[str, Override] = {}
     values: list[tuple[Override, KeyPath, Any]] = []
@@ -69,7 +69,7 @@ def classify_overrides(
         else:
             path = _path(key)
             try:
-                values.append((override, path, read(text)))
+                values.append((override, path, parse(text)))
             except ValueError as error:
                 problems.append(OverrideError(path, f"{_who(override)}: {error}"))
     return groups, values
@@ -125,28 +125,28 @@ def apply_override(
 ) -> None:
     """Set one value. A key that is not there yet is created: validation decides whether it may exist."""
     node: Any = raw
-    walked: KeyPath = ()
+    prefix: KeyPath = ()
     for part, after in zip(path, (*path[1:], None), strict=True):
         if isinstance(node, list) and not (isinstance(part, int) and 0 <= part < len(node)):
-            text = f"{to_dotted_key(walked)} is a list of {len(node)}; it has no entry {part} (the first is 0)"
+            text = f"{to_dotted_key(prefix)} is a list of {len(node)}; it has no entry {part} (the first is 0)"
             problems.append(OverrideError(path, f"{_who(override)}: {text}"))
             return
         key: Any = part if isinstance(node, list) else str(part)
-        walked, inner = (*walked, key), node[key] if isinstance(node, list) else node.get(key)
+        prefix, inner = (*prefix, key), node[key] if isinstance(node, list) else node.get(key)
         if after is None and isinstance(value, dict) and isinstance(inner, dict):
             for name, below in value.items():
-                apply_override(raw, origins, override, (*walked, name), below, problems)
+                apply_override(raw, origins, override, (*prefix, name), below, problems)
         elif after is None:
             node[key] = value
-            origins.set(walked, value, override.origin)
+            origins.set(prefix, value, override.origin)
         elif isinstance(inner, dict | list):
             node = inner
         elif inner is None:
             node[key] = {}
-            origins.set(walked, {}, override.origin)
+            origins.set(prefix, {}, override.origin)
             node = node[key]
         else:
             problems.append(
-                OverrideError(path, f"{_who(override)}: {to_dotted_key(walked)} is a single value; it holds no {after}")
+                OverrideError(path, f"{_who(override)}: {to_dotted_key(prefix)} is a single value; it holds no {after}")
             )
             return

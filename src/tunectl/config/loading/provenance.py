@@ -33,13 +33,13 @@ class ValueOrigin:
 class Provenance:
     """The origin of every key of a composed tree; a later file or override replaces the origin of what it sets."""
 
-    found: dict[KeyPath, ValueOrigin] = field(default_factory=dict)
+    by_path: dict[KeyPath, ValueOrigin] = field(default_factory=dict)
 
     def set(self, path: KeyPath, value: Any, origin: ValueOrigin) -> None:
         """Record that ``origin`` set ``value`` at ``path``; everything below a value that is not a mapping has the same origin."""
         if not isinstance(value, Mapping):
             self._forget(path)
-        self.found[path] = origin
+        self.by_path[path] = origin
         for key, inner in _children(value):
             self.set((*path, key), inner, origin)
 
@@ -48,25 +48,25 @@ class Provenance:
         for below, (value, origin) in nodes.items():
             if not isinstance(value, Mapping):
                 self._forget((*path, *below))
-            self.found[(*path, *below)] = origin
+            self.by_path[(*path, *below)] = origin
 
     def find(self, path: Sequence[str | int]) -> ValueOrigin | None:
         """Return the origin of ``path``, or of the nearest section above it; None where none is recorded."""
         for length in range(len(path), 0, -1):
-            origin = self.found.get(tuple(path[:length]))
+            origin = self.by_path.get(tuple(path[:length]))
             if origin is not None:
                 return origin
         return None
 
     def file_of(self, path: Sequence[str | int]) -> str:
         """Return the file that sets most of a section, for a key that is missing from it; empty where none does."""
-        files = [origin.file for below, origin in self.found.items() if below[: len(path)] == tuple(path)]
+        files = [origin.file for below, origin in self.by_path.items() if below[: len(path)] == tuple(path)]
         named = [file for file in files if file]
         return max(set(named), key=named.count) if named else ""
 
     def _forget(self, path: KeyPath) -> None:
-        for below in [known for known in self.found if known[: len(path)] == path and known != path]:
-            del self.found[below]
+        for below in [other for other in self.by_path if other[: len(path)] == path and other != path]:
+            del self.by_path[below]
 
 
 def to_dotted_key(path: Sequence[str | int]) -> str:

@@ -24,8 +24,8 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
     reason = _describe_obstacle(context)
     if reason:
         return ActPage("Start a build", [reason], back="/build", scope="operate")
-    typed = form.get("settings", "") if "operate" in context.scopes else ""
-    overrides = build_settings.parse_settings(typed)
+    settings = form.get("settings", "") if "operate" in context.scopes else ""
+    overrides = build_settings.parse_settings(settings)
     stages = _list_stages(context, overrides)
     pending = [stage for stage in stages if stage.state in {"stale", "not built"}]
     consequences = [
@@ -42,9 +42,9 @@ def show_start(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         facts=[(stage.stage, _describe_stage(stage)) for stage in pending],
         fields=[
             structs.replace(REASON, value=form.get("reason", "")),
-            ActField("settings", "Settings for it", value=typed, help="key=value, with spaces between several; may be empty."),
+            ActField("settings", "Settings for it", value=settings, help="key=value, with spaces between several; may be empty."),
         ],
-        shown={"pending": _list_pending(context)},
+        state={"pending": _list_pending(context)},
         buttons=[ActButton("start", "Start the build"), ActButton("preview", "Show what would run", "", checked=False)],
         back="/build",
         command=_join_command("tunectl repro", overrides),
@@ -99,7 +99,7 @@ def show_stop(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa
         ],
         facts=facts,
         fields=[REASON],
-        shown={"process": str(process)},
+        state={"process": str(process)},
         buttons=[ActButton("stop", "Stop the build", "danger")],
         back="/build",
         scope="operate",

@@ -31,10 +31,10 @@ def _find_path(context: ReadContext) -> Path:
 
 
 def _find_key(context: ReadContext, form: Mapping[str, str]) -> ApiKey:
-    found = next((key for key in api_keys.read(_find_path(context)) if key.name == form.get("key", "")), None)
-    if found is None:
+    entry = next((key for key in api_keys.read(_find_path(context)) if key.name == form.get("key", "")), None)
+    if entry is None:
         raise NotFoundError(form.get("key", ""))
-    return found
+    return entry
 
 
 def read_add(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
@@ -103,7 +103,7 @@ def _ask(context: ReadContext, form: Mapping[str, str], verb: str, consequence: 
         [consequence],
         facts=[("may", ", ".join(key.scopes)), ("made", f"{key.created_at:%Y-%m-%d}"), ("state", ENABLED[key.enabled])],
         fields=[LOGGED],
-        shown={"hash": key.sha256[:12], "state": ENABLED[key.enabled]},
+        state={"hash": key.sha256[:12], "state": ENABLED[key.enabled]},
         scope="admin",
         buttons=[ActButton("yes", f"{verb.capitalize()} it", "danger" if danger else "primary")],
         back=BACK,

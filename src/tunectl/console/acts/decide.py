@@ -37,7 +37,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         [one.why, yes, f"No: the champion stays. {one.if_nobody}"],
         facts=[*one.facts, ("until", f"{one.until:%Y-%m-%d %H:%M} UTC")],
         fields=[REASON],
-        shown={"question": one.question, "nonce": one.nonce},
+        state={"question": one.question, "nonce": one.nonce},
         scope="decide",
         buttons=[ActButton("yes", one.yes), ActButton("no", one.no, "danger")],
         back="/decisions",

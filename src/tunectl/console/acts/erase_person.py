@@ -20,10 +20,10 @@ MAX_COUNT = 10_000
 
 
 def _find_record(log: InferenceLog | None, form: Mapping[str, str]) -> InferenceRecord:
-    found = None if log is None else log.inference(form.get("inference", ""))
-    if found is None:
+    record = None if log is None else log.inference(form.get("inference", ""))
+    if record is None:
         raise NotFoundError(form.get("inference", ""))
-    return found
+    return record
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
@@ -52,7 +52,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         ],
         facts=[("person", f"{record.user_hash[:16]} (a keyed hash)"), ("requests", str(count))],
         fields=[REASON],
-        shown={"person": record.user_hash},
+        state={"person": record.user_hash},
         scope="admin",
         buttons=[ActButton("yes", "Erase everything of this person", "danger")],
         back=f"/live/{record.id}",
@@ -88,5 +88,5 @@ def perform(context: ReadContext, form: Mapping[str, str]) -> ActPage:
         folder = (context.layout.root / section.hash_key_file).parent
         erased = erasure.erase_person(log, folder, record.user_hash, at=context.now)
     logging_setup.get_logger(__name__).info("%s erased %s: %s", context.visitor, record.user_hash[:16], reason)
-    told = [f"{erased.inferences:,} requests and {erased.feedback:,} pieces of feedback are erased.", LIMIT]
-    return ActPage("Erased", [*told, BUSY] if erased.journal_busy else told, back=f"/live/{record.id}")
+    consequences = [f"{erased.inferences:,} requests and {erased.feedback:,} pieces of feedback are erased.", LIMIT]
+    return ActPage("Erased", [*consequences, BUSY] if erased.journal_busy else consequences, back=f"/live/{record.id}")

@@ -98,8 +98,8 @@ def roll_back(context: ReadContext, form: Mapping[str, str]) -> str:
     """Make the champion before this one champion again."""
     store, reason = _open(context), require_reason(form)
     with _report_conflict():
-        found = store.rollback(author=context.visitor, message=reason, after=_sequence(form))
-    return f"/releases/{found.release}"
+        event = store.rollback(author=context.visitor, message=reason, after=_sequence(form))
+    return f"/releases/{event.release}"
 
 
 def show_canary_start(context: ReadContext, query: Mapping[str, str]) -> SwapPreview:
@@ -134,9 +134,9 @@ def start_canary(context: ReadContext, form: Mapping[str, str]) -> str:
         share = float(form.get("share", "")) / 100
     except ValueError as error:
         raise UsageError(f"share = {form.get('share', '')[:40]!r}: a number from 0 to 100 is needed") from error
-    seen = (_sequence(form), form.get("canary", ""))
+    form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
-        store.start_canary(name, share=share, author=context.visitor, message=reason, seen=seen)
+        store.start_canary(name, share=share, author=context.visitor, message=reason, seen=form_state)
     return f"/releases/{name}"
 
 
@@ -159,10 +159,10 @@ def show_canary_stop(context: ReadContext, query: object) -> SwapPreview:  # noq
 def stop_canary(context: ReadContext, form: Mapping[str, str]) -> str:
     """Remove the challenger."""
     store, reason = _open(context), require_reason(form)
-    seen = (_sequence(form), form.get("canary", ""))
+    form_state = (_sequence(form), form.get("canary", ""))
     with _report_conflict():
-        found = store.stop_canary(author=context.visitor, message=reason, seen=seen)
-    return f"/releases/{found.release}"
+        event = store.stop_canary(author=context.visitor, message=reason, seen=form_state)
+    return f"/releases/{event.release}"
 
 
 def _open(context: ReadContext) -> ReleaseRegistry:

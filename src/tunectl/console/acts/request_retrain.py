@@ -21,7 +21,7 @@ FORCE = ActField(
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG001 - every act is read alike
     """Return who handles the request, and what follows from it."""
     running = lock.is_locked(context.layout.retrain / LOCK)
-    taken = (
+    notice = (
         "The retrain controller takes it up within a minute."
         if running
         else "No retrain controller runs here; the request is kept and taken up when one starts."
@@ -30,7 +30,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG
         "Ask for a retrain",
         [
             "A model is trained from what is committed now and the newest feedback, then compared with the champion.",
-            taken,
+            notice,
             "Nobody gets the new model before the gate and, where it is declared, the canary have passed.",
         ],
         facts=[
@@ -38,7 +38,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:  # noqa: ARG
             for one in RunStore(context.layout.retrain).list_pending_triggers()
         ],
         fields=[REASON, FORCE],
-        shown={"triggers": _digest_triggers(context)},
+        state={"triggers": _digest_triggers(context)},
         scope="operate",
         buttons=[ActButton("yes", "Ask for it")],
         back="/retrain",

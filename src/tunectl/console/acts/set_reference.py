@@ -19,11 +19,11 @@ from tunectl.monitoring import window as windows
 def _find_window(log: InferenceLog | None, form: Mapping[str, str]) -> tuple[DriftWindow, str]:
     """Return the window, and the windows that are the reference now."""
     closed = [] if log is None else reference_data.list_closed_windows(log)
-    found = next((one for one in closed if one.id == form.get("window", "")), None)
-    if log is None or found is None:
+    window = next((one for one in closed if one.id == form.get("window", "")), None)
+    if log is None or window is None:
         raise NotFoundError(form.get("window", ""))
     named = windows.find_accepted_windows([event.body for event in log.events(kind=windows.REFERENCE_SET)])
-    return found, "+".join(named)
+    return window, "+".join(named)
 
 
 def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
@@ -46,7 +46,7 @@ def read(context: ReadContext, form: Mapping[str, str]) -> ActPage:
             ("reference now", now or "none"),
         ],
         fields=[REASON],
-        shown={"reference": now},
+        state={"reference": now},
         scope="operate",
         buttons=[ActButton("yes", "Set the reference")],
         back=f"/drift/{one.id}",

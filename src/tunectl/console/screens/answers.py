@@ -117,17 +117,17 @@ def read_answers(context: ReadContext, query: Mapping[str, str]) -> AnswersScree
     kinds = {case.id: case.why for case in facts.cases} if facts else {}
     picked = {name: query[name] for name in FILTERS if query.get(name)}
     against = _choose_pair(systems, picked.get("system", ""))
-    found = [row for row in rows if _passes(row, picked, checks, kinds, against)]
-    found = _sort(found, picked.get("sort", "file"), against)
-    at = place_page(picked.get("at", ""), PAGE_SIZE, len(found))
+    matches = [row for row in rows if _passes(row, picked, checks, kinds, against)]
+    matches = _sort(matches, picked.get("sort", "file"), against)
+    at = place_page(picked.get("at", ""), PAGE_SIZE, len(matches))
     only = [name for name in systems if not picked.get("system") or name in (picked["system"], "base")]
     return AnswersScreen(
         total=len(rows),
-        matching=len(found),
+        matching=len(matches),
         at=at,
         cards=[
             _build_card(row, {name: systems[name] for name in only}, checks, kinds.get(row.id, ""))
-            for row in found[at : at + PAGE_SIZE]
+            for row in matches[at : at + PAGE_SIZE]
         ],
         systems=systems,
         shown=only,
@@ -154,8 +154,8 @@ def _load_rows(context: ReadContext) -> Sequence[AnswerRow]:
 
 def _load_results(context: ReadContext) -> Results | None:
     path: Path = context.layout.artifact("evaluate") / results.NAME
-    found: Results | None = context.read_json(path, Results)
-    return found
+    evaluation: Results | None = context.read_json(path, Results)
+    return evaluation
 
 
 def _load_checks(context: ReadContext) -> Mapping[str, Check]:
@@ -168,12 +168,12 @@ def _order_systems(rows: Sequence[AnswerRow], titles: Mapping[str, str]) -> dict
     return {name: titles.get(name, name) for name in ranked}
 
 
-def _choose_pair(systems: Mapping[str, str], wanted: str) -> tuple[str, str] | tuple[()]:
+def _choose_pair(systems: Mapping[str, str], requested: str) -> tuple[str, str] | tuple[()]:
     """Return the system whose gain is meant, and what it is compared with."""
     names = list(systems)
     if len(names) < 2:
         return ()
-    mine = wanted if wanted in systems and wanted != "base" else "tuned" if "tuned" in systems else names[-1]
+    mine = requested if requested in systems and requested != "base" else "tuned" if "tuned" in systems else names[-1]
     theirs = "tuned" if mine == "aligned" else "base" if "base" in systems and mine != "base" else names[0]
     return (mine, theirs)
 
@@ -192,9 +192,9 @@ def _passes(
     if "kind" in picked and kinds.get(row.id) != picked["kind"]:
         return False
     if "q" in picked:
-        wanted = picked["q"].casefold()
-        if wanted not in row.id.casefold() and not any(
-            wanted in text.casefold() for text in (row.input, *row.answers.values())
+        phrase = picked["q"].casefold()
+        if phrase not in row.id.casefold() and not any(
+            phrase in text.casefold() for text in (row.input, *row.answers.values())
         ):
             return False
     if "check" in picked and against:

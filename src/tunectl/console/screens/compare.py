@@ -136,8 +136,8 @@ def read_compare(context: ReadContext, query: Mapping[str, str]) -> CompareScree
     choices = [
         build_row(record, None) for name in names[:CHOICES] if (record := try_load(context, problems, name)) is not None
     ]
-    known = [row.id for row in choices]
-    new_name = query.get("new") or (known[0] if known else "")
+    run_ids = [row.id for row in choices]
+    new_name = query.get("new") or (run_ids[0] if run_ids else "")
     before = names[names.index(new_name) + 1 :] if new_name in names else []
     old_name = query.get("old") or next(iter(before), "")
     for name in (old_name, new_name):
@@ -182,9 +182,9 @@ def _compare_metrics(
 
 
 def _pair(system: str, name: str, old: Score | None, new: Score | None, paired: MetricDifference | None) -> MetricPair:
-    known = metrics.get_metric(name)
+    metric = metrics.get_metric(name)
     if old is None or new is None:
-        return MetricPair(system, name, known.title, known.unit, old, new, None, None, None, paired=False, tone="")
+        return MetricPair(system, name, metric.title, metric.unit, old, new, None, None, None, paired=False, tone="")
     difference, low, high = new.value - old.value, None, None
     if paired is not None:
         difference, low, high = paired.value, paired.low, paired.high
@@ -192,10 +192,10 @@ def _pair(system: str, name: str, old: Score | None, new: Score | None, paired: 
         low = difference - hypot(new.value - (new.low or 0.0), (old.high or 0.0) - old.value)
         high = difference + hypot((new.high or 0.0) - new.value, old.value - (old.low or 0.0))
     tone = ""
-    if low is not None and high is not None and known.better != "neither" and (low > 0 or high < 0):
-        tone = "good" if (low > 0) == (known.better == "higher") else "bad"
+    if low is not None and high is not None and metric.better != "neither" and (low > 0 or high < 0):
+        tone = "good" if (low > 0) == (metric.better == "higher") else "bad"
     return MetricPair(
-        system, name, known.title, known.unit, old, new, difference, low, high, paired=paired is not None, tone=tone
+        system, name, metric.title, metric.unit, old, new, difference, low, high, paired=paired is not None, tone=tone
     )
 
 
@@ -232,8 +232,10 @@ def _compare_answers(
         return {"answers_reason": reason}
     common = [name for name in after if name in before]
     there = {system for name in common for system in after[name].answers if system in before[name].answers}
-    wanted = query.get("system", "")
-    system = wanted if wanted in there else next((name for name in JUDGED if name in there), min(there, default=""))
+    requested = query.get("system", "")
+    system = (
+        requested if requested in there else next((name for name in JUDGED if name in there), min(there, default=""))
+    )
     metric = query.get("metric", "") or new.primary or ""
     sort = query.get("sort", "") if query.get("sort", "") in SORTS else "loss"
     different = [name for name in common if before[name].answers.get(system) != after[name].answers.get(system)]
@@ -244,8 +246,8 @@ def _compare_answers(
     at = place_page(query.get("at", ""), PAGE_SIZE, len(different))
     pairs = [_build_pair(name, system, gains[name], before, after) for name in different[at : at + PAGE_SIZE]]
     reason = "" if pairs else "Both runs gave the same answers, or were asked different questions."
-    chosen = {"system": system, "metric": metric, "sort": sort, "at": at, "answers": pairs, "answers_reason": reason}
-    return {**chosen, "different": len(different), "asked": len(common)}
+    selection = {"system": system, "metric": metric, "sort": sort, "at": at, "answers": pairs, "answers_reason": reason}
+    return {**selection, "different": len(different), "asked": len(common)}
 
 
 def _sort_key(pair: tuple[float | None, float | None], metric: str, sort: str) -> float:

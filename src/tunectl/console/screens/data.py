@@ -86,9 +86,9 @@ def _read_counts(context: ReadContext, path: Path) -> RowCounts | None:
 
 
 def _count_sources(context: ReadContext) -> list[tuple[str, int]]:
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for name in WRITES["ingest"]:
         index = open_index(context, context.layout.artifact("ingest") / name)
         for source, count in index.count_sources() if index is not None else ():
-            found[source] = found.get(source, 0) + count
-    return sorted(found.items(), key=lambda item: -item[1])[:100]
+            counts[source] = counts.get(source, 0) + count
+    return sorted(counts.items(), key=lambda item: -item[1])[:100]

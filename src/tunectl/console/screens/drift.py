@@ -108,14 +108,14 @@ def describe_drift(
             return DriftScreen(problems=problems.problems)
         closed = reference_data.list_closed_windows(log)
         named = windows.find_accepted_windows([one.body for one in log.events(kind=windows.REFERENCE_SET)])
-    shown = closed[::-1][:number]
-    known: list[str] = problems.attempt("releases", ReleaseRegistry(layout.releases).ids, [])
+    newest = closed[::-1][:number]
+    release_ids: list[str] = problems.attempt("releases", ReleaseRegistry(layout.releases).ids, [])
     return DriftScreen(
         exists=True,
         running=_describe_monitor(layout),
-        windows=shown,
+        windows=newest,
         total=len(closed),
-        releases=sorted({one.release for one in shown} & set(known)),
+        releases=sorted({one.release for one in newest} & set(release_ids)),
         reference=named,
         compared_with=settings.monitor.prompts.reference,
         min_rows=settings.monitor.window.min_rows,
@@ -141,12 +141,12 @@ def read_drift_window(context: ReadContext, query: Mapping[str, str]) -> DriftWi
     if settings is None:
         return empty
     otherwise: DriftWindowScreen | None = empty
-    found = problems.attempt(
+    screen = problems.attempt(
         "inference log", lambda: describe_window(settings, context.layout, problems, name), otherwise
     )
-    if found is None:
+    if screen is None:
         raise NotFoundError(name)
-    return found
+    return screen
 
 
 def describe_window(

@@ -98,9 +98,9 @@ class _Explanation:
         release = self.problems.attempt("releases", self._find_release, None)
         if release is not None:
             return self._explain_release(release)
-        found = self.problems.attempt("inference log", self._find_answer, None) if "-" in self.name else None
-        if found is not None:
-            return self._explain_answer(*found)
+        answer = self.problems.attempt("inference log", self._find_answer, None) if "-" in self.name else None
+        if answer is not None:
+            return self._explain_answer(*answer)
         steps: list[RowStep] = self.problems.attempt(
             "rows", lambda: list(lineage_trace.trace_row(self.layout, self.name)), []
         )
@@ -113,12 +113,12 @@ class _Explanation:
         return "nothing", self.name, f"Nothing of that name is known. Give the id of {EXAMPLE}."
 
     def _find_run(self) -> RetrainRun | None:
-        found = [run for run in self.runs.runs() if len(self.name) >= MIN_PREFIX and run.id.startswith(self.name)]
-        exact = [run for run in found if run.id == self.name]
-        if not exact and len(found) != 1:
+        matches = [run for run in self.runs.runs() if len(self.name) >= MIN_PREFIX and run.id.startswith(self.name)]
+        exact = [run for run in matches if run.id == self.name]
+        if not exact and len(matches) != 1:
             return None
-        self.name = (exact or found)[0].id
-        return (exact or found)[0]
+        self.name = (exact or matches)[0].id
+        return (exact or matches)[0]
 
     def _find_release(self) -> ReleaseManifest | None:
         if self.name not in {"champion", "previous", "challenger"} and len(self.name) < MIN_PREFIX:
@@ -171,10 +171,10 @@ class _Explanation:
             )
         if not feedback:
             self.unknown.append("Nobody gave feedback on this answer.")
-        frozen: list[ExplanationStep] = self.problems.attempt(
+        retrain_steps: list[ExplanationStep] = self.problems.attempt(
             "snapshots", lambda: list(list_retrains_of(self.context, self.runs, record.id)), []
         )
-        self.after += frozen
+        self.after += retrain_steps
         steps: list[RowStep] = self.problems.attempt(
             "rows", lambda: list(lineage_trace.trace_row(self.layout, self.name)), []
         )
@@ -186,8 +186,8 @@ class _Explanation:
         )
 
     def _add_release_behind(self, release: str) -> None:
-        known: list[str] = self.problems.attempt("releases", self.store.ids, [])
-        if release not in known:
+        release_ids: list[str] = self.problems.attempt("releases", self.store.ids, [])
+        if release not in release_ids:
             self.unknown.append(
                 f"Release {release} is not in this registry: it was the base model, or it lies in another one."
             )
@@ -323,20 +323,20 @@ class _Explanation:
                     link=link("/drift/{}", str(drift.get("id", ""))),
                 )
             )
-        frozen = proposed.get("snapshot")
-        if isinstance(frozen, dict):
-            step = self.problems.attempt("snapshot", lambda: describe_snapshot(self.context, frozen), None)
+        snapshot_facts = proposed.get("snapshot")
+        if isinstance(snapshot_facts, dict):
+            step = self.problems.attempt("snapshot", lambda: describe_snapshot(self.context, snapshot_facts), None)
             self.behind += [step] if step is not None else []
         else:
             self.unknown.append("No snapshot of live traffic was taken for this retrain.")
         for question in ("retrain", "promote"):
             decision = self.runs.get_decision(run.id, question)
             if decision is not None:
-                said = "approved" if decision.approved else "refused"
+                outcome = "approved" if decision.approved else "refused"
                 self.behind.append(
                     ExplanationStep(
                         "decision",
-                        f"{question}: {said} by {decision.author or 'somebody'}",
+                        f"{question}: {outcome} by {decision.author or 'somebody'}",
                         "",
                         decision.at.isoformat(),
                         link("/retrain/{}", run.id),

@@ -194,13 +194,13 @@ def _parse_time(text: str) -> datetime | None:
 
 
 def _passes(one: InferenceRecord, feedback: Sequence[Feedback], picked: Mapping[str, str], slow: float) -> bool:
-    wanted = picked.get("feedback", "")
-    if wanted == "none" and feedback:
+    filter_kind = picked.get("feedback", "")
+    if filter_kind == "none" and feedback:
         return False
-    if wanted and wanted not in {"none", "any"}:
-        if not any(wanted in (said.kind, judge_opinion(said)) for said in feedback):
+    if filter_kind and filter_kind not in {"none", "any"}:
+        if not any(filter_kind in (record.kind, judge_opinion(record)) for record in feedback):
             return False
-    elif wanted == "any" and not feedback:
+    elif filter_kind == "any" and not feedback:
         return False
     if picked.get("refused") and not one.refusal:
         return False
@@ -232,7 +232,7 @@ def _summarize_variants(
         rows = [one for one in recent if one.variant == variant]
         seconds = [one.latency_seconds for one in rows if one.latency_seconds is not None]
         finished = [one for one in rows if one.refusal is not None]
-        verdicts = [judge_opinion(said) for one in rows for said in opinions.get(one.id, ())]
+        verdicts = [judge_opinion(record) for one in rows for record in opinions.get(one.id, ())]
         good, total = verdicts.count("good"), sum(1 for verdict in verdicts if verdict)
         low, high = wilson_interval(good, total) if total else (None, None)
         yield VariantFigures(
@@ -260,7 +260,10 @@ def build_row(one: InferenceRecord, feedback: Sequence[Feedback]) -> InferenceRo
         one.latency_seconds,
         one.completion_tokens,
         bool(one.refusal),
-        [FeedbackView(said.kind, _show_value(said.value), said.created_at, judge_opinion(said)) for said in feedback],
+        [
+            FeedbackView(record.kind, _show_value(record.value), record.created_at, judge_opinion(record))
+            for record in feedback
+        ],
     )
 
 
@@ -283,12 +286,12 @@ def read_inference(context: ReadContext, query: Mapping[str, str]) -> InferenceS
             one = None if log is None or not name else open_inference_log.inference(log, name)
             return None if log is None or one is None else (one, log.feedback_of([one.id]).get(one.id, []))
 
-    found = problems.attempt("inference log", read, None)
-    if found is None:
+    entry = problems.attempt("inference log", read, None)
+    if entry is None:
         if problems.problems:
             return InferenceScreen(problems=problems.problems)
         raise NotFoundError(name)
-    one, feedback = found
+    one, feedback = entry
     logging_setup.get_logger(__name__).info("%s opened the inference %s", context.visitor or "somebody", one.id)
     return InferenceScreen(
         row=build_row(one, feedback),

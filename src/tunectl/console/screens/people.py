@@ -44,14 +44,14 @@ def read_people(context: ReadContext, query: Mapping[str, str]) -> PeopleScreen:
     if settings is None:
         return PeopleScreen(problems=problems.problems)
     folder = context.layout.root / settings.annotate.store
-    found = problems.attempt("judgments", lambda: _load(context, folder, settings.seed), None)
+    measurements = problems.attempt("judgments", lambda: _load(context, folder, settings.seed), None)
     host = f"[{settings.annotate.host}]" if ":" in settings.annotate.host else settings.annotate.host
     return PeopleScreen(
         questions=problems.attempt("questions", lambda: annotation_store.count_tasks(folder), 0),
-        judged=found[1] if found else 0,
-        judgments=found[2].judgments if found else 0,
-        skipped=found[0] if found else 0,
-        found=found[2] if found else None,
+        judged=measurements[1] if measurements else 0,
+        judgments=measurements[2].judgments if measurements else 0,
+        skipped=measurements[0] if measurements else 0,
+        found=measurements[2] if measurements else None,
         address=f"http://{host}:{settings.annotate.port}/",
         is_open=lock.is_locked(folder / annotation_store.LOCK),
         problems=problems.problems,
@@ -65,8 +65,8 @@ def _load(context: ReadContext, folder: Path, seed: int) -> tuple[int, int, Inte
         rows = list(annotation_store.load_annotations(folder))
         judgments = [row for row in rows if isinstance(row, Comparison)]
         measured = agreement.inter_annotator_agreement(judgments, lambda _: None, seed=seed)
-        judged = {(one.prompt, str(one.answers)) for one in judgments}
-        return len(rows) - len(judgments), len(judged), measured
+        tasks = {(one.prompt, str(one.answers)) for one in judgments}
+        return len(rows) - len(judgments), len(tasks), measured
 
     files = [folder / annotation_store.ANNOTATIONS, folder / annotation_store.TASKS]
     return context.cache.get(f"judgments {folder}", stamp_files(files), build)

@@ -72,12 +72,14 @@ def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
     settings = problems.attempt("settings", context.load_settings, None)
     console = settings.console if settings else None
     name = query.get("replay", "")
-    earlier, asked = problems.attempt("inference log", lambda: read_replay(context, name), (list[ChatTurn](), ""))
-    question = query.get("q", "") or asked
+    earlier, last_question = problems.attempt(
+        "inference log", lambda: read_replay(context, name), (list[ChatTurn](), "")
+    )
+    question = query.get("q", "") or last_question
     inputs = answers.read_inputs(context, problems)[:MAX_RECORDED]
-    chosen = query.get("recorded", "") or (inputs[0].id if inputs and not (console and console.servers) else "")
-    shown = answers.read_answers(context, {"q": chosen} if chosen else {})
-    card = next((one for one in shown.cards if one.id == chosen), None)
+    recorded_id = query.get("recorded", "") or (inputs[0].id if inputs and not (console and console.servers) else "")
+    screen = answers.read_answers(context, {"q": recorded_id} if recorded_id else {})
+    card = next((one for one in screen.cards if one.id == recorded_id), None)
     return PlayScreen(
         servers=list(console.servers) if console else [],
         variants=problems.attempt("releases", lambda: list(_list_variants(context)), []),
@@ -88,7 +90,7 @@ def read_play(context: ReadContext, query: Mapping[str, str]) -> PlayScreen:
         key_is_set=bool(console and os.environ.get(console.server_key_env)),
         recorded=[RecordedInput(one.id, truncate(one.input, PREVIEW)) for one in inputs],
         card=card,
-        problems={**shown.problems, **problems.problems},
+        problems={**screen.problems, **problems.problems},
     )
 
 
@@ -97,14 +99,14 @@ def read_replay(context: ReadContext, name: str) -> tuple[list[ChatTurn], str]:
     if not name:
         return [], ""
     with open_inference_log.open_if_exists(context.load_settings().inference_log, context.layout) as log:
-        found = None if log is None else open_inference_log.inference(log, name)
-    if found is None:
+        record = None if log is None else open_inference_log.inference(log, name)
+    if record is None:
         return [], ""
-    messages = (found.request or {}).get("messages")
-    said = [turn for turn in messages if isinstance(turn, dict)] if isinstance(messages, list) else []
-    last = max((at for at, turn in enumerate(said) if turn.get("role") == "user"), default=0)
-    turns = [ChatTurn(str(turn.get("role")), window.extract_text(turn.get("content"))) for turn in said[:last]]
-    return [turn for turn in turns if turn.role in ROLES and turn.content], window.last_user_text(found)
+    messages = (record.request or {}).get("messages")
+    dialogue = [turn for turn in messages if isinstance(turn, dict)] if isinstance(messages, list) else []
+    last = max((at for at, turn in enumerate(dialogue) if turn.get("role") == "user"), default=0)
+    turns = [ChatTurn(str(turn.get("role")), window.extract_text(turn.get("content"))) for turn in dialogue[:last]]
+    return [turn for turn in turns if turn.role in ROLES and turn.content], window.last_user_text(record)
 
 
 def _list_variants(context: ReadContext) -> Iterator[PlayVariant]:

@@ -72,12 +72,12 @@ def _find_run(context: ReadContext, release: str) -> str:
 
 def _list_changes(parts: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return metrics, verdicts and lineage; files are left out, since they differ in every release."""
-    found = []
+    rows = []
     for part, changes in parts.items():
         for name, change in changes.items() if part != "files" else ():
             old, new = change
-            found.append((f"{part}.{name}" if part == "lineage" else name, _format_value(old), _format_value(new)))
-    return found
+            rows.append((f"{part}.{name}" if part == "lineage" else name, _format_value(old), _format_value(new)))
+    return rows
 
 
 def _format_value(value: Any) -> str:

@@ -110,19 +110,19 @@ def list_reigns(events: list[ReleaseEvent], now: datetime) -> list[ChampionEntry
 def summarize_release(store: ReleaseRegistry, name: str, roles: dict[str, str]) -> ReleaseSummary:
     """Return the summary of a release, also of one that cannot be read."""
     problems = ProblemList()
-    found: ReleaseManifest | None = problems.attempt(name, lambda: store.manifest(name), None)
+    release: ReleaseManifest | None = problems.attempt(name, lambda: store.manifest(name), None)
     role = roles.get(name, "")
-    if found is None:
+    if release is None:
         return ReleaseSummary(name, role, "", "", 0, False, {}, {}, None, None, problems.problems[name])
     return ReleaseSummary(
         name,
         role,
-        found.created_at,
-        found.engine,
-        found.bytes,
-        not found.refusals,
-        found.verdicts,
-        found.metrics,
-        found.parent,
-        found.git,
+        release.created_at,
+        release.engine,
+        release.bytes,
+        not release.refusals,
+        release.verdicts,
+        release.metrics,
+        release.parent,
+        release.git,
     )

@@ -97,28 +97,30 @@ class ReportScreen(Struct, frozen=True):
 def read_results(context: ReadContext, query: Mapping[str, str]) -> ResultsScreen:  # noqa: ARG001 - every screen is read alike
     """Read the results of the evaluate stage."""
     problems = ProblemList()
-    found: Results | None = problems.attempt("results", lambda: _load(context), None)
+    evaluation: Results | None = problems.attempt("results", lambda: _load(context), None)
     links = [_find_report(context, name) for name in REPORTS]
-    if found is None:
+    if evaluation is None:
         return ResultsScreen(reports=links, problems=problems.problems)
-    names = metrics.sort_metrics({name for system in found.systems for name in system.scores})
-    aligned = found.verdict.aligned
+    names = metrics.sort_metrics({name for system in evaluation.systems for name in system.scores})
+    aligned = evaluation.verdict.aligned
     return ResultsScreen(
-        verdict=found.verdict,
-        tone=VERDICT_COLORS.get(found.verdict.verdict, "warn"),
+        verdict=evaluation.verdict,
+        tone=VERDICT_COLORS.get(evaluation.verdict.verdict, "warn"),
         aligned_tone="" if aligned is None else VERDICT_COLORS.get(aligned.verdict, "warn"),
-        summary=found.verdict.reason if aligned is None else found.verdict.reason.removesuffix(aligned.reason).strip(),
-        inputs=found.inputs,
-        available=found.available,
-        split=found.split,
-        primary=metrics.get_metric(found.primary).title,
-        confidence=found.confidence,
+        summary=evaluation.verdict.reason
+        if aligned is None
+        else evaluation.verdict.reason.removesuffix(aligned.reason).strip(),
+        inputs=evaluation.inputs,
+        available=evaluation.available,
+        split=evaluation.split,
+        primary=metrics.get_metric(evaluation.primary).title,
+        confidence=evaluation.confidence,
         columns=[_describe_metric(name) for name in names],
-        systems=found.systems,
-        differences=[one for one in found.differences if one.measure == found.primary],
-        win_rates=found.win_rates,
-        slices=found.slices,
-        warnings=found.warnings,
+        systems=evaluation.systems,
+        differences=[one for one in evaluation.differences if one.measure == evaluation.primary],
+        win_rates=evaluation.win_rates,
+        slices=evaluation.slices,
+        warnings=evaluation.warnings,
         reports=links,
         problems=problems.problems,
     )
@@ -128,13 +130,13 @@ def _load(context: ReadContext) -> Results | None:
     path = context.layout.artifact("evaluate") / results.NAME
     if not (path.parent / manifest.NAME).is_file():
         return None
-    found: Results | None = context.read_json(path, Results)
-    return found
+    evaluation: Results | None = context.read_json(path, Results)
+    return evaluation
 
 
 def _describe_metric(name: str) -> MetricColumn:
-    known = metrics.get_metric(name)
-    return MetricColumn(name, known.title, known.unit, known.better)
+    metric = metrics.get_metric(name)
+    return MetricColumn(name, metric.title, metric.unit, metric.better)
 
 
 def _find_report(context: ReadContext, name: str) -> ReportLink:

@@ -187,20 +187,20 @@ def list_schedules(settings: TunectlConfig | None, store: RunStore, now: datetim
     if settings is None:
         return []
     marks = store.get_schedule_marks()
-    found = []
+    rows = []
     for name, declared in settings.retrain.schedules.items():
         mark = marks.get(name)
         begin = now if mark is None or mark > now + AHEAD else mark
-        found.append(
+        rows.append(
             ScheduleRow(name, declared.cron, cron.next_slot(CronSchedule(name, declared.cron, declared.zone), begin))
         )
-    return sorted(found, key=lambda one: one.at)
+    return sorted(rows, key=lambda one: one.at)
 
 
 def describe_run(run: RetrainRun) -> RetrainRow:
     """Return one retrain as the list shows it."""
     last = run.steps[-1]
-    made = (run.facts("evaluating") or run.facts("rejected")).get("release", "")
+    release = (run.facts("evaluating") or run.facts("rejected")).get("release", "")
     reason = "" if last.message == run.trigger.message else last.message
     return RetrainRow(
         run.id,
@@ -211,7 +211,7 @@ def describe_run(run: RetrainRun) -> RetrainRow:
         run.trigger.author,
         run.trigger.message,
         reason,
-        str(made),
+        str(release),
         run.ended,
     )
 
@@ -223,15 +223,15 @@ def uses_canary(settings: TunectlConfig | None) -> bool:
 
 def list_path(run: RetrainRun, *, canary: bool) -> list[PathState]:
     """Return the stations of a retrain: what it went through in its order, where it is, and what may follow."""
-    found = [PathState(step.state, "done", step.at) for step in run.steps]
+    states = [PathState(step.state, "done", step.at) for step in run.steps]
     if run.ended:
-        return found
+        return states
     last = run.steps[-1]
     if last.state == "awaiting_approval":
         canary = canary and "staged" not in {step.state for step in run.steps}  # asked then, only a promotion follows
     furthest = max((PATH.index(step.state) for step in run.steps if step.state in PATH), default=0)
     ahead = [PathState(state, "next") for state in PATH[furthest + 1 :] if state != "canary" or canary]
-    return [*found[:-1], PathState(last.state, "now", last.at), *ahead]
+    return [*states[:-1], PathState(last.state, "now", last.at), *ahead]
 
 
 def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> Iterator[PendingDecision]:
@@ -257,9 +257,9 @@ def list_waiting(store: RunStore, runs: Sequence[RetrainRun], now: datetime) -> 
 def _list_facts(run: RetrainRun, question: str) -> Iterator[tuple[str, str]]:
     yield "started by", f"{run.trigger.kind}{f' ({run.trigger.author})' if run.trigger.author else ''}"
     yield "why", run.trigger.message
-    frozen: dict[str, Any] = run.facts("proposed").get("snapshot") or {}
-    if frozen:
-        yield "people's feedback", f"on {frozen.get('inferences', 0)} answers"
+    snapshot_facts: dict[str, Any] = run.facts("proposed").get("snapshot") or {}
+    if snapshot_facts:
+        yield "people's feedback", f"on {snapshot_facts.get('inferences', 0)} answers"
     data: dict[str, Any] = run.facts("awaiting_approval").get("data") or run.facts("training")
     if "examples" in data:
         yield "rows to learn" if question == "retrain" else "rows learned", str(data["examples"])
@@ -311,12 +311,12 @@ def read_decisions(context: ReadContext, query: Mapping[str, str]) -> DecisionsS
 
 
 def _list_decided(store: RunStore, runs: Sequence[RetrainRun]) -> list[DecisionRow]:
-    found: list[DecisionRow] = []
+    rows: list[DecisionRow] = []
     for run in runs:
         for question in BUTTONS:
             decision: ApprovalDecision | None = store.get_decision(run.id, question)
             if decision is not None:
-                found.append(
+                rows.append(
                     DecisionRow(run.id, question, decision.approved, decision.author, decision.at, decision.message)
                 )
-    return sorted(found, key=lambda row: row.at, reverse=True)[:SHOWN]
+    return sorted(rows, key=lambda row: row.at, reverse=True)[:SHOWN]

@@ -49,11 +49,11 @@ def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
     Raises  NotFoundError where no stage has it.
     """
     problems, layout = ProblemList(), context.layout
-    found = _find_row(context, query["id"])
-    if found is None:
+    row = _find_row(context, query["id"])
+    if row is None:
         raise NotFoundError(query["id"])
-    votes = found.get("annotations") or [{}]
-    source = lineage_trace.format_source(found.get("source") or votes[0].get("source"))
+    votes = row.get("annotations") or [{}]
+    source = lineage_trace.format_source(row.get("source") or votes[0].get("source"))
     none: list[RowStep] = []
     steps = problems.attempt("way through the stages", lambda: list(lineage_trace.trace_row(layout, source)), none)
     learned = problems.attempt(
@@ -62,13 +62,13 @@ def read_row(context: ReadContext, query: Mapping[str, str]) -> RowScreen:
         list[str](),
     )
     return RowScreen(
-        str(found["id"]),
+        str(row["id"]),
         source,
-        str(found.get("kind", "")),
-        list(_list_turns(found)),
-        {str(name): str(value) for name, value in (found.get("fields") or {}).items()},
-        float(found.get("weight", 1.0)),
-        str(found.get("cluster") or ""),
+        str(row.get("kind", "")),
+        list(_list_turns(row)),
+        {str(name): str(value) for name, value in (row.get("fields") or {}).items()},
+        float(row.get("weight", 1.0)),
+        str(row.get("cluster") or ""),
         steps,
         learned,
         problems.problems,

@@ -74,10 +74,10 @@ def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
     if stage not in there:
         raise NotFoundError(stage)
     files = there[stage]
-    wanted = REJECTS if query.get("part") == "rejects" else query.get("file", "")
-    file = wanted or _choose_file(context, stage, files, query.get("source", ""))
-    if wanted and wanted != REJECTS and wanted not in dict(files):
-        raise NotFoundError(wanted)
+    requested = REJECTS if query.get("part") == "rejects" else query.get("file", "")
+    file = requested or _choose_file(context, stage, files, query.get("source", ""))
+    if requested and requested != REJECTS and requested not in dict(files):
+        raise NotFoundError(requested)
     label, source, text = query.get("reason", ""), query.get("source", ""), query.get("q", "")[:200]
     index = (
         problems.attempt(file, lambda: open_index(context, context.layout.artifact(stage) / file), None)
@@ -86,7 +86,7 @@ def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
     )
     lines = index.select(label, source, text) if index is not None else ()
     at = _parse_position(query.get("at", ""), len(lines))
-    read: list[dict[str, Any]] = []
+    nothing: list[dict[str, Any]] = []
     return RowsScreen(
         stage,
         stages,
@@ -101,7 +101,10 @@ def read_rows(context: ReadContext, query: Mapping[str, str]) -> RowsScreen:
         at,
         SIZE,
         len(lines),
-        [summarize_row(row) for row in problems.attempt(file, lambda: _read_page(index, lines[at : at + SIZE]), read)],
+        [
+            summarize_row(row)
+            for row in problems.attempt(file, lambda: _read_page(index, lines[at : at + SIZE]), nothing)
+        ],
         problems.problems,
     )
 

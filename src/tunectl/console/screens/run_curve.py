@@ -46,18 +46,18 @@ def read_run_curve(context: ReadContext, query: Mapping[str, str]) -> CurveScree
     problems = ProblemList()
     names: list[str] = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), [])
     stage, figure = query.get("stage", ""), query.get("figure", "")
-    found: dict[str, dict[int, float]] = {}
+    curves: dict[str, dict[int, float]] = {}
     for name in dict.fromkeys(query.get(part, "") for part in ("old", "new")):
         record = try_load(context, problems, name) if name in names else None
         points = record.curves.get(stage, {}).get(figure) if record else None
         if points:
-            found[name] = dict(points)
-    if not found and not problems.problems:
+            curves[name] = dict(points)
+    if not curves and not problems.problems:
         raise NotFoundError(figure)
-    steps = sorted({step for points in found.values() for step in points})
+    steps = sorted({step for points in curves.values() for step in points})
     return CurveScreen(
         f"{stage}: {figure.replace('_', ' ')}",
         CurveAxis("step", [float(step) for step in steps]),
-        [CurveSeries(name, [points.get(step) for step in steps]) for name, points in found.items()],
+        [CurveSeries(name, [points.get(step) for step in steps]) for name, points in curves.items()],
         problems.problems,
     )

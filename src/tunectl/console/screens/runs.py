@@ -89,16 +89,16 @@ def read_runs(context: ReadContext, query: Mapping[str, str]) -> RunsScreen:
     problems = ProblemList()
     names: list[str] = problems.attempt("runs", lambda: run_ledger.list_runs(context.layout), [])
     at = place_page(query.get("at", ""), PAGE_SIZE, len(names))
-    wanted = names[at : at + PAGE_SIZE + 1]
-    records = {name: try_load(context, problems, name) for name in wanted}
+    page = names[at : at + PAGE_SIZE + 1]
+    records = {name: try_load(context, problems, name) for name in page}
     readable = [record for record in records.values() if record is not None]
     rows = [
         build_row(record, readable[place + 1] if place + 1 < len(readable) else None)
         for place, record in enumerate(readable[:PAGE_SIZE])
     ]
     rows = [replace(row, tracked=_find_tracked(context, problems, row.build)) if row.build else row for row in rows]
-    known: list[str] = problems.attempt("releases", ReleaseRegistry(context.layout.releases).ids, [])
-    releases = sorted({row.release for row in rows} & set(known))
+    release_ids: list[str] = problems.attempt("releases", ReleaseRegistry(context.layout.releases).ids, [])
+    releases = sorted({row.release for row in rows} & set(release_ids))
     return RunsScreen(rows, len(names), at, PAGE_SIZE, releases, problems.problems)
 
 
@@ -160,8 +160,8 @@ def _find_tracked(context: ReadContext, problems: ProblemList, build: str) -> di
         return {}
     path = context.layout.track / spool.SENT / f"{build}.json"
     nothing: dict[str, str] = {}
-    sent = problems.attempt(f"build {build}", lambda: context.read_json(path, dict[str, str]) or nothing, nothing)
-    return {name: address if address.startswith(("http://", "https://")) else "" for name, address in sent.items()}
+    addresses = problems.attempt(f"build {build}", lambda: context.read_json(path, dict[str, str]) or nothing, nothing)
+    return {name: address if address.startswith(("http://", "https://")) else "" for name, address in addresses.items()}
 
 
 def _title(metric: str) -> str:

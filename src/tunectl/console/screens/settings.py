@@ -67,15 +67,15 @@ def read_settings(context: ReadContext, query: Mapping[str, str]) -> SettingsScr
     problems = ProblemList()
     picked = {name: query[name] for name in ("section", "q", "changed", "at") if query.get(name)}
     rows: Sequence[SettingRow] = problems.attempt("settings", lambda: _load_rows(context), ())
-    found = [row for row in rows if _passes(row, picked)]
-    counts = Counter(row.key.partition(".")[0] for row in found)
+    matches = [row for row in rows if _passes(row, picked)]
+    counts = Counter(row.key.partition(".")[0] for row in matches)
     if "section" in picked:
-        found = [row for row in found if row.key.partition(".")[0] == picked["section"]]
-    at = place_page(picked.get("at", ""), PAGE_SIZE, len(found))
+        matches = [row for row in matches if row.key.partition(".")[0] == picked["section"]]
+    at = place_page(picked.get("at", ""), PAGE_SIZE, len(matches))
     return SettingsScreen(
-        rows=list(found[at : at + PAGE_SIZE]),
+        rows=list(matches[at : at + PAGE_SIZE]),
         total=len(rows),
-        matching=len(found),
+        matching=len(matches),
         at=at,
         sections=[SettingSection(name, count) for name, count in counts.items()],
         overrides=[row.origin.removeprefix("override ") for row in rows if row.override],
