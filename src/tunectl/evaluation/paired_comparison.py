@@ -121,13 +121,13 @@ def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, f
     """Return the metric of each input alone, where it is defined, by system, metric and input."""
     import numpy as np
 
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for system, statistics in rows[0].statistics.items() if rows else ():
         for name in statistics:
             values = metrics.get_metric(name).combine(np.array([row.statistics[system][name] for row in rows]))
             scored = zip(rows, values, strict=True)
-            found.setdefault(system, {})[name] = {row.id: float(value) for row, value in scored if np.isfinite(value)}
-    return found
+            scores.setdefault(system, {})[name] = {row.id: float(value) for row, value in scored if np.isfinite(value)}
+    return scores
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def generate_answers(
 def cost(replies: Sequence[GeneratedText], alone: Sequence[GeneratedText] = ()) -> Cost:
     """Compute the cost of answers in a batch, and one at a time."""
     seconds, tokens = sum(reply.seconds for reply in replies), sum(reply.tokens for reply in replies)
-    waited, written = sum(reply.seconds for reply in alone), sum(reply.tokens for reply in alone)
+    wait_seconds, token_count = sum(reply.seconds for reply in alone), sum(reply.tokens for reply in alone)
     return Cost(
         answers=len(replies),
         prompt_tokens=sum(reply.prompt_tokens for reply in replies),
@@ -79,7 +79,7 @@ def cost(replies: Sequence[GeneratedText], alone: Sequence[GeneratedText] = ()) 
         seconds=seconds,
         tokens_per_second=tokens / seconds if seconds else None,
         one_at_a_time=median(reply.seconds for reply in alone) if alone else None,
-        one_at_a_time_tokens_per_second=written / waited if waited else None,
+        one_at_a_time_tokens_per_second=token_count / wait_seconds if wait_seconds else None,
     )
 
 

@@ -101,10 +101,10 @@ def about_equal(first: str, second: str, close: float) -> bool:
 
 
 def _close(outcomes: Iterable[PairOutcome], counting: Counting) -> CloseRate | None:
-    chosen = [pair for pair in outcomes if about_equal(pair.first, pair.second, counting.close)]
-    if not chosen:
+    close = [pair for pair in outcomes if about_equal(pair.first, pair.second, counting.close)]
+    if not close:
         return None
-    return CloseRate(len(chosen), *estimate_share(chosen, counting))
+    return CloseRate(len(close), *estimate_share(close, counting))
 
 
 def estimate_share(outcomes: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:

@@ -71,15 +71,15 @@ class DriftMonitor:
         Raises  InfrastructureError where the inference log fails, or the clock was set back by more than a window;
                 ArtifactError for a damaged release.
         """
-        found: list[DriftWindow] = []
+        windows: list[DriftWindow] = []
         champion = self.releases.champion()
-        while champion is not None and len(found) < AHEAD and not self.stopped():
+        while champion is not None and len(windows) < AHEAD and not self.stopped():
             window = self._next(champion)
             if window is None:
                 break
-            found.append(window)
+            windows.append(window)
             closed(window)
-        return found
+        return windows
 
     def find_latest_window(self) -> DriftWindow | None:
         """Return the newest closed window of the champion; None where it has none yet, or none with the current reference of prompts."""

@@ -120,8 +120,8 @@ class Sentiment:
 
     def _one(self, text: str) -> float:
         words = [result.casefold().replace("\u2019", "'") for result in _WORD.findall(text)]
-        known = [self._lexicon.get(word, 0.0) for word in words]
-        valences = [self._valence(words, known, index) for index in range(len(words))]
+        scores = [self._lexicon.get(word, 0.0) for word in words]
+        valences = [self._valence(words, scores, index) for index in range(len(words))]
         if "but" in words:
             turn = words.index("but")
             valences = [valence * (0.5 if index < turn else 1.5) for index, valence in enumerate(valences)]

@@ -344,10 +344,10 @@ def subset(signal_columns: SignalColumns, places: NDArray[Any]) -> dict[str, Sig
     """Return the values of the rows ``places`` (indices of rows) only, in that order: to draw windows from measured texts."""
     import numpy as np
 
-    chosen = {}
+    columns = {}
     for name, column in signal_columns.items():
         where = np.full(int(max([*column.rows, *places], default=0)) + 1, -1)
         where[column.rows] = np.arange(len(column))
         inside = where[places]
-        chosen[name] = _take_rows(column, inside[inside >= 0])
-    return chosen
+        columns[name] = _take_rows(column, inside[inside >= 0])
+    return columns

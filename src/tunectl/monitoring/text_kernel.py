@@ -87,8 +87,8 @@ class TextKernel:
         """Return the graph's part of the squared distance of sums; ``groups`` (permutations, rows) of 0 and 1 -> (permutations,)."""
         import numpy as np
 
-        chosen = np.ascontiguousarray(groups.T)
-        inside = 2 * np.einsum("ij,ij->j", self.graph @ chosen, chosen, dtype=np.float64)
+        indicators = np.ascontiguousarray(groups.T)
+        inside = 2 * np.einsum("ij,ij->j", self.graph @ indicators, indicators, dtype=np.float64)
         share = groups.sum(axis=1, dtype=np.float64) / self.rows
         result: NDArray[Any] = inside - 2 * share * (groups @ self.degrees) + share**2 * self.degrees.sum()
         return self.scale * result
@@ -130,10 +130,10 @@ def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | 
 
     variances, axes = np.linalg.eigh(np.asarray(learned.T @ learned, dtype=np.float64) / len(learned))
     variances = np.maximum(variances, 0.0)
-    kept = variances > 1e-7 * max(variances[-1], 1e-30)
-    if not kept.any():
+    significant = variances > 1e-7 * max(variances[-1], 1e-30)
+    if not significant.any():
         return None
-    variances, axes = variances[kept], axes[:, kept]
+    variances, axes = variances[significant], axes[:, significant]
     weights = [1 / (variances + ridge * variances[-1]) for ridge in RIDGES]
     total = np.sum([each / np.sqrt(((each * variances) ** 2).sum()) for each in weights], axis=0)
     total /= len(learned) * np.sqrt(((total * variances) ** 2).sum())
