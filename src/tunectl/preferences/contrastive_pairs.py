@@ -112,7 +112,7 @@ class Contrasts(NamedTuple):
 
     judgments: list[Comparison]
     """The first answer is the better one; there is no annotator; the part is set."""
-    made: dict[SplitName, ContrastReport]
+    reports: dict[SplitName, ContrastReport]
 
 
 def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[AttributeDifference]:
@@ -256,7 +256,7 @@ class _PairSampler:
     pools: Sequence[_Pool]
     """Its own, then those of parts that it may borrow from."""
     rules: ContrastRules
-    taken: dict[str, SplitName]
+    part_by_text: dict[str, SplitName]
     """Part that uses each text (folded)."""
     counts: Counter[AttributeDifference] = field(default_factory=Counter)
     borrowed: Counter[str] = field(default_factory=Counter)
@@ -272,7 +272,7 @@ class _PairSampler:
         records, target = self.pools[0].records, self.rules.pairs[self.part]
         order = rng.sample(range(len(records)), len(records))
         for _ in range(self.rules.per_input):
-            left = []
+            unfinished = []
             for index in order:
                 if not target:
                     return
@@ -280,10 +280,10 @@ class _PairSampler:
                     self.candidates[index] = self._list_candidates(records[index], rng)
                 result = self._build_next(records[index], self.candidates[index], rng)
                 if result is not None:
-                    left.append(index)
+                    unfinished.append(index)
                     target -= 1
                     yield result
-            order = left
+            order = unfinished
 
     def _list_candidates(self, record: PromptRecord, rng: random.Random) -> _Candidates:
         options = []
@@ -355,11 +355,11 @@ class _PairSampler:
             return None
         chosen, rejected = rng.choice(open_)
         candidates.used.add((chosen.text, rejected.text))
-        self.taken[_normalize_text(chosen.text)] = self.taken[_normalize_text(rejected.text)] = self.part
+        self.part_by_text[_normalize_text(chosen.text)] = self.part_by_text[_normalize_text(rejected.text)] = self.part
         return chosen, rejected
 
     def _is_free(self, answer: ReferenceAnswer) -> bool:
-        return bool(answer.text.strip()) and self.taken.get(_normalize_text(answer.text), self.part) == self.part
+        return bool(answer.text.strip()) and self.part_by_text.get(_normalize_text(answer.text), self.part) == self.part
 
     def build_report(self, judgments: Sequence[Comparison]) -> ContrastReport:
         paired = {judgment.prompt for judgment in judgments}

@@ -78,13 +78,13 @@ def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, 
 
 
 def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
-    wanted = [fields[name] for name in criterion.fields if fields.get(name, "").strip()]
+    values = [fields[name] for name in criterion.fields if fields.get(name, "").strip()]
     if criterion.pattern is not None:
-        wanted += [
+        values += [
             match.group(1 if match.re.groups else 0) or ""
             for match in DeclaredPattern(criterion.pattern).find_all(question)
         ]
-    facts = list(dict.fromkeys(text for fact in wanted if (text := " ".join(fact.split()))))
+    facts = list(dict.fromkeys(text for fact in values if (text := " ".join(fact.split()))))
     if not facts:
         return None
     beginning = " ".join(answer.split()[: criterion.first_words])
