@@ -51,10 +51,10 @@ def admit_trigger(
 ) -> AdmissionDecision:
     """Return whether ``trigger`` may start a run of ``key``, given all ``runs`` so far, the oldest first."""
     same = [run for run in runs if run.key == key]
-    done = next((run for run in same if run.state in CONCLUDED), None)
-    if done is not None:
+    concluded = next((run for run in same if run.state in CONCLUDED), None)
+    if concluded is not None:
         return AdmissionDecision(
-            None, "duplicate", f"retrain {done.id} with the same data, settings and code: {done.state}"
+            None, "duplicate", f"retrain {concluded.id} with the same data, settings and code: {concluded.state}"
         )
     active = next((run for run in runs if not run.ended), None)
     if active is not None:

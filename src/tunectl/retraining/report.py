@@ -130,9 +130,9 @@ def _change(run: RetrainRun) -> Iterator[tuple[str, ...]]:
             yield name, str(result[name])
     for path in (result.get("changed") or [])[:20]:
         yield "file", str(path)
-    left = run.facts("promoted").get("left")
-    if left:
-        yield "branch not fast-forwarded", str(left)
+    obstacle = run.facts("promoted").get("left")
+    if obstacle:
+        yield "branch not fast-forwarded", str(obstacle)
     for name, value in (result.get("metrics") or {}).items():
         yield f"metric {name}", f"{value:g}"
 

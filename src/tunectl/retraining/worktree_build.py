@@ -176,7 +176,7 @@ def _register_release(
         folder / RELEASE, facts, author="tunectl retrain controller", message=f"retrain {run.id}", git=commit
     )
     before = run.facts("proposed")["commit"]
-    told = {
+    release_facts = {
         "release": result.id,
         "commit": commit,
         "branch": workspace.branch(run),
@@ -185,7 +185,7 @@ def _register_release(
         "feedback": _metrics(project, "feedback"),
         "curate": _metrics(project, "curate"),
     }
-    return _build_step_result(told, result, store)
+    return _build_step_result(release_facts, result, store)
 
 
 def _build_step_result(facts: dict[str, Any], manifest: ReleaseManifest, store: ReleaseRegistry) -> StepResult:
