@@ -69,7 +69,7 @@ class AdmissionController:
         self._queue: OrderedDict[int, AdmissionTicket] = OrderedDict()
         self._last = 0
         self._pace = 2.0  # seconds that a request has run, smoothed
-        self._seen = 0
+        self._samples = 0
         self._promises = Reservations()
 
     def admit(
@@ -84,15 +84,15 @@ class AdmissionController:
         self._refuse_impossible(answers, tokens)
         promise = self._promises.of(name, now) if again else None
         entitled = promise is not None and now >= promise.due
-        refused = self._find_rejection(answers, tokens, 0.0 if entitled else self._promises.ahead)
-        if promise is not None and (entitled or refused is None):
-            self._promises.close(promise, kept=True)
-        if refused is not None:
+        rejection = self._find_rejection(answers, tokens, 0.0 if entitled else self._promises.ahead)
+        if promise is not None and (entitled or rejection is None):
+            self._promises.close(promise, in_time=True)
+        if rejection is not None:
             if promise is not None and not entitled:
                 wait = promise.due - now
             else:
                 self._promises.make(name, answers, wait := self.estimate_wait_seconds(answers), now)
-            raise OverloadedError(*refused, max(SOONEST, wait))
+            raise OverloadedError(*rejection, max(SOONEST, wait))
         self._last += 1
         ticket = AdmissionTicket(self._last, answers, tokens, go)
         self.waiting += answers
@@ -109,8 +109,8 @@ class AdmissionController:
             self.waiting -= ticket.answers
         else:
             self.running -= ticket.answers
-            self._seen += 1
-            self._pace += max(0.2, 1 / self._seen) * (now - ticket.started_at - self._pace)
+            self._samples += 1
+            self._pace += max(0.2, 1 / self._samples) * (now - ticket.started_at - self._pace)
         self._advance(now)
 
     def estimate_wait_seconds(self, answers: int = 1) -> float:

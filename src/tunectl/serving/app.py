@@ -148,10 +148,10 @@ class Server:
         ]
         if call.method != "OPTIONS" or not call.header("access-control-request-method"):
             return False
-        asked = call.header("access-control-request-headers") or "authorization, content-type"
+        headers = call.header("access-control-request-headers") or "authorization, content-type"
         allowed = [
             (b"access-control-allow-methods", b"GET, POST"),
-            (b"access-control-allow-headers", asked.encode("latin-1")),  # OpenAI's client in a browser sends its own
+            (b"access-control-allow-headers", headers.encode("latin-1")),  # OpenAI's client in a browser sends its own
             (b"access-control-max-age", b"600"),
         ]
         await call.reply(204, b"", "text/plain", allowed)
@@ -163,12 +163,12 @@ class Server:
             await call.reply(200, b'{"status":"alive"}')
             return
         ready = self.model_manager.ready and not self.draining
-        said = {
+        body = {
             "ready": ready,
             **({"reason": "the server is stopping"} if self.draining else {}),
             **metadata_endpoints.readiness_body(self.model_manager, places=self._shows_key(call)),
         }
-        await call.reply(200 if ready else 503, msgspec.json.encode(said))
+        await call.reply(200 if ready else 503, msgspec.json.encode(body))
 
     def _shows_key(self, call: RequestContext) -> bool:
         """Return whether a request to a public route has a valid key."""
@@ -319,10 +319,10 @@ class Server:
         """``POST /v1/feedback``."""
         limits = self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
-        given = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
-        new, name, variant = await self.request_logger.log_feedback(given, key)
+        feedback = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
+        new, name, variant = await self.request_logger.log_feedback(feedback, key)
         if new:
-            self.metrics.feedback.labels(given.kind, variant).inc()
+            self.metrics.feedback.labels(feedback.kind, variant).inc()
         await call.reply(201 if new else 200, msgspec.json.encode({"id": name, "new": new}))
 
     async def scrape(self, call: RequestContext, key: ApiKey) -> None:
