@@ -339,12 +339,12 @@ class _ReleaseBuilder:
             return report
         contract, out = serving_contract.load(self.release), self.outputs.artifact / "model.gguf"
         agreement = self.tools.export_gguf(self.merged, out, settings.type, contract)
-        found = parity.with_gguf(report, agreement, contract.tolerance.min_token_agreement)
-        if found.verdict.verdict == parity.GGUF_DIFFERS:
+        updated = parity.with_gguf(report, agreement, contract.tolerance.min_token_agreement)
+        if updated.verdict.verdict == parity.GGUF_DIFFERS:
             out.unlink()
         else:
             atomic_io.write_text(out.with_name(modelfile.NAME), modelfile.render_modelfile(contract, out.name))
-        return found
+        return updated
 
     def keep_reference(self, conversations: Sequence[RenderedConversation], side: ReleaseSession) -> None:
         """Save sampled answers to validation inputs with the default settings: the reference of drift monitoring."""

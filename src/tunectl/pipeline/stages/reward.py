@@ -330,16 +330,16 @@ def _refuse_no_number(name: str, rewards: Sequence[float], section: RewardModelC
 
 
 def _around(preferences: Path, train: int, result: TrainResult) -> GateContext:
-    told: _PreferenceReportView = atomic_io.read_json(preferences / "report.json", _PreferenceReportView)
-    longer = told.longer_wins
+    report: _PreferenceReportView = atomic_io.read_json(preferences / "report.json", _PreferenceReportView)
+    longer = report.longer_wins
     biased = longer is not None and not longer.low <= 0.5 <= longer.high
     losses = [point.loss for point in result.history if point.loss is not None]
     return GateContext(
         train_pairs=train,
         train_loss=losses[-1] if losses else None,
         validation_loss=result.best_loss,
-        judgments=told.agreement.judgments,
-        alpha=told.agreement.alpha,
+        judgments=report.agreement.judgments,
+        alpha=report.agreement.alpha,
         longer_wins=longer.value if longer is not None and biased else None,
     )
 

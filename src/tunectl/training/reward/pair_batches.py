@@ -227,13 +227,13 @@ def subsample_prompts(pairs: Sequence[PreferencePair], maximum: int | None, seed
     if maximum is None or len(pairs) <= maximum:
         return list(pairs)
     counts = Counter(pair.prompt for pair in pairs)
-    chosen: set[str] = set()
+    prompts: set[str] = set()
     room = maximum
     for prompt in sorted(counts, key=lambda name: position(name, f"drawn {seed}")):
-        if counts[prompt] <= room or not chosen:
-            chosen.add(prompt)
+        if counts[prompt] <= room or not prompts:
+            prompts.add(prompt)
             room -= counts[prompt]
-    return [pair for pair in pairs if pair.prompt in chosen]
+    return [pair for pair in pairs if pair.prompt in prompts]
 
 
 def position(prompt: str, line: str) -> bytes:
