@@ -105,8 +105,8 @@ def measure(corpus: Corpus, other: Corpus, tools: SignalBackends) -> Pair:
     """Measure a pair with an embedder that knows both."""
     rows = make_rows([*corpus.texts, *other.texts], seed=1)
     count = len(rows)  # a window's language is looked at in part; here every row may be in one
-    prompts = signals.compute_signal_values(rows, "prompt", tools, spoken=count)
-    answers = signals.compute_signal_values(make_rows(other.texts, seed=2), "answer", tools, spoken=count)
+    prompts = signals.compute_signal_values(rows, "prompt", tools, max_texts=count)
+    answers = signals.compute_signal_values(make_rows(other.texts, seed=2), "answer", tools, max_texts=count)
     return Pair(corpus, other, prompts, answers)
 
 

@@ -100,10 +100,10 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
     state, digest = host.layout.state_dir, atomic_io.sha256_path(source / host_state.MANIFEST)
     mark, scratch = state / MARK, state / SCRATCH
     with lock.file_lock(state / "restore.lock", "tunectl restore", busy="another restore goes on"):
-        again = mark.is_file() and _MARK.read(mark, RestoreMark).backup == digest
+        is_resumed = mark.is_file() and _MARK.read(mark, RestoreMark).backup == digest
         _require_fit(host, backup)
         _refuse_running(host)
-        if not again:
+        if not is_resumed:
             _refuse_existing(host, backup)
         erasures = erasure_ledger.merge(
             erasure_ledger.read(path)
@@ -256,9 +256,9 @@ def _move(fresh: Path, place: Path) -> None:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if place.is_dir():
         shutil.rmtree(place)
-    beside = place.with_name(f".{place.name}.restoring")
-    if beside.is_dir():
-        shutil.rmtree(beside)
-    shutil.move(fresh, beside)
-    beside.replace(place)
+    scratch = place.with_name(f".{place.name}.restoring")
+    if scratch.is_dir():
+        shutil.rmtree(scratch)
+    shutil.move(fresh, scratch)
+    scratch.replace(place)
     atomic_io.fsync_directory(place.parent)

@@ -52,8 +52,8 @@ def find_causes(facts: AlignmentFacts) -> list[AlignmentCause]:
     if gain.verdict == BETTER:
         return []
     costs = list(_find_cost(facts))
-    gained = gain.low is not None and gain.low > 0 and (gain.value or 0) >= gain.min_difference
-    if costs and gained:
+    has_gain = gain.low is not None and gain.low > 0 and (gain.value or 0) >= gain.min_difference
+    if costs and has_gain:
         return costs
     rules = (
         _find_cut_answers,
@@ -231,8 +231,8 @@ def _find_weak_judge(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         yield AlignmentCause("judge_weak", f"Nobody could judge: {gain.no_judge}.", advice, 1.0)
         return
     accuracy = gain.judge_accuracy
-    undecided = gain.low is None or gain.high is None or gain.low <= 0 <= gain.high
-    if accuracy is not None and accuracy.value < WEAK_JUDGE and undecided:
+    is_undecided = gain.low is None or gain.high is None or gain.low <= 0 <= gain.high
+    if accuracy is not None and accuracy.value < WEAK_JUDGE and is_undecided:
         yield AlignmentCause(
             "judge_weak",
             f"The judge may be too weak to see it: it is right on {describe_share(accuracy)} of {accuracy.pairs} held-out pairs, so "

@@ -111,9 +111,9 @@ def compare_runs(
         for name in statistics:
             if name not in old[0].statistics.get(system, {}):
                 continue
-            mine = np.array([row.statistics[system][name] for row in new])
-            theirs = np.array([before[row.id][system][name] for row in new])
-            result.append(difference(name, (system, mine), (system, theirs), plan))
+            own_values = np.array([row.statistics[system][name] for row in new])
+            earlier_values = np.array([before[row.id][system][name] for row in new])
+            result.append(difference(name, (system, own_values), (system, earlier_values), plan))
     return [item for item in result if item is not None]
 
 

@@ -142,8 +142,8 @@ class DriftMonitor:
         finished, now = self.store.counts(since).finished, self.now()
         if self._counted[:2] != (since, finished):
             self._counted = (since, finished, now)
-        settled = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
-        return finished >= rule.max_rows and now <= settled
+        settle_until = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
+        return finished >= rule.max_rows and now <= settle_until
 
     def _since(self, champion: ChampionPointer) -> datetime | None:
         """Return the start of the next window: after the last one, but not before the champion's promotion.

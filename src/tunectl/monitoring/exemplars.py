@@ -35,8 +35,8 @@ def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> l
     largest = float(np.linalg.eigvalsh(covariance)[-1])
     if largest <= 0:
         return []
-    apart = window.mean(axis=0) - reference.mean(axis=0)
-    direction = np.linalg.solve(covariance + RIDGE * largest * np.eye(len(covariance)), apart)
+    difference = window.mean(axis=0) - reference.mean(axis=0)
+    direction = np.linalg.solve(covariance + RIDGE * largest * np.eye(len(covariance)), difference)
     return [int(index) for index in np.argsort(-(window @ direction), kind="stable")[:count]]
 
 

@@ -66,8 +66,8 @@ def _hash_ngrams(texts: Sequence[str]) -> NDArray[Any]:
         bucket = row[:count] * BUCKETS + (code % np.uint64(BUCKETS)).astype(np.int64)
         sign = 1.0 - 2.0 * ((code >> np.uint64(32)) & np.uint64(1)).astype(np.float64)
         total += np.bincount(bucket[is_repeated], weights=sign[is_repeated], minlength=len(total))
-    rooted = np.sign(total) * np.sqrt(np.abs(total))
-    result: NDArray[Any] = rooted.reshape(len(texts), BUCKETS).astype(np.float32)
+    roots = np.sign(total) * np.sqrt(np.abs(total))
+    result: NDArray[Any] = roots.reshape(len(texts), BUCKETS).astype(np.float32)
     return result
 
 

@@ -100,8 +100,8 @@ def _freeze_text(
     rows = len(values)
 
     def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
-        counts, reached, apart = difference[:rows], difference[rows : 2 * rows], difference[2 * rows :]
-        form = float(apart @ apart) + scale * float(counts @ reached)
+        counts, reached, contrast = difference[:rows], difference[rows : 2 * rows], difference[2 * rows :]
+        form = float(contrast @ contrast) + scale * float(counts @ reached)
         return null.tail((form / (1 / n + 1 / m) - null.mean) / null.spread, n, m)
 
     def add_up(places: NDArray[Any]) -> NDArray[Any]:

@@ -159,8 +159,8 @@ def wasserstein(values: NDArray[Any], permutations: Permutations, level: float) 
     scale = 1 / permutations.few + 1 / permutations.many
     result = []
     for block in permutations.blocks(order):
-        ahead = np.cumsum(block * np.float32(scale) - np.float32(1 / permutations.many), axis=1)
-        result.append(np.abs(ahead[:, :-1]) @ gaps.astype(np.float32))
+        differences = np.cumsum(block * np.float32(scale) - np.float32(1 / permutations.many), axis=1)
+        result.append(np.abs(differences[:, :-1]) @ gaps.astype(np.float32))
     ordered = values[order] / spread if spread > 0 else values[order]
     return to_result(
         np.concatenate(result),

@@ -58,8 +58,8 @@ def last_user_text(inference: InferenceRecord) -> str:
     request = inference.request or {}
     messages = request.get("messages")
     if isinstance(messages, list):
-        spoken = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
-        return extract_text(spoken[-1].get("content")) if spoken else ""
+        user_turns = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
+        return extract_text(user_turns[-1].get("content")) if user_turns else ""
     return extract_text(request.get("prompt"))
 
 

@@ -261,8 +261,8 @@ def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, s
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
         attributes, result = cfg.contrast.attributes, cfg.contrast.max_pairs
-        alone = attributes.masked_attribute_share if isinstance(attributes, BracketedAttributes) else 0.0
-        tokens = 2 * answer + prompt * (alone + (1 - alone) / cfg.contrast.max_pairs_per_input)
+        masked_share = attributes.masked_attribute_share if isinstance(attributes, BracketedAttributes) else 0.0
+        tokens = 2 * answer + prompt * (masked_share + (1 - masked_share) / cfg.contrast.max_pairs_per_input)
         return result.train, result.validation, tokens, "pairs made of references"
     if isinstance(cfg, PreferencesConfig) and cfg.simulated is not None:
         tokens = prompt + cfg.simulated.answers * min(answer, cfg.simulated.decoding.max_new_tokens)

@@ -102,9 +102,9 @@ class ContrastReport(Struct, frozen=True):
         """Return the difference as text."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.differences.items())
         borrowed = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
-        alone = f"; {self.alone} inputs have none near" if self.alone else ""
+        alone_note = f"; {self.alone} inputs have none near" if self.alone else ""
         less = f"; {self.withheld} asked without one attribute" if self.withheld else ""
-        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{borrowed}{alone}{less})"
+        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{borrowed}{alone_note}{less})"
 
 
 class Contrasts(NamedTuple):
@@ -148,8 +148,11 @@ class NearestInputs:
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
             for index in candidates if len(candidates) <= LOOKS else rng.sample(candidates, LOOKS):
-                if index not in near and 1 <= len(apart := diff_attributes(own, self._inputs[index])) <= self._most:
-                    near[index] = apart
+                if (
+                    index not in near
+                    and 1 <= len(differences := diff_attributes(own, self._inputs[index])) <= self._most
+                ):
+                    near[index] = differences
         return near
 
 
@@ -160,9 +163,9 @@ def _hash_subsets(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
     for code in codes:
         total ^= code
     for count in range(min(maximum, len(codes)) + 1):
-        for away in combinations(codes, count):
+        for codes_away in combinations(codes, count):
             rest = total
-            for code in away:
+            for code in codes_away:
                 rest ^= code
             yield rest
 
@@ -289,9 +292,9 @@ class _PairSampler:
         options = []
         for pool_index, pool in enumerate(self.pools):
             result = [
-                _Candidate(pool.records[index], apart, pool_index)
-                for index, apart in pool.near.find(record.attributes, rng).items()
-                if all(self.rules.kinds[item.kind] > 0 for item in apart)
+                _Candidate(pool.records[index], differences, pool_index)
+                for index, differences in pool.near.find(record.attributes, rng).items()
+                if all(self.rules.kinds[item.kind] > 0 for item in differences)
             ]
             options += rng.sample(result, len(result))
         return _Candidates(options, frozenset(_normalize_text(answer.text) for answer in record.example.answers))
@@ -312,15 +315,15 @@ class _PairSampler:
                     return self._mask_attribute(_judgment(record, *texts, option.apart, self.part), option.apart)
         return None
 
-    def _mask_attribute(self, comparison: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
+    def _mask_attribute(self, comparison: Comparison, differences: Sequence[AttributeDifference]) -> Comparison:
         """Remove one attribute from the prompt of the declared share of pairs; test pairs stay complete, as a policy will see them."""
         rng = random.Random(f"{self.rules.seed} withhold {comparison.id}")  # noqa: S311  (no secret)
-        wrong = [item.name for item in apart if item.kind == "wrong"]
-        if self.part == "test" or len(apart) < 2 or not wrong or rng.random() >= self.rules.withhold:
+        wrong = [item.name for item in differences if item.kind == "wrong"]
+        if self.part == "test" or len(differences) < 2 or not wrong or rng.random() >= self.rules.withhold:
             return comparison
         name, last = rng.choice(wrong), comparison.messages[-1]
         self.withheld += 1
-        tags = [f"withheld {name}" if item.name == name else f"{item.kind} {item.name}" for item in apart]
+        tags = [f"withheld {name}" if item.name == name else f"{item.kind} {item.name}" for item in differences]
         return replace(
             comparison,
             messages=[*comparison.messages[:-1], replace(last, content=remove_attribute(last.content, name))],
@@ -377,7 +380,7 @@ def _judgment(
     record: PromptRecord,
     chosen: ReferenceAnswer,
     rejected: ReferenceAnswer,
-    apart: Sequence[AttributeDifference],
+    differences: Sequence[AttributeDifference],
     part: SplitName,
 ) -> Comparison:
     name = hash_to_bytes(f"{record.prompt}\0{chosen.text}\0{rejected.text}").hex()
@@ -387,7 +390,7 @@ def _judgment(
         messages=record.example.messages,
         answers=[[Message("assistant", chosen.text)], [Message("assistant", rejected.text)]],
         choice="first",
-        annotation=AnnotationMetadata(chosen.source, tags=[f"{item.kind} {item.name}" for item in apart]),
+        annotation=AnnotationMetadata(chosen.source, tags=[f"{item.kind} {item.name}" for item in differences]),
         kind=NAME,
         fields=record.example.fields,
         split=part,

@@ -97,11 +97,11 @@ class PiiMasker:
         for match in PLACEHOLDER.finditer(text):
             covered[match.start() : match.end()] = _CLOSED * len(match[0])
         decoded = decode_text(text)
-        for finder, barred in self.finders:
+        for finder, excluded in self.finders:
             for result in finder(decoded.text, self.tools):
                 start, end = decoded.original_span(result.start, result.end)
                 span_bytes = covered[start:end]
-                if not any(bar in span_bytes for bar in barred) and not self._public(decoded.text, result):
+                if not any(bar in span_bytes for bar in excluded) and not self._public(decoded.text, result):
                     covered[start:end] = _CLOSED * len(span_bytes)
                     spans.append(PiiSpan(result.kind, start, end, result.value))
         for begin, stop, plain in find_base64_texts(decoded.text):

@@ -208,9 +208,9 @@ class RemoteRegistry:
         """Rename a folder at once, then delete it: what a kill leaves of it must not look like a release."""
         if not folder.is_dir():
             return
-        away = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
-        folder.rename(away / folder.name)
-        shutil.rmtree(away, ignore_errors=True)
+        trash = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
+        folder.rename(trash / folder.name)
+        shutil.rmtree(trash, ignore_errors=True)
 
     def _record(self, form: RecordFormat, shape: type[T], name: str) -> T | None:
         content = self._files.read(name)

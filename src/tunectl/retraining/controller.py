@@ -77,8 +77,8 @@ class RetrainController:
         after = self._advance(run, now)
         if after is None:
             return False
-        worked = timedelta(seconds=self._seconds() - started)
-        self._write(state_machine.apply_transition(run, replace(after, at=after.at + worked)))
+        duration = timedelta(seconds=self._seconds() - started)
+        self._write(state_machine.apply_transition(run, replace(after, at=after.at + duration)))
         return True
 
     def resend_approvals(self) -> None:

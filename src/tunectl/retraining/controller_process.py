@@ -118,12 +118,12 @@ class RetrainerProcess:
         try:
             while not self._driver.stop.is_set():
                 self._wake.clear()
-                again, pause = self._look(once=once)
-                if not again and once:
+                is_due, pause = self._look(once=once)
+                if not is_due and once:
                     self._advance_canaries(datetime.now(UTC))
                     self._publish()
                     break
-                if not again:
+                if not is_due:
                     self._wake.wait(pause)
         finally:
             self._api.close()

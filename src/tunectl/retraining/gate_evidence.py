@@ -253,7 +253,7 @@ def check_infrastructure(
     if challenger.trouble:
         return [GateCheck(LOADS, False, challenger.trouble)]
     outputs = [*challenger.golden, *challenger.drifted]
-    spoken = (
+    answered_share = (
         sum(bool(text) for text in outputs) / len(outputs) if outputs else 1.0
     )  # nothing asked is too few, not silence
     most = (
@@ -264,7 +264,7 @@ def check_infrastructure(
     memory = settings.max_memory_ratio * champion.peak_bytes
     return [
         GateCheck(LOADS, True, "it answers"),
-        GateCheck("answers", spoken >= 0.5, f"{spoken:.0%} of the answers say something"),
+        GateCheck("answers", answered_share >= 0.5, f"{answered_share:.0%} of the answers say something"),
         GateCheck(
             "time", challenger.seconds <= most, f"{challenger.seconds:.2f} s an answer, {most:.2f} s are allowed"
         ),

@@ -101,8 +101,8 @@ def cooldown_until(
 def _rest(runs: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
     """Return the cooldown after the last of these runs; in seconds, because a year of rejections doubles beyond what a timedelta holds."""
     fruitless = sum(1 for _ in takewhile(lambda run: run.state in UNSUCCESSFUL, reversed(runs)))
-    doubled = policy.cooldown.total_seconds() * 2.0 ** min(fruitless, 64)
-    return timedelta(seconds=min(doubled, policy.longest.total_seconds()))
+    seconds = policy.cooldown.total_seconds() * 2.0 ** min(fruitless, 64)
+    return timedelta(seconds=min(seconds, policy.longest.total_seconds()))
 
 
 def runs_within(runs: Sequence[RetrainRun], now: datetime, span: timedelta = WEEK) -> int:

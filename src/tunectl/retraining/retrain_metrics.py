@@ -68,7 +68,7 @@ class RetrainMetrics:
         for reason in REASONS:
             suppressed.add_metric((reason,), reasons[reason])
         active = next((run for run in runs if not run.ended), None)
-        lasted = [run.steps[-1].at.timestamp() for run in ended if run.state != "failed"]
+        ends = [run.steps[-1].at.timestamp() for run in ended if run.state != "failed"]
         return [
             total,
             suppressed,
@@ -81,7 +81,7 @@ class RetrainMetrics:
             self._gauge(
                 "tunectl_retrain_last_success_timestamp_seconds",
                 "End of the last retrain that did not fail; 0 before the first.",
-                max(lasted, default=0.0),
+                max(ends, default=0.0),
             ),
             self._core.CounterMetricFamily(
                 "tunectl_retrain_errors",

@@ -54,7 +54,7 @@ class AdmissionTicket:
     answers: int
     tokens: int
     """Tokens of prompt and answers, as estimated."""
-    go: Callable[[], None]
+    on_start: Callable[[], None]
     """Called once when all its answers may run; possibly inside ``admit``."""
     started_at: float | None = None
     """None while it waits."""
@@ -73,16 +73,23 @@ class AdmissionController:
         self._promises = Reservations()
 
     def admit(
-        self, answers: int, tokens: int, now: float, go: Callable[[], None], *, name: bytes = b"", again: bool = True
+        self,
+        answers: int,
+        tokens: int,
+        now: float,
+        on_start: Callable[[], None],
+        *,
+        name: bytes = b"",
+        may_be_retry: bool = True,
     ) -> AdmissionTicket:
         """Admit a request, or raise OverloadedError with seconds to wait: it starts at once or waits its turn.
 
-        name   identifies requests: a retry has the same name
-        again  False where it is surely no retry, though another request had its name
+        name          identifies requests: a retry has the same name
+        may_be_retry  False where it is surely no retry, though another request had its name
         Raises  ApiError for a request that can never be admitted; OverloadedError for one that can be later.
         """
         self._refuse_impossible(answers, tokens)
-        promise = self._promises.of(name, now) if again else None
+        promise = self._promises.of(name, now) if may_be_retry else None
         entitled = promise is not None and now >= promise.due
         rejection = self._find_rejection(answers, tokens, 0.0 if entitled else self._promises.ahead)
         if promise is not None and (entitled or rejection is None):
@@ -94,7 +101,7 @@ class AdmissionController:
                 self._promises.make(name, answers, wait := self.estimate_wait_seconds(answers), now)
             raise OverloadedError(*rejection, max(SOONEST, wait))
         self._last += 1
-        ticket = AdmissionTicket(self._last, answers, tokens, go)
+        ticket = AdmissionTicket(self._last, answers, tokens, on_start)
         self.waiting += answers
         self.tokens += tokens
         self._queue[ticket.number] = ticket
@@ -153,7 +160,7 @@ class AdmissionController:
             self.waiting -= first.answers
             self.running += first.answers
             first.started_at = now
-            first.go()
+            first.on_start()
 
 
 def estimate_tokens(letters: int, max_tokens: int, answers: int) -> int:

@@ -267,9 +267,9 @@ class ModelManager:
 
     def _swap(self, variant: Variant, resident: LoadedRelease) -> None:
         self._rest(variant)
-        rested = self._resting.pop(resident.id, None)
-        if rested is not None and rested[0] is not resident:
-            self._retire(rested[0])  # it failed while it rested
+        resting = self._resting.pop(resident.id, None)
+        if resting is not None and resting[0] is not resident:
+            self._retire(resting[0])  # it failed while it rested
         self.loaded[variant] = resident
         self.trouble.pop(variant, None)
         self._refusals.forget(variant)

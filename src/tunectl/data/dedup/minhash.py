@@ -170,8 +170,8 @@ def find_candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
             lefts.append(order[upper])
             rights.append(order[upper + step])
         left, right = np.concatenate(lefts), np.concatenate(rights)
-        apart = group[left] != group[right]
-        left, right = left[apart], right[apart]
+        is_separate = group[left] != group[right]
+        left, right = left[is_separate], right[is_separate]
         pairs = np.unique(np.minimum(left, right) * len(key) + np.maximum(left, right))
         yield pairs // len(key), pairs % len(key)
 

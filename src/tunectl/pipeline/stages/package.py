@@ -229,10 +229,10 @@ class _ReleaseBuilder:
         model = self._load_model(None)
         try:
             base = model.generate(prompts[:few], probes.max_tokens)
-            under = model.likelihood(prompts[:few], [item.ids for item in tuned], [item.ids for item in tuned])
+            likelihoods = model.likelihood(prompts[:few], [item.ids for item in tuned], [item.ids for item in tuned])
         finally:
             model.close()
-        pairs = [BaseTunedComparison(*row) for row in zip(conversations[:few], tuned, base, under, strict=True)]
+        pairs = [BaseTunedComparison(*row) for row in zip(conversations[:few], tuned, base, likelihoods, strict=True)]
         return [
             packaging_probes.truncate(item, parity_settings.max_tokens) for item in outputs
         ], packaging_probes.select_probes(pairs, probes.prompts, least=probes.max_logprob_diff)

@@ -186,9 +186,9 @@ def _write(
     folder: Path,
 ) -> int:
     """Write pairs, labeled answers, judgments and candidates; returns how many candidates there are."""
-    placed = prompt_split.with_split(aggregate.pairs, parts)
+    pairs = prompt_split.with_split(aggregate.pairs, parts)
     for part in PARTS:
-        atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
+        atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in pairs if pair.split == part))
     atomic_io.write_rows(folder / "labeled_completions.jsonl", prompt_split.with_split(aggregate.marks, parts))
     atomic_io.write_rows(folder / "judgments.jsonl", collected.judgments)
     atomic_io.write_json(folder / "report.json", report)

@@ -72,8 +72,8 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
     tally = RowCounter("split")
     tally.read(len(examples) + len(documents))
     parts = _divide(examples, rules, cfg.seed, tally)
-    apart = _train_side(documents, parts, rules.documents_exclude_groups, tally)
-    parts["train"], kept_documents, leaks = _without_leaks(parts, apart, rules.leakage, tally)
+    train_documents = _train_side(documents, parts, rules.documents_exclude_groups, tally)
+    parts["train"], kept_documents, leaks = _without_leaks(parts, train_documents, rules.leakage, tally)
     train, weights = _balance_train(parts["train"], rules, cfg.seed, tally)
     parts["train"] = train
     tally.keep(len(parts["validation"]) + len(parts["test"]) + len(kept_documents))
@@ -164,15 +164,17 @@ def _without_leaks(
         return train, documents, None
     held_out = [example for part in HELD for example in parts[part]]
     examples, inside = _leaking(train, held_out, cfg, tally)
-    texts, beside = _leaking(documents, held_out, cfg, tally)
+    texts, document_leaks = _leaking(documents, held_out, cfg, tally)
     if not examples:
         raise DataError(
             f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.min_overlap:.0%} of word {cfg.ngram}-grams)",
             hint="raise split.leakage.min_overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report",
         )
     samples = [_sample(train[leak.train], held_out[leak.held_out], leak) for leak in inside[:5]]
-    samples += [_sample(documents[leak.train], held_out[leak.held_out], leak) for leak in beside[:5]]
-    report = ContaminationReport(len(inside), len(beside), cfg.action == "remove", cfg.ngram, cfg.min_overlap, samples)
+    samples += [_sample(documents[leak.train], held_out[leak.held_out], leak) for leak in document_leaks[:5]]
+    report = ContaminationReport(
+        len(inside), len(document_leaks), cfg.action == "remove", cfg.ngram, cfg.min_overlap, samples
+    )
     return examples, texts, report
 
 
@@ -300,8 +302,8 @@ def _report(
 
 def _clusters(together: Sequence[Group]) -> list[str | None]:
     """Return the group of each record, in their order; None where it is in none. Later intervals are resampled by it."""
-    alone = {group.key for group in together if len(group.rows) == 1}
-    return [None if name in alone else name for name in _names(together)]
+    singletons = {group.key for group in together if len(group.rows) == 1}
+    return [None if name in singletons else name for name in _names(together)]
 
 
 def _names(together: Sequence[Group]) -> list[str]:
