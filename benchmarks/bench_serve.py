@@ -14,7 +14,7 @@ Open part: requests at random times (Poisson) at so many a second, sampled answe
 tokens; goodput: answers that came whole with their first token within --limit-ms of their time.
 
 Every cell of every round is a row of results/serve_rows.jsonl as soon as it is measured. A run on the same machine with the same
-settings continues that table: rounds add up until --rounds are there. Ratios are taken within rounds and told with 95 % intervals.
+settings continues that table: rounds add up until --rounds are there. Ratios are taken within rounds and reported with 95 % intervals.
 --quick checks the script with the champion of a registry and our own systems, and keeps nothing. --memory N sends N short requests
 to our server alone. The last line is JSON; --keep keeps it in results/bench_serve.json.
 """

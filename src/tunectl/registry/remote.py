@@ -184,7 +184,7 @@ class RemoteRegistry:
             raise atomic_io.write_error(target, error) from error
         finally:
             shutil.rmtree(result, ignore_errors=True)
-        with suppress(InfrastructureError, OSError):  # the next one that is brought sees to it
+        with suppress(InfrastructureError, OSError):  # the next release that is fetched sees to it
             self._tidy(release)
         return target
 

@@ -97,7 +97,7 @@ class RetrainerProcess:
         )
 
     def run(self, *, once: bool) -> None:
-        """Reconcile repeatedly until told to stop; ``once``: until there is nothing to do.
+        """Reconcile repeatedly until a stop signal; ``once``: until there is nothing to do.
 
         Raises  TunectlError with ``once``, where a reconcile fails: it is not tried again.
         """

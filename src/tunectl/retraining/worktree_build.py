@@ -79,7 +79,7 @@ def build_release(
             gpus=watch.resources.device == "any",
         ),
     )
-    if stop.is_set():  # told to stop, so this was no attempt
+    if stop.is_set():  # stopped from outside, so this was no attempt
         atomic_io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
         return StepResult(False, "stopped")
     if code not in {0, 3}:
