@@ -51,7 +51,7 @@ def run(
     sequences, shift = Sequences(), shift_of(pair, change)
     for trial in range(begin, begin + trials):
         random = np.random.default_rng([rows, trial])
-        trial_data = _Drawn(pair, rule, random.choice(len(pair.own.texts), reference), trial)
+        trial_data = _Trial(pair, rule, random.choice(len(pair.own.texts), reference), trial)
         history = [random.choice(len(pair.own.texts), rows) for _ in range(BEFORE)]
         delay, row = None, 0
         for window in range(1, 10):
@@ -71,7 +71,7 @@ def run(
     return sequences
 
 
-class _Drawn:
+class _Trial:
     """One reference of a trial; its effect floors are worked out for what would otherwise be a verdict."""
 
     def __init__(self, pair: Pair, rule: DetectionRule, places: np.ndarray, seed: int) -> None:

@@ -356,19 +356,17 @@ def _estimate_evaluate(
     if cfg.safety is not None:
         questions = safety_questions + len(cfg.safety.planted_secrets)
         work += [(questions, TEMPLATE_TOKENS + 15, cfg.safety.max_new_tokens)] * loads
-    prompt_tokens = sum(rows * size_in for rows, size_in, _ in work) + systems * inputs * cfg.max_references * (
-        answer + 2
-    )
-    prompt_tokens += 2 * aligned * inputs * example  # the reward judge reads the answers of tuned and aligned
-    answer_tokens = sum(rows * size_out for rows, _, size_out in work)
+    tokens_in = sum(rows * size_in for rows, size_in, _ in work) + systems * inputs * cfg.max_references * (answer + 2)
+    tokens_in += 2 * aligned * inputs * example  # the reward judge reads the answers of tuned and aligned
+    tokens_out = sum(rows * size_out for rows, _, size_out in work)
     batch = max(1, root.hardware.generate_batch // beams)
-    seconds = loads * START_SECONDS + prefill_seconds(prompt_tokens, size, machine)
+    seconds = loads * START_SECONDS + prefill_seconds(tokens_in, size, machine)
     seconds += sum(decode_seconds(rows * beams, new, batch * beams, size, machine) for rows, _, new in work)
     seconds += decode_seconds(systems * cfg.latency_inputs, untuned, 1, size, machine)
     cache = root.hardware.generate_batch * (prompt + untuned) * size.layers * 2e3
     memory = FRAMEWORK_BYTES + 2 * size.parameters + cache
     basis = f"{inputs} test inputs, {len(work)} rounds of answers, {root.hardware.generate_batch} at a time"
-    return StageCost("evaluate", int(prompt_tokens + answer_tokens), int(memory), seconds / 60, basis)
+    return StageCost("evaluate", int(tokens_in + tokens_out), int(memory), seconds / 60, basis)
 
 
 def _estimate_package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:

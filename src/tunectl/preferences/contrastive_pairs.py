@@ -148,11 +148,8 @@ class NearestInputs:
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
             for index in candidates if len(candidates) <= LOOKS else rng.sample(candidates, LOOKS):
-                if (
-                    index not in near
-                    and 1 <= len(differences := diff_attributes(own, self._inputs[index])) <= self._most
-                ):
-                    near[index] = differences
+                if index not in near and 1 <= len(diffs := diff_attributes(own, self._inputs[index])) <= self._most:
+                    near[index] = diffs
         return near
 
 

@@ -183,17 +183,15 @@ def _read(
     tally = RowCounter("reward")
     result = {}
     for name in ("train", "validation", "test"):
-        all_pairs = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
-        _refuse_empty(name, all_pairs)
-        pairs = pair_batches.subsample_prompts(all_pairs, getattr(section.max_pairs, name), seed)
-        if len(pairs) < len(all_pairs):
-            _log.info(
-                "reward: %d of %d pairs of %s, as reward.max_pairs.%s says", len(pairs), len(all_pairs), name, name
-            )
+        rows = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
+        _refuse_empty(name, rows)
+        pairs = pair_batches.subsample_prompts(rows, getattr(section.max_pairs, name), seed)
+        if len(pairs) < len(rows):
+            _log.info("reward: %d of %d pairs of %s, as reward.max_pairs.%s says", len(pairs), len(rows), name, name)
         items = pair_batches.take(pairs, masker, max_tokens=section.max_length, tally=tally)
         margins = section.margins and name == "train"  # held-out losses are compared with runs without margins
         result[name] = _Part(
-            len(all_pairs), items, pair_batches.group_pairs(items, share=section.prefix_sharing, margins=margins)
+            len(rows), items, pair_batches.group_pairs(items, share=section.prefix_sharing, margins=margins)
         )
     account = save(
         tally,
