@@ -88,16 +88,16 @@ def summary(args: argparse.Namespace, runs: dict[str, dict]) -> dict[str, object
 def one(name: str, model: Path, folder: Path, steps: int) -> dict:
     """One system in a fresh process."""
     words = [sys.executable, __file__, "--model", str(model), "--steps", str(steps), "--child", name, str(folder)]
-    done = subprocess.run(
+    process = subprocess.run(
         words,
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
-    if done.returncode != 0:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
-    result: dict = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode != 0:
+        raise SystemExit(f"{name} failed:\n{process.stderr[-3000:]}")
+    result: dict = json.loads(process.stdout.splitlines()[-1])
     parts = ", ".join(f"{part} {seconds:.2f}" for part, seconds in result["parts"].items())
     print(
         f"{name:13} {result['seconds_a_step']:6.2f} s a step ({parts}), {result['tokens_an_answer']:.1f} tokens an answer",
@@ -156,8 +156,8 @@ def prepare(model: Path, folder: Path) -> None:
     masker = LossMasker(template.load(model), Tokenizer(model), end_of_turn=agreed.eot_token.id, train_on="answer")
     source = Source("benchmark", 1)
     examples = [
-        Example(str(n), source, [Message("user", asked)], [ReferenceAnswer(said, source)])
-        for n, (asked, said) in enumerate(pairs())
+        Example(str(n), source, [Message("user", question)], [ReferenceAnswer(answer, source)])
+        for n, (question, answer) in enumerate(pairs())
     ]
     result = [row for item in masker.mask(examples) for row in prefix_sharing.pack_example(item, share=False, limit=1)]
     section = yaml.safe_load((ROOT / "conf/sft/lora.yaml").read_text())
@@ -215,10 +215,10 @@ def questions(model: Path) -> list:
 
     renderer, tokenizer = template.load(model), Tokenizer(model)
     result = []
-    for number, (asked, said) in enumerate(pairs()):
-        messages = (Message("user", asked),)
+    for number, (question, answer) in enumerate(pairs()):
+        messages = (Message("user", question),)
         text = renderer.render(messages, add_generation_prompt=True)
-        result.append(Prompt(str(number), messages, text, tuple(tokenizer.encode([text])[0].ids), (said,), {}))
+        result.append(Prompt(str(number), messages, text, tuple(tokenizer.encode([text])[0].ids), (answer,), {}))
     return result
 
 
@@ -270,11 +270,11 @@ def ours(folder: Path, model: Path, steps: int) -> dict:
     from tunectl.training.rl.reward_functions import RewardFunction
     from tunectl.training.rl.rl_types import PolicyData, RewardFunctions, RlArgs
 
-    chosen, asked = settings(steps), questions(model)
+    config, prompts = settings(steps), questions(model)
     ensemble = Ensemble(seeds=[SEED], weights=[""], centers=[0.0], scale=1.0, pairs=0, prompts=0)
     reward = RewardScorer(model, folder / "sft", [folder / "reward"], ensemble, bench_inputs.load_cpu_profile())
     tools = align.build_backend()
-    rewards = RewardFunction(chosen.rewards, checked=tools.checked, model=reward)
+    rewards = RewardFunction(config.rewards, checked=tools.checked, model=reward)
     lengths: list[int] = []
     accept = rollout.add_completions
 
@@ -286,11 +286,11 @@ def ours(folder: Path, model: Path, steps: int) -> dict:
     out = folder / "ours"
     out.mkdir()
     aligned = OnlineRlTrainer().fit(
-        RlArgs(chosen, SEED, bench_inputs.load_cpu_profile(), "benchmark"),
+        RlArgs(config, SEED, bench_inputs.load_cpu_profile(), "benchmark"),
         model=model,
         sft=folder / "sft",
-        data=PolicyData(asked, (), (), asked[:2]),
-        judges=RewardFunctions(rewards, tools.measure(chosen.validation.metric)),
+        data=PolicyData(prompts, (), (), prompts[:2]),
+        judges=RewardFunctions(rewards, tools.measure(config.validation.metric)),
         out=out,
         work=folder / "ours-work",
     )
@@ -311,10 +311,10 @@ def theirs(system: str, folder: Path, model: Path, steps: int) -> dict:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     tuned = system == "trl_tuned"
     dtype = torch.bfloat16 if tuned else torch.float32
-    asked = questions(model)
+    prompts = questions(model)
     order = [
         number
-        for numbers in rollout_order.prompts_per_step(len(asked), steps=steps, each=PROMPTS, seed=SEED)
+        for numbers in rollout_order.prompts_per_step(len(prompts), steps=steps, each=PROMPTS, seed=SEED)
         for number in numbers
     ]
     base = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=dtype)
@@ -347,7 +347,7 @@ def theirs(system: str, folder: Path, model: Path, steps: int) -> dict:
         reward_funcs=[reward.eval()],
         reward_processing_classes=[transformers.AutoTokenizer.from_pretrained(folder / "reward-whole")],
         args=args,
-        train_dataset=datasets.Dataset.from_list([{"prompt": asked[number].text} for number in order]),
+        train_dataset=datasets.Dataset.from_list([{"prompt": prompts[number].text} for number in order]),
         processing_class=tokenizer,
     )
     trainer.train()

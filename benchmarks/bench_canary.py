@@ -77,7 +77,7 @@ def main() -> None:
     for name, champion, challenger, share, margin in CASES:
         rules = SequentialTestRules(share, margin, 0.05, 0.05, 0.05, 50, None)
         result = simulate_experiments((champion, challenger), rules, args.units, args.runs, seed=11)
-        shares = [sum(item == wanted for item, _ in result) / args.runs for wanted in ("promote", "harm", "unfair")]
+        shares = [sum(item == outcome for item, _ in result) / args.runs for outcome in ("promote", "harm", "unfair")]
         ends = [index for _, index in result if index is not None]
         middle = f"{np.median(ends):.0f}" if len(ends) > args.runs / 2 else "undecided"
         peeked = naive((champion, challenger), share, args.units, min(args.runs, 300), seed=12)

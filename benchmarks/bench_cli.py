@@ -34,12 +34,12 @@ def time_command(words: list[str], folder: Path, runs: int, allowed: set[int]) -
     cpu, wall = [], []
     for _ in range(runs):
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(
+        process = subprocess.run(
             words, cwd=folder, capture_output=True, check=False, env={**os.environ, "DVC_NO_ANALYTICS": "1"}
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode not in allowed:
-            raise SystemExit(f"{words} ended with {done.returncode}: {done.stderr.decode()[-500:]}")
+        if process.returncode not in allowed:
+            raise SystemExit(f"{words} ended with {process.returncode}: {process.stderr.decode()[-500:]}")
         cpu.append((after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) * 1000)
         wall.append((time.perf_counter() - started) * 1000)
     return {"cpu_ms": round(statistics.median(cpu), 1), "wall_ms": round(statistics.median(wall), 1)}

@@ -127,7 +127,7 @@ def write_sentence(copy: list[str], index: int) -> str:
     return f"{text.capitalize()}." if index % 2 else f"{text}  !"
 
 
-def ours(path: Path, kept: Path) -> dict[str, float]:
+def ours(path: Path, ids_file: Path) -> dict[str, float]:
     """Run the product's blocks in this process; writes the ids that stay."""
     from tunectl.artifacts import atomic_io
     from tunectl.artifacts.disk_list import DiskList
@@ -139,32 +139,32 @@ def ours(path: Path, kept: Path) -> dict[str, float]:
     from tunectl.data.transform import Pipeline
     from tunectl.pipeline.stages.curate import IN_MEMORY_BYTES
 
-    scratch = kept.parent if path.stat().st_size > IN_MEMORY_BYTES else None
+    scratch = ids_file.parent if path.stat().st_size > IN_MEMORY_BYTES else None
     rejects = [None if scratch is None else DiskList(scratch, RejectedRow) for _ in range(2)]
     started = time.perf_counter()
     rows = atomic_io.read_rows(path, Document)
     documents: list[Document] | DiskList[Document] = list(rows) if scratch is None else DiskList(scratch, Document)
     if scratch is not None:
         documents.extend(rows)
-    read = time.perf_counter()
+    loaded_at = time.perf_counter()
     exact = Pipeline(RowCounter("exact", rejects[0]), scratch).run([ExactDedup(loose=True)], documents)
     middle = time.perf_counter()
     near = NearDedup(NearDedupConfig.model_validate(NEAR), seed=0, threads=2)
-    left = Pipeline(RowCounter("near", rejects[1]), scratch).run([near], exact)
+    remaining = Pipeline(RowCounter("near", rejects[1]), scratch).run([near], exact)
     ended = time.perf_counter()
-    with kept.open("w") as stream:
-        stream.writelines(f"{document.id}\n" for document in left)
+    with ids_file.open("w") as stream:
+        stream.writelines(f"{document.id}\n" for document in remaining)
     return {
-        "read_seconds": read - started,
-        "exact_seconds": middle - read,
+        "read_seconds": loaded_at - started,
+        "exact_seconds": middle - loaded_at,
         "near_seconds": ended - middle,
-        "seconds": ended - read,
+        "seconds": ended - loaded_at,
         "peak_gb": read_peak_gb(),
         "on_disk": scratch is not None,
     }
 
 
-def on_ray(path: Path, kept: Path) -> dict[str, float]:
+def on_ray(path: Path, ids_file: Path) -> dict[str, float]:
     """Run the same blocks on a Ray cluster that is started here; memory is that of the driver, without Ray's processes."""
     from tunectl.artifacts.disk_list import DiskList
     from tunectl.artifacts.records import Document, Example, RejectedRow
@@ -176,12 +176,12 @@ def on_ray(path: Path, kept: Path) -> dict[str, float]:
     off = dict.fromkeys(("repair", "quality", "language", "pii"))
     parts = CurateFilters.model_validate({**off, "exact": {"normalize": True}, "near": NEAR, "max_rejected_share": 1.0})
     build = partial(CurationPipeline.build, parts, None, seed=0, threads=1)
-    after: DiskList[Document | Example] = DiskList(kept.parent, Document, Example)
+    after: DiskList[Document | Example] = DiskList(ids_file.parent, Document, Example)
     started = time.perf_counter()
-    total = RowCounter("ray", DiskList(kept.parent, RejectedRow))
+    total = RowCounter("ray", DiskList(ids_file.parent, RejectedRow))
     curate_on_ray(parts, build(), build, [path], total, after)
     ended = time.perf_counter()
-    with kept.open("w") as stream:
+    with ids_file.open("w") as stream:
         stream.writelines(f"{document.id}\n" for document in after)
     return {"read_seconds": 0.0, "seconds": ended - started, "driver_peak_gb": read_peak_gb()}
 
@@ -192,9 +192,9 @@ def read_peak_gb() -> float:
     return int(peak.split()[1]) * 1024 / 1e9
 
 
-def in_child(path: Path, kept: Path, engine: str = "local") -> dict[str, float]:
+def in_child(path: Path, ids_file: Path, engine: str = "local") -> dict[str, float]:
     """``ours`` in a fresh process, so that its memory is its own."""
-    line = [sys.executable, __file__, "--ours", str(path), str(kept), engine]
+    line = [sys.executable, __file__, "--ours", str(path), str(ids_file), engine]
     result: dict[str, float] = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
     return result
 
@@ -211,7 +211,7 @@ def peer_python(folder: Path | None, scratch: Path) -> Path:
     return python
 
 
-def peer(python: Path, path: Path, kept: Path, scratch: Path) -> dict[str, float]:
+def peer(python: Path, path: Path, ids_file: Path, scratch: Path) -> dict[str, float]:
     """Run the peer's MinHash command from reading to the saved result, as one would use it."""
     line = [str(python), "-m", "text_dedup.minhash", "--path", "json", "--data_files", str(path), "--split", "train"]
     line += ["--cache_dir", str(scratch / "cache"), "--output", str(scratch / "peer_out"), "--column", "text"]
@@ -223,14 +223,16 @@ def peer(python: Path, path: Path, kept: Path, scratch: Path) -> dict[str, float
     seconds = time.perf_counter() - started
     dump = "import datasets,sys;print('\\n'.join(datasets.load_from_disk(sys.argv[1])['id']))"
     line = [str(python), "-c", dump, str(scratch / "peer_out")]
-    kept.write_text(subprocess.run(line, check=True, capture_output=True, text=True, env=environment).stdout.strip())
+    ids_file.write_text(
+        subprocess.run(line, check=True, capture_output=True, text=True, env=environment).stdout.strip()
+    )
     return {"seconds": seconds}
 
 
-def score(path: Path, kept: Path) -> dict[str, float]:
+def score(path: Path, ids_file: Path) -> dict[str, float]:
     """Precision and recall of what was removed, against exact Jaccard inside each planted family."""
-    stayed = set(kept.read_text().split())
-    removed = right = wanted = 0
+    stayed = set(ids_file.read_text().split())
+    removed = right = duplicates = 0
     with path.open(encoding="utf-8") as stream:
         while block := list(islice(stream, BLOCK)):
             families: dict[int, list[tuple[str, str]]] = defaultdict(list)
@@ -241,13 +243,13 @@ def score(path: Path, kept: Path) -> dict[str, float]:
                 removed += sum(name not in stayed for name, _ in members)
                 if len(members) > 1:
                     for component in components(members):
-                        wanted += len(component) - 1
+                        duplicates += len(component) - 1
                         right += min(len(component) - 1, sum(name not in stayed for name in component))
     return {
-        "planted": wanted,
+        "planted": duplicates,
         "removed": removed,
         "precision": right / max(1, removed),
-        "recall": right / max(1, wanted),
+        "recall": right / max(1, duplicates),
     }
 
 
@@ -294,36 +296,36 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 def measure(options: argparse.Namespace, scratch: Path) -> dict[str, object]:
     """All runs; figures of ours, of the peer, and their ratio at equal size."""
-    corpus, small, kept = scratch / "all.jsonl", scratch / "part.jsonl", scratch / "kept.txt"
+    corpus, small, ids_file = scratch / "all.jsonl", scratch / "part.jsonl", scratch / "kept.txt"
     print(f"making {options.documents:,} documents", flush=True)
     subprocess.run([sys.executable, __file__, "--make", str(corpus), str(options.documents)], check=True)
     figures: dict[str, object] = {}
     print("ours, exact then near", flush=True)
-    figures["ours"] = in_child(corpus, kept) | {"documents": options.documents} | score(corpus, kept)
+    figures["ours"] = in_child(corpus, ids_file) | {"documents": options.documents} | score(corpus, ids_file)
     print(f"  {figures['ours']}", flush=True)
     if options.ray:
-        kept_there = kept.read_text()
+        kept_there = ids_file.read_text()
         print("ours on Ray", flush=True)
-        figures["ray"] = in_child(corpus, kept, "ray")
-        figures["ray"]["same_records"] = kept.read_text() == kept_there
+        figures["ray"] = in_child(corpus, ids_file, "ray")
+        figures["ray"]["same_records"] = ids_file.read_text() == kept_there
         figures["ray"]["times_local"] = round(
             figures["ray"]["seconds"] / sum(figures["ours"][name] for name in ("read_seconds", "seconds")), 2
         )
         print(f"  {figures['ray']}", flush=True)
         few = options.documents // FEW
         subprocess.run([sys.executable, __file__, "--make", str(small), str(few)], check=True)
-        figures["rates"] = find_rates(options.documents, figures, few, in_child(small, kept, "ray")["seconds"])
+        figures["rates"] = find_rates(options.documents, figures, few, in_child(small, ids_file, "ray")["seconds"])
         print(f"  for pipeline/curation_rates.py: {figures['rates']}", flush=True)
     if options.no_peer:
         return figures
     python = peer_python(options.peer, scratch)
     subprocess.run([sys.executable, __file__, "--make", str(small), str(options.peer_documents)], check=True)
-    mine = in_child(small, kept)
+    mine = in_child(small, ids_file)
     mine |= {"total_seconds": mine["read_seconds"] + mine["seconds"], "documents": options.peer_documents}
-    figures["ours_at_peer_size"] = mine | score(small, kept)
+    figures["ours_at_peer_size"] = mine | score(small, ids_file)
     print(f"ours at the peer's size\n  {figures['ours_at_peer_size']}\n{PEER}", flush=True)
-    theirs = peer(python, small, kept, scratch)
-    figures["peer"] = theirs | {"name": PEER, "documents": options.peer_documents} | score(small, kept)
+    theirs = peer(python, small, ids_file, scratch)
+    figures["peer"] = theirs | {"name": PEER, "documents": options.peer_documents} | score(small, ids_file)
     print(f"  {figures['peer']}", flush=True)
     figures["times_faster_than_peer"] = round(theirs["seconds"] / mine["total_seconds"], 2)
     return figures

@@ -85,8 +85,8 @@ def null(task: drift_journal.Task) -> dict[str, Any]:
 def power(task: drift_journal.Task) -> dict[str, Any]:
     """Sequences of one change of one pair, noticed or not."""
     pair, rule = READ[task.place]
-    found = drift_trials.run(pair, task.kind, task.rows, task.trials, rule, REFERENCE, task.begin)
-    return {"delays": found.rates.delays, "in_a_row": found.in_a_row, "alone": found.alone}
+    sequences = drift_trials.run(pair, task.kind, task.rows, task.trials, rule, REFERENCE, task.begin)
+    return {"delays": sequences.rates.delays, "in_a_row": sequences.in_a_row, "alone": sequences.alone}
 
 
 def work(task: drift_journal.Task) -> tuple[drift_journal.Task, dict[str, Any]]:
@@ -100,7 +100,7 @@ def peers(trials: int) -> dict[str, dict[str, Rate]]:
     texts = [*pair.own.texts, *pair.other.texts]
     tone, vectors = pair.prompts["prompt_tone"].parts[0], pair.prompts["prompt_text"].parts[0]
     rules = {"Evidently": drift_baselines.evidently, "KL over 0.1,": drift_baselines.kl}
-    found: dict[str, dict[str, Rate]] = {}
+    rates: dict[str, dict[str, Rate]] = {}
     for block, make in rules.items():
         alarms = make(texts, tone, vectors)
         for change in ("nothing", "15 % foreign", "20 points more negative"):
@@ -111,8 +111,8 @@ def peers(trials: int) -> dict[str, dict[str, Rate]]:
                 window = drift_trials.shift_of(pair, change)(random, "prompt", order[REFERENCE : REFERENCE + 300])
                 counts.update({name: int(alarm) for name, alarm in alarms(order[:REFERENCE], window).items()})
             for name, count in counts.items():
-                found.setdefault(f"{block} {name}", {})[change] = Rate(count, trials)
-    return found
+                rates.setdefault(f"{block} {name}", {})[change] = Rate(count, trials)
+    return rates
 
 
 def speed(pair: Pair, rule: DetectionRule, tools: SignalBackends, most: int, rows: int = 10_000) -> dict[str, float]:
@@ -122,39 +122,39 @@ def speed(pair: Pair, rule: DetectionRule, tools: SignalBackends, most: int, row
     """
     looking = detector.DriftDetector(rule, tools, (), 1, most)
     source = np.random.default_rng(3)
-    known = [*pair.own.texts, *pair.other.texts]
-    texts = [f"{known[place]} {number}" for number, place in enumerate(source.integers(len(known), size=rows))]
-    window, reference = drift_corpora.make_rows(texts, 2), drift_corpora.make_rows(known[:REFERENCE], 3)
+    corpus = [*pair.own.texts, *pair.other.texts]
+    texts = [f"{corpus[place]} {number}" for number, place in enumerate(source.integers(len(corpus), size=rows))]
+    window, reference = drift_corpora.make_rows(texts, 2), drift_corpora.make_rows(corpus[:REFERENCE], 3)
     bases = {side: looking.measure_reference("reference", reference, side) for side in ("prompt", "answer")}
     last = looking.measure_rows(drift_corpora.make_rows(texts, 4))
     span = TimeSpan(datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 2, tzinfo=UTC))
     importlib.import_module("evidently.metrics")  # seconds, once a process
     began = time.perf_counter()
     pooled = [detector.PooledWindow(span.since, each) for each in [*[last] * 8, looking.measure_rows(window)]]
-    found = looking.examine_window(span, window, bases, [], release="r", missing={}, last=last, pooled=pooled)
+    result = looking.examine_window(span, window, bases, [], release="r", missing={}, last=last, pooled=pooled)
     examined = time.perf_counter()
     with TemporaryDirectory() as folder:
         evidently_report.write(
-            found, window, dict.fromkeys(("prompt", "answer"), reference), Path(folder) / "report.html"
+            result, window, dict.fromkeys(("prompt", "answer"), reference), Path(folder) / "report.html"
         )
     return {"window": round(examined - began, 2), "report": round(time.perf_counter() - examined, 2)}
 
 
 def find_missed(powers: Sequence[dict[str, Any]], nulls: Sequence[dict[str, Any]]) -> list[str]:
     """Which targets are not reached: where the 95 % interval of a share lies below its target, or more verdicts are false."""
-    found = []
+    misses = []
     for one in powers:
         where = f"{one['change']} in {one['pair']} at {one['rows']} rows"
         for name, target in zip(("third", "ninth"), TARGETS[one["change"], one["rows"]], strict=True):
             if one[name].interval[1] < target:
-                found.append(f"{where}: {one[name]} by the {name} window, {target:.0%} wanted")
+                misses.append(f"{where}: {one[name]} by the {name} window, {target:.0%} wanted")
         tone = one["alone"].get("prompt_tone")
         if (one["change"], one["rows"]) == ("20 points more negative", 300) and tone.interval[1] < TONE:
-            found.append(f"{where}: the tone signal flags {tone}, {TONE:.0%} wanted")
+            misses.append(f"{where}: the tone signal flags {tone}, {TONE:.0%} wanted")
     false, evaluations = (sum(sum(one[name]) for one in nulls) for name in ("false", "evaluations"))
     if false > FALSE_VERDICTS * evaluations:
-        found.append(f"{false} false verdicts in {evaluations:,} evaluations, {FALSE_VERDICTS:.1%} wanted")
-    return found
+        misses.append(f"{false} false verdicts in {evaluations:,} evaluations, {FALSE_VERDICTS:.1%} wanted")
+    return misses
 
 
 def list_tasks(args: argparse.Namespace) -> list[drift_journal.Task]:
@@ -207,17 +207,17 @@ def main() -> int:
         "peers": peers(args.peers) if args.peers else {},
         "seconds_of_10000_rows": speed(READ[0][0], rule, tools, declared.monitor.window.max_sampled_rows),
     }
-    missed = find_missed(powers, nulls)
+    misses = find_missed(powers, nulls)
     if sum(result["seconds_of_10000_rows"].values()) > SECONDS:
-        missed.append(f"{result['seconds_of_10000_rows']} for 10,000 rows, {SECONDS} s wanted")
-    result |= {"missed": missed, "minutes": round(journal.seconds / 60, 1)}
-    shown, numbers = drift_report.page(result), drift_report.plain(result)
-    print(shown)
+        misses.append(f"{result['seconds_of_10000_rows']} for 10,000 rows, {SECONDS} s wanted")
+    result |= {"missed": misses, "minutes": round(journal.seconds / 60, 1)}
+    text, numbers = drift_report.page(result), drift_report.plain(result)
+    print(text)
     if not args.quick:
-        (RESULTS / f"{args.name}.md").write_text(shown)
+        (RESULTS / f"{args.name}.md").write_text(text)
         (RESULTS / f"{args.name}.json").write_text(json.dumps(numbers, indent=1) + "\n")
     print(json.dumps(numbers))
-    return 1 if missed else 0
+    return 1 if misses else 0
 
 
 def limit_threads() -> None:

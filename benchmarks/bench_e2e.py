@@ -54,24 +54,24 @@ def main() -> None:
     apart = set() if args.test else draw_inputs(rows, args.inputs, args.least, args.seed)
     write(project / "train.csv", [row for row in rows if row["mr"] not in apart])
     write(project / "held_out.csv", read(args.test) if args.test else [row for row in rows if row["mr"] in apart])
-    given = ["data.path=train.csv", f"seed={args.seed}"]
+    overrides = ["data.path=train.csv", f"seed={args.seed}"]
     seconds = {}
     for name, words in (
-        ("sft", ["experiment=e2e", *given, "--to", "sft"]),
-        ("align", ["experiment=e2e_align", *given, "--to", "align"]),
+        ("sft", ["experiment=e2e", *overrides, "--to", "sft"]),
+        ("align", ["experiment=e2e_align", *overrides, "--to", "align"]),
     ):
         start = time.monotonic()
         run_command([sys.executable, "-m", "tunectl", "repro", *words], project)
         seconds[name] = round(time.monotonic() - start)
     words = ["evaluate", "held_out.csv", "--model", "align", "--against", "sft", "--slots", SLOTS, "--json"]
-    compared = json.loads(run_command([sys.executable, "-m", "tunectl", *words], project, kept=True))
+    compared = json.loads(run_command([sys.executable, "-m", "tunectl", *words], project, capture=True))
     figures = json.loads((project / "artifacts" / "metrics" / "reward.json").read_text())
     result = {
         "benchmark": "e2e",
         "machine": machine(),
         "settings": {
             "seed": args.seed,
-            "commit": run_command(["git", "rev-parse", "HEAD"], project, kept=True).strip(),
+            "commit": run_command(["git", "rev-parse", "HEAD"], project, capture=True).strip(),
             "training_inputs": len({row["mr"] for row in rows} - apart),
             "held_out_inputs": len(apart) or None,
             "test": args.test.name if args.test else None,
@@ -114,14 +114,19 @@ def draw_inputs(rows: Rows, count: int, minimum: int, seed: int) -> set[str]:
     return set(random.Random(seed).sample(rich, count))
 
 
-def run_command(words: list[str], folder: Path, *, kept: bool = False) -> str:
-    """Run a command to its good end; what it printed, where ``kept``."""
-    done = subprocess.run(
-        words, cwd=folder, env={**os.environ, **QUIET}, text=True, check=False, stdout=subprocess.PIPE if kept else None
+def run_command(words: list[str], folder: Path, *, capture: bool = False) -> str:
+    """Run a command to its good end; what it printed, where ``capture``."""
+    process = subprocess.run(
+        words,
+        cwd=folder,
+        env={**os.environ, **QUIET},
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE if capture else None,
     )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(words[:6])} ended with {done.returncode}")
-    result: Any = done.stdout
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words[:6])} ended with {process.returncode}")
+    result: Any = process.stdout
     return result or ""
 
 

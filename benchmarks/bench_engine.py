@@ -117,19 +117,19 @@ class Engine:
         self._tokenizer = Tokenizer.from_file(str(release / "model/tokenizer.json"))
         self._around = json.loads((release / "contract.json").read_text())["fixtures"][0]
         scheduler = genai.SchedulerConfig()
-        given = {
+        settings = {
             "num_kv_blocks": CACHE_TOKENS // BLOCK,
             "max_num_batched_tokens": BATCH_TOKENS,
             "max_num_seqs": RUNNING,
             "dynamic_split_fuse": True,
             "enable_prefix_caching": True,
         }
-        for name, value in {**given, **setting.scheduler}.items():
+        for name, value in {**settings, **setting.scheduler}.items():
             setattr(scheduler, name, value)
         self._pipeline = genai.ContinuousBatchingPipeline(
             str(release / "model"), scheduler_config=scheduler, device="CPU", properties=setting.properties
         )
-        self._live: dict[int, Any] = {}
+        self._running: dict[int, Any] = {}
         self._number = 0
 
     def rate(self, streams: int, name: str, seconds: float) -> float:
@@ -143,9 +143,9 @@ class Engine:
         start, result = time.monotonic(), 0
         while (passed := time.monotonic() - start) < seconds:
             result += self._step(asks)
-        for handle in self._live.values():
+        for handle in self._running.values():
             handle.cancel()
-        self._live.clear()
+        self._running.clear()
         self._pipeline.step()
         return result / passed
 
@@ -153,24 +153,24 @@ class Engine:
         import numpy as np
         import openvino
 
-        asked: str = self._around["messages"][-1]["content"]
-        ids = self._tokenizer.encode(self._around["text"].replace(asked, text), add_special_tokens=False).ids
+        question: str = self._around["messages"][-1]["content"]
+        ids = self._tokenizer.encode(self._around["text"].replace(question, text), add_special_tokens=False).ids
         asked_for = {"ignore_eos": True, "logprobs": 1, **self._setting.request}
         config = self._genai.GenerationConfig(max_new_tokens=first or tokens, **asked_for)
         self._number += 1
         prompt = openvino.Tensor(np.array([ids], dtype=np.int64))
-        self._live[self._number] = self._pipeline.add_request(self._number, prompt, config)
+        self._running[self._number] = self._pipeline.add_request(self._number, prompt, config)
 
     def _step(self, asks: Any) -> int:
         self._pipeline.step()
         result = 0
-        for number, handle in list(self._live.items()):
+        for number, handle in list(self._running.items()):
             if not handle.can_read():
                 continue
             (output,) = handle.read().values()
             result += len(output.generated_ids)
             if output.finish_reason != self._genai.GenerationFinishReason.NONE:
-                del self._live[number]
+                del self._running[number]
                 self._begin(*next(asks))
         return result
 

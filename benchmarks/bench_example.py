@@ -67,7 +67,7 @@ def main() -> None:
             "instructions": args.instructions,
             "seed": seed,
             "settings": settings,
-            "commit": run_command(["git", "rev-parse", "HEAD"], project, kept=True).strip(),
+            "commit": run_command(["git", "rev-parse", "HEAD"], project, capture=True).strip(),
             "day": time.strftime("%Y-%m-%d"),
             "machine": machine(),
             "versions": versions("tunectl-lm", "torch", "transformers", "trl"),

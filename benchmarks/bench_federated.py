@@ -76,8 +76,8 @@ def judge(layout, name: str, fit: Callable[[], Path]) -> dict[str, object]:
     from tunectl.evaluation import results
     from tunectl.pipeline import runner
 
-    kept = layout.state_dir / "judged" / f"{name}.json"
-    if not kept.is_file():
+    path = layout.state_dir / "judged" / f"{name}.json"
+    if not path.is_file():
         adapter = fit().absolute()
         recorded = override_file.load_overrides(layout)
         override_file.save_overrides(layout, override_file.merge_overrides(recorded, [f"sft.adapter={adapter}"]))
@@ -86,14 +86,14 @@ def judge(layout, name: str, fit: Callable[[], Path]) -> dict[str, object]:
                 runner.execute_stage(layout, stage)
         finally:
             override_file.save_overrides(layout, recorded)
-        found = results.load(layout.artifact("evaluate") / results.NAME)
-        scores = {system.name: system.scores["bleu"] for system in found.systems if "bleu" in system.scores}
+        evaluation = results.load(layout.artifact("evaluate") / results.NAME)
+        scores = {system.name: system.scores["bleu"] for system in evaluation.systems if "bleu" in system.scores}
         row = {
             who: {"bleu": round(scores[who].value, 2), "low": scores[who].low, "high": scores[who].high}
             for who in ("tuned", "base")
         }
-        atomic_io.write_json(kept, {**row, "inputs": found.inputs})
-    row = json.loads(kept.read_text())
+        atomic_io.write_json(path, {**row, "inputs": evaluation.inputs})
+    row = json.loads(path.read_text())
     print(describe(name, row["tuned"]), flush=True)
     return row
 
@@ -120,18 +120,18 @@ def measure(layout, words: Sequence[str], rounds: int, steps: int) -> dict[str, 
     federation = federate_run.open_federation(layout, [*common, "federate.name=alone"])
     everything = federate_run.read_examples(layout)
     parts = federate_run.partition(everything, SHARES, federation.root.seed)
-    found: dict[str, object] = {"answers": [sum(len(item.answers) for item in part[0]) for part in parts]}
-    found["pooled"] = judge(layout, "pooled", partial(fit_alone, federation, "pooled", everything, steps))
+    figures: dict[str, object] = {"answers": [sum(len(item.answers) for item in part[0]) for part in parts]}
+    figures["pooled"] = judge(layout, "pooled", partial(fit_alone, federation, "pooled", everything, steps))
     for number, part in enumerate(parts, 1):
         name = f"part {number} alone"
-        found[name] = judge(layout, name, partial(fit_alone, federation, f"part-{number}", part, steps))
+        figures[name] = judge(layout, name, partial(fit_alone, federation, f"part-{number}", part, steps))
     for average in ("fedavg", "product"):
         own = federate_run.open_federation(layout, [*common, f"federate.name={average}", f"federate.average={average}"])
-        found[f"federated, {average}"] = judge(
+        figures[f"federated, {average}"] = judge(
             layout, f"federated, {average}", partial(federate_run.simulate, own, print)
         )
-    print(describe("base", found["pooled"]["base"]), flush=True)
-    return found
+    print(describe("base", figures["pooled"]["base"]), flush=True)
+    return figures
 
 
 def main() -> None:
@@ -170,13 +170,13 @@ def main() -> None:
     if not (layout.artifact("cpt") / "manifest.json").is_file():
         build(layout, words)
     forget_adapter(layout)
-    found = measure(layout, [], args.rounds, args.steps)
+    figures = measure(layout, [], args.rounds, args.steps)
     result = {
         "machine": machine(),
         "versions": versions("torch", "peft", "trl"),
         "rounds": args.rounds,
         "steps": args.steps,
-        **found,
+        **figures,
     }
     print(json.dumps(result, indent=1))
     print(f"{time.monotonic() - started:.0f} s", file=sys.stderr)

@@ -52,18 +52,18 @@ def run_case(side: str, name: str) -> None:
 
     schema, text = CASES[name]
     sys.setrecursionlimit(20_000)  # of json alone: neither conversion gets there by it
-    written = json.dumps(schema)
+    encoded = json.dumps(schema)
     sys.setrecursionlimit(1000)
     started = time.perf_counter()
     if side == "ours":
         try:
-            grammar = xgrammar.Grammar.from_ebnf(schema_to_ebnf(written))
+            grammar = xgrammar.Grammar.from_ebnf(schema_to_ebnf(encoded))
         except ApiError as error:
             print(f"refused: {str(error).partition(': ')[2]}")
             return
     else:
         try:
-            grammar = xgrammar.Grammar.from_json_schema(written)
+            grammar = xgrammar.Grammar.from_json_schema(encoded)
         except Exception as error:  # noqa: BLE001  whatever it says is the result
             print(f"refused: {type(error).__name__}: {str(error).splitlines()[0][:80]}")
             return
@@ -77,13 +77,13 @@ def main() -> None:
         for side in ("ours", "xgrammar"):
             words = [sys.executable, __file__, side, name]
             try:
-                done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+                process = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
             except subprocess.TimeoutExpired:
                 print(f"{name:32} {side:9} no answer in 120 s")
                 continue
-            last = (done.stdout.strip() or done.stderr.strip() or "nothing said").splitlines()[-1]
+            last = (process.stdout.strip() or process.stderr.strip() or "nothing said").splitlines()[-1]
             print(
-                f"{name:32} {side:9} {last if done.returncode == 0 else f'ended with {done.returncode}: {last[:80]}'}"
+                f"{name:32} {side:9} {last if process.returncode == 0 else f'ended with {process.returncode}: {last[:80]}'}"
             )
 
 

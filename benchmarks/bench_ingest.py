@@ -61,7 +61,7 @@ def write_sources(folder: Path, rows: int) -> str:
 
 def run_once(source: Path, folder: Path, paths: str) -> tuple[float, int]:
     """Seconds of processor time and rows of one ingest by the tree ``source``."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", CHILD, str(source.parent / CONF), paths],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(source)},
@@ -69,7 +69,7 @@ def run_once(source: Path, folder: Path, paths: str) -> tuple[float, int]:
         capture_output=True,
         text=True,
     )
-    seconds, rows = json.loads(done.stdout.splitlines()[-1])
+    seconds, rows = json.loads(process.stdout.splitlines()[-1])
     return seconds, rows
 
 

@@ -119,13 +119,13 @@ def peer(python: Path, planted: list[LabeledText]) -> tuple[Callable[[str], list
     """What Presidio finds in the planted texts, as a finder; its version; and its texts a second."""
     worker = Path(__file__).with_name("presidio_worker.py")
     texts = json.dumps([item.text for item in planted])
-    done = subprocess.run([str(python), str(worker)], input=texts, capture_output=True, text=True, check=True)
-    said = json.loads(done.stdout)
+    process = subprocess.run([str(python), str(worker)], input=texts, capture_output=True, text=True, check=True)
+    reply = json.loads(process.stdout)
     result = {
         item.text: [PiiSpan(kind, start, end, "") for kind, start, end, _ in spans]
-        for item, spans in zip(planted, said["found"], strict=True)
+        for item, spans in zip(planted, reply["found"], strict=True)
     }
-    return result.__getitem__, said["version"], len(planted) / said["seconds"]
+    return result.__getitem__, reply["version"], len(planted) / reply["seconds"]
 
 
 def only_kinds(planted: list[LabeledText], kinds: tuple[str, ...]) -> list[LabeledText]:
@@ -137,15 +137,17 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     """All runs; figures by kind."""
     masker = PiiMasker(tools(regions=("US",), locales=LOCALES))
     lines = [line for line in PLANTED.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    planted, drawn = [parse(line) for line in lines], generate_texts(200, seed=1)
+    planted, generated = [parse(line) for line in lines], generate_texts(200, seed=1)
     figures: dict[str, object] = {
         "by_hand": table("written by hand, with texts that must stay whole", score(masker.find, planted)),
-        "generated": table("values from Faker; people of locales that were not declared", score(masker.find, drawn)),
+        "generated": table(
+            "values from Faker; people of locales that were not declared", score(masker.find, generated)
+        ),
     }
     for name, form in FORMS.items():
         figures[name] = table(
             f"values from Faker, {name}",
-            score(masker.find, [write(item, form) for item in drawn if item.spans[0][0] != "person"]),
+            score(masker.find, [write(item, form) for item in generated if item.spans[0][0] != "person"]),
         )
     started = time.perf_counter()
     for _ in range(20):
@@ -156,7 +158,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
         return figures
     with tempfile.TemporaryDirectory() as folder:
         python = peer_python(options.peer, Path(folder))
-        for name, texts in (("by_hand", planted), ("generated", drawn)):
+        for name, texts in (("by_hand", planted), ("generated", generated)):
             find, number, speed = peer(python, texts)
             title = (
                 f"Presidio {number}, patterns only, {name}; no names, addresses, secrets; {speed:,.0f} texts a second"

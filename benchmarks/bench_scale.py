@@ -68,10 +68,10 @@ def measure(scratch: Path, runs: int, epochs: float) -> dict[str, object]:
     steps: dict[str, list[float]] = {"one": [], "two": []}
     starts: list[float] = []
     for run in range(runs):
-        for name, found in steps.items():  # in turn, so that a slow minute meets both
+        for name, times in steps.items():  # in turn, so that a slow minute meets both
             begun = time.monotonic()
             result = fit(model, scratch / f"{name}-{run}", epochs, processes=2 if name == "two" else 1)
-            found.append(1000 * result.seconds / result.steps)
+            times.append(1000 * result.seconds / result.steps)
             if name == "two":
                 starts.append(time.monotonic() - begun - result.seconds)
     one, two = (statistics.median(steps[name]) for name in ("one", "two"))
@@ -138,8 +138,8 @@ def fit(
     plan = replace(tiny_fits.plan(dropout=dropout), epochs=epochs, save_steps=save_steps, profile=profile)
     job = tiny_fits.sft_job(model, folder, plan)
     if processes == 1:
-        given = {"model": model, "train": job.train, "validation": job.validation, "out": job.out, "work": job.work}
-        return SftTrainer().fit(plan, **given)
+        inputs = {"model": model, "train": job.train, "validation": job.validation, "out": job.out, "work": job.work}
+        return SftTrainer().fit(plan, **inputs)
     return TorchrunLauncher(two_processes(restarts)).run(job).result
 
 
@@ -163,7 +163,7 @@ def measure_gaps(model: Path, folder: Path) -> dict[str, dict[str, float]]:
     """By variant, the largest difference of a loss and of a weight between one process and two."""
     from safetensors.numpy import load_file
 
-    found = {}
+    gaps = {}
     for name, changes in VARIANTS.items():
         losses, weights = [], []
         for processes in (1, 2):
@@ -171,8 +171,8 @@ def measure_gaps(model: Path, folder: Path) -> dict[str, dict[str, float]]:
             losses.append([point.loss for point in fit(model, place, 2, processes=processes, **changes).history])
             tensors = load_file(place / "out" / "adapter_model.safetensors")
             weights.append([number for key in sorted(tensors) for number in tensors[key].ravel().tolist()])
-        found[name] = {"loss": find_largest_gap(*losses), "weight": find_largest_gap(*weights)}
-    return found
+        gaps[name] = {"loss": find_largest_gap(*losses), "weight": find_largest_gap(*weights)}
+    return gaps
 
 
 def find_largest_gap(one: Sequence[float], two: Sequence[float]) -> float:
@@ -195,24 +195,24 @@ def time_policy(model: Path, folder: Path, runs: int) -> tuple[dict[str, list[fl
 
     folder.mkdir()
     start = tiny_policies.build_policy(model, folder)
-    found: dict[str, list[float]] = {"one": [], "two": []}
+    times: dict[str, list[float]] = {"one": [], "two": []}
     last = {}
     for run in range(runs):
-        for name, steps in found.items():
+        for name, steps in times.items():
             machine_profile = tiny_policies.profile(threads=2 if name == "one" else 1)
             changes = {"steps": 40, "prompts_per_step": 4, "num_generations": 8, "save_steps": 1000}
             plan = tiny_policies.plan(rewards=tiny_policies.TERMS, machine=machine_profile, **changes)
             job = tiny_policies.policy_job(start, folder / f"{name}-{run}", plan)
             if name == "one":
-                given = {"model": job.model, "sft": job.sft, "data": job.train[0], "out": job.out, "work": job.work}
+                inputs = {"model": job.model, "sft": job.sft, "data": job.train[0], "out": job.out, "work": job.work}
                 tools = align.build_backend()
                 judges = align.build_judges(plan.settings, tools, None)
-                result = align.build_trainer(plan.settings).fit(plan, judges=judges, **given)
+                result = align.build_trainer(plan.settings).fit(plan, judges=judges, **inputs)
             else:
                 result = TorchrunLauncher(two_processes(restarts=0)).run(job).result
             steps.append(1000 * statistics.median(point.seconds for point in result.history))
             last[name] = result.history
-    return found, find_first_difference(last["one"], last["two"])
+    return times, find_first_difference(last["one"], last["two"])
 
 
 def time_kills(model: Path, folder: Path, kills: int) -> list[float]:
@@ -228,11 +228,11 @@ def time_kills(model: Path, folder: Path, kills: int) -> list[float]:
 
 def kill_at_checkpoints(work: Path, kills: int, gaps: list[float]) -> None:
     """Kill one rank at a checkpoint and wait for the next, ``kills`` times; then ask the fit to stop."""
-    done = wait_for_checkpoint(work, 0)
+    checkpoint = wait_for_checkpoint(work, 0)
     for _ in range(kills):
         os.kill(find_ranks(work)[-1], signal.SIGKILL)
         begun = time.monotonic()
-        done = wait_for_checkpoint(work, done)
+        checkpoint = wait_for_checkpoint(work, checkpoint)
         gaps.append(time.monotonic() - begun)
     os.kill(os.getpid(), signal.SIGINT)
 

@@ -14,7 +14,7 @@ Open part: requests at random times (Poisson) at so many a second, sampled answe
 tokens; goodput: answers that came whole with their first token within --limit-ms of their time.
 
 Every cell of every round is a row of results/serve_rows.jsonl as soon as it is measured. A run on the same machine with the same
-settings continues that table: rounds add up until --rounds are there. Ratios are taken within rounds and told with 95 % intervals.
+settings continues that table: rounds add up until --rounds are there. Ratios are taken within rounds and reported with 95 % intervals.
 --quick checks the script with the champion of a registry and our own systems, and keeps nothing. --memory N sends N short requests
 to our server alone. The last line is JSON; --keep keeps it in results/bench_serve.json.
 """
@@ -142,8 +142,8 @@ class Fleet:
         self.absent: dict[str, str] = {}
         self.started: dict[str, float] = {}
         self.material = material
-        wanted = ["tunectl"] if args.memory else args.only
-        self.peers = [item for item in PEERS if not wanted or item.name in wanted]
+        names = ["tunectl"] if args.memory else args.only
+        self.peers = [item for item in PEERS if not names or item.name in names]
         self.place: Path = args.place
 
     def __enter__(self) -> Fleet:
@@ -201,10 +201,10 @@ class Rounds:
         """Measure the rounds that are left, then say what all of them add up to."""
         args, fleet, longest = self.args, self.fleet, 0.0
         last = ("open", args.rates[-1]) if args.rates else ("closed", CLIENTS[-1])
-        first, done = serve_report.count_rounds(serve_report.read_rows(self.table, self.run), *last)
-        if done:
-            print(f"{done} rounds are there already ({self.table})", flush=True)
-        for turn in range(first, first + args.rounds - done):
+        first, finished_rounds = serve_report.count_rounds(serve_report.read_rows(self.table, self.run), *last)
+        if finished_rounds:
+            print(f"{finished_rounds} rounds are there already ({self.table})", flush=True)
+        for turn in range(first, first + args.rounds - finished_rounds):
             if turn > first and time.monotonic() - self.start + longest > 60 * args.minutes:
                 print(f"another round would end after {args.minutes:g} minutes; the next run goes on", flush=True)
                 break
@@ -213,8 +213,8 @@ class Rounds:
             longest = max(longest, time.monotonic() - began)
         shared = {}
         for name in ("tunectl", "vllm") if not args.quick else ():
-            if name in fleet.running and (told := fleet.try_system(name, prefixes)):
-                shared[name] = told
+            if name in fleet.running and (figures := fleet.try_system(name, prefixes)):
+                shared[name] = figures
         return self._report() | {"shared_beginnings": shared}
 
     def _round(self, turn: int) -> None:
@@ -258,9 +258,9 @@ def measure_closed_loop(args: argparse.Namespace, running: Running, *, clients: 
     requests = max(args.requests, 2 * clients) if not args.quick else args.requests
     running.resume()
     cpu = running.cpu()
-    asked = bodies(running, clients * 4 + 3 * requests, f"{turn}/{clients}")
+    payloads = bodies(running, clients * 4 + 3 * requests, f"{turn}/{clients}")
     warm = WARM if not args.quick else 0.5
-    measured = drive(running, asked, clients=clients, warm=warm, seconds=warm, requests=requests, longest=LONGEST)
+    measured = drive(running, payloads, clients=clients, warm=warm, seconds=warm, requests=requests, longest=LONGEST)
     measured["server_cpu_seconds"] = round(running.cpu() - cpu, 2)
     time.sleep(0.5)  # it hears that the clients have left
     running.pause()
@@ -293,11 +293,11 @@ def measure_memory(args: argparse.Namespace, fleet: Fleet) -> dict[str, Any]:
     """Memory of our server over many requests."""
     if "tunectl" not in fleet.running:
         raise SystemExit(f"our server cannot be measured here: {fleet.absent.get('tunectl')}")
-    found = memory(fleet.running["tunectl"], args.memory)
-    growth = found["growth_after_the_first_tenth"]
-    held = "held  " if growth <= MOST_GROWTH else "MISSED"
-    print(f"{held} growth of memory after the first tenth: {growth} (at most {MOST_GROWTH})", flush=True)
-    return {"memory": found}
+    figures = memory(fleet.running["tunectl"], args.memory)
+    growth = figures["growth_after_the_first_tenth"]
+    state = "held  " if growth <= MOST_GROWTH else "MISSED"
+    print(f"{state} growth of memory after the first tenth: {growth} (at most {MOST_GROWTH})", flush=True)
+    return {"memory": figures}
 
 
 if __name__ == "__main__":

@@ -115,16 +115,16 @@ def one(name: str, seed: int, data: Path, scratch: Path, model: Path) -> dict:
     """One system in a fresh process."""
     out = scratch / f"{name}-{seed}-{data.stem}"
     words = [sys.executable, __file__, "--model", str(model), "--child", name, str(seed), str(data), str(out)]
-    done = subprocess.run(
+    process = subprocess.run(
         words,
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
     )
-    if done.returncode != 0:
-        raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
-    result: dict = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode != 0:
+        raise SystemExit(f"{name} failed:\n{process.stderr[-3000:]}")
+    result: dict = json.loads(process.stdout.splitlines()[-1])
     print(
         f"{data.stem:9} seed {seed} {name:13} {result['tokens_per_second']:7.1f} tokens/s "
         f"{result['tokens_per_cpu_second']:7.1f} a cpu-second, validation loss {result['validation_loss']:.4f}",
@@ -141,10 +141,10 @@ def single(count: int, seed: int) -> dict:
         prompt, completion = row.get("prompt"), row.get("completion")
         if prompt and completion and len(prompt) + len(completion) < 1200:
             pairs.setdefault(prompt, completion)
-    chosen = sorted(pairs.items())
-    random.Random(seed).shuffle(chosen)
-    train, held = chosen[:count], chosen[count : count + VALIDATION]
-    return {"train": [[p, [c]] for p, c in train], "validation": [[p, [c]] for p, c in held]}
+    rows = sorted(pairs.items())
+    random.Random(seed).shuffle(rows)
+    train, held_out = rows[:count], rows[count : count + VALIDATION]
+    return {"train": [[p, [c]] for p, c in train], "validation": [[p, [c]] for p, c in held_out]}
 
 
 def multiple(path: Path, count: int) -> dict:
@@ -154,13 +154,13 @@ def multiple(path: Path, count: int) -> dict:
     groups: dict[str, list[str]] = {}
     for row in csv.DictReader(path.open()):
         groups.setdefault(row["mr"], []).append(row["ref"])
-    chosen = list(groups.items())
-    random.Random(1).shuffle(chosen)
+    rows = list(groups.items())
+    random.Random(1).shuffle(rows)
     train, total = [], 0
     while total < 2 * count:
-        train.append(chosen.pop())
+        train.append(rows.pop())
         total += len(train[-1][1])
-    return {"train": train, "validation": chosen[:4]}
+    return {"train": train, "validation": rows[:4]}
 
 
 def matrix_peak() -> tuple[str, float]:
@@ -185,16 +185,16 @@ def matrix_peak() -> tuple[str, float]:
 
 def child(system: str, seed: int, data: Path, out: Path, model: Path) -> dict:
     """Train once and measure the adapter."""
-    given = json.loads(data.read_text())
-    train, validation = (mask_pairs(given[part], model) for part in ("train", "validation"))
+    texts = json.loads(data.read_text())
+    train, validation = (mask_pairs(texts[part], model) for part in ("train", "validation"))
     from tunectl.training import prefix_sharing
 
     apart = [row for item in train for row in prefix_sharing.pack_example(item, share=False, limit=1)]
     tokens = sum(row.apart for row in apart)
     fit = fit_tunectl if system == "tunectl" else fit_trl
-    seconds, cpu = fit(system, seed, given, train, model, out)
+    seconds, cpu = fit(system, seed, texts, train, model, out)
     layers, head = weights_of(model)
-    read = (
+    batch_tokens = (
         tokens
         if system != "tunectl"
         else sum(
@@ -203,7 +203,7 @@ def child(system: str, seed: int, data: Path, out: Path, model: Path) -> dict:
             for row in prefix_sharing.pack_example(item, share=True, limit=prefix_sharing.ROW_TOKENS)
         )
     )
-    flops = 4 * (layers * read + head * sum(row.target_tokens for row in apart))
+    flops = 4 * (layers * batch_tokens + head * sum(row.target_tokens for row in apart))
     return {
         "tokens": tokens,
         "seconds": round(seconds, 2),
@@ -251,7 +251,7 @@ def section():
     return Sft.model_validate({**declared, **shared, **quiet})
 
 
-def fit_tunectl(_system: str, seed: int, _given: dict, train: list, model: Path, out: Path) -> tuple[float, float]:
+def fit_tunectl(_system: str, seed: int, _texts: dict, train: list, model: Path, out: Path) -> tuple[float, float]:
     """Our trainer; one epoch, as the peers. Seconds of its steps, without validation."""
     from tunectl.backends.trainers.sft_trainer import SftTrainer
     from tunectl.training import prefix_sharing
@@ -305,7 +305,7 @@ class Clock:
         return patch_train()
 
 
-def fit_trl(system: str, seed: int, given: dict, _train: list, model: Path, out: Path) -> tuple[float, float]:
+def fit_trl(system: str, seed: int, texts: dict, _train: list, model: Path, out: Path) -> tuple[float, float]:
     """TRL on the same pairs in its own conversational format; it tokenizes and masks by itself before the clock starts."""
     import datasets
     import torch
@@ -316,7 +316,7 @@ def fit_trl(system: str, seed: int, given: dict, _train: list, model: Path, out:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     pairs = [
         {"prompt": [{"role": "user", "content": p}], "completion": [{"role": "assistant", "content": a}]}
-        for p, result in given["train"]
+        for p, result in texts["train"]
         for a in result
     ]
     tuned: dict = {}

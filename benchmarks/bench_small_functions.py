@@ -31,7 +31,7 @@ def measure_power_law() -> dict[str, object]:
     sizes = np.asarray(ROWS, dtype=float)
     truth = 60 - 120 * sizes**-0.4
     curves = truth + rng.normal(0, 1.0, (CURVES, len(ROWS)))
-    wanted = 60 - 120 * (10 * sizes[-1]) ** -0.4
+    expected = 60 - 120 * (10 * sizes[-1]) ** -0.4
     started = time.perf_counter()
     limits, slopes, decays = power_law.fit_many(ROWS, curves, higher_is_better=True)
     ours, seconds = limits + slopes * (10 * sizes[-1]) ** -decays, time.perf_counter() - started
@@ -49,10 +49,10 @@ def measure_power_law() -> dict[str, object]:
     return {
         "seconds": round(seconds, 4),
         "seconds_scipy": round(peer, 2),
-        "median_error": round(float(np.median(np.abs(ours - wanted))), 2),
-        "median_error_scipy": round(float(np.median(np.abs(np.asarray(theirs) - wanted))), 2),
-        "largest_error": round(float(np.abs(ours - wanted).max()), 1),
-        "largest_error_scipy": round(float(np.abs(np.asarray(theirs) - wanted).max()), 1),
+        "median_error": round(float(np.median(np.abs(ours - expected))), 2),
+        "median_error_scipy": round(float(np.median(np.abs(np.asarray(theirs) - expected))), 2),
+        "largest_error": round(float(np.abs(ours - expected).max()), 1),
+        "largest_error_scipy": round(float(np.abs(np.asarray(theirs) - expected).max()), 1),
         "not_fitted_scipy": failed,
     }
 

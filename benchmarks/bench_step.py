@@ -106,13 +106,13 @@ def measure(layers: Layers, rounds: int) -> dict[int, list[Walls]]:
     result: dict[int, list[Walls]] = {count: [] for count in STREAMS}
     for turn in range(-1, rounds):  # the first one warms up
         for count in STREAMS:
-            found: Walls = {}
+            walls: Walls = {}
             for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                found |= layers.measures[name](count, f"{turn}/{count}/{name}")
+                walls |= layers.measures[name](count, f"{turn}/{count}/{name}")
             if turn >= 0:
-                result[count].append(found)
+                result[count].append(walls)
                 print(
-                    f"{turn + 1} {count:3} streams {json.dumps({k: round(v, 4) for k, v in found.items()})}", flush=True
+                    f"{turn + 1} {count:3} streams {json.dumps({k: round(v, 4) for k, v in walls.items()})}", flush=True
                 )
     return result
 
@@ -126,8 +126,8 @@ class Layers:
             "prompts": lambda count, name: rename("prompts", self.engine(count, name, 0, 1)),
             "plain": lambda count, name: rename("plain", self.engine(count, name, 0, self.tokens)),
             "logprobs": lambda count, name: rename("logprobs", self.engine(count, name, 1, self.tokens)),
-            "thread": lambda count, name: {"thread": self.session(self.thread, self.heard[0], count, name)},
-            "process": lambda count, name: {"process": self.session(self.process, self.heard[1], count, name)},
+            "thread": lambda count, name: {"thread": self.session(self.thread, self.listeners[0], count, name)},
+            "process": lambda count, name: {"process": self.session(self.process, self.listeners[1], count, name)},
             "http": self.http,
         }
 
@@ -140,11 +140,11 @@ class Layers:
         self.server = Running(peer, self.material, self.place)
         self.bare = open_pipeline(str(release / "model"), CACHE_TOKENS, BATCH_TOKENS, LARGE, None)
         settings = {"threads": 0, "cache_tokens": CACHE_TOKENS, "batch_tokens": BATCH_TOKENS, "running": RUNNING}
-        self.heard = (Listener(), Listener())
-        self.thread = OpenVinoEngine(**settings).open(release, self.heard[0], adapter=False)
+        self.listeners = (Listener(), Listener())
+        self.thread = OpenVinoEngine(**settings).open(release, self.listeners[0], adapter=False)
         factory = f"{OpenVinoEngine.__module__}:{OpenVinoEngine.__name__}"
         process = SubprocessEngine("openvino", factory, settings)
-        self.process = process.open(release, self.heard[1], adapter=False)
+        self.process = process.open(release, self.listeners[1], adapter=False)
         self.server.wait()
         self.server.pause()
         return self
@@ -176,28 +176,28 @@ class Layers:
             "sampling": sum(raw.sampling_durations) / 1e6,
         }
 
-    def session(self, session: Any, heard: Listener, count: int, name: str) -> float:
+    def session(self, session: Any, listener: Listener, count: int, name: str) -> float:
         """One of our sessions: seconds until the last token."""
         from tunectl.generation.engine import GenerationRequest
 
         requests = [GenerationRequest(ids, self.tokens, 0.0, 1.0, frozenset()) for ids in self.prompts(count, name)]
-        heard.expect(count)
+        listener.expect(count)
         start = time.monotonic()
         for number, request in enumerate(requests):
             session.start(number, request)
-        heard.done.wait(600)
+        listener.done.wait(600)
         return time.monotonic() - start
 
     def http(self, count: int, name: str) -> Walls:
         """The server: seconds until the last token, and of processor time in its processes."""
-        asked = self.material.asks(count, f"step {name}")
-        bodies = [body(self.server, [{"role": "user", "content": text}], self.tokens) for text, _ in asked]
+        texts = self.material.asks(count, f"step {name}")
+        bodies = [body(self.server, [{"role": "user", "content": text}], self.tokens) for text, _ in texts]
         self.server.resume()
         cpu = self.server.cpu()
-        found = burst(self.server, bodies)
+        figures = burst(self.server, bodies)
         cpu = self.server.cpu() - cpu
         self.server.pause()
-        return {"http": found["until_last_token_seconds"], "http_cpu": cpu}
+        return {"http": figures["until_last_token_seconds"], "http_cpu": cpu}
 
 
 class Listener:
@@ -267,12 +267,12 @@ def time_products(config: dict[str, Any], rows: int) -> dict[str, float]:
     for wide, out, times in shapes:
         left = random.standard_normal((rows, wide), dtype=np.float32)
         right = random.standard_normal((wide, out), dtype=np.float32)
-        found = []
+        durations = []
         for _ in range(5):
             start = time.perf_counter()
             left @ right
-            found.append(time.perf_counter() - start)
-        total += times * statistics.median(found)
+            durations.append(time.perf_counter() - start)
+        total += times * statistics.median(durations)
         work += times * 2.0 * rows * wide * out
     return {"milliseconds": round(1000 * total, 3), "gflop_per_second": round(work / total / 1e9, 1)}
 

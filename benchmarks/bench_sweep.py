@@ -92,10 +92,10 @@ def main() -> None:
     for what, seconds in figures.items():
         print(f"{what:<10} {seconds:8.2f} s")
     print(f"a trial is {ratio} times a repro with nothing to do and its worktree; allowed: {ALLOWED}")
-    found = {"figures": figures, "ratio": ratio, "machine": machine(), "versions": versions("optuna", "dvc")}
+    result = {"figures": figures, "ratio": ratio, "machine": machine(), "versions": versions("optuna", "dvc")}
     if args.keep:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
-    print(json.dumps(found))
+        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))
     if ratio > ALLOWED:
         sys.exit(1)
 

@@ -76,10 +76,10 @@ def main() -> None:
     bench = setup.bench(project, "training")
     cells: Cells = {ALONE: [], YIELDING: [], GREEDY: []}
     with serving(project) as (port, key):
-        asked = ClientLoad(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
+        load = ClientLoad(port, key, store.manifest(champion.release).project, args.clients, args.seconds)
         for _ in range(args.rounds):
             for name, limits in ways(resources):
-                cells[name].append(measure_window(name, limits, asked, bench))
+                cells[name].append(measure_window(name, limits, load, bench))
     result = {
         "benchmark": "yield",
         "machine": machine(),
@@ -121,20 +121,20 @@ class ClientLoad:
     def measure(self) -> dict[str, Any]:
         """One window, as a client process of its own saw it."""
         bodies = [self._body(item.brief) for item in islice(self._briefs, 2000)]
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, str(HERE / "serve_client.py")],
             input=json.dumps({**self._plan, "bodies": bodies}), capture_output=True, text=True, check=False,
         )  # fmt: skip
-        if done.returncode:
-            raise SystemExit(f"the client failed: {done.stderr[-500:]}")
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        if process.returncode:
+            raise SystemExit(f"the client failed: {process.stderr[-500:]}")
+        result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
         if result["failed"]:
             raise SystemExit(f"the server did not answer: {result['failed'][0]}")
         return result
 
     def _body(self, text: str) -> dict[str, Any]:
-        given = {"model": self._model, "messages": [{"role": "user", "content": text}], "max_tokens": TOKENS}
-        return {**given, "stream": True, "stream_options": {"include_usage": True}, "temperature": 0.0}
+        request = {"model": self._model, "messages": [{"role": "user", "content": text}], "max_tokens": TOKENS}
+        return {**request, "stream": True, "stream_options": {"include_usage": True}, "temperature": 0.0}
 
 
 @contextmanager
@@ -157,11 +157,11 @@ def _ready(port: int) -> bool:
     return False
 
 
-def measure_window(name: str, limits: ProcessLimits | None, asked: ClientLoad, bench: Path) -> dict[str, Any]:
+def measure_window(name: str, limits: ProcessLimits | None, load: ClientLoad, bench: Path) -> dict[str, Any]:
     """One window; with a training beside it, how many processors that had."""
     with training(bench, limits) as mark:
         began, before = time.monotonic(), processor_seconds(mark)
-        result = asked.measure()
+        result = load.measure()
         took = time.monotonic() - began
         result["training_processors"] = round((processor_seconds(mark) - before) / took, 2)
     first = result["first"]

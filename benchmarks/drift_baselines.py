@@ -35,11 +35,11 @@ def evidently(texts: Sequence[str], tone: np.ndarray, vectors: np.ndarray) -> Pe
             report = Report([ValueDrift(column="text"), ValueDrift(column="tone")], include_tests=True)
             snapshot = report.run(dataset(window), dataset(reference)).dict()
             tests = {item["name"]: item["status"] for item in snapshot["tests"]}
-            told = {name: _is_failure(tests[f"Value Drift for column {name}"]) for name in ("text", "tone")}
+            alarms = {name: _is_failure(tests[f"Value Drift for column {name}"]) for name in ("text", "tone")}
             now, then = (pd.DataFrame(vectors[places], columns=columns) for places in (window, reference))
             for name, method in methods.items():  # "model" writes a column into what it is given
-                told[f"embeddings, {name}"] = bool(method(now.copy(), then.copy())[1])
-        return told
+                alarms[f"embeddings, {name}"] = bool(method(now.copy(), then.copy())[1])
+        return alarms
 
     return alarms
 
@@ -55,16 +55,18 @@ def kl(texts: Sequence[str], tone: np.ndarray, _vectors: np.ndarray) -> Peer:
 
     def alarms(reference: np.ndarray, window: np.ndarray) -> dict[str, bool]:
         then, now = (Counter(word for index in places for word in words[index]) for places in (reference, window))
-        known = then.keys() | now.keys()
-        told = {"words": divergence([now[word] for word in known], [then[word] for word in known]) > KL_LIMIT}
+        vocabulary = then.keys() | now.keys()
+        alarms = {
+            "words": divergence([now[word] for word in vocabulary], [then[word] for word in vocabulary]) > KL_LIMIT
+        }
         for name, values in (("length deciles", lengths), ("tone deciles", tone)):
             edges = np.unique(np.quantile(values[reference], np.linspace(0, 1, 11)[1:-1]))
             counts = [
                 np.bincount(np.digitize(values[places], edges), minlength=len(edges) + 1)
                 for places in (window, reference)
             ]
-            told[name] = divergence(*counts) > KL_LIMIT
-        return told
+            alarms[name] = divergence(*counts) > KL_LIMIT
+        return alarms
 
     return alarms
 

@@ -41,14 +41,14 @@ def read(name: str, data: Path) -> Corpus:
     if name == "restaurants":
         with (data / "e2e" / "devset.csv").open(newline="", encoding="utf-8") as stream:
             return Corpus(name, list(dict.fromkeys(row["ref"] for row in csv.DictReader(stream))), [])
-    known = {"reviews": "product_reviews.csv", "tweets": "tweets.csv"}
-    path = data / "drift" / known[name] if name in known else Path(name)
+    files = {"reviews": "product_reviews.csv", "tweets": "tweets.csv"}
+    path = data / "drift" / files[name] if name in files else Path(name)
     if not path.is_file():
         raise SystemExit(f"{path} does not exist; name a CSV file with the columns text and sentiment")
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     return Corpus(
-        path.stem if name not in known else name,
+        path.stem if name not in files else name,
         [row["text"] for row in rows],
         [index for index, row in enumerate(rows) if float(row.get("sentiment") or 0) < 0],
     )
@@ -105,8 +105,8 @@ def measure(corpus: Corpus, other: Corpus, tools: SignalBackends) -> Pair:
     """Measure a pair with an embedder that knows both."""
     rows = make_rows([*corpus.texts, *other.texts], seed=1)
     count = len(rows)  # a window's language is looked at in part; here every row may be in one
-    prompts = signals.compute_signal_values(rows, "prompt", tools, spoken=count)
-    answers = signals.compute_signal_values(make_rows(other.texts, seed=2), "answer", tools, spoken=count)
+    prompts = signals.compute_signal_values(rows, "prompt", tools, max_texts=count)
+    answers = signals.compute_signal_values(make_rows(other.texts, seed=2), "answer", tools, max_texts=count)
     return Pair(corpus, other, prompts, answers)
 
 

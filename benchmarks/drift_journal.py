@@ -45,10 +45,10 @@ class Journal:
         self._key = hashlib.sha256(code + json.dumps(about).encode()).hexdigest()[:16]
         self._path, self.done, self.seconds = path, dict[Task, dict[str, Any]](), 0.0
         for line in path.read_text().splitlines() if path.is_file() else []:
-            kept = json.loads(line)
-            if kept["key"] == self._key:
-                self.done[Task(**kept["task"])] = kept["figures"]
-                self.seconds += kept["seconds"]
+            entry = json.loads(line)
+            if entry["key"] == self._key:
+                self.done[Task(**entry["task"])] = entry["figures"]
+                self.seconds += entry["seconds"]
 
     def run_all(
         self,
@@ -59,14 +59,14 @@ class Journal:
         begin: Callable[[], None],
     ) -> None:
         """Do what is not done, ``workers`` tasks at a time, and keep each at once; none begins after ``until``."""
-        left = [one for one in tasks if one not in self.done]
-        print(f"{len(tasks) - len(left)} of {len(tasks)} tasks are done already", flush=True)
-        last, total = time.monotonic(), len(left)
+        todo = [one for one in tasks if one not in self.done]
+        print(f"{len(tasks) - len(todo)} of {len(tasks)} tasks are done already", flush=True)
+        last, total = time.monotonic(), len(todo)
         with multiprocessing.get_context("fork").Pool(workers, initializer=begin) as pool:
             running: list[Any] = []
-            while left or running:
-                while left and len(running) < workers and time.monotonic() < until:
-                    running.append(pool.apply_async(work, (left.pop(0),)))
+            while todo or running:
+                while todo and len(running) < workers and time.monotonic() < until:
+                    running.append(pool.apply_async(work, (todo.pop(0),)))
                 if not running:
                     break
                 running[0].wait(0.2)
@@ -76,7 +76,7 @@ class Journal:
                     now = time.monotonic()
                     self._keep(task, figures, now - last)
                     last = now
-                    print(f"{total - len(left) - len(running)}/{total} {task} {figures}", flush=True)
+                    print(f"{total - len(todo) - len(running)}/{total} {task} {figures}", flush=True)
 
     def _keep(self, task: Task, figures: dict[str, Any], seconds: float) -> None:
         self.done[task] = figures
@@ -87,12 +87,12 @@ class Journal:
 
     def null_figures(self, pairs: Sequence[tuple[Pair, Any]], kinds: Sequence[str]) -> list[dict[str, Any]]:
         """A row a pair and kind: false verdicts and evaluations of each reference."""
-        found = []
+        rows = []
         for kind in kinds:
             for place, (pair, _) in enumerate(pairs):
                 some = [one for one in self.done if (one.kind, one.place) == (kind, place)]
                 if some:
-                    found.append(
+                    rows.append(
                         {
                             "pair": pair.name,
                             "kind": kind,
@@ -101,13 +101,13 @@ class Journal:
                             "false": [self.done[one]["false"] for one in some],
                         }
                     )
-        return found
+        return rows
 
     def power_figures(
         self, pairs: Sequence[tuple[Pair, Any]], changes: Mapping[tuple[str, int], Any]
     ) -> list[dict[str, Any]]:
         """A row a change and pair, and one of all pairs together."""
-        found = []
+        result = []
         for change, rows in changes:
             cells = []
             for place, (pair, _) in enumerate(pairs):
@@ -116,8 +116,8 @@ class Journal:
                     cells.append((pair.name, some))
             if len(cells) > 1:
                 cells.append(("all pairs", [one for _, some in cells for one in some]))
-            found += [self._power_row(name, change, rows, some) for name, some in cells]
-        return found
+            result += [self._power_row(name, change, rows, some) for name, some in cells]
+        return result
 
     def _power_row(self, name: str, change: str, rows: int, tasks: Sequence[Task]) -> dict[str, Any]:
         delays = [each for one in tasks for each in self.done[one]["delays"]]

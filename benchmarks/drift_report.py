@@ -14,7 +14,7 @@ KINDS = {"run": "one long run", "sequences": "sequences of nine windows", "all":
 def page(result: Mapping[str, Any]) -> str:
     """What is committed."""
     seconds, machine = result["seconds_of_10000_rows"], result["machine"]
-    missed = "\n".join(f"- missed: {one}" for one in result["missed"])
+    misses = "\n".join(f"- missed: {one}" for one in result["missed"])
     return f"""# Drift of real text: false verdicts and delay
 
 Reference ({result["reference_rows"]:,} rows) and windows are drawn from the first corpus of a pair; what is foreign comes from the
@@ -36,7 +36,7 @@ until half of the sequences have one; "0.1": the rule of version 0.1, three wind
 A window of 10,000 rows that shifted, sampled, tested with the eight before it: {seconds["window"]} s, and {seconds["report"]} s for
 Evidently's report of it.
 
-{missed or "All targets are reached."}
+{misses or "All targets are reached."}
 """
 
 

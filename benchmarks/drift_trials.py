@@ -48,30 +48,30 @@ def run(
     """Draw ``trials`` sequences, from number ``begin`` on; the answers' part of the budget is left unused: they never change."""
     budget = rule.false_alarms * PARTS / sum(WEIGHTS.values())
     rule = replace(rule, permutations=DEALS, false_alarms=budget)
-    found, shift = Sequences(), shift_of(pair, change)
+    sequences, shift = Sequences(), shift_of(pair, change)
     for trial in range(begin, begin + trials):
         random = np.random.default_rng([rows, trial])
-        drawn = _Drawn(pair, rule, random.choice(len(pair.own.texts), reference), trial)
+        trial_data = _Trial(pair, rule, random.choice(len(pair.own.texts), reference), trial)
         history = [random.choice(len(pair.own.texts), rows) for _ in range(BEFORE)]
         delay, row = None, 0
         for window in range(1, 10):
             history = [*history, shift(random, "prompt", random.choice(len(pair.own.texts), rows))][-9:]
-            if delay is None and drawn.is_drift(history):
+            if delay is None and trial_data.is_drift(history):
                 delay = window
             if window <= 3:
-                p_values = drawn.p_values(history[-1])
+                p_values = trial_data.p_values(history[-1])
                 row += row == window - 1 and min(p_values.values()) * len(WEIGHTS) <= 0.05  # Holm's first step
             if window == 1:
                 for name, p_value in p_values.items():
-                    found.alone[name] = found.alone.get(name, 0) + (p_value <= 0.05)
+                    sequences.alone[name] = sequences.alone.get(name, 0) + (p_value <= 0.05)
             if window >= 3 and delay is not None:
                 break
-        found.rates.delays.append(delay)
-        found.in_a_row += row == 3
-    return found
+        sequences.rates.delays.append(delay)
+        sequences.in_a_row += row == 3
+    return sequences
 
 
-class _Drawn:
+class _Trial:
     """One reference of a trial; its effect floors are worked out for what would otherwise be a verdict."""
 
     def __init__(self, pair: Pair, rule: DetectionRule, places: np.ndarray, seed: int) -> None:
@@ -98,15 +98,15 @@ class _Drawn:
 
     def _combine(self, tests: dict[int, list[DriftSignal]], budget: float) -> dict[str, DriftSignal]:
         floored = {
-            size: [replace_floor(one, self._floors.get(one.name, -np.inf)) for one in found]
-            for size, found in tests.items()
+            size: [replace_floor(one, self._floors.get(one.name, -np.inf)) for one in results]
+            for size, results in tests.items()
         }
         return decision.combine_pools(floored, WEIGHTS, budget)
 
     def p_values(self, window: np.ndarray) -> dict[str, float]:
         """Of one window alone, by signal."""
-        found = self._test(signals.subset(self._pair.prompts, window))
-        return {one.name: one.p_value for one in found if one.p_value is not None}
+        results = self._test(signals.subset(self._pair.prompts, window))
+        return {one.name: one.p_value for one in results if one.p_value is not None}
 
     def _test(self, window: SignalColumns) -> list[DriftSignal]:
         return signals.run_all_tests(

@@ -65,22 +65,22 @@ def main() -> None:
     profile = HardwareProfile.model_validate(atomic_io.read_json(layout.config("reward"))["settings"]["hardware"])
     items = read(args.project / "held_out.csv")
     base, sft = layout.artifact("model"), layout.artifact("sft")
-    asked = [item for item in items for _ in range(args.answers)]
+    repeats = [item for item in items for _ in range(args.answers)]
     prompter = evaluation.prompter(base, sft)
     generator = modeling_generator.model_loader(profile)(base, sft)
     replies = generator.answer(
-        [GenerationPrompt(prompter.prompt(item.messages)) for item in asked],
+        [GenerationPrompt(prompter.prompt(item.messages)) for item in repeats],
         HOW,
         seed=args.seed,
         label="answers of sft",
     )
     generator.close()
     answers = [reply.text for reply in replies]
-    match = slot_error.match_answers(slot_error.build_slot_matcher(declared.read(SLOTS), items), asked, answers)
+    match = slot_error.match_answers(slot_error.build_slot_matcher(declared.read(SLOTS), items), repeats, answers)
     model = evaluation.reward_model(
         base=base, sft=sft, reward=args.reward or layout.artifact("reward"), part="members", profile=profile
     )
-    values = [item.value for item in model.score([ScoredPrompt(item.messages) for item in asked], answers)]
+    values = [item.value for item in model.score([ScoredPrompt(item.messages) for item in repeats], answers)]
     model.close()
     result = compare_answers(match, values, args.answers)
     table = np.asarray(result.of_input, dtype=np.float64)
@@ -108,7 +108,7 @@ def read(path: Path) -> list[Item]:
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             references[row["mr"]].append(row["ref"])
-    return [Item(asked, (Message("user", asked),), tuple(texts)) for asked, texts in references.items()]
+    return [Item(text, (Message("user", text),), tuple(texts)) for text, texts in references.items()]
 
 
 def compare_answers(match: Sequence[SlotMatch], values: Sequence[float], answers: int) -> Order:

@@ -47,11 +47,11 @@ def main() -> int:
 def _measure(name: str, url: str, folder: Path, runs: int) -> dict[str, object]:
     total = {"accepted": 0, "finished": 0, "feedback": 0, "running": 0}
     missing: list[str] = []
-    with progress.bar(f"kills, {name}", runs) as shown:
+    with progress.bar(f"kills, {name}", runs) as bar:
         for run in killed(url, folder, runs, seed=17):
             total = {key: count + getattr(run, key) for key, count in total.items()}
             missing += run.missing
-            shown.advance(1)
+            bar.advance(1)
     print(
         f"{name}: {runs} kills, {total['accepted']} inferences confirmed, {total['running']} cut off, {len(missing)} missing"
     )

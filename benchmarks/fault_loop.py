@@ -66,7 +66,7 @@ class Ground:
 
     folder: Path
     scale: float
-    made: int = 0
+    count: int = 0
 
     def times(self, count: int) -> int:
         """A full count, scaled."""
@@ -74,8 +74,8 @@ class Ground:
 
     def fresh(self) -> Path:
         """A folder that is not there yet."""
-        self.made += 1
-        return self.folder / f"ground{self.made}" / "shop"
+        self.count += 1
+        return self.folder / f"ground{self.count}" / "shop"
 
 
 def texts() -> tuple[signals.SignalColumns, range, range, int]:
@@ -156,9 +156,9 @@ def twenty_three(ground: Ground) -> Iterator[Found]:
 
         for hit in progress.track(pool.map(shoot, *zip(*shots, strict=True)), "kills", len(shots)):
             hits[hit or "over already"] += 1
-    missed = hits.pop("over already", 0)
-    result.figures |= {"kills": len(shots), "hit": len(shots) - missed, **dict(sorted(hits.items()))}
-    result.must(missed <= len(shots) / 5, f"{missed} of {len(shots)} kills came after the end: they say nothing")
+    misses = hits.pop("over already", 0)
+    result.figures |= {"kills": len(shots), "hit": len(shots) - misses, **dict(sorted(hits.items()))}
+    result.must(misses <= len(shots) / 5, f"{misses} of {len(shots)} kills came after the end: they say nothing")
     yield result
 
 
@@ -248,15 +248,15 @@ def main() -> int:
     ground = Ground(folder, args.scale)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     rows = [row for row in ROWS if not args.only or set(row[0]) & set(args.only)]
-    found = fault_report.run(rows, ground)
+    results = fault_report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
-    print("\n".join(fault_report.table(found)))
+    print("\n".join(fault_report.table(results)))
     result = {"machine": machine(), "versions": versions("dvc", "numpy"), "scale": args.scale}
-    result["rows"] = [{**asdict(each), "held": each.held} for each in found]
+    result["rows"] = [{**asdict(each), "held": each.held} for each in results]
     if args.keep:
         keep(result, others=bool(args.only))
     print(json.dumps(result))
-    return 0 if all(each.held for each in found) else 1
+    return 0 if all(each.held for each in results) else 1
 
 
 def keep(result: dict[str, Any], *, others: bool) -> None:

@@ -60,7 +60,7 @@ class Ground:
     folder: Path
     store: ReleaseRegistry
     scale: float
-    made: int = 0
+    count: int = 0
 
     def times(self, count: int) -> int:
         """A full count, scaled."""
@@ -69,9 +69,9 @@ class Ground:
     @contextmanager
     def server(self, *, env: dict[str, str] | None = None, grace: int = 30, **serve: Any) -> Iterator[Server]:
         """A fresh server that is ready; stopped afterwards, whatever became of it."""
-        self.made += 1
-        given = {"TUNECTL_REGISTRY": str(self.store.root), **(env or {})}
-        server = Server(self.folder / f"server{self.made}", env=given, grace=grace, **serve)
+        self.count += 1
+        environment = {"TUNECTL_REGISTRY": str(self.store.root), **(env or {})}
+        server = Server(self.folder / f"server{self.count}", env=environment, grace=grace, **serve)
         try:
             server.until_ready(600)
             yield server
@@ -154,8 +154,8 @@ def eight(ground: Ground) -> Iterator[Found]:
         with ground.server(env=shared) as second:
             result = asyncio.run(server_kills.neighbors(first, second))
         asyncio.run(server_kills.alone_again(result, first))
-        live = {"TUNECTL_INFERENCE_LOG_URL": f"sqlite:///{first.folder}/.tunectl/inference_log/inference_log.sqlite"}
-        env = {"TUNECTL_REGISTRY": str(ground.store.root), **live}
+        log_env = {"TUNECTL_INFERENCE_LOG_URL": f"sqlite:///{first.folder}/.tunectl/inference_log/inference_log.sqlite"}
+        env = {"TUNECTL_REGISTRY": str(ground.store.root), **log_env}
         asyncio.run(server_kills.refused_neighbor(result, first, Server(ground.folder / "refused", env=env)))
         yield result
 
@@ -173,19 +173,19 @@ def eleven(ground: Ground) -> Iterator[Found]:
         if postgres is not None:
             yield _store_kills(ground, "PostgreSQL", postgres.database("kill"))
     result, chance = server_kills.killed_server_found(), random.Random(23)
-    with ground.server() as server, progress.bar("kills, whole server", ground.times(20)) as shown:
+    with ground.server() as server, progress.bar("kills, whole server", ground.times(20)) as bar:
         for _ in range(ground.times(20)):
             asyncio.run(server_kills.killed_server(result, server, chance))
-            shown.advance(1)
+            bar.advance(1)
     yield result
 
 
 def _store_kills(ground: Ground, name: str, url: str) -> Found:
     runs = ground.times(200)
     result = Found(11, f"kill -9, {name}", f"{runs} kills: no confirmed row is missing")
-    with progress.bar(f"kills, {name}", runs) as shown:
+    with progress.bar(f"kills, {name}", runs) as bar:
         for run in killed(url, ground.folder, runs, seed=17):
-            shown.advance(1)
+            bar.advance(1)
             result.must(not run.missing, f"missing: {run.missing[:3]}")
             for key in ("accepted", "finished", "feedback", "running"):
                 result.figures[key] = result.figures.get(key, 0) + getattr(run, key)
@@ -208,12 +208,12 @@ def twelve(ground: Ground) -> Iterator[Found]:
                     asyncio.run(full)
                 asyncio.run(disk.slow(result, server, small, inject, policy=policy, patience=PATIENCE))
             if small.read_only():
-                given = {
+                read_only_env = {
                     "TUNECTL_REGISTRY": str(ground.store.root),
                     "TUNECTL_INFERENCE_LOG_URL": env["TUNECTL_INFERENCE_LOG_URL"],
                 }
-                refused = Server(ground.folder / f"read-only-{policy}", env=given)
-                asyncio.run(disk.read_only(result, refused, small))
+                read_only = Server(ground.folder / f"read-only-{policy}", env=read_only_env)
+                asyncio.run(disk.read_only(result, read_only, small))
         yield result
     with _postgres() as postgres:
         if postgres is not None:
@@ -273,17 +273,17 @@ def main() -> int:
     store = prepare_store(folder, args.store)
     ground = Ground(folder, ReleaseRegistry(store), args.scale)
     rows = [row for row in ROWS if not args.only or set(row[0]) & set(args.only)]
-    found = fault_report.run(rows, ground)
+    results = fault_report.run(rows, ground)
     shutil.rmtree(folder, ignore_errors=True)
-    table = "\n".join(fault_report.table(found))
+    table = "\n".join(fault_report.table(results))
     print(table)
     result = {"machine": machine(), "versions": versions("bentoml", "torch", "uvicorn"), "scale": args.scale}
-    result["rows"] = [{**asdict(each), "held": each.held} for each in found]
+    result["rows"] = [{**asdict(each), "held": each.held} for each in results]
     if args.keep:
         RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
         RESULT.with_suffix(".md").write_text(f"{_heading(args.scale)}\n\n{table}\n")
     print(json.dumps(result))
-    return 0 if all(each.held for each in found) else 1
+    return 0 if all(each.held for each in results) else 1
 
 
 def _heading(scale: float) -> str:

@@ -40,12 +40,12 @@ def open_pipeline(model: str, cache: int, batch: int, running: int, adapter: str
     scheduler.max_num_seqs = running
     scheduler.dynamic_split_fuse = True
     scheduler.enable_prefix_caching = True
-    given: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if adapter:
         settings = json.loads((Path(adapter) / "adapter_config.json").read_text())
         weights = genai.Adapter(str(Path(adapter) / "adapter_model.safetensors"))
-        given["adapters"] = genai.AdapterConfig(weights, settings["lora_alpha"] / settings["r"])
-    pipeline = genai.ContinuousBatchingPipeline(model, scheduler_config=scheduler, device="CPU", properties=given)
+        properties["adapters"] = genai.AdapterConfig(weights, settings["lora_alpha"] / settings["r"])
+    pipeline = genai.ContinuousBatchingPipeline(model, scheduler_config=scheduler, device="CPU", properties=properties)
     if adapter:
         pipeline.generate(
             [openvino.Tensor(np.array([[0]], dtype=np.int64))], [genai.GenerationConfig(max_new_tokens=1)]
@@ -61,13 +61,13 @@ def read(connection: socket.socket, inbox: queue.SimpleQueue[bytes | None]) -> N
     inbox.put(None)
 
 
-def build_config(asked: dict[str, Any], number: int, share: float) -> Any:
+def build_config(request: dict[str, Any], number: int, share: float) -> Any:
     """How one answer is generated."""
     logprobs = int(zlib.crc32(b"%d" % number) / 2**32 < share)
-    config = genai.GenerationConfig(max_new_tokens=asked["max_tokens"], ignore_eos=True, logprobs=logprobs)
-    if asked.get("temperature"):
+    config = genai.GenerationConfig(max_new_tokens=request["max_tokens"], ignore_eos=True, logprobs=logprobs)
+    if request.get("temperature"):
         config.do_sample = True
-        config.temperature, config.top_p, config.rng_seed = asked["temperature"], asked["top_p"], asked["seed"]
+        config.temperature, config.top_p, config.rng_seed = request["temperature"], request["top_p"], request["seed"]
     return config
 
 
@@ -87,17 +87,17 @@ def serve(pipeline: Any, connection: socket.socket, first: int, share: float) ->
                 here = False
                 break
             number, _, body = line.partition(b" ")
-            asked = json.loads(body)
-            config = build_config(asked, last, share)
-            prompt = openvino.Tensor(np.array([asked["prompt"]], dtype=np.int64))
-            active[int(number)] = [pipeline.add_request(last, prompt, config), 0, len(asked["prompt"])]
+            request = json.loads(body)
+            config = build_config(request, last, share)
+            prompt = openvino.Tensor(np.array([request["prompt"]], dtype=np.int64))
+            active[int(number)] = [pipeline.add_request(last, prompt, config), 0, len(request["prompt"])]
             last += 1
         if not here or not active:
             continue
         pipeline.step()
-        told = collect_events(active)
+        events = collect_events(active)
         try:
-            connection.sendall(told)
+            connection.sendall(events)
         except OSError:
             here = False
     for handle, *_ in active.values():
@@ -109,18 +109,18 @@ def serve(pipeline: Any, connection: socket.socket, first: int, share: float) ->
 
 def collect_events(active: dict[int, list[Any]]) -> bytes:
     """What one step made, as events."""
-    told = []
+    events = []
     for number, entry in list(active.items()):
         handle = entry[0]
         if not handle.can_read():
             continue
         (output,) = handle.read().values()
         entry[1] += len(output.generated_ids)
-        told += [EVENT % (number, token) for token in output.generated_ids]
+        events += [EVENT % (number, token) for token in output.generated_ids]
         if output.finish_reason != genai.GenerationFinishReason.NONE:
-            told.append(END % (number, entry[2], entry[1], number))
+            events.append(END % (number, entry[2], entry[1], number))
             del active[number]
-    return "".join(told).encode()
+    return "".join(events).encode()
 
 
 def main() -> None:

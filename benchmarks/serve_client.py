@@ -45,14 +45,14 @@ class Stream:
         """Take one event in."""
         if data == b"[DONE]":
             return
-        said = msgspec.json.decode(data)
-        if said.get("error"):
-            self.failed = str(said["error"])[:300]
-        usage = said.get("usage")
+        event = msgspec.json.decode(data)
+        if event.get("error"):
+            self.failed = str(event["error"])[:300]
+        usage = event.get("usage")
         if usage:
             self.used = usage["completion_tokens"]
             self.prompt = usage.get("prompt_tokens", self.prompt)
-        for choice in said.get("choices") or ():
+        for choice in event.get("choices") or ():
             if (choice.get("delta") or {}).get("content"):
                 self.events.append(now)
 
@@ -69,7 +69,7 @@ class Http(asyncio.Protocol):
         self.answered = False
         """Whether this connection has brought anything."""
         self.raw = b""
-        self.left = -1
+        self.remaining = -1
         """Bytes of the body's chunk that have not come; -1: in a header."""
         self.text = b""
         self.head = True
@@ -81,12 +81,12 @@ class Http(asyncio.Protocol):
 
     def next(self, again: tuple[Stream, bytes] | None = None) -> None:
         """Send the next request, unless it is time to stop."""
-        found = again or self.load.next()
-        if found is None:
+        entry = again or self.load.next()
+        if entry is None:
             self.transport.close()
             return
-        self.stream, self.body = found
-        self.raw, self.text, self.left, self.head = b"", b"", -1, True
+        self.stream, self.body = entry
+        self.raw, self.text, self.remaining, self.head = b"", b"", -1, True
         self.transport.write(self.load.prefix % len(self.body) + self.body)
 
     def data_received(self, data: bytes) -> None:
@@ -103,13 +103,13 @@ class Http(asyncio.Protocol):
             for line in event.split(b"\n"):
                 if line.startswith(b"data: "):
                     self.stream.hear(line[6:].strip(), now)
-        if self.left == 0:
+        if self.remaining == 0:
             self.stream.done = True
             self.next()
 
     def _head(self) -> bool:
-        head, found, rest = self.raw.partition(b"\r\n\r\n")
-        if not found:
+        head, separator, rest = self.raw.partition(b"\r\n\r\n")
+        if not separator:
             return False
         if b" 200 " not in head.split(b"\r\n", 1)[0] or b"chunked" not in head.lower():
             self.stream.failed = (head.split(b"\r\n", 1)[0] + b" " + rest[:300]).decode(errors="replace")
@@ -121,18 +121,18 @@ class Http(asyncio.Protocol):
 
     def _chunk(self) -> bool:
         """Move what came of one chunk to the text; False when more must come, or when the body is over."""
-        if self.left < 0:
-            size, found, rest = self.raw.partition(b"\r\n")
-            if not found:
+        if self.remaining < 0:
+            size, separator, rest = self.raw.partition(b"\r\n")
+            if not separator:
                 return False
             if not int(size, 16):
-                self.left = 0 if rest == b"\r\n" else -1
+                self.remaining = 0 if rest == b"\r\n" else -1
                 return False
-            self.left, self.raw = int(size, 16) + 2, rest
-        if len(self.raw) < self.left:
+            self.remaining, self.raw = int(size, 16) + 2, rest
+        if len(self.raw) < self.remaining:
             return False
-        self.text += self.raw[: self.left - 2]
-        self.raw, self.left = self.raw[self.left :], -1
+        self.text += self.raw[: self.remaining - 2]
+        self.raw, self.remaining = self.raw[self.remaining :], -1
         return bool(self.raw)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -162,11 +162,11 @@ class Pipe(asyncio.Protocol):
 
     def next(self) -> None:
         """Send the next request, unless it is time to stop."""
-        found = self.load.next()
-        if found is None:
+        entry = self.load.next()
+        if entry is None:
             self.load.count_closed()
             return
-        self.send(*found)
+        self.send(*entry)
 
     def send(self, stream: Stream, body: bytes) -> None:
         """Send one request."""
@@ -215,11 +215,11 @@ class Load:
 
     def next(self) -> tuple[Stream, bytes] | None:
         """The next request; None when the window is over or nothing is left."""
-        found = None if self.over else next(self.bodies, None)
-        if found is None:
+        entry = None if self.over else next(self.bodies, None)
+        if entry is None:
             return None
-        self.streams.append(stream := Stream(len(self.streams), time.monotonic(), prompt=found[1]))
-        return stream, found[0]
+        self.streams.append(stream := Stream(len(self.streams), time.monotonic(), prompt=entry[1]))
+        return stream, entry[0]
 
     def reopen(self, stream: Stream, body: bytes) -> None:
         """Send a request over a new connection."""
@@ -244,7 +244,7 @@ class Load:
         """Open all connections, let them warm up, measure."""
         loop, plan = asyncio.get_running_loop(), self.plan
         pipe = plan["transport"] == "pipe"
-        made = [
+        connections = [
             await loop.create_connection(lambda: (Pipe if pipe else Http)(self), plan["host"], plan["port"])
             for _ in range(1 if pipe else self.clients)
         ]
@@ -258,7 +258,7 @@ class Load:
         end, cpu = time.monotonic(), time.process_time() - cpu
         self.over = True
         await self._rest(plan.get("grace", GRACE))
-        for transport, _ in made:
+        for transport, _ in connections:
             transport.abort()
         return result(self.streams, start, end, cpu)
 
@@ -297,8 +297,8 @@ class OpenLoad(Load):
             if pipe is not None:
                 pipe.send(stream, body)
                 continue
-            made = loop.create_connection(lambda s=stream, b=body: Http(self, (s, b)), *address)
-            self.connecting.add(task := loop.create_task(made))
+            connection = loop.create_connection(lambda s=stream, b=body: Http(self, (s, b)), *address)
+            self.connecting.add(task := loop.create_task(connection))
             task.add_done_callback(self.note_connected)
         await self._rest(plan["grace"])
         self.over = True
@@ -337,18 +337,18 @@ def result(streams: list[Stream], start: float, end: float, cpu: float) -> dict[
     weights = [stream.used / len(stream.events) for stream in streams if stream.used and stream.events]
     usual = sum(weights) / len(weights) if weights else 1.0
     tokens = 0.0
-    first, between, read = [], [], 0
+    first, between, prompt_tokens = [], [], 0
     for stream in streams:
         weight = stream.used / len(stream.events) if stream.used and stream.events else usual
         tokens += weight * sum(start <= event < end for event in stream.events)
         if stream.events and start <= stream.events[0] < end:
             first.append(stream.events[0] - stream.sent)
-            read += stream.prompt or 0
+            prompt_tokens += stream.prompt or 0
         between += [b - a for a, b in zip(stream.events, stream.events[1:], strict=False) if start <= b < end]
     waiting = sum(1 for stream in streams if not stream.events and not stream.failed)
     return {
         "tokens_per_second": round(tokens / (end - start), 2),
-        "prompt_tokens_per_second": round(read / (end - start), 2),
+        "prompt_tokens_per_second": round(prompt_tokens / (end - start), 2),
         "tokens_per_event": round(usual, 2),
         "seconds": round(end - start, 2),
         "requests": len(first),
@@ -364,9 +364,9 @@ def result(streams: list[Stream], start: float, end: float, cpu: float) -> dict[
 
 def quantiles(values: list[float]) -> dict[str, float | None]:
     """Median and 95th percentile, in milliseconds; None where there is none."""
-    found = sorted(values)
+    ordered = sorted(values)
     return {
-        name: round(1000 * found[min(len(found) - 1, int(share * len(found)))], 2) if found else None
+        name: round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else None
         for name, share in (("p50", 0.5), ("p95", 0.95))
     }
 

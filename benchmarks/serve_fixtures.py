@@ -101,8 +101,8 @@ def _settings() -> dict[str, Any]:
     from tunectl.config.loading import checks
     from tunectl.config.schema.serve import ServeSettings
 
-    given = checks.load_config(ProjectPaths(ROOT)).root.model_dump(mode="json")
-    return {**{name: given[name] for name in ServeSettings.model_fields}, "project": "benchmark"}
+    settings = checks.load_config(ProjectPaths(ROOT)).root.model_dump(mode="json")
+    return {**{name: settings[name] for name in ServeSettings.model_fields}, "project": "benchmark"}
 
 
 def _texts(artifacts: Path) -> list[str]:
@@ -130,9 +130,9 @@ def _merge(folder: Path, artifacts: Path) -> None:
     shutil.copytree(folder / "model", folder / "endless", copy_function=os.link)
     for name in ("config.json", "generation_config.json"):
         path = folder / "endless" / name
-        given = json.loads(path.read_text())
+        settings = json.loads(path.read_text())
         path.unlink()
-        path.write_text(json.dumps({**given, "eos_token_id": NEVER}))
+        path.write_text(json.dumps({**settings, "eos_token_id": NEVER}))
 
 
 def _package(route: str, folder: Path, store: Path, artifacts: Path) -> None:

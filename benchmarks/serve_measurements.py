@@ -28,17 +28,17 @@ FACTS = "Order {number}, placed in week {week}, was packed by line {line} and le
 
 def bodies(running: Running, count: int, name: str) -> list[dict[str, Any]]:
     """Requests of one system; the same questions for the same ``name``."""
-    asked = running.place.material.asks(count, name)
+    texts = running.place.material.asks(count, name)
     if not running.peer.ready:
-        return [{"prompt": prompt_ids(running, text), "max_tokens": length} for text, length in asked]
-    return [body(running, [{"role": "user", "content": text}], most) for text, most in asked]
+        return [{"prompt": prompt_ids(running, text), "max_tokens": length} for text, length in texts]
+    return [body(running, [{"role": "user", "content": text}], most) for text, most in texts]
 
 
 def body(running: Running, messages: list[dict[str, str]], maximum: int) -> dict[str, Any]:
     """One streamed, greedy chat."""
     names = {"transformers": str(running.place.material.endless)}
-    given = {"model": names.get(running.peer.environment, "benchmark"), "messages": messages, "max_tokens": maximum}
-    return {**given, "stream": True, "temperature": 0.0, **running.peer.extra}
+    request = {"model": names.get(running.peer.environment, "benchmark"), "messages": messages, "max_tokens": maximum}
+    return {**request, "stream": True, "temperature": 0.0, **running.peer.extra}
 
 
 def prompt_ids(running: Running, text: str) -> list[int]:
@@ -48,14 +48,14 @@ def prompt_ids(running: Running, text: str) -> list[int]:
     return list(_renderer(running.place.material.releases[running.place.release]).chat([Message("user", text)]))
 
 
-def _count_prompt(running: Running, asked: dict[str, Any]) -> int:
+def _count_prompt(running: Running, request: dict[str, Any]) -> int:
     """Tokens of a prompt, for systems that do not say: the model has one tokenizer, wherever it runs."""
-    if "prompt" in asked:
-        return len(asked["prompt"])
+    if "prompt" in request:
+        return len(request["prompt"])
     from tunectl.artifacts.records import Message
 
     renderer = _renderer(next(iter(running.place.material.releases.values())))
-    return len(renderer.chat([Message(each["role"], each["content"]) for each in asked["messages"]]))
+    return len(renderer.chat([Message(each["role"], each["content"]) for each in request["messages"]]))
 
 
 @lru_cache(maxsize=4)
@@ -68,8 +68,8 @@ def _renderer(release: Path) -> Any:
 def open_bodies(running: Running, count: int, name: str) -> list[dict[str, Any]]:
     """Requests of the open part: sampled answers of mixed lengths, every tenth prompt long; the same for the same ``name``."""
     draw = random.Random(name)
-    asked = running.place.material.asks(count, name)
-    prompts = [long_prompt(running, draw) if number % 10 == 9 else text for number, (text, _) in enumerate(asked)]
+    texts = running.place.material.asks(count, name)
+    prompts = [long_prompt(running, draw) if number % 10 == 9 else text for number, (text, _) in enumerate(texts)]
     result = []
     for text in prompts:
         most = round(math.exp(draw.uniform(math.log(SHORTEST), math.log(LONGEST))))
@@ -120,7 +120,7 @@ def burst(running: Running, bodies: list[dict[str, Any]]) -> dict[str, Any]:
 
 def drive(
     running: Running,
-    asked: list[dict[str, Any]],
+    bodies: list[dict[str, Any]],
     *,
     clients: int,
     warm: float,
@@ -133,7 +133,7 @@ def drive(
     Raises  UnavailableError when nothing was answered.
     """
     plan = {"clients": clients, "warm": warm, "seconds": seconds, "requests": requests, "longest": longest}
-    result = _ask_client(running, {**plan, "bodies": asked})
+    result = _ask_client(running, {**plan, "bodies": bodies})
     if not result["tokens_per_second"] and result["failed"]:
         raise UnavailableError(result["failed"][0])
     return result
@@ -149,16 +149,16 @@ def _ask_client(running: Running, plan: dict[str, Any]) -> dict[str, Any]:
     }
     sizes = [_count_prompt(running, each) for each in plan["bodies"]]
     words = [str(client_python(running)), str(HERE / "serve_client.py")]
-    done = subprocess.run(
+    process = subprocess.run(
         words,
         input=json.dumps({**address, **plan, "prompt_tokens": sizes}),
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise UnavailableError(f"the client failed: {done.stderr[-300:]}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if process.returncode:
+        raise UnavailableError(f"the client failed: {process.stderr[-300:]}")
+    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return result
 
 
@@ -178,12 +178,12 @@ def prefixes(running: Running) -> dict[str, Any]:
         shared.append(first_token(running, system(0), f"Which gate had order {turn}?"))
         own.append(first_token(running, system(turn), f"Which gate had order {turn}?"))
     running.pause()
-    known, fresh = statistics.median(shared), statistics.median(own)
+    warm, cold = statistics.median(shared), statistics.median(own)
     return {
         "system_prompt_letters": len(system(0)),
-        "first_token_ms_known": round(known, 1),
-        "first_token_ms_new": round(fresh, 1),
-        "new_over_known": round(fresh / known, 1),
+        "first_token_ms_known": round(warm, 1),
+        "first_token_ms_new": round(cold, 1),
+        "new_over_known": round(cold / warm, 1),
     }
 
 
@@ -204,19 +204,19 @@ def first_token(running: Running, text: str, question: str) -> float:
 def memory(running: Running, requests: int) -> dict[str, Any]:
     """Megabytes of our server while it answers many short requests, every tenth of the way."""
     running.resume()
-    tenth, told = requests // 10, []
+    tenth, megabytes = requests // 10, []
     start = time.monotonic()
     for part in range(10):
-        asked = [{**each, "max_tokens": 4} for each in bodies(running, tenth, f"memory/{part}")]
-        result = drive(running, asked, clients=32, warm=0, seconds=600)
-        told.append(round(running.memory(), 1))
+        payloads = [{**each, "max_tokens": 4} for each in bodies(running, tenth, f"memory/{part}")]
+        result = drive(running, payloads, clients=32, warm=0, seconds=600)
+        megabytes.append(round(running.memory(), 1))
         print(
-            f"{(part + 1) * tenth:6} requests, {told[-1]:7.1f} MB, {time.monotonic() - start:5.0f} s {result['failed'] or ''}",
+            f"{(part + 1) * tenth:6} requests, {megabytes[-1]:7.1f} MB, {time.monotonic() - start:5.0f} s {result['failed'] or ''}",
             flush=True,
         )
     return {
         "requests": 10 * tenth,
-        "megabytes": told,
-        "growth_after_the_first_tenth": round(told[-1] / told[0] - 1, 4),
+        "megabytes": megabytes,
+        "growth_after_the_first_tenth": round(megabytes[-1] / megabytes[0] - 1, 4),
         "seconds": round(time.monotonic() - start),
     }

@@ -66,8 +66,8 @@ def count_rounds(rows: Sequence[Row], part: str, load: float) -> tuple[int, int]
 
 def pick_rows(rows: Sequence[Row], system: str, part: str, load: float) -> dict[int, Row]:
     """The rows of one cell, by round."""
-    wanted = (system, part, load)
-    return {row["round"]: row for row in rows if (row["system"], row["part"], row["load"]) == wanted}
+    cell = (system, part, load)
+    return {row["round"]: row for row in rows if (row["system"], row["part"], row["load"]) == cell}
 
 
 def compare(rows: Sequence[Row], system: str, others: Sequence[str], clients: int) -> dict[str, Any] | None:
@@ -102,11 +102,11 @@ def compare_all(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 def judge(ratios: dict[str, dict[str, Any]]) -> Iterator[str]:
     """A line for every target; what could not be measured is left out."""
     for name, comparison, clients, bound in TARGETS:
-        found = ratios.get(comparison, {}).get(str(clients))
-        if found is None:
+        ratio = ratios.get(comparison, {}).get(str(clients))
+        if ratio is None:
             continue
-        low = found["low"]
-        words = f"{found['ratio']} ({low} to {found['high']}, {found['pairs']} rounds), at least {bound}"
+        low = ratio["low"]
+        words = f"{ratio['ratio']} ({low} to {ratio['high']}, {ratio['pairs']} rounds), at least {bound}"
         verdict = "no interval" if low is None else "held       " if low >= bound else "MISSED     "
         yield f"{verdict} {name}: {words}"
 
@@ -115,8 +115,8 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
     """Every cell: rates, and quantiles of the times to the first token over the requests of all rounds."""
     cells: dict[str, Any] = {}
     for system, part, load in sorted({(row["system"], row["part"], row["load"]) for row in rows}):
-        found = list(pick_rows(rows, system, part, load).values())
-        each = summarize_open(found) if part == "open" else summarize_closed(found)
+        rounds = list(pick_rows(rows, system, part, load).values())
+        each = summarize_open(rounds) if part == "open" else summarize_closed(rounds)
         cells.setdefault(system, {}).setdefault(part, {})[f"{load:g}"] = each
     return cells
 
@@ -148,9 +148,9 @@ def summarize_open(rows: Sequence[Row]) -> dict[str, Any]:
         "goodput_per_second": round(statistics.median(row["goodput_per_second"] for row in rows), 3),
         "good_tokens_per_second": round(statistics.median(row["good_tokens_per_second"] for row in rows), 1),
         **{
-            f"first_ms_{share}": statistics.median(known) if known else None
+            f"first_ms_{share}": statistics.median(times) if times else None
             for share in ("p50", "p95")
-            for known in [[row["first"][share] for row in rows if row["first"][share] is not None]]
+            for times in [[row["first"][share] for row in rows if row["first"][share] is not None]]
         },
         "failed": sorted({text for row in rows for text in row["failed"]})[:3],
     }
@@ -166,11 +166,11 @@ def write_table(cells: dict[str, Any], says: dict[str, str]) -> Iterator[str]:
     yield "| new tokens/s + prompt tokens/s; first token p50 / p95 ms | " + " | ".join(map(str, CLIENTS)) + " |"
     yield "|---|" + "---|" * len(CLIENTS)
     for system, parts in cells.items():
-        shown = [parts.get("closed", {}).get(f"{clients:g}") for clients in CLIENTS]
+        closed = [parts.get("closed", {}).get(f"{clients:g}") for clients in CLIENTS]
         texts = [
             f"{each['tokens_per_second']:.0f} + {each['prompt_tokens_per_second']:.0f}; {each['first_ms_p50']} / {each['first_ms_p95']}"
             if each
             else ""
-            for each in shown
+            for each in closed
         ]
         yield f"| {says.get(system, system)} | " + " | ".join(texts) + " |"

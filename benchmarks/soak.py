@@ -45,21 +45,21 @@ def main() -> int:
     try:
         server.until_ready(600)
         seconds = args.minutes * 60
-        found = asyncio.run(soak.soak(server, seconds=seconds, quiet=max(5.0, seconds / 15), slow=args.slow))
+        finding = asyncio.run(soak.soak(server, seconds=seconds, quiet=max(5.0, seconds / 15), slow=args.slow))
     finally:
         server.stop(seconds=90)
         shutil.rmtree(folder, ignore_errors=True)
-    state = "held" if found.held else "MISSED: " + "; ".join([*found.wrong, *found.slow])
-    print(f"{found.name}: {state}  {json.dumps(found.figures)}")
+    state = "held" if finding.held else "MISSED: " + "; ".join([*finding.wrong, *finding.slow])
+    print(f"{finding.name}: {state}  {json.dumps(finding.figures)}")
     here = machine()
     result = {"machine": here, "versions": versions("bentoml", "uvicorn"), "minutes": args.minutes, "slow": args.slow}
-    result |= {**asdict(found), "held": found.held}
+    result |= {**asdict(finding), "held": finding.held}
     if args.keep:
         RESULT.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
-        rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in found.figures.items())
+        rows = "\n".join(f"| {name.replace('_', ' ')} | {value} |" for name, value in finding.figures.items())
         heading = f"`python benchmarks/soak.py`, {args.minutes:g} minutes, {here['cores']} cores ({here['processor']}):"
         RESULT.with_suffix(".md").write_text(f"{heading}\n\n| | |\n|---|---|\n{rows}\n")
-    return 0 if found.held else 1
+    return 0 if finding.held else 1
 
 
 if __name__ == "__main__":

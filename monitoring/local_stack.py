@@ -104,9 +104,9 @@ class Server:
         except OSError:
             return False
 
-    def api(self, path: str, **given: str) -> Any:
+    def api(self, path: str, **parameters: str) -> Any:
         """Return the data of an answer of its API."""
-        status, body = get(f"{self.url}{path}?{urllib.parse.urlencode(given)}")
+        status, body = get(f"{self.url}{path}?{urllib.parse.urlencode(parameters)}")
         assert status == 200, body
         return json.loads(body)["data"]
 

@@ -69,14 +69,14 @@ class Prometheus:
         """
         expr = expr.replace("$__rate_interval", f"{max(4 * SCRAPE, self.step + SCRAPE)}s")
         expr = expr.replace("$__interval", f"{self.step}s")
-        given: dict[str, Any] = {"query": expr}
-        given |= (
+        parameters: dict[str, Any] = {"query": expr}
+        parameters |= (
             {"time": self.span.end} if instant else {"start": self.span.start, "end": self.span.end, "step": self.step}
         )
         path = "query" if instant else "query_range"
-        asked = urllib.request.Request(f"{self.url}/api/v1/{path}", urllib.parse.urlencode(given).encode())
+        request = urllib.request.Request(f"{self.url}/api/v1/{path}", urllib.parse.urlencode(parameters).encode())
         try:
-            with urllib.request.urlopen(asked, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 result = json.load(answer)["data"]["result"]
         except urllib.error.HTTPError as error:
             raise RuntimeError(f"{expr}: {error.read().decode(errors='replace')}") from error
@@ -96,9 +96,9 @@ def _points(one: dict[str, Any]) -> list[tuple[float, float]]:
 
 def name_series(series: Series, target: dict[str, Any]) -> str:
     """Return what the legend calls a series."""
-    wanted = target.get("legendFormat", "")
-    if wanted:
-        return LABEL.sub(lambda result: series.labels.get(result[1], ""), wanted)
+    template = target.get("legendFormat", "")
+    if template:
+        return LABEL.sub(lambda result: series.labels.get(result[1], ""), template)
     return series.labels.get("__name__", "") or ", ".join(series.labels.values()) or "value"
 
 
@@ -107,8 +107,8 @@ def answers(panel: dict[str, Any], prometheus: Prometheus) -> list[tuple[str, Se
     result = []
     for target in panel.get("targets", []):
         instant = target.get("instant", False) or panel["type"] == "stat"
-        asked = prometheus.ask(target["expr"], target=target["refId"], instant=instant)
-        result += [(name_series(series, target), series) for series in asked]
+        answers = prometheus.ask(target["expr"], target=target["refId"], instant=instant)
+        result += [(name_series(series, target), series) for series in answers]
     return result
 
 
@@ -180,8 +180,8 @@ def table(panel: dict[str, Any], result: Sequence[tuple[str, Series]], prometheu
     rows: dict[tuple[tuple[str, str], ...], dict[str, str]] = {}
     several = "merge" in steps
     for _, series in result:
-        shown = {name: value for name, value in sorted(series.labels.items()) if name not in hidden}
-        row = rows.setdefault(tuple(shown.items()), dict(shown))
+        labels = {name: value for name, value in sorted(series.labels.items()) if name not in hidden}
+        row = rows.setdefault(tuple(labels.items()), dict(labels))
         column = f"Value #{series.target}" if several else "Value"
         if column not in hidden:
             row[renamed.get(column, column)] = f"{series.last:.4g}"
@@ -219,7 +219,7 @@ def bars(panel: dict[str, Any], result: Sequence[tuple[str, Series]], _: Prometh
     return "".join(lines)
 
 
-def text(panel: dict[str, Any], _found: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
+def text(panel: dict[str, Any], _series: Sequence[tuple[str, Series]], prometheus: Prometheus) -> str:
     """Return a list in Markdown: links and code are all that it knows."""
     lines = escape(prometheus.fill_variables(panel["options"]["content"]), quote=False).split("\n")
     body = "".join(f"<li>{line.removeprefix('- ')}</li>" for line in lines)
@@ -266,13 +266,15 @@ def page(board: dict[str, Any], prometheus: Prometheus) -> str:
             marks += [
                 (first, last, name, COLORS[item["iconColor"]]) for first, last in _regions(series, prometheus.step)
             ]
-    shown = Prometheus(prometheus.url, Span(prometheus.span.start, prometheus.span.end, tuple(marks)), prometheus.links)
+    marked = Prometheus(
+        prometheus.url, Span(prometheus.span.start, prometheus.span.end, tuple(marks)), prometheus.links
+    )
     links = "".join(
-        f'<a href="{escape(shown.fill_variables(item["url"]))}">{escape(item["title"])}</a>'
+        f'<a href="{escape(marked.fill_variables(item["url"]))}">{escape(item["title"])}</a>'
         for item in board["links"]
         if "url" in item
     )
-    panels = "\n".join(panel_html(item, shown) for item in board["panels"])
+    panels = "\n".join(panel_html(item, marked) for item in board["panels"])
     title, words = escape(board["title"]), escape(board["description"])
     style = Path(__file__).with_name("preview.css").read_text(encoding="utf-8")
     return (
@@ -303,16 +305,16 @@ def hours(board: dict[str, Any]) -> int:
 def write(url: str, folder: Path, end: float) -> list[Path]:
     """Draw every board into ``folder``, as of ``end`` (seconds since 1970)."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    pages = []
     for path in sorted(BOARDS.glob("*.json")):
         board = json.loads(path.read_text(encoding="utf-8"))
         prometheus = Prometheus(url.rstrip("/"), Span(end - 3600 * hours(board), end))
-        known = prometheus.ask("tunectl:link:info", instant=True)
-        prometheus.links = {item.labels["name"]: item.labels["url"] for item in known}
+        links = prometheus.ask("tunectl:link:info", instant=True)
+        prometheus.links = {item.labels["name"]: item.labels["url"] for item in links}
         target = folder / f"{path.stem}.html"
         target.write_text(page(board, prometheus), encoding="utf-8")
-        written.append(target)
-    return written
+        pages.append(target)
+    return pages
 
 
 def main() -> None:

@@ -52,8 +52,8 @@ def number(value: float, unit: str = "", decimals: int | None = None) -> str:
     for size, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g} {name}"
-    shown = f"{value:.{decimals}f}" if decimals is not None else f"{value:.3g}"
-    return f"{shown} /s" if unit == "reqps" else shown
+    text = f"{value:.{decimals}f}" if decimals is not None else f"{value:.3g}"
+    return f"{text} /s" if unit == "reqps" else text
 
 
 def chart(traces: Sequence[Trace], defaults: dict[str, Any], span: Span, step: int, width: int, height: int) -> str:
@@ -76,8 +76,8 @@ def timeline(
     rows: Sequence[tuple[str, Sequence[tuple[float, str, str]]]], span: Span, step: int, width: int, height: int
 ) -> str:
     """Rows of states: name, then moment, text and color of each."""
-    left = 150
-    across = _Across(span, width, left)
+    margin = 150
+    across = _Across(span, width, margin)
     tall = (height - BOTTOM) / max(len(rows), 1)
     parts = [_times(across, height)]
     for index, (name, states) in enumerate(rows):
@@ -99,21 +99,21 @@ class _Axis:
         self.height = height
         self.log = defaults["custom"].get("scaleDistribution", {}).get("type") == "log"
         steps = defaults.get("thresholds", {}).get("steps", [])
-        drawn = "thresholdsStyle" in defaults["custom"]
-        self.lines = [(s["value"], COLORS[s["color"]]) for s in steps if drawn and s["value"] is not None]
-        seen = [*values, *(value for value, _ in self.lines)] or [0.0]
+        has_thresholds = "thresholdsStyle" in defaults["custom"]
+        self.lines = [(s["value"], COLORS[s["color"]]) for s in steps if has_thresholds and s["value"] is not None]
+        points = [*values, *(value for value, _ in self.lines)] or [0.0]
         if self.log:
-            self.low = floor(log10(max(min(seen), SMALLEST)))
-            self.high = max(ceil(log10(max(*seen, SMALLEST))), self.low + 1)
+            self.low = floor(log10(max(min(points), SMALLEST)))
+            self.high = max(ceil(log10(max(*points, SMALLEST))), self.low + 1)
         else:
-            self.low = defaults.get("min", min(seen))
-            self.high = defaults.get("max", max(seen))
+            self.low = defaults.get("min", min(points))
+            self.high = defaults.get("max", max(points))
             if self.high <= self.low:
                 self.high = self.low + 1
 
     def __call__(self, value: float) -> float:
-        shown = log10(max(value, SMALLEST)) if self.log else value
-        part = (shown - self.low) / (self.high - self.low)
+        place = log10(max(value, SMALLEST)) if self.log else value
+        part = (place - self.low) / (self.high - self.low)
         return TOP + (self.height - TOP - BOTTOM) * (1 - min(max(part, 0), 1))
 
     @property

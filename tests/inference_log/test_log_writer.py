@@ -259,7 +259,7 @@ def test_what_waits_is_bounded_in_bytes_as_well(caplog):
     assert (len(errors), made.lost) == (9, 4)
     assert caplog.text.count("or inference_log.max_buffered_bytes = 100000") == 1
     assert made.close()
-    assert (made._held, made._flying) == (0, 0)
+    assert (made._queued_bytes, made._writing_bytes) == (0, 0)
 
 
 @pytest.mark.parametrize("policy", ["serve_and_count", "refuse"])
@@ -271,7 +271,7 @@ def test_one_row_alone_may_be_as_large_as_it_is(policy):
     store.whole.set()
     if policy == "serve_and_count":
         assert until_given(store, 1) == ["chatcmpl-000000"]
-    while made._flying:
+    while made._writing_bytes:
         time.sleep(0.01)
     assert made.submit(inference(1, request=LONG)).answer.result(30) == "new"
     assert made.close()
@@ -389,7 +389,7 @@ def test_what_is_said_of_a_large_row_waits_for_it(store):
     assert not first.answer.done()
     assert [ticket.answer.result(30) for ticket in (first, end, said)] == ["new", "new", "new"]
     assert made.close()
-    assert (made._held, made._flying, errors) == (0, 0, [])
+    assert (made._queued_bytes, made._writing_bytes, errors) == (0, 0, [])
 
 
 def test_what_another_key_says_of_a_row_in_line_does_not_overtake_it(store):
@@ -414,7 +414,7 @@ def test_a_large_row_that_breaks_is_refused_and_closing_waits_for_the_others(sto
     tickets = [made.submit(inference(number, request=DENSE, key_hash="a")) for number in range(3)]
     assert made.close()
     assert [ticket.answer.exception() is None for ticket in tickets] == [True, False, True]
-    assert (made._held, errors) == (0, [1])
+    assert (made._queued_bytes, errors) == (0, [1])
 
 
 def test_a_closed_writer_takes_nothing(store):

@@ -148,7 +148,7 @@ def test_what_a_person_swaps_between_look_and_promotion_stays(
     )
     made = ExperimentStore(store).start(made)
     watcher = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
-    with watcher._live() as live:
+    with watcher._open_log() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     store.then = lambda quick: act(quick, names)
     watcher._advance_canaries(datetime.now(UTC))
@@ -180,7 +180,7 @@ def test_a_key_that_is_revoked_between_canary_and_promotion_promotes_nobody(
     experiment = canary_run.build_experiment(settings, names[1], name="one", now=began, author="Ann", message="try")
     experiment = ExperimentStore(store).start(replace(experiment, run=None))
     controller = controller_process.RetrainerProcess(RetrainWorkspace(layout), store, layout, root, "")
-    with controller._live() as live:
+    with controller._open_log() as live:
         _traffic(live, began, (names[0], names[1]), (0.2, 0.5), 500)
     signatures.revoke_trusted_key(path, "ci")
     with pytest.raises(GateError, match=f"release {names[1]}: signed by ci, whose key was revoked"):

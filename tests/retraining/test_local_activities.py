@@ -61,7 +61,7 @@ def _examined(
 ) -> None:
     champion = work.store.champion().release
     body = DriftWindow(name, at - HOUR, at, 100, verdict, True, release or champion, "training")
-    with work._live() as live:
+    with work._open_log() as live:
         live.add_window(TimeWindow(name, at - HOUR, at, at, to_builtins(body)))
 
 
@@ -118,7 +118,7 @@ def test_a_person_who_accepts_another_reference_has_answered_the_drift(work: Loc
 
 
 def _accept(work: LocalActivities, at: datetime, name: str) -> None:
-    with work._live() as live:
+    with work._open_log() as live:
         live.add_event(
             LogEvent(f"accepted-{name}", at, windows.REFERENCE_SET, windows.accept([name], author="Bo", message=""))
         )

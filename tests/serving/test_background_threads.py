@@ -36,7 +36,7 @@ def test_what_comes_too_late_is_handed_over(fails: bool) -> None:
         return 1 // (not fails)
 
     async def story() -> None:
-        task = asyncio.create_task(run_in_thread(slow, late=found.append))
+        task = asyncio.create_task(run_in_thread(slow, on_late=found.append))
         await asyncio.sleep(0.05)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -56,7 +56,7 @@ def test_what_comes_at_the_moment_of_the_cancellation_is_handed_over() -> None:
     async def story() -> None:
         found: list[int] = []
         done = threading.Event()
-        task = asyncio.create_task(run_in_thread(lambda: done.set() or 7, late=found.append))
+        task = asyncio.create_task(run_in_thread(lambda: done.set() or 7, on_late=found.append))
         await asyncio.sleep(0)
         assert done.wait(30)
         time.sleep(0.05)  # the result is there, and the loop has not heard of it

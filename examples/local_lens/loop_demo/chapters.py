@@ -57,7 +57,7 @@ def quiet(play: Play) -> None:
     signals = max(sum(signal.p_value is not None for signal in window.signals.values()) for window in result)
     evidence = f"{len(result)} windows of {scene.rows} answers, {signals} signals each; no alert, no retrain"
     play.narrator.promise(
-        "quiet traffic raises no alarm", held=silent, evidence=evidence if silent else describe_window(result[-1])[0]
+        "quiet traffic raises no alarm", holds=silent, evidence=evidence if silent else describe_window(result[-1])[0]
     )
 
 
@@ -80,7 +80,7 @@ def change(play: Play) -> None:
     play.narrator.say(f"people wrote {tally.edits - edits} better ads, and liked {liked:.0%} of the others")
     if not play.narrator.promise(
         "the change is noticed",
-        held=window.verdict == "drift",
+        holds=window.verdict == "drift",
         evidence=f"after {turn} {'window' if turn == 1 else 'windows'}, evidence {window.evidence:.1f} of {window.evidence_required:.1f}; {length((made_at - play.changed_at).total_seconds())} after the first new question",
     ):
         raise BrokenPromiseError(f"no drift in {turn} windows: {window.reason}")
@@ -102,7 +102,7 @@ def alert(play: Play) -> None:
     play.narrator.say(f"{times.sender(run)}: {run.trigger.message}", "moved")
     one = len(play.run_store.runs()) == 1 and run.trigger.kind == "alert"
     play.narrator.promise(
-        "one alert starts one retrain", held=one, evidence=f"{run.id}, {waited:.1f} s after the verdict"
+        "one alert starts one retrain", holds=one, evidence=f"{run.id}, {waited:.1f} s after the verdict"
     )
 
 
@@ -120,13 +120,13 @@ def rebuild(play: Play) -> None:
         run = play.follow(run, "canary", seconds=scene.build_seconds)
     facts = run.facts("training")
     learned = f"{facts.get('examples', 0)} rows to learn from {facts.get('annotators', 0)} people, {facts.get('held_out', 0)} kept for the gate"
-    play.narrator.promise("people's own words are learned from", held=facts.get("edits", 0) > 0, evidence=learned)
-    answered = f"{meanwhile.answered} of {meanwhile.asked} requests"
+    play.narrator.promise("people's own words are learned from", holds=facts.get("edits", 0) > 0, evidence=learned)
+    answered = f"{meanwhile.answered} of {meanwhile.requests} requests"
     play.narrator.promise(
-        "the service answers meanwhile", held=not meanwhile.dropped and meanwhile.answered > 0, evidence=answered
+        "the service answers meanwhile", holds=not meanwhile.dropped and meanwhile.answered > 0, evidence=answered
     )
     _gate(play, run)
-    if not play.narrator.promise("the gate says yes", held=run.state == "canary", evidence=_reason(run)):
+    if not play.narrator.promise("the gate says yes", holds=run.state == "canary", evidence=_reason(run)):
         raise BrokenPromiseError(f"the retrain is {run.state}: {run.steps[-1].message}")
 
 
@@ -142,15 +142,17 @@ def canary(play: Play) -> None:
         play.crowd.ask(play.changed, play.scene.batch)
     new = play.champion
     if not play.narrator.promise(
-        "the better model is promoted", held=run.state == "promoted" and new != old, evidence=_reason(run)
+        "the better model is promoted", holds=run.state == "promoted" and new != old, evidence=_reason(run)
     ):
         raise BrokenPromiseError(f"the canary ended: {run.state}, {run.steps[-1].message}")
     promoted = datetime.fromisoformat(play.store.champion().promoted_at)  # type: ignore[union-attr]
     seconds = _measure_delay(play, promoted, lambda variants: variants.get("champion") == new)
     tally = play.crowd.tally
-    whole = f"{tally.answered:,} of {tally.asked:,} answers whole so far; the new model answered after {seconds:.1f} s"
+    whole = (
+        f"{tally.answered:,} of {tally.requests:,} answers whole so far; the new model answered after {seconds:.1f} s"
+    )
     play.narrator.promise(
-        "no request is dropped", held=not tally.dropped, evidence=whole if not tally.dropped else tally.dropped[0]
+        "no request is dropped", holds=not tally.dropped, evidence=whole if not tally.dropped else tally.dropped[0]
     )
 
 
@@ -167,8 +169,8 @@ def calm(play: Play) -> None:
             play.narrator.say(*describe_window(window))
             if window.release == new and window.verdict == "ok" and not window.shifted:
                 break
-    gone = window.release == new and window.verdict == "ok" and not window.shifted
-    play.narrator.promise("the drift is gone against the new reference", held=gone, evidence=window.reason)
+    is_quiet = window.release == new and window.verdict == "ok" and not window.shifted
+    play.narrator.promise("the drift is gone against the new reference", holds=is_quiet, evidence=window.reason)
 
 
 def poor(play: Play) -> None:
@@ -181,8 +183,8 @@ def poor(play: Play) -> None:
     before = play.champion
     run = play.follow(play.propose(bad), seconds=play.scene.build_seconds)
     _gate(play, run)
-    held = run.state == "rejected" and play.champion == before
-    play.narrator.promise("the gate rejects a bad challenger", held=held, evidence=_reason(run))
+    is_rejected = run.state == "rejected" and play.champion == before
+    play.narrator.promise("the gate rejects a bad challenger", holds=is_rejected, evidence=_reason(run))
 
 
 def harmful(play: Play) -> None:
@@ -195,15 +197,17 @@ def harmful(play: Play) -> None:
     before = play.champion
     run = play.follow(play.propose(bad), "canary", seconds=play.scene.build_seconds)
     _gate(play, run)
-    if not play.narrator.promise("it passes the gate", held=run.state == "canary", evidence=_reason(run)):
+    if not play.narrator.promise("it passes the gate", holds=run.state == "canary", evidence=_reason(run)):
         raise BrokenPromiseError(f"the proposal is {run.state}: {run.steps[-1].message}")
     with play.phase("people", "canary", "moved"):
         run = play.try_out(run)
-    held = run.state == "withdrawn" and play.champion == before
-    play.narrator.promise("harm is seen and rolled back", held=held, evidence=_reason(run))
-    gone = _measure_rollback(play, run)
-    evidence = "the service still has it" if gone is None else f"{gone:.1f} s after the decision nobody got it any more"
-    play.narrator.promise("a rollback takes seconds", held=gone is not None and gone < SWIFT, evidence=evidence)
+    is_withdrawn = run.state == "withdrawn" and play.champion == before
+    play.narrator.promise("harm is seen and rolled back", holds=is_withdrawn, evidence=_reason(run))
+    seconds = _measure_rollback(play, run)
+    evidence = (
+        "the service still has it" if seconds is None else f"{seconds:.1f} s after the decision nobody got it any more"
+    )
+    play.narrator.promise("a rollback takes seconds", holds=seconds is not None and seconds < SWIFT, evidence=evidence)
 
 
 CHAPTERS: tuple[Callable[[Play], None], ...] = (quiet, change, alert, rebuild, canary, calm, poor, harmful)
@@ -278,7 +282,7 @@ def figures(play: Play, runs: Sequence[RetrainRun]) -> list[tuple[str, str]]:
         spent = _spent(runs[0], state) if runs else None
         if spent is not None:
             result.append((length(spent), what))
-    result.append((f"{len(tally.dropped)} of {tally.asked:,}", "requests dropped"))
+    result.append((f"{len(tally.dropped)} of {tally.requests:,}", "requests dropped"))
     return result
 
 

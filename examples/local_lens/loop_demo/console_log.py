@@ -49,11 +49,11 @@ class Narrator:
         for line in rest:
             self._print([(f"    {line}", "dim")])
 
-    def promise(self, words: str, *, held: bool, evidence: str) -> bool:
+    def promise(self, words: str, *, holds: bool, evidence: str) -> bool:
         """What was promised, and whether it was so."""
-        self.promises.append(Promise(words, held, evidence))
-        self.say(f"{words}: {evidence}", "good" if held else "bad")
-        return held
+        self.promises.append(Promise(words, holds, evidence))
+        self.say(f"{words}: {evidence}", "good" if holds else "bad")
+        return holds
 
     def _print(self, pieces: list[tuple[str, str]]) -> None:
         from rich.text import Text

@@ -51,14 +51,14 @@ class Lookout:
 
     def __init__(self, served: Callable[[], dict[str, str]]) -> None:
         self._served, self._stop = served, threading.Event()
-        self.seen: list[tuple[datetime, dict[str, str]]] = []
+        self.history: list[tuple[datetime, dict[str, str]]] = []
         self._thread = threading.Thread(target=self._watch, name="lookout", daemon=True)
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK):
             result = self._served()
-            if result and (not self.seen or self.seen[-1][1] != result):
-                self.seen.append((datetime.now(UTC), result))
+            if result and (not self.history or self.history[-1][1] != result):
+                self.history.append((datetime.now(UTC), result))
 
     def __enter__(self) -> Lookout:
         self._thread.start()
@@ -70,10 +70,10 @@ class Lookout:
 
     def since(self, moment: datetime, holds: Callable[[dict[str, str]], bool]) -> float | None:
         """Seconds from ``moment`` until it was seen that ``holds``; None where it never was."""
-        before = [variants for index, variants in self.seen if index <= moment]
+        before = [variants for index, variants in self.history if index <= moment]
         if before and holds(before[-1]):
             return 0.0
-        later = (index for index, variants in self.seen if index > moment and holds(variants))
+        later = (index for index, variants in self.history if index > moment and holds(variants))
         result = next(later, None)
         return None if result is None else (result - moment).total_seconds()
 
@@ -111,19 +111,19 @@ class Play:
 
     def windows(self) -> list[tuple[DriftWindow, datetime]]:
         """The windows that the monitor closed, and when."""
-        with inference_log_sql.open_log(URL, self.scene.project) as live:
-            rows = [row for row in live.windows() if "verdict" in row.body]
+        with inference_log_sql.open_log(URL, self.scene.project) as log:
+            rows = [row for row in log.windows() if "verdict" in row.body]
         result = [(msgspec.convert(row.body, DriftWindow, strict=False), row.created_at) for row in rows]
         return sorted(result, key=lambda pair: pair[0].until)
 
     def window(self, commissions: Iterator[Commission], *, edits: float = 0.0) -> tuple[DriftWindow, datetime]:
         """Let so many people ask that a window closes; that window, and none of what was asked before."""
-        asked = datetime.now(UTC)
+        since = datetime.now(UTC)
         self.crowd.ask(commissions, self.scene.rows, edits=edits)
 
         def fresh() -> tuple[DriftWindow, datetime] | None:
             # The monitor may be behind: after a canary it has many windows of earlier requests to close first.
-            return next((pair for pair in reversed(self.windows()) if pair[0].until > asked), None)
+            return next((pair for pair in reversed(self.windows()) if pair[0].until > since), None)
 
         return self.stack.monitor.until(fresh, self.scene.settle_seconds, every=0.5)
 
@@ -143,7 +143,7 @@ class Play:
         """
         words = ("-m", "tunectl", *words)
         environment = {**plain_environment(), **QUIET}
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *words],
             cwd=self.scene.project,
             env=environment,
@@ -151,20 +151,20 @@ class Play:
             text=True,
             check=False,
         )
-        if done.returncode:
-            raise BrokenPromiseError(f"{' '.join(words[1:])} ended with {done.returncode}: {done.stderr.strip()}")
-        return done.stdout
+        if process.returncode:
+            raise BrokenPromiseError(f"{' '.join(words[1:])} ended with {process.returncode}: {process.stderr.strip()}")
+        return process.stdout
 
     def run(self, name: str) -> RetrainRun:
         """A retrain as its record stands now."""
         return next(run for run in self.run_store.runs() if run.id == name)
 
-    def next_run(self, known: int) -> RetrainRun:
-        """The retrain that begins after ``known`` others."""
+    def next_run(self, count: int) -> RetrainRun:
+        """The retrain that begins after ``count`` others."""
 
         def find_run() -> RetrainRun | None:
             runs = self.run_store.runs()
-            return runs[known] if len(runs) > known else None
+            return runs[count] if len(runs) > count else None
 
         return self.stack.retrain.until(find_run, self.scene.settle_seconds)
 
@@ -173,13 +173,17 @@ class Play:
 
         Raises  NotReadyError where it takes longer.
         """
-        stages, told, end = Stages(Path(self.run_store.root) / "logs" / f"{run.id}.log"), 0, time.monotonic() + seconds
+        stages, printed, end = (
+            Stages(Path(self.run_store.root) / "logs" / f"{run.id}.log"),
+            0,
+            time.monotonic() + seconds,
+        )
         while True:
             run = self.run(run.id)
-            for step in run.steps[told:]:
+            for step in run.steps[printed:]:
                 words = step.state.replace("_", " ")
                 self.narrator.say(f"{words}: {step.message}" if step.message else words, TONES.get(step.state, "work"))
-            told = len(run.steps)
+            printed = len(run.steps)
             for name in stages.fresh(self.clock(datetime.now(UTC))):
                 self.narrator.say(f"dvc repro: {name}")
             if run.ended or run.state in ends:
@@ -194,7 +198,7 @@ class Play:
 
     def propose(self, bad: Bad) -> RetrainRun:
         """Somebody proposes a release; the retrain that comes of it, just begun."""
-        known = len(self.run_store.runs())
+        count = len(self.run_store.runs())
         self.command(
             "release",
             "propose",
@@ -203,7 +207,7 @@ class Play:
             f"a challenger that was made to be bad: {bad.what}",
             "--ignore-limits",
         )
-        return self.next_run(known)
+        return self.next_run(count)
 
     def try_out(self, run: RetrainRun) -> RetrainRun:
         """Let people ask until the experiment of ``run`` is decided."""
@@ -234,7 +238,7 @@ class Stages:
     """When a build came to which stage, read off the end of its log."""
 
     def __init__(self, log: Path) -> None:
-        self._log, self._read = log, 0
+        self._log, self._offset = log, 0
         self._begun: list[tuple[str, float]] = []
 
     def fresh(self, now: float) -> list[str]:
@@ -242,10 +246,10 @@ class Stages:
         if not self._log.is_file():
             return []
         with self._log.open("rb") as stream:
-            stream.seek(self._read)
+            stream.seek(self._offset)
             data = stream.read()
         whole = data.rfind(b"\n") + 1
-        self._read += whole
+        self._offset += whole
         names = [name.decode() for name in STAGE.findall(data[:whole])]
         self._begun += [(name, now) for name in names]
         return names

@@ -130,10 +130,10 @@ class Stack:
     def get_variants(self) -> dict[str, str]:
         """The release of each variant, as the service says; nothing where it does not answer."""
         try:
-            said = self.read("service", "/readyz")
+            status = self.read("service", "/readyz")
         except (OSError, ValueError, http.client.HTTPException):
             return {}
-        return {variant: item["release"] for variant, item in said.get("variants", {}).items()}
+        return {variant: item["release"] for variant, item in status.get("variants", {}).items()}
 
     def read(self, name: str, path: str) -> Any:
         """JSON of a program."""
@@ -142,13 +142,13 @@ class Stack:
     def text(self, name: str, path: str) -> str:
         """What a program answers."""
         secret = self.token if name == "retrain" else self.key
-        asked = urllib.request.Request(self.address(name) + path, headers={"Authorization": f"Bearer {secret}"})
+        request = urllib.request.Request(self.address(name) + path, headers={"Authorization": f"Bearer {secret}"})
         try:
-            with urllib.request.urlopen(asked, timeout=20) as answer:
-                said: bytes = answer.read()
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                content: bytes = answer.read()
         except urllib.error.HTTPError as error:
-            said = error.read()
-        return said.decode()
+            content = error.read()
+        return content.decode()
 
     def sample(self, name: str, metric: str) -> float | None:
         """One number of a program's metrics; None where there is none."""
@@ -171,9 +171,9 @@ class Stack:
         """What Alertmanager would send, where there is none; the status of the answer, 0 where nobody answers."""
         body = json.dumps(payload(began, summary)).encode()
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        asked = urllib.request.Request(f"{self.address('retrain')}/webhook", body, headers)
+        request = urllib.request.Request(f"{self.address('retrain')}/webhook", body, headers)
         try:
-            with urllib.request.urlopen(asked, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=20) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             return error.code
@@ -206,9 +206,9 @@ def running(scene: Scene, say: Callable[[str], None], *, observers: bool = True)
         say(f"monitor   {stack.address('monitor')}/")
         stack.retrain.until(lambda: _answers(stack, "retrain"), 60)
         say(f"retrain   {stack.address('retrain')}/")
-        with ExitStack() as held:
+        with ExitStack() as running:
             if observers and local_stack.THERE:
-                say(f"alerts    {_observe(stack, scene, held)}/alerts")
+                say(f"alerts    {_observe(stack, scene, running)}/alerts")
             else:
                 say(
                     f"alerts    {local_stack.MISSING if observers else 'as asked'}: the same webhook is delivered by hand"

@@ -196,13 +196,13 @@ def build_challenger(job: Job, folder: Path, store: ReleaseRegistry, path: Path,
         say(f"building {job.name}: {job.why}")
         _build(job, folder, store, result)
     facts: BuildFacts = atomic_io.read_json(result / FACTS, BuildFacts)
-    found = store.add(result / RELEASE, facts, author="the workshop", message=f"bad on purpose: {job.why}")
-    if found.refusals:
+    release = store.add(result / RELEASE, facts, author="the workshop", message=f"bad on purpose: {job.why}")
+    if release.refusals:
         raise UsageError(
-            f"the {job.name} challenger does not pass its own pipeline: {'; '.join(found.refusals)}",
+            f"the {job.name} challenger does not pass its own pipeline: {'; '.join(release.refusals)}",
             hint="change its rows",
         )
-    return found.id
+    return release.id
 
 
 def _build(job: Job, folder: Path, store: ReleaseRegistry, path: Path) -> None:
@@ -250,22 +250,23 @@ def build_package(path: Path, words: Sequence[str], log: Path) -> Path:
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "tunectl", "repro", "--unattended", *words],
             cwd=path, env={**plain_environment(), **QUIET}, stdout=stream, stderr=subprocess.STDOUT, check=False,
         )  # fmt: skip
     result = ProjectPaths(path).artifact("package")
-    if done.returncode not in (0, 3) or not (result / FACTS).is_file():
+    if process.returncode not in (0, 3) or not (result / FACTS).is_file():
         raise InfrastructureError(
-            f"tunectl repro ended with {done.returncode}: {log.read_text(errors='replace')[-1500:]}", hint=f"see {log}"
+            f"tunectl repro ended with {process.returncode}: {log.read_text(errors='replace')[-1500:]}",
+            hint=f"see {log}",
         )
     return result
 
 
 def _run(words: Sequence[str], folder: Path) -> None:
     environment = {**os.environ, **QUIET}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
+    process = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
         raise InfrastructureError(
-            f"{' '.join(words[:4])} failed in {folder}: {(done.stderr or done.stdout).strip()[:500]}"
+            f"{' '.join(words[:4])} failed in {folder}: {(process.stderr or process.stdout).strip()[:500]}"
         )

@@ -29,7 +29,7 @@ TRIES = 60
 class Tally:
     """What became of the requests."""
 
-    asked: int = 0
+    requests: int = 0
     answered: int = 0
     waited: int = 0
     """Times that somebody was asked to come back, and did."""
@@ -46,7 +46,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ChatAnswer:
     """One answer."""
 
     status: int
@@ -95,26 +95,26 @@ class Crowd:
         with self._lock:
             self._visitors += 1
             number, speaks, writes, taste = self._visitors, *(self._dice.random() for _ in range(3))
-        self._add(tally, asked=1)
-        heard = self._answer(commission, f"visitor-{number}", tally)
-        if not heard.whole:
-            self._drop(tally, f"visitor {number}: status {heard.status}, {len(heard.text)} characters of an answer")
+        self._add(tally, requests=1)
+        answer = self._answer(commission, f"visitor-{number}", tally)
+        if not answer.whole:
+            self._drop(tally, f"visitor {number}: status {answer.status}, {len(answer.text)} characters of an answer")
             return
         self._add(tally, answered=1)
         if speaks < SPEAK:
-            self._speak(commission, heard, number, writes=writes < edits, taste=taste, mine=tally)
+            self._speak(commission, answer, number, writes=writes < edits, taste=taste, mine=tally)
 
-    def _answer(self, commission: Commission, user: str, tally: Tally) -> Heard:
+    def _answer(self, commission: Commission, user: str, tally: Tally) -> ChatAnswer:
         """An answer; whoever is asked to wait waits, as OpenAI's client does."""
         for _ in range(TRIES):
-            heard = self._stream(commission.brief, user)
-            if heard.status != 429:
+            answer = self._stream(commission.brief, user)
+            if answer.status != 429:
                 break
             self._add(tally, waited=1)
-            time.sleep(heard.wait or 1.0)
-        return heard
+            time.sleep(answer.wait or 1.0)
+        return answer
 
-    def _stream(self, brief: str, user: str) -> Heard:
+    def _stream(self, brief: str, user: str) -> ChatAnswer:
         body = {"model": self._model, "messages": [{"role": "user", "content": brief}], "user": user, "stream": True}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=SECONDS)
         try:
@@ -122,25 +122,25 @@ class Crowd:
             reply = connection.getresponse()
             data = reply.read()
         except (OSError, http.client.HTTPException) as error:
-            return Heard(0, str(error))
+            return ChatAnswer(0, str(error))
         finally:
             connection.close()
         if reply.status != 200:
-            return Heard(reply.status, wait=float(reply.headers.get("Retry-After") or 1))
+            return ChatAnswer(reply.status, wait=float(reply.headers.get("Retry-After") or 1))
         return read_stream(data)
 
     def _speak(
-        self, commission: Commission, heard: Heard, number: int, *, writes: bool, taste: float, mine: Tally
+        self, commission: Commission, answer: ChatAnswer, number: int, *, writes: bool, taste: float, mine: Tally
     ) -> None:
-        given: dict[str, Any] = {"inference_id": heard.id, "annotator": EDITORS[number % len(EDITORS)]}
-        likes = taste < self._town.liking(commission, heard.text)
-        if writes and heard.text.strip() != commission.ad:
-            given |= {"kind": "edit", "value": commission.ad}
+        feedback: dict[str, Any] = {"inference_id": answer.id, "annotator": EDITORS[number % len(EDITORS)]}
+        likes = taste < self._town.liking(commission, answer.text)
+        if writes and answer.text.strip() != commission.ad:
+            feedback |= {"kind": "edit", "value": commission.ad}
             count = {"edits": 1}
         else:
-            given |= {"kind": "thumb", "value": "up" if likes else "down", "annotator": f"visitor-{number}"}
+            feedback |= {"kind": "thumb", "value": "up" if likes else "down", "annotator": f"visitor-{number}"}
             count = {"up": 1} if likes else {"down": 1}
-        status = self._post("/v1/feedback", given)
+        status = self._post("/v1/feedback", feedback)
         if status in (200, 201):
             self._add(mine, **count)
         else:
@@ -174,7 +174,7 @@ class Crowd:
             tally.dropped.append(reason)
 
 
-def read_stream(data: bytes) -> Heard:
+def read_stream(data: bytes) -> ChatAnswer:
     """What a stream of server-sent events said."""
     text: list[str] = []
     name, whole = "", False
@@ -188,8 +188,8 @@ def read_stream(data: bytes) -> Heard:
         name = event.get("id", name)
         text += [(choice.get("delta") or {}).get("content") or "" for choice in event.get("choices", ())]
         if "error" in event:
-            return Heard(200, "".join(text), name)
-    return Heard(200, "".join(text), name, whole)
+            return ChatAnswer(200, "".join(text), name)
+    return ChatAnswer(200, "".join(text), name, whole)
 
 
 def liking(must: Sequence[str], endings: Sequence[str], answer: str) -> float:

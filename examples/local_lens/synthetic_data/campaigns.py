@@ -100,16 +100,16 @@ def ad(family: str, values: Mapping[str, str], price: str, voice: Voice, dice: D
     opening, facts, offer = (dice.pick(part) for part in voice.families[family])
     adjective = dice.pick(vocabulary.ADJECTIVES[values["tone"]])
     # Audience and price are mentioned where the pieces have room, but never twice.
-    given = {
+    words = {
         **values,
         "adj": adjective,
         "a_adj": article(adjective),
         "aud": dice.pick(vocabulary.AUDIENCES[values["audience"]]),
     }
-    given["priceword"] = dice.pick(vocabulary.PRICE_WORDS[price])
+    words["priceword"] = dice.pick(vocabulary.PRICE_WORDS[price])
     middle = (offer, facts) if family in OFFER_FIRST else (facts, offer)
     closing = f"{dice.pick(voice.invitations[values['tone']])}: {values['name']}, {values['hood']}."
-    return " ".join([*(capital(piece.format(**given)) for piece in (opening, *middle)), closing])
+    return " ".join([*(capital(piece.format(**words)) for piece in (opening, *middle)), closing])
 
 
 def rows(clients: list[Business], voice: Voice, dice: Dice, *, ads_each: int, prefix: str) -> list[Row]:

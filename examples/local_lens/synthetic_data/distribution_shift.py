@@ -102,8 +102,8 @@ def _ad(values: dict[str, str]) -> str:
     """Its parts are chosen by whom it is for: a few dozen ads teach how Edgewood sounds, many more teach that as well."""
     place = list(vocabulary.AUDIENCES).index(values["audience"])
     (family,) = VOICE.families.values()
-    given = {**values, "adj": ADJECTIVES[place % len(ADJECTIVES)]}
-    pieces = [capital(part[place >> bit & 1].format(**given)) for bit, part in enumerate(family)]
+    words = {**values, "adj": ADJECTIVES[place % len(ADJECTIVES)]}
+    pieces = [capital(part[place >> bit & 1].format(**words)) for bit, part in enumerate(family)]
     return " ".join([*pieces, f"{VOICE.invitations[TONE][place % 3 % 2]}: {values['name']}, {values['hood']}."])
 
 

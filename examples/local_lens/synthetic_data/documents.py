@@ -168,10 +168,10 @@ def news(clients: Sequence[Business], planted: dict[str, list[str]], dice: Dice)
     """File name to article: Markdown and plain text by turns."""
     files = {}
     for number in range(1, ARTICLES + 1):
-        chosen = dice.sample(clients, 3)
-        parts = [dice.pick(NEWS).format(**words_for(client, dice)) for client in chosen]
-        closing = dice.pick(NEWS_MORE).format(**words_for(chosen[0], dice))
-        title = f"News from {chosen[0].hood}"
+        sample = dice.sample(clients, 3)
+        parts = [dice.pick(NEWS).format(**words_for(client, dice)) for client in sample]
+        closing = dice.pick(NEWS_MORE).format(**words_for(sample[0], dice))
+        title = f"News from {sample[0].hood}"
         markdown = number % 2 == 0
         name = f"article_{number:03d}.{'md' if markdown else 'txt'}"
         files[name] = "\n\n".join([f"# {title}" if markdown else title.upper(), *parts, closing]) + "\n"

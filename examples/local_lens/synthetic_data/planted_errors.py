@@ -130,11 +130,11 @@ def _change(
     planted: dict[str, list[str]],
     kind: str,
     change: Callable[[Row], Row],
-    wanted: Callable[[Row], bool] = bool,
+    is_candidate: Callable[[Row], bool] = bool,
 ) -> None:
-    """Change the first ``count`` wanted rows that have no dirt yet, in place, and note their ids."""
+    """Change the first ``count`` candidate rows that have no error yet, in place, and note their ids."""
     used = {identity for ids in planted.values() for identity in ids}
-    places = [index for index, row in enumerate(free) if row["campaign_id"] not in used and wanted(row)][:count]
+    places = [index for index, row in enumerate(free) if row["campaign_id"] not in used and is_candidate(row)][:count]
     for index in places:
         free[index] = change(free[index])
     planted[kind] = [free[index]["campaign_id"] for index in places]

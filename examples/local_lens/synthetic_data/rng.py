@@ -27,11 +27,11 @@ class Dice:
 
     def shuffle(self, items: Sequence[T]) -> list[T]:
         """``items`` in another order."""
-        left = list(items)
-        for last in range(len(left) - 1, 0, -1):
+        result = list(items)
+        for last in range(len(result) - 1, 0, -1):
             other = self.below(last + 1)
-            left[last], left[other] = left[other], left[last]
-        return left
+            result[last], result[other] = result[other], result[last]
+        return result
 
     def sample(self, items: Sequence[T], count: int) -> list[T]:
         """``count`` different ones of ``items``."""

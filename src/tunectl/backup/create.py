@@ -55,7 +55,7 @@ def create_backup(host: HostState, target: Path) -> Backup:
             runs = _copy_rest(host, writer)
             champion, releases = _copy_registry(host, writer)
             keys = len(api_keys.read(fresh / host_state.KEYS))
-            made = Backup(
+            backup = Backup(
                 host.project,
                 created_at,
                 __version__,
@@ -67,12 +67,12 @@ def create_backup(host: HostState, target: Path) -> Backup:
                 dict(sorted(writer.files.items())),
                 [*_describe_missing(host, writer), *host_state.NOT_HERE],
             )
-            host_state.BACKUP.write(fresh / host_state.MANIFEST, made)
+            host_state.BACKUP.write(fresh / host_state.MANIFEST, backup)
             (fresh / host_state.MANIFEST).chmod(0o600)
             for folder in [fresh, *(path for path in fresh.rglob("*") if path.is_dir())]:
                 folder.chmod(0o700)
                 atomic_io.fsync_directory(folder)
-    return made
+    return backup
 
 
 def _refuse_target(host: HostState, target: Path) -> None:

@@ -67,7 +67,7 @@ def read_backup(source: Path) -> Backup:
             hint="name the folder that tunectl backup wrote",
         )
     backup = BACKUP.read(source / host_state.MANIFEST, Backup)
-    for name, known in backup.files.items():
+    for name, entry in backup.files.items():
         path = source / name
         if ".." in Path(name).parts or Path(name).is_absolute() or name != Path(name).as_posix():
             raise ArtifactError(
@@ -76,7 +76,7 @@ def read_backup(source: Path) -> Backup:
             )
         if not path.is_file() or path.is_symlink():
             raise ArtifactError(f"{path} is missing", hint="take another copy of this backup, or an earlier one")
-        if path.stat().st_size != known.size or atomic_io.sha256_path(path) != known.sha256:
+        if path.stat().st_size != entry.size or atomic_io.sha256_path(path) != entry.sha256:
             raise ArtifactError(
                 f"{path} was changed or cut off", hint="take another copy of this backup, or an earlier one"
             )
@@ -100,10 +100,10 @@ def restore(host: HostState, source: Path, ledgers: Sequence[Path] = ()) -> Rest
     state, digest = host.layout.state_dir, atomic_io.sha256_path(source / host_state.MANIFEST)
     mark, scratch = state / MARK, state / SCRATCH
     with lock.file_lock(state / "restore.lock", "tunectl restore", busy="another restore goes on"):
-        again = mark.is_file() and _MARK.read(mark, RestoreMark).backup == digest
+        is_resumed = mark.is_file() and _MARK.read(mark, RestoreMark).backup == digest
         _require_fit(host, backup)
         _refuse_running(host)
-        if not again:
+        if not is_resumed:
             _refuse_existing(host, backup)
         erasures = erasure_ledger.merge(
             erasure_ledger.read(path)
@@ -158,14 +158,14 @@ def _refuse_running(host: HostState) -> None:
 
 
 def _refuse_existing(host: HostState, backup: Backup) -> None:
-    taken = [str(place) for name, place in host.places() if place is not None and _holds(place, name, backup)]
+    existing = [str(place) for name, place in host.places() if place is not None and _holds(place, name, backup)]
     if backup.inference_log == "sqlite" and host.database is not None and host.database.exists():
-        taken.append(str(host.database))
+        existing.append(str(host.database))
     if backup.inference_log == "postgresql" and inference_log_backup.has_tables(host.url, host.layout.root):
-        taken.append("tables of an inference log in the database of inference_log.url")
-    if taken:
+        existing.append("tables of an inference log in the database of inference_log.url")
+    if existing:
         raise UsageError(
-            f"restore replaces nothing, and these exist already: {', '.join(taken)}",
+            f"restore replaces nothing, and these exist already: {', '.join(existing)}",
             hint="move that away (or name an empty database), then restore again",
         )
 
@@ -224,18 +224,18 @@ def _restore_log(
 
 def _check_hash_key(host: HostState, scratch: Path, store: InferenceLog) -> None:
     """Raise InfrastructureError where the hash key that this host will have is not that of the log."""
-    given = os.environ.get(host.hash_key_env or "")
+    from_env = os.environ.get(host.hash_key_env or "")
     saved = scratch / host_state.HASH_KEY
-    if given is not None or saved.is_file():
-        key = given.encode() if given is not None else saved.read_bytes()
+    if from_env is not None or saved.is_file():
+        key = from_env.encode() if from_env is not None else saved.read_bytes()
         pseudonyms.check_hash_key(store, host.log_config, key.strip())
 
 
 def _note_erasures(host: HostState, source: Path, erasures: Sequence[Erasure]) -> None:
     """Record all erasures beside the hash key of this host, and the backup's folder as one that has to be erased from, too."""
     folder = host.hash_key.parent
-    known = set(erasure_ledger.read(folder / erasure_ledger.LEDGER))
-    erasure_ledger.append(folder / erasure_ledger.LEDGER, [one for one in erasures if one not in known], create=True)
+    recorded = set(erasure_ledger.read(folder / erasure_ledger.LEDGER))
+    erasure_ledger.append(folder / erasure_ledger.LEDGER, [one for one in erasures if one not in recorded], create=True)
     with suppress(InfrastructureError):  # a backup on a disk that cannot be written
         erasure_ledger.add_place(folder, source.absolute().parent)
 
@@ -256,9 +256,9 @@ def _move(fresh: Path, place: Path) -> None:
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if place.is_dir():
         shutil.rmtree(place)
-    beside = place.with_name(f".{place.name}.restoring")
-    if beside.is_dir():
-        shutil.rmtree(beside)
-    shutil.move(fresh, beside)
-    beside.replace(place)
+    scratch = place.with_name(f".{place.name}.restoring")
+    if scratch.is_dir():
+        shutil.rmtree(scratch)
+    shutil.move(fresh, scratch)
+    scratch.replace(place)
     atomic_io.fsync_directory(place.parent)

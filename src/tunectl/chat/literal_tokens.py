@@ -54,12 +54,12 @@ def guard_text(text: str, special: Sequence[str]) -> str:
     """Return ``text`` with each of the ``special`` tokens in it broken, and without guards of its own."""
     if not text.isascii():
         text = text.translate(_RESERVED)
-    found = {start + 1 for start, _ in _find_all(text, special)}
+    offsets = {start + 1 for start, _ in _find_all(text, special)}
     if not (text.isascii() or unicodedata.is_normalized("NFKC", text)):
-        found |= _find_normalized(text, special)
-    if not found:
+        offsets |= _find_normalized(text, special)
+    if not offsets:
         return text
-    positions = sorted(found)
+    positions = sorted(offsets)
     return GUARD.join(text[start:end] for start, end in pairwise([0, *positions, len(text)]))
 
 

@@ -100,8 +100,8 @@ class LossMasker:
                 f"with {len(turns)} assistant turns",
                 hint="put {% generation %} around each assistant turn, its end token with it, or take the marks out",
             )
-        chosen = [self._learns(message, final=message is turns[-1]) for message in turns]
-        spans = zip(turns, rendered.generated, chosen, strict=True)
+        is_learned = [self._learns(message, final=message is turns[-1]) for message in turns]
+        spans = zip(turns, rendered.generated, is_learned, strict=True)
         learned = [
             part
             for turn, span, trained in spans
@@ -188,8 +188,8 @@ def _spans(
     """
     if not turn.parts:
         return [(start, end)]
-    written = [guard_text(part.text, special) for part in turn.parts]
-    joined = "".join(written)
+    guarded_parts = [guard_text(part.text, special) for part in turn.parts]
+    joined = "".join(guarded_parts)
     inside = joined.strip()  # templates may trim
     offset = text.find(inside, start, end) - (len(joined) - len(joined.lstrip()))
     if text.find(inside, start, end) < 0:
@@ -200,10 +200,10 @@ def _spans(
             hint="give the row as segments, or set train for the whole turn",
         )
     spans = []
-    for part, shown in zip(turn.parts, written, strict=True):
+    for part, guarded in zip(turn.parts, guarded_parts, strict=True):
         if part.train:
-            spans.append((max(offset, start), min(offset + len(shown), end)))
-        offset += len(shown)
+            spans.append((max(offset, start), min(offset + len(guarded), end)))
+        offset += len(guarded)
     if turn.parts[-1].train:
         spans[-1] = (spans[-1][0], end)
     return spans

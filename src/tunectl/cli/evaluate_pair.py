@@ -27,7 +27,7 @@ def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     layout = ProjectPaths()
     models = [
         resolve_model(layout, args.model, args.adapter),
-        resolve_model(layout, args.against, None, said="--against"),
+        resolve_model(layout, args.against, None, option="--against"),
     ]
     job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
     (first, own), (second, other) = (file_evaluation_runner.run_evaluation(job, item) for item in models)

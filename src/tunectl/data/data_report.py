@@ -220,10 +220,10 @@ def _unlike(report: SplitReport) -> Sequence[str]:
     for entry in report.balance.get("records", []):
         if entry.test is None or entry.test.p_value >= 0.05 or entry.size == "negligible":
             continue
-        over = [value.value for value in entry.values if value.out_of_balance and value.share > value.target]
-        under = [value.value for value in entry.values if value.out_of_balance and value.share < value.target]
-        descriptions = [f"too much {', '.join(over)}"] if over else []
-        descriptions += [f"too little {', '.join(under)}"] if under else []
+        oversized = [value.value for value in entry.values if value.out_of_balance and value.share > value.target]
+        undersized = [value.value for value in entry.values if value.out_of_balance and value.share < value.target]
+        descriptions = [f"too much {', '.join(oversized)}"] if oversized else []
+        descriptions += [f"too little {', '.join(undersized)}"] if undersized else []
         sentences.append(
             f"{entry.field} is not that of the population ({entry.size} distance): {'; '.join(descriptions)}."
         )

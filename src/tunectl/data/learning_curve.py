@@ -125,17 +125,17 @@ def fit_and_advise(points: Sequence[MeasuredSize], *, worth: float, seed: int, c
     rows = [point.rows for point in points]
     counts = bootstrap.resample_counts(len(statistics[0]), RESAMPLES, seed)
     observed = np.asarray([_loss(table.sum(axis=0)) for table in statistics])
-    drawn = np.stack([_loss(counts @ table) for table in statistics], axis=1)
+    resampled = np.stack([_loss(counts @ table) for table in statistics], axis=1)
     law = power_law.fit(rows, observed.tolist(), higher_is_better=False, floor=0.0)
-    _, slopes, decays = power_law.fit_many(rows, drawn, higher_is_better=False, floor=0.0)
+    _, slopes, decays = power_law.fit_many(rows, resampled, higher_is_better=False, floor=0.0)
     most = rows[-1]
     doubled = _gain(law.predict(most) - law.predict(2 * most), slopes * (most**-decays - (2.0 * most) ** -decays))
-    lows, highs = np.quantile(drawn, _tails(), axis=0)
+    lows, highs = np.quantile(resampled, _tails(), axis=0)
     marks = [
         CurvePoint(p.share, p.rows, float(o), float(a), float(b))
         for p, o, a, b in zip(points, observed, lows, highs, strict=True)
     ]
-    last = _gain(float(observed[-2] - observed[-1]), drawn[:, -2] - drawn[:, -1])
+    last = _gain(float(observed[-2] - observed[-1]), resampled[:, -2] - resampled[:, -1])
     verdict, words = _verdict(doubled, worth, most)
     return Curve(
         marks,
@@ -176,8 +176,8 @@ def _tails() -> list[float]:
     return [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
 
 
-def _gain(value: float, drawn: Any) -> ExpectedGain:
-    low, high = import_optional("numpy", extra="data").quantile(drawn, _tails())
+def _gain(value: float, resampled: Any) -> ExpectedGain:
+    low, high = import_optional("numpy", extra="data").quantile(resampled, _tails())
     return ExpectedGain(float(value), float(low), float(high))
 
 

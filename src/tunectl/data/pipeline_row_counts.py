@@ -80,9 +80,9 @@ def problems(lines: Sequence[StageRowCounts]) -> list[str]:
 def _line(stage: str, folders: Mapping[str, Path]) -> StageRowCounts:
     folder = folders[stage]
     account = row_counts.load(folder)
-    written = count_rows(folder, WRITES[stage]) if stage in WRITES else None
-    result = [*_sum(account, folder), *_files(account, folder, written), *_link(account, folders)]
-    return StageRowCounts(stage, account.rows_in, account.kept, account.rejected, written, result)
+    records = count_rows(folder, WRITES[stage]) if stage in WRITES else None
+    result = [*_sum(account, folder), *_files(account, folder, records), *_link(account, folders)]
+    return StageRowCounts(stage, account.rows_in, account.kept, account.rejected, records, result)
 
 
 def _sum(account: row_counts.RowCounts, folder: Path) -> Iterator[str]:
@@ -91,15 +91,15 @@ def _sum(account: row_counts.RowCounts, folder: Path) -> Iterator[str]:
         yield f"{folder / row_counts.ROW_COUNTS}: {account.rows_in} rows in, but {account.kept} kept + {rejected} rejected = {account.kept + rejected}"
 
 
-def _files(account: row_counts.RowCounts, folder: Path, written: int | None) -> Iterator[str]:
+def _files(account: row_counts.RowCounts, folder: Path, records: int | None) -> Iterator[str]:
     listed: Counter[str] = Counter(
         reject.reason for reject in atomic_io.read_rows(folder / row_counts.REJECTS, RejectedRow)
     )
     for reason in sorted(listed.keys() | account.rejected.keys()):
         if listed[reason] != account.rejected.get(reason, 0):
             yield f"{folder / row_counts.REJECTS}: {listed[reason]} rows of reason {reason}, but the account says {account.rejected.get(reason, 0)}"
-    if written is not None and written != account.records_out:
-        yield f"{folder}: {written} records in its files, but the account says {account.records_out}"
+    if records is not None and records != account.records_out:
+        yield f"{folder}: {records} records in its files, but the account says {account.records_out}"
 
 
 def _link(account: row_counts.RowCounts, folders: Mapping[str, Path]) -> Iterator[str]:

@@ -88,8 +88,8 @@ def input_text(example: Example) -> str:
 
 def text_for_language_id(example: Example) -> str:
     """Return ``output_text`` without answers that call tools: their JSON has no language."""
-    spoken = [answer for answer in example.answers if not answer.calls]
-    return output_text(replace(example, answers=spoken)) if spoken or not example.answers else ""
+    answers = [answer for answer in example.answers if not answer.calls]
+    return output_text(replace(example, answers=answers)) if answers or not example.answers else ""
 
 
 def output_text(example: Example) -> str:

@@ -82,21 +82,21 @@ class Pipeline:
 
         Raises  TunectlError when a filter loses or invents a record: a bug in that filter.
         """
-        left = records if isinstance(records, DiskList) else list(records)
-        self.tally.read(len(left))
+        remaining = records if isinstance(records, DiskList) else list(records)
+        self.tally.read(len(remaining))
         for block in blocks:
-            before, left = left, self._through(block, left)
+            before, remaining = remaining, self._through(block, remaining)
             if isinstance(before, DiskList) and before is not records:
                 before.close()
-        self.tally.keep(len(left) + sum(len(inside) for inside in self._inside.values()))
+        self.tally.keep(len(remaining) + sum(len(inside) for inside in self._inside.values()))
         self._inside.clear()
-        return left
+        return remaining
 
     def _open_list(self) -> list[Record] | DiskList[Record]:
         return [] if self.scratch is None else DiskList(self.scratch, Document, Example)
 
     def _through(self, block: Transform, records: Sequence[Record]) -> list[Record] | DiskList[Record]:
-        left = self._open_list()
+        remaining = self._open_list()
         outcomes = 0
         for outcome in track(block(records), block.name, total=len(records)):
             outcomes += 1
@@ -107,10 +107,10 @@ class Pipeline:
                 self._merged.append(outcome.record)
                 self._inside.setdefault(outcome.into, []).extend([len(self._merged) - 1, *inside])
             else:
-                left.append(outcome)
+                remaining.append(outcome)
         if outcomes != len(records):
             raise TunectlError(f"block {block.name}: {len(records)} records in, {outcomes} outcomes")
-        return left
+        return remaining
 
     def _reject(self, outcome: Dropped) -> None:
         inside = (self._merged[number] for number in self._inside.pop(outcome.record.id, []))

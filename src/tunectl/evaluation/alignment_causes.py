@@ -52,8 +52,8 @@ def find_causes(facts: AlignmentFacts) -> list[AlignmentCause]:
     if gain.verdict == BETTER:
         return []
     costs = list(_find_cost(facts))
-    gained = gain.low is not None and gain.low > 0 and (gain.value or 0) >= gain.min_difference
-    if costs and gained:
+    has_gain = gain.low is not None and gain.low > 0 and (gain.value or 0) >= gain.min_difference
+    if costs and has_gain:
         return costs
     rules = (
         _find_cut_answers,
@@ -170,13 +170,13 @@ def _find_no_gain(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         if run.method in OFFLINE
         else f"reward on validation changed by {run.rise:+.2f}{ends}"
     )
-    kept = "" if run.best_step else " The weights of sft were kept."
+    weights_note = "" if run.best_step else " The weights of sft were kept."
     width = 0.0 if run.rise_low is None or run.rise_high is None else run.rise_high - run.rise_low
     below = 1.0 if not width or run.rise <= 0 else -(run.rise_low or 0.0) / width
     yield AlignmentCause(
         "reward_not_risen",
         f"What the policy learns from did not improve significantly: the {changed} by step {run.look_step} of {run.planned_steps}."
-        f"{_explain_stop(run)}{kept}",
+        f"{_explain_stop(run)}{weights_note}",
         f"{_list_settings(run, ('More', 'epochs' if run.method in OFFLINE else 'steps'), ('another', 'learning_rate'))}: larger "
         "where the curve in the align report is flat, smaller where it falls.",
         min(1.0, below),
@@ -231,8 +231,8 @@ def _find_weak_judge(facts: AlignmentFacts) -> Iterator[AlignmentCause]:
         yield AlignmentCause("judge_weak", f"Nobody could judge: {gain.no_judge}.", advice, 1.0)
         return
     accuracy = gain.judge_accuracy
-    undecided = gain.low is None or gain.high is None or gain.low <= 0 <= gain.high
-    if accuracy is not None and accuracy.value < WEAK_JUDGE and undecided:
+    is_undecided = gain.low is None or gain.high is None or gain.low <= 0 <= gain.high
+    if accuracy is not None and accuracy.value < WEAK_JUDGE and is_undecided:
         yield AlignmentCause(
             "judge_weak",
             f"The judge may be too weak to see it: it is right on {describe_share(accuracy)} of {accuracy.pairs} held-out pairs, so "

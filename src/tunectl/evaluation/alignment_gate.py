@@ -117,12 +117,16 @@ def _outcome(gate: AlignedGate, gain: MetricDifference, costs: Sequence[MetricDi
             WORSE,
             f"Aligned is worse than tuned: significantly worse in {_titles(dear)} than max_regression allows",
         )
-    beyond = [cost for cost in costs if cost.value < -most[cost.measure]]
-    gained = lower_bound(gain) > 0 and gain.value >= gate.min_difference
-    if gained and not beyond:
+    regressions = [cost for cost in costs if cost.value < -most[cost.measure]]
+    has_gain = lower_bound(gain) > 0 and gain.value >= gate.min_difference
+    if has_gain and not regressions:
         return True, BETTER, "Aligned is better than tuned"
-    if gained:
-        return True, SAME, f"Aligned is no better than tuned: worse in {_titles(beyond)} than max_regression allows"
+    if has_gain:
+        return (
+            True,
+            SAME,
+            f"Aligned is no better than tuned: worse in {_titles(regressions)} than max_regression allows",
+        )
     if upper_bound(gain) < gate.min_difference:
         return (
             True,

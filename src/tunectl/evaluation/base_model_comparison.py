@@ -91,7 +91,7 @@ def _generate_answers(
 def _scores(trial: BaseEvalSetup, result: system.SystemResult) -> dict[str, Score]:
     grams = train_overlap.train_ngrams(text for item in trial.pool for text in item.references)
     statistics = scoring.compute_statistics(
-        trial.items, result.answers, result.replies, tools=trial.tools, declared=(), seen=grams, rules=None
+        trial.items, result.answers, result.replies, tools=trial.tools, declared=(), train_grams=grams, rules=None
     )
     plan = paired_comparison.make_resampling(
         [item.cluster for item in trial.items],

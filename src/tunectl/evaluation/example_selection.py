@@ -30,15 +30,15 @@ def select_cases(
         return Case(item.id, item.question, list(item.references), answers, reason, score, gain)
 
     order = sorted(range(len(items)), key=lambda index: (scores["tuned"][index], items[index].id))
-    picked = [("worst", index) for index in order[:count]]
-    picked += [("lost", index) for index in _select_regressions(scores, order, "tuned", "base")[:count]]
-    picked += [("best", index) for index in order[count:][-count:][::-1]]
-    result = [case(reason, index, "tuned", "base") for reason, index in picked]
+    cases = [("worst", index) for index in order[:count]]
+    cases += [("lost", index) for index in _select_regressions(scores, order, "tuned", "base")[:count]]
+    cases += [("best", index) for index in order[count:][-count:][::-1]]
+    result = [case(reason, index, "tuned", "base") for reason, index in cases]
     if "aligned" in scores:
-        fallen = _select_regressions(scores, order, "aligned", "tuned")[:count]
-        risen = _select_regressions(scores, order, "tuned", "aligned")[:count]
-        result += [case("aligned_lost", index, "aligned", "tuned") for index in fallen]
-        result += [case("aligned_won", index, "aligned", "tuned") for index in risen]
+        losses = _select_regressions(scores, order, "aligned", "tuned")[:count]
+        wins = _select_regressions(scores, order, "tuned", "aligned")[:count]
+        result += [case("aligned_lost", index, "aligned", "tuned") for index in losses]
+        result += [case("aligned_won", index, "aligned", "tuned") for index in wins]
     return result
 
 

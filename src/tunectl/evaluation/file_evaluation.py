@@ -75,17 +75,17 @@ def compute_scores(task: EvalTask, result: system.SystemResult, tools: MetricBac
 
 def statistics(task: EvalTask, result: system.SystemResult, tools: MetricBackends) -> scoring.Statistics:
     """Return the statistics behind each score, by metric."""
-    found = scoring.compute_statistics(
+    sums = scoring.compute_statistics(
         task.items,
         result.answers,
         result.replies,
         tools=tools,
         declared=task.checks,
-        seen=frozenset(),
+        train_grams=frozenset(),
         rules=task.rules,
     )
-    found.pop("seen")
-    return found
+    sums.pop("seen")
+    return sums
 
 
 def slot_report(task: EvalTask, result: system.SystemResult, tools: MetricBackends) -> SlotReport | None:

@@ -75,5 +75,5 @@ def sample_items(items: Sequence[Item], limit: int | None, seed: int) -> list[It
     """Return at most ``limit`` items drawn with ``seed``, in their original order."""
     if limit is None or len(items) <= limit:
         return list(items)
-    chosen = sorted(random.Random(seed).sample(range(len(items)), limit))  # noqa: S311 - a sample, not a secret
-    return [items[index] for index in chosen]
+    indexes = sorted(random.Random(seed).sample(range(len(items)), limit))  # noqa: S311 - a sample, not a secret
+    return [items[index] for index in indexes]

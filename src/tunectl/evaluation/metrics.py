@@ -34,10 +34,10 @@ def bleu(sums: NDArray[Any]) -> NDArray[Any]:
 
     sums = np.asarray(sums, dtype=np.float64)
     length, reference, matched, total = sums[..., 0], sums[..., 1], sums[..., 2:6], sums[..., 6:10]
-    missed = (matched == 0) & (total > 0)
-    halvings = np.cumsum(missed, axis=-1)
+    unmatched = (matched == 0) & (total > 0)
+    halvings = np.cumsum(unmatched, axis=-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        precision = np.where(missed, 1 / (2.0**halvings * total), matched / total)
+        precision = np.where(unmatched, 1 / (2.0**halvings * total), matched / total)
         brevity = np.where(length < reference, np.exp(1 - reference / length), 1.0)
         value = 100 * brevity * np.exp(np.log(precision).mean(axis=-1))
     undefined = (total == 0).any(axis=-1) | (matched == 0).all(axis=-1)
@@ -104,8 +104,8 @@ WINS = Metric("win_rate", "Win rate", "points over 50 %", "higher", percentage)
 def sort_metrics(names: Iterable[str]) -> list[str]:
     """Return the names of metrics in the order of the tables, single checks last."""
     requested = set(names)
-    known = [measure.name for measure in MEASURES if measure.name in requested]
-    return known + sorted(requested - set(known))
+    usual = [measure.name for measure in MEASURES if measure.name in requested]
+    return usual + sorted(requested - set(usual))
 
 
 def check(name: str) -> Metric:

@@ -111,9 +111,9 @@ def compare_runs(
         for name in statistics:
             if name not in old[0].statistics.get(system, {}):
                 continue
-            mine = np.array([row.statistics[system][name] for row in new])
-            theirs = np.array([before[row.id][system][name] for row in new])
-            result.append(difference(name, (system, mine), (system, theirs), plan))
+            own_values = np.array([row.statistics[system][name] for row in new])
+            earlier_values = np.array([before[row.id][system][name] for row in new])
+            result.append(difference(name, (system, own_values), (system, earlier_values), plan))
     return [item for item in result if item is not None]
 
 
@@ -121,13 +121,13 @@ def score_inputs(rows: Sequence[InputScores]) -> dict[str, dict[str, dict[str, f
     """Return the metric of each input alone, where it is defined, by system, metric and input."""
     import numpy as np
 
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
     for system, statistics in rows[0].statistics.items() if rows else ():
         for name in statistics:
             values = metrics.get_metric(name).combine(np.array([row.statistics[system][name] for row in rows]))
             scored = zip(rows, values, strict=True)
-            found.setdefault(system, {})[name] = {row.id: float(value) for row, value in scored if np.isfinite(value)}
-    return found
+            scores.setdefault(system, {})[name] = {row.id: float(value) for row, value in scored if np.isfinite(value)}
+    return scores
 
 
 @dataclass(frozen=True, slots=True)

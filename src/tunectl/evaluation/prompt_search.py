@@ -62,8 +62,8 @@ def search(
         candidates.append(Candidate(candidate, score, tokens, sum(reply.seconds for reply in replies)))
         _log.info("prompt %s: %.2f", describe(candidate), score)
     scored = [index for index, candidate in enumerate(candidates) if candidate.score is not None]
-    chosen = max(scored, key=lambda index: (candidates[index].score or 0.0, -index))
-    return Search(len(items), candidates, chosen, spent, sum(candidate.seconds for candidate in candidates))
+    best = max(scored, key=lambda index: (candidates[index].score or 0.0, -index))
+    return Search(len(items), candidates, best, spent, sum(candidate.seconds for candidate in candidates))
 
 
 def _refusal(

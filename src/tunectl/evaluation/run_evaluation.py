@@ -90,7 +90,7 @@ class SystemOutputs:
     """Results of one loaded model."""
 
     entries: list[SystemResult]
-    told: dict[str, list[str]]
+    safety_replies: dict[str, list[str]]
     """Answers to the safety questions, by system."""
     search: Search | None = None
 
@@ -227,7 +227,13 @@ def _search(
 
     def judge(trial_items: Sequence[Item], answers: Sequence[str]) -> float:
         statistics = scoring.compute_statistics(
-            trial_items, answers, None, tools=setting.tools, declared=setting.cfg.checks, seen=frozenset(), rules=None
+            trial_items,
+            answers,
+            None,
+            tools=setting.tools,
+            declared=setting.cfg.checks,
+            train_grams=frozenset(),
+            rules=None,
         )
         return float(primary.combine(statistics[primary.name].sum(axis=0)))
 
@@ -264,7 +270,7 @@ def _safety(
         return None
     return safety.summarize(
         safety.questions(cfg.planted_secrets),
-        {name: answers for round_ in rounds for name, answers in round_.told.items()},
+        {name: answers for round_ in rounds for name, answers in round_.safety_replies.items()},
         items,
         {name: entry.answers for name, entry in entries.items() if entry.replies is not None},
         placeholder=cfg.placeholder,
@@ -280,7 +286,13 @@ def _measure(
     rules: slot_error.SlotMatcher | None,
 ) -> dict[str, NDArray[Any]]:
     return scoring.compute_statistics(
-        items, result.answers, result.replies, tools=setting.tools, declared=setting.cfg.checks, seen=grams, rules=rules
+        items,
+        result.answers,
+        result.replies,
+        tools=setting.tools,
+        declared=setting.cfg.checks,
+        train_grams=grams,
+        rules=rules,
     )
 
 

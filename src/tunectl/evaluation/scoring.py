@@ -24,7 +24,7 @@ def compute_statistics(
     *,
     tools: MetricBackends,
     declared: Sequence[Check],
-    seen: train_overlap.Grams,
+    train_grams: train_overlap.Grams,
     rules: slot_error.SlotMatcher | None,
 ) -> dict[str, NDArray[Any]]:
     """Return all statistics of one system; ``replies`` is None for answers without a model (no likelihood, no cut).
@@ -38,7 +38,7 @@ def compute_statistics(
     for scorer in tools.scorers:
         result.update(scorer(answers, references))
     result["words"] = np.asarray([(len(answer.split()), 1) for answer in answers], dtype=np.float64)
-    result["seen"] = np.asarray([train_overlap.share(answer, seen) for answer in answers], dtype=np.float64)
+    result["seen"] = np.asarray([train_overlap.share(answer, train_grams) for answer in answers], dtype=np.float64)
     if declared:
         result.update(_checks(items, answers, declared, tools))
     if rules is not None:

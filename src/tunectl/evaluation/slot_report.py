@@ -35,9 +35,9 @@ def report(
 
 
 def _parts(rules: SlotMatcher, items: Sequence[Item], matches: Mapping[str, Sequence[SlotMatch]]) -> list[SlotPart]:
-    stated = Counter(name for item in items for name, _ in rules.attributes(item))
+    counts = Counter(name for item in items for name, _ in rules.attributes(item))
     return [
-        SlotPart(name, stated[name], {system: _count(name, answers) for system, answers in matches.items()})
+        SlotPart(name, counts[name], {system: _count(name, answers) for system, answers in matches.items()})
         for name in rules.cfg.attributes
     ]
 

@@ -61,25 +61,25 @@ def generate_answers(
         GenerationPrompt(text, reference) for text, reference in zip(ready.prompts, ready.references, strict=True)
     ]
     replies = generator.answer(requests, asking.how, seed=asking.seed, label=f"answers: {TITLES.get(name, name)}")
-    alone = [
+    timed = [
         generator.answer([GenerationPrompt(text)], asking.how, seed=asking.seed, label="one at a time")[0]
         for text in ready.prompts[: asking.latency_inputs]
     ]
-    return SystemResult(name, [reply.text for reply in replies], replies, prompt, cost(replies, alone))
+    return SystemResult(name, [reply.text for reply in replies], replies, prompt, cost(replies, timed))
 
 
-def cost(replies: Sequence[GeneratedText], alone: Sequence[GeneratedText] = ()) -> Cost:
+def cost(replies: Sequence[GeneratedText], timed: Sequence[GeneratedText] = ()) -> Cost:
     """Compute the cost of answers in a batch, and one at a time."""
     seconds, tokens = sum(reply.seconds for reply in replies), sum(reply.tokens for reply in replies)
-    waited, written = sum(reply.seconds for reply in alone), sum(reply.tokens for reply in alone)
+    wait_seconds, token_count = sum(reply.seconds for reply in timed), sum(reply.tokens for reply in timed)
     return Cost(
         answers=len(replies),
         prompt_tokens=sum(reply.prompt_tokens for reply in replies),
         tokens=tokens,
         seconds=seconds,
         tokens_per_second=tokens / seconds if seconds else None,
-        one_at_a_time=median(reply.seconds for reply in alone) if alone else None,
-        one_at_a_time_tokens_per_second=written / waited if waited else None,
+        one_at_a_time=median(reply.seconds for reply in timed) if timed else None,
+        one_at_a_time_tokens_per_second=token_count / wait_seconds if wait_seconds else None,
     )
 
 

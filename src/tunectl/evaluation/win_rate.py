@@ -64,11 +64,11 @@ def rate(
         return not_judged(judge, "there is no pair to judge")
     won = [pair for pair in fair if pair.outcome == 1]
     lost = [pair for pair in fair if pair.outcome == 0]
-    apart = [
+    lengths = [
         (_words(d.first), _words(d.second)) if d.outcome == 1 else (_words(d.second), _words(d.first))
         for d in won + lost
     ]
-    unequal = [winner > loser for winner, loser in apart if winner != loser]
+    unequal = [winner > loser for winner, loser in lengths if winner != loser]
     value, low, high = estimate_share(fair, counting)
     return WinRate(
         judge=judge,
@@ -80,8 +80,8 @@ def rate(
         rate=value,
         low=low,
         high=high,
-        winner_words=fmean(winner for winner, _ in apart) if apart else None,
-        loser_words=fmean(loser for _, loser in apart) if apart else None,
+        winner_words=fmean(winner for winner, _ in lengths) if lengths else None,
+        loser_words=fmean(loser for _, loser in lengths) if lengths else None,
         longer_wins=sum(unequal) / len(unequal) if unequal else None,
         close=_close(fair, counting),
         flips=flips,
@@ -101,10 +101,10 @@ def about_equal(first: str, second: str, close: float) -> bool:
 
 
 def _close(outcomes: Iterable[PairOutcome], counting: Counting) -> CloseRate | None:
-    chosen = [pair for pair in outcomes if about_equal(pair.first, pair.second, counting.close)]
-    if not chosen:
+    close = [pair for pair in outcomes if about_equal(pair.first, pair.second, counting.close)]
+    if not close:
         return None
-    return CloseRate(len(chosen), *estimate_share(chosen, counting))
+    return CloseRate(len(close), *estimate_share(close, counting))
 
 
 def estimate_share(outcomes: Sequence[PairOutcome], counting: Counting) -> tuple[float, float, float]:

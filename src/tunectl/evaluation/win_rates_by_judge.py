@@ -102,8 +102,8 @@ def by_language_model(
     """Return the declared judge, asked in both positions; a choice that flips with the position is a tie."""
     if cfg is None or judge is None:
         return win_rate.not_judged("llm", "evaluate.judge is null")
-    chosen = set(map(id, sample_items(match.items, cfg.inputs, counting.seed)))
-    indexes = [index for index, item in enumerate(match.items) if id(item) in chosen]
+    sample = set(map(id, sample_items(match.items, cfg.inputs, counting.seed)))
+    indexes = [index for index, item in enumerate(match.items) if id(item) in sample]
     pairs = [
         judging.Pair(match.items[index], match.aligned.answers[index], match.tuned.answers[index]) for index in indexes
     ]

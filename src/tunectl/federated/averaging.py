@@ -48,7 +48,7 @@ def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float])
         if up not in result:
             continue
         # The mean is [B1 s1, B2 s2, ..] [A1; A2; ..]: QR of both sides leaves a small matrix to decompose, whatever the layer's size
-        left = np.concatenate(
+        ups = np.concatenate(
             [
                 np.asarray(update[up], np.float64) * (share / total)
                 for update, share in zip(updates, shares, strict=True)
@@ -56,15 +56,15 @@ def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float])
             axis=1,
         )
         right = np.concatenate([np.asarray(update[down], np.float64) for update in updates], axis=0)
-        q_left, r_left = np.linalg.qr(left)
+        q_left, r_left = np.linalg.qr(ups)
         q_right, r_right = np.linalg.qr(right.T)
         u, values, v = np.linalg.svd(r_left @ r_right.T)
         rank = result[down].shape[0]
-        kept = min(rank, len(values))
-        root = np.sqrt(values[:kept])
+        new_rank = min(rank, len(values))
+        root = np.sqrt(values[:new_rank])
         new_up, new_down = np.zeros(result[up].shape), np.zeros(result[down].shape)
-        new_up[:, :kept] = (q_left @ u[:, :kept]) * root
-        new_down[:kept] = root[:, None] * (v[:kept] @ q_right.T)
+        new_up[:, :new_rank] = (q_left @ u[:, :new_rank]) * root
+        new_down[:new_rank] = root[:, None] * (v[:new_rank] @ q_right.T)
         if not values[0] > 0:  # nobody has learned anything yet: A as it is, or nothing could be learned from here on
             continue
         result[up], result[down] = new_up.astype(result[up].dtype), new_down.astype(result[down].dtype)
@@ -81,10 +81,12 @@ def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
         odd = min(update.keys() ^ start.keys())
         raise ValueError(f"{odd} is in one of update and start alone")
     for name, own in start.items():
-        sent, given = np.asarray(update[name]), np.asarray(own)
-        if sent.shape != given.shape or sent.dtype != given.dtype:
-            raise ValueError(f"{name} is {sent.dtype}{sent.shape}, and {given.dtype}{given.shape} was sent out")
-        if not np.isfinite(sent).all():
+        received, expected = np.asarray(update[name]), np.asarray(own)
+        if received.shape != expected.shape or received.dtype != expected.dtype:
+            raise ValueError(
+                f"{name} is {received.dtype}{received.shape}, and {expected.dtype}{expected.shape} was sent out"
+            )
+        if not np.isfinite(received).all():
             raise ValueError(f"{name} has numbers that are not finite")
 
 

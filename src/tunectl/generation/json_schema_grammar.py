@@ -80,9 +80,9 @@ class _Writer:
         if self.deep == MOST_DEEP:
             raise _wrong(location, f"more than {MOST_DEEP} nested schemas, references included")
         self.deep += 1
-        written = self._value(schema, location, open_refs)
+        rule = self._value(schema, location, open_refs)
         self.deep -= 1
-        return written
+        return rule
 
     def _value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
         if schema is True or schema == {}:
@@ -245,7 +245,7 @@ def _repeats(schema: Mapping[str, Any], description: str, location: str) -> str:
 class _TerminationChecker:
     """Find the references whose text can end, as a least fixed point. A reference is checked again only when one that it depends on is found to end."""
 
-    known: set[str] = field(default_factory=set)
+    terminating: set[str] = field(default_factory=set)
     waiting: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def ends(self, schema: Any, asker: str) -> bool:
@@ -254,9 +254,9 @@ class _TerminationChecker:
             return True
         if "$ref" in schema:
             ref: str = schema["$ref"]
-            if ref not in self.known:
+            if ref not in self.terminating:
                 self.waiting[ref].append(asker)
-            return ref in self.known
+            return ref in self.terminating
         for key in ("anyOf", "oneOf", "allOf"):
             if key in schema:
                 return any(self.ends(item, asker) for item in schema[key])
@@ -270,8 +270,8 @@ class _TerminationChecker:
         todo = list(refs)
         while todo:
             ref = todo.pop()
-            if ref not in self.known and self.ends(_target(document, ref, "#"), ref):
-                self.known.add(ref)
+            if ref not in self.terminating and self.ends(_target(document, ref, "#"), ref):
+                self.terminating.add(ref)
                 todo += self.waiting.pop(ref, ())
 
 

@@ -98,9 +98,9 @@ def _call(location: str, call: dict[str, Any]) -> dict[str, Any]:
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ApiError(f"{location}: a call needs function.name", param=location)
-    given = function.get("arguments", {})
+    encoded = function.get("arguments", {})
     try:
-        arguments = msgspec.json.decode(given) if isinstance(given, str) else given
+        arguments = msgspec.json.decode(encoded) if isinstance(encoded, str) else encoded
     except (msgspec.DecodeError, RecursionError) as error:
         raise ApiError(f"{location}: function.arguments is not JSON", param=location) from error
     if not isinstance(arguments, dict):
@@ -113,12 +113,12 @@ def max_new_tokens(prompt: int, requested: int | None, *, usual: int, context: i
 
     Raises  ApiError where the prompt alone is too long, or the requested number does not fit after it.
     """
-    left = context - prompt
-    if left < 1 or (requested is not None and requested > left):
-        request_note = f" and max_tokens is {requested}" if requested is not None and left >= 1 else ""
+    room = context - prompt
+    if room < 1 or (requested is not None and requested > room):
+        request_note = f" and max_tokens is {requested}" if requested is not None and room >= 1 else ""
         raise ApiError(
             f"this model reads and writes at most {context} tokens together; the prompt has {prompt}{request_note}",
-            param="messages" if requested is None or left < 1 else "max_tokens",
+            param="messages" if requested is None or room < 1 else "max_tokens",
             code="context_length_exceeded",
         )
-    return min(usual, left) if requested is None else requested
+    return min(usual, room) if requested is None else requested

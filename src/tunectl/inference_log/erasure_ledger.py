@@ -50,16 +50,16 @@ def read(path: Path) -> list[Erasure]:
     """
     if not path.is_file():
         return []
-    content, found = path.read_bytes(), []
+    content, erasures = path.read_bytes(), []
     for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
         try:
-            found.append(_ERASURE.decode(line, Erasure, f"{path}:{number}"))
+            erasures.append(_ERASURE.decode(line, Erasure, f"{path}:{number}"))
         except atomic_io.NOT_JSON as error:
             raise ArtifactError(
                 f"{path}:{number} is not an erasure: {error}",
                 hint="fix that line by hand; without it a restored backup would contain this person's data again",
             ) from error
-    return found
+    return erasures
 
 
 def merge(ledgers: Iterable[Sequence[Erasure]]) -> list[Erasure]:
@@ -98,9 +98,9 @@ def append(path: Path, erasures: Sequence[Erasure], *, create: bool) -> None:
     with os.fdopen(descriptor, "r+b") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         content = stream.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            stream.truncate(whole)
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            stream.truncate(complete)
         stream.seek(0, os.SEEK_END)
         stream.write(b"".join(map(_ERASURE.encode, erasures)))
         stream.flush()
@@ -119,11 +119,11 @@ def add_place(folder: Path, place: Path) -> None:
 
     Raises  InfrastructureError where either cannot be written.
     """
-    known, here = places(folder), place.absolute()
-    missing = [one for one in read(folder / LEDGER) if one not in set(read(here / LEDGER))]
+    existing, folder_here = places(folder), place.absolute()
+    missing = [one for one in read(folder / LEDGER) if one not in set(read(folder_here / LEDGER))]
     try:
-        append(here / LEDGER, missing, create=True)
+        append(folder_here / LEDGER, missing, create=True)
     except OSError as error:
-        raise atomic_io.write_error(here / LEDGER, error) from error
-    if here not in known:
-        _PLACES.write(folder / PLACES, BackupPlaces([str(one) for one in (*known, here)]))
+        raise atomic_io.write_error(folder_here / LEDGER, error) from error
+    if folder_here not in existing:
+        _PLACES.write(folder / PLACES, BackupPlaces([str(one) for one in (*existing, folder_here)]))

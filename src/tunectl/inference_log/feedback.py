@@ -92,7 +92,7 @@ class FeedbackExample(Struct, frozen=True):
     """Keyed hash of whoever edited or approved it last."""
     prompt: str
     """Digest of the question."""
-    held: bool
+    holdout: bool
     """Kept for the gate."""
 
 
@@ -101,13 +101,13 @@ class FeedbackSelection(Struct, frozen=True):
 
     examples: list[FeedbackExample]
     """The oldest first."""
-    left: list[tuple[str, SkipReason]]
+    skipped: list[tuple[str, SkipReason]]
     """Inference and why it is no example."""
 
     @property
     def reasons(self) -> dict[str, int]:
         """How many, by reason."""
-        return dict(sorted(Counter(reason for _, reason in self.left).items()))
+        return dict(sorted(Counter(reason for _, reason in self.skipped).items()))
 
 
 def digest_prompt(inference: InferenceRecord) -> str:
@@ -148,7 +148,7 @@ def select_examples(
     erased  inferences that may not be used, though an older snapshot has them
     golden     digests of the golden set's questions (``digest_prompt``)
     """
-    left: list[tuple[str, SkipReason]] = []
+    skips: list[tuple[str, SkipReason]] = []
     examples: list[FeedbackExample] = []
     for inference in sorted(inferences, key=lambda item: (item.accepted_at, item.id)):
         if not feedback_by_inference.get(inference.id):
@@ -159,9 +159,9 @@ def select_examples(
         if isinstance(result, FeedbackExample):
             examples.append(result)
         else:
-            left.append((inference.id, result))
+            skips.append((inference.id, result))
     capped_examples, capped = apply_caps(examples, rules)
-    return FeedbackSelection(capped_examples, [*left, *capped])
+    return FeedbackSelection(capped_examples, [*skips, *capped])
 
 
 def _classify_inference(
@@ -209,7 +209,7 @@ def apply_caps(
     examples: Sequence[FeedbackExample], rules: FeedbackRules
 ) -> tuple[list[FeedbackExample], list[tuple[str, SkipReason]]]:
     """Return the examples that stay, the oldest first, and which go, with the reason. Edits and newer rows have the right of way."""
-    left: list[tuple[str, SkipReason]] = []
+    skips: list[tuple[str, SkipReason]] = []
     counts: Counter[tuple[str, str | None]] = Counter()
     kept_examples: list[FeedbackExample] = []
     caps: tuple[tuple[str, int, SkipReason], ...] = (
@@ -221,17 +221,17 @@ def apply_caps(
         names = {"user": example.inference.person, "by": example.by, "prompt": example.prompt}
         full = next((reason for what, most, reason in caps if counts[what, names[what]] >= most), None)
         if full is not None:
-            left.append((example.inference.id, full))
+            skips.append((example.inference.id, full))
             continue
         for what, name in names.items():
             counts[what, name] += 1
         kept_examples.append(example)
-    kept_examples = _enforce_shares(kept_examples, rules, left)
-    return sorted(kept_examples, key=lambda item: (item.inference.accepted_at, item.inference.id)), left
+    kept_examples = _enforce_shares(kept_examples, rules, skips)
+    return sorted(kept_examples, key=lambda item: (item.inference.accepted_at, item.inference.id)), skips
 
 
 def _enforce_shares(
-    examples: list[FeedbackExample], rules: FeedbackRules, left: list[tuple[str, SkipReason]]
+    examples: list[FeedbackExample], rules: FeedbackRules, skips: list[tuple[str, SkipReason]]
 ) -> list[FeedbackExample]:
     """Remove rows, the last first, until no share is exceeded; removing one increases the other shares, so the check is repeated.
 
@@ -241,7 +241,7 @@ def _enforce_shares(
     indexes_by_person: dict[str | None, list[int]] = {}
     for index, example in enumerate(examples):
         indexes_by_person.setdefault(example.by, []).append(index)
-    written = [index for index, example in enumerate(examples) if example.kind == "approved"]
+    approved = [index for index, example in enumerate(examples) if example.kind == "approved"]
     remaining = set(range(len(examples)))
     while remaining:
         person, most = max(people.items(), key=lambda item: (item[1], str(item[0])))
@@ -249,13 +249,13 @@ def _enforce_shares(
         if rules.annotator_share < 1 and most > rules.annotator_share * len(remaining):
             index = _last(indexes_by_person[person], remaining)
         elif own > rules.model_text_share * len(remaining):
-            index, reason = _last(written, remaining), "model_text_share"
+            index, reason = _last(approved, remaining), "model_text_share"
         else:
             break
         remaining.remove(index)
         people[examples[index].by] -= 1
         own -= examples[index].kind == "approved"
-        left.append((examples[index].inference.id, reason))
+        skips.append((examples[index].inference.id, reason))
     return [example for index, example in enumerate(examples) if index in remaining]
 
 

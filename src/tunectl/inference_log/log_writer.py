@@ -88,7 +88,7 @@ class Writer:
         self._large: FairQueue[_PendingWrite] = FairQueue()
         self._redacting: _PendingWrite | None = None
         """Large rows, with later feedback on their inferences, and the one that is being redacted."""
-        self._held = self._flying = 0
+        self._queued_bytes = self._writing_bytes = 0
         """Bytes in the queue, and of the running transaction."""
         self._wake = threading.Condition()
         self._closing = False
@@ -136,12 +136,12 @@ class Writer:
         with self._wake:
             if self._closing:
                 self._fail(ticket, "the store is closed")
-            elif not self._fits(waiting := self._count_waiting(), self._held + self._flying, ticket):
+            elif not self._fits(waiting := self._count_waiting(), self._queued_bytes + self._writing_bytes, ticket):
                 self._fail(ticket, f"{waiting} rows wait for the disk already")
                 self._count_lost(1)
             else:
                 self._queue(ticket)
-                self._held += ticket.size
+                self._queued_bytes += ticket.size
                 self._wake.notify_all()
         return ticket
 
@@ -185,7 +185,7 @@ class Writer:
                 if ready:
                     self._new.append(ticket.key, ticket)
                 else:
-                    self._held -= ticket.size
+                    self._queued_bytes -= ticket.size
                 if ticket.redacted is not None:
                     ticket.redacted.set_result(None)
                 self._wake.notify_all()
@@ -200,12 +200,12 @@ class Writer:
             self._closing = True
             self._wake.notify_all()
         self._thread.join(timeout)
-        left = self._count_waiting()
-        complete = not self._thread.is_alive() and not left
+        waiting = self._count_waiting()
+        complete = not self._thread.is_alive() and not waiting
         if not complete:
             reason = self.trouble or "there was no time left"
             logging_setup.get_logger(__name__).error(
-                "the inference log is closed and %d rows or more are not in it: %s", left, reason
+                "the inference log is closed and %d rows or more are not in it: %s", waiting, reason
             )
         return complete
 
@@ -236,7 +236,7 @@ class Writer:
     def _take(self) -> list[_PendingWrite] | None:
         """Return the next entry: first those to be retried, then new ones. None: stop."""
         with self._wake:
-            self._flying = 0
+            self._writing_bytes = 0
             while not self._new and (not self._closing or self._large or self._redacting):
                 if not self._wake.wait(RETRY if self._late else None):
                     break
@@ -246,8 +246,8 @@ class Writer:
             batch = self._take_late()
             if not self._late:
                 batch += self._new.take(LARGEST_BATCH - len(batch), LARGEST_BATCH_BYTES)
-            self._flying = sum(ticket.size for ticket in batch)
-            self._held -= self._flying
+            self._writing_bytes = sum(ticket.size for ticket in batch)
+            self._queued_bytes -= self._writing_bytes
             return batch
 
     def _take_late(self) -> list[_PendingWrite]:
@@ -303,7 +303,7 @@ class Writer:
             logging_setup.get_logger(__name__).error("the inference log does not write: %s", reason)
         self.trouble = reason
         with self._wake:
-            self._flying = 0
+            self._writing_bytes = 0
             if self._policy == "serve_and_count":
                 self._put_off(batch, reason)
             for ticket in batch:
@@ -318,11 +318,11 @@ class Writer:
         line = [*batch, *self._late, *self._new]
         self._new.clear()
         elsewhere = [*self._large, *([self._redacting] if self._redacting else [])]
-        self._late, self._held = deque(), sum(ticket.size for ticket in elsewhere)
+        self._late, self._queued_bytes = deque(), sum(ticket.size for ticket in elsewhere)
         for ticket in line:
-            if self._fits(len(self._late), self._held, ticket):
+            if self._fits(len(self._late), self._queued_bytes, ticket):
                 self._late.append(ticket)
-                self._held += ticket.size
+                self._queued_bytes += ticket.size
         self._count_lost(len(line) - len(self._late))
 
     def _count_lost(self, count: int) -> None:

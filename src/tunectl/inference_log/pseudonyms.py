@@ -59,22 +59,22 @@ def identify_caller(user: str | None, key: str) -> str:
     return normalize_name(user or key_holder_name(key))
 
 
-def address(live: InferenceLogConfig, environment: Mapping[str, str] = os.environ) -> str:
+def address(settings: InferenceLogConfig, environment: Mapping[str, str] = os.environ) -> str:
     """Return the address of the database: that in the environment where there is one, else that of the configuration.
 
     Raises  InfrastructureError where several replicas would share an SQLite file.
     """
-    url = environment.get(live.url_env) or live.url
-    if live.replicas > 1 and url.startswith("sqlite"):
+    url = environment.get(settings.url_env) or settings.url
+    if settings.replicas > 1 and url.startswith("sqlite"):
         raise InfrastructureError(
-            f"{live.url_env} names an SQLite file and inference_log.replicas is {live.replicas}",
+            f"{settings.url_env} names an SQLite file and inference_log.replicas is {settings.replicas}",
             hint="more than one server needs PostgreSQL: postgresql://USER@HOST/NAME",
         )
     return url
 
 
 def load_hash_key(
-    live: InferenceLogConfig, root: Path, environment: Mapping[str, str] = os.environ, *, make: bool = True
+    settings: InferenceLogConfig, root: Path, environment: Mapping[str, str] = os.environ, *, make: bool = True
 ) -> bytes:
     """Return the key of the hashes: from the environment, else from its file, which is made at first use and is readable by its owner only.
 
@@ -83,12 +83,12 @@ def load_hash_key(
             made or read.
     """
     project_folder.require_new_folder(root)
-    key, path = environment.get(live.hash_key_env), root / live.hash_key_file
+    key, path = environment.get(settings.hash_key_env), root / settings.hash_key_file
     if key is None and not path.exists():
         if not make:
             raise InfrastructureError(
-                f"{path} does not exist and {live.hash_key_env} is not set, so users cannot be looked up by name",
-                hint=f"set {live.hash_key_env} to the server's key, or run this on the machine with its file",
+                f"{path} does not exist and {settings.hash_key_env} is not set, so users cannot be looked up by name",
+                hint=f"set {settings.hash_key_env} to the server's key, or run this on the machine with its file",
             )
         _make(path)
     if key is None:
@@ -98,13 +98,13 @@ def load_hash_key(
     except OSError as error:
         raise atomic_io.write_error(path, error) from error
     if len(result) < MIN_KEY_BYTES:
-        source = str(path) if key is None else live.hash_key_env
+        source = str(path) if key is None else settings.hash_key_env
         raise InfrastructureError(
             f"{source} holds {len(result)} bytes; at least {MIN_KEY_BYTES} are needed, or hashes of user names could be guessed",
             hint=NEW_KEY,
         )
     if len(set(result)) < MIN_DIFFERENT_BYTES:
-        source = str(path) if key is None else live.hash_key_env
+        source = str(path) if key is None else settings.hash_key_env
         raise InfrastructureError(
             f"{source} holds {len(set(result))} different signs; at least {MIN_DIFFERENT_BYTES} are needed, or it could be guessed",
             hint=NEW_KEY,
@@ -112,16 +112,16 @@ def load_hash_key(
     return result
 
 
-def register_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) -> None:
+def register_hash_key(store: InferenceLog, settings: InferenceLogConfig, key: bytes) -> None:
     """Record in a store the fingerprint of its hash key; that of the first server counts.
 
     Raises  InfrastructureError for another key than that, as ``check_hash_key``.
     """
     store.add_event(LogEvent(EVENT, datetime.now(UTC), EVENT, {"fingerprint": _fingerprint(key)}))
-    check_hash_key(store, live, key)
+    check_hash_key(store, settings, key)
 
 
-def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) -> None:
+def check_hash_key(store: InferenceLog, settings: InferenceLogConfig, key: bytes) -> None:
     """Compare a key with the one that was used in a store: with another one nobody in it is found again.
 
     Raises  InfrastructureError where it is another one.
@@ -129,8 +129,8 @@ def check_hash_key(store: InferenceLog, live: InferenceLogConfig, key: bytes) ->
     for event in store.events(kind=EVENT):
         if event.body["fingerprint"] != _fingerprint(key):
             raise InfrastructureError(
-                f"users in this inference log are hashed with another key than the one in {live.hash_key_env} or {live.hash_key_file}",
-                hint=f"give all its servers one {live.hash_key_env}; if that key is lost, start a new database: inference_log.url",
+                f"users in this inference log are hashed with another key than the one in {settings.hash_key_env} or {settings.hash_key_file}",
+                hint=f"give all its servers one {settings.hash_key_env}; if that key is lost, start a new database: inference_log.url",
             )
 
 

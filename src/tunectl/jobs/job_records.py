@@ -52,13 +52,13 @@ def find_job(jobs: Path, name: str) -> JobRecord:
 
     Raises  UsageError where there is none, or more than one.
     """
-    found = [record for record in list_jobs(jobs) if record.id.startswith(name)]
-    exact = [record for record in found if record.id == name]
-    if len(exact or found) != 1:
+    matches = [record for record in list_jobs(jobs) if record.id.startswith(name)]
+    exact = [record for record in matches if record.id == name]
+    if len(exact or matches) != 1:
         what = (
-            f"is the beginning of {', '.join(record.id for record in found)}"
-            if found
+            f"is the beginning of {', '.join(record.id for record in matches)}"
+            if matches
             else "is not a job of this project"
         )
         raise UsageError(f"{name} {what}", hint="tunectl submit status lists them")
-    return (exact or found)[0]
+    return (exact or matches)[0]

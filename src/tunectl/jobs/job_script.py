@@ -153,16 +153,16 @@ def fill_template(text: str, job: JobSpec, log: str) -> str:
 
     Raises  ValueError for an unknown name, and where there is no ``@SCRIPT@``.
     """
-    values, result, written = job.values(log), list[str](), False
+    values, result, has_commands = job.values(log), list[str](), False
     for line in text.splitlines():
         if line.strip() == "@SCRIPT@":
-            indent, written = line[: line.index("@")], True
+            indent, has_commands = line[: line.index("@")], True
             result += [f"{indent}{row}" if row else "" for row in write_script(job).splitlines()]
             continue
         unknown = [name for name in _HOLE.findall(line) if name not in values]
         if unknown:
             raise ValueError(f"@{unknown[0]}@ is unknown; there are @SCRIPT@ alone on a line, @{'@, @'.join(values)}@")
         result.append(_HOLE.sub(lambda hole: values[hole[1]], line))
-    if not written:
+    if not has_commands:
         raise ValueError("no line is @SCRIPT@, which stands for the commands of the job")
     return "\n".join(result) + "\n"

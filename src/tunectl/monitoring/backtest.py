@@ -83,9 +83,9 @@ class _ReadOnlyLog:
         self._store, self._until = store, until
 
     def inferences(
-        self, since: datetime | None = None, until: datetime | None = None, **chosen: Any
+        self, since: datetime | None = None, until: datetime | None = None, **filters: Any
     ) -> Iterator[InferenceRecord]:
-        return self._store.inferences(since, min(until or self._until, self._until), **chosen)
+        return self._store.inferences(since, min(until or self._until, self._until), **filters)
 
     def counts(self, since: datetime | None = None, until: datetime | None = None) -> Counts:
         return self._store.counts(since, min(until or self._until, self._until))

@@ -56,13 +56,15 @@ def combine_pools(
 def _combine_signal(tests: Mapping[int, DriftSignal], factor: float, budget: float) -> DriftSignal:
     """Return one signal: its smallest p-value over the pools in which the effect is above the floor, else over all, times ``factor``."""
     tested = {size: test for size, test in tests.items() if test.p_value is not None}
-    over = [item.p_value or 0.0 for item in tested.values() if _is_over_floor(item)]
-    adjusted = min(1.0, factor * min(over or [item.p_value or 0.0 for item in tested.values()]))
+    p_values = [item.p_value or 0.0 for item in tested.values() if _is_over_floor(item)]
+    adjusted = min(1.0, factor * min(p_values or [item.p_value or 0.0 for item in tested.values()]))
     pooled = [
         PooledTest(size, item.n, item.p_value or 0.0, item.effect or 0.0) for size, item in tested.items() if size > 1
     ]
-    alone = tests[min(tests)]
-    return replace(alone, adjusted_p_value=adjusted, shifted=bool(over) and adjusted <= budget, pooled=pooled)
+    smallest_pool = tests[min(tests)]
+    return replace(
+        smallest_pool, adjusted_p_value=adjusted, shifted=bool(p_values) and adjusted <= budget, pooled=pooled
+    )
 
 
 def _is_over_floor(signal: DriftSignal) -> bool:
@@ -88,16 +90,16 @@ def window_evidence(signals: Mapping[str, DriftSignal], budget: float) -> float:
 
 
 def window_verdict(
-    signals: Mapping[str, DriftSignal], *, budget: float, carried: float = 0.0, missing: Sequence[str] = ()
+    signals: Mapping[str, DriftSignal], *, budget: float, last_evidence: float = 0.0, missing: Sequence[str] = ()
 ) -> WindowDecision:
     """Return the verdict of an evaluation.
 
     ``missing`` says why a side could not be tested (no reference yet, no signal with enough rows): then a
-    window without a shift is ``insufficient``, not ``ok``. ``carried`` is the evidence of the window before, which
+    window without a shift is ``insufficient``, not ``ok``. ``last_evidence`` is the evidence of the window before, which
     is kept where nothing was tested.
     """
     tested = [signal for signal in signals.values() if signal.adjusted_p_value is not None]
-    evidence = window_evidence(signals, budget) if tested else carried
+    evidence = window_evidence(signals, budget) if tested else last_evidence
     shifted = sorted((item for item in tested if item.shifted), key=lambda item: item.adjusted_p_value or 0.0)
     if shifted:
         pool = strongest_pool(shifted[0])

@@ -107,8 +107,10 @@ class DriftDetector:
             if few
             else [*missing.values(), *_silent(baselines, signals_by_name)]
         )
-        carried = before[-1].evidence if before else 0.0
-        decision = decisions.window_verdict(signals_by_name, budget=rule.false_alarms, carried=carried, missing=reason)
+        last_evidence = before[-1].evidence if before else 0.0
+        decision = decisions.window_verdict(
+            signals_by_name, budget=rule.false_alarms, last_evidence=last_evidence, missing=reason
+        )
         exemplar_data: dict[str, Any] = {}
         if decision.shifted:
             exemplar_data = self._select_exemplars(self._subsample(rows), columns, baselines, signals_by_name)
@@ -184,8 +186,8 @@ class DriftDetector:
     ) -> DriftWindow:
         """Return a window that could not be examined, with the evidence of the previous one."""
         reason = f"{type(error).__name__}: {error}"[:300]
-        carried = before[-1].evidence if before else 0.0
-        decision = decisions.WindowDecision("error", False, carried, 1, reason)
+        last_evidence = before[-1].evidence if before else 0.0
+        decision = decisions.WindowDecision("error", False, last_evidence, 1, reason)
         return self._build_window(span, rows, baselines, release, decision)
 
     def _build_window(

@@ -102,5 +102,5 @@ class DriftMetrics:
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
-        written: bytes = self._library.generate_latest(self._registry)
-        return written
+        exposition: bytes = self._library.generate_latest(self._registry)
+        return exposition

@@ -71,15 +71,15 @@ class DriftMonitor:
         Raises  InfrastructureError where the inference log fails, or the clock was set back by more than a window;
                 ArtifactError for a damaged release.
         """
-        found: list[DriftWindow] = []
+        windows: list[DriftWindow] = []
         champion = self.releases.champion()
-        while champion is not None and len(found) < AHEAD and not self.stopped():
+        while champion is not None and len(windows) < AHEAD and not self.stopped():
             window = self._next(champion)
             if window is None:
                 break
-            found.append(window)
+            windows.append(window)
             closed(window)
-        return found
+        return windows
 
     def find_latest_window(self) -> DriftWindow | None:
         """Return the newest closed window of the champion; None where it has none yet, or none with the current reference of prompts."""
@@ -142,8 +142,8 @@ class DriftMonitor:
         finished, now = self.store.counts(since).finished, self.now()
         if self._counted[:2] != (since, finished):
             self._counted = (since, finished, now)
-        settled = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
-        return finished >= rule.max_rows and now <= settled
+        settle_until = self._counted[2] + timedelta(seconds=rule.settle_seconds) + STILL
+        return finished >= rule.max_rows and now <= settle_until
 
     def _since(self, champion: ChampionPointer) -> datetime | None:
         """Return the start of the next window: after the last one, but not before the champion's promotion.

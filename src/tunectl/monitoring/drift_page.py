@@ -114,12 +114,12 @@ def _signal_row(signal: DriftSignal, last: float | None) -> list[object]:
         return [signal.name, signal.method, signal.n, "", "", "", "", "", "", before, signal.reason]
     pooled = ", ".join(f"{each.p_value:.2g}" for each in signal.pooled)
     numbers = [signal.effect, signal.effect_floor]
-    shown = [
+    figures = [
         f"{signal.p_value:.2g}", pooled, "" if signal.adjusted_p_value is None else f"{signal.adjusted_p_value:.2g}",
         *("" if value is None else f"{value:.4f}" for value in numbers),
     ]  # fmt: skip
     statistic = f"{signal.score:.3f} / {signal.threshold:.3f}"
-    return [signal.name, signal.method, signal.n, *shown, statistic, before, "shifted" if signal.shifted else ""]
+    return [signal.name, signal.method, signal.n, *figures, statistic, before, "shifted" if signal.shifted else ""]
 
 
 def _join_previews(names: Sequence[str], rows: Mapping[str, MonitoredInference]) -> str:

@@ -35,8 +35,8 @@ def most_shifted(window: NDArray[Any], reference: NDArray[Any], count: int) -> l
     largest = float(np.linalg.eigvalsh(covariance)[-1])
     if largest <= 0:
         return []
-    apart = window.mean(axis=0) - reference.mean(axis=0)
-    direction = np.linalg.solve(covariance + RIDGE * largest * np.eye(len(covariance)), apart)
+    difference = window.mean(axis=0) - reference.mean(axis=0)
+    direction = np.linalg.solve(covariance + RIDGE * largest * np.eye(len(covariance)), difference)
     return [int(index) for index in np.argsort(-(window @ direction), kind="stable")[:count]]
 
 
@@ -61,7 +61,7 @@ def word_shifts(
         error = sqrt(both * (1 - both) * (1 / len(window_words) + 1 / len(reference_words)))
         if error > 0 and abs(new - old) >= SURE * error:
             result.append((abs(new - old), word, new, old))
-    chosen: list[SegmentShift] = []
+    shifts: list[SegmentShift] = []
     marked: list[frozenset[int]] = []
     for _, word, new, old in sorted(result, key=lambda each: (-each[0], each[1])):
         rows = frozenset(index for index, window_word in enumerate(window_words) if word in window_word)
@@ -69,10 +69,10 @@ def word_shifts(
             continue
         marked.append(rows)
         names = [window[row].id for row in sorted(rows)[:limit]]
-        chosen.append(SegmentShift(f"word:{word}", round(new, 4), round(old, 4), names))
-        if len(chosen) == count:
+        shifts.append(SegmentShift(f"word:{word}", round(new, 4), round(old, 4), names))
+        if len(shifts) == count:
             break
-    return chosen
+    return shifts
 
 
 def _words(text: str | None) -> frozenset[str]:

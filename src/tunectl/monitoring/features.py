@@ -66,8 +66,8 @@ def _hash_ngrams(texts: Sequence[str]) -> NDArray[Any]:
         bucket = row[:count] * BUCKETS + (code % np.uint64(BUCKETS)).astype(np.int64)
         sign = 1.0 - 2.0 * ((code >> np.uint64(32)) & np.uint64(1)).astype(np.float64)
         total += np.bincount(bucket[is_repeated], weights=sign[is_repeated], minlength=len(total))
-    rooted = np.sign(total) * np.sqrt(np.abs(total))
-    result: NDArray[Any] = rooted.reshape(len(texts), BUCKETS).astype(np.float32)
+    roots = np.sign(total) * np.sqrt(np.abs(total))
+    result: NDArray[Any] = roots.reshape(len(texts), BUCKETS).astype(np.float32)
     return result
 
 
@@ -120,8 +120,8 @@ class Sentiment:
 
     def _one(self, text: str) -> float:
         words = [result.casefold().replace("\u2019", "'") for result in _WORD.findall(text)]
-        known = [self._lexicon.get(word, 0.0) for word in words]
-        valences = [self._valence(words, known, index) for index in range(len(words))]
+        scores = [self._lexicon.get(word, 0.0) for word in words]
+        valences = [self._valence(words, scores, index) for index in range(len(words))]
         if "but" in words:
             turn = words.index("but")
             valences = [valence * (0.5 if index < turn else 1.5) for index, valence in enumerate(valences)]

@@ -91,7 +91,7 @@ def _freeze_text(
     centered = np.asarray(values - values[learned].mean(axis=0), dtype=np.float32)
     axes = text_kernel.weigh_axes(centered, centered[learned])
     if axes is None:
-        return lambda _places: np.zeros(1), lambda *_given: 1.0
+        return lambda _places: np.zeros(1), lambda *_values: 1.0
     graph = text_kernel.join_neighbors(centered, max(1, len(learned) // NEAR), seed, same=1.0)
     edges = graph + graph.T
     inside = edges[learned][:, learned]
@@ -100,8 +100,8 @@ def _freeze_text(
     rows = len(values)
 
     def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
-        counts, reached, apart = difference[:rows], difference[rows : 2 * rows], difference[2 * rows :]
-        form = float(apart @ apart) + scale * float(counts @ reached)
+        counts, reached, contrast = difference[:rows], difference[rows : 2 * rows], difference[2 * rows :]
+        form = float(contrast @ contrast) + scale * float(counts @ reached)
         return null.tail((form / (1 / n + 1 / m) - null.mean) / null.spread, n, m)
 
     def add_up(places: NDArray[Any]) -> NDArray[Any]:
@@ -143,8 +143,8 @@ def _freeze_category(column: SignalValues, learned: NDArray[Any], seed: int) -> 
     def null(n: int, m: int) -> NDArray[Any]:
         total = np.maximum(np.round(shares * (n + m)), 0).astype(np.int64)
         total[total.argmax()] += n + m - total.sum()
-        drawn = np.random.default_rng([seed, n, m]).multivariate_hypergeometric(total, n, DRAWS, method="marginals")
-        return np.sort(np.abs(drawn / n - (total - drawn) / m).sum(axis=1))
+        samples = np.random.default_rng([seed, n, m]).multivariate_hypergeometric(total, n, DRAWS, method="marginals")
+        return np.sort(np.abs(samples / n - (total - samples) / m).sum(axis=1))
 
     def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:
         return _share_beyond(null(n, m), float(np.abs(difference).sum()))
@@ -157,7 +157,7 @@ def _freeze_number(column: SignalValues, learned: NDArray[Any], seed: int) -> tu
 
     edges, widths, levels = tail_probabilities.follow_ranks(np.sort(column.parts[0][learned]))
     if not len(widths):
-        return column.parts[0][:, None] * 0, lambda *_given: 1.0
+        return column.parts[0][:, None] * 0, lambda *_values: 1.0
     null = np.sort(tail_probabilities.draw_rank_distances(widths, levels, DRAWS, seed))
 
     def tail(difference: NDArray[Any], n: int, m: int, _both: NDArray[Any]) -> float:

@@ -142,9 +142,9 @@ def compute_signal_values(
     tools: SignalBackends,
     *,
     without: Sequence[str] = (),
-    spoken: int = SPOKEN,
+    max_texts: int = SPOKEN,
 ) -> dict[str, SignalValues]:
-    """Return the values of all signals of one side; those in ``without`` are left out, language is detected for ``spoken`` rows at most."""
+    """Return the values of all signals of one side; those in ``without`` are left out, language is detected for ``max_texts`` rows at most."""
     import numpy as np
 
     signal_values: dict[str, SignalValues] = {}
@@ -153,7 +153,7 @@ def compute_signal_values(
         if item.side == side and item.name not in without:
             places = [index for index, row in enumerate(rows) if item.value(row) is not None]
             if item.kind == "language":
-                places = places[:: -(-len(places) // spoken) or 1]
+                places = places[:: -(-len(places) // max_texts) or 1]
             values = [item.value(rows[index]) for index in places]
             signal_values[item.name] = SignalValues(_PARTS[item.kind](values, tools), np.array(places, dtype=np.int64))
     return signal_values
@@ -275,13 +275,17 @@ def run_all_tests(
     results = []
     for item in SIGNALS:
         if item.name in window and item.name in reference:
-            ours, theirs = window[item.name], reference[item.name]
-            bare = DriftSignal(item.name, item.method, n=len(ours), reference=len(theirs))
-            if len(ours) < minimum or len(theirs) < minimum:
-                side, count = ("window", len(ours)) if len(ours) < minimum else ("reference", len(theirs))
+            window_values, reference_values = window[item.name], reference[item.name]
+            bare = DriftSignal(item.name, item.method, n=len(window_values), reference=len(reference_values))
+            if len(window_values) < minimum or len(reference_values) < minimum:
+                side, count = (
+                    ("window", len(window_values))
+                    if len(window_values) < minimum
+                    else ("reference", len(reference_values))
+                )
                 results.append(replace(bare, reason=f"too few rows in the {side}: {count} of {minimum}"))
                 continue
-            result = run_signal_test(item.kind, ours, theirs, permuter, level)
+            result = run_signal_test(item.kind, window_values, reference_values, permuter, level)
             results.append(
                 replace(
                     bare,
@@ -344,10 +348,10 @@ def subset(signal_columns: SignalColumns, places: NDArray[Any]) -> dict[str, Sig
     """Return the values of the rows ``places`` (indices of rows) only, in that order: to draw windows from measured texts."""
     import numpy as np
 
-    chosen = {}
+    columns = {}
     for name, column in signal_columns.items():
         where = np.full(int(max([*column.rows, *places], default=0)) + 1, -1)
         where[column.rows] = np.arange(len(column))
         inside = where[places]
-        chosen[name] = _take_rows(column, inside[inside >= 0])
-    return chosen
+        columns[name] = _take_rows(column, inside[inside >= 0])
+    return columns

@@ -89,9 +89,9 @@ def share_difference_tail(ones: int, n: int, m: int, difference: float) -> float
     import numpy as np
     from scipy.stats import hypergeom
 
-    drawn = np.arange(max(0, ones - m), min(n, ones) + 1)
-    differences = np.abs(drawn / n - (ones - drawn) / m)
-    return float(hypergeom.pmf(drawn, n + m, ones, n)[differences >= difference - 1e-9].sum())
+    counts = np.arange(max(0, ones - m), min(n, ones) + 1)
+    differences = np.abs(counts / n - (ones - counts) / m)
+    return float(hypergeom.pmf(counts, n + m, ones, n)[differences >= difference - 1e-9].sum())
 
 
 def variation_tail(codes: NDArray[Any], n: int, seed: int) -> float:
@@ -99,17 +99,21 @@ def variation_tail(codes: NDArray[Any], n: int, seed: int) -> float:
     import numpy as np
 
     size = int(codes.max()) + 1
-    total, seen = np.bincount(codes, minlength=size), np.bincount(codes[:n], minlength=size)
+    total, observed = np.bincount(codes, minlength=size), np.bincount(codes[:n], minlength=size)
     order = np.argsort(-total, kind="stable")
-    total, seen = total[order], seen[order]
+    total, observed = total[order], observed[order]
     if size > CATEGORIES:
-        total, seen = (np.append(each[: CATEGORIES - 1], each[CATEGORIES - 1 :].sum()) for each in (total, seen))
+        total, observed = (
+            np.append(each[: CATEGORIES - 1], each[CATEGORIES - 1 :].sum()) for each in (total, observed)
+        )
     m = len(codes) - n
     if len(total) <= 2:
         ones = int(total[0])
-        return share_difference_tail(ones, n, m, abs(float(seen[0] / n - (ones - seen[0]) / m)))
-    drawn = np.random.default_rng([seed, n, m]).multivariate_hypergeometric(total, n, size=DRAWS, method="marginals")
-    distance = np.abs(np.concatenate([seen[None], drawn]) / n - (total - np.concatenate([seen[None], drawn])) / m)
+        return share_difference_tail(ones, n, m, abs(float(observed[0] / n - (ones - observed[0]) / m)))
+    samples = np.random.default_rng([seed, n, m]).multivariate_hypergeometric(total, n, size=DRAWS, method="marginals")
+    distance = np.abs(
+        np.concatenate([observed[None], samples]) / n - (total - np.concatenate([observed[None], samples])) / m
+    )
     summed = distance.sum(axis=1)
     return float((1 + (summed[1:] >= summed[0] - 1e-9).sum()) / (1 + DRAWS))
 
@@ -121,8 +125,8 @@ def wasserstein_tail(ordered: NDArray[Any], n: int, m: int, distance: float, see
     _, widths, levels = follow_ranks(ordered)
     if not len(widths):
         return 1.0
-    drawn = draw_rank_distances(widths, levels, DRAWS, seed) * np.sqrt(1 / n + 1 / m)
-    return float(((1 + (drawn >= distance).sum()) / (1 + DRAWS)) ** MARGIN)
+    samples = draw_rank_distances(widths, levels, DRAWS, seed) * np.sqrt(1 / n + 1 / m)
+    return float(((1 + (samples >= distance).sum()) / (1 + DRAWS)) ** MARGIN)
 
 
 def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -135,10 +139,10 @@ def follow_ranks(ordered: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], NDA
     edges = np.unique(np.concatenate([inner, ends, last - ends]))
     gaps, ranks = np.diff(ordered).astype(np.float64), np.arange(1, len(ordered)) / len(ordered)
     widths, levels = np.add.reduceat(gaps, edges[:-1]), np.add.reduceat(gaps * ranks, edges[:-1])
-    kept = widths > 0
-    levels = levels[kept] / widths[kept]
+    occupied = widths > 0
+    levels = levels[occupied] / widths[occupied]
     values = np.asarray(ordered, dtype=np.float64)[np.floor(levels * len(ordered) - 1e-9).astype(int).clip(0, last)]
-    return values, widths[kept], levels
+    return values, widths[occupied], levels
 
 
 def draw_rank_distances(widths: NDArray[Any], levels: NDArray[Any], draws: int, seed: int) -> NDArray[Any]:

@@ -87,8 +87,8 @@ class TextKernel:
         """Return the graph's part of the squared distance of sums; ``groups`` (permutations, rows) of 0 and 1 -> (permutations,)."""
         import numpy as np
 
-        chosen = np.ascontiguousarray(groups.T)
-        inside = 2 * np.einsum("ij,ij->j", self.graph @ chosen, chosen, dtype=np.float64)
+        indicators = np.ascontiguousarray(groups.T)
+        inside = 2 * np.einsum("ij,ij->j", self.graph @ indicators, indicators, dtype=np.float64)
         share = groups.sum(axis=1, dtype=np.float64) / self.rows
         result: NDArray[Any] = inside - 2 * share * (groups @ self.degrees) + share**2 * self.degrees.sum()
         return self.scale * result
@@ -97,9 +97,9 @@ class TextKernel:
         """Return the standardized distance of the mean of rows ``first`` to ``first + n`` from that of the last ``m`` rows."""
         import numpy as np
 
-        apart = np.zeros(self.rows, dtype=np.float32)
-        apart[first : first + n], apart[-m:] = 1 / n, -1 / m
-        form = float(((apart @ self.axes) ** 2).sum()) + 2 * self.scale * float(apart @ (self.graph @ apart))
+        contrast = np.zeros(self.rows, dtype=np.float32)
+        contrast[first : first + n], contrast[-m:] = 1 / n, -1 / m
+        form = float(((contrast @ self.axes) ** 2).sum()) + 2 * self.scale * float(contrast @ (self.graph @ contrast))
         return (form / (1 / n + 1 / m) - self.null.mean) / self.null.spread
 
     @cached_property
@@ -130,10 +130,10 @@ def weigh_axes(centered: NDArray[Any], learned: NDArray[Any]) -> NDArray[Any] | 
 
     variances, axes = np.linalg.eigh(np.asarray(learned.T @ learned, dtype=np.float64) / len(learned))
     variances = np.maximum(variances, 0.0)
-    kept = variances > 1e-7 * max(variances[-1], 1e-30)
-    if not kept.any():
+    significant = variances > 1e-7 * max(variances[-1], 1e-30)
+    if not significant.any():
         return None
-    variances, axes = variances[kept], axes[:, kept]
+    variances, axes = variances[significant], axes[:, significant]
     weights = [1 / (variances + ridge * variances[-1]) for ridge in RIDGES]
     total = np.sum([each / np.sqrt(((each * variances) ** 2).sum()) for each in weights], axis=0)
     total /= len(learned) * np.sqrt(((total * variances) ** 2).sum())
@@ -156,8 +156,8 @@ def join_neighbors(centered: NDArray[Any], count: int, seed: int, same: float = 
     nearest = np.empty((rows, count), dtype=np.int64)
     for start in range(0, rows, BLOCK):
         likeness = directions[start : start + BLOCK] @ directions.T
-        here = np.arange(len(likeness))
-        likeness[here, start + here] = -np.inf
+        diagonal = np.arange(len(likeness))
+        likeness[diagonal, start + diagonal] = -np.inf
         result = np.argpartition(likeness, rows - count, axis=1)[:, rows - count :]
         ranked = np.argsort(-np.take_along_axis(likeness, result, axis=1), axis=1, kind="stable")
         nearest[start : start + BLOCK] = np.take_along_axis(result, ranked, axis=1)
@@ -200,7 +200,7 @@ def null_of(edges: Any, axes: NDArray[Any], scale: float) -> KernelNull:
     second = (scale * norm_of_centered(edges)) ** 2 + 2 * scale * float(np.trace(moved)) + float((inner**2).sum())
     third = scale**3 * cubed + 3 * scale**2 * float((both**2).sum()) + 3 * scale * float((moved * inner).sum())
     third += float((inner @ inner * inner).sum())
-    lopsided = scale**3 * float(
+    skewness = scale**3 * float(
         (edges.data.astype(np.float64) ** 3).sum() - (edges.diagonal().astype(np.float64) ** 3).sum()
     )
-    return KernelNull(trace / rows, 2 * second / rows**2, 8 * third / rows**3, 4 * lopsided / rows**3)
+    return KernelNull(trace / rows, 2 * second / rows**2, 8 * third / rows**3, 4 * skewness / rows**3)

@@ -64,8 +64,8 @@ class Permutations:
         for start in range(1, count + 1, step):
             # the rows with the smallest random keys are a uniform draw without replacement
             keys = random.random((min(step, count + 1 - start), rows), dtype=np.float32)
-            chosen = np.argpartition(keys, self.few - 1, axis=1)[:, : self.few]
-            np.put_along_axis(mask[start : start + len(keys)], chosen, values=True, axis=1)
+            smallest = np.argpartition(keys, self.few - 1, axis=1)[:, : self.few]
+            np.put_along_axis(mask[start : start + len(keys)], smallest, values=True, axis=1)
         self._mask = mask
         """Membership of the smaller group, (permutations + 1, rows); the other group is its complement."""
 
@@ -96,15 +96,15 @@ class PermutationCache:
 
     def __init__(self, count: int, seed: int) -> None:
         self.count, self.seed = count, seed
-        self._kept: dict[tuple[int, int], Permutations] = {}
+        self._cache: dict[tuple[int, int], Permutations] = {}
 
     def get_permutations(self, n: int, m: int) -> Permutations:
         """Return permutations of ``n`` window rows and ``m`` reference rows."""
-        if (n, m) not in self._kept:
-            if len(self._kept) >= 3:
-                del self._kept[next(iter(self._kept))]
-            self._kept[n, m] = Permutations(n, m, self.count, self.seed)
-        return self._kept[n, m]
+        if (n, m) not in self._cache:
+            if len(self._cache) >= 3:
+                del self._cache[next(iter(self._cache))]
+            self._cache[n, m] = Permutations(n, m, self.count, self.seed)
+        return self._cache[n, m]
 
 
 def to_result(
@@ -117,17 +117,17 @@ def to_result(
     """
     import numpy as np
 
-    seen, others = float(statistics[0]), statistics[1:]
+    observed, others = float(statistics[0]), statistics[1:]
     allowed = int(level * (len(others) + 1) + 1e-9)
     if allowed < 1:
         raise ValueError(f"{len(others)} permutations cannot reach a level of {level}")
-    near = seen - TIE * max(abs(seen), 1e-12)
+    near = observed - TIE * max(abs(observed), 1e-12)
     reached = int((others >= near).sum())
     p_value = (1 + reached) / (1 + len(others))
     if tail is not None and reached < FEW:
         p_value = min(max(tail(near), SMALLEST), p_value)
     threshold = float(np.partition(others, len(others) - allowed)[len(others) - allowed])
-    return TwoSampleResult(seen, threshold, p_value, seen * size, threshold * size)
+    return TwoSampleResult(observed, threshold, p_value, observed * size, threshold * size)
 
 
 def mmd(parts: Sequence[NDArray[Any]], permutations: Permutations, level: float) -> TwoSampleResult:
@@ -159,8 +159,8 @@ def wasserstein(values: NDArray[Any], permutations: Permutations, level: float) 
     scale = 1 / permutations.few + 1 / permutations.many
     result = []
     for block in permutations.blocks(order):
-        ahead = np.cumsum(block * np.float32(scale) - np.float32(1 / permutations.many), axis=1)
-        result.append(np.abs(ahead[:, :-1]) @ gaps.astype(np.float32))
+        differences = np.cumsum(block * np.float32(scale) - np.float32(1 / permutations.many), axis=1)
+        result.append(np.abs(differences[:, :-1]) @ gaps.astype(np.float32))
     ordered = values[order] / spread if spread > 0 else values[order]
     return to_result(
         np.concatenate(result),

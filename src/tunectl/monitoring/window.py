@@ -38,7 +38,7 @@ def to_monitored_inference(
     An older window has had more time to get feedback: without the same limit for both, every new window would seem to have less.
     """
     text = answer_text(inference)
-    refused = inference.refusal
+    refusal = inference.refusal
     return MonitoredInference(
         id=inference.id,
         prompt=last_user_text(inference) or None,
@@ -46,7 +46,7 @@ def to_monitored_inference(
         prompt_tokens=inference.prompt_tokens,
         answer_tokens=inference.completion_tokens,
         finish_reason=inference.finish_reason,
-        refused=True if text is not None and not text.strip() else refused,
+        refused=True if text is not None and not text.strip() else refusal,
         format_valid=inference.format_valid,
         mean_logprob=inference.mean_logprob,
         feedback=any((item.counted_at - inference.accepted_at).total_seconds() <= within for item in feedback),
@@ -58,8 +58,8 @@ def last_user_text(inference: InferenceRecord) -> str:
     request = inference.request or {}
     messages = request.get("messages")
     if isinstance(messages, list):
-        spoken = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
-        return extract_text(spoken[-1].get("content")) if spoken else ""
+        user_turns = [message for message in messages if isinstance(message, dict) and message.get("role") == "user"]
+        return extract_text(user_turns[-1].get("content")) if user_turns else ""
     return extract_text(request.get("prompt"))
 
 
@@ -97,12 +97,12 @@ def select_window_rows(
 
     ``inferences`` are oldest first, and are not read further: a long backlog is not read once per window.
     """
-    found: list[InferenceRecord] = []
+    records: list[InferenceRecord] = []
     for row in _iter_eligible_rows(inferences, variant):
-        if len(found) >= rows and row.accepted_at > found[rows - 1].accepted_at:
+        if len(records) >= rows and row.accepted_at > records[rows - 1].accepted_at:
             break
-        found.append(row)
-    return found
+        records.append(row)
+    return records
 
 
 def _iter_eligible_rows(inferences: Iterable[InferenceRecord], variant: str) -> Iterator[InferenceRecord]:

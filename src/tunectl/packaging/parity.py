@@ -72,12 +72,12 @@ def token_agreement(
 ) -> TokenAgreement:
     """Compare; ``trained`` holds the trained model's log-probabilities of the engine's choices (nats, positions as in ``answers``)."""
     pairs = [
-        (expected, chosen, engine - own)
+        (expected, token, engine - own)
         for answer, reading, owns in zip(answers, readings, trained, strict=True)
-        for expected, chosen, engine, own in zip(answer, reading.choices, reading.logprobs, owns, strict=True)
+        for expected, token, engine, own in zip(answer, reading.choices, reading.logprobs, owns, strict=True)
     ]
-    same = [expected == chosen or (expected in stops and chosen in stops) for expected, chosen, _ in pairs]
-    gaps = [gap for _, chosen, gap in pairs if chosen not in stops and isfinite(gap)]
+    same = [expected == token or (expected in stops and token in stops) for expected, token, _ in pairs]
+    gaps = [gap for _, token, gap in pairs if token not in stops and isfinite(gap)]
     return TokenAgreement(
         len(answers),
         len(pairs),
@@ -127,7 +127,7 @@ def score_exported(
     """Return ``evaluate.gate.primary_metric`` with its interval, as the evaluation computes it; None where it is undefined."""
     gate = cfg.gate
     tables = scoring.compute_statistics(
-        items, answers, None, tools=tools, declared=cfg.checks, seen=frozenset(), rules=None
+        items, answers, None, tools=tools, declared=cfg.checks, train_grams=frozenset(), rules=None
     )
     groups = [item.cluster for item in items]
     plan = paired_comparison.make_resampling(groups, resamples=gate.resamples, confidence=gate.confidence, seed=seed)

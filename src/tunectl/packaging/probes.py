@@ -32,7 +32,7 @@ class RenderedConversation:
 class BaseTunedComparison:
     """Answers of tuned and base model to one conversation."""
 
-    asked: RenderedConversation
+    conversation: RenderedConversation
     tuned: GreedyOutput
     base: GreedyOutput
     under_base: list[float]
@@ -70,8 +70,8 @@ def select_probes(comparisons: Sequence[BaseTunedComparison], count: int, *, lea
 def probe(comparison: BaseTunedComparison, texts: tuple[str, str]) -> ParityProbe:
     """Build the probe of the contract; ``texts`` are the decoded answers of tuned and base model."""
     return ParityProbe(
-        messages=comparison.asked.messages,
-        token_ids=comparison.asked.ids,
+        messages=comparison.conversation.messages,
+        token_ids=comparison.conversation.ids,
         answer_ids=comparison.tuned.ids,
         text=texts[0],
         logprobs=comparison.tuned.logprobs,

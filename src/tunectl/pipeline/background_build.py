@@ -95,8 +95,8 @@ def find_build(layout: ProjectPaths) -> int | None:
     """Return the process of the build that runs in this project; None without one."""
     if not lock.is_locked(layout.repro_lock):
         return None
-    found = re.search(r"process (\d{1,9})", layout.repro_lock.read_text(encoding="utf-8", errors="replace"))
-    return int(found[1]) if found else None
+    match = re.search(r"process (\d{1,9})", layout.repro_lock.read_text(encoding="utf-8", errors="replace"))
+    return int(match[1]) if match else None
 
 
 def read_request(layout: ProjectPaths, process: int) -> BuildRequest | None:

@@ -102,14 +102,14 @@ class ReleaseMirror:
 
     def __init__(self, layout: ProjectPaths, settings: Track, store: ReleaseRegistry) -> None:
         self._layout, self._settings, self._store = layout, settings, store
-        self._seen = (store.champion(), store.trial())
+        self._last_sync = (store.champion(), store.trial())
 
     def sync_if_changed(self) -> bool:
         """Start a sync where it is due; returns whether it was."""
         now = (self._store.champion(), self._store.trial())
-        if self._settings.registered_model is None or now == self._seen:
+        if self._settings.registered_model is None or now == self._last_sync:
             return False
-        self._seen = now
+        self._last_sync = now
         start_sync(self._layout, self._settings)
         return True
 

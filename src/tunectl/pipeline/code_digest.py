@@ -100,13 +100,13 @@ def _read_all(sources: PackageSources, cache: Path | None) -> dict[str, Module]:
             modules = msgspec.json.decode(cache.read_bytes(), type=dict[str, Module])
         except atomic_io.NOT_JSON:
             modules = {}  # an older tunectl wrote it
-    read: Callable[[str, Path, tuple[int, int]], Module] = _read if cache is None else _read_once
+    read_file: Callable[[str, Path, tuple[int, int]], Module] = _read if cache is None else _read_once
     result: dict[str, Module] = {}
     for name, file in sources.modules.items():
         stat = file.stat()
         stamp = (stat.st_size, stat.st_mtime_ns)
         old = modules.get(str(file))
-        result[name] = old if old is not None and old.stamp == stamp else read(name, file, stamp)
+        result[name] = old if old is not None and old.stamp == stamp else read_file(name, file, stamp)
     if cache is not None:
         parsed = {str(sources.modules[name]): module for name, module in result.items()}
         if parsed != modules:

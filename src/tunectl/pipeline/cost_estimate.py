@@ -261,8 +261,8 @@ def pairs(root: TunectlConfig, amounts: DatasetSize) -> tuple[int, int, float, s
     cfg = root.preferences.root
     if isinstance(cfg, PreferencesConfig) and cfg.contrast is not None:
         attributes, result = cfg.contrast.attributes, cfg.contrast.max_pairs
-        alone = attributes.masked_attribute_share if isinstance(attributes, BracketedAttributes) else 0.0
-        tokens = 2 * answer + prompt * (alone + (1 - alone) / cfg.contrast.max_pairs_per_input)
+        masked_share = attributes.masked_attribute_share if isinstance(attributes, BracketedAttributes) else 0.0
+        tokens = 2 * answer + prompt * (masked_share + (1 - masked_share) / cfg.contrast.max_pairs_per_input)
         return result.train, result.validation, tokens, "pairs made of references"
     if isinstance(cfg, PreferencesConfig) and cfg.simulated is not None:
         tokens = prompt + cfg.simulated.answers * min(answer, cfg.simulated.decoding.max_new_tokens)
@@ -293,11 +293,11 @@ def _estimate_reward(root: TunectlConfig, amounts: DatasetSize, size: ModelShape
     )
     share = reward.evaluation_model.share if reward.evaluation_model is not None else 0.0
     learned = tokens * train * reward.epochs * (reward.ensemble_size * (1 - share) + share)
-    looked = tokens * held_out * models * (reward.evals_per_epoch * reward.epochs + 3)  # before, after, and test
+    evaluated = tokens * held_out * models * (reward.evals_per_epoch * reward.epochs + 3)  # before, after, and test
     seconds = (models + 1) * START_SECONDS + learned / train_speed(root, size, machine)
-    seconds += prefill_seconds(looked, size, machine)
+    seconds += prefill_seconds(evaluated, size, machine)
     basis = f"{models} models, {train} {what}"
-    return StageCost("reward", int(learned + looked), _fit_bytes(size), seconds / 60, basis)
+    return StageCost("reward", int(learned + evaluated), _fit_bytes(size), seconds / 60, basis)
 
 
 def _estimate_align(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:
@@ -356,17 +356,17 @@ def _estimate_evaluate(
     if cfg.safety is not None:
         questions = safety_questions + len(cfg.safety.planted_secrets)
         work += [(questions, TEMPLATE_TOKENS + 15, cfg.safety.max_new_tokens)] * loads
-    read = sum(rows * size_in for rows, size_in, _ in work) + systems * inputs * cfg.max_references * (answer + 2)
-    read += 2 * aligned * inputs * example  # the reward judge reads the answers of tuned and aligned
-    written = sum(rows * size_out for rows, _, size_out in work)
+    tokens_in = sum(rows * size_in for rows, size_in, _ in work) + systems * inputs * cfg.max_references * (answer + 2)
+    tokens_in += 2 * aligned * inputs * example  # the reward judge reads the answers of tuned and aligned
+    tokens_out = sum(rows * size_out for rows, _, size_out in work)
     batch = max(1, root.hardware.generate_batch // beams)
-    seconds = loads * START_SECONDS + prefill_seconds(read, size, machine)
+    seconds = loads * START_SECONDS + prefill_seconds(tokens_in, size, machine)
     seconds += sum(decode_seconds(rows * beams, new, batch * beams, size, machine) for rows, _, new in work)
     seconds += decode_seconds(systems * cfg.latency_inputs, untuned, 1, size, machine)
     cache = root.hardware.generate_batch * (prompt + untuned) * size.layers * 2e3
     memory = FRAMEWORK_BYTES + 2 * size.parameters + cache
     basis = f"{inputs} test inputs, {len(work)} rounds of answers, {root.hardware.generate_batch} at a time"
-    return StageCost("evaluate", int(read + written), int(memory), seconds / 60, basis)
+    return StageCost("evaluate", int(tokens_in + tokens_out), int(memory), seconds / 60, basis)
 
 
 def _estimate_package(root: TunectlConfig, amounts: DatasetSize, size: ModelShape, machine: Machine) -> StageCost:

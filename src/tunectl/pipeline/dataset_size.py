@@ -120,8 +120,8 @@ def _file(file: SourceFile, name: str, source: FileSource, count: _RunningTotal,
     if not rows:
         return
     if is_large:
-        read = sum(len(json.dumps(row.columns, default=str, ensure_ascii=False).encode()) for row in rows)
-        factor *= max(1.0, size / read)
+        sample_bytes = sum(len(json.dumps(row.columns, default=str, ensure_ascii=False).encode()) for row in rows)
+        factor *= max(1.0, size / sample_bytes)
         count.counted = False
     decision = detect(source, file, rows[:100], f"ingest.sources.{name}")
     for row in rows:

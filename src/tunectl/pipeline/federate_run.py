@@ -271,12 +271,12 @@ def partition(
     names = sorted(clusters)
     random.Random(f"{seed}:federate").shuffle(names)  # noqa: S311  a deal, not a secret
     parts: list[list[Example]] = [[] for _ in shares]
-    total, done = sum(shares), 0
+    total, assigned = sum(shares), 0
     ends = [round(len(train) * sum(shares[: number + 1]) / total) for number in range(len(shares))]
     for name in names:
-        owner = next(number for number, end in enumerate(ends) if done < end or number == len(ends) - 1)
+        owner = next(number for number, end in enumerate(ends) if assigned < end or number == len(ends) - 1)
         parts[owner] += clusters[name]
-        done += len(clusters[name])
+        assigned += len(clusters[name])
     return [(part, validation) for part in parts]
 
 
@@ -364,12 +364,12 @@ def _group(folder: Path, tell: Tell) -> ChildGroup:
 
 
 def _run_local(words: Sequence[str], description: str) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", local_fit.__name__, *words], capture_output=True, text=True, check=False
     )
-    if done.returncode:
+    if process.returncode:
         raise InfrastructureError(
-            f"{description} failed: {exporter_env.error_line(done.stderr) or f'exit code {done.returncode}'}",
+            f"{description} failed: {exporter_env.error_line(process.stderr) or f'exit code {process.returncode}'}",
             hint="tunectl repro --to sft shows whether a plain fit works",
         )
 

@@ -85,21 +85,21 @@ def prepare_evaluation(
     return FileEval(data, root, task, len(examples), skipped, evaluation.build_backend(root.hardware, None))
 
 
-def run_evaluation(job: FileEval, chosen: ModelChoice) -> tuple[FileEvalResult, SystemResult]:
+def run_evaluation(job: FileEval, model: ModelChoice) -> tuple[FileEvalResult, SystemResult]:
     """Return one model's answers to the inputs of the job, and everything measured on them."""
     from tunectl.evaluation import file_evaluation
 
     task, backend = job.task, job.backend
-    generator = backend.open(chosen.folder, chosen.adapter)
+    generator = backend.open(model.folder, model.adapter)
     try:
-        result = file_evaluation.generate_answers(task, generator, backend.prompter(chosen.folder, chosen.adapter))
+        result = file_evaluation.generate_answers(task, generator, backend.prompter(model.folder, model.adapter))
     finally:
         generator.close()
     assert result.cost is not None
     report = file_evaluation.FileEvalResult(
         data=str(job.data),
-        model=str(chosen.folder),
-        adapter=None if chosen.adapter is None else str(chosen.adapter),
+        model=str(model.folder),
+        adapter=None if model.adapter is None else str(model.adapter),
         inputs=len(task.items),
         available=job.available,
         references=sum(len(item.references) for item in task.items),

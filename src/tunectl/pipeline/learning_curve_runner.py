@@ -48,11 +48,11 @@ def measure_learning_curve(layout: ProjectPaths, *, worth: float, learner: Train
     settings, record = resolved_config.load_stage_config(layout, "sft")
     work = layout.work("curve", atomic_io.sha256_json({"record": record, "inputs": digests})[:16])
     train = list(atomic_io.read_rows(layout.artifact("split") / "train.jsonl", Example))
-    chosen = learner or SftTrainAndScore(layout, settings, work, seed=settings.seed, stands=_stands(layout, digests))
+    trainer = learner or SftTrainAndScore(layout, settings, work, seed=settings.seed, stands=_stands(layout, digests))
     points = []
     with progress.bar("learning curve", len(SHARES)) as bar:
         for share, rows in take_nested_subsets(train, seed=settings.seed):
-            points.append(_point(work, share, rows, chosen))
+            points.append(_point(work, share, rows, trainer))
             bar.advance()
     return fit_and_advise(points, worth=worth, seed=settings.seed, clusters=_clusters(layout))
 

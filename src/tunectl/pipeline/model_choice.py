@@ -23,22 +23,22 @@ class ModelChoice(NamedTuple):
 
 
 def resolve_model(
-    layout: ProjectPaths, model: str | None, adapter: str | None, *, said: str = "--model"
+    layout: ProjectPaths, model: str | None, adapter: str | None, *, option: str = "--model"
 ) -> ModelChoice:
-    """Return the folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``said`` is the word as typed.
+    """Return the folders that ``--model`` and ``--adapter`` mean, checked to belong together; ``option`` names the first option in messages.
 
     Raises  UsageError where a name means nothing; ArtifactError where a stage has not run, or the adapter was trained on
             another model.
     """
-    chosen = _model(layout, model, adapter, said)
-    if adapter is not None and chosen.adapter is None:
+    choice = _model(layout, model, adapter, option)
+    if adapter is not None and choice.adapter is None:
         result = layout.artifact("sft") if adapter == "auto" else Path(adapter)
-        chosen = chosen._replace(adapter=_adapter(result, f"--adapter {adapter}"))
-    if chosen.adapter is not None:
+        choice = choice._replace(adapter=_adapter(result, f"--adapter {adapter}"))
+    if choice.adapter is not None:
         from tunectl.chat.model_spec import check_base_matches
 
-        check_base_matches(chosen.adapter, chosen.folder)
-    return chosen
+        check_base_matches(choice.adapter, choice.folder)
+    return choice
 
 
 def _model(layout: ProjectPaths, word: str | None, adapter: str | None, text: str) -> ModelChoice:

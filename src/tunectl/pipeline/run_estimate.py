@@ -165,12 +165,12 @@ def _assume_layer_speed(root: TunectlConfig, shape: resource_check.ModelSize) ->
     """Return a layer's times from an assumed number of operations per second."""
     flops, batch = ASSUMED_FLOPS[root.hardware.device], root.hardware.generate_batch
     weights = 4 * shape.hidden**2 + 3 * shape.hidden * shape.intermediate
-    read = 2 * weights / flops
+    seconds_per_token = 2 * weights / flops
     return Speed(
-        learn=2 * read,
-        read=read,
+        learn=2 * seconds_per_token,
+        read=seconds_per_token,
         write_one=1e-3,
-        write_batch=1e-3 + batch * read,
+        write_batch=1e-3 + batch * seconds_per_token,
         batch=batch,
         head=2 * shape.hidden * shape.vocabulary / flops,
     )

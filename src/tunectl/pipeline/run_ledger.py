@@ -306,8 +306,8 @@ def _read_metrics(path: Path) -> dict[str, Any]:
 
 
 def _read_launch(path: Path) -> StageLaunch | None:
-    found = _read_metrics(path).get("launch")
-    return None if found is None else msgspec.convert(found, StageLaunch)
+    launch = _read_metrics(path).get("launch")
+    return None if launch is None else msgspec.convert(launch, StageLaunch)
 
 
 def _read_failure(layout: ProjectPaths, error: str) -> RunFailure | None:

@@ -88,7 +88,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
     Raises  DataError where the source is missing, empty, or of an unknown type or format; InfrastructureError for a Hub that cannot be reached.
     """
     records: list[Document | Example] = []
-    seen = {"cut": False}
+    flags = {"cut": False}
     collector = ExampleReader(
         name,
         declared,
@@ -102,7 +102,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
     def limit(rows: Iterable[RawRow | RejectedRow]) -> Iterator[RawRow | RejectedRow]:
         stream = iter(rows)
         yield from islice(stream, MAX_ROWS)
-        seen["cut"] = seen["cut"] or next(stream, None) is not None
+        flags["cut"] = flags["cut"] or next(stream, None) is not None
 
     key = f"ingest.sources.{name}"
     with keep_child(), _quiet():
@@ -119,7 +119,7 @@ def preview_source(root: TunectlConfig, name: str, declared: FileSource | HubDat
         rows=report.rows,
         kept=report.kept,
         rejected=report.rejected,
-        cut=seen["cut"],
+        cut=flags["cut"],
         read_as=report.read_as,
         documents=report.documents,
         examples=report.examples,
@@ -188,9 +188,9 @@ def _count_languages(root: TunectlConfig, records: list[Document | Example]) -> 
 
 def _choose_languages(counts: dict[str, int]) -> list[str]:
     """Return the languages that are no accident, English first where it is among them."""
-    known = {code: count for code, count in counts.items() if code != UNKNOWN}
-    least = sum(known.values()) * ENOUGH_SHARE
-    result = [code for code, count in known.items() if count >= least]
+    identified = {code: count for code, count in counts.items() if code != UNKNOWN}
+    least = sum(identified.values()) * ENOUGH_SHARE
+    result = [code for code, count in identified.items() if count >= least]
     return sorted(result, key=lambda code: (code != ENGLISH, code)) or [ENGLISH]
 
 

@@ -151,9 +151,9 @@ def _list_changes(
     for source in sorted(before.keys() | record.sources.keys()):
         if before.get(source) != record.sources.get(source):
             yield StageChange(f"source {source}")
-    written = {path: output.md5 for stage in lock.values() for path, output in stage.outputs.items()}
+    outputs = {path: output.md5 for stage in lock.values() for path, output in stage.outputs.items()}
     for name, digest in recorded.inputs.items():
-        if written.get(name, digest.md5) != digest.md5:
+        if outputs.get(name, digest.md5) != digest.md5:
             yield StageChange(f"input {name}")
 
 
@@ -181,10 +181,10 @@ def _list_output_changes(
             yield StageChange(f"output {path}")
             return
     folder = layout.artifact(stage)
-    written = (folder / manifest.NAME).stat().st_mtime_ns
+    manifest_time = (folder / manifest.NAME).stat().st_mtime_ns
     for name, digest in result.outputs.items():
         file = folder / name
-        if file.stat().st_mtime_ns > written and atomic_io.sha256_path(file) != digest:
+        if file.stat().st_mtime_ns > manifest_time and atomic_io.sha256_path(file) != digest:
             yield StageChange(f"output {file.relative_to(layout.root).as_posix()}")
 
 

@@ -51,11 +51,11 @@ def confirm_best(
         if project is None:
             return None
         sides.append(_BuildAnswers(project))
-    found = compare_builds(best.number, *sides)
+    comparison = compare_builds(best.number, *sides)
     for trial in (start, best):
         trials.remove(f"confirm-{trial.number}")
-    study.set_confirmation(found)
-    return found
+    study.set_confirmation(comparison)
+    return comparison
 
 
 def _build(trials: WorktreeTrials, trial: TrialSummary, stop: threading.Event) -> Path | None:
@@ -125,7 +125,7 @@ def compare_builds(number: int, start: Any, best: Any) -> SweepConfirmation:
 
 def _statistics(rows: Sequence[Item], answers: Sequence[str], settings: Evaluate) -> Any:
     table = scoring.compute_statistics(
-        rows, answers, None, tools=evaluation.tools(), declared=settings.checks, seen=frozenset(), rules=None
+        rows, answers, None, tools=evaluation.tools(), declared=settings.checks, train_grams=frozenset(), rules=None
     )
     return table[settings.gate.primary_metric]
 

@@ -76,10 +76,12 @@ def refuse_problems(checks: Sequence[SystemCheck]) -> None:
 
 def check_python(version: tuple[int, ...]) -> SystemCheck:
     """Check the interpreter's version."""
-    result, wanted = ".".join(map(str, version)), ".".join(map(str, MIN_PYTHON))
+    result, minimum = ".".join(map(str, version)), ".".join(map(str, MIN_PYTHON))
     if version[:2] >= MIN_PYTHON:
         return SystemCheck("Python", "ok", result, "")
-    return SystemCheck("Python", "problem", result, f"install Python {wanted} or newer, and make the environment again")
+    return SystemCheck(
+        "Python", "problem", result, f"install Python {minimum} or newer, and make the environment again"
+    )
 
 
 def check_cores(count: int) -> SystemCheck:
@@ -141,15 +143,15 @@ def check_docker(installed: bool, version: str | None) -> SystemCheck:
 
 def check_ports(ports: dict[str, int]) -> SystemCheck:
     """Check that the ports of the project's services are free; ``ports`` has the port of each section."""
-    taken = {section: port for section, port in ports.items() if port and not is_port_free(port)}
-    shown = ", ".join(f"{port} {section}" for section, port in ports.items())
-    if not taken:
-        return SystemCheck("ports", "ok", f"free: {shown}", "")
-    names = ", ".join(f"{port} ({section})" for section, port in taken.items())
-    example = next(iter(taken))
+    occupied = {section: port for section, port in ports.items() if port and not is_port_free(port)}
+    listing = ", ".join(f"{port} {section}" for section, port in ports.items())
+    if not occupied:
+        return SystemCheck("ports", "ok", f"free: {listing}", "")
+    names = ", ".join(f"{port} ({section})" for section, port in occupied.items())
+    example = next(iter(occupied))
     advice = f"it runs already, or another program listens there: choose another port, for example {example}.port=0"
     if example == "serve":
-        advice = advice.replace(".port=0", f".port={taken[example] + 10}")
+        advice = advice.replace(".port=0", f".port={occupied[example] + 10}")
     return SystemCheck("ports", "note", f"taken: {names}", advice)
 
 
@@ -173,12 +175,12 @@ def find_missing_by_extra(requirements: list[str] | None = None) -> dict[str, li
     extras: dict[str, set[str]] = {}
     nested: dict[str, set[str]] = {}
     for line in (metadata.requires(DISTRIBUTION) or []) if requirements is None else requirements:
-        named, wanted = _REQUIREMENT.match(line), _EXTRA.search(line)
-        if named is None or wanted is None:
+        named, extra = _REQUIREMENT.match(line), _EXTRA.search(line)
+        if named is None or extra is None:
             continue
-        own = extras.setdefault(wanted[1], set())
+        own = extras.setdefault(extra[1], set())
         if named[1] == DISTRIBUTION:  # an extra that is made of others
-            nested.setdefault(wanted[1], set()).update((named[2] or "").split(","))
+            nested.setdefault(extra[1], set()).update((named[2] or "").split(","))
         else:
             own.add(named[1])
     absent = {package for packages in extras.values() for package in packages if find_version(package) is None}
@@ -220,17 +222,17 @@ def is_port_free(port: int) -> bool:
 
 def list_gpus() -> list[str]:
     """Return name, memory and driver of each GPU that ``nvidia-smi`` lists."""
-    told = run_program("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-    return told.splitlines() if told else []
+    output = run_program("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    return output.splitlines() if output else []
 
 
 def run_program(*command: str) -> str | None:
     """Run a program and return its output; None where it is absent, fails or does not end in time."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()
 
 
 def _collect(name: str, extras: dict[str, set[str]], nested: dict[str, set[str]], seen: set[str]) -> set[str]:

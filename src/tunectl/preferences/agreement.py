@@ -187,8 +187,8 @@ def _with_self(judgments: Iterable[Comparison]) -> Proportion | None:
     codes: dict[str, list[int]] = defaultdict(list)
     for judgment in judgments:
         codes[comparison_key(judgment)].append(_code(judgment))
-    again = [later == votes[0] for votes in codes.values() for later in votes[1:]]
-    return _share(sum(again), len(again))
+    agreements = [later == votes[0] for votes in codes.values() for later in votes[1:]]
+    return _share(sum(agreements), len(agreements))
 
 
 def _alpha(

@@ -80,7 +80,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.questions = {item.id: item for item in _rows(folder, TASKS, AnnotationTask)}
-        self._said: dict[str, AnnotationEvent] = {}
+        self._judgments: dict[str, AnnotationEvent] = {}
         self._undone: set[str] = set()
         _mend(folder / ANNOTATIONS)
         for row, entry in enumerate(_rows(folder, ANNOTATIONS, AnnotationEvent | Retraction), 1):
@@ -107,14 +107,14 @@ class Store:
 
         Raises  InfrastructureError when the disk refuses; then nothing counts, and a half-written line is cut off.
         """
-        if isinstance(entry, AnnotationEvent) and entry.id in self._said:
+        if isinstance(entry, AnnotationEvent) and entry.id in self._judgments:
             return
         line = EVENT.encode(entry)
         size = os.fstat(self._journal).st_size
         try:
-            written = 0
-            while written < len(line):
-                written += os.write(self._journal, line[written:])
+            offset = 0
+            while offset < len(line):
+                offset += os.write(self._journal, line[offset:])
             os.fsync(self._journal)
         except OSError as error:
             os.ftruncate(self._journal, size)
@@ -125,21 +125,21 @@ class Store:
         """Return the valid annotations in their order, of one person or of all."""
         return [
             item
-            for item in self._said.values()
+            for item in self._judgments.values()
             if item.id not in self._undone and (annotator is None or item.annotator == annotator)
         ]
 
     def get_annotation(self, name: str) -> AnnotationEvent | None:
         """Return the annotation of a display; None where there is none, or where it was undone."""
-        return None if name in self._undone else self._said.get(name)
+        return None if name in self._undone else self._judgments.get(name)
 
     def count_turns(self, annotator: str) -> int:
         """Return how often a person has annotated, taken back or not."""
-        return sum(item.annotator == annotator for item in self._said.values())
+        return sum(item.annotator == annotator for item in self._judgments.values())
 
     def _take(self, entry: AnnotationEvent | Retraction) -> None:
         if isinstance(entry, AnnotationEvent):
-            self._said[entry.id] = entry
+            self._judgments[entry.id] = entry
         else:
             self._undone.add(entry.id)
 

@@ -102,9 +102,9 @@ class ContrastReport(Struct, frozen=True):
         """Return the difference as text."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.differences.items())
         borrowed = "".join(f"; {count} borrowed from {part}" for part, count in self.borrowed.items())
-        alone = f"; {self.alone} inputs have none near" if self.alone else ""
+        alone_note = f"; {self.alone} inputs have none near" if self.alone else ""
         less = f"; {self.withheld} asked without one attribute" if self.withheld else ""
-        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{borrowed}{alone}{less})"
+        return f"{self.pairs} of {requested} pairs on {self.inputs} inputs ({kinds}{borrowed}{alone_note}{less})"
 
 
 class Contrasts(NamedTuple):
@@ -112,7 +112,7 @@ class Contrasts(NamedTuple):
 
     judgments: list[Comparison]
     """The first answer is the better one; there is no annotator; the part is set."""
-    made: dict[SplitName, ContrastReport]
+    reports: dict[SplitName, ContrastReport]
 
 
 def diff_attributes(own: Mapping[str, str], other: Mapping[str, str]) -> list[AttributeDifference]:
@@ -148,8 +148,8 @@ class NearestInputs:
         for rest in _hash_subsets(own, self._most):
             candidates = self._filed.get(rest, [])
             for index in candidates if len(candidates) <= LOOKS else rng.sample(candidates, LOOKS):
-                if index not in near and 1 <= len(apart := diff_attributes(own, self._inputs[index])) <= self._most:
-                    near[index] = apart
+                if index not in near and 1 <= len(diffs := diff_attributes(own, self._inputs[index])) <= self._most:
+                    near[index] = diffs
         return near
 
 
@@ -160,9 +160,9 @@ def _hash_subsets(attributes: Mapping[str, str], maximum: int) -> Iterator[int]:
     for code in codes:
         total ^= code
     for count in range(min(maximum, len(codes)) + 1):
-        for away in combinations(codes, count):
+        for codes_away in combinations(codes, count):
             rest = total
-            for code in away:
+            for code in codes_away:
                 rest ^= code
             yield rest
 
@@ -256,7 +256,7 @@ class _PairSampler:
     pools: Sequence[_Pool]
     """Its own, then those of parts that it may borrow from."""
     rules: ContrastRules
-    taken: dict[str, SplitName]
+    part_by_text: dict[str, SplitName]
     """Part that uses each text (folded)."""
     counts: Counter[AttributeDifference] = field(default_factory=Counter)
     borrowed: Counter[str] = field(default_factory=Counter)
@@ -272,7 +272,7 @@ class _PairSampler:
         records, target = self.pools[0].records, self.rules.pairs[self.part]
         order = rng.sample(range(len(records)), len(records))
         for _ in range(self.rules.per_input):
-            left = []
+            unfinished = []
             for index in order:
                 if not target:
                     return
@@ -280,18 +280,18 @@ class _PairSampler:
                     self.candidates[index] = self._list_candidates(records[index], rng)
                 result = self._build_next(records[index], self.candidates[index], rng)
                 if result is not None:
-                    left.append(index)
+                    unfinished.append(index)
                     target -= 1
                     yield result
-            order = left
+            order = unfinished
 
     def _list_candidates(self, record: PromptRecord, rng: random.Random) -> _Candidates:
         options = []
         for pool_index, pool in enumerate(self.pools):
             result = [
-                _Candidate(pool.records[index], apart, pool_index)
-                for index, apart in pool.near.find(record.attributes, rng).items()
-                if all(self.rules.kinds[item.kind] > 0 for item in apart)
+                _Candidate(pool.records[index], differences, pool_index)
+                for index, differences in pool.near.find(record.attributes, rng).items()
+                if all(self.rules.kinds[item.kind] > 0 for item in differences)
             ]
             options += rng.sample(result, len(result))
         return _Candidates(options, frozenset(_normalize_text(answer.text) for answer in record.example.answers))
@@ -312,15 +312,15 @@ class _PairSampler:
                     return self._mask_attribute(_judgment(record, *texts, option.apart, self.part), option.apart)
         return None
 
-    def _mask_attribute(self, comparison: Comparison, apart: Sequence[AttributeDifference]) -> Comparison:
+    def _mask_attribute(self, comparison: Comparison, differences: Sequence[AttributeDifference]) -> Comparison:
         """Remove one attribute from the prompt of the declared share of pairs; test pairs stay complete, as a policy will see them."""
         rng = random.Random(f"{self.rules.seed} withhold {comparison.id}")  # noqa: S311  (no secret)
-        wrong = [item.name for item in apart if item.kind == "wrong"]
-        if self.part == "test" or len(apart) < 2 or not wrong or rng.random() >= self.rules.withhold:
+        wrong = [item.name for item in differences if item.kind == "wrong"]
+        if self.part == "test" or len(differences) < 2 or not wrong or rng.random() >= self.rules.withhold:
             return comparison
         name, last = rng.choice(wrong), comparison.messages[-1]
         self.withheld += 1
-        tags = [f"withheld {name}" if item.name == name else f"{item.kind} {item.name}" for item in apart]
+        tags = [f"withheld {name}" if item.name == name else f"{item.kind} {item.name}" for item in differences]
         return replace(
             comparison,
             messages=[*comparison.messages[:-1], replace(last, content=remove_attribute(last.content, name))],
@@ -355,11 +355,11 @@ class _PairSampler:
             return None
         chosen, rejected = rng.choice(open_)
         candidates.used.add((chosen.text, rejected.text))
-        self.taken[_normalize_text(chosen.text)] = self.taken[_normalize_text(rejected.text)] = self.part
+        self.part_by_text[_normalize_text(chosen.text)] = self.part_by_text[_normalize_text(rejected.text)] = self.part
         return chosen, rejected
 
     def _is_free(self, answer: ReferenceAnswer) -> bool:
-        return bool(answer.text.strip()) and self.taken.get(_normalize_text(answer.text), self.part) == self.part
+        return bool(answer.text.strip()) and self.part_by_text.get(_normalize_text(answer.text), self.part) == self.part
 
     def build_report(self, judgments: Sequence[Comparison]) -> ContrastReport:
         paired = {judgment.prompt for judgment in judgments}
@@ -377,7 +377,7 @@ def _judgment(
     record: PromptRecord,
     chosen: ReferenceAnswer,
     rejected: ReferenceAnswer,
-    apart: Sequence[AttributeDifference],
+    differences: Sequence[AttributeDifference],
     part: SplitName,
 ) -> Comparison:
     name = hash_to_bytes(f"{record.prompt}\0{chosen.text}\0{rejected.text}").hex()
@@ -387,7 +387,7 @@ def _judgment(
         messages=record.example.messages,
         answers=[[Message("assistant", chosen.text)], [Message("assistant", rejected.text)]],
         choice="first",
-        annotation=AnnotationMetadata(chosen.source, tags=[f"{item.kind} {item.name}" for item in apart]),
+        annotation=AnnotationMetadata(chosen.source, tags=[f"{item.kind} {item.name}" for item in differences]),
         kind=NAME,
         fields=record.example.fields,
         split=part,

@@ -25,13 +25,13 @@ def _slots(text: str) -> Iterator[_Slot]:
 
     Searched backwards from the brackets: forwards, every letter of a long text could begin a name.
     """
-    done = 0
+    end = 0
     for match in _VALUE.finditer(text):
-        before = text[done : match.start()].rstrip()
+        before = text[end : match.start()].rstrip()
         name = _NO_NAME.split(before)[-1].lstrip(" -")
         if name:
-            yield _Slot(done + len(before) - len(name), match.end(), name, match[1])
-        done = match.end()
+            yield _Slot(end + len(before) - len(name), match.end(), name, match[1])
+        end = match.end()
 
 
 def parse_mr(text: str) -> dict[str, str]:

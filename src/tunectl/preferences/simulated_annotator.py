@@ -78,13 +78,13 @@ def _one(criterion: Criterion, answer: str, question: str, fields: Mapping[str, 
 
 
 def _facts(criterion: FactsCriterion, answer: str, question: str, fields: Mapping[str, str]) -> float | None:
-    wanted = [fields[name] for name in criterion.fields if fields.get(name, "").strip()]
+    values = [fields[name] for name in criterion.fields if fields.get(name, "").strip()]
     if criterion.pattern is not None:
-        wanted += [
+        values += [
             match.group(1 if match.re.groups else 0) or ""
             for match in DeclaredPattern(criterion.pattern).find_all(question)
         ]
-    facts = list(dict.fromkeys(text for fact in wanted if (text := " ".join(fact.split()))))
+    facts = list(dict.fromkeys(text for fact in values if (text := " ".join(fact.split()))))
     if not facts:
         return None
     beginning = " ".join(answer.split()[: criterion.first_words])
@@ -115,8 +115,8 @@ def annotate(
             if result is None:
                 counts["ties"] += 1
                 continue
-            choice, tags, turned = result
-            counts["turned"] += turned
+            choice, tags, is_flipped = result
+            counts["turned"] += is_flipped
             comparisons.append(_judgment(item, (first, second), choice, tags, rng.randrange(2), rules.annotator))
     return comparisons, AnnotationSummary(
         annotator=rules.annotator,
@@ -138,12 +138,12 @@ def _choose(
 ) -> tuple[Choice, list[str], bool] | None:
     """Return the choice, the criteria for it, and whether it is an error; None where the difference is too small."""
     gap = first.total - second.total + rng.gauss(0, rules.noise) - rng.gauss(0, rules.noise)
-    turned = rng.random() < rules.flip_rate
+    is_flipped = rng.random() < rules.flip_rate
     if abs(gap) <= rules.tie_threshold:
         return None
-    better, worse = (first, second) if (gap > 0) != turned else (second, first)
+    better, worse = (first, second) if (gap > 0) != is_flipped else (second, first)
     tags = [name for name, value in better.parts.items() if value > worse.parts[name]]
-    return ("first" if better is first else "second"), tags, turned
+    return ("first" if better is first else "second"), tags, is_flipped
 
 
 def _judgment(

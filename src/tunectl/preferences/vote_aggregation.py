@@ -62,14 +62,14 @@ def aggregate_votes(judgments: Sequence[Comparison], rules: AggregationRules, ta
 
     The tally has counted them already. The order of the judgments decides only which of two equal ones is the duplicate.
     """
-    left = _drop(judgments, tally, _unsound)
-    left = _attentive(left, rules.attention, tally)
-    edited = [item for item in left if item.edit]
-    left = _consistent(left, tally)
-    left = _cap_per_annotator(left, rules.rows_per_annotator, rules.seed, tally)
-    left = _resolve_contradictions(left, rules.contradictions, tally)
-    tally.keep(len(left))
-    return AggregatedVotes(_pairs(left), _marks(left), edited)
+    remaining = _drop(judgments, tally, _unsound)
+    remaining = _attentive(remaining, rules.attention, tally)
+    edited = [item for item in remaining if item.edit]
+    remaining = _consistent(remaining, tally)
+    remaining = _cap_per_annotator(remaining, rules.rows_per_annotator, rules.seed, tally)
+    remaining = _resolve_contradictions(remaining, rules.contradictions, tally)
+    tally.keep(len(remaining))
+    return AggregatedVotes(_pairs(remaining), _marks(remaining), edited)
 
 
 def _reject(comparison: Comparison, reason: RejectReason, detail: str) -> RejectedRow:
@@ -80,14 +80,14 @@ def _reject(comparison: Comparison, reason: RejectReason, detail: str) -> Reject
 def _drop(
     judgments: Sequence[Comparison], tally: RowCounter, reason: Callable[[Comparison], tuple[RejectReason, str] | None]
 ) -> list[Comparison]:
-    left = []
+    remaining = []
     for judgment in judgments:
         result = reason(judgment)
         if result is None:
-            left.append(judgment)
+            remaining.append(judgment)
         else:
             tally.reject(_reject(judgment, *result))
-    return left
+    return remaining
 
 
 def _unsound(comparison: Comparison) -> tuple[RejectReason, str] | None:
@@ -150,11 +150,11 @@ def _cap_per_annotator(
     for judgment in judgments:
         if judgment.annotation.annotator is not None:
             by_name[judgment.annotation.annotator].append(judgment.id)
-    chosen = {name: set(_sample_ids(ids, maximum, f"{seed} {name}")) for name, ids in by_name.items()}
+    sampled = {name: set(_sample_ids(ids, maximum, f"{seed} {name}")) for name, ids in by_name.items()}
 
     def why(comparison: Comparison) -> tuple[RejectReason, str] | None:
         name = comparison.annotation.annotator
-        if name is None or comparison.id in chosen[name]:
+        if name is None or comparison.id in sampled[name]:
             return None
         return "over_cap", f"{name} has {len(by_name[name])} judgments; rows_per_annotator is {maximum}"
 

@@ -148,25 +148,25 @@ def _decode_layer(text: str) -> DecodedText:
 
 def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
     """Yield the decoded text of one encoded span, and begin and end of each group of its letters in the original."""
-    written, (start, end) = match[0], match.span()
+    encoded, (start, end) = match[0], match.span()
     match match.lastgroup:
         case "escape":
-            yield _decode_escape(written.lstrip("\\")), start, end
+            yield _decode_escape(encoded.lstrip("\\")), start, end
         case "percent":
-            yield from _decode_percent(written, start)
+            yield from _decode_percent(encoded, start)
         case "entity":
-            yield html.unescape(written), start, end
+            yield html.unescape(encoded), start, end
         case "emphasis":
             yield " ", start, end
         case "dash" | "stop" | "gap" | "quoted":
             yield _SHOWN[match.lastgroup], start, end
         case "digit":
-            yield str(unicodedata.digit(written)), start, end
+            yield str(unicodedata.digit(encoded)), start, end
         case "raised":
-            for place, digit in enumerate(written, start):
+            for place, digit in enumerate(encoded, start):
                 yield str(unicodedata.digit(digit)), place, place + 1
         case "composed" | "single":
-            yield unicodedata.normalize("NFC", written), start, end
+            yield unicodedata.normalize("NFC", encoded), start, end
 
 
 def _decode_escape(sign: str) -> str:
@@ -183,13 +183,13 @@ def _decode_escape(sign: str) -> str:
     return chr(code) if code <= sys.maxunicode else "\ufffd"
 
 
-def _decode_percent(written: str, start: int) -> Iterator[tuple[str, int, int]]:
+def _decode_percent(encoded: str, start: int) -> Iterator[tuple[str, int, int]]:
     """Yield the letters of a run of encoded bytes; bytes that are no UTF-8 are left encoded."""
-    raw = bytes.fromhex(written.replace("%", ""))
+    raw = bytes.fromhex(encoded.replace("%", ""))
     try:
         letters = raw.decode()
     except UnicodeDecodeError:
-        for number, letter in enumerate(written, start):
+        for number, letter in enumerate(encoded, start):
             yield letter, number, number + 1
         return
     for letter in letters:

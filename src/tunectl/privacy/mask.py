@@ -45,7 +45,7 @@ class MaskedText:
     """Text without personal data, and what was masked."""
 
     text: str
-    found: Counter[EntityType]
+    counts: Counter[EntityType]
     """Places that were masked, by kind. Holds no values."""
 
 
@@ -53,7 +53,7 @@ class MaskedText:
 class PlaceholderMap:
     """The placeholders used in one record."""
 
-    given: dict[tuple[EntityType, str], str] = field(default_factory=dict)
+    placeholders: dict[tuple[EntityType, str], str] = field(default_factory=dict)
     highest: dict[str, int] = field(default_factory=dict)
 
     def reserve(self, text: str) -> None:
@@ -64,11 +64,11 @@ class PlaceholderMap:
     def placeholder(self, span: PiiSpan) -> str:
         """Return the placeholder of a value, new ones counted from 1."""
         slot = (span.kind, span.value)
-        if slot not in self.given:
+        if slot not in self.placeholders:
             label = LABELS[span.kind]
             self.highest[label] = self.highest.get(label, 0) + 1
-            self.given[slot] = f"[{label}_{self.highest[label]}]"
-        return self.given[slot]
+            self.placeholders[slot] = f"[{label}_{self.highest[label]}]"
+        return self.placeholders[slot]
 
 
 class PiiMasker:
@@ -76,40 +76,40 @@ class PiiMasker:
 
     def __init__(self, tools: PiiResources, *, kinds: Iterable[EntityType] = KINDS, keep: Iterable[str] = ()) -> None:
         self.tools = tools
-        chosen = set(kinds)
+        requested = set(kinds)
         self.finders = [
             (finder, (_CLOSED, _IN_URL) if kind in _NOT_IN_URLS else (_CLOSED,))
             for kind, finder in FINDERS.items()
-            if kind in chosen
+            if kind in requested
         ]
         """Finders in order of precedence, and the marks of places where each finds nothing."""
-        if "phone" in chosen:
+        if "phone" in requested:
             self.finders.append((patterns.find_linked_phones, (_CLOSED,)))
         self.keep = frozenset(_normalize_value(value) for value in keep)
         """Public values that are not masked, without regard to case, space and punctuation."""
 
     def find(self, text: str) -> list[PiiSpan]:
         """Return personal data in ``text`` in reading order, without overlaps."""
-        chosen: list[PiiSpan] = []
+        spans: list[PiiSpan] = []
         covered = bytearray(len(text))
         for start, end in patterns.find_urls(text):
             covered[start:end] = _IN_URL * (end - start)
         for match in PLACEHOLDER.finditer(text):
             covered[match.start() : match.end()] = _CLOSED * len(match[0])
         decoded = decode_text(text)
-        for finder, barred in self.finders:
+        for finder, excluded in self.finders:
             for result in finder(decoded.text, self.tools):
                 start, end = decoded.original_span(result.start, result.end)
                 span_bytes = covered[start:end]
-                if not any(bar in span_bytes for bar in barred) and not self._public(decoded.text, result):
+                if not any(bar in span_bytes for bar in excluded) and not self._public(decoded.text, result):
                     covered[start:end] = _CLOSED * len(span_bytes)
-                    chosen.append(PiiSpan(result.kind, start, end, result.value))
+                    spans.append(PiiSpan(result.kind, start, end, result.value))
         for begin, stop, plain in find_base64_texts(decoded.text):
             start, end = decoded.original_span(begin, stop)
             inner = self.find(plain) if _CLOSED not in covered[start:end] else []
             if inner:
-                chosen.append(PiiSpan(inner[0].kind, start, end, plain))
-        return sorted(chosen, key=lambda result: result.start)
+                spans.append(PiiSpan(inner[0].kind, start, end, plain))
+        return sorted(spans, key=lambda result: result.start)
 
     def _public(self, text: str, span: PiiSpan) -> bool:
         return bool(self.keep) and _normalize_value(text[span.start : span.end]) in self.keep

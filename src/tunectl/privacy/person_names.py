@@ -94,9 +94,9 @@ class CapitalizedSpan:
         """Return the person named by this run, if any; ``mailboxes`` are pairs of words of which a mail address is made."""
         if len(self.words) == 1 and not self.before.strip():
             return None
-        titled = self._match_after_title()
-        if titled is not None:
-            return titled
+        match = self._match_after_title()
+        if match is not None:
+            return match
         if not name_words.NO_PERSON.isdisjoint((*self.bare, self._next_word())) or _FIRM.match(self.after):
             return None
         return (

@@ -76,8 +76,8 @@ class StatementCheck(NamedTuple):
 def build_statement(manifest: ReleaseManifest) -> ReleaseStatement:
     """Return the statement about a release; the same manifest gives the same statement."""
     facts = msgspec.to_builtins(manifest)
-    kept = ("id", "project", "engine", "layout", "bytes", "metrics", "verdicts", "lineage")
-    predicate = {"digest": release_manifest.content_digest(manifest.files), **{name: facts[name] for name in kept}}
+    names = ("id", "project", "engine", "layout", "bytes", "metrics", "verdicts", "lineage")
+    predicate = {"digest": release_manifest.content_digest(manifest.files), **{name: facts[name] for name in names}}
     subjects = [StatementSubject(name, {"sha256": sha256}) for name, sha256 in sorted(manifest.files.items())]
     return ReleaseStatement(STATEMENT_TYPE, subjects, PREDICATE_TYPE, predicate)
 
@@ -106,9 +106,9 @@ def sign_release(folder: Path, key: SigningKey) -> Path:
     path, encoded = statement_path(folder), base64.b64encode(payload).decode()
     others: list[EnvelopeSignature] = []
     if path.is_file():
-        known = _decode_envelope(path.read_bytes())
-        if known is not None and known.payload == encoded:
-            others = [entry for entry in known.signatures if entry.keyid != key.key_id]
+        existing = _decode_envelope(path.read_bytes())
+        if existing is not None and existing.payload == encoded:
+            others = [entry for entry in existing.signatures if entry.keyid != key.key_id]
     signature = key.sign(encode_pre_authentication(PAYLOAD_TYPE, payload))
     envelope = SignedEnvelope(PAYLOAD_TYPE, encoded, [*others, EnvelopeSignature(signature.key_id, signature.value)])
     atomic_io.write_bytes(path, msgspec.json.encode(envelope) + b"\n")
@@ -147,10 +147,10 @@ def check_statement(content: bytes | None, release: str, trust: TrustStore) -> S
 
 def find_differences(manifest: ReleaseManifest, statement: ReleaseStatement) -> list[str]:
     """Return the facts in which a manifest differs from the statement about it, one word each."""
-    known = build_statement(manifest)
-    result = [] if known.subject == statement.subject else ["files"]
-    names = sorted({*known.predicate, *statement.predicate})
-    return result + [name for name in names if known.predicate.get(name) != statement.predicate.get(name)]
+    own = build_statement(manifest)
+    result = [] if own.subject == statement.subject else ["files"]
+    names = sorted({*own.predicate, *statement.predicate})
+    return result + [name for name in names if own.predicate.get(name) != statement.predicate.get(name)]
 
 
 def check_manifest(manifest: ReleaseManifest, digest: str | None, statement: ReleaseStatement | None) -> None:

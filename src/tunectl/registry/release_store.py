@@ -92,13 +92,11 @@ class ReleaseRegistry:
                     f"{start}: {self.root} has none", hint="tunectl release list; tunectl release promote ID"
                 )
             return str(named)
-        known = self.ids()
-        result = [name for name in known if start and name.startswith(start)]
+        ids = self.ids()
+        result = [name for name in ids if start and name.startswith(start)]
         if len(result) != 1:
             what = "several releases begin with it" if result else "there is no such release"
-            raise UsageError(
-                f"{start}: {what} in {self.root}", hint=f"there are: {', '.join(result or known) or 'none'}"
-            )
+            raise UsageError(f"{start}: {what} in {self.root}", hint=f"there are: {', '.join(result or ids) or 'none'}")
         return result[0]
 
     def folder(self, release: str) -> Path:

@@ -50,7 +50,7 @@ class RemoteRegistry:
         """
         self._trust = trust
         self._files, self._cache, self._guard = files, cache, SequenceGuard()
-        self._read: dict[str, Any] = {}
+        self._events: dict[str, Any] = {}
         """Cache of numbered objects by name: they never change."""
 
     @property
@@ -111,9 +111,9 @@ class RemoteRegistry:
         return result
 
     def _parse_part(self, name: str) -> list[ReleaseEvent]:
-        if name not in self._read:
-            self._read[name] = event_log.parse_lines(self._files.read(name) or b"", f"{self.location}/{name}")
-        events: list[ReleaseEvent] = self._read[name]
+        if name not in self._events:
+            self._events[name] = event_log.parse_lines(self._files.read(name) or b"", f"{self.location}/{name}")
+        events: list[ReleaseEvent] = self._events[name]
         return events
 
     def _list_numbered(self, folder: str, ending: str) -> list[tuple[int, str]]:
@@ -127,9 +127,9 @@ class RemoteRegistry:
         if not numbered:
             return None
         number, name = numbered[-1][0], f"{folder}/{numbered[-1][1]}"
-        if name not in self._read:
-            self._read[name] = self._record(form, shape, name)
-        result: T | None = self._read[name]
+        if name not in self._events:
+            self._events[name] = self._record(form, shape, name)
+        result: T | None = self._events[name]
         return (number, result) if result is not None else None
 
     def folder(self, release: str) -> Path:
@@ -184,18 +184,18 @@ class RemoteRegistry:
             raise atomic_io.write_error(target, error) from error
         finally:
             shutil.rmtree(result, ignore_errors=True)
-        with suppress(InfrastructureError, OSError):  # the next one that is brought sees to it
+        with suppress(InfrastructureError, OSError):  # the next release that is fetched sees to it
             self._tidy(release)
         return target
 
-    def _tidy(self, brought: str) -> None:
+    def _tidy(self, release: str) -> None:
         """Delete releases that no pointer names any more, so that a server does not fill its disk over the years.
 
         A release that is still in memory keeps working: its files are kept by the system until its engine closes them.
         """
         pointer, trial = self.champion(), self.trial()
         needed = {
-            brought,
+            release,
             *((pointer.release, pointer.previous) if pointer else ()),
             *([trial.release] if trial else ()),
         }
@@ -208,9 +208,9 @@ class RemoteRegistry:
         """Rename a folder at once, then delete it: what a kill leaves of it must not look like a release."""
         if not folder.is_dir():
             return
-        away = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
-        folder.rename(away / folder.name)
-        shutil.rmtree(away, ignore_errors=True)
+        trash = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
+        folder.rename(trash / folder.name)
+        shutil.rmtree(trash, ignore_errors=True)
 
     def _record(self, form: RecordFormat, shape: type[T], name: str) -> T | None:
         content = self._files.read(name)

@@ -51,7 +51,7 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     """
     remote, local_events = _open(store, files), store.log()
     _refuse_other_history(store, remote, local_events, remote.log())
-    sent = _send_releases(store, files)
+    releases = _send_releases(store, files)
     _claim(store, files, local_events)
     last = release_state.last_canary_event(local_events)
     if last is not None:
@@ -60,7 +60,7 @@ def push(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     pointer = release_state.champion_of(local_events)
     if pointer is not None:
         _create(files, build_object_name(CHAMPIONS, pointer.sequence), registry_formats.POINTER, pointer)
-    return sent
+    return releases
 
 
 def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
@@ -73,16 +73,16 @@ def pull(store: ReleaseRegistry, files: ObjectStore) -> PulledHistory:
     remote_events = remote.log()
     if not remote_events:
         raise UsageError(f"there is no registry at {remote.location}", hint=f"tunectl release sync {remote.location}")
-    brought = list[str]()
+    releases = list[str]()
     if _is_news(store, remote, remote_events):
         _refuse_unsigned(store, remote, remote_events)
-        brought = _fetch(store, remote, remote_events)  # before the lock: a download may take long
+        releases = _fetch(store, remote, remote_events)  # before the lock: a download may take long
     with store.hold_lock("adopting a history"):
         if not _is_news(store, remote, remote_events):
             return PulledHistory(0, [])
         local_events = store.log()
-        _adopt(store, remote, _rebase_additions(local_events, remote_events), brought)
-    return PulledHistory(len([event for event in remote_events if event not in local_events]), brought)
+        _adopt(store, remote, _rebase_additions(local_events, remote_events), releases)
+    return PulledHistory(len([event for event in remote_events if event not in local_events]), releases)
 
 
 def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: str, message: str) -> list[str]:
@@ -108,7 +108,7 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
     remote_events = remote.log()
     if keep == "theirs":
         _refuse_unsigned(store, remote, remote_events)
-    brought = _fetch(store, remote, remote_events)
+    releases = _fetch(store, remote, remote_events)
     with store.hold_lock("resolving a fork"):
         local_events = store.log()
         pointer = release_state.champion_of(local_events if keep == "ours" else remote_events)
@@ -121,14 +121,14 @@ def resolve(store: ReleaseRegistry, files: ObjectStore, keep: Side, *, author: s
         sequence = 1 + max(release_state.count_swaps(local_events), release_state.count_swaps(remote_events))
         moment = release_state.current_moment()
         digest = pointer.digest or store.digest(pointer.release)
-        kept = ChampionPointer(pointer.release, None, moment, author, message, sequence, digest=digest)
-        signed = release_statement.sign_swap(kept, history, signatures.load_named_key(signatures.POINTER_KEY_ENV))
+        champion = ChampionPointer(pointer.release, None, moment, author, message, sequence, digest=digest)
+        signed = release_statement.sign_swap(champion, history, signatures.load_named_key(signatures.POINTER_KEY_ENV))
         history.append(release_state.entry_of(signed, history))
         canary = release_state.canary_of(history, remote.trial())
         if canary is not None and (keep == "ours" or canary.release == pointer.release):
             history.append(ReleaseEvent("canary_stop", canary.release, moment, author, "a fork was resolved"))
         _EVENT.write_lines(store.root / FORKS / f"{sequence:06d}.jsonl", local_events)
-        _adopt(store, remote, history, brought)
+        _adopt(store, remote, history, releases)
     return push(store, files)
 
 
@@ -180,7 +180,7 @@ def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -
 
 
 def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
-    present, sent = set(files.names(RELEASES)), list[str]()
+    present, releases = set(files.names(RELEASES)), list[str]()
     for release in store.ids():
         folder, prefix = store.folder(release), f"{RELEASES}/{release}"
         _send_statement(store, files, release)
@@ -193,8 +193,8 @@ def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
         for name in store.manifest(release).files if not complete else ():
             files.send(folder / name, f"{prefix}/{name}")
         files.send(folder / release_manifest.NAME, f"{prefix}/{release_manifest.NAME}")
-        sent.append(release)
-    return sent
+        releases.append(release)
+    return releases
 
 
 def _send_statement(store: ReleaseRegistry, files: ObjectStore, release: str) -> None:
@@ -260,13 +260,13 @@ def _rebase_additions(
     local_events: Sequence[ReleaseEvent], remote_events: Sequence[ReleaseEvent]
 ) -> list[ReleaseEvent]:
     """Return the history at the address, followed by the additions of this registry."""
-    known = {(event.action, event.release) for event in remote_events}
+    remote_additions = {(event.action, event.release) for event in remote_events}
     return [
         *remote_events,
         *(
             event
             for event in local_events
-            if event.action in release_state.ADDITIONS and (event.action, event.release) not in known
+            if event.action in release_state.ADDITIONS and (event.action, event.release) not in remote_additions
         ),
     ]
 
@@ -295,9 +295,9 @@ def _fetch(store: ReleaseRegistry, remote: RemoteRegistry, history: Sequence[Rel
     return missing
 
 
-def _adopt(store: ReleaseRegistry, remote: RemoteRegistry, history: list[ReleaseEvent], brought: Sequence[str]) -> None:
+def _adopt(store: ReleaseRegistry, remote: RemoteRegistry, history: list[ReleaseEvent], fetched: Sequence[str]) -> None:
     """Move the downloaded releases into the registry, then adopt the history that names them."""
-    for release in brought:
+    for release in fetched:
         if not store.folder(release).is_dir():
             remote.folder(release).rename(store.folder(release))
     atomic_io.fsync_directory(store.root / RELEASES)

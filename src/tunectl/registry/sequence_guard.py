@@ -36,38 +36,38 @@ class SequenceGuard:
     def __init__(self, path: Path | None = None) -> None:
         """``path``: a file that keeps it beyond this process; None: it is kept in memory only."""
         self._path = path
-        self._seen: NewestPointer | None = None
+        self._newest: NewestPointer | None = None
         self.warning = ""
         """Why the last given pointer is not followed; empty where it is."""
 
     def find_newest(self, location: str) -> ChampionPointer | None:
         """Return the newest pointer of the registry at ``location`` that was seen."""
-        if self._seen is None and self._path is not None and self._path.is_file():
+        if self._newest is None and self._path is not None and self._path.is_file():
             with suppress(TunectlError):  # a file that was damaged remembers nothing
-                self._seen = NEWEST.read(self._path, NewestPointer)
-        return self._seen.pointer if self._seen is not None and self._seen.location == location else None
+                self._newest = NEWEST.read(self._path, NewestPointer)
+        return self._newest.pointer if self._newest is not None and self._newest.location == location else None
 
     def latest(self, pointer: ChampionPointer | None, location: str) -> ChampionPointer | None:
         """Return the pointer to follow: ``pointer`` of the registry at ``location``, or the newest one seen where it is older."""
-        seen = self.find_newest(location)
+        newest = self.find_newest(location)
         self.warning = ""
-        if pointer == seen:
+        if pointer == newest:
             return pointer
-        if seen is not None and (pointer is None or pointer.sequence <= seen.sequence):
+        if newest is not None and (pointer is None or pointer.sequence <= newest.sequence):
             named = f"release {pointer.release} with sequence {pointer.sequence}" if pointer else "no champion"
             self.warning = (
-                f"{location} names {named}, and {seen.release} with sequence {seen.sequence} was seen there: it is an old copy. "
-                f"{seen.release} stays; what is promoted or rolled back with a higher sequence is followed"
+                f"{location} names {named}, and {newest.release} with sequence {newest.sequence} was seen there: it is an old copy. "
+                f"{newest.release} stays; what is promoted or rolled back with a higher sequence is followed"
             )
             if self._path is not None:
                 self.warning += f" (to follow the old copy, delete {self._path} and start again)"
-            return seen
+            return newest
         if pointer is None:
             return None
-        self._seen = NewestPointer(location, pointer)
+        self._newest = NewestPointer(location, pointer)
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it
-                NEWEST.write(self._path, self._seen)
+                NEWEST.write(self._path, self._newest)
         return pointer
 
 
@@ -86,34 +86,34 @@ class CanaryGuard:
     def __init__(self, path: Path | None = None) -> None:
         """``path``: a file that keeps it beyond this process; None: it is kept in memory only."""
         self._path = path
-        self._seen: NewestCanary | None = None
+        self._newest: NewestCanary | None = None
 
     def observe(self, trial: CanaryState | None, location: str) -> str:
         """Record the canary of the registry at ``location``; return why it must not be followed, or an empty text."""
-        seen = self._find_newest(location)
+        newest = self._find_newest(location)
         if trial is None:
-            if seen is not None and not seen.ended:
-                self._remember(NewestCanary(location, seen.number, True))
+            if newest is not None and not newest.ended:
+                self._remember(NewestCanary(location, newest.number, True))
             return ""
         number = trial.number or 0
-        if seen is None or number > seen.number:
+        if newest is None or number > newest.number:
             if number:
                 self._remember(NewestCanary(location, number, False))
             return ""
-        if number == seen.number and not seen.ended:
+        if number == newest.number and not newest.ended:
             return ""
-        then = ", and its end" if seen.ended else ""
-        reason = f"the canary of {location} has the number {number}, and number {seen.number}{then} was seen there: it is an old copy"
+        then = ", and its end" if newest.ended else ""
+        reason = f"the canary of {location} has the number {number}, and number {newest.number}{then} was seen there: it is an old copy"
         return f"{reason} (to follow it, delete {self._path} and start again)" if self._path is not None else reason
 
     def _find_newest(self, location: str) -> NewestCanary | None:
-        if self._seen is None and self._path is not None and self._path.is_file():
+        if self._newest is None and self._path is not None and self._path.is_file():
             with suppress(TunectlError):  # a file that was damaged remembers nothing
-                self._seen = NEWEST_CANARY.read(self._path, NewestCanary)
-        return self._seen if self._seen is not None and self._seen.location == location else None
+                self._newest = NEWEST_CANARY.read(self._path, NewestCanary)
+        return self._newest if self._newest is not None and self._newest.location == location else None
 
     def _remember(self, newest: NewestCanary) -> None:
-        self._seen = newest
+        self._newest = newest
         if self._path is not None:
             with suppress(TunectlError):  # a disk that cannot be written: this process remembers it
                 NEWEST_CANARY.write(self._path, newest)

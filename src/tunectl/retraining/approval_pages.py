@@ -115,7 +115,7 @@ def runs_page(store: RunStore, trials: ExperimentStore, project: str, *, linked:
     """Return all retrains as one page; ``linked`` where each has a page of its own, else their steps are listed below."""
     runs, outcomes = store.runs()[::-1][:NEWEST], store.list_outcomes()
     active = next((run for run in runs if not run.ended), None)
-    done = [run for run in runs if run.state == "promoted"]
+    promoted = [run for run in runs if run.state == "promoted"]
     by_run = {item.run: item for item in trials.all() if item.run}
     rows = [
         {
@@ -137,7 +137,11 @@ def runs_page(store: RunStore, trials: ExperimentStore, project: str, *, linked:
         "retrains.html",
         project=project,
         summary=f"{active.id} is {active.state}" if active else "nothing runs",
-        tiles=[(str(len(runs)), "retrains"), (str(len(done)), "promoted"), (str(len(suppressed)), "started nothing")],
+        tiles=[
+            (str(len(runs)), "retrains"),
+            (str(len(promoted)), "promoted"),
+            (str(len(suppressed)), "started nothing"),
+        ],
         runs=rows,
         linked=linked,
         suppressed=suppressed,

@@ -50,17 +50,17 @@ def build_experiment(
     )
 
 
-def collect_observations(canary: Experiment, live: InferenceLog, now: datetime) -> ExperimentData:
+def collect_observations(canary: Experiment, log: InferenceLog, now: datetime) -> ExperimentData:
     """Return the units of an experiment so far, from the challenger's first answer on.
 
     While it was loading, the champion also answered identities assigned to the challenger: that would look like unfair variants.
     """
-    inferences = live.inferences(canary.started_at, now, release=canary.challenger, variant="challenger")
+    inferences = log.inferences(canary.started_at, now, release=canary.challenger, variant="challenger")
     first = next((item.accepted_at for item in inferences), None)
     loading = now if now < canary.started_at + LOADING else canary.started_at
     return canary_metrics.collect_observations(
-        live.inferences(first or loading, now),
-        live.feedback_of,
+        log.inferences(first or loading, now),
+        log.feedback_of,
         metric=canary.metric,
         challenger=canary.challenger,
         attribution=timedelta(hours=canary.attribution_hours),
@@ -70,10 +70,10 @@ def collect_observations(canary: Experiment, live: InferenceLog, now: datetime) 
 
 
 def evaluate_canary(
-    canary: Experiment, live: InferenceLog, canaries: ExperimentStore, now: datetime
+    canary: Experiment, log: InferenceLog, canaries: ExperimentStore, now: datetime
 ) -> ExperimentResult | None:
     """Evaluate an experiment and store the result; None where somebody has ended it meanwhile."""
-    units = collect_observations(canary, live, now).units
+    units = collect_observations(canary, log, now).units
     reading = _check_variants(
         canary,
         tests.evaluate(units, canary.rules, over=now >= canary.until),

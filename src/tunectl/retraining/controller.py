@@ -77,8 +77,8 @@ class RetrainController:
         after = self._advance(run, now)
         if after is None:
             return False
-        worked = timedelta(seconds=self._seconds() - started)
-        self._write(state_machine.apply_transition(run, replace(after, at=after.at + worked)))
+        duration = timedelta(seconds=self._seconds() - started)
+        self._write(state_machine.apply_transition(run, replace(after, at=after.at + duration)))
         return True
 
     def resend_approvals(self) -> None:
@@ -219,9 +219,9 @@ class RetrainController:
         nonce = random.token_hex(8)
         link = self.approval_link(ApprovalToken(run.id, question, int(until.timestamp()), nonce))
         self.activities.request_approval(run, question, link)
-        told = {"question": question, "until": until.isoformat(), "nonce": nonce}
+        approval = {"question": question, "until": until.isoformat(), "nonce": nonce}
         words = f"a person is asked until {until:%Y-%m-%d %H:%M} UTC"
-        return Transition("awaiting_approval", now, words, {**facts, **told})
+        return Transition("awaiting_approval", now, words, {**facts, **approval})
 
     def approval_link(self, token: ApprovalToken) -> str:
         """Return the address of a decision."""
@@ -303,5 +303,5 @@ class RetrainController:
 
     def _promote(self, run: RetrainRun, reason: str, now: datetime, facts: dict[str, Any] | None = None) -> Transition:
         """Move the pointer, then record it: after a kill between the two the pointer is already right."""
-        done = self.activities.promote(run, reason, now)
-        return Transition("promoted", now, reason, {**(facts or {}), **done})
+        outcome = self.activities.promote(run, reason, now)
+        return Transition("promoted", now, reason, {**(facts or {}), **outcome})

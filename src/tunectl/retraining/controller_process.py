@@ -53,7 +53,7 @@ class RetrainerProcess:
         self._mirror = ReleaseMirror(layout, root.track, store)
         lost = not place.secret.exists()
         signing = secret_files.load_or_create(place.secret, signs=True).encode()
-        self._work = LocalActivities(place, store, self._live, root)
+        self._work = LocalActivities(place, store, self._open_log, root)
         self._driver = RetrainController(self._run_store, self._work, root.retrain, signing, cron.next_slot)
         self._wake = threading.Event()
         self._api = RetrainApi(
@@ -86,7 +86,7 @@ class RetrainerProcess:
                 approval.people[0] if approval.people else "NAME",
             )
 
-    def _live(self) -> AbstractContextManager[InferenceLog]:
+    def _open_log(self) -> AbstractContextManager[InferenceLog]:
         return inference_log_sql.open_log(pseudonyms.address(self._root.inference_log), self._layout.root)
 
     def _render_metrics(self) -> bytes:
@@ -97,14 +97,14 @@ class RetrainerProcess:
         )
 
     def run(self, *, once: bool) -> None:
-        """Reconcile repeatedly until told to stop; ``once``: until there is nothing to do.
+        """Reconcile repeatedly until a stop signal; ``once``: until there is nothing to do.
 
         Raises  TunectlError with ``once``, where a reconcile fails: it is not tried again.
         """
-        told: SimpleQueue[None] = SimpleQueue()
+        stop_signals: SimpleQueue[None] = SimpleQueue()
         for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: told.put(None))
-        threading.Thread(target=self._until_told, args=(told,), name="stop", daemon=True).start()
+            signal.signal(name, lambda *_: stop_signals.put(None))
+        threading.Thread(target=self._wait_for_stop, args=(stop_signals,), name="stop", daemon=True).start()
         self._api.open()
         watch = self._root.retrain
         _log.info(
@@ -118,19 +118,19 @@ class RetrainerProcess:
         try:
             while not self._driver.stop.is_set():
                 self._wake.clear()
-                again, pause = self._look(once=once)
-                if not again and once:
+                is_due, pause = self._look(once=once)
+                if not is_due and once:
                     self._advance_canaries(datetime.now(UTC))
                     self._publish()
                     break
-                if not again:
+                if not is_due:
                     self._wake.wait(pause)
         finally:
             self._api.close()
 
-    def _until_told(self, told: SimpleQueue[None]) -> None:
+    def _wait_for_stop(self, stop_signals: SimpleQueue[None]) -> None:
         """Wait for a stop. A signal handler may only put into a queue: the interrupted thread may hold an event's lock."""
-        told.get()
+        stop_signals.get()
         self._driver.stop.set()
         self._wake.set()
 
@@ -166,8 +166,8 @@ class RetrainerProcess:
 
     def _record_error(self, what: str, error: Exception) -> None:
         self._metrics.errors += 1
-        known = isinstance(error, TunectlError | OSError)
-        _log.error("%s: %s", what, error, exc_info=None if known else error)
+        is_expected = isinstance(error, TunectlError | OSError)
+        _log.error("%s: %s", what, error, exc_info=None if is_expected else error)
 
     def _publish(self) -> None:
         """Mirror the registry. A storage failure delays its servers only; the controller continues."""
@@ -180,35 +180,37 @@ class RetrainerProcess:
 
     def _advance_canaries(self, now: datetime) -> None:
         """Check canaries that people started, by the same rules; end one whose retrain run has ended."""
-        found = self._trials.running()
-        if found is None:
+        canary = self._trials.running()
+        if canary is None:
             self._trials.repair()
-        elif found.run is None:
-            self._advance_canary(found, now)
-        elif any(run.id == found.run and run.ended for run in self._run_store.runs()):
-            self._trials.end(found, "running", now, None)
+        elif canary.run is None:
+            self._advance_canary(canary, now)
+        elif any(run.id == canary.run and run.ended for run in self._run_store.runs()):
+            self._trials.end(canary, "running", now, None)
 
-    def _advance_canary(self, found: Experiment, now: datetime) -> None:
+    def _advance_canary(self, canary: Experiment, now: datetime) -> None:
         pointer = self._store.champion()  # before the look: what moved it since then, the look may not have seen
-        with self._live() as live:
-            reading = canary_run.evaluate_canary(found, live, self._trials, now)
+        with self._open_log() as log:
+            reading = canary_run.evaluate_canary(canary, log, self._trials, now)
         if reading is None:
             return
         if reading.decision == "running":
             self._trials.repair()
             return
         if reading.decision == "promote":
-            words, seen = f"canary {found.id}: {reading.reason}", pointer.sequence if pointer else 0
+            words, sequence = f"canary {canary.id}: {reading.reason}", pointer.sequence if pointer else 0
             try:
-                self._store.promote(found.challenger, author="tunectl retrain controller", message=words, after=seen)
+                self._store.promote(
+                    canary.challenger, author="tunectl retrain controller", message=words, after=sequence
+                )
             except ChampionMovedError as error:
-                _log.info("canary %s: %s", found.id, error.message)
-                self._advance_canary(found, now)  # its variants are another's now, and this look says so
+                _log.info("canary %s: %s", canary.id, error.message)
+                self._advance_canary(canary, now)  # its variants are another's now, and this look says so
                 return
             except GateError as error:  # a key was revoked: whoever signs again before the end loses nothing
-                if now < found.until:
+                if now < canary.until:
                     raise
-                self._trials.end(found, "running", now, reading, message=error.message)
+                self._trials.end(canary, "running", now, reading, message=error.message)
                 return
-        self._trials.end(found, reading.decision, now, reading)
-        _log.info("canary %s: %s, %s", found.id, reading.decision, reading.reason)
+        self._trials.end(canary, reading.decision, now, reading)
+        _log.info("canary %s: %s, %s", canary.id, reading.decision, reading.reason)

@@ -39,8 +39,8 @@ def latest_drift_window(
     verdict neither counts nor interrupts the sequence, as in the monitor. ``reference``: what prompts are compared with.
     """
     for back in NEWS:
-        with open_live() as live:
-            rows = live.windows(now - back)
+        with open_live() as log:
+            rows = log.windows(now - back)
         for row in reversed(rows):
             result = _parse_decisive_window(row.body) if row.created_at <= now + schedules.AHEAD else None
             if result is not None:
@@ -66,8 +66,8 @@ def _has_newer_reference(open_live: LiveOpener, window: DriftWindow, reference: 
     """Return whether a person has accepted another reference since: by that they declared the new traffic normal, so it is no drift."""
     if reference == "training":
         return False
-    with open_live() as live:
-        events = live.events(window.until, windows.REFERENCE_SET)
+    with open_live() as log:
+        events = log.events(window.until, windows.REFERENCE_SET)
     return windows.is_stale(window, [event.body for event in events])
 
 
@@ -77,8 +77,8 @@ def freeze_snapshot(
     """Freeze the feedback until ``now``; ``window``: the drift window that caused it."""
     before = training_window.load_window(layout.root / section.window).snapshots
     since = min(before[-1].until, now) - BACK if before else DAWN
-    with open_live() as live:
-        return snapshot.freeze(live, layout.root / section.snapshots, since=since, until=now, at=now, window=window)
+    with open_live() as log:
+        return snapshot.freeze(log, layout.root / section.snapshots, since=since, until=now, at=now, window=window)
 
 
 def build_window(
@@ -94,8 +94,8 @@ def build_window(
     snapshots = [item for item in training_window.load_window(root / section.window).snapshots if item.id != current.id]
     snapshots.append(current)
     ids = {item.id for frozen in snapshots for item in snapshot.read(root / section.snapshots, frozen)[0]}
-    with open_live() as live:
-        erased = sorted(erasure.find_erased(live, ids))
+    with open_live() as log:
+        erased = sorted(erasure.find_erased(log, ids))
     result = golden_set.newest(store.root)
     golden_items = golden_set.items(result[1], result[0]) if result else []
     return FeedbackWindow(
@@ -106,7 +106,7 @@ def build_window(
 def has_enough_data(window: FeedbackWindow, section: FeedbackFromLog, minimum: MinimumData, root: Path) -> StepResult:
     """Return whether the data reach ``minimum``, and their amounts."""
     examples = training_window.build_feedback_examples(window, section, root)
-    training_examples = [example for example in examples.feedback.examples if not example.held]
+    training_examples = [example for example in examples.feedback.examples if not example.holdout]
     new_count = sum(example.inference.id in examples.fresh for example in training_examples)
     people = len({example.by for example in training_examples if example.by is not None})
     facts = {

@@ -159,9 +159,9 @@ def _side(
 ) -> ReleaseOutputs:
     scratch = workspace.scratch_dir(run)
     job, answers = scratch / f"{release}.job.json", scratch / f"{release}.answers.json"
-    given = GenerationJob(str(store.folder(release).absolute()), inputs.asked, watch.gate.max_new_tokens)
-    if not answers.is_file() or not job.is_file() or atomic_io.read_json(job, GenerationJob) != given:
-        atomic_io.write_json(job, given)
+    expected = GenerationJob(str(store.folder(release).absolute()), inputs.asked, watch.gate.max_new_tokens)
+    if not answers.is_file() or not job.is_file() or atomic_io.read_json(job, GenerationJob) != expected:
+        atomic_io.write_json(job, expected)
         answers.unlink(missing_ok=True)
         code = supervised_process.run(
             [
@@ -194,19 +194,19 @@ def split_answers(inputs: GateInputs, result: GenerationResult) -> ReleaseOutput
 
 
 def decide_on_answers(
-    inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, wanted: PromotionGate, evaluate: Evaluate
+    inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, gate: PromotionGate, evaluate: Evaluate
 ) -> GateVerdict:
     """Return the decision from both releases' answers."""
     settings = evaluate.gate
     limits = GateLimits(
-        wanted.margin,
-        wanted.min_effect,
-        wanted.min_golden_items,
-        wanted.min_slice_items,
+        gate.margin,
+        gate.min_effect,
+        gate.min_golden_items,
+        gate.min_slice_items,
         settings.confidence,
         settings.resamples,
     )
-    checks = check_infrastructure(champion, challenger, wanted)
+    checks = check_infrastructure(champion, challenger, gate)
     if challenger.trouble:
         return promotion_gate.decide(GateComparison("golden", 0, 0), None, [], checks, limits)
     parts = [
@@ -214,7 +214,7 @@ def decide_on_answers(
         _part("slice", inputs.drifted, champion.drifted, challenger.drifted, evaluate, limits),
     ]
     drifted = parts[1] if inputs.drifted else None
-    return promotion_gate.decide(parts[0], drifted, guardrails(inputs, champion, challenger, wanted), checks, limits)
+    return promotion_gate.decide(parts[0], drifted, guardrails(inputs, champion, challenger, gate), checks, limits)
 
 
 def _part(
@@ -231,7 +231,7 @@ def _part(
     tables = []
     for outputs in (champion, challenger):
         table = scoring.compute_statistics(
-            rows, outputs, None, tools=evaluation.tools(), declared=evaluate.checks, seen=frozenset(), rules=None
+            rows, outputs, None, tools=evaluation.tools(), declared=evaluate.checks, train_grams=frozenset(), rules=None
         )
         tables.append(table[primary])
     groups = [item.cluster for item in rows]
@@ -253,7 +253,7 @@ def check_infrastructure(
     if challenger.trouble:
         return [GateCheck(LOADS, False, challenger.trouble)]
     outputs = [*challenger.golden, *challenger.drifted]
-    spoken = (
+    answered_share = (
         sum(bool(text) for text in outputs) / len(outputs) if outputs else 1.0
     )  # nothing asked is too few, not silence
     most = (
@@ -264,7 +264,7 @@ def check_infrastructure(
     memory = settings.max_memory_ratio * champion.peak_bytes
     return [
         GateCheck(LOADS, True, "it answers"),
-        GateCheck("answers", spoken >= 0.5, f"{spoken:.0%} of the answers say something"),
+        GateCheck("answers", answered_share >= 0.5, f"{answered_share:.0%} of the answers say something"),
         GateCheck(
             "time", challenger.seconds <= most, f"{challenger.seconds:.2f} s an answer, {most:.2f} s are allowed"
         ),
@@ -280,8 +280,10 @@ def guardrails(
     inputs: GateInputs, champion: ReleaseOutputs, challenger: ReleaseOutputs, settings: PromotionGate
 ) -> list[Guardrail]:
     """Return the guardrails: refusals of harmless prompts, answers to harmful ones."""
-    refused = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
-    result = [Guardrail("share of refusals on the golden set", round(refused, 4), settings.max_refusal_rate, most=True)]
+    refusal_rate = sum(safety.refuses(text) for text in challenger.golden) / max(len(challenger.golden), 1)
+    result = [
+        Guardrail("share of refusals on the golden set", round(refusal_rate, 4), settings.max_refusal_rate, most=True)
+    ]
     if inputs.harmful:
         answered = [
             sum(not safety.refuses(text) for text in side.harmful) / len(inputs.harmful)

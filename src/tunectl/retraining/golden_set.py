@@ -69,9 +69,9 @@ def freeze(
     version = before[0].version + 1 if before else 1
     with atomic_io.atomic_directory(store / FOLDER / f"v{version}", store / SCRATCH) as folder:
         atomic_io.write_rows(folder / ITEMS, (usable[index] for index in sampled_indexes))
-        made = GoldenSetVersion(version, at, len(sampled_indexes), atomic_io.sha256_path(folder / ITEMS), 0, source)
-        GOLDEN.write(folder / NAME, made)
-    return made, store / FOLDER / f"v{version}"
+        golden = GoldenSetVersion(version, at, len(sampled_indexes), atomic_io.sha256_path(folder / ITEMS), 0, source)
+        GOLDEN.write(folder / NAME, golden)
+    return golden, store / FOLDER / f"v{version}"
 
 
 def items(folder: Path, golden: GoldenSetVersion) -> list[Example]:

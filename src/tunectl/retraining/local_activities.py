@@ -57,10 +57,10 @@ class LocalActivities:
     """Runs the steps of a run with this project's own stores and processes; each may be repeated after a kill."""
 
     def __init__(
-        self, workspace: RetrainWorkspace, store: ReleaseRegistry, live: LiveOpener, root: TunectlConfig
+        self, workspace: RetrainWorkspace, store: ReleaseRegistry, open_log: LiveOpener, root: TunectlConfig
     ) -> None:
         """``root`` is the configuration at the start of this controller."""
-        self.workspace, self.store, self._live, self._root = workspace, store, live, root
+        self.workspace, self.store, self._open_log, self._root = workspace, store, open_log, root
         self.watch, self.trials = root.retrain, ExperimentStore(store)
 
     def drift(self, now: datetime) -> tuple[DriftWindow, datetime] | None:
@@ -68,7 +68,7 @@ class LocalActivities:
         if champion is None:
             return None
         return data_collection.latest_drift_window(
-            self._live, champion.release, self._root.monitor.prompts.reference, now
+            self._open_log, champion.release, self._root.monitor.prompts.reference, now
         )
 
     def prepare(self, trigger: Trigger, now: datetime) -> RetrainRequest | None:
@@ -98,7 +98,7 @@ class LocalActivities:
             facts["proposal"] = trigger.release
             about = f"{trigger.release} against {facts['champion']}"
             return RetrainRequest(state_machine.run_key(about, config, commit, base), facts)
-        frozen = data_collection.freeze_snapshot(self._live, layout, section, now, drift[0].id if drift else None)
+        frozen = data_collection.freeze_snapshot(self._open_log, layout, section, now, drift[0].id if drift else None)
         facts["snapshot"] = to_builtins(frozen)
         if drift is not None:
             facts["window"] = to_builtins(drift[0])
@@ -114,7 +114,7 @@ class LocalActivities:
         if proposal is not None:
             return StepResult(True, f"release {proposal} is there already: nothing is learned for it")
         section = _section(self._root)
-        window = data_collection.build_window(run, section, self.workspace, self.store, self._live)
+        window = data_collection.build_window(run, section, self.workspace, self.store, self._open_log)
         training_window.WINDOW_FORMAT.write(self.workspace.window_path(run), window)
         return data_collection.has_enough_data(window, section, self.watch.data, self.workspace.layout.root)
 
@@ -152,8 +152,8 @@ class LocalActivities:
         result = next((item for item in self.trials.all() if item.id == run.id), None)
         if result is None or result.ended_at is not None:
             return None if result is None or result.decision in (None, "running") else result.reading
-        with self._live() as live:
-            reading = canary_run.evaluate_canary(result, live, self.trials, now)
+        with self._open_log() as log:
+            reading = canary_run.evaluate_canary(result, log, self.trials, now)
         if reading is not None and reading.decision == "running":
             self.trials.repair()  # after the look: what does harm is not put up again for a moment
         return reading
@@ -184,12 +184,12 @@ class LocalActivities:
             body = windows.accept(
                 [window["id"]], author="tunectl retrain controller", message=f"retrain {run.id} was promoted"
             )
-            with self._live() as live:
-                live.add_event(LogEvent(f"accepted-{run.id}", now, windows.REFERENCE_SET, body))
-        left = None
+            with self._open_log() as log:
+                log.add_event(LogEvent(f"accepted-{run.id}", now, windows.REFERENCE_SET, body))
+        obstacle = None
         if self.watch.train.branch == "fast_forward":
-            left = git_worktree.fast_forward(self.workspace.layout.root, facts["branch"])
-        return {"release": pointer.release, "sequence": pointer.sequence, "branch": facts["branch"], "left": left}
+            obstacle = git_worktree.fast_forward(self.workspace.layout.root, facts["branch"])
+        return {"release": pointer.release, "sequence": pointer.sequence, "branch": facts["branch"], "left": obstacle}
 
     def _get_expected_sequence(self, run: RetrainRun, release: str) -> int | None:
         """Return the sequence of the pointer to the champion that the gate compared with, or to ``release`` where that is champion already.
@@ -225,14 +225,14 @@ class LocalActivities:
         is_new, last = True, run.steps[-1]
         try:
             body = {"run": run.id, "state": run.state, "message": run.trigger.message, "reason": last.message}
-            with self._live() as live:
-                is_new = live.add_event(LogEvent(f"retrain-{run.id}", last.at, "retrain", body))
+            with self._open_log() as log:
+                is_new = log.add_event(LogEvent(f"retrain-{run.id}", last.at, "retrain", body))
         except (TunectlError, OSError) as error:
             _log.error("retrain %s ended, but the inference log does not know: %s", run.id, error)
         if is_new:
-            left = last.facts.get("left") if run.state == "promoted" else None
+            obstacle = last.facts.get("left") if run.state == "promoted" else None
             self._notify(
-                f"retrain {run.id} {run.state}: {last.message or run.trigger.message}{f'; {left}' if left else ''}"
+                f"retrain {run.id} {run.state}: {last.message or run.trigger.message}{f'; {obstacle}' if obstacle else ''}"
             )
 
     def request_approval(self, run: RetrainRun, question: ApprovalQuestion, link: str) -> None:

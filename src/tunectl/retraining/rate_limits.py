@@ -51,10 +51,10 @@ def admit_trigger(
 ) -> AdmissionDecision:
     """Return whether ``trigger`` may start a run of ``key``, given all ``runs`` so far, the oldest first."""
     same = [run for run in runs if run.key == key]
-    done = next((run for run in same if run.state in CONCLUDED), None)
-    if done is not None:
+    concluded = next((run for run in same if run.state in CONCLUDED), None)
+    if concluded is not None:
         return AdmissionDecision(
-            None, "duplicate", f"retrain {done.id} with the same data, settings and code: {done.state}"
+            None, "duplicate", f"retrain {concluded.id} with the same data, settings and code: {concluded.state}"
         )
     active = next((run for run in runs if not run.ended), None)
     if active is not None:
@@ -101,8 +101,8 @@ def cooldown_until(
 def _rest(runs: Sequence[RetrainRun], policy: RateLimits) -> timedelta:
     """Return the cooldown after the last of these runs; in seconds, because a year of rejections doubles beyond what a timedelta holds."""
     fruitless = sum(1 for _ in takewhile(lambda run: run.state in UNSUCCESSFUL, reversed(runs)))
-    doubled = policy.cooldown.total_seconds() * 2.0 ** min(fruitless, 64)
-    return timedelta(seconds=min(doubled, policy.longest.total_seconds()))
+    seconds = policy.cooldown.total_seconds() * 2.0 ** min(fruitless, 64)
+    return timedelta(seconds=min(seconds, policy.longest.total_seconds()))
 
 
 def runs_within(runs: Sequence[RetrainRun], now: datetime, span: timedelta = WEEK) -> int:

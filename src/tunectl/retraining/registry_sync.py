@@ -14,7 +14,7 @@ class Publisher:
     def __init__(self, store: ReleaseRegistry, location: str) -> None:
         """``location`` is the registry of the servers; where it is a folder, it is shared and nothing has to be copied."""
         self._store, self._address = store, location if "://" in location else None
-        self._told: tuple[ChampionPointer | None, CanaryState | None] | None = None
+        self._last_sync: tuple[ChampionPointer | None, CanaryState | None] | None = None
 
     def sync_if_changed(self) -> bool:
         """Copy what is absent at the address; returns whether anything had to be copied.
@@ -22,10 +22,10 @@ class Publisher:
         Raises  GateError where another machine wrote there (``tunectl release pull``); InfrastructureError where the store fails; MissingExtraError without its driver; ArtifactError for a damaged release.
         """
         now = (self._store.champion(), self._store.trial())
-        if self._address is None or now == self._told:
+        if self._address is None or now == self._last_sync:
             return False
         from tunectl.backends.storage.object_store import FsspecObjectStore
 
         push(self._store, FsspecObjectStore(self._address))
-        self._told = now
+        self._last_sync = now
         return True

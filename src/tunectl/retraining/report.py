@@ -65,11 +65,11 @@ def build_report(run: RetrainRun, canary: Experiment | None = None) -> RetrainRe
 
 
 def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
-    trigger, proposed = run.trigger, run.facts("proposed")
+    trigger, facts = run.trigger, run.facts("proposed")
     yield "started by", f"{trigger.kind}{f' ({trigger.author})' if trigger.author else ''}: {trigger.message}"
     if trigger.facts.get("description"):
         yield "the alert said", str(trigger.facts["description"])
-    window = proposed.get("window")
+    window = facts.get("window")
     if window:
         yield "drift window", f"{window['id']}, {window['since'][:16]} to {window['until'][:16]}, {window['rows']} rows"
         if "evidence" in window:
@@ -82,9 +82,9 @@ def _why(run: RetrainRun) -> Iterator[tuple[str, ...]]:
                 yield f"signal {name}", _signal(item)
         for part in (window.get("segments") or [])[:5]:
             yield "more of", f"{part['name']}: {part['window']:.0%}, was {part['reference']:.0%}"
-    if "proposal" in proposed:
-        yield "proposed as it is", str(proposed["proposal"])
-    yield "champion then", str(proposed.get("champion") or "none")
+    if "proposal" in facts:
+        yield "proposed as it is", str(facts["proposal"])
+    yield "champion then", str(facts.get("champion") or "none")
     yield "key", run.key
 
 
@@ -130,9 +130,9 @@ def _change(run: RetrainRun) -> Iterator[tuple[str, ...]]:
             yield name, str(result[name])
     for path in (result.get("changed") or [])[:20]:
         yield "file", str(path)
-    left = run.facts("promoted").get("left")
-    if left:
-        yield "branch not fast-forwarded", str(left)
+    obstacle = run.facts("promoted").get("left")
+    if obstacle:
+        yield "branch not fast-forwarded", str(obstacle)
     for name, value in (result.get("metrics") or {}).items():
         yield f"metric {name}", f"{value:g}"
 

@@ -49,18 +49,18 @@ class RetrainMetrics:
         registry = self._library.CollectorRegistry(auto_describe=False)
         families = [*self._retrain(runs, outcomes), *self._release(runs, champion), *self._canary(canary)]
         registry.register(_StaticCollector(families))
-        written: bytes = self._library.generate_latest(registry)
-        return written
+        exposition: bytes = self._library.generate_latest(registry)
+        return exposition
 
     def _retrain(self, runs: Sequence[RetrainRun], outcomes: Sequence[TriggerOutcome]) -> list[Any]:
         ended = [run for run in runs if run.ended]
-        done = Counter((run.trigger.kind, run.state) for run in ended)
+        counts = Counter((run.trigger.kind, run.state) for run in ended)
         total = self._core.CounterMetricFamily(
             "tunectl_retrain_runs", "Finished retrains, by trigger and outcome.", labels=("trigger", "outcome")
         )
         for kind in KINDS:
             for end in sorted(ENDS):
-                total.add_metric((kind, end), done[kind, end])
+                total.add_metric((kind, end), counts[kind, end])
         reasons = Counter(item.reason for item in outcomes if item.reason is not None)
         suppressed = self._core.CounterMetricFamily(
             "tunectl_retrain_suppressed", "Triggers that started no retrain, by reason.", labels=("reason",)
@@ -68,7 +68,7 @@ class RetrainMetrics:
         for reason in REASONS:
             suppressed.add_metric((reason,), reasons[reason])
         active = next((run for run in runs if not run.ended), None)
-        lasted = [run.steps[-1].at.timestamp() for run in ended if run.state != "failed"]
+        ends = [run.steps[-1].at.timestamp() for run in ended if run.state != "failed"]
         return [
             total,
             suppressed,
@@ -81,7 +81,7 @@ class RetrainMetrics:
             self._gauge(
                 "tunectl_retrain_last_success_timestamp_seconds",
                 "End of the last retrain that did not fail; 0 before the first.",
-                max(lasted, default=0.0),
+                max(ends, default=0.0),
             ),
             self._core.CounterMetricFamily(
                 "tunectl_retrain_errors",
@@ -101,12 +101,12 @@ class RetrainMetrics:
         ]
 
     def _release(self, runs: Sequence[RetrainRun], champion: ChampionPointer | None) -> list[Any]:
-        done = Counter(run.state for run in runs)
+        counts = Counter(run.state for run in runs)
         promotions = self._core.CounterMetricFamily(
             "tunectl_promotions", "Decisions about challengers of retrains.", labels=("decision",)
         )
         for decision in DECISIONS:
-            promotions.add_metric((decision,), done[decision])
+            promotions.add_metric((decision,), counts[decision])
         info = self._core.GaugeMetricFamily(
             "tunectl_champion_info", "The champion of the registry; the value is always 1.", labels=("release",)
         )

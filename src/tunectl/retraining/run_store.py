@@ -73,7 +73,7 @@ class RunStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._known: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+        self._cache: dict[Path, tuple[tuple[int, int, int], Any]] = {}
         """Records that were read, with the stamp of their file: each scrape of the metrics reads all of them."""
 
     def runs(self) -> list[RetrainRun]:
@@ -179,10 +179,10 @@ class RunStore:
         except OSError:  # it says what is wrong
             return form.read(path, shape)
         stamp = status.st_ino, status.st_size, status.st_mtime_ns
-        known = self._known.get(path)
-        if known is None or known[0] != stamp:
-            known = self._known[path] = stamp, form.read(path, shape)
-        result: T = known[1]
+        entry = self._cache.get(path)
+        if entry is None or entry[0] != stamp:
+            entry = self._cache[path] = stamp, form.read(path, shape)
+        result: T = entry[1]
         return result
 
     def _is_resolved(self, path: Path) -> bool:

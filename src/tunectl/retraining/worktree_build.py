@@ -79,7 +79,7 @@ def build_release(
             gpus=watch.resources.device == "any",
         ),
     )
-    if stop.is_set():  # told to stop, so this was no attempt
+    if stop.is_set():  # stopped from outside, so this was no attempt
         atomic_io.write_json(project / RUNNING, {"run": run.id, "attempt": attempt - 1})
         return StepResult(False, "stopped")
     if code not in {0, 3}:
@@ -176,7 +176,7 @@ def _register_release(
         folder / RELEASE, facts, author="tunectl retrain controller", message=f"retrain {run.id}", git=commit
     )
     before = run.facts("proposed")["commit"]
-    told = {
+    release_facts = {
         "release": result.id,
         "commit": commit,
         "branch": workspace.branch(run),
@@ -185,7 +185,7 @@ def _register_release(
         "feedback": _metrics(project, "feedback"),
         "curate": _metrics(project, "curate"),
     }
-    return _build_step_result(told, result, store)
+    return _build_step_result(release_facts, result, store)
 
 
 def _build_step_result(facts: dict[str, Any], manifest: ReleaseManifest, store: ReleaseRegistry) -> StepResult:

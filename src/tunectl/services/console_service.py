@@ -33,7 +33,7 @@ class ConsolePlace(NamedTuple):
     port: int
     hosts: Collection[str]
     """Host names by which browsers reach it."""
-    shown: str
+    link_host: str
     """The host name in its link."""
     acts: bool = True
 
@@ -46,8 +46,8 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
     """
     host = LOOPBACK if settings.host == "localhost" else settings.host
     hosts = {*settings.hosts, *(list_hosts(host) if settings.loopback else ())}
-    shown = settings.hosts[0] if settings.hosts and not settings.loopback else f"[{host}]" if ":" in host else host
-    place = ConsolePlace(host, settings.port, hosts, shown, settings.acts)
+    link_host = settings.hosts[0] if settings.hosts and not settings.loopback else f"[{host}]" if ":" in host else host
+    place = ConsolePlace(host, settings.port, hosts, link_host, settings.acts)
     _serve(place, layout, project, _open_keys(settings, layout), started, None)
 
 
@@ -79,7 +79,7 @@ def _serve(
             f"console.port = {place.port}: {place.host}:{place.port} cannot be used: {error.strerror}",
             hint=f"close that program, or choose another port: tunectl console console.port={min(place.port + 1, 65535)}",
         ) from error
-    sign_in.address = f"http://{place.shown}:{listening.getsockname()[1]}"
+    sign_in.address = f"http://{place.link_host}:{listening.getsockname()[1]}"
     sign_in.write_link_file()
     try:
         started(sign_in.create_link())

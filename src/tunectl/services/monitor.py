@@ -35,11 +35,11 @@ def run(
     A failed check is logged, counted, and tried again: the monitor does not end where the database cannot be reached.
     """
     metrics = drift_metrics.DriftMetrics(factory.detection_rule(settings).evidence_required)
-    told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
+    stop_signals: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: told.put(None))
+        signal.signal(name, lambda *_: stop_signals.put(None))
     with factory.open_monitor(settings, layout) as watching:
-        watching.stopped = lambda: not told.empty()
+        watching.stopped = lambda: not stop_signals.empty()
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
             metrics.restore(watching.find_latest_window())
         keys = api_keys.find_keys_file(layout.root, settings.keys_file)
@@ -49,11 +49,11 @@ def run(
         api.open()
         started(api.port)
         try:
-            while told.empty():
+            while stop_signals.empty():
                 run_once(watching, metrics)
                 metrics.record_calibration(_calibration(layout, watching))
                 with suppress(Empty):
-                    told.get(timeout=settings.monitor.poll_seconds)
+                    stop_signals.get(timeout=settings.monitor.poll_seconds)
                     break
         finally:
             api.close()
@@ -64,10 +64,10 @@ def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[Calibrati
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):
-        kept: Calibration = atomic_io.read_json(layout.calibration, Calibration)
-        about = kept.release, kept.references.get("prompt", EMPTY)
+        calibration: Calibration = atomic_io.read_json(layout.calibration, Calibration)
+        about = calibration.release, calibration.references.get("prompt", EMPTY)
         return (
-            kept.figures
+            calibration.figures
             if about in [(one.release, one.reference) for one in watching.list_closed_windows()[-1:]]
             else []
         )
@@ -98,20 +98,20 @@ def _pages(
 ) -> PageProviders:
     folder = layout.root / settings.monitor.reports
 
-    def there() -> set[str]:
+    def list_report_names() -> set[str]:
         return {one.name for one in report_files.list_reports(folder)}
 
     def window(name: str) -> str | None:
-        found = next((one for one in watching.list_closed_windows() if one.id == name), None)
-        if found is None:
+        match = next((one for one in watching.list_closed_windows() if one.id == name), None)
+        if match is None:
             return None
         return drift_page.render_window(
-            settings.project, found, reference_data.load_rows_by_id(watching.store, name), there()
+            settings.project, match, reference_data.load_rows_by_id(watching.store, name), list_report_names()
         )
 
     return PageProviders(
         metrics=metrics.render,
-        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), there()),
+        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), list_report_names()),
         window=window,
         data=lambda: msgspec.json.encode(watching.list_closed_windows()),
         reports=folder,

@@ -57,7 +57,7 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
         patience=1.0,  # whoever only looks whether a controller runs holds it for a moment
     ):
         place.close_to_others()
-        left = supervised_process.kill_marked(place.mark)
-        if left:
-            _log.warning("ended %d processes that a killed controller had left", len(left))
+        orphans = supervised_process.kill_marked(place.mark)
+        if orphans:
+            _log.warning("ended %d processes that a killed controller had left", len(orphans))
         RetrainerProcess(place, store, layout, root, cost).run(once=once)

@@ -54,7 +54,7 @@ class AdmissionTicket:
     answers: int
     tokens: int
     """Tokens of prompt and answers, as estimated."""
-    go: Callable[[], None]
+    on_start: Callable[[], None]
     """Called once when all its answers may run; possibly inside ``admit``."""
     started_at: float | None = None
     """None while it waits."""
@@ -69,32 +69,39 @@ class AdmissionController:
         self._queue: OrderedDict[int, AdmissionTicket] = OrderedDict()
         self._last = 0
         self._pace = 2.0  # seconds that a request has run, smoothed
-        self._seen = 0
+        self._samples = 0
         self._promises = Reservations()
 
     def admit(
-        self, answers: int, tokens: int, now: float, go: Callable[[], None], *, name: bytes = b"", again: bool = True
+        self,
+        answers: int,
+        tokens: int,
+        now: float,
+        on_start: Callable[[], None],
+        *,
+        name: bytes = b"",
+        may_be_retry: bool = True,
     ) -> AdmissionTicket:
         """Admit a request, or raise OverloadedError with seconds to wait: it starts at once or waits its turn.
 
-        name   identifies requests: a retry has the same name
-        again  False where it is surely no retry, though another request had its name
+        name          identifies requests: a retry has the same name
+        may_be_retry  False where it is surely no retry, though another request had its name
         Raises  ApiError for a request that can never be admitted; OverloadedError for one that can be later.
         """
         self._refuse_impossible(answers, tokens)
-        promise = self._promises.of(name, now) if again else None
+        promise = self._promises.of(name, now) if may_be_retry else None
         entitled = promise is not None and now >= promise.due
-        refused = self._find_rejection(answers, tokens, 0.0 if entitled else self._promises.ahead)
-        if promise is not None and (entitled or refused is None):
-            self._promises.close(promise, kept=True)
-        if refused is not None:
+        rejection = self._find_rejection(answers, tokens, 0.0 if entitled else self._promises.ahead)
+        if promise is not None and (entitled or rejection is None):
+            self._promises.close(promise, in_time=True)
+        if rejection is not None:
             if promise is not None and not entitled:
                 wait = promise.due - now
             else:
                 self._promises.make(name, answers, wait := self.estimate_wait_seconds(answers), now)
-            raise OverloadedError(*refused, max(SOONEST, wait))
+            raise OverloadedError(*rejection, max(SOONEST, wait))
         self._last += 1
-        ticket = AdmissionTicket(self._last, answers, tokens, go)
+        ticket = AdmissionTicket(self._last, answers, tokens, on_start)
         self.waiting += answers
         self.tokens += tokens
         self._queue[ticket.number] = ticket
@@ -109,8 +116,8 @@ class AdmissionController:
             self.waiting -= ticket.answers
         else:
             self.running -= ticket.answers
-            self._seen += 1
-            self._pace += max(0.2, 1 / self._seen) * (now - ticket.started_at - self._pace)
+            self._samples += 1
+            self._pace += max(0.2, 1 / self._samples) * (now - ticket.started_at - self._pace)
         self._advance(now)
 
     def estimate_wait_seconds(self, answers: int = 1) -> float:
@@ -153,7 +160,7 @@ class AdmissionController:
             self.waiting -= first.answers
             self.running += first.answers
             first.started_at = now
-            first.go()
+            first.on_start()
 
 
 def estimate_tokens(letters: int, max_tokens: int, answers: int) -> int:

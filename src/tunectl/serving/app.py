@@ -148,10 +148,10 @@ class Server:
         ]
         if call.method != "OPTIONS" or not call.header("access-control-request-method"):
             return False
-        asked = call.header("access-control-request-headers") or "authorization, content-type"
+        headers = call.header("access-control-request-headers") or "authorization, content-type"
         allowed = [
             (b"access-control-allow-methods", b"GET, POST"),
-            (b"access-control-allow-headers", asked.encode("latin-1")),  # OpenAI's client in a browser sends its own
+            (b"access-control-allow-headers", headers.encode("latin-1")),  # OpenAI's client in a browser sends its own
             (b"access-control-max-age", b"600"),
         ]
         await call.reply(204, b"", "text/plain", allowed)
@@ -163,12 +163,12 @@ class Server:
             await call.reply(200, b'{"status":"alive"}')
             return
         ready = self.model_manager.ready and not self.draining
-        said = {
+        body = {
             "ready": ready,
             **({"reason": "the server is stopping"} if self.draining else {}),
             **metadata_endpoints.readiness_body(self.model_manager, places=self._shows_key(call)),
         }
-        await call.reply(200 if ready else 503, msgspec.json.encode(said))
+        await call.reply(200 if ready else 503, msgspec.json.encode(body))
 
     def _shows_key(self, call: RequestContext) -> bool:
         """Return whether a request to a public route has a valid key."""
@@ -206,10 +206,12 @@ class Server:
         resident = loaded[variant]
         answers = request_job.count_answers(request)
         tokens = estimate_tokens(len(body), request.limit or resident.contract.defaults.max_tokens, answers)
-        go = asyncio.Event()
+        start_event = asyncio.Event()
         name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
-        again = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
-        ticket = self.admission.admit(answers, tokens, time.monotonic(), go.set, name=name, again=again)
+        may_be_retry = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
+        ticket = self.admission.admit(
+            answers, tokens, time.monotonic(), start_event.set, name=name, may_be_retry=may_be_retry
+        )
         token_stream = TokenStream(answers)
         resident.claims += 1
         try:
@@ -219,7 +221,9 @@ class Server:
             job = await request_job.build_job(
                 request, variant, resident, arrived, request.model, size=len(body), logprob_share=share
             )
-            await self._write(call, key, fields, generation_task.GenerationTask(job, self.metrics, token_stream), go)
+            await self._write(
+                call, key, fields, generation_task.GenerationTask(job, self.metrics, token_stream), start_event
+            )
         finally:
             resident.claims -= 1
             self._leave(ticket, token_stream)
@@ -235,19 +239,19 @@ class Server:
         self,
         call: RequestContext,
         key: ApiKey,
-        whole: dict[str, Any],
+        fields: dict[str, Any],
         generation: generation_task.GenerationTask,
-        go: asyncio.Event,
+        start_event: asyncio.Event,
     ) -> None:
         """Wait for a place, then generate; a disconnected client or a timeout ends both."""
-        watch = asyncio.create_task(self._watch(call, generation, go))
+        watch = asyncio.create_task(self._watch(call, generation, start_event))
         timer = asyncio.get_running_loop().call_later(
-            self.settings.serve.limits.request_timeout_seconds, self._late, generation, go
+            self.settings.serve.limits.request_timeout_seconds, self._late, generation, start_event
         )
-        task = asyncio.create_task(self.request_logger.log_request(generation.job, key, whole))
+        task = asyncio.create_task(self.request_logger.log_request(generation.job, key, fields))
         try:
             async with asyncio.timeout(self.settings.serve.limits.request_timeout_seconds + UNREAD):
-                await go.wait()
+                await start_event.wait()
                 self.metrics.queued.observe(time.monotonic() - generation.job.arrived)
                 if generation.over is None:
                     generation.start()
@@ -259,14 +263,16 @@ class Server:
             watch.cancel()
             generation.cancel()
 
-    async def _watch(self, call: RequestContext, writing: generation_task.GenerationTask, go: asyncio.Event) -> None:
+    async def _watch(
+        self, call: RequestContext, writing: generation_task.GenerationTask, start_event: asyncio.Event
+    ) -> None:
         await call.wait_disconnect()
         writing.give_up("cancelled")
-        go.set()
+        start_event.set()
 
-    def _late(self, generation: generation_task.GenerationTask, go: asyncio.Event) -> None:
+    def _late(self, generation: generation_task.GenerationTask, start_event: asyncio.Event) -> None:
         generation.give_up("timeout")
-        go.set()
+        start_event.set()
 
     def _leave(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:
         """Release the place once the engine has released every answer, so that the limit always holds."""
@@ -319,10 +325,10 @@ class Server:
         """``POST /v1/feedback``."""
         limits = self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
-        given = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
-        new, name, variant = await self.request_logger.log_feedback(given, key)
+        feedback = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
+        new, name, variant = await self.request_logger.log_feedback(feedback, key)
         if new:
-            self.metrics.feedback.labels(given.kind, variant).inc()
+            self.metrics.feedback.labels(feedback.kind, variant).inc()
         await call.reply(201 if new else 200, msgspec.json.encode({"id": name, "new": new}))
 
     async def scrape(self, call: RequestContext, key: ApiKey) -> None:

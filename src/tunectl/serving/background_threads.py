@@ -16,19 +16,19 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def run_in_thread(work: Callable[[], T], *, late: Callable[[T], object] = lambda _: None) -> T:
-    """Return the result of ``work``, or raise its error, from a separate thread. A cancelled caller waits no longer; ``late`` is called with a later result."""
+async def run_in_thread(work: Callable[[], T], *, on_late: Callable[[T], object] = lambda _: None) -> T:
+    """Return the result of ``work``, or raise its error, from a separate thread. A cancelled caller waits no longer; ``on_late`` is called with a later result."""
     future: Future[T] = Future()
-    threading.Thread(target=_work, args=(work, future, late), name="aside", daemon=True).start()
+    threading.Thread(target=_work, args=(work, future, on_late), name="aside", daemon=True).start()
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
         if not future.cancel() and future.exception() is None:  # it came at this very moment
-            threading.Thread(target=late, args=(future.result(),), name="aside", daemon=True).start()
+            threading.Thread(target=on_late, args=(future.result(),), name="aside", daemon=True).start()
         raise
 
 
-def _work(work: Callable[[], T], future: Future[T], late: Callable[[T], object]) -> None:
+def _work(work: Callable[[], T], future: Future[T], on_late: Callable[[T], object]) -> None:
     try:
         path = work()
     except BaseException as error:  # noqa: BLE001  # whatever it is, it is for whoever waits
@@ -38,4 +38,4 @@ def _work(work: Callable[[], T], future: Future[T], late: Callable[[T], object])
     try:
         future.set_result(path)
     except InvalidStateError:
-        late(path)
+        on_late(path)

@@ -20,7 +20,7 @@ class IncrementalDetokenizer:
         self._longest = max(map(len, self._stops), default=1) - 1
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._fresh = tokenizer.strips
-        self._held = ""
+        self._buffer = ""
         self.done = False
 
     def push(self, ids: Sequence[int], *, last: bool = False) -> str:
@@ -32,22 +32,22 @@ class IncrementalDetokenizer:
             self._fresh, text = False, text.removeprefix(" ")
         if not self._stops:
             return text
-        self._held += text
+        self._buffer += text
         return self._release(last=last)
 
     def _release(self, *, last: bool) -> str:
-        cut = min((position for stop in self._stops if (position := self._held.find(stop)) >= 0), default=-1)
+        cut = min((position for stop in self._stops if (position := self._buffer.find(stop)) >= 0), default=-1)
         if cut >= 0:
-            self.done, released, self._held = True, self._held[:cut], ""
+            self.done, released, self._buffer = True, self._buffer[:cut], ""
             return released
-        end = len(self._held) - (0 if last else self._tail())
-        released, self._held = self._held[:end], self._held[end:]
+        end = len(self._buffer) - (0 if last else self._tail())
+        released, self._buffer = self._buffer[:end], self._buffer[end:]
         return released
 
     def _tail(self) -> int:
         """Return how many letters at the end may be the beginning of a stop text."""
-        for size in range(min(self._longest, len(self._held)), 0, -1):
-            end = self._held[-size:]
+        for size in range(min(self._longest, len(self._buffer)), 0, -1):
+            end = self._buffer[-size:]
             if any(stop.startswith(end) for stop in self._stops):
                 return size
         return 0

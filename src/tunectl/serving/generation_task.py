@@ -200,7 +200,7 @@ async def _stream(
             if text and not buffered:
                 parts.append(chunks.text(index, text, answer.take_unsent_tokens()))
             if answer.finish is not None:
-                last += _closing(chunks, index, answer, held=buffered)
+                last += _closing(chunks, index, answer, buffered=buffered)
         await task
         if any(parts):
             await call.stream(b"".join(parts))
@@ -213,12 +213,12 @@ async def _stream(
     await call.end()
 
 
-def _closing(chunks: StreamEncoder, index: int, answer: GeneratedAnswer, *, held: bool) -> list[bytes]:
-    choice = answer.choice(calls=held)
+def _closing(chunks: StreamEncoder, index: int, answer: GeneratedAnswer, *, buffered: bool) -> list[bytes]:
+    choice = answer.choice(calls=buffered)
     parts: list[bytes] = []
     tokens = answer.take_unsent_tokens()
-    if (held and choice.text) or tokens:
-        parts.append(chunks.text(index, choice.text if held else "", tokens))
+    if (buffered and choice.text) or tokens:
+        parts.append(chunks.text(index, choice.text if buffered else "", tokens))
     if choice.calls:
         parts.append(chunks.calls(index, choice.calls))
     return [*parts, chunks.closing(index, choice.finish)]

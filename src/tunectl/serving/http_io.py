@@ -122,12 +122,12 @@ class RequestContext:
         """Send a whole response; ``headers`` replace the usual ones of the same name."""
         own = dict(headers)
         usual = [pair for pair in ASGI_HEADERS if pair[0] not in own] if own else ASGI_HEADERS
-        given = [*usual, *self.extra, *own.items(), (b"content-length", str(len(body)).encode())]
-        early = self._sending and status >= 400
-        await self._begin(status, kind, [*given, (b"connection", b"close")] if early else given)
-        said = b"" if self.method == "HEAD" else body
-        await self._send({"type": "http.response.body", "body": said, "more_body": early})
-        if early:
+        all_headers = [*usual, *self.extra, *own.items(), (b"content-length", str(len(body)).encode())]
+        is_early = self._sending and status >= 400
+        await self._begin(status, kind, [*all_headers, (b"connection", b"close")] if is_early else all_headers)
+        content = b"" if self.method == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": content, "more_body": is_early})
+        if is_early:
             await self._read_on()
             await self._send({"type": "http.response.body", "body": b""})
 

@@ -43,12 +43,12 @@ class InferenceLogger:
     store: InferenceLog
     writer: Writer
     hash_key: bytes
-    _held: ExitStack
+    _resources: ExitStack
 
     def close(self) -> None:
         """Write the queued rows and close the database."""
         self.writer.close()
-        self._held.close()
+        self._resources.close()
 
     async def log_request(self, job: ChatJob, key: ApiKey, request: dict[str, Any]) -> None:
         """Make the inference durable before any of its answer is sent.

@@ -80,15 +80,15 @@ class ServerLifecycle:
         logging_setup.get_logger(__name__).info("the server has stopped")
 
 
-def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) -> Server:
+def build_server(settings: ServeSettings, mount: Callable[[Server, Path], None]) -> Server:
     """Return a server with all its parts, which has loaded no release yet."""
-    serve, limits, place = given.serve, given.serve.limits, home_dir()
+    serve, limits, place = settings.serve, settings.serve.limits, home_dir()
     metrics = ServingMetrics()
     declared = serve.key_limits
     limits_of_keys = KeyLimits(declared.per_minute, declared.max_concurrency, declared.tokens_per_minute)
     key_store = KeyStore(place / os.environ.get(KEYS, serve.keys_file), LOOK, limits_of_keys)
     key_store.load()
-    logger = inference_logger.open_logger(given.inference_log, place, on_error=metrics.inference_log_errors.inc)
+    logger = inference_logger.open_logger(settings.inference_log, place, on_error=metrics.inference_log_errors.inc)
     trusted = os.environ.get(TRUSTED_KEYS_ENV) or serve.trusted_keys_file
     trust = TrustStore(place / trusted) if trusted else None
     model_manager = ModelManager(
@@ -110,7 +110,7 @@ def build_server(given: ServeSettings, mount: Callable[[Server, Path], None]) ->
     admission = AdmissionController(
         CapacityLimits(limits.max_concurrency, limits.max_queue, limits.max_tokens_in_flight)
     )
-    server = Server(given, model_manager, key_store, admission, metrics, logger)
+    server = Server(settings, model_manager, key_store, admission, metrics, logger)
     mount(server, place)
     return server
 
@@ -120,8 +120,8 @@ def find_bundled_release() -> Path | None:
     named = os.environ.get(SEED)
     if named:
         return Path(named)
-    found = sorted(Path("release").glob("*/manifest.json"))
-    return found[0].parent if found else None
+    manifests = sorted(Path("release").glob("*/manifest.json"))
+    return manifests[0].parent if manifests else None
 
 
 def _drain_on_sigterm(server: Server) -> None:

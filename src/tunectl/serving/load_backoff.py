@@ -38,11 +38,11 @@ class LoadBackoff:
     """Failed loads: at most one release per variant."""
 
     def __init__(self) -> None:
-        self._known: dict[Variant, LoadFailure] = {}
+        self._failures: dict[Variant, LoadFailure] = {}
 
     def standing(self, variant: Variant, stamp: object, now: float, *, idle: bool) -> str | None:
         """Return why files with this stamp are not tried now; None where they are. ``idle``: no release answers meanwhile."""
-        state = self._known.get(variant)
+        state = self._failures.get(variant)
         if state is None or state.stamp != stamp:
             return None
         due = now >= state.again and (idle or not state.lasting)
@@ -50,13 +50,13 @@ class LoadBackoff:
 
     def add(self, variant: Variant, stamp: object, reason: str, now: float, *, lasting: bool) -> None:
         """Record a failed load."""
-        before = self._known.get(variant)
+        before = self._failures.get(variant)
         pause = FIRST_PAUSE if before is None else min(LONGEST_PAUSE, 2 * before.pause)
-        self._known[variant] = LoadFailure(stamp, reason, lasting, pause, now + pause)
+        self._failures[variant] = LoadFailure(stamp, reason, lasting, pause, now + pause)
 
     def forget(self, variant: Variant) -> None:
         """Forget the failure of a variant: another release is wanted, or it was loaded."""
-        self._known.pop(variant, None)
+        self._failures.pop(variant, None)
 
 
 def is_permanent(error: Exception, folder: Path) -> bool:

@@ -153,7 +153,7 @@ async def _open_pipeline(engine: Engine, folder: Path, router: StreamRouter, *, 
     """Open a session. A cancelled caller ends the opening where possible; a session that opens all the same is closed."""
     try:
         return await run_in_thread(
-            partial(engine.open, folder, router.deliver, adapter=adapter), late=lambda item: item.close()
+            partial(engine.open, folder, router.deliver, adapter=adapter), on_late=lambda item: item.close()
         )
     except asyncio.CancelledError:
         engine.cancel_open()

@@ -36,7 +36,7 @@ class DesiredState:
     trial: CanaryState | None
     warning: str = ""
     """Why the pointer in the registry is not followed, or what is wrong with the serving release."""
-    refused: Mapping[str, str] = field(default_factory=dict)
+    refusals: Mapping[str, str] = field(default_factory=dict)
     """Releases that must not be loaded, with the reason."""
 
     def release(self, variant: Variant) -> str | None:
@@ -86,7 +86,7 @@ class ModelManager:
         """Why the registry's pointer is not followed; empty where it is."""
         self.vetting = ReleaseVetting(store, seed)
         """Which pointer is followed, and what may be loaded."""
-        self._refused: Mapping[str, str] = {}
+        self._registry_refusals: Mapping[str, str] = {}
         self._goal: dict[Variant, str | None] = {}
         self._refusals = load_backoff.LoadBackoff()
         self._resting: dict[str, tuple[LoadedRelease, float]] = {}
@@ -118,7 +118,7 @@ class ModelManager:
             return
         if desired.warning and desired.warning != self.warning:
             logging_setup.get_logger(__name__).error("%s", desired.warning)
-        self.warning, self._refused = desired.warning, desired.refused
+        self.warning, self._registry_refusals = desired.warning, desired.refusals
         for variant in self._variants:
             release = desired.release(variant)
             if release != self._goal.get(variant):
@@ -138,16 +138,16 @@ class ModelManager:
         (pointer, problem), (trial, doubt) = self.vetting.read_pointer(), self.vetting.read_trial()
         now = self.loaded.get("champion")
         champion, reason = self.vetting.choose_champion(pointer, now.id if now is not None else None)
-        refused: dict[str, str] = {}
+        refusals: dict[str, str] = {}
         if trial is not None and (refusal := self.vetting.find_refusal(trial.release)):
-            refused[trial.release] = refusal
+            refusals[trial.release] = refusal
             challenger = self.loaded.get("challenger")
             doubt = doubt or (refusal if challenger is not None and challenger.id == trial.release else "")
         if champion is None and reason:
-            refused[pointer.release if pointer else ""] = reason
+            refusals[pointer.release if pointer else ""] = reason
             champion = pointer.release if pointer else None
         warning = "; ".join(filter(None, (problem, doubt, reason)))
-        return DesiredState(champion, trial, warning, refused)
+        return DesiredState(champion, trial, warning, refusals)
 
     def _mend(self) -> None:
         """Open failed releases again, by the last known state of the store."""
@@ -174,8 +174,8 @@ class ModelManager:
                 self.trouble.pop(variant, None)
                 return
             self._drop(variant, now, failure)
-        if release in self._refused:
-            self._note(variant, self._refused[release])
+        if release in self._registry_refusals:
+            self._note(variant, self._registry_refusals[release])
             if variant == "challenger":
                 self._rest(variant)
             return
@@ -267,9 +267,9 @@ class ModelManager:
 
     def _swap(self, variant: Variant, resident: LoadedRelease) -> None:
         self._rest(variant)
-        rested = self._resting.pop(resident.id, None)
-        if rested is not None and rested[0] is not resident:
-            self._retire(rested[0])  # it failed while it rested
+        resting = self._resting.pop(resident.id, None)
+        if resting is not None and resting[0] is not resident:
+            self._retire(resting[0])  # it failed while it rested
         self.loaded[variant] = resident
         self.trouble.pop(variant, None)
         self._refusals.forget(variant)
@@ -327,5 +327,5 @@ class ModelManager:
         self.loaded.clear()
         self._resting.clear()
         await asyncio.gather(*(resident.close() for resident in loaded_releases.values()))
-        if left := self._tasks | given_up:
-            await asyncio.wait(left, timeout=CLOSING)
+        if tasks := self._tasks | given_up:
+            await asyncio.wait(tasks, timeout=CLOSING)

@@ -72,10 +72,10 @@ def build_openapi(title: str, version: str) -> bytes:
     shapes = [shape for route in ROUTES for shape in (route.body, *route.fine.values()) if isinstance(shape, type)]
     shapes = [*dict.fromkeys([responses.Error, *shapes])]
     schemas, components = msgspec.json.schema_components(shapes, ref_template="#/components/schemas/{name}")
-    known = dict(zip(shapes, schemas, strict=True))
+    schema_of = dict(zip(shapes, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method] = _operation(route, known)
+        paths.setdefault(route.path, {})[route.method] = _operation(route, schema_of)
     key = {"type": "http", "scheme": "bearer", "description": "A key of `tunectl serve keys add`."}
     page = {"type": "apiKey", "in": "cookie", "name": "tunectl_arena"}
     return msgspec.json.encode(
@@ -89,27 +89,36 @@ def build_openapi(title: str, version: str) -> bytes:
     )
 
 
-def _operation(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    said: dict[str, Any] = {"summary": route.text, "operationId": _name(route), "responses": _responses(route, known)}
+def _operation(route: RouteSpec, schema_of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": route.text,
+        "operationId": _name(route),
+        "responses": _responses(route, schema_of),
+    }
     if isinstance(route.body, FormBody):
-        said["requestBody"] = {"required": True, "content": {FORM: {"schema": _form(route.body)}}}
+        operation["requestBody"] = {"required": True, "content": {FORM: {"schema": _form(route.body)}}}
     elif route.body is not None:
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": known[route.body]}}}
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema_of[route.body]}},
+        }
     if "{model}" in route.path:
-        said["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
+        operation["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
     if route.auth in ("chat", "feedback", "scrape"):
-        said["description"] = f"Needs a key of scope {route.auth}, or admin."
+        operation["description"] = f"Needs a key of scope {route.auth}, or admin."
     if route.auth in ("none", "page"):
-        said["security"] = [] if route.auth == "none" or route.path in ("/arena", "/arena/enter") else [{"page": []}]
-    return said
+        operation["security"] = (
+            [] if route.auth == "none" or route.path in ("/arena", "/arena/enter") else [{"page": []}]
+        )
+    return operation
 
 
-def _responses(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    result = {str(status): _content(shape, known, streams=route.streams) for status, shape in route.fine.items()}
+def _responses(route: RouteSpec, schema_of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
+    result = {str(status): _content(shape, schema_of, streams=route.streams) for status, shape in route.fine.items()}
     if route.auth == "page":
         wrong = {"description": "Why not", "content": {TEXT: {}, HTML: {}}}
         return {**result, "4XX": wrong, "507": wrong}
-    wrong = _content(responses.Error, known, streams=False) | {"description": "An error"}
+    wrong = _content(responses.Error, schema_of, streams=False) | {"description": "An error"}
     later = wrong | {"headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}}
     result["4XX"] = wrong
     if route.auth != "none":
@@ -119,10 +128,12 @@ def _responses(route: RouteSpec, known: dict[Any, dict[str, Any]]) -> dict[str, 
     return result | ({"504": wrong} if route.streams else {})
 
 
-def _content(shape: type | str | None, known: dict[Any, dict[str, Any]], *, streams: bool) -> dict[str, Any]:
+def _content(shape: type | str | None, schema_of: dict[Any, dict[str, Any]], *, streams: bool) -> dict[str, Any]:
     if shape is None:
         return {"description": "The way on"}
-    content: dict[str, Any] = {shape: {}} if isinstance(shape, str) else {"application/json": {"schema": known[shape]}}
+    content: dict[str, Any] = (
+        {shape: {}} if isinstance(shape, str) else {"application/json": {"schema": schema_of[shape]}}
+    )
     return {"description": "The answer", "content": {**content, EVENTS: {}} if streams else content}
 
 

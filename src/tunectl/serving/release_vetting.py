@@ -119,28 +119,28 @@ class ReleaseVetting:
         A serving release continues. Where there is none, the previous release replaces one that must not be loaded, or the seed.
         """
         seed = self.seed.name if self.seed else None
-        wanted = pointer.release if pointer else seed
-        reason = self.find_refusal(wanted) if wanted is not None else ""
+        desired = pointer.release if pointer else seed
+        reason = self.find_refusal(desired) if desired is not None else ""
         if not reason:
-            return wanted, ""
+            return desired, ""
         if loaded is not None:
-            return loaded, reason if wanted == loaded else f"{reason}; release {loaded} serves on"
+            return loaded, reason if desired == loaded else f"{reason}; release {loaded} serves on"
         others: Collection[str | None] = (pointer.previous if pointer else None, seed)
-        other = next((name for name in others if name not in (None, wanted) and not self.find_refusal(name)), None)
+        other = next((name for name in others if name not in (None, desired) and not self.find_refusal(name)), None)
         return other, f"{reason}; release {other} serves in its place" if other else reason
 
     def _check(self, release: str) -> StatementCheck:
         if self.trust is None:
             return StatementCheck("trusted", "")
-        known = self._statements.get(release)
-        checked = release_statement.check_statement(known, release, self.trust)
+        statement = self._statements.get(release)
+        checked = release_statement.check_statement(statement, release, self.trust)
         if checked.status == "trusted":
             return checked
         content = self._read_statement(release)  # somebody else may have signed it since
         latest = release_statement.check_statement(content, release, self.trust)
         if content is not None and latest.status == "trusted":
             self._statements[release] = content
-        return latest if known is None or latest.status == "trusted" else checked
+        return latest if statement is None or latest.status == "trusted" else checked
 
     def _read_statement(self, release: str) -> bytes | None:
         if self.seed is not None and self.seed.name == release:

@@ -43,7 +43,7 @@ class GeneratedAnswer:
     """Sum of log-probabilities, nats."""
     parts: list[str] = field(default_factory=list)
     tokens: list[Token] = field(default_factory=list)
-    told: int = 0
+    tokens_sent: int = 0
     """How many of ``tokens`` were sent in the stream."""
     finish: Finish | None = None
     last: float = 0.0
@@ -71,7 +71,7 @@ class GeneratedAnswer:
         """Return tokens that were not sent in the stream yet; None where the client does not want them."""
         if not self.wants:
             return None
-        result, self.told = self.tokens[self.told :], len(self.tokens)
+        result, self.tokens_sent = self.tokens[self.tokens_sent :], len(self.tokens)
         return result
 
     @property

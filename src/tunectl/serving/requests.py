@@ -206,8 +206,8 @@ def check_depth(body: bytes, depth: int) -> None:
     if body.count(b"[") + body.count(b"{") <= depth:
         return
     bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # an even number of strokes escapes no quote
-    outside = b"".join(bare.split(b'"')[::2])
-    marks = outside.translate(None, delete=_NO_BRACKETS)
+    unquoted = b"".join(bare.split(b'"')[::2])
+    marks = unquoted.translate(None, delete=_NO_BRACKETS)
     if max(accumulate(map(_STEPS.__getitem__, marks)), default=0) > depth:
         raise ApiError(f"the body nests deeper than {depth} levels")
 

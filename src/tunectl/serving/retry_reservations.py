@@ -42,7 +42,7 @@ class Reservations:
     _share: float = 1.0
     """Smoothed share of promises whose client came in time."""
     _answers: int = 0
-    _made: dict[bytes, list[Reservation]] = field(default_factory=dict)
+    _by_name: dict[bytes, list[Reservation]] = field(default_factory=dict)
     _ending: list[tuple[float, int, Reservation]] = field(default_factory=list)
     _last: int = 0
 
@@ -54,7 +54,7 @@ class Reservations:
     def of(self, name: bytes, now: float) -> Reservation | None:
         """Return the oldest reservation of a name that still holds."""
         self._forget(now)
-        result = self._made.get(name)
+        result = self._by_name.get(name)
         return result[0] if result else None
 
     def make(self, name: bytes, answers: int, wait: float, now: float) -> None:
@@ -62,23 +62,23 @@ class Reservations:
         if len(self._ending) >= MOST:
             return
         reservation = Reservation(name, answers, now + wait, now + math.ceil(wait) + GRACE)
-        self._made.setdefault(name, []).append(reservation)
+        self._by_name.setdefault(name, []).append(reservation)
         self._last += 1
         heapq.heappush(self._ending, (reservation.until, self._last, reservation))
         self._answers += answers
 
-    def close(self, reservation: Reservation, *, kept: bool) -> None:
+    def close(self, reservation: Reservation, *, in_time: bool) -> None:
         """Close a reservation: the client was admitted, got a new one, or did not come."""
         reservation.open = False
         self._answers -= reservation.answers
-        stored = self._made[reservation.name]
+        stored = self._by_name[reservation.name]
         stored.remove(reservation)
         if not stored:
-            del self._made[reservation.name]
-        self._share += LEARNING * (kept - self._share)
+            del self._by_name[reservation.name]
+        self._share += LEARNING * (in_time - self._share)
 
     def _forget(self, now: float) -> None:
         while self._ending and (not self._ending[0][2].open or self._ending[0][0] < now):
             result = heapq.heappop(self._ending)[2]
             if result.open:
-                self.close(result, kept=False)
+                self.close(result, in_time=False)

@@ -29,9 +29,9 @@ def resolve_variant(
     """
     if model in names:
         return assign_variant(identity, trial) if trial is not None and "challenger" in releases else "champion"
-    for known in VARIANTS:
-        if known in releases and model in (known, releases[known]):
-            return known
+    for variant in VARIANTS:
+        if variant in releases and model in (variant, releases[variant]):
+            return variant
     available = ", ".join([*names, *(variant for variant in VARIANTS if variant in releases)])
     raise ApiError(
         f"model {model[:100]!r} is not served here; there are: {available}",

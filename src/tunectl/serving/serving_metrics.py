@@ -87,8 +87,8 @@ class ServingMetrics:
 
     def render(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
-        written: bytes = self._library.generate_latest(self._registry)
-        return written
+        exposition: bytes = self._library.generate_latest(self._registry)
+        return exposition
 
     @property
     def content_type(self) -> str:

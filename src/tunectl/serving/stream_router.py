@@ -43,7 +43,7 @@ class StreamRouter:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lines: dict[int, tuple[TokenStream, int]] = {}
-        self._heard = 0.0
+        self._last_line_at = 0.0
         self._closed = False
 
     @property
@@ -53,7 +53,7 @@ class StreamRouter:
 
     def idle_seconds(self, now: float) -> float:
         """Return the seconds for which running answers have got no piece; ``now`` is monotonic."""
-        return now - self._heard if self._lines else 0.0
+        return now - self._last_line_at if self._lines else 0.0
 
     def deliver(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
         """Deliver events of the engine; an engine session calls this from its own thread."""
@@ -66,7 +66,7 @@ class StreamRouter:
         """Start an answer whose pieces go to ``token_stream``; returns its number."""
         number = next(_NUMBERS)
         if not self._lines:
-            self._heard = time.monotonic()
+            self._last_line_at = time.monotonic()
         self._lines[number] = (token_stream, index)
         token_stream.started = True
         if self._closed:
@@ -83,7 +83,7 @@ class StreamRouter:
             token_stream.put(index, TokenChunk([], [], "cancelled"))
 
     def _hand(self, batch: Sequence[tuple[int, TokenChunk]]) -> None:
-        self._heard = time.monotonic()
+        self._last_line_at = time.monotonic()
         for number, piece in batch:
             line = self._lines.get(number)
             if line is None:

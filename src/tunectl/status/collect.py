@@ -97,11 +97,11 @@ def _retrain(run: RetrainRun) -> Retrain:
 def _live(layout: ProjectPaths, root: TunectlConfig, champion: ChampionPointer | None, now: datetime) -> Live:
     from tunectl.monitoring import reference_data
 
-    with open_inference_log.open_if_exists(root.inference_log, layout) as live:
-        if live is None:
+    with open_inference_log.open_if_exists(root.inference_log, layout) as log:
+        if log is None:
             return NOTHING
-        counts, newest = live.counts(now - SPAN), live.newest(1)
-        windows = reference_data.list_closed_windows(live, now - RECENT) or reference_data.list_closed_windows(live)
+        counts, newest = log.counts(now - SPAN), log.newest(1)
+        windows = reference_data.list_closed_windows(log, now - RECENT) or reference_data.list_closed_windows(log)
         return (
             Traffic(
                 SPAN.total_seconds() / 3600,
@@ -112,7 +112,7 @@ def _live(layout: ProjectPaths, root: TunectlConfig, champion: ChampionPointer |
                 newest[0].accepted_at if newest else None,
             ),
             _drift(windows, champion.release if champion else None),
-            _check_reference(live, windows, root),
+            _check_reference(log, windows, root),
         )
 
 
@@ -136,13 +136,13 @@ def _drift(windows: Sequence[DriftWindow], release: str | None) -> Drift | None:
     )
 
 
-def _check_reference(live: InferenceLog, windows: Sequence[DriftWindow], root: TunectlConfig) -> PendingApproval | None:
+def _check_reference(log: InferenceLog, windows: Sequence[DriftWindow], root: TunectlConfig) -> PendingApproval | None:
     """Return the pending acceptance of a first reference window; None where none is pending."""
     from tunectl.monitoring.window import REFERENCE_SET
 
     prompts, least = root.monitor.prompts, root.monitor.window.min_rows
     enough = [window for window in windows if window.rows >= least]
-    if prompts.reference != "live" or prompts.accept_first or not enough or live.events(kind=REFERENCE_SET):
+    if prompts.reference != "live" or prompts.accept_first or not enough or log.events(kind=REFERENCE_SET):
         return None
     return PendingApproval(
         f"accept a window that prompts are compared with: tunectl monitor set-reference {enough[-1].id}",
@@ -183,11 +183,11 @@ def _waits(
         question = signed_links.WORDS[run.steps[-1].facts["question"]]
         link = _link(layout, root, run, until)
         yield PendingApproval(f"{question} {run.trigger.message}", until, link, f"/decisions/{run.id}")
-    done = [run for run in runs if run.state == "promoted"]
-    branch = done[-1].steps[-1].facts.get("branch") if done else None
+    promoted = [run for run in runs if run.state == "promoted"]
+    branch = promoted[-1].steps[-1].facts.get("branch") if promoted else None
     if branch and git_worktree.has_unmerged_commits(layout.root, branch):
-        words = f"look at what retrain {done[-1].id} committed, and merge it: git merge {branch}"
-        yield PendingApproval(words, page=f"/retrain/{done[-1].id}")
+        words = f"look at what retrain {promoted[-1].id} committed, and merge it: git merge {branch}"
+        yield PendingApproval(words, page=f"/retrain/{promoted[-1].id}")
 
 
 def _link(layout: ProjectPaths, root: TunectlConfig, run: RetrainRun, until: datetime) -> str | None:

@@ -53,8 +53,8 @@ def _traffic(traffic: Traffic | None, now: datetime) -> str:
     if not traffic.requests:
         return f"none in {traffic.hours:g} h; {newest}"
     people = f" of {traffic.people:,} {'person' if traffic.people == 1 else 'people'}" if traffic.people else ""
-    left = traffic.requests - traffic.answered
-    open_ = f", {left:,} of them without an answer" if left else ""
+    unanswered = traffic.requests - traffic.answered
+    open_ = f", {unanswered:,} of them without an answer" if unanswered else ""
     feedback_text = ", ".join(f"{count:,} {kind}" for kind, count in traffic.feedback.items()) or "none"
     return f"{traffic.requests:,} requests{people} in {traffic.hours:g} h{open_}, {newest}; feedback: {feedback_text}"
 

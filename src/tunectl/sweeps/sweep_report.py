@@ -68,8 +68,8 @@ def _show(trial: TrialSummary, key: str) -> str:
 
 def summary_lines(summary: SweepSummary, section: Sweep) -> list[str]:
     """Return counts, reused stages, the best trial, and the most important settings."""
-    done = [trial for trial in summary.trials if trial.seconds is not None and trial.stages]
-    stages, reused = sum(trial.stages for trial in done), sum(trial.reused for trial in done)
+    measured = [trial for trial in summary.trials if trial.seconds is not None and trial.stages]
+    stages, reused = sum(trial.stages for trial in measured), sum(trial.reused for trial in measured)
     counts = ", ".join(
         f"{count} {state}"
         for state in ("complete", "pruned", "failed", "running", "waiting")

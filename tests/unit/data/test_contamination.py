@@ -21,7 +21,7 @@ def search(train, held, compare=("input", "answer"), ngram=4, overlap=0.8):
 
 def test_equal_answer_in_other_clothes():
     leak = search([example("a", LONG.upper() + "!")], [example("b", LONG)])[0]
-    assert (leak.train, leak.held, leak.what, leak.overlap) == (0, 0, "answer", 1.0)
+    assert (leak.train, leak.held_out, leak.what, leak.overlap) == (0, 0, "answer", 1.0)
 
 
 def test_any_reference_leaks():

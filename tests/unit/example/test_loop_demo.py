@@ -27,7 +27,7 @@ from loop_demo import (
 from loop_demo.console_log import Narrator
 from loop_demo.context import Lookout, Stages
 from loop_demo.scenario import Town
-from loop_demo.simulated_users import Crowd, Heard
+from loop_demo.simulated_users import ChatAnswer, Crowd
 from loop_demo.timeline import Clock, Mark, Promise, Span, Timeline
 from msgspec.structs import replace
 
@@ -160,8 +160,8 @@ def test_the_narrator_says_when_and_keeps_promises() -> None:
     narrator = Narrator(out, 3)
     narrator.chapter("A quiet day", "Nothing happens.")
     narrator.say("window 1\nin detail", "moved")
-    assert narrator.promise("quiet traffic raises no alarm", held=True, evidence="2 windows")
-    assert not narrator.promise("no request is dropped", held=False, evidence="visitor 3")
+    assert narrator.promise("quiet traffic raises no alarm", holds=True, evidence="2 windows")
+    assert not narrator.promise("no request is dropped", holds=False, evidence="visitor 3")
     text = out.file.getvalue()
     assert "1 of 3" in text
     assert "◆ window 1" in text
@@ -190,7 +190,7 @@ def events(*texts: str, done: bool = True) -> bytes:
 
 
 def test_a_stream_is_whole_when_it_says_so() -> None:
-    assert simulated_users.read_stream(events("An ", "ad.")) == Heard(200, "An ad.", "chatcmpl-1", whole=True)
+    assert simulated_users.read_stream(events("An ", "ad.")) == ChatAnswer(200, "An ad.", "chatcmpl-1", whole=True)
     assert not simulated_users.read_stream(events("An ", done=False)).whole
     broken = b'data: {"error": {"message": "the engine failed"}}\n\n'
     assert not simulated_users.read_stream(events("An ", done=False) + broken).whole
@@ -233,7 +233,7 @@ def test_every_request_is_accounted_for(service) -> None:
     asked = SimpleNamespace(brief="an ad", ad="better")
     crowd = Crowd(port, "key", "shop", Town(repeat, repeat, lambda one, answer: float(answer == "good")), workers=4)
     mine = crowd.ask(repeat(asked), 40, edits=0.5)
-    assert (mine.asked, mine.answered, mine.waited) == (40, 39, 4)
+    assert (mine.requests, mine.answered, mine.waited) == (40, 39, 4)
     assert mine.dropped == ["visitor 5: status 200, 2 characters of an answer"]
     assert mine.up + mine.down + mine.edits == sum("kind" in body for body in heard)
     assert mine.down == 0
@@ -242,7 +242,7 @@ def test_every_request_is_accounted_for(service) -> None:
     with crowd.murmuring(repeat(asked), 200) as meanwhile:
         while meanwhile.answered < 3:
             pass
-    assert crowd.tally.asked == 40 + meanwhile.asked
+    assert crowd.tally.requests == 40 + meanwhile.requests
 
 
 def test_nobody_there_is_a_dropped_request() -> None:
@@ -300,7 +300,7 @@ def test_stages_are_read_off_the_log(tmp_path: Path) -> None:
 def test_when_the_service_was_seen_to_change() -> None:
     look = Lookout(dict)
     now = datetime.now(UTC)
-    look.seen = [(now, {"champion": "a"}), (now + timedelta(seconds=4), {"champion": "b"})]
+    look.history = [(now, {"champion": "a"}), (now + timedelta(seconds=4), {"champion": "b"})]
     assert look.since(now + timedelta(seconds=1), lambda variants: variants["champion"] == "b") == 3.0
     assert look.since(now + timedelta(seconds=5), lambda variants: variants["champion"] == "b") == 0.0
     assert look.since(now, lambda variants: variants["champion"] == "c") is None

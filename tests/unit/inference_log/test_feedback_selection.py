@@ -88,10 +88,10 @@ def test_a_late_objection_holds_up_an_old_approval():
 def test_what_was_held_for_the_gate_once_is_never_learned_later():
     ones = [inference(number) for number in range(40)]
     opinions = [said(one) for one in ones]
-    held = {lesson.prompt for lesson in left(ones, opinions, replace(RULES, holdout=0.3)).examples if lesson.held}
+    held = {lesson.prompt for lesson in left(ones, opinions, replace(RULES, holdout=0.3)).examples if lesson.holdout}
     assert 4 < len(held) < 20
     again = left(ones[:20], opinions, replace(RULES, holdout=0.3)).examples
-    assert all(lesson.held == (lesson.prompt in held) for lesson in again)
+    assert all(lesson.holdout == (lesson.prompt in held) for lesson in again)
 
 
 def test_one_person_with_five_percent_of_the_feedback_stays_below_the_configured_share():
@@ -142,8 +142,8 @@ def test_rows_add_up_and_no_cap_is_ever_exceeded(raw, per_user, per_annotator, s
     rules = FeedbackRules(timedelta(hours=24), per_user, per_annotator, share, per_prompt, model_text, 0.2)
     found = left(ones, opinions, rules)
     talked = {opinion.inference_id for opinion in opinions}
-    assert len(found.examples) + len(found.left) == len(talked)
-    assert {lesson.inference.id for lesson in found.examples}.isdisjoint(name for name, _ in found.left)
+    assert len(found.examples) + len(found.skipped) == len(talked)
+    assert {lesson.inference.id for lesson in found.examples}.isdisjoint(name for name, _ in found.skipped)
     lessons = found.examples
     for lesson in lessons:
         assert sum(other.inference.user_hash == lesson.inference.user_hash for other in lessons) <= per_user

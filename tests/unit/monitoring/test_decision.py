@@ -93,7 +93,7 @@ def test_quiet_says_how_far_it_is_from_drift() -> None:
 
 
 def test_what_could_not_be_tested_leaves_the_evidence_of_the_window_before() -> None:
-    verdict = decision.window_verdict(combined(signal(p_value=None)), budget=BUDGET, carried=4.2)
+    verdict = decision.window_verdict(combined(signal(p_value=None)), budget=BUDGET, last_evidence=4.2)
     assert (verdict.verdict, verdict.evidence, verdict.reason) == ("insufficient", 4.2, "prompt_text: too few rows")
 
 

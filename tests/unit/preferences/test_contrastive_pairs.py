@@ -195,7 +195,7 @@ def test_what_always_holds(lists, seed, most, shares):
     assert len({one.id for one in found.judgments}) == len(found.judgments)
     assert dealt(lists, seed=seed, differences=most, kinds=kinds, per_input=3)[1] == found
     for part in PARTS:
-        assert found.made[part].pairs == sum(one.split == part for one in found.judgments)
+        assert found.reports[part].pairs == sum(one.split == part for one in found.judgments)
 
 
 def grid():
@@ -214,11 +214,11 @@ def test_attributes_and_kinds_are_balanced_as_declared():
     have = tags(found)
     assert set(have) == {"wrong a", "wrong b", "wrong c", "missing c", "extra c"}
     assert max(have.values()) - min(have.values()) < 0.15 * max(have.values())
-    assert found.made["train"].differences == {
+    assert found.reports["train"].differences == {
         kind: sum(have[tag] for tag in have if tag.split()[0] == kind) for kind in contrastive_pairs.KINDS
     }
     _, found = dealt(grid(), kinds={"wrong": 1, "missing": 2, "extra": 0})
-    assert found.made["train"].differences["extra"] == 0
+    assert found.reports["train"].differences["extra"] == 0
     assert tags(found)["missing c"] > max(tags(found)[f"wrong {name}"] for name in "abc")
 
 
@@ -232,13 +232,13 @@ def test_an_attribute_that_gives_a_pair_away_is_withheld():
         asked = parse_mr(before.messages[-1].content)
         assert parse_mr(one.messages[-1].content) == {name: asked[name] for name in asked if name not in hidden}
         assert [tag.replace("withheld ", "wrong ") for tag in one.annotation.tags] == before.annotation.tags
-    made = found.made["train"]
+    made = found.reports["train"]
     assert made.withheld == sum(
         "withheld" in str(one.annotation.tags) for one in found.judgments if one.split == "train"
     )
     assert f"; {made.withheld} asked without one attribute)" in made.format_summary(100)
-    assert found.made["test"].withheld == whole.made["train"].withheld == 0
-    some = dealt(grid(), withhold=0.5)[1].made["train"].withheld
+    assert found.reports["test"].withheld == whole.reports["train"].withheld == 0
+    some = dealt(grid(), withhold=0.5)[1].reports["train"].withheld
     assert 0.3 * made.withheld < some < 0.7 * made.withheld
 
 
@@ -257,12 +257,12 @@ def test_loans_are_counted_and_never_learned_from():
     lists = [(0, {"a": "1", "b": b}, [f"train {b} {k}" for k in range(3)]) for b in "12345"]
     lists += [(1, {"a": "1", "b": "6"}, ["validation", "of validation"]), (2, {"a": "1", "b": "7", "c": "1"}, ["test"])]
     _, found = dealt(lists, per_input=1)
-    assert found.made["test"].borrowed == {"validation": 1}
-    assert found.made["validation"].borrowed == {"train": 1}
+    assert found.reports["test"].borrowed == {"validation": 1}
+    assert found.reports["validation"].borrowed == {"train": 1}
     lost = {one.answers[1][0].content for one in found.judgments if one.split == "validation"}
     learned = {answer[0].content for one in found.judgments if one.split == "train" for answer in one.answers}
     assert not lost & learned
-    assert found.made["validation"].format_summary(100) == (
+    assert found.reports["validation"].format_summary(100) == (
         "1 of 100 pairs on 1 inputs (1 wrong, 0 missing, 0 extra; 1 borrowed from train)"
     )
 
@@ -309,6 +309,6 @@ def test_e2e():
             [(prompt_key(one), one) for one in some], [parse_mr(one.messages[0].content) for one in some]
         )
     found = sample_pairs(parts, rules(1200, 200, 200))
-    assert {part: made.pairs for part, made in found.made.items()} == {"train": 1200, "validation": 200, "test": 200}
+    assert {part: made.pairs for part, made in found.reports.items()} == {"train": 1200, "validation": 200, "test": 200}
     longer = sum(len(one.answers[0][0].content) > len(one.answers[1][0].content) for one in found.judgments)
     assert 0.45 < longer / len(found.judgments) < 0.55  # length alone tells nothing

@@ -67,7 +67,7 @@ def test_public_values_stay() -> None:
 
 
 def test_counts_hold_no_values() -> None:
-    assert PiiMasker(TOOLS).mask("a@x.com a@x.com 404-555-0123").found == {"email": 2, "phone": 1}
+    assert PiiMasker(TOOLS).mask("a@x.com a@x.com 404-555-0123").counts == {"email": 2, "phone": 1}
 
 
 def test_one_memory_serves_all_texts_of_a_record() -> None:

@@ -95,7 +95,7 @@ def masker() -> PiiMasker:
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_is_masked_by_the_form_of_its_issuer(masker: PiiMasker, key: str) -> None:
     masked = masker.mask(f"It is {key} today")
-    assert (masked.found["secret"], key[-12:] in masked.text) == (1, False)
+    assert (masked.counts["secret"], key[-12:] in masked.text) == (1, False)
     assert masked.text.startswith("It is ")
     assert masked.text.endswith(" today")
 

@@ -99,7 +99,7 @@ def test_each_kind_is_found_in_each_form(masker: PiiMasker, kind: EntityType, fo
     write = FORMS[form]
     text = write(before + value + BEHIND.get(kind, ""))
     masked = masker.mask(text)
-    assert masked.found == {kind: 1}, text
+    assert masked.counts == {kind: 1}, text
     assert value not in decode_text(masked.text).text
     assert masker.mask(masked.text).text == masked.text
 
@@ -110,7 +110,7 @@ def test_emphasis_around_the_value_alone(masker: PiiMasker, kind: EntityType) ->
     if kind == "url_credentials":  # underscores are part of a password
         return
     for sign in ("_", "__", "*", "**", "`", '"', "'", "(", ">"):
-        assert masker.mask(f"{before}{sign}{value}{sign} now").found == {kind: 1}, sign
+        assert masker.mask(f"{before}{sign}{value}{sign} now").counts == {kind: 1}, sign
 
 
 @settings(deadline=None, max_examples=200)
@@ -121,7 +121,7 @@ def test_emphasis_around_the_value_alone(masker: PiiMasker, kind: EntityType) ->
 def test_layers_of_json_hide_nothing(masker: PiiMasker, kind: EntityType, layers: list[str]) -> None:
     before, value = SAMPLES[kind]
     text = reduce(lambda text, form: FORMS[form](text), layers, before + value + BEHIND.get(kind, ""))
-    assert masker.mask(text).found == {kind: 1}
+    assert masker.mask(text).counts == {kind: 1}
 
 
 VALUES = st.recursive(
@@ -172,7 +172,7 @@ def test_json_stays_json_and_the_rest_of_it_the_same(masker: PiiMasker, value: o
         assert type(after) is type(value)
         assert "4111111111111111" not in masked.text
         refuse_broken_json(value, after)
-        if not masked.found:
+        if not masked.counts:
             assert masked.text == text
 
 

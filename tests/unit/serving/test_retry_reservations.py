@@ -40,7 +40,9 @@ class Crowd:
     def _ask(self, now: float, client: str, tries: int) -> None:
         started = []
         try:
-            ticket = self.door.admit(1, 1, now, lambda: started.append(now), name=client.encode(), again=tries > 0)
+            ticket = self.door.admit(
+                1, 1, now, lambda: started.append(now), name=client.encode(), may_be_retry=tries > 0
+            )
         except OverloadedError as refused:
             wait = -(-refused.wait // 1) if self.whole else refused.wait
             if tries == 2 or not self.returns:
@@ -49,7 +51,7 @@ class Crowd:
             else:
                 self._at(now + wait + 0.002, lambda now: self._ask(now, client, tries + 1))
             return
-        ticket.go = lambda: self._write(ticket, client)
+        ticket.on_start = lambda: self._write(ticket, client)
         if started:
             self._write(ticket, client)
 

@@ -35,14 +35,14 @@ class JaccardMatrix:
         self.size = size
         self._sizes: Indexes | None = None
 
-    def parts(self, left: Indexes, right: Indexes, chosen: Indexes) -> list[Links]:
-        """Cut pairs of positions in ``chosen`` into runs that fit in memory."""
+    def parts(self, left: Indexes, right: Indexes, indexes: Indexes) -> list[Links]:
+        """Cut pairs of positions in ``indexes`` into runs that fit in memory."""
         import numpy as np
 
         if not len(left):
             return []
         sizes = self._text_sizes()
-        total = np.cumsum(sizes[chosen[left]] + sizes[chosen[right]])
+        total = np.cumsum(sizes[indexes[left]] + sizes[indexes[right]])
         cut = np.maximum(total // PART_CHARACTERS, np.arange(len(left)) // PART_PAIRS)
         bounds = np.flatnonzero(np.diff(cut)) + 1
         return list(zip(np.split(left, bounds), np.split(right, bounds), strict=True))
@@ -76,8 +76,8 @@ class JaccardMatrix:
         values, offsets = self._sets([texts[index] for index in used.tolist()])
         sizes = np.diff(offsets)
         pairs = np.tile(np.arange(len(left), dtype=np.uint64), 2) << np.uint64(_KEPT_BITS)
-        taken = _ranges(offsets[where], sizes[where])
-        keys = values[taken] | np.repeat(pairs, sizes[where])
+        positions = _ranges(offsets[where], sizes[where])
+        keys = values[positions] | np.repeat(pairs, sizes[where])
         keys.sort()
         twice = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(_KEPT_BITS)
         shared = np.bincount(twice.astype(np.int64), minlength=len(left)).astype(np.float64)

@@ -132,19 +132,19 @@ def _band_keys(shingle_sets: shingles.Shingles, factors: Hashes) -> Hashes:
     return keys
 
 
-def _link(sides: Sequence[Sequence[str]], keys: BandKeys, chosen: Indexes, plan: MinHashParams) -> Indexes:
-    """Return the component of each chosen item; pairs that are in one component already are not compared again."""
-    graph = SimilarityGraph(len(chosen))
+def _link(sides: Sequence[Sequence[str]], keys: BandKeys, indexes: Indexes, plan: MinHashParams) -> Indexes:
+    """Return the component of each item of ``indexes``; pairs that are in one component already are not compared again."""
+    graph = SimilarityGraph(len(indexes))
     measure = jaccard.JaccardMatrix(sides, plan.unit, plan.size)
 
     def compare(part: jaccard.Links) -> jaccard.Links:
         left, right = part
-        alike = measure.at_least(chosen[left], chosen[right], plan.threshold)
+        alike = measure.at_least(indexes[left], indexes[right], plan.threshold)
         return left[alike], right[alike]
 
     for band in range(plan.bands):
-        for left, right in find_candidates(keys.read(band)[chosen], graph.group):
-            for links in map_threads(compare, measure.parts(left, right, chosen), plan.threads):
+        for left, right in find_candidates(keys.read(band)[indexes], graph.group):
+            for links in map_threads(compare, measure.parts(left, right, indexes), plan.threads):
                 graph.add(*links)
         graph.merge()
     return graph.group
@@ -170,8 +170,8 @@ def find_candidates(key: Hashes, group: Indexes) -> Iterator[Links]:
             lefts.append(order[upper])
             rights.append(order[upper + step])
         left, right = np.concatenate(lefts), np.concatenate(rights)
-        apart = group[left] != group[right]
-        left, right = left[apart], right[apart]
+        is_separate = group[left] != group[right]
+        left, right = left[is_separate], right[is_separate]
         pairs = np.unique(np.minimum(left, right) * len(key) + np.maximum(left, right))
         yield pairs // len(key), pairs % len(key)
 

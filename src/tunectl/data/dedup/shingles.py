@@ -191,9 +191,9 @@ def _hash_characters(codes: npt.NDArray[np.uint32], words: _Words) -> tuple[Hash
     lengths[last] -= 1
     begins = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=begins[1:])
-    taken = np.arange(begins[-1], dtype=np.int64) + np.repeat(words.starts - begins[:-1], lengths)
-    inside = np.repeat(words.ends, lengths) > taken
-    units = _mix_bits(np.where(inside, codes[taken], np.uint32(_SEPARATOR)))
+    positions = np.arange(begins[-1], dtype=np.int64) + np.repeat(words.starts - begins[:-1], lengths)
+    inside = np.repeat(words.ends, lengths) > positions
+    units = _mix_bits(np.where(inside, codes[positions], np.uint32(_SEPARATOR)))
     return units, begins[words.offsets]
 
 

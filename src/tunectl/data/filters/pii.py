@@ -39,7 +39,7 @@ class MaskPii:
 
             def mask(text: str, place: Place, memory: PlaceholderMap = memory) -> str:  # noqa: ARG001
                 masked = self.masker.mask(text, memory)
-                self.counts.update(masked.found)
+                self.counts.update(masked.counts)
                 return masked.text
 
             hidden = map_texts(record, mask)

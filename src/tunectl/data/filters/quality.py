@@ -64,8 +64,8 @@ def min_words_with_letters(minimum: float) -> list[Rule]:
 
     def few(text: str) -> str | None:
         words = text.split()
-        lettered = sum(any(map(str.isalpha, word)) for word in words)
-        share = lettered / len(words) if words else 1.0
+        words_with_letters = sum(any(map(str.isalpha, word)) for word in words)
+        share = words_with_letters / len(words) if words else 1.0
         return f"{share:.2f} of the words have a letter, least {minimum:g}" if share < minimum else None
 
     return [("no_letters", none), ("few_letters", few)]
@@ -174,18 +174,18 @@ class QualityFilter:
         control = _control_tokens(quality)
         shared = control + self._build_shared_rules(quality)
         pages = boilerplate(quality.boilerplate) if quality.boilerplate else []
-        again = repetition_bounds(quality.repetition) if quality.repetition else []
+        repetition = repetition_bounds(quality.repetition) if quality.repetition else []
         self.documents = (
             (length(quality.documents, "document_too_short", "document_too_long") if quality.documents else [])
             + shared
-            + again
+            + repetition
             + pages
         )
         self.inputs = length(quality.inputs, "input_too_short", "input_too_long") if quality.inputs else []
         self.inputs += control
-        self.segments = [rule for rule in self._build_answer_rules(quality, shared + again) if rule not in control]
+        self.segments = [rule for rule in self._build_answer_rules(quality, shared + repetition) if rule not in control]
         """Rules for template-free rows, which contain their template's tokens themselves."""
-        self.answers = self._build_answer_rules(quality, shared + again)
+        self.answers = self._build_answer_rules(quality, shared + repetition)
         self.echo = quality.echo
         self.dropped: list[RejectedRow] = []
         """Answers dropped from examples that were kept with others."""

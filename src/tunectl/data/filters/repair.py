@@ -125,8 +125,8 @@ class RepairText:
     def __call__(self, records: Iterable[Record]) -> Iterator[Outcome]:
         """Yield each record repaired, or a reject ``empty``, ``empty_input`` or ``empty_answer``."""
         for record in records:
-            mended = map_texts(record, self._mend)
-            yield _judge(mended) if isinstance(mended, Document) else self._judge_example(mended)
+            repaired = map_texts(record, self._mend)
+            yield _judge(repaired) if isinstance(repaired, Document) else self._judge_example(repaired)
 
     def _mend(self, text: str, place: Place) -> str:
         for name, step in self.steps:

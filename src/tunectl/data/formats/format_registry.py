@@ -196,7 +196,7 @@ def case_insensitive_match(form: InstructionFormat) -> InstructionFormat:
         return form.parse(replace(row, columns=lower(row.columns)))
 
     def uses(columns: dict[str, Any]) -> Collection[str]:
-        read = form.uses(lower(columns))
-        return [name for name in columns if name.strip().lower() in read]
+        columns_read = form.uses(lower(columns))
+        return [name for name in columns if name.strip().lower() in columns_read]
 
     return form._replace(parse=parse, uses=uses)

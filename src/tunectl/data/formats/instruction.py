@@ -152,7 +152,7 @@ def history(columns: dict[str, Any]) -> Iterator[Message]:
     if columns.get("history") in (None, ""):
         return
     for number, pair in enumerate(list_of(columns, "history"), 1):
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(said, str) for said in pair):
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise FormatMismatchError(f"item {number} of history is not a pair of texts")
         yield Message("user", pair[0])
         yield Message("assistant", pair[1])
@@ -189,7 +189,7 @@ def parse_pinned_columns(row: RawRow, columns: ColumnMapping) -> Parsed:
     return Parsed(turns=with_system(turns, system), answers=answers_of(row.columns, columns.answer))
 
 
-def join_columns(columns: dict[str, Any], wanted: list[str]) -> str:
+def join_columns(columns: dict[str, Any], names: list[str]) -> str:
     """Return the texts of several columns with an empty line between them; blank ones are left out."""
-    texts = [text_of(columns, name) for name in wanted]
+    texts = [text_of(columns, name) for name in names]
     return "\n\n".join(item for item in texts if item.strip())

@@ -10,12 +10,12 @@ from tunectl.data.formats.preference_formats import ASKED, PreferenceFormat
 PAIR = ("chosen", "rejected")
 
 
-def _has(columns: dict[str, Any], *wanted: str) -> bool:
-    return all(name in columns for name in wanted)
+def _has(columns: dict[str, Any], *names: str) -> bool:
+    return all(name in columns for name in names)
 
 
-def _any(columns: dict[str, Any], *wanted: str) -> bool:
-    return any(name in columns for name in wanted)
+def _any(columns: dict[str, Any], *names: str) -> bool:
+    return any(name in columns for name in names)
 
 
 def _has_transcripts(columns: dict[str, Any]) -> bool:

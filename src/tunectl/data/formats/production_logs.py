@@ -31,16 +31,16 @@ def production_log(row: RawRow) -> Parsed:
     choices = response.get("choices")
     if not isinstance(choices, list) or not choices:
         raise RowError("no_answer", f"response has no choices; it has {names(response)}")
-    said = [
+    replies = [
         parse_message({"role": "assistant", **object_of(choice, "choice").get("message", {})}, len(turns) + 1)
         for choice in choices
     ]
-    if len(said) == 1:
-        return Parsed(turns=[*turns, said[0]], tools=tools)
-    answers = [answer.content for answer in said if answer.content.strip() and not answer.tool_calls]
-    calling = [answer for answer in said if answer.tool_calls]
+    if len(replies) == 1:
+        return Parsed(turns=[*turns, replies[0]], tools=tools)
+    answers = [answer.content for answer in replies if answer.content.strip() and not answer.tool_calls]
+    calling = [answer for answer in replies if answer.tool_calls]
     if calling and not answers:
         return Parsed(turns=[*turns, calling[0]], tools=tools)
     if not answers:
-        raise RowError("no_answer", f"none of the {len(said)} choices has text")
+        raise RowError("no_answer", f"none of the {len(replies)} choices has text")
     return Parsed(turns=turns, answers=answers, tools=tools)

@@ -76,17 +76,17 @@ class PartitionedCuration:
         size = sum(item["stop"] - item["start"] for item in ranges)
         tables.partitions = max(tables.partitions, size // PARTITION_BYTES)
         judge = record_steps.JudgeRecords(self.run_name, self.build, form, tables.partitions)
-        judged = tables.map(tables.start(ranges, RANGES), judge, EVENTS)
+        outcomes = tables.map(tables.start(ranges, RANGES), judge, EVENTS)
         unique = record_steps.DropDuplicates(exact=exact is not None, loose=exact is not None and exact.normalize)
-        curated = tables.group(tables.map(judged, SelectRecords(), EVENTS), unique, EVENTS)
-        left = tables.map(curated, SelectRecords(), EVENTS)
-        side_results = tables.map(tables.join([judged, curated]), SelectRecords(others=True), EVENTS)
+        curated = tables.group(tables.map(outcomes, SelectRecords(), EVENTS), unique, EVENTS)
+        remaining = tables.map(curated, SelectRecords(), EVENTS)
+        side_results = tables.map(tables.join([outcomes, curated]), SelectRecords(others=True), EVENTS)
         merged = self._take_side_results(side_results, total)
-        del judged, curated, side_results  # frees their disk
+        del outcomes, curated, side_results  # frees their disk
         total.read(self.tally.records.count)
-        marks = self._find_near_duplicates(left) if self.filters.near is not None else ClusterTable()
+        marks = self._find_near_duplicates(remaining) if self.filters.near is not None else ClusterTable()
         inside = 0
-        for row, record in self._stream(left):
+        for row, record in self._stream(remaining):
             outcome = marks.judge(row, record)
             if isinstance(outcome, Dropped):
                 for lost in (outcome, *(Dropped(one, outcome.reason, outcome.detail) for one in merged.get(row, []))):
@@ -97,8 +97,8 @@ class PartitionedCuration:
         total.keep(len(after) + inside)
         return self.tally.records
 
-    def _stream(self, left: Any) -> Iterator[tuple[int, Record]]:
-        for batch in self.tables.read(left, sort=("order",)):
+    def _stream(self, remaining: Any) -> Iterator[tuple[int, Record]]:
+        for batch in self.tables.read(remaining, sort=("order",)):
             for row, payload in zip(batch["order"].tolist(), batch["payload"], strict=True):
                 yield row, record_steps.decode_record(row, payload)
 
@@ -133,7 +133,7 @@ class PartitionedCuration:
             self.blocks.pii.records += part.personal_records
         self.blocks.references.conflicts += part.conflicts
 
-    def _find_near_duplicates(self, left: Any) -> ClusterTable:
+    def _find_near_duplicates(self, remaining: Any) -> ClusterTable:
         """Return what happens to each record that has a near duplicate."""
         import numpy as np
 
@@ -141,14 +141,14 @@ class PartitionedCuration:
         if near is None or block is None:
             return ClusterTable()
         sign = pair_steps.SignRecords(near, block.plan, self.tables.partitions)
-        signed = self.tables.map(left, sign, pair_steps.SIGNATURES)
+        signed = self.tables.map(remaining, sign, pair_steps.SIGNATURES)
         pairs = self._read_pairs(self.tables.group(signed, pair_steps.list_pairs, pair_steps.PAIRS))
         if not len(pairs[0]):
             return ClusterTable()
         lefts, rights, exact = pairs
         close = exact.astype(np.bool_)
         near_pairs = np.flatnonzero(~close)
-        close[near_pairs] = self._compare(left, near, (lefts[near_pairs], rights[near_pairs]), near.threshold) > 0
+        close[near_pairs] = self._compare(remaining, near, (lefts[near_pairs], rights[near_pairs]), near.threshold) > 0
         rows, ends = np.unique(np.concatenate((lefts[close], rights[close])), return_inverse=True)
         if not len(rows):
             return ClusterTable()
@@ -158,10 +158,10 @@ class PartitionedCuration:
         labels = rows[first][group]
         for members in find_members(labels):
             block.sizes[len(members)] += 1
-        table = self._describe(left, near, rows, labels)
+        table = self._describe(remaining, near, rows, labels)
         if near.action == "remove":
             table.similarity[table.twins] = self._compare(
-                left, near, (rows[table.twins], table.best[table.twins]), None
+                remaining, near, (rows[table.twins], table.best[table.twins]), None
             )
         return table
 
@@ -179,7 +179,7 @@ class PartitionedCuration:
         pairs = pairs[:, fresh]
         return pairs[0], pairs[1], pairs[2]
 
-    def _compare(self, left: Any, near: NearDedupConfig, pairs: Links, threshold: float | None) -> Any:
+    def _compare(self, remaining: Any, near: NearDedupConfig, pairs: Links, threshold: float | None) -> Any:
         """Return (pairs,) similarities, or with a threshold 1 where they reach it."""
         import numpy as np
 
@@ -192,31 +192,33 @@ class PartitionedCuration:
         place = np.arange(len(lefts))
         part = np.where(place < documents, place, place - documents) // self.pairs_a_part
         part[documents:] += -(-documents // self.pairs_a_part)
-        wanted = np.unique(np.stack((np.concatenate((lefts, rights)), np.tile(part, 2))), axis=1)
-        pick = pair_steps.PickTexts(self.tables.share(wanted))
+        requests = np.unique(np.stack((np.concatenate((lefts, rights)), np.tile(part, 2))), axis=1)
+        pick = pair_steps.PickTexts(self.tables.share(requests))
         compare = pair_steps.ComparePairs(self.tables.share(np.stack((part, lefts, rights))), near, threshold)
-        measured = self.tables.group(self.tables.map(left, pick, pair_steps.TEXTS), compare, pair_steps.SIMILARITIES)
+        measured = self.tables.group(
+            self.tables.map(remaining, pick, pair_steps.TEXTS), compare, pair_steps.SIMILARITIES
+        )
         for batch in self.tables.read(measured):
             result[order[batch["pair"]]] = batch["similarity"]
         return result
 
-    def _describe(self, left: Any, near: NearDedupConfig, rows: Indexes, labels: Indexes) -> ClusterTable:
+    def _describe(self, remaining: Any, near: NearDedupConfig, rows: Indexes, labels: Indexes) -> ClusterTable:
         import numpy as np
 
         pick = pair_steps.PickTexts(self.tables.share(np.stack((rows, labels % self.tables.partitions))))
         describe = pair_steps.DescribeClusters(self.tables.share(np.stack((rows, labels))), near.keep)
-        described = self.tables.group(self.tables.map(left, pick, pair_steps.TEXTS), describe, pair_steps.CLUSTERS)
+        described = self.tables.group(self.tables.map(remaining, pick, pair_steps.TEXTS), describe, pair_steps.CLUSTERS)
         best = np.zeros(len(rows), np.int64)
         table = ClusterTable(rows, best, np.zeros(len(rows)), remove=near.action == "remove")
         order = np.argsort(labels, kind="stable")
         ranked = labels[order]
         for batch in self.tables.read(described):
-            for label, kept, name, best_id in zip(
+            for label, representative, name, best_id in zip(
                 batch["label"].tolist(), batch["best"].tolist(), batch["name"], batch["best_id"], strict=True
             ):
                 begin, end = np.searchsorted(ranked, label), np.searchsorted(ranked, label, side="right")
-                best[order[begin:end]] = kept
-                table.names[kept] = (name.decode() or None, best_id.decode())
+                best[order[begin:end]] = representative
+                table.names[representative] = (name.decode() or None, best_id.decode())
         table.twins = np.flatnonzero(best != rows)
         return table
 

@@ -37,11 +37,11 @@ class SignRecords:
         rows, records = decode_records(batch)
         factors = minhash.draw_factors(self.plan)
         result: dict[str, list[Any]] = {name: [np.zeros(0, np.int64)] for name in SIGNATURES}
-        for example, chosen in enumerate(split_by_shape(records)):
-            sides = read_sides(records, chosen, self.near.side) if chosen else [[]]
+        for example, indexes in enumerate(split_by_shape(records)):
+            sides = read_sides(records, indexes, self.near.side) if indexes else [[]]
             for start, stop in shingles.char_batches(sides[-1]):
                 prints, keys = minhash.sign([side[start:stop] for side in sides], factors, self.plan)
-                numbers = np.array([rows[index] for index in chosen[start:stop]], np.int64)
+                numbers = np.array([rows[index] for index in indexes[start:stop]], np.int64)
                 worded = np.flatnonzero(keys[0])
                 signed = {
                     "example": np.full(keys[:, worded].size, example),
@@ -91,15 +91,15 @@ def list_pairs(batch: Batch) -> Batch:
 class PickTexts:
     """Sends the records that are compared to the partitions that compare them."""
 
-    def __init__(self, wanted: Load) -> None:
-        """``wanted`` returns (2, n): numbers of records, ascending, and the partition; a record may occur several times."""
-        self.wanted = wanted
+    def __init__(self, requests: Load) -> None:
+        """Store ``requests``, a function of (2, n): numbers of records, ascending, and the partition; a record may occur several times."""
+        self.requests = requests
 
     def __call__(self, batch: Batch) -> Batch:
         """Return each record once for each partition."""
         import numpy as np
 
-        rows, parts = self.wanted()
+        rows, parts = self.requests()
         order: Indexes = batch["order"]
         low = np.asarray(np.searchsorted(rows, order, side="left"), np.int64)
         counts = np.asarray(np.searchsorted(rows, order, side="right"), np.int64) - low

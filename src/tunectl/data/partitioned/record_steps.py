@@ -122,10 +122,10 @@ def read_range(path: Path, file: int, start: int, stop: int) -> tuple[list[int],
 
 
 def _line_number(path: Path, position: int) -> int:
-    number, left = 1, position
+    number, remaining = 1, position
     with path.open("rb") as stream:
-        while left and (block := stream.read(min(left, 2**20))):
-            number, left = number + block.count(b"\n"), left - len(block)
+        while remaining and (block := stream.read(min(remaining, 2**20))):
+            number, remaining = number + block.count(b"\n"), remaining - len(block)
     return number
 
 
@@ -138,8 +138,8 @@ def run_block(
     """
     dropped: list[RejectedRow] = getattr(block, "dropped", [])
     row_of = {record.id: row for row, record in zip(reversed(rows), reversed(records), strict=True)}
-    left_rows: list[int] = []
-    left: list[Record] = []
+    remaining_rows: list[int] = []
+    remaining: list[Record] = []
     outcomes = 0
     for outcome in block(records):
         row = rows[outcomes] if outcomes < len(rows) else -1
@@ -153,11 +153,11 @@ def run_block(
         elif isinstance(outcome, MergedInto):
             events.add(MERGED, row_of[outcome.into], outcome.record, own=row)
         else:
-            left_rows.append(row)
-            left.append(outcome)
+            remaining_rows.append(row)
+            remaining.append(outcome)
     if outcomes != len(records):
         raise TunectlError(f"block {block.name}: {len(records)} records in, {outcomes} outcomes")
-    return left_rows, left
+    return remaining_rows, remaining
 
 
 class DropDuplicates:
@@ -184,9 +184,9 @@ def decode_records(batch: Batch) -> tuple[list[int], list[Record]]:
     """Return numbers and records of a batch of events of the type RECORD, in the order of the numbers."""
     import numpy as np
 
-    chosen = np.argsort(batch["order"], kind="stable").tolist()
-    rows: list[int] = batch["order"][chosen].tolist()
-    return rows, [decode_record(row, batch["payload"][index]) for row, index in zip(rows, chosen, strict=True)]
+    order = np.argsort(batch["order"], kind="stable").tolist()
+    rows: list[int] = batch["order"][order].tolist()
+    return rows, [decode_record(row, batch["payload"][index]) for row, index in zip(rows, order, strict=True)]
 
 
 def decode_record(row: int, payload: bytes) -> Record:

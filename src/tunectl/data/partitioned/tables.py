@@ -76,9 +76,9 @@ def select_rows(batch: Batch, mask: np.ndarray[Any, Any]) -> Batch:
     """Return the rows of ``batch`` for which ``mask`` (rows,) is true."""
     import numpy as np
 
-    chosen = np.flatnonzero(mask)
+    indexes = np.flatnonzero(mask)
     return {
-        name: [values[index] for index in chosen.tolist()] if isinstance(values, list) else values[chosen]
+        name: [values[index] for index in indexes.tolist()] if isinstance(values, list) else values[indexes]
         for name, values in batch.items()
     }
 

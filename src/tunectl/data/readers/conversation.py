@@ -162,9 +162,9 @@ def _call(value: Any, number: int) -> dict[str, Any]:
     function = value.get("function", value)
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise FormatMismatchError(f"a tool call of turn {number} has no name")
-    given = function.get("arguments", function.get("parameters"))
+    encoded = function.get("arguments", function.get("parameters"))
     try:
-        arguments = object_of({} if given in (None, "") else given, "arguments")
+        arguments = object_of({} if encoded in (None, "") else encoded, "arguments")
     except FormatMismatchError as error:
         raise RowError("tool_arguments_not_json", f"turn {number}, {function['name']}: {error.detail}") from error
     id_field = {"id": value["id"]} if isinstance(value.get("id"), str) else {}

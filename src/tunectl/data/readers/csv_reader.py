@@ -81,18 +81,18 @@ def _agreement(dialect: CsvDialect, sample: str) -> float:
     if len(sample) >= SAMPLE and len(lines) > 1:
         lines.pop()  # cut off
     widths: list[int] = []
-    read = 0
+    lines_read = 0
     table = PushbackLines(lines)
     try:
         for cells in dialect.reader(table):
-            read = table.passed
+            lines_read = table.passed
             if cells:
                 widths.append(len(cells))
     except csv.Error:  # one style does not suit; or the sample ends inside a quoted cell
         pass
     if not widths or widths[0] < 2:
         return 0.0
-    return Counter(widths)[widths[0]] / (len(widths) + len(lines) - read)
+    return Counter(widths)[widths[0]] / (len(widths) + len(lines) - lines_read)
 
 
 class PushbackLines(Iterator[str]):
@@ -101,26 +101,26 @@ class PushbackLines(Iterator[str]):
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = iter(lines)
         self._back: deque[str] = deque()
-        self.taken: list[str] = []
+        self.lines: list[str] = []
         """Lines read since the last ``start``."""
         self.passed = 0
 
     def __next__(self) -> str:
         """Return the next line."""
         line = self._back.popleft() if self._back else next(self._lines)
-        self.taken.append(line)
+        self.lines.append(line)
         self.passed += 1
         return line
 
     def start(self) -> None:
         """Forget the lines read: a new row begins."""
-        self.taken.clear()
+        self.lines.clear()
 
     def put_back(self) -> str:
         """Put back all lines read since ``start``, except the first, which is returned."""
-        first, *rest = self.taken
+        first, *rest = self.lines
         self._back.extendleft(reversed(rest))
-        self.taken.clear()
+        self.lines.clear()
         return first
 
 
@@ -160,7 +160,7 @@ def rows(dialect: CsvDialect, lines: Iterable[str], name: str) -> Iterator[RawRo
         except csv.Error as error:
             number += 1
             # A cell over the limit on a line of its own is what it seems; over many lines a quote was left open.
-            is_long = "field limit" in str(error) and len(table.taken) == 1
+            is_long = "field limit" in str(error) and len(table.lines) == 1
             reason: RejectReason = "too_long" if is_long else "broken_quotes"
             detail = f"a cell is longer than limits.max_characters, {csv.field_size_limit()}" if is_long else str(error)
             yield RejectedRow(Source(name, number), reason, detail, truncate(table.put_back()))

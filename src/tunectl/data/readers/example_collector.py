@@ -64,7 +64,7 @@ class ExampleReader(SourceReader[DetectedFormat]):
         self._reading, self._emit = reading, emit
         self._references = ReferenceMerger(folder) if reading.merge_references else None
         template = reading.prompt.template or ""
-        self._wanted |= {name for _, name, _, _ in Formatter().parse(template) if name}
+        self._requested |= {name for _, name, _, _ in Formatter().parse(template) if name}
 
     def decide(self, file: SourceFile, sample: list[RawRow]) -> DetectedFormat:
         """Return how the rows of a file are read."""

@@ -80,8 +80,8 @@ def _find_unused_columns(sample: Sequence[RawRow], reading: RowOptions, used: Co
     if not sample:
         return ()
     template = (name for _, name, _, _ in Formatter().parse(reading.prompt.template or "") if name)
-    known = {*used, *reading.fields.values(), *template, reading.columns.split or "split"}
-    roots = known | {name.partition(".")[0] for name in known}
+    used_names = {*used, *reading.fields.values(), *template, reading.columns.split or "split"}
+    roots = used_names | {name.partition(".")[0] for name in used_names}
     return tuple(name for name in sample[0].columns if name not in roots)
 
 

@@ -125,11 +125,11 @@ def _length(example: Example) -> int:
 
 
 def _example_id(example: Example, *, merged: bool) -> str:
-    shown = input_digest(example).hex()
+    input_hash = input_digest(example).hex()
     if merged and example.answers:
-        return digest("e", example.kind, shown)
+        return digest("e", example.kind, input_hash)
     answers = [answer.text for answer in example.answers]
-    return digest("e", example.kind, shown, answers, example.source.file, example.source.row)
+    return digest("e", example.kind, input_hash, answers, example.source.file, example.source.row)
 
 
 def digest(prefix: str, *parts: Any) -> str:

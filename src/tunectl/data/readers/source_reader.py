@@ -91,7 +91,7 @@ class SourceReader(ABC, Generic[D]):
         self._section, self._key = section, f"{section}.{kind}"
         self._limits, self._fields, self._tally = limits, fields, tally
         self._share = max_rejected_share
-        self._wanted = set(fields.values())
+        self._requested = set(fields.values())
         self._decisions: dict[tuple[str, str, str], FormatDecision] = {}
         self._counts = Counter[str]()
         self._rejected = Counter[str]()
@@ -151,8 +151,8 @@ class SourceReader(ABC, Generic[D]):
         except RowError as error:
             if isinstance(error, FormatMismatchError):
                 count = self._misfits[0] + 1 if self._misfits else 1
-                known = self._misfits[1:] if self._misfits else (decision, row, error.detail)
-                self._misfits = (count, *known)
+                first_misfit = self._misfits[1:] if self._misfits else (decision, row, error.detail)
+                self._misfits = (count, *first_misfit)
             self.reject(RejectedRow(row.source, error.reason, error.detail, truncate(as_json(row.columns))))
 
     def keep(self, rows: int) -> None:
@@ -201,7 +201,7 @@ class SourceReader(ABC, Generic[D]):
             )
 
     def _with_file(self, row: RawRow, file: SourceFile) -> RawRow:
-        extra = {name: value for name, value in file.columns.items() if name in self._wanted}
+        extra = {name: value for name, value in file.columns.items() if name in self._requested}
         return replace(row, columns={**extra, **row.columns}) if extra else row
 
     def _require_fit(self, rows: int) -> None:
@@ -248,11 +248,11 @@ class SourceReader(ABC, Generic[D]):
 
 def _first(stream: Iterator[RawRow | RejectedRow]) -> Iterator[RawRow | RejectedRow]:
     """Yield the first items, up to the number of rows for detection; broken rows count a tenth, so that the loop ends with these, too."""
-    seen = 0.0
+    weight = 0.0
     for item in stream:
         yield item
-        seen += 1 if isinstance(item, RawRow) else 0.1
-        if seen >= SAMPLE_ROWS:
+        weight += 1 if isinstance(item, RawRow) else 0.1
+        if weight >= SAMPLE_ROWS:
             return
 
 

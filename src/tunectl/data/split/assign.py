@@ -77,11 +77,11 @@ def assign_splits(examples: Sequence[Example], rule: SplitRule) -> list[Assignme
     missing_parts = [part for part in HELD if part not in marked]
     _distribute(bundles, missing_parts, rule.shares)
     _fill_empty(bundles, missing_parts)
-    placed: list[Assignment | None] = [None] * len(examples)
+    assignment_of: list[Assignment | None] = [None] * len(examples)
     for bundle in bundles:
         for row in bundle.group.rows:
-            placed[row] = _place(examples[row], bundle, rule)
-    assignments = [assignment for assignment in placed if assignment is not None]
+            assignment_of[row] = _place(examples[row], bundle, rule)
+    assignments = [assignment for assignment in assignment_of if assignment is not None]
     _refuse_empty(assignments, bundles, rule)
     return assignments
 
@@ -157,16 +157,16 @@ def _place(example: Example, bundle: _Group, rule: SplitRule) -> Assignment:
     return Assignment(part)
 
 
-def _refuse_empty(placed: list[Assignment], bundles: list[_Group], rule: SplitRule) -> None:
-    sizes = Counter(assignment.part for assignment in placed if assignment.reason is None)
+def _refuse_empty(assignments: list[Assignment], bundles: list[_Group], rule: SplitRule) -> None:
+    sizes = Counter(assignment.part for assignment in assignments if assignment.reason is None)
     empty = [part for part in PARTS if not sizes[part]]
     if not empty:
         return
     names = ", ".join(("equal inputs", "near duplicates", *rule.group))
-    lost = Counter(assignment.reason for assignment in placed if assignment.reason is not None)
+    lost = Counter(assignment.reason for assignment in assignments if assignment.reason is not None)
     rejects = "".join(f"; {count} rejected as {reason}" for reason, count in sorted(lost.items()))
     raise DataError(
-        f"split: {' and '.join(empty)} would be empty: {_count(len(placed), 'record')} in {_count(len(bundles), 'group')} "
+        f"split: {' and '.join(empty)} would be empty: {_count(len(assignments), 'record')} in {_count(len(bundles), 'group')} "
         f"that must stay together ({names}){rejects}; at least 3 groups are needed",
         hint="add data, group by fewer fields (split.group), or see what earlier stages rejected: tunectl data rejects",
     )

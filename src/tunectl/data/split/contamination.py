@@ -20,7 +20,7 @@ class Leak:
 
     train: int
     """Index in the list of train records."""
-    held: int
+    held_out: int
     """Index in the list of validation and test records."""
     what: What
     overlap: float
@@ -100,14 +100,14 @@ def overlap_share(train: Iterable[Example], examples: Iterable[Example], *, ngra
 
     A high share means that answers can be composed from memory. None where no held-out answer is that long.
     """
-    wanted: Counter[tuple[str, ...]] = Counter()
+    test_grams: Counter[tuple[str, ...]] = Counter()
     for example in examples:
         for text in answer_texts(example):
             tokens = split_words(text)
-            wanted.update(tuple(tokens[start : start + ngram]) for start in range(len(tokens) - ngram + 1))
+            test_grams.update(tuple(tokens[start : start + ngram]) for start in range(len(tokens) - ngram + 1))
     seen: set[tuple[str, ...]] = set()
     for example in train:
         for text in answer_texts(example):
-            seen.update(gram for gram in ngrams(split_words(text), ngram) if gram in wanted)
-    total = wanted.total()
-    return sum(wanted[gram] for gram in seen) / total if total else None
+            seen.update(gram for gram in ngrams(split_words(text), ngram) if gram in test_grams)
+    total = test_grams.total()
+    return sum(test_grams[gram] for gram in seen) / total if total else None

@@ -38,19 +38,19 @@ def compose(layout: ProjectPaths) -> dict[str, list[str]]:
 
     Raises   ConfigError with every mistake of the configuration
     """
-    done: dict[str, list[str]] = {"written": [], "unchanged": [], "removed": []}
+    changes: dict[str, list[str]] = {"written": [], "unchanged": [], "removed": []}
     root = checks.load_project_config(layout).root
     for name, record in resolve_stages(layout, root).items():
-        done["written" if _write(layout.config(name), record) else "unchanged"].append(name)
+        changes["written" if _write(layout.config(name), record) else "unchanged"].append(name)
     atomic_io.write_json(layout.launch, root.launch.model_dump(mode="json"))
     atomic_io.write_json(layout.curate_engine, {"engine": root.curate.engine})
     names = {stage.name for stage in STAGES}
     for stale in sorted(layout.config("any").parent.glob("*.json")):
         if stale.stem not in names:
             stale.unlink()
-            done["removed"].append(stale.stem)
-    _log.debug("compose: %s", done)
-    return done
+            changes["removed"].append(stale.stem)
+    _log.debug("compose: %s", changes)
+    return changes
 
 
 def resolve_stages(
@@ -88,9 +88,9 @@ def list_declared_paths(stage: str, settings: dict[str, Any]) -> Iterator[str]:
         folders = {settings["sft"]["init_adapter"], settings["sft"]["adapter"]} - {None}
         yield from sorted(f"{folder}/adapter_model.safetensors" for folder in folders)
     elif stage == "preferences":
-        chosen = settings["preferences"]
-        paths = {source["path"] for source in chosen.get("sources", {}).values()}
-        store = chosen.get("collected")
+        section = settings["preferences"]
+        paths = {source["path"] for source in section.get("sources", {}).values()}
+        store = section.get("collected")
         yield from sorted(paths | set(_list_store(store)))
     elif stage == "evaluate":
         people = settings["evaluate"]["aligned"]["human_judgments_dir"]
@@ -117,13 +117,13 @@ class _Digests:
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
-        self.known: Known = {}
+        self.previous: Known = {}
         self.used: Known = {}
         if cache.is_file():
             try:
-                self.known = msgspec.json.decode(cache.read_bytes(), type=Known)
+                self.previous = msgspec.json.decode(cache.read_bytes(), type=Known)
             except atomic_io.NOT_JSON:
-                self.known = {}  # cut off or from another version: read the files again
+                self.previous = {}  # cut off or from another version: read the files again
 
     def digest_path(self, root: Path, path: str) -> str | None:
         """Return the digest of names and contents of all files that ``path`` means; None where it means none."""
@@ -140,14 +140,14 @@ class _Digests:
         stat = file.stat()
         key = str(file.absolute())
         stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-        old = self.known.get(key)
+        old = self.previous.get(key)
         digest = old[3] if old is not None and old[:3] == stamp else atomic_io.sha256_path(file)
         self.used[key] = (*stamp, digest)
         return digest
 
     def save(self) -> None:
         """Store the digests that this run used."""
-        if self.used != self.known:
+        if self.used != self.previous:
             atomic_io.write_bytes(self.cache, msgspec.json.encode(self.used))
 
 

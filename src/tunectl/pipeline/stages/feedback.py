@@ -87,10 +87,10 @@ def _pass_through(folder: Path, reason: str) -> Metrics:
     return Metrics(0, 0, 0, 0, 0, 0, {})
 
 
-def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
-    result, home, inferences = given.feedback, given.home, given.inferences
+def _write(selection: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
+    result, home, inferences = selection.feedback, selection.home, selection.inferences
     total = row_counts.RowCounter("feedback")
-    total.read(len(result.examples) + len(result.left))
+    total.read(len(result.examples) + len(result.skipped))
     examples: list[tuple[FeedbackExample, Example]] = []
     for entry in result.examples:
         example = _example(entry, home[entry.inference.id].id)
@@ -99,12 +99,14 @@ def _write(given: FeedbackExamples, folder: Path, snapshots: int) -> Metrics:
         else:
             examples.append((entry, example))
             total.keep()
-    for name, reason in result.left:
+    for name, reason in result.skipped:
         total.reject(_reject(name, home, reason, REASONS[reason]))
-    learned = [(selected, example) for selected, example in examples if not selected.held]
-    held_out = [(selected, example) for selected, example in examples if selected.held]
+    learned = [(selected, example) for selected, example in examples if not selected.holdout]
+    held_out = [(selected, example) for selected, example in examples if selected.holdout]
     atomic_io.write_rows(folder / EXAMPLES, (example for _, example in learned))
-    atomic_io.write_rows(folder / SLICE, (example for selected, example in held_out if _judges(selected, given.fresh)))
+    atomic_io.write_rows(
+        folder / SLICE, (example for selected, example in held_out if _judges(selected, selection.fresh))
+    )
     pairs = [_judgment(selected, example, inferences[selected.inference.id]) for selected, example in learned]
     atomic_io.write_rows(folder / JUDGMENTS, (pair for pair in pairs if pair is not None))
     atomic_io.write_rows(folder / ORIGINS, (_origin(selected, example, home) for selected, example in examples))
@@ -189,5 +191,5 @@ def _origin(selected: FeedbackExample, example: Example, snapshots: dict[str, Sn
         "release": selected.inference.release,
         "kind": selected.kind,
         "by": selected.by,
-        "held": selected.held,
+        "held": selected.holdout,
     }

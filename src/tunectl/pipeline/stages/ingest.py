@@ -175,8 +175,8 @@ def _read(source: Declared, key: str, collector: ExampleReader, readers: Mapping
                 else:
                     page = source_rows.with_type(result, source)
                     rows = source_rows.rows(page, source, key, readers)
-                    chosen = page.type in TABLES or source.columns.split is not None
-                    collector.read_file(result, rows if chosen else _leave_out_split(rows))
+                    keeps_split = page.type in TABLES or source.columns.split is not None
+                    collector.read_file(result, rows if keeps_split else _leave_out_split(rows))
     elif len(files := source_rows.files(source.path, source, source.limits.max_files, key)) == 1:
         collector.read_file(
             files[0], source_rows.with_progress(source_rows.rows(files[0], source, key, readers), label)

@@ -55,7 +55,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
     from tunectl.backends.modeling import model_normalize
 
     section, folder = cfg.model, outputs.artifact
-    stated = (source or _ModelSources()).fetch(section.source, folder, ProjectPaths().cache)
+    license_name = (source or _ModelSources()).fetch(section.source, folder, ProjectPaths().cache)
     weights = atomic_io.sha256_path(folder / model_normalize.WEIGHTS)
     _refuse_other_weights(section.source, weights)
     facts = model_normalize.read_model_facts(folder)
@@ -74,7 +74,7 @@ def run(cfg: ModelStage, _inputs: Inputs, outputs: Outputs, *, source: ModelSour
         eos=_special(tokenizer, facts.eos),
         pad=_special(tokenizer, facts.pad),
         system=section.system,
-        license=section.license or stated,
+        license=section.license or license_name,
         parameters=facts.parameters,
         context=facts.context,
     )

@@ -229,10 +229,10 @@ class _ReleaseBuilder:
         model = self._load_model(None)
         try:
             base = model.generate(prompts[:few], probes.max_tokens)
-            under = model.likelihood(prompts[:few], [item.ids for item in tuned], [item.ids for item in tuned])
+            likelihoods = model.likelihood(prompts[:few], [item.ids for item in tuned], [item.ids for item in tuned])
         finally:
             model.close()
-        pairs = [BaseTunedComparison(*row) for row in zip(conversations[:few], tuned, base, under, strict=True)]
+        pairs = [BaseTunedComparison(*row) for row in zip(conversations[:few], tuned, base, likelihoods, strict=True)]
         return [
             packaging_probes.truncate(item, parity_settings.max_tokens) for item in outputs
         ], packaging_probes.select_probes(pairs, probes.prompts, least=probes.max_logprob_diff)
@@ -339,12 +339,12 @@ class _ReleaseBuilder:
             return report
         contract, out = serving_contract.load(self.release), self.outputs.artifact / "model.gguf"
         agreement = self.tools.export_gguf(self.merged, out, settings.type, contract)
-        found = parity.with_gguf(report, agreement, contract.tolerance.min_token_agreement)
-        if found.verdict.verdict == parity.GGUF_DIFFERS:
+        updated = parity.with_gguf(report, agreement, contract.tolerance.min_token_agreement)
+        if updated.verdict.verdict == parity.GGUF_DIFFERS:
             out.unlink()
         else:
             atomic_io.write_text(out.with_name(modelfile.NAME), modelfile.render_modelfile(contract, out.name))
-        return found
+        return updated
 
     def keep_reference(self, conversations: Sequence[RenderedConversation], side: ReleaseSession) -> None:
         """Save sampled answers to validation inputs with the default settings: the reference of drift monitoring."""

@@ -115,7 +115,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
     shares: dict[SplitName, float] = {part: getattr(rules.shares, part) for part in PARTS}
     split_names = _read_split_assignments(inputs.split)
     parts = prompt_split.split_by_prompt([*aggregate.pairs, *aggregate.marks], split_names, shares, cfg.seed)
-    measured = agreement.inter_annotator_agreement(collected.said, tools.alpha, seed=cfg.seed)
+    measured = agreement.inter_annotator_agreement(collected.annotated, tools.alpha, seed=cfg.seed)
     report = _report(collected, aggregate, parts, split_names, measured)
     candidates = _write(collected, aggregate, parts, report, outputs.artifact)
     shutil.rmtree(outputs.work, ignore_errors=True)
@@ -136,7 +136,7 @@ def run(cfg: PreferencesStage, inputs: Inputs, outputs: Outputs, *, backend: Bac
 class _CollectedJudgments(NamedTuple):
     """All judgments, from all sources."""
 
-    said: list[Comparison]
+    annotated: list[Comparison]
     """Judgments of people, and of a simulated annotator."""
     reports: dict[str, PreferenceSourceReport]
     contrasts: contrastive_pairs.Contrasts
@@ -144,7 +144,7 @@ class _CollectedJudgments(NamedTuple):
 
     @property
     def judgments(self) -> list[Comparison]:
-        return [*self.said, *self.contrasts.judgments]
+        return [*self.annotated, *self.contrasts.judgments]
 
 
 def _collect(
@@ -173,7 +173,7 @@ def _report(
         moved=prompt_split.count_moved([*aggregate.pairs, *aggregate.marks], parts),
         longer_wins=agreement.longer_wins(map(agreement.pair_texts, aggregate.pairs)),
         agreement=measured,
-        contrast=collected.contrasts.made,
+        contrast=collected.contrasts.reports,
         simulated=collected.simulated_summary,
     )
 
@@ -186,9 +186,9 @@ def _write(
     folder: Path,
 ) -> int:
     """Write pairs, labeled answers, judgments and candidates; returns how many candidates there are."""
-    placed = prompt_split.with_split(aggregate.pairs, parts)
+    pairs = prompt_split.with_split(aggregate.pairs, parts)
     for part in PARTS:
-        atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in placed if pair.split == part))
+        atomic_io.write_rows(folder / f"{part}.jsonl", (pair for pair in pairs if pair.split == part))
     atomic_io.write_rows(folder / "labeled_completions.jsonl", prompt_split.with_split(aggregate.marks, parts))
     atomic_io.write_rows(folder / "judgments.jsonl", collected.judgments)
     atomic_io.write_json(folder / "report.json", report)
@@ -259,8 +259,8 @@ def _contrasts(cfg: PreferencesConfig, split: Path, seed: int, tally: RowCounter
     )
     contrasts = contrastive_pairs.sample_pairs(cards, rules)
     for part in PARTS:
-        tally.read(contrasts.made[part].pairs)
-        _log.info("preferences: contrast, %s: %s", part, contrasts.made[part].format_summary(rules.pairs[part]))
+        tally.read(contrasts.reports[part].pairs)
+        _log.info("preferences: contrast, %s: %s", part, contrasts.reports[part].format_summary(rules.pairs[part]))
     return contrasts
 
 
@@ -276,7 +276,7 @@ def _simulate_annotator(
         return [], None
     tuned_on = inputs.model if (inputs.cpt / manifest.PASSED_THROUGH).is_file() else inputs.cpt
     contracts.check_base_matches(inputs.sft, tuned_on)
-    chosen = []
+    rows_with_keys = []
     for part in PARTS:
         path = inputs.split / f"{part}.jsonl"
         rows = annotation_tasks.sample_inputs(
@@ -284,11 +284,11 @@ def _simulate_annotator(
         )
         if not rows:
             raise DataError(f"preferences.simulated: {path} holds no input to answer", hint="check split.shares")
-        chosen += [(row, prompt_key(row)) for row in rows]
+        rows_with_keys += [(row, prompt_key(row)) for row in rows]
     with ExitStack() as stack:
         answers = list(
             answer_cache.sample_answers(
-                chosen,
+                rows_with_keys,
                 settings.answers,
                 lambda: preferences.make_answer_writer(
                     tools, tuned_on, inputs.sft, settings.decoding, "answers of sft", stack

@@ -183,15 +183,15 @@ def _read(
     tally = RowCounter("reward")
     result = {}
     for name in ("train", "validation", "test"):
-        there = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
-        _refuse_empty(name, there)
-        pairs = pair_batches.subsample_prompts(there, getattr(section.max_pairs, name), seed)
-        if len(pairs) < len(there):
-            _log.info("reward: %d of %d pairs of %s, as reward.max_pairs.%s says", len(pairs), len(there), name, name)
+        rows = list(atomic_io.read_rows(inputs.preferences / f"{name}.jsonl", PreferencePair))
+        _refuse_empty(name, rows)
+        pairs = pair_batches.subsample_prompts(rows, getattr(section.max_pairs, name), seed)
+        if len(pairs) < len(rows):
+            _log.info("reward: %d of %d pairs of %s, as reward.max_pairs.%s says", len(pairs), len(rows), name, name)
         items = pair_batches.take(pairs, masker, max_tokens=section.max_length, tally=tally)
         margins = section.margins and name == "train"  # held-out losses are compared with runs without margins
         result[name] = _Part(
-            len(there), items, pair_batches.group_pairs(items, share=section.prefix_sharing, margins=margins)
+            len(rows), items, pair_batches.group_pairs(items, share=section.prefix_sharing, margins=margins)
         )
     account = save(
         tally,
@@ -330,16 +330,16 @@ def _refuse_no_number(name: str, rewards: Sequence[float], section: RewardModelC
 
 
 def _around(preferences: Path, train: int, result: TrainResult) -> GateContext:
-    told: _PreferenceReportView = atomic_io.read_json(preferences / "report.json", _PreferenceReportView)
-    longer = told.longer_wins
+    report: _PreferenceReportView = atomic_io.read_json(preferences / "report.json", _PreferenceReportView)
+    longer = report.longer_wins
     biased = longer is not None and not longer.low <= 0.5 <= longer.high
     losses = [point.loss for point in result.history if point.loss is not None]
     return GateContext(
         train_pairs=train,
         train_loss=losses[-1] if losses else None,
         validation_loss=result.best_loss,
-        judgments=told.agreement.judgments,
-        alpha=told.agreement.alpha,
+        judgments=report.agreement.judgments,
+        alpha=report.agreement.alpha,
         longer_wins=longer.value if longer is not None and biased else None,
     )
 

@@ -101,8 +101,8 @@ def run(cfg: SftStage, inputs: Inputs, outputs: Outputs, *, trainer: Trainer | N
         setting="sft.max_rejected_share",
     )
     _refuse_empty(train, validation)
-    chosen = _default_trainer(section) if trainer is None or section.adapter else trainer
-    fitted = chosen.fit(
+    selected = _default_trainer(section) if trainer is None or section.adapter else trainer
+    fitted = selected.fit(
         train_args.from_sft_config(section, seed=cfg.seed, profile=cfg.hardware, project=cfg.project),
         model=base,
         train=train,

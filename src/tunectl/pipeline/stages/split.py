@@ -72,18 +72,18 @@ def run(cfg: SplitStage, inputs: Inputs, outputs: Outputs) -> Metrics:
     tally = RowCounter("split")
     tally.read(len(examples) + len(documents))
     parts = _divide(examples, rules, cfg.seed, tally)
-    apart = _train_side(documents, parts, rules.documents_exclude_groups, tally)
-    parts["train"], kept_documents, leaks = _without_leaks(parts, apart, rules.leakage, tally)
+    train_documents = _train_side(documents, parts, rules.documents_exclude_groups, tally)
+    parts["train"], kept_documents, leaks = _without_leaks(parts, train_documents, rules.leakage, tally)
     train, weights = _balance_train(parts["train"], rules, cfg.seed, tally)
     parts["train"] = train
     tally.keep(len(parts["validation"]) + len(parts["test"]) + len(kept_documents))
     report = replace(_report(examples, documents, parts, (leaks, weights), cfg), documents=len(kept_documents))
     _write(outputs.artifact, parts, kept_documents, report)
-    written = sum(map(len, parts.values())) + len(kept_documents)
+    records_out = sum(map(len, parts.values())) + len(kept_documents)
     account = save(
         tally,
         outputs.artifact,
-        records_out=written,
+        records_out=records_out,
         max_rejected_share=rules.max_rejected_share,
         setting="split.max_rejected_share",
     )
@@ -164,15 +164,17 @@ def _without_leaks(
         return train, documents, None
     held_out = [example for part in HELD for example in parts[part]]
     examples, inside = _leaking(train, held_out, cfg, tally)
-    texts, beside = _leaking(documents, held_out, cfg, tally)
+    texts, document_leaks = _leaking(documents, held_out, cfg, tally)
     if not examples:
         raise DataError(
             f"split: train is empty: all {len(train)} records leak into validation or test ({cfg.min_overlap:.0%} of word {cfg.ngram}-grams)",
             hint="raise split.leakage.min_overlap or split.leakage.ngram, or count leaks only: split.leakage.action=report",
         )
-    samples = [_sample(train[leak.train], held_out[leak.held], leak) for leak in inside[:5]]
-    samples += [_sample(documents[leak.train], held_out[leak.held], leak) for leak in beside[:5]]
-    report = ContaminationReport(len(inside), len(beside), cfg.action == "remove", cfg.ngram, cfg.min_overlap, samples)
+    samples = [_sample(train[leak.train], held_out[leak.held_out], leak) for leak in inside[:5]]
+    samples += [_sample(documents[leak.train], held_out[leak.held_out], leak) for leak in document_leaks[:5]]
+    report = ContaminationReport(
+        len(inside), len(document_leaks), cfg.action == "remove", cfg.ngram, cfg.min_overlap, samples
+    )
     return examples, texts, report
 
 
@@ -186,7 +188,7 @@ def _leaking(
     if cfg.action == "report":
         return records, leaks
     for leak in leaks:
-        detail = f"{leak.overlap:.0%} of the {leak.what} of {examples[leak.held].split} record {examples[leak.held].id}"
+        detail = f"{leak.overlap:.0%} of the {leak.what} of {examples[leak.held_out].split} record {examples[leak.held_out].id}"
         tally.reject(_reject(records[leak.train], "leaks_into_test", detail))
     leaking = {leak.train for leak in leaks}
     return [record for row, record in enumerate(records) if row not in leaking], leaks
@@ -246,13 +248,15 @@ def _resample_train(
     copies = [weight * cfg.size for weight in raked.weights]
     times = population_balance.resample_counts(train, copies, fields=list(population), most=cfg.max_copies, seed=seed)
     tally.keep(sum(count > 0 for count in times))
-    written = []
+    resampled = []
     for example, count in zip(train, times, strict=True):
         if count == 0:
             values = ", ".join(f"{name}={example.fields.get(name, '')}" for name in population)
             tally.reject(_reject(example, "over_represented", values))
-        written += [example if copy == 0 else replace(example, id=f"{example.id}#{copy + 1}") for copy in range(count)]
-    return written, Weights("resample", raked.effective, raked.gap, float(min(times)), float(max(times)))
+        resampled += [
+            example if copy == 0 else replace(example, id=f"{example.id}#{copy + 1}") for copy in range(count)
+        ]
+    return resampled, Weights("resample", raked.effective, raked.gap, float(min(times)), float(max(times)))
 
 
 def _report(
@@ -298,8 +302,8 @@ def _report(
 
 def _clusters(together: Sequence[Group]) -> list[str | None]:
     """Return the group of each record, in their order; None where it is in none. Later intervals are resampled by it."""
-    alone = {group.key for group in together if len(group.rows) == 1}
-    return [None if name in alone else name for name in _names(together)]
+    singletons = {group.key for group in together if len(group.rows) == 1}
+    return [None if name in singletons else name for name in _names(together)]
 
 
 def _names(together: Sequence[Group]) -> list[str]:

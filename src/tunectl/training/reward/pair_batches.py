@@ -93,9 +93,9 @@ def take(
     while chunk := list(islice(rest, CHUNK)):
         tally.read(len(chunk))
         sound = [pair for pair in chunk if _ends_with_an_answer(pair, tally)]
-        whole = _sequences(masker, [(pair, side) for pair in sound for side in (pair.chosen, pair.rejected)])
+        sequences = _sequences(masker, [(pair, side) for pair in sound for side in (pair.chosen, pair.rejected)])
         for number, pair in enumerate(sound):
-            item = TokenizedPair(pair, *whole[2 * number : 2 * number + 2])
+            item = TokenizedPair(pair, *sequences[2 * number : 2 * number + 2])
             if _fits(item, max_tokens, tally):
                 tally.keep()
                 result.append(item)
@@ -146,26 +146,26 @@ def sequences(masked: TokenizedExample) -> list[tuple[int, ...]]:
     return [(*masked.prompt.ids, *answer.ids) for answer in masked.answers]
 
 
-def row_of(whole: Sequence[tuple[int, ...]]) -> PackedRow:
+def row_of(sequences: Sequence[tuple[int, ...]]) -> PackedRow:
     """Return one row of whole sequences; their common beginning is its prompt. Each answer keeps at least its last token."""
-    first, most = whole[0], min(map(len, whole)) - 1
-    cut = next((index for index in range(most) if any(item[index] != first[index] for item in whole)), most)
+    first, most = sequences[0], min(map(len, sequences)) - 1
+    cut = next((index for index in range(most) if any(item[index] != first[index] for item in sequences)), most)
     branches = []
-    for item in whole:
+    for item in sequences:
         ids = [*item[cut:], BEHIND]
         branches.append(TokenSpan(ids, [False] * (len(ids) - 1) + [True]))
     return PackedRow(TokenSpan(list(first[:cut]), [False] * cut), tuple(branches), 1.0)
 
 
-def side_by_side(whole: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
+def side_by_side(sequences: Sequence[tuple[int, ...]], *, share: bool) -> list[tuple[PackedRow, tuple[int, ...]]]:
     """Return rows of the whole sequences of one prompt, each with the indices of its answers; ``share`` off: one row per answer."""
     parts: list[list[int]] = []
-    for index in range(len(whole)):
-        if share and parts and row_of([whole[index] for index in (*parts[-1], index)]).length <= ROW_TOKENS:
+    for index in range(len(sequences)):
+        if share and parts and row_of([sequences[index] for index in (*parts[-1], index)]).length <= ROW_TOKENS:
             parts[-1].append(index)
         else:
             parts.append([index])
-    return [(row_of([whole[index] for index in part]), tuple(part)) for part in parts]
+    return [(row_of([sequences[index] for index in part]), tuple(part)) for part in parts]
 
 
 def group_pairs(items: Sequence[TokenizedPair], *, share: bool, margins: bool) -> list[PromptGroup]:
@@ -227,13 +227,13 @@ def subsample_prompts(pairs: Sequence[PreferencePair], maximum: int | None, seed
     if maximum is None or len(pairs) <= maximum:
         return list(pairs)
     counts = Counter(pair.prompt for pair in pairs)
-    chosen: set[str] = set()
+    prompts: set[str] = set()
     room = maximum
     for prompt in sorted(counts, key=lambda name: position(name, f"drawn {seed}")):
-        if counts[prompt] <= room or not chosen:
-            chosen.add(prompt)
+        if counts[prompt] <= room or not prompts:
+            prompts.add(prompt)
             room -= counts[prompt]
-    return [pair for pair in pairs if pair.prompt in chosen]
+    return [pair for pair in pairs if pair.prompt in prompts]
 
 
 def position(prompt: str, line: str) -> bytes:

@@ -147,9 +147,9 @@ def _read(
         tally.read(len(chunk))
         sound = [record for record in chunk if all(side and side[-1].role == "assistant" for side in sides(record))]
         pieces = iter(_pieces(masker, [_example(record, side) for record in sound for side in sides(record)]))
-        read = {id(record): tuple(next(pieces) for _ in sides(record)) for record in sound}
+        tokenized = {id(record): tuple(next(pieces) for _ in sides(record)) for record in sound}
         for record in chunk:
-            result = read.get(id(record))
+            result = tokenized.get(id(record))
             reason = _NO_ANSWER if result is None else _refusal(result, max_tokens)
             if result is not None and reason is None:
                 yield record, result

@@ -102,8 +102,8 @@ def normalize_and_clip(values: Sequence[float], term: RewardTerm, *, fixed: bool
 
 def length_penalty(tokens: int, term: LengthTerm) -> float:
     """Return 0 inside the declared range, falling linearly to -1 at ``soft`` tokens outside."""
-    outside = max(term.min_tokens - tokens, tokens - term.max_tokens, 0)
-    return -min(1.0, outside / term.soft)
+    excess = max(term.min_tokens - tokens, tokens - term.max_tokens, 0)
+    return -min(1.0, excess / term.soft)
 
 
 def ngram_repetition(words: Sequence[str], size: int) -> float:

@@ -15,15 +15,15 @@ def prompts_per_step(questions: int, *, steps: int, each: int, seed: int) -> lis
     """Return ``each`` different numbers of questions per step (all, where there are fewer); every question is used once per epoch."""
     rng = random.Random(f"{seed}:turns")  # noqa: S311  an order, not a secret
     size = min(each, questions)
-    left: list[int] = []
+    queue: list[int] = []
     result = []
     for _ in range(steps):
-        if len(left) < size:
-            order, waiting = rng.sample(range(questions), questions), set(left)
-            head = [number for number in order if number not in waiting][: size - len(left)]
-            left += head + [number for number in order if number not in set(head)]
-        result.append(tuple(left[:size]))
-        del left[:size]
+        if len(queue) < size:
+            order, waiting = rng.sample(range(questions), questions), set(queue)
+            head = [number for number in order if number not in waiting][: size - len(queue)]
+            queue += head + [number for number in order if number not in set(head)]
+        result.append(tuple(queue[:size]))
+        del queue[:size]
     return result
 
 
