@@ -12,17 +12,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-import msgspec
-
 from tunectl.access import api_keys
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import MissingExtraError, TunectlError
-from tunectl.monitoring import drift_metrics, drift_page, factory, reference_data, report_files
+from tunectl.monitoring import drift_metrics, factory
 from tunectl.monitoring.drift_monitor import DriftMonitor
-from tunectl.monitoring.http_api import MonitorApi, PageProviders
+from tunectl.monitoring.http_api import MonitorApi, build_pages
 from tunectl.monitoring.self_calibration import Calibration, CalibrationRow
 from tunectl.monitoring.window import EMPTY
 
@@ -44,7 +42,7 @@ def run(
             metrics.restore(watching.find_latest_window())
         keys = api_keys.find_keys_file(layout.root, settings.keys_file)
         api = MonitorApi(
-            settings.monitor.host, settings.monitor.port, keys, _pages(settings, layout, watching, metrics)
+            settings.monitor.host, settings.monitor.port, keys, build_pages(settings, layout, watching, metrics)
         )
         api.open()
         started(api.port)
@@ -91,28 +89,3 @@ def run_once(watching: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> Non
         metrics.record_failure()
     else:
         metrics.record_success(time.time())
-
-
-def _pages(
-    settings: MonitorSettings, layout: ProjectPaths, watching: DriftMonitor, metrics: drift_metrics.DriftMetrics
-) -> PageProviders:
-    folder = layout.root / settings.monitor.reports
-
-    def there() -> set[str]:
-        return {one.name for one in report_files.list_reports(folder)}
-
-    def window(name: str) -> str | None:
-        found = next((one for one in watching.list_closed_windows() if one.id == name), None)
-        if found is None:
-            return None
-        return drift_page.render_window(
-            settings.project, found, reference_data.load_rows_by_id(watching.store, name), there()
-        )
-
-    return PageProviders(
-        metrics=metrics.render,
-        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), there()),
-        window=window,
-        data=lambda: msgspec.json.encode(watching.list_closed_windows()),
-        reports=folder,
-    )
