@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tunectl.cli.argument_parser import MixedArgumentParser
-from tunectl.cli.main import VERBS
+from tunectl.cli.main import VERBS, MixedArgumentParser
 from tunectl.config.loading.foreign_keys import KEYS
 from tunectl.config.schema.root import TunectlConfig
 

@@ -24,10 +24,11 @@ ROOMS = {
     "bitsandbytes": ("backends/",),
     "safetensors": ("backends/",),
     "datasets": ("backends/trainers/", "backends/readers/hub_dataset.py"),  # an in-memory table for TRL; the Hub
-    "httpx": (  # web pages; a judge; servers that write answers
+    "httpx": (  # web pages; a judge; servers that write answers; the server inside its own process
         "backends/readers/web_fetch.py",
         "backends/text/openai_client.py",
         "backends/trainers/vllm_client.py",
+        "backends/web/asgi_call.py",
     ),
     "bentoml": (
         "services/bento_service.py",

@@ -70,15 +70,11 @@ def run(args: argparse.Namespace) -> int:
 
         compare(args, overrides)
         return 0
-    if files and args.against is not None:
-        from tunectl.cli.evaluate_pair import compare as against
-
-        against(args, Path(files[0]), overrides)
-        return 0
     if files:
-        from tunectl.cli.evaluate_file import measure
+        from tunectl.cli import evaluate_file
 
-        measure(args, Path(files[0]), overrides)
+        evaluate = evaluate_file.measure if args.against is None else evaluate_file.compare
+        evaluate(args, Path(files[0]), overrides)
         return 0
     if args.model or args.against or args.slots or overrides:
         raise UsageError(

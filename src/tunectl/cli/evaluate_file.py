@@ -1,4 +1,4 @@
-"""``tunectl evaluate DATA --model``: one model on one file."""
+"""``tunectl evaluate DATA --model``: one model on one file, or with ``--against`` two, difference by difference."""
 
 from __future__ import annotations
 
@@ -46,3 +46,37 @@ def measure(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> N
     terminal.table(f"{data} with {args.model}", columns, rows, caption=f"{len(job.task.items)} inputs, {speed}")
     if result.slots is not None:
         terminal.table("slot errors by attribute", *file_evaluation.slot_table(result.slots))
+
+
+def compare(args: argparse.Namespace, data: Path, overrides: Sequence[str]) -> None:
+    """Answer the inputs of ``data`` with both models, compare them input by input, print.
+
+    Raises  what ``measure`` raises, for either model.
+    """
+    import msgspec
+
+    from tunectl.backends.system import terminal
+    from tunectl.evaluation import two_model_report
+    from tunectl.evaluation.results import ANSWERS, NAME
+    from tunectl.pipeline.model_choice import resolve_model
+
+    layout = ProjectPaths()
+    models = [
+        resolve_model(layout, args.model, args.adapter),
+        resolve_model(layout, args.against, None, option="--against"),
+    ]
+    job = file_evaluation_runner.prepare_evaluation(layout, options_from_args(args), data, overrides)
+    (first, own), (second, other) = (file_evaluation_runner.run_evaluation(job, item) for item in models)
+    result = two_model_report.TwoModelReport(
+        first, second, *two_model_report.differences(job.task, (own, other), job.backend.tools, job.close)
+    )
+    if args.out is not None:
+        atomic_io.write_json(args.out / NAME, result)
+        atomic_io.write_rows(args.out / ANSWERS, two_model_report.rows(job.task, (own, other)))
+    if args.json:
+        terminal.print_json(msgspec.to_builtins(result))
+        return
+    columns, rows = two_model_report.table(result)
+    terminal.table(
+        f"{data}: {args.model} against {args.against}", columns, rows, caption=f"{len(job.task.items)} inputs, paired"
+    )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tunectl.access.api_errors import ApiError
 from tunectl.access.api_keys import KeyStore
@@ -22,8 +22,14 @@ from tunectl.access.scopes import SCOPES
 from tunectl.access.sessions import SessionStore
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.core import user
+from tunectl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from tunectl.config.schema.console import ConsoleConfig
 
 LINK_SECONDS: Final = 600.0
+KEY_SECONDS: Final = 1.0
+"""Seconds between checks of the keys file: removing a key ends its sessions as fast."""
 ALL_SCOPES: Final = frozenset[str](SCOPES) - {"chat", "feedback", "scrape", "acts_for"}
 """Scopes that open something here; the others are the server's."""
 
@@ -118,3 +124,23 @@ class SignIn:
 def locate_link_file(layout: ProjectPaths) -> Path:
     """Return the path of the link file for a further browser."""
     return layout.state_dir / "console" / "sign_in_link"
+
+
+def open_keys(settings: ConsoleConfig, layout: ProjectPaths) -> KeyStore | None:
+    """Return the keys that open the console; None where it listens on loopback and has no file of keys.
+
+    Raises  UsageError where others can reach it and no key opens it.
+    """
+    if settings.keys_file is None:
+        return None
+    path = layout.root / settings.keys_file
+    if not path.is_file():
+        if not settings.loopback:
+            raise UsageError(
+                f"console.host = {settings.host}, which others reach, and {path} does not exist",
+                hint="make a key first: tunectl serve keys add NAME",
+            )
+        return None
+    keys = KeyStore(path, KEY_SECONDS)
+    keys.load()
+    return keys

@@ -18,14 +18,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
+import msgspec
+
 from tunectl.access.api_keys import KeyStore
 from tunectl.access.routes import Credential
 from tunectl.access.scopes import KeyScope
 from tunectl.access.security_headers import SANDBOX_POLICY
 from tunectl.artifacts import names
+from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.web.http_server import TEXT, HttpRequest, HttpResponse, HttpServer
+from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import TunectlError
+from tunectl.monitoring import drift_page, reference_data, report_files
+from tunectl.monitoring.drift_metrics import DriftMetrics
+from tunectl.monitoring.drift_monitor import DriftMonitor
 
 LOOK_SECONDS: Final = 1.0
 """Seconds between checks of the keys file."""
@@ -40,6 +47,32 @@ class PageProviders(NamedTuple):
     """None for an unknown id."""
     data: Callable[[], bytes]
     reports: Path
+
+
+def build_pages(
+    settings: MonitorSettings, layout: ProjectPaths, watching: DriftMonitor, metrics: DriftMetrics
+) -> PageProviders:
+    """Return the pages of the windows that ``watching`` has closed."""
+    folder = layout.root / settings.monitor.reports
+
+    def there() -> set[str]:
+        return {one.name for one in report_files.list_reports(folder)}
+
+    def window(name: str) -> str | None:
+        match = next((one for one in watching.list_closed_windows() if one.id == name), None)
+        if match is None:
+            return None
+        return drift_page.render_window(
+            settings.project, match, reference_data.load_rows_by_id(watching.store, name), there()
+        )
+
+    return PageProviders(
+        metrics=metrics.render,
+        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), there()),
+        window=window,
+        data=lambda: msgspec.json.encode(watching.list_closed_windows()),
+        reports=folder,
+    )
 
 
 class MonitorApi(HttpServer):

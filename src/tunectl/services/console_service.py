@@ -13,16 +13,14 @@ from tunectl.access.guard import list_hosts
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.backends.system import malloc
 from tunectl.backends.web import bounded_http
-from tunectl.console.console_sessions import SignIn, locate_link_file
-from tunectl.core.errors import InfrastructureError, UsageError
+from tunectl.console.console_sessions import SignIn, locate_link_file, open_keys
+from tunectl.core.errors import InfrastructureError
 from tunectl.core.optional import require_installed
 
 if TYPE_CHECKING:
     from tunectl.config.schema.console import ConsoleConfig
     from tunectl.console.recorded_project import Recording
 
-KEY_SECONDS = 1.0
-"""Seconds between checks of the keys file: removing a key ends its sessions as fast."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -48,7 +46,7 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
     hosts = {*settings.hosts, *(list_hosts(host) if settings.loopback else ())}
     link_host = settings.hosts[0] if settings.hosts and not settings.loopback else f"[{host}]" if ":" in host else host
     place = ConsolePlace(host, settings.port, hosts, link_host, settings.acts)
-    _serve(place, layout, project, _open_keys(settings, layout), started, None)
+    _serve(place, layout, project, open_keys(settings, layout), started, None)
 
 
 def run_recorded(port: int, layout: ProjectPaths, recording: Recording, *, started: Callable[[str], None]) -> None:
@@ -101,19 +99,3 @@ def _build_server(
     server = bounded_http.build_server(app.build())
     app.watcher.is_stopping = lambda: server.should_exit
     return server
-
-
-def _open_keys(settings: ConsoleConfig, layout: ProjectPaths) -> KeyStore | None:
-    if settings.keys_file is None:
-        return None
-    path = layout.root / settings.keys_file
-    if not path.is_file():
-        if not settings.loopback:
-            raise UsageError(
-                f"console.host = {settings.host}, which others reach, and {path} does not exist",
-                hint="make a key first: tunectl serve keys add NAME",
-            )
-        return None
-    keys = KeyStore(path, KEY_SECONDS)
-    keys.load()
-    return keys

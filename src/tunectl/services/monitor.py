@@ -12,17 +12,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
-import msgspec
-
 from tunectl.access import api_keys
 from tunectl.artifacts import atomic_io
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.config.schema.monitor import MonitorSettings
 from tunectl.core import logging_setup
 from tunectl.core.errors import MissingExtraError, TunectlError
-from tunectl.monitoring import drift_metrics, drift_page, factory, reference_data, report_files
+from tunectl.monitoring import drift_metrics, factory
 from tunectl.monitoring.drift_monitor import DriftMonitor
-from tunectl.monitoring.http_api import MonitorApi, PageProviders
+from tunectl.monitoring.http_api import MonitorApi, build_pages
 from tunectl.monitoring.self_calibration import Calibration, CalibrationRow
 from tunectl.monitoring.window import EMPTY
 
@@ -35,25 +33,25 @@ def run(
     A failed check is logged, counted, and tried again: the monitor does not end where the database cannot be reached.
     """
     metrics = drift_metrics.DriftMetrics(factory.detection_rule(settings).evidence_required)
-    stop_signals: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
+    told: SimpleQueue[None] = SimpleQueue()  # a handler of signals may wait for no lock, and an event has one
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop_signals.put(None))
+        signal.signal(name, lambda *_: told.put(None))
     with factory.open_monitor(settings, layout) as watching:
-        watching.stopped = lambda: not stop_signals.empty()
+        watching.stopped = lambda: not told.empty()
         with suppress(TunectlError):  # the first look meets it again, counts it and says so
             metrics.restore(watching.find_latest_window())
         keys = api_keys.find_keys_file(layout.root, settings.keys_file)
         api = MonitorApi(
-            settings.monitor.host, settings.monitor.port, keys, _pages(settings, layout, watching, metrics)
+            settings.monitor.host, settings.monitor.port, keys, build_pages(settings, layout, watching, metrics)
         )
         api.open()
         started(api.port)
         try:
-            while stop_signals.empty():
+            while told.empty():
                 run_once(watching, metrics)
                 metrics.record_calibration(_calibration(layout, watching))
                 with suppress(Empty):
-                    stop_signals.get(timeout=settings.monitor.poll_seconds)
+                    told.get(timeout=settings.monitor.poll_seconds)
                     break
         finally:
             api.close()
@@ -64,10 +62,10 @@ def _calibration(layout: ProjectPaths, watching: DriftMonitor) -> list[Calibrati
     if not layout.calibration.is_file():
         return []
     with suppress(TunectlError):
-        calibration: Calibration = atomic_io.read_json(layout.calibration, Calibration)
-        about = calibration.release, calibration.references.get("prompt", EMPTY)
+        kept: Calibration = atomic_io.read_json(layout.calibration, Calibration)
+        about = kept.release, kept.references.get("prompt", EMPTY)
         return (
-            calibration.figures
+            kept.figures
             if about in [(one.release, one.reference) for one in watching.list_closed_windows()[-1:]]
             else []
         )
@@ -91,28 +89,3 @@ def run_once(watching: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> Non
         metrics.record_failure()
     else:
         metrics.record_success(time.time())
-
-
-def _pages(
-    settings: MonitorSettings, layout: ProjectPaths, watching: DriftMonitor, metrics: drift_metrics.DriftMetrics
-) -> PageProviders:
-    folder = layout.root / settings.monitor.reports
-
-    def list_report_names() -> set[str]:
-        return {one.name for one in report_files.list_reports(folder)}
-
-    def window(name: str) -> str | None:
-        match = next((one for one in watching.list_closed_windows() if one.id == name), None)
-        if match is None:
-            return None
-        return drift_page.render_window(
-            settings.project, match, reference_data.load_rows_by_id(watching.store, name), list_report_names()
-        )
-
-    return PageProviders(
-        metrics=metrics.render,
-        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), list_report_names()),
-        window=window,
-        data=lambda: msgspec.json.encode(watching.list_closed_windows()),
-        reports=folder,
-    )

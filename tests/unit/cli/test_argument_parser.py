@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunectl.cli.argument_parser import MixedArgumentParser
+from tunectl.cli.main import MixedArgumentParser
 
 
 @pytest.fixture

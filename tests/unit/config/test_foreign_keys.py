@@ -12,7 +12,7 @@ import pytest
 from tunectl.artifacts.paths import ProjectPaths
 from tunectl.cli.main import main
 from tunectl.config.loading import checks, foreign_import, foreign_keys, foreign_yaml
-from tunectl.config.loading.foreign_rules import EFFECT, NONE, TOOL, ImportedConfig
+from tunectl.config.loading.foreign_keys import EFFECT, NONE, TOOL, ImportedConfig
 from tunectl.config.loading.override_parsing import Override
 from tunectl.config.schema.root import TunectlConfig
 from tunectl.core.errors import ConfigError

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.config.loading import foreign_import, foreign_yaml
-from tunectl.config.loading.foreign_rules import ImportedConfig
+from tunectl.config.loading.foreign_keys import ImportedConfig
 from tunectl.core.errors import UsageError
 
 BREAKS = ("\n", "\r", "\r\n", "\x85", "\u2028", "\u2029", "\x0b", "\x0c", "\x1b[2J", "\0", "\ufeff")

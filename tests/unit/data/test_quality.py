@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from tunectl.artifacts.records import Document, Example, Message, ReferenceAnswer, Segment, Source, Tokens
 from tunectl.config.schema.curate import Quality, WordBounds
 from tunectl.core.errors import ConfigError
-from tunectl.data.filters import repetition
+from tunectl.data.filters import quality
 from tunectl.data.filters.quality import QualityFilter
 from tunectl.data.transform import Dropped
 
@@ -173,20 +173,20 @@ def test_bounds_that_no_text_meets_are_refused() -> None:
 
 
 def test_copied_lines() -> None:
-    assert repetition.duplicate_line_fraction("a\n\nb\na\na") == 0.5
-    assert repetition.duplicate_line_fraction("") == 0.0
+    assert quality.duplicate_line_fraction("a\n\nb\na\na") == 0.5
+    assert quality.duplicate_line_fraction("") == 0.0
 
 
 def test_top_share() -> None:
-    assert repetition.top_ngram_fraction(["a", "b", "a", "b", "c", "c", "c", "c"], 2) == pytest.approx(6 / 8)
-    assert repetition.top_ngram_fraction(["a", "b", "c"], 2) == 0.0
-    assert repetition.top_ngram_fraction([], 2) == 0.0
+    assert quality.top_ngram_fraction(["a", "b", "a", "b", "c", "c", "c", "c"], 2) == pytest.approx(6 / 8)
+    assert quality.top_ngram_fraction(["a", "b", "c"], 2) == 0.0
+    assert quality.top_ngram_fraction([], 2) == 0.0
 
 
 def test_copied_share_counts_each_letter_once() -> None:
-    assert repetition.duplicate_ngram_fraction(["a", "b", "c", "a", "b", "c"], 3) == 0.5
-    assert repetition.duplicate_ngram_fraction(["x"] * 10, 5) == pytest.approx(0.9)
-    assert repetition.duplicate_ngram_fraction([], 5) == 0.0
+    assert quality.duplicate_ngram_fraction(["a", "b", "c", "a", "b", "c"], 3) == 0.5
+    assert quality.duplicate_ngram_fraction(["x"] * 10, 5) == pytest.approx(0.9)
+    assert quality.duplicate_ngram_fraction([], 5) == 0.0
 
 
 def test_control_tokens_are_turned_away_where_strangers_write_but_not_in_rows_without_a_template() -> None:

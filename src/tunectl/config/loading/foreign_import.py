@@ -6,16 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tunectl.config.loading.foreign_keys import list_rules
-from tunectl.config.loading.foreign_rules import (
-    PREFERENCES,
-    TITLES,
-    TOOL,
-    ImportedConfig,
-    Tool,
-    catch_bad_value,
-    to_int,
-)
+from tunectl.config.loading.foreign_keys import PREFERENCES, TOOL, ImportedConfig, Tool, list_rules, to_int
 
 REVISION = "the whole commit hash, 40 digits, from the list of commits of {repo}"
 FORMATS: Mapping[Tool, Mapping[str, str]] = {
@@ -45,9 +36,13 @@ def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
         draft.drop("adapter", "tunectl tunes low-rank adapters; full tuning is not offered")
     four_bit = adapter == "qlora" or bool(foreign.get("load_in_4bit"))
     _set_method(draft, qlora=four_bit, dora=foreign.get("peft_use_dora"), rslora=foreign.get("peft_use_rslora"))
-    with catch_bad_value(draft, "lora_target_modules"):
-        _set_target_modules(draft, foreign.get("lora_target_modules"), every=foreign.get("lora_target_linear"))
-    with catch_bad_value(draft, "micro_batch_size"):
+    with draft.catch_bad_value("lora_target_modules"):
+        modules = foreign.get("lora_target_modules") or []
+        names = [modules] if isinstance(modules, str) else list(modules)
+        every = foreign.get("lora_target_linear") or names in (["all-linear"], ["all_linear"])
+        if every or names:
+            draft.set("sft.target_modules", "all-linear" if every else names)
+    with draft.catch_bad_value("micro_batch_size"):
         if foreign.get("batch_size"):
             draft.set("sft.batch_size", to_int(foreign["batch_size"]))
         else:
@@ -65,9 +60,9 @@ def import_axolotl(foreign: Mapping[str, Any]) -> ImportedConfig:
         "sft.lora_dropout": 0.0,
         "seed": 42,
     }
-    _set_defaults(draft, "axolotl", usual | ({} if "warmup_steps" in foreign else {"sft.warmup_ratio": 0.03}))
+    _set_defaults(draft, "Axolotl", usual | ({} if "warmup_steps" in foreign else {"sft.warmup_ratio": 0.03}))
     for entry in _to_list(foreign.get("datasets")):
-        with catch_bad_value(draft, "datasets"):
+        with draft.catch_bad_value("datasets"):
             _add_axolotl_dataset(draft, entry)
     if foreign.get("pretraining_dataset"):
         draft.groups["cpt"] = "lora"
@@ -85,7 +80,7 @@ def import_llama_factory(foreign: Mapping[str, Any], datasets_info: Mapping[str,
     if bits and str(bits) != "4":
         draft.drop("quantization_bit", f"{bits} bits are not offered; qlora uses 4")
     _set_method(draft, qlora=str(bits) == "4", dora=foreign.get("use_dora"), rslora=foreign.get("use_rslora"))
-    with catch_bad_value(draft, "per_device_train_batch_size"):
+    with draft.catch_bad_value("per_device_train_batch_size"):
         _set_batch_size(draft, "per_device_train_batch_size", 8)
     _set_validation(draft, "val_size")
     draft.set("sft.loss_on", "final_answer" if foreign.get("mask_history") else "assistant")
@@ -102,8 +97,8 @@ def import_llama_factory(foreign: Mapping[str, Any], datasets_info: Mapping[str,
         "sft.max_length": 2048,
         "seed": 42,
     }
-    _set_defaults(draft, "llama-factory", usual)
-    with catch_bad_value(draft, "dataset"):
+    _set_defaults(draft, "LLaMA-Factory", usual)
+    with draft.catch_bad_value("dataset"):
         names = foreign.get("dataset")
         parts = names.split(",") if isinstance(names, str) else [str(item) for item in names or []]
         for name in filter(None, (part.strip() for part in parts)):
@@ -120,8 +115,8 @@ def _apply_rules(foreign: Mapping[str, Any], tool: Tool) -> ImportedConfig:
         if rule is None:
             draft.drop(key, "tunectl does not know this setting; look it up in the other tool's manual", TOOL)
         else:
-            with catch_bad_value(draft, key):
-                rule(draft, key, value)
+            with draft.catch_bad_value(key):
+                rule.convert(draft, key, value, rule.ours)
     return draft
 
 
@@ -152,15 +147,6 @@ def _set_method(draft: ImportedConfig, **switches: Any) -> None:
         draft.drop(other, f"tunectl does not combine {other} with {methods[0]}")
 
 
-def _set_target_modules(draft: ImportedConfig, named: Any, *, every: Any) -> None:
-    """Set the layers from Axolotl's list; ``every`` is its switch for all linear ones."""
-    names = [named] if named and isinstance(named, str) else list(named or [])
-    if every or names in (["all-linear"], ["all_linear"]):
-        draft.set("sft.target_modules", "all-linear")
-    elif names:
-        draft.set("sft.target_modules", names)
-
-
 def _set_precision(draft: ImportedConfig, *, bfloat16: Any, half: Any) -> None:
     if bfloat16:
         draft.set("hardware.dtype", "bfloat16")
@@ -181,7 +167,7 @@ def _set_batch_size(draft: ImportedConfig, each: str, default: int) -> None:
 
 def _set_validation(draft: ImportedConfig, key: str) -> None:
     """Set their validation share; tunectl also holds out a test share of the same size, which they do not have."""
-    with catch_bad_value(draft, key):
+    with draft.catch_bad_value(key):
         value = float(draft.foreign.get(key) or 0)
         if value >= 1:
             draft.drop(key, "a number of rows; tunectl takes shares: split.shares.validation=<0 to 1>")
@@ -192,11 +178,11 @@ def _set_validation(draft: ImportedConfig, key: str) -> None:
             draft.set("split.shares", shares, "test: the same share, for the comparison with base and prompts")
 
 
-def _set_defaults(draft: ImportedConfig, tool: Tool, values: Mapping[str, Any]) -> None:
+def _set_defaults(draft: ImportedConfig, tool: str, values: Mapping[str, Any]) -> None:
     """Write the other tool's default where the file has no value and our default differs."""
     for name, value in values.items():
         if name not in draft.values:
-            draft.set(name, value, f"{TITLES[tool]}'s default")
+            draft.set(name, value, f"{tool}'s default")
 
 
 def _to_list(value: Any) -> list[Any]:
@@ -235,12 +221,11 @@ def _add_axolotl_dataset(draft: ImportedConfig, entry: Any) -> None:
         name = item.rstrip("/").rpartition("/")[2].partition(".")[0]
         key_prefix = _add_source(draft, name, item, local=local, revision=entry.get("revision"))
         if not local:
-            _copy_hub_keys(draft, key_prefix, entry, {"name": "subset", "split": "split"})
+            _set_given(draft, key_prefix, subset=entry.get("name"), split=entry.get("split"))
         _set_axolotl_format(draft, key_prefix, entry)
     if files and not named:
-        draft.drop(
-            "datasets", f"data_files of {path}: a Hub data set is read whole; a folder can be narrowed by a glob"
-        )
+        narrowed = f"data_files of {path}: a Hub data set is read whole; a folder can be narrowed by a glob"
+        draft.drop("datasets", narrowed)
     if str(entry.get("type")).partition(":")[0] in {"chat_template", "sharegpt"}:
         draft.set("sft.loss_on", "assistant")
     elif "sft.loss_on" not in draft.values:
@@ -250,23 +235,11 @@ def _add_axolotl_dataset(draft: ImportedConfig, entry: Any) -> None:
         draft.drop("datasets", f"roles_to_train {roles}: only assistant turns are learned from")
 
 
-def _copy_hub_keys(draft: ImportedConfig, key_prefix: str, entry: Mapping[str, Any], names: Mapping[str, str]) -> None:
-    for foreign_key, own_key in names.items():
-        if entry.get(foreign_key):
-            draft.set(f"{key_prefix}.{own_key}", entry[foreign_key])
-
-
 def _set_axolotl_format(draft: ImportedConfig, key_prefix: str, entry: Mapping[str, Any]) -> None:
     kind = entry.get("type")
     if isinstance(kind, dict):
-        prompts = [kind[key] for key in ("field_instruction", "field_input") if kind.get(key)]
-        _set_columns(
-            draft,
-            key_prefix,
-            prompts or ["instruction"],
-            kind.get("field_output") or "output",
-            kind.get("field_system"),
-        )
+        prompts = [kind[key] for key in ("field_instruction", "field_input") if kind.get(key)] or ["instruction"]
+        _set_columns(draft, key_prefix, prompts, kind.get("field_output") or "output", kind.get("field_system"))
         if kind.get("format"):
             draft.drop("datasets", f"the prompt format {kind['format']!r}; see {key_prefix}.prompt.template")
         return
@@ -285,21 +258,22 @@ def _set_axolotl_format(draft: ImportedConfig, key_prefix: str, entry: Mapping[s
             draft.set(f"{key_prefix}.columns.text", [entry["field"]])
 
 
+def _set_given(draft: ImportedConfig, key_prefix: str, **values: Any) -> None:
+    for name, value in values.items():
+        if value:
+            draft.set(f"{key_prefix}.{name}", value)
+
+
 def _set_columns(draft: ImportedConfig, key_prefix: str, prompts: list[Any], answer: Any, system: Any) -> None:
     draft.set(f"{key_prefix}.format", "columns")
-    draft.set(f"{key_prefix}.columns.prompt", prompts)
-    draft.set(f"{key_prefix}.columns.answer", answer)
-    if system:
-        draft.set(f"{key_prefix}.columns.system", system)
+    _set_given(draft, f"{key_prefix}.columns", prompt=prompts, answer=answer, system=system)
 
 
 def _add_llama_factory_dataset(draft: ImportedConfig, name: str, entry: Any, folder: str) -> None:
     """One data set by its entry in ``dataset_info.json``; where there is none, the file must be given."""
     if not isinstance(entry, dict):
-        key_prefix = _add_source(draft, name, "???", local=True)
-        draft.set(
-            f"{key_prefix}.path", "???", f"the file of data set {name}; dataset_info.json was not found or lacks it"
-        )
+        needed = f"the file of data set {name}; dataset_info.json was not found or lacks it"
+        draft.set(f"{_add_source(draft, name, '???', local=True)}.path", "???", needed)
         return
     hub = entry.get("hf_hub_url")
     if hub and not entry.get("file_name"):
@@ -309,7 +283,7 @@ def _add_llama_factory_dataset(draft: ImportedConfig, name: str, entry: Any, fol
     if entry.get("ranking"):
         draft.drop("dataset", f"{name} holds preferences (ranking); {PREFERENCES}")
     if hub:
-        _copy_hub_keys(draft, key_prefix, entry, {"subset": "subset", "split": "split"})
+        _set_given(draft, key_prefix, subset=entry.get("subset"), split=entry.get("split"))
     columns = entry.get("columns") or {}
     formatting = str(entry.get("formatting", "alpaca"))
     if formatting == "alpaca" and columns.get("response"):

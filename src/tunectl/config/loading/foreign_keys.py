@@ -1,155 +1,348 @@
-"""The settings of LLaMA-Factory and Axolotl beside ours: one table for both.
+"""The settings of LLaMA-Factory and Axolotl beside ours: one table for both, and the conversions that it names.
 
 Names and meanings are those of ``llamafactory-cli train FILE`` and ``axolotl train FILE``.
 """
 
 from __future__ import annotations
 
-from tunectl.config.loading.foreign_rules import (
-    OPTIMIZERS,
-    PREFERENCES,
-    SCHEDULES,
-    Apply,
-    ForeignKey,
-    Tool,
-    combine,
-    drop_special_tokens,
-    ignore,
-    lack,
-    look_up,
-    rename,
-    report_by_key,
-    report_to,
-    require,
-    set_end_of_turn,
-    set_patience,
-    set_save_steps,
-    set_stage,
-    set_targets,
-    set_template,
-    set_template_text,
-    to_float_or_none,
-    to_int,
-)
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple
 
-SPEED = "speed and memory only; tunectl chooses by itself"
+Tool = Literal["axolotl", "llama-factory"]
+EFFECT, NONE, TOOL = "changes the result", "no effect on the result", "unknown to tunectl"
+"""How much a setting without a counterpart matters."""
+OFF: Final[tuple[Any, ...]] = (None, False, "", [], {}, "none", 0)
+"""Values that switch a setting off: such a setting is not listed."""
+
+
+class UnsupportedKey(NamedTuple):
+    """A setting that could not be carried over."""
+
+    key: str
+    value: Any
+    matters: str
+    """One of ``EFFECT``, ``NONE``, ``TOOL``."""
+    reason: str
+
+
+@dataclass(slots=True)
+class ImportedConfig:
+    """What an import has collected so far."""
+
+    foreign: Mapping[str, Any]
+    """Settings of the other tool's file."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """Chosen file of each group, for example ``sft: dora``."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """Our settings by dotted key."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """Comments by dotted key."""
+    sources: dict[str, str] = field(default_factory=dict)
+    """Base of each source: ``files`` or ``hub``."""
+    dropped: list[UnsupportedKey] = field(default_factory=list)
+
+    def set(self, name: str, value: Any, note: str = "") -> None:
+        """Give one of our settings a value; ``note`` becomes a comment beside it.
+
+        One that would be read as another setting, which may hold an address or a name of a secret, is listed as not carried over.
+        """
+        if "${" in str(value):
+            self.dropped.append(UnsupportedKey(name, value, EFFECT, "${...} would be read as another setting of yours"))
+            return
+        self.values[name] = value
+        if note:
+            self.notes[name] = note
+
+    def drop(self, key: str, reason: str, matters: str = EFFECT) -> None:
+        """List one of their settings as having no counterpart."""
+        self.dropped.append(UnsupportedKey(key, self.foreign.get(key), matters, reason))
+
+    @contextmanager
+    def catch_bad_value(self, key: str) -> Iterator[None]:
+        """List ``key`` as not converted where its value has an unexpected type."""
+        try:
+            yield
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            self.drop(key, f"the value cannot be understood: {error}")
+
+
+Conversion = Callable[[ImportedConfig, str, Any, str], None]
+"""Takes what was collected, their key, its value, and our key or the reason why there is none."""
+
+
+class ForeignKey(NamedTuple):
+    """One row of the table: a setting under the name of each tool, ours, and how its value is converted."""
+
+    axolotl: str
+    """Names in Axolotl, separated by blanks; empty where it has none."""
+    llama_factory: str
+    ours: str
+    """Our dotted setting, or why there is none."""
+    convert: Conversion
+
+
+# Conversions without a value of ours: the third column is the reason.
+
+
+def skip(*_: Any) -> None:
+    """Do nothing: the setting is converted together with others (``foreign_import``), or tunectl always works that way."""
+
+
+def drop_effective(draft: ImportedConfig, key: str, value: Any, reason: str) -> None:
+    """List a setting that has no counterpart and changes the result."""
+    if value not in OFF:
+        draft.drop(key, reason)
+
+
+def drop_harmless(draft: ImportedConfig, key: str, _: Any, reason: str) -> None:
+    """List a setting that has no counterpart and does not change the result."""
+    draft.drop(key, reason, NONE)
+
+
+def require(*allowed: Any) -> Conversion:
+    """List a setting unless it has one of the values ``allowed``: tunectl always works that way."""
+
+    def check(draft: ImportedConfig, key: str, value: Any, reason: str) -> None:
+        if value not in allowed:
+            draft.drop(key, reason)
+
+    return check
+
+
+# Conversions to a value of ours: the third column is its key.
+
+
+def convert(function: Callable[[Any], Any]) -> Conversion:
+    """Set the value that ``function`` returns; it may raise ValueError with the reason why a value cannot be converted."""
+
+    def apply(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
+        try:
+            draft.set(own_key, function(value))
+        except (ValueError, TypeError) as error:
+            draft.drop(key, str(error))
+
+    return apply
+
+
+def look_up(table: Mapping[str, str], description: str) -> Conversion:
+    """Convert by a table, ours to theirs; any other value is refused with our names."""
+
+    def find(value: Any) -> str:
+        for ours, theirs in table.items():
+            if str(value).lower() in theirs.split():
+                return ours
+        raise ValueError(f"{description} {value} is not offered; there are {', '.join(sorted(table))}")
+
+    return convert(find)
+
+
+def to_int(value: Any) -> int:
+    """Return an integer, also where YAML read it as text; refuses fractions."""
+    if float(value) != int(float(value)):
+        raise ValueError(f"{value} is not a whole number")
+    return int(float(value))
+
+
+def split_targets(value: Any) -> Any:
+    """Return LLaMA-Factory's lora_target: a list, or names separated by commas."""
+    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+    return "all-linear" if names in (["all"], ["all-linear"]) else names
+
+
+def set_template(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
+    """Set a named chat template, or the model's own where there is none of that name."""
+    name = str(value)
+    if name in TEMPLATES:
+        draft.set(own_key, name)
+    elif name.startswith("tokenizer_default") and key == "chat_template":
+        draft.set(own_key, None, "the model's own")
+    elif name != "jinja" or key != "chat_template":
+        draft.set(own_key, None, f"the model's own; compare it with {name}: tunectl data inspect")
+        draft.drop(
+            key, f"{name} is not one of our named templates, so the model's own is used; tunectl data inspect shows it"
+        )
+
+
+def set_template_text(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
+    """Set a chat template given as text, which must become a file; a path is used unchanged."""
+    text = str(value or "")
+    if "{" in text or "\n" in text:
+        draft.set(own_key, "???", "a file that holds the text of chat_template_jinja")
+        draft.drop(key, "put the template into a file, and name that file")
+    elif text:
+        draft.set(own_key, text)
+
+
+def set_stage(draft: ImportedConfig, key: str, value: Any, _: str) -> None:
+    """Convert LLaMA-Factory's stage: pt is our cpt."""
+    if value == "pt":
+        draft.groups["cpt"] = "lora"
+        draft.drop(key, "further pre-training is the cpt stage here, switched on; its settings keep our values")
+    elif value != "sft":
+        draft.drop(key, PREFERENCES)
+
+
+def set_save_steps(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
+    """Convert LLaMA-Factory's save_steps, which may be a share of all steps."""
+    if isinstance(value, int) and value >= 1:
+        draft.set(own_key, value)
+    else:
+        draft.drop(key, "a share of all steps; tunectl counts steps: sft.save_steps", NONE)
+
+
+def set_patience(draft: ImportedConfig, _: str, value: Any, own_key: str) -> None:
+    """Set early stopping by a number of validations."""
+    if value:
+        draft.set(own_key, {"patience": to_int(value), "min_delta": 0.0})
+
+
+def set_end_of_turn(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
+    """Set the end of turn, which is a single token here."""
+    tokens = [str(item) for item in value or []]
+    if tokens:
+        draft.set(own_key, tokens[0])
+    if len(tokens) > 1:
+        draft.drop(key, f"one token ends a turn here: {tokens[0]}")
+
+
+def drop_special_tokens(draft: ImportedConfig, key: str, value: Any, _: str) -> None:
+    """Drop the setting: special tokens come from the model."""
+    names = sorted(name for name, token in (value or {}).items() if token)
+    if names:
+        draft.drop(key, f"{', '.join(names)}: special tokens are the model's own; padding is masked by length", NONE)
+
+
+def report_to(draft: ImportedConfig, key: str, value: Any, own_key: str) -> None:
+    """Set the trackers, of which Axolotl has a setting each; those that tunectl does not know are listed."""
+    if key != "report_to" and not value:
+        return
+    trackers = value if key == "report_to" else key.removeprefix("use_").partition("_")[0]
+    names = [str(item).lower() for item in (trackers if isinstance(trackers, list) else [trackers]) if item]
+    draft.set(own_key, sorted({*TRACKERS} & {*names} | {*draft.values.get(own_key, [])}))
+    for name in names:
+        if name == "tensorboard":
+            draft.drop(key, "curves are in artifacts/plots/*/history.csv, and dvc plots draws them", NONE)
+        elif name not in {*TRACKERS, "none", "all"}:
+            draft.drop(key, f"{name} is not offered; there are {', '.join(TRACKERS)}", NONE)
+
+
+OPTIMIZERS = {
+    "adamw": "adamw adamw_torch adamw_torch_fused adamw_hf",
+    "adamw_8bit": "adamw_8bit adamw_bnb_8bit paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "lion": "lion lion_32bit lion_8bit paged_lion_8bit",
+    "sgd": "sgd",
+}
+"""Our optimizers and the names that they have there; the fused, paged and 8-bit variants compute the same up to rounding."""
+SCHEDULES = {"constant": "constant constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+TEMPLATES = frozenset({"chatml", "llama3", "gemma", "mistral", "zephyr"})
+TRACKERS = ("mlflow", "wandb")
+PREFERENCES = (
+    "only supervised tuning is taken over; preferences are declared in groups of their own: preferences, reward, align"
+)
 FILES = "tunectl keeps artifacts/ and its own caches"
-LOOP = "tunectl reports and resumes by itself"
-PACKING = "examples are batched by length instead of packed: no example sees another"
-VOCABULARY = "the vocabulary is the model's own"
-FOUND = "found from the model"
 UPLOAD = "nothing is uploaded"
-ADAPTER = "only the adapter is trained"
 LAUNCH = "several processes are declared with launch=torchrun or launch=ray"
-OWN_SPLIT = "validation and test come from the same sources; give rows a split column instead"
-TRACKER_NAMES = "runs are called after project; the rest comes from wandb's own settings"
+
 
 KEYS: tuple[ForeignKey, ...] = (
     # model
-    combine("base_model revision_of_model", "model_name_or_path model_revision", "model.source"),
-    ignore("base_model_config", "", "the configuration comes with the model"),
-    lack("tokenizer_config", "", "the tokenizer comes with the model"),
-    ignore("model_type tokenizer_type is_llama_derived_model is_mistral_derived_model is_falcon_derived_model", "", FOUND),
-    ignore("trust_remote_code", "trust_remote_code", "code that comes with a model is never run"),
-    ignore("strict", "", "tunectl is always strict"),
-    lack("load_in_8bit", "", "8 bits are not offered; qlora uses 4"),
-    combine("load_in_4bit adapter", "quantization_bit bits", "sft=qlora"),
-    lack("gptq", "", "the base model must have plain weights"),
-    require("", "quantization_method", ["bnb", "bitsandbytes", None], "4-bit tuning uses bitsandbytes"),
-    require("", "quantization_type", ["nf4"], "4-bit tuning uses nf4"),
-    require("", "double_quantization", [True], "4-bit tuning uses double quantization"),
-    lack("", "rope_scaling", "the context length is the model's own"),
-    lack("s2_attention", "shift_attn", "attention is the model's own"),
+    ForeignKey("base_model revision_of_model", "model_name_or_path model_revision", "model.source", skip),
+    ForeignKey("base_model_config", "", "the configuration comes with the model", drop_harmless),
+    ForeignKey("tokenizer_config", "", "the tokenizer comes with the model", drop_effective),
+    ForeignKey("model_type tokenizer_type is_llama_derived_model is_mistral_derived_model is_falcon_derived_model", "", "found from the model", drop_harmless),
+    ForeignKey("trust_remote_code", "trust_remote_code", "code that comes with a model is never run", drop_harmless),
+    ForeignKey("strict", "", "tunectl is always strict", drop_harmless),
+    ForeignKey("load_in_8bit", "", "8 bits are not offered; qlora uses 4", drop_effective),
+    ForeignKey("load_in_4bit adapter", "quantization_bit bits", "sft=qlora", skip),
+    ForeignKey("gptq", "", "the base model must have plain weights", drop_effective),
+    ForeignKey("", "quantization_method", "4-bit tuning uses bitsandbytes", require("bnb", "bitsandbytes", None)),
+    ForeignKey("", "quantization_type", "4-bit tuning uses nf4", require("nf4")),
+    ForeignKey("", "double_quantization", "4-bit tuning uses double quantization", require(True)),
+    ForeignKey("", "rope_scaling", "the context length is the model's own", drop_effective),
+    ForeignKey("s2_attention", "shift_attn", "attention is the model's own", drop_effective),
     ForeignKey("chat_template", "template", "model.chat_template", set_template),
     ForeignKey("chat_template_jinja", "", "model.chat_template", set_template_text),
-    rename("default_system_message", "default_system", "sft.system"),
-    ignore("", "tool_format", "tool calls follow the chat template"),
+    ForeignKey("default_system_message", "default_system", "sft.system", convert(lambda value: value)),
+    ForeignKey("", "tool_format", "tool calls follow the chat template", drop_harmless),
     ForeignKey("special_tokens", "", "the model's own", drop_special_tokens),
     ForeignKey("eot_tokens", "", "model.eot_token", set_end_of_turn),
-    lack(
-        "tokens added_tokens_overrides resize_token_embeddings_to_32x", "resize_vocab add_tokens add_special_tokens",
-        VOCABULARY,
-    ),
+    ForeignKey("tokens added_tokens_overrides resize_token_embeddings_to_32x", "resize_vocab add_tokens add_special_tokens", "the vocabulary is the model's own", drop_effective),
     # method
     ForeignKey("", "stage", "sft, or cpt for pt", set_stage),
-    combine("", "do_train do_eval do_predict predict_with_generate", "tunectl repro trains and evaluates"),
-    require("", "finetuning_type", ["lora"], "tunectl tunes low-rank adapters; full, freeze and oft are not offered"),
-    lack(
-        "lora_model_dir", "adapter_name_or_path", "tuning starts from the base model; merge the adapter into it first"
-    ),
-    rename("lora_r", "lora_rank", "sft.lora_rank", to_int),
-    rename("lora_alpha", "lora_alpha", "sft.lora_alpha", float),
-    rename("lora_dropout", "", "sft.lora_dropout", lambda value: float(value or 0)),
-    rename("", "lora_dropout", "sft.lora_dropout", float),
-    combine("lora_target_modules lora_target_linear", "", "sft.target_modules"),
-    rename("", "lora_target", "sft.target_modules", set_targets),
-    combine("peft_use_dora peft_use_rslora", "use_dora use_rslora", "sft=dora, sft=rslora"),
-    ignore("lora_fan_in_fan_out", "", FOUND),
-    lack("lora_modules_to_save unfrozen_parameters", "additional_target", ADAPTER),
-    combine("", "create_new_adapter", "always so"),
-    lack("peft", "", "extra settings of peft are not offered"),
-    lack("loraplus_lr_ratio", "loraplus_lr_ratio", "LoRA+ is not offered: one learning rate for the whole adapter"),
-    lack("relora_steps", "", "ReLoRA is not offered"),
-    lack("", "pissa_init", "PiSSA is not offered: adapters start from zero"),
-    lack("", "use_galore", "GaLore is for full tuning"),
-    lack("", "use_apollo", "APOLLO is for full tuning"),
-    lack("", "use_badam", "BAdam is for full tuning"),
-    lack("rl reward_model trl", "pref_beta pref_loss pref_ftx reward_model", PREFERENCES),
-    lack("plugins", "", "code named in a file is never run"),
+    ForeignKey("", "do_train do_eval do_predict predict_with_generate", "tunectl repro trains and evaluates", skip),
+    ForeignKey("", "finetuning_type", "tunectl tunes low-rank adapters; full, freeze and oft are not offered", require("lora")),
+    ForeignKey("lora_model_dir", "adapter_name_or_path", "tuning starts from the base model; merge the adapter into it first", drop_effective),
+    ForeignKey("lora_r", "lora_rank", "sft.lora_rank", convert(to_int)),
+    ForeignKey("lora_alpha", "lora_alpha", "sft.lora_alpha", convert(float)),
+    ForeignKey("lora_dropout", "", "sft.lora_dropout", convert(lambda value: float(value or 0))),
+    ForeignKey("", "lora_dropout", "sft.lora_dropout", convert(float)),
+    ForeignKey("lora_target_modules lora_target_linear", "", "sft.target_modules", skip),
+    ForeignKey("", "lora_target", "sft.target_modules", convert(split_targets)),
+    ForeignKey("peft_use_dora peft_use_rslora", "use_dora use_rslora", "sft=dora, sft=rslora", skip),
+    ForeignKey("lora_fan_in_fan_out", "", "found from the model", drop_harmless),
+    ForeignKey("lora_modules_to_save unfrozen_parameters", "additional_target", "only the adapter is trained", drop_effective),
+    ForeignKey("", "create_new_adapter", "always so", skip),
+    ForeignKey("peft", "", "extra settings of peft are not offered", drop_effective),
+    ForeignKey("loraplus_lr_ratio", "loraplus_lr_ratio", "LoRA+ is not offered: one learning rate for the whole adapter", drop_effective),
+    ForeignKey("relora_steps", "", "ReLoRA is not offered", drop_effective),
+    ForeignKey("", "pissa_init", "PiSSA is not offered: adapters start from zero", drop_effective),
+    ForeignKey("", "use_galore", "GaLore is for full tuning", drop_effective),
+    ForeignKey("", "use_apollo", "APOLLO is for full tuning", drop_effective),
+    ForeignKey("", "use_badam", "BAdam is for full tuning", drop_effective),
+    ForeignKey("rl reward_model trl", "pref_beta pref_loss pref_ftx reward_model", PREFERENCES, drop_effective),
+    ForeignKey("plugins", "", "code named in a file is never run", drop_effective),
     # data
-    combine("datasets pretraining_dataset", "dataset dataset_dir", "ingest.sources"),
-    lack("test_datasets", "eval_dataset", OWN_SPLIT),
-    ignore("dataset_prepared_path", "overwrite_cache tokenized_path cache_dir", FILES),
-    combine("shuffle_merged_datasets", "", "always so"),
-    combine("dataset_exact_deduplication", "", "curate.exact"),
-    lack("push_dataset_to_hub", "", UPLOAD),
-    rename("sequence_len", "cutoff_len", "sft.max_length", to_int),
-    lack("min_sample_len", "", "short answers are judged by curate.quality"),
-    require("excess_length_strategy", "", ["drop"], "longer examples are rejected as too_long, never cut"),
-    lack("", "max_samples", "rows are not cut off silently; make a smaller file"),
-    lack("train_on_inputs", "train_on_prompt", "only answers are learned from"),
-    combine("", "mask_history", "sft.loss_on"),
-    require("", "mix_strategy", ["concat"], "sources are put together, not interleaved"),
-    lack("", "interleave_probs", "sources are put together; split.balance re-weights to a declared population"),
-    combine("val_set_size", "val_size", "split.shares"),
-    ignore(
+    ForeignKey("datasets pretraining_dataset", "dataset dataset_dir", "ingest.sources", skip),
+    ForeignKey("test_datasets", "eval_dataset", "validation and test come from the same sources; give rows a split column instead", drop_effective),
+    ForeignKey("dataset_prepared_path", "overwrite_cache tokenized_path cache_dir", FILES, drop_harmless),
+    ForeignKey("shuffle_merged_datasets", "", "always so", skip),
+    ForeignKey("dataset_exact_deduplication", "", "curate.exact", skip),
+    ForeignKey("push_dataset_to_hub", "", UPLOAD, drop_effective),
+    ForeignKey("sequence_len", "cutoff_len", "sft.max_length", convert(to_int)),
+    ForeignKey("min_sample_len", "", "short answers are judged by curate.quality", drop_effective),
+    ForeignKey("excess_length_strategy", "", "longer examples are rejected as too_long, never cut", require("drop")),
+    ForeignKey("", "max_samples", "rows are not cut off silently; make a smaller file", drop_effective),
+    ForeignKey("train_on_inputs", "train_on_prompt", "only answers are learned from", drop_effective),
+    ForeignKey("", "mask_history", "sft.loss_on", skip),
+    ForeignKey("", "mix_strategy", "sources are put together, not interleaved", require("concat")),
+    ForeignKey("", "interleave_probs", "sources are put together; split.balance re-weights to a declared population", drop_effective),
+    ForeignKey("val_set_size", "val_size", "split.shares", skip),
+    ForeignKey(
         "sample_packing eval_sample_packing sample_packing_sequentially sample_packing_group_size"
         " sample_packing_bin_size pad_to_sequence_len group_by_length",
         "packing neat_packing",
-        PACKING,
+        "examples are batched by length instead of packed: no example sees another",
+        drop_harmless,
     ),
     # training
-    combine(
-        "micro_batch_size gradient_accumulation_steps batch_size",
-        "per_device_train_batch_size gradient_accumulation_steps",
-        "sft.batch_size",
-    ),
-    rename("num_epochs", "num_train_epochs", "sft.epochs", float),
-    lack("max_steps", "max_steps", "training is counted in epochs: sft.epochs"),
-    rename("optimizer", "optim", "sft.optimizer", look_up(OPTIMIZERS, "optimizer")),
-    lack("optim_args", "", "the optimizer's other settings are fixed"),
-    require("adam_beta1", "adam_beta1", [0.9], "the optimizer's betas are fixed"),
-    require("adam_beta2", "adam_beta2", [0.999], "the optimizer's betas are fixed"),
-    require("adam_epsilon", "", [1e-8], "the optimizer's epsilon is fixed"),
-    rename("lr_scheduler", "lr_scheduler_type", "sft.lr_scheduler", look_up(SCHEDULES, "schedule")),
-    lack("lr_scheduler_kwargs", "", "schedules have no further settings"),
-    lack("cosine_min_lr_ratio", "", "the step size falls to 0"),
-    rename("learning_rate", "learning_rate", "sft.learning_rate", float),
-    rename("warmup_ratio", "warmup_ratio", "sft.warmup_ratio", float),
-    lack(
-        "warmup_steps", "warmup_steps", "a number of steps; tunectl takes a share of all steps: sft.warmup_ratio"
-    ),
-    rename("weight_decay", "weight_decay", "sft.weight_decay", float),
-    rename("max_grad_norm", "max_grad_norm", "sft.max_grad_norm", lambda value: float(value) or None),
-    rename("", "label_smoothing_factor", "sft.label_smoothing", float),
-    rename("neftune_noise_alpha noisy_embedding_alpha", "neftune_noise_alpha", "sft.neftune_noise_alpha", to_float_or_none),
-    rename("seed", "seed", "seed", to_int),
-    lack("", "data_seed", "one seed for all: seed"),
-    combine("bf16 bfloat16 fp16 float16", "bf16 fp16 pure_bf16", "hardware.dtype"),
-    lack("fp8", "", "8-bit floating point is not offered"),
-    rename("gradient_checkpointing", "gradient_checkpointing", "hardware.gradient_checkpointing", bool),
-    rename("", "disable_gradient_checkpointing", "hardware.gradient_checkpointing", lambda value: not value),
-    ignore(
+    ForeignKey("micro_batch_size gradient_accumulation_steps batch_size", "per_device_train_batch_size gradient_accumulation_steps", "sft.batch_size", skip),
+    ForeignKey("num_epochs", "num_train_epochs", "sft.epochs", convert(float)),
+    ForeignKey("max_steps", "max_steps", "training is counted in epochs: sft.epochs", drop_effective),
+    ForeignKey("optimizer", "optim", "sft.optimizer", look_up(OPTIMIZERS, "optimizer")),
+    ForeignKey("optim_args", "", "the optimizer's other settings are fixed", drop_effective),
+    ForeignKey("adam_beta1", "adam_beta1", "the optimizer's betas are fixed", require(0.9)),
+    ForeignKey("adam_beta2", "adam_beta2", "the optimizer's betas are fixed", require(0.999)),
+    ForeignKey("adam_epsilon", "", "the optimizer's epsilon is fixed", require(1e-8)),
+    ForeignKey("lr_scheduler", "lr_scheduler_type", "sft.lr_scheduler", look_up(SCHEDULES, "schedule")),
+    ForeignKey("lr_scheduler_kwargs", "", "schedules have no further settings", drop_effective),
+    ForeignKey("cosine_min_lr_ratio", "", "the step size falls to 0", drop_effective),
+    ForeignKey("learning_rate", "learning_rate", "sft.learning_rate", convert(float)),
+    ForeignKey("warmup_ratio", "warmup_ratio", "sft.warmup_ratio", convert(float)),
+    ForeignKey("warmup_steps", "warmup_steps", "a number of steps; tunectl takes a share of all steps: sft.warmup_ratio", drop_effective),
+    ForeignKey("weight_decay", "weight_decay", "sft.weight_decay", convert(float)),
+    ForeignKey("max_grad_norm", "max_grad_norm", "sft.max_grad_norm", convert(lambda value: float(value) or None)),
+    ForeignKey("", "label_smoothing_factor", "sft.label_smoothing", convert(float)),
+    ForeignKey("neftune_noise_alpha noisy_embedding_alpha", "neftune_noise_alpha", "sft.neftune_noise_alpha", convert(lambda value: float(value) or None if value else None)),
+    ForeignKey("seed", "seed", "seed", convert(to_int)),
+    ForeignKey("", "data_seed", "one seed for all: seed", drop_effective),
+    ForeignKey("bf16 bfloat16 fp16 float16", "bf16 fp16 pure_bf16", "hardware.dtype", skip),
+    ForeignKey("fp8", "", "8-bit floating point is not offered", drop_effective),
+    ForeignKey("gradient_checkpointing", "gradient_checkpointing", "hardware.gradient_checkpointing", convert(bool)),
+    ForeignKey("", "disable_gradient_checkpointing", "hardware.gradient_checkpointing", convert(lambda value: not value)),
+    ForeignKey(
         "tokenizer_use_fast dataset_processes eval_batch_size tf32 gradient_checkpointing_kwargs flash_attention"
         " sdp_attention xformers_attention flex_attention eager_attention attn_implementation torch_compile"
         " lora_mlp_kernel lora_qkv_kernel lora_o_kernel unsloth_cross_entropy_loss dataloader_num_workers"
@@ -157,56 +350,51 @@ KEYS: tuple[ForeignKey, ...] = (
         "flash_attn use_unsloth use_unsloth_gc enable_liger_kernel low_cpu_mem_usage use_fast_tokenizer"
         " upcast_layernorm streaming preprocessing_num_workers preprocessing_batch_size dataloader_num_workers"
         " per_device_eval_batch_size",
-        SPEED,
+        "speed and memory only; tunectl chooses by itself",
+        drop_harmless,
     ),
-    ignore("device_map local_rank ddp_timeout", "ddp_timeout", LAUNCH),
-    lack("deepspeed", "deepspeed", f"{LAUNCH}; DeepSpeed is not used"),
-    lack("", "fsdp fsdp_config", f"{LAUNCH}; launch.shard=layers divides the model"),
-    lack(
-        "fsdp fsdp_config fsdp_version sequence_parallel_degree tensor_parallel_size context_parallel_size", "",
+    ForeignKey("device_map local_rank ddp_timeout", "ddp_timeout", LAUNCH, drop_harmless),
+    ForeignKey("deepspeed", "deepspeed", f"{LAUNCH}; DeepSpeed is not used", drop_effective),
+    ForeignKey("", "fsdp fsdp_config", f"{LAUNCH}; launch.shard=layers divides the model", drop_effective),
+    ForeignKey(
+        "fsdp fsdp_config fsdp_version sequence_parallel_degree tensor_parallel_size context_parallel_size",
+        "",
         f"{LAUNCH}; launch.shard=layers divides the model, parallel degrees are not used",
+        drop_effective,
     ),
-    lack("use_ray", "ray_run_name ray_num_workers", LAUNCH),
+    ForeignKey("use_ray", "ray_run_name ray_num_workers", LAUNCH, drop_effective),
     # output and evaluation
-    ignore("output_dir", "output_dir overwrite_output_dir logging_dir", FILES),
-    lack("hub_model_id wandb_log_model", "push_to_hub", UPLOAD),
-    combine("hub_strategy", "", "hub_model_id"),
-    combine("save_safetensors", "", "always so"),
-    rename("evals_per_epoch", "", "sft.evals_per_epoch", to_int),
-    ignore("eval_steps", "eval_steps", "validations are counted an epoch: sft.evals_per_epoch"),
-    rename("save_steps", "", "sft.save_steps", to_int),
+    ForeignKey("output_dir", "output_dir overwrite_output_dir logging_dir", FILES, drop_harmless),
+    ForeignKey("hub_model_id wandb_log_model", "push_to_hub", UPLOAD, drop_effective),
+    ForeignKey("hub_strategy", "", "hub_model_id", skip),
+    ForeignKey("save_safetensors", "", "always so", skip),
+    ForeignKey("evals_per_epoch", "", "sft.evals_per_epoch", convert(to_int)),
+    ForeignKey("eval_steps", "eval_steps", "validations are counted an epoch: sft.evals_per_epoch", drop_harmless),
+    ForeignKey("save_steps", "", "sft.save_steps", convert(to_int)),
     ForeignKey("", "save_steps", "sft.save_steps", set_save_steps),
     ForeignKey("early_stopping_patience", "early_stopping_steps", "sft.early_stopping", set_patience),
-    ignore(
+    ForeignKey(
         "logging_steps eval_strategy saves_per_epoch save_strategy save_total_limit save_only_model"
         " load_best_model_at_end resume_from_checkpoint auto_resume_from_checkpoints debug eval_table_size",
         "logging_steps plot_loss save_strategy save_total_limit save_only_model load_best_model_at_end"
         " resume_from_checkpoint eval_strategy evaluation_strategy",
-        LOOP,
+        "tunectl reports and resumes by itself",
+        drop_harmless,
     ),
-    require(
-        "", "metric_for_best_model", ["eval_loss", "loss"], "the best checkpoint is the one of least validation loss"
-    ),
-    ignore(
-        "loss_watchdog_threshold loss_watchdog_patience", "", "a loss that is not finite stops training with a message"
-    ),
-    ForeignKey("", "report_to", "track.to", report_to),
-    ForeignKey("wandb_project", "", "track.to", report_by_key("wandb")),
-    ForeignKey("mlflow_tracking_uri mlflow_experiment_name", "", "track.to", report_by_key("mlflow")),
-    ForeignKey("use_tensorboard", "", "track.to", report_by_key("tensorboard")),
-    ignore("wandb_entity wandb_name wandb_watch", "", TRACKER_NAMES),
-    ignore("", "run_name", "runs are called after project"),
-    lack("use_comet", "", "Comet is not offered; track.to has mlflow and wandb"),
-    lack("", "use_swanlab", "SwanLab is not offered; track.to has mlflow and wandb"),
-    ignore("", "compute_accuracy", "evaluate reports BLEU, chrF, ROUGE-L and perplexity"),
-    rename("", "max_new_tokens", "evaluate.decoding.max_new_tokens", to_int),
-    ignore("", "temperature top_p", "evaluate compares with evaluate.decoding, greedy by default"),
+    ForeignKey("", "metric_for_best_model", "the best checkpoint is the one of least validation loss", require("eval_loss", "loss")),
+    ForeignKey("loss_watchdog_threshold loss_watchdog_patience", "", "a loss that is not finite stops training with a message", drop_harmless),
+    ForeignKey("wandb_project mlflow_tracking_uri mlflow_experiment_name use_tensorboard", "report_to", "track.to", report_to),
+    ForeignKey("wandb_entity wandb_name wandb_watch", "", "runs are called after project; the rest comes from wandb's own settings", drop_harmless),
+    ForeignKey("", "run_name", "runs are called after project", drop_harmless),
+    ForeignKey("use_comet", "", "Comet is not offered; track.to has mlflow and wandb", drop_effective),
+    ForeignKey("", "use_swanlab", "SwanLab is not offered; track.to has mlflow and wandb", drop_effective),
+    ForeignKey("", "compute_accuracy", "evaluate reports BLEU, chrF, ROUGE-L and perplexity", drop_harmless),
+    ForeignKey("", "max_new_tokens", "evaluate.decoding.max_new_tokens", convert(to_int)),
+    ForeignKey("", "temperature top_p", "evaluate compares with evaluate.decoding, greedy by default", drop_harmless),
 )  # fmt: skip
 """Every setting of the two tools that an import knows."""
 
 
-def list_rules(tool: Tool) -> dict[str, Apply]:
-    """Map the name of each setting of ``tool`` to its conversion."""
-    return {
-        name: key.apply for key in KEYS for name in (key.axolotl if tool == "axolotl" else key.llama_factory).split()
-    }
+def list_rules(tool: Tool) -> dict[str, ForeignKey]:
+    """Map the name of each setting of ``tool`` to its row."""
+    return {name: row for row in KEYS for name in (row.axolotl if tool == "axolotl" else row.llama_factory).split()}

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tunectl.config.loading.foreign_rules import NONE, ImportedConfig, UnsupportedKey
+from tunectl.config.loading.foreign_keys import NONE, ImportedConfig
 from tunectl.core.errors import UsageError
 
 LONGEST = 100_000
@@ -65,11 +65,11 @@ def to_overrides(draft: ImportedConfig) -> list[str]:
 
 def to_experiment_yaml(draft: ImportedConfig, origin: str, name: str) -> str:
     """Return the draft as the text of ``conf/experiment/<name>.yaml``."""
-    needed = [key for key, value in draft.values.items() if value == "???"]
+    needed = "".join(f" {key}=..." for key, value in draft.values.items() if value == "???")
     lines = [
         "# @package _global_",
         _comment(f"From {origin}:"),
-        f"#   tunectl repro experiment={name}{_more(needed)}",
+        f"#   tunectl repro experiment={name}{needed}",
         "defaults:",
     ]
     lines += [f"  - /ingest/source/{kind}@ingest.sources.{source}" for source, kind in draft.sources.items()]
@@ -77,17 +77,10 @@ def to_experiment_yaml(draft: ImportedConfig, origin: str, name: str) -> str:
     if lines[-1] == "defaults:":
         lines.pop()
     lines += _tree_lines(draft)
-    dropped = [f"Without counterpart: {item.key}: {_word(item.value)} - {item.reason}" for item in _weighty(draft)]
-    lines += [_comment(text) for text in dropped]
+    for item in draft.dropped:
+        if item.matters != NONE:
+            lines.append(_comment(f"Without counterpart: {item.key}: {_word(item.value)} - {item.reason}"))
     return "\n".join(lines) + "\n"
-
-
-def _more(needed: list[str]) -> str:
-    return "".join(f" {key}=..." for key in needed)
-
-
-def _weighty(draft: ImportedConfig) -> list[UnsupportedKey]:
-    return [item for item in draft.dropped if item.matters != NONE]
 
 
 def _tree_lines(draft: ImportedConfig) -> list[str]:

@@ -7,7 +7,8 @@ A rule tests one text and returns None, or what is wrong. Lengths, letters, symb
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from msgspec.structs import replace
@@ -17,7 +18,6 @@ from tunectl.artifacts.reject_reasons import RejectReason
 from tunectl.config.schema.curate import Boilerplate, Quality, Repetition, WordBounds
 from tunectl.core.declared_pattern import DeclaredPattern
 from tunectl.core.errors import ConfigError
-from tunectl.data.filters import repetition
 from tunectl.data.record_text import input_text, output_text
 from tunectl.data.text_normalization import normalize
 from tunectl.data.transform import Dropped, Outcome, Record, Scope
@@ -95,7 +95,7 @@ def repetition_bounds(bounds: Repetition) -> list[Rule]:
     tops = [(2, bounds.top_2_gram_frac), (3, bounds.top_3_gram_frac), (4, bounds.top_4_gram_frac)]
 
     def lines(text: str) -> str | None:
-        share = repetition.duplicate_line_fraction(text)
+        share = duplicate_line_fraction(text)
         if bounds.dup_line_frac is None or share <= bounds.dup_line_frac or len(text.split()) < bounds.min_words:
             return None
         return f"{share:.2f} of the lines are copies, most {bounds.dup_line_frac:g}"
@@ -105,11 +105,11 @@ def repetition_bounds(bounds: Repetition) -> list[Rule]:
         if len(words) < bounds.min_words:
             return None
         for size, most in tops:
-            if most is not None and (share := repetition.top_ngram_fraction(words, size)) > most:
+            if most is not None and (share := top_ngram_fraction(words, size)) > most:
                 return f"{share:.2f} of the characters of all words are in one run of {size} words, most {most:g}"
         if (
             bounds.dup_5_gram_frac is not None
-            and (share := repetition.duplicate_ngram_fraction(words, 5)) > bounds.dup_5_gram_frac
+            and (share := duplicate_ngram_fraction(words, 5)) > bounds.dup_5_gram_frac
         ):
             return f"{share:.2f} of the characters of all words are in copied runs of 5 words, most {bounds.dup_5_gram_frac:g}"
         return None
@@ -268,3 +268,44 @@ def first_failed_rule(rules: list[Rule], text: str) -> tuple[RejectReason, str] 
         if detail is not None:
             return reason, detail
     return None
+
+
+# How much of a text repeats: the metrics of Gopher, table A1.
+
+
+def duplicate_line_fraction(text: str) -> float:
+    """Return the share of the non-empty lines that are copies of an earlier one, 0 to 1."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return 1.0 - len(set(lines)) / len(lines) if lines else 0.0
+
+
+def top_ngram_fraction(words: Sequence[str], size: int) -> float:
+    """Return the share of the letters of ``words`` inside the most frequent run of ``size`` words; 0 when no run repeats.
+
+    Where several runs are equally frequent, the longest counts.
+    """
+    runs = Counter(zip(*(words[start:] for start in range(size)), strict=False))
+    if not runs:
+        return 0.0
+    most = max(runs.values())
+    if most < 2:
+        return 0.0
+    longest = max(sum(map(len, run)) for run, count in runs.items() if count == most)
+    return min(1.0, longest * most / _letters(words))
+
+
+def duplicate_ngram_fraction(words: Sequence[str], size: int) -> float:
+    """Return the share of the letters of ``words`` inside runs of ``size`` words that occurred before; each letter counts once."""
+    seen: set[tuple[str, ...]] = set()
+    covered = end = 0
+    for start in range(len(words) - size + 1):
+        run = tuple(words[start : start + size])
+        if run in seen:
+            covered += sum(map(len, words[max(start, end) : start + size]))
+            end = start + size
+        seen.add(run)
+    return covered / _letters(words) if words else 0.0
+
+
+def _letters(words: Sequence[str]) -> int:
+    return sum(map(len, words)) or 1
