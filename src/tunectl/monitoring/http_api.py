@@ -55,7 +55,7 @@ def build_pages(
     """Return the pages of the windows that ``watching`` has closed."""
     folder = layout.root / settings.monitor.reports
 
-    def there() -> set[str]:
+    def list_report_names() -> set[str]:
         return {one.name for one in report_files.list_reports(folder)}
 
     def window(name: str) -> str | None:
@@ -63,12 +63,12 @@ def build_pages(
         if match is None:
             return None
         return drift_page.render_window(
-            settings.project, match, reference_data.load_rows_by_id(watching.store, name), there()
+            settings.project, match, reference_data.load_rows_by_id(watching.store, name), list_report_names()
         )
 
     return PageProviders(
         metrics=metrics.render,
-        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), there()),
+        listing=lambda: drift_page.render_index(settings.project, watching.list_closed_windows(), list_report_names()),
         window=window,
         data=lambda: msgspec.json.encode(watching.list_closed_windows()),
         reports=folder,
