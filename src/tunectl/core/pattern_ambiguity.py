@@ -107,7 +107,8 @@ class _Automaton:
                 return self.add(body, fold=folded, loop=loop)
             case "BRANCH":
                 parts = [self.add(body, fold=fold, loop=loop) for body in value[1]]
-                first, last = ([one for part in parts for one in part[side]] for side in (1, 2))
+                first = [one for part in parts for one in part.first]
+                last = [one for part in parts for one in part.last]
                 return _build_fragment(sum(part.empty for part in parts), first, last)
             case "MAX_REPEAT" | "MIN_REPEAT":
                 least, most, body = value
