@@ -365,6 +365,7 @@ def test_a_killed_fit_goes_on_and_ends_with_the_same_bytes(base, sft, tmp_path, 
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    process.stderr.close()
     assert not (tmp_path / "out").exists()
     step = int(training_checkpoint.latest_checkpoint(work).name.rpartition("-")[2])
     resumed = fit(base, sft, tmp_path, chosen)

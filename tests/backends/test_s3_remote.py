@@ -144,6 +144,7 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setattr(s3fs.S3FileSystem, "read_timeout", 1)
     yield request.param
     server.shutdown()
+    server.server_close()
     s3fs.S3FileSystem.clear_instance_cache()
 
 

@@ -534,6 +534,7 @@ def told() -> dict[str, tuple[float, str]]:
         watch = threading.Timer(PATIENCE, child.kill)
         watch.start()
     watch.cancel()
+    child.stdout.close()
     with suppress(subprocess.TimeoutExpired):
         child.wait(PATIENCE)
     if child.returncode != 0:

@@ -27,15 +27,15 @@ def measure_health(server: Server) -> float:
 
 
 def test_a_megabyte_of_headers_is_refused(server: Server) -> None:
-    line = connect(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-    with suppress(ConnectionError):
-        for _ in range(256):
-            line.sendall(b"X-A: " + b"a" * 4000 + b"\r\n")
     status = None
-    with suppress(ConnectionError, http.client.HTTPException):
-        reply = http.client.HTTPResponse(line)
-        reply.begin()
-        status = reply.status
+    with connect(server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n") as line:
+        with suppress(ConnectionError):
+            for _ in range(256):
+                line.sendall(b"X-A: " + b"a" * 4000 + b"\r\n")
+        with suppress(ConnectionError, http.client.HTTPException):
+            reply = http.client.HTTPResponse(line)
+            reply.begin()
+            status = reply.status
     assert status in (None, 400, 431)
     assert measure_health(server) < 1
 
@@ -45,7 +45,7 @@ def test_silence_and_half_a_head_are_closed(server: Server) -> None:
     start = time.monotonic()
     for line in (idle, half):
         line.settimeout(15)
-        with suppress(ConnectionError):
+        with line, suppress(ConnectionError):
             assert line.recv(1000) == b""
     assert IDLE_SECONDS - 1 < time.monotonic() - start < HEAD_SECONDS + 5
 

@@ -347,7 +347,8 @@ def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec
     torch = import_optional("torch", extra="train")
     with torch.no_grad():
         training_run.load_trainable(model, best)
-    model.save_pretrained(out)
+    # only linear layers carry adapters; by default PEFT asks Hugging Face for the base model's vocabulary
+    model.save_pretrained(out, save_embedding_layers=False)
     (out / "README.md").unlink(missing_ok=True)
     settings: dict[str, Any] = atomic_io.read_json(out / "adapter_config.json", dict[str, Any])
     settings |= {"base_model_name_or_path": base.base, "revision": base.revision}

@@ -70,8 +70,12 @@ def _run_repro(root: Path, arguments: Sequence[str], marks: Mapping[str, str]) -
     words = [*command, "repro", *arguments]
     # DVC passes no signal on to the stage, so both are in a group of their own, whose guard ends it when we die.
     guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
-    process = subprocess.Popen(guard, cwd=root, env={**environment, **marks}, stdin=subprocess.PIPE, process_group=0)
-    with _pass_signals(process.pid) as interrupted:
+    with (
+        subprocess.Popen(
+            guard, cwd=root, env={**environment, **marks}, stdin=subprocess.PIPE, process_group=0
+        ) as process,
+        _pass_signals(process.pid) as interrupted,
+    ):
         code = process.wait()
     return 130 if code and interrupted.is_set() else code
 
