@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,27 +10,13 @@ from typing import Any, Final
 from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
 from tunectl.core.optional import import_optional
+from tunectl.core.url_credentials import hide_credentials
 
 DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 """The driver package of each kind of address; it finds keys and regions in its usual places (environment, files)."""
 
 MAX_RECORD_BYTES: Final = 64_000_000
 """Size limit of one record that is read whole; the history of a registry is the largest, with some hundred bytes per promotion."""
-_RUN: Final = re.compile(r"\S+")
-
-
-def redact_url(text: str) -> str:
-    """Return an address, or a text with one, without the user and password that it may contain."""
-    return _RUN.sub(lambda run: _bare(run[0]), text) if "://" in text else text
-
-
-def _bare(run: str) -> str:
-    """Return ``run``, which has no blanks, without what is between ``://`` and the last ``@``: a password may contain any character."""
-    kind, mark, rest = run.partition("://")
-    end = rest.rfind("@")
-    if ":" not in rest[: max(end, 0)]:
-        end = rest.partition("/")[0].rfind("@")  # no password: behind the host an @ is part of a path
-    return f"{kind}{mark}***{rest[end:]}" if end >= 0 else run
 
 
 class FsspecObjectStore:
@@ -40,7 +25,7 @@ class FsspecObjectStore:
     def __init__(self, address: str) -> None:
         """Open the address; raise ``UsageError`` for an unknown kind, ``MissingExtraError`` where its package is missing."""
         core = import_optional("fsspec.core", extra="serve")
-        self.address = redact_url(address.rstrip("/"))
+        self.address = hide_credentials(address.rstrip("/"))
         kind = address.partition("://")[0]
         self._local = kind in {"file", "local"}
         self._exclusive = {"overwrite": False} if kind in {"az", "abfs"} else {}
@@ -54,7 +39,7 @@ class FsspecObjectStore:
             raise MissingExtraError(f"{self.address} needs the package {name}", hint=f"pip install {name}") from error
         except ValueError as error:
             raise UsageError(
-                f"{self.address}: {redact_url(str(error))}", hint="for example s3://bucket/releases"
+                f"{self.address}: {hide_credentials(str(error))}", hint="for example s3://bucket/releases"
             ) from error
 
     def read(self, name: str) -> bytes | None:
@@ -141,6 +126,6 @@ class FsspecObjectStore:
                 raise
             lines: Any = str(error).strip().splitlines() or [type(error).__name__]
             raise InfrastructureError(
-                f"{self.address}/{name}: {redact_url(lines[0])[:300]}",
+                f"{self.address}/{name}: {hide_credentials(lines[0])[:300]}",
                 hint="check the address, the network and the credentials",
             ) from error
