@@ -43,7 +43,10 @@ OUTSIDE = {
             "console.report_fragment:_LOCAL",
             "console.report_fragment:_REMOTE",
             "core.control_codes:_CODES",
-            "backends.storage.object_store:_RUN",  # what a bucket's driver says
+            "core.url_credentials:_LOGIN_ALONE",
+            "core.url_credentials:_NO_LOGIN",
+            "core.url_credentials:_PARAMETER",
+            "core.url_credentials:_RUN",  # what a bucket's driver says
             "backends.readers.html_reader:_PICTURE",
             "backends.readers.html_reader:_XML",
             "config.loading.foreign_import:_set_base_model()",  # a configuration that somebody else wrote
@@ -181,8 +184,6 @@ INTERNAL = {
     "core.documentation:read_anchors()": OWN,
     "core.error_slugs:make_slug()": OWN,
     "pipeline.background_build:find_build()": OWN,
-    "pipeline.run_ledger:_PASSWORD": DECLARED,
-    "backends.tracking.mlflow_tracker:_PASSWORD": DECLARED,
     "cli.federate:_take_name()": "a name that was typed here",
     "backends.export.exporter_env:error_line()": "a line of our own child process",
     "backends.export.openvino_export:kinds()": OWN,
@@ -198,7 +199,6 @@ INTERNAL = {
     "backends.schedulers.slurm_scheduler:_SUBMITTED": "what sbatch printed",
     "backends.schedulers.slurm_scheduler:_quote_path()": DECLARED,
     "backends.vcs.dvc_remote:_SECTION": DECLARED,
-    "tracking.build_record:_SECRET": DECLARED,
     "sweeps.search_space:_format()": DECLARED,
     "pipeline.system_check:_EXTRA": "the installed metadata of this distribution",
     "pipeline.system_check:_REQUIREMENT": "the installed metadata of this distribution",
@@ -239,11 +239,14 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         "<tool_call>\n" * 9000,
         f"<tool_call>{_BLANKS}x</tool_call>",
     ),
-    "backends.storage.object_store:redact_url": (
+    "core.url_credentials:hide_credentials": (
         "://" + ":" * LETTERS,
         "://" * _DEEP,
         "a://b@" * 16_000,
         "://:@" * 20_000,
+        "://" + "?token=" * 14_000,
+        "://" + "?key=a" * 16_000,
+        "://" + "?key=" + "a" * LETTERS,
     ),
     "data.readers.text_reader:front_matter": (
         f"---\nk:{_BLANKS}x\n---\n",

@@ -305,10 +305,17 @@ def test_other_databases_are_refused(tmp_path):
         assert str(caught.value) == f"{message}\n  write sqlite:///FILE or postgresql://USER@HOST/NAME"
 
 
-def test_a_server_that_is_away_is_named_without_its_password(tmp_path):
-    with pytest.raises(InfrastructureError) as caught, open_log("postgresql://me:secret@127.0.0.1:9/live", tmp_path):
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:secret@127.0.0.1:9/live", "me:***@127.0.0.1:9/live"),
+        ("postgresql://127.0.0.1:9/live?password=secret&user=me", "127.0.0.1:9/live?password=***&user=me"),
+    ],
+)
+def test_a_server_that_is_away_is_named_without_its_password(tmp_path, url, shown):
+    with pytest.raises(InfrastructureError) as caught, open_log(url, tmp_path):
         pass
-    assert "postgresql+psycopg://me:***@127.0.0.1:9/live: connection failed" in str(caught.value)
+    assert f"postgresql+psycopg://{shown}: connection failed" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 

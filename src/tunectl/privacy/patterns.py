@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from tunectl.core.url_credentials import CREDENTIAL_KEYS, LONG_CREDENTIAL_KEYS
 from tunectl.privacy.resources import PiiResources
 from tunectl.privacy.spans import PiiSpan
 
@@ -27,8 +28,7 @@ _DATABASE_LOGIN = re.compile(
     re.IGNORECASE,
 )
 _TOKEN = re.compile(
-    r"[?&;](?:api_?key|apikey|(?:access_|auth_|refresh_|id_)?token|jwt|(?:client_)?secret|x-amz-(?:credential|security-token|signature)|password|passwd|pwd|sig|signature)=([^\s&#<>\"']{4,})"
-    r"|[?&;](?:key|auth|code|sid|session(?:_?id)?)=([^\s&#<>\"']{16,})",
+    rf"[?&;](?:{CREDENTIAL_KEYS})=([^\s&#<>\"']{{4,}})|[?&;](?:{LONG_CREDENTIAL_KEYS})=([^\s&#<>\"']{{16,}})",
     re.IGNORECASE,
 )
 _EMAIL = re.compile(

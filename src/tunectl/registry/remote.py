@@ -46,7 +46,7 @@ class RemoteRegistry:
     def __init__(self, files: ObjectStore, cache: Path, trust: TrustStore | None = None) -> None:
         """``cache`` is a folder of this machine; downloaded releases stay there while they may be needed again.
 
-        ``trust``: keys of pointers; one that none of them signed is returned, but not remembered as the newest.
+        ``trust``: keys of pointers; one that no good key signed is returned, but not remembered as the newest.
         """
         self._trust = trust
         self._files, self._cache, self._guard = files, cache, SequenceGuard()
@@ -82,8 +82,12 @@ class RemoteRegistry:
                     hint="it was changed by hand; restore the address from a backup",
                 )
         trust = self._trust
-        if result is not None and trust is not None and not release_statement.is_signed_by(result, trust):
-            return result
+        if (
+            result is not None
+            and trust is not None
+            and release_statement.check_pointer(result, trust).status != "trusted"
+        ):
+            return result  # whoever has a revoked key could name a sequence that nothing follows
         return self._guard.latest(result, self.location)
 
     def trial(self) -> CanaryState | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final
 from tunectl.artifacts import atomic_io
 from tunectl.core.errors import ArtifactError, InfrastructureError, MissingExtraError, UsageError
 from tunectl.core.optional import import_optional
+from tunectl.core.url_credentials import hide_credentials
 from tunectl.registry.protocols import MAX_RECORD_BYTES
 
 DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
@@ -19,21 +19,6 @@ DRIVERS: Final = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "a
 PART_BYTES: Final = 8 << 20
 """Bytes of an object that are fetched at once."""
 _CHECK: Final = "check who may write to that address, and restore the object from a backup"
-_RUN: Final = re.compile(r"\S+")
-
-
-def redact_url(text: str) -> str:
-    """Return an address, or a text with one, without the user and password that it may contain."""
-    return _RUN.sub(lambda run: _bare(run[0]), text) if "://" in text else text
-
-
-def _bare(run: str) -> str:
-    """Return ``run``, which has no blanks, without what is between ``://`` and the last ``@``: a password may contain any character."""
-    kind, mark, rest = run.partition("://")
-    end = rest.rfind("@")
-    if ":" not in rest[: max(end, 0)]:
-        end = rest.partition("/")[0].rfind("@")  # no password: behind the host an @ is part of a path
-    return f"{kind}{mark}***{rest[end:]}" if end >= 0 else run
 
 
 class FsspecObjectStore:
@@ -42,7 +27,7 @@ class FsspecObjectStore:
     def __init__(self, address: str) -> None:
         """Open the address; raise ``UsageError`` for an unknown kind, ``MissingExtraError`` where its package is missing."""
         core = import_optional("fsspec.core", extra="serve")
-        self.address = redact_url(address.rstrip("/"))
+        self.address = hide_credentials(address.rstrip("/"))
         kind = address.partition("://")[0]
         self._local = kind in {"file", "local"}
         self._exclusive = {"overwrite": False} if kind in {"az", "abfs"} else {}
@@ -56,7 +41,7 @@ class FsspecObjectStore:
             raise MissingExtraError(f"{self.address} needs the package {name}", hint=f"pip install {name}") from error
         except ValueError as error:
             raise UsageError(
-                f"{self.address}: {redact_url(str(error))}", hint="for example s3://bucket/releases"
+                f"{self.address}: {hide_credentials(str(error))}", hint="for example s3://bucket/releases"
             ) from error
 
     def read(self, name: str, limit: int = MAX_RECORD_BYTES) -> bytes | None:
@@ -173,6 +158,6 @@ class FsspecObjectStore:
                 raise
             lines: Any = str(error).strip().splitlines() or [type(error).__name__]
             raise InfrastructureError(
-                f"{self.address}/{name}: {redact_url(lines[0])[:300]}",
+                f"{self.address}/{name}: {hide_credentials(lines[0])[:300]}",
                 hint="check the address, the network and the credentials",
             ) from error
