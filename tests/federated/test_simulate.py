@@ -55,7 +55,9 @@ def find_process(words: tuple[str, ...]) -> list[int]:
 
 
 def test_a_client_without_a_server_says_so(tmp_path: Path, flower: str) -> None:
-    task = ClientTask("a", "127.0.0.1:9", None, "TOKEN", wait_timeout_seconds=2, fit=[], locks=[], base="x")
+    task = ClientTask(
+        "a", "127.0.0.1:9", None, "TOKEN", wait_timeout_seconds=2, fit=[], locks=[], base="x", local_steps=4
+    )
     atomic_io.write_json(tmp_path / exchange.CLIENT, task)
     words = [flower, "-m", "tunectl.backends.federated.flower_client", str(tmp_path)]
     done = subprocess.run(words, env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, capture_output=True, check=False)

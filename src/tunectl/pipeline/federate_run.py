@@ -234,6 +234,7 @@ def prepare_client(
         wait_timeout_seconds=settings.wait_timeout_seconds,
         fit=[sys.executable, "-m", local_fit.__name__, "fit", str(folder)],
         locks=list(locks),
+        local_steps=settings.local_steps,
         base=_base_digest(federation),
     )
     atomic_io.write_json(folder / exchange.CLIENT, task)
@@ -309,10 +310,10 @@ def _certificates(federation: Federation) -> tuple[str, str, str] | None:
 def _plan(federation: Federation) -> train_args.TrainingArgs:
     root = federation.root
     plan = train_args.from_sft_config(root.sft, seed=root.seed, profile=root.hardware, project=root.project)
-    # ``epochs`` carries the local steps: how many passes they are depends on the rows of each client
+    # each round sets ``epochs``: how many passes the local steps are depends on the rows of each client
     return replace(
         plan,
-        epochs=float(root.federate.local_steps),
+        epochs=1.0,
         warmup_ratio=0.0,
         evals_per_epoch=1,
         patience=None,
@@ -321,7 +322,10 @@ def _plan(federation: Federation) -> train_args.TrainingArgs:
 
 
 def _digest(federation: Federation, task: ServerTask) -> str:
-    plan = fit_request.encode_plan(_plan(federation)) | {"profile": None}
+    plan = fit_request.encode_plan(_plan(federation)) | {
+        "profile": None,
+        "local_steps": federation.root.federate.local_steps,
+    }
     same = {name: getattr(task, name) for name in ("weighting", "average", "seed", "fraction_train")}
     return hashlib.sha256(msgspec.json.encode([plan, same, task.base], order="deterministic")).hexdigest()
 

@@ -92,7 +92,7 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
             """Train from the adapter of the round."""
             names = json.loads(str(ins.config["names"]))
             weights = dict(zip(names, parameters_to_ndarrays(ins.parameters), strict=True))
-            request = RoundRequest(int(ins.config["round"]), int(ins.config["rounds"]))
+            request = RoundRequest(int(ins.config["round"]), int(ins.config["rounds"]), task.local_steps)
             try:
                 check_base(task, str(ins.config["base"]))
                 update, counts = fit_locally(folder, task, request, weights)

@@ -57,7 +57,7 @@ def fit(folder: Path, place: Path) -> None:
     local = replace(
         plan,
         init_adapter=place / INITIAL,
-        epochs=epochs_for(rows, plan, steps=int(plan.epochs)),
+        epochs=epochs_for(rows, plan, steps=round_request.local_steps),
         lr_scheduler="constant",
         learning_rate=plan.learning_rate * (1 - share),
         seed=plan.seed + round_request.number,
