@@ -220,8 +220,8 @@ def prepare_client(
     train, validation = (_read_rows(federation, part) for part in examples)
     if not train or not validation:
         raise DataError(
-            f"federate: {name} has {len(train)} rows to learn from and {len(validation)} to validate on",
-            hint="bring more data",
+            f"federate: {name} has {len(train)} rows to learn from and {len(validation)} to validate on; each needs 1 at least",
+            hint="add data, or raise the share in split.shares",
         )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / exchange.FAILURE).unlink(missing_ok=True)
@@ -301,9 +301,7 @@ def _certificates(federation: Federation) -> tuple[str, str, str] | None:
     paths = [Path(name).absolute() for name in (tls.ca_file, tls.certificate_file, tls.key_file)]
     for path in paths:
         if not path.is_file():
-            raise UsageError(
-                f"federate.tls: {path} does not exist", hint="docs/guides/federated.md has the openssl lines"
-            )
+            raise UsageError(f"federate.tls: {path} does not exist", hint="make it as docs/guides/federated.md shows")
     return str(paths[0]), str(paths[1]), str(paths[2])
 
 

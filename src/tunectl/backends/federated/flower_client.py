@@ -57,7 +57,9 @@ def take_part(folder: Path, task: ClientTask) -> None:
         except RpcError as error:
             away = time.monotonic() - client.last_seen
             if away > task.wait_timeout_seconds:
-                raise TimeoutError(f"no server at {task.server_address} for {away:.0f} s: {error.details()}") from error
+                raise TimeoutError(
+                    f"no server at {task.server_address} for {away:.0f} s: {error.details()}; start it, or correct federate.server_address"
+                ) from error
             time.sleep(RETRY_SECONDS)
         else:
             return
@@ -114,7 +116,8 @@ def check_base(task: ClientTask, base: str) -> None:
     """
     if base != task.base:
         raise OSError(
-            f"the server's base model or chat template is another one: {base[:12]}, and {task.base[:12]} here"
+            f"the server's base model or chat template is another one: {base[:12]}, and {task.base[:12]} here; "
+            "build the federation's model with its settings model, here too"
         )
 
 

@@ -120,7 +120,7 @@ def main(words: Sequence[str]) -> int:
         elif words[0] == "fit":
             fit(Path(words[1]), Path(words[2]))
         else:
-            raise UsageError(f"{words[0]} is no command; there are init and fit")
+            raise UsageError(f"{words[0]} is not a command; allowed are init and fit")
     except TunectlError as error:
         sys.stderr.write(f"{error.message}\n")
         return error.exit_code

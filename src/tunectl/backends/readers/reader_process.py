@@ -151,7 +151,7 @@ class ReaderProcess:
         head = self._receive(output, _HEAD.size, end)
         (size,) = _HEAD.unpack(head)
         if size > MAX_FRAME_BYTES:
-            raise _ReaderGoneError(f"a row of it has more than {MAX_FRAME_BYTES} bytes")
+            raise _ReaderGoneError(f"a row of the file has more than {MAX_FRAME_BYTES} bytes")
         return _DECODER.decode(self._receive(output, size, end))
 
     def _receive(self, output: IO[bytes] | None, size: int, end: float) -> bytes:

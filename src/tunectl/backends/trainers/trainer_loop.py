@@ -363,7 +363,9 @@ def to_result(run: training_run.TrainingRun, steps: int, trainable: int, *, shar
     """
     state = run.state
     if not state.best:
-        raise TunectlError(f"{run.plan.label}: no validation took place in {steps} steps")
+        raise TunectlError(
+            f"{run.plan.label}: no validation took place in {steps} steps", hint="a bug: please report it"
+        )
     return TrainResult(
         steps=steps,
         planned_steps=len(run.steps),
