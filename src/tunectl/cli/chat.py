@@ -1,4 +1,4 @@
-"""Chat with any artifact: the base model, the pretrained one (cpt), the tuned one, or a folder.
+"""Chat with the model of a stage or a folder: the base model, the pretrained one (cpt), the tuned one, or a folder.
 
 tunectl chat                 the tuned model (artifacts/sft)
 tunectl chat model           the base model

@@ -8,7 +8,7 @@
     tunectl monitor calibrate [--trials 400]          false alarms and power with the references of this project
     tunectl monitor backtest --from TIME --to TIME    the verdicts that past traffic would have given; nothing is stored
 
-Settings stand in conf/monitor; key=value changes one for this time. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h
+Settings stand in conf/monitor; key=value changes one for this run. Times: 2026-03-01, 2026-03-01T12:00+01:00, or 7d and 12h
 for "ago".
 """
 
