@@ -25,6 +25,7 @@ from tunectl.artifacts.records import Example
 from tunectl.artifacts.row_counts import RowCounter
 from tunectl.backends.export import exporter_env
 from tunectl.backends.federated import local_fit
+from tunectl.backends.modeling import peft_adapter
 from tunectl.backends.system.child_group import ChildGroup
 from tunectl.backends.trainers.adopted_adapter import RECORD
 from tunectl.chat import model_spec, template
@@ -246,7 +247,7 @@ def finish(federation: Federation) -> Path:
     rounds = exchange.read_rounds(folder)
     weights = exchange.read_weights(exchange.round_file(folder, len(rounds)))
     out = folder / "result"
-    local_fit.write_adapter(out, weights, folder / local_fit.ADAPTER)
+    peft_adapter.write_adapter(out, weights, folder / local_fit.ADAPTER)
     record = FederationRecord(settings.name, settings.average, settings.weighting, settings.local_steps, rounds)
     atomic_io.write_json(out / RECORD, record)
     return out
