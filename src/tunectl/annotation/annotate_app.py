@@ -115,7 +115,7 @@ def application(queue: AnnotationQueue, setup: AnnotateAppConfig) -> Any:
 
 def refuse_key(_secret: str | None, _opened_by: Credential) -> None:
     """No route of these pages is opened by a key in a header: people sign in."""
-    raise ApiError("sign in on the page", "authentication_error")
+    raise ApiError("a key in a header does not open these pages; sign in at /", "authentication_error")
 
 
 class _Routes:

@@ -28,7 +28,7 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
         ("-m", "--message"),
         {"default": "", "metavar": "TEXT", "help": "reason, for the release history"},
     ),
-    (frozenset(("promote",)), ("--force",), {"action": "store_true", "help": "though a gate said no"}),
+    (frozenset(("promote",)), ("--force",), {"action": "store_true", "help": "although a gate failed"}),
     (
         frozenset(("pull",)),
         ("--force",),

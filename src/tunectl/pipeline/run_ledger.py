@@ -216,7 +216,7 @@ def _read(layout: ProjectPaths, name: str, shape: type[Any]) -> Any:
     if result.version > VERSION:
         raise ArtifactError(
             f"{layout.runs / name}.json is of version {result.version}; this tunectl reads version {VERSION}",
-            hint="a newer tunectl wrote it: install that one here, too",
+            hint="a newer tunectl wrote it: install that version here",
         )
     return result
 

@@ -36,6 +36,7 @@ EVENTS, CHAMPIONS, CANARIES = "events", "champion", "canary"
 OLD_CHAMPION: Final = "champion.json"
 DIGITS: Final = 6
 """Fewest digits of a numbered object: names sort as their numbers do up to a million."""
+RESTORE: Final = "restore that address from a backup, or copy a registry to a new one: tunectl release sync ADDRESS"
 HALF_DONE = 86_400.0
 """Seconds after which an unfinished folder is taken for one that a killed process left."""
 
@@ -182,11 +183,13 @@ class RemoteRegistry:
             atomic_io.write_bytes(scratch / release_manifest.NAME, content)
             wrong = release_manifest.verify(scratch, release)
             if wrong:
-                raise ArtifactError(f"release {release} of {self.location} is damaged: {'; '.join(wrong)}")
+                raise ArtifactError(
+                    f"release {release} of {self.location} is damaged: {'; '.join(wrong)}", hint=RESTORE
+                )
             self._remove(target)  # it was damaged here
             scratch.replace(target)
         except FileNotFoundError as error:
-            raise ArtifactError(f"release {release} of {self.location} is not whole: {error}") from error
+            raise ArtifactError(f"release {release} of {self.location} is not whole: {error}", hint=RESTORE) from error
         except OSError as error:
             raise atomic_io.write_error(target, error) from error
         finally:
@@ -245,7 +248,7 @@ class RemoteRegistry:
         try:
             return form.decode(content, shape, f"{self.location}/{name}")
         except atomic_io.NOT_JSON as error:
-            raise ArtifactError(f"{self.location}/{name} cannot be read: {error}") from error
+            raise ArtifactError(f"{self.location}/{name} cannot be read: {error}", hint=RESTORE) from error
 
 
 def build_object_name(folder: str, number: int, ending: str = ".json") -> str:

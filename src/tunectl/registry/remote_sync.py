@@ -73,7 +73,9 @@ def pull(store: ReleaseRegistry, files: ObjectStore, *, force: bool = False) -> 
     remote = _open(store, files)
     remote_events = remote.log()
     if not remote_events:
-        raise UsageError(f"there is no registry at {remote.location}", hint=f"tunectl release sync {remote.location}")
+        raise UsageError(
+            f"there is no registry at {remote.location}", hint=f"make one: tunectl release sync {remote.location}"
+        )
     releases = list[str]()
     if _is_news(store, remote, remote_events):
         _refuse_unsigned(store, remote, remote_events, force=force)
@@ -187,7 +189,9 @@ def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[Re
             b"".join(map(_EVENT.encode, local_events[known_events:])),
         ):
             return
-    raise GateError(f"others keep writing to {files.address}", hint=f"again: tunectl release sync {files.address}")
+    raise GateError(
+        f"other machines keep writing to {files.address}", hint=f"try again: tunectl release sync {files.address}"
+    )
 
 
 def _create(files: ObjectStore, name: str, form: RecordFormat, record: Struct) -> None:
@@ -205,7 +209,10 @@ def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
             continue
         wrong = store.verify(release)
         if wrong:
-            raise ArtifactError(f"release {release} is damaged: {'; '.join(wrong)}", hint="tunectl release verify")
+            raise ArtifactError(
+                f"release {release} is damaged: {'; '.join(wrong)}",
+                hint="restore it from a backup, or package again; tunectl release verify checks it",
+            )
         for name in store.manifest(release).files if not complete else ():
             files.send(folder / name, f"{prefix}/{name}")
         files.send(folder / release_manifest.NAME, f"{prefix}/{release_manifest.NAME}")

@@ -59,7 +59,10 @@ class ApprovalPages:
         approval = signed_links.verify(token, self._secret, now)
         run = next((item for item in self._store.runs() if item.id == approval.run), None)
         if run is None:
-            raise UsageError("the run of this link does not exist here", hint="tunectl release log")
+            raise UsageError(
+                f"this link is for retrain {approval.run}, which does not exist here",
+                hint="tunectl release log has all",
+            )
         outcome = self._record(run, approval, decision)
         story, (yes, no) = self._build_report(run), BUTTONS[approval.question]
         return render.render(

@@ -164,7 +164,10 @@ class RetrainApi(HttpServer):
             page = self._pages.decide(token, now, trouble=f"Not decided: {problem}.")
             return HttpResponse(page.encode(), status=problem.status)
         if form.get("answer") not in ("yes", "no"):
-            raise UsageError("the form holds neither approve nor reject", hint="use the buttons of the page")
+            raise UsageError(
+                f"answer = {form.get('answer', '')[:40]!r}: must be yes or no",
+                hint="open the link again, and press one of its buttons",
+            )
         page = self._pages.decide(token, now, ApprovalDecision(form["answer"] == "yes", now, author, ""))
         self._nudge()
         return HttpResponse(page.encode())

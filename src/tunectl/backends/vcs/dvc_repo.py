@@ -113,7 +113,9 @@ def share_cache(root: Path, worktree: Path, marks: Mapping[str, str] = MappingPr
         [*command, "cache", "dir"], cwd=root, env=environment, capture_output=True, text=True, check=False
     )
     if process.returncode:
-        raise InfrastructureError(f"dvc cache dir failed: {process.stderr.strip()}")
+        raise InfrastructureError(
+            f"dvc cache dir failed: {process.stderr.strip()}", hint="check .dvc/config: run dvc cache dir"
+        )
     local = root / ".dvc" / "config.local"
     if local.is_file():
         atomic_io.write_text(worktree / ".dvc" / "config.local", local.read_text(encoding="utf-8"))

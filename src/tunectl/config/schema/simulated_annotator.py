@@ -123,7 +123,7 @@ class SimulatedAnnotator(StrictModel):
     def _refuse_duplicates(self) -> Self:
         names = [item.name for item in self.rubric]
         if len(set(names)) < len(names):
-            raise ValueError(f"rubric has two criteria of one name: {', '.join(names)}")
+            raise ValueError(f"rubric has two criteria of one name: {', '.join(names)}; rename one")
         return self
 
 

@@ -62,10 +62,9 @@ class SlotErrorRules(StrictModel):
                 self._refuse_bad(f"terms.{name}", piece)
         for name, slot in self.attributes.items():
             if isinstance(slot, PatternSlot):
-                for value, patterns in {**slot.values, "decoys": slot.decoys}.items():
-                    for pattern in patterns:
-                        self._refuse_unknown(f"attributes.{name}.values.{value}", pattern)
-                        self._refuse_bad(f"attributes.{name}.values.{value}", pattern)
+                for value, patterns in slot.values.items():
+                    self._refuse_bad_patterns(f"attributes.{name}.values.{value}", patterns)
+                self._refuse_bad_patterns(f"attributes.{name}.decoys", slot.decoys)
         return self
 
     def _refuse_unknown_and_circular_terms(self) -> None:
@@ -81,6 +80,11 @@ class SlotErrorRules(StrictModel):
                 raise ValueError(f"terms: {', '.join(sorted(open_terms))} use each other in a circle; break it")
             for name in closed:
                 del open_terms[name]
+
+    def _refuse_bad_patterns(self, where: str, patterns: Patterns) -> None:
+        for pattern in patterns:
+            self._refuse_unknown(where, pattern)
+            self._refuse_bad(where, pattern)
 
     def _refuse_unknown(self, where: str, pattern: str) -> None:
         unknown = [name for name in TERM.findall(pattern) if name not in self.terms]
