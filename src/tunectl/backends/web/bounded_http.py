@@ -155,12 +155,19 @@ class _BoundedConnection(asyncio.Protocol):
             self.waits()
             or (self.cycle.more_body and not self.pipeline)
             or self.transport.is_closing()
-            or self.transport.get_write_buffer_size() > 0
+            or self.count_unsent() > 0
         )
+
+    def count_unsent(self) -> int:
+        """Return the bytes that wait for the client in this process."""
+        try:
+            return int(self.transport.get_write_buffer_size())
+        except AttributeError:  # asyncio's TLS, once it was closed twice: uvicorn does so when it stops
+            return 0
 
     def rank(self) -> tuple[bool, int, float]:
         """Return the place in the order of cutting: who sends nothing, longest first; then who does not read, longest first."""
-        if self.transport.get_write_buffer_size():
+        if self.count_unsent():
             return True, -self.stalls, self.since
         return False, 0, self.since
 
@@ -170,7 +177,7 @@ class _BoundedConnection(asyncio.Protocol):
     def _check_unread(self) -> None:
         if self not in self.connections:  # a WebSocket has taken it over
             return
-        taken = self._measure_taken() if self.transport.get_write_buffer_size() else -1
+        taken = self._measure_taken() if self.count_unsent() else -1
         self.stalls = self.stalls + 1 if taken == self._taken != -1 else 0
         self._taken = taken
         if self.stalls >= UNREAD_CHECKS:
@@ -185,8 +192,8 @@ class _BoundedConnection(asyncio.Protocol):
         """
         with suppress(AttributeError, OSError):  # not Linux
             told = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-            return int.from_bytes(told[120:], sys.byteorder) or self.transport.get_write_buffer_size()
-        return int(self.transport.get_write_buffer_size())
+            return int.from_bytes(told[120:], sys.byteorder) or self.count_unsent()
+        return self.count_unsent()
 
     def waits(self) -> bool:
         """Return whether no request is being read or answered."""
