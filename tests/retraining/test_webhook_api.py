@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from half_uploads import hold_half_uploads, measure_health
 
 from tunectl.access import api_keys
 from tunectl.access.api_keys import KeyStore
@@ -271,3 +272,33 @@ def test_the_story_has_a_page(world):
     assert status == 200
     assert b"new shops &lt;b&gt;" in content
     assert run.id.encode() in world.ask("GET", "/")[1]
+
+
+@pytest.mark.parametrize("valid", [True, False], ids=["of a link", "of no link"])
+def test_health_is_told_beside_half_forms(world, valid):
+    path = ask_approval(world)[0] if valid else "/decide/x"
+    with hold_half_uploads(world.door.port, path):
+        assert measure_health(world.door.port) < 1
+
+
+def send_half_form(world, path, length):
+    """Status of the answer to a form of which only one byte comes."""
+    with socket.create_connection(("127.0.0.1", world.door.port), timeout=5) as line:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nOrigin: http://x\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        line.sendall(f"{head}Content-Length: {length}\r\n\r\na".encode())
+        reply = http.client.HTTPResponse(line)
+        reply.begin()
+        return reply.status
+
+
+def test_a_link_is_checked_and_its_form_measured_before_it_is_read(world):
+    path, _ = ask_approval(world)
+    assert send_half_form(world, "/decide/x", 900_000) == 410
+    assert send_half_form(world, "/decide/x", 900) == 410
+    assert send_half_form(world, path, 10_001) == 413
+    with pytest.raises(TimeoutError):
+        send_half_form(world, path, 10_000)
+
+
+def test_what_takes_no_body_reads_none(world):
+    assert world.ask("GET", "/healthz", b"a" * 1000)[0] == 413

@@ -7,6 +7,8 @@ import socket
 import time
 from contextlib import suppress
 
+import pytest
+from half_uploads import hold_half_uploads
 from serving_process import Server
 
 from tunectl.backends.web.bounded_http import HEAD_SECONDS, IDLE_SECONDS
@@ -68,3 +70,21 @@ def test_slow_uploads_hold_up_nobody(server: Server) -> None:
             refused += line.recv(100).startswith(b"HTTP/1.1 429")
         line.close()
     assert refused >= 150
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [("/arena/enter", "application/x-www-form-urlencoded"), ("/v1/chat/completions", "application/json")],
+)
+def test_health_is_told_beside_half_uploads_without_a_key(server: Server, path: str, kind: str) -> None:
+    with hold_half_uploads(server.port, path, kind):
+        assert measure_health(server) < 1
+
+
+def test_answers_that_nobody_reads_hold_up_nobody(server: Server) -> None:
+    lines = [
+        connect(server, b"GET /arena/assets/htmx-4.0.1.min.js HTTP/1.1\r\nHost: x\r\n\r\n" * 9) for _ in range(560)
+    ]
+    assert measure_health(server) < 1
+    for line in lines:
+        line.close()

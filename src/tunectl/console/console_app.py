@@ -56,6 +56,7 @@ class ConsoleApp:
         self.watcher = ChangeWatcher(self._stamp_project)
         self._throttle = KeyThrottle()
         self._responses = import_optional("starlette.responses", extra="console")
+        self._left: type[Exception] = import_optional("starlette.requests", extra="console").ClientDisconnect
 
     def _stamp_project(self) -> Any:
         try:
@@ -260,13 +261,15 @@ class ConsoleApp:
     async def read_form(self, request: Any) -> dict[str, str]:
         """Return the fields of a form.
 
-        Raises  ApiError: 413 for one that is too long, 408 for one that does not arrive in time.
+        Raises  ApiError: 413 for one that is too long, 408 for one that does not arrive in time, 400 where the browser has left.
         """
         try:
             async with asyncio.timeout(FORM_SECONDS):
                 return await console_guard.read_form(request)
         except TimeoutError as error:
             raise ApiError(f"the form did not arrive within {FORM_SECONDS:g} s; send it again", status=408) from error
+        except self._left as error:
+            raise ApiError("the form did not arrive whole; send it again") from error
 
     async def _show_absent(self, request: Any, _error: Any) -> Any:
         visitor = self.guard.identify(request)

@@ -51,12 +51,19 @@ class ApprovalPages:
     def _build_report(self, run: RetrainRun) -> report.RetrainReport:
         return report.build_report(run, next((item for item in self._trials.all() if item.run == run.id), None))
 
+    def check_link(self, token: str, now: datetime) -> ApprovalToken:
+        """Return what an approval link says.
+
+        Raises  UsageError for an invalid or expired link.
+        """
+        return signed_links.verify(token, self._secret, now)
+
     def decide(self, token: str, now: datetime, decision: ApprovalDecision | None = None, trouble: str = "") -> str:
         """Return the page of an approval link; where ``decision`` is given, it is stored first.
 
         Raises  UsageError for an invalid or expired link, or one of a question that is not open.
         """
-        approval = signed_links.verify(token, self._secret, now)
+        approval = self.check_link(token, now)
         run = next((item for item in self._store.runs() if item.id == approval.run), None)
         if run is None:
             raise UsageError(

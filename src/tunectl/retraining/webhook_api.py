@@ -46,6 +46,10 @@ def json_reply(code: int, /, **words: object) -> HttpResponse:
     return HttpResponse(json.dumps(words).encode() + b"\n", "application/json", code, headers)
 
 
+def _refuse_link(error: UsageError) -> HttpResponse:
+    return HttpResponse(f"{error.message}\n{error.hint}\n".encode(), "text/plain; charset=utf-8", 410)
+
+
 class RetrainSecrets(NamedTuple):
     """Secrets and keys for the routes."""
 
@@ -97,15 +101,26 @@ class RetrainApi(HttpServer):
             verify=secrets.verify,
             unknown="look",
             keyless=lambda: True,
-            max_body_bytes=alert_webhook.LARGEST,
+            limit_body=self._limit_body,
         )
+
+    def _limit_body(self, path: str) -> HttpResponse | int:
+        """Return the longest body for a path; the answer for a link that is not valid, to which anybody may send."""
+        token = path.removeprefix("/decide/")
+        if token == path:
+            return alert_webhook.LARGEST if path == "/webhook" else 0
+        try:
+            self._pages.check_link(unquote(token), datetime.now(UTC))
+        except UsageError as error:
+            return _refuse_link(error)
+        return FORM
 
     def answer(self, request: HttpRequest) -> HttpResponse:
         """Return the answer to one request; never raises."""
         try:
             return self._answer(request)
         except UsageError as error:
-            return HttpResponse(f"{error.message}\n{error.hint}\n".encode(), "text/plain; charset=utf-8", 410)
+            return _refuse_link(error)
         except (TunectlError, OSError) as error:
             logging_setup.get_logger(__name__).error(
                 "%s %s: %s", request.method, request.path.partition("/decide/")[0] or "/decide", error
@@ -154,8 +169,6 @@ class RetrainApi(HttpServer):
         body = request.body
         if request.method in {"GET", "HEAD"}:
             return HttpResponse(self._pages.decide(token, datetime.now(UTC)).encode())
-        if len(body) > FORM:
-            return json_reply(413, status="error", error="that form is too long")
         form = {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
         now = datetime.now(UTC)
         try:
