@@ -119,7 +119,7 @@ class _BoundedConnection(asyncio.Protocol):
         self._schedule_check()
         if len(self.connections) > MAX_CONNECTIONS:
             own = (item for item in self.connections if isinstance(item, _BoundedConnection))  # not WebSockets
-            others = (item for item in own if item is not self and item.waits_for_client())
+            others = (item for item in own if item is not self and (item.waits_for_client() or item.pipeline))
             min(others, key=lambda item: item.rank(), default=self).cut()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -165,11 +165,11 @@ class _BoundedConnection(asyncio.Protocol):
         except AttributeError:  # asyncio's TLS, once it was closed twice: uvicorn does so when it stops
             return 0
 
-    def rank(self) -> tuple[bool, int, float]:
-        """Return the place in the order of cutting: who sends nothing, longest first; then who does not read, longest first."""
+    def rank(self) -> tuple[int, int, float]:
+        """Return the place in the order of cutting: who sends nothing, who does not read, who sends requests ahead; longest first."""
         if self.count_unsent():
-            return True, -self.stalls, self.since
-        return False, 0, self.since
+            return 1, -self.stalls, self.since
+        return (0 if self.waits_for_client() else 2), 0, self.since
 
     def _schedule_check(self) -> None:
         self._unread_timer = self.loop.call_later(UNREAD_SECONDS / UNREAD_CHECKS, self._check_unread)
