@@ -51,22 +51,17 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
     rows = settings.monitor.window.max_rows if args.rows is None else args.rows
     if rows < settings.monitor.window.min_rows:
         raise UsageError(
-            f"--rows {rows}: must be at least {settings.monitor.window.min_rows} (monitor.window.min_rows)",
-            hint="give more rows, or leave --rows out",
+            f"--rows {rows}: must be at least {settings.monitor.window.min_rows} (monitor.window.min_rows)"
         )
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         watching = factory.build_monitor(settings, layout, store)
         champion = watching.releases.champion()
         if champion is None:
-            raise UsageError(
-                "no release is champion", hint="promote one: tunectl release promote ID (tunectl release list has them)"
-            )
+            raise UsageError("no release is champion", hint="promote one: tunectl release promote ID")
         baselines, missing = watching.baselines(champion.release)
     if not baselines:
-        raise UsageError(
-            f"there is nothing to compare with: {'; '.join(missing.values())}",
-            hint="give the monitor a reference: tunectl monitor set-reference ID",
-        )
+        reasons = "; ".join(missing.values())
+        raise UsageError(f"there is nothing to compare with: {reasons}", hint="tunectl monitor set-reference ID")
     pools = {side: baseline.columns for side, baseline in baselines.items()}
     sizes = {side: len(baseline.rows) for side, baseline in baselines.items()}
     rule, share = factory.detection_rule(settings), settings.inference_log.logprob_share

@@ -88,9 +88,7 @@ class ReleaseRegistry:
             pointer = self.trial() if start == "challenger" else self.champion()
             named = getattr(pointer, "previous" if start == "previous" else "release", None)
             if named is None:
-                raise UsageError(
-                    f"{self.root} has no {start} release", hint="give an id that tunectl release list shows"
-                )
+                raise UsageError(f"{self.root} has no {start} release", hint="give an id of tunectl release list")
             return str(named)
         ids = self.ids()
         result = [name for name in ids if start and name.startswith(start)]
