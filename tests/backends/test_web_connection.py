@@ -297,7 +297,7 @@ def test_a_redirect_to_no_address_is_a_reject(tmp_path, network, location):
 @pytest.mark.parametrize("said", ["²", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"])
 def test_a_broken_retry_after_is_none(tmp_path, network, said):
     network.outside.answers["/a"] = (503, {"Retry-After": said}, b"")
-    assert get(tmp_path, "http://public.example/a", retries=1)[0].detail == "status 503"
+    assert get(tmp_path, "http://public.example/a", retries=1)[0].detail == "HTTP status 503"
 
 
 @pytest.mark.parametrize(

@@ -177,14 +177,21 @@ def test_a_server_that_stays_busy_is_a_reject(tmp_path, site):
     site.answers["/a"] = [(503, {}, b"")]
     site.answers["/b"] = [(503, {"Retry-After": "3600"}, b"")]
     with fetcher(tmp_path, sleeps=[]) as guest:
-        assert (guest.get(f"{site.url}/a").reason, guest.get(f"{site.url}/a").detail) == ("http_error", "status 503")
-        assert guest.get(f"{site.url}/b").detail == "status 503, and asks to wait 3600 s"
+        assert (guest.get(f"{site.url}/a").reason, guest.get(f"{site.url}/a").detail) == (
+            "http_error",
+            "HTTP status 503",
+        )
+        assert guest.get(f"{site.url}/b").detail == "HTTP status 503, and asks to wait 3600 s"
 
 
 def test_missing_page(tmp_path, site):
     with fetcher(tmp_path) as guest:
         reject = guest.get(f"{site.url}/nothing")
-    assert (reject.reason, reject.detail, reject.source.file) == ("http_error", "status 404", f"{site.url}/nothing")
+    assert (reject.reason, reject.detail, reject.source.file) == (
+        "http_error",
+        "HTTP status 404",
+        f"{site.url}/nothing",
+    )
 
 
 def test_redirects_are_followed_under_the_rules_of_where_they_lead(tmp_path, site):
@@ -198,7 +205,7 @@ def test_redirects_are_followed_under_the_rules_of_where_they_lead(tmp_path, sit
         assert guest.get(f"{site.url}/old").path.read_bytes() == b"moved"
         assert guest.get(f"{site.url}/trap").reason == "robots_disallowed"
         assert guest.get(f"{site.url}/loop").reason == "too_many_redirects"
-        assert guest.get(f"{site.url}/file").detail == "it moved to file:///etc/passwd, which is no web address"
+        assert guest.get(f"{site.url}/file").detail == "the page moved to file:///etc/passwd, which is no web address"
 
 
 def test_too_big(tmp_path, site):

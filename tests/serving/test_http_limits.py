@@ -84,8 +84,6 @@ def test_health_is_told_beside_half_uploads_without_a_key(server: Server, path: 
 def test_answers_that_nobody_reads_hold_up_nobody(server: Server) -> None:
     with ExitStack() as lines:
         for _ in range(560):
-            lines.enter_context(
-                connect(server, b"GET /arena/assets/htmx-4.0.1.min.js HTTP/1.1\r\nHost: x\r\n\r\n" * 9)
-            )
+            lines.enter_context(connect(server, b"GET /arena/assets/htmx-4.0.1.min.js HTTP/1.1\r\nHost: x\r\n\r\n" * 9))
         measure_health(server)  # behind 5,000 answers that are being written
         assert measure_health(server) < 1

@@ -237,7 +237,7 @@ def test_an_empty_file(project, capsys):
             "--input-column and --reference-column go together; give both or neither\n",
         ),
         (["data.csv", "--model", "model", *COLUMNS, "--beams", "40"], "--beams 40: must be 1 to 16\n"),
-        (["data.csv", "--model", "model", *COLUMNS, "--limit", "0"], "--limit 0: at least 1\n"),
+        (["data.csv", "--model", "model", *COLUMNS, "--limit", "0"], "--limit 0: must be at least 1\n"),
         (
             ["data.csv", "--model", "model", *COLUMNS, "--max-new-tokens", "0"],
             "--max-new-tokens 0: must be at least 1\n",

@@ -346,7 +346,7 @@ def test_columns_that_say_nothing():
     assert fails(table=source(path="e2e.csv")) == (
         'ingest.sources.table: the columns of e2e.csv:1 fit no format that is known: facts, said\n    {"facts":"name[X]","said":"X is nice."}',
         (
-            "pin them: ingest.sources.table.columns.prompt=[facts] ingest.sources.table.columns.answer=said; or for raw text: "
+            "say which columns they are: ingest.sources.table.columns.prompt=[facts] ingest.sources.table.columns.answer=said; or for raw text: "
             "ingest.sources.table.columns.text=[<column>]"
         ),
     )
@@ -553,15 +553,21 @@ def test_one_broken_file_of_many_rejects_its_rows_only():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": "columns"}, "format is columns, but none is pinned"),
+        ({"format": "columns"}, "format is columns, but no column is set"),
         ({"columns": {"prompt": ["a"]}}, "prompt is ['a'] and answer is None; set both or neither"),
-        ({"columns": {"text": ["a"], "prompt": ["a"], "answer": "b"}}, "a source holds one of them"),
-        ({"columns": {"system": "a"}}, "system goes with prompt and answer"),
+        (
+            {"columns": {"text": ["a"], "prompt": ["a"], "answer": "b"}},
+            "text (of documents) and prompt (of examples) are both set",
+        ),
+        ({"columns": {"system": "a"}}, "system is a, and prompt and answer are null"),
         (
             {"columns": {"prompt": ["a"], "answer": "b"}, "holds": "documents"},
-            "columns pins prompt and answer; pin text instead",
+            "columns.prompt and columns.answer are set; set columns.text instead",
         ),
-        ({"columns": {"text": ["a"]}, "format": "alpaca"}, "format is alpaca, but columns pins others"),
+        (
+            {"columns": {"text": ["a"]}, "format": "alpaca"},
+            "format is alpaca, and columns.text or columns.prompt is set",
+        ),
         ({"encoding": "klingon"}, "'klingon' is not an encoding"),
         ({"encoding": "hex"}, "'hex' is not an encoding"),
         ({"prompt": {"template": "no place"}}, "needs a placeholder"),

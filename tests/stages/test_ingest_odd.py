@@ -136,7 +136,7 @@ def test_columns_to_pin_are_those_with_text():
     with pytest.raises(DataError) as caught:
         run("f.csv")
     assert caught.value.hint == (
-        "pin them: ingest.sources.x.columns.prompt=[facts] ingest.sources.x.columns.answer=said; or for raw text: "
+        "say which columns they are: ingest.sources.x.columns.prompt=[facts] ingest.sources.x.columns.answer=said; or for raw text: "
         "ingest.sources.x.columns.text=[<column>]"
     )
 

@@ -399,7 +399,7 @@ def test_inputs_that_split_has_placed_fill_no_other_part(count, known, words):
 def test_columns_that_are_no_preferences():
     assert fails([{"prompt": "Q", "answer": "A"}]) == (
         'preferences.sources.x: the columns of pairs.jsonl:1 fit no format of preferences: prompt, answer\n    {"prompt":"Q","answer":"A"}',
-        "pin them: preferences.sources.x.columns.prompt, preferences.sources.x.columns.chosen and preferences.sources.x.columns.rejected",
+        "say which columns they are: preferences.sources.x.columns.prompt, preferences.sources.x.columns.chosen and preferences.sources.x.columns.rejected",
     )
 
 

@@ -111,7 +111,7 @@ def test_a_page_that_is_gone_is_told_and_keeps_its_note(site, capsys):
     del site.pages["/b"]
     assert main(["data", "refresh"]) == 0
     said = capsys.readouterr().out
-    assert "http_error: status 404" in said
+    assert "http_error: HTTP status 404" in said
     assert "0 of 2 pages are new or changed: nothing to read again" in said
     assert Path("conf/web_page_digests.json").read_text() == before
     site.pages["/a"] = "<p>Now on Tuesday.</p>"

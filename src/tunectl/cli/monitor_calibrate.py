@@ -50,9 +50,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         )
     rows = settings.monitor.window.max_rows if args.rows is None else args.rows
     if rows < settings.monitor.window.min_rows:
-        raise UsageError(
-            f"--rows {rows}: must be at least {settings.monitor.window.min_rows} (monitor.window.min_rows)"
-        )
+        raise UsageError(f"--rows {rows}: must be at least monitor.window.min_rows, {settings.monitor.window.min_rows}")
     with open_inference_log.open_or_create(settings.inference_log, layout) as store:
         watching = factory.build_monitor(settings, layout, store)
         champion = watching.releases.champion()
@@ -71,10 +69,9 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
                 pools, sizes, rule, rows, args.trials, settings.seed, logprob_share=share, each=bar.advance
             )
         )
+    required = self_calibration.min_reference_rows(rule)
     for side in pools.keys() - {item.side for item in result}:
-        missing[side] = (
-            f"{side}s: the reference has {sizes[side]} rows, {self_calibration.min_reference_rows(rule)} are needed"
-        )
+        missing[side] = f"{side}s: the reference has {sizes[side]} rows, {required} are needed"
     calibration = self_calibration.Calibration(
         at=datetime.now(UTC).isoformat(),
         release=champion.release,

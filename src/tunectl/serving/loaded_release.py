@@ -100,7 +100,7 @@ def verify_release(folder: Path) -> tuple[ServingContract, PromptRenderer]:
             what = "tokens" if text == fixture.text else "text"
             raise ArtifactError(
                 f"{folder}: fixture {number} of the contract renders to another {what} here than in training",
-                hint="install the tunectl that made the release, or package again: tunectl repro",
+                hint="use the tunectl version that made the release, or package again: tunectl repro",
             )
     return contract, prompts
 

@@ -27,7 +27,7 @@ def get_engine(name: str, serve: Serve) -> Engine:
     if module is None:
         raise ArtifactError(
             f"the release needs the engine {name}; this tunectl has {', '.join(ENGINES)}",
-            hint="package again with one of these (package=openvino), or install the tunectl that made the release",
+            hint="package again with one of these (package=openvino), or use the tunectl version that made the release",
         )
     cards = serve.engine.tensor_parallel_size
     if cards > 1 and name != "vllm":

@@ -107,7 +107,7 @@ class _BoundedConnection(asyncio.Protocol):
     """When the client last went on: connected, sent what was waited for, or got its answer."""
     stalls = 0
     """Checks in a row at which bytes waited for the client, and it had taken none since the check before."""
-    _taken = -1
+    _acknowledged = -1
     _timer: asyncio.TimerHandle | None = None
     _unread_timer: asyncio.TimerHandle
     _begun = False
@@ -177,22 +177,22 @@ class _BoundedConnection(asyncio.Protocol):
     def _check_unread(self) -> None:
         if self not in self.connections:  # a WebSocket has taken it over
             return
-        taken = self._measure_taken() if self.count_unsent() else -1
-        self.stalls = self.stalls + 1 if taken == self._taken != -1 else 0
-        self._taken = taken
+        acknowledged = self._measure_acknowledged() if self.count_unsent() else -1
+        self.stalls = self.stalls + 1 if acknowledged == self._acknowledged != -1 else 0
+        self._acknowledged = acknowledged
         if self.stalls >= UNREAD_CHECKS:
             self.cut()
         else:
             self._schedule_check()
 
-    def _measure_taken(self) -> int:
+    def _measure_acknowledged(self) -> int:
         """Return a number that changes when the client takes bytes: those that it acknowledged, where the system counts them.
 
         The length of the buffer is too coarse: the system fills its own only when a third of that, perhaps a megabyte, is free.
         """
         with suppress(AttributeError, OSError):  # not Linux
-            told = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
-            return int.from_bytes(told[120:], sys.byteorder) or self.count_unsent()
+            info = self.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128)
+            return int.from_bytes(info[120:], sys.byteorder) or self.count_unsent()
         return self.count_unsent()
 
     def waits(self) -> bool:
