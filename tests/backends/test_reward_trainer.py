@@ -160,7 +160,7 @@ def test_the_loss_is_that_of_plain_trl_with_margins_and_centering(tiny_model, sf
     items = compared(tiny_model, [replace_margin(one, 0.5 + number) for number, one in enumerate(pairs(4))])
     some = pair_batches.group_pairs(items, share=True, margins=True)
     how = reward_forward.route_of(reward_forward.build(tiny_model, sft, profile(), seed=5).model, autocast=False)
-    ours = float(reward_forward.loss_of(how, some, center_weight=0.01)) / 4
+    ours = float(reward_forward.loss_of(how, some, center_weight=0.01).detach()) / 4
     width = max(len(side) for item in items for side in (item.chosen, item.rejected))
     sides = [item.chosen for item in items] + [item.rejected for item in items]
     ids = torch.tensor([[*side, *[0] * (width - len(side))] for side in sides])

@@ -83,7 +83,7 @@ def transitive_imports(modules: dict[str, Module], starts: Iterable[str]) -> set
     todo, result = list(starts), set[str]()
     for start in todo:
         if start not in modules:
-            raise TunectlError(f"{start} is not a module of {PACKAGE}", hint="a bug: please report it")
+            raise TunectlError(f"{start} is not a module of {PACKAGE}", hint="a bug of tunectl: please report it")
     while todo:
         name = todo.pop()
         if name in result or name in TABLES:

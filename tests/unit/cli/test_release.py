@@ -109,7 +109,7 @@ def test_a_canary_without_a_test_lasts_until_a_person_stops_it(store, in_project
     assert (store.log()[-1].author, store.log()[-1].message) == (ACCOUNT, "enough")
     code, _, err = call(store, "canary", "stop", capsys=capsys)
     assert code == 2
-    assert "there is no challenger\n  tunectl release canary start ID --no-test --share 0.1" in err
+    assert "there is no challenger to stop\n  start one: tunectl release canary start ID --no-test --share 0.1" in err
     assert call(store, "canary", "start", two, "--no-test") == 0
     assert store.trial().share == 0, "only requests that name it"
     assert call(store, "canary", "start", refused, "--no-test") == 3

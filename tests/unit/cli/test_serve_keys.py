@@ -61,7 +61,7 @@ def test_what_there_is_to_say_about_a_key() -> None:
         ),
         (
             ["keys", "add", "a", "--scope", "all"],
-            "--scope all: there are chat, feedback, scrape, look, annotate, operate, decide, acts_for, admin",
+            "--scope all: no such scope; allowed are chat, feedback, scrape, look, annotate, operate, decide, acts_for, admin",
         ),
         (["keys", "add", "A b"], "a name is 1 to 64 of a-z 0-9 . _ - and begins with a letter or digit"),
         (["keys", "add", "a", "--per-minute", "0"], "limits are 1 or more"),

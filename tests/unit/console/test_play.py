@@ -108,7 +108,7 @@ def test_what_a_server_refuses_is_said(console: Console, server: str) -> None:
     declare(console.layout, server)
     refused = console.post("/play/ask", server=server, variant="base", question="refuse")
     assert refused.status_code == 502
-    assert refused.text == f"{server} said 429: too many\n"  # the page shows it as it is
+    assert refused.text == f"{server} answered HTTP 429: too many\n"  # the page shows it as it is
 
 
 def test_asking_needs_the_scope_and_a_page_of_ours(console: Console, server: str) -> None:

@@ -103,7 +103,7 @@ TRACK = {
         ({"to": [], "registered_model": "shop"}, "registered_model needs mlflow in track.to"),
         (
             {"registry_uri": "databricks-uc", "registered_model": "shop"},
-            "wants registered_model as catalog.schema.model",
+            "registered_model must be catalog.schema.model",
         ),
         ({"registered_model": "a.b"}, "registered_model"),
     ],
