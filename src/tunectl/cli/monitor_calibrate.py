@@ -58,8 +58,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
             raise UsageError("no release is champion", hint="promote one: tunectl release promote ID")
         baselines, missing = watching.baselines(champion.release)
     if not baselines:
-        reasons = "; ".join(missing.values())
-        raise UsageError(f"there is nothing to compare with: {reasons}", hint="tunectl monitor set-reference ID")
+        raise UsageError(f"no reference: {'; '.join(missing.values())}", hint="tunectl monitor set-reference ID")
     pools = {side: baseline.columns for side, baseline in baselines.items()}
     sizes = {side: len(baseline.rows) for side, baseline in baselines.items()}
     rule, share = factory.detection_rule(settings), settings.inference_log.logprob_share

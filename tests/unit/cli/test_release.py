@@ -172,7 +172,7 @@ def test_an_empty_store_says_what_to_do(tmp_path, capsys):
     assert "no releases yet; make one: tunectl repro" in call(store, "list", capsys=capsys)[1]
     code, _, err = call(store, "show", capsys=capsys)
     assert code == 2
-    assert "champion: " in err
+    assert "has no champion release" in err
     assert "has none" in err
 
 
