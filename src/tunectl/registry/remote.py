@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from tunectl.access.signatures import TrustStore
-from tunectl.artifacts import atomic_io, names
+from tunectl.artifacts import atomic_io, disk_list, names
 from tunectl.artifacts.canary_state import CanaryState
 from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, InfrastructureError
 from tunectl.registry import event_log, registry_formats, release_manifest, release_statement
-from tunectl.registry.protocols import ObjectStore
+from tunectl.registry.protocols import MAX_HISTORY_BYTES, MAX_MANIFEST_BYTES, ObjectStore
 from tunectl.registry.registry_formats import OLD_CANARY, OLD_EVENTS, RELEASES, RemoteCanary
 from tunectl.registry.release_manifest import ReleaseManifest
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
@@ -52,6 +52,8 @@ class RemoteRegistry:
         self._files, self._cache, self._guard = files, cache, SequenceGuard()
         self._read: dict[str, Any] = {}
         """Cache of numbered objects by name: they never change."""
+        self._history_bytes = 0
+        """Size of the parts of the history in it."""
 
     @property
     def warning(self) -> str:
@@ -107,12 +109,16 @@ class RemoteRegistry:
                 )
             result += self._parse_part(f"{EVENTS}/{name}")
         if not result:
-            result = event_log.parse_lines(self._files.read(OLD_EVENTS) or b"", f"{self.location}/{OLD_EVENTS}")
+            result = event_log.parse_lines(
+                self._files.read(OLD_EVENTS, MAX_HISTORY_BYTES) or b"", f"{self.location}/{OLD_EVENTS}"
+            )
         return result
 
     def _parse_part(self, name: str) -> list[ReleaseEvent]:
         if name not in self._read:
-            self._read[name] = event_log.parse_lines(self._files.read(name) or b"", f"{self.location}/{name}")
+            content = self._files.read(name, MAX_HISTORY_BYTES - self._history_bytes) or b""
+            self._read[name] = event_log.parse_lines(content, f"{self.location}/{name}")
+            self._history_bytes += len(content)
         events: list[ReleaseEvent] = self._read[name]
         return events
 
@@ -144,34 +150,31 @@ class RemoteRegistry:
 
         Raises  ArtifactError for an invalid name.
         """
-        return self._files.read(f"{RELEASES}/{release_statement.statement_path(self.folder(release)).name}")
+        name = release_statement.statement_path(self.folder(release)).name
+        return self._files.read(f"{RELEASES}/{name}", MAX_MANIFEST_BYTES)
 
     def fetch(self, release: str) -> Path:
         """Download the files of ``release`` to this machine, also where those that are here are damaged.
 
-        Raises  ArtifactError for an invalid name, and for a release that differs from its manifest; InfrastructureError for
-                one that is absent (yet), and where the store fails.
+        No more is downloaded than the manifest declares, and nothing where a trusted key signed another manifest.
+
+        Raises  ArtifactError for an invalid name, and for a release that differs from its manifest; GateError for a manifest
+                that is not the signed one; InfrastructureError for one that is absent (yet), where the store fails, and where
+                the disk has too little space.
         """
         target = self.folder(release)
         if target.is_dir() and not release_manifest.verify(target):
             return target
-        key = f"{RELEASES}/{release}/{release_manifest.NAME}"
-        content = self._files.read(key)
-        manifest = (
-            self._decode(registry_formats.MANIFEST, ReleaseManifest, key, content) if content is not None else None
-        )
-        if content is None or manifest is None or manifest.id != release:
-            raise InfrastructureError(
-                f"{self.location} has no release {release}", hint=f"copy it: tunectl release sync {self.location}"
-            )
+        content, manifest = self._read_manifest(release)
         self._cache.mkdir(parents=True, exist_ok=True)
+        disk_list.require_free_bytes(self._cache, manifest.bytes, f"release {release}")
         result = Path(tempfile.mkdtemp(dir=self._cache, prefix="."))
         scratch = result / "release"
         try:
+            left = manifest.bytes
             for name in manifest.files:
-                names.refuse_outside(name, self.location)
                 (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name)
+                left -= self._files.fetch(f"{RELEASES}/{release}/{name}", scratch / name, left)
             atomic_io.write_bytes(scratch / release_manifest.NAME, content)
             wrong = release_manifest.verify(scratch, release)
             if wrong:
@@ -187,6 +190,24 @@ class RemoteRegistry:
         with suppress(InfrastructureError, OSError):  # the next one that is brought sees to it
             self._tidy(release)
         return target
+
+    def _read_manifest(self, release: str) -> tuple[bytes, ReleaseManifest]:
+        """Return the manifest at the address, as it is there and decoded, once it is known to be that of ``release``."""
+        key = f"{RELEASES}/{release}/{release_manifest.NAME}"
+        content = self._files.read(key, MAX_MANIFEST_BYTES)
+        manifest = (
+            self._decode(registry_formats.MANIFEST, ReleaseManifest, key, content) if content is not None else None
+        )
+        if content is None or manifest is None or manifest.id != release:
+            raise InfrastructureError(
+                f"{self.location} has no release {release}", hint=f"copy it: tunectl release sync {self.location}"
+            )
+        for name in manifest.files:
+            names.refuse_outside(name, self.location)
+        if self._trust is not None:
+            checked = release_statement.check_statement(self.read_statement(release), release, self._trust)
+            release_statement.check_manifest(manifest, None, checked.statement)
+        return content, manifest
 
     def _tidy(self, brought: str) -> None:
         """Delete releases that no pointer names any more, so that a server does not fill its disk over the years.

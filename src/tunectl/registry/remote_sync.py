@@ -21,7 +21,7 @@ from tunectl.artifacts.record_format import RecordFormat
 from tunectl.core.errors import ArtifactError, GateError, UsageError
 from tunectl.registry import history_adoption, registry_formats, release_manifest, release_state, release_statement
 from tunectl.registry.history_adoption import AdoptedHistory
-from tunectl.registry.protocols import ObjectStore
+from tunectl.registry.protocols import MAX_MANIFEST_BYTES, ObjectStore
 from tunectl.registry.registry_formats import RELEASES, RemoteCanary
 from tunectl.registry.release_state import ChampionPointer, ReleaseEvent
 from tunectl.registry.release_store import ReleaseRegistry
@@ -152,7 +152,7 @@ def _refuse_unsigned(store: ReleaseRegistry, remote: RemoteRegistry, remote_even
 
 
 def _open(store: ReleaseRegistry, files: ObjectStore) -> RemoteRegistry:
-    return RemoteRegistry(files, store.root / INCOMING)
+    return RemoteRegistry(files, store.root / INCOMING, store.trust)
 
 
 def _claim(store: ReleaseRegistry, files: ObjectStore, local_events: Sequence[ReleaseEvent]) -> None:
@@ -184,7 +184,7 @@ def _send_releases(store: ReleaseRegistry, files: ObjectStore) -> list[str]:
     for release in store.ids():
         folder, prefix = store.folder(release), f"{RELEASES}/{release}"
         _send_statement(store, files, release)
-        complete = release in present and files.read(f"{prefix}/{release_manifest.NAME}")
+        complete = release in present and files.read(f"{prefix}/{release_manifest.NAME}", MAX_MANIFEST_BYTES)
         if complete == (folder / release_manifest.NAME).read_bytes():
             continue
         wrong = store.verify(release)
@@ -201,7 +201,7 @@ def _send_statement(store: ReleaseRegistry, files: ObjectStore, release: str) ->
     """Copy the signed statement about a release; one that others signed, too, is replaced by that of this machine."""
     content = store.read_statement(release)
     name = f"{RELEASES}/{release}{release_statement.ENDING}"
-    if content is not None and files.read(name) != content:
+    if content is not None and files.read(name, MAX_MANIFEST_BYTES) != content:
         files.write(name, content)
 
 

@@ -312,6 +312,21 @@ def test_statements_and_signed_pointers_reach_an_address_and_come_back(
     assert release_statement.check_pointer(other.champion(), trust).status == "trusted"
 
 
+def test_nothing_is_downloaded_where_the_manifest_is_not_the_signed_one(
+    store: ReleaseRegistry, keys: Keys, tmp_path: Path
+) -> None:
+    first = store.ids()[0]
+    release_statement.sign_release(store.folder(first), ci(keys))
+    files = FsspecObjectStore(f"file://{tmp_path}/remote")
+    remote_sync.push(store, files)
+    larger = msgspec.structs.replace(store.manifest(first), bytes=store.manifest(first).bytes + 1)
+    files.write(f"releases/{first}/manifest.json", registry_formats.MANIFEST.encode(larger))
+    for name in larger.files:
+        files.remove(f"releases/{first}/{name}")
+    with pytest.raises(GateError, match=f"release {first} is not what was signed: bytes differ"):
+        RemoteRegistry(files, tmp_path / "cache", TrustStore(keys.path)).fetch(first)
+
+
 @pytest.mark.parametrize("move", ["promote", "start_canary"])
 def test_a_pointer_that_nobody_signed_is_not_adopted(
     store: ReleaseRegistry, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: str

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from tunectl.config.schema.base import StrictModel
 from tunectl.core.errors import ConfigError
+from tunectl.core.pattern_ambiguity import validate_pattern
 
 TERM = re.compile(r"(?<!\(\?P)(?<!\(\?)<([a-z_]+)>")
 """A term in a pattern, for example ``<rating>``."""
@@ -89,10 +90,10 @@ class SlotErrorRules(StrictModel):
 
     def _refuse_bad(self, where: str, pattern: str) -> None:
         try:
-            match = re.compile(self.whole(pattern)).match("")
-        except re.error as error:
-            raise ValueError(f"{where}: {pattern!r} is not a regular expression: {error}") from error
-        if match is not None and not where.startswith("terms."):
+            whole = validate_pattern(self.whole(pattern))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        if not where.startswith("terms.") and re.match(whole, ""):
             raise ValueError(f"{where}: {pattern!r} matches an empty text, so it would be found everywhere")
 
     def whole(self, pattern: str) -> str:
