@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -224,6 +225,22 @@ def test_a_broken_quote_does_not_swallow_the_rows_behind_it():
         "broken_quotes",
         ("9", "10"),
     ]
+
+
+def test_lines_that_all_leave_a_quote_open_take_linear_time():
+    text = "a,b\n" + 'a","z\n' * 50_000
+    started = time.process_time()
+    found = list(csv_reader.rows(csv_reader.CsvDialect(",", "doubled"), io.StringIO(text, newline=""), "f"))
+    assert time.process_time() - started < 5
+    assert [(item.source.row, item.reason) for item in found] == [(row, "broken_quotes") for row in range(1, 50_001)]
+
+
+def test_an_open_quote_takes_no_more_lines_than_the_cells_of_a_row_may_fill(monkeypatch):
+    monkeypatch.setattr(csv, "field_size_limit", lambda: 100)
+    lines = iter(["a,b\n", *['a","z\n'] * 1000, "1,2\n"])
+    rows = csv_reader.rows(csv_reader.CsvDialect(",", "doubled"), lines, "f")
+    assert next(rows).reason == "broken_quotes"
+    assert len(list(lines)) > 900
 
 
 @pytest.mark.parametrize(
