@@ -294,11 +294,11 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
             yield RowFrame(rejects=[row])
         else:
             # A text is cut one character behind the limit, as those of a table: it is too long all the same.
-            columns = {
+            values = {
                 name: value[: request.max_characters + 1] if isinstance(value, str) else value
                 for name, value in row.columns.items()
             }
-            yield RowFrame(rows=[{"number": row.source.row, "columns": columns}])
+            yield RowFrame(rows=[{"number": row.source.row, "columns": values}])
 
 
 if __name__ == "__main__":
