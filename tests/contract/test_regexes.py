@@ -30,7 +30,7 @@ SECONDS = 0.5
 """Of processor time for one of them: linear patterns take a few hundredths, quadratic ones several seconds."""
 CROSSED = 40
 """Most pairs of a beginning and what is repeated behind it; of a pattern with more of them, each repetition keeps its own beginning."""
-PATIENCE = 5.0
+PATIENCE = 30.0
 """Seconds without a word from the child, which are its end: a pattern that backtracks listens to nobody."""
 
 OUTSIDE = {
@@ -99,6 +99,7 @@ OUTSIDE = {
             "privacy.street_addresses:_YEAR",
             "privacy.street_addresses:_ZIPPED",
             "privacy.decoded_text:_BASE64",
+            "privacy.decoded_text:_BASE64_LINES",
             "privacy.decoded_text:_WRITTEN",
             "privacy.json_numbers:_QUOTE",
             "privacy.secret_keys:_AMAZON",
@@ -107,6 +108,9 @@ OUTSIDE = {
             "privacy.secret_keys:_PUTTY",
             "privacy.secret_keys:_WRITTEN_ELSEWHERE",
             "privacy.secret_keys:_ISSUED",
+            "privacy.secret_keys:_LONGEST_WORD",
+            "privacy.secret_keys:_PHRASE",
+            "privacy.secret_keys:_SAID",
             "privacy.secret_keys:_SCHEME",
             "privacy.spans:PLACEHOLDER",
             "privacy.patterns:_AT",
@@ -233,6 +237,13 @@ FUNCTIONS: dict[str, tuple[str, ...]] = {
         *(f"{mark}0123456789abcdef" * (LETTERS // 30) for mark in secret_keys._BY_MARK),
         "a" * LETTERS + "".join(secret_keys._BY_MARK),
         "0" * LETTERS + "".join(secret_keys._BY_MARK),
+    ),
+    "privacy.secret_keys:_find_private_keys": (
+        "Private-Lines: 1 " * (LETTERS // 2),
+        "Private-Lines: 1\nPrivate-MAC: " * (LETTERS // 4),
+        "-----BEGIN PRIVATE KEY-----" * (LETTERS // 4),
+        "-----BEGIN PRIVATE KEY----------END " * (LETTERS // 4),
+        "-----BEGIN " * (LETTERS // 4),
     ),
     "chat.tool_calls:parse_tool_calls": (
         "<tool_call>" + _BLANKS,
@@ -479,7 +490,9 @@ def hold(act: Callable[[str], object], texts: Iterator[str]) -> tuple[float, str
     worst = (0.0, "")
     for text in dict.fromkeys(texts):
         began = time.process_time()
-        act(text)
+        found = act(text)
+        if isinstance(found, Iterator):
+            deque(found, 0)
         worst = max(worst, (time.process_time() - began, text[:40]))
         if worst[0] > SECONDS:
             break
@@ -527,7 +540,7 @@ def told() -> dict[str, tuple[float, str]]:
     child = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
     found: dict[str, tuple[float, str]] = {}
     assert child.stdout is not None
-    watch = threading.Timer(6 * PATIENCE, child.kill)  # the first word waits for imports
+    watch = threading.Timer(2 * PATIENCE, child.kill)  # the first word waits for imports
     watch.start()
     last = ""
     for line in child.stdout:

@@ -21,7 +21,7 @@ from tunectl.backends.storage.inference_log_sql import open_log
 from tunectl.backends.text import pii_resources
 from tunectl.inference_log.log_store import FinishedRequest
 from tunectl.inference_log.log_writer import Writer
-from tunectl.inference_log.redact import TOKENS, Redactor
+from tunectl.inference_log.redact import TOKENS, UNREAD, Redactor
 from tunectl.privacy.decoded_text import decode_text
 from tunectl.privacy.mask import PiiMasker
 
@@ -52,7 +52,7 @@ def body():
         "user": "wanda.kanarie@example.org",
         "safety_identifier": "wanda.kanarie@example.org",
         "seed": 4155552671,
-        "metadata": {"wanda.kanarie@example.org": "x", "card": 4111111111111111},
+        "metadata": {"wanda.kanarie@example.org": "x", "card": 4111111111111111, "float": 4111111111111111.0},
         "stop": ["wanda.kanarie@example.org"],
         "messages": [
             {"role": "system", "content": SAID},
@@ -116,7 +116,7 @@ def test_canaries_are_nowhere(masker, tmp_path, caplog):
         "arguments": '{"to": "[EMAIL_1]"}',
     }
     assert "user" not in found.request
-    assert found.request["metadata"] == {"[EMAIL_1]": "x", "card": "[CARD_1]"}
+    assert found.request["metadata"] == {"[EMAIL_1]": "x", "card": "[CARD_1]", "float": "[CARD_1]"}
     assert (found.response["id"], found.request["seed"]) == ("chatcmpl-4155552671", 4155552671)
 
 
@@ -201,6 +201,34 @@ def test_text_that_takes_seconds_to_mask_holds_up_no_other_key(masker, tmp_path)
     assert longest < all_of_it / 4, "it waited for no row of the other key, let alone for all three"
 
 
+class BreakingMasker(PiiMasker):
+    def find(self, text):
+        if "broken" in text:
+            raise ValueError(text)
+        return super().find(text)
+
+
+def test_a_text_on_which_masking_fails_is_left_out_and_counted_and_the_row_is_kept(masker, tmp_path, caplog):
+    errors = []
+    redact = Redactor(BreakingMasker(masker.tools), SALT, errors.append)
+    said = [{"role": "user", "content": text} for text in ("broken", "write to wanda.kanarie@example.org")]
+
+    async def talk(store):
+        writer = Writer(store, redact, policy="refuse", patience=60, waiting=100)
+        assert await writer.accept(inference(request={"messages": said, "metadata": {"broken key": 1}}))
+        assert await writer.feedback(thumb(id="broken id"))
+        assert writer.close()
+
+    with open_log("sqlite:///a.sqlite", tmp_path) as store:
+        asyncio.run(talk(store))
+        found = store.inference("chatcmpl-000000")
+    assert [turn["content"] for turn in found.request["messages"]] == [UNREAD, "write to [EMAIL_1]"]
+    assert found.request["metadata"] == {UNREAD: 1}
+    assert errors == [1, 1, 1]
+    assert "masking it failed: ValueError" in caplog.text
+    assert "broken" not in caplog.text
+
+
 def test_a_prompt_of_token_ids_is_not_kept(masker):
     redact = Redactor(masker, SALT)
     for prompt in ([101, 7, 9], [[1, 2], [3]]):
@@ -264,7 +292,8 @@ CLEAN = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-999_999, 999_999)
-    | st.floats(allow_nan=False)
+    | st.floats(-999_999, 999_999)
+    | st.floats(1e20)
     | st.text("xyz ?!\n", max_size=9),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("xyz", max_size=4), inner, max_size=3),
     max_leaves=12,

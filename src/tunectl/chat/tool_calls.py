@@ -10,17 +10,20 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Message, ReferenceAnswer, Source
+from tunectl.core.json_depth import exceeds_depth
 
 OFFER = (
     "# Tools\n\nThese functions may be called; each is described by one JSON object:\n<tools>\n{tools}\n</tools>\n\n"
     "To call one, write a JSON object with its name and its arguments between two tags:\n"
     '<tool_call>\n{{"name": "...", "arguments": {{...}}}}\n</tool_call>'
 )
+_MOST_DEEP: Final = 100
+"""Limit on nested lists and objects of a call."""
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
@@ -136,11 +139,17 @@ def _call(text: str, number: int) -> dict[str, Any] | None:
         arguments = _value(arguments)
     if not isinstance(result, dict) or not isinstance(result.get("name"), str) or not isinstance(arguments, dict):
         return None
-    return {
-        "id": f"call{number:05d}",
-        "type": "function",
-        "function": {"name": result["name"], "arguments": arguments},
-    }
+    function = _as_json_values({"name": result["name"], "arguments": arguments})
+    return function and {"id": f"call{number:05d}", "type": "function", "function": function}
+
+
+def _as_json_values(function: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a function as JSON has it; None for what JSON lacks, such as sets and NaN, and for what is nested too deep for a writer."""
+    try:
+        text = json.dumps(function, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return None if exceeds_depth(text, _MOST_DEEP) else json.loads(text)
 
 
 def _value(text: str) -> Any:

@@ -18,6 +18,8 @@ from tunectl.access.api_errors import ApiError
 PARAM: Final = "response_format.json_schema"
 MOST_RULES: Final = 2000
 """Limit on the rules of a grammar: an engine compiles it while other requests wait, and ``anyOf`` in ``anyOf`` doubles it at each level."""
+MOST_LETTERS: Final = 1_000_000
+"""Limit on the letters of all expressions and locations, so on the work: references may lead to overlapping parts, and names may be long."""
 MOST_REPEATS: Final = 2000
 """Limit on minItems, maxLength and the like: engines expand a repetition into as many states."""
 MOST_DEEP: Final = 64
@@ -86,15 +88,23 @@ class _Writer:
     rules: dict[str, str] = field(default_factory=dict)
     refs: dict[str, str] = field(default_factory=dict)
     deep: int = 0
+    letters: int = 0
 
     def value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
         """Return the expression of one schema; ``open_refs`` are references followed since the last terminal: one of them again is left recursion."""
         if self.deep == MOST_DEEP:
             raise _wrong(location, f"more than {MOST_DEEP} nested schemas, references included")
         self.deep += 1
+        self._count(location)
         rule = self._value(schema, location, open_refs)
+        self._count(rule)
         self.deep -= 1
         return rule
+
+    def _count(self, text: str) -> None:
+        self.letters += len(text)
+        if self.letters > MOST_LETTERS:
+            raise _wrong("#", f"is too large: its grammar needs more than {MOST_LETTERS} letters")
 
     def _value(self, schema: Any, location: str, open_refs: tuple[str, ...]) -> str:
         if schema is True or schema == {}:
@@ -144,6 +154,8 @@ class _Writer:
         wrong = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KNOWN]
         if wrong or not kinds:
             raise _wrong(location, f"type {json.dumps((wrong or [None])[0])}; there are {', '.join(_KNOWN)}")
+        if len(set(kinds)) < len(kinds):
+            raise _wrong(location, "type names one twice")
         _refuse_others(schema, frozenset({"type"}).union(*(_KNOWN[kind] for kind in kinds)), location)
         parts = [self._kind(kind, schema, location) for kind in kinds]
         return parts[0] if len(parts) == 1 else "(" + " | ".join(parts) + ")"
@@ -158,11 +170,10 @@ class _Writer:
         return _PLAIN[kind]
 
     def _array(self, schema: Mapping[str, Any], location: str) -> str:
-        item = self.value(schema.get("items", True), f"{location}/items", ())
         least, most = _bounds(schema, "Items", location)
         if most == 0:
             return '"[]"'
-        name = self._rule(item)
+        name = self._rule(self.value(schema.get("items", True), f"{location}/items", ()))
         rest = f"(gap {name}){{{max(0, least - 1)},{most - 1 if most is not None else ''}}}"
         inside = f"{name} {rest}"
         return f'"[" {inside} "]"' if least else f'"[" ({inside})? "]"'
@@ -180,9 +191,10 @@ class _Writer:
             raise _wrong(location, f"required names {json.dumps(absent)}, which properties does not describe")
         if not properties:
             return self._map(schema.get("additionalProperties", True), f"{location}/additionalProperties")
+        needed = frozenset(required)
         members = [
             (
-                name in required,
+                name in needed,
                 f'{_quote(json.dumps(name, ensure_ascii=False) + ":")} " "? {self.value(item, f"{location}/{name}", ())}',
             )
             for name, item in properties.items()

@@ -79,7 +79,7 @@ class Writer:
 
         waiting        rows that may wait for the disk
         waiting_bytes  bytes (as JSON) that may wait for the disk, or be on their way to it
-        on_error       is called with the number of further rows that were not durable in time (``tunectl_inference_log_errors_total``)
+        on_error       is called with the number of further rows that were not durable in time (``tunectl_inference_log_errors_total``, which counts texts that were not masked, too)
         """
         self._store, self._redact, self._policy = store, redact, policy
         self._patience, self._most, self._most_bytes, self._on_error = patience, waiting, waiting_bytes, on_error

@@ -7,13 +7,14 @@ one inference share them: what was ``[EMAIL_1]`` in the question is ``[EMAIL_1]`
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Any, Final
 
 from msgspec.structs import replace
 
 from tunectl.artifacts.records import Feedback, InferenceRecord
+from tunectl.core import logging_setup
 from tunectl.inference_log.log_store import FinishedRequest, LogEntry
 from tunectl.inference_log.pseudonyms import pseudonymize
 from tunectl.privacy.mask import PiiMasker, PlaceholderMap
@@ -30,6 +31,8 @@ SPELLED: Final = frozenset(("logprobs", "prompt_logprobs", "token_ids", "prompt_
 """Keys with the text in tokens, which the detection cannot read: they are left out."""
 TOKENS: Final = "[TOKENS]"
 """Replaces a prompt that came as token ids."""
+UNREAD: Final = "[UNREAD]"
+"""Replaces a text on which masking failed: the row is logged without it."""
 SHORTEST_NUMBER: Final = 1_000_000
 """Smaller numbers are too short to be a telephone or card number."""
 REMEMBERED: Final = 10_000
@@ -39,9 +42,12 @@ REMEMBERED: Final = 10_000
 class Redactor:
     """Masks entries before they are stored. Thread-safe."""
 
-    def __init__(self, masker: PiiMasker, hash_key: bytes) -> None:
-        """``hash_key`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it."""
-        self._masker, self._hash_key = masker, hash_key
+    def __init__(self, masker: PiiMasker, hash_key: bytes, on_error: Callable[[int], None] = lambda _: None) -> None:
+        """``hash_key`` is the key under which an id that is personal itself is hashed, as ``inference_log/pseudonyms.py`` has it.
+
+        ``on_error`` is called with the number of further texts that are left out because masking failed on them.
+        """
+        self._masker, self._hash_key, self._on_error = masker, hash_key, on_error
         self._running: OrderedDict[str, PlaceholderMap] = OrderedDict()
         self._lock = Lock()
 
@@ -75,8 +81,8 @@ class Redactor:
             memory.reserve(text)
         if entry.kind != "preference":  # which holds a choice and the id of an inference, that the store must know
             entry = replace(entry, value=self._mask_value(entry.value, memory))
-        personal = self._masker.find(entry.id)  # clients make ids out of whatever they have
-        return replace(entry, id=f"fb-{pseudonymize(entry.id, self._hash_key)}") if personal else entry
+        is_personal = self._mask(entry.id, memory) != entry.id  # clients make ids out of whatever they have
+        return replace(entry, id=f"fb-{pseudonymize(entry.id, self._hash_key)}") if is_personal else entry
 
     def _remember(self, name: str, memory: PlaceholderMap) -> None:
         with self._lock:
@@ -106,20 +112,32 @@ class Redactor:
             value = {name: item for name, item in value.items() if name != SESSION}
         return self._mask_value(value, memory)
 
+    def _mask(self, text: str, memory: PlaceholderMap) -> str:
+        try:
+            return self._masker.mask(text, memory).text
+        except Exception as error:  # noqa: BLE001  whatever it is, the row must not be missing from the log for it
+            logging_setup.get_logger(__name__).error(
+                "a text is left out of a row: masking it failed: %s", type(error).__name__
+            )
+            self._on_error(1)
+            return UNREAD
+
     def _mask_value(self, value: Any, memory: PlaceholderMap) -> Any:
         if isinstance(value, str):
-            return self._masker.mask(value, memory).text
+            return self._mask(value, memory)
         if isinstance(value, list):
             return [self._mask_value(item, memory) for item in value]
         if isinstance(value, dict):
             return {
-                self._masker.mask(key, memory).text: self._mask_value(item, memory)
+                self._mask(key, memory): self._mask_value(item, memory)
                 for key, item in value.items()
                 if key not in SPELLED
             }
-        if isinstance(value, int) and abs(value) >= SHORTEST_NUMBER:
-            text = str(value)
-            masked = self._masker.mask(text, memory).text
+        if (isinstance(value, int) or (isinstance(value, float) and value.is_integer())) and abs(
+            value
+        ) >= SHORTEST_NUMBER:
+            text = str(int(value))
+            masked = self._mask(text, memory)
             return value if masked == text else masked
         return value
 

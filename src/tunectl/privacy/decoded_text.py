@@ -15,6 +15,7 @@ import unicodedata
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 # Tags of HTML that do not end a word.
@@ -32,6 +33,7 @@ _WRITTEN = re.compile(
     r"|(?P<stop>(?<=\w)[\u2024\u3002\uff61](?=[A-Za-z0-9]))"
     rf"|(?P<tag>(?<=[\w%+\-])(?:{_TAG}){{1,4}}(?=@)|(?<=@)(?:{_TAG}){{1,4}}(?=[^\W_]))"
     rf"|(?P<tagged_stop>(?<=[^\W\d_])(?:{_TAG}){{1,4}}\.(?:{_TAG}){{0,4}}(?=[a-z]))"
+    r"|(?P<form>(?<==)[A-Z][a-z]{1,30}(?:\+[A-Z][a-z]{1,30}){1,3}(?![\w+/=@%.\-]))"  # the blanks of a form's value
     r"|(?P<gap>(?<=[\w.,])(?:\t|  )(?=\S))"
     r"|(?P<digit>(?![0-9])\d|[\u2460-\u2468\u2776-\u277e\u2780-\u2788\u278a-\u2792\u24ea\u24f5-\u24fd\u24ff])"
     r"|(?P<raised>[\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2080-\u2089]{2,32})"
@@ -40,6 +42,12 @@ _WRITTEN = re.compile(
     r"\U0001d173-\U0001d17a\U0001d400-\U0001d7ff\U000e0000-\U000e0fff])"
 )
 _BASE64 = re.compile(r"(?<![A-Za-z0-9_+/\-])[A-Za-z0-9_+/\-]{16,}+={0,2}(?![A-Za-z0-9_+/=\-])")
+# As in mail (RFC 2045), in lines of equal length, the last one shorter.
+_BASE64_LINES = re.compile(
+    r"(?<![A-Za-z0-9_+/\-])(?:[A-Za-z0-9+/]{16,76}+\r?\n)++(?:[A-Za-z0-9+/]{1,76}+={0,2}(?![A-Za-z0-9_+/=\-]))?+"
+)
+_CONTROL_SHARE: Final = 10
+"""One control letter of so many, as an end of a string in C, is text still."""
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _INVISIBLE: Final = (
     *(0xAD, 0x34F, 0x61C, 0x20E3, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFEFF, 0xFFA0),
@@ -70,7 +78,7 @@ _FOLDED: Final = {
 """Letters in other typographic forms and what they stand for, and invisible characters."""
 _LAYERS: Final = 6
 """Nested encodings that are decoded, as JSON inside a parameter of a URL; layers of JSON alone count as one."""
-_SIGNS: Final = (">@", "@<", ">.", "\\", "%", "&", "_", "~", "\t", "  ", "=40")
+_SIGNS: Final = (">@", "@<", ">.", "\\", "%", "&", "_", "~", "\t", "  ", "=40", "+")
 """ASCII text without any of these is its own decoded text."""
 _SHOWN: Final = {"tag": "", "tagged_stop": ".", "dash": "-", "stop": ".", "gap": " ", "quoted": "@"}
 _ESCAPES: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", '"': '"', "/": "/"}
@@ -115,14 +123,14 @@ def decode_text(text: str) -> DecodedText:
 
 
 def find_base64_texts(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield where ``text`` has Base64 (RFC 4648) that holds text, and what that says."""
-    for match in _BASE64.finditer(text):
-        raw = match[0].rstrip("=").translate(_URL_SAFE)
+    """Yield where ``text`` has Base64 (RFC 4648) that holds text, and what that says; first what is in several lines."""
+    for match in chain(_BASE64_LINES.finditer(text), _BASE64.finditer(text)):
+        raw = "".join(match[0].split()).rstrip("=").translate(_URL_SAFE)
         try:
             plain = base64.b64decode(raw + "=" * (-len(raw) % 4)).decode()
         except ValueError:
             continue
-        if all(letter.isprintable() or letter.isspace() for letter in plain):
+        if sum(not (letter.isprintable() or letter.isspace()) for letter in plain) * _CONTROL_SHARE <= len(plain):
             yield *match.span(), plain
 
 
@@ -166,9 +174,9 @@ def _decode_match(match: re.Match[str]) -> Iterator[tuple[str, int, int]]:
             yield _SHOWN[match.lastgroup], start, end
         case "digit":
             yield str(unicodedata.digit(encoded)), start, end
-        case "raised":
-            for place, digit in enumerate(encoded, start):
-                yield str(unicodedata.digit(digit)), place, place + 1
+        case "raised" | "form":
+            for place, letter in enumerate(encoded, start):
+                yield unicodedata.normalize("NFKC", letter.replace("+", " ")), place, place + 1
         case "composed" | "single":
             yield unicodedata.normalize("NFC", encoded), start, end
 

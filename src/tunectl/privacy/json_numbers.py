@@ -10,6 +10,8 @@ from typing import Final
 from tunectl.privacy.spans import PiiSpan
 
 _QUOTE = re.compile(r'(?<!\\)\\*+"')
+_MOST_LAYERS: Final = 4
+"""Most strings of JSON inside each other in which a placeholder is quoted: its marks take twice as many letters in each."""
 _NEAR: Final = 64
 """Letters around a number within which its punctuation must be."""
 
@@ -17,11 +19,15 @@ _NEAR: Final = 64
 def find_json_numbers(text: str, spans: Iterable[PiiSpan]) -> dict[int, str]:
     """Return the begin of each found number that is a JSON value, and the quotation mark that makes a string of its placeholder.
 
-    JSON inside a string of JSON counts, too, however deep; its marks have backslashes. Empty where ``text`` is no JSON.
+    JSON inside a string of JSON counts, too; its marks have backslashes. Empty where ``text`` is no JSON.
     """
     if text.lstrip()[:1] not in ("{", "[", '"'):
         return {}
-    bare = [item for item in spans if text[item.start : item.end].isdigit() and _is_between_values(text, item)]
+    bare = [
+        item
+        for item in spans
+        if text[item.start : item.end].replace(".", "", 1).isdigit() and _is_between_values(text, item)
+    ]
     if not bare or not _is_json(text):
         return {}
     quotes = [(match.start(), match.end(), _level(len(match[0]) - 1)) for match in _QUOTE.finditer(text)]
@@ -37,8 +43,11 @@ def find_json_numbers(text: str, spans: Iterable[PiiSpan]) -> dict[int, str]:
                 del opened[quotes[position][2] :]
             position += 1
         depth = len(opened)
+        if depth > _MOST_LAYERS:
+            continue
         if depth and opened[-1] not in holds_json:
-            end = next((start for start, _, level in quotes[position:] if level == depth - 1), len(text))
+            ends = (quotes[index][0] for index in range(position, len(quotes)) if quotes[index][2] == depth - 1)
+            end = next(ends, len(text))
             holds_json[opened[-1]] = _is_json(text[opened[-1] : end], depth)
         if not depth or holds_json[opened[-1]]:
             marks[item.start] = "\\" * (2**depth - 1) + '"'

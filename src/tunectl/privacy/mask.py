@@ -97,6 +97,12 @@ class PiiMasker:
         for match in PLACEHOLDER.finditer(text):
             covered[match.start() : match.end()] = _CLOSED * len(match[0])
         decoded = decode_text(text)
+        for begin, stop, plain in find_base64_texts(decoded.text):  # first: its letters may look like something else
+            start, end = decoded.original_span(begin, stop)
+            inner = self.find(plain) if _CLOSED not in covered[start:end] else []
+            if inner:
+                covered[start:end] = _CLOSED * (end - start)
+                spans.append(PiiSpan(inner[0].kind, start, end, plain))
         for finder, excluded in self.finders:
             for result in finder(decoded.text, self.tools):
                 start, end = decoded.original_span(result.start, result.end)
@@ -104,11 +110,6 @@ class PiiMasker:
                 if not any(bar in span_bytes for bar in excluded) and not self._public(decoded.text, result):
                     covered[start:end] = _CLOSED * len(span_bytes)
                     spans.append(PiiSpan(result.kind, start, end, result.value))
-        for begin, stop, plain in find_base64_texts(decoded.text):
-            start, end = decoded.original_span(begin, stop)
-            inner = self.find(plain) if _CLOSED not in covered[start:end] else []
-            if inner:
-                spans.append(PiiSpan(inner[0].kind, start, end, plain))
         return sorted(spans, key=lambda result: result.start)
 
     def _public(self, text: str, span: PiiSpan) -> bool:

@@ -66,8 +66,8 @@ _SIGNS = {"at": "@", "dot": "."}
 _GAP = r"(?:[\s\-./+,]|\s[\s\-+])"
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\s?\d{2}(?:(?:[\s\-./+]|\s\s)?[A-Z0-9]){11,30}(?![A-Z0-9])", re.IGNORECASE)
 _CARD = re.compile(
-    rf"(?<![\w.,\-])(?:(?:\d[ \-]?){{12,18}}\d|\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?:{_GAP}\d{{3}})?|\d{{4}}{_GAP}\d{{6}}{_GAP}\d{{4,5}})"
-    r"(?![\w\-]|[.,]\d)"
+    rf"(?<![\w.\-])((?:\d[ \-]?){{12,18}}\d|\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?:{_GAP}\d{{3}})?|\d{{4}}{_GAP}\d{{6}}{_GAP}\d{{4,5}})"
+    r"(?:\.0{1,2}(?!\d))?(?![\w\-]|\.\d)"
 )
 # Visa; Mastercard; American Express; Discover; Diners; JCB; Maestro; UnionPay; Mir; RuPay: first digits and lengths.
 _ISSUER = re.compile(
@@ -139,7 +139,7 @@ def _names_mailbox(name: str) -> bool:
 def _is_clear_address(text: str, match: re.Match[str]) -> bool:
     """Return whether ``NAME at HOST dot org`` is an address: people also work at such a place, and look at it."""
     start, end = match.span()
-    line = text[text.rfind("\n", 0, start) + 1 : start] + text[end:].partition("\n")[0]
+    line = text[max(0, start - 60) : start].rpartition("\n")[2] + text[end : end + 60].partition("\n")[0]
     return (
         not match[1].isalpha()
         or _MAIL_HOST.match(match[2]) is not None
@@ -161,10 +161,16 @@ def find_ibans(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
 
 
 def find_card_numbers(text: str, tools: PiiResources) -> Iterator[PiiSpan]:
-    """Yield payment card numbers: digits with an issuer's prefix and length, and a valid check digit."""
+    """Yield payment card numbers, also as a whole float: digits with an issuer's prefix and length, and a valid check digit.
+
+    Commas are inside a number or around it, as in CSV: with both it is a part of something longer.
+    """
     for match in _CARD.finditer(text):
-        digits = re.sub(r"\D", "", match[0])
-        if _ISSUER.fullmatch(digits) and tools.card(digits):
+        digits, (start, end) = re.sub(r"\D", "", match[1]), match.span()
+        beside = text[max(0, start - 1) : start] == "," or (
+            text[end : end + 1] == "," and text[end + 1 : end + 2].isdigit()
+        )
+        if not (beside and "," in match[1]) and _ISSUER.fullmatch(digits) and tools.card(digits):
             yield PiiSpan("card", *match.span(), digits)
 
 

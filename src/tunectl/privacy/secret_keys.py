@@ -73,7 +73,10 @@ _BY_MARK: Final = {
 }
 _BITCOIN = re.compile(r"(?<![A-Za-z0-9])[5KL][1-9A-HJ-NP-Za-km-z]{50,51}(?![A-Za-z0-9])")
 _AMAZON = re.compile(r"(?<![A-Za-z0-9/+=])[A-Za-z0-9/+]{40,44}(?![A-Za-z0-9/+=])")
-_SCHEME = re.compile(r"\b(?:Bearer|Basic|Token|ApiKey)[ \t]{1,4}([A-Za-z0-9._~+/\-]{12,4096}={0,2})", re.IGNORECASE)
+_SCHEME = re.compile(
+    r"(authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?)?\b(?:Bearer|Basic|Token|ApiKey)[ \t]{1,4}([A-Za-z0-9._~+/\-]{12,4096}={0,2})",
+    re.IGNORECASE,
+)
 _WORDS: Final = (
     r"secret|token|api[_\- ]?key|access[_\-]?key|account[_\-]?key|private[_\-]?key|auth[_\-]?key|passw(?:or)?d|passphrase|pwd|credential|"
     r"passwort|kennwort|mot[ _]de[ _]passe|contrase[ñn]a|senha|wachtwoord"
@@ -113,6 +116,13 @@ _WRITTEN_ELSEWHERE = re.compile(
     r"|\b(?:set-)?cookie:\s{0,3}[\w\-]{1,64}=([^\s;\"',]{12,4096})",
     re.IGNORECASE,
 )
+_PHRASE = re.compile(r"[A-Za-z]?[a-z]{2,19}(?:[-./_+~][a-z]{1,20})*\d{0,4}")
+"""Words of prose, also with a number behind them; behind Bearer or Token it is no token."""
+_SAID = re.compile(r"(?:secret|token)s?\s{1,3}is\s{1,3}[a-z]{3,20}\d", re.IGNORECASE)
+"""The secret is version2 of the recipe."""
+_LONGEST_WORD = re.compile(r"[a-z]{8}")
+_MOST_SLASHES: Final = 2
+"""A random key has seldom more; a path has."""
 _PUTTY = re.compile(r"(?<=Private-Lines:)[ \t]{0,4}\d{1,4}\s")
 _BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 _LONG_TOKEN: Final = 20
@@ -139,6 +149,10 @@ def find_secrets(text: str, tools: PiiResources) -> Iterator[PiiSpan]:  # noqa: 
         group = match.lastindex or 0
         value, start = match[group].rstrip(".!?"), match.start(group)
         mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
+        if match.re is _SCHEME and not match[1] and _PHRASE.fullmatch(value):
+            continue
+        if match.re is _ASSIGNED and _SAID.fullmatch(match[0].rstrip(".!?")):
+            continue
         if mixed or (match.re is _SCHEME and len(value) >= _LONG_TOKEN):
             yield PiiSpan("secret", start, start + len(value), value)
 
@@ -151,10 +165,19 @@ def find_marked_keys(text: str) -> Iterator[re.Match[str]]:
 
 
 def _is_random(text: str) -> bool:
-    """Say whether a text looks like a secret access key of Amazon: letters of both cases, digits and signs, few of them twice."""
+    """Say whether a text looks like a secret access key of Amazon: letters of both cases, digits and signs, few of them twice.
+
+    A path has more slashes, or whole words.
+    """
     signs, digits = any(sign in text for sign in "/+"), sum(map(str.isdigit, text))
     return (
-        signs and digits >= 1 and any(map(str.islower, text)) and any(map(str.isupper, text)) and len(set(text)) >= 20
+        signs
+        and digits >= 1
+        and any(map(str.islower, text))
+        and any(map(str.isupper, text))
+        and len(set(text)) >= 20
+        and text.count("/") <= _MOST_SLASHES
+        and not _LONGEST_WORD.search(text)
     )
 
 
@@ -171,7 +194,9 @@ def _find_private_keys(text: str) -> Iterator[PiiSpan]:
         end = close + len(_DASHES) if close >= 0 else len(text)
         yield PiiSpan("secret", start, end, text[start:end])
         start = text.find(_BEGIN, end)
+    end = 0
     for match in _PUTTY.finditer(text):
-        close = text.find("Private-MAC:", match.end())
-        end = close if close >= 0 else len(text)
-        yield PiiSpan("secret", match.end(), end, text[match.end() : end])
+        if match.start() >= end:
+            close = text.find("Private-MAC:", match.end())
+            end = close if close >= 0 else len(text)
+            yield PiiSpan("secret", match.end(), end, text[match.end() : end])

@@ -21,8 +21,8 @@ LABELS: dict[EntityType, str] = {
     "ssn": "SSN",
     "secret": "SECRET",
 }
-PLACEHOLDER = re.compile(r"\[(" + "|".join(dict.fromkeys(LABELS.values())) + r")_(\d+)\]")
-"""Finds a placeholder in text; group 1 is its label, group 2 its number."""
+PLACEHOLDER = re.compile(r"\[(" + "|".join(dict.fromkeys(LABELS.values())) + r")_([1-9][0-9]{0,5})\]")
+"""Finds a placeholder in text; group 1 is its label, group 2 its number. Longer numbers are a stranger's: ours would grow with them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,7 @@ def open_logger(config: InferenceLogConfig, home: Path, on_error: Callable[[int]
         pseudonyms.register_hash_key(store, config, hash_key)
         writer = Writer(
             store,
-            Redactor(pii_resources.build_masker(config), hash_key),
+            Redactor(pii_resources.build_masker(config), hash_key, on_error),
             policy=config.disk_full,
             patience=config.write_timeout_seconds,
             waiting=config.max_buffered_rows,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from itertools import accumulate
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from tunectl.access.api_errors import ApiError
+from tunectl.core.json_depth import exceeds_depth
 from tunectl.generation.chat_message import ChatMessage
 
 MOST_STOPS = 16
@@ -198,22 +198,9 @@ def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionR
 
 
 def check_depth(body: bytes, depth: int) -> None:
-    """Raise ApiError for JSON that is nested deeper than ``depth``, before it is parsed.
-
-    Linear in the body, whatever its content: anybody may send one, and it runs on the event loop. Invalid JSON may pass,
-    but only up to where a parser stops.
-    """
-    if body.count(b"[") + body.count(b"{") <= depth:
-        return
-    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # an even number of strokes escapes no quote
-    unquoted = b"".join(bare.split(b'"')[::2])
-    marks = unquoted.translate(None, delete=_NO_BRACKETS)
-    if max(accumulate(map(_STEPS.__getitem__, marks)), default=0) > depth:
+    """Raise ApiError for JSON that is nested deeper than ``depth``, before it is parsed: anybody may send one."""
+    if exceeds_depth(body, depth):
         raise ApiError(f"the body nests deeper than {depth} levels")
-
-
-_STEPS = {**dict.fromkeys(b"[{", 1), **dict.fromkeys(b"]}", -1)}
-_NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 
 
 def check_supported(request: ChatRequest | CompletionRequest) -> None:

@@ -66,7 +66,8 @@ class ServingMetrics:
         self.model = gauge("model_info", "Loaded releases; the value is always 1.", ("release", "base", "variant"))
         self.feedback = counter("feedback", "Feedback records that were accepted.", ("kind", "variant"))
         self.inference_log_errors = counter(
-            "inference_log_errors", "Rows that the inference log could not write in time."
+            "inference_log_errors",
+            "Rows that the inference log could not write in time, and texts that it left out because masking failed on them.",
         )
         self._start_at_zero()
 

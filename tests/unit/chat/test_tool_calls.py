@@ -45,6 +45,37 @@ calls = st.lists(
 )
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "{1, 2}",
+        'b"q"',
+        "...",
+        "1+2j",
+        "{(1, 2): 1}",
+        "NaN",
+        "1e999",
+        '"\\ud800"',
+        "[" * 101 + "]" * 101,
+        "[" * 900 + "]" * 900,
+    ],
+)
+def test_a_call_that_json_cannot_hold_is_content(arguments):
+    for text in (
+        f'<tool_call>{{"name": "f", "arguments": {{"a": {arguments}}}}}</tool_call>',
+        f"""<tool_call>{{'name': 'f', 'arguments': '{{"a": {arguments}}}'}}</tool_call>""",
+    ):
+        assert tool_calls.parse_tool_calls(text) == (text, [])
+    name = '<tool_call>{"name": "\\ud800", "arguments": {}}</tool_call>'
+    assert tool_calls.parse_tool_calls(name) == (name, [])
+
+
+def test_python_literals_become_values_of_json():
+    text = "<tool_call>{'name': 'f', 'arguments': {'a': (1, None), 2: True}}</tool_call>"
+    (call,) = tool_calls.parse_tool_calls(text)[1]
+    assert call["function"] == {"name": "f", "arguments": {"a": [1, None], "2": True}}
+
+
 @given(said=st.sampled_from(["", "Let me look.", "Two\nlines"]), called=calls)
 def test_what_is_written_is_read_again(said, called):
     wrapped = [{"type": "function", "function": call} for call in called]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,22 @@ def test_a_broken_quote_does_not_swallow_the_rows_behind_it():
     ]
 
 
+def test_lines_that_all_leave_a_quote_open_take_linear_time():
+    text = "a,b\n" + 'a","z\n' * 50_000
+    started = time.process_time()
+    found = list(csv_reader.rows(csv_reader.CsvDialect(",", "doubled"), io.StringIO(text, newline=""), "f"))
+    assert time.process_time() - started < 5
+    assert [(item.source.row, item.reason) for item in found] == [(row, "broken_quotes") for row in range(1, 50_001)]
+
+
+def test_an_open_quote_takes_no_more_lines_than_the_cells_of_a_row_may_fill(monkeypatch):
+    monkeypatch.setattr(csv, "field_size_limit", lambda: 100)
+    lines = iter(["a,b\n", *['a","z\n'] * 1000, "1,2\n"])
+    rows = csv_reader.rows(csv_reader.CsvDialect(",", "doubled"), lines, "f")
+    assert next(rows).reason == "broken_quotes"
+    assert len(list(lines)) > 900
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -273,10 +290,50 @@ def test_json_lines_called_json_and_single_objects(tmp_path):
         ("hex", None),
         ("", None),
         ("klingon", None),
+        ("gb2312", "gb18030"),
+        ("Shift_JIS", "cp932"),
+        ("iso-8859-15", "iso8859-15"),
+        ("undefined", None),
+        ("punycode", None),
+        ("utf-7", None),
+        ("unicode_escape", None),
+        ("a\0b", None),
+        ("\udc80", None),
     ],
 )
 def test_labels_of_encodings_mean_what_browsers_make_of_them(label, meant):
     assert usable_charset(label) == meant
+
+
+@pytest.mark.parametrize(
+    ("row", "detail"),
+    [
+        ('{"text": "a \\ud800 b", "x": NaN}', "unexpected end of escaped utf-16 surrogate pair"),
+        ('{"text": "a", "x": NaN, "n": ' + "[" * 100 + "]" * 100 + "}", "the row nests deeper than 100 levels"),
+        ('{"text": "a", "n": ' + "[" * 900 + "]" * 900 + "}", "the row nests deeper than 100 levels"),
+        ('{"text": "a", "x": NaN, "n": ' + "9" * 5000 + "}", ""),
+    ],
+)
+def test_what_no_record_can_hold_is_a_reject_also_beside_missing_numbers(tmp_path, row, detail):
+    path = tmp_path / "f.json"
+    for text, read in ((f"{row}\n", read_json_lines), (f"[{row}]", read_json), (f"{row}\n\n{row}", read_json)):
+        path.write_text(text)
+        found = list(read(SourceFile(path, "f", "json"), reading()))
+        assert {item.reason for item in found} == {"not_json"}
+        assert detail in found[0].detail or text[0] == "["
+
+
+def test_missing_numbers_are_null_and_text_about_them_stays(tmp_path):
+    path = tmp_path / "f.json"
+    row = '{"a": NaN, "b": [-Infinity, 1], "c": "x, NaN \\" : Infinity", "d\\\\": Infinity}'
+    want = {"a": None, "b": [None, 1], "c": 'x, NaN " : Infinity', "d\\": None}
+    for text, read in (
+        (f"{row}\n{row}\n", read_json_lines),
+        (f"[{row}]", read_json),
+        (row.replace(", ", ",\n", 1) * 2, read_json),
+    ):
+        path.write_text(text)
+        assert next(read(SourceFile(path, "f", "json"), reading())).columns == want
 
 
 def test_lines_of_text_keep_their_numbers(tmp_path):

@@ -2,6 +2,8 @@
 
 import json
 import re
+import time
+from contextlib import suppress
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunectl.access.api_errors import ApiError
-from tunectl.generation.json_schema_grammar import MOST_DEEP, schema_to_ebnf
+from tunectl.generation.json_schema_grammar import MOST_DEEP, MOST_LETTERS, schema_to_ebnf
 
 
 def rules(schema: Any) -> dict[str, str]:
@@ -109,6 +111,7 @@ def test_references_may_recurse_behind_a_letter() -> None:
         ({"type": "array", "minItems": 3, "maxItems": 2}, "#: minItems is 3 and maxItems is 2"),
         ({"type": "array", "maxItems": 10**9}, "#: minItems and maxItems are whole numbers up to 2000"),
         ({"enum": []}, "#: enum needs a value"),
+        ({"type": ["array", "array"]}, "#: type names one twice"),
         ({"type": []}, "#: type null; there are object, array, string, integer, number, boolean, null"),
         ({"properties": {"a": 5}}, "#/a: is not a schema"),
     ],
@@ -163,3 +166,40 @@ def test_what_ends_is_told_from_what_does_not() -> None:
     assert schema_to_ebnf(json.dumps({"$defs": ends, **needs("a")}))
     with pytest.raises(ApiError, match="has no text that ends"):
         schema_to_ebnf(json.dumps({"$defs": {**ends, "c": needs("a", "d")}, **needs("a")}))
+
+
+def nest(levels: int, inside: dict[str, Any] | None = None, **around: Any) -> dict[str, Any]:
+    schema = inside or {"type": "string"}
+    for _ in range(levels):
+        schema = {**around, "items": schema}
+    return schema
+
+
+def spread_required() -> dict[str, Any]:
+    names = [f"p{number:05d}" for number in range(20_000)]
+    return {"properties": dict.fromkeys(names, True), "required": names}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        nest(40, type=["array", "array"], maxItems=0),
+        nest(40, type=["array", "object", "string"], maxItems=0),
+        nest(60, type=["array", "object", "string"], minItems=1),
+        {"properties": {"n" * 400_000: {"properties": {f"p{number}": True for number in range(40_000)}}}},
+        {
+            "anyOf": [{"$ref": "#/$defs/a" + "/items" * up} for up in range(50)],
+            "$defs": {"a": nest(50, {"const": "x" * 900_000}, type="array")},
+        },
+        spread_required(),
+    ],
+)
+def test_a_schema_as_large_as_a_body_takes_little_work(schema: dict[str, Any]) -> None:
+    started = time.process_time()
+    with suppress(ApiError):
+        assert len(schema_to_ebnf(json.dumps(schema))) < 2 * MOST_LETTERS
+    assert time.process_time() - started < 1
+
+
+def test_an_array_without_elements_is_written_without_their_schema() -> None:
+    assert 'root ::= "[]"' in schema_to_ebnf(json.dumps({"type": "array", "maxItems": 0, "items": {"type": "string"}}))

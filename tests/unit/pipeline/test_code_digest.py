@@ -147,7 +147,10 @@ def test_a_source_that_is_no_python_is_named(
 
 
 def test_an_unknown_start_is_our_bug(sources: code_digest.PackageSources) -> None:
-    with pytest.raises(TunectlError, match=r"^tunectl\.pipeline\.stages\.none is not a module of tunectl\n  a bug of tunectl: please report it$"):
+    with pytest.raises(
+        TunectlError,
+        match=r"^tunectl\.pipeline\.stages\.none is not a module of tunectl\n  a bug of tunectl: please report it$",
+    ):
         code_digest.stage_code_digests({"x": ["tunectl.pipeline.stages.none"]}, sources=sources)
 
 

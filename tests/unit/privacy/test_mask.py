@@ -48,12 +48,24 @@ def masked(text: str, **more: object) -> str:
         ("from 203.0.113.9, v1.2.3.4, 127.0.0.1", "from [IP_1], v1.2.3.4, 127.0.0.1"),
         ("12 Oak Lane. Then 12 OAK LANE", "[ADDRESS_1]. Then 12 OAK LANE"),
         ("Grace hour, Grace Notes, Sarah Smith Bakery", "Grace hour, Grace Notes, Sarah Smith Bakery"),
+        ("7,4111111111111111,12.50", "7,[CARD_1],12.50"),
+        ('{"a":[4111111111111111,5500005555555559]}', '{"a":["[CARD_1]","[CARD_2]"]}'),
+        ("paid by 4111111111111111.0, 4111111111111111.00", "paid by [CARD_1], [CARD_1]"),
+        ('{"a": 4111111111111111.0}', '{"a": "[CARD_1]"}'),
+        ("4111,1111,1111,1111,5", "4111,1111,1111,1111,5"),
+        ("1,4111,1111,1111,1111", "1,4111,1111,1111,1111"),
+        ("4111111111111111.05", "4111111111111111.05"),
         ("nothing here", "nothing here"),
         ("", ""),
     ],
 )
 def test_masking(before: str, after: str) -> None:
     assert masked(before) == after
+
+
+@pytest.mark.parametrize("number", ["1" * 5000, "9" * 4300, "0", "007", "\u0661", "1234567"])
+def test_a_placeholder_that_nobody_gave_out_is_text(number: str) -> None:
+    assert masked(f"[EMAIL_{number}] a@x.com") == f"[EMAIL_{number}] [EMAIL_1]"
 
 
 def test_only_declared_kinds_are_masked() -> None:

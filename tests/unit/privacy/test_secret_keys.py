@@ -71,6 +71,10 @@ PASSWORDS = [
     ("mysql -u root -p", "hunter22", " shop"),
     ("sshpass -p '", "hunter22", "' ssh host"),
     ("Cookie: sessionid=", HEX, "; Path=/"),
+    ("Authorization: Bearer ", "my-own-token-123", ""),
+    ("-H 'authorization: Token ", "development2026", "'"),
+    ("Bearer ", "aB3dE5fG7hJ9", ""),
+    ("my secret is ", "hunter22", ""),
     ("Authorization: Bearer ", "abcdefghijklmnopqrstuvwxyz", ""),
     ("postgresql://", "ada:hun/ter22", "@db.example.org/x"),
     ("https://example.org/cb?code=", HEX, "&state=1"),
@@ -83,6 +87,12 @@ HARMLESS = [
     "See src/tunectl/privacy/decoded_text.py and tests/unit/privacy.",
     f"commit {HEX * 2}{HEX[:8]}",
     "The antidisestablishmentarianism of internationalization",
+    "/Users/Work/Projects2026/Reports/Quarterly1",
+    "https://www.example.com/science/article/pii/S096098220600021X",
+    "Documents/QuarterlyReports2026Version1Final",
+    "Token classification2024 works, basic understanding2026 of it",
+    "Bearer arrangements-of-the-firm",
+    "The secret is version2 of the recipe",
     "Dinner @ eight, www.example.org/a/b_c_d",
 ]
 

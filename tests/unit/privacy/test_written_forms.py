@@ -7,6 +7,8 @@ import contextlib
 import html
 import itertools
 import json
+import re
+import textwrap
 import time
 from collections.abc import Callable
 from functools import reduce
@@ -18,8 +20,10 @@ from hypothesis import strategies as st
 
 from tunectl.backends.text.pii_resources import tools
 from tunectl.privacy.decoded_text import decode_text
+from tunectl.privacy.json_numbers import find_json_numbers
 from tunectl.privacy.mask import PiiMasker
-from tunectl.privacy.spans import EntityType
+from tunectl.privacy.patterns import find_emails
+from tunectl.privacy.spans import EntityType, PiiSpan
 
 pytest.importorskip("phonenumbers")
 pytest.importorskip("stdnum")
@@ -83,6 +87,9 @@ FORMS: dict[str, Callable[[str], str]] = {
     "long entities": lambda text: "".join(f"&#{ord(letter):010};" for letter in text),
     "percent, four times": lambda text: quote(quote(quote(quote(text)))),
     "Base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "Base64 with an end of a string": lambda text: base64.b64encode(f"{text}\0".encode()).decode(),
+    "Base64 in lines": lambda text: base64.encodebytes(f"{text}, {'and more ' * 12}".encode()).decode(),
+    "Base64 in short lines": lambda text: "\r\n".join(textwrap.wrap(base64.b64encode(text.encode()).decode(), 16)),
 }
 """Ways to write a text."""
 
@@ -184,12 +191,36 @@ def test_a_number_of_json_becomes_a_string_and_one_in_prose_does_not(masker: Pii
     assert masker.mask("[4111111111111111, is it]").text == "[[CARD_1], is it]"
 
 
+def test_numbers_deep_inside_json_do_not_multiply_the_text(masker: PiiMasker) -> None:
+    text = json.dumps([4111111111111111] * 300)
+    for layer in range(1, 12):
+        text = json.dumps(text)
+        masked = masker.mask(text)
+        assert (masked.found, len(masked.text) < 3 * len(text)) == ({"card": 300}, True), layer
+        assert isinstance(json.loads(masked.text), str)
+
+
+def test_many_strings_of_json_take_linear_time(masker: PiiMasker) -> None:
+    text = json.dumps(["[4111111111111111]"] * 60_000)
+    spans = [PiiSpan("card", *match.span(), match[0]) for match in re.finditer(r"\d+", text)]
+    started = time.process_time()
+    assert len(find_json_numbers(text, spans)) == 60_000
+    assert time.process_time() - started < 2
+    started = time.process_time()
+    list(find_emails("ada at example dot org " * 50_000, masker.tools))
+    assert time.process_time() - started < 2
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         ('{"customer": "Contact J\\u00fcrgen M\\u00fcller"}', '{"customer": "Contact [PERSON_1]"}'),
         ("https://x.org/?user=ada%40example.org&p=2", "https://x.org/?user=[EMAIL_1]&p=2"),
         ("https://x.org/u/ada@example.org/profile", "https://x.org/u/[EMAIL_1]/profile"),
+        ("https://x.org/?name=Sarah+Miller&q=1", "https://x.org/?name=[PERSON_1]&q=1"),
+        ("name=Sarah+Miller", "name=[PERSON_1]"),
+        ("to=Sarah+Miller@example.org", "to=[EMAIL_1]"),
+        ("lang=Java+Python&key=aB+cD", "lang=Java+Python&key=aB+cD"),
         ("https://wa.me/14045550123", "https://wa.me/[PHONE_1]"),
         ("https://x.org/404-555-0123/a?q=Sarah%20Miller", "https://x.org/404-555-0123/a?q=[PERSON_1]"),
         ("https:\\/\\/x.org\\/404-555-0123\\/Sarah Miller", "https:\\/\\/x.org\\/404-555-0123\\/Sarah Miller"),

@@ -42,7 +42,7 @@ def _validate_encoding(name: str) -> str:
     try:
         codecs.lookup(name)
         "".encode(name)  # hex, zip and the like are codecs, but of no text
-    except LookupError as error:
+    except (LookupError, UnicodeError) as error:
         raise ValueError(f"{name!r} is not an encoding; for example cp1252, latin-1, utf-16") from error
     return name
 

@@ -8,7 +8,8 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from math import inf
+from typing import Final, Literal
 
 from tunectl.artifacts.records import RejectedRow, Source, truncate
 from tunectl.artifacts.reject_reasons import RejectReason
@@ -22,6 +23,8 @@ from tunectl.data.readers.text_reader import open_text_file
 DELIMITERS = ",;\t|"
 SAMPLE = 65536
 """Characters from which the dialect is detected."""
+_REREAD: Final = 10
+"""How often lines are read again, on average: one broken quote may take as many lines with it as there are."""
 _EXCEL = re.compile(r"sep=([,;\t|])[ ,;]*(?:\r\n|\r|\n)", re.IGNORECASE)
 """The line with which Excel declares the delimiter."""
 Quotes = Literal["doubled", "escaped", "plain"]
@@ -104,24 +107,39 @@ class PushbackLines(Iterator[str]):
         self.lines: list[str] = []
         """Lines read since the last ``start``."""
         self.passed = 0
+        self.most = inf
+        """Letters of a row; more are a quote that was left open."""
+        self._size = 0
+        self._credit = _REREAD * SAMPLE
+        """Letters that may still be read again."""
 
     def __next__(self) -> str:
         """Return the next line."""
-        line = self._back.popleft() if self._back else next(self._lines)
+        if self._back:
+            line = self._back.popleft()
+        else:
+            line = next(self._lines)
+            self._credit += _REREAD * len(line)
         self.lines.append(line)
         self.passed += 1
+        self._size += len(line)
+        if self._size > self.most and len(self.lines) > 1:
+            raise csv.Error("unexpected end of a row")
         return line
 
     def start(self) -> None:
         """Forget the lines read: a new row begins."""
         self.lines.clear()
+        self._size = 0
 
-    def put_back(self) -> str:
-        """Put back all lines read since ``start``, except the first, which is returned."""
-        first, *rest = self.lines
+    def put_back(self) -> list[str]:
+        """Put back all lines read since ``start``, except the first, which is returned; return all where too many were read again already."""
+        self._credit -= self._size
+        kept = 1 if self._credit >= 0 else len(self.lines)
+        lines, rest = self.lines[:kept], self.lines[kept:]
         self._back.extendleft(reversed(rest))
         self.lines.clear()
-        return first
+        return lines
 
 
 def read_table(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
@@ -147,23 +165,25 @@ def rows(dialect: CsvDialect, lines: Iterable[str], name: str) -> Iterator[RawRo
     """Yield the rows of a table's lines, each with the names of the header.
 
     A row with another number of cells is a reject ``wrong_cell_count``, one with a cell over the limit ``too_long``. Broken
-    quoting is a reject ``broken_quotes``, and the next line begins a new row.
+    quoting is a reject ``broken_quotes``, and the next line begins a new row; where most rows are broken, each line of one is a reject.
     """
     table = PushbackLines(lines)
     cells_of = dialect.reader(table)
     header = _header(cells_of, name)
+    table.most = len(header) * (2 * csv.field_size_limit() + 3)  # each letter of a cell may be a doubled quote
     number = 0
     while True:
         table.start()
         try:
             cells = next(cells_of, None)
         except csv.Error as error:
-            number += 1
             # A cell over the limit on a line of its own is what it seems; over many lines a quote was left open.
             is_long = "field limit" in str(error) and len(table.lines) == 1
             reason: RejectReason = "too_long" if is_long else "broken_quotes"
             detail = f"a cell is longer than limits.max_characters, {csv.field_size_limit()}" if is_long else str(error)
-            yield RejectedRow(Source(name, number), reason, detail, truncate(table.put_back()))
+            for line in table.put_back():
+                number += 1
+                yield RejectedRow(Source(name, number), reason, detail, truncate(line))
             continue
         if cells is None:
             return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
 
 import msgspec
 
 from tunectl.artifacts.records import RejectedRow, Source, truncate
 from tunectl.config.schema.ingest import FileOptions
+from tunectl.core.json_depth import exceeds_depth
 from tunectl.data.readers.file_discovery import SourceFile
 from tunectl.data.readers.row import RawRow, kind
 from tunectl.data.readers.text_reader import open_text_file
@@ -18,7 +19,10 @@ from tunectl.data.readers.text_reader import open_text_file
 _OPENING = ("[", "{", "[{")
 _LISTS = ("[{", '["')
 _BLANKS = re.compile(r"\s*")
-_CONSTANT = re.compile(r"[:,\[]\s*(?:NaN|-?Infinity)\b")
+_CONSTANT = re.compile(r'"(?:[^"\\]++|\\.)*+"?|(?<![\w.])(?:NaN|-?Infinity)\b', re.DOTALL)
+"""A string, or a number that Python writes and JSON lacks."""
+_MOST_DEEP: Final = 100
+"""Limit on nested lists and objects of a row; far below the recursion limit of what writes it."""
 
 
 def read_json_lines(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | RejectedRow]:
@@ -48,12 +52,12 @@ def _spread(file: SourceFile, reading: FileOptions) -> bool:
 
 
 def _row(decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: Source) -> RawRow | RejectedRow:
+    if exceeds_depth(text.encode(errors="replace") if isinstance(text, str) else bytes(text), _MOST_DEEP):
+        detail = f"the row nests deeper than {_MOST_DEEP} levels"
+        return RejectedRow(source, "not_json", detail, truncate(_decode_raw(text)))
     try:
-        value = decoder.decode(text)
+        value = decoder.decode(_without_constants(text) if isinstance(text, str) else text)
     except (msgspec.DecodeError, RecursionError) as error:
-        value = _with_constants(text)
-        if isinstance(value, dict):
-            return RawRow(source, value)
         return RejectedRow(source, "not_json", str(error), truncate(_decode_raw(text)))
     if isinstance(value, dict):
         return RawRow(source, value)
@@ -62,15 +66,11 @@ def _row(decoder: msgspec.json.Decoder[Any], text: str | msgspec.Raw, source: So
     return RejectedRow(source, "not_an_object", f"the row is {kind(value)}", truncate(_decode_raw(text)))
 
 
-def _with_constants(text: str | msgspec.Raw) -> Any:
-    """Replace NaN, which Python writes for a missing number and JSON lacks, by null. None for any other invalid JSON."""
-    content = text if isinstance(text, str) else bytes(text).decode(errors="replace")
-    if not _CONSTANT.search(content):
-        return None
-    try:
-        return json.loads(content, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        return None
+def _without_constants(text: str) -> str:
+    """Return JSON with null in place of NaN and infinite numbers, which Python writes for a missing number."""
+    if "NaN" not in text and "Infinity" not in text:
+        return text
+    return _CONSTANT.sub(lambda match: match[0] if match[0].startswith('"') else "null", text)
 
 
 def _decode_raw(text: str | msgspec.Raw) -> str:
@@ -88,35 +88,40 @@ def read_json(file: SourceFile, reading: FileOptions) -> Iterator[RawRow | Rejec
     if not text.strip():
         return
     try:
-        items = _items(text)
+        items = _items(_without_constants(text))
     except (msgspec.DecodeError, RecursionError) as error:
         objects = None if _looks_like_lines(text) else _objects_in(text)
         if _looks_like_lines(text):
             yield from read_json_lines(file, reading)
         elif objects is not None:
-            yield from (RawRow(Source(file.name, number), item) for number, item in enumerate(objects, 1))
+            yield from _rows(objects, file.name)
         else:
             yield RejectedRow(Source(file.name), "not_json", str(error), truncate(text))
         return
+    yield from _rows(items, file.name)
+
+
+def _rows(items: Iterable[str | msgspec.Raw], name: str) -> Iterator[RawRow | RejectedRow]:
     decoder = msgspec.json.Decoder()
     for number, item in enumerate(items, 1):
-        yield _row(decoder, item, Source(file.name, number))
+        yield _row(decoder, item, Source(name, number))
 
 
-def _objects_in(text: str) -> list[dict[str, Any]] | None:
-    """Return objects one after the other, each over any number of lines, or a list with NaN in it; None for anything else."""
-    decoder = json.JSONDecoder(parse_constant=lambda _: None)
-    objects: list[Any] = []
+def _objects_in(text: str) -> list[str] | None:
+    """Return the texts of objects one after the other, each over any number of lines; None for anything else."""
+    decoder = json.JSONDecoder()
+    objects: list[str] = []
     position = _end_of_blanks(text, 0)
     while position < len(text):
         try:
-            item, position = decoder.raw_decode(text, position)
+            item, end = decoder.raw_decode(text, position)
         except (ValueError, RecursionError):
             return None
-        objects.append(item)
-        position = _end_of_blanks(text, position)
-    rows = objects[0] if len(objects) == 1 and isinstance(objects[0], list) else objects
-    return rows if all(isinstance(item, dict) for item in rows) else None
+        if not isinstance(item, dict):
+            return None
+        objects.append(text[position:end])
+        position = _end_of_blanks(text, end)
+    return objects
 
 
 def _end_of_blanks(text: str, position: int) -> int:

@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from tunectl.artifacts.records import RejectedRow, Source
 from tunectl.config.schema.ingest import FileReading
@@ -21,6 +22,26 @@ UTF8 = "utf-8-sig"
 NOT_TEXT = "export it as text, give it its right extension, or take it out of the source"
 """What to do about a table that is not text."""
 _CHUNK = 1 << 20
+_WEB_CODECS: Final = {
+    codec: codec
+    for codec in (
+        *(f"iso8859-{part}" for part in (*range(2, 9), 10, *range(13, 17))),
+        *(f"cp{page}" for page in (866, 874, 932, 949, *range(1250, 1259))),
+        *("koi8-r", "koi8-u", "mac-roman", "mac-cyrillic", "gb18030", "big5hkscs", "euc_jp", "iso2022_jp"),
+    )
+} | {
+    "ascii": "cp1252",
+    "iso8859-1": "cp1252",
+    "iso8859-9": "cp1254",
+    "iso8859-11": "cp874",
+    "tis-620": "cp874",
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+}
+"""By Python's name of an encoding of the Web (WHATWG Encoding), except Unicode: how browsers read it."""
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _PAIR = re.compile(r"([A-Za-z_][\w.-]*)[ \t]*:(.*)\Z")
 
@@ -60,17 +81,13 @@ def usable_charset(label: str) -> str | None:
     """Return the encoding that a page or its server means by a label; None where it is UTF-8 or unknown.
 
     As in browsers (WHATWG Encoding): Latin-1 and ASCII are read as Windows-1252, and a page whose label could be
-    read is not UTF-16.
+    read is not UTF-16. Python's other codecs are unknown: some take quadratic time, or raise errors of their own.
     """
-    name = label.strip().strip("\"'").lower()
     try:
-        codec_name = codecs.lookup(name).name
-        "".encode(name)
-    except LookupError:
+        codec_name = codecs.lookup(label.strip().strip("\"'").lower()).name
+    except (LookupError, ValueError):  # ValueError: it has a zero letter
         return None
-    if codec_name in {"utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}:
-        return None
-    return "cp1252" if codec_name in {"iso8859-1", "ascii"} else codec_name
+    return _WEB_CODECS.get(codec_name)
 
 
 @contextmanager
