@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
         return log_migrate.run(args, layout, root)
     if args.verb == "verify":
         return log_verify.run(args, layout, root)
-    with open_inference_log.open_or_create(root.inference_log, layout) as store:
+    with open_inference_log.open_existing(root.inference_log, layout) as store:
         code: int = _CALLS[args.verb or "show"](args, layout, root, store)
     return code
 

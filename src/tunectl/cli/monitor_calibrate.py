@@ -53,7 +53,7 @@ def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: Proje
         raise UsageError(
             f"--rows {rows}: must be at least {settings.monitor.window.min_rows} (monitor.window.min_rows)"
         )
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         watching = factory.build_monitor(settings, layout, store)
         champion = watching.releases.champion()
         if champion is None:
@@ -168,7 +168,7 @@ def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: Projec
             f"backtest from {args.since} to {args.until or 'now'}: the first time must be before the second",
             hint="tunectl monitor backtest --from 30d --to 2026-03-01",
         )
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         windows = past.backtest(factory.build_monitor(settings, layout, store), since, until)
         result = list(progress.track(windows, "looking at windows"))
     if args.json:

@@ -84,7 +84,7 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
 
         terminal.print_json(to_builtins(describe_drift(settings, layout, ProblemList(), max(args.number, 0))))
         return 0
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         newest = reference_data.list_closed_windows(store)[-max(args.number, 0) :] if args.number > 0 else []
     if newest:
         terminal.table("", COLUMNS, [row(item) for item in reversed(newest)])
@@ -100,7 +100,7 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
     from tunectl.backends.system import terminal
     from tunectl.monitoring import reference_data
 
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         window = _find_windows(reference_data.list_closed_windows(store), names[0] if names else "")
         rows = reference_data.load_rows_by_id(store, window.id)
     if args.json:
@@ -143,7 +143,7 @@ def set_reference(
             "monitor set-reference: which windows?",
             hint="tunectl monitor list; tunectl monitor set-reference ID [ID ...]",
         )
-    with open_inference_log.open_or_create(settings.inference_log, layout) as store:
+    with open_inference_log.open_existing(settings.inference_log, layout) as store:
         result = [_find_windows(reference_data.list_closed_windows(store), name) for name in names]
         rows, least = sum(item.rows for item in result), settings.monitor.window.min_rows
         if rows < least:

@@ -134,7 +134,7 @@ def _audit(path: Path, *, as_json: bool) -> int:
     layout = ProjectPaths()
     root = load_settings(layout)
     hash_key = pseudonyms.load_hash_key(root.inference_log, layout.root, make=False)
-    with open_inference_log.open_or_create(root.inference_log, layout) as store:
+    with open_inference_log.open_existing(root.inference_log, layout) as store:
         pseudonyms.check_hash_key(store, root.inference_log, hash_key)
         uses = store.last_uses()
     result = [

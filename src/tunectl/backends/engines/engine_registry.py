@@ -18,7 +18,7 @@ ENGINES: Final = {
 
 
 def get_engine(name: str, serve: Serve) -> Engine:
-    """Return the engine called ``name``.
+    """Return the engine called ``name`` (openvino, transformers or vllm), built from the settings ``serve``.
 
     Raises  ArtifactError for an unknown name; UsageError for settings that it does not have; MissingExtraError when its library
             is not installed.

@@ -28,7 +28,7 @@ BLOCK = 32
 
 @dataclass(frozen=True, slots=True)
 class OpenVinoEngine:
-    """Opens OpenVINO pipelines on the CPU."""
+    """Opens a release as an OpenVINO GenAI pipeline on the CPU; the fields are the limits of each pipeline."""
 
     threads: int
     """CPU threads; 0 takes all."""
@@ -44,7 +44,7 @@ class OpenVinoEngine:
     name: str = "openvino"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> OpenVinoPipeline:
-        """Load ``model/`` and the adapter; blocks while it loads.
+        """Return a pipeline on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
         Raises  ArtifactError with the library's words where it cannot.
         """
@@ -104,7 +104,7 @@ class _ActiveRequest:
 
 
 class OpenVinoPipeline:
-    """A loaded pipeline and its thread."""
+    """An engine session: one loaded pipeline, driven by one thread of its own."""
 
     def __init__(self, genai: Any, inner: Any, deliver: Deliver) -> None:
         self._genai, self._inner, self._deliver = genai, inner, deliver
@@ -121,15 +121,15 @@ class OpenVinoPipeline:
         self._thread.start()
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Put a request into the queue of the thread."""
+        """Queue a request under the number by which ``deliver`` reports its tokens."""
         self._inbox.put((number, request))
 
     def cancel(self, number: int) -> None:
-        """Put a cancellation into the queue of the thread, which handles it before its next step."""
+        """Queue the cancellation of request ``number``; the pipeline's thread handles it before its next step."""
         self._inbox.put((number, None))
 
     def close(self) -> None:
-        """Cancel running requests and end the thread."""
+        """Cancel running requests, end the thread and release the memory."""
         self._inbox.put(None)
         if self._thread is not threading.current_thread():
             self._thread.join()

@@ -49,7 +49,7 @@ _decode_message = msgspec.msgpack.Decoder(EngineMessage).decode
 
 @dataclass(frozen=True, slots=True)
 class SubprocessEngine:
-    """Opens the pipelines of an engine, each in a process of its own."""
+    """An ``Engine`` that opens each session of another engine, made by ``factory``, in a process of its own."""
 
     name: str
     factory: str
@@ -60,7 +60,7 @@ class SubprocessEngine:
     _cancelled: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> SubprocessSession:
-        """Start a process and let it load; blocks while it does.
+        """Start a process that loads the release, and return its session once it is loaded.
 
         Raises  ArtifactError with the engine's words where it cannot, or when its process dies.
         """
@@ -81,14 +81,17 @@ class SubprocessEngine:
         return pipeline
 
     def cancel_open(self) -> None:
-        """Kill what is being opened."""
+        """Kill the processes that are still loading, and open no more."""
         self._cancelled.set()
         for pipeline in list(self._opening):
             pipeline.kill()
 
 
 class SubprocessSession:
-    """The server's side of a session; its process runs from the first moment, and ``load`` waits for it."""
+    """An ``EngineSession`` whose engine runs in a child process: sends it requests and receives its tokens over a socket.
+
+    The process starts with the object; ``load`` waits until it can answer.
+    """
 
     def __init__(self, name: str, session_settings: str, deliver: Deliver) -> None:
         self.broken: str | None = None
@@ -118,7 +121,7 @@ class SubprocessSession:
         self._threads = [threading.Thread(target=run, name=f"{name} {what}", daemon=True) for run, what in threads]
 
     def load(self) -> None:
-        """Wait until the pipeline is open.
+        """Wait until the process has loaded the release.
 
         Raises  ArtifactError with the engine's words where it cannot be, or when its process dies.
         """
@@ -144,19 +147,19 @@ class SubprocessSession:
         return f"was ended by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"ended with {code}"
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Send a request to the engine."""
+        """Send a request to the process, under the number by which ``deliver`` reports its tokens."""
         self._open_requests[number] = None
         self._outbox.put(encode_frame((number, request)))
         if self._over:
             self._give_up()
 
     def cancel(self, number: int) -> None:
-        """Send a cancellation."""
+        """Tell the process to cancel request ``number``."""
         if number in self._open_requests:
             self._outbox.put(encode_frame((number, None)))
 
     def kill(self) -> None:
-        """Kill the process and all that it started; nothing happens where it has ended (on macOS that is a PermissionError)."""
+        """Kill the process and all that it started; do nothing if it has ended."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -270,7 +273,10 @@ def _let_go(connection: socket.socket) -> None:
 
 
 def main(number: int, session_settings: dict[str, Any]) -> None:
-    """Run one session as a process. It ignores the signals that stop a server: open answers finish before the server closes it."""
+    """Run one engine session in this process, on the socket with file descriptor ``number``.
+
+    It ignores the signals that stop a server: open answers finish before the server closes the socket.
+    """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     logging_setup.configure_logging(json_lines=True)

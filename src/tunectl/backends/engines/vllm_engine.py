@@ -27,7 +27,7 @@ _ENDS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length", "ab
 
 @dataclass(frozen=True, slots=True)
 class VllmEngine:
-    """Opens models on the GPU."""
+    """Opens a release in vLLM on the GPU; the fields are vLLM's limits per session."""
 
     running: int
     batch_tokens: int
@@ -37,7 +37,7 @@ class VllmEngine:
     name: str = "vllm"
 
     def open(self, release: Path, deliver: Deliver, *, adapter: bool) -> VllmSession:
-        """Load ``model/`` and name the adapter; blocks while it loads.
+        """Return a session on ``release/model``, with ``release/adapter`` if ``adapter``; blocks until it is loaded.
 
         Raises  ArtifactError with the library's words where it cannot.
         """
@@ -70,7 +70,7 @@ class VllmEngine:
 
 
 class VllmSession:
-    """A loaded engine and its event loop."""
+    """An engine session: one vLLM engine, and the event loop that runs it in a thread."""
 
     def __init__(self, deliver: Deliver, adapter: Path | None) -> None:
         self.broken: str | None = None
@@ -82,7 +82,7 @@ class VllmSession:
         self._thread.start()
 
     def load(self, arguments: Any) -> None:
-        """Start the engine; raises whatever it raises."""
+        """Start vLLM with ``arguments`` (``AsyncEngineArgs``); raise what vLLM raises."""
 
         async def start() -> Any:
             return import_optional("vllm.v1.engine.async_llm", extra=EXTRA).AsyncLLM.from_engine_args(arguments)
@@ -90,15 +90,15 @@ class VllmSession:
         self._engine = self._wait(start())
 
     def start(self, number: int, request: GenerationRequest) -> None:
-        """Start a request on the engine's loop."""
+        """Start a request under the number by which ``deliver`` reports its tokens."""
         self._loop.call_soon_threadsafe(self._begin, number, request)
 
     def cancel(self, number: int) -> None:
-        """Abort an answer."""
+        """Abort request ``number``."""
         self._loop.call_soon_threadsafe(self._stop, number)
 
     def close(self) -> None:
-        """Abort running requests, end the engine and its loop."""
+        """Abort running requests, and end the engine and its loop."""
         if self._loop.is_closed():
             return
         self._wait(self._end())

@@ -71,7 +71,10 @@ def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: S
 def build_context(
     release: Path, facts: BuildFacts, context: Path, *, settings: ServeSettings, at: str
 ) -> ReleaseManifest:
-    """Fill the build context: the package, the release under its name, the settings, and the engine's files."""
+    """Fill the folder ``context`` with the package, the release under its name, the settings, and the engine's files.
+
+    Returns  the manifest of the release
+    """
     shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
     described = (
         context / f"{normalize_name()}-{__version__}.dist-info" / "METADATA"
@@ -112,7 +115,7 @@ def _requirements(engine: str, store: str) -> str:
 
 
 def template_file(name: str) -> Path:
-    """Return a file of the project, or the default file of this installation.
+    """Return the path of the file ``name`` of the project, or of this installation's default for it.
 
     Raises  InfrastructureError where there is neither.
     """
@@ -140,7 +143,10 @@ def _run(context: Path, home: Path, words: list[str]) -> str:
 
 
 def main(name: str, version: str, labels: str) -> None:
-    """Build in the current folder, and print where the Bento lies."""
+    """Build the Bento of the build context in the current folder, and print the path of its folder.
+
+    ``labels`` is JSON: the labels of the Bento.
+    """
     bentos = import_optional("bentoml.bentos", extra="serve")
     bentofile = bentos.build_bentofile(BENTOFILE, name=name, version=version, labels=json.loads(labels), build_ctx=".")
     sys.stdout.write(f"{bentofile.path}\n")

@@ -11,8 +11,9 @@ from tunectl.packaging.serving_contract import ParityProbe, ServingContract
 
 
 def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
-    """Write ``out`` with weights of ``kind`` (f16, bf16, q8_0), load it again, and ask it the probes.
+    """Write the model folder ``merged`` to the GGUF file ``out`` with weights of ``kind``, load it again, and check its answers.
 
+    ``kind`` is f16, bf16 or q8_0; the answers are those to the probes of ``contract``.
     Returns  the share of the probes' tokens that the exported model ranks first as well
     Raises   InfrastructureError with the converter's last words
     """

@@ -22,7 +22,7 @@ _PACKAGES: Final = Path(__file__).parents[3]
 
 
 class ReadLimits(NamedTuple):
-    """Limits of memory and time for reading one file."""
+    """Memory (bytes) and processor time (seconds) that the child process may use to read one GGUF file."""
 
     memory_bytes: int
     """Address space in bytes. Libraries reserve more than they use."""
@@ -37,7 +37,7 @@ class ReadLimits(NamedTuple):
 
 
 def load_gguf(file: Path) -> tuple[Any, Any]:
-    """Return model (float32) and tokenizer of a GGUF file, as transformers reads them.
+    """Return the model (float32) and the tokenizer of a GGUF file, as transformers objects.
 
     Raises  UsageError when transformers does not know the architecture, or it is no GGUF file.
     """
@@ -138,7 +138,7 @@ def _convert(file: Path, out: Path) -> None:
 
 
 def main(file: str, out: str, memory: str, seconds: str) -> int:
-    """Convert under limits of memory and processor time; runs in the child process."""
+    """Convert ``file`` to the folder ``out`` under limits of memory (bytes) and processor time; returns the exit code of this child process."""
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

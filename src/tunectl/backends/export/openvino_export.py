@@ -35,7 +35,7 @@ def export(model: Path, out: Path, weights: str) -> None:
 
 
 def kinds(out: Path) -> set[str]:
-    """Return element types of the constants of an exported model."""
+    """Return the element types (``i8``, ``u4``, …) of the constants in the exported model folder ``out``."""
     path = out / MODEL
     if not path.is_file():
         return set()

@@ -25,7 +25,7 @@ RETRY_SECONDS = 1.0
 
 
 def main(folder: Path) -> int:
-    """Take part until the server has no more rounds; returns the exit code."""
+    """Train in every round until the server has no more, with the task file in ``folder``; returns the exit code."""
     task: ClientTask = atomic_io.read_json(folder / exchange.CLIENT, ClientTask)
     try:
         take_part(folder, task)
@@ -36,8 +36,9 @@ def main(folder: Path) -> int:
 
 
 def take_part(folder: Path, task: ClientTask) -> None:
-    """Connect to the server, and train whenever it asks. A server that is not up yet, or restarts, is tried again for a while.
+    """Connect to the server and train whenever it asks, until it has no more rounds.
 
+    A server that is not up yet, or restarts, is tried again for ``task.wait_timeout_seconds``.
     Raises  TimeoutError where it is away for longer than ``wait_timeout_seconds``.
     """
     from flwr.client import start_client
@@ -108,7 +109,7 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
 
 
 def check_base(task: ClientTask, base: str) -> None:
-    """Check that the server's base model is ours: an adapter means nothing on another one.
+    """Check that the server's base model (``base``, its digest) is the client's: an adapter fits no other.
 
     Raises  OSError where they differ.
     """
@@ -121,7 +122,7 @@ def check_base(task: ClientTask, base: str) -> None:
 def fit_locally(
     folder: Path, task: ClientTask, request: RoundRequest, weights: dict[str, Any]
 ) -> tuple[dict[str, Any], ClientCounts]:
-    """Train one round in a subprocess; return its adapter and counts.
+    """Train one round in a subprocess, from the server's ``weights``; return the trained adapter and the counts.
 
     Raises  OSError with the last line of the training's output where it failed.
     """

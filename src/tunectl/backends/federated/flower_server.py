@@ -26,7 +26,7 @@ GRACE_SECONDS = 120.0
 
 
 def main(folder: Path) -> int:
-    """Serve the rounds that are left; returns the exit code."""
+    """Serve the remaining rounds of the federation whose files are in ``folder``; returns the exit code."""
     task: ServerTask = atomic_io.read_json(folder / exchange.SERVER, ServerTask)
     try:
         serve(folder, task)
@@ -37,7 +37,7 @@ def main(folder: Path) -> int:
 
 
 def serve(folder: Path, task: ServerTask) -> None:
-    """Go through the rounds; the weights of the last one are in ``round-N.npz``."""
+    """Run the remaining rounds; the weights after the last one are in ``round-N.npz``."""
     from flwr.server import ServerConfig, start_server
 
     logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
@@ -90,7 +90,7 @@ def _build_strategy(rounds: RoundKeeper) -> Any:
 
 
 class Answer(NamedTuple):
-    """Answer of one client in a round."""
+    """Reply of one client in a round: the client's proxy, Flower's response, and the adapter tensors in it."""
 
     client: Any
     response: Any
@@ -98,7 +98,10 @@ class Answer(NamedTuple):
 
 
 class RoundKeeper:
-    """Chooses clients, averages their answers, and keeps the record of each round. ``past_rounds`` rounds ran before this process."""
+    """Chooses the clients of each round, averages their adapters, and writes each round's record to ``rounds.jsonl``.
+
+    ``past_rounds`` rounds ran before this process.
+    """
 
     def __init__(self, folder: Path, task: ServerTask, past_rounds: int) -> None:
         self.folder, self.task, self.past_rounds = folder, task, past_rounds
@@ -111,8 +114,9 @@ class RoundKeeper:
         self._sample_size = 0
 
     def draw(self, server_round: int, client_manager: Any) -> list[Any]:
-        """Return the clients of a round, once there are enough.
+        """Return Flower's proxies of the clients of a round, drawn by the seed once enough clients are connected.
 
+        ``server_round`` counts the rounds of this process from 1.
         Raises  TimeoutError where there are too few for too long.
         """
         if not self.past_rounds and server_round == 1:
@@ -127,7 +131,10 @@ class RoundKeeper:
     def end(
         self, server_round: int, results: Any, failures: Any, mean: Callable[[Sequence[Answer]], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Average the answers that fit, in the order of the clients' names: the same answers give the same bytes. Write the round down."""
+        """Average the adapters of a round by ``mean``, write its weights and its record, and return the weights.
+
+        Answers that do not fit are left out; with too few of them the weights stay as they were. Equal answers give equal bytes.
+        """
         number = self.past_rounds + server_round
         before = exchange.read_weights(exchange.round_file(self.folder, number - 1))
         fitting, reasons = self._sort_out(results, before)

@@ -26,7 +26,7 @@ LOG_LINES = 12
 
 @dataclass
 class StopRequest:
-    """Whether Ctrl-C was pressed while a training runs in other processes."""
+    """Flag that Ctrl-C sets while a training runs in other processes; see ``trainer_loop.stop_on_ctrl_c``."""
 
     label: str
     """Name of the training in the message."""
@@ -34,7 +34,7 @@ class StopRequest:
 
     @property
     def plan(self) -> StopRequest:
-        """Where ``stop_on_ctrl_c`` looks for the label."""
+        """This object: ``stop_on_ctrl_c`` reads ``run.plan.label``."""
         return self
 
 
@@ -80,7 +80,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_failure(folder: Path, code: int, agent: AgentSettings, label: str) -> InfrastructureError:
-    """Return one error for a rank that failed more often than it may."""
+    """Return an error that says why the agent with exit code ``code`` failed: its rank, traceback and logs, or that no machine joined.
+
+    ``folder`` is the agent's folder; ``label`` names the training.
+    """
     if code == torchrun_agent.NOBODY_THERE:
         return InfrastructureError(
             f"{label}: the machines did not meet at {agent.rdzv_endpoint} within {agent.join_timeout_seconds} s "

@@ -59,7 +59,7 @@ class RayLauncher:
     """Function that each worker calls."""
 
     def run(self, job: FitJob) -> FitEnd[Any]:
-        """Train on the cluster.
+        """Train on the cluster; return the trainer's result with ranks, nodes, device and restarts.
 
         Raises  the error that a rank raised; UsageError where nodes do not see the storage; InfrastructureError where it cannot be
                 written, workers fail too often, the cluster is not there, or after Ctrl-C; MissingExtraError.
@@ -146,7 +146,7 @@ class RayLauncher:
 
 
 def open_storage(address: str) -> None:
-    """Make the folder of the checkpoints, so that a wrong address or key is reported before a worker starts.
+    """Create the folder for checkpoints at ``address``, so that a wrong address or key is reported before a worker starts.
 
     Raises  InfrastructureError with the words of the store.
     """

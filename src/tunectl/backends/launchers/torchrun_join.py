@@ -28,8 +28,9 @@ LOOKING_SECONDS = 0.5
 def join_stage(
     stage: str, config: LaunchConfig, scratch: Path, *, worker: Sequence[str] = torchrun_launcher.WORKER
 ) -> int:
-    """Start ranks for each training of ``stage`` until the first machine has no more; returns how many trainings there were.
+    """Start ranks on this machine for each training of ``stage`` until the first machine has no more; return the number of trainings.
 
+    ``scratch`` is a folder for the files of this machine's ranks.
     Raises  UsageError where the settings have only one machine; InfrastructureError where no other machine joins in time, or a training fails.
     """
     settings = config.root
@@ -44,10 +45,10 @@ def join_stage(
     fits, last_contact = 0, time.monotonic()
     while not _has_ended(storage, stage, before):
         code = torchrun_agent.NOBODY_THERE
-        if fits_another(storage, stage):
+        if is_other_stage_training(storage, stage):
             last_contact = time.monotonic()
         elif is_listening(settings.rdzv_endpoint or ""):
-            code = _take_part(scratch / own_folder(stage), stage, settings, worker)
+            code = _take_part(scratch / name_own_folder(stage), stage, settings, worker)
         if code == 0:
             fits, last_contact = fits + 1, time.monotonic()
             _log.info("%s: fit %d is done on this machine", stage, fits)
@@ -79,15 +80,15 @@ def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Seque
     raise agent_process.describe_failure(folder, code, agent, stage)
 
 
-def fits_another(storage: Path, stage: str) -> bool:
-    """Return whether the machines run a training of another stage now: they would not accept this one."""
+def is_other_stage_training(storage: Path, stage: str) -> bool:
+    """Return whether the machines run a training of another stage at this moment, which this process could not join."""
     paths = storage.absolute().glob(torchrun_launcher.session_path(Path(), "*").name)
     fitting = {path.name for path in paths if not atomic_io.read_json(path, FitSession).ended}
     return bool(fitting) and torchrun_launcher.session_path(storage, stage).name not in fitting
 
 
-def own_folder(stage: str) -> str:
-    """Return a name for the files of this process: joining machines share the folder of the project."""
+def name_own_folder(stage: str) -> str:
+    """Return the name of a folder for this process's files: joining machines may share the project's folder."""
     return f"join-{stage}-{socket.gethostname()}-{os.getpid()}"
 
 
@@ -121,7 +122,7 @@ def _write_settings(folder: Path, stage: str, settings: TorchrunLaunch, worker: 
 
 
 def find_own_address(endpoint: str) -> str:
-    """Return the address by which the others reach this machine: the one that it uses towards ``endpoint``.
+    """Return the IP address by which the other machines reach this one: the one that it uses towards ``endpoint``.
 
     Raises  InfrastructureError where there is no route to it.
     """

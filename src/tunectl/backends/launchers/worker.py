@@ -41,7 +41,7 @@ HIDDEN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", 
 
 
 def main(folder: Path) -> int:
-    """Take part in the training that ``folder`` describes; returns the exit code."""
+    """Run this rank of the training that ``folder`` describes; returns the exit code."""
     process_guard.die_with_parent()
     if (folder / fit_request.FAILURE).is_file():
         return 0  # another rank has said why the fit ends; whoever started it reads that
@@ -78,7 +78,7 @@ def main(folder: Path) -> int:
 
 
 def choose_card(local_rank: int) -> str:
-    """Return the card for a process of this machine: one of the cards that are visible here."""
+    """Return the CUDA card (its number or id) for the process ``local_rank`` (from 0) of this machine, among the visible ones."""
     visible = os.environ.get(CARDS)
     return visible.split(",")[local_rank] if visible else str(local_rank)
 
@@ -92,8 +92,9 @@ def _read_request(folder: Path) -> FitRequest | None:
 
 
 def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
-    """Join the other ranks, and hide from the libraries that there are any.
+    """Join the other ranks and return the process group; libraries are made to believe that there is one process.
 
+    ``request`` is None on a rank that cannot read ``folder``.
     Raises  UsageError where a rank does not see the folder that the others see.
     """
     torch = import_optional("torch", extra="train")
@@ -130,7 +131,7 @@ def _refuse_another_folder(request: FitRequest | None, folder: Path, group: Proc
 
 
 def run_fit(request: FitRequest, folder: Path, group: ProcessGroup) -> TrainResult | RlResult:
-    """Run the request with the trainer that it names; the adapter is written to ``folder``."""
+    """Run the request with the trainer that it names; return its result and write the adapter to ``folder``."""
     if request.trainer == "align":
         return _fit_policy(request, folder, group)
     from tunectl.backends.trainers import reward_trainer, sft_trainer

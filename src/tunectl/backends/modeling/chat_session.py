@@ -13,7 +13,7 @@ from tunectl.core.optional import import_optional
 
 
 class ChatSession:
-    """A loaded model that answers rendered prompts."""
+    """A model in memory for ``tunectl chat``: answers one rendered prompt at a time, and streams the text."""
 
     def __init__(self, folder: Path, adapter: Path | None, profile: HardwareProfile, *, end_of_turn: int) -> None:
         """Load the model of ``folder``, with ``adapter`` merged in where there is one."""

@@ -20,7 +20,7 @@ COMPACT_BELOW = 0.8
 
 @dataclass
 class GenerationState:
-    """A prompt and its answer so far."""
+    """One sequence during generation: its prompt, its answer so far (token ids), and its share of the time in seconds."""
 
     ids: list[int]
     answer: list[int] = field(default_factory=list)
@@ -30,13 +30,13 @@ class GenerationState:
     """Log-probability of each token of the answer at the sampling temperature, where it was asked for."""
 
     def is_done(self, limit: int) -> bool:
-        """Return whether the answer is finished."""
+        """Return whether the answer has ended its turn or has ``limit`` tokens."""
         return self.finished or len(self.answer) >= limit
 
 
 @dataclass
 class BatchState:
-    """A batch whose prompts have been read: ``logits`` (rows, vocabulary) of the next token, and the cache."""
+    """State of a batch between two tokens: the key-value cache, and ``logits`` (rows, vocabulary) of the next token."""
 
     cache: Any
     mask: Any
@@ -48,14 +48,14 @@ class BatchState:
 
 @dataclass(frozen=True)
 class SharedPrefix:
-    """The common beginning of all prompts, read once."""
+    """Key-value cache of the ``length`` tokens with which all prompts begin, computed once."""
 
     length: int
     cache: Any
 
 
 class Decoder:
-    """A transformers model that generates tokens."""
+    """Runs the decoding loop on a transformers model: prefill prompts, then append tokens."""
 
     def __init__(self, model: Any, stops: Sequence[int]) -> None:
         """Wrap the loaded model; ``stops`` are the tokens that end an answer."""
@@ -66,7 +66,7 @@ class Decoder:
         self.cache_name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
     def close(self) -> None:
-        """Drop the weights."""
+        """Release the model's memory."""
         self._model = None
 
     def tensor(self, values: Any) -> Any:
@@ -74,13 +74,16 @@ class Decoder:
         return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
 
     def prefill_prefix(self, ids: Sequence[int]) -> SharedPrefix:
-        """Run the common beginning of all prompts through the model."""
+        """Return the cache of the tokens ``ids`` with which all prompts begin."""
         cache = kv_cache.new_cache(self._model.config)
         self._model(input_ids=self.tensor([list(ids)]), use_cache=True, logits_to_keep=1, **{self.cache_name: cache})
         return SharedPrefix(len(ids), cache)
 
     def prefill(self, prompts: Sequence[Sequence[int]], prefix: SharedPrefix | None = None) -> BatchState:
-        """Run the prompts through the model, padded on the left. Equal prompts are read once, and the state has a row for each."""
+        """Run ``prompts`` (token ids) through the model, padded on the left; return the state with one row per prompt.
+
+        Equal prompts are computed once; ``prefix`` is the cache of their common beginning.
+        """
         different = list(dict.fromkeys(map(tuple, prompts)))
         skip = prefix.length if prefix else 0
         cache = kv_cache.expand(prefix.cache, len(different)) if prefix else kv_cache.new_cache(self._model.config)
@@ -145,7 +148,7 @@ class Decoder:
             split_time(time.perf_counter() - started, [line for line in at_work if not line.is_done(limit)])
 
     def append(self, line: GenerationState, token: int, limit: int, nats: float | None = None) -> None:
-        """Add one token to a line that is not done."""
+        """Add a token to a sequence that is not done, with its log-probability ``nats`` if there is one."""
         if not line.is_done(limit):
             line.answer.append(token)
             line.finished = token in self._stops
@@ -200,27 +203,27 @@ class Decoder:
 
 
 def stop_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Return the tokens that end an answer: the tokenizer's and those of the generation settings."""
+    """Return the ids of the tokens that end an answer: the tokenizer's and those of the generation settings."""
     eos_ids = getattr(model.generation_config, "eos_token_id", None)
     several = eos_ids if isinstance(eos_ids, list) else [eos_ids]
     return tuple(dict.fromkeys(token for token in [tokenizer.eos_token_id, *several] if token is not None))
 
 
 def text_of(tokenizer: Any, line: GenerationState) -> str:
-    """Return the text of an answer, without the token that ended it."""
+    """Return the text of the sequence's answer, without the token that ended it."""
     tokens = line.answer[:-1] if line.finished else line.answer
     return str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
 
 def split_time(seconds: float, lines: Sequence[GenerationState]) -> None:
-    """Divide ``seconds`` among ``lines``."""
+    """Add an equal share of ``seconds`` to the time of each sequence."""
     for line in lines:
         line.seconds += seconds / len(lines)
 
 
 @contextmanager
 def split_elapsed_time(lines: Sequence[GenerationState]) -> Iterator[None]:
-    """Divide the time of the block among ``lines``."""
+    """Add an equal share of the block's duration to the time of each sequence."""
     started = time.perf_counter()
     yield
     split_time(time.perf_counter() - started, lines)

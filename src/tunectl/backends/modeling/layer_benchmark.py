@@ -31,7 +31,7 @@ HEAD = 64
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Measured seconds of one layer of the model on this machine."""
+    """Measured seconds of one transformer layer and of the output layer on this machine."""
 
     learn: float
     """Seconds per token, forward and backward."""
@@ -49,8 +49,9 @@ class Speed:
 def layer_speed(
     profile: HardwareProfile, *, hidden: int, intermediate: int, vocabulary: int, rank: int, batch: int
 ) -> Speed | None:
-    """Measure one layer: seconds per token for training and reading, per step for one answer and for ``batch`` answers, and of the output layer.
+    """Measure one layer, and return its seconds per token and per generation step, and those of the output layer.
 
+    ``hidden``, ``intermediate`` and ``vocabulary`` are the sizes of the model; ``rank`` is that of the adapter; ``batch`` the answers per step.
     None where the profile asks for CUDA and this machine has none. Raises  MissingExtraError without torch.
     """
     from tunectl.backends.modeling import model_loader

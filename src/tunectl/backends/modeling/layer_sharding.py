@@ -18,7 +18,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def shard_layers(model: Any, plan: TrainingArgs, group: ProcessGroup) -> None:
-    """Divide each decoder layer of ``model`` where ``group`` is sharded; embeddings, head and adapter stay whole on every rank.
+    """Divide the frozen weights of each decoder layer among the ranks if ``group`` is sharded; embeddings, head and adapter stay whole.
 
     Raises  UsageError for weights in 4 bits, and for a model that names no layers.
     """

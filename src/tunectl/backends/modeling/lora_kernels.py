@@ -122,8 +122,9 @@ def _slice_loss(
 def fused_cross_entropy(
     hidden: Any, head: Any, sources: Any, targets: Any, weights: Any, *, bias: Any = None, smoothing: float = 0.0
 ) -> Any:
-    """Sum of ``weights`` times the cross-entropy (nats) of ``targets`` predicted from ``hidden[sources]``; a float32 scalar.
+    """Return the sum of ``weights`` times the cross-entropy (nats) of ``targets`` predicted from ``hidden[sources]``; a float32 scalar.
 
+    bias  of the output layer, (vocabulary,)   smoothing  label smoothing, 0 to 1
     hidden   (tokens, hidden size)     head  (vocabulary, hidden size), frozen
     sources  (places,) rows of hidden  targets (places,) vocabulary numbers   weights (places,) float32
     """
@@ -131,7 +132,7 @@ def fused_cross_entropy(
 
 
 def use_fused_lora(model: Any) -> int:
-    """Let the plain LoRA layers of a peft model use ``LoraProduct``; returns how many do.
+    """Let the plain LoRA layers of a peft model use ``LoraProduct``; return how many do.
 
     Layers with dropout, DoRA, several adapters or quantized weights are left as they are.
     """

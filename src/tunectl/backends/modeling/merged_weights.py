@@ -14,7 +14,7 @@ from tunectl.core.optional import import_optional
 
 
 class MergedWeights:
-    """The second copy of a peft model's adapted weights."""
+    """Second copy of a peft model's adapted weights, with the adapter merged in, for generation during a training."""
 
     def __init__(self, model: Any) -> None:
         """Allocate merged weights for plain LoRA layers; others (DoRA, quantized) stay as they are."""

@@ -55,7 +55,10 @@ def _read_declared_encoding(file: SourceFile) -> str | None:
 
 
 def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
-    """Return the main text of a page, paragraphs on lines of their own, and what is known about it."""
+    """Return the main text of a page, one paragraph per line, and its metadata by name (title, date, author, site, ``<meta>`` tags).
+
+    ``name`` is the page's address or file name.
+    """
     library = import_optional("trafilatura", extra="data")
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)  # a page without text is our reject, not its warning
     html = _XML.sub("", html)  # the parser takes no text that names an encoding, and it is decoded already

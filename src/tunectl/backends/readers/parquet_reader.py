@@ -32,7 +32,7 @@ LOOKED_AT = ("date", "time", "duration", "decimal", "dictionary", "run_end", "vi
 
 
 def read_batches(file: SourceFile) -> Iterator[Any]:
-    """Yield the batches of a Parquet or Arrow file, as pyarrow has them.
+    """Yield the contents of a Parquet or Arrow file as pyarrow record batches.
 
     Raises  DataError when it cannot be read.
     """
@@ -68,8 +68,9 @@ def _build_read_error(file: SourceFile, description: str, error: Exception) -> D
 
 
 def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
-    """Return the columns of a batch as plain values, whatever they are packed as: dictionaries, runs, views.
+    """Return the columns of a pyarrow batch as lists of plain Python values: dictionary, run-length and view encodings are resolved.
 
+    A text longer than ``max_characters`` is cut to one character more: the rejection for its length stays true.
     A text longer than ``max_characters`` is cut one character behind it, where it is too long all the same.
     """
     columns = []
@@ -97,5 +98,5 @@ def _simplify(value: Any, max_characters: int) -> Any:
 
 
 def restore_extension(code: int, data: memoryview) -> Any:
-    """Return the value that ``_simplify`` made an extension of MessagePack of."""
+    """Return the value (such as a date or a decimal) that ``_simplify`` encoded as MessagePack extension ``code``."""
     return EXTENSIONS[code][2](str(data, "ascii"))

@@ -19,7 +19,7 @@ HEAD = 1024
 
 
 def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | RejectedRow]:
-    """Yield one row per page, with ``page``, ``title`` and ``author``; row numbers are page numbers.
+    """Yield one row per page of a PDF, with ``page``, ``title`` and ``author``; row numbers are page numbers.
 
     A page without text is a reject ``image_without_text`` (a scan) or ``no_text``; a file that asks for a password is a
     reject ``encrypted``; one that is no PDF, or a broken one, ``unreadable``.

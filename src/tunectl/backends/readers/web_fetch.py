@@ -61,7 +61,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class CacheEntry(Struct, frozen=True):
-    """Metadata of a page in the cache."""
+    """Metadata of a cached page: its address, and the response headers that decide how it is decoded and revalidated."""
 
     url: str
     type: str | None
@@ -111,7 +111,7 @@ class Fetcher:
         self._client.close()
 
     def get(self, url: str) -> SourceFile | RejectedRow:
-        """Return the page at ``url`` as a file of the cache, fresh or known to be unchanged.
+        """Return the page at ``url`` as a file in the cache, newly fetched or confirmed to be unchanged.
 
         Rejects ``robots_disallowed``, ``http_error``, ``unreachable``, ``file_too_big``, ``too_many_redirects``,
         ``private_address``. A page whose server cannot be reached, or is too slow, comes from the cache, with a warning,
@@ -143,7 +143,7 @@ class Fetcher:
         return SourceFile(body, url, entry.type, {"charset": entry.charset} if entry.charset else {})
 
     def cache_path(self, url: str) -> Path:
-        """Return where the cache keeps the page at ``url``; absent where it was not fetched yet."""
+        """Return the path of the file in which the cache keeps the page at ``url``; absent if it was not fetched yet."""
         return self._cache / f"{atomic_io.sha256_json(url)}.body"
 
     def _follow(self, url: str, entry: CacheEntry | None) -> tuple[str, FetchResponse]:

@@ -14,8 +14,9 @@ Figure = tuple[str, str]
 
 
 def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:
-    """Return the page of one run. ``aligned`` needs a validation before the first step, and one at the weights that were kept.
+    """Return the HTML report of one run of align.
 
+    ``aligned`` must have a validation before the first step, and one at the weights that were kept.
     It contains no time, so that equal runs give equal files.
     """
     stories = report.answer_histories(aligned)

@@ -104,7 +104,7 @@ def histogram(
     bins: int = 30,
     log_x: bool = False,
 ) -> str:
-    """Return distributions on common bins, drawn as outlines over a light fill.
+    """Return an SVG of distributions on common bins, drawn as outlines over a light fill.
 
     ``series`` maps a name to its values; ``log_x`` needs values above zero, others are left out.
     """
@@ -139,7 +139,7 @@ def bars(
     targets: Sequence[float | None] | None = None,
     percent: bool = False,
 ) -> str:
-    """Return horizontal bars, first label on top.
+    """Return an SVG of horizontal bars, first label on top.
 
     ``intervals`` are drawn as whiskers; ``targets`` as diamonds (None: no mark); ``percent`` shows shares from 0 to 1 as per cent.
     """
@@ -176,7 +176,7 @@ def grouped_bars(
     intervals: Mapping[str, Sequence[PlotInterval]] | None = None,
     percent: bool = False,
 ) -> str:
-    """Return horizontal bars side by side: for each label one bar of each series."""
+    """Return an SVG of horizontal bars in groups: for each label one bar of each series."""
     numpy = import_optional("numpy", extra="data")
     rows, thick = numpy.arange(len(labels)), 0.8 / max(1, len(series))
     with _canvas(_height(len(labels) * max(1, len(series) * 0.6)), alt) as canvas:
@@ -192,7 +192,7 @@ def grouped_bars(
 
 
 def stacked_bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, xlabel: str, alt: str) -> str:
-    """Return horizontal bars end to end: for each label the series one after another."""
+    """Return an SVG of stacked horizontal bars: for each label the values of the series one after another."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         reached = [0.0] * len(labels)
@@ -213,7 +213,7 @@ def forest(
     alt: str,
     zero: float | None = 0.0,
 ) -> str:
-    """Plot a point with its interval for each label, first label on top; ``zero`` is the line of no difference."""
+    """Return an SVG with a point and its interval for each label, first label on top; ``zero`` is the x of a vertical line of no difference."""
     rows = list(range(len(labels)))
     with _canvas(_height(len(labels)), alt) as canvas:
         if zero is not None:
@@ -237,8 +237,9 @@ def lines(
     log_x: bool = False,
     x_ticks: Sequence[float] | None = None,
 ) -> str:
-    """Plot a line through the ``(x, y)`` points of each name; ``bands`` are intervals at the same x; ``dashed`` names are fitted lines, without points.
+    """Return an SVG with a line through the ``(x values, y values)`` of each name.
 
+    ``bands`` are intervals at the same x; names in ``dashed`` are fitted lines, drawn without points.
     ``x_ticks`` are the tick positions on the x axis; None: matplotlib chooses them.
     """
     with _canvas(2.6, alt) as canvas:
@@ -264,7 +265,7 @@ def lines(
 def scatter(
     points: Mapping[str, tuple[float, float]], *, xlabel: str, ylabel: str, alt: str, log_x: bool = False
 ) -> str:
-    """Plot named points, for example quality against latency."""
+    """Return an SVG with one labeled point (x, y) per name."""
     with _canvas(2.8, alt) as canvas:
         for name, color in zip(points, _colors(len(points)), strict=True):
             x, y = points[name]

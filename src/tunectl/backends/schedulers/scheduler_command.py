@@ -20,7 +20,7 @@ INSTALL: Final = {
 
 
 def require_program(name: str) -> None:
-    """Raise where a program is not installed.
+    """Check that the program ``name`` is installed.
 
     Raises  InfrastructureError that says what to install.
     """
@@ -32,7 +32,7 @@ def require_program(name: str) -> None:
 
 
 def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = None) -> str:
-    """Run a command with ``text`` as its input; returns what it printed.
+    """Run the command ``words`` with ``text`` as its standard input in the folder ``cwd``; return its standard output.
 
     Raises  InfrastructureError with the program's own message where it fails or does not answer.
     """

@@ -35,7 +35,7 @@ def _bare(run: str) -> str:
 
 
 class FsspecObjectStore:
-    """A ``registry.protocols.ObjectStore``."""
+    """Reads and writes the registry's objects at an fsspec address (a ``registry.protocols.ObjectStore``)."""
 
     def __init__(self, address: str) -> None:
         """Open the address; raise ``UsageError`` for an unknown kind, ``MissingExtraError`` where its package is missing."""
@@ -58,7 +58,7 @@ class FsspecObjectStore:
             ) from error
 
     def read(self, name: str) -> bytes | None:
-        """Return a record's content; None where there is none.
+        """Return the content of object ``name``; None if there is none.
 
         Raises  ArtifactError for one of more than MAX_RECORD_BYTES: whoever can write there could fill our memory with it.
         """
@@ -75,7 +75,7 @@ class FsspecObjectStore:
         return content
 
     def names(self, folder: str) -> list[str]:
-        """Return the names directly below a folder."""
+        """Return the names directly below ``folder``; empty if it does not exist."""
         try:
             with self._asking(folder):
                 self._files.invalidate_cache()
@@ -86,13 +86,13 @@ class FsspecObjectStore:
             return []
 
     def write(self, name: str, content: bytes) -> None:
-        """Make or replace an object."""
+        """Create or replace object ``name``."""
         with self._asking(name):
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.pipe_file(self._path(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Make an object atomically; False where one of that name exists, which is left unchanged.
+        """Create object ``name`` atomically; return False if it exists, which leaves it unchanged.
 
         The store decides who is first: ``If-None-Match: *`` on S3, a generation of 0 on Google's, a link in a folder.
         """
@@ -112,18 +112,18 @@ class FsspecObjectStore:
         return True
 
     def send(self, path: Path, name: str) -> None:
-        """Copy a file to the address."""
+        """Upload the file ``path`` as object ``name``."""
         with self._asking(name):
             self._files.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self._files.put_file(str(path), self._path(name))
 
     def fetch(self, name: str, path: Path) -> None:
-        """Copy an object here."""
+        """Download object ``name`` to the file ``path``."""
         with self._asking(name):
             self._files.get_file(self._path(name), str(path))
 
     def remove(self, name: str) -> None:
-        """Delete an object, if it is there."""
+        """Delete object ``name`` if it exists."""
         if self.read(name) is not None:
             with self._asking(name):
                 self._files.rm_file(self._path(name))

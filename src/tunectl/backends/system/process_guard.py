@@ -47,7 +47,10 @@ def die_with_parent() -> None:
 
 
 def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
-    """Run the command in this group; end the group when the pipe at our standard input closes. Returns its exit code."""
+    """Run the command ``words`` in this process group, and return its exit code.
+
+    The group is ended when standard input closes. ``nice``: niceness to add; ``threads``: CPUs to use, 0 for all.
+    """
     with suppress(OSError):
         _OOM.write_text(str(_FIRST), encoding="ascii")
     if nice:

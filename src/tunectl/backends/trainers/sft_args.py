@@ -23,8 +23,9 @@ NO_CLIP = 0.0
 
 
 def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, steps: int, work: Path) -> Any:
-    """Return TRL's arguments: one item of our loader is one step, so the library accumulates no gradients.
+    """Return TRL's arguments of class ``config`` (such as SFTConfig); one item of the data loader is one optimizer step.
 
+    ``settings`` are the arguments that only that class has.
     ``config`` is the name of their class (SFTConfig), ``settings`` are the arguments that only that class has.
     """
     if plan.optimizer in {"adamw_8bit", "lion"}:
@@ -74,7 +75,7 @@ def _values(plan: TrainingArgs, steps: int, work: Path) -> dict[str, Any]:
 
 
 def peft_config(adapter: LoraArgs, task: str) -> Any:
-    """Return the ``LoraConfig`` of an adapter; ``task`` is peft's name of the model's task."""
+    """Return peft's ``LoraConfig`` for an adapter; ``task`` is peft's task type, such as CAUSAL_LM."""
     return import_optional("peft", extra="train").LoraConfig(
         task_type=task,
         r=adapter.lora_rank,
@@ -89,7 +90,7 @@ def peft_config(adapter: LoraArgs, task: str) -> Any:
 
 
 def check_target_modules(model: Any, adapter: LoraArgs, section: str) -> None:
-    """Compare declared layers with those that the model has; ``section`` is where they are declared.
+    """Check that the layers that the settings declare exist in the model; ``section`` is the section of the settings, for the message.
 
     Raises  UsageError naming the unknown layer and the existing ones.
     """

@@ -35,7 +35,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 class TrainerPlan(Protocol):
-    """Values that the arguments of every training have."""
+    """Protocol of the arguments of sft, reward and policy trainings: those that the common loop reads."""
 
     @property
     def label(self) -> str:
@@ -43,23 +43,23 @@ class TrainerPlan(Protocol):
 
     @property
     def profile(self) -> HardwareProfile:
-        """The machine."""
+        """Hardware settings: device, threads, batch sizes."""
 
 
 class Stoppable(Protocol):
-    """A training that Ctrl-C may end."""
+    """State of a training that ``stop_on_ctrl_c`` can end early."""
 
     stopped: bool
     """Finish this step, save, stop."""
 
     @property
     def plan(self) -> Any:
-        """The arguments, with the label that the message names."""
+        """Arguments of the training; its ``label`` is in the message."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerKind:
-    """What differs between TRL's trainers: classes, task and arguments."""
+    """Which TRL trainer to use, with its argument class, peft task type and further arguments."""
 
     trainer: str
     """Name of its trainer class."""
@@ -107,12 +107,12 @@ def wrap_with_adapter(plan: TrainingArgs, model: Any, kind: TrainerKind) -> tupl
     return peft_model, low and fused_layers < layers
 
 
-def trainable(model: Any) -> int:
-    """Count the trained weights."""
+def count_trainable(model: Any) -> int:
+    """Return the number of trained weights."""
     return sum(weights.numel() for weights in training_run.trainable_state(model).values())
 
 
-def refuse_too_big(
+def require_memory_and_disk(
     plan: TrainerPlan,
     model: Any,
     longest: int,
@@ -123,7 +123,7 @@ def refuse_too_big(
     hint: str | None = None,
     ranks: int = 1,
 ) -> None:
-    """Stop before memory or disk run out, once ``model`` is loaded.
+    """Check that memory and disk suffice for the training, once ``model`` is loaded.
 
     longest       tokens of the longest row
     weight_bytes  bytes per weight, of the copies that are still to be made
@@ -133,7 +133,7 @@ def refuse_too_big(
     Raises  InfrastructureError with what is needed and what is there.
     """
     settings = model.config.get_text_config()
-    own = trainable(model)
+    own = count_trainable(model)
     size = resource_check.ModelSize(
         parameters=sum(weights.numel() for weights in model.parameters()),
         layers=settings.num_hidden_layers,
@@ -165,7 +165,7 @@ def _section(plan: TrainerPlan) -> str:
 
 @contextmanager
 def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
-    """Turn a failed memory allocation into an error that says what to lower; ``hint`` replaces the advice for a training on rows.
+    """Raise a failed memory allocation as an error that says which settings to lower; ``hint`` replaces that advice.
 
     Raises  InfrastructureError.
     """
@@ -182,7 +182,7 @@ def oom_to_error(plan: TrainerPlan, hint: str | None = None) -> Iterator[None]:
 
 
 def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path, kind: TrainerKind) -> int:
-    """Run the steps of ``run``, from the last complete checkpoint in ``work`` on; returns the number of steps done.
+    """Run the steps of ``run``, from the last complete checkpoint in ``work`` on; return the number of steps done.
 
     Raises  InfrastructureError after Ctrl-C; UsageError where the loss is no number.
     """
@@ -208,7 +208,7 @@ def train(run: training_run.TrainingRun, model: Any, tokenizer: Any, work: Path,
 
 
 def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
-    """Return the checkpoint to resume from: the first rank searches, and the others use what it found."""
+    """Return the checkpoint folder to resume from, None for a new start; the first rank searches, and all ranks use what it found."""
     result = training_checkpoint.latest_checkpoint(work) if group.first else None
     step = int(result.name.rpartition("-")[2]) if result else -1
     step = int(group.max(float(step))[0])
@@ -343,7 +343,7 @@ def _hooks(transformers: Any) -> Any:
 
 
 def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec) -> None:
-    """Write the adapter with the weights ``best``: the same weights give the same bytes, and no path of this machine is in it."""
+    """Write the adapter with the trained weights ``best`` to ``out``; equal weights give equal bytes, and no path of this machine is in it."""
     torch = import_optional("torch", extra="train")
     with torch.no_grad():
         training_run.load_trainable(model, best)
@@ -357,8 +357,9 @@ def save(model: Any, best: dict[str, Any], out: Path, base: model_spec.ModelSpec
 
 
 def to_result(run: training_run.TrainingRun, steps: int, trainable: int, *, shared: bool) -> TrainResult:
-    """Return the result of the training ``run``.
+    """Return the result of the training ``run`` after ``steps`` steps.
 
+    ``trainable`` is the number of trained weights, ``shared`` whether answers shared their prompt.
     Raises  TunectlError where nothing was validated: a bug.
     """
     state = run.state

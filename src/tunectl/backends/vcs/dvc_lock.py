@@ -23,7 +23,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True, slots=True)
 class LockedOutput:
-    """One file or folder that a stage reads or writes. A folder's ``md5`` ends in ``.dir``."""
+    """Entry of dvc.lock for one file or folder that a stage reads or writes. A folder's ``md5`` ends in ``.dir``."""
 
     md5: str
     size: int = 0
@@ -33,7 +33,7 @@ class LockedOutput:
 
 @dataclass(frozen=True, slots=True)
 class LockedStage:
-    """What DVC recorded when a stage last succeeded. Paths are relative to the project."""
+    """Entry of dvc.lock for one stage: what it read and wrote when it last succeeded. Paths are relative to the project."""
 
     command: str
     params: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class LockedStage:
 
 
 def read_lock_file(root: Path) -> dict[str, LockedStage]:
-    """Return stages by name; none where nothing was built yet.
+    """Return the stages in dvc.lock by name; empty if nothing was built yet.
 
     Raises  ArtifactError where the file is not what DVC writes.
     """
@@ -61,7 +61,7 @@ def read_lock_file(root: Path) -> dict[str, LockedStage]:
 
 
 def read_commands(root: Path) -> dict[str, str]:
-    """Return the command of each stage as dvc.yaml has it now.
+    """Return the command of each stage in dvc.yaml, by name.
 
     Raises  ArtifactError where the file is no description of stages.
     """
@@ -69,8 +69,9 @@ def read_commands(root: Path) -> dict[str, str]:
 
 
 def read_dependencies(root: Path) -> dict[str, list[str]]:
-    """Return the stages whose outputs each stage of dvc.yaml reads, without those that only repeat a longer way; ``compose`` is left out.
+    """Return for each stage of dvc.yaml the stages that it reads directly; ``compose`` is left out.
 
+    A stage that is reached through another one as well is left out, too (transitive reduction).
     Raises  ArtifactError where dvc.yaml is no description of stages.
     """
     stages = {name: stage for name, stage in _read_pipeline(root).items() if name != "compose"}

@@ -1,4 +1,4 @@
-"""Wrapper of ``git init`` and ``dvc init``, as subprocesses, for a new project."""
+"""Run ``git init`` and ``dvc init`` as subprocesses, for a new project."""
 
 from __future__ import annotations
 

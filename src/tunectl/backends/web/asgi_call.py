@@ -11,7 +11,7 @@ from tunectl.core.optional import import_optional
 
 
 async def ask(application: AsgiApplication, method: str, path: str, key: str, body: Any = None) -> tuple[int, Any]:
-    """Return status and decoded JSON of one request with a bearer key; None for a body that is no JSON."""
+    """Send one request with the bearer token ``key``; return its status and the decoded JSON, None for a body that is not JSON."""
     httpx = import_optional("httpx", extra="annotate")
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     content = None if body is None else msgspec.json.encode(body)

@@ -30,7 +30,7 @@ TOO_LARGE: Final = (
 
 
 def limit_protocols() -> None:
-    """Make every uvicorn of this process that is started later use the bounded protocol."""
+    """Make every uvicorn that is started later in this process use the bounded protocol."""
     config = import_optional("uvicorn.config", extra="annotate")
     for name in ("auto", "h11", "httptools"):
         if name != "httptools" or importlib.util.find_spec("httptools") is not None:
@@ -38,7 +38,7 @@ def limit_protocols() -> None:
 
 
 def build_server(application: Any) -> Any:
-    """Return a uvicorn server of an ASGI application, to be run on a listening socket."""
+    """Return a uvicorn server of an ASGI application, which the caller runs on a listening socket."""
     uvicorn = import_optional("uvicorn", extra="annotate")
     return uvicorn.Server(
         uvicorn.Config(
@@ -58,7 +58,7 @@ def build_server(application: Any) -> Any:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on an address of this machine; port 0 takes a free one.
+    """Return a socket that listens on ``host`` and ``port`` of this machine; port 0 takes a free one.
 
     Raises  OSError where it cannot.
     """

@@ -31,7 +31,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 
 
 class HttpRequest(NamedTuple):
-    """A request."""
+    """HTTP request that the guard has admitted, with its whole body."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class HttpRequest(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """A response."""
+    """Body, content type (``kind``), status and extra headers of an HTTP response."""
 
     content: bytes
     kind: str = "text/html; charset=utf-8"
@@ -52,7 +52,7 @@ class HttpResponse(NamedTuple):
 
 
 class HttpServer:
-    """Answers on a port, in separate threads."""
+    """HTTP server of the monitor and of the retrain controller; answers on one port, in its own threads."""
 
     def __init__(
         self,
@@ -103,15 +103,15 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """Port on which it listens."""
+        """Port on which the server listens."""
         return self._port
 
     def open(self) -> None:
-        """Start answering."""
+        """Start answering requests."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering requests, and end the threads."""
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(timeout=10)

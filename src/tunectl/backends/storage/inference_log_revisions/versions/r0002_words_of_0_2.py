@@ -33,7 +33,7 @@ INDEXES = (
 
 
 def upgrade() -> None:
-    """Rename, then convert the JSON of events and windows, then mark erased feedback."""
+    """Rename tables and columns to the names of 0.2, convert the JSON of events and windows to it, and add the column for erased feedback."""
     connection = op.get_bind()
     op.rename_table("exchanges", "inferences")
     for table, old, new in COLUMNS:
