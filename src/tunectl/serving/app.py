@@ -38,7 +38,7 @@ HEALTH: Final = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class Route(NamedTuple):
-    """A path and its handler."""
+    """Entry of the server's routing table: a rule (path, scope) and its handler."""
 
     rule: RouteRule
     handler: Handler
@@ -51,7 +51,7 @@ class Route(NamedTuple):
 
 @dataclass
 class Server:
-    """One running server: an ASGI application."""
+    """The ASGI application of one running server, with the components that its handlers use."""
 
     settings: ServeSettings
     model_manager: ModelManager
@@ -178,11 +178,11 @@ class Server:
             return False
 
     async def chat(self, call: RequestContext, key: ApiKey) -> None:
-        """``POST /v1/chat/completions``."""
+        """Handle ``POST /v1/chat/completions``."""
         await self._generate(call, key, ChatRequest)
 
     async def complete(self, call: RequestContext, key: ApiKey) -> None:
-        """``POST /v1/completions``."""
+        """Handle ``POST /v1/completions``."""
         await self._generate(call, key, CompletionRequest)
 
     async def _generate(
@@ -302,7 +302,7 @@ class Server:
             raise OverloadedError("not_ready", f"not ready: {reason.splitlines()[0]}", 5.0, status=503)
 
     async def models(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /v1/models``."""
+        """Handle ``GET /v1/models``: all models."""
         await call.reply(
             200,
             msgspec.json.encode(
@@ -311,7 +311,7 @@ class Server:
         )
 
     async def model(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /v1/models/{model}``."""
+        """Handle ``GET /v1/models/{model}``: one model."""
         name = call.path.removeprefix("/v1/models/")
         for model in metadata_endpoints.models(self.settings, self.model_manager):
             if model["id"] == name:
@@ -322,7 +322,7 @@ class Server:
         )
 
     async def feedback(self, call: RequestContext, key: ApiKey) -> None:
-        """``POST /v1/feedback``."""
+        """Handle ``POST /v1/feedback``."""
         limits = self.settings.serve.limits
         body = await call.body(limits.max_body_bytes, limits.body_timeout_seconds, self.uploads, key.sha256)
         feedback = requests.parse(body, FeedbackRequest, depth=limits.max_json_depth)
@@ -332,22 +332,22 @@ class Server:
         await call.reply(201 if new else 200, msgspec.json.encode({"id": name, "new": new}))
 
     async def scrape(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /metrics``."""
+        """Handle ``GET /metrics``, for Prometheus."""
         self._count()
         await call.reply(200, self.metrics.render(), self.metrics.content_type)
 
     async def document(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /openapi.json``."""
+        """Handle ``GET /openapi.json``."""
         await call.reply(200, metadata_endpoints.openapi(self.settings.project))
 
     async def docs(self, call: RequestContext, key: ApiKey) -> None:
-        """``GET /docs``."""
+        """Handle ``GET /docs``: the HTML page of the API."""
         page = metadata_endpoints.docs_page(self.settings.project, call.header("host"), https=call.https)
         policy = build_page_policy(render.hash_style()).encode()
         await call.reply(200, page, "text/html; charset=utf-8", [(b"content-security-policy", policy)])
 
     async def wait_pending(self) -> None:
-        """Wait for tasks that outlive their request."""
+        """Wait until the tasks that outlive their requests (writes to the inference log) are done."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 

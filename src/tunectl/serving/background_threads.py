@@ -17,7 +17,10 @@ T = TypeVar("T")
 
 
 async def run_in_thread(work: Callable[[], T], *, on_late: Callable[[T], object] = lambda _: None) -> T:
-    """Return the result of ``work``, or raise its error, from a separate thread. A cancelled caller waits no longer; ``on_late`` is called with a later result."""
+    """Run ``work`` in a new daemon thread, and return its result or raise its error.
+
+    A cancelled caller waits no longer; ``on_late`` is then called with the result when it comes.
+    """
     future: Future[T] = Future()
     threading.Thread(target=_work, args=(work, future, on_late), name="aside", daemon=True).start()
     try:

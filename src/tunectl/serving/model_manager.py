@@ -30,7 +30,7 @@ from tunectl.serving.routing import Variant
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """The releases that the registry wants loaded."""
+    """The releases that the registry wants loaded as champion and challenger, as of one poll."""
 
     champion: str | None
     trial: CanaryState | None
@@ -40,7 +40,7 @@ class DesiredState:
     """Releases that must not be loaded, with the reason."""
 
     def release(self, variant: Variant) -> str | None:
-        """Return the release that a variant should have."""
+        """Return the release wanted for a variant; None for none."""
         if variant == "challenger":
             return self.trial.release if self.trial is not None else None
         return self.champion
@@ -51,7 +51,7 @@ CLOSING = 5.0
 
 
 class ModelManager:
-    """The loaded variants of one server; used only by its event loop."""
+    """Loads, swaps and closes the releases of one server, variant by variant; used only on its event loop."""
 
     def __init__(
         self,
@@ -99,17 +99,17 @@ class ModelManager:
 
     @property
     def ready(self) -> bool:
-        """Whether a champion answers."""
+        """Whether a champion is loaded."""
         return "champion" in self.loaded
 
     async def run_forever(self, every: float) -> None:
-        """Poll the registry for ever."""
+        """Poll the registry every ``every`` seconds until cancelled."""
         while True:
             await self.reconcile()
             await asyncio.sleep(every)
 
     async def reconcile(self) -> None:
-        """Make loaded releases match the registry: swap those in memory, and start the loads that are needed."""
+        """Poll the registry once: swap releases that are in memory, and start the loads that are needed."""
         try:
             desired = await run_in_thread(self._read_desired_state)
         except (TunectlError, OSError) as error:
@@ -129,7 +129,7 @@ class ModelManager:
         self._let_go(time.monotonic())
 
     async def wait_for_loads(self) -> None:
-        """Wait for running loads."""
+        """Wait until running loads have ended."""
         while self._loading:
             await asyncio.gather(*self._loading.values())
 

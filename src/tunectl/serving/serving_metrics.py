@@ -38,7 +38,7 @@ def _library() -> Any:
 
 
 class ServingMetrics:
-    """Metrics of one server."""
+    """Prometheus metrics of one server, in a registry of their own."""
 
     def __init__(self) -> None:
         self._library = library = _library()
@@ -80,7 +80,7 @@ class ServingMetrics:
                 self.feedback.labels(kind, variant)
 
     def set_model_info(self, variants: dict[str, tuple[str, str]]) -> None:
-        """Set the loaded releases: release and base model by variant."""
+        """Set the loaded releases: (release, base model) by variant."""
         self.model.clear()
         for variant, (release, base) in variants.items():
             self.model.labels(release, base, variant).set(1)
