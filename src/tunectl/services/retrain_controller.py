@@ -27,7 +27,7 @@ _log = logging_setup.get_logger(__name__)
 
 
 def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
-    """Return the release store that the configuration, or the environment, names.
+    """Return the release registry in the folder that the configuration, or the environment, names.
 
     Raises  UsageError for an address: what is built here is promoted in a folder, and copied from there.
     """
