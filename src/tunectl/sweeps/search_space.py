@@ -1,4 +1,4 @@
-"""The space of a sweep: the values of a trial, and their overrides."""
+"""Turn the search space of a sweep into settings of trials and overrides."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ _WORDS = frozenset({"null", "true", "false", "nan", "inf"})
 
 
 class Suggester(Protocol):
-    """Suggests values: Optuna's trial, or a fixed combination."""
+    """Source of the values of one trial: Optuna's trial, or a fixed combination."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
-        """Return a number between two bounds."""
+        """Return a number from ``low`` to ``high``, with ``log`` on a logarithmic scale."""
 
     def suggest_int(self, name: str, low: int, high: int, *, log: bool) -> int:
-        """Return a whole number between two bounds, both included."""
+        """Return a whole number from ``low`` to ``high``, both included, with ``log`` on a logarithmic scale."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Return an item of ``choices``, unchanged."""
+        """Return one of ``choices``."""
 
 
 def suggest_values(section: Sweep, suggester: Suggester, only: frozenset[str] | None = None) -> dict[str, Any]:
-    """Suggest a value for each setting of one trial, in the order of the space; skip settings whose condition is false.
+    """Return a value for each setting of one trial, by name and in the order of the space; settings whose condition is false are left out.
 
+    ``only``: settings beyond these are left out, too.
     ``only``: settings beyond these are left out, too.
     """
     values: dict[str, Any] = {}
@@ -59,12 +60,12 @@ def encode_choice(value: Any) -> Any:
 
 
 def decode_choice(value: Any) -> Any:
-    """Return the value that ``encode_choice`` encoded."""
+    """Return the value of a choice that Optuna stores: JSON of a list becomes a list."""
     return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
 def expand_grid(section: Sweep) -> list[dict[str, Any]]:
-    """Return every combination of a space of lists, each once, in the order of the space."""
+    """Return every combination of a space of lists once, each as settings by name."""
     return list(_combine(section, list(section.space), {}))
 
 
@@ -82,7 +83,7 @@ def _combine(section: Sweep, keys: list[str], values: dict[str, Any]) -> Iterato
 
 
 def list_test_values(section: Sweep) -> list[dict[str, Any]]:
-    """Return a few combinations in which every bound and every choice of the space occurs, to validate them against the schema."""
+    """Return a few combinations in which every bound and every choice of the space occurs, to be validated against the schema."""
     columns = {
         key: [values.low, values.high] if isinstance(values, SweepRange) else list(values)
         for key, values in section.space.items()
@@ -104,7 +105,7 @@ def _conditions_of(section: Sweep, key: str) -> dict[str, Any]:
 
 
 def current_values(section: Sweep, tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
-    """Return the current values of the settings in the space, where the space contains them.
+    """Return the current values, by key, of those settings of the space whose value is in it.
 
     ``tree``: the composed configuration; ``choices``: the chosen file of each group.
     """
@@ -131,7 +132,7 @@ def _contains(allowed: SweepRange | Sequence[Any], value: Any) -> bool:
 
 
 def format_override(key: str, value: Any) -> str:
-    """Return ``key=value`` so that the grammar of overrides reads the same value."""
+    """Return the override ``key=value`` in Hydra's grammar."""
     return f"{key}={_format(value)}"
 
 
