@@ -91,7 +91,7 @@ def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
 
 
 def check_count(answers: int) -> None:
-    """Check the number of answers by which a client is weighted.
+    """Check that ``answers``, the number of answers by which a client is weighted, is at least 1.
 
     Raises  ValueError below 1.
     """
@@ -100,7 +100,7 @@ def check_count(answers: int) -> None:
 
 
 def check_steps(steps: object) -> None:
-    """Hold the number of steps that a client says to what it can be.
+    """Check that ``steps``, the optimizer steps that a client reports, is a whole number of 0 or more.
 
     Raises  ValueError where it is no number.
     """
