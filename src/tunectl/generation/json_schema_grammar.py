@@ -57,7 +57,7 @@ _PLAIN: Final = {
 
 @lru_cache(maxsize=256)
 def schema_to_ebnf(schema: str) -> str:
-    """Return the grammar of a schema's JSON text; its rule ``root`` is the whole answer.
+    """Return a grammar for the JSON texts that fit ``schema``; its rule ``root`` is the whole answer.
 
     Raises  ApiError with the location of a keyword that is not supported, a broken reference, or endless recursion.
     """
