@@ -39,7 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write answers, or serve the page until Ctrl-C.
+    """Write the answers to compare, or serve the annotation page until Ctrl-C; return the exit code.
 
     Raises  InfrastructureError for a port or store in use; UsageError for an open address without a key; DataError without questions.
     """

@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure agreement, print it, and draw the page.
+    """Measure the agreement of annotators, print it, and write its HTML page; return the exit code.
 
     Raises  DataError when there are no judgments.
     """

@@ -33,7 +33,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Find what has the id, and trace it.
+    """Find the answer, release or row with the id, and print its lineage; return the exit code.
 
     Raises  DataError where nothing has that id.
     """

@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Unpack the record, and serve it until stopped.
+    """Unpack the recorded project, and serve the console on it until stopped; return the exit code.
 
     Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken, or a disk that is full.
     """

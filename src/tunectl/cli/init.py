@@ -47,7 +47,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the project in a temporary folder, move it to its place, and initialize its repositories.
+    """Create a project in a temporary folder, move it to its place, and initialize Git and DVC; return the exit code.
 
     Raises  UsageError for a folder that is not empty, an unknown example, an impossible name, or data that is not there or cannot
             be read; InfrastructureError for a folder that cannot be written, or where git or dvc fail. Nothing is left behind

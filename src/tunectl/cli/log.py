@@ -96,7 +96,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Open the inference log and run the subcommand.
+    """Open the inference log and run the subcommand of ``tunectl log``; return its exit code.
 
     Raises  DataError where nothing was logged yet, or an id is not known; UsageError for a time that cannot be read.
     """
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def load_settings(layout: ProjectPaths) -> LogSettings:
-    """Return the settings of the project; inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
+    """Return the settings of the project, or inside a Bento, which has no ``conf/`` and no Hydra, those of its server."""
     from tunectl.serving import server_settings
 
     if not layout.conf.is_dir() and server_settings.settings_path().is_file():

@@ -1,4 +1,4 @@
-"""The command line: a static table of commands. ``--help`` imports nothing but argparse."""
+"""Entry point of the command line: a static table of commands, so that ``--help`` imports nothing but argparse."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class MixedArgumentParser(argparse.ArgumentParser):
 
 
 class Command(NamedTuple):
-    """One row of the table of commands: strings only."""
+    """Name and help text of one command, an entry of the static table of commands."""
 
     name: str
     help: str
 
     @property
     def module(self) -> str:
-        """Module of the command; a name that is a Python keyword has an underscore at its end."""
+        """Full name of the command's module; a name that is a Python keyword gets an underscore at its end."""
         return f"tunectl.cli.{self.name}_" if self.name == "import" else f"tunectl.cli.{self.name}"
 
 
@@ -84,7 +84,7 @@ RESUMABLE = frozenset({"repro", "run", "sweep", "up"})
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code of the table in ``core/errors.py``."""
+    """Run the command line ``words`` (default: ``sys.argv``); return the exit code, which ``core/errors.py`` lists."""
     arguments = list(sys.argv[1:] if words is None else words)
     try:
         return _dispatch(arguments)
@@ -102,7 +102,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def entry() -> None:
-    """Run the console script."""
+    """Run ``main`` and exit with its code: the entry point of the console script ``tunectl``."""
     sys.exit(main())
 
 

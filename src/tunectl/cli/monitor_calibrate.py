@@ -35,7 +35,7 @@ WORDS = {
 
 
 def calibrate(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Sample windows from the references, test them, and count alarms.
+    """Draw windows from the references, test them, and print false alarms and power; return the exit code.
 
     Raises  UsageError where there is no reference yet, and for too few trials or rows.
     """
@@ -150,7 +150,7 @@ def _format_interval(share: tuple[float, float, float]) -> str:
 
 
 def backtest(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Print the windows and verdicts that the traffic of a period would have given; nothing is stored.
+    """Print the windows and verdicts that the traffic of a period would have given; nothing is stored. Return the exit code.
 
     Raises  UsageError without --from, or where it is not before --to.
     """

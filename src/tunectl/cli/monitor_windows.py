@@ -36,7 +36,7 @@ DRIFT = 3
 
 
 def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> int:
-    """Print the windows that one check closed; return 3 where there is drift after them, 1 where one of them could not be examined."""
+    """Print the windows that one check closed; return 3 if there is drift after them, 1 if one of them has an error, else 0."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -53,14 +53,14 @@ def print_windows(args: argparse.Namespace, closed: Sequence[DriftWindow]) -> in
 
 
 def is_drifting(window: DriftWindow) -> bool:
-    """Return whether there is drift after this window, as in the alert: a window without a verdict does not end a drift before it."""
+    """Return whether there is drift after this window; a window without a verdict does not end an earlier drift."""
     return window.verdict == "drift" or (
         window.verdict in {"insufficient", "error"} and window.evidence >= window.evidence_required
     )
 
 
 def row(window: DriftWindow) -> tuple[object, ...]:
-    """Return one window as a row of the table."""
+    """Return a window as a table row (id, begin, rows, verdict, evidence of the evidence required, reason)."""
     return (
         window.id,
         f"{window.since:%m-%d %H:%M}",
@@ -72,7 +72,7 @@ def row(window: DriftWindow) -> tuple[object, ...]:
 
 
 def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Print the newest windows."""
+    """Print the newest drift windows as a table or JSON; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -94,7 +94,7 @@ def list_windows(args: argparse.Namespace, settings: MonitorSettings, layout: Pr
 
 
 def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: ProjectPaths) -> int:
-    """Print one window: its signals, which segments have grown, and the most different inferences."""
+    """Print one drift window: its signals, the segments that have grown, and the most different inferences; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal
@@ -132,7 +132,7 @@ def show(args: argparse.Namespace, names: Sequence[str], settings: MonitorSettin
 def set_reference(
     args: argparse.Namespace, names: Sequence[str], settings: MonitorSettings, layout: ProjectPaths
 ) -> int:
-    """Make windows the reference of prompts; print which, and how many rows they have."""
+    """Make the windows ``names`` the reference of prompts, and print their number of rows; return the exit code."""
     from tunectl.backends.system import terminal
     from tunectl.inference_log.log_store import LogEvent
     from tunectl.monitoring import reference_data

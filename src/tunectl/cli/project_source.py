@@ -39,7 +39,7 @@ _PINS: Final = (
 
 
 class NewSource(NamedTuple):
-    """The source of a new project."""
+    """Source of data of a new project: its name, settings, a preview of its rows, and lines of text about it."""
 
     name: str
     declared: DataSource
@@ -49,8 +49,9 @@ class NewSource(NamedTuple):
 
 
 def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSource:
-    """Declare ``args.source`` in the unfinished ``project``, which will be at ``target``: examine it, copy it, pin what was detected.
+    """Examine ``args.source``, copy it, and declare it as the source of the unfinished ``project``; return what was found.
 
+    ``target`` is where the project will be.
     Raises  UsageError for what is neither a file nor the name of a data set; DataError for data that cannot be read;
             InfrastructureError for a Hub that cannot be reached.
     """
@@ -102,7 +103,7 @@ def _look(layout: ProjectPaths, name: str, place: dict[str, str], origin: str) -
 
 
 def next_lines(source: NewSource, folder: str) -> list[str]:
-    """Return what to type next, and what to know before."""
+    """Return lines of text for the end of ``tunectl init``: the next command for ``folder``, and a warning of few answers."""
     preview = source.preview
     cd_prefix = "" if folder == "." else f"cd {folder} && "
     if not preview.examples:

@@ -46,7 +46,7 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG
 
 
 def run_canary(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Start, show, stop or plan a canary.
+    """Start, show, stop or plan a canary, as ``args.do`` says; return the exit code.
 
     Raises  UsageError for --force without --no-test.
     """

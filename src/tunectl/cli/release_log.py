@@ -20,7 +20,7 @@ def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG
 
 
 def run_log(args: argparse.Namespace, store: ReleaseRegistry) -> int:
-    """Print everything in order, or the steps of one run, or write a page."""
+    """Print the release history, or the steps of one retrain, or write them as an HTML page; return the exit code."""
     from tunectl.artifacts.paths import ProjectPaths
     from tunectl.backends.system import terminal
     from tunectl.canary.canary_store import ExperimentStore

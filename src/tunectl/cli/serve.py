@@ -59,7 +59,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Manage keys, build an image, or turn this process into the server.
+    """Run the server in place of this process, or manage keys, or build the image, as the arguments say; return the exit code.
 
     Raises  InfrastructureError for a port in use or a inference log that cannot be written; UsageError without a release; MissingExtraError without BentoML.
     """

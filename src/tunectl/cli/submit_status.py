@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask for the state of each job, and print it."""
+    """Print the state of each job, as its cluster reports it; return the exit code."""
     from msgspec import to_builtins
 
     from tunectl.backends.system import terminal

@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything, then run trials until none is left.
+    """Check the configuration, then run trials of the sweep until none is left; return the exit code.
 
     Raises  ConfigError with file and line of every mistake in the space; UsageError for changes that are not committed.
     """

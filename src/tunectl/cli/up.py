@@ -42,7 +42,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check, start, and wait.
+    """Check the machine, start console, build and services, and wait until they end; return the exit code.
 
     Raises  UsageError outside a project; ConfigError, MissingExtraError and InfrastructureError before anything is started.
     """
