@@ -188,7 +188,7 @@ class _BackgroundWriter:
         except TunectlError as error:
             logging_setup.get_logger(__name__).error("no more answers: %s", error)
             self._word = NO_MORE.format(reason=error.message)
-        except Exception as error:  # noqa: BLE001  (else people would wait for ever)
+        except Exception as error:  # noqa: BLE001  (otherwise annotators would wait for ever)
             logging_setup.get_logger(__name__).exception("no more answers")
             self._word = NO_MORE.format(reason=error)
 

@@ -62,7 +62,7 @@ def _judgments(path: Path, *, of_stage: bool) -> list[Comparison]:
     from tunectl.artifacts.records import Comparison
     from tunectl.preferences import annotation_store, contrastive_pairs
 
-    if of_stage:  # pairs made of references are nobody's opinion
+    if of_stage:  # pairs made of references were not judged by a person
         result = [item for item in atomic_io.read_rows(path, Comparison) if item.kind != contrastive_pairs.NAME]
     else:
         result = [item for item in annotation_store.load_annotations(path) if isinstance(item, Comparison)]

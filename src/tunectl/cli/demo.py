@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from tunectl.console import recorded_project
     from tunectl.services import console_service
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copy goes whoever stops it
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the copy is removed however the program ends
     folder = Path(tempfile.mkdtemp(prefix="tunectl-demo-"))
     try:
         layout, recording = recorded_project.unpack(folder, project_template.find_template_dir() / "conf")

@@ -99,7 +99,7 @@ def _refuse_full(target: Path, folder: str, *, force: bool) -> None:
     if target.exists() and not target.is_dir():
         raise UsageError(f"{folder} is a file, not a folder", hint="choose another name")
     there = sorted(item.name for item in target.iterdir()) if target.is_dir() else []
-    # A repository without anything in it yet is as good as empty.
+    # A folder with an empty repository counts as empty.
     if force or not set(there) - {".git"}:
         return
     names = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")

@@ -21,7 +21,9 @@ class MixedArgumentParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
         """Return the parsed arguments, and those that no option takes."""
-        if self._mixing or self._subparsers is not None:  # argparse mixes no words around a subcommand
+        if (
+            self._mixing or self._subparsers is not None
+        ):  # argparse does not allow positional arguments on both sides of an option of a subcommand
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:
@@ -94,7 +96,7 @@ def main(words: Sequence[str] | None = None) -> int:
         goes_on = "; run the same command again to resume" if arguments[:1] and arguments[0] in RESUMABLE else ""
         sys.stderr.write(f"\nstopped{goes_on}\n")
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as in `tunectl check | head`
+    except BrokenPipeError:  # the reader of the output has closed the pipe, as in `tunectl check | head`
         sys.stderr.close()
         return 0
     except (MemoryError, OSError) as error:
@@ -138,9 +140,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
     logging_setup.configure_logging(level="debug" if args.verbose else "info")
     if not args.verbose:
-        warnings.simplefilter(
-            "ignore"
-        )  # libraries tell their developers about their next version; users cannot act on it
+        warnings.simplefilter("ignore")  # deprecation warnings of libraries: users cannot act on them
     terminal.install_progress()
 
 
@@ -165,7 +165,7 @@ def _help() -> str:
 def _report(error: TunectlError) -> int:
     from tunectl.core.error_slugs import find_slug
 
-    slug = None if isinstance(error, MissingExtraError) else find_slug(error)  # its line to type says all
+    slug = None if isinstance(error, MissingExtraError) else find_slug(error)  # its hint says all
     more = f"  more: tunectl docs {slug}\n" if slug else ""
     sys.stderr.write(f"tunectl: {replace_control_codes(str(error))}\n{more}")
     return error.exit_code

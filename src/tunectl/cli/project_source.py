@@ -153,7 +153,7 @@ def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]
 
 
 def _list_links_out(folder: Path) -> list[str]:
-    """Links below ``folder`` that leave it, or would leave a copy: somebody else's may lead to any file of this machine."""
+    """Return the links below ``folder`` that lead out of it, or out of a copy: foreign data may link to any file of this machine."""
     if not folder.is_dir():
         return []
     links = [item for item in folder.rglob("*") if item.is_symlink()]

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             state = job_submission.read_state(record)
             reason = job_submission.read_reason(record, state)
-        except InfrastructureError as error:  # one cluster that is away must not hide the jobs of another
+        except InfrastructureError as error:  # an unreachable cluster must not hide the jobs of another
             state, reason = "unknown", ""
             problems.append(f"{record.id}: {error}")
         states.append(state)

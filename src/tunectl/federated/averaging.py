@@ -65,7 +65,7 @@ def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float])
         new_up, new_down = np.zeros(result[up].shape), np.zeros(result[down].shape)
         new_up[:, :new_rank] = (q_left @ u[:, :new_rank]) * root
         new_down[:new_rank] = root[:, None] * (v[:new_rank] @ q_right.T)
-        if not values[0] > 0:  # nobody has learned anything yet: A as it is, or nothing could be learned from here on
+        if not values[0] > 0:  # all products are zero: keep A, because with A and B zero no gradient would change them
             continue
         result[up], result[down] = new_up.astype(result[up].dtype), new_down.astype(result[down].dtype)
     return result

@@ -105,7 +105,7 @@ class _Writer:
             raise _wrong(location, f"$ref {ref} refers to itself")
         if ref not in self.refs:
             name = self.refs[ref] = self._name()
-            self.rules[name] = ""  # marks the rule as being written: a reference to it from inside is recursion
+            self.rules[name] = ""  # the rule is in progress: a reference to it from inside is recursion
             self.rules[name] = self.value(target, str(ref), (*open_refs, ref))
         elif not self.rules[self.refs[ref]] and open_refs:
             raise _wrong(location, f"$ref {ref} refers to itself")

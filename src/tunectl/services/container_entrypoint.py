@@ -45,7 +45,7 @@ def main() -> None:
     except TunectlError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(error.exit_code)
-    os.execvp(words[0], words)  # noqa: S606  # no shell: a list of words
+    os.execvp(words[0], words)  # noqa: S606  # no shell: a list of arguments
 
 
 if __name__ == "__main__":

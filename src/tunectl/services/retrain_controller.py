@@ -54,7 +54,7 @@ def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = Fa
         "tunectl retrain controller",
         busy=f"{place.store_dir}: another retrain controller works here",
         hint="one is enough; end that process first",
-        patience=1.0,  # whoever only looks whether a controller runs holds it for a moment
+        patience=1.0,  # a check whether a controller runs holds the lock for a moment
     ):
         place.close_to_others()
         orphans = supervised_process.kill_marked(place.mark)

@@ -16,9 +16,9 @@ from tunectl.access.api_errors import ApiError
 from tunectl.serving.retry_reservations import Reservations
 
 SOONEST, LATEST = 1.0, 60.0
-"""Shortest and longest wait in seconds that a refused client is told. OpenAI's own client waits up to 60."""
+"""Shortest and longest wait in seconds in the Retry-After of a refused client. OpenAI's own client waits up to 60."""
 MARGIN = 1.5
-"""Factor on the expected wait of a promised place: a client that comes too early has lost a retry."""
+"""Factor on the expected wait of a reservation: a client that comes too early has lost a retry."""
 RefusalReason = Literal["queue_full", "token_budget", "rate_limit", "draining", "not_ready"]
 
 
@@ -29,7 +29,7 @@ class CapacityLimits:
     running: int
     """Answers that the engine generates at once."""
     waiting: int
-    """Answers that wait for one of those places."""
+    """Answers that wait until others have finished."""
     tokens: int
     """Prompt and answer tokens, as estimated, of all running and waiting requests."""
 
@@ -68,7 +68,7 @@ class AdmissionController:
         self.running = self.waiting = self.tokens = 0
         self._queue: OrderedDict[int, AdmissionTicket] = OrderedDict()
         self._last = 0
-        self._pace = 2.0  # seconds that a request has run, smoothed
+        self._pace = 2.0  # seconds that a request runs, smoothed
         self._samples = 0
         self._promises = Reservations()
 
@@ -137,7 +137,7 @@ class AdmissionController:
             raise ApiError(f"the request needs up to {tokens} tokens; the limit is {bounds.tokens}", param="max_tokens")
 
     def _find_rejection(self, answers: int, tokens: int, reserved: float) -> tuple[RefusalReason, str] | None:
-        """Return why there is no place; ``reserved`` places in the queue are kept for others, but never one that could run."""
+        """Return why there is no room, or None; ``reserved`` answers in the queue are kept for others, but none that could run."""
         bounds, inside = self.bounds, self.running + self.waiting
         free = bounds.running + max(0.0, bounds.waiting - reserved)
         if inside + answers > free:

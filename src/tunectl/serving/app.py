@@ -93,7 +93,7 @@ class Server:
             return
         except ApiError as problem:
             await self._refuse(call, problem)
-        except Exception:  # noqa: BLE001  # whatever it is, the client gets an answer in the right shape
+        except Exception:  # noqa: BLE001  # for any error the client gets a response in the documented format
             logging_setup.get_logger(__name__).exception("%s %s failed", call.method, self._sanitize_path(call.path))
             if not call.started:
                 await call.refuse(ApiError("this server failed; its log says why", "server_error"))
@@ -151,7 +151,10 @@ class Server:
         headers = call.header("access-control-request-headers") or "authorization, content-type"
         allowed = [
             (b"access-control-allow-methods", b"GET, POST"),
-            (b"access-control-allow-headers", headers.encode("latin-1")),  # OpenAI's client in a browser sends its own
+            (
+                b"access-control-allow-headers",
+                headers.encode("latin-1"),
+            ),  # OpenAI's client sends further headers from a browser
             (b"access-control-max-age", b"600"),
         ]
         await call.reply(204, b"", "text/plain", allowed)
@@ -208,7 +211,7 @@ class Server:
         tokens = estimate_tokens(len(body), request.limit or resident.contract.defaults.max_tokens, answers)
         start_event = asyncio.Event()
         name = hashlib.blake2b(body, key=bytes.fromhex(key.sha256), digest_size=16).digest()
-        may_be_retry = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients say which try it is
+        may_be_retry = call.header("x-stainless-retry-count") != "0"  # OpenAI's clients send the number of the try
         ticket = self.admission.admit(
             answers, tokens, time.monotonic(), start_event.set, name=name, may_be_retry=may_be_retry
         )
@@ -243,7 +246,7 @@ class Server:
         generation: generation_task.GenerationTask,
         start_event: asyncio.Event,
     ) -> None:
-        """Wait for a place, then generate; a disconnected client or a timeout ends both."""
+        """Wait for capacity, then generate; a disconnected client or a timeout ends both."""
         watch = asyncio.create_task(self._watch(call, generation, start_event))
         timer = asyncio.get_running_loop().call_later(
             self.settings.serve.limits.request_timeout_seconds, self._late, generation, start_event
@@ -275,7 +278,7 @@ class Server:
         start_event.set()
 
     def _leave(self, ticket: AdmissionTicket, token_stream: TokenStream) -> None:
-        """Release the place once the engine has released every answer, so that the limit always holds."""
+        """Release the capacity once the engine has released every answer, so that the limit always holds."""
         if ticket.started_at is None or not token_stream.started or not token_stream.open:
             self.admission.leave(ticket, time.monotonic())
             self._count()

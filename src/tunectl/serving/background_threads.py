@@ -26,7 +26,7 @@ async def run_in_thread(work: Callable[[], T], *, on_late: Callable[[T], object]
     try:
         return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
-        if not future.cancel() and future.exception() is None:  # it came at this very moment
+        if not future.cancel() and future.exception() is None:  # the result came at the moment of cancellation
             threading.Thread(target=on_late, args=(future.result(),), name="aside", daemon=True).start()
         raise
 
@@ -34,7 +34,7 @@ async def run_in_thread(work: Callable[[], T], *, on_late: Callable[[T], object]
 def _work(work: Callable[[], T], future: Future[T], on_late: Callable[[T], object]) -> None:
     try:
         path = work()
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it is for whoever waits
+    except BaseException as error:  # noqa: BLE001  # any error is raised in the waiting caller
         with suppress(InvalidStateError):
             future.set_exception(error)
         return

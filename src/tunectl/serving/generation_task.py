@@ -59,7 +59,7 @@ class GenerationTask:
         if self.over is None:
             self.over = reason
             self.cancel()
-            self.token_stream.put(0, TokenChunk([], []))  # wakes whoever waits
+            self.token_stream.put(0, TokenChunk([], []))  # wakes ``take``
 
     def cancel(self) -> None:
         """Cancel the running answers in the engine."""

@@ -144,7 +144,9 @@ class RequestContext:
         headers: list[Header] = []
         if problem.wait is not None:
             headers.append((b"retry-after", str(max(1, math.ceil(problem.wait))).encode()))
-            headers.append((b"retry-after-ms", str(round(problem.wait * 1000)).encode()))  # OpenAI's clients prefer it
+            headers.append(
+                (b"retry-after-ms", str(round(problem.wait * 1000)).encode())
+            )  # OpenAI's clients prefer this header to Retry-After
         if problem.allow:
             headers.append((b"allow", problem.allow.encode()))
         if problem.status == 401:
@@ -176,7 +178,7 @@ class RequestContext:
         except Exception as error:
             if type(error).__name__ != "LocalProtocolError":
                 raise
-            with suppress(TimeoutError):  # uvicorn has refused by itself, because what followed was no HTTP, and closes
+            with suppress(TimeoutError):  # uvicorn has responded to invalid HTTP itself, and closes
                 async with asyncio.timeout(LINGER):
                     await self.wait_disconnect()
             raise ClientDisconnectedError from error

@@ -177,7 +177,7 @@ def _check_json_format(job: ChatJob, choices: list[ResponseChoice]) -> bool | No
     for choice in choices:
         try:
             json.loads(choice.text)
-        except (ValueError, RecursionError):  # nested deeper than a client's parser goes, too
+        except (ValueError, RecursionError):  # also for values nested deeper than a parser allows
             return False
     return bool(choices)
 

@@ -54,7 +54,7 @@ class LoadedRelease:
     created: int
     """Unix seconds."""
     claims: int = field(default=0)
-    """Number of requests that have chosen it and are not finished; some of them may still wait for a place."""
+    """Number of requests that have chosen it and are not finished; some of them may still be queued."""
     closed: bool = field(default=False)
 
     async def retire(self, patience: float = inf) -> None:

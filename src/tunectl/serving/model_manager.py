@@ -237,7 +237,7 @@ class ModelManager:
         except (TunectlError, OSError) as error:
             lasting = load_backoff.is_permanent(error, folder) and not isinstance(error, GateError)
             self._refuse(variant, release, stamp, str(error), lasting=lasting)
-        except Exception as error:  # noqa: BLE001  # a release that makes some library fail must not end the server
+        except Exception as error:  # noqa: BLE001  # a release that makes a library fail must not end the server
             logging_setup.get_logger(__name__).exception("release %s cannot be loaded", release)
             reason = f"release {release} cannot be loaded: {type(error).__name__}: {error}"
             self._refuse(variant, release, stamp, reason, lasting=True)
@@ -269,7 +269,7 @@ class ModelManager:
         self._rest(variant)
         resting = self._resting.pop(resident.id, None)
         if resting is not None and resting[0] is not resident:
-            self._retire(resting[0])  # it failed while it rested
+            self._retire(resting[0])  # the standby release failed in the meantime
         self.loaded[variant] = resident
         self.trouble.pop(variant, None)
         self._refusals.forget(variant)

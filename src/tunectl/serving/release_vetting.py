@@ -109,7 +109,7 @@ class ReleaseVetting:
         try:
             manifest = release_manifest.load(folder)
         except ArtifactError:
-            return  # nothing of it is loaded, and the loading says in more words what is wrong
+            return  # the release is not loaded, and the load's own error says more
         statement = checked.statement if checked is not None else None
         release_statement.check_manifest(manifest, self.digests.get(folder.name), statement)
 
@@ -137,7 +137,7 @@ class ReleaseVetting:
         checked = release_statement.check_statement(statement, release, self.trust)
         if checked.status == "trusted":
             return checked
-        content = self._read_statement(release)  # somebody else may have signed it since
+        content = self._read_statement(release)  # it may have been signed since
         latest = release_statement.check_statement(content, release, self.trust)
         if content is not None and latest.status == "trusted":
             self._statements[release] = content

@@ -149,7 +149,7 @@ async def build_job(
     prompts = await _offload_large(partial(_prompts, request, resident), size)
     contract, times = resident.contract, request.n or 1
     form = requests.schema_of(request.response_format)
-    if form is not None:  # what cannot be followed is refused before the engine hears of it
+    if form is not None:  # an unsupported schema is refused before the engine gets the request
         await _offload_large(partial(json_schema_grammar.schema_to_ebnf, form), len(form))
     chat = isinstance(request, ChatRequest)
     wants = bool(request.logprobs) if chat else request.logprobs is not None

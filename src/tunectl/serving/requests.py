@@ -205,7 +205,7 @@ def check_depth(body: bytes, depth: int) -> None:
     """
     if body.count(b"[") + body.count(b"{") <= depth:
         return
-    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # an even number of strokes escapes no quote
+    bare = body.replace(b"\\\\", b"").replace(b'\\"', b"")  # an even number of backslashes does not escape the quote
     unquoted = b"".join(bare.split(b'"')[::2])
     marks = unquoted.translate(None, delete=_NO_BRACKETS)
     if max(accumulate(map(_STEPS.__getitem__, marks)), default=0) > depth:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 GRACE: Final = 1.0
-"""Seconds for which a place is kept after the time at which its client was told to come."""
+"""Seconds for which capacity is kept after the time in the client's Retry-After."""
 MOST: Final = 10_000
 """Most promises at once; no more are made beyond."""
 LEARNING: Final = 0.05
@@ -30,7 +30,7 @@ class Reservation:
     due: float
     """Time from which the client may come."""
     until: float
-    """Time until which the place is kept."""
+    """Time until which the capacity is kept."""
     open: bool = True
     """False once the client came, or the time is over."""
 

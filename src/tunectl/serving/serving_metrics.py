@@ -33,7 +33,7 @@ def _library() -> Any:
     values = import_optional("prometheus_client.values", extra=EXTRA)
     library = import_optional("prometheus_client", extra=EXTRA)
     values.ValueClass = values.MutexValue
-    library.disable_created_metrics()  # a line more for each counter, which no rule or board asks for
+    library.disable_created_metrics()  # one more line per counter, which no alert or dashboard uses
     return library
 
 

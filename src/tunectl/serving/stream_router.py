@@ -59,7 +59,7 @@ class StreamRouter:
         """Pass (number of the answer, tokens) to the event loop; the engine session calls this from its own thread."""
         try:
             self._loop.call_soon_threadsafe(self._hand, batch)
-        except RuntimeError:  # the loop is closed: the server ends, and nobody waits any more
+        except RuntimeError:  # the loop is closed: the server is ending, and no request waits
             return
 
     def start(self, pipeline: EngineSession, request: GenerationRequest, token_stream: TokenStream, index: int) -> int:

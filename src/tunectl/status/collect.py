@@ -175,7 +175,7 @@ def _limits(root: TunectlConfig, runs: Sequence[RetrainRun], now: datetime) -> t
 def _waits(
     layout: ProjectPaths, root: TunectlConfig, runs: Sequence[RetrainRun], store: RunStore, now: datetime
 ) -> Iterator[PendingApproval]:
-    """Yield open questions, and a branch that was left for review."""
+    """Yield approvals that wait for a person, and a branch that was left for review."""
     from tunectl.backends.vcs import git_worktree
     from tunectl.retraining import approvals, signed_links
 

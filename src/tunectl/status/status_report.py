@@ -91,7 +91,7 @@ class StatusReport(Struct, frozen=True):
     drift: Drift | None = None
     controller: Program = "never"
     approval: Literal["none", "required"] = "required"
-    """Whether a drift retrains without approval, or a person is asked."""
+    """Whether a retrain on drift needs a person's approval."""
     now: Retrain | None = None
     last: Retrain | None = None
     next: list[NextSchedule] = field(default_factory=list)

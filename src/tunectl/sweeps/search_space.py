@@ -144,4 +144,4 @@ def _format(value: Any) -> str:
     if _PLAIN.match(value) and value.lower() not in _WORDS:
         return value
     escaped = re.sub(r"(\\*)('|$)", lambda result: 2 * result[1] + ("\\'" if result[2] else ""), value)
-    return f"'{escaped}'"  # Hydra reads a backslash as itself, but before a quote
+    return f"'{escaped}'"  # Hydra takes a backslash literally, except before a quote

@@ -111,7 +111,7 @@ def describe_confirmation(confirmation: SweepConfirmation, summary: SweepSummary
 def _best_line(summary: SweepSummary, section: Sweep) -> str:
     best = summary.find(summary.best[0])
     start = next((trial for trial in summary.trials if trial.start and trial.values), None)
-    assert best is not None and best.values is not None  # noqa: PT018  the best trial is one that ended
+    assert best is not None and best.values is not None  # noqa: PT018  the best trial has values, because it ended
     metric = section.objective[0].metric
     line = f"best: trial {best.number}, {metric} {best.values[0]:.6g}"
     if best.start:

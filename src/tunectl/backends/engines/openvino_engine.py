@@ -139,7 +139,7 @@ class OpenVinoPipeline:
             while self._take():
                 self._inner.step()
                 self._collect()
-        except Exception as error:  # noqa: BLE001  # the library raises bare RuntimeError; whoever asked must hear of it
+        except Exception as error:  # noqa: BLE001  # the library raises bare RuntimeError; it is passed to the waiting request
             self._fail(error)
         self._deliver([(number, TokenChunk([], [], "cancelled")) for number in self._active])
         for running in self._active.values():
@@ -176,7 +176,7 @@ class OpenVinoPipeline:
         if running is None:
             return
         running.handle.cancel()
-        if len(self._active) == 1:  # the library frees what was cancelled in its next step
+        if len(self._active) == 1:  # the library frees cancelled requests in its next step
             self._inner.step()
         del self._active[number]
         self._deliver([(number, TokenChunk([], [], "cancelled"))])

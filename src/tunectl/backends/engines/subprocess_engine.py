@@ -40,7 +40,7 @@ from tunectl.generation.engine import Deliver, Engine, FinishReason, GenerationR
 PACKAGES: Final = Path(__file__).resolve().parents[3]
 """The folder that holds this package, for a process that was not installed with it."""
 PATIENCE: Final = 30.0
-"""Seconds until a process that was told to end is killed."""
+"""Seconds from the request to end until a process is killed."""
 EngineRequest = tuple[int, GenerationRequest | None]
 EngineMessage = list[tuple[int, TokenChunk]] | str
 _decode_request = msgspec.msgpack.Decoder(EngineRequest).decode
@@ -192,7 +192,7 @@ class SubprocessSession:
             while (message := self._outbox.get()) is not None:
                 self._socket.sendall(message)
             self._socket.shutdown(socket.SHUT_WR)
-        except OSError:  # the other end is gone; the thread that reads tells everybody
+        except OSError:  # the other end is gone; the reading thread reports it to all requests
             return
 
     def _read(self) -> None:
@@ -251,7 +251,7 @@ class _EngineServer:
         except TunectlError as error:
             self._socket.sendall(encode_frame(str(error)))
             return
-        except Exception as error:  # noqa: BLE001  # a library's own, for example of a full GPU
+        except Exception as error:  # noqa: BLE001  # errors of the libraries, for example of a full GPU
             logging_setup.get_logger(__name__).exception("the engine %s failed", engine.name)
             reason = f"{release}: the engine {engine.name} cannot open it: {type(error).__name__}: {str(error).strip()[:300]}"
             self._socket.sendall(encode_frame(reason))
@@ -286,7 +286,7 @@ def main(number: int, session_settings: dict[str, Any]) -> None:
         os.register_at_fork(after_in_child=partial(_let_go, connection))
         _EngineServer(connection).run(engine, Path(session_settings["release"]), adapter=session_settings["adapter"])
     sys.stdout.flush()
-    os._exit(0)  # a library that is slow or fails while it is torn down has nothing to say any more
+    os._exit(0)  # a slow or failing teardown of the libraries is skipped
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ class TransformersEngine:
                 model = import_optional("peft", extra=EXTRA).PeftModel.from_pretrained(
                     model, release / "adapter", local_files_only=True
                 )
-        except Exception as error:  # whatever the libraries raise for broken files, safetensors an Exception of its own
+        except (
+            Exception
+        ) as error:  # libraries raise many types for broken files, safetensors one derived from Exception
             raise ArtifactError(f"{release}: transformers cannot load it: {str(error).strip()[:300]}") from error
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return TransformersSession(torch, model.to(device).eval(), deliver)
@@ -129,7 +131,7 @@ class TransformersSession:
     def _step(self, running: _ActiveRequest) -> TokenChunk:
         try:
             token, logprob = self._next(running)
-        except Exception as error:  # noqa: BLE001  # whatever the libraries raise is this answer's end, not the thread's
+        except Exception as error:  # noqa: BLE001  # an error of the libraries ends this answer, not the thread
             return TokenChunk([], [], "failed", str(error).strip()[:300] or type(error).__name__)
         if token in running.ask.stop_ids:
             return TokenChunk([], [], "stop")

@@ -54,7 +54,7 @@ class VllmEngine:
             enable_prefix_caching=self.prefix_caching,
             enable_lora=adapter,
             max_lora_rank=find_max_rank(release / "adapter")[1] if adapter else 16,
-            logprobs_mode="processed_logprobs",  # of what is drawn from, as ``Piece`` wants them
+            logprobs_mode="processed_logprobs",  # of the distribution that is sampled from, as ``TokenChunk`` has them
             disable_log_stats=True,
         )
         pipeline = VllmSession(deliver, release / "adapter" if adapter else None)
@@ -118,7 +118,7 @@ class VllmSession:
             return
         try:
             self._engine.shutdown()
-        except Exception as error:  # noqa: BLE001  # one that died has nothing to shut down
+        except Exception as error:  # noqa: BLE001  # an engine that died cannot be shut down
             logging_setup.get_logger(__name__).warning("vLLM does not end as it should: %s", error)
 
     def _begin(self, number: int, request: GenerationRequest) -> None:
@@ -140,7 +140,7 @@ class VllmSession:
         try:
             async for piece in self._pieces(number, request):
                 self._deliver([(number, piece)])
-        except Exception as error:  # noqa: BLE001  # whatever vLLM raises, whoever asked must hear of it
+        except Exception as error:  # noqa: BLE001  # any error of vLLM is passed to the waiting request
             if getattr(self._engine, "errored", False):
                 self.broken = str(error).strip()[:300]
             self._deliver([(number, TokenChunk([], [], "failed", str(error).strip()[:300]))])

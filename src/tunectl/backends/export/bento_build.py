@@ -78,7 +78,7 @@ def build_context(
     shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
     described = (
         context / f"{normalize_name()}-{__version__}.dist-info" / "METADATA"
-    )  # nothing installs the package there
+    )  # the package is not installed there, only copied
     atomic_io.write_text(described, f"Metadata-Version: 2.4\nName: {DISTRIBUTION}\nVersion: {__version__}\n")
     files = release_manifest.digests(release)
     size = sum((release / name).stat().st_size for name in files)

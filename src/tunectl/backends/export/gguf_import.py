@@ -47,7 +47,7 @@ def load_gguf(file: Path) -> tuple[Any, Any]:
     transformers.utils.logging.disable_progress_bar()
     where: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True, "trust_remote_code": False}
     try:
-        with _parse_once(gguf), contextlib.redirect_stderr(io.StringIO()):  # its bar has no switch
+        with _parse_once(gguf), contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be switched off
             model = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.float32, **where)
             tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **where)
     except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
@@ -147,7 +147,7 @@ def main(file: str, out: str, memory: str, seconds: str) -> int:
     except TunectlError as error:
         sys.stderr.write(f"\n{error.message}\n")
         return error.exit_code
-    except (MemoryError, RuntimeError) as error:  # torch has no class of its own for memory that it cannot get
+    except (MemoryError, RuntimeError) as error:  # torch raises RuntimeError when it cannot allocate
         sys.stderr.write(f"\n{type(error).__name__}: {error}\n")
         return 1
     return 0

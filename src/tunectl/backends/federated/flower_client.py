@@ -29,7 +29,7 @@ def main(folder: Path) -> int:
     task: ClientTask = atomic_io.read_json(folder / exchange.CLIENT, ClientTask)
     try:
         take_part(folder, task)
-    except Exception as error:  # noqa: BLE001  whoever started this says it
+    except Exception as error:  # noqa: BLE001  the parent process prints the error
         atomic_io.write_json(folder / exchange.FAILURE, exchange.FlowerFailure(f"{type(error).__name__}: {error}"))
         return 1
     return 0
@@ -44,7 +44,7 @@ def take_part(folder: Path, task: ClientTask) -> None:
     from flwr.client import start_client
     from grpc import RpcError
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # our own lines replace Flower's log
     client = _build_client(folder, task)
     certificate = Path(task.ca_file).read_bytes() if task.ca_file else None
     while True:
@@ -99,7 +99,9 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
                 update, counts = fit_locally(folder, task, request, weights)
             except OSError as error:
                 _print(str(error))
-                failed = Status(Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}")  # Flower has no other word for it
+                failed = Status(
+                    Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}"
+                )  # the only error code of Flower that fits
                 return FitRes(failed, Parameters([], ""), 0, {})
             self.last_seen = time.monotonic()
             result = ndarrays_to_parameters([update[name] for name in names])

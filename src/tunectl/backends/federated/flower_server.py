@@ -30,7 +30,7 @@ def main(folder: Path) -> int:
     task: ServerTask = atomic_io.read_json(folder / exchange.SERVER, ServerTask)
     try:
         serve(folder, task)
-    except Exception as error:  # noqa: BLE001  whoever started this says it
+    except Exception as error:  # noqa: BLE001  the parent process prints the error
         atomic_io.write_json(folder / exchange.FAILURE, exchange.FlowerFailure(f"{type(error).__name__}: {error}"))
         return 1
     return 0
@@ -40,7 +40,7 @@ def serve(folder: Path, task: ServerTask) -> None:
     """Run the remaining rounds; the weights after the last one are in ``round-N.npz``."""
     from flwr.server import ServerConfig, start_server
 
-    logging.getLogger("flwr").setLevel(logging.ERROR)  # what is worth saying is said here
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # our own lines replace Flower's log
     past_rounds = len(exchange.read_rounds(folder))
     if past_rounds >= task.rounds:
         return
@@ -123,7 +123,7 @@ class RoundKeeper:
             self._wait_for_clients(client_manager, self.task.expected_clients, GRACE_SECONDS)
         present, share = self._wait_for_clients(client_manager), self.task.fraction_train
         count = min(len(present), max(self.task.min_clients, round(share * len(present))))
-        dice = random.Random(f"{self.task.seed}:{self.past_rounds + server_round}")  # noqa: S311  a draw, not a secret
+        dice = random.Random(f"{self.task.seed}:{self.past_rounds + server_round}")  # noqa: S311  a sample, not a secret
         sample = sorted(dice.sample(sorted(present), count))
         self._sample_size = len(sample)
         return [present[name] for name in sample]
@@ -167,7 +167,7 @@ class RoundKeeper:
                 averaging.check_count(response.num_examples)
                 averaging.check_steps(response.metrics.get("steps"))
                 fitting[name] = Answer(client, response, update)
-            except Exception as error:  # noqa: BLE001  whatever a client sends, it ends no round
+            except Exception as error:  # noqa: BLE001  a client's malformed answer must not end the round
                 reasons.append(f"{name}: {error}")
         return fitting, reasons
 
@@ -213,7 +213,7 @@ class RoundKeeper:
 
         try:
             answer = client.get_properties(GetPropertiesIns({}), timeout=30.0, group_id=None).properties
-        except Exception as error:  # noqa: BLE001  a client that went away meanwhile
+        except Exception as error:  # noqa: BLE001  the client has disconnected
             _print(f"a client does not answer: {error}")
             return ""
         token = os.environ.get(self.task.token_env, "")
@@ -243,4 +243,4 @@ def _print(line: str) -> None:
 if __name__ == "__main__":
     exit_code = main(Path(sys.argv[1]))
     sys.stdout.flush()
-    os._exit(exit_code)  # threads of gRPC would wait for clients that are still connected
+    os._exit(exit_code)  # gRPC's threads would wait for clients that are still connected

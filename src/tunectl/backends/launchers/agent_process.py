@@ -20,7 +20,7 @@ from tunectl.training import fit_request
 PATIENCE_SECONDS = 40.0
 """Seconds from the request to stop until all processes are killed; torchrun gives its workers 30."""
 FAREWELL_SECONDS = 20.0
-"""Seconds from a failure of a rank here to the end of its agent; the ranks elsewhere are told of it meanwhile."""
+"""Seconds from a failure of a rank here to the end of its agent; the ranks on other machines learn of it meanwhile."""
 LOG_LINES = 12
 
 
@@ -48,7 +48,7 @@ def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = No
     process = subprocess.Popen(
         [sys.executable, *command, str(folder)],
         stdin=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C in the terminal reaches us alone
+        start_new_session=True,  # Ctrl-C in the terminal reaches this process only
         env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
     )
     waiting = StopRequest(label)

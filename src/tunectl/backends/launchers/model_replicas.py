@@ -45,7 +45,7 @@ from tunectl.training.fit_request import Failure
 
 _log = logging_setup.get_logger(__name__)
 PATIENCE_SECONDS = 30.0
-"""Seconds until a process that was told to end is killed."""
+"""Seconds from the request to end until a process is killed."""
 T = TypeVar("T")
 
 
@@ -67,14 +67,14 @@ class Replica:
         self.rank = rank
         environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
         if request.profile["device"] == "cuda":
-            environment[CARDS] = choose_card(rank)  # each sees one card, and calls it cuda:0
+            environment[CARDS] = choose_card(rank)  # each process sees one card, as cuda:0
         self._socket, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", replica_worker.__name__, str(other.fileno()), str(rank)],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(other.fileno(),),
-                start_new_session=True,  # Ctrl-C in the terminal reaches us alone
+                start_new_session=True,  # Ctrl-C in the terminal reaches this process only
                 env=environment,
             )
         self._frames: Iterator[bytes] = framed_socket.read_frames(self._socket)
@@ -90,7 +90,7 @@ class Replica:
 
         Raises  the error that it raised; InfrastructureError where it died.
         """
-        with suppress(OSError):  # one that dies before it has read everything resets the connection
+        with suppress(OSError):  # a process that dies before it has read everything resets the connection
             for frame in self._frames:
                 kind, value = msgspec.msgpack.decode(frame, type=tuple[str, msgspec.Raw])
                 if kind == "failure":

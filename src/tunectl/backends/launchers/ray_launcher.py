@@ -30,12 +30,12 @@ EXTRA = ray_worker.EXTRA
 FOLDER = "ray"
 ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",  # nobody is told that this runs
-    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, and calls it cuda:0
+    "RAY_USAGE_STATS_ENABLED": "0",  # no usage statistics are sent
+    "TRAIN_ENABLE_SHARE_CUDA_VISIBLE_DEVICES": "0",  # each rank sees its own card, as cuda:0
     "RAY_DEDUP_LOGS": "1",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # torch takes its time on a busy machine
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # importing torch is slow on a busy machine
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",  # Ray's 15 lets everything else on the machine go first, also other fits
+    "RAY_worker_niceness": "0",  # Ray's default of 15 gives way to all other processes, trainings included
 }
 FORWARDED = (trial_pruning.VARIABLE, progress_journal.VARIABLE)
 """What the workers get of our environment; not by Ray's ``runtime_env``, which its dashboard shows: a trial's may hold a password."""
@@ -140,7 +140,7 @@ class RayLauncher:
                 storage_path=self.settings.storage_path or str(job.work.absolute() / FOLDER),
                 failure_config=train.FailureConfig(max_failures=self.settings.max_failures),
                 checkpoint_config=train.CheckpointConfig(num_to_keep=2),
-                logging_config=train.LoggingConfig(log_level="ERROR"),  # the first rank says what a person needs
+                logging_config=train.LoggingConfig(log_level="ERROR"),  # the first rank logs what users need
             ),
         )
 
@@ -172,7 +172,7 @@ def _wait(ray: Any, trainer: Any, control: Any, label: str, settings: RayLaunch)
     def fit() -> None:
         try:
             outcome.append(trainer.fit())
-        except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
+        except BaseException as error:  # noqa: BLE001  raised again in the waiting thread
             outcome.append(error)
 
     thread = threading.Thread(target=fit, daemon=True)

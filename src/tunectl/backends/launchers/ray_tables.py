@@ -100,7 +100,7 @@ class RayTables:
     def join(self, tables: list[Any]) -> Any:
         """Return one table with the rows of all ``tables``, in order; None if they have none."""
         filled = [table for table in tables if table is not None]
-        if len(filled) < 2:  # Ray joins two or more
+        if len(filled) < 2:  # Ray's union takes two or more data sets
             return filled[0] if filled else None
         return filled[0].union(*filled[1:])
 
@@ -114,7 +114,7 @@ class RayTables:
 
     def share(self, value: Any) -> Load:
         """Put ``value`` into Ray's object store; return a function by which workers read it, once per node."""
-        return _Shared(self._ray.put(value))
+        return _SharedObject(self._ray.put(value))
 
 
 def _keep(table: Any) -> Any:
@@ -122,7 +122,7 @@ def _keep(table: Any) -> Any:
     return result if result.count() else None
 
 
-class _Shared:
+class _SharedObject:
     def __init__(self, reference: Any) -> None:
         self.reference = reference
 

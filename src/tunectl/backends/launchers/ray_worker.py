@@ -69,7 +69,7 @@ def run_rank(config: dict[str, Any]) -> None:
     os.environ.update(config["environment"])
     logging_setup.configure_logging(level="error" if rank else "info")
     if not rank:
-        progress_journal.continue_journal()  # nothing on a machine that does not see the project's folder
+        progress_journal.continue_journal()  # does nothing on a machine that does not see the project's folder
     folder = Path(tempfile.mkdtemp(prefix="tunectl-fit-"))
     try:
         request = msgspec.json.decode(config["request"], type=FitRequest)

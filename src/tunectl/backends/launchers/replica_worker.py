@@ -148,7 +148,7 @@ def answer_calls(connection: socket.socket, rank: int) -> None:
                 send("result", carry_out(model, msgspec.msgpack.decode(frame, type=Call), rank))
     except TunectlError as error:
         send("failure", Failure(type(error).__name__, error.message, error.hint, rank))
-    except Exception as error:  # noqa: BLE001  whatever it was is raised where the answers are waited for
+    except Exception as error:  # noqa: BLE001  any error is raised in the process that waits for the answers
         _log.exception("process %d failed", rank)
         words = str(error).strip().splitlines() or [""]
         send("failure", Failure("InfrastructureError", f"process {rank}: {type(error).__name__}: {words[0]}", "", rank))
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str]) -> None:
     with socket.socket(fileno=number) as connection:
         answer_calls(connection, rank)
     sys.stdout.flush()
-    os._exit(0)  # torch takes seconds to be torn down, and has nothing to say any more
+    os._exit(0)  # skip torch's teardown, which takes seconds
 
 
 if __name__ == "__main__":

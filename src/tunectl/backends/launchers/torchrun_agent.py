@@ -93,7 +93,7 @@ def choose_failed(failures: Mapping[int, Any]) -> FailedRank:
     The other ranks wait for it and fail too, or torchrun ends them by SIGTERM.
     """
     ends = [FailedRank(rank, failure.exitcode) for rank, failure in sorted(failures.items())]
-    order = {True: 0, False: 1}  # a signal of its own, an error, torchrun's SIGTERM
+    order = {True: 0, False: 1}  # order: ended by another signal, by an error, by torchrun's SIGTERM
     return min(ends, key=lambda end: 2 if end.exit_code == -signal.SIGTERM else order[end.exit_code < 0])
 
 

@@ -73,7 +73,9 @@ def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Seque
     fit = Path(agent.fit)
     code = agent_process.run_agent(folder, stage, stop=fit / fit_request.STOP, failure=fit / fit_request.FAILURE)
     if code:
-        fit_request.raise_failure(fit)  # a machine that sees nothing reads its own copy of the error here
+        fit_request.raise_failure(
+            fit
+        )  # a machine that does not see the shared folder has its own copy of the error here
     if code in {0, torchrun_agent.NOBODY_THERE}:
         shutil.rmtree(folder, ignore_errors=True)
         return code
@@ -129,7 +131,7 @@ def find_own_address(endpoint: str) -> str:
     host, _, port = endpoint.rpartition(":")
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            probe.connect((host, int(port)))  # sends nothing
+            probe.connect((host, int(port)))  # connecting a UDP socket sends nothing
             return str(probe.getsockname()[0])
     except OSError as error:
         raise InfrastructureError(

@@ -27,7 +27,7 @@ class GenerationState:
     seconds: float = 0.0
     finished: bool = False
     nats: list[float] = field(default_factory=list)
-    """Log-probability of each token of the answer at the sampling temperature, where it was asked for."""
+    """Log-probability of each token of the answer at the sampling temperature, if it is recorded."""
 
     def is_done(self, limit: int) -> bool:
         """Return whether the answer has ended its turn or has ``limit`` tokens."""
@@ -172,7 +172,7 @@ class Decoder:
         if isinstance(decoding, Greedy):
             return logits.argmax(dim=-1), None
         chances = (logits.float() / decoding.temperature).softmax(dim=-1)
-        if decoding.top_p == 1:  # nothing is left out, so nothing needs sorting
+        if decoding.top_p == 1:  # all tokens stay, so no sorting is needed
             indices = self._sample_indices(chances, random, uniform)
             return indices[:, 0], chances.gather(1, indices)[:, 0]
         ranked, order = chances.sort(dim=-1, descending=True)
@@ -182,7 +182,7 @@ class Decoder:
         return indices[:, 0], chances.gather(1, indices)[:, 0]
 
     def _sample_indices(self, weights: Any, random: Any, uniform: Any = None) -> Any:
-        """Return one index per row, sampled with ``weights`` (rows, places) by ``uniform`` (rows, 1), or by ``random`` without; (rows, 1).
+        """Return one index per row, sampled with ``weights`` (rows, vocabulary) by ``uniform`` (rows, 1), or by ``random`` without; (rows, 1).
 
         By the inverse of the distribution function: one random number per row, where ``torch.multinomial`` draws one per place
         (32 rows of 49,152 places on 2 cores: 0.8 against 31 ms). Raises  UsageError where a weight is no number.
@@ -198,7 +198,7 @@ class Decoder:
             uniform = self._torch.rand(
                 (len(weights), 1), dtype=self._torch.float64, device=weights.device, generator=random
             )
-        # a product that rounds up to the sum itself is behind the last place
+        # a product that rounds up to the sum itself would be beyond the last index
         return self._torch.searchsorted(sums, uniform * totals, right=True).clamp_(max=weights.shape[1] - 1)
 
 

@@ -51,7 +51,7 @@ def _roomy_layer() -> type[Any]:
             return self.keys, self.values
 
         def _fits(self, length: int) -> bool:
-            # whoever reorders or selects rows puts other tensors in keys and values: the buffers are stale then
+            # reordering or selecting rows replaces keys and values: the buffers are stale then
             current = self._views is not None and self.keys is self._views[0] and self.values is self._views[1]
             return current and self._buffers is not None and length <= self._buffers[0].shape[-2]
 

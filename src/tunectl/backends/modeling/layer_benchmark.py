@@ -60,10 +60,10 @@ def layer_speed(
     torch = import_optional("torch", extra="train")
     if profile.device == "cuda" and not torch.cuda.is_available():
         return None
-    malloc.retain_freed_memory()  # as wherever a model is loaded
+    malloc.retain_freed_memory()  # as ``model_loader.load`` does
     before = torch.get_num_threads()
     try:
-        with torch.random.fork_rng(devices=[]):  # a plan leaves no trace in later random choices
+        with torch.random.fork_rng(devices=[]):  # the measurement must not change later random numbers
             return _time_layer(torch, profile, model_loader, (hidden, intermediate, vocabulary, rank), batch)
     finally:
         torch.set_num_threads(before)

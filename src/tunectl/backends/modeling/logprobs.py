@@ -27,7 +27,7 @@ def _function() -> Any:
 
         @staticmethod
         def forward(ctx: Any, hidden: Any, head: Any, bias: Any, sources: Any, targets: Any, temperature: float) -> Any:
-            """Return nats, shape (places,), float32. ``hidden`` is (tokens, hidden size); see ``token_logps`` for the rest."""
+            """Return nats, shape (targets,), float32. ``hidden`` is (tokens, hidden size); see ``token_logps`` for the rest."""
             needs_gradient = ctx.needs_input_grad[0]
             values, grads = [], []
             for start in range(0, len(sources), SLICE):
@@ -44,9 +44,9 @@ def _function() -> Any:
 
         @staticmethod
         def backward(ctx: Any, grad: Any) -> Any:
-            """Return the gradient of ``hidden`` from that of the log-probabilities, shape (places,)."""
+            """Return the gradient of ``hidden`` from that of the log-probabilities, shape (targets,)."""
             sources, unit = ctx.saved_tensors
-            # index_add_ on the CPU goes through the places in order, so equal runs give equal bytes
+            # index_add_ on the CPU adds the rows in order, so equal runs give equal bytes
             gradient = unit.new_zeros(ctx.shape).index_add_(0, sources, unit * grad[:, None].to(unit.dtype))
             return gradient, None, None, None, None, None
 

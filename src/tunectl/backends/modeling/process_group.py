@@ -59,7 +59,7 @@ class ProcessGroup:
             return list(numbers)
         torch = import_optional("torch", extra="train")
         distributed = import_optional("torch.distributed", extra="train")
-        values = torch.tensor(numbers, dtype=torch.float64)  # on the CPU, by gloo: nothing waits for a card
+        values = torch.tensor(numbers, dtype=torch.float64)  # on the CPU, by gloo: no synchronization with a card
         distributed.all_reduce(values, op=getattr(distributed.ReduceOp, operation))
         result: list[float] = values.tolist()
         return result

@@ -237,7 +237,7 @@ class DistributedRewardModel:
 
     def score(self, prompts: Sequence[ScoredPrompt], answers: Sequence[str]) -> list[RewardScore]:
         runs = [index == 0 or prompts[index] != prompts[index - 1] for index in range(len(prompts))]
-        turns = list(accumulate(runs))  # the number of its prompt, from 1
+        turns = list(accumulate(runs))  # index of its prompt, from 1
         own = [index for index, turn in enumerate(turns) if turn % self._group.world_size == self._group.rank]
         scores = self._model.score([prompts[index] for index in own], [answers[index] for index in own])
         return self._group.merge_by_index(dict(zip(own, scores, strict=True)), RewardScore)

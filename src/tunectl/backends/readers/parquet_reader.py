@@ -26,7 +26,7 @@ EXTENSIONS: dict[int, tuple[type, Callable[[Any], str], Callable[[str], Any]]] =
     ),
     5: (Decimal, str, Decimal),
 }
-"""Values that MessagePack does not tell from texts: its code, how it is written, and how it is read; a datetime is a date, too."""
+"""Types that MessagePack does not have: extension code, encoder and decoder; order matters, because a datetime is a date, too."""
 LOOKED_AT = ("date", "time", "duration", "decimal", "dictionary", "run_end", "view")
 """Words in the names of Arrow's types for these (time is in timestamp), and for values that may be more than the bytes that hold them."""
 
@@ -76,7 +76,7 @@ def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
     columns = []
     for column in batch.columns:
         values = column.to_pylist()
-        # Most columns need no second look: MessagePack has all their values, and together they are below the limit.
+        # Most columns are used as they are: MessagePack has all their types, and together they are below the limit.
         if column.nbytes > max_characters or any(word in str(column.type) for word in LOOKED_AT):
             values = [_simplify(value, max_characters) for value in values]
         columns.append(values)

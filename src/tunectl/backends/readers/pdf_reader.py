@@ -32,7 +32,9 @@ def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Rejec
             Source(file.name), "unreadable", "it is no PDF: its head holds no %PDF-" if head else "the file is empty"
         )
         return
-    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what cannot be read is our reject, not its warning
+    logging.getLogger("pypdf").setLevel(
+        logging.CRITICAL
+    )  # an unreadable file becomes a reject, so its warnings are hidden
     try:
         document = pypdf.PdfReader(file.path)
         if document.is_encrypted and not document.decrypt(""):
@@ -59,7 +61,7 @@ def _page(document: Any, number: int, count: int, metadata_fields: dict[str, str
         if text:
             return RawRow(source, {**metadata_fields, "page": number, "text": text})
         pictures = len(page.images)
-    except Exception as error:  # noqa: BLE001  (as above: one broken page does not spoil the others)
+    except Exception as error:  # noqa: BLE001  (one broken page must not affect the others)
         return RejectedRow(source, "unreadable", _why(error))
     if pictures:
         detail = f"page {number} of {count} is a picture; run OCR on it first"

@@ -273,7 +273,7 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
         return
     reading: Any = SimpleNamespace(
         limits=SimpleNamespace(max_file_bytes=request.max_file_bytes)
-    )  # all that they look at
+    )  # all attributes that the readers use
     for row in (read_pdf if request.kind == "pdf" else read_docx)(file, reading):
         if isinstance(row, RejectedRow):
             yield RowFrame(rejects=[row])
@@ -283,5 +283,5 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
 
 if __name__ == "__main__":
     answers_stream = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output of the libraries must not be mixed with frames
     serve(sys.stdin.buffer, answers_stream, memory=int(sys.argv[1]), cpu=int(sys.argv[2]))

@@ -74,10 +74,12 @@ def _write(figure: Any, alt: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # Inline style is what a strict policy of a page forbids; each of these properties is an attribute of SVG as well.
+    # A strict Content-Security-Policy forbids inline style; each of these properties is an attribute of SVG as well.
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r' style="([^"]*)"', lambda result: _write_attributes(result[1]), text)
-    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)  # figure_1, axes_1: the same in every picture of a page
+    text = re.sub(
+        r' id="[A-Za-z0-9.]+_\d+"', "", text
+    )  # figure_1, axes_1: ids that are the same in every SVG of a page
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" stroke-linejoin="round" stroke-linecap="butt" viewBox='
     # a function, because a backslash in alt would be read as a group
@@ -311,5 +313,5 @@ def _rows(axes: Any, labels: Sequence[str], xlabel: str, *, percent: bool) -> No
 
 
 def _short(label: str, limit: int = 26) -> str:
-    # a dollar sign would start mathematics
+    # a dollar sign would start math mode
     return (label if len(label) <= limit else label[: limit - 1] + "…").replace("$", r"\$")

@@ -47,9 +47,7 @@ def call(words: Sequence[str], *, text: str | None = None, cwd: Path | None = No
     if process.returncode:
         lines = [line for line in (process.stderr or process.stdout).splitlines() if line.strip()]
         reason = "\n".join(lines[-5:])[-500:] or f"exit code {process.returncode}"
-        if any(
-            line.startswith("Traceback ") for line in lines
-        ):  # of a program in Python the last line says what is wrong
+        if any(line.startswith("Traceback ") for line in lines):  # the last line of a Python traceback has the message
             reason = lines[-1][-500:]
         raise InfrastructureError(
             f"{' '.join(words[:2])} failed: {reason}", hint="this is the scheduler's message; the problem is there"

@@ -46,7 +46,10 @@ def upload(release: Path, repo: str, *, private: bool, message: str) -> str:
                 f"the Hub refuses {repo}: {_first(error)}",
                 hint=f"log in with: hf auth login (or {TOKEN}), with the right to write; the name is OWNER/NAME",
             ) from error
-        except (OSError, errors.HTTPError) as error:  # what the Hub's client raises where nothing answers is no OSError
+        except (
+            OSError,
+            errors.HTTPError,
+        ) as error:  # the Hub's client raises errors other than OSError without a connection
             raise InfrastructureError(
                 f"{repo} cannot be pushed: {_first(error)}", hint="check the connection, or HF_ENDPOINT"
             ) from error

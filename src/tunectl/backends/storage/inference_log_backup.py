@@ -30,7 +30,7 @@ def copy_sqlite(file: Path, target: Path) -> None:
             closing(sqlite3.connect(file, timeout=inference_log_schema.BUSY)) as source,
             closing(sqlite3.connect(target)) as copy,
         ):
-            source.backup(copy)  # all pages in one step: one moment, however many write meanwhile
+            source.backup(copy)  # all pages in one step: a consistent copy, whatever is written meanwhile
             copy.execute("PRAGMA journal_mode = DELETE").close()
             problems = find_damage(copy)
         if problems:
@@ -107,7 +107,7 @@ def _call(
             f"{program} is not installed, and the inference log is a PostgreSQL database",
             hint="install PostgreSQL's client programs, of the server's version or a newer one (Debian: postgresql-client)",
         )
-    finished = subprocess.run(  # a program of PostgreSQL, and words of ours
+    finished = subprocess.run(  # a program of PostgreSQL, and arguments that we build
         [path, *words],
         env={**environment, **libpq_environment(url)},
         stdin=subprocess.DEVNULL,

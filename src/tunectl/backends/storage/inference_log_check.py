@@ -44,7 +44,7 @@ def verify(url: str, root: Path) -> LogCheck:
     place = engine.url.render_as_string(hide_password=True)
     if problems:
         engine.dispose()
-        return LogCheck(place, None, {}, problems)  # rows of a damaged file say nothing
+        return LogCheck(place, None, {}, problems)  # rows of a damaged file are not checked
     try:
         with inference_log_schema.translate_errors(engine), engine.connect() as connection, connection.begin():
             version = inference_log_migration.read_version(connection)

@@ -237,13 +237,13 @@ def _postgres(sa: Any, url: Any, application: str) -> Any:
             "connect_timeout": CONNECT,
             "application_name": application,
             **postgres_tls.choose_sslmode(url),
-            "client_encoding": "utf8",  # else psycopg gives bytes where the database names no encoding
+            "client_encoding": "utf8",  # otherwise psycopg returns bytes if the database has no encoding
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": int(
                 1000 * BUSY
-            ),  # a server that is cut off says nothing: without this it is waited for
+            ),  # without this, a server that became unreachable would be waited for without limit
             "options": "-c synchronous_commit=on -c timezone=UTC",
         },
     )
@@ -271,7 +271,7 @@ def _sqlite(sa: Any, url: Any) -> Any:
     folder = Path(url.database).parent
     try:
         if not folder.is_dir():
-            folder.mkdir(parents=True, mode=0o700, exist_ok=True)  # what people wrote lies there, and its snapshots
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)  # users' texts are in the file and its snapshots
         if not Path(url.database).exists():
             os.close(os.open(url.database, os.O_CREAT | os.O_WRONLY, 0o600))  # its WAL gets the same mode
     except OSError as error:
@@ -280,7 +280,7 @@ def _sqlite(sa: Any, url: Any) -> Any:
 
     @sa.event.listens_for(result, "connect")
     def _prepare(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves
+        connection.isolation_level = None  # BEGIN is executed explicitly below
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF"):
             connection.execute(f"PRAGMA {pragma}").close()
 

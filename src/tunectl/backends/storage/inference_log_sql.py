@@ -244,7 +244,9 @@ class SqlInferenceLog:
 
     def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
         table, feedback = self._tables.feedback, defaultdict(list)
-        received = self._sa.func.coalesce(table.c.received_at, table.c.created_at)  # what a client says orders nothing
+        received = self._sa.func.coalesce(
+            table.c.received_at, table.c.created_at
+        )  # values sent by clients must not decide the order
         for some in _in_pages(inference_ids):
             query = self._sa.select(table).where(table.c.inference_id.in_(some)).order_by(received, table.c.id)
             for row in self._read(query):
@@ -320,7 +322,7 @@ class SqlInferenceLog:
         total = 0
         while names := [row.id for row in self._read(some)]:
             deletion = sa.delete(table).where(table.c.id.in_(names), *old).returning(table.c.id)
-            with self._transaction() as connection:  # in steps, so that the server gets its turn; inferences first
+            with self._transaction() as connection:  # in steps, so that a server can write in between; inferences first
                 deleted = [row.id for row in connection.execute(deletion)]
                 connection.execute(sa.delete(feedback).where(feedback.c.inference_id.in_(deleted)))
                 total += len(deleted)

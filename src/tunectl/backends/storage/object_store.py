@@ -30,7 +30,7 @@ def _bare(run: str) -> str:
     kind, mark, rest = run.partition("://")
     end = rest.rfind("@")
     if ":" not in rest[: max(end, 0)]:
-        end = rest.partition("/")[0].rfind("@")  # no password: behind the host an @ is part of a path
+        end = rest.partition("/")[0].rfind("@")  # no password: after the host an @ is part of the path
     return f"{kind}{mark}***{rest[end:]}" if end >= 0 else run
 
 
@@ -106,7 +106,9 @@ class FsspecObjectStore:
         except FileExistsError:
             return False
         except InfrastructureError:
-            if self.read(name) is not None:  # drivers have several words for "it is there"; S3's depends on who answers
+            if (
+                self.read(name) is not None
+            ):  # drivers raise different errors for an existing object; S3's depends on the server
                 return False
             raise
         return True

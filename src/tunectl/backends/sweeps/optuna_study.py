@@ -216,7 +216,7 @@ class SweepStudy:
             self._study.sampler = self._sampler(number)
             values = search_space.suggest_values(self.section, optuna.trial.Trial(self._study, trial_id), only)
         if trial.user_attrs.get(START):
-            return []  # the settings are as they are
+            return []  # the trial has the current settings
         return [search_space.format_override(key, value) for key, value in values.items()]
 
     def _record_outcome(self, trial_id: int, outcome: TrialOutcome) -> None:
@@ -291,7 +291,7 @@ class SweepStudy:
                 param_importances = optuna.importance.get_param_importances(
                     self._study, evaluator=optuna.importance.PedAnovaImportanceEvaluator(), target=target
                 )
-        except (ValueError, RuntimeError) as error:  # no two trials share a setting that varies
+        except (ValueError, RuntimeError) as error:  # no setting varies between two trials
             _log.debug("no importance: %s", error)
             return {}
         return {name: round(float(share), 4) for name, share in param_importances.items() if math.isfinite(share)}
@@ -384,7 +384,7 @@ def _enqueue(study: Any, section: Sweep, start: dict[str, Any] | None) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Mute Optuna's warnings about its own interfaces: ask and tell with heartbeats, and experimental samplers."""
+    """Mute Optuna's warnings about its own interfaces: heartbeats in its ask-and-tell interface, and experimental samplers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

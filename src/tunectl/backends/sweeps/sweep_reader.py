@@ -88,7 +88,7 @@ def read_sweep(url: str, root: Path, name: str, now: float) -> SweepSummary | No
             return None
         study = studies[name]
         attributes = {key: json.loads(value) for key, value in query(ATTRIBUTES, study)}
-        if "definition" not in attributes:  # the moment in which it is made
+        if "definition" not in attributes:  # between creation of the study and its attributes
             return None
         directions = [way == "MAXIMIZE" for _, way in query(DIRECTIONS, study)]
         trials = list(_read_trials(query, study))

@@ -34,7 +34,7 @@ def report_validation(stage: str, step: int, loss: float) -> None:
         warnings.simplefilter("ignore")
         if (
             step not in trial.storage.get_trial(settings["trial"]).intermediate_values
-        ):  # a fit that goes on validates again
+        ):  # a resumed training validates the same step again
             trial.report(-loss if settings["maximize"] else loss, step)
         if trial.should_prune():
             raise TrialPrunedError(

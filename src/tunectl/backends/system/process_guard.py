@@ -33,7 +33,7 @@ def _stand_back(nice: int) -> None:
     for _ in range(20):
         try:
             _AUTOGROUP.write_text(str(nice), encoding="ascii")
-        except BlockingIOError:  # one such change a tenth of a second, of the whole machine
+        except BlockingIOError:  # one such change per 0.1 s is allowed on the whole machine
             time.sleep(0.1)
         except OSError:
             return
@@ -76,7 +76,7 @@ def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
 
     threading.Thread(target=watch, daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)  # the command got it as well: its end is ours
+        signal.signal(number, lambda *_: None)  # the command received the signal as well: this process ends with it
     code = child.wait()
     return code if code >= 0 else 128 - code
 

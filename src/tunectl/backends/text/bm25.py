@@ -14,7 +14,7 @@ class Bm25Index:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._library = import_optional("bm25s", extra="evaluate")
-        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # the library sets its logger to DEBUG
         self._size = len(texts)
         self._index = self._library.BM25()
         self._index.index(self._tokens(texts), show_progress=False)

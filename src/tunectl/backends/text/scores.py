@@ -43,6 +43,6 @@ def compute_bleu_and_chrf(answers: Sequence[str], references: Sequence[Sequence[
 def bleu_signature() -> str:
     """Return sacrebleu's signature of the BLEU that is computed here, for reports."""
     metric = import_optional("sacrebleu.metrics", extra="evaluate").BLEU()
-    metric.corpus_score(["a"], [["a"]])  # the signature knows the number of references only after a use
+    metric.corpus_score(["a"], [["a"]])  # the signature has the number of references only after a first use
     parts = str(metric.get_signature()).split("|")
     return "|".join(part for part in parts if not part.startswith("nrefs"))

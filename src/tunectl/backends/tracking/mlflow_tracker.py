@@ -199,7 +199,7 @@ class MlflowTracker:
             yield
         except TunectlError:
             raise
-        except Exception as error:  # stores of artifacts raise what their libraries do: requests, botocore, ImportError
+        except Exception as error:  # artifact stores raise errors of their libraries: requests, botocore, ImportError
             words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise InfrastructureError(
                 f"MLflow rejected the request: {words}",

@@ -89,7 +89,7 @@ class OfflineTrainerMixin(trainer_base.PolicyTrainerMixin):
             assert apart is not None
             model, batch = build_kto_inputs(pair_logprobs, *apart)
         loss = self.compute_loss(model, batch)
-        # kto leaves answers whose loss is no number out of the mean; nobody would notice
+        # kto's mean skips answers whose loss is NaN, which would hide the failure
         return loss if bool(torch.isfinite(pair_logprobs.policy.values.detach()).all()) else loss * torch.nan
 
     def evaluate_held_out(self) -> tuple[float, float | None]:
@@ -202,14 +202,18 @@ def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any,
         )(
             model=model,
             args=to_preference_config(plan, settings, steps, work),
-            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
+            train_dataset=datasets.Dataset.from_list(
+                [{"prompt": ""}]
+            ),  # a placeholder: the rows come from our data loader
             processing_class=tokenizer,
             callbacks=[callback],
         )
     callback.trainer = trainer
     trainer_base.mute_progress(trainer)
-    if "ref" in model.peft_config:  # TRL's own copy of the adapter; what it would say is read beforehand
+    if (
+        "ref" in model.peft_config
+    ):  # drop TRL's copy of the adapter: reference log-probabilities are computed beforehand
         model.delete_adapter("ref")
-    trainer.precompute_ref_logps = True  # set here, because TRL would read its own data set at once
-    trainer.aux_loss_enabled = False  # a mixture of experts is tuned without it, as in sft
+    trainer.precompute_ref_logps = True  # set here, because TRL would process the data set in its constructor
+    trainer.aux_loss_enabled = False  # no router loss for mixtures of experts, as in sft
     return trainer

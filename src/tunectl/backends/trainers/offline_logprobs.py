@@ -58,7 +58,7 @@ class PrecomputedModel:
 
 
 NOT_MEASURED = ("entropy", "logits/chosen", "logits/rejected", "mean_token_accuracy", "num_tokens")
-"""What TRL would log of them, and we do not measure."""
+"""Metrics that TRL would log, and that are not measured here."""
 
 
 def build_dpo_inputs(pair_logprobs: PairLogprobs, tail_weight: float | None) -> tuple[PrecomputedModel, dict[str, Any]]:

@@ -86,7 +86,7 @@ class OnlineRlTrainer:
         state = RlTrainerState.load(resumed) if resumed else RlTrainerState()
         base = model_spec.load(model)
         with server_generation.open_generator(settings.vllm, peft_model, tokenizer, base, work, group) as servers:
-            if servers is not None:  # before the model is made fast, which ignores that its adapter is switched off
+            if servers is not None:  # before the faster kernels, which ignore that the adapter is switched off
                 longest_prompt = max(data.validation, key=lambda question: len(question.ids))
                 servers.check_servers(model, longest_prompt.ids, longest)
             trainer = online_trainer.build_trainer(plan, settings, peft_model, tokenizer, work)
@@ -128,7 +128,7 @@ def load_policy(plan: RlArgs, model: Path, sft: Path) -> tuple[Any, Any]:
     torch.manual_seed(plan.seed)
     adapted = peft.PeftModel.from_pretrained(result.model, sft, is_trainable=True)
     for module in adapted.modules():
-        if hasattr(module, "lora_dropout"):  # the policy that learns is the policy that wrote
+        if hasattr(module, "lora_dropout"):  # one step per generation: the policy that is trained generated the answers
             for name in module.lora_dropout:
                 module.lora_dropout[name] = torch.nn.Identity()
     return adapted, result.tokenizer
@@ -145,7 +145,7 @@ def prepare_policy(
     layers = sum(1 for module in model.modules() if hasattr(module, "lora_A"))
     autocast = model_loader.dtype(plan.profile) == torch.bfloat16 and fused_layers < layers
     longest_prompt = min(data.validation, key=lambda question: len(question.ids))
-    trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens will do
+    trial = [list(longest_prompt.ids[-8:]), list(longest_prompt.ids[:8])]  # any tokens serve as a probe
     result = capability_probe.probe(model, [row_of(longest_prompt, trial)], autocast=autocast)
     return PolicyModel(
         model=model,

@@ -105,10 +105,12 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         turn = self.run.turn
         assert turn.part is not None
         nats = rl_validation.token_logprobs(self.run.policy, turn.part.rows, width, self.run.settings.temperature)
-        turn.inputs["old_logps"] = nats.detach().sum(dim=1)  # the policy that wrote is the one that learns
+        turn.inputs["old_logps"] = nats.detach().sum(
+            dim=1
+        )  # one step per generation: the policy that is trained generated the answers
         reference = turn.reference[list(turn.part.places)]
         turn.kl += (nats.detach() - reference).sum(dim=1).tolist()
-        return nats, torch.full_like(nats, torch.nan), None  # entropies would cost a pass over all logits
+        return nats, torch.full_like(nats, torch.nan), None  # entropies would need a pass over all logits
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as TRL does, without the entropy, which is not measured; ``start_time`` is TRL's."""
@@ -127,12 +129,14 @@ def build_trainer(plan: RlArgs, settings: Rloo | Grpo, model: Any, tokenizer: An
             model=model,
             reward_funcs=[_reward],
             args=to_rl_config(plan, settings, work),
-            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),  # ours are elsewhere
+            train_dataset=datasets.Dataset.from_list(
+                [{"prompt": ""}]
+            ),  # a placeholder: the rows come from our data loader
             processing_class=tokenizer,
             callbacks=[callback],
         )
     callback.trainer = trainer
-    if "ref" in model.peft_config:  # TRL's own reference; ours is put into the one adapter for a pass
+    if "ref" in model.peft_config:  # drop TRL's reference model: sft's weights are put into the adapter for one pass
         model.delete_adapter("ref")
     trainer_base.mute_progress(trainer)
     return trainer

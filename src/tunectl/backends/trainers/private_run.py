@@ -59,7 +59,7 @@ class PrivateRun(TrainingRun):
         for _, batches in groupby(step.batches, key=lambda group: self.rows[group[0]].unit):
             losses.append(self._learn_unit(list(batches), backward))
             self._take_gradients(1)
-        if not losses:  # nobody was drawn: the step is noise alone, or its absence would tell who was not
+        if not losses:  # no unit was sampled: the step adds noise only; skipping it would reveal that nobody was in it
             self._take_gradients(0)
         device = next(iter(self.optimizer.params)).device
         self.optimizer.generator = _generator(self.key, "noise", self._steps_done(), device)
@@ -174,7 +174,7 @@ def build(
         delta=delta,
         key=key,
         optimizer=optimizers.DPOptimizer(
-            torch.optim.SGD(trained, lr=0.0),  # never stepped
+            torch.optim.SGD(trained, lr=0.0),  # this optimizer never steps
             noise_multiplier=noise,
             max_grad_norm=privacy.max_grad_norm,
             expected_batch_size=privacy.expected_batch_size,

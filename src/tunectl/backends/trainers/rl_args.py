@@ -101,7 +101,7 @@ def _common(plan: RlArgs, settings: AlignBase, steps: int, work: Path) -> dict[s
         project=plan.project,
         max_steps=steps,
         gradient_accumulation_steps=1,
-        disable_dropout=True,  # the policy that learns is the policy that wrote
+        disable_dropout=True,  # one step per generation: the policy that is trained generated the answers
         optim=OPTIMIZERS["adamw"],
         learning_rate=settings.learning_rate,
         lr_scheduler_type=SCHEDULES[settings.lr_scheduler],

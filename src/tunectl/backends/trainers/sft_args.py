@@ -32,9 +32,7 @@ def to_sft_config(plan: TrainingArgs, config: str, settings: dict[str, Any], *, 
         import_optional("bitsandbytes", extra="gpu")
     result = getattr(import_optional("trl", extra="train"), config)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FutureWarning
-        )  # the old name of checkpointing is the one that all versions know
+        warnings.simplefilter("ignore", FutureWarning)  # all versions know this older name of the argument
         arguments = result(**_values(plan, steps, work) | settings)
     arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001  one process drives one card; TRL refuses to spread a model by itself
     return arguments

@@ -74,12 +74,12 @@ class PolicyTrainerMixin(Base):
         """Validate with greedy answers, stop the training if the result says so, and return the metrics by name."""
         run: TrainRun = self.run
         point = run.run_validation(self.state.global_step)
-        run.clock = time.monotonic()  # the time of a look is not the steps'
+        run.clock = time.monotonic()  # the time of a validation does not count as a step's
         figures = {"eval_reward": point.reward, "eval_kl": point.kl, "eval_measure": point.metric}
         if point.held_out_loss is not None:
             figures["eval_loss"] = point.held_out_loss
         self.log(dict(figures))
-        # this also tells the trainer that the look has happened; else it would look again at the end of an epoch
+        # this also records the validation in the trainer, which would validate again at the end of an epoch otherwise
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, figures)
         if run.state.stopped is not None:
             self.control.should_training_stop = True

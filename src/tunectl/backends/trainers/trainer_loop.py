@@ -85,7 +85,7 @@ REWARD = TrainerKind(
     "RewardConfig",
     "SEQ_CLS",
     {"chosen_ids": [0], "rejected_ids": [0]},
-    {"disable_dropout": False},  # what is declared is done
+    {"disable_dropout": False},  # keep the dropout that is declared
 )
 
 
@@ -155,12 +155,12 @@ def require_memory_and_disk(
             resource_check.available_memory(),
             hint=hint or resource_check.memory_hint(tokens, _section(plan)),
         )
-    # two checkpoints of value, two moments, best and average, and the adapter itself; 4 bytes each
+    # two checkpoints of weights, two moments, best weights and average, and the adapter itself; 4 bytes each
     resource_check.check_disk(work, 11 * 4 * own + extra_bytes + 50 * resource_check.MEGA)
 
 
 def _section(plan: TrainerPlan) -> str:
-    return "sft" if plan.label == "cpt" else plan.label  # cpt has no such limits of its own
+    return "sft" if plan.label == "cpt" else plan.label  # cpt has no such settings
 
 
 @contextmanager
@@ -227,7 +227,7 @@ def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
 
     try:
         before = signal.signal(signal.SIGINT, stop)
-    except ValueError:  # not the main thread: whoever runs us there deals with signals
+    except ValueError:  # not the main thread: the caller handles signals
         yield
         return
     try:

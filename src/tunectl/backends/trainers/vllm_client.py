@@ -122,7 +122,7 @@ class VllmClient:
             "top_p": how.top_p if isinstance(how, Sampling) else 1.0,
             "stop_token_ids": list(stops),
             "return_token_ids": True,
-            # what the model's generation_config.json asks for is not what is learned from
+            # override the sampling settings in the model's generation_config.json
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,

@@ -69,7 +69,7 @@ def _run_repro(root: Path, arguments: Sequence[str], extra_environment: Mapping[
     command, environment = build_command(root)
     clear_stale_locks(root)
     words = [*command, "repro", *arguments]
-    # DVC passes no signal on to the stage, so both are in a group of their own, whose guard ends it when we die.
+    # DVC passes no signal on to the stage, so both are in their own process group, whose guard ends it when this process dies.
     guard = [sys.executable, "-m", process_guard.__name__, "0", "0", *words]
     process = subprocess.Popen(
         guard, cwd=root, env={**environment, **extra_environment}, stdin=subprocess.PIPE, process_group=0
@@ -149,7 +149,7 @@ def _is_running(pid: int) -> bool:
     """Return whether a process runs; a zombie does not."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
-        # the state is the first word behind the name, which stands in brackets and may hold anything
+        # the state is the first word after the name, which is in brackets and may contain anything
         return stat.exists() and stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[
             0
         ] not in {"Z", "X"}

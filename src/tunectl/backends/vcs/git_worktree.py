@@ -1,4 +1,4 @@
-"""Run git as a subprocess: worktrees for unattended retrains and trials, and questions about commits and files."""
+"""Run git as a subprocess: worktrees for unattended retrains and trials, and queries of commits and files."""
 
 from __future__ import annotations
 

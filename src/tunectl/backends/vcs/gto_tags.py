@@ -57,7 +57,7 @@ def _gto(root: Path, words: Sequence[str]) -> None:
     try:
         _call([sys.executable, "-m", "gto.cli", *words], root)
     except InfrastructureError as error:
-        if "already" not in error.message:  # the stage is assigned to this very version
+        if "already" not in error.message:  # the stage is assigned to this version
             raise
 
 

@@ -15,7 +15,7 @@ async def ask(application: AsgiApplication, method: str, path: str, key: str, bo
     httpx = import_optional("httpx", extra="annotate")
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     content = None if body is None else msgspec.json.encode(body)
-    # No proxy of the environment, and no time limit: the application has its own.
+    # No proxy from the environment, and no time limit: the application has one.
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(application), base_url="http://localhost", timeout=None, trust_env=False
     ) as client:

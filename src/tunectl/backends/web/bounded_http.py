@@ -44,7 +44,7 @@ def build_server(application: Any) -> Any:
         uvicorn.Config(
             application,
             http=build_protocol("auto"),
-            loop="asyncio",  # uvloop takes 3 MB more, and no page is asked for a thousand times a second
+            loop="asyncio",  # uvloop takes 3 MB more, and these servers get few requests
             ws="none",
             lifespan="off",
             log_config=None,
@@ -80,7 +80,9 @@ def build_protocol(name: str) -> Any:
         name = "h11" if importlib.util.find_spec("httptools") is None else "httptools"
     module = import_optional(f"uvicorn.protocols.http.{name}_impl", extra="annotate")
     if name == "h11":
-        return type("BoundedProtocol", (_BoundedConnection, module.H11Protocol), {})  # bounds a head by itself
+        return type(
+            "BoundedProtocol", (_BoundedConnection, module.H11Protocol), {}
+        )  # h11 itself bounds the size of a head
     return type("BoundedProtocol", (_BoundedConnection, _CountedHead, module.HttpToolsProtocol), {})
 
 

@@ -124,7 +124,7 @@ class HttpServer:
                 body = await self._read_body(request)
         except TimeoutError:
             reply = HttpResponse(f"the body did not arrive within {BODY_SECONDS:g} s\n".encode(), TEXT, 408)
-        except self._requests.ClientDisconnect:  # half of a body is nobody's word
+        except self._requests.ClientDisconnect:  # an incomplete body is not handled
             return
         else:
             reply = await self._find_reply(request, body)
@@ -146,7 +146,7 @@ class HttpServer:
         output = HttpRequest(request.method, request.scope["path"], body, client)
         try:
             return await asyncio.to_thread(self._handle, output)
-        except Exception:  # noqa: BLE001  it never raises, so this is a bug, and somebody waits
+        except Exception:  # noqa: BLE001  it must not raise, so this is a bug, and the client waits for a response
             logging_setup.get_logger(__name__).exception("a request failed")
             return HttpResponse(b"this failed; the log says why\n", TEXT, 500)
 

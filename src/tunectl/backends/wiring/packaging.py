@@ -69,7 +69,7 @@ class PackagingBackend:
         adapter = result.layout == "adapter"
         if result.engine == "openvino":
             return offline_runner.SubprocessRunner(release, result.engine, stops, adapter=adapter)
-        # vLLM reads the same files as transformers; where it runs is not where packages are made
+        # vLLM reads the same files as transformers, and is not installed where releases are packaged
         return offline_runner.open_runner(release, "transformers", stops, adapter=adapter)
 
     def build_bento(self, release: Path, facts: BuildFacts, name: str, out: Path, settings: ServeSettings) -> None:
