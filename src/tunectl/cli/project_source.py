@@ -45,7 +45,7 @@ class NewSource(NamedTuple):
     declared: DataSource
     preview: SourcePreview
     lines: list[str]
-    """What was found, for people."""
+    """What was found, as text."""
 
 
 def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSource:
@@ -68,7 +68,7 @@ def add_source(project: Path, target: Path, args: argparse.Namespace) -> NewSour
         "-_"
     )
     name = name or "data"
-    settings = _describe_place(origin, project, target) if is_local else _describe_hub(args.source)
+    settings = _describe_origin(origin, project, target) if is_local else _describe_hub(args.source)
     settings |= _describe_columns(args)
     _write(layout, name, settings, args.source)
     place = {"path": str(origin.resolve())} if is_local else {}
@@ -130,8 +130,8 @@ def _load(layout: ProjectPaths) -> TunectlConfig:
     return checks.load_config(layout).root
 
 
-def _describe_place(origin: Path, project: Path, target: Path) -> dict[str, Any]:
-    """Return a file or a folder: copied below data/, unless it lies in the project already or is too large."""
+def _describe_origin(origin: Path, project: Path, target: Path) -> dict[str, Any]:
+    """Return the source settings of a file or folder, which is copied below data/ unless it is in the project or too large."""
     place = origin.resolve()
     if place.is_relative_to(target):
         return {"method": "files", "path": place.relative_to(target).as_posix()}
@@ -171,7 +171,7 @@ def _describe_hub(name: str) -> dict[str, Any]:
 
 
 def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the columns that were named."""
+    """Return the settings of the columns that the options of the command name."""
     if args.text:
         return {"holds": "documents", "columns": {"text": args.text}}
     if bool(args.prompt) != bool(args.answer):
@@ -180,7 +180,7 @@ def _describe_columns(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _pin(source_preview: SourcePreview, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what was detected, where all files are of one kind; several kinds stay a matter of each file."""
+    """Return the settings that were detected if all files are of one kind; else every run detects the kind of each file."""
     pinned: dict[str, Any] = {}
     if len(source_preview.read_as) == 1 and settings["method"] == "files":
         (one,) = source_preview.read_as
@@ -245,7 +245,7 @@ def _offer_options(hint: str) -> str:
 
 
 def _describe(origin: str, source_preview: SourcePreview) -> list[str]:
-    """Return what was seen, a line a matter."""
+    """Return lines of text about the data that was found."""
     rejected = sum(source_preview.rejected.values())
     cut = ", looked at the first of them" if source_preview.cut else ""
     lines = [

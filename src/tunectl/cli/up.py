@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_machine(folder: Path) -> None:
-    """Print what is not as it should be.
+    """Print the checks of the machine that found a problem.
 
     Raises  InfrastructureError where a build would stop.
     """

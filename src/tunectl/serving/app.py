@@ -151,10 +151,8 @@ class Server:
         headers = call.header("access-control-request-headers") or "authorization, content-type"
         allowed = [
             (b"access-control-allow-methods", b"GET, POST"),
-            (
-                b"access-control-allow-headers",
-                headers.encode("latin-1"),
-            ),  # OpenAI's client sends further headers from a browser
+            # OpenAI's client sends further headers from a browser
+            (b"access-control-allow-headers", headers.encode("latin-1")),
             (b"access-control-max-age", b"600"),
         ]
         await call.reply(204, b"", "text/plain", allowed)

@@ -144,9 +144,8 @@ class RequestContext:
         headers: list[Header] = []
         if problem.wait is not None:
             headers.append((b"retry-after", str(max(1, math.ceil(problem.wait))).encode()))
-            headers.append(
-                (b"retry-after-ms", str(round(problem.wait * 1000)).encode())
-            )  # OpenAI's clients prefer this header to Retry-After
+            # OpenAI's clients prefer this header to Retry-After
+            headers.append((b"retry-after-ms", str(round(problem.wait * 1000)).encode()))
         if problem.allow:
             headers.append((b"allow", problem.allow.encode()))
         if problem.status == 401:

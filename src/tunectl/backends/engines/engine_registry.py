@@ -14,7 +14,7 @@ ENGINES: Final = {
     "transformers": "tunectl.backends.engines.transformers_engine",
     "vllm": "tunectl.backends.engines.vllm_engine",
 }
-"""Name to module; each has a function ``get_engine`` that takes the serve section."""
+"""Name to module; each has a function ``engine(serve)`` that returns its engine."""
 
 
 def get_engine(name: str, serve: Serve) -> Engine:

@@ -76,9 +76,8 @@ def build_context(
     Returns  the manifest of the release
     """
     shutil.copytree(PACKAGE, context / "tunectl", ignore=shutil.ignore_patterns(*LEFT_OUT))
-    described = (
-        context / f"{normalize_name()}-{__version__}.dist-info" / "METADATA"
-    )  # the package is not installed there, only copied
+    # the package is not installed there, only copied
+    described = context / f"{normalize_name()}-{__version__}.dist-info" / "METADATA"
     atomic_io.write_text(described, f"Metadata-Version: 2.4\nName: {DISTRIBUTION}\nVersion: {__version__}\n")
     files = release_manifest.digests(release)
     size = sum((release / name).stat().st_size for name in files)

@@ -99,9 +99,8 @@ def _build_client(folder: Path, task: ClientTask) -> Any:
                 update, counts = fit_locally(folder, task, request, weights)
             except OSError as error:
                 _print(str(error))
-                failed = Status(
-                    Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}"
-                )  # the only error code of Flower that fits
+                # the only error code of Flower that fits
+                failed = Status(Code.FIT_NOT_IMPLEMENTED, f"{task.name}: {error}")
                 return FitRes(failed, Parameters([], ""), 0, {})
             self.last_seen = time.monotonic()
             result = ndarrays_to_parameters([update[name] for name in names])

@@ -198,7 +198,7 @@ class RoundKeeper:
             time.sleep(0.2)
 
     def _find_present(self, connected: dict[str, Any]) -> dict[str, Any]:
-        """Return clients by name; of two with one name the first, until it goes away."""
+        """Return clients by name; of two with one name the one that connected first, until it disconnects."""
         present: dict[str, Any] = {}
         for cid, client in connected.items():
             name = self._members[cid]

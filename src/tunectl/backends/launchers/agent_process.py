@@ -19,7 +19,7 @@ from tunectl.training import fit_request
 
 PATIENCE_SECONDS = 40.0
 """Seconds from the request to stop until all processes are killed; torchrun gives its workers 30."""
-FAREWELL_SECONDS = 20.0
+AGENT_END_SECONDS = 20.0
 """Seconds from a failure of a rank here to the end of its agent; the ranks on other machines learn of it meanwhile."""
 LOG_LINES = 12
 
@@ -58,7 +58,7 @@ def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = No
                 if waiting.stopped:
                     stop.touch()
                 if failure is not None and failure.is_file():
-                    time.sleep(FAREWELL_SECONDS)
+                    time.sleep(AGENT_END_SECONDS)
                     return process.poll() or torchrun_agent.RANK_FAILED
                 time.sleep(0.1)
     finally:

@@ -83,7 +83,7 @@ class SocketProgress:
     """Progress bars of a replica process: sends each advance to the parent process, which draws the bar."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Use ``connection``, which leads to it."""
+        """Use ``connection``, which leads to the parent process."""
         self._socket = connection
 
     @contextmanager

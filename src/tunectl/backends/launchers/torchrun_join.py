@@ -73,9 +73,8 @@ def _take_part(folder: Path, stage: str, settings: TorchrunLaunch, worker: Seque
     fit = Path(agent.fit)
     code = agent_process.run_agent(folder, stage, stop=fit / fit_request.STOP, failure=fit / fit_request.FAILURE)
     if code:
-        fit_request.raise_failure(
-            fit
-        )  # a machine that does not see the shared folder has its own copy of the error here
+        # a machine that does not see the shared folder has its own copy of the error here
+        fit_request.raise_failure(fit)
     if code in {0, torchrun_agent.NOBODY_THERE}:
         shutil.rmtree(folder, ignore_errors=True)
         return code

@@ -111,9 +111,8 @@ def join_ranks(request: FitRequest | None, folder: Path) -> ProcessGroup:
     )
     for name in HIDDEN:
         os.environ.pop(name, None)
-    logging.getLogger("transformers.training_args").setLevel(
-        logging.ERROR
-    )  # it would warn of a setting that is intended here
+    # it would warn of a setting that is intended here
+    logging.getLogger("transformers.training_args").setLevel(logging.ERROR)
     _refuse_another_folder(request, folder, group)
     return group
 

@@ -60,9 +60,8 @@ def extract(html: str, name: str) -> tuple[str, dict[str, str]]:
     ``name`` is the page's address or file name.
     """
     library = import_optional("trafilatura", extra="data")
-    logging.getLogger("trafilatura").setLevel(
-        logging.CRITICAL
-    )  # a page without text becomes a reject, so its warning is hidden
+    # a page without text becomes a reject, so its warning is hidden
+    logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     html = _XML.sub("", html)  # the parser refuses decoded text with an XML encoding declaration
     tree = library.load_html(html)
     if tree is None and "<" in html:  # a fragment of one element, which the library does not parse as a page

@@ -27,7 +27,7 @@ EXTENSIONS: dict[int, tuple[type, Callable[[Any], str], Callable[[str], Any]]] =
     5: (Decimal, str, Decimal),
 }
 """Types that MessagePack does not have: extension code, encoder and decoder; order matters, because a datetime is a date, too."""
-LOOKED_AT = ("date", "time", "duration", "decimal", "dictionary", "run_end", "view")
+INSPECTED_TYPES = ("date", "time", "duration", "decimal", "dictionary", "run_end", "view")
 """Words in the names of Arrow's types for these (time is in timestamp), and for values that may be more than the bytes that hold them."""
 
 
@@ -77,7 +77,7 @@ def list_columns(batch: Any, max_characters: int) -> list[list[Any]]:
     for column in batch.columns:
         values = column.to_pylist()
         # Most columns are used as they are: MessagePack has all their types, and together they are below the limit.
-        if column.nbytes > max_characters or any(word in str(column.type) for word in LOOKED_AT):
+        if column.nbytes > max_characters or any(word in str(column.type) for word in INSPECTED_TYPES):
             values = [_simplify(value, max_characters) for value in values]
         columns.append(values)
     return columns

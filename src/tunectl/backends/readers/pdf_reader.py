@@ -32,9 +32,8 @@ def read_pdf(file: SourceFile, _reading: FileReading) -> Iterator[RawRow | Rejec
             Source(file.name), "unreadable", "it is no PDF: its head holds no %PDF-" if head else "the file is empty"
         )
         return
-    logging.getLogger("pypdf").setLevel(
-        logging.CRITICAL
-    )  # an unreadable file becomes a reject, so its warnings are hidden
+    # an unreadable file becomes a reject, so its warnings are hidden
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
     try:
         document = pypdf.PdfReader(file.path)
         if document.is_encrypted and not document.decrypt(""):

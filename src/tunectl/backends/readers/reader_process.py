@@ -188,7 +188,7 @@ class ReaderProcess:
 
 
 class _ReaderGoneError(Exception):
-    """Why the child sends no more rows."""
+    """Raised where the child process has ended or takes too long; the text is the reason."""
 
 
 MEMORY_EXIT: Final = 77
@@ -271,9 +271,8 @@ def _read_frames(request: ReadRequest) -> Iterator[RowFrame]:
                 columns = parquet_reader.list_columns(batch.slice(start, BATCH_ROWS), request.max_characters)
                 yield RowFrame(names=batch.schema.names, columns=columns)
         return
-    reading: Any = SimpleNamespace(
-        limits=SimpleNamespace(max_file_bytes=request.max_file_bytes)
-    )  # all attributes that the readers use
+    # all attributes that the readers use
+    reading: Any = SimpleNamespace(limits=SimpleNamespace(max_file_bytes=request.max_file_bytes))
     for row in (read_pdf if request.kind == "pdf" else read_docx)(file, reading):
         if isinstance(row, RejectedRow):
             yield RowFrame(rejects=[row])

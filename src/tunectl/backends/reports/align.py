@@ -10,7 +10,7 @@ from tunectl.training.rl.report import AlignSettings, find_selected_checkpoint, 
 from tunectl.training.rl.rl_types import RlResult, ValidationPoint
 
 Figure = tuple[str, str]
-"""SVG and caption."""
+"""(SVG, caption)."""
 
 
 def page(*, project: str, settings: AlignSettings, aligned: RlResult) -> str:

@@ -77,9 +77,8 @@ def _write(figure: Any, alt: str) -> str:
     # A strict Content-Security-Policy forbids inline style; each of these properties is an attribute of SVG as well.
     text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
     text = re.sub(r' style="([^"]*)"', lambda result: _write_attributes(result[1]), text)
-    text = re.sub(
-        r' id="[A-Za-z0-9.]+_\d+"', "", text
-    )  # figure_1, axes_1: ids that are the same in every SVG of a page
+    # figure_1, axes_1: ids that are the same in every SVG of a page
+    text = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", text)
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     head = f'<svg {spaces} role="img" aria-label="{html.escape(alt)}" stroke-linejoin="round" stroke-linecap="butt" viewBox='
     # a function, because a backslash in alt would be read as a group

@@ -185,9 +185,8 @@ def _refuse_other_processes(connection: Any) -> None:
 
 
 def _count_other_processes(connection: Any) -> int:
-    connection.exec_driver_sql(
-        "SELECT pg_stat_clear_snapshot()"
-    )  # otherwise one transaction would always get the same answer
+    # otherwise one transaction would always get the same answer
+    connection.exec_driver_sql("SELECT pg_stat_clear_snapshot()")
     count: int = connection.exec_driver_sql(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'tunectl'"
     ).scalar()

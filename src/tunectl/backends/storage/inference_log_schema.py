@@ -241,9 +241,8 @@ def _postgres(sa: Any, url: Any, application: str) -> Any:
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "tcp_user_timeout": int(
-                1000 * BUSY
-            ),  # without this, a server that became unreachable would be waited for without limit
+            # without this, a server that became unreachable would be waited for without limit
+            "tcp_user_timeout": int(1000 * BUSY),
             "options": "-c synchronous_commit=on -c timezone=UTC",
         },
     )

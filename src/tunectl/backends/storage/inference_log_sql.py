@@ -96,11 +96,11 @@ class SqlInferenceLog:
         try:
             yield
         except errors.SQLAlchemyError as error:
-            if self._misfit(error):
+            if self._is_row_error(error):
                 raise DataError(f"a row does not fit the inference log: {type(error).__name__}") from error
             raise inference_log_schema.wrap_error(self._engine, error) from error
 
-    def _misfit(self, error: Any) -> bool:
+    def _is_row_error(self, error: Any) -> bool:
         """Return whether a row caused an error, not the database: a value of a wrong type, too large, without a time zone."""
         errors = self._sa.exc
         if not isinstance(error, errors.DBAPIError):
@@ -244,9 +244,7 @@ class SqlInferenceLog:
 
     def feedback_of(self, inference_ids: Sequence[str]) -> dict[str, list[Feedback]]:
         table, feedback = self._tables.feedback, defaultdict(list)
-        received = self._sa.func.coalesce(
-            table.c.received_at, table.c.created_at
-        )  # values sent by clients must not decide the order
+        received = self._sa.func.coalesce(table.c.received_at, table.c.created_at)  # not a time that clients send
         for some in _in_pages(inference_ids):
             query = self._sa.select(table).where(table.c.inference_id.in_(some)).order_by(received, table.c.id)
             for row in self._read(query):

@@ -24,7 +24,7 @@ _FIRST: Final = 500
 """Score of 1000 (oom_score_adj): where memory runs out, the kernel kills a retrain before a server."""
 
 
-def _stand_back(nice: int) -> None:
+def _lower_group_priority(nice: int) -> None:
     """Give the process's session group the niceness of its processes.
 
     Where the kernel groups processes by session (autogroup, the default outside of containers), their niceness counts only among
@@ -54,7 +54,7 @@ def supervise(nice: int, threads: int, words: Sequence[str]) -> int:
     with suppress(OSError):
         _OOM.write_text(str(_FIRST), encoding="ascii")
     if nice:
-        _stand_back(os.nice(nice))
+        _lower_group_priority(os.nice(nice))
     if threads:
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[-threads:])

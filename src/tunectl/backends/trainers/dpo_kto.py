@@ -202,9 +202,8 @@ def build_trainer(plan: RlArgs, settings: Dpo | Kto, model: Any, tokenizer: Any,
         )(
             model=model,
             args=to_preference_config(plan, settings, steps, work),
-            train_dataset=datasets.Dataset.from_list(
-                [{"prompt": ""}]
-            ),  # a placeholder: the rows come from our data loader
+            # a placeholder: the rows come from our data loader
+            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),
             processing_class=tokenizer,
             callbacks=[callback],
         )

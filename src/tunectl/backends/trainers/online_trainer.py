@@ -105,9 +105,8 @@ class OnlineTrainerMixin(trainer_base.PolicyTrainerMixin):
         turn = self.run.turn
         assert turn.part is not None
         nats = rl_validation.token_logprobs(self.run.policy, turn.part.rows, width, self.run.settings.temperature)
-        turn.inputs["old_logps"] = nats.detach().sum(
-            dim=1
-        )  # one step per generation: the policy that is trained generated the answers
+        # one step per generation: the policy that is trained generated the answers
+        turn.inputs["old_logps"] = nats.detach().sum(dim=1)
         reference = turn.reference[list(turn.part.places)]
         turn.kl += (nats.detach() - reference).sum(dim=1).tolist()
         return nats, torch.full_like(nats, torch.nan), None  # entropies would need a pass over all logits
@@ -129,9 +128,8 @@ def build_trainer(plan: RlArgs, settings: Rloo | Grpo, model: Any, tokenizer: An
             model=model,
             reward_funcs=[_reward],
             args=to_rl_config(plan, settings, work),
-            train_dataset=datasets.Dataset.from_list(
-                [{"prompt": ""}]
-            ),  # a placeholder: the rows come from our data loader
+            # a placeholder: the rows come from our data loader
+            train_dataset=datasets.Dataset.from_list([{"prompt": ""}]),
             processing_class=tokenizer,
             callbacks=[callback],
         )

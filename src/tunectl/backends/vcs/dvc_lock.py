@@ -142,7 +142,6 @@ def _list_objects(cache: Path, md5: str) -> Iterator[str]:
 def find_cache_dir(root: Path) -> Path:
     """Return the folder of DVC's cache: ``cache.dir`` of the project's configuration, or ``.dvc/cache``."""
     settings = configparser.ConfigParser(interpolation=None)
-    settings.read(
-        [root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8"
-    )  # a later file overrides an earlier one
+    # a later file overrides an earlier one
+    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
     return root / ".dvc" / settings.get("cache", "dir", fallback="cache")  # an absolute path replaces the root

@@ -80,9 +80,8 @@ def build_protocol(name: str) -> Any:
         name = "h11" if importlib.util.find_spec("httptools") is None else "httptools"
     module = import_optional(f"uvicorn.protocols.http.{name}_impl", extra="annotate")
     if name == "h11":
-        return type(
-            "BoundedProtocol", (_BoundedConnection, module.H11Protocol), {}
-        )  # h11 itself bounds the size of a head
+        # h11 itself bounds the size of a head
+        return type("BoundedProtocol", (_BoundedConnection, module.H11Protocol), {})
     return type("BoundedProtocol", (_BoundedConnection, _CountedHead, module.HttpToolsProtocol), {})
 
 
