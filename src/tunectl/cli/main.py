@@ -12,7 +12,7 @@ from tunectl.core.errors import MissingExtraError, TunectlError, UsageError
 
 
 class MixedArgumentParser(argparse.ArgumentParser):
-    """Like argparse's parser, but ``run sft --to slurm key=value`` is parsed as ``run sft key=value --to slurm`` is.
+    """An argparse parser that accepts options between positional arguments: ``run sft --to slurm key=value``.
 
     Subcommands inherit it, because argparse creates their parsers with the class of their parent.
     """
@@ -20,10 +20,9 @@ class MixedArgumentParser(argparse.ArgumentParser):
     _mixing = False
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:  # type: ignore[override]
-        """Return the parsed arguments, and those that no option takes."""
-        if (
-            self._mixing or self._subparsers is not None
-        ):  # argparse does not allow positional arguments on both sides of an option of a subcommand
+        """Return the parsed arguments as a namespace, and the arguments that are unknown."""
+        # argparse's intermixed parsing does not support a parser with subcommands
+        if self._mixing or self._subparsers is not None:
             return super().parse_known_args(args, namespace)
         self._mixing = True
         try:

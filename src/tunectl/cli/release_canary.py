@@ -25,7 +25,7 @@ HORIZON = 40_000
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
-    """Add the arguments of one subcommand."""
+    """Add the arguments of the subcommand ``verb``."""
     parser.add_argument("do", choices=("start", "status", "stop", "plan"))
     parser.add_argument("release", nargs="?", metavar="ID", help="of start: the release to try")
     parser.add_argument(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:  # noqa: ARG001 - every verb of release is declared alike
-    """Add the arguments of this command."""
+    """Add the arguments of ``tunectl release log``."""
     parser.add_argument("retrain", nargs="?", metavar="RETRAIN", help="all steps of this run (or: last)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write all runs as one HTML page")
 

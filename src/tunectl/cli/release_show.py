@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of one subcommand."""
+    """Add the arguments of the subcommand ``verb``."""
     if verb == "show":
         parser.add_argument("release", nargs="?", default="champion", metavar="ID", help="(champion)")
     elif verb == "diff":

@@ -17,7 +17,7 @@ TRUSTED = Path(".tunectl/trusted_keys.json")
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of one subcommand."""
+    """Add the arguments of the subcommand ``verb``."""
     if verb == "sign":
         parser.add_argument("releases", nargs="*", metavar="ID", help="(all)")
         parser.add_argument("--key", metavar="FILE", help="private key (the file that TUNECTL_RELEASE_KEY names)")

@@ -71,7 +71,7 @@ _ARGUMENTS: tuple[tuple[frozenset[str], tuple[str, ...], dict[str, Any]], ...] =
 
 
 def add_parser(verb: str, parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of one subcommand."""
+    """Add the arguments of the subcommand ``verb``."""
     for verbs, names, declaration in _ARGUMENTS:
         if verb in verbs:
             parser.add_argument(*names, **declaration)

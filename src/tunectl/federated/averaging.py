@@ -72,7 +72,7 @@ def average_products(updates: Sequence[AdapterWeights], shares: Sequence[float])
 
 
 def check_update(update: AdapterWeights, start: AdapterWeights) -> None:
-    """Check a client's update against the weights that it was given.
+    """Check a client's tensors against the weights ``start`` that it was sent.
 
     Raises  ValueError where a tensor is absent, new, of another shape or type, or not finite.
     """

@@ -44,7 +44,7 @@ RUNNING = ServerLifecycle(mount_arena)
 
 
 class AsgiBentoService(bentoml.Service):
-    """A BentoML service whose HTTP requests go to our server, without the layers that BentoML puts around an application.
+    """A BentoML service whose HTTP requests go directly to our server, without BentoML's own layers.
 
     Each of those layers would process every token of every stream, and its time limit leaves a timer behind for each request.
     """
@@ -72,7 +72,7 @@ class TunectlService:
 
     @bentoml.on_startup
     async def start(self) -> None:
-        """Open keys and inference log, then load and verify the champion beside the event loop."""
+        """Open API keys and inference log, and start loading the champion in the background."""
         await RUNNING.start()
 
     @bentoml.on_shutdown

@@ -37,7 +37,7 @@ class ConsoleAddress(NamedTuple):
 
 
 def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``started`` is called with the link to sign in.
+    """Serve the console until SIGTERM or SIGINT; ``started`` is called with the link to sign in.
 
     Raises  MissingExtraError without the extra; UsageError where others can reach it and no key opens it; InfrastructureError for a
             port that is taken.
@@ -50,7 +50,7 @@ def run(settings: ConsoleConfig, layout: ProjectPaths, project: str, *, started:
 
 
 def run_recorded(port: int, layout: ProjectPaths, recording: Recording, *, started: Callable[[str], None]) -> None:
-    """Serve a recorded project on this machine as ``run`` does. Its clock continues from the end of the recording.
+    """Serve a recorded project on this machine until SIGTERM or SIGINT; its clock continues from the end of the recording.
 
     Raises  MissingExtraError without the extra; InfrastructureError for a port that is taken.
     """

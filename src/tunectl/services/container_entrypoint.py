@@ -39,7 +39,7 @@ def bentoml_command(environment: Mapping[str, str]) -> list[str]:
 
 
 def main() -> None:
-    """Replace this process by the server, so that the signals of the container reach it."""
+    """Replace this process by BentoML's server, so that the server gets the container's signals."""
     try:
         words = bentoml_command(os.environ)
     except TunectlError as error:

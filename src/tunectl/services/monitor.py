@@ -73,7 +73,7 @@ def _calibration(layout: ProjectPaths, drift_monitor: DriftMonitor) -> list[Cali
 
 
 def run_once(drift_monitor: DriftMonitor, metrics: drift_metrics.DriftMetrics) -> None:
-    """Run one drift check, and count its result in the metrics."""
+    """Run one drift check, and record success or failure in the metrics; errors are logged, not raised."""
     try:
         champion, newest = drift_monitor.releases.champion(), drift_monitor.find_latest_window()
         if champion is not None and newest is None:

@@ -42,8 +42,9 @@ def open_registry(root: TunectlConfig, layout: ProjectPaths) -> ReleaseRegistry:
 
 
 def run(layout: ProjectPaths, root: TunectlConfig, *, cost: str, once: bool = False) -> None:
-    """Run until SIGTERM or Ctrl-C; ``once``: until there is nothing to do now. ``cost`` describes the cost of a build.
+    """Run the retrain controller until SIGTERM or Ctrl-C; with ``once`` until nothing is due.
 
+    ``cost`` is a text about the duration of a build, for approvals.
     Raises  InfrastructureError when another controller works here, or the port is taken; UsageError for a wrong schedule.
     """
     for name, declared in root.retrain.schedules.items():

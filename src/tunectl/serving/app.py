@@ -45,7 +45,7 @@ class Route(NamedTuple):
 
     @property
     def scope(self) -> KeyScope | None:
-        """Scope that the API key needs; None: any valid key."""
+        """Scope that the API key must have; None: any valid key."""
         return None if self.rule.opened_by == "any key" else cast("KeyScope", self.rule.opened_by)
 
 

@@ -59,7 +59,7 @@ def _model(name: str, created: int, release: str, variant: str, *, parent: str |
 
 
 def readiness_body(model_manager: ModelManager, *, places: bool = True) -> dict[str, Any]:
-    """Return the body of ``/readyz``: each variant's release, its adapter proof, and errors.
+    """Return the body of ``/readyz``: each variant's release, the result of its adapter proof, and errors.
 
     ``places`` False: the request had no key, so errors are shown without paths and addresses.
     """

@@ -317,7 +317,7 @@ class ModelManager:
         self.trouble[variant] = reason
 
     async def close(self) -> None:
-        """Close all releases and cancel loads."""
+        """Cancel loads and close all releases, when the server stops."""
         given_up = set(self._loading.values())
         for task in given_up:
             task.cancel()

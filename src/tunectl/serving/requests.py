@@ -87,7 +87,7 @@ class Common(Struct, frozen=True, kw_only=True):
 
     @property
     def session(self) -> str | None:
-        """Return ``metadata.session``, which identifies the inferences of one conversation."""
+        """``metadata.session``, which groups the inferences of one conversation; None if absent."""
         result = (self.metadata or {}).get("session")
         return result[:200] if result is not None else None
 
@@ -130,7 +130,7 @@ class CompletionRequest(Common, frozen=True, kw_only=True):
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Return one text or list of token ids per prompt, from any of the four forms.
+        """The prompts, each as text or as token ids, from any of the four forms of ``prompt``.
 
         Raises  ApiError for a list that mixes kinds.
         """
@@ -198,7 +198,7 @@ def select_known_fields(body: bytes, shape: type[ChatRequest] | type[CompletionR
 
 
 def check_depth(body: bytes, depth: int) -> None:
-    """Raise ApiError for JSON that is nested deeper than ``depth``, before it is parsed.
+    """Check that JSON is nested at most ``depth`` deep, before it is parsed; raise ApiError otherwise.
 
     Linear in the body, whatever its content: anybody may send one, and it runs on the event loop. Invalid JSON may pass,
     but only up to where a parser stops.
@@ -217,7 +217,7 @@ _NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 
 
 def check_supported(request: ChatRequest | CompletionRequest) -> None:
-    """Raise an ApiError for a parameter that is not supported and would change the answer.
+    """Check that no parameter is set that is not supported and would change the answer; raise ApiError otherwise.
 
     The engine gives the log-probability of the chosen token and of no other, so alternatives are refused.
     """

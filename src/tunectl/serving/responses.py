@@ -15,7 +15,7 @@ from tunectl.serving.routing import Variant
 
 
 class Error(Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of every response that is not 2xx."""
+    """Body of every response whose status is not 2xx."""
 
     error: ErrorBody
 

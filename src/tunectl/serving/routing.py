@@ -24,7 +24,7 @@ def assign_variant(identity: str, trial: CanaryState) -> Variant:
 def resolve_variant(
     model: str, identity: str, releases: Mapping[Variant, str], names: Sequence[str], trial: CanaryState | None
 ) -> Variant:
-    """Return the variant for a request.
+    """Return the variant (champion, challenger, base) that answers a request.
 
     model     name in the request: a variant, a release, or one of ``names``, which leave the choice to the server
     releases  loaded releases, by variant

@@ -49,7 +49,7 @@ def resample_counts(items: int, resamples: int, seed: int) -> NDArray[Any]:
 
 
 def sum_by_group(statistics: NDArray[Any], groups: Sequence[str]) -> NDArray[Any]:
-    """Sum the rows of each group, because items of one group (near duplicates) are not independent.
+    """Return the sums of statistics per group, because items of one group (near duplicates) are not independent.
 
     ``statistics`` (items, statistics), ``groups`` one name per item; returns (groups, statistics) in order of appearance.
     """

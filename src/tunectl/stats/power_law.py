@@ -28,7 +28,7 @@ class PowerLaw:
 def fit(
     rows: Sequence[float], scores: Sequence[float], *, higher_is_better: bool, floor: float | None = None
 ) -> PowerLaw:
-    """Fit by least squares over ``rows`` (three or more different sizes) and their ``scores``.
+    """Return the power law fitted by least squares to ``scores`` at ``rows`` training rows (three or more different sizes).
 
     The curve never gets worse with more rows: where the points do, the best flat line is returned (slope 0).
     ``floor`` is the smallest possible limit: 0 for a loss, which no amount of data reduces below it.

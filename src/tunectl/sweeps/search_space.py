@@ -55,7 +55,7 @@ def _is_active(section: Sweep, key: str, values: Mapping[str, Any]) -> bool:
 
 
 def encode_choice(value: Any) -> Any:
-    """Return a value as Optuna stores it: lists as JSON."""
+    """Return a choice in a form that Optuna can store: lists become JSON texts, other values stay as they are."""
     return json.dumps(value) if isinstance(value, list) else value
 
 

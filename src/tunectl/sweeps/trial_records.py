@@ -22,7 +22,7 @@ class SweepDefinition(msgspec.Struct, frozen=True, kw_only=True):
     project: str
 
     def describe_difference(self, other: SweepDefinition) -> str:
-        """Return the settings in which two definitions differ; empty where trials of both can be compared."""
+        """Return a text about the settings that differ; empty if trials of both definitions are comparable."""
         names = [name for name in COMPARED if self.section.get(name) != other.section.get(name)]
         return ", ".join(
             names + [name for name in ("seed", "overrides") if getattr(self, name) != getattr(other, name)]

@@ -32,7 +32,7 @@ class StageRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The record of one ``tunectl repro`` for experiment trackers."""
+    """Record of one ``tunectl repro`` for experiment trackers: settings, metrics, digests and stages."""
 
     id: str
     project: str

@@ -245,7 +245,7 @@ class OpenVinoPipeline:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its pipelines runs in a process of its own (``subprocess_engine``)."""
+    """Return the OpenVINO engine with the settings ``serve``; each of its sessions runs in a process of its own."""
     require_installed("openvino_genai", extra=EXTRA)
     engine_settings = serve.engine
     settings = {

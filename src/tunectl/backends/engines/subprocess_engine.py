@@ -164,7 +164,7 @@ class SubprocessSession:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let the process cancel running requests and end."""
+        """Close the socket, so that the process cancels running requests and ends; wait for its end."""
         self._closing = True
         self._outbox.put(None)
         until = time.monotonic() + PATIENCE

@@ -170,7 +170,7 @@ def _nucleus(logprobs: Any, top_p: float) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its sessions runs in a process of its own (``subprocess_engine``)."""
+    """Return the transformers engine with the settings ``serve``; each of its sessions runs in a process of its own."""
     require_installed("transformers", extra=EXTRA)
     settings = {"threads": serve.engine.threads}
     return SubprocessEngine("transformers", f"{__name__}:{TransformersEngine.__name__}", settings)

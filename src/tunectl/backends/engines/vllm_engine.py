@@ -186,7 +186,7 @@ def _sampling(vllm: Any, request: GenerationRequest) -> Any:
 
 
 def engine(serve: Serve) -> SubprocessEngine:
-    """Return the engine as the serve section sets it; each of its sessions runs in a process of its own (``subprocess_engine``)."""
+    """Return the vLLM engine with the settings ``serve``; each of its sessions runs in a process of its own."""
     require_installed("vllm", extra=EXTRA)
     settings = {
         "running": serve.limits.max_concurrency,

@@ -42,7 +42,7 @@ LEFT_OUT = ("__pycache__", "*.pyc", "_project", "_site")
 
 
 def build(release: Path, facts: BuildFacts, name: str, out: Path, *, settings: ServeSettings, at: str) -> None:
-    """Write the Bento that carries ``release`` into the folder ``out``; its version is the name of the release.
+    """Build the Bento that carries ``release`` in the folder ``out``; ``name`` is its name, the name of the release its version.
 
     ``settings`` are those of its server; ``at`` is the time (UTC, ISO 8601) in the manifest of the release that it carries.
     Raises  InfrastructureError with BentoML's last words; MissingExtraError where it is not installed.

@@ -23,7 +23,7 @@ def export(merged: Path, out: Path, kind: str, contract: ServingContract) -> flo
 
 
 def agreement(file: Path, probes: Sequence[ParityProbe]) -> float:
-    """Return the share of the probes' answer tokens that the model in ``file`` ranks first, read by transformers."""
+    """Return the share (0 to 1) of the probes' answer tokens that the GGUF model in ``file`` ranks first, run by transformers."""
     torch = import_optional("torch", extra="train")
     model = gguf_import.load_gguf(file)[0].eval()
     same = total = 0

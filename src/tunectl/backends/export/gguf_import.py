@@ -74,7 +74,7 @@ def _parse_once(gguf: Any) -> Iterator[None]:
 
 
 def convert(file: Path, out: Path, *, limits: ReadLimits | None = None) -> None:
-    """Write config.json, model.safetensors (bfloat16), tokenizer files and chat template of ``file`` into ``out``.
+    """Convert the GGUF file ``file`` to a model folder ``out``: config, weights in bfloat16, tokenizer and chat template.
 
     A separate process reads the file, because a malicious one can take any memory or time, or crash the library.
     Raises  UsageError when transformers does not know the architecture, or the file goes beyond ``limits``.

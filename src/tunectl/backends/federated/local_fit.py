@@ -88,7 +88,7 @@ def epochs_for(rows: Sequence[PackedRow], plan: TrainingArgs, *, steps: int) -> 
 
 
 def read_adapter(folder: Path) -> dict[str, Any]:
-    """Return the tensors of an adapter, by peft's names."""
+    """Return the tensors of the adapter in ``folder``, by peft's names, as numpy arrays."""
     files = import_optional("safetensors.numpy", extra="train")
     result: dict[str, Any] = files.load_file(str(folder / peft_adapter.WEIGHTS))
     return result

@@ -39,7 +39,7 @@ class StopRequest:
 
 
 def run_agent(folder: Path, label: str, *, stop: Path, failure: Path | None = None) -> int:
-    """Start the agent whose settings are in ``folder`` and wait for its end; returns its exit code.
+    """Start the torchrun agent whose agent.json is in ``folder`` and wait for its end; return its exit code.
 
     Ctrl-C creates ``stop``, so that the current step finishes; a second one ends all at once. Once a rank here has written
     ``failure``, the agent is ended: it would wait five minutes for agents that may never hear of it.

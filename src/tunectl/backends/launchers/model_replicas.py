@@ -107,7 +107,7 @@ class Replica:
         )
 
     def close(self) -> None:
-        """End the process and give the socket back."""
+        """End the process and close its socket."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
         try:
@@ -117,7 +117,7 @@ class Replica:
         self._socket.close()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
 
@@ -165,12 +165,12 @@ class ReplicaPool:
         return [answer.result() for answer in answers]
 
     def kill(self) -> None:
-        """End all processes at once."""
+        """Kill all processes."""
         for replica in self._replicas:
             replica.kill()
 
     def close(self) -> None:
-        """End all processes."""
+        """Close the sockets of all processes, and wait until they have ended."""
         for replica in self._replicas:
             replica.close()
 
@@ -188,7 +188,7 @@ class _SharedBar:
 
 
 class ReplicatedGenerator:
-    """The generator of evaluation on several processes; see ``evaluation.protocols.Generator``."""
+    """An ``evaluation.protocols.Generator`` whose model is held by several processes."""
 
     def __init__(self, pool: ReplicaPool) -> None:
         """``pool`` holds generators."""
@@ -206,7 +206,10 @@ class ReplicatedGenerator:
     def answer(
         self, requests: Sequence[GenerationPrompt], decoding: Greedy | BeamSearch | Sampling, *, seed: int, label: str
     ) -> list[GeneratedText]:
-        """Return one reply per request. Each process gets its share of the measured time, so that the sum is the wall time."""
+        """Return one reply per request; ``label`` names the progress bar.
+
+        The seconds of the replies add up to the wall time.
+        """
         if not requests:
             return []
         count = min(len(self._pool), len(requests))
@@ -223,7 +226,7 @@ class ReplicatedGenerator:
 
 
 class ReplicatedReference:
-    """The trained model that packaging compares with, on several processes; see ``packaging.protocols.TrainedModel``."""
+    """A ``packaging.protocols.TrainedModel`` that is held by several processes."""
 
     def __init__(self, pool: ReplicaPool, batch: int) -> None:
         """``pool`` holds reference models; ``batch`` is hardware.generate_batch."""
@@ -278,7 +281,7 @@ class ReplicaLauncher:
 
     @cached_property
     def count(self) -> int:
-        """Number of processes; counted when a model is opened, because a stage that opens none needs no card."""
+        """Number of processes; it is computed when a model is opened, because a stage that opens none needs no card."""
         return count_ranks(self.settings, self.profile.device)
 
     def open_generator(self, folder: Path, adapter: Path | None) -> Generator:

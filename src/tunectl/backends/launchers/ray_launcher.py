@@ -45,13 +45,13 @@ _BLIND = "Unable to set up cluster storage"
 
 
 def prepare_environment() -> None:
-    """Set the environment variables that Ray reads at import and start, where they are not set yet."""
+    """Set the environment variables that Ray reads at import and start, unless they are set already."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
 
 
 @dataclass
 class RayLauncher:
-    """Runs trainings one after the other; ``ends`` records how each was run."""
+    """Runs trainings on a Ray cluster, one after the other; ``ends`` records ranks, nodes, device and restarts of each."""
 
     settings: RayLaunch
     ends: list[FitEnd[Any]] = field(default_factory=list)

@@ -134,7 +134,7 @@ def carry_out(model: Any, call: Call, rank: int) -> Any:
 
 
 def answer_calls(connection: socket.socket, rank: int) -> None:
-    """Load the model that the first message names, and answer calls until the other end is gone."""
+    """Load the model that the first message names, and answer calls until the parent process closes the socket."""
     frames = framed_socket.read_frames(connection)
 
     def send(kind: str, value: Any) -> None:

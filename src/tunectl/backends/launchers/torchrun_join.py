@@ -94,7 +94,7 @@ def name_own_folder(stage: str) -> str:
 
 
 def is_listening(endpoint: str) -> bool:
-    """Return whether the first machine listens at ``endpoint``; torch would wait a minute for it."""
+    """Return whether the first machine listens at ``endpoint`` (HOST:PORT); torch itself would wait a minute for it."""
     host, _, port = endpoint.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):

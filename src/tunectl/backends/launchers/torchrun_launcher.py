@@ -107,7 +107,7 @@ class TorchrunLauncher:
         return fit_folder(Path(storage), job.fit.label) if storage else job.work.absolute() / FOLDER
 
     def close(self, stage: str) -> None:
-        """Tell the other machines that ``stage`` has no more trainings."""
+        """Record for the other machines that ``stage`` has no more trainings."""
         if self.settings.nnodes > 1 and self.settings.storage_path:
             write_session(Path(self.settings.storage_path), stage, ended=True)
 

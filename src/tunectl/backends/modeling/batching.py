@@ -80,7 +80,7 @@ class ForwardPath:
 
 
 def forward_path(model: Any, *, plain_head: bool, autocast: bool) -> ForwardPath:
-    """Return the forward path of a (peft) model.
+    """Return how to compute losses of a (peft) model: through decoder and output layer, or through its own forward.
 
     ``plain_head`` false uses the model's own forward, for models that scale or cap their logits; ``autocast``
     computes in bfloat16 where adapter layers mix types.

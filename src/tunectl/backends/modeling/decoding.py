@@ -70,7 +70,7 @@ class Decoder:
         self._model = None
 
     def tensor(self, values: Any) -> Any:
-        """Return a tensor of integers on the model's device."""
+        """Return ``values`` as a tensor of int64 on the model's device."""
         return self._torch.tensor(values, dtype=self._torch.long, device=self._model.device)
 
     def prefill_prefix(self, ids: Sequence[int]) -> SharedPrefix:
@@ -120,7 +120,7 @@ class Decoder:
         likely: bool = False,
         uniforms: Any = None,
     ) -> None:
-        """Append tokens until every line has ended its turn or reached the limit; ``likely`` keeps the log-probability of each token.
+        """Append tokens to each sequence until it ends its turn or reaches the limit; ``likely`` keeps their log-probabilities.
 
         uniforms  (lines, limit) float64 from 0 to 1, the random numbers of each line: then no answer depends on the lines beside it.
                   None: they are drawn together, from ``seed``.

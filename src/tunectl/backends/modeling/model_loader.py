@@ -80,7 +80,7 @@ def _end_turns(model: Any, folder: Path) -> None:
 
 
 def dtype(profile: HardwareProfile) -> Any:
-    """Return the torch type of frozen weights: as declared, or bfloat16 where the machine computes in it."""
+    """Return the torch dtype of frozen weights: the declared one, or by default bfloat16 if the machine computes in it."""
     torch = import_optional("torch", extra="train")
     if profile.dtype != "auto":
         return getattr(torch, profile.dtype)

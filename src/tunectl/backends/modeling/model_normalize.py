@@ -91,7 +91,7 @@ def _tokenizer(source: Path, out: Path) -> None:
 
 
 def read_model_facts(folder: Path) -> ModelFacts:
-    """Return the facts in the files of a normalized model folder."""
+    """Return the parameters, context, special tokens and template that the files of a normalized model folder declare."""
     transformers = import_optional("transformers", extra="train")
     safetensors = import_optional("safetensors", extra="train")
     config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -115,14 +115,14 @@ class ProcessGroup:
         self.sum(0.0)
 
     def end_checkpoint(self, folder: Path | None) -> None:
-        """Wait until the checkpoint of the first rank is where a restart finds it; ``folder`` is None on the others."""
+        """Publish the first rank's checkpoint in ``folder`` for a restart, and wait for it; the other ranks pass None."""
         if self.publish is None:
             self.barrier()
         else:
             self.publish(folder)
 
     def agree_to_stop(self, stopped: bool) -> bool:
-        """Return whether any rank was asked to stop: the same answer on all, after the same step."""
+        """Return on all ranks, after the same step, whether any of them passed ``stopped`` as true."""
         if self.world_size == 1:
             return stopped
         stop = stopped or (self.first and self.stop_requested is not None and self.stop_requested())

@@ -21,14 +21,14 @@ MOST_SCORES = 2**26
 
 
 def patch_attention(model: Any) -> None:
-    """Use the attention of this module in a transformers model on the CPU, where it uses torch's fused one."""
+    """Let a transformers model on the CPU use this module's attention, if it uses torch's fused one."""
     if model.config._attn_implementation == "sdpa":  # noqa: SLF001  transformers has no public accessor for it
         _register()
         model.set_attn_implementation(NAME)
 
 
 def use_short_attention(model: Any) -> None:
-    """Use the attention and the norm of this module in a transformers model on the CPU, where it has what they replace."""
+    """Let a transformers model on the CPU use this module's attention and norm, where its own compute the same."""
     patch_attention(model)
     torch = import_optional("torch", extra="train")
     for module in model.modules():

@@ -65,14 +65,14 @@ class TrainingRun:
         return self.rows
 
     def rank_batches(self, step: OptimizerStep) -> tuple[tuple[int, ...], ...]:
-        """Return the micro-batches of ``step`` for this rank: all of them where it is alone."""
+        """Return the micro-batches of ``step`` for this rank, each as indices of rows."""
         if self.group.world_size == 1:
             return step.batches
         order = [number for group in step.batches for number in group]
         return self._distribute(self.batchables, order)
 
     def rank_validation(self, rows: Sequence[batch_schedule.Batchable]) -> tuple[tuple[int, ...], ...]:
-        """Return the micro-batches of the validation rows for this rank."""
+        """Return the micro-batches of the validation rows for this rank, each as indices of rows."""
         if self.group.world_size == 1:
             return batch_schedule.token_batches(rows, range(len(rows)), self.plan.profile.train_batch_tokens)
         return self._distribute(rows, range(len(rows)))
@@ -127,7 +127,7 @@ def validation_loss(run: TrainingRun, model: Any) -> float:
 
 
 def check_ranks(run: TrainingRun) -> None:
-    """Log what the training runs on: ranks, and rows per step.
+    """Check that the ranks can share a step, and log ranks and rows per step.
 
     Raises  UsageError where a usual step has fewer rows than there are ranks.
     """
@@ -201,7 +201,7 @@ def trainable_state(model: Any) -> dict[str, Any]:
 
 @contextmanager
 def swap_in_ema(model: Any, average: dict[str, Any]) -> Iterator[None]:
-    """Put ``average`` into the model while the block runs."""
+    """Give the model the weights ``average`` while the block runs."""
     own = {name: value.clone() for name, value in trainable_state(model).items()} if average else {}
     load_trainable(model, average)
     try:

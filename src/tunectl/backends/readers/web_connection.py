@@ -165,7 +165,7 @@ class CheckedBackend:
 
 
 class CheckedTransport:
-    """A transport of httpx whose every connection goes through a ``CheckedBackend``."""
+    """An httpx transport that connects to public addresses only, and within the deadline of the response."""
 
     def __init__(self, httpx: Any, backend: CheckedBackend) -> None:
         self._httpx = httpx

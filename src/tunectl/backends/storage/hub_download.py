@@ -12,7 +12,7 @@ WANTED = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "README.md"]
 
 
 def snapshot_download(repo: str, revision: str, cache: Path) -> Path:
-    """Return the folder of ``repo`` at ``revision``, from the cache where it is there already.
+    """Return the folder in ``cache`` with the files of the Hub repository ``repo`` at the commit ``revision``; downloaded if absent.
 
     Raises  UsageError when the repository or the commit does not exist or is closed; InfrastructureError without a connection.
     """

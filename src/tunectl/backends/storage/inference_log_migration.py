@@ -50,7 +50,7 @@ class Migration(Struct, frozen=True):
 
 
 def prepare(connection: Any, tables: inference_log_schema.Tables) -> None:
-    """Make the tables in an empty database, inside the transaction of ``connection``; else check that they have the current version.
+    """Create the tables in an empty database, inside the transaction of ``connection``; else check that they have the current version.
 
     Raises  InfrastructureError for tables of another version.
     """
@@ -76,7 +76,7 @@ def read_version(connection: Any) -> str | None:
 
 
 def is_outdated(version: str | None) -> bool:
-    """Return whether a database of this version can be migrated to the current one."""
+    """Return whether ``version`` is older than the current one, so that the database can be migrated."""
     return version is not None and version < CURRENT
 
 

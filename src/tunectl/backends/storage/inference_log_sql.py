@@ -43,7 +43,7 @@ TEXT_OF_FEEDBACK: Final = {"value": None, "annotator": None, "key_hash": None}
 
 @contextmanager
 def open_log(url: str, root: Path, *, serving: bool = False) -> Iterator[SqlInferenceLog]:
-    """Yield the store at ``url``, created where it is absent. ``serving``: this process is the server that writes to it.
+    """Yield the inference log at ``url``, created if absent; ``serving``: this process is the server that writes to it.
 
     A SQLite file of an older version is copied and migrated first.
     Raises  InfrastructureError when the database refuses, when another server writes to the same SQLite file, or when

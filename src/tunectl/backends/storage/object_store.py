@@ -21,7 +21,7 @@ _RUN: Final = re.compile(r"\S+")
 
 
 def redact_url(text: str) -> str:
-    """Return an address, or a text with one, without the user and password that it may contain."""
+    """Return ``text``, an address or a text that contains one, without user and password."""
     return _RUN.sub(lambda run: _bare(run[0]), text) if "://" in text else text
 
 

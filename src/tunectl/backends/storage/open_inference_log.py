@@ -44,7 +44,7 @@ def open_existing(settings: InferenceLogConfig, layout: ProjectPaths) -> Iterato
 
 
 def require_log(settings: InferenceLogConfig, layout: ProjectPaths) -> None:
-    """Raise DataError where nothing was logged yet."""
+    """Check that something was logged; raise DataError otherwise."""
     absent = _absent(settings, layout)
     if absent is not None:
         raise DataError(f"{absent}: nothing was logged yet", hint="serve the model: tunectl serve")

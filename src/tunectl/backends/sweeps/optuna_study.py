@@ -73,7 +73,7 @@ class SweepStudy:
 
     @property
     def name(self) -> str:
-        """The sweep's name."""
+        """Name of the sweep, ``sweep.name``."""
         return self.section.name
 
     @property
@@ -144,12 +144,12 @@ class SweepStudy:
 
     @property
     def confirmation(self) -> SweepConfirmation | None:
-        """Result of the comparison on the test split; None before it."""
+        """Result of the comparison of the best trial on the test split; None if it was not made yet."""
         stored = self._study.user_attrs.get(CONFIRMATION)
         return msgspec.convert(stored, SweepConfirmation) if stored is not None else None
 
     def set_confirmation(self, confirmation: SweepConfirmation) -> None:
-        """Store the confirmation with the sweep."""
+        """Store the result of the comparison on the test split."""
         self._study.set_user_attr(CONFIRMATION, msgspec.to_builtins(confirmation))
 
     def set_stopped(self, stopped: bool) -> None:
@@ -348,7 +348,7 @@ def create_study(url: str, definition: SweepDefinition, root: Path, start: dict[
 
 
 def open_study(url: str, name: str, root: Path) -> SweepStudy:
-    """Return the sweep of that name.
+    """Return the existing sweep ``name`` in the storage at ``url``; ``root`` is the folder of a relative SQLite path.
 
     Raises  UsageError naming the existing ones; InfrastructureError without storage.
     """

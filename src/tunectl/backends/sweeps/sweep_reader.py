@@ -69,7 +69,7 @@ def list_sweeps(url: str, root: Path) -> list[str]:
 
 
 def read_sweep(url: str, root: Path, name: str, now: float) -> SweepSummary | None:
-    """Return the current state of a sweep, as ``tunectl sweep show --json`` prints it; None where there is none of that name.
+    """Return the current state of the sweep ``name``; None if there is none of that name.
 
     Args:
         url: Address of the storage.

@@ -80,7 +80,7 @@ class OfflineRun:
         return policy, self.references.gather_sums(MISMATCHED[name], numbers)
 
     def rank_batches(self, rows: Sequence[PackedRow], step: OptimizerStep | None = None) -> Sequence[Sequence[int]]:
-        """Return the micro-batches of a step, or of all ``rows``, for this rank."""
+        """Return the micro-batches of ``step``, or of all ``rows``, for this rank, each as indices of ``rows``."""
         if self.group.world_size == 1:
             return step.batches if step else batch_schedule.token_batches(rows, range(len(rows)), self.reader.tokens)
         order = row_indices(step) if step else range(len(rows))

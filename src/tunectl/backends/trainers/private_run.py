@@ -221,7 +221,7 @@ def _quiet_opacus() -> Iterator[None]:
 
 
 def load_noise_key(privacy: Privacy, environment: Mapping[str, str] = os.environ) -> bytes:
-    """Return the secret for noise and sampling: from the environment, else from its file, which is made at first use for its owner only.
+    """Return the secret key for noise and sampling: from the environment, else from its file, which is created for its owner only.
 
     Raises  InfrastructureError where it is too short to be secret, or its file cannot be made or read.
     """

@@ -234,7 +234,7 @@ def loss_weight(settings: Rloo | Grpo, part: dict[str, Any], total: dict[str, An
 
 
 def check_kl(run: PolicyRun) -> None:
-    """Stop the training where the KL to sft exceeds its limit, before another step.
+    """Check that the KL to sft of the last step is within its limit.
 
     Raises  UsageError with step and value, and what to lower.
     """

@@ -58,7 +58,7 @@ class ServerGenerator:
         self._digest, self._name, self._loads = "", "", 0
 
     def check_servers(self, model: Path, probe: Sequence[int], longest: int) -> None:
-        """Refuse servers that would generate with other weights; the first rank asks, before the model gets its faster kernels.
+        """Check on the first rank that the servers hold the same base model and apply adapters as this process does.
 
         probe    tokens of a prompt, whose likelihoods are compared, without the adapter and with it
         longest  tokens of a prompt and its answer at most
@@ -111,7 +111,7 @@ class ServerGenerator:
         return decode_completion(self._tokenizer, line)
 
     def close(self) -> None:
-        """Remove the adapter from the servers and from the disk."""
+        """Unload the adapter from the servers, and delete its folder."""
         if self._group.first:
             if self._name:
                 self._forget(self._name)

@@ -168,7 +168,7 @@ def require_finite_loss(run: TrainRun, step: int, loss: float) -> None:
 
 
 def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
-    """Run the steps of ``run``, from the checkpoint ``resumed`` on; returns the number of steps done.
+    """Run the remaining steps of ``run``, from the checkpoint folder ``resumed`` (None: from the start); return the number of the last step.
 
     Raises  InfrastructureError after Ctrl-C.
     """
@@ -194,7 +194,7 @@ def run_steps(run: TrainRun, trainer: Any, resumed: Path | None) -> int:
 
 
 def mute_progress(trainer: Any) -> None:
-    """Switch off the trainer's progress output: ours is shown."""
+    """Switch off the trainer's own progress output, which ours replaces."""
     transformers = import_optional("transformers", extra="train")
     for callback in (transformers.ProgressCallback, transformers.PrinterCallback):
         trainer.remove_callback(callback)

@@ -39,7 +39,7 @@ class TrainerPlan(Protocol):
 
     @property
     def label(self) -> str:
-        """Section of the settings, and the label of the progress bar."""
+        """Section of the settings, which is also the label of the progress bar."""
 
     @property
     def profile(self) -> HardwareProfile:
@@ -217,7 +217,7 @@ def latest_checkpoint(group: ProcessGroup, work: Path) -> Path | None:
 
 @contextmanager
 def stop_on_ctrl_c(run: Stoppable) -> Iterator[None]:
-    """Let the first Ctrl-C end the training after the current step; a second one ends it at once. Yields nothing."""
+    """Let the first Ctrl-C end the training after the current step while the block runs; a second one ends it at once."""
 
     def stop(_number: int, _frame: Any) -> None:
         if run.stopped:

@@ -127,7 +127,7 @@ def is_output_unchanged(path: Path, recorded: LockedOutput) -> bool:
 
 
 def is_in_cache(root: Path, recorded: LockedOutput) -> bool:
-    """Return whether DVC's cache holds all of an output, so that ``dvc checkout`` brings it back."""
+    """Return whether DVC's cache has all files of an output, so that ``dvc checkout`` can restore it."""
     cache = find_cache_dir(root)
     return all((cache / "files" / "md5" / md5[:2] / md5[2:]).is_file() for md5 in _list_objects(cache, recorded.md5))
 

@@ -26,7 +26,7 @@ _SECTION: Final = re.compile(r"""'?remote "(.+)"'?""")
 
 
 def read_remote(root: Path, name: str | None) -> str:
-    """Return the DVC remote of this name in the committed settings, or the default one.
+    """Return the name of the DVC remote to use: ``name``, or the default one of the committed settings.
 
     Raises  UsageError where there is none, or others could not find it; MissingExtraError without the driver of its address.
     """

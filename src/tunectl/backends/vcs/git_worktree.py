@@ -34,7 +34,7 @@ def revision(root: Path) -> str:
 
 
 def require_clean(root: Path) -> None:
-    """Raise for uncommitted changes: a worktree has committed files only.
+    """Check that there are no uncommitted changes: a worktree has committed files only.
 
     Raises  UsageError naming the first files that differ from the commit.
     """
@@ -86,7 +86,7 @@ def add(root: Path, folder: Path, branch: str | None, commit: str) -> Path:
 
 
 def project_path(root: Path, folder: Path) -> Path:
-    """Return the project's path in a worktree of its repository."""
+    """Return the project's folder in a worktree of its repository at ``folder``."""
     return folder / _check_output(root, "rev-parse", "--show-prefix").strip()
 
 
@@ -96,7 +96,7 @@ def read_top(root: Path) -> Path:
 
 
 def remove_stale_locks(project: Path) -> None:
-    """Delete the locks that a killed git left in a worktree; only call it where nobody else works there."""
+    """Delete the lock files that a killed git left in a worktree; only for a worktree that no process uses."""
     branch = _git(project, "symbolic-ref", "HEAD").stdout.strip() or "HEAD"
     for name in ("index", "HEAD", branch):
         (project / _check_output(project, "rev-parse", "--git-path", f"{name}.lock").strip()).unlink(missing_ok=True)

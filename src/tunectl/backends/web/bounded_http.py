@@ -75,7 +75,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @cache
 def build_protocol(name: str) -> Any:
-    """Return the bounded variant of uvicorn's protocol ``h11`` or ``httptools``; ``auto`` is the faster one that is installed."""
+    """Return the bounded variant of uvicorn's protocol class ``h11`` or ``httptools``; ``auto`` is the faster one installed."""
     if name == "auto":
         name = "h11" if importlib.util.find_spec("httptools") is None else "httptools"
     module = import_optional(f"uvicorn.protocols.http.{name}_impl", extra="annotate")

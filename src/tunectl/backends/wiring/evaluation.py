@@ -80,7 +80,7 @@ def tools() -> MetricBackends:
 
 
 def prompter(folder: Path, adapter: Path | None) -> FewShotRenderer:
-    """Return the prompt renderer of a model, with the system text that its adapter was trained with."""
+    """Return a renderer of few-shot prompts for the model in ``folder``, with the system text with which ``adapter`` was trained."""
     from tunectl.chat import model_spec, template
 
     declared_spec = model_spec.load(adapter or folder)

@@ -81,7 +81,7 @@ class PackagingBackend:
         )
 
     def export_gguf(self, merged: Path, out: Path, kind: str, contract: ServingContract) -> float:
-        """Write a GGUF file, load it again and compare it on the probes; returns the share of their tokens on which it agrees."""
+        """Write the model folder ``merged`` as GGUF file ``out``; return the share of the probes' tokens on which it agrees."""
         from tunectl.backends.export import gguf_export
 
         return gguf_export.export(merged, out, kind, contract)

@@ -29,7 +29,7 @@ class Backend:
 
 
 def backend(profile: HardwareProfile) -> Backend:
-    """Return the real libraries: krippendorff for agreement, transformers for answers."""
+    """Return the real libraries of the collection: krippendorff for agreement, transformers for answers."""
     from tunectl.backends.modeling import generator as modeling_generator
     from tunectl.backends.text import krippendorff_alpha
     from tunectl.backends.wiring import evaluation
