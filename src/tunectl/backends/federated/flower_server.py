@@ -131,7 +131,7 @@ class RoundKeeper:
     def end(
         self, server_round: int, results: Any, failures: Any, mean: Callable[[Sequence[Answer]], dict[str, Any]]
     ) -> dict[str, Any]:
-        """Average the adapters of a round by ``mean``, write its weights and its record, and return the weights.
+        """Average the adapters of round ``server_round`` by ``mean``, write its weights and its record, and return the weights.
 
         Answers that do not fit are left out; with too few of them the weights stay as they were. Equal answers give equal bytes.
         """
